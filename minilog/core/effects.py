@@ -1,0 +1,47 @@
+"""The whole output vocabulary of the decision cores.
+
+A core never performs I/O that must be waited for: it returns effects, and the shell performs them in
+order. What returns at once (appending to or reading from a log) is an injected call instead (ports.py).
+Model: the ``Ready`` value of etcd-io/raft's rawnode.go.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from minilog.wire.messages import Message
+
+CONTROLLER_ID = -1
+"""The node id under which brokers address the controller."""
+
+
+class TopicPartition(NamedTuple):
+    topic: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}-{self.partition}"
+
+
+class Reply(NamedTuple):
+    """Answer the request that came in under ``request_id``; exactly one per request."""
+
+    request_id: int
+    response: Message
+
+
+class Send(NamedTuple):
+    """Send ``request`` to a peer once, without retry; its outcome comes back through ``on_response``."""
+
+    node_id: int
+    request: Message
+
+
+class Flush(NamedTuple):
+    """Make the log of ``partition`` durable at least up to ``end_offset``; reported through ``on_flushed``."""
+
+    partition: TopicPartition
+    end_offset: int
+
+
+Effect = Reply | Send | Flush

@@ -1,0 +1,119 @@
+"""What the cores need from storage: protocols only, so that core and storage do not know each other.
+
+All offsets are record offsets; every "end" is exclusive. All calls return at once (page cache), except
+that ``open`` may read what recovery must read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from minilog.config import TopicSettings
+from minilog.wire.batch import Batch
+
+
+class ReplicaLog(Protocol):
+    """One partition's log on this broker.
+
+    Invariants: ``start_offset <= high_watermark <= end_offset``; ``durable_end <= end_offset``;
+    offsets contiguous and leader epochs non-decreasing from ``start_offset`` to ``end_offset``.
+    """
+
+    @property
+    def start_offset(self) -> int: ...
+
+    @property
+    def end_offset(self) -> int:
+        """Log end offset (LEO): the offset the next record will get."""
+        ...
+
+    @property
+    def durable_end(self) -> int:
+        """Records below this offset have been fdatasynced."""
+        ...
+
+    @property
+    def last_epoch(self) -> int:
+        """Leader epoch of the last batch, -1 when the log is empty."""
+        ...
+
+    @property
+    def high_watermark(self) -> int:
+        """The last committed end this replica was told; checkpointed now and then, so a floor, never a decision."""
+        ...
+
+    @high_watermark.setter
+    def high_watermark(self, value: int) -> None: ...
+
+    def append(self, batches: Sequence[Batch]) -> None:
+        """Write batches whose offsets and epochs are final, in one write.
+
+        The first ``base_offset`` must equal ``end_offset`` (asserted). Raises ``DiskFull`` (nothing was
+        written, the log goes on) or ``StorageFailed`` (the process must stop).
+        """
+        ...
+
+    def read(self, offset: int, max_bytes: int, end_offset: int) -> bytes:
+        """Whole batches from the one that holds ``offset``, all below ``end_offset``.
+
+        At least one batch when there is one, even if it is larger than ``max_bytes``; otherwise at most
+        ``max_bytes``. ``start_offset <= offset <= end_offset`` is the caller's duty. b"" at the end.
+        Every batch is verified (CRC, contiguity) before it leaves; raises ``CorruptRange``.
+        """
+        ...
+
+    def truncate(self, end_offset: int) -> int:
+        """Cut the log so that its end is at most ``end_offset``, on a batch border; returns the new end."""
+        ...
+
+    def reset(self, start_offset: int) -> None:
+        """Drop everything and begin anew at ``start_offset`` (a follower whose leader has deleted that far)."""
+        ...
+
+    def epoch_end(self, epoch: int) -> tuple[int, int]:
+        """R2 lookup: (largest epoch <= ``epoch`` in the log, where that epoch ends).
+
+        The end is the start of the next larger epoch, or ``end_offset`` for the last one. When no epoch <=
+        ``epoch`` exists: (``epoch``, start of the lowest epoch), for an empty log (``epoch``, ``end_offset``).
+        """
+        ...
+
+    def epoch_at(self, offset: int) -> int:
+        """Leader epoch of the record at ``offset``; -1 when there is none."""
+        ...
+
+    def offset_at(self, timestamp_ms: int) -> tuple[int, int] | None:
+        """(offset, timestamp) of the first record whose timestamp is >= ``timestamp_ms``; None when there is none.
+
+        Exact to the record for uncompressed batches and to the batch's base offset otherwise.
+        """
+        ...
+
+    def configure(self, settings: TopicSettings) -> None:
+        """Take over changed topic settings (segment size, flush policy, ...)."""
+        ...
+
+    @property
+    def size_bytes(self) -> int: ...
+
+
+class LogStore(Protocol):
+    """The logs of one broker's data directory, and the little state that is the broker's own."""
+
+    def open(self, topic: str, topic_id: str, partition: int, settings: TopicSettings) -> ReplicaLog:
+        """Open or create. A directory left by an earlier topic of the same name is moved to trash first."""
+        ...
+
+    def close(self, topic: str, partition: int) -> None: ...
+
+    def delete(self, topic: str, topic_id: str, partition: int) -> None:
+        """Move the partition's files to trash, if the directory belongs to that topic id."""
+        ...
+
+    @property
+    def controller_epoch(self) -> int:
+        """Highest controller epoch this broker has obeyed (R25), durable."""
+        ...
+
+    def save_controller_epoch(self, epoch: int) -> None: ...
