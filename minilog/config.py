@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from minilog.errors import InvalidConfig
+
 KIB = 1024
 MIB = 1024 * KIB
 
@@ -21,7 +23,11 @@ Bytes = Annotated[int, Meta(ge=1, le=2**53)]
 FlushPolicy = Literal["commit", "interval", "never"]
 
 
-class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename=lambda n: n.replace("_", ".")):
+def _dotted(name: str) -> str:
+    return name.replace("_", ".")
+
+
+class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename=_dotted):
     """Topic configuration under Kafka's names; on the wire and in files the underscores are dots."""
 
     min_insync_replicas: Annotated[int, Meta(ge=1, le=32)] = 1
@@ -31,6 +37,20 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     flush_ms: Milliseconds = 1000
     message_timestamp_type: Literal["CreateTime", "LogAppendTime"] = "CreateTime"
     compression_type: Literal["producer"] = "producer"
+
+
+def topic_settings(config: dict[str, str]) -> TopicSettings:
+    """Typed topic settings from their text form; raises InvalidConfig naming key, value and what is allowed."""
+    allowed = [_dotted(name) for name in TopicSettings.__struct_fields__]
+    for key, value in config.items():
+        if key not in allowed:
+            raise InvalidConfig(f"unknown topic setting {key!r}; known are: {', '.join(allowed)}")
+        try:
+            msgspec.convert({key: value}, TopicSettings, strict=False)
+        except msgspec.ValidationError as error:
+            reason = str(error).split(" - at ")[0]
+            raise InvalidConfig(f"topic setting {key} cannot be {value!r}: {reason}") from None
+    return msgspec.convert(config, TopicSettings, strict=False)
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

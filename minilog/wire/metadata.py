@@ -16,14 +16,14 @@ class MetadataRecord(msgspec.Struct, frozen=True, tag=True):
     """Base of all metadata records; the tag is the class name."""
 
 
-class ControllerStarted(MetadataRecord):
+class ControllerStarted(MetadataRecord, frozen=True):
     """A new controller term (R25), written and synced before the controller does anything else."""
 
     cluster_id: str
     controller_epoch: int
 
 
-class BrokerRegistered(MetadataRecord):
+class BrokerRegistered(MetadataRecord, frozen=True):
     """A broker process. ``broker_epoch`` is the journal index of this very record; it starts fenced."""
 
     broker_id: int
@@ -33,35 +33,35 @@ class BrokerRegistered(MetadataRecord):
     rack: str = ""
 
 
-class BrokerFenced(MetadataRecord):
+class BrokerFenced(MetadataRecord, frozen=True):
     broker_id: int
     broker_epoch: int
 
 
-class BrokerUnfenced(MetadataRecord):
+class BrokerUnfenced(MetadataRecord, frozen=True):
     broker_id: int
     broker_epoch: int
 
 
-class BrokerShuttingDown(MetadataRecord):
+class BrokerShuttingDown(MetadataRecord, frozen=True):
     broker_id: int
     broker_epoch: int
 
 
-class TopicCreated(MetadataRecord):
+class TopicCreated(MetadataRecord, frozen=True):
     topic: str
     topic_id: str
     config: dict[str, str]
 
 
-class TopicDeleted(MetadataRecord):
+class TopicDeleted(MetadataRecord, frozen=True):
     """The only thing that lets a broker move a partition's files to trash."""
 
     topic: str
     topic_id: str
 
 
-class PartitionChanged(MetadataRecord):
+class PartitionChanged(MetadataRecord, frozen=True):
     """The whole state of one partition. ``partition_epoch`` grows by exactly one per change (R16).
 
     ``leader`` is NO_LEADER while an election asks for positions or nobody eligible is alive; the
@@ -80,7 +80,7 @@ class PartitionChanged(MetadataRecord):
     last_known_elr: list[int] = []
 
 
-class ProducerIdsAllocated(MetadataRecord):
+class ProducerIdsAllocated(MetadataRecord, frozen=True):
     """Producer ids below ``next_producer_id`` are taken for ever (R33)."""
 
     broker_id: int

@@ -1,0 +1,67 @@
+"""Proposals: ISR changes on their way to the controller: one request in flight, every open proposal in it.
+
+Owns: which leaders have an open proposal, the broker's request sequence. The proposals themselves belong to
+their LeaderState.
+
+Invariants (R14, R15): sequences only grow within a broker epoch; a decision counts only if it answers the
+request in flight; timeouts and errors prove nothing, so the proposal stays open and is asked again under a
+higher sequence until the controller refuses it for good or newer metadata arrives.
+"""
+
+from __future__ import annotations
+
+from minilog.core.effects import TopicPartition
+from minilog.core.leader import LeaderState
+from minilog.core.replica import Replicas
+from minilog.errors import IneligibleReplica
+from minilog.wire.messages import AlterPartition, AlterPartitionReply
+
+RETRY_MS = 200
+
+
+class Proposals:
+    def __init__(self, replicas: Replicas) -> None:
+        self._replicas = replicas
+        self._open: dict[TopicPartition, None] = {}
+        self._sequence = 0
+        self._inflight: AlterPartition | None = None
+        self._retry_ms = 0
+
+    def add(self, partition: TopicPartition) -> None:
+        self._open[partition] = None
+        self._retry_ms = 0
+
+    def next_request(
+        self, broker_id: int, broker_epoch: int, controller_epoch: int, now_ms: int
+    ) -> AlterPartition | None:
+        if self._inflight is not None or not self._open or now_ms < self._retry_ms or broker_epoch < 0:
+            return None
+        leaders = self._leaders()
+        self._open = {leader.partition: None for leader in leaders}
+        if not leaders:
+            return None
+        self._sequence += 1
+        proposals = [leader.send_proposal(self._sequence) for leader in leaders]
+        self._inflight = AlterPartition(broker_id, broker_epoch, controller_epoch, self._sequence, proposals)
+        self._retry_ms = now_ms + RETRY_MS
+        return self._inflight
+
+    def _leaders(self) -> list[LeaderState]:
+        roles = [self._replicas[p].role for p in self._open if p in self._replicas]
+        return [role for role in roles if isinstance(role, LeaderState) and role.proposal is not None]
+
+    def on_failed(self, request: AlterPartition, now_ms: int) -> None:
+        if self._inflight is not None and self._inflight.sequence == request.sequence:
+            self._inflight = None
+            self._retry_ms = now_ms + RETRY_MS
+
+    def on_reply(self, request: AlterPartition, reply: AlterPartitionReply, now_ms: int) -> None:
+        if self._inflight is None or not self._inflight.sequence == request.sequence == reply.sequence:
+            return
+        self._inflight = None
+        self._retry_ms = now_ms + RETRY_MS
+        for decision in reply.partitions:
+            replica = self._replicas.get(TopicPartition(decision.topic, decision.partition))
+            refused = decision.problem is not None and decision.problem.code == IneligibleReplica.code
+            if refused and replica is not None and isinstance(replica.role, LeaderState):
+                replica.role.on_refused(request.sequence)

@@ -1,0 +1,54 @@
+"""Alteration: the controller's judgement of a leader's ISR proposal. Pure; R16 and R17 in their order.
+
+The order matters to the leader: only IneligibleReplica proves that a proposal was not applied and never will be
+(together with the request sequence, R15), so everything that could hide an earlier success is checked before it.
+"""
+
+from __future__ import annotations
+
+from minilog.core.draft import Draft
+from minilog.core.image import ClusterImage, PartitionState
+from minilog.errors import (
+    FencedLeaderEpoch,
+    IneligibleReplica,
+    InvalidRequest,
+    InvalidUpdateVersion,
+    NotController,
+    UnknownTopic,
+)
+from minilog.wire.messages import IsrProposal
+
+
+def check_proposal(image: ClusterImage, draft: Draft, sender: int, proposal: IsrProposal) -> PartitionState:
+    """The partition's state if the proposal may be applied to it; raises the answer otherwise."""
+    name = f"{proposal.topic}-{proposal.partition}"
+    state = image.partition(proposal.topic, proposal.partition)
+    if state is None or state.topic_id != proposal.topic_id:
+        raise UnknownTopic(f"there is no partition {name} with topic id {proposal.topic_id}")
+    if proposal.leader_epoch > state.leader_epoch or proposal.partition_epoch > state.partition_epoch:
+        raise NotController(f"{name}: the proposal knows newer epochs than this controller")
+    if proposal.leader_epoch < state.leader_epoch:
+        raise FencedLeaderEpoch(f"{name}: leader epoch {proposal.leader_epoch} is over, it is {state.leader_epoch}")
+    if state.leader != sender:
+        raise InvalidRequest(f"{name} is led by {state.leader}, not by {sender}")
+    if proposal.partition_epoch < state.partition_epoch:
+        raise InvalidUpdateVersion(
+            f"{name}: partition epoch {proposal.partition_epoch} is over, it is {state.partition_epoch}"
+        )
+    members = [m.broker_id for m in proposal.isr]
+    if len(set(members)) != len(members) or sender not in members or not set(members) <= set(state.replicas):
+        raise InvalidRequest(
+            f"{name}: ISR {members} must be a subset of {state.replicas} that holds the leader {sender}"
+        )
+    _check_eligible(image, draft, name, proposal)
+    return state
+
+
+def _check_eligible(image: ClusterImage, draft: Draft, name: str, proposal: IsrProposal) -> None:
+    for member in proposal.isr:
+        broker = image.brokers.get(member.broker_id)
+        if broker is None or not draft.is_eligible(member.broker_id) or broker.epoch != member.broker_epoch:
+            seen = "unknown" if broker is None else f"{broker.state} with epoch {broker.epoch}"
+            raise IneligibleReplica(
+                f"{name}: broker {member.broker_id} of epoch {member.broker_epoch} may not be in the ISR, it is {seen}"
+            )

@@ -1,0 +1,486 @@
+"""ControllerCore: the one serial state machine that owns the metadata (R24).
+
+Every handler decides on the image as it is and returns ``Decision(records, effects)``. The shell journals the
+records, makes them durable, gives each to ``replay`` (the only mutator of the image, and the restart path), then
+performs the effects, then calls ``on_committed``, which pushes the news and may decide further. Nothing is said
+to anybody before it is durable.
+
+Owns, as soft state relearnt after a restart: liveness, elections under way, request sequences, who waits for a
+new topic to be known everywhere.
+
+Invariants: broker epoch = journal index of its registration (R26); a fenced broker is in no ISR and leads nothing
+(R26, R27, one step); ISR changes obey R15-R17; leaders come from ISR, else ELR (R20). Source: KIP-500, KIP-631, KIP-966.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from random import Random
+from typing import NamedTuple
+
+from minilog.config import ControllerSettings
+from minilog.core.alteration import check_proposal
+from minilog.core.draft import Draft
+from minilog.core.effects import Effect, Reply, Send, TopicPartition
+from minilog.core.election import Elections
+from minilog.core.failovers import Failovers
+from minilog.core.image import BrokerState, ClusterImage
+from minilog.core.liveness import Liveness, ParkedHeartbeat, Session
+from minilog.core.partition_change import handed_over, with_isr, with_leader, without_replica, without_unclean
+from minilog.core.topics import create_topic, created_info, delete_topic
+from minilog.core.views import metadata_reply
+from minilog.errors import (
+    BrokerUnavailable,
+    DuplicateBrokerId,
+    InvalidRequest,
+    InvalidUpdateVersion,
+    MinilogError,
+    NotController,
+    StaleBrokerEpoch,
+)
+from minilog.wire.messages import (
+    AllocateProducerIds,
+    AllocateProducerIdsReply,
+    AlterPartition,
+    AlterPartitionReply,
+    BrokerHealth,
+    CreateTopic,
+    CreateTopicReply,
+    DeleteTopic,
+    DescribeCluster,
+    DescribeClusterReply,
+    FailoverInfo,
+    Heartbeat,
+    HeartbeatReply,
+    IsrDecision,
+    Message,
+    Metadata,
+    Ok,
+    Positions,
+    PositionsReply,
+    Probe,
+    ProbeReply,
+    Problem,
+    Register,
+    RegisterReply,
+)
+from minilog.wire.metadata import (
+    NO_LEADER,
+    BrokerFenced,
+    BrokerRegistered,
+    BrokerShuttingDown,
+    BrokerUnfenced,
+    ControllerStarted,
+    MetadataRecord,
+    PartitionChanged,
+    ProducerIdsAllocated,
+    TopicDeleted,
+)
+
+PRODUCER_IDS_BLOCK = 1000
+TAIL_MAX = 10_000
+"""Records kept in memory for brokers that lag; one that lags further gets a snapshot."""
+
+
+class Decision(NamedTuple):
+    records: list[MetadataRecord]
+    effects: list[Effect]
+
+
+class _Waiting(NamedTuple):
+    """An admin request answered once every live broker has applied ``metadata_offset``."""
+
+    request_id: int
+    reply: Message
+    metadata_offset: int
+    deadline_ms: int
+
+
+class ControllerCore:
+    def __init__(self, settings: ControllerSettings, rng: Random) -> None:
+        self.settings = settings
+        self.rng = rng
+        self.image = ClusterImage()
+        self.liveness = Liveness(settings.session_timeout_ms)
+        self.elections = Elections(self.image, settings.election_timeout_ms)
+        self.failovers = Failovers()
+        self._tail: list[MetadataRecord] = []
+        self._sequences: dict[tuple[int, int], int] = {}
+        self._registering: dict[int, tuple[int, Register]] = {}
+        self._waiting: list[_Waiting] = []
+
+    @property
+    def metadata_offset(self) -> int:
+        return self.image.metadata_offset
+
+    # --- replay ----------------------------------------------------------------------------------------------
+
+    def load(self, metadata_offset: int, records: Iterable[MetadataRecord]) -> None:
+        """Begin from a snapshot."""
+        self.image.load(metadata_offset, records)
+        self._tail = []
+        for _, state in self.image.partitions():
+            self.elections.on_changed(state)
+
+    def replay(self, index: int, record: MetadataRecord) -> None:
+        self.image.apply(index, record)
+        self._tail.append(record)
+        if len(self._tail) > 2 * TAIL_MAX:
+            del self._tail[:TAIL_MAX]
+        match record:
+            case PartitionChanged():
+                self.elections.on_changed(record)
+                if record.leader != NO_LEADER:
+                    self.failovers.on_elected(TopicPartition(record.topic, record.partition))
+            case TopicDeleted():
+                self.elections.on_deleted(record.topic)
+
+    def snapshot(self) -> list[MetadataRecord]:
+        return self.image.snapshot()
+
+    def start(self, now_ms: int) -> Decision:
+        """A new controller term (R25). Every broker that was alive gets a full session timeout to be heard."""
+        cluster_id = self.image.cluster_id or self.settings.cluster_id or f"{self.rng.getrandbits(88):022x}"
+        if self.settings.cluster_id not in ("", cluster_id):
+            raise InvalidRequest(
+                f"cluster_id={self.settings.cluster_id} is set, but this journal belongs to cluster {cluster_id}"
+            )
+        for broker in self.image.brokers.values():
+            if not broker.fenced:
+                self.liveness.open(broker.broker_id, broker.epoch, now_ms)
+        return Decision([ControllerStarted(cluster_id, self.image.controller_epoch + 1)], [])
+
+    # --- events ------------------------------------------------------------------------------------------------
+
+    def handle(self, request_id: int, request: Message, now_ms: int) -> Decision:
+        try:
+            return self._dispatch(request_id, request, now_ms)
+        except MinilogError as error:
+            return Decision([], [Reply(request_id, Problem.of(error))])
+
+    def _dispatch(self, request_id: int, request: Message, now_ms: int) -> Decision:
+        match request:
+            case Heartbeat():
+                return self._on_heartbeat(request_id, request, now_ms)
+            case AlterPartition():
+                return self._on_alter(request_id, request)
+            case Register():
+                return self._on_register(request_id, request, now_ms)
+            case CreateTopic():
+                records = create_topic(request, self.image, self.settings, self.rng)
+                end = self.metadata_offset + len(records)
+                return self._when_known(request_id, records, CreateTopicReply(created_info(records), end), now_ms)
+            case DeleteTopic():
+                records = delete_topic(request.topic, self.image)
+                return self._when_known(request_id, records, Ok(self.metadata_offset + len(records)), now_ms)
+            case AllocateProducerIds():
+                return self._on_allocate(request_id, request)
+            case DescribeCluster():
+                return Decision([], [Reply(request_id, self._describe(now_ms))])
+            case Metadata():
+                return Decision([], [Reply(request_id, metadata_reply(self.image, request.topics))])
+        raise InvalidRequest(f"the controller does not answer {type(request).__name__}; send it to a broker")
+
+    def on_response(self, node_id: int, request: Message, response: Message | MinilogError, now_ms: int) -> Decision:
+        match request, response:
+            case Positions(), PositionsReply():
+                self.elections.on_reply(node_id, response)
+                return self._decide_elections(now_ms)
+            case Positions(), _:
+                self.elections.on_failed(node_id, request)
+                return self._decide_elections(now_ms)
+            case Probe(), _:
+                return self._on_probed(request, response, now_ms)
+        return Decision([], [])
+
+    def on_disconnect(self, request_id: int, now_ms: int) -> Decision:
+        """The connection of a parked heartbeat dropped: ask the broker's listener whether the process is still there."""
+        session = self.liveness.parked_as(request_id)
+        if session is None:
+            return Decision([], [])
+        session.parked = None
+        session.expected_ms = now_ms
+        return Decision([], self._probe(session, now_ms))
+
+    def tick(self, now_ms: int) -> Decision:
+        self.liveness.on_tick(now_ms)
+        draft = Draft(self.image)
+        for session in self.liveness.expired(now_ms):
+            self._fence(draft, session, "timeout", session.heard_ms + self.settings.session_timeout_ms, now_ms)
+        if records := draft.records():
+            return Decision(records, [])
+        effects: list[Effect] = []
+        for session in list(self.liveness.overdue(now_ms, self.settings.probe_after_ms)):
+            effects += self._probe(session, now_ms)
+        effects += self._answer_heartbeats(now_ms)
+        effects += self._answer_waiting(now_ms)
+        decision = self._decide_elections(now_ms)
+        effects += self.elections.ask(now_ms)
+        return Decision(decision.records, effects + decision.effects)
+
+    def on_committed(self, now_ms: int) -> Decision:
+        """After the records of a decision are durable and replayed: tell everybody, and go on where it leads."""
+        self.failovers.on_committed(self.metadata_offset, now_ms)
+        effects: list[Effect] = [*self._answer_heartbeats(now_ms), *self.elections.ask(now_ms)]
+        return Decision([], effects + self._answer_waiting(now_ms))
+
+    # --- registration ------------------------------------------------------------------------------------------
+
+    def _on_register(self, request_id: int, request: Register, now_ms: int) -> Decision:
+        self._check_cluster(request)
+        known = self.image.brokers.get(request.broker_id)
+        if known is not None and known.incarnation == request.incarnation:
+            return Decision([], [Reply(request_id, self._registered(known.epoch))])
+        if known is not None and not known.fenced:
+            return self._challenge(request_id, request, known, now_ms)
+        return self._register(request_id, request, Draft(self.image), now_ms)
+
+    def _check_cluster(self, request: Register) -> None:
+        if request.cluster_id not in ("", self.image.cluster_id):
+            raise InvalidRequest(
+                f"its data directory belongs to cluster {request.cluster_id}, this controller to {self.image.cluster_id}; "
+                "point it at its own controller, or at an empty data directory"
+            )
+        if request.controller_epoch > self.image.controller_epoch:
+            raise InvalidRequest(
+                f"it has obeyed controller epoch {request.controller_epoch}, this controller is at {self.image.controller_epoch}: "
+                "the controller's journal is older than the cluster; restore the newer one"
+            )
+
+    def _challenge(self, request_id: int, request: Register, known: BrokerState, now_ms: int) -> Decision:
+        """R26: a live registration blocks another process with its id, unless a probe shows that it is gone."""
+        effects = self._give_up_registering(request.broker_id)
+        self._registering[request.broker_id] = (request_id, request)
+        session = self.liveness.sessions[known.broker_id]
+        return Decision([], effects + self._probe(session, now_ms))
+
+    def _give_up_registering(self, broker_id: int) -> list[Effect]:
+        waiting = self._registering.pop(broker_id, None)
+        if waiting is None:
+            return []
+        error = DuplicateBrokerId(
+            f"broker id {broker_id} is in use by a live process at {self.image.brokers[broker_id].url}; "
+            "stop that one, or give this one another id"
+        )
+        return [Reply(waiting[0], Problem.of(error))]
+
+    def _register(self, request_id: int, request: Register, draft: Draft, now_ms: int) -> Decision:
+        if not request.clean:
+            for state, _ in list(draft.partitions()):
+                draft.change(without_unclean(state, request.broker_id))
+        epoch = draft.next_index
+        draft.add(BrokerRegistered(request.broker_id, epoch, request.incarnation, request.url, request.rack))
+        self.liveness.open(request.broker_id, epoch, now_ms)
+        return Decision(draft.records(), [Reply(request_id, self._registered(epoch))])
+
+    def _registered(self, broker_epoch: int) -> RegisterReply:
+        return RegisterReply(broker_epoch, self.image.cluster_id, self.image.controller_epoch)
+
+    # --- heartbeats --------------------------------------------------------------------------------------------
+
+    def _on_heartbeat(self, request_id: int, request: Heartbeat, now_ms: int) -> Decision:
+        broker = self.image.brokers.get(request.broker_id)
+        if broker is None or broker.epoch != request.broker_epoch:
+            raise StaleBrokerEpoch(
+                f"broker {request.broker_id}: epoch {request.broker_epoch} is not registered; register again"
+            )
+        if request.controller_epoch > self.image.controller_epoch:
+            raise NotController(f"controller epoch {request.controller_epoch} is newer than this controller's")
+        session = self.liveness.sessions.get(request.broker_id)
+        if session is None or session.broker_epoch != broker.epoch:
+            session = self.liveness.open(request.broker_id, broker.epoch, now_ms)
+        if request.sequence <= session.sequence:
+            raise InvalidUpdateVersion(f"broker {request.broker_id}: heartbeat {request.sequence} is a late copy")
+        effects = self._park(session, request_id, request, now_ms)
+        draft = Draft(self.image)
+        if request.shutting_down and session.shutdown_offset is None:
+            self._shut_down(draft, broker)
+            session.shutdown_offset = self.metadata_offset + len(draft.records())
+        elif broker.fenced and not request.shutting_down and request.metadata_offset >= broker.epoch:
+            draft.add(BrokerUnfenced(broker.broker_id, broker.epoch))
+        records = draft.records()
+        if not records:
+            effects += self._answer_heartbeats(now_ms)
+            effects += self._answer_waiting(now_ms)
+        return Decision(records, effects)
+
+    def _park(self, session: Session, request_id: int, request: Heartbeat, now_ms: int) -> list[Effect]:
+        effects: list[Effect] = []
+        if session.parked is not None:
+            error = InvalidUpdateVersion(f"broker {session.broker_id}: a newer heartbeat has replaced this one")
+            effects.append(Reply(session.parked.request_id, Problem.of(error)))
+        self.liveness.heard(session, now_ms)
+        session.sequence = request.sequence
+        session.metadata_offset = request.metadata_offset
+        session.parked = ParkedHeartbeat(request_id, request, now_ms + self.settings.heartbeat_interval_ms)
+        self.failovers.on_applied(self._known_everywhere(), now_ms)
+        return effects
+
+    def _known_everywhere(self) -> int:
+        """What every live broker has applied."""
+        live = [
+            s.metadata_offset for s in self.liveness.sessions.values() if not self.image.brokers[s.broker_id].fenced
+        ]
+        return min(live, default=self.metadata_offset)
+
+    def _answer_heartbeats(self, now_ms: int) -> list[Effect]:
+        """Answer every parked heartbeat that has news, may exit, or has waited its interval."""
+        effects: list[Effect] = []
+        for session in self.liveness.sessions.values():
+            parked = session.parked
+            if parked is None:
+                continue
+            has_news = parked.heartbeat.metadata_offset < self.metadata_offset
+            may_exit = self._may_exit(session)
+            if has_news or may_exit or parked.deadline_ms <= now_ms:
+                session.parked = None
+                session.expected_ms = now_ms
+                effects.append(Reply(parked.request_id, self._news(parked.heartbeat, may_exit=may_exit)))
+        return effects
+
+    def _news(self, heartbeat: Heartbeat, *, may_exit: bool) -> HeartbeatReply:
+        offset, end = heartbeat.metadata_offset, self.metadata_offset
+        missing = end - offset
+        epoch = self.image.controller_epoch
+        if offset == 0 or missing > len(self._tail) or missing < 0:
+            return HeartbeatReply(heartbeat.sequence, epoch, 0, end, self.snapshot(), True, may_exit)  # type: ignore[arg-type]
+        records = self._tail[len(self._tail) - missing :]
+        return HeartbeatReply(heartbeat.sequence, epoch, offset, end, records, False, may_exit)  # type: ignore[arg-type]
+
+    # --- leaving -------------------------------------------------------------------------------------------------
+
+    def _shut_down(self, draft: Draft, broker: BrokerState) -> None:
+        """R28: no new ISR joins, every leadership moved, in one step."""
+        draft.ineligible.add(broker.broker_id)
+        draft.add(BrokerShuttingDown(broker.broker_id, broker.epoch))
+        for state, min_isr in list(draft.partitions()):
+            draft.change(handed_over(state, broker.broker_id, min_isr, draft.is_eligible))
+
+    def _may_exit(self, session: Session) -> bool:
+        if session.shutdown_offset is None or self.metadata_offset < session.shutdown_offset:
+            return False
+        others = [
+            s.metadata_offset
+            for s in self.liveness.sessions.values()
+            if s is not session and not self.image.brokers[s.broker_id].fenced
+        ]
+        return all(offset >= session.shutdown_offset for offset in others)
+
+    def _fence(self, draft: Draft, session: Session, kind: str, detected_ms: int, now_ms: int) -> None:
+        """R27: one step takes a silent or dead process out of every ISR and opens the next leader epochs."""
+        broker = self.image.brokers[session.broker_id]
+        self.liveness.close(session.broker_id)
+        if broker.fenced or broker.epoch != session.broker_epoch:
+            return
+        draft.ineligible.add(broker.broker_id)
+        draft.add(BrokerFenced(broker.broker_id, broker.epoch))
+        led, leaderless = 0, set()
+        for state, min_isr in list(draft.partitions()):
+            changed = without_replica(state, broker.broker_id, min_isr, draft.is_eligible)
+            draft.change(changed)
+            led += state.leader == broker.broker_id
+            if state.leader == broker.broker_id and changed.leader == NO_LEADER:
+                leaderless.add(TopicPartition(state.topic, state.partition))
+        kind = "shutdown" if broker.shutting_down else kind
+        info = FailoverInfo(broker.broker_id, broker.epoch, kind, session.heard_ms, detected_ms, now_ms, led)
+        self.failovers.begin(info, leaderless)
+
+    # --- probes ----------------------------------------------------------------------------------------------------
+
+    def _probe(self, session: Session, now_ms: int) -> list[Effect]:
+        if session.probe_ms is not None:
+            return []
+        session.probe_ms = now_ms
+        broker = self.image.brokers[session.broker_id]
+        return [Send(broker.broker_id, Probe(broker.broker_id, broker.incarnation))]
+
+    def _on_probed(self, request: Probe, response: Message | MinilogError, now_ms: int) -> Decision:
+        """Refused, or another process answers at its address: dead. No answer proves nothing; the session timeout decides."""
+        session = self.liveness.sessions.get(request.broker_id)
+        broker = self.image.brokers.get(request.broker_id)
+        if session is None or broker is None or broker.incarnation != request.incarnation or session.probe_ms is None:
+            return Decision([], [])
+        session.probe_ms = None
+        session.expected_ms = now_ms
+        refused = isinstance(response, BrokerUnavailable) and response.info.get("reason") == "refused"
+        replaced = isinstance(response, ProbeReply) and response.incarnation != request.incarnation
+        if not (refused or replaced):
+            return Decision([], self._give_up_registering(request.broker_id))
+        draft = Draft(self.image)
+        self._fence(draft, session, "refused" if refused else "replaced", now_ms, now_ms)
+        waiting = self._registering.pop(request.broker_id, None)
+        if waiting is not None:
+            return self._register(waiting[0], waiting[1], draft, now_ms)
+        return Decision(draft.records(), [])
+
+    # --- partitions --------------------------------------------------------------------------------------------------
+
+    def _decide_elections(self, now_ms: int) -> Decision:
+        draft = Draft(self.image)
+        minimum = {(s.topic, s.partition): m for s, m in draft.partitions()} if self.elections.open_count else {}
+        for state, winner, is_recovery in self.elections.decide(now_ms):
+            draft.change(with_leader(state, winner, minimum[state.topic, state.partition]))
+            self.elections.held["recovery" if is_recovery else "clean"] += 1
+        return Decision(draft.records(), [])
+
+    def _on_alter(self, request_id: int, request: AlterPartition) -> Decision:
+        broker = self.image.brokers.get(request.broker_id)
+        if broker is None or broker.epoch != request.broker_epoch:
+            raise StaleBrokerEpoch(f"broker {request.broker_id}: epoch {request.broker_epoch} is not registered")
+        if request.controller_epoch != self.image.controller_epoch:
+            raise NotController(
+                f"addressed to controller epoch {request.controller_epoch}, this one is {self.image.controller_epoch}"
+            )
+        key = (request.broker_id, request.broker_epoch)
+        if request.sequence <= self._sequences.get(key, 0):
+            raise InvalidUpdateVersion(f"broker {request.broker_id}: request {request.sequence} is a late copy (R15)")
+        self._sequences[key] = request.sequence
+        draft = Draft(self.image)
+        decisions = []
+        for proposal in request.partitions:
+            decision = IsrDecision(proposal.topic, proposal.partition)
+            try:
+                state = check_proposal(self.image, draft, request.broker_id, proposal)
+            except MinilogError as error:
+                decision.problem = Problem.of(error)
+            else:
+                minimum = min(self.image.topics[state.topic].settings.min_insync_replicas, len(state.replicas))
+                draft.change(with_isr(state, [m.broker_id for m in proposal.isr], minimum))
+            decisions.append(decision)
+        return Decision(draft.records(), [Reply(request_id, AlterPartitionReply(request.sequence, decisions))])
+
+    # --- admin ---------------------------------------------------------------------------------------------------------
+
+    def _when_known(self, request_id: int, records: list[MetadataRecord], reply: Message, now_ms: int) -> Decision:
+        """Answer when every live broker knows, so that the next request of the same user cannot be too early."""
+        deadline_ms = now_ms + self.settings.topic_create_wait_ms
+        self._waiting.append(_Waiting(request_id, reply, self.metadata_offset + len(records), deadline_ms))
+        return Decision(records, [])
+
+    def _answer_waiting(self, now_ms: int) -> list[Effect]:
+        known = self._known_everywhere()
+        ready = [w for w in self._waiting if known >= w.metadata_offset or w.deadline_ms <= now_ms]
+        if ready:
+            self._waiting = [w for w in self._waiting if w not in ready]
+        return [Reply(w.request_id, w.reply) for w in ready]
+
+    def _on_allocate(self, request_id: int, request: AllocateProducerIds) -> Decision:
+        first = self.image.next_producer_id
+        end = first + PRODUCER_IDS_BLOCK
+        records: list[MetadataRecord] = [ProducerIdsAllocated(request.broker_id, end)]
+        return Decision(records, [Reply(request_id, AllocateProducerIdsReply(first, end))])
+
+    def _describe(self, now_ms: int) -> DescribeClusterReply:
+        brokers = []
+        for broker_id, b in sorted(self.image.brokers.items()):
+            session = self.liveness.sessions.get(broker_id)
+            offset, age_ms = (session.metadata_offset, now_ms - session.heard_ms) if session else (0, -1)
+            brokers.append(BrokerHealth(broker_id, b.url, b.state, b.epoch, offset, age_ms, b.rack))
+        return DescribeClusterReply(
+            self.image.cluster_id,
+            self.image.controller_epoch,
+            self.metadata_offset,
+            brokers,
+            list(self.failovers.recent),
+            dict(self.elections.held),
+        )

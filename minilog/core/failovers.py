@@ -1,0 +1,46 @@
+"""Failovers: the timeline of each broker loss, for people: last heard, detected, fenced, elected, published.
+
+Owns the last hundred. Soft state, observed and never consulted by a decision.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from minilog.core.effects import TopicPartition
+from minilog.wire.messages import FailoverInfo
+
+KEPT_MAX = 100
+
+
+class Failovers:
+    def __init__(self) -> None:
+        self.recent: deque[FailoverInfo] = deque(maxlen=KEPT_MAX)
+        self._open: list[tuple[FailoverInfo, set[TopicPartition], list[int]]] = []
+
+    def begin(self, info: FailoverInfo, leaderless: set[TopicPartition]) -> None:
+        """``leaderless``: partitions that still wait for an election; empty when the same step named all leaders."""
+        self.recent.append(info)
+        self._open.append((info, leaderless, []))
+
+    def on_elected(self, partition: TopicPartition) -> None:
+        for _, leaderless, _ in self._open:
+            leaderless.discard(partition)
+
+    def on_committed(self, metadata_offset: int, now_ms: int) -> None:
+        """Journalled and replayed up to ``metadata_offset``: what has no leaderless partition left is elected."""
+        for info, leaderless, published_at in self._open:
+            if not leaderless and info.elected_ms is None:
+                info.elected_ms = now_ms
+                published_at.append(metadata_offset)
+
+    def on_applied(self, everywhere: int, now_ms: int) -> None:
+        """Every live broker has applied metadata up to ``everywhere``."""
+        still_open = []
+        for entry in self._open:
+            info, _, published_at = entry
+            if published_at and everywhere >= published_at[0]:
+                info.published_ms = now_ms
+            else:
+                still_open.append(entry)
+        self._open = still_open

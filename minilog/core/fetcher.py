@@ -1,0 +1,164 @@
+"""Fetcher: how this broker follows one leader: one session, one request in flight, for all partitions at once.
+
+Owns: the session with that leader (id, sequence), which partitions the next request must name, and which
+wait (for a flush, for a pause after an error). One request names only what changed since the one before
+(KIP-227), so an idle partition costs nothing.
+
+Invariants
+* At most one request in flight; an answer counts only if it carries that request's session and sequence, and
+  per partition only if leader epoch and fetch offset are still the current ones (R5).
+* A request is made only when nothing appended here still waits for its flush, for a fetch acknowledges (R8).
+* Every partition an answer mentions is named in the next request, so leader and follower agree on positions
+  again after anything was dropped.
+"""
+
+from __future__ import annotations
+
+from minilog.core.effects import Flush, TopicPartition
+from minilog.core.follower import FollowerState
+from minilog.errors import CorruptBatch, CorruptRange, DiskFull, OffsetOutOfRange
+from minilog.wire.messages import ReplicaFetch, ReplicaFetchReply, ReplicaFetchResult
+
+RETRY_MS = 50
+DISK_FULL_RETRY_MS = 1000
+
+
+class Fetcher:
+    def __init__(self, broker_id: int, leader: int, max_wait_ms: int, max_bytes: int) -> None:
+        self.broker_id, self.leader = broker_id, leader
+        self.max_wait_ms, self.max_bytes = max_wait_ms, max_bytes
+        self.followers: dict[TopicPartition, FollowerState] = {}
+        self.inflight: ReplicaFetch | None = None
+        self.session_id = 0
+        self.sequence = 0
+        self.is_open = False
+        self.retry_ms = 0
+        self.flushing: dict[TopicPartition, None] = {}
+        self._changed: dict[TopicPartition, None] = {}
+        self._forgotten: dict[TopicPartition, None] = {}
+        self._asleep: dict[TopicPartition, int] = {}
+
+    def add(self, follower: FollowerState) -> Flush | None:
+        """Start following; answers with the flush that must come before the first fetch, if any."""
+        assert follower.leader == self.leader
+        partition = follower.partition
+        self.followers[partition] = follower
+        self._changed[partition] = None
+        self._forgotten.pop(partition, None)
+        self._asleep.pop(partition, None)
+        return self._flush(follower)
+
+    def remove(self, partition: TopicPartition) -> None:
+        if self.followers.pop(partition, None) is not None:
+            for waiting in (self._changed, self._asleep, self.flushing):
+                waiting.pop(partition, None)
+            self._forgotten[partition] = None
+
+    def on_flushed(self, partition: TopicPartition) -> Flush | None:
+        """The log became durable; anything appended since needs one more flush."""
+        if self.flushing.pop(partition, None) is None and partition not in self.flushing:
+            return None
+        follower = self.followers.get(partition)
+        return self._flush(follower) if follower else None
+
+    def _flush(self, follower: FollowerState) -> Flush | None:
+        if not follower.must_flush:
+            return None
+        self.flushing[follower.partition] = None
+        return Flush(follower.partition, follower.log.end_offset)
+
+    # --- asking --------------------------------------------------------------------------------------------
+
+    def next_request(self, broker_epoch: int, now_ms: int) -> ReplicaFetch | None:
+        """The next request if one may be made now; it is then in flight."""
+        if self.inflight is not None or self.flushing or not self.followers or now_ms < self.retry_ms:
+            return None
+        self._wake(now_ms)
+        if not self.is_open:
+            self._open()
+        partitions = [self.followers[p].next_fetch() for p in self._changed]
+        request = ReplicaFetch(
+            self.broker_id,
+            broker_epoch,
+            self.session_id,
+            self.sequence,
+            self.max_wait_ms,
+            self.max_bytes,
+            partitions,
+            list(self._forgotten),
+        )
+        self._changed.clear()
+        self._forgotten.clear()
+        self.inflight = request
+        return request
+
+    def _open(self) -> None:
+        self.session_id += 1
+        self.sequence = 0
+        self.is_open = True
+        self._forgotten.clear()
+        self._changed = {p: None for p in self.followers if p not in self._asleep}
+
+    def _wake(self, now_ms: int) -> None:
+        for partition in [p for p, until_ms in self._asleep.items() if until_ms <= now_ms]:
+            del self._asleep[partition]
+            self._changed[partition] = None
+
+    def _matches(self, request: ReplicaFetch) -> bool:
+        mine = self.inflight
+        return mine is not None and (mine.session_id, mine.sequence) == (request.session_id, request.sequence)
+
+    # --- answers -------------------------------------------------------------------------------------------
+
+    def on_failed(self, request: ReplicaFetch, now_ms: int) -> None:
+        """No usable answer: whatever the leader did with the request, a new session says everything again."""
+        if self._matches(request):
+            self.inflight = None
+            self.is_open = False
+            self.retry_ms = now_ms + RETRY_MS
+
+    def on_reply(self, request: ReplicaFetch, reply: ReplicaFetchReply, now_ms: int) -> list[Flush]:
+        """Apply a matched answer; returns the flushes that must end before the next request (R5, R8)."""
+        if not self._matches(request):
+            return []
+        if (reply.session_id, reply.sequence) != (request.session_id, request.sequence):
+            self.on_failed(request, now_ms)
+            return []
+        self.inflight = None
+        self.sequence += 1
+        flushes = []
+        for result in reply.partitions:
+            follower = self.followers.get(TopicPartition(result.topic, result.partition))
+            if follower is not None:
+                self._apply(follower, result, now_ms)
+                flush = self._flush(follower)
+                if flush is not None:
+                    flushes.append(flush)
+        return flushes
+
+    def _apply(self, follower: FollowerState, result: ReplicaFetchResult, now_ms: int) -> None:
+        partition = follower.partition
+        if partition not in self._asleep:
+            self._changed[partition] = None
+        if (result.leader_epoch, result.fetch_offset) != (follower.leader_epoch, follower.log.end_offset):
+            return
+        if result.problem is not None:
+            self._on_problem(follower, result, now_ms)
+            return
+        try:
+            follower.on_fetched(result, now_ms)
+        except (CorruptBatch, CorruptRange):
+            self._sleep(partition, now_ms + RETRY_MS)
+        except DiskFull:
+            self._sleep(partition, now_ms + DISK_FULL_RETRY_MS)
+
+    def _on_problem(self, follower: FollowerState, result: ReplicaFetchResult, now_ms: int) -> None:
+        assert result.problem is not None
+        if result.problem.code == OffsetOutOfRange.code and follower.log.end_offset < result.log_start_offset:
+            follower.log.reset(result.log_start_offset)
+            return
+        self._sleep(follower.partition, now_ms + RETRY_MS)
+
+    def _sleep(self, partition: TopicPartition, until_ms: int) -> None:
+        self._changed.pop(partition, None)
+        self._asleep[partition] = until_ms

@@ -1,0 +1,111 @@
+"""FollowerState: one partition replicated by this broker from ``leader`` in one leader epoch, or waiting for one.
+
+Owns: where to fetch next, and how stale a read from here may be. A new leader or epoch is a new object.
+
+Invariants
+* It truncates only to the point where its log and the leader's diverge, as told by a leader of the same epoch
+  (R1, R2, R4), never to its high watermark.
+* Appends are exact: the first base offset equals the log's end, epochs never decrease (R6); otherwise the whole
+  reply is dropped and fetched again.
+* Its high watermark is min(leader's, own end) and decides nothing (R7).
+
+Source: KIP-101, KIP-279, KIP-595 (truncation on fetch).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from minilog.config import MIB, TopicSettings
+from minilog.core.effects import TopicPartition
+from minilog.core.image import PartitionState
+from minilog.core.ports import ReplicaLog
+from minilog.errors import CorruptBatch
+from minilog.wire.batch import Batch, split
+from minilog.wire.messages import ReplicaFetchPartition, ReplicaFetchResult
+
+REPLICA_BATCH_BYTES_MAX = 64 * MIB + 1024
+"""The topic setting's own bound: a follower takes whatever its leader once accepted."""
+
+
+class FollowerState:
+    def __init__(
+        self, state: PartitionState, leader_epoch: int, leader: int, settings: TopicSettings, log: ReplicaLog
+    ) -> None:
+        self.partition = TopicPartition(state.topic, state.partition)
+        self.topic_id = state.topic_id
+        self.leader = leader
+        """NO_LEADER while nobody leads or this broker has been fenced off by an election."""
+        self.leader_epoch = leader_epoch
+        self.state = state
+        self.settings = settings
+        self.log = log
+        self.leader_high_watermark = -1
+        self.caught_up_ms: int | None = None
+        """When this log last held everything its leader had committed at that moment."""
+
+    @property
+    def must_flush(self) -> bool:
+        """The next fetch acknowledges what this log holds, and under flush.policy commit that means durably (R8)."""
+        return self.settings.flush_policy == "commit" and self.log.durable_end < self.log.end_offset
+
+    @property
+    def high_watermark(self) -> int:
+        return self.log.high_watermark
+
+    def next_fetch(self) -> ReplicaFetchPartition:
+        assert not self.must_flush, f"{self.partition}: a fetch would acknowledge what is not durable"
+        topic, partition = self.partition
+        return ReplicaFetchPartition(
+            topic, self.topic_id, partition, self.leader_epoch, self.log.end_offset, self.log.last_epoch
+        )
+
+    def on_fetched(self, result: ReplicaFetchResult, now_ms: int) -> None:
+        """Apply one matched, current, error-free answer: truncate or append. Raises CorruptBatch; then nothing changed."""
+        assert result.leader_epoch == self.leader_epoch
+        assert result.fetch_offset == self.log.end_offset
+        if result.diverging is not None:
+            self.truncate(*result.diverging)
+            return
+        if len(result.batches):
+            batches = split(result.batches, REPLICA_BATCH_BYTES_MAX, stored=True)
+            self._check(batches)
+            self.log.append(batches)
+        self._learn_high_watermark(result.high_watermark, now_ms)
+
+    def _check(self, batches: Sequence[Batch]) -> None:
+        expected, epoch = self.log.end_offset, self.log.last_epoch
+        for batch in batches:
+            if batch.base_offset != expected:
+                raise CorruptBatch(f"{self.partition}: leader sent offset {batch.base_offset}, expected {expected}")
+            if not epoch <= batch.leader_epoch <= self.leader_epoch:
+                raise CorruptBatch(
+                    f"{self.partition}: batch at {batch.base_offset} has leader epoch {batch.leader_epoch}, "
+                    f"allowed are {epoch} to {self.leader_epoch}"
+                )
+            expected, epoch = batch.end_offset, batch.leader_epoch
+
+    def _learn_high_watermark(self, leader_high_watermark: int, now_ms: int) -> None:
+        self.leader_high_watermark = leader_high_watermark
+        end = min(leader_high_watermark, self.log.end_offset)
+        if end > self.log.high_watermark:
+            self.log.high_watermark = end
+        if self.log.end_offset >= leader_high_watermark:
+            self.caught_up_ms = now_ms
+
+    def truncate(self, epoch: int, end_offset: int) -> None:
+        """Cut to the divergence point (R2): where the leader's ``epoch`` ends, or where this log's last epoch below it does."""
+        own_epoch, own_end = self.log.epoch_end(epoch)
+        target = own_end if own_epoch != epoch else min(own_end, end_offset)
+        assert target <= self.log.end_offset
+        self.log.truncate(max(target, self.log.start_offset))
+        if target < self.log.start_offset:
+            self.log.reset(target)
+
+    def lag_ms(self, now_ms: int) -> int | None:
+        """How stale a read up to this high watermark may be; None when that is not known."""
+        return None if self.caught_up_ms is None else max(0, now_ms - self.caught_up_ms)
+
+    @property
+    def lag_records(self) -> int:
+        return max(0, self.leader_high_watermark - self.log.high_watermark)

@@ -1,0 +1,374 @@
+"""LeaderState: one partition, led by this broker, for one leader epoch.
+
+Owns: the followers' positions, the high watermark as the leader knows it, the ISR proposal in flight, and the
+waiters of produce requests appended in this epoch. A new leader epoch is a new object; nothing survives the
+change, which is what binds waiters to the epoch of their append (R10).
+
+Invariants
+* ``high_watermark`` never goes back (I7) and only advances while |committed ISR| >= min ISR (R8).
+* Every position counted is from a fetch in this leader epoch (R4) and, under flush.policy commit, durable.
+* The ISR used for the high watermark is committed united with proposed (R13); a proposal is given up only when
+  the controller proves that it was not applied, or when metadata with a newer partition epoch arrives (R14).
+* acks=N counts members of the committed ISR only, because an election asks nobody else (R9).
+
+Why pull: a follower's fetch offset is its acknowledgement, so there is no second message and no ack state to
+lose. Sources: KIP-101, KIP-279, KIP-320 (epochs), KIP-497 (AlterPartition), KIP-841/903 (eligibility), KIP-966.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from minilog.config import TopicSettings
+from minilog.core.effects import TopicPartition
+from minilog.core.image import PartitionState
+from minilog.core.isr import committed_end, copies_end, is_lagging, may_join
+from minilog.core.ports import ReplicaLog
+from minilog.core.waiting import PendingProduce, ProduceWaiters, Waiter
+from minilog.errors import (
+    FencedLeaderEpoch,
+    InvalidAcks,
+    LeadershipLost,
+    MinilogError,
+    NotEnoughReplicas,
+    NotEnoughReplicasAfterAppend,
+    OffsetOutOfRange,
+    UnknownLeaderEpoch,
+)
+from minilog.wire.batch import Batch, acks_level_for, stamp
+from minilog.wire.messages import (
+    ACKS_ALL,
+    IsrMember,
+    IsrProposal,
+    Problem,
+    ProduceResult,
+    ReplicaFetchPartition,
+)
+
+
+class Outcome(NamedTuple):
+    """One partition of a produce request is decided."""
+
+    pending: PendingProduce
+    position: int
+    result: ProduceResult
+
+
+class Progress:
+    """What the leader knows of one follower in this epoch. ``position`` None: not heard from yet."""
+
+    __slots__ = ("broker_epoch", "caught_up_ms", "last_fetch_end", "last_fetch_ms", "position")
+
+    def __init__(self, caught_up_ms: int) -> None:
+        self.position: int | None = None
+        self.broker_epoch = -1
+        self.caught_up_ms = caught_up_ms
+        self.last_fetch_ms = caught_up_ms
+        self.last_fetch_end = -1
+
+    def on_fetch(self, position: int, broker_epoch: int, leader_end: int, now_ms: int) -> None:
+        """Positions only grow within one process of the follower: a late copy of an older fetch changes nothing."""
+        if broker_epoch == self.broker_epoch and self.position is not None:
+            position = max(position, self.position)
+        if position >= leader_end:
+            self.caught_up_ms = now_ms
+        elif self.last_fetch_end >= 0 and position >= self.last_fetch_end:
+            self.caught_up_ms = max(self.caught_up_ms, self.last_fetch_ms)
+        self.position, self.broker_epoch = position, broker_epoch
+        self.last_fetch_ms, self.last_fetch_end = now_ms, leader_end
+
+
+class Proposal(NamedTuple):
+    """An ISR the controller has been or will be asked for. ``sequence`` -1: not sent yet."""
+
+    isr: tuple[int, ...]
+    partition_epoch: int
+    sequence: int
+
+
+class LeaderState:
+    def __init__(
+        self,
+        broker_id: int,
+        broker_epoch: int,
+        state: PartitionState,
+        settings: TopicSettings,
+        log: ReplicaLog,
+        is_current: Callable[[int, int], bool],
+        now_ms: int,
+    ) -> None:
+        assert state.leader == broker_id
+        self.partition = TopicPartition(state.topic, state.partition)
+        self.topic_id = state.topic_id
+        self.broker_id, self.broker_epoch = broker_id, broker_epoch
+        self.leader_epoch = state.leader_epoch
+        self.state = state
+        self.settings = settings
+        self.log = log
+        self.is_current = is_current
+        """(broker id, broker epoch) -> registered with that very epoch, unfenced, not shutting down (R17)."""
+        self.start_offset = log.end_offset
+        self.high_watermark = log.high_watermark
+        self.proposal: Proposal | None = None
+        self.waiters = ProduceWaiters()
+        self.followers = {
+            r: Progress(now_ms if r in state.isr else now_ms - 2**40) for r in state.replicas if r != broker_id
+        }
+
+    # --- what is committed -------------------------------------------------------------------------------
+
+    @property
+    def min_isr(self) -> int:
+        return min(self.settings.min_insync_replicas, len(self.state.replicas))
+
+    @property
+    def position(self) -> int:
+        """The leader's own position: durable under flush.policy commit, written otherwise (R8)."""
+        return self.log.durable_end if self.settings.flush_policy == "commit" else self.log.end_offset
+
+    @property
+    def high_watermark_known(self) -> bool:
+        """R7: before the epoch's own start is committed, the true high watermark may be above the known one."""
+        return self.high_watermark >= self.start_offset
+
+    @property
+    def maximal_isr(self) -> set[int]:
+        proposed = self.proposal.isr if self.proposal else ()
+        return {*self.state.isr, *proposed}
+
+    def position_of(self, broker_id: int) -> int | None:
+        return self.position if broker_id == self.broker_id else self.followers[broker_id].position
+
+    def _joining(self, now_ms: int, replica_lag_max_ms: int) -> Iterable[int]:
+        """Followers that are in sync but not yet proposed: waiting for them keeps the high watermark within their
+        reach, or under steady load none could ever catch up with an ISR of one."""
+        for broker_id, progress in self.followers.items():
+            in_sync = not is_lagging(progress.caught_up_ms, now_ms, replica_lag_max_ms)
+            if in_sync and progress.position is not None and self.is_current(broker_id, progress.broker_epoch):
+                yield broker_id
+
+    def advance(self, now_ms: int, replica_lag_max_ms: int) -> list[Outcome]:
+        """Move the high watermark as far as R8 allows and complete what that reaches."""
+        if len(self.state.isr) >= self.min_isr:
+            members = {*self.maximal_isr, *self._joining(now_ms, replica_lag_max_ms)}
+            end = committed_end(self.position_of(r) for r in members)
+            if end is not None and end > self.high_watermark:
+                assert end <= self.log.end_offset, f"{self.partition}: commit {end} beyond the log"
+                self.high_watermark = end
+                self.log.high_watermark = end
+        return self._complete()
+
+    def _complete(self) -> list[Outcome]:
+        outcomes = []
+        for acks in self.waiters.levels():
+            for waiter in self.waiters.complete_up_to(acks, self._reached(acks)):
+                assert self.log.epoch_at(waiter.base_offset) == self.leader_epoch, "an ack from another epoch (R10)"
+                outcomes.append(Outcome(waiter.pending, waiter.position, self._receipt(waiter)))
+        return outcomes
+
+    def _reached(self, acks: int) -> int:
+        if acks == ACKS_ALL:
+            return self.high_watermark
+        if acks == 1:
+            return self.position
+        return copies_end((self.position_of(r) for r in self.state.isr), acks)
+
+    def _receipt(self, waiter: Waiter) -> ProduceResult:
+        return ProduceResult(
+            self.partition.topic,
+            self.partition.partition,
+            base_offset=waiter.base_offset,
+            end_offset=waiter.end_offset,
+            leader_epoch=self.leader_epoch,
+            timestamp=waiter.timestamp,
+            crc=waiter.crc,
+            acks=waiter.acks,
+            isr=list(self.state.isr),
+        )
+
+    # --- produce -----------------------------------------------------------------------------------------
+
+    def check_acks(self, acks: int) -> None:
+        """Refuse before the append what could not be promised now; raises InvalidAcks or NotEnoughReplicas (R11)."""
+        isr, replicas = self.state.isr, self.state.replicas
+        if acks > len(replicas):
+            raise InvalidAcks(
+                f"acks={acks} asks for more copies than {self.partition} has replicas ({len(replicas)}); use 0 to {len(replicas)} or all"
+            )
+        needed = self.min_isr if acks == ACKS_ALL else acks
+        if acks not in (0, 1) and len(isr) < needed:
+            raise NotEnoughReplicas(
+                f"{self.partition} has {len(isr)} in-sync replicas {isr}, and acks={_acks_text(acks)} needs {needed}; "
+                "nothing was written, retry when replicas are back",
+                isr=list(isr),
+                needed=needed,
+            )
+
+    def on_produce(
+        self, batches: Sequence[Batch], acks: int, pending: PendingProduce, position: int, now_ms: int
+    ) -> Outcome | None:
+        """Stamp, append and park; ``advance`` afterwards completes what is already reached.
+
+        acks=0 is decided at once and names no offset. Raises DiskFull; nothing was written then.
+        """
+        base_offset = self.log.end_offset
+        append_ms = now_ms if self.settings.message_timestamp_type == "LogAppendTime" else None
+        stamped = self._stamp(batches, base_offset, acks_level_for(acks), append_ms)
+        self.log.append(stamped)
+        end_offset = self.log.end_offset
+        assert end_offset == stamped[-1].end_offset
+        if acks == 0:
+            return Outcome(pending, position, ProduceResult(self.partition.topic, self.partition.partition, acks=0))
+        timestamp, crc = stamped[-1].max_timestamp, stamped[0].crc
+        self.waiters.park(Waiter(pending, position, base_offset, end_offset, timestamp, crc, acks))
+        return None
+
+    def _stamp(self, batches: Sequence[Batch], offset: int, level: int, append_ms: int | None) -> list[Batch]:
+        stamped = []
+        for batch in batches:
+            stamped.append(stamp(batch, offset, self.leader_epoch, level, append_ms))
+            offset = stamped[-1].end_offset
+        return stamped
+
+    def resign(self) -> list[Outcome]:
+        """The role ends: everything that waited gets an indefinite error (R10, R34)."""
+        error = LeadershipLost(
+            f"{self.partition}: leadership of epoch {self.leader_epoch} ended while the record waited for its acks; "
+            "it may or may not survive, refresh metadata and retry"
+        )
+        return self._fail(error)
+
+    def _fail(self, error: MinilogError, acks: int | None = None) -> list[Outcome]:
+        problem = Problem.of(error)
+        return [
+            Outcome(w.pending, w.position, ProduceResult(self.partition.topic, self.partition.partition, problem))
+            for w in self.waiters.fail_all(acks)
+        ]
+
+    # --- followers -----------------------------------------------------------------------------------------
+
+    def on_fetch(
+        self, broker_id: int, broker_epoch: int, fetch: ReplicaFetchPartition, now_ms: int
+    ) -> tuple[int, int] | None:
+        """Take a follower's position. Returns (epoch, end offset) when its log diverges (R2): then nothing was counted.
+
+        Raises FencedLeaderEpoch, UnknownLeaderEpoch (R4) or OffsetOutOfRange.
+        """
+        self.check_epoch(fetch.leader_epoch)
+        assert broker_id in self.followers, f"{broker_id} is no replica of {self.partition}"
+        if fetch.last_epoch >= 0:
+            epoch, end_offset = self.log.epoch_end(fetch.last_epoch)
+            if epoch < fetch.last_epoch or end_offset < fetch.fetch_offset:
+                return epoch, end_offset
+        if not self.log.start_offset <= fetch.fetch_offset <= self.log.end_offset:
+            raise OffsetOutOfRange(
+                f"{self.partition}: fetch offset {fetch.fetch_offset} is outside {self.log.start_offset} to {self.log.end_offset}",
+                log_start_offset=self.log.start_offset,
+                log_end_offset=self.log.end_offset,
+            )
+        self.followers[broker_id].on_fetch(fetch.fetch_offset, broker_epoch, self.log.end_offset, now_ms)
+        return None
+
+    def check_epoch(self, leader_epoch: int) -> None:
+        if leader_epoch < self.leader_epoch:
+            raise FencedLeaderEpoch(
+                f"{self.partition}: leader epoch {leader_epoch} is over, the current one is {self.leader_epoch}",
+                leader_epoch=self.leader_epoch,
+            )
+        if leader_epoch > self.leader_epoch:
+            raise UnknownLeaderEpoch(
+                f"{self.partition}: leader epoch {leader_epoch} is newer than mine ({self.leader_epoch}); retry shortly",
+                leader_epoch=self.leader_epoch,
+            )
+
+    def seen_idle(self, broker_id: int, last_fetch_ms: int) -> None:
+        """The follower's session was alive at ``last_fetch_ms`` and had nothing to fetch here."""
+        progress = self.followers[broker_id]
+        if progress.position is not None and progress.position >= self.log.end_offset:
+            progress.caught_up_ms = max(progress.caught_up_ms, last_fetch_ms)
+
+    @property
+    def drained(self) -> bool:
+        """Every ISR member holds everything that was ever appended here (controlled shutdown, R28)."""
+        positions = [self.position_of(r) for r in self.state.isr]
+        return all(p is not None and p >= self.log.end_offset for p in positions)
+
+    # --- ISR -----------------------------------------------------------------------------------------------
+
+    def propose(self, now_ms: int, replica_lag_max_ms: int, *, shrink: bool) -> bool:
+        """Open a proposal if the ISR should change and none is in flight (R18, R19); True when one was opened.
+
+        Shrinking is looked at on the slow tick only, growing after every fetch."""
+        if self.proposal is not None:
+            return False
+        isr = [r for r in self.state.isr if not (shrink and self._should_leave(r, now_ms, replica_lag_max_ms))]
+        isr += [
+            r for r in self.followers if r not in self.state.isr and self._should_join(r, now_ms, replica_lag_max_ms)
+        ]
+        if set(isr) == set(self.state.isr):
+            return False
+        assert self.broker_id in isr
+        self.proposal = Proposal(tuple(isr), self.state.partition_epoch, -1)
+        return True
+
+    def _should_leave(self, broker_id: int, now_ms: int, replica_lag_max_ms: int) -> bool:
+        return broker_id != self.broker_id and is_lagging(
+            self.followers[broker_id].caught_up_ms, now_ms, replica_lag_max_ms
+        )
+
+    def _should_join(self, broker_id: int, now_ms: int, replica_lag_max_ms: int) -> bool:
+        progress = self.followers[broker_id]
+        return (
+            may_join(progress.position, self.high_watermark, self.start_offset)
+            and not is_lagging(progress.caught_up_ms, now_ms, replica_lag_max_ms)
+            and self.is_current(broker_id, progress.broker_epoch)
+        )
+
+    def send_proposal(self, sequence: int) -> IsrProposal:
+        """The proposal as asked for under ``sequence``; asking again under a higher one is a retry (R14, R15)."""
+        assert self.proposal is not None
+        assert self.proposal.sequence < sequence
+        self.proposal = self.proposal._replace(sequence=sequence)
+        members = [IsrMember(r, self._broker_epoch_of(r)) for r in self.proposal.isr]
+        topic, partition = self.partition
+        return IsrProposal(topic, self.topic_id, partition, self.leader_epoch, self.proposal.partition_epoch, members)
+
+    def _broker_epoch_of(self, broker_id: int) -> int:
+        return self.broker_epoch if broker_id == self.broker_id else self.followers[broker_id].broker_epoch
+
+    def on_refused(self, sequence: int) -> None:
+        """The controller proved that the proposal of ``sequence`` was not and never will be applied (R14)."""
+        if self.proposal is not None and self.proposal.sequence == sequence:
+            self.proposal = None
+
+    def on_state_changed(self, state: PartitionState, settings: TopicSettings) -> list[Outcome]:
+        """Newer metadata of the same leader epoch: the one way the committed ISR changes, and the end of any proposal."""
+        assert state.leader_epoch == self.leader_epoch
+        assert state.leader == self.broker_id
+        self.settings = settings
+        if state.partition_epoch <= self.state.partition_epoch:
+            return []
+        self.state = state
+        self.proposal = None
+        return self._fail_unreachable()
+
+    def _fail_unreachable(self) -> list[Outcome]:
+        """R11, second check: a level the shrunken ISR cannot reach is answered now, and indefinitely."""
+        outcomes = []
+        isr = self.state.isr
+        for acks in self.waiters.levels():
+            needed = self.min_isr if acks == ACKS_ALL else acks
+            if len(isr) < needed:
+                error = NotEnoughReplicasAfterAppend(
+                    f"{self.partition}: the ISR shrank to {isr} while the record waited, and acks={_acks_text(acks)} needs {needed}; "
+                    "the record was appended and may still commit",
+                    isr=list(isr),
+                    needed=needed,
+                )
+                outcomes += self._fail(error, acks)
+        return outcomes
+
+
+def _acks_text(acks: int) -> str:
+    return "all" if acks == ACKS_ALL else str(acks)

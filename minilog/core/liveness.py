@@ -1,0 +1,89 @@
+"""Liveness: which broker processes are heard from, as the controller knows it right now.
+
+Owns one Session per registered broker: when it was last heard, what metadata it has applied, its parked
+heartbeat, a probe under way. All of it is soft: a new controller gives every broker a full session timeout.
+
+Invariants: at most one parked heartbeat and one probe per broker; the controller's own pauses never fence
+anybody (a gap between ticks moves every deadline by that gap). Source: Kafka's BrokerHeartbeatManager; the
+probe is minilog's: a dropped connection plus a refused probe proves the process dead long before its session ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from minilog.wire.messages import Heartbeat
+
+STALL_MS = 250
+"""A tick this late means the controller itself was not running."""
+
+
+@dataclass(slots=True)
+class ParkedHeartbeat:
+    request_id: int
+    heartbeat: Heartbeat
+    deadline_ms: int
+
+
+@dataclass(slots=True)
+class Session:
+    broker_id: int
+    broker_epoch: int
+    heard_ms: int
+    deadline_ms: int
+    expected_ms: int
+    """When the next heartbeat was due, while none is parked."""
+    metadata_offset: int = 0
+    sequence: int = 0
+    parked: ParkedHeartbeat | None = None
+    probe_ms: int | None = None
+    """When the probe under way was sent."""
+    shutdown_offset: int | None = None
+    """Metadata that the others must have applied before this broker may exit (R28)."""
+
+
+class Liveness:
+    def __init__(self, session_timeout_ms: int) -> None:
+        self.session_timeout_ms = session_timeout_ms
+        self.sessions: dict[int, Session] = {}
+        self._tick_ms: int | None = None
+
+    def open(self, broker_id: int, broker_epoch: int, now_ms: int) -> Session:
+        session = Session(broker_id, broker_epoch, now_ms, now_ms + self.session_timeout_ms, now_ms)
+        self.sessions[broker_id] = session
+        return session
+
+    def close(self, broker_id: int) -> None:
+        self.sessions.pop(broker_id, None)
+
+    def heard(self, session: Session, now_ms: int) -> None:
+        session.heard_ms = now_ms
+        session.deadline_ms = now_ms + self.session_timeout_ms
+
+    def on_tick(self, now_ms: int) -> None:
+        """Must come before ``expired``: takes the controller's own stall out of every deadline."""
+        if self._tick_ms is not None and now_ms - self._tick_ms > STALL_MS:
+            gap_ms = now_ms - self._tick_ms
+            for session in self.sessions.values():
+                session.deadline_ms += gap_ms
+                session.expected_ms += gap_ms
+        self._tick_ms = now_ms
+
+    def expired(self, now_ms: int) -> Iterator[Session]:
+        for session in list(self.sessions.values()):
+            if session.deadline_ms <= now_ms:
+                yield session
+
+    def overdue(self, now_ms: int, probe_after_ms: int) -> Iterator[Session]:
+        """Brokers whose next heartbeat is late and that are not being probed."""
+        for session in self.sessions.values():
+            late = session.parked is None and now_ms - session.expected_ms > probe_after_ms
+            if late and session.probe_ms is None:
+                yield session
+
+    def parked_as(self, request_id: int) -> Session | None:
+        for session in self.sessions.values():
+            if session.parked is not None and session.parked.request_id == request_id:
+                return session
+        return None

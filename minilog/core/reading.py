@@ -1,0 +1,184 @@
+"""Reading: consumer fetches and offset queries on their way through a broker, and the long polls among them.
+
+Owns the parked fetches and their deadlines. A parked fetch waits on every partition it names and is looked at
+again whenever one of their high watermarks moves or a role changes; it ends once (R34): with enough bytes, with
+an error to tell, at its deadline, or because its client went away.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from minilog.core.effects import Effect, Reply, TopicPartition
+from minilog.core.leader import LeaderState
+from minilog.core.reads import find_offset, read
+from minilog.core.replica import ParkedFetch, Replica
+from minilog.core.waiting import Deadlines
+from minilog.errors import (
+    InvalidRequest,
+    LeaderNotAvailable,
+    MinilogError,
+    NotLeader,
+    Overloaded,
+    UnknownPartition,
+    UnknownTopic,
+)
+from minilog.wire.messages import (
+    LATEST,
+    Fetch,
+    FetchReply,
+    FetchResult,
+    Offsets,
+    OffsetsPartition,
+    OffsetsReply,
+    OffsetsResult,
+    Problem,
+)
+from minilog.wire.metadata import NO_LEADER
+
+if TYPE_CHECKING:
+    from minilog.core.broker import BrokerCore
+
+
+class Reading:
+    def __init__(self, core: BrokerCore) -> None:
+        self.core = core
+        self.deadlines = Deadlines()
+        self._woken: dict[int, ParkedFetch] = {}
+
+    # --- finding -------------------------------------------------------------------------------------------
+
+    def find(self, topic: str, partition: int) -> Replica:
+        """The local replica. Raises UnknownTopic, UnknownPartition, or NotLeader when it lives elsewhere."""
+        replica = self.core.replicas.get(TopicPartition(topic, partition))
+        if replica is not None:
+            return replica
+        found = self.core.image.topics.get(topic)
+        if found is None:
+            raise UnknownTopic(f"there is no topic {topic!r}")
+        state = found.partitions.get(partition)
+        if state is None:
+            raise UnknownPartition(f"topic {topic} has partitions 0 to {len(found.partitions) - 1}, not {partition}")
+        raise self.not_leader(TopicPartition(topic, partition), state.leader)
+
+    def not_leader(self, partition: TopicPartition, leader: int) -> MinilogError:
+        """The error that says where to go instead."""
+        state = self.core.image.partition(*partition)
+        if state is not None and leader == NO_LEADER:
+            leader = state.leader
+        broker = self.core.image.brokers.get(leader)
+        if leader in (NO_LEADER, self.core.broker_id) or broker is None:
+            return LeaderNotAvailable(
+                f"{partition} has no leader at the moment; an election is under way or its replicas are down"
+            )
+        epoch = state.leader_epoch if state is not None else -1
+        return NotLeader(
+            f"{partition} is led by broker {leader} at {broker.url}, not by broker {self.core.broker_id}",
+            leader=leader,
+            leader_url=broker.url,
+            leader_epoch=epoch,
+        )
+
+    # --- fetch -----------------------------------------------------------------------------------------------
+
+    def on_fetch(self, request_id: int, request: Fetch, now_ms: int) -> list[Effect]:
+        self._check(request)
+        results, enough = self._collect(request, now_ms)
+        if enough or request.max_wait_ms <= 0:
+            return [Reply(request_id, FetchReply(results))]
+        if len(self.deadlines) >= self.core.settings.limits.parked_requests_max:
+            raise Overloaded(f"{len(self.deadlines)} fetches already wait here, the limit; retry later")
+        self._park(ParkedFetch(request_id, request, now_ms + request.max_wait_ms))
+        return []
+
+    def _check(self, request: Fetch) -> None:
+        limits = self.core.settings.limits
+        if not 1 <= len(request.partitions) <= limits.partitions_max:
+            raise InvalidRequest(
+                f"a fetch names 1 to {limits.partitions_max} partitions, this one {len(request.partitions)}"
+            )
+        if not 0 <= request.max_wait_ms <= limits.wait_ms_max:
+            raise InvalidRequest(f"max_wait_ms={request.max_wait_ms} is not allowed; use 0 to {limits.wait_ms_max}")
+        if request.max_bytes < 1 or any(p.max_bytes < 1 or p.offset < 0 for p in request.partitions):
+            raise InvalidRequest("max_bytes must be at least 1 and offsets at least 0 in every partition of a fetch")
+
+    def _collect(self, request: Fetch, now_ms: int) -> tuple[list[FetchResult], bool]:
+        """The answer as of now, and whether there is reason to send it: enough bytes or anything that went wrong."""
+        room = min(request.max_bytes, self.core.settings.limits.fetch_bytes_max)
+        bytes_found, failed = 0, False
+        results = []
+        for entry in request.partitions:
+            try:
+                replica = self.find(entry.topic, entry.partition)
+                result = read(replica, entry, request, room - bytes_found, now_ms)
+            except MinilogError as error:
+                result = FetchResult(entry.topic, entry.partition, Problem.of(error))
+            if result.problem is not None and result.problem.code == NotLeader.code:
+                elsewhere = self.not_leader(TopicPartition(entry.topic, entry.partition), NO_LEADER)
+                result.problem = Problem(elsewhere.code, result.problem.detail, elsewhere.definite, elsewhere.info)
+            bytes_found += len(result.batches)
+            failed = failed or result.problem is not None
+            results.append(result)
+        return results, failed or bytes_found >= request.min_bytes
+
+    # --- parked ------------------------------------------------------------------------------------------------
+
+    def _park(self, parked: ParkedFetch) -> None:
+        self.deadlines.add(parked.deadline_ms, parked.request_id, parked)
+        for replica in self._replicas(parked):
+            replica.parked[parked.request_id] = parked
+
+    def _unpark(self, parked: ParkedFetch) -> None:
+        self.deadlines.remove(parked.deadline_ms, parked.request_id)
+        self._woken.pop(parked.request_id, None)
+        for replica in self._replicas(parked):
+            replica.parked.pop(parked.request_id, None)
+
+    def _replicas(self, parked: ParkedFetch) -> list[Replica]:
+        keys = [TopicPartition(p.topic, p.partition) for p in parked.request.partitions]
+        return [self.core.replicas[key] for key in keys if key in self.core.replicas]
+
+    def wake(self, replica: Replica) -> None:
+        """Look at this replica's long polls when the turn ends."""
+        self._woken.update(replica.parked)
+
+    def answer_woken(self, now_ms: int) -> list[Effect]:
+        effects: list[Effect] = []
+        woken, self._woken = self._woken, {}
+        for parked in woken.values():
+            results, enough = self._collect(parked.request, now_ms)
+            if enough:
+                self._unpark(parked)
+                effects.append(Reply(parked.request_id, FetchReply(results)))
+        return effects
+
+    def expire(self, now_ms: int) -> list[Effect]:
+        effects: list[Effect] = []
+        for parked in list(self.deadlines.expire(now_ms)):
+            assert isinstance(parked, ParkedFetch)
+            self._unpark(parked)
+            effects.append(Reply(parked.request_id, FetchReply(self._collect(parked.request, now_ms)[0])))
+        return effects
+
+    def on_disconnect(self, request_id: int) -> None:
+        for replica in self.core.replicas.values():
+            parked = replica.parked.get(request_id)
+            if parked is not None:
+                self._unpark(parked)
+                return
+
+    # --- offsets -----------------------------------------------------------------------------------------------
+
+    def on_offsets(self, request: Offsets) -> OffsetsReply:
+        return OffsetsReply([self._offset(query) for query in request.partitions])
+
+    def _offset(self, query: OffsetsPartition) -> OffsetsResult:
+        try:
+            replica = self.find(query.topic, query.partition)
+            if not isinstance(replica.role, LeaderState):
+                raise self.not_leader(replica.partition, replica.role.leader)
+            if query.at < min(LATEST, -2):
+                raise InvalidRequest(f"at={query.at} is not allowed; use a time in ms, -1 (latest) or -2 (earliest)")
+            return find_offset(replica, query)
+        except MinilogError as error:
+            return OffsetsResult(query.topic, query.partition, Problem.of(error))

@@ -1,0 +1,143 @@
+"""Reads: what a consumer is shown of a replica, and the refusals it can get.
+
+Pure with respect to roles: nothing here changes state; long polls are parked by the caller.
+
+Invariants: only records below the high watermark are ever shown (R12); a leader that does not know the true
+high watermark yet says so instead of guessing (R7); a consumer that names the epoch it last read is told when
+what it read no longer exists, and never skipped or rewound silently (R23, KIP-320).
+"""
+
+from __future__ import annotations
+
+from minilog.core.follower import FollowerState
+from minilog.core.leader import LeaderState
+from minilog.core.replica import Replica
+from minilog.errors import (
+    FencedLeaderEpoch,
+    LogTruncated,
+    MinilogError,
+    NotLeader,
+    OffsetNotAvailable,
+    OffsetOutOfRange,
+    UnknownLeaderEpoch,
+)
+from minilog.wire.messages import (
+    EARLIEST,
+    LATEST,
+    NOTHING,
+    Fetch,
+    FetchPartition,
+    FetchResult,
+    OffsetsPartition,
+    OffsetsResult,
+    Problem,
+)
+
+
+def read(replica: Replica, fetch: FetchPartition, request: Fetch, room: int, now_ms: int) -> FetchResult:
+    """One partition of a consumer fetch; errors become the result's problem. ``room``: bytes the answer may still take."""
+    try:
+        lag_ms = check_role(replica, any_replica=request.any_replica, max_lag_ms=request.max_lag_ms, now_ms=now_ms)
+        _check_epoch(replica, fetch.leader_epoch)
+        batches = _read(replica, fetch, min(room, fetch.max_bytes)) if room > 0 else NOTHING
+    except MinilogError as error:
+        return FetchResult(fetch.topic, fetch.partition, Problem.of(error), leader_epoch=replica.leader_epoch)
+    return FetchResult(
+        fetch.topic,
+        fetch.partition,
+        batches=batches,
+        high_watermark=known_high_watermark(replica),
+        log_start_offset=replica.log.start_offset,
+        leader_epoch=replica.leader_epoch,
+        lag_ms=lag_ms,
+        lag_records=replica.role.lag_records if isinstance(replica.role, FollowerState) else 0,
+    )
+
+
+def check_role(replica: Replica, *, any_replica: bool, max_lag_ms: int, now_ms: int) -> int:
+    """How stale an answer from here may be, in ms (0: leader). Raises NotLeader when that is not what was asked for."""
+    role = replica.role
+    if isinstance(role, LeaderState):
+        return 0
+    if not any_replica:
+        raise NotLeader(f"{replica.partition} is led by broker {role.leader}, not by this one", leader=role.leader)
+    lag_ms = role.lag_ms(now_ms)
+    if lag_ms is None or (max_lag_ms >= 0 and lag_ms > max_lag_ms):
+        seen = "an unknown time" if lag_ms is None else f"{lag_ms} ms"
+        raise NotLeader(
+            f"{replica.partition}: this replica may be {seen} behind its leader, allowed are {max_lag_ms} ms; read from the leader",
+            leader=role.leader,
+        )
+    return lag_ms
+
+
+def known_high_watermark(replica: Replica) -> int | None:
+    role = replica.role
+    if isinstance(role, LeaderState) and not role.high_watermark_known:
+        return None
+    return role.high_watermark
+
+
+def _check_epoch(replica: Replica, leader_epoch: int) -> None:
+    if leader_epoch < 0 or leader_epoch == replica.leader_epoch:
+        return
+    error = FencedLeaderEpoch if leader_epoch < replica.leader_epoch else UnknownLeaderEpoch
+    raise error(
+        f"{replica.partition}: leader epoch {leader_epoch} is not the current one ({replica.leader_epoch}); refresh metadata",
+        leader_epoch=replica.leader_epoch,
+    )
+
+
+def _read(replica: Replica, fetch: FetchPartition, max_bytes: int) -> memoryview:
+    log, role = replica.log, replica.role
+    end_offset = role.high_watermark
+    check_truncation(replica, fetch.offset, fetch.last_epoch)
+    beyond = fetch.offset > log.end_offset and isinstance(role, LeaderState)
+    if fetch.offset < log.start_offset or beyond:
+        raise OffsetOutOfRange(
+            f"{replica.partition}: offset {fetch.offset} is outside the log, which holds {log.start_offset} to {end_offset}",
+            log_start_offset=log.start_offset,
+            high_watermark=end_offset,
+        )
+    if fetch.offset >= end_offset:
+        return NOTHING
+    return memoryview(log.read(fetch.offset, max_bytes, end_offset))
+
+
+def check_truncation(replica: Replica, offset: int, last_epoch: int) -> None:
+    """R23: does the log still hold what the consumer read, whose last record was of ``last_epoch``? Raises LogTruncated."""
+    if last_epoch < 0 or offset <= replica.log.start_offset:
+        return
+    epoch, end_offset = replica.log.epoch_end(last_epoch)
+    behind = isinstance(replica.role, FollowerState) and end_offset == replica.log.end_offset
+    if epoch < last_epoch and behind:
+        return
+    if epoch < last_epoch or (end_offset < offset and not behind):
+        lost_from = min(end_offset, offset)
+        raise LogTruncated(
+            f"{replica.partition}: records from {lost_from} to {offset} that were read in leader epoch {last_epoch} no longer exist; "
+            "decide whether to go on from there",
+            lost_from=lost_from,
+            lost_to=offset,
+            epoch=epoch,
+        )
+
+
+def find_offset(replica: Replica, query: OffsetsPartition) -> OffsetsResult:
+    """Offset by time, EARLIEST or LATEST, from a leader. Raises OffsetNotAvailable while the end is unknown (R7)."""
+    log = replica.log
+    timestamp = None
+    if query.at == EARLIEST:
+        offset = log.start_offset
+    else:
+        high_watermark = known_high_watermark(replica)
+        if high_watermark is None:
+            raise OffsetNotAvailable(
+                f"{replica.partition}: its new leader does not know the committed end yet; retry shortly"
+            )
+        found = None if query.at == LATEST else log.offset_at(query.at)
+        offset = high_watermark
+        if found is not None and found[0] < high_watermark:
+            offset, timestamp = found
+    last_epoch = log.epoch_at(offset - 1) if offset > log.start_offset else -1
+    return OffsetsResult(query.topic, query.partition, None, offset, timestamp, replica.leader_epoch, last_epoch)

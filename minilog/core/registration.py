@@ -1,0 +1,116 @@
+"""Registration: this process's standing with the controller: register, heartbeat, learn metadata, leave.
+
+    REGISTERING --broker epoch--> ACTIVE --begin_shutdown--> DRAINING --drained--> LEAVING --may_exit--> done
+         ^                          |
+         +----- STALE_BROKER_EPOCH -+
+
+Owns: the broker epoch, the one request in flight to the controller, when to ask again. Soft state only.
+
+Invariants: one request in flight; an answer counts only if its sequence is that request's (R5); a controller
+epoch below the highest one ever obeyed is ignored (R25); metadata is taken only where it joins on exactly (R29).
+Heartbeats are long polls, so the next one goes out as soon as the last is answered: the controller sees a
+dropped connection at once, and new metadata needs no extra message.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from minilog.wire.messages import Heartbeat, HeartbeatReply, Message, Register, RegisterReply
+
+RETRY_MS = 100
+REGISTER_RETRY_MS = 200
+
+
+class Standing(enum.Enum):
+    REGISTERING = "registering"
+    ACTIVE = "active"
+    DRAINING = "draining"
+    LEAVING = "leaving"
+
+
+class Registration:
+    def __init__(self, broker_id: int, incarnation: str, url: str, rack: str, *, clean: bool) -> None:
+        self.broker_id, self.incarnation, self.url, self.rack, self.clean = broker_id, incarnation, url, rack, clean
+        self.standing = Standing.REGISTERING
+        self.broker_epoch = -1
+        self.may_exit = False
+        self.wants_shutdown = False
+        self.drain_deadline_ms = 0
+        self.heard_ms: int | None = None
+        """Send time of the last acknowledged heartbeat (R30)."""
+        self.last_problem = ""
+        self._sequence = 0
+        self._inflight: Message | None = None
+        self._sent_ms = 0
+        self._retry_ms = 0
+
+    @property
+    def draining(self) -> bool:
+        return self.standing in (Standing.DRAINING, Standing.LEAVING)
+
+    def begin_shutdown(self) -> None:
+        """Takes effect when the heartbeat in flight has returned, so that the next one can leave without delay."""
+        self.wants_shutdown = True
+        if self.standing is Standing.REGISTERING:
+            self.may_exit = True
+
+    def next_request(
+        self, cluster_id: str, controller_epoch: int, metadata_offset: int, now_ms: int, *, drained: bool
+    ) -> Message | None:
+        """The request that should be sent now, if any; it is then in flight."""
+        if self._inflight is not None or now_ms < self._retry_ms or self.may_exit:
+            return None
+        if self.standing is Standing.DRAINING and not (drained or now_ms >= self.drain_deadline_ms):
+            return None
+        if self.standing is Standing.DRAINING:
+            self.standing = Standing.LEAVING
+        if self.standing is Standing.REGISTERING:
+            self._inflight = Register(
+                self.broker_id, self.incarnation, cluster_id, self.url, self.rack, self.clean, controller_epoch
+            )
+        else:
+            self._sequence += 1
+            leaving = self.standing is Standing.LEAVING
+            self._inflight = Heartbeat(
+                self.broker_id, self.broker_epoch, self._sequence, metadata_offset, controller_epoch, leaving
+            )
+        self._sent_ms = now_ms
+        return self._inflight
+
+    def matches(self, request: Message) -> bool:
+        return request == self._inflight
+
+    def on_failed(self, detail: str, now_ms: int) -> None:
+        self.last_problem = detail
+        self._inflight = None
+        self._retry_ms = now_ms + (REGISTER_RETRY_MS if self.standing is Standing.REGISTERING else RETRY_MS)
+
+    def on_registered(self, reply: RegisterReply, now_ms: int) -> None:
+        self._inflight = None
+        self.last_problem = ""
+        self.broker_epoch = reply.broker_epoch
+        self.standing = Standing.ACTIVE
+        self.heard_ms = now_ms
+
+    def on_heartbeat(self, reply: HeartbeatReply, now_ms: int, drain_timeout_ms: int) -> None:
+        self._inflight = None
+        self.last_problem = ""
+        self.heard_ms = self._sent_ms
+        if reply.may_exit and self.standing is Standing.LEAVING:
+            self.may_exit = True
+        if self.wants_shutdown and self.standing is Standing.ACTIVE:
+            self.standing = Standing.DRAINING
+            self.drain_deadline_ms = now_ms + drain_timeout_ms
+
+    def on_stale(self, now_ms: int) -> None:
+        """Another process holds this id, or the controller forgot us: begin again (the caller has dropped all roles)."""
+        self.on_failed("the controller does not know this broker epoch any more", now_ms)
+        self.standing = Standing.REGISTERING
+        self.broker_epoch = -1
+        if self.wants_shutdown:
+            self.may_exit = True
+
+    def is_isolated(self, now_ms: int, session_timeout_ms: int) -> bool:
+        """R30: the controller may have given our leaderships away by now."""
+        return self.heard_ms is None or now_ms - self.heard_ms > session_timeout_ms

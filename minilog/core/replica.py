@@ -1,0 +1,42 @@
+"""Replica: what this broker holds of one partition: its log, its role of the moment, and who waits to read it."""
+
+from __future__ import annotations
+
+from minilog.config import TopicSettings
+from minilog.core.effects import TopicPartition
+from minilog.core.follower import FollowerState
+from minilog.core.leader import LeaderState
+from minilog.core.ports import ReplicaLog
+from minilog.wire.messages import Fetch
+
+
+class ParkedFetch:
+    """A consumer's long poll; it waits on every partition it names and ends once (R34)."""
+
+    __slots__ = ("deadline_ms", "request", "request_id")
+
+    def __init__(self, request_id: int, request: Fetch, deadline_ms: int) -> None:
+        self.request_id, self.request, self.deadline_ms = request_id, request, deadline_ms
+
+
+class Replica:
+    __slots__ = ("log", "parked", "partition", "role", "settings", "topic_id")
+
+    def __init__(
+        self,
+        partition: TopicPartition,
+        topic_id: str,
+        settings: TopicSettings,
+        log: ReplicaLog,
+        role: LeaderState | FollowerState,
+    ) -> None:
+        self.partition, self.topic_id, self.settings, self.log = partition, topic_id, settings, log
+        self.role: LeaderState | FollowerState = role
+        self.parked: dict[int, ParkedFetch] = {}
+
+    @property
+    def leader_epoch(self) -> int:
+        return self.role.leader_epoch
+
+
+Replicas = dict[TopicPartition, Replica]

@@ -1,0 +1,141 @@
+"""Roles: how metadata turns into leading and following on this broker.
+
+Owns the transitions between LeaderState and FollowerState and the opening and closing of logs.
+
+Invariants: a replica's role never goes back to an older leader epoch, also when an election's position query
+arrived before the metadata did (R4); a role that ends fails its waiters (R10); files go only when a TopicDeleted
+record names their topic id, never because a partition is missing from metadata (storage: no deletion by absence).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from minilog.core.effects import Effect, TopicPartition
+from minilog.core.follower import FollowerState
+from minilog.core.image import PartitionState, TopicImage
+from minilog.core.leader import LeaderState
+from minilog.core.replica import Replica
+from minilog.wire.metadata import NO_LEADER, MetadataRecord, PartitionChanged
+
+if TYPE_CHECKING:
+    from minilog.core.broker import BrokerCore
+
+
+class Roles:
+    def __init__(self, core: BrokerCore) -> None:
+        self.core = core
+
+    def apply(self, records: Iterable[MetadataRecord], now_ms: int, *, everything: bool) -> list[Effect]:
+        """React to the net change of a run of records; ``everything`` after a snapshot."""
+        touched = {TopicPartition(r.topic, r.partition): None for r in records if isinstance(r, PartitionChanged)}
+        if everything:
+            touched.update(dict.fromkeys(self.core.replicas))
+        effects: list[Effect] = []
+        for partition in touched:
+            effects += self._apply(partition, now_ms)
+        return effects
+
+    def _apply(self, partition: TopicPartition, now_ms: int) -> list[Effect]:
+        topic = self.core.image.topics.get(partition.topic)
+        state = self.core.image.partition(*partition)
+        replica = self.core.replicas.get(partition)
+        if topic is None or state is None or self.core.broker_id not in state.replicas:
+            return self._close(replica, now_ms) if replica else []
+        if replica is not None and replica.topic_id != state.topic_id:
+            effects = self._close(replica, now_ms)
+            return effects + self._open(partition, topic, state, now_ms)
+        if replica is None:
+            return self._open(partition, topic, state, now_ms)
+        if state.leader_epoch < replica.leader_epoch:
+            return []
+        return self._change(replica, topic, state, now_ms)
+
+    def _open(self, partition: TopicPartition, topic: TopicImage, state: PartitionState, now_ms: int) -> list[Effect]:
+        log = self.core.store.open(partition.topic, state.topic_id, partition.partition, topic.settings)
+        role = FollowerState(state, state.leader_epoch, NO_LEADER, topic.settings, log)
+        replica = Replica(partition, state.topic_id, topic.settings, log, role)
+        self.core.replicas[partition] = replica
+        return self._change(replica, topic, state, now_ms)
+
+    def _change(self, replica: Replica, topic: TopicImage, state: PartitionState, now_ms: int) -> list[Effect]:
+        core, role = self.core, replica.role
+        if replica.settings != topic.settings:
+            replica.settings = topic.settings
+            replica.log.configure(topic.settings)
+        same = state.leader_epoch == role.leader_epoch
+        if isinstance(role, LeaderState) and same and state.leader == core.broker_id:
+            core.decided(role.on_state_changed(state, topic.settings))
+            core.advance(replica.partition)
+            return []
+        if isinstance(role, FollowerState) and same and state.leader == role.leader != core.broker_id:
+            role.state, role.settings = state, topic.settings
+            return []
+        if state.leader == core.broker_id:
+            return self._lead(replica, topic, state, now_ms)
+        return self._follow(replica, topic, state, state.leader_epoch, state.leader, now_ms)
+
+    def _lead(self, replica: Replica, topic: TopicImage, state: PartitionState, now_ms: int) -> list[Effect]:
+        core = self.core
+        self._leave(replica)
+        replica.role = LeaderState(
+            core.broker_id, core.broker_epoch, state, topic.settings, replica.log, core.is_current, now_ms
+        )
+        core.count_waiting(replica.partition, now_ms)
+        core.advance(replica.partition)
+        core.reading.wake(replica)
+        return core.appended(replica, now_ms)
+
+    def _follow(
+        self, replica: Replica, topic: TopicImage, state: PartitionState, epoch: int, leader: int, now_ms: int
+    ) -> list[Effect]:
+        core = self.core
+        self._leave(replica)
+        role = FollowerState(state, epoch, leader, topic.settings, replica.log)
+        replica.role = role
+        core.count_waiting(replica.partition, now_ms)
+        core.reading.wake(replica)
+        if leader == NO_LEADER:
+            return []
+        flush = core.fetcher(leader).add(role)
+        return [flush] if flush is not None else []
+
+    def _leave(self, replica: Replica) -> None:
+        """End the role of the moment: its waiters fail, its fetching stops."""
+        role = replica.role
+        if isinstance(role, LeaderState):
+            self.core.decided(role.resign())
+        elif role.leader != NO_LEADER:
+            self.core.fetcher(role.leader).remove(replica.partition)
+
+    def fence(self, replica: Replica, leader_epoch: int, now_ms: int) -> list[Effect]:
+        """An election asks for positions in ``leader_epoch``: whatever this broker did in older epochs ends now."""
+        if replica.leader_epoch >= leader_epoch:
+            return []
+        topic = self.core.image.topics.get(replica.partition.topic)
+        if topic is None:
+            return []
+        return self._follow(replica, topic, replica.role.state, leader_epoch, NO_LEADER, now_ms)
+
+    def delete_topic(self, topic: str, topic_id: str, now_ms: int) -> list[Effect]:
+        effects: list[Effect] = []
+        for partition, replica in list(self.core.replicas.items()):
+            if partition.topic == topic and replica.topic_id == topic_id:
+                effects += self._close(replica, now_ms)
+                self.core.store.delete(topic, topic_id, partition.partition)
+        return effects
+
+    def drop_all(self, now_ms: int) -> list[Effect]:
+        effects: list[Effect] = []
+        for replica in list(self.core.replicas.values()):
+            effects += self._close(replica, now_ms)
+        return effects
+
+    def _close(self, replica: Replica, now_ms: int) -> list[Effect]:
+        self._leave(replica)
+        self.core.reading.wake(replica)
+        del self.core.replicas[replica.partition]
+        self.core.count_waiting(replica.partition, now_ms)
+        self.core.store.close(*replica.partition)
+        return []

@@ -1,0 +1,267 @@
+"""Sessions: the leader's side of replica fetching: what each follower asked for and has not been told yet.
+
+Owns: one FetchSession per following broker, with the position of every partition it fetches from here, and
+the follower's request while it is parked. Appends and high-watermark moves only mark partitions; the answer is
+put together once at the end of the turn, so one answer carries everything a turn produced.
+
+Invariants
+* One session per follower; (broker epoch, session id) only grows, a late copy of an older opening is refused
+  (R5, R35). Sequence numbers are consecutive; anything else closes the session with INVALID_FETCH_SESSION.
+* A position is counted (``LeaderState.on_fetch``) once, when it arrives, and only by a leader of its epoch. One
+  that names an epoch this broker has not reached yet waits until it has (no error, no retry loop).
+* A request is answered exactly once: with data, at its deadline, or when a newer request or session replaces it.
+"""
+
+from __future__ import annotations
+
+from minilog.core.effects import Effect, Reply, TopicPartition
+from minilog.core.leader import LeaderState
+from minilog.core.replica import Replica, Replicas
+from minilog.errors import CorruptRange, FencedLeaderEpoch, InvalidFetchSession, MinilogError, OffsetOutOfRange
+from minilog.wire.messages import (
+    NOTHING,
+    Problem,
+    ReplicaFetch,
+    ReplicaFetchPartition,
+    ReplicaFetchReply,
+    ReplicaFetchResult,
+)
+
+
+class ParkedReplicaFetch:
+    __slots__ = ("deadline_ms", "request_id", "session")
+
+    def __init__(self, request_id: int, deadline_ms: int, session: FetchSession) -> None:
+        self.request_id, self.deadline_ms, self.session = request_id, deadline_ms, session
+
+
+class FetchSession:
+    """``fresh``: arrived, not yet counted. ``dirty``: the follower may lack data. ``stale``: it lacks a high watermark."""
+
+    def __init__(self, request: ReplicaFetch) -> None:
+        self.broker_id = request.broker_id
+        self.broker_epoch = request.broker_epoch
+        self.session_id = request.session_id
+        self.next_sequence = 0
+        self.last_fetch_ms = 0
+        self.max_bytes = request.max_bytes
+        self.partitions: dict[TopicPartition, ReplicaFetchPartition] = {}
+        self.fresh: dict[TopicPartition, None] = {}
+        self.dirty: dict[TopicPartition, None] = {}
+        self.stale: dict[TopicPartition, None] = {}
+        self.verdicts: list[ReplicaFetchResult] = []
+        """Errors and divergences found when positions were counted; the next answer carries them."""
+        self.parked: ParkedReplicaFetch | None = None
+
+    @property
+    def order(self) -> tuple[int, int]:
+        return self.broker_epoch, self.session_id
+
+    def take(self, request: ReplicaFetch, now_ms: int) -> None:
+        self.next_sequence = request.sequence + 1
+        self.last_fetch_ms, self.max_bytes = now_ms, request.max_bytes
+        for topic, partition in request.forgotten:
+            self._forget(TopicPartition(topic, partition))
+        for entry in request.partitions:
+            key = TopicPartition(entry.topic, entry.partition)
+            self._forget(key)
+            self.partitions[key] = entry
+            self.fresh[key] = None
+
+    def _forget(self, partition: TopicPartition) -> None:
+        self.partitions.pop(partition, None)
+        for marks in (self.fresh, self.dirty, self.stale):
+            marks.pop(partition, None)
+
+
+class Sessions:
+    def __init__(self, replicas: Replicas) -> None:
+        self._replicas = replicas
+        self._by_broker: dict[int, FetchSession] = {}
+
+    def of(self, broker_id: int) -> FetchSession | None:
+        return self._by_broker.get(broker_id)
+
+    # --- marks -----------------------------------------------------------------------------------------------
+
+    def on_append(self, partition: TopicPartition) -> None:
+        for session in self._by_broker.values():
+            if partition in session.partitions and partition not in session.fresh:
+                session.dirty[partition] = None
+
+    def on_high_watermark(self, partition: TopicPartition) -> None:
+        for session in self._by_broker.values():
+            if partition in session.partitions:
+                session.stale[partition] = None
+
+    def on_role_changed(self, partition: TopicPartition) -> None:
+        """Positions that waited for this epoch can be counted now, and those of older epochs refused."""
+        for session in self._by_broker.values():
+            if partition in session.partitions:
+                session.fresh[partition] = None
+                session.dirty.pop(partition, None)
+
+    # --- requests --------------------------------------------------------------------------------------------
+
+    def on_request(
+        self, request_id: int, request: ReplicaFetch, deadline_ms: int, now_ms: int
+    ) -> tuple[FetchSession | None, list[Effect]]:
+        """Take a request into its session and park it; a refused one is answered at once."""
+        effects: list[Effect] = []
+        session = self._by_broker.get(request.broker_id)
+        if request.sequence == 0:
+            if session is not None and (request.broker_epoch, request.session_id) <= session.order:
+                return None, [_refuse(request_id, request)]
+            effects += self.close(request.broker_id)
+            session = self._by_broker[request.broker_id] = FetchSession(request)
+        elif (
+            session is None
+            or session.order != (request.broker_epoch, request.session_id)
+            or session.next_sequence != request.sequence
+        ):
+            return None, [_refuse(request_id, request)]
+        effects += self._unpark(session)
+        session.take(request, now_ms)
+        session.parked = ParkedReplicaFetch(request_id, deadline_ms, session)
+        return session, effects
+
+    def close(self, broker_id: int) -> list[Effect]:
+        session = self._by_broker.pop(broker_id, None)
+        return [] if session is None else self._unpark(session)
+
+    def _unpark(self, session: FetchSession) -> list[Effect]:
+        parked, session.parked = session.parked, None
+        if parked is None:
+            return []
+        error = InvalidFetchSession("a newer request of the same follower has replaced this one")
+        return [Reply(parked.request_id, Problem.of(error))]
+
+    def on_disconnect(self, request_id: int) -> None:
+        for session in self._by_broker.values():
+            if session.parked is not None and session.parked.request_id == request_id:
+                session.parked = None
+
+    # --- counting ----------------------------------------------------------------------------------------------
+
+    def count(self, session: FetchSession, now_ms: int) -> list[LeaderState]:
+        """Give fresh positions to their leaders; returns the leaders whose progress moved."""
+        counted = []
+        for partition in list(session.fresh):
+            entry = session.partitions[partition]
+            replica = self._replicas.get(partition)
+            if replica is None or replica.leader_epoch < entry.leader_epoch or replica.topic_id != entry.topic_id:
+                continue
+            del session.fresh[partition]
+            leader = self._count(session, replica, entry, now_ms)
+            if leader is not None:
+                session.dirty[partition] = None
+                counted.append(leader)
+        return counted
+
+    def _count(
+        self, session: FetchSession, replica: Replica, entry: ReplicaFetchPartition, now_ms: int
+    ) -> LeaderState | None:
+        role = replica.role
+        try:
+            if not isinstance(role, LeaderState) or session.broker_id not in role.followers:
+                raise FencedLeaderEpoch(f"{replica.partition}: I do not lead it to you in epoch {entry.leader_epoch}")
+            diverging = role.on_fetch(session.broker_id, session.broker_epoch, entry, now_ms)
+        except MinilogError as error:
+            session.verdicts.append(_result(replica, entry, problem=Problem.of(error)))
+            return None
+        if diverging is not None:
+            session.verdicts.append(_result(replica, entry, diverging=diverging))
+            return None
+        return role
+
+    # --- answering ---------------------------------------------------------------------------------------------
+
+    def answer_ready(self) -> list[Effect]:
+        """Answer every parked request that has data, a verdict or a divergence to carry."""
+        effects: list[Effect] = []
+        for session in self._by_broker.values():
+            if session.parked is not None and (session.dirty or session.verdicts):
+                results = self._collect(session)
+                if results:
+                    effects.append(self._answer(session, results))
+        return effects
+
+    def answer_late(self, now_ms: int) -> list[Effect]:
+        """On the tick: carry high watermarks that found no data to ride with, and end what has waited long enough."""
+        effects: list[Effect] = []
+        for session in self._by_broker.values():
+            parked = session.parked
+            if parked is not None and (session.stale or parked.deadline_ms <= now_ms):
+                effects.append(self._answer(session, self._collect(session)))
+        return effects
+
+    def _answer(self, session: FetchSession, results: list[ReplicaFetchResult]) -> Reply:
+        parked, session.parked = session.parked, None
+        assert parked is not None
+        return Reply(parked.request_id, ReplicaFetchReply(session.session_id, session.next_sequence - 1, results))
+
+    def _collect(self, session: FetchSession) -> list[ReplicaFetchResult]:
+        results, session.verdicts = session.verdicts, []
+        room = session.max_bytes
+        for partition in list(session.dirty):
+            if room <= 0:
+                break
+            del session.dirty[partition]
+            result = self._read(session, partition, room)
+            if result is not None:
+                room -= len(result.batches)
+                session.stale.pop(partition, None)
+                results.append(result)
+        for partition in list(session.stale):
+            del session.stale[partition]
+            result = self._read(session, partition, 0)
+            if result is not None:
+                results.append(result)
+        return results
+
+    def _read(self, session: FetchSession, partition: TopicPartition, room: int) -> ReplicaFetchResult | None:
+        """One partition's result; with no room only its high watermark. None when there is nothing new to say."""
+        entry, replica = session.partitions[partition], self._replicas.get(partition)
+        if replica is None or partition in session.fresh or replica.leader_epoch != entry.leader_epoch:
+            return None
+        if not isinstance(replica.role, LeaderState):
+            return None
+        if room == 0:
+            return _result(replica, entry)
+        end_offset = replica.log.end_offset
+        if entry.fetch_offset >= end_offset:
+            return None
+        try:
+            batches = replica.log.read(entry.fetch_offset, room, end_offset)
+        except (CorruptRange, OffsetOutOfRange) as error:
+            return _result(replica, entry, problem=Problem.of(error))
+        return _result(replica, entry, batches=memoryview(batches))
+
+
+def _result(
+    replica: Replica,
+    entry: ReplicaFetchPartition,
+    *,
+    batches: memoryview = NOTHING,
+    diverging: tuple[int, int] | None = None,
+    problem: Problem | None = None,
+) -> ReplicaFetchResult:
+    role = replica.role
+    return ReplicaFetchResult(
+        entry.topic,
+        entry.partition,
+        entry.leader_epoch,
+        entry.fetch_offset,
+        role.high_watermark,
+        replica.log.start_offset,
+        batches,
+        diverging,
+        problem,
+    )
+
+
+def _refuse(request_id: int, request: ReplicaFetch) -> Reply:
+    error = InvalidFetchSession(
+        f"broker {request.broker_id}: fetch session {request.session_id} sequence {request.sequence} is not the expected one; open a new session"
+    )
+    return Reply(request_id, Problem.of(error))

@@ -1,0 +1,28 @@
+"""Views: the image as clients see it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from minilog.core.image import ClusterImage, TopicImage
+from minilog.wire.messages import BrokerInfo, MetadataReply, PartitionInfo, TopicInfo
+
+
+def topic_info(topic: TopicImage) -> TopicInfo:
+    partitions = [
+        PartitionInfo(s.partition, s.leader, s.leader_epoch, s.partition_epoch, s.replicas, s.isr, s.elr)
+        for _, s in sorted(topic.partitions.items())
+    ]
+    return TopicInfo(topic.topic, topic.topic_id, partitions, topic.config)
+
+
+def metadata_reply(image: ClusterImage, topics: Sequence[str] | None) -> MetadataReply:
+    names = sorted(image.topics) if topics is None else [t for t in dict.fromkeys(topics) if t in image.topics]
+    brokers = [BrokerInfo(b.broker_id, b.url, b.state, b.epoch, b.rack) for _, b in sorted(image.brokers.items())]
+    return MetadataReply(
+        image.cluster_id,
+        image.metadata_offset,
+        image.controller_epoch,
+        brokers,
+        [topic_info(image.topics[name]) for name in names],
+    )

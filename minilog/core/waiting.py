@@ -1,0 +1,119 @@
+"""Parked replies: who waits for which offset, and until when.
+
+Owns two kinds of thing. ``ProduceWaiters`` belongs to one LeaderState and therefore to one leader epoch: when
+the role ends its waiters end with it, so a waiter can never be woken by another epoch's progress (R10).
+``Deadlines`` is the broker's one queue of what expires when.
+
+Invariants (R34): every parked produce is resolved exactly once per partition and answered exactly once as a
+request; offsets within one level are in append order, so completion pops from the front; nothing waits
+without a deadline. Model: Kafka's DeferredEventQueue instead of its purgatory.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from sortedcontainers import SortedDict
+
+from minilog.wire.messages import ProducePartition, ProduceResult
+
+
+class PartitionName(NamedTuple):
+    topic: str
+    partition: int
+
+
+class PendingProduce:
+    """One produce request whose partitions are decided one by one. ``results`` is in request order."""
+
+    __slots__ = ("deadline_ms", "entries", "open_count", "request_id", "results")
+
+    def __init__(self, request_id: int, entries: Sequence[ProducePartition], deadline_ms: int) -> None:
+        self.request_id = request_id
+        self.deadline_ms = deadline_ms
+        self.entries = [PartitionName(e.topic, e.partition) for e in entries]
+        """Names only: the batches themselves must not be kept alive by a waiting request."""
+        self.results: list[ProduceResult | None] = [None] * len(entries)
+        self.open_count = len(entries)
+
+    def resolve(self, position: int, result: ProduceResult) -> bool:
+        """Set one partition's result; True when it was the last open one. Setting one twice changes nothing."""
+        if self.results[position] is not None:
+            return False
+        self.results[position] = result
+        self.open_count -= 1
+        return self.open_count == 0
+
+
+class Waiter(NamedTuple):
+    """One appended batch run waiting for its acks level. ``end_offset`` is what must be reached."""
+
+    pending: PendingProduce
+    position: int
+    base_offset: int
+    end_offset: int
+    timestamp: int
+    crc: int
+    acks: int
+
+    @property
+    def is_open(self) -> bool:
+        return self.pending.results[self.position] is None
+
+
+class ProduceWaiters:
+    """Waiters of one partition and one leader epoch, by acks level."""
+
+    def __init__(self) -> None:
+        self._levels: dict[int, deque[Waiter]] = {}
+
+    def park(self, waiter: Waiter) -> None:
+        level = self._levels.setdefault(waiter.acks, deque())
+        assert not level or level[-1].end_offset < waiter.end_offset, "appends are in offset order"
+        level.append(waiter)
+
+    def levels(self) -> list[int]:
+        return [acks for acks, level in self._levels.items() if level]
+
+    def complete_up_to(self, acks: int, end_offset: int) -> Iterator[Waiter]:
+        """Pop and yield the open waiters of a level that ``end_offset`` has reached."""
+        level = self._levels.get(acks)
+        while level and level[0].end_offset <= end_offset:
+            waiter = level.popleft()
+            if waiter.is_open:
+                yield waiter
+
+    def fail_all(self, acks: int | None = None) -> Iterator[Waiter]:
+        """Pop and yield every open waiter, of one level or of all."""
+        for level_acks, level in self._levels.items():
+            if acks is None or level_acks == acks:
+                while level:
+                    waiter = level.popleft()
+                    if waiter.is_open:
+                        yield waiter
+
+    def __len__(self) -> int:
+        return sum(1 for level in self._levels.values() for waiter in level if waiter.is_open)
+
+
+class Deadlines:
+    """Parked requests by (deadline_ms, request id)."""
+
+    def __init__(self) -> None:
+        self._by_deadline: SortedDict[tuple[int, int], object] = SortedDict()
+
+    def add(self, deadline_ms: int, request_id: int, parked: object) -> None:
+        self._by_deadline[(deadline_ms, request_id)] = parked
+
+    def remove(self, deadline_ms: int, request_id: int) -> None:
+        self._by_deadline.pop((deadline_ms, request_id), None)
+
+    def expire(self, now_ms: int) -> Iterator[object]:
+        """Pop and yield everything whose deadline has come."""
+        while self._by_deadline and self._by_deadline.keys()[0][0] <= now_ms:
+            yield self._by_deadline.popitem(0)[1]
+
+    def __len__(self) -> int:
+        return len(self._by_deadline)

@@ -1,0 +1,132 @@
+"""Writing: produce requests on their way through a broker: checks, append, park, answer.
+
+Owns the pending requests and their deadlines. Offset assignment and the append happen in one synchronous block,
+so two requests can never interleave in a log.
+
+Invariants: what is refused here was not written (``definite``); what times out after the append says so
+(indefinite, R14); each request is answered once, when its last partition is decided (R34).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from minilog.core.effects import Effect, Reply
+from minilog.core.leader import LeaderState, Outcome
+from minilog.core.replica import Replica
+from minilog.core.waiting import Deadlines, PendingProduce
+from minilog.errors import (
+    InvalidAcks,
+    InvalidRequest,
+    LeaderNotAvailable,
+    MinilogError,
+    Overloaded,
+    TimedOut,
+)
+from minilog.wire.batch import Batch, split
+from minilog.wire.messages import ACKS_ALL, Problem, Produce, ProducePartition, ProduceReply, ProduceResult
+
+if TYPE_CHECKING:
+    from minilog.core.broker import BrokerCore
+
+ACKS_MAX = 32
+
+
+class Writing:
+    def __init__(self, core: BrokerCore) -> None:
+        self.core = core
+        self.deadlines = Deadlines()
+
+    def on_produce(self, request_id: int, request: Produce, now_ms: int) -> list[Effect]:
+        self._check(request)
+        pending = PendingProduce(request_id, request.partitions, now_ms + request.timeout_ms)
+        self.deadlines.add(pending.deadline_ms, request_id, pending)
+        effects: list[Effect] = []
+        for position, entry in enumerate(request.partitions):
+            try:
+                effects += self._append(request, entry, pending, position, now_ms)
+            except MinilogError as error:
+                result = ProduceResult(entry.topic, entry.partition, Problem.of(error))
+                self.core.decided([Outcome(pending, position, result)])
+        return effects
+
+    def _check(self, request: Produce) -> None:
+        limits = self.core.settings.limits
+        if not ACKS_ALL <= request.acks <= ACKS_MAX:
+            raise InvalidAcks(
+                f"acks={request.acks} is not allowed; use 0, 1, a number of copies up to {ACKS_MAX}, or all (-1)"
+            )
+        if not 1 <= request.timeout_ms <= limits.timeout_ms_max:
+            raise InvalidRequest(f"timeout_ms={request.timeout_ms} is not allowed; use 1 to {limits.timeout_ms_max}")
+        if not 1 <= len(request.partitions) <= limits.partitions_max:
+            raise InvalidRequest(
+                f"a produce request names 1 to {limits.partitions_max} partitions, this one {len(request.partitions)}"
+            )
+        if len(self.deadlines) >= limits.parked_requests_max:
+            raise Overloaded(
+                f"{len(self.deadlines)} produce requests already wait here, the limit; nothing was written, retry later"
+            )
+
+    def _append(
+        self, request: Produce, entry: ProducePartition, pending: PendingProduce, position: int, now_ms: int
+    ) -> list[Effect]:
+        replica = self.core.reading.find(entry.topic, entry.partition)
+        leader = self._leader(replica, now_ms)
+        leader.check_acks(request.acks)
+        batches = self._batches(entry, replica)
+        outcome = leader.on_produce(batches, request.acks, pending, position, now_ms)
+        if outcome is not None:
+            self.core.decided([outcome])
+        self.core.sessions.on_append(replica.partition)
+        self.core.advance(replica.partition)
+        return self.core.appended(replica, now_ms)
+
+    def _leader(self, replica: Replica, now_ms: int) -> LeaderState:
+        if not isinstance(replica.role, LeaderState):
+            raise self.core.reading.not_leader(replica.partition, replica.role.leader)
+        if not self.core.accepts_writes:
+            raise LeaderNotAvailable(f"broker {self.core.broker_id} is handing {replica.partition} over; retry shortly")
+        if self.core.is_isolated(now_ms):
+            raise LeaderNotAvailable(
+                f"broker {self.core.broker_id} has not heard from the controller and may not lead {replica.partition} any more; retry"
+            )
+        return replica.role
+
+    def _batches(self, entry: ProducePartition, replica: Replica) -> list[Batch]:
+        batches = split(entry.batches, replica.settings.max_message_bytes)
+        if not batches:
+            raise InvalidRequest(f"no records for {replica.partition}: the batches field is empty")
+        if any(batch.producer_id >= 0 for batch in batches):
+            raise InvalidRequest(
+                f"{replica.partition}: the batch carries a producer id, and idempotent producers are not supported yet; send producer id -1"
+            )
+        return batches
+
+    # --- answering -----------------------------------------------------------------------------------------
+
+    def resolve(self, outcomes: Iterable[Outcome]) -> list[Effect]:
+        """Set results; a request whose last partition is decided is answered."""
+        effects: list[Effect] = []
+        for pending, position, result in outcomes:
+            if pending.resolve(position, result):
+                self.deadlines.remove(pending.deadline_ms, pending.request_id)
+                effects.append(_reply(pending))
+        return effects
+
+    def expire(self, now_ms: int) -> list[Effect]:
+        effects: list[Effect] = []
+        for parked in self.deadlines.expire(now_ms):
+            assert isinstance(parked, PendingProduce)
+            effects.append(_reply(parked, timed_out=True))
+        return effects
+
+
+def _reply(pending: PendingProduce, *, timed_out: bool = False) -> Reply:
+    if timed_out:
+        error = TimedOut("the record was appended but its acks level was not reached in time; it may still commit")
+        for position, result in enumerate(pending.results):
+            if result is None:
+                entry = pending.entries[position]
+                pending.resolve(position, ProduceResult(entry.topic, entry.partition, Problem.of(error)))
+    return Reply(pending.request_id, ProduceReply([r for r in pending.results if r is not None]))
