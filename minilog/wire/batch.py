@@ -1,15 +1,67 @@
-"""(contract; being written) Header view of one record batch, Kafka format v2. See the design note storage.md."""
+"""Header view of one record batch: Kafka's format v2 (magic 2), byte for byte.
+
+Owns: the 61-byte header. ``split`` cuts untrusted bytes into validated batches, ``stamp`` gives one its place in
+a log, ``peek`` reads a header without touching the payload. Records stay opaque here (records.py decodes them).
+
+    base offset i64 | length i32 | partition leader epoch i32 | magic i8 | CRC-32C u32 | attributes i16
+    | last offset delta i32 | base timestamp i64 | max timestamp i64 | producer id i64 | producer epoch i16
+    | base sequence i32 | record count i32 | records
+
+Attributes: bits 0-2 codec, 3 timestamp type, 4 transactional, 5 control, 6 delete horizon, 8-9 the acks level
+the producer asked for (unused by Kafka, so its readers ignore them), the rest reserved.
+
+Invariants:
+* A ``Batch`` from ``split`` has a length within its data, a matching CRC, a known codec and consistent counts.
+* Nothing is allocated or skipped on the word of a length or count before that field has been checked.
+* The CRC covers attributes onward: base offset and leader epoch may change without touching it, the acks level
+  and an append time may not. ``stamp`` computes the CRC over the shared payload only when it must.
+
+Why a NamedTuple: built once per batch on the hot path, and building a tuple is the cheapest construction there is.
+Source: KIP-98 (format v2), KIP-32 (timestamp types), KIP-534 (delete horizon).
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import struct
+from typing import Final, NamedTuple
 
-HEADER_BYTES = 61
+from crc32c import crc32c
+
+from minilog.errors import CorruptBatch, InvalidAcks, RecordTooLarge
+from minilog.wire.codec import RECORD_BYTES_MIN
+
+HEADER_BYTES: Final = 61
+PREFIX_BYTES: Final = 12
+"""Base offset and length field: what the length field itself does not count."""
+CRC_START: Final = 21
+"""The CRC covers everything from here, the attributes, to the end."""
+MAGIC: Final = 2
+ACKS_SHIFT: Final = 8
 ACKS_UNKNOWN, ACKS_ZERO, ACKS_ONE, ACKS_MANY = 0, 1, 2, 3
+CREATE_TIME, LOG_APPEND_TIME = 0, 1
+CODEC_MAX: Final = 4
+NO_PRODUCER_ID: Final = -1
+
+_CODEC_MASK: Final = 0x07
+_APPEND_TIME_BIT: Final = 0x08
+_TRANSACTIONAL_BIT: Final = 0x10
+_CONTROL_BIT: Final = 0x20
+_ACKS_MASK: Final = 0x03 << ACKS_SHIFT
+_PRODUCER_MASK: Final = _CODEC_MASK | _ACKS_MASK
+_OFFSET_MAX: Final = 2**63 - 1
+_LENGTH_MIN: Final = HEADER_BYTES - PREFIX_BYTES
+
+HEADER: Final = struct.Struct(">qiibIHiqqqhii")
+"""The whole header, fields in the order of the module docstring."""
+_pack_prefix: Final = struct.Struct(">qiibI").pack
+_pack_checked: Final = struct.Struct(">Hiqqqhii").pack
+_unpack_header: Final = HEADER.unpack_from
+# Past NamedTuple's own constructor, a Python-level function that costs as much as the rest of peek.
+_new: Final = tuple.__new__
 
 
 class Batch(NamedTuple):
-    """One whole batch inside ``buffer``. ``bytes_total`` = 12 + the length field. ``end_offset`` is exclusive."""
+    """One whole batch. ``bytes_total`` = 12 + the length field; ``end_offset`` is exclusive; times are ms."""
 
     base_offset: int
     bytes_total: int
@@ -24,18 +76,207 @@ class Batch(NamedTuple):
     base_sequence: int
     record_count: int
     buffers: tuple[bytes | memoryview, ...]
-    """The batch's bytes in order: one view, or a stamped header followed by the untouched payload."""
+    """The batch's bytes in order: one view, or a stamped header followed by the untouched payload. Empty in a
+    batch from ``peek``, which saw the header only."""
 
     @property
     def end_offset(self) -> int:
         return self.base_offset + self.last_offset_delta + 1
 
+    @property
+    def last_offset(self) -> int:
+        return self.base_offset + self.last_offset_delta
 
-def split(data: bytes | memoryview, batch_bytes_max: int) -> list[Batch]:
-    """Cut concatenated batches apart and validate each (magic, lengths, counts, CRC); raises CorruptBatch, RecordTooLarge."""
-    raise NotImplementedError
+    @property
+    def acks_level(self) -> int:
+        """ACKS_UNKNOWN, ACKS_ZERO, ACKS_ONE or ACKS_MANY."""
+        return (self.attributes & _ACKS_MASK) >> ACKS_SHIFT
+
+    @property
+    def codec(self) -> int:
+        """0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd (compression.py)."""
+        return self.attributes & _CODEC_MASK
+
+    @property
+    def timestamp_type(self) -> int:
+        """CREATE_TIME, or LOG_APPEND_TIME: every record's time is then ``max_timestamp``."""
+        return LOG_APPEND_TIME if self.attributes & _APPEND_TIME_BIT else CREATE_TIME
+
+    @property
+    def is_transactional(self) -> bool:
+        return bool(self.attributes & _TRANSACTIONAL_BIT)
+
+    @property
+    def is_control(self) -> bool:
+        return bool(self.attributes & _CONTROL_BIT)
+
+    @property
+    def last_sequence(self) -> int:
+        """Sequence of the last record; sequences wrap to 0 after 2^31 - 1. -1 without a producer id."""
+        if self.base_sequence < 0:
+            return -1
+        return (self.base_sequence + self.last_offset_delta) & 0x7FFFFFFF
+
+    @property
+    def payload(self) -> memoryview:
+        """The records, as stored: possibly compressed."""
+        if len(self.buffers) == 2:
+            return memoryview(self.buffers[1])
+        return memoryview(self.buffers[0])[HEADER_BYTES:]
+
+    def tobytes(self) -> bytes:
+        return b"".join(self.buffers)
 
 
-def stamp(batch: Batch, base_offset: int, leader_epoch: int, acks_level: int, append_timestamp: int | None = None) -> Batch:
-    """The same batch with offset, epoch and acks level set and the CRC recomputed; the payload is shared, not copied."""
-    raise NotImplementedError
+def acks_level_for(acks: int) -> int:
+    """The acks level of a produce request's ``acks``: 0, 1, N > 1 copies, or -1 for all; raises InvalidAcks."""
+    if acks == -1 or acks > 1:
+        return ACKS_MANY
+    if acks == 1:
+        return ACKS_ONE
+    if acks == 0:
+        return ACKS_ZERO
+    raise InvalidAcks(f"acks is {acks}; allowed are 0, 1, a number of copies above 1, or -1 for all")
+
+
+def split(data: bytes | memoryview, batch_bytes_max: int, *, stored: bool = False) -> list[Batch]:
+    """Cut concatenated batches apart and validate each: magic, lengths, CRC-32C, codec, counts, times.
+
+    The batches are views into ``data``. Without ``stored`` the rules for producers hold: records numbered without
+    a gap, no control or transactional batch, no attribute that is the leader's to set. ``stored`` is for batches
+    from a log (replication, recovery, consumer fetch): compaction may have left gaps, even none of the records.
+    Raises CorruptBatch or RecordTooLarge, with ``info["position"]``, the byte where the bad batch starts.
+    """
+    view = memoryview(data)
+    end = len(view)
+    position = 0
+    batches: list[Batch] = []
+    while position < end:
+        batch = batch_at(view, position, batch_bytes_max, stored)
+        batches.append(batch)
+        position += batch.bytes_total
+    return batches
+
+
+def batch_at(view: memoryview, position: int, batch_bytes_max: int, stored: bool = False) -> Batch:
+    """The validated batch that starts at ``position``; ``stored`` and errors as in ``split``."""
+    header = peek(view, position)
+    bytes_total = header[1]
+    if bytes_total > batch_bytes_max:
+        raise RecordTooLarge(
+            f"a batch of {bytes_total} bytes (at byte {position}) exceeds the {batch_bytes_max} bytes allowed",
+            position=position,
+        )
+    whole = view[position : position + bytes_total]
+    if len(whole) != bytes_total:
+        raise _corrupt(position, f"its length field claims {bytes_total} bytes, {len(whole)} are there")
+    crc = crc32c(whole[CRC_START:])
+    if crc != header[3]:
+        raise _corrupt(position, f"its CRC-32C is {crc:#010x}, the header says {header[3]:#010x}")
+    fault = _fault(header) or (None if stored else _producer_fault(header))
+    if fault is not None:
+        raise _corrupt(position, fault)
+    return _new(Batch, (*header[:12], (whole,)))
+
+
+def peek(view: bytes | memoryview, position: int = 0) -> Batch:
+    """The header at ``position``, without its payload (``buffers`` is empty) and without checking the CRC.
+
+    Checks only what a scan needs to step on: 61 bytes are there, the magic, and a length that holds a header.
+    Raises CorruptBatch. The rest is to be trusted only after ``split``.
+    """
+    if len(view) - position < HEADER_BYTES:
+        raise _corrupt(position, f"{len(view) - position} bytes are left, a header takes {HEADER_BYTES}")
+    base_offset, length, leader_epoch, magic, crc, attributes, delta, base, latest, pid, epoch, sequence, count = (
+        _unpack_header(view, position)
+    )
+    if magic != MAGIC:
+        raise _corrupt(position, f"its magic is {magic}, only {MAGIC} is supported")
+    if length < _LENGTH_MIN:
+        raise _corrupt(position, f"its length field is {length}, at least {_LENGTH_MIN} is needed")
+    bytes_total = length + PREFIX_BYTES
+    return _new(
+        Batch,
+        (base_offset, bytes_total, leader_epoch, crc, attributes, delta, base, latest, pid, epoch, sequence, count, ()),
+    )
+
+
+def stamp(
+    batch: Batch, base_offset: int, leader_epoch: int, acks_level: int, append_timestamp: int | None = None
+) -> Batch:
+    """The same batch with offset, epoch and acks level set; the payload is shared, not copied.
+
+    ``append_timestamp`` (ms) makes it a log-append-time batch. The CRC is recomputed when a field it covers
+    changes, from the payload that ``split`` has verified.
+    """
+    assert base_offset >= 0, "a place in a log is never negative"
+    assert ACKS_UNKNOWN <= acks_level <= ACKS_MANY, "two bits hold the acks level"
+    _, bytes_total, _, crc, old_attributes, delta, base, old_latest, pid, epoch, sequence, count, _ = batch
+    payload = batch.payload
+    attributes = (old_attributes & ~_ACKS_MASK) | (acks_level << ACKS_SHIFT)
+    latest = old_latest
+    if append_timestamp is not None:
+        attributes |= _APPEND_TIME_BIT
+        latest = append_timestamp
+    checked = _pack_checked(attributes, delta, base, latest, pid, epoch, sequence, count)
+    if attributes != old_attributes or latest != old_latest:
+        crc = crc32c(payload, crc32c(checked))
+    head = _pack_prefix(base_offset, bytes_total - PREFIX_BYTES, leader_epoch, MAGIC, crc) + checked
+    buffers = (head, payload)
+    return _new(
+        Batch,
+        (
+            base_offset,
+            bytes_total,
+            leader_epoch,
+            crc,
+            attributes,
+            delta,
+            base,
+            latest,
+            pid,
+            epoch,
+            sequence,
+            count,
+            buffers,
+        ),
+    )
+
+
+def _corrupt(position: int, fault: str) -> CorruptBatch:
+    return CorruptBatch(f"the batch at byte {position} is corrupt: {fault}", position=position)
+
+
+def _fault(header: Batch) -> str | None:
+    """What no batch may be, wherever it comes from."""
+    base_offset, bytes_total, _, _, attributes, delta, _, _, _, _, _, count, _ = header
+    codec = attributes & _CODEC_MASK
+    if codec > CODEC_MAX:
+        return f"its compression codec is {codec}, known are 0 to {CODEC_MAX}"
+    if delta < 0:
+        return f"its last offset delta is {delta}, it cannot be negative"
+    if not 0 <= base_offset < _OFFSET_MAX - delta:
+        return f"its base offset is {base_offset}, allowed are 0 and above, with an end of at most 2^63 - 1"
+    if not 0 <= count <= delta + 1:
+        return f"its record count is {count}, its last offset delta {delta}"
+    if codec == 0 and count * RECORD_BYTES_MIN > bytes_total - HEADER_BYTES:
+        return f"its record count is {count}, which cannot fit into {bytes_total - HEADER_BYTES} bytes"
+    return None
+
+
+def _producer_fault(header: Batch) -> str | None:
+    """What a producer may not send although a log may hold it."""
+    _, _, _, _, attributes, delta, base, latest, producer_id, epoch, sequence, count, _ = header
+    if count != delta + 1:
+        return f"its record count is {count}, its last offset delta {delta}"
+    if attributes & (_CONTROL_BIT | _TRANSACTIONAL_BIT):
+        return "control and transactional batches are not accepted from producers"
+    if attributes & ~_PRODUCER_MASK:
+        return f"its attributes are {attributes:#06x}, a producer may set the codec only"
+    if base < -1 or latest < base:
+        return f"its timestamps go from {base} to {latest}, allowed is -1 <= base <= max"
+    if producer_id < NO_PRODUCER_ID:
+        return f"its producer id is {producer_id}, allowed are -1 (none) and above"
+    if producer_id != NO_PRODUCER_ID and (epoch < 0 or sequence < 0):
+        return f"it has a producer id but epoch {epoch} and sequence {sequence}"
+    return None

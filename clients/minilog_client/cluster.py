@@ -1,0 +1,269 @@
+"""The client's standing connection to a cluster: asks for metadata, sends requests to the brokers it names.
+
+One refresh runs at a time, whoever wants it, and a broker that is slow to answer gets competition: a stopped
+broker costs ``metadata_hedge_ms``, not a timeout. A request to a leader that stays silent is watched: when other
+brokers say that somebody else leads by now, waiting for the silent one is pointless and the request is given up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from random import Random
+from typing import Final
+
+from minilog.errors import BrokerUnavailable, ClientClosed, MinilogError, UnknownTopic
+from minilog.wire.messages import MetadataReply
+from minilog_client.backoff import DELAY_MIN_MS, retry_delay_ms
+from minilog_client.protocol import ACCEPT_EITHER, Envelope, Reply, envelope, metadata_path, reply_from
+from minilog_client.routing import Routing, Topic
+from minilog_client.settings import ClientSettings
+from minilog_client.tasks import TaskScope
+from minilog_client.transport import Response, Transport
+
+Listener = Callable[[], None]
+_RECHECK_MS: Final = 250
+
+
+def now_ms() -> int:
+    """Monotonic; only differences mean anything."""
+    return time.monotonic_ns() // 1_000_000
+
+
+class Cluster:
+    """Shared by the producers, consumers and the admin of one client."""
+
+    def __init__(self, urls: list[str], transport: Transport, settings: ClientSettings, random: Random) -> None:
+        self.routing = Routing(urls)
+        self.settings = settings
+        self.random = random
+        self.transport = transport
+        self._tasks = TaskScope("minilog_client cluster")
+        self._interest: Counter[str] = Counter()
+        self._listeners: list[Listener] = []
+        self._refreshing: asyncio.Task[MinilogError | None] | None = None
+        self._not_before_ms = 0
+        self._failures = 0
+        self._failing_since_ms = 0
+        self._postponed: asyncio.TimerHandle | None = None
+        self._ageing: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    # --- metadata ------------------------------------------------------------------------------------
+
+    def watch(self, topics: Iterable[str], listener: Listener) -> None:
+        """Keep ``topics`` fresh and call ``listener`` after every answered refresh."""
+        self._interest.update(topics)
+        if listener not in self._listeners:
+            self._listeners.append(listener)
+
+    def unwatch(self, topics: Iterable[str], listener: Listener) -> None:
+        self._interest.subtract(topics)
+        self._interest = +self._interest
+        if listener in self._listeners:
+            self._listeners.remove(listener)
+
+    def request_refresh(self) -> None:
+        """See to a refresh, at a bounded pace; listeners hear of the outcome. To be called as often as one likes."""
+        if self._closed or self._refreshing is not None:
+            return
+        wait_ms = self._not_before_ms - now_ms()
+        if wait_ms <= 0:
+            self._start_refresh()
+        elif self._postponed is None:
+            self._postponed = asyncio.get_running_loop().call_later(wait_ms / 1000, self._start_refresh)
+
+    def _start_refresh(self) -> None:
+        self._cancel_postponed()
+        if not self._closed and self._refreshing is None:
+            self._refreshing = self._tasks.start(self._refresh())
+
+    def _cancel_postponed(self) -> None:
+        if self._postponed is not None:
+            self._postponed.cancel()
+            self._postponed = None
+
+    async def refresh(self, topic: str | None = None) -> None:
+        """Ask for the watched topics and ``topic``; raises BrokerUnavailable when nobody answers in time."""
+        self._check_open()
+        if topic is not None and self._refreshing is not None and not self._interest[topic]:
+            await asyncio.wait([self._refreshing])
+            self._check_open()
+        extra = [topic] if topic is not None else []
+        self._interest.update(extra)
+        try:
+            self._start_refresh()
+            assert self._refreshing is not None, "just started"
+            error = await asyncio.shield(self._refreshing)
+        finally:
+            self._interest.subtract(extra)
+            self._interest = +self._interest
+        if error is not None:
+            raise error
+
+    async def topic(self, topic: str) -> Topic:
+        """What is known of ``topic``, asking when it is unknown; raises UnknownTopic or BrokerUnavailable."""
+        deadline_ms = now_ms() + self.settings.topic_wait_ms
+        delay_ms = 20
+        while (known := self.routing.topic(topic)) is None or known.partition_count == 0:
+            await self.refresh(topic)
+            if self.routing.topic(topic) is not None:
+                continue
+            if now_ms() >= deadline_ms:
+                raise UnknownTopic(f"there is no topic {topic!r} in this cluster; create it first", topic=topic)
+            await asyncio.sleep(delay_ms / 1000)
+            delay_ms = min(2 * delay_ms, 200)
+        return known
+
+    async def _refresh(self) -> MinilogError | None:
+        error: MinilogError | None = None
+        asked = sorted(self._interest)
+        try:
+            await self._ask_around(asked)
+        except MinilogError as failed:
+            error = failed
+        finally:
+            self._refreshing = None
+        self._pace(error)
+        self._age()
+        for listener in list(self._listeners):
+            listener()
+        return error
+
+    def _pace(self, error: MinilogError | None) -> None:
+        """When the next refresh may start: soon, but later and later while nobody answers."""
+        now = now_ms()
+        if error is None:
+            self._failures, self._failing_since_ms = 0, 0
+            self._not_before_ms = now + DELAY_MIN_MS
+            return
+        self._failures += 1
+        self._failing_since_ms = self._failing_since_ms or now
+        self._not_before_ms = now + retry_delay_ms(error, self._failures, now - self._failing_since_ms, self.random)
+
+    async def _ask_around(self, asked: list[str]) -> None:
+        """Ask one broker after another, the next one as soon as the last is late or failed; the first answer wins."""
+        path, asks_all = metadata_path(asked)
+        failures: dict[str, MinilogError] = {}
+        running: dict[asyncio.Task[MetadataReply | MinilogError], str] = {}
+        waiting = self.routing.candidates(now_ms())
+        slower: list[str] = []
+        try:
+            while waiting or running:
+                if waiting:
+                    slower = list(running.values())
+                    url = waiting.pop(0)
+                    running[self._tasks.start(self._ask(url, path))] = url
+                hedge_s = self.settings.metadata_hedge_ms / 1000 if waiting else None
+                done, _ = await asyncio.wait(running, timeout=hedge_s, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    url = running.pop(task)
+                    if self._learn(task.result(), url, None if asks_all else asked, failures):
+                        return
+        finally:
+            for task, url in running.items():
+                if url in slower:
+                    self.routing.on_failed(url, now_ms())
+                task.cancel()
+        raise _nobody(failures)
+
+    async def _ask(self, url: str, path: str) -> MetadataReply | MinilogError:
+        timeout_ms = self.settings.request_timeout_ms
+        try:
+            response = await self.transport.request("GET", url + path, {"Accept": ACCEPT_EITHER}, b"", timeout_ms)
+            return reply_from(response, url, MetadataReply)
+        except MinilogError as error:
+            return error
+
+    def _learn(
+        self,
+        answer: MetadataReply | MinilogError,
+        url: str,
+        asked: list[str] | None,
+        failures: dict[str, MinilogError],
+    ) -> bool:
+        try:
+            if isinstance(answer, MinilogError):
+                raise answer
+            self.routing.on_metadata(answer, asked, now_ms())
+        except MinilogError as error:
+            self.routing.on_failed(url, now_ms())
+            failures[url] = error
+            return False
+        self.routing.on_answered(url)
+        return True
+
+    def _age(self) -> None:
+        """See to it that the layout is asked for again before it is too old, as long as anybody listens."""
+        if self._ageing is not None:
+            self._ageing.cancel()
+            self._ageing = None
+        if self._closed or not self._listeners:
+            return
+        delay_ms = self.settings.metadata_max_age_ms * self.random.uniform(0.8, 1.0)
+        self._ageing = asyncio.get_running_loop().call_later(delay_ms / 1000, self.request_refresh)
+
+    # --- requests ------------------------------------------------------------------------------------
+
+    async def call(
+        self,
+        url: str,
+        message: Envelope,
+        kind: type[Reply],
+        timeout_ms: int,
+        suspect_ms: int = 0,
+        still_leads: Callable[[], bool] | None = None,
+    ) -> Reply:
+        """Send ``message`` to the broker at ``url`` and wait for its answer.
+
+        With ``still_leads``, a broker that is ``suspect_ms`` late is checked on, and given up (indefinitely:
+        BrokerUnavailable) once fresh metadata make ``still_leads`` say no."""
+        self._check_open()
+        path, headers, body = envelope(message)
+        request = self.transport.request("POST", url + path, headers, body, timeout_ms)
+        try:
+            if still_leads is None or suspect_ms >= timeout_ms:
+                response = await request
+            else:
+                response = await self._watched(self._tasks.start(request), url, suspect_ms, still_leads)
+        except MinilogError:
+            self.routing.on_failed(url, now_ms())
+            raise
+        self.routing.on_answered(url)
+        return reply_from(response, url, kind)
+
+    async def _watched(
+        self, request: asyncio.Task[Response], url: str, suspect_ms: int, still_leads: Callable[[], bool]
+    ) -> Response:
+        patience_ms = suspect_ms
+        try:
+            while True:
+                done, _ = await asyncio.wait([request], timeout=patience_ms / 1000)
+                if done:
+                    return request.result()
+                if not still_leads():
+                    raise BrokerUnavailable(f"{url} has not answered and leads no longer", definite=False)
+                self.request_refresh()
+                patience_ms = _RECHECK_MS
+        finally:
+            request.cancel()
+
+    # --- life ----------------------------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        self._closed = True
+        self._age()
+        self._cancel_postponed()
+        await self._tasks.aclose()
+        await self.transport.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClientClosed("the client is closed; make a new one")
+
+
+def _nobody(failures: Mapping[str, MinilogError]) -> BrokerUnavailable:
+    reasons = "; ".join(f"{url}: {error.detail}" for url, error in failures.items())
+    return BrokerUnavailable(f"no broker answers ({reasons or 'none is known'})", definite=True)

@@ -1,0 +1,323 @@
+"""The producer's engine: pumps requests out of the accumulator and brings every outcome to the call that waits.
+
+All decisions are in ``batching.py``; here are the tasks, the timer and the futures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+from minilog.errors import BufferFull, ClientClosed, InternalError, MinilogError, TimedOut, UnknownTopic
+from minilog.wire.http import topic_name
+from minilog.wire.messages import Produce, ProducePartition, ProduceReply, ProduceResult
+from minilog_client.backoff import is_hunting
+from minilog_client.batching import Accumulator, Dispatch, Failure, TopicLanes
+from minilog_client.cluster import Cluster, now_ms
+from minilog_client.lanes import Lane, ProducerBatch
+from minilog_client.receipts import ManyCall, Receipt, batch_receipt
+from minilog_client.settings import ProducerSettings, acks_number
+from minilog_client.tasks import TaskScope
+
+REQUESTS_PER_BROKER_MAX: Final = 3
+_ANSWER_SLACK_MS: Final = 250
+"""How much longer the answer may take than the broker was told to wait."""
+_new: Final = tuple.__new__
+
+
+class ProducerStatistics(NamedTuple):
+    """A snapshot; counts are since the start."""
+
+    buffered_bytes: int
+    requests_in_flight: int
+    records_acknowledged: int
+    records_failed: int
+    requests: int
+    retries: int
+
+
+class Sender:
+    """Owns the accumulator of one producer. Tokens are futures of receipts, or the ``ManyCall`` of a ``send_many``."""
+
+    def __init__(self, cluster: Cluster, settings: ProducerSettings) -> None:
+        self.settings = settings
+        self.accumulator = Accumulator(settings, cluster.random)
+        self._acks = acks_number(settings.acks)
+        self._cluster = cluster
+        self._loop = asyncio.get_running_loop()
+        self._tasks = TaskScope("minilog_client producer")
+        self._busy: Counter[str] = Counter()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at_ms = 0
+        self._pumping = False
+        self._seen_version = -1
+        self._line = asyncio.Lock()
+        self._room: asyncio.Future[None] | None = None
+        self._flush_waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._acknowledged = self._failed = self._requests = self._retries = 0
+        self.closed = False
+
+    # --- what the producer asks for ------------------------------------------------------------------------
+
+    def meet(self, topic: str) -> TopicLanes:
+        """The lanes of a topic, which is watched from now on."""
+        self.check_open()
+        if not isinstance(topic, str):
+            raise TypeError(f"topic must be a string, got {type(topic).__name__}")
+        if topic not in self.accumulator.topics:
+            self._cluster.watch([topic_name(topic)], self._on_metadata)
+        return self.accumulator.topic(topic)
+
+    async def placed(self, topic: str) -> TopicLanes:
+        """The same once the topic's partitions are known; raises UnknownTopic, BrokerUnavailable."""
+        lanes = self.meet(topic)
+        if not lanes.partition_count:
+            await self._cluster.topic(topic)
+            self.check_open()
+            self._pump()
+        return lanes
+
+    @property
+    def is_crowded(self) -> bool:
+        """Somebody waits for room already."""
+        return self._line.locked()
+
+    async def wait_room(self, size: int) -> None:
+        """Wait in line for ``size`` bytes of buffer; to be followed by the append without an await in between."""
+        try:
+            async with asyncio.timeout(self.settings.block_timeout_ms / 1000), self._line:
+                self.check_open()
+                while not self.accumulator.has_room(size):
+                    self.wake(0)
+                    self._room = self._loop.create_future()
+                    await self._room
+                    self.check_open()
+        except TimeoutError:
+            raise self.buffer_full(size) from None
+
+    async def flush(self, timeout_ms: int) -> None:
+        self.accumulator.seal_all()
+        self._pump()
+        if self.accumulator.oldest_sequence() is None:
+            return
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._flush_waiters.append((self.accumulator.last_sequence, waiter))
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                await waiter
+        except TimeoutError:
+            waiting = self.accumulator.buffered_bytes
+            raise TimedOut(f"flush took longer than {timeout_ms} ms; {waiting} bytes are still on their way") from None
+
+    async def stop(self) -> None:
+        """Give up all that is not acknowledged by now."""
+        self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._cluster.unwatch(self.accumulator.topics, self._on_metadata)
+        await self._tasks.aclose()
+        error = ClientClosed("the producer was closed before the record was acknowledged")
+        self.accumulator.recall()
+        self._settle(self.accumulator.abandon(error))
+        self._make_room()
+
+    def statistics(self) -> ProducerStatistics:
+        in_flight = len(self._tasks)
+        buffered = self.accumulator.buffered_bytes
+        return ProducerStatistics(
+            buffered, in_flight, self._acknowledged, self._failed, self._requests, self._retries
+        )  # fmt: skip
+
+    def check_open(self) -> None:
+        if self.closed:
+            raise ClientClosed("the producer is closed; make a new one")
+
+    def buffer_full(self, size: int) -> BufferFull:
+        used, limit = self.accumulator.buffered_bytes, self.settings.buffer_bytes
+        return BufferFull(
+            f"{used} of buffer_bytes {limit} wait to be acknowledged, no room for {size} more; "
+            "wait for earlier sends, or use send(), which waits"
+        )
+
+    # --- the pump ----------------------------------------------------------------------------------------
+
+    def wake(self, in_ms: int) -> None:
+        """Pump in ``in_ms``, or sooner if that is arranged already."""
+        if in_ms <= 0:
+            if not self._pumping:
+                self._pumping = True
+                self._loop.call_soon(self._pump)
+            return
+        at_ms = now_ms() + in_ms
+        if self._timer is not None:
+            if self._timer_at_ms <= at_ms:
+                return
+            self._timer.cancel()
+        self._timer_at_ms = at_ms
+        self._timer = self._loop.call_later(in_ms / 1000, self._pump)
+
+    def _on_metadata(self) -> None:
+        self.wake(0)
+
+    def _pump(self) -> None:
+        """Expire, place, send: all that can be done now."""
+        self._pumping = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.closed:
+            return
+        now = now_ms()
+        accumulator = self.accumulator
+        self._settle(accumulator.expire(now))
+        self._place(now)
+        dispatches, leaderless = accumulator.drain(now, self._cluster.routing.leader, self._is_busy)
+        for dispatch in dispatches:
+            self._busy[dispatch.leader.url] += not dispatch.is_retry
+            self._requests += 1
+            self._retries += dispatch.is_retry
+            self._tasks.start(self._deliver(dispatch))
+        if leaderless:
+            self._cluster.request_refresh()
+        wake_ms = accumulator.next_wake_ms(now)
+        if wake_ms is not None:
+            self.wake(max(1, wake_ms - now))
+
+    def _is_busy(self, url: str) -> bool:
+        return self._busy[url] >= REQUESTS_PER_BROKER_MAX
+
+    def _place(self, now: int) -> None:
+        """Bring the accumulator's view of the topics up to date with the metadata."""
+        routing = self._cluster.routing
+        changed = routing.version != self._seen_version
+        self._seen_version = routing.version
+        for lanes in self.accumulator.topics.values():
+            known = routing.topic(lanes.topic)
+            if known is not None:
+                if (changed or not lanes.partition_count) and known.partition_count:
+                    count, size = known.partition_count, known.message_bytes_max
+                    if (lanes.partition_count, lanes.message_bytes_max) != (count, size) or lanes.waiting:
+                        self._settle(self.accumulator.place(lanes.topic, count, size, now))
+                continue
+            lanes.partition_count = 0
+            missing_since = routing.missing_since_ms(lanes.topic)
+            if missing_since is not None and now - missing_since >= self._cluster.settings.topic_wait_ms:
+                error = UnknownTopic(f"there is no topic {lanes.topic!r} in this cluster; create it first")
+                self._settle(self.accumulator.abandon(error, lanes))
+            elif lanes.waiting:
+                self._cluster.request_refresh()
+
+    async def _deliver(self, dispatch: Dispatch) -> None:
+        """One request and what became of it."""
+        leader = dispatch.leader
+        try:
+            reply = await self._request(dispatch)
+            results = {(result.topic, result.partition): result for result in reply.partitions}
+            for lane in dispatch.lanes:
+                self._on_result(lane, leader.url, results.get((lane.topic, lane.partition)))
+        except MinilogError as error:
+            self._on_failed_request(dispatch, error)
+        except Exception as fault:
+            self._on_failed_request(dispatch, InternalError(f"the producer failed: {fault!r}", definite=False))
+            raise
+        finally:
+            self._busy[leader.url] -= not dispatch.is_retry
+        self.wake(0)
+
+    async def _request(self, dispatch: Dispatch) -> ProduceReply:
+        now = now_ms()
+        remaining_ms = min(lane.in_flight[0].deadline_ms for lane in dispatch.lanes) - now
+        timeout_ms = max(1, min(remaining_ms, self.settings.try_timeout_ms))
+        partitions = [
+            ProducePartition(lane.topic, lane.partition, _joined(lane.in_flight)) for lane in dispatch.lanes
+        ]  # fmt: skip
+        message = Produce(self._acks, timeout_ms, partitions)
+        return await self._cluster.call(
+            dispatch.leader.url,
+            message,
+            ProduceReply,
+            timeout_ms + _ANSWER_SLACK_MS,
+            self._cluster.settings.suspect_ms,
+            self._watch(dispatch) if self.settings.retries == "all" else None,
+        )
+
+    def _watch(self, dispatch: Dispatch) -> Callable[[], bool]:
+        routing, broker_id = self._cluster.routing, dispatch.leader.broker_id
+        lanes = [(lane.topic, lane.partition) for lane in dispatch.lanes]
+
+        def still_leads() -> bool:
+            leaders = (routing.leader(topic, partition) for topic, partition in lanes)
+            return any(leader is not None and leader.broker_id == broker_id for leader in leaders)
+
+        return still_leads
+
+    # --- outcomes ----------------------------------------------------------------------------------------
+
+    def _on_result(self, lane: Lane, url: str, result: ProduceResult | None) -> None:
+        if result is None:
+            self._on_error(lane, InternalError(f"{url} said nothing about {lane.topic}-{lane.partition}"))
+        elif result.problem is not None:
+            self._on_error(lane, result.problem.error())
+        else:
+            start = 0
+            for batch in self.accumulator.on_success(lane):
+                self._acknowledge(batch, result, start)
+                start += batch.record_count
+
+    def _on_failed_request(self, dispatch: Dispatch, error: MinilogError) -> None:
+        for lane in dispatch.lanes:
+            if lane.in_flight:
+                self._on_error(lane, error)
+
+    def _on_error(self, lane: Lane, error: MinilogError) -> None:
+        hinted = self._cluster.routing.on_leader_hint(lane.topic, lane.partition, error.info)
+        if is_hunting(error) and not hinted:
+            self._cluster.request_refresh()
+        self._settle(self.accumulator.on_failure(lane, error, now_ms()))
+
+    def _acknowledge(self, batch: ProducerBatch, result: ProduceResult, start: int) -> None:
+        self._acknowledged += batch.record_count
+        base = result.base_offset
+        acks = self._acks if result.acks is None else result.acks
+        tail = (result.timestamp, result.leader_epoch, acks, tuple(result.isr), result.duplicate)
+        for first, count, token in batch.spans:
+            if type(token) is ManyCall:
+                token.succeed(batch_receipt(result, start + first, count, self._acks))
+            elif not token.done():
+                offset = None if base is None else base + start + first
+                token.set_result(_new(Receipt, (result.topic, result.partition, offset, *tail)))
+        self._after_settling()
+
+    def _settle(self, failures: Sequence[Failure]) -> None:
+        for failure in failures:
+            for _, count, token in failure.spans:
+                self._failed += count
+                if type(token) is ManyCall:
+                    token.fail(count, failure.error)
+                elif not token.done():
+                    token.set_exception(failure.error)
+        if failures:
+            self._after_settling()
+
+    def _after_settling(self) -> None:
+        """Records were settled: let those go on who wait for room, or for the last of them."""
+        self._make_room()
+        if not self._flush_waiters:
+            return
+        oldest = self.accumulator.oldest_sequence()
+        for mark, flushed in self._flush_waiters:
+            if not flushed.done() and (oldest is None or oldest > mark):
+                flushed.set_result(None)
+        self._flush_waiters = [entry for entry in self._flush_waiters if not entry[1].done()]
+
+    def _make_room(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+
+def _joined(batches: Sequence[ProducerBatch]) -> memoryview:
+    if len(batches) == 1:
+        return memoryview(batches[0].payload)
+    return memoryview(b"".join([batch.payload for batch in batches]))

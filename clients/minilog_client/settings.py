@@ -1,0 +1,122 @@
+"""Options of the clients: every limit, every timeout, and what is allowed. Misuse raises InvalidRequest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Final, Literal
+
+from minilog.errors import InvalidAcks, InvalidRequest
+from minilog.wire.messages import ACKS_ALL
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+Acks = Literal["all"] | int
+Codec = Literal["none", "gzip", "snappy", "lz4", "zstd"]
+Retries = Literal["all", "definite", "none"]
+ReadFrom = Literal["leader", "any"]
+OutOfRange = Literal["raise", "earliest", "latest"]
+
+_CHOICES: Final[dict[str, tuple[str, ...]]] = {
+    "compression": ("none", "gzip", "snappy", "lz4", "zstd"),
+    "retries": ("all", "definite", "none"),
+    "read_from": ("leader", "any"),
+    "out_of_range": ("raise", "earliest", "latest"),
+}
+_MAY_BE_ZERO: Final = frozenset({"linger_ms"})
+
+
+def acks_number(acks: Acks) -> int:
+    """``acks`` as the wire has it: 0, 1, N copies, or -1 for "all"; raises InvalidAcks."""
+    if acks == "all":
+        return ACKS_ALL
+    if isinstance(acks, bool) or not isinstance(acks, int) or not 0 <= acks <= 32:
+        raise InvalidAcks(f'acks is {acks!r}; allowed are 0, 1, a number of copies up to 32, or "all"')
+    return acks
+
+
+class _Checked:
+    """Refuses values of the wrong kind with a sentence naming option, value and what is allowed."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        for field in fields(self):  # type: ignore[arg-type]
+            _check(field.name, getattr(self, field.name))
+
+
+def _check(name: str, value: object) -> None:
+    allowed = _CHOICES.get(name)
+    if allowed is not None:
+        if value not in allowed:
+            raise InvalidRequest(f"{name} is {value!r}; allowed are {', '.join(allowed)}")
+    elif name == "max_lag_ms":
+        if not isinstance(value, int) or value < -1:
+            raise InvalidRequest(f"max_lag_ms is {value!r}; allowed are whole numbers >= 0, or -1 for any staleness")
+    elif name.endswith(("_ms", "_bytes", "_max")):
+        least = 0 if name in _MAY_BE_ZERO else 1
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise InvalidRequest(f"{name} is {value!r}; allowed are whole numbers >= {least}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClientSettings(_Checked):
+    """How a client finds and reaches brokers. All times in ms."""
+
+    request_timeout_ms: int = 2000
+    """For one answer, on top of the time the broker was asked to wait."""
+    connect_timeout_ms: int = 1000
+    metadata_max_age_ms: int = 10_000
+    """A cached layout older than this is asked for again: new partitions are seen no later."""
+    metadata_hedge_ms: int = 100
+    """A broker that has not answered a metadata request by then gets competition from the next one."""
+    suspect_ms: int = 500
+    """A leader this late makes the client ask other brokers whether it still leads."""
+    topic_wait_ms: int = 2000
+    """How long a topic no broker knows may still appear before UnknownTopic is raised."""
+    rack: str = ""
+    """Reads with read_from="any" prefer replicas in this rack."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProducerSettings(_Checked):
+    """How records are gathered, sent and retried."""
+
+    acks: Acks = "all"
+    linger_ms: int = 5
+    batch_bytes: int = 256 * KIB
+    buffer_bytes: int = 64 * MIB
+    compression: Codec = "none"
+    retries: Retries = "all"
+    """``all``: also after an answer that leaves it open whether the records were written, which may write them
+    twice. ``definite``: only when they provably were not, so never twice. ``none``: not at all."""
+    delivery_timeout_ms: int = 120_000
+    try_timeout_ms: int = 10_000
+    """For one try; longer than a session timeout, so that a slow follower is dropped before the producer gives up."""
+    block_timeout_ms: int = 30_000
+    """How long ``send`` waits for room in the buffer."""
+    flush_timeout_ms: int = 130_000
+    close_timeout_ms: int = 10_000
+
+    def __post_init__(self) -> None:
+        _Checked.__post_init__(self)
+        acks_number(self.acks)
+        if self.batch_bytes > self.buffer_bytes:
+            raise InvalidRequest(f"batch_bytes is {self.batch_bytes}, more than buffer_bytes {self.buffer_bytes}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConsumerSettings(_Checked):
+    """How records are fetched ahead and what happens at the edges of the log."""
+
+    prefetch_bytes: int = 32 * MIB
+    partition_fetch_bytes: int = MIB
+    max_wait_ms: int = 500
+    """How long a broker may hold a fetch while there is nothing new."""
+    read_from: ReadFrom = "leader"
+    max_lag_ms: int = -1
+    """How stale a follower's answer may be with read_from="any"; -1: any staleness."""
+    out_of_range: OutOfRange = "raise"
+    unreachable_timeout_ms: int = 60_000
+    """Reading raises BrokerUnavailable when nothing could be reached for so long; reading on tries again."""
+    close_timeout_ms: int = 5000

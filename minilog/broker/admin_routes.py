@@ -1,0 +1,86 @@
+"""Admin over JSON: checked here, decided by the controller, answered once this broker knows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Final, TypeVar
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta
+
+from minilog.broker.exchange import Exchange, Face, Handler, json_answer, plain
+from minilog.broker.forward import to_controller
+from minilog.errors import InternalError, InvalidRequest
+from minilog.wire.http import topic_name
+from minilog.wire.json_records import DECODE_ERRORS, reason
+from minilog.wire.messages import (
+    CreateTopic,
+    CreateTopicReply,
+    DeleteTopic,
+    DescribeCluster,
+    DescribeClusterReply,
+    Message,
+    Ok,
+    Problem,
+)
+from minilog.wire.routes import path_of
+
+
+Reply = TypeVar("Reply", bound=Message)
+
+
+class CreateTopicBody(msgspec.Struct, forbid_unknown_fields=True):
+    """0 partitions or replicas: the cluster's default. ``config`` holds settings under Kafka's names."""
+
+    topic: str
+    partitions: Annotated[int, Meta(ge=0, le=100_000)] = 0
+    replication_factor: Annotated[int, Meta(ge=0, le=32)] = 0
+    config: dict[str, str | int] = {}
+    assignment: list[list[int]] = []
+
+
+_decoder = msgspec.json.Decoder(CreateTopicBody)
+
+
+async def create_topic(face: Face, exchange: Exchange) -> web.Response:
+    exchange.media_in()
+    body = await exchange.body.read()
+    try:
+        wanted = _decoder.decode(body)
+    except DECODE_ERRORS as error:
+        raise InvalidRequest(f'the body must be {{"topic": name, "partitions"?, "replication_factor"?, "config"?}}: {reason(error)}') from None
+    config = {name: str(value) for name, value in wanted.config.items()}
+    message = CreateTopic(
+        topic_name(wanted.topic), wanted.partitions, wanted.replication_factor, config, wanted.assignment
+    )
+    reply = _checked(await to_controller(face, message), CreateTopicReply)
+    location = path_of("describe_topic", topic=wanted.topic)
+    return json_answer(plain(reply.topic), 201, {"Location": location})
+
+
+async def delete_topic(face: Face, exchange: Exchange) -> web.Response:
+    topic = exchange.values["topic"]
+    _checked(await to_controller(face, DeleteTopic(topic)), Ok)
+    return json_answer({"topic": topic, "deleted": True})
+
+
+async def failovers(face: Face, exchange: Exchange) -> web.Response:
+    reply = _checked(await to_controller(face, DescribeCluster()), DescribeClusterReply)
+    return json_answer({"failovers": plain(reply.failovers), "elections": reply.elections})
+
+
+def _checked(reply: Message, wanted: type[Reply]) -> Reply:
+    """The controller's answer; raises the error it stands for."""
+    if isinstance(reply, Problem):
+        raise reply.error()
+    if not isinstance(reply, wanted):
+        raise InternalError(f"the controller answered with a {type(reply).__name__}, not with a {wanted.__name__}")
+    return reply
+
+
+HANDLERS: Final[Mapping[str, Handler]] = {
+    "create_topic": create_topic,
+    "delete_topic": delete_topic,
+    "failovers": failovers,
+}

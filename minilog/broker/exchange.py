@@ -1,0 +1,152 @@
+"""One request and its answer: what the route handlers are given and what they give back."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+
+from minilog.broker.admission import Body, Budget
+from minilog.broker.metrics import Metrics
+from minilog.broker.ports import Runtime
+from minilog.core.image import TopicImage
+from minilog.errors import (
+    ERRORS_BY_CODE,
+    LeaderNotAvailable,
+    MethodNotAllowed,
+    MinilogError,
+    NotLeader,
+    OffsetNotAvailable,
+    Overloaded,
+    Throttled,
+    UnknownPartition,
+    UnknownTopic,
+)
+from minilog.wire import http
+from minilog.wire.http import JSON, MSGPACK, PROBLEM, RETRY_AFTER_S, problem_body
+from minilog.wire.messages import Message, Problem, encode
+from minilog.wire.metadata import NO_LEADER, PartitionChanged
+from minilog.wire.routes import Match, parse_query
+
+SERVER: Final = "minilog"
+RETRY_LATER: Final = (Throttled, Overloaded, LeaderNotAvailable, OffsetNotAvailable)
+
+
+class Face:
+    """What all handlers share."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        limits = runtime.settings.limits
+        self.runtime = runtime
+        self.limits = limits
+        self.broker_id = runtime.settings.broker_id
+        self.metrics = Metrics(runtime)
+        self.requests = Budget("request bodies", limits.inflight_bytes_max)
+        self.peer_requests = Budget("request bodies of peers", limits.inflight_bytes_max)
+        self.answers = Budget("answers", limits.inflight_bytes_max)
+        self.closing = False
+        self.rotation = 0
+        """Where the next unkeyed request looks for a partition first."""
+
+    def topic(self, name: str) -> TopicImage:
+        found = self.runtime.image.topics.get(name)
+        if found is None:
+            raise UnknownTopic(f"there is no topic {name!r}; POST /v1/topics creates one", topic=name)
+        return found
+
+    def partition(self, name: str, partition: int) -> PartitionChanged:
+        topic = self.topic(name)
+        state = topic.partitions.get(partition)
+        if state is None:
+            raise UnknownPartition(
+                f"topic {name} has partitions 0 to {len(topic.partitions) - 1}, not {partition}",
+                topic=name,
+                partition=partition,
+            )
+        return state
+
+    def leader_url(self, state: PartitionChanged) -> str:
+        """Raises LeaderNotAvailable when nobody leads, or nobody knows where."""
+        broker = self.runtime.image.brokers.get(state.leader)
+        if state.leader == NO_LEADER or broker is None:
+            raise LeaderNotAvailable(
+                f"{state.topic}-{state.partition} has no leader at the moment; retry shortly",
+                topic=state.topic,
+                partition=state.partition,
+            )
+        return broker.url
+
+
+class Exchange:
+    """One request. ``values`` are from the path, ``query`` from the query string: both parsed and checked."""
+
+    __slots__ = ("body", "match", "query", "request")
+
+    def __init__(self, request: web.BaseRequest, match: Match, body: Body) -> None:
+        self.request = request
+        self.match = match
+        self.query = parse_query(match.route, match.query)
+        self.body = body
+
+    @property
+    def values(self) -> dict[str, Any]:
+        return self.match.values
+
+    def media_in(self) -> str:
+        """The media type of the body; raises UnsupportedMediaType."""
+        return http.content_type(self.request.headers.get("Content-Type"), self.match.route.accepts)
+
+    def media_out(self) -> str:
+        """The media type of the answer; raises UnsupportedMediaType."""
+        return http.accepted(self.request.headers.get("Accept"), self.match.route.offers)
+
+    def redirect(self, url: str, detail: str) -> web.Response:
+        """307 to the same path and query on another broker, whose URL comes from the metadata, never from the request."""
+        query = f"?{self.match.query}" if self.match.query else ""
+        return problem_answer(
+            NotLeader(detail, leader_url=url), status=307, headers={"Location": url.rstrip("/") + self.match.path + query}
+        )
+
+
+Handler = Callable[[Face, Exchange], Awaitable[web.StreamResponse]]
+
+
+def answer(body: bytes, media: str, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    names = {"Content-Type": media, "Server": SERVER}
+    if headers:
+        names.update(headers)
+    return web.Response(body=body, status=status, headers=names)
+
+
+def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    return answer(msgspec.json.encode(value), JSON, status, headers)
+
+
+def message_answer(message: Message) -> web.Response:
+    """A native answer; a Problem carries its status as well."""
+    if not isinstance(message, Problem):
+        return answer(encode(message), MSGPACK)
+    cls = ERRORS_BY_CODE.get(message.code)
+    return answer(encode(message), MSGPACK, 500 if cls is None else cls.http_status)
+
+
+def problem_answer(
+    error: MinilogError, status: int | None = None, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    names = dict(headers or {})
+    if isinstance(error, RETRY_LATER):
+        names["Retry-After"] = str(RETRY_AFTER_S)
+    if isinstance(error, MethodNotAllowed):
+        names["Allow"] = ", ".join(error.info.get("allow", ()))
+    return answer(problem_body(error, status), PROBLEM, error.http_status if status is None else status, names)
+
+
+def plain(value: Any) -> Any:
+    """A message as JSON for people: every field is there, defaults too, and the tag is not."""
+    if isinstance(value, msgspec.Struct):
+        return {name: plain(getattr(value, name)) for name in value.__struct_fields__}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return value

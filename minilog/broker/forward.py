@@ -1,0 +1,32 @@
+"""Passing admin messages on to the controller, and waiting until what it changed is known here."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from minilog.broker.exchange import Face
+from minilog.wire.messages import CreateTopic, CreateTopicReply, DeleteTopic, Message, Ok
+
+CONTROLLER_TIMEOUT_MS: Final = 10_000
+APPLY_WAIT_MS: Final = 2000
+POLL_MS: Final = 5
+
+
+async def to_controller(face: Face, message: Message) -> Message:
+    """The controller's answer, a Problem when it failed.
+
+    After a change, returns once this broker has applied it, so that the next request here finds the topic; a broker
+    that does not hear of it in APPLY_WAIT_MS answers all the same: the change is made."""
+    settings = face.runtime.settings
+    patience_ms = CONTROLLER_TIMEOUT_MS if isinstance(message, CreateTopic | DeleteTopic) else settings.peer_timeout_ms
+    reply = await face.runtime.call(settings.controller_url, message, patience_ms)
+    if isinstance(reply, CreateTopicReply | Ok) and reply.metadata_offset:
+        await _wait_applied(face, reply.metadata_offset)
+    return reply
+
+
+async def _wait_applied(face: Face, metadata_offset: int) -> None:
+    deadline = asyncio.get_running_loop().time() + APPLY_WAIT_MS / 1000
+    while face.runtime.image.metadata_offset < metadata_offset and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(POLL_MS / 1000)

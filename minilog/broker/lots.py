@@ -1,0 +1,177 @@
+"""Lots: the records of one JSON produce request, sorted by partition, encoded, and delivered to the leaders.
+
+Keyed records go to Kafka's partition for the key; those without a key share one partition per request, the next in
+rotation that has a leader. A lot is one partition's share: its batches are appended together or not at all.
+
+A definite refusal that passes with an election (nobody leads, or somebody else does by now) is retried here until
+the request's time is over; anything indefinite is the client's to judge, and is never sent a second time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from minilog.broker.exchange import Face
+from minilog.broker.native_routes import run_produce
+from minilog.core.image import TopicImage
+from minilog.errors import (
+    BrokerUnavailable,
+    InternalError,
+    LeaderNotAvailable,
+    MinilogError,
+    NotLeader,
+    RecordTooLarge,
+    UnknownPartition,
+)
+from minilog.wire.batch import acks_level_for
+from minilog.wire.json_records import ProducedRecord
+from minilog.wire.messages import Problem, Produce, ProducePartition, ProduceReply, ProduceResult
+from minilog.wire.metadata import NO_LEADER
+from minilog.wire.murmur2 import partition_of
+from minilog.wire.records import BatchBuilder
+
+PASSING: Final = frozenset((NotLeader.code, LeaderNotAvailable.code, BrokerUnavailable.code))
+RETRY_FIRST_S: Final = 0.02
+RETRY_MAX_S: Final = 0.25
+
+
+class Lot(msgspec.Struct):
+    """``indexes`` say which of the request's records are in ``batches``, in order."""
+
+    topic: str
+    partition: int
+    indexes: list[int]
+    batches: bytes
+    result: ProduceResult | None = None
+
+
+def sort_records(
+    face: Face, topic: TopicImage, records: Sequence[ProducedRecord]
+) -> tuple[dict[int, list[int]], dict[int, MinilogError]]:
+    """(indexes of the records by partition, errors by index)."""
+    count = len(topic.partitions)
+    if count == 0:
+        raise LeaderNotAvailable(f"topic {topic.topic} has no partitions yet; retry shortly")
+    sticky: int | None = None
+    by_partition: dict[int, list[int]] = {}
+    errors: dict[int, MinilogError] = {}
+    for index, record in enumerate(records):
+        if record.partition is not None:
+            partition = record.partition
+            if partition not in topic.partitions:
+                errors[index] = UnknownPartition(
+                    f"records[{index}].partition is {partition}; topic {topic.topic} has partitions 0 to {count - 1}"
+                )
+                continue
+        elif record.key is not None:
+            partition = partition_of(record.key, count)
+        else:
+            if sticky is None:
+                sticky = next_sticky(face, topic)
+            partition = sticky
+        by_partition.setdefault(partition, []).append(index)
+    return by_partition, errors
+
+
+def next_sticky(face: Face, topic: TopicImage) -> int:
+    """The next partition in rotation, those without a leader left out as long as there are others."""
+    count = len(topic.partitions)
+    face.rotation += 1
+    turns = [(face.rotation + step) % count for step in range(count)]
+    led = (partition for partition in turns if topic.partitions[partition].leader != NO_LEADER)
+    return next(led, turns[0])
+
+
+def encode_lot(
+    topic: TopicImage,
+    partition: int,
+    records: Sequence[ProducedRecord],
+    indexes: Iterable[int],
+    acks: int,
+    now_ms: int,
+    errors: dict[int, MinilogError],
+) -> Lot:
+    """The batches of one partition, each within the topic's max.message.bytes; what fits into none goes to ``errors``."""
+    bytes_max = topic.settings.max_message_bytes
+    level = acks_level_for(acks)
+    lot = Lot(topic.topic, partition, [], b"")
+    batches: list[bytes] = []
+    builder = BatchBuilder(bytes_max)
+    for index in indexes:
+        record = records[index]
+        timestamp = now_ms if record.timestamp is None else record.timestamp
+        try:
+            if not builder.append(record.key, record.value, record.headers, timestamp):
+                batches.append(builder.build(acks_level=level))
+                builder = BatchBuilder(bytes_max)
+                builder.append(record.key, record.value, record.headers, timestamp)
+            lot.indexes.append(index)
+        except RecordTooLarge as error:
+            errors[index] = RecordTooLarge(f"records[{index}]: {error.detail} (max.message.bytes of {topic.topic})")
+    if builder.record_count:
+        batches.append(builder.build(acks_level=level))
+    lot.batches = batches[0] if len(batches) == 1 else b"".join(batches)
+    return lot
+
+
+async def deliver(face: Face, lots: Sequence[Lot], acks: int, timeout_ms: int) -> None:
+    """Set the ``result`` of every lot."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_ms / 1000
+    pause = RETRY_FIRST_S
+    waiting = list(lots)
+    while waiting:
+        remaining_ms = max(1, round((deadline - loop.time()) * 1000))
+        await _deliver_once(face, waiting, acks, remaining_ms)
+        waiting = [lot for lot in waiting if _is_passing(lot.result)]
+        if not waiting or loop.time() + pause >= deadline:
+            return
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, RETRY_MAX_S)
+
+
+def _is_passing(result: ProduceResult | None) -> bool:
+    assert result is not None
+    problem = result.problem
+    return problem is not None and problem.definite and problem.code in PASSING
+
+
+async def _deliver_once(face: Face, lots: Sequence[Lot], acks: int, timeout_ms: int) -> None:
+    by_leader: dict[str, list[Lot]] = {}
+    for lot in lots:
+        try:
+            state = face.partition(lot.topic, lot.partition)
+            url = "" if state.leader == face.broker_id else face.leader_url(state)
+        except MinilogError as error:
+            lot.result = ProduceResult(lot.topic, lot.partition, Problem.of(error))
+            continue
+        by_leader.setdefault(url, []).append(lot)
+    if len(by_leader) == 1:
+        ((url, share),) = by_leader.items()
+        await _deliver_to(face, url, share, acks, timeout_ms)
+    else:
+        await asyncio.gather(*(_deliver_to(face, url, share, acks, timeout_ms) for url, share in by_leader.items()))
+
+
+async def _deliver_to(face: Face, url: str, lots: Sequence[Lot], acks: int, timeout_ms: int) -> None:
+    """One Produce to one leader: this broker when ``url`` is empty."""
+    entries = [ProducePartition(lot.topic, lot.partition, memoryview(lot.batches)) for lot in lots]
+    message = Produce(acks, timeout_ms, entries)
+    if url:
+        reply = await face.runtime.call(url, message, timeout_ms + face.runtime.settings.peer_timeout_ms)
+    else:
+        reply = await run_produce(face, message)
+    for lot, result in zip(lots, _results(reply, lots), strict=True):
+        lot.result = result
+
+
+def _results(reply: object, lots: Sequence[Lot]) -> list[ProduceResult]:
+    if isinstance(reply, ProduceReply) and len(reply.partitions) == len(lots):
+        return reply.partitions
+    if not isinstance(reply, Problem):
+        reply = Problem.of(InternalError(f"the leader answered a produce with a {type(reply).__name__}"))
+    return [ProduceResult(lot.topic, lot.partition, reply) for lot in lots]

@@ -1,0 +1,140 @@
+"""What this broker knows: brokers, topics, the cluster's health, its own; all from its copy of the metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
+
+import minilog
+from minilog.broker.exchange import Exchange, Face, Handler, answer, json_answer, message_answer, plain
+from minilog.broker.openapi import document
+from minilog.core.image import ClusterImage, min_isr
+from minilog.core.views import metadata_reply, topic_info
+from minilog.wire.http import MSGPACK
+from minilog.wire.metadata import NO_LEADER
+
+
+async def root(face: Face, exchange: Exchange) -> web.Response:
+    image = face.runtime.image
+    about = {
+        "name": "minilog",
+        "version": minilog.__version__,
+        "what": "a partitioned, replicated log broker that speaks HTTP",
+        "broker_id": face.broker_id,
+        "cluster_id": image.cluster_id,
+        "routes": "/openapi.json",
+        "look_at": ["/v1/cluster", "/v1/cluster/health", "/v1/topics", "/metrics", "/healthz", "/readyz"],
+        "produce": "POST /v1/topics/{topic}/records",
+        "fetch": "GET /v1/topics/{topic}/partitions/{partition}/records?offset=earliest",
+    }
+    return json_answer(about)
+
+
+async def healthz(face: Face, exchange: Exchange) -> web.Response:
+    return json_answer({"status": "alive", "broker_id": face.broker_id})
+
+
+async def readyz(face: Face, exchange: Exchange) -> web.Response:
+    ready = face.runtime.ready
+    known = face.broker_id in face.runtime.image.brokers
+    reason = "" if ready else "not registered with the controller" if not known else "fenced, shutting down or catching up"
+    return json_answer({"ready": ready, "broker_id": face.broker_id, "reason": reason}, 200 if ready else 503)
+
+
+async def metrics(face: Face, exchange: Exchange) -> web.Response:
+    return answer(await face.metrics.render(), CONTENT_TYPE_LATEST)
+
+
+async def openapi(face: Face, exchange: Exchange) -> web.Response:
+    return json_answer(document())
+
+
+async def metadata(face: Face, exchange: Exchange) -> web.Response:
+    media = exchange.media_out()
+    reply = metadata_reply(face.runtime.image, exchange.query.get("topics"))
+    return message_answer(reply) if media == MSGPACK else json_answer(plain(reply))
+
+
+async def list_topics(face: Face, exchange: Exchange) -> web.Response:
+    topics = face.runtime.image.topics
+    return json_answer({"topics": [plain(topic_info(topics[name])) for name in sorted(topics)]})
+
+
+async def describe_topic(face: Face, exchange: Exchange) -> web.Response:
+    return json_answer(plain(topic_info(face.topic(exchange.values["topic"]))))
+
+
+async def brokers(face: Face, exchange: Exchange) -> web.Response:
+    return json_answer({"brokers": plain(metadata_reply(face.runtime.image, []).brokers)})
+
+
+async def cluster(face: Face, exchange: Exchange) -> web.Response:
+    image = face.runtime.image
+    about = {
+        "cluster_id": image.cluster_id,
+        "controller_url": face.runtime.settings.controller_url,
+        "controller_epoch": image.controller_epoch,
+        "metadata_offset": image.metadata_offset,
+        "answered_by": face.broker_id,
+        "brokers": plain(metadata_reply(image, []).brokers),
+        "topics": len(image.topics),
+        "partitions": sum(len(topic.partitions) for topic in image.topics.values()),
+    }
+    return json_answer(about)
+
+
+async def health(face: Face, exchange: Exchange) -> web.Response:
+    return json_answer(health_of(face.runtime.image))
+
+
+def health_of(image: ClusterImage) -> dict[str, Any]:
+    """Healthy: every partition has a leader and none is under its min ISR. Missing replicas alone only warn."""
+    offline: list[dict[str, Any]] = []
+    under_min_isr: list[dict[str, Any]] = []
+    under_replicated: list[dict[str, Any]] = []
+    not_preferred: list[dict[str, Any]] = []
+    for topic, state in image.partitions():
+        needed = min_isr(topic, state)
+        about = {
+            "topic": state.topic,
+            "partition": state.partition,
+            "leader": state.leader,
+            "replicas": state.replicas,
+            "isr": state.isr,
+            "min_isr": needed,
+        }
+        if state.leader == NO_LEADER:
+            offline.append(about)
+        elif state.leader != state.replicas[0]:
+            not_preferred.append(about)
+        if len(state.isr) < needed:
+            under_min_isr.append(about)
+        if len(state.isr) < len(state.replicas):
+            under_replicated.append(about)
+    down = [broker.broker_id for broker in image.brokers.values() if not broker.eligible]
+    return {
+        "healthy": not offline and not under_min_isr,
+        "offline": offline,
+        "under_min_isr": under_min_isr,
+        "under_replicated": under_replicated,
+        "not_preferred": not_preferred,
+        "brokers_not_running": sorted(down),
+    }
+
+
+HANDLERS: Final[Mapping[str, Handler]] = {
+    "root": root,
+    "healthz": healthz,
+    "readyz": readyz,
+    "metrics": metrics,
+    "openapi": openapi,
+    "metadata": metadata,
+    "list_topics": list_topics,
+    "describe_topic": describe_topic,
+    "brokers": brokers,
+    "cluster": cluster,
+    "health": health,
+}

@@ -1,0 +1,117 @@
+"""The native protocol: msgpack in, one message to the runtime or to the controller, msgpack out. The hot path."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from minilog.broker.exchange import Exchange, Face, Handler, message_answer
+from minilog.broker.forward import to_controller
+from minilog.errors import InvalidRequest
+from minilog.wire.json_records import reason
+from minilog.wire.messages import (
+    AllocateProducerIds,
+    CreateTopic,
+    DeleteTopic,
+    DescribeCluster,
+    Fetch,
+    FetchReply,
+    Message,
+    Metadata,
+    Offsets,
+    Positions,
+    Probe,
+    Problem,
+    Produce,
+    ProduceReply,
+    ReplicaFetch,
+    decode,
+)
+
+CONTROLLER_MESSAGES: Final = (CreateTopic, DeleteTopic, DescribeCluster, AllocateProducerIds)
+PEER_MESSAGES: Final = (ReplicaFetch, Positions, Probe)
+CLIENT_MESSAGES: Final = (Produce, Fetch, Offsets, Metadata)
+
+
+async def produce(face: Face, exchange: Exchange) -> web.Response:
+    message = await _message(exchange)
+    if not isinstance(message, Produce):
+        raise _wrong_message(message, (Produce,))
+    return message_answer(await run_produce(face, message))
+
+
+async def fetch(face: Face, exchange: Exchange) -> web.Response:
+    message = await _message(exchange)
+    if isinstance(message, Offsets):
+        return message_answer(await face.runtime.submit(message))
+    if not isinstance(message, Fetch):
+        raise _wrong_message(message, (Fetch, Offsets))
+    return message_answer(await run_fetch(face, message))
+
+
+async def rpc(face: Face, exchange: Exchange) -> web.Response:
+    message = await _message(exchange)
+    match message:
+        case Produce():
+            return message_answer(await run_produce(face, message))
+        case Fetch():
+            return message_answer(await run_fetch(face, message))
+        case ReplicaFetch():
+            face.metrics.on_replica_fetch()
+            return message_answer(await face.runtime.submit(message))
+        case Positions() | Probe() | Offsets() | Metadata():
+            return message_answer(await face.runtime.submit(message))
+        case CreateTopic() | DeleteTopic() | DescribeCluster() | AllocateProducerIds():
+            return message_answer(await to_controller(face, message))
+        case _:
+            raise _wrong_message(message, (*CLIENT_MESSAGES, *PEER_MESSAGES, *CONTROLLER_MESSAGES))
+
+
+async def run_produce(face: Face, message: Produce) -> Message:
+    """Submit and count one native produce."""
+    begin = asyncio.get_running_loop().time()
+    size = sum(len(entry.batches) for entry in message.partitions)
+    reply = await face.runtime.submit(message)
+    face.metrics.on_produce(message.acks, size, asyncio.get_running_loop().time() - begin, _codes(reply))
+    return reply
+
+
+async def run_fetch(face: Face, message: Fetch) -> Message:
+    """Submit and count one native fetch."""
+    begin = asyncio.get_running_loop().time()
+    reply = await face.runtime.submit(message)
+    size = sum(len(entry.batches) for entry in reply.partitions) if isinstance(reply, FetchReply) else 0
+    source = "any" if message.any_replica else "leader"
+    face.metrics.on_fetch(source, size, asyncio.get_running_loop().time() - begin, _codes(reply))
+    face.answers.check(size)
+    return reply
+
+
+def _codes(reply: Message) -> list[str]:
+    """The error codes in a reply."""
+    if isinstance(reply, Problem):
+        return [reply.code]
+    if isinstance(reply, ProduceReply | FetchReply):
+        return [entry.problem.code for entry in reply.partitions if entry.problem is not None]
+    return []
+
+
+async def _message(exchange: Exchange) -> Message:
+    exchange.media_in()
+    body = await exchange.body.read()
+    try:
+        return decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequest(f"the body is not one message in msgpack: {reason(error)}") from None
+
+
+def _wrong_message(message: Message, allowed: tuple[type[Message], ...]) -> InvalidRequest:
+    names = ", ".join(cls.__name__ for cls in allowed)
+    return InvalidRequest(f"the message is a {type(message).__name__}; allowed here: {names}")
+
+
+HANDLERS: Final[Mapping[str, Handler]] = {"produce": produce, "fetch": fetch, "rpc": rpc}

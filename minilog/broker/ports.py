@@ -1,0 +1,50 @@
+"""What the HTTP face needs from the process around it: the runtime, as protocols, so that tests can bring their own."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from minilog.config import BrokerSettings
+from minilog.core.image import ClusterImage
+from minilog.wire.messages import Message
+
+
+class Clock(Protocol):
+    def now_ms(self) -> int: ...
+
+
+class Core(Protocol):
+    @property
+    def image(self) -> ClusterImage: ...
+
+    @property
+    def broker_epoch(self) -> int: ...
+
+
+class Runtime(Protocol):
+    """Satisfied by runtime.Runtime."""
+
+    @property
+    def core(self) -> Any: ...
+
+    @property
+    def settings(self) -> BrokerSettings: ...
+
+    @property
+    def clock(self) -> Clock: ...
+
+    @property
+    def image(self) -> ClusterImage: ...
+
+    @property
+    def ready(self) -> bool: ...
+
+    async def submit(self, request: Message, timeout_ms: int | None = None) -> Message:
+        """The answer to one request; a Problem when it failed."""
+        ...
+
+    async def call(self, url: str, request: Message, timeout_ms: int) -> Message:
+        """The answer of another broker or of the controller; a Problem when it failed there or on the way."""
+        ...
+
+    def statistics(self) -> Any: ...

@@ -1,0 +1,180 @@
+"""What a minilog process does around its event loop: log lines, listening socket, signals, fail-stop, exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Coroutine, Iterator
+from typing import Any, NoReturn
+
+from minilog.errors import RefusesToStart, StorageFailed
+
+log = logging.getLogger("minilog")
+
+LISTEN_BACKLOG = 1024
+Socket = socket.socket
+
+
+class FailStop(Exception):
+    """The process must exit with code 1 and without a clean marker; the reason has been logged."""
+
+
+class Failure:
+    """The first reason why this process must stop; nothing may act on its state once it is tripped."""
+
+    def __init__(self) -> None:
+        self.tripped = False
+        self._reason: asyncio.Future[RefusesToStart | FailStop] = asyncio.get_running_loop().create_future()
+
+    def trip(self, error: BaseException) -> None:
+        """Log why, once, and wake ``wait``: a failed disk in one sentence, a bug with its traceback."""
+        if self.tripped:
+            return
+        self.tripped = True
+        reason: RefusesToStart | FailStop = FailStop()
+        if isinstance(error, RefusesToStart):
+            reason = error  # the controller refused the registration; run() prints the sentence
+        elif isinstance(error, StorageFailed):
+            log.critical("stopping: the disk failed: %s", error)
+        else:
+            log.critical("stopping, this is a bug: %r", error, exc_info=error)
+        if not self._reason.done():
+            self._reason.set_result(reason)
+
+    async def wait(self) -> NoReturn:
+        """Return never; raise the reason when there is one."""
+        raise await asyncio.shield(self._reason)
+
+
+class _LineFormatter(logging.Formatter):
+    converter = staticmethod(time.gmtime)
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+
+
+def start_logging(level: int = logging.INFO) -> None:
+    """One line per event on stderr, milliseconds in UTC. Calling again changes nothing but the level."""
+    root = logging.getLogger()
+    root.setLevel(level)
+    logging.getLogger("aiohttp").setLevel(logging.WARNING)
+    if not any(isinstance(handler.formatter, _LineFormatter) for handler in root.handlers):
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(_LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        root.addHandler(handler)
+
+
+def run(main: Coroutine[Any, Any, int], name: str) -> int:
+    """Run ``main`` in a fresh event loop to its exit code; a refusal or failure becomes one logged line and 1."""
+    start_logging()
+    try:
+        _refuse_optimized()
+        return asyncio.run(main)
+    except* RefusesToStart as refusals:
+        for refusal in _leaves(refusals):
+            log.error("%s refuses to start: %s", name, refusal)
+    except* FailStop:
+        log.error("%s stopped without a clean marker; the next start will check its data", name)
+    except* KeyboardInterrupt:
+        log.error("%s interrupted", name)
+    finally:
+        main.close()
+    return 1
+
+
+def _leaves(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+def _refuse_optimized() -> None:
+    if sys.flags.optimize:
+        raise RefusesToStart(
+            "Python runs with -O (or PYTHONOPTIMIZE), which removes the assertions that guard the data; "
+            "start it without"
+        )
+
+
+def bind(host: str, port: int, setting: str) -> Socket:
+    """A bound socket that does not listen yet: until it does, a probe of this address is refused."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as error:
+        raise RefusesToStart(f"cannot resolve host {host!r}: {error.strerror}; set {setting}'s host") from error
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        bound.close()
+        raise RefusesToStart(_cannot_listen(error, host, port, setting)) from error
+    return bound
+
+
+def listen(bound: socket.socket, setting: str) -> None:
+    host, port = bound.getsockname()[:2]
+    try:
+        bound.listen(LISTEN_BACKLOG)
+    except OSError as error:
+        bound.close()
+        raise RefusesToStart(_cannot_listen(error, host, port, setting)) from error
+
+
+def _cannot_listen(error: OSError, host: str, port: int, setting: str) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"port {port} on {host!r} is in use by another process; stop that process (ss -ltnp shows it) "
+            f"or set {setting}'s port to a free one (0 picks any)"
+        )
+    return f"cannot listen on {host!r} port {port}: {error.strerror}; set {setting}'s host and port"
+
+
+def url_of(bound: socket.socket, host: str) -> str:
+    """The URL of a bound socket, under the host name that was configured."""
+    port = bound.getsockname()[1]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def is_wildcard(host: str) -> bool:
+    return host in ("", "0.0.0.0", "::")
+
+
+@contextlib.contextmanager
+def stop_on_signals(stop: asyncio.Event) -> Iterator[None]:
+    """The first SIGTERM or SIGINT sets ``stop``; the second exits at once, without a clean marker."""
+    loop = asyncio.get_running_loop()
+
+    def on_signal(name: str) -> None:
+        if stop.is_set():
+            log.error("second signal (%s): exiting at once", name)
+            os._exit(1)
+        log.info("%s: shutting down", name)
+        stop.set()
+
+    signals = (signal.SIGTERM, signal.SIGINT)
+    for number in signals:
+        loop.add_signal_handler(number, on_signal, number.name)
+    try:
+        yield
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+
+def tune_gc() -> None:
+    """What lives since the start lives for ever: keep the collector off it, and let it run rarely."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)

@@ -1,0 +1,263 @@
+"""Produce for people and any language: JSON, NDJSON, one raw record, or raw batches in; results and receipts out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+from msgspec import UNSET, Raw, UnsetType
+
+from minilog.broker.exchange import Exchange, Face, Handler, answer, problem_answer
+from minilog.broker.lots import Lot, deliver, encode_lot, sort_records
+from minilog.broker.native_routes import run_produce
+from minilog.core.image import TopicImage
+from minilog.errors import InternalError, InvalidRequest, MinilogError, NotLeader
+from minilog.wire.http import BATCH, JSON, OCTETS, acks_text, problem_body
+from minilog.wire.json_records import ProducedRecord, parse_json, parse_ndjson
+from minilog.wire.messages import ACKS_ALL, Problem, Produce, ProducePartition, ProduceReply, ProduceResult
+
+TIMEOUT_MS: Final = 10_000
+THREAD_BYTES_MIN: Final = 256 * 1024
+"""Bodies from this size on are parsed in a thread, one at a time: heartbeats must not wait for them."""
+_parsing = asyncio.Semaphore(1)
+
+
+class RecordResult(msgspec.Struct, omit_defaults=True):
+    """Where a record went. Without ``offset`` and ``leader_epoch`` for acks=0, which promises none."""
+
+    partition: int
+    offset: int | UnsetType = UNSET
+    end_offset: int | UnsetType = UNSET
+    """Of raw batches only: one result stands for all of the request's records."""
+    timestamp: int | UnsetType = UNSET
+    leader_epoch: int | UnsetType = UNSET
+
+
+class RecordFailure(msgspec.Struct):
+    """Why a record was not written, or may not have been: ``error`` is a problem document."""
+
+    error: Raw
+
+
+class Receipt(msgspec.Struct):
+    """What the leader promises about one partition's share; ``crc`` is the first batch's as stored."""
+
+    topic: str
+    partition: int
+    offset: int
+    end_offset: int
+    leader_epoch: int
+    timestamp: int | None
+    crc: int | None
+    acks: str
+    isr: list[int]
+    duplicate: bool
+
+
+class ProduceAnswer(msgspec.Struct):
+    results: list[RecordResult | RecordFailure | Any]
+    receipts: list[Receipt]
+
+
+async def produce_topic(face: Face, exchange: Exchange) -> web.Response:
+    topic = face.topic(exchange.values["topic"])
+    acks, timeout_ms = _promise(face, exchange)
+    media = exchange.media_in()
+    if media != OCTETS and "key" in exchange.query:
+        raise InvalidRequest(f"key is for one raw record ({OCTETS}); in {media} each record has its own key")
+    records = await _records(exchange, media)
+    by_partition, errors = sort_records(face, topic, records)
+    return await _produce(face, topic, records, by_partition, errors, acks, timeout_ms)
+
+
+async def produce_partition(face: Face, exchange: Exchange) -> web.Response:
+    name, partition = exchange.values["topic"], exchange.values["partition"]
+    state = face.partition(name, partition)
+    topic = face.topic(name)
+    acks, timeout_ms = _promise(face, exchange)
+    if state.leader != face.broker_id:
+        url = face.leader_url(state)
+        return exchange.redirect(url, f"{name}-{partition} is led by broker {state.leader} at {url}")
+    media = exchange.media_in()
+    if media == BATCH:
+        return await _produce_batches(face, exchange, name, partition, acks, timeout_ms)
+    records = await _records(exchange, media)
+    for index, record in enumerate(records):
+        if record.partition not in (None, partition):
+            raise InvalidRequest(f"records[{index}].partition is {record.partition}, but the path says {partition}")
+    lot = encode_lot(topic, partition, records, range(len(records)), acks, face.runtime.clock.now_ms(), errors := {})
+    if lot.indexes:
+        message = Produce(acks, timeout_ms, [ProducePartition(name, partition, memoryview(lot.batches))])
+        lot.result = _only(await run_produce(face, message), name, partition)
+        elsewhere = _elsewhere(exchange, lot.result)
+        if elsewhere is not None:
+            return elsewhere
+    return _answer(face, topic, records, [lot] if lot.indexes else [], errors, acks)
+
+
+async def _produce_batches(
+    face: Face, exchange: Exchange, topic: str, partition: int, acks: int, timeout_ms: int
+) -> web.Response:
+    if {"format", "key_format"} & exchange.query.keys():
+        raise InvalidRequest(f"format and key_format are for JSON; {BATCH} holds bytes")
+    body = await exchange.body.read()
+    if not body:
+        raise InvalidRequest("the body is empty; it must hold at least one record batch")
+    message = Produce(acks, timeout_ms, [ProducePartition(topic, partition, memoryview(body))])
+    result = _only(await run_produce(face, message), topic, partition)
+    elsewhere = _elsewhere(exchange, result)
+    if elsewhere is not None:
+        return elsewhere
+    if result.problem is not None:
+        raise result.problem.error()
+    done = _record_result(result, 0, result.timestamp)
+    if result.end_offset is not None:
+        done.end_offset = result.end_offset
+    return answer(msgspec.json.encode(ProduceAnswer([done], _receipts([result]))), JSON, 202 if acks == 0 else 200)
+
+
+async def _produce(
+    face: Face,
+    topic: TopicImage,
+    records: Sequence[ProducedRecord],
+    by_partition: Mapping[int, list[int]],
+    errors: dict[int, MinilogError],
+    acks: int,
+    timeout_ms: int,
+) -> web.Response:
+    now_ms = face.runtime.clock.now_ms()
+    lots = [
+        encode_lot(topic, partition, records, indexes, acks, now_ms, errors)
+        for partition, indexes in by_partition.items()
+    ]
+    lots = [lot for lot in lots if lot.indexes]
+    await deliver(face, lots, acks, timeout_ms)
+    return _answer(face, topic, records, lots, errors, acks)
+
+
+# --- the request ------------------------------------------------------------------------------------------------
+
+
+def _promise(face: Face, exchange: Exchange) -> tuple[int, int]:
+    """(acks, timeout_ms), once nothing else about the head is wrong."""
+    timeout_ms = exchange.query.get("timeout_ms", min(TIMEOUT_MS, face.limits.timeout_ms_max))
+    if timeout_ms > face.limits.timeout_ms_max:
+        raise InvalidRequest(f"timeout_ms is {timeout_ms}; allowed are 1 to {face.limits.timeout_ms_max}")
+    for name in exchange.request.headers:
+        if name.lower().startswith("minilog-producer-"):
+            raise InvalidRequest(f"{name}: idempotent produce is not supported here yet; leave the header out")
+    return exchange.query.get("acks", ACKS_ALL), timeout_ms
+
+
+async def _records(exchange: Exchange, media: str) -> list[ProducedRecord]:
+    query = exchange.query
+    if media == OCTETS:
+        if {"format", "key_format"} & query.keys():
+            raise InvalidRequest(f"format and key_format are for JSON; {OCTETS} is bytes")
+        return [ProducedRecord(query.get("key"), await exchange.body.read(), [], None, None)]
+    body = await exchange.body.read()
+    parse = parse_json if media == JSON else parse_ndjson
+    value_format = query.get("format", "json")
+    key_format = query.get("key_format", value_format)
+    if len(body) < THREAD_BYTES_MIN:
+        return parse(body, value_format, key_format)
+    async with _parsing:
+        return await asyncio.to_thread(parse, body, value_format, key_format)
+
+
+# --- the answer -------------------------------------------------------------------------------------------------
+
+
+def _only(reply: object, topic: str, partition: int) -> ProduceResult:
+    if isinstance(reply, ProduceReply) and len(reply.partitions) == 1:
+        return reply.partitions[0]
+    problem = reply if isinstance(reply, Problem) else Problem.of(InternalError("the broker gave no answer to a produce"))
+    return ProduceResult(topic, partition, problem)
+
+
+def _elsewhere(exchange: Exchange, result: ProduceResult) -> web.Response | None:
+    """A redirect, when the core knows of a leader that the metadata above did not show yet."""
+    problem = result.problem
+    if problem is None or problem.code != NotLeader.code:
+        return None
+    url = problem.info.get("leader_url")
+    return exchange.redirect(url, problem.detail) if isinstance(url, str) else None
+
+
+def _answer(
+    face: Face,
+    topic: TopicImage,
+    records: Sequence[ProducedRecord],
+    lots: Sequence[Lot],
+    errors: Mapping[int, MinilogError],
+    acks: int,
+) -> web.Response:
+    """200 (202 for acks=0) when all records went well, 207 when some did, the status of the worst error when none."""
+    results: list[Any] = [None] * len(records)
+    failed: list[MinilogError] = list(errors.values())
+    for index, error in errors.items():
+        results[index] = RecordFailure(Raw(problem_body(error)))
+    succeeded: list[ProduceResult] = []
+    by_append_time = topic.settings.message_timestamp_type == "LogAppendTime"
+    now_ms = face.runtime.clock.now_ms()
+    for lot in lots:
+        assert lot.result is not None
+        if lot.result.problem is not None:
+            failed.append(lot.result.problem.error())
+            failure = RecordFailure(Raw(problem_body(failed[-1])))
+            for index in lot.indexes:
+                results[index] = failure
+            continue
+        succeeded.append(lot.result)
+        for place, index in enumerate(lot.indexes):
+            own = records[index].timestamp
+            results[index] = _record_result(lot.result, place, lot.result.timestamp if by_append_time else own or now_ms)
+    content = ProduceAnswer(results, _receipts(succeeded))
+    if not succeeded:
+        return _all_failed(content, failed)
+    status = 207 if failed else 202 if acks == 0 else 200
+    return answer(msgspec.json.encode(content), JSON, status)
+
+
+def _all_failed(content: ProduceAnswer, failed: Sequence[MinilogError]) -> web.Response:
+    """A problem document that carries the results too: definite only if every failure is."""
+    worst = next((error for error in failed if not error.definite), failed[0])
+    error = type(worst)(worst.detail, definite=worst.definite)
+    error.info.update({**worst.info, "results": content.results, "receipts": []})
+    return problem_answer(error)
+
+
+def _record_result(result: ProduceResult, place: int, timestamp: int | None) -> RecordResult:
+    done = RecordResult(result.partition)
+    if timestamp is not None:
+        done.timestamp = timestamp
+    if result.base_offset is not None:
+        done.offset = result.base_offset + place
+    if result.leader_epoch is not None:
+        done.leader_epoch = result.leader_epoch
+    return done
+
+
+def _receipts(results: Sequence[ProduceResult]) -> list[Receipt]:
+    return [
+        Receipt(
+            result.topic,
+            result.partition,
+            result.base_offset,
+            result.end_offset,
+            result.leader_epoch,
+            result.timestamp,
+            result.crc,
+            acks_text(ACKS_ALL if result.acks is None else result.acks),
+            result.isr,
+            result.duplicate,
+        )
+        for result in results
+        if result.base_offset is not None and result.end_offset is not None and result.leader_epoch is not None
+    ]
+
+
+HANDLERS: Final[Mapping[str, Handler]] = {"produce_topic": produce_topic, "produce_partition": produce_partition}

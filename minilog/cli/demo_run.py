@@ -1,0 +1,288 @@
+"""The demo's plot: stream, kill the leader of the busiest partition, watch the cluster heal, settle, read back.
+
+One asyncio loop; three tasks side by side (streaming, watching the metadata, drawing) and the plot itself. All that
+is learned lands in ``DemoState`` (for the view) and ``Ledger`` (for the proof).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from asyncio import Future
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from minilog.cli import process
+from minilog.cli.api import Api
+from minilog.cli.demo_events import EventSource, id_of
+from minilog.cli.demo_proof import Ledger, Proof, ReadBack
+from minilog.cli.demo_view import DemoState, PartitionView, View
+from minilog.cli.devcluster import DevCluster, Member
+from minilog.cli.output import CliError
+from minilog.errors import BufferFull, MinilogError
+from minilog.wire.metadata import NO_LEADER
+from minilog_client import AsyncClient
+
+PARTITIONS = 6
+REPLICAS = 3
+MIN_ISR = 2
+PACE_S = 0.01
+WATCH_S = 0.05
+DRAW_S = 0.1
+SETTLE_TIMEOUT_S = 30.0
+DELIVERY_TIMEOUT_MS = 30_000
+BUFFER_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Seconds from the first record on: when the leader dies, when it comes back, when the stream ends."""
+
+    topic: str
+    records_per_second: int = 10_000
+    kill_s: float = 4.0
+    restart_s: float = 7.0
+    stream_s: float = 12.0
+
+
+@dataclass
+class Failover:
+    """The death of the leader as the demo saw it; wall-clock ms since the epoch, comparable with the controller's."""
+
+    broker: int = 0
+    killed_ms: float = 0.0
+    partitions: list[int] = field(default_factory=list)
+    first_served_ms: dict[int, float] = field(default_factory=dict)
+    longest_pause_ms: float = 0.0
+    restarted_ms: float = 0.0
+    rejoined_ms: float = 0.0
+
+
+class Demo:
+    def __init__(self, cluster: DevCluster, source: EventSource, state: DemoState, plan: Plan) -> None:
+        self.cluster = cluster
+        self.state = state
+        self.plan = plan
+        self.ledger = Ledger()
+        self.failover = Failover()
+        self.ends: dict[int, int] = {}
+        self._records = source.numbered()
+        self._api = Api(cluster.url, timeout_s=2.0)
+        self._epochs: dict[int, int] = {}
+        self._last_ack_s: dict[int, float] = {}
+        self._first_error = ""
+
+    async def run(self, view: View) -> Proof:
+        """The whole plot; returns the proof but for the replicas on disk. Raises CliError when it cannot go on."""
+        self.state.title = f"minilog demo, topic {self.plan.topic}"
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(_repeating(partial(_draw, view), DRAW_S))
+            self._create_topic()
+            await stack.enter_async_context(_repeating(self._watch, WATCH_S))
+            await self._until(self._all_in_sync, "all partitions in sync")
+            self.state.say(f"topic {self.plan.topic}: {PARTITIONS} partitions, {REPLICAS} replicas, all in sync")
+            client = await stack.enter_async_context(AsyncClient(self.cluster.url))
+            await self._stream_and_break(client)
+            await self._until(self._all_in_sync, "every replica back in sync")
+            self.state.phase = "reading everything back"
+            return await self._read_back(client)
+
+    async def _stream_and_break(self, client: AsyncClient) -> None:
+        producer = client.producer(acks="all", buffer_bytes=BUFFER_BYTES, delivery_timeout_ms=DELIVERY_TIMEOUT_MS)
+        self.state.phase = "streaming with acks=all"
+        async with producer:
+            began_s = time.monotonic()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._stream(producer, began_s + self.plan.stream_s))
+                await _sleep_until(began_s + self.plan.kill_s)
+                member = self._kill_busiest_leader()
+                await _sleep_until(began_s + self.plan.restart_s)
+                await self._restart(member)
+            self.state.phase = "waiting for the last acknowledgements"
+            await producer.flush()
+        self.state.say(f"the stream ended: {self.ledger.sent:,} sent, {self.ledger.acknowledged:,} acknowledged")
+        if self._first_error:
+            self.state.say(f"{self.state.failed:,} sends failed; the first: {self._first_error}")
+
+    # --- streaming -----------------------------------------------------------------------------------------
+
+    async def _stream(self, producer: Any, end_s: float) -> None:
+        """Paced by the clock, so that a pause shows as a pause and not as fewer records afterwards."""
+        began_s, per_second = time.monotonic(), self.plan.records_per_second
+        key, value = next(self._records)
+        while (now_s := time.monotonic()) < end_s:
+            behind = int((now_s - began_s) * per_second) - self.ledger.sent
+            try:
+                for _ in range(min(behind, per_second // 10)):
+                    future = producer.send_nowait(self.plan.topic, value, key=key)
+                    id = self.ledger.on_sent(value)
+                    future.add_done_callback(partial(self._on_done, id))
+                    key, value = next(self._records)
+            except BufferFull:
+                began_s += PACE_S
+            self.state.sent = self.ledger.sent
+            await asyncio.sleep(PACE_S)
+
+    def _on_done(self, id: int, future: Future[Any]) -> None:
+        error = future.exception() if not future.cancelled() else None
+        if future.cancelled() or error is not None:
+            self.state.failed += 1
+            self._first_error = self._first_error or str(error or "cancelled")
+            return
+        receipt = future.result()
+        part = receipt.partition
+        self.ledger.on_acknowledged(id, part, receipt.offset)
+        self.state.partitions[part].acknowledged += 1
+        self._measure(part, receipt.leader_epoch)
+
+    def _measure(self, part: int, leader_epoch: int) -> None:
+        now_s, failover = time.monotonic(), self.failover
+        if part in failover.partitions:
+            pause_ms = (now_s - self._last_ack_s.get(part, now_s)) * 1000
+            failover.longest_pause_ms = max(failover.longest_pause_ms, pause_ms)
+            if leader_epoch > self._epochs[part] and part not in failover.first_served_ms:
+                failover.first_served_ms[part] = _wall_ms()
+        self._last_ack_s[part] = now_s
+
+    # --- breaking and healing ------------------------------------------------------------------------------
+
+    def _kill_busiest_leader(self) -> Member:
+        views = self.state.partitions
+        busiest = max(views, key=lambda number: views[number].acknowledged)
+        broker = views[busiest].leader
+        if broker == NO_LEADER:
+            raise CliError(
+                f"partition {busiest} has no leader before anything was broken; logs in {self.cluster.folder}"
+            )
+        led = sorted(number for number, view in views.items() if view.leader == broker)
+        member = self.cluster.member(str(broker))
+        known = member.known()
+        self._epochs = dict(self._leader_epochs())
+        self.failover = Failover(broker, _wall_ms(), led)
+        if known is None or not process.signal_to(known, process.signal.SIGKILL):
+            raise CliError(f"broker {broker} was not running any more; its log: {member.log_file}")
+        self.state.say(
+            f"kill -9 broker {broker}: it leads partition {busiest}, the busiest, and {len(led) - 1} more; records keep coming"
+        )
+        return member
+
+    def _leader_epochs(self) -> Iterator[tuple[int, int]]:
+        for topic in self._api.metadata([self.plan.topic]).topics:
+            for part in topic.partitions:
+                yield part.partition, part.leader_epoch
+
+    async def _restart(self, member: Member) -> None:
+        self.cluster.reap()
+        self.cluster.start(member, exit_with_parent=True)
+        self.failover.restarted_ms = _wall_ms()
+        self.state.say(f"broker {member.id} started again on its old data")
+        await self._until(self._all_in_sync, f"broker {member.id} back in sync")
+        self.failover.rejoined_ms = _wall_ms()
+        self.state.say(f"broker {member.id} caught up and is back in every ISR")
+
+    async def _watch(self) -> None:
+        """Take over the metadata of whichever broker answers, and tell what changed."""
+        self.state.brokers = {member.id: member.state() for member in self.cluster.brokers}
+        try:
+            metadata = await asyncio.to_thread(self._api.metadata, [self.plan.topic])
+        except MinilogError:
+            return
+        moved: list[str] = []
+        for topic in metadata.topics:
+            for part in topic.partitions:
+                view = self.state.partitions.setdefault(part.partition, PartitionView())
+                if view.replicas and part.leader not in (view.leader, NO_LEADER):
+                    moved.append(f"{part.partition} to broker {part.leader}")
+                if view.replicas and len(part.isr) != len(view.isr):
+                    self._tell_isr(part.partition, view.isr, part.isr)
+                view.leader = part.leader if part.leader != NO_LEADER else NO_LEADER
+                view.isr, view.replicas = part.isr, part.replicas
+        if moved:
+            self.state.say(f"leadership moved: partition {', '.join(moved)}")
+
+    def _tell_isr(self, partition: int, before: list[int], after: list[int]) -> None:
+        verb = "shrank" if len(after) < len(before) else "grew"
+        self.state.say(f"partition {partition}: ISR {verb} from {_ids(before)} to {_ids(after)}")
+
+    def _all_in_sync(self) -> bool:
+        views = self.state.partitions.values()
+        return len(views) == PARTITIONS and all(
+            view.leader != NO_LEADER and len(view.isr) == REPLICAS for view in views
+        )
+
+    async def _until(self, condition: Callable[[], bool], wanted: str) -> None:
+        deadline_s = time.monotonic() + SETTLE_TIMEOUT_S
+        while not condition():
+            if time.monotonic() >= deadline_s:
+                raise CliError(
+                    f"after {SETTLE_TIMEOUT_S:.0f} s not yet: {wanted}; logs in {self.cluster.folder / 'logs'}"
+                )
+            await asyncio.sleep(WATCH_S)
+
+    def _create_topic(self) -> None:
+        config = {"min.insync.replicas": str(MIN_ISR)}
+        self._api.create_topic(self.plan.topic, PARTITIONS, REPLICAS, config)
+
+    # --- reading back --------------------------------------------------------------------------------------
+
+    async def _read_back(self, client: AsyncClient) -> Proof:
+        """Everything from the first offset to the high watermark."""
+        judge = ReadBack(self.ledger)
+        self.ends = await end_offsets(client, self.plan.topic, range(PARTITIONS))
+        left = {part: end for part, end in self.ends.items() if end > 0}
+        async with client.consumer(self.plan.topic, start="earliest") as consumer:
+            while left:
+                records = await asyncio.wait_for(consumer.batch(max_records=10_000, max_wait_ms=1000), SETTLE_TIMEOUT_S)
+                for record in records:
+                    judge.on_record(record.partition, record.offset, _id_or_unknown(record.value), record.value or b"")
+                    if record.offset + 1 >= left.get(record.partition, 0):
+                        left.pop(record.partition, None)
+        return judge.finish()
+
+
+async def end_offsets(client: AsyncClient, topic: str, partitions: range) -> dict[int, int]:
+    raise NotImplementedError
+
+
+def _id_or_unknown(value: bytes | None) -> int:
+    try:
+        return id_of(value or b"")
+    except ValueError:
+        return -1
+
+
+def _ids(brokers: list[int]) -> str:
+    return "[" + " ".join(map(str, brokers)) + "]"
+
+
+def _wall_ms() -> float:
+    return time.time() * 1000
+
+
+async def _sleep_until(at_s: float) -> None:
+    await asyncio.sleep(max(0.0, at_s - time.monotonic()))
+
+
+async def _draw(view: View) -> None:
+    view.update()
+
+
+@contextlib.asynccontextmanager
+async def _repeating(step: Callable[[], Any], every_s: float) -> AsyncIterator[None]:
+    """Run ``step`` again and again while the body runs."""
+
+    async def loop() -> None:
+        while True:
+            await step()
+            await asyncio.sleep(every_s)
+
+    task = asyncio.create_task(loop())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

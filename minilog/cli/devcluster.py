@@ -1,0 +1,397 @@
+"""A dev cluster: one controller and n brokers as real processes of this machine, described by one folder.
+
+    <data>/dev.json                 ports and settings, so that any later command finds the cluster again
+    <data>/run/<name>.json          pid and start time of each process, and of a `dev up` in the foreground
+    <data>/logs/<name>.log          what the process printed
+    <data>/controller, broker-<n>   the data folders
+
+The folder is the only state: whichever command comes next, from whichever terminal, reads it anew. Commands that
+change something hold ``run/lock``. A process is only ever signalled through its pid file (process.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from minilog.cli import process
+from minilog.cli.output import CliError
+from minilog.settings import Role, assign
+
+HOST = "127.0.0.1"
+CONTROLLER_ID = 0
+DEV_FILE = "dev.json"
+SUPERVISOR = "up"
+READY_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 15.0
+FREE_PORTS = range(20_000, 32_000)
+"""Below the kernel's ephemeral range, so that no outgoing connection takes a killed broker's port."""
+
+LOG_PREFIX = re.compile(r"^\d{4}-\d\d-\d\dT\S+ (?P<level>[A-Z]+) (?P<logger>\S+): ")
+"""What precedes the sentence in a log line of brokers and controllers."""
+
+
+class DevFile(msgspec.Struct):
+    """``ports[i]`` is broker i+1's. ``overrides`` are ``--set`` pairs for the whole cluster."""
+
+    ports: list[int]
+    controller_port: int
+    overrides: list[str] = []
+
+
+@dataclass(frozen=True)
+class Member:
+    """One process of the cluster; ``id`` is CONTROLLER_ID for the controller."""
+
+    role: Role
+    id: int
+    port: int
+    data_dir: Path
+    log_file: Path
+    pid_file: Path
+
+    @property
+    def name(self) -> str:
+        return "controller" if self.role == "controller" else f"broker {self.id}"
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    def known(self) -> process.PidFile | None:
+        return process.read_pid_file(self.pid_file)
+
+    def state(self) -> process.State:
+        return process.state(self.known())
+
+    def pid(self) -> int | None:
+        known = self.known()
+        return known.pid if known is not None and process.state(known) != "dead" else None
+
+    def ready(self) -> bool:
+        return http_ok(f"{self.url}/readyz")
+
+
+def default_folder() -> Path:
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "minilog" / "dev"
+
+
+class DevCluster:
+    """``children`` are the processes this very process started, so that it can reap them."""
+
+    def __init__(self, folder: Path, spec: DevFile) -> None:
+        self.folder = folder
+        self.spec = spec
+        self.children: dict[str, subprocess.Popen[bytes]] = {}
+
+    @classmethod
+    def open(cls, folder: Path) -> DevCluster:
+        """Raises CliError when the folder holds no dev cluster."""
+        path = folder / DEV_FILE
+        try:
+            return cls(folder.resolve(), msgspec.json.decode(path.read_bytes(), type=DevFile))
+        except FileNotFoundError:
+            raise CliError(
+                f"no dev cluster in {folder}: `minilog dev up` starts one, --data names another folder"
+            ) from None
+        except (OSError, msgspec.DecodeError) as error:
+            raise CliError(f"{path} cannot be read ({error}); is this the folder of a dev cluster?") from None
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path,
+        brokers: int,
+        port: int | None = None,
+        controller_port: int | None = None,
+        overrides: Sequence[str] = (),
+    ) -> DevCluster:
+        """A new cluster, or the one that lies in ``folder``, with what is given changed. Starts nothing.
+
+        A port of 0 means free ports. Raises CliError (a foreign folder, fewer brokers than before) and BadSettings."""
+        assign(overrides)
+        old = None
+        if (folder / DEV_FILE).exists():
+            old = cls.open(folder).spec
+            if brokers < len(old.ports):
+                raise CliError(
+                    f"{folder} holds a cluster of {len(old.ports)} brokers and cannot shrink to {brokers}: "
+                    f"use -n {len(old.ports)}, or another folder with --data"
+                )
+        else:
+            _refuse_foreign(folder)
+        spec = DevFile(
+            ports=_broker_ports(old, brokers, port),
+            controller_port=_controller_port(old, controller_port),
+            overrides=list(overrides) or (old.overrides if old else []),
+        )
+        for part in ("run", "logs"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        return cls(folder.resolve(), spec)
+
+    def save(self) -> None:
+        path = self.folder / DEV_FILE
+        temporary = path.with_suffix(".tmp")
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(self.spec)) + b"\n")
+        temporary.replace(path)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Only one command changes the cluster at a time."""
+        handle = os.open(self.folder / "run" / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise CliError(f"another `minilog dev` command is at work on {self.folder}; try again") from None
+            yield
+        finally:
+            os.close(handle)
+
+    @property
+    def members(self) -> list[Member]:
+        return [self._member("controller", CONTROLLER_ID, self.spec.controller_port), *self.brokers]
+
+    @property
+    def brokers(self) -> list[Member]:
+        return [self._member("broker", index + 1, port) for index, port in enumerate(self.spec.ports)]
+
+    @property
+    def controller(self) -> Member:
+        return self.members[0]
+
+    @property
+    def url(self) -> str:
+        """All brokers, as the clients take it."""
+        return ",".join(broker.url for broker in self.brokers)
+
+    @property
+    def supervisor_file(self) -> Path:
+        return self.folder / "run" / f"{SUPERVISOR}.json"
+
+    def member(self, name: str) -> Member:
+        """By broker id, or ``controller``. Raises CliError."""
+        for member in self.members:
+            if name in (str(member.id), member.role if member.role == "controller" else member.name):
+                return member
+        raise CliError(
+            f"there is no process {name!r}: use a broker id from 1 to {len(self.spec.ports)}, or controller",
+            exit_code=2,
+        )
+
+    def alive(self) -> list[Member]:
+        return [member for member in self.members if member.state() != "dead"]
+
+    def start(self, member: Member, exit_with_parent: bool = False) -> int:
+        """Start the process and return its pid; ``wait_ready`` tells when it serves.
+
+        With ``exit_with_parent`` the process stops by itself as soon as this one is gone, however it ended."""
+        command = [sys.executable, "-m", "minilog", member.role, "run", *self._flags(member)]
+        if exit_with_parent:
+            command.append("--exit-with-parent")
+        with member.log_file.open("ab") as log:
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE if exit_with_parent else subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        process.write_pid_file(member.pid_file, child.pid)
+        self.children[member.name] = child
+        return child.pid
+
+    def start_all(self, exit_with_parent: bool = False, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Start every process that does not run, and wait until all serve. Raises CliError."""
+        dead = [member for member in self.members if member.state() == "dead"]
+        for member in dead:
+            refuse_port_in_use(member)
+        self.save()
+        for member in dead:
+            self.start(member, exit_with_parent)
+        self.wait_ready(dead, timeout_s)
+
+    def wait_ready(self, members: Iterable[Member], timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Raises CliError when one stops or does not serve in time, with the last line it printed."""
+        deadline = time.monotonic() + timeout_s
+        waiting = list(members)
+        while waiting:
+            self.reap()
+            for member in waiting:
+                if member.state() == "dead":
+                    raise CliError(f"{member.name} stopped while starting: {last_words(member)} ({member.log_file})")
+            waiting = [member for member in waiting if not member.ready()]
+            if waiting and time.monotonic() >= deadline:
+                names = " and ".join(member.name for member in waiting)
+                raise CliError(
+                    f"{names} not ready after {timeout_s:.0f} s: {last_words(waiting[0])} ({waiting[0].log_file})"
+                )
+            if waiting:
+                time.sleep(0.02)
+
+    def reap(self) -> list[tuple[str, int]]:
+        """(name, exit status as Popen tells it) of own children that ended since the last call."""
+        ended = [(name, child.returncode) for name, child in self.children.items() if child.poll() is not None]
+        for name, _ in ended:
+            child = self.children.pop(name)
+            if child.stdin is not None:
+                child.stdin.close()
+        return ended
+
+    def stop_all(self, timeout_s: float = STOP_TIMEOUT_S) -> list[tuple[Member, str, float]]:
+        """SIGTERM to the brokers, then to the controller: (process, stopped or killed, seconds) of each that ran."""
+        report = self._stop(self.brokers, timeout_s)
+        return report + self._stop([self.controller], timeout_s)
+
+    def _stop(self, members: Iterable[Member], timeout_s: float) -> list[tuple[Member, str, float]]:
+        began = time.monotonic()
+        running = []
+        for member in members:
+            known = member.known()
+            if known is not None and process.signal_to(known, signal.SIGTERM):
+                process.signal_to(known, signal.SIGCONT)
+                running.append((member, known))
+        report = []
+        for member, known in running:
+            outcome = "stopped"
+            if not self._wait_dead(known, began + timeout_s):
+                outcome = "killed"
+                process.signal_to(known, signal.SIGKILL)
+                process.wait_dead(known, timeout_s)
+            member.pid_file.unlink(missing_ok=True)
+            report.append((member, outcome, time.monotonic() - began))
+        self.reap()
+        return report
+
+    def _wait_dead(self, known: process.PidFile, deadline: float) -> bool:
+        return process.wait_dead(known, max(0.0, deadline - time.monotonic()))
+
+    def kill_all(self) -> None:
+        """SIGKILL to whatever is left; for cleaning up after a failure."""
+        for member in self.alive():
+            known = member.known()
+            if known is not None:
+                process.signal_to(known, signal.SIGKILL)
+                process.wait_dead(known, 2.0)
+        self.reap()
+
+    def _member(self, role: Role, id: int, port: int) -> Member:
+        name = "controller" if role == "controller" else f"broker-{id}"
+        return Member(
+            role,
+            id,
+            port,
+            data_dir=self.folder / name,
+            log_file=self.folder / "logs" / f"{name}.log",
+            pid_file=self.folder / "run" / f"{name}.json",
+        )
+
+    def _flags(self, member: Member) -> list[str]:
+        pairs = {"data_dir": str(member.data_dir), "host": HOST, "port": str(member.port)}
+        if member.role == "broker":
+            pairs["broker_id"] = str(member.id)
+            pairs["controller_url"] = self.controller.url
+        else:
+            pairs["default_replication_factor"] = str(min(3, len(self.spec.ports)))
+        for pair in assign(self.spec.overrides)[member.role]:
+            key, _, value = pair.partition("=")
+            pairs[key] = value
+        return [part for key, value in pairs.items() for part in ("--set", f"{key}={value}")]
+
+
+def http_ok(url: str, timeout_s: float = 1.0) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=timeout_s) as answer:
+            return bool(answer.status == 200)
+    except (OSError, ValueError, urllib.error.URLError):
+        return False
+
+
+def last_words(member: Member) -> str:
+    """The last line the process printed that is not blank."""
+    try:
+        lines = member.log_file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    spoken = [line.strip() for line in lines[-50:] if line.strip()]
+    return LOG_PREFIX.sub("", spoken[-1]).removeprefix("minilog: ") if spoken else "it printed nothing"
+
+
+def port_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+            probe.listen(1)
+        except OSError:
+            return False
+        return True
+
+
+def free_ports(count: int) -> list[int]:
+    """Neighbouring ports nobody listens on now."""
+    for _ in range(200):
+        first = random.choice(FREE_PORTS[: -count - 1])
+        ports = list(range(first, first + count))
+        if all(map(port_free, ports)):
+            return ports
+    raise CliError(f"no {count} free ports found on {HOST}; name some with --port and --controller-port")
+
+
+def refuse_port_in_use(member: Member) -> None:
+    if not port_free(member.port):
+        option = "--controller-port" if member.role == "controller" else "--port"
+        raise CliError(
+            f"port {member.port}, which the {member.name} needs, is in use by another process; "
+            f"choose another with {option}, or {option} 0 for a free one"
+        )
+
+
+def _broker_ports(old: DevFile | None, brokers: int, port: int | None) -> list[int]:
+    if port == 0:
+        return free_ports(brokers)
+    if port is None and old is not None:
+        first = old.ports[-1] + 1
+        return old.ports + list(range(first, first + brokers - len(old.ports)))
+    first = port or 8082
+    if first + brokers - 1 > 65535:
+        raise CliError(f"{brokers} brokers from port {first} on would pass port 65535; choose a lower --port", 2)
+    return list(range(first, first + brokers))
+
+
+def _controller_port(old: DevFile | None, port: int | None) -> int:
+    if port == 0:
+        return free_ports(1)[0]
+    if port is None:
+        return old.controller_port if old is not None else 9093
+    return port
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise CliError(f"{folder} is not a folder; name a folder with --data")
+    try:
+        inside = sorted(path.name for path in folder.iterdir())[:3] if folder.exists() else []
+    except OSError as error:
+        raise CliError(f"{folder} cannot be read ({error.strerror}); name another folder with --data") from None
+    if set(inside) - {"run", "logs"}:
+        raise CliError(
+            f"{folder} is not the folder of a dev cluster: it has no {DEV_FILE} but holds {', '.join(inside)}; "
+            "name an empty or new folder with --data"
+        )

@@ -1,0 +1,109 @@
+"""The ``minilog`` command: noun, then verb. Exit codes: 0 fine, 1 refused, 2 wrong usage, 3 cannot reach."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from minilog import __version__
+from minilog.cli import bench, cluster, config, demo, dev, log, partition, serve, topic
+from minilog.cli.output import CliError, ExitCode
+from minilog.errors import BrokerUnavailable, MinilogError, RefusesToStart, TimedOut
+from minilog.settings import BadSettings
+
+USAGE_ERROR = typer.BadParameter.__mro__[1]
+"""UsageError; typer does not export it by name."""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="minilog: a partitioned, replicated log broker that speaks HTTP.",
+)
+app.add_typer(dev.app, name="dev")
+app.add_typer(topic.app, name="topic")
+app.add_typer(partition.app, name="partition")
+app.add_typer(cluster.app, name="cluster")
+app.add_typer(log.app, name="log")
+app.add_typer(bench.app, name="bench")
+app.add_typer(config.app, name="config")
+app.add_typer(serve.broker_app, name="broker")
+app.add_typer(serve.controller_app, name="controller")
+app.command("serve")(serve.serve)
+app.command("demo")(demo.demo)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"minilog {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command and leave the process with its exit code; never shows a traceback."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; returns the exit code. Everything raised becomes one sentence on stderr."""
+    try:
+        outcome = app(arguments, prog_name="minilog", standalone_mode=False)
+        sys.stdout.flush()
+        return outcome if isinstance(outcome, int) else ExitCode.FINE
+    except BrokenPipeError:
+        # The reader of our pipe has had enough: that is its right, and no fault of anybody.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.FINE
+    except KeyboardInterrupt:
+        return 130
+    except BaseException as error:
+        code, sentence = explain(error)
+        if sentence:
+            print(f"minilog: {sentence}", file=sys.stderr)
+        if os.environ.get("MINILOG_DEBUG"):
+            traceback.print_exc()
+        return code
+
+
+def explain(error: BaseException) -> tuple[int, str]:
+    """(exit code, the sentence or nothing) for whatever ended a command."""
+    match error:
+        case CliError():
+            return error.exit_code, error.sentence
+        case SystemExit() | typer.Exit():
+            code = error.code if isinstance(error, SystemExit) else error.exit_code
+            return (code if isinstance(code, int) else ExitCode.FINE), ""
+        case typer.Abort():
+            return ExitCode.REFUSED, "given up"
+        case BadSettings():
+            return ExitCode.USAGE, str(error)
+        case RefusesToStart():
+            return ExitCode.REFUSED, str(error)
+        case BrokerUnavailable() | TimedOut():
+            return ExitCode.UNREACHABLE, error.detail
+        case MinilogError():
+            return ExitCode.REFUSED, error.detail
+        case BaseExceptionGroup():
+            return explain(error.exceptions[0])
+    if isinstance(error, USAGE_ERROR):
+        return ExitCode.USAGE, _usage_sentence(error)
+    return ExitCode.REFUSED, f"internal error: {type(error).__name__}: {error} (MINILOG_DEBUG=1 shows where)"
+
+
+def _usage_sentence(error: BaseException) -> str:
+    message = getattr(error, "format_message", lambda: str(error))()
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "minilog"
+    return f"{message.rstrip('.')}; `{command} --help` shows what is allowed" if message else ""

@@ -1,0 +1,72 @@
+"""``dev up`` in the foreground: tells what happens to the processes and shows what they say of importance."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from minilog.cli.devcluster import LOG_PREFIX, DevCluster, Member
+
+POLL_S = 0.2
+SHOWN_LEVELS = frozenset({"WARNING", "ERROR", "CRITICAL"})
+
+
+class LogTail:
+    """What was added to a log file since the last look, line by line."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.position = path.stat().st_size if path.exists() else 0
+
+    def lines(self) -> Iterator[str]:
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            file.seek(self.position)
+            new = file.read(1 << 20)
+        whole, _, _ = new.rpartition(b"\n")
+        self.position += len(whole) + 1 if whole else 0
+        yield from whole.decode("utf-8", "replace").splitlines()
+
+
+def supervise(cluster: DevCluster) -> None:
+    """Returns on SIGINT, SIGTERM or SIGHUP; the caller stops the processes."""
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    tails = {member.name: LogTail(member.log_file) for member in cluster.members}
+    states = {member.name: (member.state(), member.pid()) for member in cluster.members}
+    try:
+        while not stop.wait(POLL_S):
+            statuses = dict(cluster.reap())
+            for member in cluster.members:
+                for line in tails[member.name].lines():
+                    if is_important(line):
+                        print(f"{member.name}: {line}", flush=True)
+                now = (member.state(), member.pid())
+                if now != states[member.name]:
+                    states[member.name] = now
+                    print(change_sentence(member, *now, statuses.get(member.name)), flush=True)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def is_important(line: str) -> bool:
+    """Warnings and worse, and whatever is not a log line at all (a crash speaks so)."""
+    match = LOG_PREFIX.match(line)
+    return match is None or match["level"] in SHOWN_LEVELS
+
+
+def change_sentence(member: Member, state: str, pid: int | None, status: int | None) -> str:
+    if state == "dead":
+        how = f" by signal {-status}" if status is not None and status < 0 else f" with exit code {status}"
+        again = member.id or "controller"
+        return f"{member.name} ended{how if status is not None else ''}; `minilog dev start {again}` starts it again"
+    return f"{member.name} is {state}, pid {pid}"

@@ -1,0 +1,44 @@
+"""A cluster of one's own for the length of a ``with``: started in a temporary folder, gone afterwards in every case."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+from minilog.cli.devcluster import DevCluster
+
+
+@contextlib.contextmanager
+def temporary_cluster(
+    brokers: int = 3, overrides: Sequence[str] = (), keep: bool = False, folder: Path | None = None
+) -> Iterator[DevCluster]:
+    """Running and ready, on free ports. SIGTERM and SIGHUP end the ``with`` as Ctrl-C does; after a SIGKILL of this
+    process the cluster's processes stop by themselves. ``keep`` leaves the folder with data and logs."""
+    base = folder or Path(tempfile.mkdtemp(prefix="minilog-"))
+    with _signals_interrupt():
+        cluster = DevCluster.create(base, brokers, port=0, controller_port=0, overrides=overrides)
+        try:
+            cluster.start_all(exit_with_parent=True)
+            yield cluster
+        finally:
+            cluster.kill_all()
+            if not keep:
+                shutil.rmtree(base, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

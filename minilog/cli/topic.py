@@ -1,0 +1,130 @@
+"""``minilog topic``: create, list, describe, delete; produce and consume records."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from minilog.cli.api import Api, UrlOption
+from minilog.cli.output import (
+    CliError,
+    Column,
+    ExitCode,
+    Format,
+    OutputOption,
+    note,
+    show_rows,
+    show_table,
+    show_value,
+)
+from minilog.cli.partition import COLUMNS as PARTITION_COLUMNS
+from minilog.cli.partition import partition_rows
+from minilog.cli.topic_consume import consume
+from minilog.cli.topic_produce import produce
+from minilog.errors import UnknownTopic
+from minilog.wire.messages import MetadataReply
+
+app = typer.Typer(no_args_is_help=True, help=__doc__)
+app.command("produce")(produce)
+app.command("consume")(consume)
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Topic.")]
+COLUMNS = [
+    Column("topic", "TOPIC"),
+    Column("partitions", "PARTITIONS", right=True),
+    Column("replication_factor", "REPLICAS", right=True),
+    Column("under_replicated", "UNDER-REPLICATED", right=True),
+    Column("offline", "OFFLINE", right=True),
+    Column("config", "CONFIG"),
+    Column("topic_id", "ID", wide=True),
+]
+
+
+@app.command()
+def create(
+    name: NameArgument,
+    partitions: Annotated[int, typer.Option("--partitions", "-p", min=1, help="Default: the cluster's.")] = 0,
+    replicas: Annotated[int, typer.Option("--replicas", "-r", min=1, help="Default: the cluster's.")] = 0,
+    config: Annotated[
+        list[str] | None, typer.Option("--config", help="key=value, for example min.insync.replicas=2.")
+    ] = None,
+    url: UrlOption = None,
+) -> None:
+    """Create a topic."""
+    info = Api(url).create_topic(name, partitions, replicas, config_of(config or []))
+    factor = len(info.partitions[0].replicas) if info.partitions else 0
+    note(f"topic {info.topic} created: {len(info.partitions)} partitions, replication factor {factor}")
+
+
+@app.command("list")
+def list_(url: UrlOption = None, output: OutputOption = Format.table) -> None:
+    """All topics."""
+    show_rows(
+        topic_rows(Api(url).metadata()), COLUMNS, output, empty="no topics; `minilog topic create NAME` makes one"
+    )
+
+
+@app.command()
+def describe(name: NameArgument, url: UrlOption = None, output: OutputOption = Format.table) -> None:
+    """One topic: its configuration, and leader, epochs, replicas and ISR of every partition."""
+    metadata = Api(url).metadata([name])
+    if not metadata.topics:
+        raise UnknownTopic(f"there is no topic {name!r}; `minilog topic list` shows all")
+    row = topic_rows(metadata)[0]
+    parts = partition_rows(metadata)
+    if output in (Format.json, Format.yaml):
+        show_value({**row, "partitions": parts}, output)
+        return
+    show_rows([row], COLUMNS, Format.wide)
+    print()
+    columns = [column for column in PARTITION_COLUMNS if column.key != "topic"]
+    show_table(parts, [column for column in columns if output is Format.wide or not column.wide])
+
+
+@app.command()
+def delete(
+    name: NameArgument,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    url: UrlOption = None,
+) -> None:
+    """Delete a topic and all its records."""
+    if not yes:
+        if not sys.stdin.isatty():
+            raise CliError(f"deleting {name} destroys its records; say --yes", ExitCode.USAGE)
+        typer.confirm(f"Delete topic {name} and all its records?", abort=True, err=True)
+    Api(url).delete_topic(name)
+    note(f"topic {name} deleted")
+
+
+def config_of(pairs: list[str]) -> dict[str, str]:
+    """``key=value`` options as a mapping. Raises CliError."""
+    config: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise CliError(f"--config {pair!r}: write key=value, for example min.insync.replicas=2", ExitCode.USAGE)
+        if key in config:
+            raise CliError(f"--config {key} is given twice; give it once", ExitCode.USAGE)
+        config[key] = value
+    return config
+
+
+def topic_rows(metadata: MetadataReply) -> list[dict[str, Any]]:
+    parts = partition_rows(metadata)
+    rows = []
+    for topic in sorted(metadata.topics, key=lambda topic: topic.topic):
+        problems = [problem for part in parts if part["topic"] == topic.topic for problem in part["problems"]]
+        rows.append(
+            {
+                "topic": topic.topic,
+                "topic_id": topic.topic_id,
+                "partitions": len(topic.partitions),
+                "replication_factor": max((len(part.replicas) for part in topic.partitions), default=0),
+                "under_replicated": problems.count("under-replicated"),
+                "offline": problems.count("offline"),
+                "config": topic.config,
+            }
+        )
+    return rows

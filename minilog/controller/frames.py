@@ -1,0 +1,107 @@
+"""How metadata records lie in a file: a checked file header, then frames, one frame per append.
+
+    file header   magic 16s | index u64 | crc u32
+    frame         length u32 | crc u32 | index u64 | payload: msgpack list of records
+
+``index`` is that of the first record (journal) or of the last record covered (snapshot). A frame holds all records
+of one decision, so that a torn write loses a decision as a whole and never half of one. The CRC-32C covers length,
+index and payload.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+from crc32c import crc32c
+
+from minilog.wire.metadata import AnyMetadataRecord, MetadataRecord
+
+JOURNAL_MAGIC: Final = b"minilog journal1"
+SNAPSHOT_MAGIC: Final = b"minilog snapsho1"
+_FILE_HEADER: Final = struct.Struct(">16sQI")
+_FRAME: Final = struct.Struct(">IIQ")
+_CHECKED: Final = struct.Struct(">IQ")
+FILE_HEADER_BYTES: Final = _FILE_HEADER.size
+FRAME_BYTES: Final = _FRAME.size
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[AnyMetadataRecord])
+
+
+class Damage(NamedTuple):
+    """What is wrong at ``position``, and where the next whole frame begins, if there is one."""
+
+    position: int
+    reason: str
+    next_frame: int | None
+
+
+class Scan(NamedTuple):
+    records: list[MetadataRecord]
+    end: int
+    damage: Damage | None
+
+
+def file_header(magic: bytes, index: int) -> bytes:
+    return _FILE_HEADER.pack(magic, index, crc32c(_FILE_HEADER.pack(magic, index, 0)))
+
+
+def is_file_header(data: bytes, magic: bytes, index: int) -> bool:
+    return data[:FILE_HEADER_BYTES] == file_header(magic, index)
+
+
+def frame(index: int, records: Sequence[MetadataRecord]) -> bytes:
+    payload = _encoder.encode(records)
+    return _FRAME.pack(len(payload), _crc(len(payload), index, payload), index) + payload
+
+
+def scan(data: bytes, position: int, index: int) -> Scan:
+    """Read contiguous frames from ``position``, the first record of which must have ``index``."""
+    view = memoryview(data)
+    records: list[MetadataRecord] = []
+    while position < len(data):
+        found = _frame_at(view, position)
+        if found is None:
+            reason = f"the frame of record {index} is incomplete or its checksum is wrong"
+            return Scan(records, position, Damage(position, reason, _next_frame(view, position + 1, index)))
+        seen, payload = found
+        if seen != index:
+            reason = f"a whole frame holds record {seen} where {index} is expected"
+            return Scan(records, position, Damage(position, reason, position))
+        try:
+            batch = _decoder.decode(payload)
+        except msgspec.DecodeError as error:
+            reason = f"the frame of record {index} holds no records of this version ({error})"
+            return Scan(records, position, Damage(position, reason, position))
+        records.extend(batch)
+        index += len(batch)
+        position += FRAME_BYTES + len(payload)
+    return Scan(records, position, None)
+
+
+def _frame_at(view: memoryview, position: int) -> tuple[int, memoryview] | None:
+    """(index, payload) of the whole frame at ``position``; None when there is none."""
+    if position + FRAME_BYTES > len(view):
+        return None
+    length, crc, index = _FRAME.unpack_from(view, position)
+    start = position + FRAME_BYTES
+    if length == 0 or start + length > len(view):
+        return None
+    payload = view[start : start + length]
+    return (index, payload) if _crc(length, index, payload) == crc else None
+
+
+def _next_frame(view: memoryview, position: int, index: int) -> int | None:
+    """Where the next whole frame of a record from ``index`` on begins: there is none after a torn tail."""
+    for at in range(position, len(view) - FRAME_BYTES):
+        length, _, seen = _FRAME.unpack_from(view, at)
+        if index <= seen < index + 2**32 and length <= len(view) - at and _frame_at(view, at) is not None:
+            return at
+    return None
+
+
+def _crc(length: int, index: int, payload: bytes | memoryview) -> int:
+    return crc32c(payload, crc32c(_CHECKED.pack(length, index)))

@@ -1,0 +1,95 @@
+"""A controller from its data directory to its exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+
+from aiohttp import web
+
+from minilog.broker import process
+from minilog.broker.clock import Clock
+from minilog.config import ControllerSettings
+from minilog.controller.journal import FileJournal, Journal
+from minilog.controller.runtime import Core, Runtime
+from minilog.controller.server import make_app
+
+log = logging.getLogger("minilog.controller")
+
+SHUTDOWN_TIMEOUT_S = 1.0
+
+
+class Controller:
+    """``run`` once; ``url`` and ``listening`` are set when requests are taken."""
+
+    def __init__(self, settings: ControllerSettings, core: Core, journal: Journal) -> None:
+        self.settings = settings
+        self.url = ""
+        self.listening = asyncio.Event()
+        self._core = core
+        self._journal = journal
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until ``stop`` is set. Raises RefusesToStart or FailStop, in an ExceptionGroup."""
+        settings = self.settings
+        bound = process.bind(settings.host, settings.port, "the controller")
+        self.url = process.url_of(bound, settings.host)
+        failure = process.Failure()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                runtime = Runtime(self._core, self._journal, settings, Clock(), failure, tasks)
+                await runtime.start()
+                runner = web.AppRunner(
+                    make_app(runtime), handler_cancellation=True, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S
+                )
+                loops = [
+                    tasks.create_task(failure.wait(), name="watch for failure"),
+                    tasks.create_task(runtime.work(), name="decide"),
+                    tasks.create_task(runtime.tick(), name="tick"),
+                ]
+                try:
+                    await self._listen(runner, bound, runtime)
+                    await stop.wait()
+                finally:
+                    runtime.close()
+                    await runner.cleanup()
+                for loop in loops:
+                    loop.cancel()
+        finally:
+            bound.close()
+            self._journal.close()
+        log.info("controller stopped")
+
+    async def _listen(self, runner: web.AppRunner, bound: process.Socket, runtime: Runtime) -> None:
+        await runner.setup()
+        process.listen(bound, "the controller")
+        await web.SockSite(runner, bound, backlog=process.LISTEN_BACKLOG).start()
+        process.tune_gc()
+        log.info(
+            "controller listening on %s, data in %s, cluster %s, epoch %d, record %d",
+            self.url,
+            self.settings.data_dir,
+            runtime.image.cluster_id,
+            runtime.image.controller_epoch,
+            runtime.core.metadata_offset,
+        )
+        self.listening.set()
+
+
+def make_controller(settings: ControllerSettings) -> Controller:
+    from minilog.core.controller import ControllerCore
+
+    return Controller(settings, ControllerCore(settings, random.Random()), FileJournal(settings.data_dir))
+
+
+async def _main(settings: ControllerSettings) -> int:
+    stop = asyncio.Event()
+    with process.stop_on_signals(stop):
+        await make_controller(settings).run(stop)
+    return 0
+
+
+def run_controller(settings: ControllerSettings) -> int:
+    """Run a controller in this process until SIGTERM or SIGINT; returns the exit code."""
+    return process.run(_main(settings), "the controller")

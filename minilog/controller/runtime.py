@@ -1,0 +1,273 @@
+"""The only caller of ControllerCore: one event at a time, in the order of receipt (R24).
+
+    event -> decide -> journal append + fdatasync -> replay each record -> perform effects -> on_committed, until
+    it wants no more records
+
+Nothing is told to anybody before it is durable, and nothing is decided on a state older than the last record.
+Each event carries the time it was received, so that a slow disk makes no heartbeat late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple, NoReturn, Protocol
+
+import msgspec
+from prometheus_client import Histogram
+
+from minilog.broker.clock import Clock
+from minilog.broker.flusher import LATENCY_BUCKETS
+from minilog.broker.peers import Peers, Response
+from minilog.broker.process import Failure
+from minilog.config import ControllerSettings
+from minilog.controller.journal import Journal
+from minilog.core.effects import Effect, Flush, Reply, Send
+from minilog.core.image import ClusterImage
+from minilog.errors import BrokerUnavailable, Overloaded
+from minilog.wire.messages import AlterPartition, Heartbeat, Message, Problem, Register
+from minilog.wire.metadata import MetadataRecord
+
+log = logging.getLogger("minilog.controller")
+
+TICK_MS = 20
+LATE_TICK_MS = 100
+"""After a pause this long, requests that arrived meanwhile are read before time is seen to have passed."""
+TURNS_TO_READ = 10
+UNLIMITED = (Register, Heartbeat, AlterPartition)
+"""Requests the cluster itself depends on; each broker has at most one of a kind under way."""
+
+
+class Decision(Protocol):
+    @property
+    def records(self) -> Sequence[MetadataRecord]: ...
+
+    @property
+    def effects(self) -> Sequence[Effect]: ...
+
+
+class Core(Protocol):
+    """What the runtime asks of a ControllerCore."""
+
+    @property
+    def image(self) -> ClusterImage: ...
+
+    @property
+    def metadata_offset(self) -> int: ...
+
+    def replay(self, index: int, record: MetadataRecord) -> None: ...
+
+    def start(self, now_ms: int) -> Decision: ...
+
+    def handle(self, request_id: int, request: Message, now_ms: int) -> Decision: ...
+
+    def on_response(self, node_id: int, request: Message, response: Response, now_ms: int) -> Decision: ...
+
+    def on_disconnect(self, request_id: int, now_ms: int) -> Decision: ...
+
+    def tick(self, now_ms: int) -> Decision: ...
+
+    def on_committed(self, now_ms: int) -> Decision: ...
+
+    def snapshot(self) -> list[MetadataRecord]: ...
+
+
+class _Event(NamedTuple):
+    handler: Callable[..., Decision]
+    arguments: tuple[Any, ...]
+    received_ms: int
+
+
+class RuntimeStatistics(msgspec.Struct, frozen=True):
+    parked: int
+    queued: int
+    decisions: int
+    journal_index: int
+    journal_tail_records: int
+    disconnects: int
+    loop_lag_seconds: float
+
+
+class Runtime:
+    def __init__(
+        self,
+        core: Core,
+        journal: Journal,
+        settings: ControllerSettings,
+        clock: Clock,
+        failure: Failure,
+        tasks: asyncio.TaskGroup,
+    ) -> None:
+        self.core = core
+        self.settings = settings
+        self.clock = clock
+        self.failure = failure
+        self.started = False
+        self.append_latency = Histogram(
+            "minilog_journal_append_seconds",
+            "Time to append to the journal and make it durable, thread hand-over included.",
+            buckets=LATENCY_BUCKETS,
+            registry=None,
+        )
+        self._journal = journal
+        self._peers = Peers(tasks, settings.election_timeout_ms)
+        self._loop = asyncio.get_running_loop()
+        self._events: deque[_Event] = deque()
+        self._wake = asyncio.Event()
+        self._parked: dict[int, asyncio.Future[Message]] = {}
+        self._next_request_id = 1
+        self._tick_queued = False
+        self._closed = False
+        self._decisions = 0
+        self._disconnects = 0
+        self._lag_seconds = 0.0
+
+    @property
+    def image(self) -> ClusterImage:
+        return self.core.image
+
+    async def start(self) -> None:
+        """Replay the journal and open a new term. Raises RefusesToStart; must return before requests come in."""
+        replayed = await asyncio.to_thread(self._journal.open)
+        for record in replayed.snapshot:
+            self.core.replay(replayed.snapshot_index, record)
+        for index, record in enumerate(replayed.tail, replayed.snapshot_index + 1):
+            self.core.replay(index, record)
+        assert self.core.metadata_offset == self._journal.last_index, "replaying must reach the end of the journal"
+        now_ms = self.clock.now_ms()
+        await self._carry_out(self.core.start(now_ms), now_ms)
+        self.started = True
+
+    async def submit(self, request: Message) -> Message:
+        """The answer to one request; a Problem when it failed. Never raises but for cancellation.
+
+        Cancelling the caller (its connection dropped) is an event of its own: for a heartbeat it is news.
+        """
+        refusal = self._refusal(request)
+        if refusal is not None:
+            return Problem.of(refusal)
+        request_id = self._next_request_id
+        self._next_request_id += 1
+        answered: asyncio.Future[Message] = self._loop.create_future()
+        self._parked[request_id] = answered
+        self._put(self.core.handle, request_id, request)
+        try:
+            return await answered
+        except asyncio.CancelledError:
+            if self._parked.pop(request_id, None) is not None:
+                self._disconnects += 1
+                self._put(self.core.on_disconnect, request_id)
+            raise
+
+    async def work(self) -> NoReturn:
+        """Carry out events, one after the other, for ever."""
+        while True:
+            while self._events:
+                event = self._events.popleft()
+                if event.handler == self.core.tick:
+                    self._tick_queued = False
+                await self._decide(event)
+            self._wake.clear()
+            await self._wake.wait()
+
+    async def tick(self) -> NoReturn:
+        """Queue a tick every TICK_MS unless one is queued."""
+        due = self._loop.time()
+        while True:
+            due += TICK_MS / 1000
+            await asyncio.sleep(due - self._loop.time())
+            self._lag_seconds = max(0.0, self._loop.time() - due)
+            if self._lag_seconds > LATE_TICK_MS / 1000:
+                log.warning("the event loop stood still for %d ms", self._lag_seconds * 1000)
+                for _ in range(TURNS_TO_READ):
+                    await asyncio.sleep(0)
+            if not self._tick_queued:
+                self._tick_queued = True
+                self._put(self.core.tick)
+            due = max(due, self._loop.time() - TICK_MS / 1000)
+
+    def close(self) -> None:
+        """No more events; whoever still waits hears that this process went away."""
+        self._closed = True
+        self._events.clear()
+        self._peers.close()
+        gone = Problem.of(BrokerUnavailable("this controller is stopping"))
+        for request_id in list(self._parked):
+            self._resolve(request_id, gone)
+
+    def statistics(self) -> RuntimeStatistics:
+        return RuntimeStatistics(
+            parked=len(self._parked),
+            queued=len(self._events),
+            decisions=self._decisions,
+            journal_index=self._journal.last_index,
+            journal_tail_records=self._journal.tail_records,
+            disconnects=self._disconnects,
+            loop_lag_seconds=self._lag_seconds,
+        )
+
+    # --- events ------------------------------------------------------------------------------------------
+
+    def _put(self, handler: Callable[..., Decision], *arguments: Any) -> None:
+        if self._closed or self.failure.tripped:
+            return
+        self._events.append(_Event(handler, arguments, self.clock.now_ms()))
+        self._wake.set()
+
+    async def _decide(self, event: _Event) -> None:
+        try:
+            self._decisions += 1
+            await self._carry_out(event.handler(*event.arguments, event.received_ms), event.received_ms)
+        except Exception as error:
+            self.failure.trip(error)
+            self.close()
+
+    async def _carry_out(self, decision: Decision, now_ms: int) -> None:
+        while decision.records:
+            await self._commit(decision.records)
+            self._perform(decision.effects)
+            decision = self.core.on_committed(now_ms)
+        self._perform(decision.effects)
+        if self._journal.tail_records > self.settings.snapshot_records:
+            index = self.core.metadata_offset
+            await asyncio.to_thread(self._journal.snapshot, index, self.core.snapshot())
+
+    async def _commit(self, records: Sequence[MetadataRecord]) -> None:
+        started = self._loop.time()
+        first = self.core.metadata_offset + 1
+        last = await asyncio.to_thread(self._journal.append, records)
+        self.append_latency.observe(self._loop.time() - started)
+        assert last == first + len(records) - 1, f"the journal ends at {last}, not at {first + len(records) - 1}"
+        for index, record in enumerate(records, first):
+            self.core.replay(index, record)
+
+    def _perform(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Reply(request_id, response):
+                    self._resolve(request_id, response)
+                case Send(node_id, request):
+                    on_response = partial(self._put, self.core.on_response, node_id, request)
+                    self._peers.send(node_id, self._url_of(node_id), request, on_response)
+                case Flush():
+                    raise AssertionError("a controller has no partitions to flush")
+
+    def _resolve(self, request_id: int, response: Message) -> None:
+        answered = self._parked.pop(request_id, None)
+        if answered is not None and not answered.done():
+            answered.set_result(response)
+
+    def _refusal(self, request: Message) -> BrokerUnavailable | Overloaded | None:
+        if self._closed or self.failure.tripped:
+            return BrokerUnavailable("this controller is stopping", definite=True)
+        limit = self.settings.limits.parked_requests_max
+        if len(self._parked) >= limit and not isinstance(request, UNLIMITED):
+            return Overloaded(f"{limit} requests already wait here (limits.parked_requests_max); retry later")
+        return None
+
+    def _url_of(self, node_id: int) -> str | None:
+        broker = self.image.brokers.get(node_id)
+        return None if broker is None else broker.url

@@ -1,0 +1,318 @@
+"""Loading of settings: TOML file < ``MINILOG_*`` environment < command-line flags, with where each value came from.
+
+All three sources speak of the same dotted keys: ``port``, ``limits.request_bytes_max``. A leading ``broker.`` or
+``controller.`` names one process and wins over the bare key of the same source, so one file (a ``[broker]`` and a
+``[controller]`` table) or one environment can serve both. In the environment a dot is written ``__``:
+``MINILOG_LIMITS__REQUEST_BYTES_MAX``, ``MINILOG_CONTROLLER__PORT``.
+
+Everything wrong is refused with one sentence that names the source, the key, the value and what is allowed;
+what is refused is ``BadSettings``. A key that only the other role knows is ignored in a shared source.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+
+from minilog.config import BrokerSettings, ControllerSettings, Limits
+from minilog.errors import RefusesToStart
+
+Role = Literal["broker", "controller"]
+ROLES: tuple[Role, Role] = ("broker", "controller")
+SHARED_KEYS = frozenset({"session_timeout_ms", "heartbeat_interval_ms"})
+"""Both roles have these and want the same value, so a bare key sets both in one go (``assign``)."""
+ENVIRONMENT_OTHER = frozenset({"MINILOG_URL", "MINILOG_DEBUG"})
+"""``MINILOG_*`` variables that are not settings."""
+ADDRESSES_ANY = frozenset({"", "0.0.0.0", "::", "*"})
+
+S = TypeVar("S", BrokerSettings, ControllerSettings)
+
+
+class BadSettings(RefusesToStart):
+    """The sentence names source, key, value and what is allowed."""
+
+
+@dataclass(frozen=True)
+class Loaded(Generic[S]):
+    """``origins`` has every dotted key of the settings; the value says ``default`` or names the source."""
+
+    settings: S
+    origins: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Given:
+    """One value as somebody wrote it. ``text`` values (environment, flags) are converted, TOML's are not."""
+
+    value: Any
+    origin: str
+    text: bool
+
+
+def load_broker(
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    flags: Iterable[str] = (),
+    defaults: Mapping[str, str] | None = None,
+) -> Loaded[BrokerSettings]:
+    """``flags`` are ``key=value`` texts; ``defaults`` are weaker than every other source. Raises BadSettings."""
+    loaded = _load(BrokerSettings, "broker", _sources(file, environment, flags, defaults))
+    _check_broker(loaded)
+    return loaded
+
+
+def load_controller(
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    flags: Iterable[str] = (),
+    defaults: Mapping[str, str] | None = None,
+) -> Loaded[ControllerSettings]:
+    """As ``load_broker``."""
+    loaded = _load(ControllerSettings, "controller", _sources(file, environment, flags, defaults))
+    _check_limits(loaded.settings.limits, loaded.origins)
+    _check_session(loaded.settings, loaded.origins)
+    return loaded
+
+
+def role_of(file: Path) -> Role:
+    """Which process a settings file is for, judged by the keys only one of them knows. Raises BadSettings."""
+    keys = {key.removeprefix("broker.").removeprefix("controller.") for key in _read_toml(file)}
+    only = {role: keys & (_types(role).keys() - _types(other).keys()) for role, other in (ROLES, ROLES[::-1])}
+    if bool(only["broker"]) == bool(only["controller"]):
+        raise BadSettings(f"{file}: cannot tell whether this is for a broker or a controller; say it with --role")
+    return "broker" if only["broker"] else "controller"
+
+
+def assign(pairs: Iterable[str]) -> dict[Role, list[str]]:
+    """Deal ``key=value`` flags meant for a whole cluster out to the roles.
+
+    A bare key that one role alone knows, or that both want alike (SHARED_KEYS), needs no prefix; any other
+    must say ``broker.`` or ``controller.``. Raises BadSettings."""
+    dealt: dict[Role, list[str]] = {"broker": [], "controller": []}
+    for key, given in parse_flags(pairs).items():
+        prefix, _, rest = key.partition(".")
+        if prefix in ROLES:
+            role: Role = "broker" if prefix == "broker" else "controller"
+            check_value(role, rest, given)
+            dealt[role].append(f"{rest}={given.value}")
+            continue
+        knowing = [role for role in ROLES if key in _types(role)]
+        if not knowing:
+            raise BadSettings(unknown_key(given.origin, key, all_keys()))
+        if len(knowing) > 1 and key not in SHARED_KEYS:
+            raise BadSettings(
+                f"{given.origin}: {key} is a setting of brokers and of the controller; "
+                f"write broker.{key}=... or controller.{key}=..."
+            )
+        for role in knowing:
+            check_value(role, key, given)
+            dealt[role].append(f"{key}={given.value}")
+    return dealt
+
+
+def parse_flags(pairs: Iterable[str]) -> dict[str, Given]:
+    """``key=value`` strings of ``--set``. Raises BadSettings on a missing ``=`` or a key given twice."""
+    given: dict[str, Given] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise BadSettings(f"--set {pair!r}: write key=value, for example --set session_timeout_ms=3000")
+        if key in given:
+            raise BadSettings(f"--set {key} is given twice ({given[key].value!r} and {value!r}); give it once")
+        given[key] = Given(value.strip(), f"--set {key}", text=True)
+    return given
+
+
+def unknown_key(origin: str, key: str, allowed: Iterable[str]) -> str:
+    known = sorted(allowed)
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else "`minilog config show` lists the keys"
+    return f"{origin}: unknown key {key!r}; {hint}"
+
+
+def all_keys() -> set[str]:
+    return set(_types("broker")) | set(_types("controller"))
+
+
+def check_value(role: Role, key: str, given: Given) -> Any:
+    """The typed value of one setting. Raises BadSettings."""
+    types = _types(role)
+    if key not in types:
+        raise BadSettings(unknown_key(given.origin, f"{role}.{key}", (f"{role}.{k}" for k in types)))
+    try:
+        return msgspec.convert(given.value, types[key], strict=not given.text)
+    except msgspec.ValidationError:
+        raise BadSettings(
+            f"{given.origin}: {key} = {given.value!r} is not allowed; it must be {allowed(types[key])}"
+        ) from None
+
+
+def allowed(field_type: Any) -> str:
+    """What a setting's type accepts, in words."""
+    info = msgspec.inspect.type_info(field_type)
+    match info:
+        case msgspec.inspect.IntType(ge=low, le=high) if low is not None and high is not None:
+            return f"a whole number from {low} to {high}"
+        case msgspec.inspect.IntType():
+            return "a whole number"
+        case msgspec.inspect.LiteralType(values=values):
+            return "one of " + ", ".join(str(value) for value in values)
+        case msgspec.inspect.BoolType():
+            return "true or false"
+        case _:
+            return "a text"
+
+
+def _sources(
+    file: Path | None,
+    environment: Mapping[str, str] | None,
+    flags: Iterable[str],
+    defaults: Mapping[str, str] | None,
+) -> list[dict[str, Given]]:
+    """Weakest first."""
+    weakest = {key: Given(value, "default", text=True) for key, value in (defaults or {}).items()}
+    return [weakest, _read_toml(file) if file else {}, _read_environment(environment or {}), parse_flags(flags)]
+
+
+def _load(cls: type[S], role: Role, sources: Iterable[Mapping[str, Given]]) -> Loaded[S]:
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(_types(role), "default")
+    for source in sources:
+        for key, given in _for_role(source, role).items():
+            values[key] = check_value(role, key, given)
+            origins[key] = given.origin
+    missing = [name for name in cls.__struct_fields__ if name not in values and _required(cls, name)]
+    if missing:
+        raise BadSettings(
+            f"the {role} needs {' and '.join(missing)}: set it in the --config file, with --set {missing[0]}=... "
+            f"or with {variable(missing[0])}"
+        )
+    limits = {k.removeprefix("limits."): v for k, v in values.items() if k.startswith("limits.")}
+    top = {k: v for k, v in values.items() if not k.startswith("limits.")}
+    return Loaded(cls(**top, limits=Limits(**limits)), origins)
+
+
+def _for_role(source: Mapping[str, Given], role: Role) -> dict[str, Given]:
+    """The keys of one source that concern ``role``, prefixes removed; a prefixed key wins over a bare one."""
+    types, everything = _types(role), all_keys()
+    chosen: dict[str, Given] = {}
+    for key, given in sorted(source.items(), key=lambda item: item[0].startswith(f"{role}.")):
+        prefix, _, rest = key.partition(".")
+        if prefix == role:
+            chosen[rest] = given
+        elif prefix in ROLES:
+            check_value("controller" if prefix == "controller" else "broker", rest, given)
+        elif key in types:
+            chosen[key] = given
+        elif key not in everything:
+            raise BadSettings(unknown_key(given.origin, key, everything))
+    return chosen
+
+
+def variable(key: str) -> str:
+    """The environment variable of a dotted key."""
+    return "MINILOG_" + key.replace(".", "__").upper()
+
+
+def _read_environment(environment: Mapping[str, str]) -> dict[str, Given]:
+    given = {}
+    for name, value in environment.items():
+        if name.startswith("MINILOG_") and name not in ENVIRONMENT_OTHER:
+            key = name.removeprefix("MINILOG_").replace("__", ".").lower()
+            given[key] = Given(value, f"environment variable {name}", text=True)
+    return given
+
+
+def _read_toml(file: Path) -> dict[str, Given]:
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadSettings(f"{file} does not exist; config/ holds commented examples") from None
+    except OSError as error:
+        raise BadSettings(f"{file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise BadSettings(f"{file} is not UTF-8 text: bad byte at position {error.start}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise BadSettings(f"{file} is not valid TOML: {error}") from None
+    return {key: Given(value, str(file), text=False) for key, value in _flatten("", table)}
+
+
+def _flatten(prefix: str, table: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from _flatten(f"{prefix}{name}.", value)
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _types(role: Role) -> dict[str, Any]:
+    cls = BrokerSettings if role == "broker" else ControllerSettings
+    types: dict[str, Any] = {}
+    for field in msgspec.structs.fields(cls):
+        if field.name != "limits":
+            types[field.name] = field.type
+    for field in msgspec.structs.fields(Limits):
+        types[f"limits.{field.name}"] = field.type
+    return types
+
+
+def _required(cls: type[msgspec.Struct], name: str) -> bool:
+    return next(f.required for f in msgspec.structs.fields(cls) if f.name == name)
+
+
+def _check_broker(loaded: Loaded[BrokerSettings]) -> None:
+    settings, origins = loaded.settings, loaded.origins
+    _check_limits(settings.limits, origins)
+    _check_session(settings, origins)
+    _check_url("controller_url", settings.controller_url, origins)
+    if settings.advertised_url:
+        _check_url("advertised_url", settings.advertised_url, origins)
+    elif settings.host in ADDRESSES_ANY:
+        raise BadSettings(
+            f"{origins['host']}: host = {settings.host!r} listens on every address, so advertised_url must say "
+            "how clients reach this broker, for example http://broker-1.example.org:8082"
+        )
+
+
+def _check_session(settings: BrokerSettings | ControllerSettings, origins: Mapping[str, str]) -> None:
+    if not settings.data_dir:
+        raise BadSettings(f"{origins['data_dir']}: data_dir is empty; name the folder this process keeps its data in")
+    if settings.heartbeat_interval_ms * 2 > settings.session_timeout_ms:
+        raise BadSettings(
+            f"heartbeat_interval_ms = {settings.heartbeat_interval_ms} ({origins['heartbeat_interval_ms']}) must be at "
+            f"most half of session_timeout_ms = {settings.session_timeout_ms} ({origins['session_timeout_ms']})"
+        )
+
+
+def _check_limits(limits: Limits, origins: Mapping[str, str]) -> None:
+    ordered = (
+        ("batch_bytes_max", "request_bytes_max"),
+        ("request_bytes_max", "inflight_bytes_max"),
+    )
+    for small, large in ordered:
+        low, high = getattr(limits, small), getattr(limits, large)
+        if low > high:
+            raise BadSettings(
+                f"limits.{small} = {low} ({origins[f'limits.{small}']}) must not be larger than "
+                f"limits.{large} = {high} ({origins[f'limits.{large}']})"
+            )
+
+
+def _check_url(key: str, url: str, origins: Mapping[str, str]) -> None:
+    parts = urlsplit(url)
+    plain = parts.scheme in ("http", "https") and parts.hostname and parts.path in ("", "/") and not parts.query
+    if not plain or not re.fullmatch(r"[^@\s]+", parts.netloc):
+        raise BadSettings(f"{origins[key]}: {key} = {url!r} is not allowed; it must look like http://host:port")
+    try:
+        parts.port  # noqa: B018  urlsplit checks the port's range on access
+    except ValueError:
+        raise BadSettings(f"{origins[key]}: {key} = {url!r} has a port outside 0 to 65535") from None

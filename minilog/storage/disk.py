@@ -1,0 +1,266 @@
+"""The lowest seam: every file operation minilog's storage performs, so that a simulated disk can stand in.
+
+Owns: raw file descriptors and the mapping of operating-system errors to what the process must do about them.
+
+Invariants:
+* Files only grow by ``append`` at their end and shrink by ``truncate``; nothing is overwritten in place.
+* Nothing is durable before ``fdatasync`` (content) and ``fsync_dir`` (creations, renames, removals) return.
+* A full disk leaves a file as it was: what was written of the failed append is cut off again.
+* After one failed write or sync the disk refuses all further writes and syncs. A second fsync may report
+  success although the kernel has dropped the pages the first one failed to write, so none is ever retried.
+
+Why raw descriptors: buffered files hide when a write happens and swallow errors at close, and with mmap a bad
+sector is a SIGBUS instead of an exception.
+Source: design note storage.md; the PostgreSQL "fsyncgate" discussion of 2018; SQLite's VFS for the idea of the seam.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Sequence
+from typing import NoReturn, Protocol
+
+from minilog.errors import CorruptRange, DiskFull, StorageFailed
+
+Buffer = bytes | memoryview
+IOV_MAX = os.sysconf("SC_IOV_MAX")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Disk(Protocol):
+    """File operations; all synchronous, paths absolute, handles opaque ints valid until closed.
+
+    A missing path raises FileNotFoundError. Every failure but those named raises StorageFailed: the process must stop.
+    """
+
+    def open(self, path: str) -> int:
+        """A handle on an existing file, for reading and appending."""
+        ...
+
+    def create(self, path: str) -> int:
+        """A handle on a new empty file; a file of that name is emptied. Raises DiskFull."""
+        ...
+
+    def duplicate(self, handle: int) -> int:
+        """A second handle on the same file, which stays valid when the first is closed or the file removed."""
+        ...
+
+    def close(self, handle: int) -> None: ...
+
+    def append(self, handle: int, position: int, buffers: Sequence[Buffer]) -> None:
+        """Write all of ``buffers`` at ``position``, the file's end. Raises DiskFull: the file is as before."""
+        ...
+
+    def pread(self, handle: int, position: int, size: int) -> bytes:
+        """``size`` bytes, fewer only at the end of the file. Raises CorruptRange for an unreadable sector."""
+        ...
+
+    def truncate(self, handle: int, size: int) -> None: ...
+
+    def fdatasync(self, handle: int) -> None:
+        """Make content and size durable. May be called in a thread."""
+        ...
+
+    def fsync_dir(self, path: str) -> None: ...
+
+    def rename(self, source: str, target: str) -> None:
+        """Atomically replaces a file at ``target``; a directory must not exist there."""
+        ...
+
+    def remove(self, path: str) -> None:
+        """Unlink a file, or remove an empty directory."""
+        ...
+
+    def mkdir(self, path: str) -> None:
+        """Make a directory and its parents; one that exists is fine."""
+        ...
+
+    def list(self, path: str) -> list[str]:
+        """Sorted names in a directory."""
+        ...
+
+    def size(self, path: str) -> int: ...
+
+    def lock(self, path: str) -> int | None:
+        """Take the exclusive lock on a file until its handle is closed; None when another holder has it."""
+        ...
+
+
+class OsDisk:
+    """The real file system."""
+
+    def __init__(self) -> None:
+        self.failure = ""
+        """Why writes are refused from now on; empty while the disk is well."""
+
+    def open(self, path: str) -> int:
+        try:
+            return os.open(path, os.O_RDWR)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise StorageFailed(f"could not open {path}: {error.strerror}") from error
+
+    def create(self, path: str) -> int:
+        try:
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+        except OSError as error:
+            raise _full_or_failed(error, f"could not create {path}") from error
+
+    def duplicate(self, handle: int) -> int:
+        try:
+            return os.dup(handle)
+        except OSError as error:
+            raise StorageFailed(f"could not duplicate a file descriptor: {error.strerror}") from error
+
+    def close(self, handle: int) -> None:
+        try:
+            os.close(handle)
+        except OSError as error:
+            self._fail(f"close failed: {error.strerror}", error)
+
+    def append(self, handle: int, position: int, buffers: Sequence[Buffer]) -> None:
+        self._refuse_after_failure()
+        try:
+            self._write_all(handle, position, buffers)
+        except OSError as error:
+            if error.errno not in _FULL:
+                self._fail(f"write of a data file failed: {error.strerror}", error)
+            self.truncate(handle, position)
+            raise DiskFull("the disk is full: nothing was written; make room and try again") from error
+
+    def _write_all(self, handle: int, position: int, buffers: Sequence[Buffer]) -> None:
+        rest = buffers
+        while rest:
+            head = rest[:IOV_MAX] if len(rest) > IOV_MAX else rest
+            written = self._pwritev(handle, head, position)
+            if written <= 0:
+                raise OSError(errno.EIO, "a write made no progress")
+            position += written
+            rest = _unwritten(rest, written)
+
+    def _pwritev(self, handle: int, buffers: Sequence[Buffer], position: int) -> int:
+        return os.pwritev(handle, buffers, position)
+
+    def pread(self, handle: int, position: int, size: int) -> bytes:
+        try:
+            data = os.pread(handle, size, position)
+            while len(data) < size:  # the end of the file, or a read cut short by a bad sector or a signal
+                more = os.pread(handle, size - len(data), position + len(data))
+                if not more:
+                    break
+                data += more
+        except OSError as error:
+            raise CorruptRange(f"bytes from {position} on could not be read: {error.strerror}") from error
+        return data
+
+    def truncate(self, handle: int, size: int) -> None:
+        try:
+            os.ftruncate(handle, size)
+        except OSError as error:
+            self._fail(f"truncate failed: {error.strerror}", error)
+
+    def fdatasync(self, handle: int) -> None:
+        self._refuse_after_failure()
+        try:
+            os.fdatasync(handle)
+        except OSError as error:
+            self._fail(f"fdatasync failed: {error.strerror}; what was written since the last one may be lost", error)
+
+    def fsync_dir(self, path: str) -> None:
+        self._refuse_after_failure()
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            self._fail(f"fsync of the directory {path} failed: {error.strerror}", error)
+
+    def rename(self, source: str, target: str) -> None:
+        try:
+            os.rename(source, target)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise _full_or_failed(error, f"could not rename {source} to {target}") from error
+
+    def remove(self, path: str) -> None:
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            raise
+        except IsADirectoryError:
+            self._remove_dir(path)
+        except OSError as error:
+            self._fail(f"could not remove {path}: {error.strerror}", error)
+
+    def _remove_dir(self, path: str) -> None:
+        try:
+            os.rmdir(path)
+        except OSError as error:
+            self._fail(f"could not remove the directory {path}: {error.strerror}", error)
+
+    def mkdir(self, path: str) -> None:
+        try:
+            os.makedirs(path, exist_ok=True)
+        except OSError as error:
+            raise _full_or_failed(error, f"could not make the directory {path}") from error
+
+    def list(self, path: str) -> list[str]:
+        try:
+            return sorted(os.listdir(path))
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise StorageFailed(f"could not list {path}: {error.strerror}") from error
+
+    def size(self, path: str) -> int:
+        try:
+            return os.stat(path).st_size
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise StorageFailed(f"could not stat {path}: {error.strerror}") from error
+
+    def lock(self, path: str) -> int | None:
+        handle = -1
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        except BlockingIOError:
+            os.close(handle)
+            return None
+        except OSError as error:
+            if handle >= 0:
+                os.close(handle)
+            raise _full_or_failed(error, f"could not lock {path}") from error
+        return handle
+
+    def _refuse_after_failure(self) -> None:
+        if self.failure:
+            raise StorageFailed(f"the disk has failed before and is not trusted any more: {self.failure}")
+
+    def _fail(self, reason: str, error: OSError) -> NoReturn:
+        self.failure = self.failure or reason
+        raise StorageFailed(reason) from error
+
+
+def _full_or_failed(error: OSError, what: str) -> Exception:
+    if error.errno in _FULL:
+        return DiskFull(f"{what}: the disk is full; make room and try again")
+    return StorageFailed(f"{what}: {error.strerror}")
+
+
+def _unwritten(buffers: Sequence[Buffer], written: int) -> Sequence[Buffer]:
+    """What is left of ``buffers`` after their first ``written`` bytes."""
+    for index, buffer in enumerate(buffers):
+        if written < len(buffer):
+            return [memoryview(buffer)[written:], *buffers[index + 1 :]]
+        written -= len(buffer)
+    return ()

@@ -1,0 +1,148 @@
+"""The two sparse indexes of a segment: offset to file position, and timestamp to offset.
+
+Owns: arrays in memory and their file form (Kafka's: big-endian, offsets relative to the segment's base;
+8 bytes an entry for ``.index``, 12 for ``.timeindex``).
+
+Invariants:
+* Offset index: entry (offset, position) says that a batch with that base offset starts there; both columns strictly
+  increase. The implicit first entry is (base offset, 0).
+* Time index: entry (timestamp, offset) says that no record at or below ``offset`` is later than ``timestamp``;
+  both columns strictly increase.
+
+Both are derived from the log file. A file that breaks an invariant is dropped and rebuilt by a scan; a wrong entry
+that keeps them is found by the reader, who checks the batch an entry leads to, and is then rebuilt as well.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from bisect import bisect_left, bisect_right
+from itertools import pairwise
+from operator import lt
+
+INTERVAL_BYTES = 4096
+"""An index entry is made for the first batch that starts this far after the last entry."""
+_ENTRY = struct.Struct(">II")
+_TIME_ENTRY = struct.Struct(">qI")
+ENTRY_BYTES = _ENTRY.size
+TIME_ENTRY_BYTES = _TIME_ENTRY.size
+
+
+class OffsetIndex:
+    def __init__(self, base_offset: int) -> None:
+        self.base_offset = base_offset
+        self.offsets = array("q")
+        self.positions = array("q")
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    @property
+    def last_position(self) -> int:
+        return self.positions[-1] if self.positions else 0
+
+    def add(self, offset: int, position: int) -> None:
+        assert offset > (self.offsets[-1] if self.offsets else self.base_offset)
+        assert position > self.last_position
+        self.offsets.append(offset)
+        self.positions.append(position)
+
+    def floor(self, offset: int) -> tuple[int, int]:
+        """(base offset, position) of the last indexed batch that starts at or before ``offset``."""
+        at = bisect_right(self.offsets, offset) - 1
+        return (self.offsets[at], self.positions[at]) if at >= 0 else (self.base_offset, 0)
+
+    def ceiling(self, offset: int) -> int | None:
+        """Position of the first indexed batch that starts at or after ``offset``."""
+        at = bisect_left(self.offsets, offset)
+        return self.positions[at] if at < len(self.offsets) else None
+
+    def border(self, position: int) -> int:
+        """The last indexed batch border at or before ``position``."""
+        at = bisect_right(self.positions, position) - 1
+        return self.positions[at] if at >= 0 else 0
+
+    def truncate(self, position: int) -> None:
+        """Drop the entries at or beyond ``position``."""
+        keep = bisect_left(self.positions, position)
+        del self.offsets[keep:]
+        del self.positions[keep:]
+
+    def encode(self, first: int = 0) -> bytes:
+        """The entries from number ``first`` on, in file form."""
+        base = self.base_offset
+        pack = _ENTRY.pack
+        return b"".join(
+            pack(offset - base, position)
+            for offset, position in zip(self.offsets[first:], self.positions[first:], strict=True)
+        )
+
+    @classmethod
+    def decode(cls, data: bytes, base_offset: int, size_bytes: int) -> OffsetIndex | None:
+        """The index of a log file of ``size_bytes``; None when the data cannot be one."""
+        if len(data) % _ENTRY.size:
+            return None
+        index = cls(base_offset)
+        entries = list(_ENTRY.iter_unpack(data))
+        index.offsets.extend(base_offset + offset for offset, _ in entries)
+        index.positions.extend(position for _, position in entries)
+        if not (_rises(base_offset, index.offsets) and _rises(0, index.positions)):
+            return None
+        return index if index.last_position < max(size_bytes, 1) else None
+
+
+class TimeIndex:
+    def __init__(self, base_offset: int) -> None:
+        self.base_offset = base_offset
+        self.timestamps = array("q")
+        self.offsets = array("q")
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    @property
+    def last(self) -> tuple[int, int]:
+        """(latest timestamp, its offset); (-1, base offset) without entries."""
+        return (self.timestamps[-1], self.offsets[-1]) if self.offsets else (-1, self.base_offset)
+
+    def maybe_add(self, timestamp: int, offset: int) -> None:
+        """Note that ``timestamp`` is the latest up to ``offset``; nothing when that is known already."""
+        if not self.offsets or (timestamp > self.timestamps[-1] and offset > self.offsets[-1]):
+            self.timestamps.append(timestamp)
+            self.offsets.append(offset)
+
+    def scan_from(self, timestamp: int) -> int:
+        """The offset before which no record is as late as ``timestamp``."""
+        at = bisect_left(self.timestamps, timestamp) - 1
+        return self.offsets[at] + 1 if at >= 0 else self.base_offset
+
+    def truncate(self, end_offset: int) -> None:
+        """Drop the entries at or beyond ``end_offset``."""
+        keep = bisect_left(self.offsets, end_offset)
+        del self.timestamps[keep:]
+        del self.offsets[keep:]
+
+    def encode(self, first: int = 0) -> bytes:
+        base = self.base_offset
+        pack = _TIME_ENTRY.pack
+        return b"".join(
+            pack(timestamp, offset - base)
+            for timestamp, offset in zip(self.timestamps[first:], self.offsets[first:], strict=True)
+        )
+
+    @classmethod
+    def decode(cls, data: bytes, base_offset: int) -> TimeIndex | None:
+        if len(data) % _TIME_ENTRY.size:
+            return None
+        index = cls(base_offset)
+        entries = list(_TIME_ENTRY.iter_unpack(data))
+        index.timestamps.extend(timestamp for timestamp, _ in entries)
+        index.offsets.extend(base_offset + offset for _, offset in entries)
+        whole = all(map(lt, index.timestamps, index.timestamps[1:])) and _rises(base_offset - 1, index.offsets)
+        return index if whole else None
+
+
+def _rises(floor: int, column: array[int]) -> bool:
+    """Every entry above the one before it, the first above ``floor``."""
+    return not column or (column[0] > floor and all(a < b for a, b in pairwise(column)))

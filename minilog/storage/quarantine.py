@@ -1,0 +1,132 @@
+"""Where records go that a replica must cut: copied and counted before they leave the log, so that no loss is silent.
+
+Owns: ``<data>/quarantine/<topic>-<partition>/<epoch>-<base>-<end>.log`` (the bytes as they stood in the log) and the
+``.json`` beside it. The JSON is written last: a ``.log`` without one is a copy that was interrupted, and worthless.
+
+Counts are by the acks level kept in each batch, because that says which promise was broken: acks=1 promised one copy,
+``many`` is what must never appear here unless an unclean election was forced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from minilog.storage import checkpoint
+from minilog.storage.disk import Disk
+from minilog.storage.scan import CHUNK_BYTES, BadBatch, Found, LogBytes, next_batch, scan
+
+ACKS_NAMES = ("unknown", "acks_0", "acks_1", "acks_many")
+
+
+class Piece(NamedTuple):
+    """The bytes of one segment from ``position`` on, where the batch with base offset ``offset`` starts."""
+
+    log: LogBytes
+    position: int
+    offset: int
+
+
+class CutTail(msgspec.Struct, frozen=True):
+    """The JSON beside a quarantined tail. Timestamps are ms; -1 when no readable batch was in it.
+
+    ``records_by_acks`` counts in the order of ``ACKS_NAMES``; bytes that are no whole batch are in ``unreadable_bytes``.
+    """
+
+    partition: str
+    reason: str
+    cut_at_ms: int
+    base_offset: int
+    end_offset: int
+    first_epoch: int
+    last_epoch: int
+    bytes: int
+    batches: int
+    records: int
+    records_by_acks: tuple[int, int, int, int]
+    unreadable_bytes: int
+    first_timestamp: int
+    last_timestamp: int
+
+
+class Quarantine:
+    def __init__(self, disk: Disk, directory: str, now_ms: Callable[[], int]) -> None:
+        self._disk = disk
+        self._directory = directory
+        self._now_ms = now_ms
+
+    def save(self, partition: str, reason: str, end_offset: int, pieces: Sequence[Piece]) -> CutTail:
+        """Copy ``pieces``, the tail that is about to be cut, durably. Raises DiskFull or StorageFailed."""
+        tail = self._describe(partition, reason, end_offset, pieces)
+        directory = f"{self._directory}/{partition}"
+        self._disk.mkdir(directory)
+        self._disk.fsync_dir(self._directory)
+        stem = self._free_stem(directory, tail)
+        self._copy(stem + ".log", pieces)
+        checkpoint.save(self._disk, stem + ".json", msgspec.to_builtins(tail), keep_previous=False)
+        return tail
+
+    def _describe(self, partition: str, reason: str, end_offset: int, pieces: Sequence[Piece]) -> CutTail:
+        by_acks = [0, 0, 0, 0]
+        batches, readable = [], 0
+        for found in _readable(pieces):
+            batch = found.batch
+            by_acks[batch.acks_level] += batch.record_count
+            readable += batch.bytes_total
+            batches.append(batch._replace(buffers=()))
+        bytes_total = sum(piece.log.size - piece.position for piece in pieces)
+        return CutTail(
+            partition=partition,
+            reason=reason,
+            cut_at_ms=self._now_ms(),
+            base_offset=pieces[0].offset,
+            end_offset=end_offset,
+            first_epoch=batches[0].leader_epoch if batches else -1,
+            last_epoch=batches[-1].leader_epoch if batches else -1,
+            bytes=bytes_total,
+            batches=len(batches),
+            records=sum(by_acks),
+            records_by_acks=(by_acks[0], by_acks[1], by_acks[2], by_acks[3]),
+            unreadable_bytes=bytes_total - readable,
+            first_timestamp=batches[0].base_timestamp if batches else -1,
+            last_timestamp=max((batch.max_timestamp for batch in batches), default=-1),
+        )
+
+    def _free_stem(self, directory: str, tail: CutTail) -> str:
+        """A file name without suffix that no earlier cut has taken: the same offsets may be cut twice in one epoch."""
+        names = self._disk.list(directory)
+        stem = f"{max(tail.first_epoch, 0)}-{tail.base_offset}-{tail.end_offset}"
+        candidate, number = stem, 1
+        while f"{candidate}.json" in names:
+            number += 1
+            candidate = f"{stem}-{number}"
+        return f"{directory}/{candidate}"
+
+    def _copy(self, path: str, pieces: Sequence[Piece]) -> None:
+        handle = self._disk.create(path)
+        try:
+            position = 0
+            for piece in pieces:
+                for start in range(piece.position, piece.log.size, CHUNK_BYTES):
+                    data = piece.log.pread(start, CHUNK_BYTES)
+                    self._disk.append(handle, position, [data])
+                    position += len(data)
+            self._disk.fdatasync(handle)
+        finally:
+            self._disk.close(handle)
+
+
+def _readable(pieces: Sequence[Piece]) -> Iterator[Found]:
+    """Every whole batch of the tail, stepping over what is damaged."""
+    for log, position, offset in pieces:
+        while True:
+            try:
+                yield from scan(log, position, offset)
+                break
+            except BadBatch as bad:
+                resume = next_batch(log, bad, -1)
+            if resume is None:
+                break
+            position, offset = resume.position, resume.batch.base_offset

@@ -1,0 +1,350 @@
+"""One segment: a stretch of the log in one file, named by its base offset, with its sparse indexes.
+
+Owns: ``<base>.log``. Opens it at its first use and loads the indexes at the first lookup, so that a restart does not
+touch sealed segments.
+
+Invariants:
+* ``size_bytes`` is the size of the file, a batch border; ``end_offset`` is the offset after its last record.
+* A damaged stretch is in ``bad_ranges`` from the moment it is noticed; no byte of it is ever returned.
+* Whatever an index says is checked against the batches it leads to; an index that misleads is rebuilt once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from minilog.errors import CorruptBatch, CorruptRange, RecordTooLarge
+from minilog.storage.disk import Disk
+from minilog.storage.index import INTERVAL_BYTES
+from minilog.storage.scan import BATCH_BYTES_MAX, BadBatch, Found, LogBytes, check_place, next_batch, scan
+from minilog.storage.segment_index import SegmentIndex
+from minilog.wire.batch import HEADER_BYTES, Batch, batch_at, peek
+
+LOG_SUFFIX = ".log"
+SEGMENT_SIZE_MAX = 2**31 - 1
+_STEP_BYTES = 2 * INTERVAL_BYTES
+_HINTS_MAX = 64
+
+
+class Damage(NamedTuple):
+    """Bytes ``position`` to ``end_position``, from ``offset`` to ``end_offset``, are not what belongs there.
+
+    ``end_offset`` is None when nothing good follows in the file.
+    """
+
+    position: int
+    end_position: int
+    offset: int
+    end_offset: int | None
+    reason: str
+
+
+class Segment:
+    def __init__(self, disk: Disk, directory: str, base_offset: int, end_offset: int) -> None:
+        """A segment whose file exists. Recovery finds ``end_offset`` of the active one with ``walk``."""
+        self.base_offset = base_offset
+        self.end_offset = end_offset
+        self.bad_ranges: list[tuple[int, int]] = []
+        self._disk = disk
+        self._stem = f"{directory}/{base_offset:020d}"
+        self.path = self._stem + LOG_SUFFIX
+        self.size_bytes = disk.size(self.path)
+        self._handle: int | None = None
+        self._index: SegmentIndex | None = None
+        self._index_is_checked = False
+        """The index was made by a scan in this process: what it leads to is where the batches were."""
+        self._hints: dict[int, int] = {}
+        """Positions of borders where reads ended: sequential readers come back there."""
+
+    @classmethod
+    def create(cls, disk: Disk, directory: str, base_offset: int) -> Segment:
+        """A new, empty, durable segment. Raises DiskFull, and then leaves nothing behind."""
+        handle = disk.create(f"{directory}/{base_offset:020d}{LOG_SUFFIX}")
+        disk.fdatasync(handle)
+        disk.fsync_dir(directory)
+        segment = cls(disk, directory, base_offset, base_offset)
+        segment._handle = handle
+        segment._new_index()
+        return segment
+
+    @property
+    def handle(self) -> int:
+        if self._handle is None:
+            self._handle = self._disk.open(self.path)
+        return self._handle
+
+    @property
+    def is_open(self) -> bool:
+        return self._handle is not None
+
+    @property
+    def index(self) -> SegmentIndex:
+        if self._index is None and not self._load_index():
+            self.rebuild()
+        assert self._index is not None
+        return self._index
+
+    def _load_index(self) -> bool:
+        self._index = SegmentIndex.load(self._disk, self._stem, self.base_offset, self.size_bytes)
+        return self._index is not None
+
+    def log_bytes(self) -> LogBytes:
+        return LogBytes(self._disk, self.handle, self.size_bytes)
+
+    # ---- writing
+
+    def append(self, batches: Sequence[Batch]) -> None:
+        """Write batches that continue the segment, in one call. Raises DiskFull (unchanged) or StorageFailed."""
+        assert batches[0].base_offset == self.end_offset
+        index, position = self.index, self.size_bytes
+        self._disk.append(self.handle, position, [buffer for batch in batches for buffer in batch.buffers])
+        for batch in batches:
+            index.note(position, batch)
+            position += batch.bytes_total
+        self.size_bytes = position
+        self.end_offset = batches[-1].end_offset
+
+    def sync(self) -> None:
+        self._disk.fdatasync(self.handle)
+
+    def seal(self) -> None:
+        """Make everything durable and complete the index files: no more appends."""
+        self.sync()
+        self.index.seal()
+
+    def truncate(self, end_offset: int, position: int) -> None:
+        """Cut at a batch border and make the cut durable."""
+        assert self.base_offset <= end_offset <= self.end_offset
+        assert position <= self.size_bytes
+        index = self.index
+        index.remove_files()
+        self._disk.truncate(self.handle, position)
+        self._disk.fdatasync(self.handle)
+        self.size_bytes = position
+        self.bad_ranges = [bad for bad in self.bad_ranges if bad[0] < end_offset]
+        self.walk(end_offset, lambda batch: None)
+        self.end_offset = end_offset
+
+    # ---- reading
+
+    def read(self, offset: int, max_bytes: int, end_offset: int) -> bytes:
+        """Whole verified batches from the one that holds ``offset``; sizes and errors as in ``ReplicaLog.read``."""
+        assert self.base_offset <= offset < min(end_offset, self.end_offset)
+        self._refuse_bad(offset)
+        try:
+            return self._read(offset, max_bytes, end_offset)
+        except BadBatch as bad:
+            if self._index_is_checked:
+                raise self._corrupt(bad) from bad
+        self.rebuild()
+        try:
+            return self._read(offset, max_bytes, end_offset)
+        except BadBatch as bad:
+            raise self._corrupt(bad) from bad
+
+    def _read(self, offset: int, max_bytes: int, end_offset: int) -> bytes:
+        base_offset, position = self.find(offset)
+        stop = self._stop(position, max_bytes, end_offset)
+        data = self._pread(position, stop - position, base_offset)
+        size, next_offset = self._verified(data, position, base_offset, max_bytes, end_offset)
+        if size == 0:
+            data = self._pread(position, self._first_bytes(data, position, base_offset), base_offset)
+            size, next_offset = self._verified(data, position, base_offset, len(data), end_offset)
+        self._remember(next_offset, position + size)
+        return data if size == len(data) else data[:size]
+
+    def find(self, offset: int) -> tuple[int, int]:
+        """(base offset, position) of the batch that holds ``offset``, or of the segment's end.
+
+        Raises BadBatch when the headers on the way are not what belongs there.
+        """
+        assert self.base_offset <= offset <= self.end_offset
+        if offset == self.end_offset:
+            return offset, self.size_bytes
+        hint = self._hints.get(offset)
+        if hint is not None:
+            return offset, hint
+        expected, position = self.index.offsets.floor(offset)
+        start, data = position, b""
+        while expected != offset:
+            if len(data) - (position - start) < HEADER_BYTES:
+                start, data = position, self._pread(position, _STEP_BYTES, expected)
+            header = self._stepped(data, position - start, position, expected)
+            if header.end_offset > offset:
+                break
+            expected, position = header.end_offset, position + header.bytes_total
+        return expected, position
+
+    def _stepped(self, data: bytes, at: int, position: int, expected: int) -> Batch:
+        """The header at ``data[at]``, good enough to step on."""
+        try:
+            header = peek(data, at)
+        except CorruptBatch as error:
+            raise BadBatch(position, expected, error.detail) from error
+        fault = check_place(header, expected, -1)
+        if fault is None and header.last_offset_delta < 0:
+            fault = f"its last offset delta is {header.last_offset_delta}"
+        if fault is not None:
+            raise BadBatch(position, expected, fault)
+        return header
+
+    def _stop(self, position: int, max_bytes: int, end_offset: int) -> int:
+        """Up to where to read: a batch border whenever the index knows one that fits."""
+        offsets = self.index.offsets
+        stop = self.size_bytes
+        if end_offset < self.end_offset:
+            stop = offsets.ceiling(end_offset) or stop
+        if stop - position > max_bytes:
+            border = offsets.border(position + max_bytes)
+            stop = border if border > position else min(stop, position + max(max_bytes, _STEP_BYTES))
+        return stop
+
+    def _pread(self, position: int, size: int, offset: int) -> bytes:
+        try:
+            return self._disk.pread(self.handle, position, min(size, self.size_bytes - position))
+        except CorruptRange as error:
+            raise BadBatch(position, offset, error.detail) from error
+
+    def _first_bytes(self, data: bytes, position: int, offset: int) -> int:
+        """Size of the batch at the start of ``data``, which is larger than what was asked for."""
+        header = self._stepped(data, 0, position, offset)
+        left = self.size_bytes - position
+        if header.bytes_total > left:
+            raise BadBatch(position, offset, f"its length field claims {header.bytes_total} bytes, {left} are left")
+        return header.bytes_total
+
+    def _verified(
+        self, data: bytes, position: int, offset: int, max_bytes: int, end_offset: int
+    ) -> tuple[int, int]:
+        """(bytes, next offset) of the whole good batches at the start of ``data`` that keep within the bounds.
+
+        Raises BadBatch for the first batch only: what is good before a bad one is served.
+        """
+        view = memoryview(data)
+        size, epoch, length = 0, -1, min(len(data), max_bytes)
+        while length - size >= HEADER_BYTES:
+            try:
+                if size + peek(view, size).bytes_total > length:
+                    break
+                batch = batch_at(view, size, BATCH_BYTES_MAX, True)
+            except (CorruptBatch, RecordTooLarge) as error:
+                if size:
+                    break
+                raise BadBatch(position, offset, error.detail) from error
+            fault = check_place(batch, offset, epoch)
+            if fault is not None and not size:
+                raise BadBatch(position, offset, fault)
+            if fault is not None or batch.end_offset > end_offset:
+                break
+            size += batch.bytes_total
+            offset, epoch = batch.end_offset, batch.leader_epoch
+        return size, offset
+
+    def scan(self, offset: int) -> Iterator[Found]:
+        """All batches from the one that holds ``offset``; raises BadBatch."""
+        base_offset, position = self.find(offset)
+        return scan(self.log_bytes(), position, base_offset)
+
+    def _remember(self, offset: int, position: int) -> None:
+        hints = self._hints
+        hints[offset] = position
+        if len(hints) > _HINTS_MAX:
+            del hints[next(iter(hints))]
+
+    # ---- damage
+
+    def walk(self, offset: int, on_batch: Callable[[Batch], None]) -> list[Damage]:
+        """Read and check everything from the last index entry at or before ``offset``, and index it anew.
+
+        ``on_batch`` gets each good batch in order. Sets ``end_offset`` and notes bad ranges; the file stays as it is.
+        """
+        if self._index is None and not self._load_index():
+            self._new_index()
+        index = self._index
+        assert index is not None
+        base_offset, position = index.offsets.floor(offset)
+        index.rewind(position, base_offset)
+        self._hints.clear()
+        self.end_offset = base_offset
+        self.bad_ranges = [bad for bad in self.bad_ranges if bad[1] <= base_offset]
+        damages: list[Damage] = []
+        epoch = -1
+        while True:
+            try:
+                for found in scan(self.log_bytes(), position, base_offset, epoch):
+                    index.note(found.position, found.batch)
+                    self.end_offset, epoch = found.batch.end_offset, found.batch.leader_epoch
+                    on_batch(found.batch)
+                return damages
+            except BadBatch as bad:
+                resume = next_batch(self.log_bytes(), bad, epoch)
+                damages.append(_damage(bad, resume, self.size_bytes))
+            if resume is None:
+                return damages
+            base_offset, position = resume.batch.base_offset, resume.position
+            self.bad_ranges.append((damages[-1].offset, base_offset))
+            index.note_border(position, base_offset)
+
+    def rebuild(self) -> None:
+        """Make the indexes anew from the log file, and note what is damaged."""
+        end_offset = self.end_offset
+        self._new_index()
+        self.walk(self.base_offset, lambda batch: None)
+        if self.end_offset < end_offset:
+            self.bad_ranges.append((self.end_offset, end_offset))
+        self.end_offset = end_offset
+
+    def _new_index(self) -> None:
+        self._index = SegmentIndex(self._disk, self._stem, self.base_offset)
+        self._index.remove_files()
+        self._index_is_checked = True
+
+    def bad_range_at(self, offset: int) -> tuple[int, int] | None:
+        """The known damaged range that holds ``offset``."""
+        return next((bad for bad in self.bad_ranges if bad[0] <= offset < bad[1]), None)
+
+    def _refuse_bad(self, offset: int, reason: str = "found damaged before") -> None:
+        known = self.bad_range_at(offset)
+        if known is not None:
+            start, end = known
+            raise CorruptRange(
+                f"offsets {start} to {end} of {self.path} are damaged: {reason}", start_offset=start, end_offset=end
+            )
+
+    def _corrupt(self, bad: BadBatch) -> CorruptRange:
+        """Note how far the damage at ``bad`` goes, and the error that says so."""
+        if self.bad_range_at(bad.offset) is None:
+            self.rebuild()
+        if self.bad_range_at(bad.offset) is None:  # the medium reads differently each time: trust the bad news
+            self.bad_ranges.append((bad.offset, bad.offset + 1))
+        try:
+            self._refuse_bad(bad.offset, str(bad))
+        except CorruptRange as error:
+            return error
+        raise AssertionError("the range was noted above")
+
+    # ---- end of life
+
+    def save_index(self) -> None:
+        if self._index is not None:
+            self._index.save()
+
+    def close(self) -> None:
+        """Release file and indexes; the next use opens them again."""
+        if self._handle is not None:
+            self._disk.close(self._handle)
+        self._handle = self._index = None
+        self._index_is_checked = False
+        self._hints.clear()
+
+    def remove(self) -> None:
+        self.close()
+        self._disk.remove(self.path)
+        SegmentIndex(self._disk, self._stem, self.base_offset).remove_files()
+
+
+def _damage(bad: BadBatch, resume: Found | None, size_bytes: int) -> Damage:
+    if resume is None:
+        return Damage(bad.position, size_bytes, bad.offset, None, bad.reason)
+    return Damage(bad.position, resume.position, bad.offset, resume.batch.base_offset, bad.reason)

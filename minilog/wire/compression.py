@@ -1,0 +1,135 @@
+"""Compression codecs of the record batch: gzip, snappy, lz4 and zstd, each behind a hard cap on what it may expand to.
+
+Owns: the payload encodings that Kafka clients write and read, and nothing of what is inside.
+
+* gzip: RFC 1952. zstd: RFC 8878. lz4: the frame format with independent blocks, the only kind Kafka's reader takes.
+* snappy: xerial framing (a 16-byte header, then blocks of raw snappy, each after its i32 length), which Kafka's
+  Java clients and librdkafka write and read; bare raw snappy is read too.
+
+Invariant: ``decompress`` never allocates more than the cap, whatever the payload claims. Snappy states its size up
+front. The others are decompressed into a buffer that grows from a guess up to the cap: a payload which does not fit
+into the cap is refused, and a small payload that lies about its size costs no more than what it really expands to.
+
+Source: KIP-57 (lz4 framing), KIP-110 (zstd), KIP-390 (levels).
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable
+from typing import Final
+
+import cramjam
+
+from minilog.errors import CorruptBatch, InvalidConfig
+
+NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)
+CODECS: Final = {"none": NONE, "gzip": GZIP, "snappy": SNAPPY, "lz4": LZ4, "zstd": ZSTD}
+"""Codec ids by the names that ``compression.type`` takes."""
+
+GZIP_LEVEL: Final = 6
+LZ4_LEVEL: Final = 1
+ZSTD_LEVEL: Final = 3
+
+_GZIP_WINDOW: Final = 31
+_XERIAL_HEADER: Final = b"\x82SNAPPY\x00" + struct.pack(">ii", 1, 1)
+_XERIAL_MAGIC: Final = _XERIAL_HEADER[:8]
+_XERIAL_BLOCK_BYTES: Final = 32 * 1024
+_SNAPPY_RATIO_MAX: Final = 22
+"""Raw snappy's best case is a 3-byte copy of 64 bytes; a larger claim is a lie."""
+_GUESS_RATIO: Final = 8
+_GUESS_BYTES_MIN: Final = 16 * 1024
+
+_into: Final[dict[int, Callable[[memoryview, bytearray], int]]] = {
+    GZIP: cramjam.gzip.decompress_into,
+    LZ4: cramjam.lz4.decompress_into,
+    ZSTD: cramjam.zstd.decompress_into,
+}
+
+
+def codec_for(name: str) -> int:
+    """The id of a codec's name; raises InvalidConfig."""
+    codec = CODECS.get(name)
+    if codec is None:
+        raise InvalidConfig(f"compression is {name!r}; allowed are {', '.join(CODECS)}")
+    return codec
+
+
+def compress(codec: int, payload: bytes) -> bytes:
+    """``payload`` as Kafka clients expect it for ``codec``."""
+    assert NONE <= codec <= ZSTD, f"unknown codec {codec}"
+    if codec == NONE:
+        return payload
+    if codec == GZIP:
+        return zlib.compress(payload, GZIP_LEVEL, _GZIP_WINDOW)
+    if codec == SNAPPY:
+        return _compress_xerial(payload)
+    if codec == LZ4:
+        compressor = cramjam.lz4.Compressor(level=LZ4_LEVEL, content_checksum=False, block_linked=False)
+        compressor.compress(payload)
+        return bytes(compressor.finish())
+    return bytes(cramjam.zstd.compress(payload, level=ZSTD_LEVEL))
+
+
+def decompress(codec: int, payload: bytes | memoryview, expanded_bytes_max: int) -> bytes:
+    """The bytes before compression; raises CorruptBatch if they are damaged or more than ``expanded_bytes_max``."""
+    view = memoryview(payload)
+    if codec == NONE:
+        return bytes(view)
+    if codec == SNAPPY:
+        return _decompress_snappy(view, expanded_bytes_max)
+    into = _into.get(codec)
+    if into is None:
+        raise CorruptBatch(f"the compression codec is {codec}, known are {NONE} to {ZSTD}")
+    out_bytes = min(expanded_bytes_max, max(_GUESS_BYTES_MIN, _GUESS_RATIO * len(view)))
+    while True:
+        out = bytearray(out_bytes)
+        try:
+            return bytes(memoryview(out)[: into(view, out)])
+        except cramjam.DecompressionError as error:
+            # A full buffer and damaged data look alike but for the text, so only the cap decides.
+            if out_bytes == expanded_bytes_max:
+                raise CorruptBatch(
+                    f"a payload of {len(view)} bytes is damaged or expands beyond {expanded_bytes_max} bytes: {error}"
+                ) from None
+        out_bytes = min(expanded_bytes_max, out_bytes * _GUESS_RATIO)
+
+
+def _compress_xerial(payload: bytes) -> bytes:
+    parts = [_XERIAL_HEADER]
+    view = memoryview(payload)
+    for start in range(0, len(view), _XERIAL_BLOCK_BYTES):
+        block = bytes(cramjam.snappy.compress_raw(view[start : start + _XERIAL_BLOCK_BYTES]))
+        parts += (len(block).to_bytes(4, "big"), block)
+    return b"".join(parts)
+
+
+def _decompress_snappy(view: memoryview, expanded_bytes_max: int) -> bytes:
+    if view[: len(_XERIAL_MAGIC)] != _XERIAL_MAGIC:
+        return _decompress_block(view, expanded_bytes_max)
+    parts: list[bytes] = []
+    room_bytes = expanded_bytes_max
+    position = len(_XERIAL_HEADER)
+    while position < len(view):
+        block_bytes = int.from_bytes(view[position : position + 4], "big")
+        position += 4
+        if block_bytes > len(view) - position:
+            raise CorruptBatch(f"a snappy block claims {block_bytes} bytes, {max(0, len(view) - position)} are there")
+        parts.append(_decompress_block(view[position : position + block_bytes], room_bytes))
+        room_bytes -= len(parts[-1])
+        position += block_bytes
+    return b"".join(parts)
+
+
+def _decompress_block(block: memoryview, expanded_bytes_max: int) -> bytes:
+    try:
+        claimed_bytes = cramjam.snappy.decompress_raw_len(block)
+        if claimed_bytes > expanded_bytes_max or claimed_bytes > _SNAPPY_RATIO_MAX * len(block):
+            raise CorruptBatch(
+                f"a snappy block of {len(block)} bytes claims to expand to {claimed_bytes} bytes, "
+                f"{min(expanded_bytes_max, _SNAPPY_RATIO_MAX * len(block))} are allowed"
+            )
+        return bytes(cramjam.snappy.decompress_raw(block))
+    except cramjam.DecompressionError as error:
+        raise CorruptBatch(f"a snappy block of {len(block)} bytes is damaged: {error}") from None

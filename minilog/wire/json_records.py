@@ -1,0 +1,245 @@
+"""Records as JSON: what the produce routes read and what the fetch routes write.
+
+Owns: the shape ``{"value", "key"?, "headers"?, "timestamp"?, "partition"?}`` of a record in a request, the shape
+``{"offset", "timestamp", "key", "value", "headers"}`` in an answer, and the three formats between JSON and bytes:
+json (a JSON value is stored as its own UTF-8 text), text (a string as its UTF-8), base64 (a string as its bytes).
+``null`` is always an absent key or value (a tombstone), in every format.
+
+Invariants:
+* The text of a value passes through untouched; it is checked to be JSON but never decoded and encoded again.
+* A misspelt, repeated or mistyped field is refused, never ignored. msgspec keeps the last of repeated fields
+  silently, so a record that does not have the length of what was understood is looked at a second time.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+from collections.abc import Iterable
+from typing import Annotated, Any, Final, NamedTuple
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, UnsetType
+
+from minilog.errors import InvalidRequest, RequestTooLarge
+from minilog.wire.http import INT32_MAX, INT64_MAX, shown
+
+RECORDS_MAX: Final = 100_000
+"""Records in one JSON request: each costs memory far beyond its own bytes; the native protocol has no such bound."""
+_NULL: Final = b"null"
+
+
+class JsonHeader(msgspec.Struct, forbid_unknown_fields=True):
+    """``value`` is base64; null is a header without a value."""
+
+    name: str
+    value: str | None
+
+
+class JsonRecord(msgspec.Struct, forbid_unknown_fields=True):
+    """One record of a JSON or NDJSON produce request."""
+
+    value: Raw
+    key: Raw | UnsetType = UNSET
+    headers: list[JsonHeader] | UnsetType = UNSET
+    timestamp: Annotated[int, Meta(ge=0, le=INT64_MAX)] | UnsetType | None = UNSET
+    partition: Annotated[int, Meta(ge=0, le=INT32_MAX)] | UnsetType | None = UNSET
+
+
+class JsonRecords(msgspec.Struct, forbid_unknown_fields=True):
+    records: Annotated[list[JsonRecord], Meta(min_length=1, max_length=RECORDS_MAX)]
+
+
+class JsonRecordOut(msgspec.Struct):
+    """One record of a JSON, NDJSON or event-stream answer."""
+
+    offset: int
+    timestamp: int
+    key: Raw
+    value: Raw
+    headers: list[JsonHeader]
+
+
+class ProducedRecord(NamedTuple):
+    """A record out of a request. ``timestamp`` and ``partition`` are None when the client left them open."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+    timestamp: int | None
+    partition: int | None
+
+
+_record_decoder = msgspec.json.Decoder(JsonRecord)
+_records_decoder = msgspec.json.Decoder(JsonRecords)
+_raw_decoder = msgspec.json.Decoder(Raw)
+_encoder = msgspec.json.Encoder()
+DECODE_ERRORS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+# --- requests -------------------------------------------------------------------------------------------------
+
+
+def parse_json(body: bytes, value_format: str, key_format: str) -> list[ProducedRecord]:
+    """The records of ``{"records": [...]}``; every error names the record, the field, what was seen, what is allowed.
+
+    Raises InvalidRequest, RequestTooLarge. Takes up to a second for the largest bodies: not for an event loop."""
+    _check_utf8(body)
+    try:
+        decoded = _records_decoder.decode(body)
+    except DECODE_ERRORS as error:
+        raise InvalidRequest(f'the body must be {{"records": [{{"value": ...}}, ...]}}: {reason(error)}') from None
+    if _may_repeat_members(body, decoded):
+        _refuse_repeated_members(body)
+    return [
+        _produced(f"records[{index}]", record, value_format, key_format) for index, record in enumerate(decoded.records)
+    ]
+
+
+def parse_ndjson(body: bytes, value_format: str, key_format: str) -> list[ProducedRecord]:
+    """The records of a body with one JSON object a line; blank lines are skipped. Raises as ``parse_json`` does."""
+    _check_utf8(body)
+    lines = body.count(b"\n") + 1
+    if lines > RECORDS_MAX + 1:
+        raise RequestTooLarge(f"{lines} lines in one request; allowed are {RECORDS_MAX}: split them into more requests")
+    records = [
+        _parse_line(f"line {number}", line, value_format, key_format)
+        for number, line in enumerate(body.split(b"\n"), 1)
+        if line.strip()
+    ]
+    if not records:
+        raise InvalidRequest("there are no records; give at least one")
+    return records
+
+
+def reason(error: Exception) -> str:
+    """A sentence about why msgspec refused something; it names the field, what was seen and what was expected."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return str(error).replace("`", "'")
+
+
+def _parse_line(where: str, line: bytes, value_format: str, key_format: str) -> ProducedRecord:
+    try:
+        record = _record_decoder.decode(line)
+    except DECODE_ERRORS as error:
+        raise InvalidRequest(f"{where}: {reason(error)}") from None
+    if _may_repeat_members(line, record):
+        _check_record(where, _members_of(line))
+    return _produced(where, record, value_format, key_format)
+
+
+def _produced(where: str, record: JsonRecord, value_format: str, key_format: str) -> ProducedRecord:
+    headers = record.headers
+    return ProducedRecord(
+        None if isinstance(record.key, UnsetType) else _to_bytes(where, "key", record.key, key_format),
+        _to_bytes(where, "value", record.value, value_format),
+        [] if isinstance(headers, UnsetType) else [(header.name, _header_value(where, header)) for header in headers],
+        None if isinstance(record.timestamp, UnsetType) else record.timestamp,
+        None if isinstance(record.partition, UnsetType) else record.partition,
+    )
+
+
+def _check_utf8(body: bytes) -> None:
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"the body is not UTF-8: byte {error.start} is 0x{body[error.start]:02x}") from None
+
+
+def _may_repeat_members(text: bytes, understood: JsonRecord | JsonRecords) -> bool:
+    """Without white space a text is as long as what was understood of it, unless something was given and not kept.
+
+    Also true for escapes that need not be there: then the slow check finds nothing."""
+    again = msgspec.json.format(_encoder.encode(understood), indent=-1)
+    return len(msgspec.json.format(text, indent=-1)) != len(again)
+
+
+class _Members(list[tuple[str, Any]]):
+    """The members of one JSON object in order, repeated ones included."""
+
+
+def _members_of(text: bytes) -> _Members:
+    members = json.loads(text, object_pairs_hook=_Members, parse_int=str, parse_float=str)
+    assert isinstance(members, _Members), "msgspec has seen an object here"
+    return members
+
+
+def _refuse_repeated_members(body: bytes) -> None:
+    envelope = _members_of(body)
+    _check_members("the body", envelope)
+    for index, record in enumerate(envelope[0][1]):
+        _check_record(f"records[{index}]", record)
+
+
+def _check_record(where: str, record: _Members) -> None:
+    _check_members(where, record)
+    for name, value in record:
+        if name == "headers":
+            for index, header in enumerate(value):
+                _check_members(f"{where}.headers[{index}]", header)
+
+
+def _check_members(where: str, members: _Members) -> None:
+    seen: set[str] = set()
+    for name, _ in members:
+        if name in seen:
+            raise InvalidRequest(f"{where}: {shown(name)} is given more than once; give it once")
+        seen.add(name)
+
+
+def _to_bytes(where: str, field: str, raw: Raw, form: str) -> bytes | None:
+    data = bytes(raw)
+    if data == _NULL:
+        return None
+    if form == "json":
+        return data
+    if data[:1] != b'"':
+        raise InvalidRequest(f"{where}.{field} is {shown(data)}; with format={form} it must be a string or null")
+    try:
+        string: str = msgspec.json.decode(data)
+    except DECODE_ERRORS as error:
+        raise InvalidRequest(f"{where}.{field}: {reason(error)}") from None
+    return string.encode() if form == "text" else _base64(f"{where}.{field}", string)
+
+
+def _header_value(where: str, header: JsonHeader) -> bytes | None:
+    return None if header.value is None else _base64(f"{where}.headers[{shown(header.name)}]", header.value)
+
+
+def _base64(where: str, string: str) -> bytes:
+    try:
+        return binascii.a2b_base64(string, strict_mode=True)
+    except ValueError as error:
+        raise InvalidRequest(f"{where} is {shown(string)}, which is not base64 with padding: {error}") from None
+
+
+# --- answers --------------------------------------------------------------------------------------------------
+
+
+class NotRepresentable(ValueError):
+    """Stored bytes that the format asked for cannot show; the caller knows which record it is."""
+
+
+def raw_of(data: bytes | None, form: str) -> Raw:
+    """A stored key or value as JSON text on one line; raises NotRepresentable."""
+    if data is None:
+        return Raw(_NULL)
+    if form == "base64":
+        return Raw(b'"' + binascii.b2a_base64(data, newline=False) + b'"')
+    try:
+        if form == "text":
+            return Raw(_encoder.encode(data.decode()))
+        _raw_decoder.decode(data)
+        data.decode()
+        one_line = data if b"\n" not in data and b"\r" not in data else msgspec.json.format(data, indent=-1)
+        return Raw(one_line)
+    except DECODE_ERRORS:
+        raise NotRepresentable("JSON" if form == "json" else "UTF-8 text") from None
+
+
+def headers_of(headers: Iterable[tuple[str, bytes | None]]) -> list[JsonHeader]:
+    return [
+        JsonHeader(name, None if value is None else binascii.b2a_base64(value, newline=False).decode())
+        for name, value in headers
+    ]

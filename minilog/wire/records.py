@@ -1,0 +1,280 @@
+"""Records: what applications see of a batch.
+
+Owns: the way from values, keys and headers to the bytes of a whole batch, and back. The loops over single records
+are in codec.py, which is compiled when it can be; this module is the same few steps per batch either way.
+
+Producers fill a ``BatchBuilder`` (or call ``encode_values``); its batches have base offset 0 and leader epoch -1,
+as Kafka's producers send them. Consumers call ``decode_batch`` on what ``batch.split`` has validated. Compaction
+calls ``retain``: the same batch with some records gone, every kept record at its old offset.
+
+Invariant: a batch built here passes ``batch.split``, and decoding gives back what was put in. Decoding raises
+nothing but CorruptBatch, whatever the bytes (the payload of a batch is a producer's word: its CRC says only that
+it is what the producer sent).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
+from typing import Final
+
+import msgspec
+from crc32c import crc32c
+
+from minilog.errors import RecordTooLarge
+from minilog.wire import codec as _codec
+from minilog.wire.batch import (
+    ACKS_SHIFT,
+    ACKS_UNKNOWN,
+    CRC_START,
+    HEADER,
+    HEADER_BYTES,
+    MAGIC,
+    PREFIX_BYTES,
+    Batch,
+    split,
+)
+from minilog.wire.codec import Headers
+from minilog.wire.compression import NONE, codec_for, compress, decompress
+
+EXPANDED_BYTES_MAX: Final = 64 * 1024 * 1024
+"""What a compressed payload may expand to unless the caller says otherwise."""
+_UNBOUNDED: Final = 2**31 - 1
+_offset_of: Final = attrgetter("offset")
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """One record. ``timestamp`` is in ms since the epoch; key and value may be absent (None), which is not empty.
+
+    A msgspec struct because building it costs a fifth of a named tuple; it cannot be part of a reference cycle.
+    """
+
+    offset: int
+    timestamp: int
+    key: bytes | None = None
+    value: bytes | None = None
+    headers: Headers = ()
+
+
+class BatchBuilder:
+    """Collects records into one batch. The bytes of a record are worked out when it is added, and copied once.
+
+    Keys and values are ``bytes`` and nothing like them: the caller has checked, for here it would cost too much.
+    """
+
+    __slots__ = (
+        "_parts",
+        "_payload_bytes",
+        "_room_bytes",
+        "base_timestamp",
+        "batch_bytes_max",
+        "max_timestamp",
+        "record_count",
+    )
+
+    def __init__(self, batch_bytes_max: int = _UNBOUNDED) -> None:
+        self.batch_bytes_max = batch_bytes_max
+        self.record_count = 0
+        self.base_timestamp = -1
+        self.max_timestamp = -1
+        self._parts: list[bytes] = []
+        self._payload_bytes = 0
+        self._room_bytes = batch_bytes_max - HEADER_BYTES
+
+    @property
+    def bytes_total(self) -> int:
+        """Size of the batch so far, with its header and before compression."""
+        return HEADER_BYTES + self._payload_bytes
+
+    def append(
+        self,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes | None]],
+        timestamp_ms: int,
+    ) -> int:
+        """Add one record and return its size; 0 if the batch has no room left for it (nothing is added).
+
+        Raises RecordTooLarge if no batch has room for it.
+        """
+        count = self.record_count
+        if count == 0:
+            self.base_timestamp = self.max_timestamp = timestamp_ms
+        parts = self._parts
+        mark = len(parts)
+        record_bytes = _codec.append_record(parts, count, timestamp_ms - self.base_timestamp, key, value, headers)
+        if self._payload_bytes + record_bytes > self._room_bytes:
+            del parts[mark:]
+            if count == 0:
+                raise _too_large(record_bytes, self.batch_bytes_max)
+            return 0
+        if timestamp_ms > self.max_timestamp:
+            self.max_timestamp = timestamp_ms
+        self.record_count = count + 1
+        self._payload_bytes += record_bytes
+        return record_bytes
+
+    def extend(self, values: Sequence[bytes], timestamp_ms: int, start: int = 0) -> int:
+        """Add ``values[start:]``, as many as there is room for, as records without key and headers.
+
+        Returns the index of the first value left out: ``len(values)`` when all are in. Raises RecordTooLarge if
+        the first of them has no room in any batch, TypeError for a value that is None (then none is added).
+        """
+        if self.record_count == 0:
+            self.base_timestamp = self.max_timestamp = timestamp_ms
+        mark = len(self._parts)
+        room_bytes = self._room_bytes - self._payload_bytes
+        delta_ms = timestamp_ms - self.base_timestamp
+        try:
+            end, added_bytes = _codec.append_values(self._parts, values, start, self.record_count, delta_ms, room_bytes)
+        except TypeError:
+            del self._parts[mark:]
+            raise
+        if end > start:
+            self.max_timestamp = max(self.max_timestamp, timestamp_ms)
+            self.record_count += end - start
+            self._payload_bytes += added_bytes
+        elif self.record_count == 0 and start < len(values):
+            raise _too_large(len(values[start]), self.batch_bytes_max)
+        return end
+
+    def build(
+        self,
+        *,
+        compression: str = "none",
+        producer_id: int = -1,
+        producer_epoch: int = -1,
+        base_sequence: int = -1,
+        acks_level: int = ACKS_UNKNOWN,
+    ) -> bytes:
+        """The batch. ``acks_level`` saves the leader a pass over the payload when it is what the leader will set."""
+        assert self.record_count > 0, "a batch holds at least one record"
+        assert self.base_timestamp >= -1, "times are ms since the epoch, or -1 for none"
+        codec = codec_for(compression)
+        payload = compress(codec, b"".join(self._parts))
+        last = self.record_count - 1
+        attributes = codec | acks_level << ACKS_SHIFT
+        times = (self.base_timestamp, self.max_timestamp)
+        producer = (producer_id, producer_epoch, base_sequence)
+        return _seal(payload, 0, -1, (attributes, last, *times, *producer, self.record_count))
+
+
+def encode_batch(
+    records: Iterable[Record],
+    *,
+    compression: str = "none",
+    producer_id: int = -1,
+    producer_epoch: int = -1,
+    base_sequence: int = -1,
+    acks_level: int = ACKS_UNKNOWN,
+) -> bytes:
+    """One batch of ``records`` (at least one), numbered from 0 whatever their offsets say."""
+    builder = BatchBuilder()
+    for record in records:
+        builder.append(record.key, record.value, record.headers, record.timestamp)
+    return builder.build(
+        compression=compression,
+        producer_id=producer_id,
+        producer_epoch=producer_epoch,
+        base_sequence=base_sequence,
+        acks_level=acks_level,
+    )
+
+
+def encode_values(
+    values: Sequence[bytes],
+    timestamp_ms: int,
+    *,
+    keys: Sequence[bytes | None] | None = None,
+    compression: str = "none",
+    producer_id: int = -1,
+    producer_epoch: int = -1,
+    base_sequence: int = -1,
+    acks_level: int = ACKS_UNKNOWN,
+) -> bytes:
+    """One batch of ``values`` (at least one), with the key of the same index if there are ``keys``."""
+    builder = BatchBuilder()
+    if keys is None:
+        builder.extend(values, timestamp_ms)
+    else:
+        for key, value in zip(keys, values, strict=True):
+            builder.append(key, value, (), timestamp_ms)
+    return builder.build(
+        compression=compression,
+        producer_id=producer_id,
+        producer_epoch=producer_epoch,
+        base_sequence=base_sequence,
+        acks_level=acks_level,
+    )
+
+
+def decode_batch(
+    batch: Batch, *, from_offset: int | None = None, expanded_bytes_max: int = EXPANDED_BYTES_MAX
+) -> list[Record]:
+    """The records of a batch from ``split``, those at ``from_offset`` and after; raises CorruptBatch.
+
+    The whole payload is checked even if only its end is wanted. ``expanded_bytes_max`` caps what a compressed
+    payload may expand to.
+    """
+    if batch.record_count == 0:
+        return []
+    codec = batch.codec
+    payload = batch.payload
+    data = bytes(payload) if codec == NONE else decompress(codec, payload, expanded_bytes_max)
+    append_timestamp = batch.max_timestamp if batch.timestamp_type else None
+    records = _codec.decode_records(
+        Record,
+        data,
+        batch.record_count,
+        batch.base_offset,
+        batch.base_timestamp,
+        batch.last_offset_delta,
+        append_timestamp,
+    )
+    if from_offset is not None and from_offset > batch.base_offset:
+        return records[bisect_left(records, from_offset, key=_offset_of) :]
+    return records
+
+
+def decode_all(
+    data: bytes | memoryview, *, batch_bytes_max: int = _UNBOUNDED, expanded_bytes_max: int = EXPANDED_BYTES_MAX
+) -> list[Record]:
+    """The records of all batches in ``data``, as they lie in a log; raises CorruptBatch, RecordTooLarge."""
+    records: list[Record] = []
+    for batch in split(data, batch_bytes_max, stored=True):
+        records += decode_batch(batch, expanded_bytes_max=expanded_bytes_max)
+    return records
+
+
+def retain(batch: Batch, records: Sequence[Record]) -> Batch:
+    """``batch`` with only ``records``, a selection of its own in order: all else about it stays, even its span.
+
+    The offsets, producer id and sequence, epoch, codec and kind of timestamp are kept, so that a reader sees the
+    same log with holes. It may be left with no records at all.
+    """
+    parts: list[bytes] = []
+    for record in records:
+        assert batch.base_offset <= record.offset < batch.end_offset, "only the batch's own records can stay"
+        delta_ms = 0 if batch.timestamp_type else record.timestamp - batch.base_timestamp
+        offset_delta = record.offset - batch.base_offset
+        _codec.append_record(parts, offset_delta, delta_ms, record.key, record.value, record.headers)
+    payload = compress(batch.codec, b"".join(parts)) if parts else b""
+    tail = (batch.attributes, *batch[5:11], len(records))
+    data = _seal(payload, batch.base_offset, batch.leader_epoch, tail)
+    return split(data, len(data), stored=True)[0]
+
+
+def _seal(payload: bytes, base_offset: int, leader_epoch: int, tail: tuple[int, ...]) -> bytes:
+    """Header and payload; ``tail`` is the header from attributes on."""
+    length = HEADER_BYTES - PREFIX_BYTES + len(payload)
+    unsigned = HEADER.pack(base_offset, length, leader_epoch, MAGIC, 0, *tail)
+    crc = crc32c(payload, crc32c(unsigned[CRC_START:]))
+    return b"".join((HEADER.pack(base_offset, length, leader_epoch, MAGIC, crc, *tail), payload))
+
+
+def _too_large(record_bytes: int, batch_bytes_max: int) -> RecordTooLarge:
+    return RecordTooLarge(
+        f"a record of {record_bytes} bytes exceeds what a batch may hold: "
+        f"{batch_bytes_max} bytes with its header of {HEADER_BYTES}"
+    )

@@ -1,0 +1,220 @@
+"""Every route of the HTTP interface as data: the table that the server dispatches on, the clients build paths from
+and /openapi.json is made of.
+
+Matching works on the raw request target, segment by segment, before any percent-decoding: an encoded slash never
+makes a new segment, and a name is checked after it was decoded. Unknown and repeated query parameters are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote, urlencode
+
+from minilog.errors import InvalidRequest, MethodNotAllowed, UnknownRoute
+from minilog.wire import http
+from minilog.wire.http import BATCH, EVENTS, INT32_MAX, JSON, MSGPACK, NDJSON, OCTETS, TEXT
+
+FORMATS: Final = ("json", "text", "base64")
+Schema = dict[str, Any]
+
+
+class Parameter(NamedTuple):
+    """One query parameter. ``parse`` takes (name, decoded bytes) and raises a MinilogError on anything else."""
+
+    name: str
+    parse: Callable[[str, bytes], Any]
+    schema: Schema
+    doc: str
+
+
+class Route(NamedTuple):
+    """``accepts`` are the media types of the request body, ``offers`` those of the answer, the default first."""
+
+    name: str
+    method: str
+    path: str
+    summary: str
+    query: tuple[Parameter, ...] = ()
+    accepts: tuple[str, ...] = ()
+    offers: tuple[str, ...] = (JSON,)
+
+
+class Match(NamedTuple):
+    """``values`` are the decoded path values, ``query`` the raw query string, ``path`` the path in canonical form."""
+
+    route: Route
+    values: dict[str, Any]
+    query: str
+    path: str
+
+
+def _integer(name: str, low: int, high: int, doc: str) -> Parameter:
+    schema = {"type": "integer", "minimum": low, "maximum": high}
+    return Parameter(name, lambda name, value: http.integer(name, value, low, high), schema, doc)
+
+
+def _choice(name: str, allowed: tuple[str, ...], doc: str) -> Parameter:
+    schema = {"type": "string", "enum": list(allowed)}
+    return Parameter(name, lambda name, value: http.choice(name, value, allowed), schema, doc)
+
+
+def _topics(name: str, value: bytes) -> list[str]:
+    return [http.topic_name(topic) for topic in http.text(name, value).split(",")]
+
+
+_STRING: Final[Schema] = {"type": "string"}
+_ACKS = Parameter("acks", http.acks, _STRING, "all (default), 0, 1, or how many copies must be durable")
+_TIMEOUT = _integer("timeout_ms", 1, INT32_MAX, "how long to wait for the acknowledgement")
+_FORMAT = _choice("format", FORMATS, "how keys and values map to bytes; json by default")
+_KEY_FORMAT = _choice("key_format", FORMATS, "the same for keys alone; by default that of format")
+_KEY = Parameter(
+    "key", lambda _, value: value, _STRING, "key of the one raw record (application/octet-stream), as bytes"
+)
+_PRODUCE = (_ACKS, _TIMEOUT, _FORMAT, _KEY_FORMAT)
+_FETCH = (
+    Parameter(
+        "offset",
+        http.start,
+        _STRING,
+        "earliest (default), latest, an offset, or @ms: the first record at or after a time",
+    ),
+    _integer("max_bytes", 1, INT32_MAX, "about how much to read; one batch is always delivered"),
+    _integer("max_records", 1, INT32_MAX, "at most so many records; not for raw batches"),
+    _integer("min_bytes", 0, INT32_MAX, "wait until so much is there, or wait_ms is over"),
+    _integer("wait_ms", 0, INT32_MAX, "long poll: how long to wait for min_bytes"),
+    _FORMAT,
+    _KEY_FORMAT,
+    _choice("replica", ("leader", "any"), "any: a follower may answer, up to its high watermark"),
+    _integer("max_lag_ms", 0, INT32_MAX, "replica=any: redirect to the leader when staler than this"),
+    _integer(
+        "leader_epoch", 0, INT32_MAX, "leader_epoch of your last answer; detects that what you read was truncated"
+    ),
+)
+_TOPIC_PATH = "/v1/topics/{topic}"
+_RECORDS_PATH = "/v1/topics/{topic}/partitions/{partition}/records"
+_AT = Parameter(
+    "at", http.time_or_end, _STRING, "earliest, latest (default), or ms: the first record at or after a time"
+)
+_TOPICS = Parameter("topics", _topics, _STRING, "names separated by commas; all topics by default")
+
+ROUTES: Final[tuple[Route, ...]] = (
+    Route("root", "GET", "/", "What this is and where to look"),
+    Route("healthz", "GET", "/healthz", "The process is alive"),
+    Route("readyz", "GET", "/readyz", "Registered with the controller and caught up with the metadata"),
+    Route("metrics", "GET", "/metrics", "Prometheus metrics", offers=(TEXT,)),
+    Route("openapi", "GET", "/openapi.json", "This description"),
+    Route("produce", "POST", "/v1/produce", "Native produce: a Produce message", (), (MSGPACK,), (MSGPACK,)),
+    Route("fetch", "POST", "/v1/fetch", "Native fetch: a Fetch message", (), (MSGPACK,), (MSGPACK,)),
+    Route("rpc", "POST", "/internal/rpc", "Any native message", (), (MSGPACK,), (MSGPACK,)),
+    Route("metadata", "GET", "/v1/metadata", "Brokers, topics and partitions as this broker knows them",
+          (_TOPICS,), (), (JSON, MSGPACK)),
+    Route("list_topics", "GET", "/v1/topics", "All topics"),
+    Route("create_topic", "POST", "/v1/topics", "Create a topic", (), (JSON,)),
+    Route("describe_topic", "GET", _TOPIC_PATH, "One topic with its partitions"),
+    Route("delete_topic", "DELETE", _TOPIC_PATH, "Delete a topic and its records"),
+    Route("produce_topic", "POST", f"{_TOPIC_PATH}/records", "Produce; any broker partitions and forwards",
+          (*_PRODUCE, _KEY), (JSON, NDJSON, OCTETS)),
+    Route("produce_partition", "POST", _RECORDS_PATH, "Produce to one partition; elsewhere 307 to its leader",
+          _PRODUCE, (JSON, NDJSON, BATCH)),
+    Route("fetch_partition", "GET", _RECORDS_PATH, "Read committed records, long poll or live tail",
+          _FETCH, (), (JSON, NDJSON, BATCH, EVENTS)),
+    Route("offsets", "GET", "/v1/topics/{topic}/partitions/{partition}/offsets", "The offset at a time", (_AT,)),
+    Route("brokers", "GET", "/v1/brokers", "All brokers"),
+    Route("cluster", "GET", "/v1/cluster", "Identity and size of the cluster"),
+    Route("health", "GET", "/v1/cluster/health", "Healthy, or what is wrong"),
+    Route("failovers", "GET", "/v1/cluster/failovers", "Losses of brokers as timelines"),
+)  # fmt: skip
+BY_NAME: Final[Mapping[str, Route]] = {route.name: route for route in ROUTES}
+
+
+class _Template(NamedTuple):
+    segments: tuple[str, ...]
+    methods: dict[str, Route]
+
+
+def _templates() -> dict[int, list[_Template]]:
+    by_path: dict[str, _Template] = {}
+    for route in ROUTES:
+        template = by_path.setdefault(route.path, _Template(tuple(route.path.split("/")[1:]), {}))
+        template.methods[route.method] = route
+    by_length: dict[int, list[_Template]] = {}
+    for template in by_path.values():
+        by_length.setdefault(len(template.segments), []).append(template)
+    return by_length
+
+
+_TEMPLATES: Final = _templates()
+_EXACT: Final[Mapping[tuple[str, str], Match]] = {
+    (route.method, route.path): Match(route, {}, "", route.path) for route in ROUTES if "{" not in route.path
+}
+
+
+def match(method: str, target: str) -> Match:
+    """The route of a raw request target (path and query as sent).
+
+    Raises UnknownRoute, MethodNotAllowed (``info["allow"]``), InvalidRequest, InvalidTopic."""
+    found = _EXACT.get((method, target))
+    if found is not None:
+        return found
+    path, _, query = target.partition("?")
+    if not path.startswith("/") or "#" in target:
+        raise InvalidRequest(
+            f"the request target is {http.shown(target)}; it must be a path that begins with /, without #"
+        )
+    segments = path.split("/")[1:]
+    for template in _TEMPLATES.get(len(segments), ()):
+        if all(want == seen or want[:1] == "{" for want, seen in zip(template.segments, segments, strict=True)):
+            return _matched(template, method, path, segments, query)
+    raise UnknownRoute(f"there is no {http.shown(path)}; GET /openapi.json lists every route")
+
+
+def _matched(template: _Template, method: str, path: str, segments: list[str], query: str) -> Match:
+    route = template.methods.get("GET" if method == "HEAD" else method)
+    if route is None:
+        allow = sorted({*template.methods, *(("HEAD",) if "GET" in template.methods else ())})
+        raise MethodNotAllowed(
+            f"{http.shown(method)} is not allowed on {http.shown(path)}; allowed: {', '.join(allow)}", allow=allow
+        )
+    values: dict[str, Any] = {}
+    for want, seen in zip(template.segments, segments, strict=True):
+        if want[:1] == "{":
+            values[want[1:-1]] = _path_value(want[1:-1], seen)
+    return Match(route, values, query, path_of(route.name, **values))
+
+
+def _path_value(name: str, raw: str) -> Any:
+    value = http.percent_decoded(name, raw)
+    if name == "partition":
+        return http.integer(name, value, 0, INT32_MAX)
+    return http.topic_name(value.decode("utf-8", "backslashreplace"))
+
+
+def parse_query(route: Route, query: str) -> dict[str, Any]:
+    """The parsed parameters that were given; raises when one is unknown, repeated or malformed."""
+    values: dict[str, Any] = {}
+    if not query:
+        return values
+    known = {parameter.name: parameter for parameter in route.query}
+    for pair in query.split("&"):
+        raw_name, equals, raw_value = pair.partition("=")
+        name = http.text("a query parameter's name", http.percent_decoded("a query parameter's name", raw_name))
+        parameter = known.get(name)
+        if parameter is None:
+            allowed = ", ".join(known) or "none"
+            raise InvalidRequest(f"query parameter {http.shown(name)} is unknown here; allowed: {allowed}")
+        if name in values:
+            raise InvalidRequest(f"query parameter {name} is given more than once; give it once")
+        if not equals:
+            raise InvalidRequest(f"query parameter {name} has no value; write {name}=...")
+        values[name] = parameter.parse(name, http.percent_decoded(name, raw_value, plus_is_space=True))
+    return values
+
+
+def path_of(name: str, query: Mapping[str, str | int | bytes] | None = None, **values: str | int) -> str:
+    """The request target of a route, for clients and redirects: ``path_of("describe_topic", topic="orders")``."""
+    path = BY_NAME[name].path
+    for key, value in values.items():
+        path = path.replace("{" + key + "}", quote(str(value), safe=""))
+    assert "{" not in path, f"{name} needs every value of {path}"
+    return f"{path}?{urlencode(query)}" if query else path

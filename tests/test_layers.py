@@ -1,0 +1,186 @@
+"""The architecture as a test: who may import whom, what core must not touch, how large things may grow."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CLIENTS = ROOT / "clients"
+FUNCTION_LINES_MAX = 60
+MODULE_LINES_MAX = 500
+
+EVERYTHING_MAY_IMPORT = {"minilog", "minilog.errors", "minilog.config"}
+SHELLS = {"minilog.broker", "minilog.controller"}
+MAY_IMPORT: dict[str, set[str]] = {
+    "minilog.errors": set(),
+    "minilog.config": set(),
+    "minilog.settings": set(),
+    "minilog.wire": {"minilog.wire"},
+    "minilog.core": {"minilog.core", "minilog.wire"},
+    "minilog.storage": {"minilog.storage", "minilog.wire"},
+    "minilog.broker": {*SHELLS, "minilog.core", "minilog.storage", "minilog.wire"},
+    "minilog.controller": {*SHELLS, "minilog.core", "minilog.storage", "minilog.wire"},
+    "minilog.cli": {
+        "minilog.cli",
+        "minilog.settings",
+        "minilog.wire",
+        "minilog.storage.inspect",
+        "minilog.broker.main",
+        "minilog.broker.serve",
+        "minilog.controller.main",
+        "minilog_client",
+    },
+    "minilog.__main__": {"minilog.cli"},
+    "minilog.testing": {"minilog.cli", "minilog.settings", "minilog.wire", "minilog_client"},
+    "minilog_client": {"minilog_client", "minilog.wire"},
+}
+"""Layer -> what it may import of ours besides EVERYTHING_MAY_IMPORT. The longest name that fits decides."""
+
+CORE_BANNED_MODULES = {"asyncio", "aiohttp", "time", "os", "threading", "uuid", "socket", "datetime", "secrets"}
+CORE_BANNED_CALLS = {"hash", "id", "print", "open"}
+STORAGE_BANNED_MODULES = {"asyncio", "aiohttp", "uuid"}
+WIRE_BANNED_MODULES = {"asyncio", "aiohttp", "os", "threading", "socket"}
+
+TOP_LEVEL = {
+    ".ci", ".git", ".gitignore", "CHANGELOG.md", "LICENSE", "Makefile", "README.md", "clients", "config", "grafana",
+    "minilog", "pyproject.toml", "setup.py", "tests",
+}  # fmt: skip
+TOP_LEVEL_UNTRACKED = {".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis", "build", "dist"}
+
+LARGER_FUNCTIONS: dict[str, int] = {}
+"""A ratchet: what is larger than the limit today, with its size. It may shrink, never grow, and nothing is added."""
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for base, package in ((ROOT, "minilog"), (CLIENTS, "minilog_client")):
+        for path in sorted((base / package).rglob("*.py")):
+            parts = path.relative_to(base).with_suffix("").parts
+            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+            found[name] = path
+    return found
+
+
+MODULES = modules()
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def within(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def imports(module: str, path: Path) -> Iterator[tuple[str, int]]:
+    """(absolute name, line) of everything a module imports, ``from x import y`` as x.y when y is a module of ours."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: import by the absolute name"
+            base = node.module or ""
+            for alias in node.names:
+                yield (f"{base}.{alias.name}" if f"{base}.{alias.name}" in MODULES else base), node.lineno
+
+
+def layer_of(module: str) -> str | None:
+    fitting = [layer for layer in MAY_IMPORT if within(module, layer)]
+    return max(fitting, key=len, default=None)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_follow_the_table(module: str) -> None:
+    if module == "minilog":
+        assert not list(imports(module, MODULES[module])), "the package itself imports nothing, so it loads at once"
+        return
+    layer = layer_of(module)
+    assert layer is not None, f"{module} belongs to no layer: name its layer in MAY_IMPORT"
+    allowed = MAY_IMPORT[layer]
+    for name, line in imports(module, MODULES[module]):
+        ours = within(name, "minilog") or within(name, "minilog_client")
+        if ours and name not in EVERYTHING_MAY_IMPORT:
+            assert any(within(name, package) for package in allowed), (
+                f"{MODULES[module]}:{line}: {layer} must not import {name}"
+            )
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if within(name, "minilog.core")])
+def test_core_touches_nothing_that_is_not_given_to_it(module: str) -> None:
+    path = MODULES[module]
+    for name, line in imports(module, path):
+        top = name.partition(".")[0]
+        assert top not in CORE_BANNED_MODULES, f"{path}:{line}: core must not import {name}"
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in CORE_BANNED_CALLS, f"{path}:{node.lineno}: core must not call {node.func.id}()"
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+            assert "random" not in names, f"{path}:{node.lineno}: core takes a random.Random; import only the class"
+        if isinstance(node, ast.ImportFrom) and node.module == "random":
+            names = [alias.name for alias in node.names]
+            assert names == ["Random"], f"{path}:{node.lineno}: core may import only the class Random"
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if within(name, "minilog.core")])
+def test_core_makes_no_randomness_of_its_own(module: str) -> None:
+    for node in ast.walk(tree(MODULES[module])):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id != "Random", f"{MODULES[module]}:{node.lineno}: the Random is injected"
+
+
+@pytest.mark.parametrize(
+    ("layer", "banned"), [("minilog.storage", STORAGE_BANNED_MODULES), ("minilog.wire", WIRE_BANNED_MODULES)]
+)
+def test_bans_of_the_lower_layers(layer: str, banned: set[str]) -> None:
+    for module, path in MODULES.items():
+        if within(module, layer):
+            for name, line in imports(module, path):
+                assert name.partition(".")[0] not in banned, f"{path}:{line}: {layer} must not import {name}"
+
+
+def functions(path: Path) -> Iterator[tuple[str, int, int]]:
+    """(name, line, lines of code) of every function; decorators are not counted."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            yield node.name, node.lineno, node.end_lineno - node.lineno + 1
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_sizes(module: str) -> None:
+    path = MODULES[module]
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MODULE_LINES_MAX, f"{path} is too long: split it"
+    for name, line, length in functions(path):
+        limit = LARGER_FUNCTIONS.get(f"{module}.{name}", FUNCTION_LINES_MAX)
+        assert length <= limit, f"{path}:{line}: {name} has {length} lines, allowed are {limit}: split it"
+
+
+def test_every_module_is_named_in_the_design() -> None:
+    design = ROOT / "minilog" / "DESIGN.md"
+    if not design.exists():
+        pytest.skip("minilog/DESIGN.md is not written yet")
+    text = design.read_text(encoding="utf-8")
+    paths = [path for path in MODULES.values() if path.name != "__init__.py" and within_folder(path, ROOT / "minilog")]
+    missing = [str(path.relative_to(ROOT)) for path in paths if path.name not in text]
+    assert not missing, f"minilog/DESIGN.md does not say what these are for: {missing}"
+
+
+def within_folder(path: Path, folder: Path) -> bool:
+    return folder in path.parents
+
+
+def test_names_that_say_nothing_are_not_used() -> None:
+    for module in MODULES:
+        assert module.rpartition(".")[2] not in {"utils", "helpers", "common", "manager", "misc"}, module
+
+
+def test_the_top_level_holds_only_what_belongs_there() -> None:
+    seen = {path.name for path in ROOT.iterdir()} - TOP_LEVEL_UNTRACKED
+    extra = {name for name in seen - TOP_LEVEL if not name.endswith(".egg-info")}
+    assert not extra, f"these do not belong to the top level: {sorted(extra)}"
