@@ -47,7 +47,14 @@ def extensions() -> list[Any]:
 
 
 class AllOrNothing(build_ext):
-    """mypyc makes two libraries of one module, useless without each other: if one fails, neither may stay."""
+    """mypyc makes two libraries of one module, useless without each other: if one fails, neither may stay.
+
+    Built anew every time, so that a library older than its source is always a stale one.
+    """
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.force = True
 
     def build_extensions(self) -> None:
         try:

@@ -406,7 +406,7 @@ class Accumulator:
 
     def _is_worth_retrying(self, lane: Lane, error: MinilogError, now_ms: int) -> bool:
         retries = self.settings.retries
-        if retries == "none" or now_ms >= lane.in_flight[0].deadline_ms:
+        if retries == "none":
             return False
         if retries == "definite" and any(batch.maybe_written for batch in lane.in_flight):
             return False

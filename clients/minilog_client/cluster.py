@@ -8,7 +8,6 @@ brokers say that somebody else leads by now, waiting for the silent one is point
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from random import Random
@@ -28,8 +27,8 @@ _RECHECK_MS: Final = 250
 
 
 def now_ms() -> int:
-    """Monotonic; only differences mean anything."""
-    return time.monotonic_ns() // 1_000_000
+    """The running loop's clock: monotonic, only differences mean anything."""
+    return int(asyncio.get_running_loop().time() * 1000)
 
 
 class Cluster:

@@ -69,8 +69,8 @@ class Producer:
 
         Raises the record's error after at most ``delivery_timeout_ms``, BufferFull after ``block_timeout_ms``
         without room, RecordTooLarge, UnknownTopic, ClientClosed; TypeError for what is not bytes."""
-        if self._sender.is_crowded or not self._accumulator.has_room(_size_of(value, key)):
-            await self._sender.wait_room(_size_of(value, key))
+        if self._sender.is_crowded or not self._accumulator.has_room(size_of(value, key)):
+            await self._sender.wait_room(size_of(value, key))
         return await self.send_nowait(topic, value, key, headers, partition=partition, timestamp_ms=timestamp_ms)
 
     def send_nowait(
@@ -93,7 +93,7 @@ class Producer:
             value = checked_bytes("value", value)
         if key is not None and type(key) is not bytes:
             key = checked_bytes("key", key)
-        size = _size_of(value, key)
+        size = size_of(value, key)
         if not self._accumulator.has_room(size):
             raise self._sender.buffer_full(size)
         future: asyncio.Future[Receipt] = self._loop.create_future()
@@ -173,7 +173,7 @@ class Producer:
         for value, key in zip(values, keys, strict=True):
             if key is not None and type(key) is not bytes:
                 key = checked_bytes("key", key)
-            size = _size_of(value, key)
+            size = size_of(value, key)
             unyielded_bytes += size
             if self._sender.is_crowded or unyielded_bytes >= _YIELD_BYTES or not self._accumulator.has_room(size):
                 await self._sender.wait_room(size)
@@ -207,11 +207,15 @@ class Producer:
             await self._sender.stop()
             self._on_closed(self)
 
+    async def wait_room(self, size_bytes: int) -> None:
+        """Wait in line for room in the buffer; raises BufferFull after ``block_timeout_ms``."""
+        await self._sender.wait_room(size_bytes)
+
     def statistics(self) -> ProducerStatistics:
         return self._sender.statistics()
 
 
-def _size_of(value: Any, key: Any) -> int:
+def size_of(value: Any, key: Any) -> int:
     return (0 if value is None else len(value)) + (0 if key is None else len(key)) + RECORD_OVERHEAD_BYTES
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from minilog.errors import MinilogError
 from minilog.wire.messages import ProduceResult
+from minilog_client.settings import Acks
 
 
 class Receipt(NamedTuple):
@@ -20,7 +21,7 @@ class Receipt(NamedTuple):
     offset: int | None
     timestamp: int | None
     leader_epoch: int | None
-    acks: int | None
+    acks: Acks
     replicas: tuple[int, ...]
     duplicate: bool
 
@@ -35,7 +36,7 @@ class BatchReceipt(NamedTuple):
     record_count: int
     timestamp: int | None
     leader_epoch: int | None
-    acks: int | None
+    acks: Acks
     replicas: tuple[int, ...]
     duplicate: bool
 
@@ -49,7 +50,7 @@ class BatchReceipt(NamedTuple):
         )  # fmt: skip
 
 
-def batch_receipt(result: ProduceResult, start: int, record_count: int, acks: int) -> BatchReceipt:
+def batch_receipt(result: ProduceResult, start: int, record_count: int, acks: Acks) -> BatchReceipt:
     """Records ``start`` up to ``start + record_count`` of what ``result`` acknowledges."""
     base = None if result.base_offset is None else result.base_offset + start
     return BatchReceipt(
@@ -60,7 +61,7 @@ def batch_receipt(result: ProduceResult, start: int, record_count: int, acks: in
         record_count,
         result.timestamp,
         result.leader_epoch,
-        acks if result.acks is None else result.acks,
+        acks,
         tuple(result.isr),
         result.duplicate,
     )

@@ -116,7 +116,7 @@ class Sender:
         self.closed = True
         if self._timer is not None:
             self._timer.cancel()
-        self._cluster.unwatch(self.accumulator.topics, self._on_metadata)
+        self._cluster.unwatch(list(self.accumulator.topics), self._on_metadata)
         await self._tasks.aclose()
         error = ClientClosed("the producer was closed before the record was acknowledged")
         self.accumulator.recall()
@@ -280,11 +280,11 @@ class Sender:
     def _acknowledge(self, batch: ProducerBatch, result: ProduceResult, start: int) -> None:
         self._acknowledged += batch.record_count
         base = result.base_offset
-        acks = self._acks if result.acks is None else result.acks
+        acks = self.settings.acks
         tail = (result.timestamp, result.leader_epoch, acks, tuple(result.isr), result.duplicate)
         for first, count, token in batch.spans:
             if type(token) is ManyCall:
-                token.succeed(batch_receipt(result, start + first, count, self._acks))
+                token.succeed(batch_receipt(result, start + first, count, acks))
             elif not token.done():
                 offset = None if base is None else base + start + first
                 token.set_result(_new(Receipt, (result.topic, result.partition, offset, *tail)))

@@ -49,7 +49,9 @@ async def create_topic(face: Face, exchange: Exchange) -> web.Response:
     try:
         wanted = _decoder.decode(body)
     except DECODE_ERRORS as error:
-        raise InvalidRequest(f'the body must be {{"topic": name, "partitions"?, "replication_factor"?, "config"?}}: {reason(error)}') from None
+        raise InvalidRequest(
+            f'the body must be {{"topic": name, "partitions"?, "replication_factor"?, "config"?}}: {reason(error)}'
+        ) from None
     config = {name: str(value) for name, value in wanted.config.items()}
     message = CreateTopic(
         topic_name(wanted.topic), wanted.partitions, wanted.replication_factor, config, wanted.assignment

@@ -41,7 +41,7 @@ class Budget:
 class Body:
     """The body of one request. ``read`` once; ``release`` always."""
 
-    __slots__ = ("_budget", "_bytes_max", "_limits", "_request", "_taken")
+    __slots__ = ("_budget", "_bytes_max", "_limits", "_request", "_taken", "size_bytes")
 
     def __init__(self, request: web.BaseRequest, limits: Limits, budget: Budget, bytes_max: int) -> None:
         self._request = request
@@ -49,6 +49,7 @@ class Body:
         self._budget = budget
         self._bytes_max = bytes_max
         self._taken = 0
+        self.size_bytes = 0
 
     async def read(self) -> bytes:
         """The whole body. Raises before reading a byte when its stated length or the state of the broker forbid it."""
@@ -68,6 +69,7 @@ class Body:
         if self._taken < len(body):
             self._check_size(len(body))
             self._take(len(body) - self._taken)
+        self.size_bytes = len(body)
         return body
 
     def release(self) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -30,7 +31,9 @@ from minilog.wire.messages import Message, Problem, encode
 from minilog.wire.metadata import NO_LEADER, PartitionChanged
 from minilog.wire.routes import Match, parse_query
 
+T = TypeVar("T")
 SERVER: Final = "minilog"
+THREAD_BYTES_MIN: Final = 256 * 1024
 RETRY_LATER: Final = (Throttled, Overloaded, LeaderNotAvailable, OffsetNotAvailable)
 
 
@@ -49,6 +52,14 @@ class Face:
         self.closing = False
         self.rotation = 0
         """Where the next unkeyed request looks for a partition first."""
+        self._computing = asyncio.Semaphore(1)
+
+    async def compute(self, size_bytes: int, work: Callable[[], T]) -> T:
+        """Run pure ``work``: in a thread, one at a time, when it is about much data, so that heartbeats go on meanwhile."""
+        if size_bytes < THREAD_BYTES_MIN:
+            return work()
+        async with self._computing:
+            return await asyncio.to_thread(work)
 
     def topic(self, name: str) -> TopicImage:
         found = self.runtime.image.topics.get(name)
@@ -66,6 +77,14 @@ class Face:
                 partition=partition,
             )
         return state
+
+    def not_leader(self, state: PartitionChanged) -> NotLeader:
+        """The error that sends a client on; raises LeaderNotAvailable when there is nowhere to go."""
+        url = self.leader_url(state)
+        detail = (
+            f"{state.topic}-{state.partition} is led by broker {state.leader} at {url}, not by broker {self.broker_id}"
+        )
+        return NotLeader(detail, leader=state.leader, leader_url=url, leader_epoch=state.leader_epoch)
 
     def leader_url(self, state: PartitionChanged) -> str:
         """Raises LeaderNotAvailable when nobody leads, or nobody knows where."""
@@ -101,13 +120,6 @@ class Exchange:
     def media_out(self) -> str:
         """The media type of the answer; raises UnsupportedMediaType."""
         return http.accepted(self.request.headers.get("Accept"), self.match.route.offers)
-
-    def redirect(self, url: str, detail: str) -> web.Response:
-        """307 to the same path and query on another broker, whose URL comes from the metadata, never from the request."""
-        query = f"?{self.match.query}" if self.match.query else ""
-        return problem_answer(
-            NotLeader(detail, leader_url=url), status=307, headers={"Location": url.rstrip("/") + self.match.path + query}
-        )
 
 
 Handler = Callable[[Face, Exchange], Awaitable[web.StreamResponse]]
@@ -150,3 +162,12 @@ def plain(value: Any) -> Any:
     if isinstance(value, list):
         return [plain(item) for item in value]
     return value
+
+
+def redirect(match: Match, error: NotLeader) -> web.Response | None:
+    """307 to the same path and query on the leader; its URL comes from the metadata, never from the request."""
+    url = error.info.get("leader_url")
+    if not isinstance(url, str):
+        return None
+    query = f"?{match.query}" if match.query else ""
+    return problem_answer(error, status=307, headers={"Location": url.rstrip("/") + match.path + query})

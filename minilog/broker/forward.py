@@ -27,6 +27,7 @@ async def to_controller(face: Face, message: Message) -> Message:
 
 
 async def _wait_applied(face: Face, metadata_offset: int) -> None:
-    deadline = asyncio.get_running_loop().time() + APPLY_WAIT_MS / 1000
-    while face.runtime.image.metadata_offset < metadata_offset and asyncio.get_running_loop().time() < deadline:
+    for _ in range(APPLY_WAIT_MS // POLL_MS):
+        if face.runtime.image.metadata_offset >= metadata_offset:
+            return
         await asyncio.sleep(POLL_MS / 1000)

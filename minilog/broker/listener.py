@@ -115,7 +115,8 @@ class Connection(RequestHandler):
         else:
             log.error("unhandled error in a request", exc_info=exc)
             error = InternalError("a fault inside minilog; the broker's log says more")
-        response = web.Response(body=problem_body(error), status=error.http_status, headers={"Content-Type": PROBLEM})
+        headers = {"Content-Type": PROBLEM, "Connection": "close"}
+        response = web.Response(body=problem_body(error), status=error.http_status, headers=headers)
         response.force_close()
         return response
 

@@ -92,7 +92,6 @@ def encode_lot(
     records: Sequence[ProducedRecord],
     indexes: Iterable[int],
     acks: int,
-    now_ms: int,
     errors: dict[int, MinilogError],
 ) -> Lot:
     """The batches of one partition, each within the topic's max.message.bytes; what fits into none goes to ``errors``."""
@@ -103,12 +102,11 @@ def encode_lot(
     builder = BatchBuilder(bytes_max)
     for index in indexes:
         record = records[index]
-        timestamp = now_ms if record.timestamp is None else record.timestamp
         try:
-            if not builder.append(record.key, record.value, record.headers, timestamp):
+            if not builder.append(record.key, record.value, record.headers, record.timestamp):
                 batches.append(builder.build(acks_level=level))
                 builder = BatchBuilder(bytes_max)
-                builder.append(record.key, record.value, record.headers, timestamp)
+                builder.append(record.key, record.value, record.headers, record.timestamp)
             lot.indexes.append(index)
         except RecordTooLarge as error:
             errors[index] = RecordTooLarge(f"records[{index}]: {error.detail} (max.message.bytes of {topic.topic})")

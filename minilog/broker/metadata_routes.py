@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST
 
 import minilog
 from minilog.broker.exchange import Exchange, Face, Handler, answer, json_answer, message_answer, plain
@@ -15,6 +14,8 @@ from minilog.core.image import ClusterImage, min_isr
 from minilog.core.views import metadata_reply, topic_info
 from minilog.wire.http import MSGPACK
 from minilog.wire.metadata import NO_LEADER
+
+EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 async def root(face: Face, exchange: Exchange) -> web.Response:
@@ -40,12 +41,14 @@ async def healthz(face: Face, exchange: Exchange) -> web.Response:
 async def readyz(face: Face, exchange: Exchange) -> web.Response:
     ready = face.runtime.ready
     known = face.broker_id in face.runtime.image.brokers
-    reason = "" if ready else "not registered with the controller" if not known else "fenced, shutting down or catching up"
+    reason = (
+        "" if ready else "not registered with the controller" if not known else "fenced, shutting down or catching up"
+    )
     return json_answer({"ready": ready, "broker_id": face.broker_id, "reason": reason}, 200 if ready else 503)
 
 
 async def metrics(face: Face, exchange: Exchange) -> web.Response:
-    return answer(await face.metrics.render(), CONTENT_TYPE_LATEST)
+    return answer(await face.metrics.render(), EXPOSITION)
 
 
 async def openapi(face: Face, exchange: Exchange) -> web.Response:

@@ -11,8 +11,8 @@ import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, SummaryMetricFamily
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.platform_collector import PlatformCollector
@@ -45,9 +45,13 @@ class Metrics:
         """Set by the server that has one: ``open_connections`` and ``refused_connections``."""
         self._runtime = runtime
         self._snapshot: list[Metric] = []
+        disable_created_metrics()
         self._make_counters()
         self._produce_by_acks: dict[int, tuple[Any, Any, Any]] = {}
-        self.registry.register(self)  # type: ignore[arg-type]
+        self.registry.register(self)
+        flusher = getattr(runtime, "flusher", None)
+        if flusher is not None:
+            self.registry.register(flusher.latency)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
@@ -64,7 +68,9 @@ class Metrics:
             for kind, names in counters
         }
         self._errors = {
-            kind: Counter(f"minilog_{kind}_errors", f"Partitions or requests refused in {kind}", ["code"], registry=registry)
+            kind: Counter(
+                f"minilog_{kind}_errors", f"Partitions or requests refused in {kind}", ["code"], registry=registry
+            )
             for kind in ("produce", "fetch")
         }
         self._latency = {
@@ -89,7 +95,7 @@ class Metrics:
         series = self._produce_by_acks.get(acks)
         if series is None:
             label = acks_text(acks) if -1 <= acks <= 32 else "invalid"
-            series = tuple(by[kind].labels(label) for by, kind in self._by("produce"))  # type: ignore[assignment]
+            series = tuple(by[kind].labels(label) for by, kind in self._by("produce"))
             assert series is not None
             self._produce_by_acks[acks if label != "invalid" else -2] = series
         requests, volume, latency = series
@@ -134,7 +140,9 @@ class Metrics:
         for state in ("running", "fenced", "shutting_down"):
             brokers.add_metric([state], states.count(state))
         yield brokers
-        yield GaugeMetricFamily("minilog_metadata_offset", "Journal index this broker has applied", image.metadata_offset)
+        yield GaugeMetricFamily(
+            "minilog_metadata_offset", "Journal index this broker has applied", image.metadata_offset
+        )
         yield GaugeMetricFamily("minilog_broker_ready", "1 when registered and caught up", float(self._runtime.ready))
 
     def _process(self) -> Iterator[Metric]:
@@ -145,10 +153,6 @@ class Metrics:
         )
         yield GaugeMetricFamily(
             "minilog_event_loop_lag_seconds_max", "The latest tick so far", statistics.loop_lag_seconds_max
-        )
-        flush = statistics.flush
-        yield SummaryMetricFamily(
-            "minilog_flush_latency_seconds", "fdatasync, with the way to its thread and back", flush.flushes, flush.seconds
         )
         if self.listener is not None:
             yield GaugeMetricFamily("minilog_http_connections", "Open connections", self.listener.open_connections)

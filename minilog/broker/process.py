@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Coroutine, Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 from minilog.errors import RefusesToStart, StorageFailed
@@ -25,6 +26,17 @@ Socket = socket.socket
 
 class FailStop(Exception):
     """The process must exit with code 1 and without a clean marker; the reason has been logged."""
+
+    def __init__(self, *, disk_failed: bool) -> None:
+        super().__init__("the disk failed" if disk_failed else "a bug")
+        self.disk_failed = disk_failed
+
+
+def is_disk_failure(error: BaseException) -> bool:
+    """What was written may be missing although the page cache says otherwise."""
+    return any(
+        isinstance(leaf, StorageFailed) or (isinstance(leaf, FailStop) and leaf.disk_failed) for leaf in _leaves(error)
+    )
 
 
 class Failure:
@@ -39,7 +51,7 @@ class Failure:
         if self.tripped:
             return
         self.tripped = True
-        reason: RefusesToStart | FailStop = FailStop()
+        reason: RefusesToStart | FailStop = FailStop(disk_failed=isinstance(error, StorageFailed))
         if isinstance(error, RefusesToStart):
             reason = error  # the controller refused the registration; run() prints the sentence
         elif isinstance(error, StorageFailed):
@@ -82,6 +94,11 @@ def run(main: Coroutine[Any, Any, int], name: str) -> int:
             log.error("%s refuses to start: %s", name, refusal)
     except* FailStop:
         log.error("%s stopped without a clean marker; the next start will check its data", name)
+    except* StorageFailed as failures:
+        for failure in _leaves(failures):
+            log.critical("%s stopped: the disk failed: %s", name, failure)
+    except* Exception as bugs:
+        log.critical("%s stopped, this is a bug", name, exc_info=bugs)
     except* KeyboardInterrupt:
         log.error("%s interrupted", name)
     finally:
@@ -89,12 +106,12 @@ def run(main: Coroutine[Any, Any, int], name: str) -> int:
     return 1
 
 
-def _leaves(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for member in error.exceptions:
+            yield from _leaves(member)
+    else:
+        yield error
 
 
 def _refuse_optimized() -> None:
@@ -171,6 +188,14 @@ def stop_on_signals(stop: asyncio.Event) -> Iterator[None]:
     finally:
         for number in signals:
             loop.remove_signal_handler(number)
+
+
+def boot_id() -> str:
+    """Changes when the machine restarts, that is, when its page cache is lost; "" where the kernel does not tell."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 def tune_gc() -> None:

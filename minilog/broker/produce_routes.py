@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -20,9 +19,6 @@ from minilog.wire.json_records import ProducedRecord, parse_json, parse_ndjson
 from minilog.wire.messages import ACKS_ALL, Problem, Produce, ProducePartition, ProduceReply, ProduceResult
 
 TIMEOUT_MS: Final = 10_000
-THREAD_BYTES_MIN: Final = 256 * 1024
-"""Bodies from this size on are parsed in a thread, one at a time: heartbeats must not wait for them."""
-_parsing = asyncio.Semaphore(1)
 
 
 class RecordResult(msgspec.Struct, omit_defaults=True):
@@ -68,9 +64,11 @@ async def produce_topic(face: Face, exchange: Exchange) -> web.Response:
     media = exchange.media_in()
     if media != OCTETS and "key" in exchange.query:
         raise InvalidRequest(f"key is for one raw record ({OCTETS}); in {media} each record has its own key")
-    records = await _records(exchange, media)
+    records = await _records(face, exchange, media)
     by_partition, errors = sort_records(face, topic, records)
-    return await _produce(face, topic, records, by_partition, errors, acks, timeout_ms)
+    lots = await _encode(face, exchange, topic, records, by_partition, acks, errors)
+    await deliver(face, lots, acks, timeout_ms)
+    return _answer(topic, records, lots, errors, acks)
 
 
 async def produce_partition(face: Face, exchange: Exchange) -> web.Response:
@@ -79,23 +77,22 @@ async def produce_partition(face: Face, exchange: Exchange) -> web.Response:
     topic = face.topic(name)
     acks, timeout_ms = _promise(face, exchange)
     if state.leader != face.broker_id:
-        url = face.leader_url(state)
-        return exchange.redirect(url, f"{name}-{partition} is led by broker {state.leader} at {url}")
+        raise face.not_leader(state)
     media = exchange.media_in()
     if media == BATCH:
         return await _produce_batches(face, exchange, name, partition, acks, timeout_ms)
-    records = await _records(exchange, media)
+    records = await _records(face, exchange, media)
     for index, record in enumerate(records):
         if record.partition not in (None, partition):
             raise InvalidRequest(f"records[{index}].partition is {record.partition}, but the path says {partition}")
-    lot = encode_lot(topic, partition, records, range(len(records)), acks, face.runtime.clock.now_ms(), errors := {})
-    if lot.indexes:
+    errors: dict[int, MinilogError] = {}
+    everything = {partition: list(range(len(records)))}
+    lots = await _encode(face, exchange, topic, records, everything, acks, errors)
+    for lot in lots:
         message = Produce(acks, timeout_ms, [ProducePartition(name, partition, memoryview(lot.batches))])
         lot.result = _only(await run_produce(face, message), name, partition)
-        elsewhere = _elsewhere(exchange, lot.result)
-        if elsewhere is not None:
-            return elsewhere
-    return _answer(face, topic, records, [lot] if lot.indexes else [], errors, acks)
+        _raise_elsewhere(lot.result)
+    return _answer(topic, records, lots, errors, acks)
 
 
 async def _produce_batches(
@@ -108,34 +105,12 @@ async def _produce_batches(
         raise InvalidRequest("the body is empty; it must hold at least one record batch")
     message = Produce(acks, timeout_ms, [ProducePartition(topic, partition, memoryview(body))])
     result = _only(await run_produce(face, message), topic, partition)
-    elsewhere = _elsewhere(exchange, result)
-    if elsewhere is not None:
-        return elsewhere
     if result.problem is not None:
         raise result.problem.error()
     done = _record_result(result, 0, result.timestamp)
     if result.end_offset is not None:
         done.end_offset = result.end_offset
     return answer(msgspec.json.encode(ProduceAnswer([done], _receipts([result]))), JSON, 202 if acks == 0 else 200)
-
-
-async def _produce(
-    face: Face,
-    topic: TopicImage,
-    records: Sequence[ProducedRecord],
-    by_partition: Mapping[int, list[int]],
-    errors: dict[int, MinilogError],
-    acks: int,
-    timeout_ms: int,
-) -> web.Response:
-    now_ms = face.runtime.clock.now_ms()
-    lots = [
-        encode_lot(topic, partition, records, indexes, acks, now_ms, errors)
-        for partition, indexes in by_partition.items()
-    ]
-    lots = [lot for lot in lots if lot.indexes]
-    await deliver(face, lots, acks, timeout_ms)
-    return _answer(face, topic, records, lots, errors, acks)
 
 
 # --- the request ------------------------------------------------------------------------------------------------
@@ -152,20 +127,35 @@ def _promise(face: Face, exchange: Exchange) -> tuple[int, int]:
     return exchange.query.get("acks", ACKS_ALL), timeout_ms
 
 
-async def _records(exchange: Exchange, media: str) -> list[ProducedRecord]:
+async def _records(face: Face, exchange: Exchange, media: str) -> list[ProducedRecord]:
+    """The records of the body; those without a timestamp get the time of now."""
     query = exchange.query
+    body = await exchange.body.read()
+    now_ms = face.runtime.clock.now_ms()
     if media == OCTETS:
         if {"format", "key_format"} & query.keys():
             raise InvalidRequest(f"format and key_format are for JSON; {OCTETS} is bytes")
-        return [ProducedRecord(query.get("key"), await exchange.body.read(), [], None, None)]
-    body = await exchange.body.read()
+        return [ProducedRecord(query.get("key"), body, [], now_ms, None)]
     parse = parse_json if media == JSON else parse_ndjson
     value_format = query.get("format", "json")
     key_format = query.get("key_format", value_format)
-    if len(body) < THREAD_BYTES_MIN:
-        return parse(body, value_format, key_format)
-    async with _parsing:
-        return await asyncio.to_thread(parse, body, value_format, key_format)
+    return await face.compute(len(body), lambda: parse(body, value_format, key_format, now_ms))
+
+
+async def _encode(
+    face: Face,
+    exchange: Exchange,
+    topic: TopicImage,
+    records: Sequence[ProducedRecord],
+    by_partition: Mapping[int, list[int]],
+    acks: int,
+    errors: dict[int, MinilogError],
+) -> list[Lot]:
+    def encode() -> list[Lot]:
+        lots = [encode_lot(topic, number, records, indexes, acks, errors) for number, indexes in by_partition.items()]
+        return [lot for lot in lots if lot.indexes]
+
+    return await face.compute(exchange.body.size_bytes, encode)
 
 
 # --- the answer -------------------------------------------------------------------------------------------------
@@ -174,21 +164,19 @@ async def _records(exchange: Exchange, media: str) -> list[ProducedRecord]:
 def _only(reply: object, topic: str, partition: int) -> ProduceResult:
     if isinstance(reply, ProduceReply) and len(reply.partitions) == 1:
         return reply.partitions[0]
-    problem = reply if isinstance(reply, Problem) else Problem.of(InternalError("the broker gave no answer to a produce"))
+    problem = (
+        reply if isinstance(reply, Problem) else Problem.of(InternalError("the broker gave no answer to a produce"))
+    )
     return ProduceResult(topic, partition, problem)
 
 
-def _elsewhere(exchange: Exchange, result: ProduceResult) -> web.Response | None:
-    """A redirect, when the core knows of a leader that the metadata above did not show yet."""
-    problem = result.problem
-    if problem is None or problem.code != NotLeader.code:
-        return None
-    url = problem.info.get("leader_url")
-    return exchange.redirect(url, problem.detail) if isinstance(url, str) else None
+def _raise_elsewhere(result: ProduceResult) -> None:
+    """The core may know of a new leader before the metadata looked at above: the client is sent there."""
+    if result.problem is not None and result.problem.code == NotLeader.code:
+        raise result.problem.error()
 
 
 def _answer(
-    face: Face,
     topic: TopicImage,
     records: Sequence[ProducedRecord],
     lots: Sequence[Lot],
@@ -202,7 +190,6 @@ def _answer(
         results[index] = RecordFailure(Raw(problem_body(error)))
     succeeded: list[ProduceResult] = []
     by_append_time = topic.settings.message_timestamp_type == "LogAppendTime"
-    now_ms = face.runtime.clock.now_ms()
     for lot in lots:
         assert lot.result is not None
         if lot.result.problem is not None:
@@ -213,8 +200,8 @@ def _answer(
             continue
         succeeded.append(lot.result)
         for place, index in enumerate(lot.indexes):
-            own = records[index].timestamp
-            results[index] = _record_result(lot.result, place, lot.result.timestamp if by_append_time else own or now_ms)
+            timestamp = lot.result.timestamp if by_append_time else records[index].timestamp
+            results[index] = _record_result(lot.result, place, timestamp)
     content = ProduceAnswer(results, _receipts(succeeded))
     if not succeeded:
         return _all_failed(content, failed)

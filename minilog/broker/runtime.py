@@ -84,6 +84,8 @@ class Runtime:
         self.settings = settings
         self.clock = clock
         self.failure = failure
+        self.registered = asyncio.Event()
+        self.may_exit = asyncio.Event()
         self.peers = Peers(tasks, settings.peer_timeout_ms, settings.heartbeat_interval_ms)
         self.flusher = Flusher(store, failure, self._on_flushed)
         self._loop = asyncio.get_running_loop()
@@ -184,6 +186,10 @@ class Runtime:
         try:
             for effect in handler(*event, self.clock.now_ms()):
                 self._perform(effect)
+            if self.core.broker_epoch >= 0:
+                self.registered.set()
+            if self.core.may_exit:
+                self.may_exit.set()
         except Exception as error:
             self.failure.trip(error)
             self.close()

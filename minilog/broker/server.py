@@ -18,13 +18,13 @@ from aiohttp import web
 
 from minilog.broker import admin_routes, fetch_routes, metadata_routes, native_routes, produce_routes
 from minilog.broker.admission import Body
-from minilog.broker.exchange import Exchange, Face, Handler, message_answer, problem_answer
+from minilog.broker.exchange import Exchange, Face, Handler, message_answer, problem_answer, redirect
 from minilog.broker.listener import Listener
 from minilog.broker.ports import Runtime
-from minilog.errors import InternalError, MinilogError, TimedOut
+from minilog.errors import InternalError, MinilogError, NotLeader, TimedOut
 from minilog.wire.http import MSGPACK
 from minilog.wire.messages import Problem
-from minilog.wire.routes import ROUTES, Match, Route, match
+from minilog.wire.routes import ROUTES, Match, match
 
 log = logging.getLogger("minilog.http")
 
@@ -49,20 +49,21 @@ class Server:
         self.face.closing = True
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        route: Route | None = None
+        response: web.StreamResponse
+        found: Match | None = None
         body: Body | None = None
         try:
             found = match(request.method, request.raw_path)
-            route = found.route
             body = self._body(request, found)
-            response = await HANDLERS[route.name](self.face, Exchange(request, found, body))
+            exchange = Exchange(request, found, body)
+            response = await HANDLERS[found.route.name](self.face, exchange)
         except MinilogError as error:
-            response = self._problem(route, error)
+            response = self._problem(found, error)
         except ConnectionError:
             raise
         except Exception:
             log.exception("a fault in %s %s", request.method, request.raw_path)
-            response = self._problem(route, InternalError("a fault inside minilog; the broker's log says more"))
+            response = self._problem(found, InternalError("a fault inside minilog; the broker's log says more"))
         finally:
             if body is not None:
                 body.release()
@@ -74,10 +75,12 @@ class Server:
             return Body(request, face.limits, face.peer_requests, 2 * face.limits.request_bytes_max)
         return Body(request, face.limits, face.requests, face.limits.request_bytes_max)
 
-    def _problem(self, route: Route | None, error: MinilogError) -> web.Response:
-        self.face.metrics.on_error(route.name if route is not None else "none", error.code)
-        if route is not None and route.offers == (MSGPACK,):
+    def _problem(self, found: Match | None, error: MinilogError) -> web.Response:
+        self.face.metrics.on_error("none" if found is None else found.route.name, error.code)
+        if found is not None and found.route.offers == (MSGPACK,):
             return message_answer(Problem.of(error))
+        if found is not None and isinstance(error, NotLeader) and (there := redirect(found, error)) is not None:
+            return there
         late_body = isinstance(error, TimedOut) and error.definite
         return problem_answer(error, status=408 if late_body else None)
 

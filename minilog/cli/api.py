@@ -52,6 +52,10 @@ def _dev_url() -> str | None:
     return cluster.url if cluster.alive() else None
 
 
+class _Offset(msgspec.Struct):
+    offset: int
+
+
 class Api:
     """One cluster, named by the URLs of one or more of its brokers; the first that answers is asked."""
 
@@ -74,6 +78,10 @@ class Api:
 
     def delete_topic(self, name: str) -> None:
         self.call("delete_topic", topic=name)
+
+    def end_offset(self, topic: str, partition: int) -> int:
+        """The high watermark: where what can be read ends."""
+        return self.get("offsets", _Offset, {"at": "latest"}, topic=topic, partition=partition).offset
 
     def get(self, route: str, cls: type[T], query: dict[str, str] | None = None, **values: str | int) -> T:
         return msgspec.json.decode(self.call(route, query, **values), type=cls)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import signal
 import time
 from asyncio import Future
 from dataclasses import dataclass, field
@@ -16,28 +17,23 @@ from functools import partial
 from typing import Any
 
 import msgspec
+from minilog_client import AsyncClient
 
 from minilog.cli import process
 from minilog.cli.api import Api
-from minilog.cli.demo_events import id_of, wrap
+from minilog.cli.demo_events import wrap
 from minilog.cli.demo_proof import Ledger, Proof, ReadBack
+from minilog.cli.demo_run import failover_of, read_back
 from minilog.cli.devcluster import DevCluster, Member
 from minilog.cli.output import CliError
 from minilog.errors import BufferFull, MinilogError
-from minilog.wire.messages import FailoverInfo, PartitionInfo
+from minilog.wire.messages import PartitionInfo
 from minilog.wire.metadata import NO_LEADER
-from minilog_client import AsyncClient
 
 PACE_S = 0.005
 POLL_S = 0.05
 BEFORE_KILL_S = 1.0
 HEAL_TIMEOUT_S = 30.0
-
-
-class Failovers(msgspec.Struct):
-    """The answer of GET /v1/cluster/failovers."""
-
-    failovers: list[FailoverInfo]
 
 
 @dataclass
@@ -138,7 +134,7 @@ class FailoverBench:
         assert known is not None, "it was chosen because it runs"
         self._watch.begin(led)
         killed_s, killed_ms = time.monotonic(), time.time() * 1000
-        process.signal_to(known, process.signal.SIGKILL)
+        process.signal_to(known, signal.SIGKILL)
         result = Run(number, member.id, len(led))
         await self._until(lambda: self._watch.recovered(killed_s), f"a new leader for what broker {member.id} led")
         self.cluster.reap()
@@ -164,20 +160,14 @@ class FailoverBench:
 
     def _told_by_controller(self, result: Run, killed_ms: float) -> bool:
         """Take over the phases of the failover, once the controller knows them all."""
-        try:
-            told = self._api.get("failovers", Failovers).failovers
-        except MinilogError:
+        told = failover_of(self._api, result.broker, killed_ms)
+        if told is None or told.elected_ms is None or told.published_ms is None:
             return False
-        for info in reversed(told):
-            if info.broker_id == result.broker and info.detected_ms >= killed_ms - 50:
-                if info.published_ms is None or info.elected_ms is None:
-                    return False
-                result.kind = info.kind
-                result.detected_ms = round(info.detected_ms - killed_ms, 1)
-                result.elected_ms = round(info.elected_ms - killed_ms, 1)
-                result.published_ms = round(info.published_ms - killed_ms, 1)
-                return True
-        return False
+        result.kind = told.kind
+        result.detected_ms = round(told.detected_ms - killed_ms, 1)
+        result.elected_ms = round(told.elected_ms - killed_ms, 1)
+        result.published_ms = round(told.published_ms - killed_ms, 1)
+        return True
 
     def _partitions(self) -> list[PartitionInfo]:
         try:
@@ -200,10 +190,8 @@ class FailoverBench:
             await asyncio.sleep(POLL_S)
 
     async def _read_back(self, client: AsyncClient) -> Proof:
-        from minilog.cli.demo_run import read_back
-
         judge = ReadBack(self.ledger)
-        await read_back(client, self.topic, judge)
+        await read_back(client, self._api, self.topic, len(self._partitions()), judge)
         return judge.finish()
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from minilog.errors import BufferFull
 from minilog_client import AsyncClient
+
+from minilog.errors import BufferFull
 
 CHUNK_BYTES = 1_000_000
 CHUNKS_IN_FLIGHT = 6
@@ -125,18 +126,21 @@ async def latency(url: str, load: Load, progress: Progress) -> Measured:
         future.result()
         acknowledged.append((time.monotonic_ns() - sent_ns) / 1e6)
 
-    async with AsyncClient(url) as client, _producer(client, load) as producer:
-        async with client.consumer(load.topic, start="latest") as consumer:
-            await consumer.batch(max_records=1, max_wait_ms=200)
-            began_s = time.monotonic()
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(read(consumer))
-                for number in range(total):
-                    await asyncio.sleep(max(0.0, began_s + number / load.rate - time.monotonic()))
-                    now_ns = time.monotonic_ns()
-                    value = now_ns.to_bytes(8) + number.to_bytes(8) + pad
-                    _send(producer, load.topic, value).add_done_callback(partial(on_done, now_ns))
-            result.seconds = time.monotonic() - began_s
+    async with (
+        AsyncClient(url) as client,
+        _producer(client, load) as producer,
+        client.consumer(load.topic, start="latest") as consumer,
+    ):
+        await consumer.batch(max_records=1, max_wait_ms=200)
+        began_s = time.monotonic()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(read(consumer))
+            for number in range(total):
+                await asyncio.sleep(max(0.0, began_s + number / load.rate - time.monotonic()))
+                now_ns = time.monotonic_ns()
+                value = now_ns.to_bytes(8) + number.to_bytes(8) + pad
+                _send(producer, load.topic, value).add_done_callback(partial(on_done, now_ns))
+        result.seconds = time.monotonic() - began_s
     result.records = total
     result.bytes_total = total * load.record_bytes
     result.series = {"acknowledged": acknowledged}

@@ -8,23 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import time
 from asyncio import Future
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
+
+import msgspec
+from minilog_client import AsyncClient
 
 from minilog.cli import process
 from minilog.cli.api import Api
 from minilog.cli.demo_events import EventSource, id_of
 from minilog.cli.demo_proof import Ledger, Proof, ReadBack
+from minilog.cli.demo_report import Failover
 from minilog.cli.demo_view import DemoState, PartitionView, View
 from minilog.cli.devcluster import DevCluster, Member
 from minilog.cli.output import CliError
 from minilog.errors import BufferFull, MinilogError
+from minilog.wire.messages import FailoverInfo, TopicInfo
 from minilog.wire.metadata import NO_LEADER
-from minilog_client import AsyncClient
 
 PARTITIONS = 6
 REPLICAS = 3
@@ -35,6 +41,7 @@ DRAW_S = 0.1
 SETTLE_TIMEOUT_S = 30.0
 DELIVERY_TIMEOUT_MS = 30_000
 BUFFER_BYTES = 16 * 1024 * 1024
+CLOCK_SLACK_MS = 50
 
 
 @dataclass(frozen=True)
@@ -46,19 +53,6 @@ class Plan:
     kill_s: float = 4.0
     restart_s: float = 7.0
     stream_s: float = 12.0
-
-
-@dataclass
-class Failover:
-    """The death of the leader as the demo saw it; wall-clock ms since the epoch, comparable with the controller's."""
-
-    broker: int = 0
-    killed_ms: float = 0.0
-    partitions: list[int] = field(default_factory=list)
-    first_served_ms: dict[int, float] = field(default_factory=dict)
-    longest_pause_ms: float = 0.0
-    restarted_ms: float = 0.0
-    rejoined_ms: float = 0.0
 
 
 class Demo:
@@ -104,6 +98,9 @@ class Demo:
             self.state.phase = "waiting for the last acknowledgements"
             await producer.flush()
         self.state.say(f"the stream ended: {self.ledger.sent:,} sent, {self.ledger.acknowledged:,} acknowledged")
+        self.failover.told = await asyncio.to_thread(
+            failover_of, self._api, self.failover.broker, self.failover.killed_ms
+        )
         if self._first_error:
             self.state.say(f"{self.state.failed:,} sends failed; the first: {self._first_error}")
 
@@ -142,7 +139,7 @@ class Demo:
         now_s, failover = time.monotonic(), self.failover
         if part in failover.partitions:
             pause_ms = (now_s - self._last_ack_s.get(part, now_s)) * 1000
-            failover.longest_pause_ms = max(failover.longest_pause_ms, pause_ms)
+            failover.pauses_ms[part] = max(failover.pauses_ms.get(part, 0.0), pause_ms)
             if leader_epoch > self._epochs[part] and part not in failover.first_served_ms:
                 failover.first_served_ms[part] = _wall_ms()
         self._last_ack_s[part] = now_s
@@ -162,7 +159,7 @@ class Demo:
         known = member.known()
         self._epochs = dict(self._leader_epochs())
         self.failover = Failover(broker, _wall_ms(), led)
-        if known is None or not process.signal_to(known, process.signal.SIGKILL):
+        if known is None or not process.signal_to(known, signal.SIGKILL):
             raise CliError(f"broker {broker} was not running any more; its log: {member.log_file}")
         self.state.say(
             f"kill -9 broker {broker}: it leads partition {busiest}, the busiest, and {len(led) - 1} more; records keep coming"
@@ -190,22 +187,29 @@ class Demo:
             metadata = await asyncio.to_thread(self._api.metadata, [self.plan.topic])
         except MinilogError:
             return
-        moved: list[str] = []
         for topic in metadata.topics:
-            for part in topic.partitions:
-                view = self.state.partitions.setdefault(part.partition, PartitionView())
-                if view.replicas and part.leader not in (view.leader, NO_LEADER):
-                    moved.append(f"{part.partition} to broker {part.leader}")
-                if view.replicas and len(part.isr) != len(view.isr):
-                    self._tell_isr(part.partition, view.isr, part.isr)
-                view.leader = part.leader if part.leader != NO_LEADER else NO_LEADER
-                view.isr, view.replicas = part.isr, part.replicas
-        if moved:
-            self.state.say(f"leadership moved: partition {', '.join(moved)}")
+            self._take_over(topic)
 
-    def _tell_isr(self, partition: int, before: list[int], after: list[int]) -> None:
-        verb = "shrank" if len(after) < len(before) else "grew"
-        self.state.say(f"partition {partition}: ISR {verb} from {_ids(before)} to {_ids(after)}")
+    def _take_over(self, topic: TopicInfo) -> None:
+        moved: list[str] = []
+        left: dict[int, list[int]] = defaultdict(list)
+        joined: dict[int, list[int]] = defaultdict(list)
+        for part in topic.partitions:
+            view = self.state.partitions.setdefault(part.partition, PartitionView())
+            if view.replicas:
+                if part.leader not in (view.leader, NO_LEADER):
+                    moved.append(f"{part.partition} to broker {part.leader}")
+                for broker in set(view.isr) - set(part.isr):
+                    left[broker].append(part.partition)
+                for broker in set(part.isr) - set(view.isr):
+                    joined[broker].append(part.partition)
+            view.leader, view.isr, view.replicas = part.leader, part.isr, part.replicas
+        for broker, parts in sorted(left.items()):
+            self.state.say(f"broker {broker} is out of the ISR of {_partitions(parts)}")
+        if moved:
+            self.state.say(f"leaders moved: partition {', '.join(moved)}")
+        for broker, parts in sorted(joined.items()):
+            self.state.say(f"broker {broker} is in the ISR of {_partitions(parts)} again")
 
     def _all_in_sync(self) -> bool:
         views = self.state.partitions.values()
@@ -229,22 +233,49 @@ class Demo:
     # --- reading back --------------------------------------------------------------------------------------
 
     async def _read_back(self, client: AsyncClient) -> Proof:
-        """Everything from the first offset to the high watermark."""
         judge = ReadBack(self.ledger)
-        self.ends = await end_offsets(client, self.plan.topic, range(PARTITIONS))
-        left = {part: end for part, end in self.ends.items() if end > 0}
-        async with client.consumer(self.plan.topic, start="earliest") as consumer:
-            while left:
-                records = await asyncio.wait_for(consumer.batch(max_records=10_000, max_wait_ms=1000), SETTLE_TIMEOUT_S)
-                for record in records:
-                    judge.on_record(record.partition, record.offset, _id_or_unknown(record.value), record.value or b"")
-                    if record.offset + 1 >= left.get(record.partition, 0):
-                        left.pop(record.partition, None)
+        self.ends = await read_back(client, self._api, self.plan.topic, PARTITIONS, judge)
         return judge.finish()
 
 
-async def end_offsets(client: AsyncClient, topic: str, partitions: range) -> dict[int, int]:
-    raise NotImplementedError
+async def read_back(client: AsyncClient, api: Api, topic: str, partitions: int, judge: ReadBack) -> dict[int, int]:
+    """Show ``judge`` every record from the first offset to the high watermarks, which are returned by partition.
+
+    Raises CliError when nothing comes any more before the end is reached."""
+    ends = {part: await asyncio.to_thread(api.end_offset, topic, part) for part in range(partitions)}
+    left = {part: end for part, end in ends.items() if end > 0}
+    last_s = time.monotonic()
+    async with client.consumer(topic, start="earliest") as consumer:
+        while left:
+            records = await consumer.batch(max_records=10_000, max_wait_ms=1000)
+            for record in records:
+                judge.on_record(record.partition, record.offset, _id_or_unknown(record.value), record.value or b"")
+            for part in {record.partition for record in records}:
+                if (consumer.position(topic, part) or 0) >= ends[part]:
+                    left.pop(part, None)
+            if records:
+                last_s = time.monotonic()
+            elif time.monotonic() - last_s > SETTLE_TIMEOUT_S:
+                raise CliError(f"nothing could be read for {SETTLE_TIMEOUT_S:.0f} s before the end of {sorted(left)}")
+    return ends
+
+
+class Failovers(msgspec.Struct):
+    """The answer of GET /v1/cluster/failovers."""
+
+    failovers: list[FailoverInfo]
+
+
+def failover_of(api: Api, broker: int, killed_ms: float) -> FailoverInfo | None:
+    """The controller's account of a broker's death at ``killed_ms``, once it is complete."""
+    try:
+        told = api.get("failovers", Failovers).failovers
+    except MinilogError:
+        return None
+    for info in reversed(told):
+        if info.broker_id == broker and info.detected_ms >= killed_ms - CLOCK_SLACK_MS:
+            return info if info.published_ms is not None else None
+    return None
 
 
 def _id_or_unknown(value: bytes | None) -> int:
@@ -254,8 +285,9 @@ def _id_or_unknown(value: bytes | None) -> int:
         return -1
 
 
-def _ids(brokers: list[int]) -> str:
-    return "[" + " ".join(map(str, brokers)) + "]"
+def _partitions(numbers: list[int]) -> str:
+    word = "partition" if len(numbers) == 1 else "partitions"
+    return f"{word} {', '.join(map(str, sorted(numbers)))}"
 
 
 def _wall_ms() -> float:

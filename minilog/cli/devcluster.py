@@ -329,7 +329,7 @@ def last_words(member: Member) -> str:
         lines = member.log_file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
-    spoken = [line.strip() for line in lines[-50:] if line.strip()]
+    spoken = [line.strip(" |") for line in lines[-50:] if re.search(r"\w", line)]
     return LOG_PREFIX.sub("", spoken[-1]).removeprefix("minilog: ") if spoken else "it printed nothing"
 
 

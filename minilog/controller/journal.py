@@ -235,9 +235,9 @@ class FileJournal:
             raise OSError(errno.ENOSPC, "no room for a journal file")
         aside.rename(path)
         _sync_dir(self._dir)
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        former, self._fd = self._fd, os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        if former >= 0:
+            os.close(former)
         self._first_index = first
         self._end = len(header)
 

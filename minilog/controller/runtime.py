@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, NoReturn, Protocol
 
@@ -27,7 +27,7 @@ from minilog.config import ControllerSettings
 from minilog.controller.journal import Journal
 from minilog.core.effects import Effect, Flush, Reply, Send
 from minilog.core.image import ClusterImage
-from minilog.errors import BrokerUnavailable, Overloaded
+from minilog.errors import BrokerUnavailable, MinilogError, Overloaded, RefusesToStart
 from minilog.wire.messages import AlterPartition, Heartbeat, Message, Problem, Register
 from minilog.wire.metadata import MetadataRecord
 
@@ -57,6 +57,8 @@ class Core(Protocol):
 
     @property
     def metadata_offset(self) -> int: ...
+
+    def load(self, metadata_offset: int, records: Iterable[MetadataRecord]) -> None: ...
 
     def replay(self, index: int, record: MetadataRecord) -> None: ...
 
@@ -130,15 +132,21 @@ class Runtime:
         return self.core.image
 
     async def start(self) -> None:
-        """Replay the journal and open a new term. Raises RefusesToStart; must return before requests come in."""
+        """Replay the journal and open a new term. Raises RefusesToStart and StorageFailed.
+
+        Must return before requests come in."""
         replayed = await asyncio.to_thread(self._journal.open)
-        for record in replayed.snapshot:
-            self.core.replay(replayed.snapshot_index, record)
+        if replayed.snapshot_index:
+            self.core.load(replayed.snapshot_index, replayed.snapshot)
         for index, record in enumerate(replayed.tail, replayed.snapshot_index + 1):
             self.core.replay(index, record)
         assert self.core.metadata_offset == self._journal.last_index, "replaying must reach the end of the journal"
         now_ms = self.clock.now_ms()
-        await self._carry_out(self.core.start(now_ms), now_ms)
+        try:
+            decision = self.core.start(now_ms)
+        except MinilogError as error:
+            raise RefusesToStart(error.detail) from error
+        await self._carry_out(decision, now_ms)
         self.started = True
 
     async def submit(self, request: Message) -> Message:

@@ -56,8 +56,9 @@ class Fetcher:
 
     def on_flushed(self, partition: TopicPartition) -> Flush | None:
         """The log became durable; anything appended since needs one more flush."""
-        if self.flushing.pop(partition, None) is None and partition not in self.flushing:
+        if partition not in self.flushing:
             return None
+        del self.flushing[partition]
         follower = self.followers.get(partition)
         return self._flush(follower) if follower else None
 

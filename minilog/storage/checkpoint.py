@@ -12,6 +12,7 @@ Source: design note storage.md (checkpoints: two generations with CRC).
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
@@ -37,10 +38,8 @@ def save(disk: Disk, path: str, body: dict[str, Any], *, keep_previous: bool = T
     """Replace the file at ``path`` durably. Raises DiskFull (the old file stays in force) or StorageFailed."""
     write_synced(disk, path + TEMPORARY, encode(body))
     if keep_previous:
-        try:
+        with suppress(FileNotFoundError):
             disk.rename(path, path + PREVIOUS)
-        except FileNotFoundError:
-            pass
     disk.rename(path + TEMPORARY, path)
     disk.fsync_dir(os.path.dirname(path))
 
@@ -58,10 +57,8 @@ def load(disk: Disk, path: str) -> Loaded:
 def remove(disk: Disk, path: str) -> None:
     """Remove the file durably, if it exists."""
     for name in (path, path + PREVIOUS):
-        try:
+        with suppress(FileNotFoundError):
             disk.remove(name)
-        except FileNotFoundError:
-            pass
     disk.fsync_dir(os.path.dirname(path))
 
 

@@ -1,82 +1,148 @@
-"""Bringing a log's tail into a known state after a start.
+"""Bringing a log into a known state after a start: what is on disk, and all of it durable.
 
-Owns: the difference between a torn tail, which is cut, and corruption, which is marked and never cut silently.
+Owns: the order of steps. Sealed segments are trusted; from the recovery point on every batch is read and checked, the
+leader epochs and indexes are derived anew, a torn tail is cut (tail.py says what is torn) and what remains is synced,
+since bytes that survived only in the page cache must not be counted as durable.
 
-A place where the bytes are not what belongs there is *torn* when it lies at or after the recovery point (the last
-durable end that was checkpointed) and a crash alone explains it:
-* the file ends inside the batch: the write was under way;
-* or the machine may have stopped too, and either nothing good follows (the last writes were not synced), or a whole
-  sector in it reads as zeros (writes that were not synced reach the disk in any order, so later ones may be whole).
-Everything else is *corruption*: the range is marked, reads of it raise CorruptRange, and the replica is incomplete
-until the leader's copy has replaced it. The same holds when the file ends before the recovery point.
-
-Source: Alagappan et al., "Protocol-Aware Recovery for Consensus-Based Storage" (FAST 2018): telling crash from
-corruption apart is what keeps a committed record from being dropped.
+The recovery point comes from a checkpoint that may be older than a truncation; the cuts noted in ``leader-epochs``
+pull it down to where the log was cut since.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
 from typing import NamedTuple
 
-from minilog.errors import CorruptBatch, CorruptRange
-from minilog.storage.scan import LogBytes
+from minilog.config import TopicSettings
+from minilog.errors import CorruptRange
+from minilog.storage import checkpoint
+from minilog.storage.epochs import EpochCache
+from minilog.storage.log import CUTS_KEPT, EPOCHS_FILE, LogPlace, PartitionLog, Recovered, RecoveryPoint
+from minilog.storage.quarantine import Piece
 from minilog.storage.segment import Damage, Segment
-from minilog.wire.batch import HEADER_BYTES, peek
+from minilog.storage.tail import first_torn
+from minilog.wire.batch import Batch
 
-SECTOR_BYTES = 512
-_EVIDENCE_BYTES_MIN = 64
+NOTHING_KNOWN = RecoveryPoint(0, 0, 0)
+_LOG_NAME = re.compile(r"(\d{20})\.log")
 
 
-class RecoveryPoint(NamedTuple):
-    """What the store's checkpoint knows of a log: the durable end then, the high watermark then, the log's generation."""
+class _Derived(NamedTuple):
+    """``leader-epochs`` as loaded, and the offset from which it has to be derived from the batches again."""
 
-    offset: int
-    high_watermark: int
+    epochs: EpochCache
     generation: int
+    cuts: list[tuple[int, int]]
+    scan_from: int
 
 
-class Recovered(NamedTuple):
-    """What recovery did: bytes it read, bytes it cut as torn, what it found damaged."""
-
-    scanned_bytes: int
-    torn_bytes: int
-    damages: tuple[Damage, ...]
+class _EpochsDisagree(Exception):
+    """A batch has a lower epoch than ``leader-epochs`` says: the file cannot be of this log."""
 
 
-def first_torn(segment: Segment, damages: Sequence[Damage], recovery_point: int, power_loss: bool) -> Damage | None:
-    """The damage at which the active segment is to be cut; None when all of it is corruption."""
-    log = segment.log_bytes()
-    for damage in damages:
-        if damage.offset < recovery_point:
-            continue
-        if damage.end_offset is None and (power_loss or _ends_inside_batch(log, damage)):
-            return damage
-        if damage.end_offset is not None and power_loss and _has_lost_sector(log, damage):
-            return damage
-    return None
+def open_log(
+    place: LogPlace, settings: TopicSettings, point: RecoveryPoint = NOTHING_KNOWN, power_loss: bool = True
+) -> PartitionLog:
+    """Open the log in ``place``, or begin an empty one. Raises CorruptRange, DiskFull or StorageFailed.
 
-
-def _ends_inside_batch(log: LogBytes, damage: Damage) -> bool:
-    left = log.size - damage.position
-    if left < HEADER_BYTES:
-        return True
+    ``power_loss``: the machine may have stopped since the last write, so writes that were not synced may be missing.
+    """
+    segments = _segments(place)
+    start_offset = segments[0].base_offset
+    derived = _load_epochs(place, start_offset, point)
     try:
-        return peek(log.pread(damage.position, HEADER_BYTES)).bytes_total > left
-    except (CorruptBatch, CorruptRange):
-        return False
+        damages = _walk(segments, derived)
+    except _EpochsDisagree:
+        derived = _Derived(EpochCache(), derived.generation, derived.cuts, start_offset)
+        damages = _walk_all(place, segments, derived)
+    torn_bytes = _cut_torn_tail(place, segments[-1], damages, derived, power_loss)
+    log = PartitionLog(place, settings, segments, derived.epochs)
+    log.generation, log.cuts = derived.generation, derived.cuts
+    if log.end_offset < derived.scan_from:
+        log.missing = (log.end_offset, derived.scan_from)
+    elif damages and damages[-1].end_offset is None and not torn_bytes:
+        log.missing = (log.end_offset, log.end_offset + 1)
+    if log.end_offset != derived.scan_from or torn_bytes:
+        segments[-1].sync()
+    log.high_watermark = max(start_offset, min(point.high_watermark, log.end_offset))
+    log.recovered = Recovered(torn_bytes, tuple(damages))
+    return log
 
 
-def _has_lost_sector(log: LogBytes, damage: Damage) -> bool:
-    """Some sector, or what follows the damage's start in its first one, is all zeros."""
-    start = damage.position
-    while start < damage.end_position:
-        end = min((start // SECTOR_BYTES + 1) * SECTOR_BYTES, log.size)
-        if end - start >= _EVIDENCE_BYTES_MIN:
-            try:
-                if not any(log.pread(start, end - start)):
-                    return True
-            except CorruptRange:
-                return False
-        start = end
-    return False
+def _segments(place: LogPlace) -> list[Segment]:
+    names = place.disk.list(place.directory)
+    bases = [int(match[1]) for match in map(_LOG_NAME.fullmatch, names) if match]
+    if not bases:
+        return [Segment.create(place.disk, place.directory, 0)]
+    ends = [*bases[1:], bases[-1]]
+    return [Segment(place.disk, place.directory, base, end) for base, end in zip(bases, ends, strict=True)]
+
+
+def _load_epochs(place: LogPlace, start_offset: int, point: RecoveryPoint) -> _Derived:
+    """What ``leader-epochs`` knows below the recovery point; without the file everything is scanned."""
+    body = checkpoint.load(place.disk, f"{place.directory}/{EPOCHS_FILE}").body
+    if body is None:
+        return _Derived(EpochCache(), point.generation, [], start_offset)
+    generation = int(body["generation"])
+    cuts = [(int(cut[0]), int(cut[1])) for cut in body["cuts"]]
+    later_cuts = [end_offset for cut, end_offset in cuts if cut > point.generation]
+    if generation - point.generation > CUTS_KEPT:
+        later_cuts.append(start_offset)
+    scan_from = max(min([point.offset, *later_cuts]), start_offset)
+    epochs = EpochCache((int(epoch), int(start)) for epoch, start in body["epochs"] if start < scan_from)
+    epochs.truncate_start(start_offset, scan_from)
+    return _Derived(epochs, max(generation, point.generation), cuts, scan_from)
+
+
+def _walk(segments: list[Segment], derived: _Derived) -> list[Damage]:
+    """Check everything from ``scan_from`` on; returns the damages of the active segment."""
+    epochs, scan_from = derived.epochs, derived.scan_from
+
+    def on_batch(batch: Batch) -> None:
+        if batch.leader_epoch < epochs.last_epoch and batch.base_offset >= scan_from:
+            raise _EpochsDisagree
+        if batch.base_offset >= scan_from:
+            epochs.observe(batch.leader_epoch, batch.base_offset)
+
+    for segment in segments[:-1]:
+        if segment.end_offset > scan_from:
+            end_offset = segment.end_offset
+            segment.walk(scan_from, on_batch)
+            if segment.end_offset < end_offset:
+                segment.bad_ranges.append((segment.end_offset, end_offset))
+                segment.end_offset = end_offset
+            segment.save_index()
+            segment.close()
+    return segments[-1].walk(max(scan_from, segments[-1].base_offset), on_batch)
+
+
+def _walk_all(place: LogPlace, segments: list[Segment], derived: _Derived) -> list[Damage]:
+    try:
+        return _walk(segments, derived)
+    except _EpochsDisagree:
+        raise CorruptRange(
+            f"the leader epochs in {place.directory} go backwards from one segment to the next; "
+            "move the directory away to have the replica copied from its leader again"
+        ) from None
+
+
+def _cut_torn_tail(place: LogPlace, active: Segment, damages: list[Damage], derived: _Derived, power_loss: bool) -> int:
+    """Cut the active segment where its tail is torn, or at damage that nothing good follows; returns the torn bytes.
+
+    Whatever is cut and could be anything but a half-written batch is copied to quarantine first.
+    """
+    torn = first_torn(active, damages, derived.scan_from, power_loss)
+    cut = torn
+    if cut is None and damages and damages[-1].end_offset is None:
+        cut = damages[-1]
+    if cut is None:
+        return 0
+    if torn is None or torn.end_offset is not None:
+        reason = "corrupt tail found by recovery" if torn is None else "behind a write that a power cut lost"
+        place.quarantine.save(
+            place.name, reason, active.end_offset, [Piece(active.log_bytes(), cut.position, cut.offset)]
+        )
+    torn_bytes = active.size_bytes - cut.position
+    derived.epochs.truncate_end(cut.offset)
+    active.truncate(cut.offset, cut.position)
+    return torn_bytes if torn is not None else 0

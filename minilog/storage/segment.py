@@ -54,6 +54,7 @@ class Segment:
         self._index: SegmentIndex | None = None
         self._index_is_checked = False
         """The index was made by a scan in this process: what it leads to is where the batches were."""
+        self._max_timestamp: int | None = None
         self._hints: dict[int, int] = {}
         """Positions of borders where reads ended: sequential readers come back there."""
 
@@ -88,6 +89,16 @@ class Segment:
     def _load_index(self) -> bool:
         self._index = SegmentIndex.load(self._disk, self._stem, self.base_offset, self.size_bytes)
         return self._index is not None
+
+    @property
+    def max_timestamp(self) -> int:
+        """Latest timestamp in the segment, -1 when it is empty."""
+        if self._index is not None:
+            self._max_timestamp = self._index.max_timestamp
+        elif self._max_timestamp is None:
+            self._max_timestamp = self.index.max_timestamp
+            self.close()
+        return self._max_timestamp
 
     def log_bytes(self) -> LogBytes:
         return LogBytes(self._disk, self.handle, self.size_bytes)
@@ -214,9 +225,7 @@ class Segment:
             raise BadBatch(position, offset, f"its length field claims {header.bytes_total} bytes, {left} are left")
         return header.bytes_total
 
-    def _verified(
-        self, data: bytes, position: int, offset: int, max_bytes: int, end_offset: int
-    ) -> tuple[int, int]:
+    def _verified(self, data: bytes, position: int, offset: int, max_bytes: int, end_offset: int) -> tuple[int, int]:
         """(bytes, next offset) of the whole good batches at the start of ``data`` that keep within the bounds.
 
         Raises BadBatch for the first batch only: what is good before a bad one is served.
@@ -266,6 +275,7 @@ class Segment:
         base_offset, position = index.offsets.floor(offset)
         index.rewind(position, base_offset)
         self._hints.clear()
+        self._max_timestamp = None
         self.end_offset = base_offset
         self.bad_ranges = [bad for bad in self.bad_ranges if bad[1] <= base_offset]
         damages: list[Damage] = []

@@ -9,6 +9,8 @@ that begins at an index entry therefore restores the time index exactly.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from minilog.errors import DiskFull
 from minilog.storage.checkpoint import read_file
 from minilog.storage.disk import Disk
@@ -110,7 +112,5 @@ class SegmentIndex:
     def remove_files(self) -> None:
         self._saved = self._times_saved = 0
         for suffix in (INDEX_SUFFIX, TIME_SUFFIX):
-            try:
+            with suppress(FileNotFoundError):
                 self._disk.remove(self._stem + suffix)
-            except FileNotFoundError:
-                pass

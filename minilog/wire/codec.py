@@ -210,6 +210,8 @@ def _decode(
             headers, position = _decode_headers(data, position, zigzag)
         if position != record_end:
             raise CorruptBatch(f"the record that should end at byte {record_end} ends at byte {position}")
+        if append_timestamp is not None:
+            timestamp = append_timestamp
         records.append(make(base_offset + delta, timestamp, key, value, headers))
     if position != limit:
         raise CorruptBatch(f"{limit - position} bytes follow the last of {count} records")

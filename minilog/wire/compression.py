@@ -99,7 +99,7 @@ def decompress(codec: int, payload: bytes | memoryview, expanded_bytes_max: int)
 def _compress_xerial(payload: bytes) -> bytes:
     parts = [_XERIAL_HEADER]
     view = memoryview(payload)
-    for start in range(0, len(view), _XERIAL_BLOCK_BYTES):
+    for start in range(0, max(1, len(view)), _XERIAL_BLOCK_BYTES):
         block = bytes(cramjam.snappy.compress_raw(view[start : start + _XERIAL_BLOCK_BYTES]))
         parts += (len(block).to_bytes(4, "big"), block)
     return b"".join(parts)

@@ -61,12 +61,12 @@ class JsonRecordOut(msgspec.Struct):
 
 
 class ProducedRecord(NamedTuple):
-    """A record out of a request. ``timestamp`` and ``partition`` are None when the client left them open."""
+    """A record out of a request. ``partition`` is None when the client left it open."""
 
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, bytes | None]]
-    timestamp: int | None
+    timestamp: int
     partition: int | None
 
 
@@ -80,10 +80,10 @@ DECODE_ERRORS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError
 # --- requests -------------------------------------------------------------------------------------------------
 
 
-def parse_json(body: bytes, value_format: str, key_format: str) -> list[ProducedRecord]:
+def parse_json(body: bytes, value_format: str, key_format: str, now_ms: int) -> list[ProducedRecord]:
     """The records of ``{"records": [...]}``; every error names the record, the field, what was seen, what is allowed.
 
-    Raises InvalidRequest, RequestTooLarge. Takes up to a second for the largest bodies: not for an event loop."""
+    ``now_ms`` is the timestamp of records without one. Raises InvalidRequest, RequestTooLarge. Takes up to a second for the largest bodies: not for an event loop."""
     _check_utf8(body)
     try:
         decoded = _records_decoder.decode(body)
@@ -92,24 +92,29 @@ def parse_json(body: bytes, value_format: str, key_format: str) -> list[Produced
     if _may_repeat_members(body, decoded):
         _refuse_repeated_members(body)
     return [
-        _produced(f"records[{index}]", record, value_format, key_format) for index, record in enumerate(decoded.records)
+        _produced(f"records[{index}]", record, value_format, key_format, now_ms)
+        for index, record in enumerate(decoded.records)
     ]
 
 
-def parse_ndjson(body: bytes, value_format: str, key_format: str) -> list[ProducedRecord]:
+def parse_ndjson(body: bytes, value_format: str, key_format: str, now_ms: int) -> list[ProducedRecord]:
     """The records of a body with one JSON object a line; blank lines are skipped. Raises as ``parse_json`` does."""
     _check_utf8(body)
-    lines = body.count(b"\n") + 1
-    if lines > RECORDS_MAX + 1:
-        raise RequestTooLarge(f"{lines} lines in one request; allowed are {RECORDS_MAX}: split them into more requests")
+    _check_count(body.count(b"\n"))
     records = [
-        _parse_line(f"line {number}", line, value_format, key_format)
+        _parse_line(f"line {number}", line, value_format, key_format, now_ms)
         for number, line in enumerate(body.split(b"\n"), 1)
         if line.strip()
     ]
+    _check_count(len(records))
     if not records:
         raise InvalidRequest("there are no records; give at least one")
     return records
+
+
+def _check_count(count: int) -> None:
+    if count > RECORDS_MAX:
+        raise RequestTooLarge(f"{count} records in one request; allowed are {RECORDS_MAX}: split them into more requests")
 
 
 def reason(error: Exception) -> str:
@@ -119,23 +124,23 @@ def reason(error: Exception) -> str:
     return str(error).replace("`", "'")
 
 
-def _parse_line(where: str, line: bytes, value_format: str, key_format: str) -> ProducedRecord:
+def _parse_line(where: str, line: bytes, value_format: str, key_format: str, now_ms: int) -> ProducedRecord:
     try:
         record = _record_decoder.decode(line)
     except DECODE_ERRORS as error:
         raise InvalidRequest(f"{where}: {reason(error)}") from None
     if _may_repeat_members(line, record):
         _check_record(where, _members_of(line))
-    return _produced(where, record, value_format, key_format)
+    return _produced(where, record, value_format, key_format, now_ms)
 
 
-def _produced(where: str, record: JsonRecord, value_format: str, key_format: str) -> ProducedRecord:
+def _produced(where: str, record: JsonRecord, value_format: str, key_format: str, now_ms: int) -> ProducedRecord:
     headers = record.headers
     return ProducedRecord(
         None if isinstance(record.key, UnsetType) else _to_bytes(where, "key", record.key, key_format),
         _to_bytes(where, "value", record.value, value_format),
         [] if isinstance(headers, UnsetType) else [(header.name, _header_value(where, header)) for header in headers],
-        None if isinstance(record.timestamp, UnsetType) else record.timestamp,
+        record.timestamp if isinstance(record.timestamp, int) else now_ms,
         None if isinstance(record.partition, UnsetType) else record.partition,
     )
 

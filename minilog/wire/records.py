@@ -23,7 +23,7 @@ import msgspec
 from crc32c import crc32c
 
 from minilog.errors import RecordTooLarge
-from minilog.wire import codec as _codec
+from minilog.wire import codec
 from minilog.wire.batch import (
     ACKS_SHIFT,
     ACKS_UNKNOWN,
@@ -36,7 +36,7 @@ from minilog.wire.batch import (
     split,
 )
 from minilog.wire.codec import Headers
-from minilog.wire.compression import NONE, codec_for, compress, decompress
+from minilog.wire.compression import codec_for, compress, decompress
 
 EXPANDED_BYTES_MAX: Final = 64 * 1024 * 1024
 """What a compressed payload may expand to unless the caller says otherwise."""
@@ -103,7 +103,7 @@ class BatchBuilder:
             self.base_timestamp = self.max_timestamp = timestamp_ms
         parts = self._parts
         mark = len(parts)
-        record_bytes = _codec.append_record(parts, count, timestamp_ms - self.base_timestamp, key, value, headers)
+        record_bytes = codec.append_record(parts, count, timestamp_ms - self.base_timestamp, key, value, headers)
         if self._payload_bytes + record_bytes > self._room_bytes:
             del parts[mark:]
             if count == 0:
@@ -127,7 +127,7 @@ class BatchBuilder:
         room_bytes = self._room_bytes - self._payload_bytes
         delta_ms = timestamp_ms - self.base_timestamp
         try:
-            end, added_bytes = _codec.append_values(self._parts, values, start, self.record_count, delta_ms, room_bytes)
+            end, added_bytes = codec.append_values(self._parts, values, start, self.record_count, delta_ms, room_bytes)
         except TypeError:
             del self._parts[mark:]
             raise
@@ -151,10 +151,10 @@ class BatchBuilder:
         """The batch. ``acks_level`` saves the leader a pass over the payload when it is what the leader will set."""
         assert self.record_count > 0, "a batch holds at least one record"
         assert self.base_timestamp >= -1, "times are ms since the epoch, or -1 for none"
-        codec = codec_for(compression)
-        payload = compress(codec, b"".join(self._parts))
+        codec_id = codec_for(compression)
+        payload = compress(codec_id, b"".join(self._parts))
         last = self.record_count - 1
-        attributes = codec | acks_level << ACKS_SHIFT
+        attributes = codec_id | acks_level << ACKS_SHIFT
         times = (self.base_timestamp, self.max_timestamp)
         producer = (producer_id, producer_epoch, base_sequence)
         return _seal(payload, 0, -1, (attributes, last, *times, *producer, self.record_count))
@@ -219,11 +219,9 @@ def decode_batch(
     """
     if batch.record_count == 0:
         return []
-    codec = batch.codec
-    payload = batch.payload
-    data = bytes(payload) if codec == NONE else decompress(codec, payload, expanded_bytes_max)
+    data = decompress(batch.codec, batch.payload, expanded_bytes_max)
     append_timestamp = batch.max_timestamp if batch.timestamp_type else None
-    records = _codec.decode_records(
+    records = codec.decode_records(
         Record,
         data,
         batch.record_count,
@@ -258,7 +256,7 @@ def retain(batch: Batch, records: Sequence[Record]) -> Batch:
         assert batch.base_offset <= record.offset < batch.end_offset, "only the batch's own records can stay"
         delta_ms = 0 if batch.timestamp_type else record.timestamp - batch.base_timestamp
         offset_delta = record.offset - batch.base_offset
-        _codec.append_record(parts, offset_delta, delta_ms, record.key, record.value, record.headers)
+        codec.append_record(parts, offset_delta, delta_ms, record.key, record.value, record.headers)
     payload = compress(batch.codec, b"".join(parts)) if parts else b""
     tail = (batch.attributes, *batch[5:11], len(records))
     data = _seal(payload, batch.base_offset, batch.leader_epoch, tail)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import crc32c
-from aiokafka.record import default_records as aiokafka_records
+from aiokafka.record import default_records as aiokafka_records  # type: ignore[import-untyped]
 from aiokafka.record import memory_records as aiokafka_memory
 from hypothesis import strategies as st
-from kafka.record import default_records as kafka_records
+from kafka.record import default_records as kafka_records  # type: ignore[import-untyped]
 from kafka.record import memory_records as kafka_memory
 
 from minilog.wire.batch import HEADER

@@ -247,18 +247,38 @@ def test_a_flipped_bit_is_found_unless_it_is_outside_the_crc(position: int, bit:
         assert batch[3:12] == only(THREE)[3:12]
 
 
+edges = st.integers(-2, 5) | st.sampled_from([2**31 - 1, -(2**31)])
+edges_long = edges | st.sampled_from([2**63 - 1, 2**63 - 5, -(2**63)])
+
+
 @given(
-    head=st.binary(min_size=HEADER_BYTES, max_size=HEADER_BYTES), payload=st.binary(max_size=40), stored=st.booleans()
+    base_offset=edges_long,
+    attributes=st.sampled_from([0, 1, 4, 5, 0x08, 0x20, 0x0300]),
+    last_offset_delta=edges,
+    times=st.tuples(edges_long, edges_long),
+    producer=st.tuples(edges_long, st.integers(-2, 2), edges),
+    record_count=edges,
+    stored=st.booleans(),
 )
-@settings(max_examples=100)
-def test_any_header_is_accepted_or_refused_in_order(head: bytes, payload: bytes, stored: bool) -> None:
-    fields = list(HEADER.unpack(head))
-    fields[1], fields[3], fields[5] = 49 + len(payload), 2, fields[5] & 0x0304
-    data = oracles.sealed(HEADER.pack(*fields) + payload)
+@settings(max_examples=200)
+def test_any_header_is_accepted_or_refused_in_order(
+    base_offset: int,
+    attributes: int,
+    last_offset_delta: int,
+    times: tuple[int, int],
+    producer: tuple[int, int, int],
+    record_count: int,
+    stored: bool,
+) -> None:
+    head = HEADER.pack(
+        base_offset, 49 + 21, 0, 2, 0, attributes, last_offset_delta, *times, *producer, record_count
+    )  # fmt: skip
+    data = oracles.sealed(head + PAYLOAD)
     try:
         batch = only(data, stored=stored)
     except CorruptBatch:
         return
     assert 0 <= batch.base_offset < batch.end_offset < 2**63
     assert 0 <= batch.record_count <= batch.last_offset_delta + 1
+    assert stored or batch.record_count == batch.last_offset_delta + 1
     assert batch.tobytes() == data

@@ -1,0 +1,428 @@
+"""The consumer: reads assigned partitions, fetching ahead in the background; ``prefetch.py`` decides what to ask."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, Self
+
+from minilog.errors import (
+    BrokerUnavailable,
+    ClientClosed,
+    InternalError,
+    InvalidRequest,
+    MinilogError,
+    UnknownPartition,
+    UnknownTopic,
+)
+from minilog.wire.http import topic_name
+from minilog.wire.messages import Fetch, FetchReply, OffsetsReply
+from minilog_client.backoff import is_hunting
+from minilog_client.cluster import Cluster, now_ms
+from minilog_client.fetching import PartitionFetch, StartLike, parse_start
+from minilog_client.prefetch import Prefetch, Request, TopicPartition
+from minilog_client.records import Record
+from minilog_client.settings import ConsumerSettings
+from minilog_client.tasks import TaskScope
+
+TopicsLike = str | Iterable[str | tuple[str, int]]
+_BATCH_RECORDS: Final = 1000
+_IDLE_WAIT_MS: Final = 1000
+_START_WAIT_MS: Final = 10_000
+
+
+class Lag(NamedTuple):
+    """How far reading is behind: ``records`` to the high watermark, ``seconds`` by the time of the last record read.
+
+    None where nothing is known yet."""
+
+    records: int | None
+    seconds: float | None
+
+
+class Consumer:
+    """Reads the partitions it was given; made by ``client.consumer(...)``.
+
+    ```python
+    async with client.consumer("orders", start="earliest") as consumer:
+        async for record in consumer:
+            print(record.partition, record.offset, record.value)
+
+    async with client.consumer([("orders", 0)], start=42) as consumer:
+        records = await consumer.batch(max_records=100, max_wait_ms=200)   # [] when there is nothing new
+    ```
+
+    Partitions added to a topic later are read from their beginning. Entering the consumer (or the first read) fixes
+    where it starts; ``start`` is "earliest", "latest", an offset, "@" with ms since the epoch, or a datetime.
+
+    Raises while reading, once everything before has been handed out: OffsetOutOfRange, LogTruncated (its ``info`` has
+    ``topic``, ``partition``, ``lost_from``, ``lost_to``), CorruptRange, UnknownTopic, until the partition is moved with
+    ``seek``; BrokerUnavailable when nothing could be reached for ``unreachable_timeout_ms``. Reading on after an
+    error is always possible.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        topics: TopicsLike,
+        start: StartLike,
+        settings: ConsumerSettings,
+        on_closed: Callable[[Consumer], None],
+    ) -> None:
+        parse_start(start)
+        self.settings = settings
+        self._start_at = start
+        self._cluster = cluster
+        self._on_closed = on_closed
+        self._loop = asyncio.get_running_loop()
+        self._prefetch = Prefetch(cluster.routing, settings, cluster.settings.rack, cluster.random)
+        self._whole_topics, self._fixed = _parse_topics(topics)
+        self._tasks = TaskScope("minilog_client consumer")
+        self._timer: asyncio.TimerHandle | None = None
+        self._pumping = False
+        self._news: asyncio.Future[None] | None = None
+        self._current: PartitionFetch | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._topic_ids: dict[str, str] = {}
+        self._unreachable_told_ms = 0
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    # --- reading -----------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Look up the topics and fix where each partition is read from; called by the first read if not before.
+
+        Raises UnknownTopic, UnknownPartition, BrokerUnavailable. A partition without a leader is left for later."""
+        self._check_open()
+        if self._starting is None:
+            self._starting = self._tasks.start(self._begin())
+        try:
+            await asyncio.shield(self._starting)
+        except MinilogError:
+            self._starting = None
+            raise
+
+    async def _begin(self) -> None:
+        topics = {*self._whole_topics, *(topic for topic, _ in self._fixed)}
+        for topic in topics:
+            await self._cluster.topic(topic)
+        for topic, partition in self._fixed:
+            if partition not in self._partitions_of(topic):
+                count = len(self._partitions_of(topic))
+                raise UnknownPartition(f"topic {topic} has no partition {partition}; it has {count}, counted from 0")
+            if (topic, partition) not in self._prefetch.states:
+                self._add(topic, partition, self._start_at)
+        for topic in self._whole_topics:
+            for partition in self._partitions_of(topic):
+                if (topic, partition) not in self._prefetch.states:
+                    self._add(topic, partition, self._start_at)
+        self._cluster.watch(topics, self._on_metadata)
+        self._pump()
+        deadline_ms = now_ms() + _START_WAIT_MS
+        while self._unresolved() and now_ms() < deadline_ms:
+            self._prefetch.raise_errors(now_ms())
+            await self._wait_news(deadline_ms)
+
+    def _unresolved(self) -> bool:
+        """Some partition's start is unknown although nothing is known to be wrong with it."""
+        return any(s.position is None and s.attempts.tries < 3 for s in self._prefetch.states.values())
+
+    async def batch(self, max_records: int = _BATCH_RECORDS, max_wait_ms: int = _IDLE_WAIT_MS) -> list[Record]:
+        """Up to ``max_records`` records as soon as there are any; empty when none came within ``max_wait_ms``."""
+        if max_records < 1:
+            raise InvalidRequest(f"max_records is {max_records}; allowed are whole numbers >= 1")
+        if self._starting is None or not self._starting.done():
+            await self.start()
+        deadline_ms = now_ms() + max_wait_ms
+        while True:
+            self._check_open()
+            self._current = None
+            records = self._prefetch.take(max_records)
+            if records:
+                self._wake(0)
+                return records
+            now = now_ms()
+            self._prefetch.raise_errors(now)
+            self._raise_unreachable(now)
+            if now >= deadline_ms:
+                return []
+            await self._wait_news(deadline_ms)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Record:
+        """The next record; waits for one as long as it takes, or until something is wrong."""
+        while True:
+            state = self._current
+            if state is not None:
+                if state.index < len(state.records):
+                    record = state.records[state.index]
+                    state.index += 1
+                    state.position = record.offset + 1
+                    return record
+                self._prefetch.end_turn(state)
+                self._wake(0)
+            self._current = None
+            await self._wait_turn()
+
+    async def _wait_turn(self) -> None:
+        """Have a partition with records at hand."""
+        if self._starting is None or not self._starting.done():
+            await self.start()
+        while True:
+            self._check_open()
+            self._current = self._prefetch.next_state()
+            if self._current is not None:
+                return
+            now = now_ms()
+            self._prefetch.raise_errors(now)
+            self._raise_unreachable(now)
+            await self._wait_news(now + _IDLE_WAIT_MS)
+
+    # --- where it stands -----------------------------------------------------------------------------------
+
+    @property
+    def assignment(self) -> list[TopicPartition]:
+        """The partitions being read."""
+        return sorted(self._prefetch.states)
+
+    def position(self, topic: str, partition: int) -> int | None:
+        """The offset of the next record to be handed out; None until the start is known."""
+        return self._state(topic, partition).position
+
+    def positions(self) -> dict[TopicPartition, int | None]:
+        return {key: state.position for key, state in self._prefetch.states.items()}
+
+    def lag(self) -> dict[TopicPartition, Lag]:
+        """Per partition, as of the last answer of its leader (at most ``max_wait_ms`` old while it answers)."""
+        now_s = time.time()
+        return {key: _lag_of(state, now_s) for key, state in self._prefetch.states.items()}
+
+    def seek(self, topic: str, partition: int, to: StartLike) -> None:
+        """Go on elsewhere: an offset, "earliest", "latest", "@" with ms, or a datetime. Clears the partition's error."""
+        state = self._state(topic, partition)
+        state.reset(to)
+        state.topic_id = self._topic_ids[topic] = self._current_topic_id(topic)
+        if self._current is state:
+            self._current = None
+        self._wake(0)
+
+    def seek_to_time(self, to: StartLike, topic: str | None = None) -> None:
+        """Move every partition (of ``topic``, or of all) to its first record at or after ``to``; an int is in ms."""
+        target = f"@{to}" if isinstance(to, int) else to
+        for name, partition in self.assignment:
+            if topic in (None, name):
+                self.seek(name, partition, target)
+
+    def pause(self, topic: str, partition: int) -> None:
+        """Hand out and fetch nothing of a partition until ``resume``; its position stays."""
+        state = self._state(topic, partition)
+        state.paused = True
+        if self._current is state:
+            self._current = None
+
+    def resume(self, topic: str, partition: int) -> None:
+        self._state(topic, partition).paused = False
+        self._tell()
+        self._wake(0)
+
+    async def close(self) -> None:
+        """Stop; returns at once. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._starting is not None and self._starting.done():
+            topics = {*self._whole_topics, *(topic for topic, _ in self._fixed)}
+            self._cluster.unwatch(topics, self._on_metadata)
+        self._tell()
+        await self._tasks.aclose()
+        self._on_closed(self)
+
+    # --- the pump --------------------------------------------------------------------------------------------
+
+    def _wake(self, in_ms: int) -> None:
+        if in_ms <= 0:
+            if not self._pumping and not self._closed:
+                self._pumping = True
+                self._loop.call_soon(self._pump)
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(in_ms / 1000, self._pump)
+
+    def _on_metadata(self) -> None:
+        """New partitions are read from their beginning; a topic that was created anew stops."""
+        for topic in self._whole_topics:
+            for partition in self._partitions_of(topic):
+                if (topic, partition) not in self._prefetch.states:
+                    self._add(topic, partition, "earliest")
+        for state in self._prefetch.states.values():
+            known = self._current_topic_id(state.topic)
+            if known and state.topic_id and known != state.topic_id:
+                state.reset(state.position or 0)
+                state.on_failed(UnknownTopic(f"topic {state.topic} was deleted and created anew; seek to go on"))
+                state.topic_id = ""
+        self._tell()
+        self._wake(0)
+
+    def _pump(self) -> None:
+        """Send every request there is to send."""
+        self._pumping = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._closed:
+            return
+        now = now_ms()
+        requests, leaderless = self._prefetch.plan(now)
+        for request in requests:
+            self._tasks.start(self._perform(request))
+        if leaderless:
+            self._cluster.request_refresh()
+        wake_ms = self._prefetch.next_wake_ms(now)
+        if wake_ms is not None:
+            self._wake(max(1, wake_ms - now))
+
+    async def _perform(self, request: Request) -> None:
+        """One request and what became of it."""
+        try:
+            if isinstance(request.message, Fetch):
+                fetched = await self._call(request, FetchReply)
+                failed = self._prefetch.on_fetched(request, fetched, now_ms())
+            else:
+                offsets = await self._call(request, OffsetsReply)
+                failed = self._prefetch.on_offsets(request, offsets, now_ms())
+            for state, error in failed:
+                self._look_after(state, error)
+        except MinilogError as error:
+            self._on_failed_request(request, error)
+        except Exception as fault:
+            self._on_failed_request(request, InternalError(f"the consumer failed: {fault!r}"))
+            raise
+        self._tell()
+        self._wake(0)
+
+    async def _call(self, request: Request, kind: type[Any]) -> Any:
+        settings = self._cluster.settings
+        timeout_ms = request.wait_ms + settings.request_timeout_ms
+        return await self._cluster.call(
+            request.leader.url,
+            request.message,
+            kind,
+            timeout_ms,
+            request.wait_ms + settings.suspect_ms,
+            self._watch(request),
+        )
+
+    def _watch(self, request: Request) -> Callable[[], bool]:
+        routing, broker_id = self._cluster.routing, request.leader.broker_id
+
+        def still_leads() -> bool:
+            leaders = (routing.leader(entry.state.topic, entry.state.partition) for entry in request.entries)
+            return any(leader is not None and leader.broker_id == broker_id for leader in leaders)
+
+        return still_leads
+
+    def _on_failed_request(self, request: Request, error: MinilogError) -> None:
+        for entry in self._prefetch.on_done(request):
+            self._prefetch.on_failure(entry, error, now_ms())
+        if is_hunting(error):
+            self._cluster.request_refresh()
+
+    def _look_after(self, state: PartitionFetch, error: MinilogError) -> None:
+        hinted = self._cluster.routing.on_leader_hint(state.topic, state.partition, error.info)
+        if is_hunting(error) and not hinted:
+            self._cluster.request_refresh()
+
+    # --- details ---------------------------------------------------------------------------------------------
+
+    def _tell(self) -> None:
+        """Something may have changed for whoever waits to read."""
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    async def _wait_news(self, deadline_ms: int) -> None:
+        if self._news is None or self._news.done():
+            self._news = self._loop.create_future()
+        await asyncio.wait([self._news], timeout=max(0, deadline_ms - now_ms()) / 1000)
+
+    def _raise_unreachable(self, now: int) -> None:
+        """Tell the application, now and then, that a partition cannot be reached for long."""
+        limit_ms = self.settings.unreachable_timeout_ms
+        for state in self._prefetch.states.values():
+            since_told_ms = now - self._unreachable_told_ms
+            if state.attempts.failing_for_ms(now) < limit_ms or since_told_ms < limit_ms:
+                continue
+            self._unreachable_told_ms = now
+            error = state.attempts.last_error
+            reason = error.detail if error else "no answer"
+            raise BrokerUnavailable(
+                f"{state.topic}-{state.partition} could not be read for {limit_ms} ms, the last reason: {reason}; "
+                "reading on tries again",
+                definite=True,
+            )
+
+    def _add(self, topic: str, partition: int, start: StartLike) -> None:
+        state = self._prefetch.add(topic, partition, start)
+        state.topic_id = self._topic_ids.setdefault(topic, self._current_topic_id(topic))
+
+    def _current_topic_id(self, topic: str) -> str:
+        known = self._cluster.routing.topic(topic)
+        return known.topic_id if known else ""
+
+    def _partitions_of(self, topic: str) -> Sequence[int]:
+        known = self._cluster.routing.topic(topic)
+        return sorted(known.partitions) if known else ()
+
+    def _state(self, topic: str, partition: int) -> PartitionFetch:
+        state = self._prefetch.states.get((topic, partition))
+        if state is None:
+            assigned = ", ".join(f"{name}-{number}" for name, number in self.assignment[:10]) or "none yet"
+            raise InvalidRequest(f"{topic}-{partition} is not read by this consumer; it reads {assigned}")
+        return state
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClientClosed("the consumer is closed; make a new one")
+
+
+def _lag_of(state: PartitionFetch, now_s: float) -> Lag:
+    if state.high_watermark is None or state.position is None:
+        return Lag(None, None)
+    records = max(0, state.high_watermark - state.position)
+    if records == 0:
+        return Lag(0, state.lag_ms / 1000)
+    if state.index:
+        timestamp: int | None = state.records[state.index - 1].timestamp
+    else:
+        timestamp = state.last_timestamp
+    return Lag(records, None if timestamp is None else max(0.0, now_s - timestamp / 1000))
+
+
+def _parse_topics(topics: TopicsLike) -> tuple[list[str], list[TopicPartition]]:
+    """Topics read as a whole, and single partitions."""
+    whole: dict[str, None] = {}
+    fixed: dict[TopicPartition, None] = {}
+    if isinstance(topics, Mapping):
+        raise TypeError("topics must be a topic, or a list of topics and (topic, partition) pairs, got a mapping")
+    for item in [topics] if isinstance(topics, str) else topics:
+        if isinstance(item, str):
+            whole[topic_name(item)] = None
+        elif isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) and isinstance(item[1], int):
+            fixed[topic_name(item[0]), item[1]] = None
+        else:
+            raise TypeError(f"topics must hold topics and (topic, partition) pairs, got {item!r}")
+    if not whole and not fixed:
+        raise InvalidRequest("no topic to read from; name at least one")
+    return list(whole), list(fixed)

@@ -1,0 +1,240 @@
+"""One partition being read: where it stands, what was fetched ahead, what went wrong. Pure.
+
+    position <= ... records decoded ... <= ... batches fetched ... <= fetch_offset
+
+Invariants:
+* Records come out in offset order, each at most once per seek; the position moves with every record handed out.
+* Nothing resets silently: an offset out of range, a truncated log, damaged data stop the partition with an error
+  that is raised again and again until the application seeks (or has chosen otherwise with ``out_of_range``).
+* A reply counts only for the request it answers: every seek starts a new ``generation`` (R5).
+* ``last_epoch`` is the epoch of the record before ``fetch_offset`` as it was read here, or -1; sent along with every
+  fetch it lets the leader see that what was read is no longer in its log (R23, KIP-320).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from datetime import datetime
+from enum import Enum
+from typing import Any, Final
+
+from minilog.errors import (
+    CorruptBatch,
+    CorruptRange,
+    InvalidRequest,
+    LogTruncated,
+    MinilogError,
+    OffsetOutOfRange,
+    UnknownTopic,
+)
+from minilog.wire.batch import Batch, split
+from minilog.wire.messages import EARLIEST, LATEST, FetchPartition, FetchResult, OffsetsResult
+from minilog_client.backoff import DELAY_MAX_MS, Attempts
+from minilog_client.records import Record, decode
+
+StartLike = int | str | datetime
+BATCH_BYTES_MAX: Final = 64 * 1024 * 1024
+TOPIC_GRACE_MS: Final = 2000
+CORRUPT_TRIES_MAX: Final = 3
+"""A reply may be damaged on its way; a log that answers damaged bytes so often is damaged itself."""
+_STICKY: Final = (OffsetOutOfRange, LogTruncated, UnknownTopic, CorruptBatch, CorruptRange)
+_NAMED: Final = {"earliest": EARLIEST, "latest": LATEST}
+
+
+class Start(Enum):
+    """Whether a ``StartLike`` is an offset, or something a broker must turn into one."""
+
+    OFFSET = "offset"
+    TIME = "time"
+
+
+def parse_start(start: Any) -> tuple[Start, int]:
+    """``"earliest"``, ``"latest"``, an offset, ``"@<ms>"`` or an aware datetime; raises InvalidRequest."""
+    if isinstance(start, str) and start in _NAMED:
+        return Start.TIME, _NAMED[start]
+    if isinstance(start, str) and start[:1] == "@" and start[1:].isascii() and start[1:].isdigit():
+        return Start.TIME, int(start[1:])
+    if isinstance(start, datetime) and start.tzinfo is not None:
+        return Start.TIME, max(0, int(start.timestamp() * 1000))
+    if isinstance(start, int) and not isinstance(start, bool) and start >= 0:
+        return Start.OFFSET, start
+    raise InvalidRequest(
+        f'start is {start!r}; allowed are "earliest", "latest", an offset, "@" with ms since the epoch, '
+        "or a datetime with a time zone"
+    )
+
+
+class PartitionFetch:
+    """``position`` is None until the start is resolved. ``request`` is the token of the request under way, if any."""
+
+    def __init__(self, topic: str, partition: int, start: StartLike) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.topic_id = ""
+        self.paused = False
+        self.high_watermark: int | None = None
+        self.log_start_offset = 0
+        self.lag_ms = 0
+        self.attempts = Attempts()
+        self.leader_only_until_ms = 0
+        """After a follower could not serve this partition, only the leader is asked until then."""
+        self.generation = 0
+        self.reset(start)
+
+    def reset(self, start: StartLike) -> None:
+        """Go elsewhere: whatever was fetched or is under way is for nothing."""
+        kind, value = parse_start(start)
+        self.generation += 1
+        self.request: object | None = None
+        self.error: MinilogError | None = None
+        self.not_before_ms = 0
+        self.last_timestamp: int | None = None
+        self.start_at = value
+        self.position: int | None = None
+        if kind is Start.OFFSET:
+            self._stand_at(value, -1)
+        else:
+            self._stand_at(0, -1)
+            self.position = None
+
+    def _stand_at(self, offset: int, last_epoch: int) -> None:
+        self.position = self.fetch_offset = offset
+        self.last_epoch = last_epoch
+        self.fetched: deque[Batch] = deque()
+        self.fetched_bytes = 0
+        self.records: Sequence[Record] = ()
+        self.index = 0
+        self._records_end = offset
+
+    def __repr__(self) -> str:
+        return f"PartitionFetch({self.topic}-{self.partition} at {self.position}, {self.fetched_bytes} bytes ahead)"
+
+    # --- what to ask -------------------------------------------------------------------------------
+
+    def wants(self, now_ms: int, ahead_bytes_max: int) -> bool:
+        """Something is to be asked for this partition now."""
+        if self.request is not None or self.paused or self.error is not None or now_ms < self.not_before_ms:
+            return False
+        return self.position is None or self.fetched_bytes < ahead_bytes_max
+
+    def fetch_request(self, max_bytes: int, leader_epoch: int) -> FetchPartition:
+        return FetchPartition(self.topic, self.partition, self.fetch_offset, max_bytes, leader_epoch, self.last_epoch)
+
+    # --- what came back ------------------------------------------------------------------------------
+
+    def on_offsets(self, result: OffsetsResult) -> None:
+        """The start is known."""
+        assert self.position is None, "a generation is resolved once"
+        assert result.offset is not None, "a result without a problem has an offset"
+        self._stand_at(result.offset, result.last_epoch)
+        self.attempts.on_success()
+
+    def on_fetched(self, result: FetchResult, batches: Sequence[Batch]) -> None:
+        """``batches`` are those of ``result``, validated and owned by this object."""
+        self.attempts.on_success()
+        if result.high_watermark is not None:
+            self.high_watermark = result.high_watermark
+        self.log_start_offset = result.log_start_offset
+        self.lag_ms = result.lag_ms
+        for batch in batches:
+            if batch.end_offset <= self.fetch_offset:
+                continue
+            self.fetched.append(batch)
+            self.fetched_bytes += batch.bytes_total
+            self.fetch_offset = batch.end_offset
+            self.last_epoch = batch.leader_epoch
+
+    def on_truncated(self, error: LogTruncated) -> None:
+        """The log this partition was read from has lost its end, from ``lost_from`` on.
+
+        What was fetched ahead and not handed out is dropped quietly; the application is told if it has read
+        records that are gone."""
+        lost_from = error.info.get("lost_from")
+        position = self.position
+        if not isinstance(lost_from, int) or position is None:
+            self.error = error
+        elif lost_from >= position:
+            self._stand_at(position, -1)
+        else:
+            self._stand_at(position, -1)
+            self.error = LogTruncated(
+                f"{self.topic}-{self.partition}: the records from {lost_from} up to {position} that were read here "
+                f"are gone after a lossy election; seek to {lost_from} to go on"
+            )
+            self.error.info.update(
+                error.info, topic=self.topic, partition=self.partition, lost_from=lost_from, lost_to=position
+            )
+
+    def on_failed(self, error: MinilogError) -> None:
+        """An error that repeating the request does not cure; raised once what came before it has been read."""
+        if self.error is None:
+            error.info.setdefault("topic", self.topic)
+            error.info.setdefault("partition", self.partition)
+            self.error = error
+
+    # --- what is handed out --------------------------------------------------------------------------
+
+    @property
+    def has_records(self) -> bool:
+        return not self.paused and (self.index < len(self.records) or bool(self.fetched))
+
+    def fill(self) -> bool:
+        """Have decoded records at hand, if there are any; a batch that cannot be decoded stops the partition."""
+        while self.index >= len(self.records):
+            if not self.fetched:
+                return False
+            assert self.position is not None, "batches are fetched for a known position"
+            batch = self.fetched.popleft()
+            self.fetched_bytes -= batch.bytes_total
+            self.position = max(self.position, self._records_end)
+            try:
+                records = decode(self.topic, self.partition, batch, self.position)
+            except MinilogError as error:
+                self._stand_at(self.position, -1)
+                self.on_failed(error)
+                return False
+            self.records, self.index, self._records_end = records, 0, batch.end_offset
+            if not records:
+                self.position = batch.end_offset
+        return True
+
+    def take(self, count_max: int) -> Sequence[Record]:
+        """The next records, all of one batch; the position moves past them."""
+        if not self.fill():
+            return ()
+        records = self.records
+        if self.index or len(records) > count_max:
+            records = records[self.index : self.index + count_max]
+        self.index += len(records)
+        last = records[-1]
+        self.last_timestamp = last.timestamp
+        self.position = self._records_end if self.index == len(self.records) else last.offset + 1
+        return records
+
+    def raise_error(self, now_ms: int) -> None:
+        """Raise what stopped the partition. Only what the application must decide on stays until it seeks."""
+        error = self.error
+        if error is None:
+            return
+        if not isinstance(error, _STICKY):
+            self.error = None
+            self.not_before_ms = now_ms + DELAY_MAX_MS
+        raise error.with_traceback(None)
+
+
+def owned_batches(result: FetchResult, is_alone: bool) -> list[Batch]:
+    """The validated batches of ``result``; copied out of the reply unless they are all of it, so that one slow
+    partition does not keep the bytes of the others alive. Raises CorruptBatch."""
+    if not len(result.batches):
+        return []
+    return split(result.batches if is_alone else bytes(result.batches), BATCH_BYTES_MAX, stored=True)
+
+
+def is_final(error: MinilogError, attempts: Attempts, now_ms: int) -> bool:
+    """Repeating the fetch cannot help: the application must be told."""
+    if isinstance(error, UnknownTopic):
+        return attempts.failing_for_ms(now_ms) >= TOPIC_GRACE_MS
+    if isinstance(error, CorruptBatch):
+        return attempts.tries >= CORRUPT_TRIES_MAX
+    return not error.retriable

@@ -1,0 +1,286 @@
+"""What a consumer asks for next, of whom, and what it hands out. Pure; ``consumer.py`` sends and waits.
+
+One request covers all partitions of one leader that want something, and the broker holds it until there is news.
+A partition that comes to want something while such a poll is held (its buffer was full, it was paused, it has just
+been found) does not wait for the poll to end: it travels in a poll of its own, which ends when the first one does, so
+that they merge again. A leader holds at most ``POLLS_MAX`` of them, and a partition is in one at most.
+
+Invariants:
+* At most ``prefetch_bytes`` are fetched ahead, plus one batch per partition where a batch is larger than its share.
+* A partition that fails, waits or is full never keeps another one from being asked for.
+* Partitions are handed out in turn, a batch each.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Final, NamedTuple
+
+from minilog.errors import InternalError, LeaderNotAvailable, LogTruncated, MinilogError, OffsetOutOfRange
+from minilog.wire.messages import Fetch, FetchReply, FetchResult, Offsets, OffsetsPartition, OffsetsReply, OffsetsResult
+from minilog_client.fetching import PartitionFetch, StartLike, is_final, owned_batches
+from minilog_client.records import Record
+from minilog_client.routing import Leader, Routing
+from minilog_client.settings import MIB, ConsumerSettings
+
+POLLS_MAX: Final = 4
+FETCH_BYTES: Final = 16 * MIB
+_WAIT_MIN_MS: Final = 10
+_LEADER_ONLY_MS: Final = 5000
+_log = logging.getLogger("minilog_client")
+
+TopicPartition = tuple[str, int]
+
+
+class Entry(NamedTuple):
+    """One partition in one request, as it was when the request was made."""
+
+    state: PartitionFetch
+    generation: int
+    is_leader: bool
+
+
+@dataclass(eq=False, slots=True)
+class Request:
+    """To be sent to ``leader``; identity is what partitions remember of it."""
+
+    leader: Leader
+    message: Fetch | Offsets
+    entries: list[Entry]
+    sent_ms: int
+    wait_ms: int
+
+    def current(self) -> list[Entry]:
+        """The entries still waiting for this very request."""
+        return [e for e in self.entries if e.state.request is self and e.state.generation == e.generation]
+
+
+@dataclass(slots=True)
+class _Polls:
+    """Polls held by one broker; those begun later end with the first, at ``end_ms``."""
+
+    count: int = 0
+    end_ms: int = 0
+
+
+@dataclass(slots=True)
+class _Group:
+    leader: Leader
+    fetches: list[tuple[PartitionFetch, int, bool]] = field(default_factory=list)
+    lookups: list[PartitionFetch] = field(default_factory=list)
+
+
+class Prefetch:
+    def __init__(self, routing: Routing, settings: ConsumerSettings, rack: str, random: Random) -> None:
+        self.settings = settings
+        self.states: dict[TopicPartition, PartitionFetch] = {}
+        self._routing = routing
+        self._rack = rack
+        self._random = random
+        self._polls: dict[str, _Polls] = {}
+        self._turn: dict[TopicPartition, None] = {}
+
+    def add(self, topic: str, partition: int, start: StartLike) -> PartitionFetch:
+        state = PartitionFetch(topic, partition, start)
+        self.states[topic, partition] = state
+        self._turn[topic, partition] = None
+        return state
+
+    def remove(self, key: TopicPartition) -> None:
+        state = self.states.pop(key)
+        state.generation += 1
+        del self._turn[key]
+
+    # --- asking --------------------------------------------------------------------------------------
+
+    def plan(self, now_ms: int) -> tuple[list[Request], bool]:
+        """Requests to send now, and whether some partition has nobody to ask (metadata are wanted)."""
+        groups: dict[str, _Group] = {}
+        leaderless = False
+        share = max(1, self.settings.prefetch_bytes // (2 * max(1, len(self.states))))
+        for state in self.states.values():
+            if not state.wants(now_ms, share):
+                continue
+            leader, is_leader = self._locate(state, now_ms)
+            if not state.attempts.may_try(now_ms, leader.leader_epoch if leader else -1):
+                continue
+            if leader is None:
+                leaderless = True
+                error = LeaderNotAvailable(f"{state.topic}-{state.partition} has no leader")
+                state.attempts.on_failure(error, now_ms, self._random)
+                continue
+            group = groups.setdefault(leader.url, _Group(leader))
+            state.attempts.tried_epoch = leader.leader_epoch
+            if state.position is None:
+                group.lookups.append(state)
+            else:
+                group.fetches.append((state, leader.leader_epoch, is_leader))
+        requests: list[Request] = []
+        for group in groups.values():
+            requests += self._requests(group, min(share, self.settings.partition_fetch_bytes), now_ms)
+        return requests, leaderless
+
+    def _locate(self, state: PartitionFetch, now_ms: int) -> tuple[Leader | None, bool]:
+        leader = self._routing.leader(state.topic, state.partition)
+        settings = self.settings
+        if settings.read_from == "leader" or state.position is None or now_ms < state.leader_only_until_ms:
+            return leader, True
+        replica = self._routing.replica(state.topic, state.partition, self._rack)
+        return replica, replica is not None and leader is not None and replica.broker_id == leader.broker_id
+
+    def _requests(self, group: _Group, max_bytes: int, now_ms: int) -> Iterable[Request]:
+        if group.lookups:
+            wanted = [OffsetsPartition(s.topic, s.partition, s.start_at) for s in group.lookups]
+            entries = [Entry(state, state.generation, True) for state in group.lookups]
+            yield self._begin(Request(group.leader, Offsets(wanted), entries, now_ms, 0))
+        polls = self._polls.setdefault(group.leader.url, _Polls())
+        if not group.fetches or polls.count >= POLLS_MAX:
+            return
+        if polls.count == 0:
+            polls.end_ms = now_ms + self.settings.max_wait_ms
+        polls.count += 1
+        wait_ms = max(_WAIT_MIN_MS, polls.end_ms - now_ms)
+        message = Fetch(
+            [state.fetch_request(max_bytes, epoch) for state, epoch, _ in group.fetches],
+            max_wait_ms=wait_ms,
+            max_bytes=FETCH_BYTES,
+            any_replica=self.settings.read_from == "any",
+            max_lag_ms=self.settings.max_lag_ms,
+        )
+        entries = [Entry(state, state.generation, is_leader) for state, _, is_leader in group.fetches]
+        yield self._begin(Request(group.leader, message, entries, now_ms, wait_ms))
+
+    def _begin(self, request: Request) -> Request:
+        for entry in request.entries:
+            entry.state.request = request
+        return request
+
+    def next_wake_ms(self, now_ms: int) -> int | None:
+        """When ``plan`` should be called next, if nothing else happens before."""
+        wake: int | None = None
+        for state in self.states.values():
+            if state.request is not None or state.paused or state.error is not None:
+                continue
+            due_ms = max(state.not_before_ms, state.attempts.retry_at_ms if state.attempts.tries else 0)
+            if due_ms > now_ms and (wake is None or due_ms < wake):
+                wake = due_ms
+        return wake
+
+    # --- answers -------------------------------------------------------------------------------------
+
+    def on_done(self, request: Request) -> list[Entry]:
+        """The request is over, however it went; returns the entries its outcome still matters to."""
+        current = request.current()
+        for entry in current:
+            entry.state.request = None
+        if isinstance(request.message, Fetch):
+            self._polls[request.leader.url].count -= 1
+        return current
+
+    def on_fetched(self, request: Request, reply: FetchReply, now_ms: int) -> list[tuple[PartitionFetch, MinilogError]]:
+        """Take over a reply; returns the partitions that failed, for the caller to look after the metadata."""
+        results = {(result.topic, result.partition): result for result in reply.partitions}
+        full = [result for result in reply.partitions if len(result.batches)]
+        is_empty_early = not full and now_ms - request.sent_ms < request.wait_ms // 2
+        failed: list[tuple[PartitionFetch, MinilogError]] = []
+        for entry in self.on_done(request):
+            state = entry.state
+            try:
+                self._take_result(state, results.get((state.topic, state.partition)), len(full) == 1)
+            except MinilogError as error:
+                self.on_failure(entry, error, now_ms)
+                failed.append((state, error))
+            else:
+                if is_empty_early:
+                    state.not_before_ms = now_ms + _WAIT_MIN_MS
+        return failed
+
+    def _take_result(self, state: PartitionFetch, result: FetchResult | None, is_alone: bool) -> None:
+        if result is None:
+            raise InternalError(f"the broker said nothing about {state.topic}-{state.partition}")
+        if result.problem is not None:
+            raise result.problem.error()
+        state.on_fetched(result, owned_batches(result, is_alone))
+
+    def on_offsets(
+        self, request: Request, reply: OffsetsReply, now_ms: int
+    ) -> list[tuple[PartitionFetch, MinilogError]]:
+        """The same for a lookup of offsets."""
+        results = {(result.topic, result.partition): result for result in reply.partitions}
+        failed: list[tuple[PartitionFetch, MinilogError]] = []
+        for entry in self.on_done(request):
+            state = entry.state
+            try:
+                state.on_offsets(_resolved(results.get((state.topic, state.partition)), state))
+            except MinilogError as error:
+                self.on_failure(entry, error, now_ms)
+                failed.append((state, error))
+        return failed
+
+    def on_failure(self, entry: Entry, error: MinilogError, now_ms: int) -> None:
+        """What the entry asked for was refused."""
+        state = entry.state
+        if not entry.is_leader:
+            state.leader_only_until_ms = now_ms + _LEADER_ONLY_MS
+            return
+        state.attempts.on_failure(error, now_ms, self._random)
+        if isinstance(error, LogTruncated):
+            state.on_truncated(error)
+        elif isinstance(error, OffsetOutOfRange) and self.settings.out_of_range != "raise":
+            self._reset(state, error)
+        elif is_final(error, state.attempts, now_ms):
+            state.on_failed(error)
+
+    def _reset(self, state: PartitionFetch, error: OffsetOutOfRange) -> None:
+        """The application chose where to go on; what is at hand already is handed out first."""
+        if state.has_records:
+            return
+        choice = self.settings.out_of_range
+        _log.warning("%s-%s: %s; going on at the %s", state.topic, state.partition, error.detail, choice)
+        state.reset(choice)
+
+    # --- handing out -----------------------------------------------------------------------------------
+
+    def next_state(self) -> PartitionFetch | None:
+        """The partition whose turn it is to hand out records, None when none has any."""
+        for key in self._turn:
+            state = self.states[key]
+            if state.has_records and state.fill():
+                return state
+        return None
+
+    def take(self, count_max: int) -> list[Record]:
+        """Up to ``count_max`` records; what one partition hands out is in order."""
+        records: list[Record] = []
+        while len(records) < count_max and (state := self.next_state()) is not None:
+            taken = state.take(count_max - len(records))
+            self.end_turn(state)
+            if not records and len(taken) == count_max:
+                return list(taken)
+            records += taken
+        return records
+
+    def end_turn(self, state: PartitionFetch) -> None:
+        key = (state.topic, state.partition)
+        if state.index >= len(state.records) and key in self._turn:
+            del self._turn[key]
+            self._turn[key] = None
+
+    def raise_errors(self, now_ms: int) -> None:
+        """Raise what stopped a partition that has handed out everything before it."""
+        for state in self.states.values():
+            if state.error is not None and not state.paused and not state.has_records:
+                state.raise_error(now_ms)
+
+
+def _resolved(result: OffsetsResult | None, state: PartitionFetch) -> OffsetsResult:
+    if result is None:
+        raise InternalError(f"the broker said nothing about {state.topic}-{state.partition}")
+    if result.problem is not None:
+        raise result.problem.error()
+    if result.offset is None:
+        raise InternalError(f"the broker named no offset for {state.topic}-{state.partition}")
+    return result

@@ -1,0 +1,204 @@
+"""Fetch for people and any language: JSON, NDJSON, raw batches, or a live tail as server-sent events.
+
+Only committed records, from the leader unless ``replica=any``. A reader that sends back the ``leader_epoch`` of its
+last answer, which is the epoch of the last record it was shown, hears LOG_TRUNCATED instead of skipping records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+
+from minilog.broker.exchange import Exchange, Face, Handler, answer, json_answer
+from minilog.broker.native_routes import run_fetch
+from minilog.broker.pages import Page, page_of, skip_batches
+from minilog.broker.tail import tail
+from minilog.config import MIB
+from minilog.errors import InternalError, InvalidRequest
+from minilog.wire.http import BATCH, EVENTS, JSON, NDJSON, Start
+from minilog.wire.messages import (
+    EARLIEST,
+    LATEST,
+    Fetch,
+    FetchPartition,
+    FetchReply,
+    FetchResult,
+    Offsets,
+    OffsetsPartition,
+    OffsetsReply,
+    OffsetsResult,
+    Problem,
+)
+
+MAX_BYTES: Final = MIB
+_encoder = msgspec.json.Encoder()
+
+
+async def fetch_partition(face: Face, exchange: Exchange) -> web.StreamResponse:
+    media = exchange.media_out()
+    _check(face, exchange, media)
+    reader = Reader(face, exchange)
+    if media == EVENTS:
+        return await tail(face, exchange, reader)
+    await reader.begin(exchange.query.get("offset", Start(at=EARLIEST)))
+    result = await reader.read(exchange.query.get("wait_ms", 0), exchange.query.get("min_bytes", 1))
+    if media == BATCH:
+        return _batches(result, reader)
+    page = await reader.page(result)
+    return _json(exchange, page, result) if media == JSON else _ndjson(page, result)
+
+
+async def offsets(face: Face, exchange: Exchange) -> web.Response:
+    topic, partition = exchange.values["topic"], exchange.values["partition"]
+    result = await find_offset(face, topic, partition, exchange.query.get("at", LATEST))
+    return json_answer(
+        {
+            "topic": topic,
+            "partition": partition,
+            "offset": result.offset,
+            "timestamp": result.timestamp,
+            "leader_epoch": result.last_epoch if result.last_epoch >= 0 else None,
+        }
+    )
+
+
+class Reader:
+    """Reads on from an offset of one partition. ``last_epoch`` is the epoch of the record before ``offset``, if known."""
+
+    def __init__(self, face: Face, exchange: Exchange) -> None:
+        query = exchange.query
+        self.face = face
+        self.topic: str = exchange.values["topic"]
+        self.partition: int = exchange.values["partition"]
+        self.any_replica = query.get("replica") == "any"
+        self.max_lag_ms: int = query.get("max_lag_ms", -1)
+        self.max_bytes: int = query.get("max_bytes", min(MAX_BYTES, face.limits.fetch_bytes_max))
+        self.max_records: int | None = query.get("max_records")
+        self.value_format: str = query.get("format", "json")
+        self.key_format: str = query.get("key_format", self.value_format)
+        self.last_epoch: int = query.get("leader_epoch", -1)
+        self.offset = 0
+
+    async def begin(self, start: Start) -> None:
+        """Find where to begin, which may need the leader; raises NotLeader."""
+        state = self.face.partition(self.topic, self.partition)
+        here = state.leader == self.face.broker_id
+        if not here and not (self.any_replica and self.face.broker_id in state.replicas):
+            raise self.face.not_leader(state)
+        if start.offset is not None:
+            self.offset = start.offset
+            return
+        assert start.at is not None
+        found = await find_offset(self.face, self.topic, self.partition, start.at)
+        assert found.offset is not None
+        self.offset = found.offset
+        if self.last_epoch < 0:
+            self.last_epoch = found.last_epoch
+
+    async def read(self, wait_ms: int, min_bytes: int) -> FetchResult:
+        """One fetch; raises the error it met."""
+        entry = FetchPartition(self.topic, self.partition, self.offset, self.max_bytes, -1, self.last_epoch)
+        reply = await run_fetch(
+            self.face,
+            Fetch([entry], wait_ms, min_bytes, self.max_bytes, self.any_replica, self.max_lag_ms),
+        )
+        if isinstance(reply, Problem):
+            raise reply.error()
+        if not isinstance(reply, FetchReply) or len(reply.partitions) != 1:
+            raise InternalError("the broker gave no answer to a fetch")
+        result = reply.partitions[0]
+        if result.problem is not None:
+            raise result.problem.error()
+        return result
+
+    async def page(self, result: FetchResult) -> Page:
+        """The records of a result that were asked for, and move on behind them."""
+        batches, formats = result.batches, (self.value_format, self.key_format)
+        page = await self.face.compute(
+            len(batches), lambda: page_of(batches, self.offset, self.last_epoch, self.max_records, *formats)
+        )
+        self.offset, self.last_epoch = page.next_offset, page.last_epoch
+        return page
+
+
+async def find_offset(face: Face, topic: str, partition: int, at: int) -> OffsetsResult:
+    """Raises the error met; ``offset`` of the result is set."""
+    state = face.partition(topic, partition)
+    if state.leader != face.broker_id:
+        raise face.not_leader(state)
+    reply = await face.runtime.submit(Offsets([OffsetsPartition(topic, partition, at)]))
+    if isinstance(reply, Problem):
+        raise reply.error()
+    if not isinstance(reply, OffsetsReply) or len(reply.partitions) != 1:
+        raise InternalError("the broker gave no answer to an offsets request")
+    result = reply.partitions[0]
+    if result.problem is not None:
+        raise result.problem.error()
+    if result.offset is None:
+        raise InternalError("the broker gave neither an offset nor an error")
+    return result
+
+
+def _check(face: Face, exchange: Exchange, media: str) -> None:
+    """What the parameters may not be together, or beyond this broker's limits."""
+    query, limits = exchange.query, face.limits
+    for name, bound in (("wait_ms", limits.wait_ms_max), ("max_bytes", limits.fetch_bytes_max)):
+        if query.get(name, 0) > bound:
+            raise InvalidRequest(f"{name} is {query[name]}; this broker allows at most {bound}")
+    if query.get("min_bytes", 0) > query.get("max_bytes", min(MAX_BYTES, limits.fetch_bytes_max)):
+        raise InvalidRequest(
+            f"min_bytes is {query['min_bytes']}, more than max_bytes allows; lower one or raise the other"
+        )
+    if "max_lag_ms" in query and query.get("replica") != "any":
+        raise InvalidRequest("max_lag_ms is for replica=any; the leader is never behind")
+    refused = {BATCH: ("max_records", "format", "key_format"), EVENTS: ("max_records", "wait_ms", "min_bytes")}
+    for name in refused.get(media, ()):
+        if name in query:
+            raise InvalidRequest(f"{name} has no meaning for {media}; leave it out")
+
+
+def _position_headers(page: Page, result: FetchResult) -> dict[str, str]:
+    headers = {
+        "Minilog-Next-Offset": str(page.next_offset),
+        "Minilog-Log-Start-Offset": str(result.log_start_offset),
+        **_lag_headers(result),
+    }
+    if result.high_watermark is not None:
+        headers["Minilog-High-Watermark"] = str(result.high_watermark)
+    if page.last_epoch >= 0:
+        headers["Minilog-Leader-Epoch"] = str(page.last_epoch)
+    return headers
+
+
+def _lag_headers(result: FetchResult) -> dict[str, str]:
+    return {
+        "Minilog-Replica-Lag-Ms": str(result.lag_ms),
+        "Minilog-Replica-Lag-Records": str(result.lag_records),
+    }
+
+
+def _json(exchange: Exchange, page: Page, result: FetchResult) -> web.Response:
+    content: dict[str, Any] = {
+        "records": page.records,
+        "next_offset": page.next_offset,
+        "high_watermark": result.high_watermark,
+        "log_start_offset": result.log_start_offset,
+        "leader_epoch": page.last_epoch if page.last_epoch >= 0 else None,
+    }
+    return json_answer(content, headers=_lag_headers(result) if "replica" in exchange.query else None)
+
+
+def _ndjson(page: Page, result: FetchResult) -> web.Response:
+    lines = b"".join(_encoder.encode(record) + b"\n" for record in page.records)
+    return answer(lines, NDJSON, headers=_position_headers(page, result))
+
+
+def _batches(result: FetchResult, reader: Reader) -> web.Response:
+    page = skip_batches(result.batches, reader.offset, reader.last_epoch)
+    return answer(bytes(result.batches), BATCH, headers=_position_headers(page, result))
+
+
+HANDLERS: Final[Mapping[str, Handler]] = {"fetch_partition": fetch_partition, "offsets": offsets}

@@ -1,0 +1,133 @@
+"""A broker from its data directory to its exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import uuid
+
+from aiohttp import web
+
+from minilog.broker import process
+from minilog.broker.clock import Clock
+from minilog.broker.runtime import Runtime
+from minilog.broker.server import make_runner
+from minilog.config import BrokerSettings
+from minilog.core.broker import BrokerCore
+from minilog.errors import DiskFull, RefusesToStart
+from minilog.storage.disk import OsDisk
+from minilog.storage.store import Store
+
+log = logging.getLogger("minilog.broker")
+
+
+class Broker:
+    """``run`` once. A clean marker is written if and only if ``run`` returns without raising."""
+
+    def __init__(self, settings: BrokerSettings) -> None:
+        self.settings = settings
+        self.url = settings.advertised_url
+        self.listening = asyncio.Event()
+        self._clock = Clock()
+        self._store = Store(OsDisk(), settings.data_dir, settings.broker_id, self._clock.now_ms)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until ``stop`` is set. Raises RefusesToStart, FailStop or StorageFailed, alone or in a group."""
+        bound = self._bind()
+        try:
+            clean = await asyncio.to_thread(self._store.start, process.boot_id())
+            async with asyncio.TaskGroup() as tasks:
+                runtime = self._runtime(tasks, clean=clean)
+                try:
+                    await self._serve(runtime, tasks, bound, stop)
+                finally:
+                    runtime.close()
+                    runtime.flusher.close()
+            await asyncio.to_thread(self._store.close_cleanly, runtime.core.broker_epoch)
+        except BaseException as error:
+            if process.is_disk_failure(error):
+                self._store.distrust()
+            self._store.abandon()
+            raise
+        finally:
+            bound.close()
+        log.info("broker %d stopped cleanly", self.settings.broker_id)
+
+    def _bind(self) -> process.Socket:
+        settings = self.settings
+        if not self.url and process.is_wildcard(settings.host):
+            raise RefusesToStart(
+                f"host {settings.host!r} means every address, which tells clients and peers none; "
+                "set advertised_url to the http://host:port they can reach"
+            )
+        bound = process.bind(settings.host, settings.port, "the broker")
+        self.url = self.url or process.url_of(bound, settings.host)
+        return bound
+
+    def _runtime(self, tasks: asyncio.TaskGroup, *, clean: bool) -> Runtime:
+        core = BrokerCore(
+            self.settings, self._store, random.Random(), incarnation=uuid.uuid4().hex, clean=clean, url=self.url
+        )
+        return Runtime(core, self._store, self.settings, self._clock, process.Failure(), tasks)
+
+    async def _serve(
+        self, runtime: Runtime, tasks: asyncio.TaskGroup, bound: process.Socket, stop: asyncio.Event
+    ) -> None:
+        """Listen first and tick second: the controller probes this address before it takes the registration."""
+        runner = make_runner(runtime)
+        await runner.setup()
+        loops: list[asyncio.Task[None]] = [tasks.create_task(runtime.failure.wait(), name="watch for failure")]
+        try:
+            process.listen(bound, "the broker")
+            await web.SockSite(runner, bound, backlog=process.LISTEN_BACKLOG).start()
+            process.tune_gc()
+            log.info("broker %d listening on %s, data in %s", self.settings.broker_id, self.url, self.settings.data_dir)
+            self.listening.set()
+            loops.append(tasks.create_task(runtime.tick(), name="tick"))
+            loops.append(tasks.create_task(self._keep_checkpoints(), name="checkpoint"))
+            loops.append(tasks.create_task(self._on_registered(runtime), name="registration"))
+            await stop.wait()
+            await self._leave(runtime)
+        finally:
+            runtime.close()
+            await runner.cleanup()
+        await runtime.flusher.drain()
+        for loop in loops:
+            loop.cancel()
+
+    async def _leave(self, runtime: Runtime) -> None:
+        runtime.begin_shutdown()
+        try:
+            async with asyncio.timeout(self.settings.shutdown_timeout_ms / 1000):
+                await runtime.may_exit.wait()
+        except TimeoutError:
+            log.warning(
+                "the controller did not move this broker's leaderships within %d ms (shutdown_timeout_ms); leaving",
+                self.settings.shutdown_timeout_ms,
+            )
+
+    async def _on_registered(self, runtime: Runtime) -> None:
+        await runtime.registered.wait()
+        self._store.registered()
+        log.info("broker %d registered, epoch %d", self.settings.broker_id, runtime.core.broker_epoch)
+
+    async def _keep_checkpoints(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.checkpoint_interval_ms / 1000)
+            try:
+                self._store.checkpoint()
+            except DiskFull as error:
+                log.warning("no checkpoint: %s", error)
+
+
+async def _main(settings: BrokerSettings) -> int:
+    stop = asyncio.Event()
+    with process.stop_on_signals(stop):
+        await Broker(settings).run(stop)
+    return 0
+
+
+def run_broker(settings: BrokerSettings) -> int:
+    """Run a broker in this process until SIGTERM or SIGINT; returns the exit code."""
+    return process.run(_main(settings), f"broker {settings.broker_id}")

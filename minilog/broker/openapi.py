@@ -1,0 +1,184 @@
+"""/openapi.json, made from the route table and the structs that the server decodes and encodes with."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Final
+
+import msgspec
+
+import minilog
+from minilog.broker.admin_routes import CreateTopicBody
+from minilog.broker.produce_routes import ProduceAnswer
+from minilog.errors import ERRORS_BY_CODE
+from minilog.wire.http import JSON, MSGPACK, PROBLEM
+from minilog.wire.json_records import JsonRecord, JsonRecordOut, JsonRecords
+from minilog.wire.messages import (
+    BrokerInfo,
+    FailoverInfo,
+    Fetch,
+    FetchReply,
+    MetadataReply,
+    Produce,
+    ProduceReply,
+    TopicInfo,
+)
+from minilog.wire.routes import ROUTES, Route, Schema
+
+_REF: Final = "#/components/schemas/{name}"
+
+
+class FetchAnswer(msgspec.Struct):
+    """``leader_epoch`` is that of the last record shown: send it back with ``offset=next_offset``."""
+
+    records: list[JsonRecordOut]
+    next_offset: int
+    high_watermark: int | None
+    log_start_offset: int
+    leader_epoch: int | None
+
+
+class OffsetsAnswer(msgspec.Struct):
+    """``timestamp`` is null when no record is that late; ``offset`` is then the high watermark."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int | None
+    leader_epoch: int | None
+
+
+class TopicsAnswer(msgspec.Struct):
+    topics: list[TopicInfo]
+
+
+class BrokersAnswer(msgspec.Struct):
+    brokers: list[BrokerInfo]
+
+
+class FailoversAnswer(msgspec.Struct):
+    failovers: list[FailoverInfo]
+    elections: dict[str, int]
+
+
+class ProblemDocument(msgspec.Struct):
+    """RFC 9457. ``definite``: the write provably did not happen. ``retriable``: the same request may succeed later."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    retriable: bool
+    definite: bool
+
+
+_REQUESTS: Final[dict[str, Any]] = {
+    "create_topic": CreateTopicBody,
+    "produce_topic": JsonRecords,
+    "produce_partition": JsonRecords,
+    "produce": Produce,
+    "fetch": Fetch,
+}
+_ANSWERS: Final[dict[str, Any]] = {
+    "create_topic": TopicInfo,
+    "describe_topic": TopicInfo,
+    "list_topics": TopicsAnswer,
+    "metadata": MetadataReply,
+    "brokers": BrokersAnswer,
+    "failovers": FailoversAnswer,
+    "produce_topic": ProduceAnswer,
+    "produce_partition": ProduceAnswer,
+    "fetch_partition": FetchAnswer,
+    "offsets": OffsetsAnswer,
+    "produce": ProduceReply,
+    "fetch": FetchReply,
+}
+_STATUS: Final = {"create_topic": "201"}
+_MORE_STATUS: Final = {
+    "produce_topic": {"202": "acks=0: taken, without offsets", "207": "Some records failed: see results"},
+    "produce_partition": {
+        "202": "acks=0: taken, without offsets",
+        "207": "Some records failed: see results",
+        "307": "The leader",
+    },
+    "fetch_partition": {"307": "The leader is elsewhere: see Location"},
+    "offsets": {"307": "The leader is elsewhere: see Location"},
+}
+
+
+@functools.cache
+def document() -> dict[str, Any]:
+    """The OpenAPI 3.1 description of every route but /internal."""
+    kinds = [*dict.fromkeys([*_REQUESTS.values(), *_ANSWERS.values(), JsonRecord, ProblemDocument])]
+    schemas, components = msgspec.json.schema_components(kinds, schema_hook=_schema_hook, ref_template=_REF)
+    by_kind = dict(zip(kinds, schemas, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for route in ROUTES:
+        if not route.path.startswith("/internal"):
+            paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, by_kind)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "minilog", "version": minilog.__version__, "description": _description()},
+        "paths": paths,
+        "components": {"schemas": components},
+    }
+
+
+def _operation(route: Route, schemas: dict[Any, Schema]) -> dict[str, Any]:
+    operation: dict[str, Any] = {"operationId": route.name, "summary": route.summary}
+    parameters = [*_path_parameters(route), *_query_parameters(route)]
+    if parameters:
+        operation["parameters"] = parameters
+    if route.accepts:
+        schema = schemas.get(_REQUESTS.get(route.name))
+        operation["requestBody"] = {
+            "required": True,
+            "content": {media: _content(media, schema) for media in route.accepts},
+        }
+    schema = schemas.get(_ANSWERS.get(route.name))
+    success = {"description": route.summary, "content": {media: _content(media, schema) for media in route.offers}}
+    more = {status: {"description": text} for status, text in _MORE_STATUS.get(route.name, {}).items()}
+    problem = {
+        "description": "What went wrong, in a sentence",
+        "content": {PROBLEM: {"schema": schemas[ProblemDocument]}},
+    }
+    operation["responses"] = {_STATUS.get(route.name, "200"): success, **more, "default": problem}
+    return operation
+
+
+def _content(media: str, schema: Schema | None) -> dict[str, Any]:
+    if schema is None or media not in (JSON, MSGPACK):
+        return {}
+    return {"schema": schema}
+
+
+def _path_parameters(route: Route) -> list[dict[str, Any]]:
+    schemas = {
+        "topic": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,249}$"},
+        "partition": {"type": "integer", "minimum": 0},
+    }
+    return [
+        {"name": name, "in": "path", "required": True, "schema": schema}
+        for name, schema in schemas.items()
+        if "{" + name + "}" in route.path
+    ]
+
+
+def _query_parameters(route: Route) -> list[dict[str, Any]]:
+    return [
+        {"name": parameter.name, "in": "query", "schema": parameter.schema, "description": parameter.doc}
+        for parameter in route.query
+    ]
+
+
+def _description() -> str:
+    codes = ", ".join(f"{code} {cls.http_status}" for code, cls in sorted(ERRORS_BY_CODE.items()))
+    return f"A partitioned, replicated log broker. Errors are problem documents with a code: {codes}."
+
+
+def _schema_hook(kind: type) -> Schema:
+    """Raw is any JSON value; batches are bytes in msgpack."""
+    if kind is msgspec.Raw:
+        return {"description": "any JSON value"}
+    raise NotImplementedError(kind)

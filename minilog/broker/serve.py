@@ -1,0 +1,37 @@
+"""A controller and one broker in a single process: for embedding, tests and small uses. They still speak HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+
+from msgspec.structs import replace
+
+from minilog.broker import process
+from minilog.broker.main import Broker
+from minilog.config import BrokerSettings, ControllerSettings
+from minilog.controller.main import make_controller
+
+
+async def serve_both(
+    broker_settings: BrokerSettings, controller_settings: ControllerSettings, stop: asyncio.Event
+) -> None:
+    """Run both until ``stop`` is set; the broker leaves first. If one fails, both stop."""
+    controller = make_controller(controller_settings)
+    stop_controller = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(controller.run(stop_controller), name="controller")
+        await controller.listening.wait()
+        await Broker(replace(broker_settings, controller_url=controller.url)).run(stop)
+        stop_controller.set()
+
+
+async def _main(broker_settings: BrokerSettings, controller_settings: ControllerSettings) -> int:
+    stop = asyncio.Event()
+    with process.stop_on_signals(stop):
+        await serve_both(broker_settings, controller_settings, stop)
+    return 0
+
+
+def run_both(broker_settings: BrokerSettings, controller_settings: ControllerSettings) -> int:
+    """Run both in this process until SIGTERM or SIGINT; returns the exit code."""
+    return process.run(_main(broker_settings, controller_settings), "minilog")

@@ -1,0 +1,93 @@
+"""Live tails: one partition as server-sent events, until the client leaves or falls behind its write deadline.
+
+Each record is an event ``id: <partition>-<offset>``; a client that comes back with Last-Event-ID goes on behind that
+record. Comments keep the connection alive. An error ends the stream as an event named ``error``; a browser then
+reconnects to the same URL, which redirects to whoever leads by now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from aiohttp import web
+
+from minilog.broker.exchange import SERVER, Exchange, Face
+from minilog.errors import InvalidRequest, MinilogError
+from minilog.wire.http import EVENTS, Start, integer, problem_body, shown
+from minilog.wire.json_records import JsonRecordOut
+from minilog.wire.messages import LATEST
+
+if TYPE_CHECKING:
+    from minilog.broker.fetch_routes import Reader
+
+KEEP_ALIVE_MS: Final = 5000
+_encoder = msgspec.json.Encoder()
+
+
+async def tail(face: Face, exchange: Exchange, reader: Reader) -> web.StreamResponse:
+    """Raises only before the stream has begun: afterwards an error is an event."""
+    await reader.begin(_start(exchange, reader))
+    wait_ms = min(KEEP_ALIVE_MS, face.limits.wait_ms_max)
+    page = await reader.page(await reader.read(0, 1))
+    stream = _Stream(face, exchange)
+    await stream.open()
+    try:
+        while not face.closing and stream.is_open:
+            await stream.write(_events(reader.partition, page.records) or b": keep-alive\n\n")
+            page = await reader.page(await reader.read(wait_ms, 1))
+    except MinilogError as error:
+        await stream.write(b"event: error\ndata: " + problem_body(error) + b"\n\n")
+    await stream.close()
+    return stream.response
+
+
+def _start(exchange: Exchange, reader: Reader) -> Start:
+    header = exchange.request.headers.get("Last-Event-ID")
+    if not header:
+        start: Start = exchange.query.get("offset", Start(at=LATEST))
+        return start
+    number, dash, offset = header.partition("-")
+    if not dash or number != str(reader.partition):
+        raise InvalidRequest(
+            f"Last-Event-ID is {shown(header)}; it must be {reader.partition}-<offset>, as the events of this partition say"
+        )
+    return Start(offset=integer("the offset in Last-Event-ID", offset.encode(), 0, 2**63 - 2) + 1)
+
+
+def _events(partition: int, records: list[JsonRecordOut]) -> bytes:
+    return b"".join(b"id: %d-%d\ndata: %b\n\n" % (partition, r.offset, _encoder.encode(r)) for r in records)
+
+
+class _Stream:
+    """A response that goes out piece by piece, each within the write deadline."""
+
+    def __init__(self, face: Face, exchange: Exchange) -> None:
+        headers = {"Content-Type": EVENTS, "Cache-Control": "no-store", "X-Accel-Buffering": "no", "Server": SERVER}
+        self.response = web.StreamResponse(headers=headers)
+        self._request = exchange.request
+        self._deadline_s = face.limits.response_write_ms / 1000
+
+    @property
+    def is_open(self) -> bool:
+        return self._request.transport is not None and self._request.method != "HEAD"
+
+    async def open(self) -> None:
+        await self.response.prepare(self._request)
+
+    async def write(self, data: bytes) -> None:
+        """Raises ConnectionError when the client is gone or too slow."""
+        transport = self._request.transport
+        if transport is None:
+            raise ConnectionResetError("the client has left")
+        timer = asyncio.get_running_loop().call_later(self._deadline_s, transport.abort)
+        try:
+            await self.response.write(data)
+            await self._request.writer.drain()
+        finally:
+            timer.cancel()
+
+    async def close(self) -> None:
+        if self._request.transport is not None:
+            await self.response.write_eof()

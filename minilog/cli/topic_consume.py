@@ -1,0 +1,168 @@
+"""``minilog topic consume``: records of a topic to stdout, in kcat's format tokens or as NDJSON."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from minilog.cli.api import Api, UrlOption
+from minilog.cli.output import CliError, ExitCode
+from minilog.cli.record_format import compile_format, headers_text
+from minilog.errors import UnknownTopic
+
+BATCH_RECORDS = 5_000
+WAIT_MS = 500
+DEFAULT_FORMAT = r"%v\n"
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where to begin in every partition: ``word`` earliest or latest, else an offset, ``-n`` from the end, or a time."""
+
+    word: str = ""
+    offset: int | None = None
+    last: int | None = None
+    at_ms: int | None = None
+    offsets: dict[int, int] = field(default_factory=dict)
+    """By partition, once ``last`` has been worked out; they win."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What to print of which partitions, and when to stop: ``ends`` None means never by itself."""
+
+    topic: str
+    partitions: list[int]
+    start: Start
+    show: Callable[[Any], bytes]
+    count: int | None
+    ends: dict[int, int] | None
+    read_from: str
+
+
+def consume(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Topic.")],
+    partition: Annotated[list[int] | None, typer.Option("--partition", "-p", min=0, help="Default: all.")] = None,
+    offset: Annotated[
+        str, typer.Option("--offset", "-o", help="earliest, latest, an offset, -N (the last N), @MS (a time).")
+    ] = "earliest",
+    count: Annotated[int | None, typer.Option("--count", "-c", min=1, help="Stop after so many records.")] = None,
+    exit_at_end: Annotated[bool, typer.Option("--exit", "-e", help="Stop at the end of what is there now.")] = False,
+    format_: Annotated[
+        str, typer.Option("--format", "-f", help=r"Tokens %t %p %o %T %k %K %v %s %S %h %% and \n \r \t \xHH.")
+    ] = DEFAULT_FORMAT,
+    ndjson: Annotated[bool, typer.Option("--ndjson", help="One JSON object a record.")] = False,
+    any_replica: Annotated[bool, typer.Option("--any-replica", help="Followers may answer too.")] = False,
+    url: UrlOption = None,
+) -> int:
+    """Print records; follows the log until Ctrl-C, or until -e or -c says stop."""
+    show = ndjson_line if ndjson else compile_format(format_)
+    start = parse_start(offset)
+    api = Api(url)
+    partitions = _partitions(api, name, partition or [])
+    ends = {part: api.end_offset(name, part) for part in partitions} if exit_at_end or start.last is not None else None
+    if start.last is not None and ends is not None:
+        start = replace(start, offsets={part: max(0, end - start.last) for part, end in ends.items()})
+    read_from = "any" if any_replica else "leader"
+    reading = Reading(name, partitions, start, show, count, ends if exit_at_end else None, read_from)
+    try:
+        asyncio.run(_consume(api.url, reading))
+    except KeyboardInterrupt:
+        return ExitCode.FINE
+    return ExitCode.FINE
+
+
+def _partitions(api: Api, topic: str, wanted: list[int]) -> list[int]:
+    topics = api.metadata([topic]).topics
+    if not topics:
+        raise UnknownTopic(f"there is no topic {topic!r}; `minilog topic list` shows all")
+    known = sorted(part.partition for part in topics[0].partitions)
+    for number in wanted:
+        if number not in known:
+            raise CliError(f"topic {topic} has no partition {number}; it has 0 to {known[-1]}", ExitCode.USAGE)
+    return sorted(set(wanted)) or known
+
+
+def parse_start(text: str) -> Start:
+    """Raises CliError (usage)."""
+    word = {"beginning": "earliest", "end": "latest"}.get(text, text)
+    if word in ("earliest", "latest"):
+        return Start(word)
+    digits = text.lstrip("-@")
+    if digits.isdecimal() and digits.isascii() and len(text) - len(digits) <= 1 and int(digits) < 2**63:
+        number = int(digits)
+        if text.startswith("-"):
+            return Start(last=number)
+        return Start(at_ms=number) if text.startswith("@") else Start(offset=number)
+    raise CliError(
+        f"-o {text!r}: allowed are earliest, latest, an offset, -N for the last N records, @MS for a time",
+        ExitCode.USAGE,
+    )
+
+
+def ndjson_line(record: Any) -> bytes:
+    """Key and value as JSON when they are JSON, else as text, else in base64 under ``key_base64``, ``value_base64``."""
+    members: dict[str, Any] = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+    members["timestamp"] = record.timestamp
+    for name in ("key", "value"):
+        data = getattr(record, name)
+        field_name, value = _json_value(name, data)
+        members[field_name] = value
+    if record.headers:
+        members["headers"] = headers_text(record.headers).decode("utf-8", "replace")
+    return msgspec.json.encode(members) + b"\n"
+
+
+def _json_value(name: str, data: bytes | None) -> tuple[str, Any]:
+    if data is None:
+        return name, None
+    try:
+        msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    else:
+        return name, msgspec.Raw(data)
+    try:
+        return name, data.decode()
+    except UnicodeDecodeError:
+        return f"{name}_base64", data
+
+
+async def _consume(url: str, reading: Reading) -> None:
+    from minilog_client import AsyncClient
+
+    topic, start, left = reading.topic, reading.start, reading.count
+    begin: Any = start.word or (f"@{start.at_ms}" if start.at_ms is not None else start.offset or 0)
+    assigned = [(topic, part) for part in reading.partitions]
+    async with (
+        AsyncClient(url) as client,
+        client.consumer(assigned, start=begin, read_from=reading.read_from) as consumer,
+    ):
+        for part, offset in start.offsets.items():
+            consumer.seek(topic, part, offset)
+        out = sys.stdout.buffer
+        while not _at_end(consumer, reading) and left != 0:
+            records = await consumer.batch(min(BATCH_RECORDS, left or BATCH_RECORDS), WAIT_MS)
+            out.writelines(map(reading.show, _until_end(records, reading.ends)))
+            out.flush()
+            left = left - len(records) if left is not None else None
+
+
+def _at_end(consumer: Any, reading: Reading) -> bool:
+    if reading.ends is None:
+        return False
+    positions = consumer.positions()
+    return all((positions[reading.topic, part] or 0) >= end for part, end in reading.ends.items())
+
+
+def _until_end(records: list[Any], ends: dict[int, int] | None) -> list[Any]:
+    """Without what was appended after the end was looked up."""
+    if ends is None:
+        return records
+    return [record for record in records if record.offset < ends[record.partition]]

@@ -1,0 +1,223 @@
+"""Looking into log files offline: what ``minilog log dump`` and ``minilog log verify`` show.
+
+Owns nothing and changes nothing: files are opened for reading only, indexes are read but never rebuilt. Works on a
+stopped broker's data directory and on copied or quarantined files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
+
+from minilog.errors import MinilogError
+from minilog.storage import checkpoint
+from minilog.storage.disk import Disk, OsDisk
+from minilog.storage.index import OffsetIndex
+from minilog.storage.log import EPOCHS_FILE
+from minilog.storage.scan import BadBatch, Found, LogBytes, next_batch, scan
+from minilog.storage.segment import LOG_SUFFIX
+from minilog.storage.segment_index import INDEX_SUFFIX
+from minilog.wire.batch import HEADER_BYTES, peek
+
+
+class ReadOnlyDisk(OsDisk):
+    """Opens files for reading only, so that another user's or a mounted copy can be looked at."""
+
+    def open(self, path: str) -> int:
+        return os.open(path, os.O_RDONLY)
+
+
+class BatchInfo(msgspec.Struct, frozen=True):
+    """One batch of a file, or, with ``problem`` set, a stretch that is none: then only position, bytes and base offset
+    (the offset that belongs there) mean anything. Timestamps are ms."""
+
+    path: str
+    position: int
+    bytes: int
+    base_offset: int
+    end_offset: int = -1
+    leader_epoch: int = -1
+    records: int = 0
+    codec: int = 0
+    acks_level: int = 0
+    producer_id: int = -1
+    producer_epoch: int = -1
+    base_sequence: int = -1
+    base_timestamp: int = -1
+    max_timestamp: int = -1
+    crc: int = 0
+    problem: str = ""
+
+
+class Problem(msgspec.Struct, frozen=True):
+    path: str
+    position: int
+    offset: int
+    reason: str
+
+
+class Report(msgspec.Struct):
+    """What ``verify`` found in all files together."""
+
+    files: int = 0
+    bytes: int = 0
+    batches: int = 0
+    records: int = 0
+    problems: list[Problem] = []
+
+    @property
+    def is_good(self) -> bool:
+        return not self.problems
+
+
+def dump(path: str, disk: Disk | None = None) -> Iterator[BatchInfo]:
+    """Every batch of one ``.log`` file in order, and every damaged stretch. Raises FileNotFoundError."""
+    disk = disk or ReadOnlyDisk()
+    size_bytes = disk.size(path)
+    handle = disk.open(path)
+    try:
+        log = LogBytes(disk, handle, size_bytes)
+        for found in _steps(log, _base_offset(path, log)):
+            yield _stretch(path, found) if isinstance(found, _Stretch) else _info(path, found)
+    finally:
+        disk.close(handle)
+
+
+def verify(paths: Iterable[str], disk: Disk | None = None) -> Report:
+    """Check ``.log`` files and partition directories: every batch, index entries, the joints between the segments of a
+    directory, and its leader epochs. Raises FileNotFoundError."""
+    disk = disk or ReadOnlyDisk()
+    report = Report()
+    for path in paths:
+        if path.endswith(LOG_SUFFIX):
+            _verify_file(path, disk, report)
+        else:
+            _verify_directory(path, disk, report)
+    return report
+
+
+class _Stretch(msgspec.Struct, frozen=True):
+    bad: BadBatch
+    end_position: int
+
+
+def _steps(log: LogBytes, offset: int) -> Iterator[Found | _Stretch]:
+    position, epoch = 0, -1
+    while True:
+        try:
+            for found in scan(log, position, offset, epoch):
+                epoch = found.batch.leader_epoch
+                yield found
+            return
+        except BadBatch as error:
+            bad = error
+        resume = next_batch(log, bad, epoch)
+        yield _Stretch(bad, log.size if resume is None else resume.position)
+        if resume is None:
+            return
+        position, offset = resume.position, resume.batch.base_offset
+
+
+def _base_offset(path: str, log: LogBytes) -> int:
+    """From the file's name, or, for other files such as quarantined ones, from the first header."""
+    stem = os.path.basename(path).removesuffix(LOG_SUFFIX)
+    if len(stem) == 20 and stem.isdigit():
+        return int(stem)
+    try:
+        return peek(log.pread(0, HEADER_BYTES)).base_offset
+    except MinilogError:
+        return 0
+
+
+def _info(path: str, found: Found) -> BatchInfo:
+    batch = found.batch
+    return BatchInfo(
+        path=path,
+        position=found.position,
+        bytes=batch.bytes_total,
+        base_offset=batch.base_offset,
+        end_offset=batch.end_offset,
+        leader_epoch=batch.leader_epoch,
+        records=batch.record_count,
+        codec=batch.codec,
+        acks_level=batch.acks_level,
+        producer_id=batch.producer_id,
+        producer_epoch=batch.producer_epoch,
+        base_sequence=batch.base_sequence,
+        base_timestamp=batch.base_timestamp,
+        max_timestamp=batch.max_timestamp,
+        crc=batch.crc,
+    )
+
+
+def _stretch(path: str, stretch: _Stretch) -> BatchInfo:
+    bad = stretch.bad
+    return BatchInfo(path, bad.position, stretch.end_position - bad.position, bad.offset, problem=bad.reason)
+
+
+def _verify_directory(directory: str, disk: Disk, report: Report) -> None:
+    names = [name for name in disk.list(directory) if name.endswith(LOG_SUFFIX)]
+    entries: list[tuple[int, int]] = []
+    end_offset: int | None = None
+    for name in names:
+        path = f"{directory}/{name}"
+        base_offset = int(name.removesuffix(LOG_SUFFIX))
+        if end_offset is not None and end_offset != base_offset:
+            reason = f"the segment before it ends at offset {end_offset}"
+            report.problems.append(Problem(path, 0, base_offset, reason))
+        batches = _verify_file(path, disk, report)
+        for batch in batches:
+            if not entries or entries[-1][0] != batch.leader_epoch:
+                entries.append((batch.leader_epoch, batch.base_offset))
+        end_offset = batches[-1].end_offset if batches else base_offset
+    _verify_epochs(directory, disk, entries, report)
+
+
+def _verify_file(path: str, disk: Disk, report: Report) -> list[BatchInfo]:
+    """Adds the file to the report; returns its good batches."""
+    report.files += 1
+    report.bytes += disk.size(path)
+    good: list[BatchInfo] = []
+    for info in dump(path, disk):
+        if info.problem:
+            report.problems.append(Problem(path, info.position, info.base_offset, info.problem))
+        else:
+            good.append(info)
+    report.batches += len(good)
+    report.records += sum(info.records for info in good)
+    _verify_index(path, disk, good, report)
+    return good
+
+
+def _verify_index(path: str, disk: Disk, batches: Sequence[BatchInfo], report: Report) -> None:
+    index_path = path.removesuffix(LOG_SUFFIX) + INDEX_SUFFIX
+    data = checkpoint.read_file(disk, index_path)
+    if data is None:
+        return
+    borders = {batch.position: batch.base_offset for batch in batches}
+    base_offset = int(os.path.basename(path).removesuffix(LOG_SUFFIX))
+    index = OffsetIndex.decode(data, base_offset, disk.size(path))
+    if index is None:
+        report.problems.append(Problem(index_path, 0, base_offset, "its entries do not rise, or lead beyond the log"))
+        return
+    for offset, position in zip(index.offsets, index.positions, strict=True):
+        if borders.get(position) != offset:
+            reason = f"the entry for offset {offset} leads to byte {position}, where no such batch starts"
+            report.problems.append(Problem(index_path, position, offset, reason))
+
+
+def _verify_epochs(directory: str, disk: Disk, entries: list[tuple[int, int]], report: Report) -> None:
+    """Every epoch in the file must be in the log; the log may know later ones, not yet checkpointed."""
+    path = f"{directory}/{EPOCHS_FILE}"
+    if checkpoint.read_file(disk, path) is None:
+        return
+    body, damaged = checkpoint.load(disk, path)
+    if damaged or body is None:
+        report.problems.append(Problem(path, 0, -1, "its checksum does not match"))
+        return
+    for epoch, start_offset in body["epochs"]:
+        if (epoch, start_offset) not in entries:
+            reason = f"it says epoch {epoch} starts at offset {start_offset}, the log does not"
+            report.problems.append(Problem(path, 0, start_offset, reason))

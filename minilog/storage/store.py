@@ -1,0 +1,335 @@
+"""Store: one broker's data directory; satisfies ``core.ports.LogStore``.
+
+Owns: ``lock``, ``meta.json``, ``recovery-points`` (of all logs), ``running`` and ``clean-shutdown`` (what R21 needs),
+the partition directories and ``trash/``.
+
+Invariants:
+* One process at a time (the lock), and only the broker and cluster the directory belongs to (meta.py).
+* A partition directory appears complete, by one rename, and disappears the same way, into ``trash/``: only for a delete
+  record of its topic id, or because a topic of that name with another id has taken its place.
+* ``clean-shutdown`` is written after everything else on a clean stop and removed, durably, before anything else at the
+  next start. ``start`` may say clean as well when the machine has not restarted since the last process ran: the page
+  cache kept what was written. ``running`` holds that process's boot id and whether it could itself vouch for what it
+  found, so an unclean start stays unclean through quick restarts until the controller has been told.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import NamedTuple
+
+from minilog.config import TopicSettings
+from minilog.errors import RefusesToStart, StorageFailed
+from minilog.storage import checkpoint, meta
+from minilog.storage.disk import Disk
+from minilog.storage.log import LogPlace, PartitionLog, RecoveryPoint
+from minilog.storage.quarantine import Quarantine
+from minilog.storage.recovery import NOTHING_KNOWN, open_log
+
+PARTITION_FILE = "partition.json"
+POINTS_FILE = "recovery-points"
+RUNNING_FILE = "running"
+CLEAN_FILE = "clean-shutdown"
+_NEW_SUFFIX = ".new"
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_DIRECTORY = re.compile(r"([A-Za-z0-9._-]{1,249})-(0|[1-9][0-9]{0,9})")
+
+
+class StoredPartition(NamedTuple):
+    topic: str
+    topic_id: str
+    partition: int
+
+
+class _Point(NamedTuple):
+    """``boot_id`` is the machine's when the point was taken: in another boot, what came after it may be lost."""
+
+    topic_id: str
+    boot_id: str
+    point: RecoveryPoint
+
+
+class Store:
+    def __init__(self, disk: Disk, data_dir: str, broker_id: int, now_ms: Callable[[], int]) -> None:
+        """``now_ms`` is wall-clock time, for the reports in quarantine only. Nothing is touched before ``start``."""
+        self.data_dir = os.path.abspath(data_dir)
+        self.was_clean = False
+        self.last_broker_epoch = -1
+        """The broker epoch in the clean-shutdown marker found at start; -1 without one."""
+        self._disk = disk
+        self._broker_id = broker_id
+        self._quarantine = Quarantine(disk, self._path("quarantine"), now_ms)
+        self._lock: int | None = None
+        self._meta = meta.Meta(broker_id=broker_id)
+        self._boot_id = ""
+        self._logs: dict[tuple[str, int], PartitionLog] = {}
+        self._topic_ids: dict[tuple[str, int], str] = {}
+        """Topic id of every partition directory."""
+        self._points: dict[str, _Point] = {}
+        self._saved_points: dict[str, _Point] = {}
+
+    def _path(self, name: str) -> str:
+        return f"{self.data_dir}/{name}"
+
+    # ---- start and stop
+
+    def start(self, boot_id: str) -> bool:
+        """Lock and check the directory; True when nothing the last process wrote can be missing (R21).
+
+        ``boot_id`` is the kernel's (/proc/sys/kernel/random/boot_id); "" when unknown. Raises RefusesToStart.
+        """
+        assert self._lock is None, "a store is started once"
+        try:
+            for name in ("", "trash", "quarantine"):
+                self._disk.mkdir(self._path(name))
+            self._lock = self._take_lock()
+        except StorageFailed as error:
+            raise RefusesToStart(f"the data directory {self.data_dir} cannot be used: {error}") from error
+        try:
+            self._load_meta()
+            self._load_partitions()
+            self._load_points()
+            return self._judge_last_process(boot_id)
+        except BaseException:
+            self._release()
+            raise
+
+    def _take_lock(self) -> int:
+        handle = self._disk.lock(self._path("lock"))
+        if handle is None:
+            holder = (checkpoint.read_file(self._disk, self._path("lock")) or b"").decode(errors="replace").strip()
+            process = f"process {holder}" if holder.isdigit() else "another process"
+            raise RefusesToStart(
+                f"{self.data_dir} is in use by {process}: stop it first, or give this broker a data_dir of its own"
+            )
+        return handle
+
+    def _load_meta(self) -> None:
+        path = self._path(meta.META_FILE)
+        found = meta.load(self._disk, path, self._broker_id)
+        if found is not None:
+            self._meta = found
+            return
+        partitions = [name for name in self._disk.list(self.data_dir) if _DIRECTORY.fullmatch(name)]
+        if partitions:
+            raise RefusesToStart(
+                f"{path} is missing although {self.data_dir} holds partitions ({partitions[0]}, ...): "
+                "restore it from a backup, or start with an empty data directory"
+            )
+        meta.save(self._disk, path, self._meta)
+        self._disk.fsync_dir(os.path.dirname(self.data_dir))
+
+    def _load_partitions(self) -> None:
+        for name in self._disk.list(self.data_dir):
+            if name.endswith(_NEW_SUFFIX):
+                self._remove_directory(self._path(name))
+                continue
+            match = _DIRECTORY.fullmatch(name)
+            if match is None:
+                continue
+            path = f"{self._path(name)}/{PARTITION_FILE}"
+            body = checkpoint.load(self._disk, path).body
+            if body is None or body.get("topic") != match[1] or body.get("partition") != int(match[2]):
+                raise RefusesToStart(
+                    f"{path} is missing or damaged, so it is not known which topic the log beside it belongs to: "
+                    f"restore it from a backup, or move the directory {name} away to have it copied from its leader"
+                )
+            self._topic_ids[match[1], int(match[2])] = str(body["topic_id"])
+
+    def _load_points(self) -> None:
+        """Without whole recovery points every log is scanned from its start: slow, but safe."""
+        body = checkpoint.load(self._disk, self._path(POINTS_FILE)).body or {}
+        for name, (topic_id, boot_id, *point) in body.get("logs", {}).items():
+            self._points[name] = _Point(topic_id, boot_id, RecoveryPoint(*point))
+        self._saved_points = dict(self._points)
+
+    def _judge_last_process(self, boot_id: str) -> bool:
+        marker = checkpoint.load(self._disk, self._path(CLEAN_FILE)).body
+        running = checkpoint.load(self._disk, self._path(RUNNING_FILE)).body or {}
+        same_boot = boot_id != "" and running.get("boot_id") == boot_id
+        self.last_broker_epoch = -1 if marker is None else int(marker["broker_epoch"])
+        self.was_clean = marker is not None or (same_boot and running.get("vouched") is True)
+        self._boot_id = boot_id
+        checkpoint.remove(self._disk, self._path(CLEAN_FILE))
+        self._save_running(self.was_clean)
+        return self.was_clean
+
+    def _save_running(self, vouched: bool) -> None:
+        body = {"boot_id": self._boot_id, "vouched": vouched}
+        checkpoint.save(self._disk, self._path(RUNNING_FILE), body, keep_previous=False)
+
+    def registered(self) -> None:
+        """The controller has accepted the registration and knows whether the start was clean."""
+        if not self.was_clean:
+            self._save_running(vouched=True)
+
+    def distrust(self) -> None:
+        """After a failed write or sync: the next start must not rely on the page cache. Never raises."""
+        with suppress(Exception):
+            self._disk.remove(self._path(RUNNING_FILE))
+
+    def close_cleanly(self, broker_epoch: int) -> None:
+        """Make everything durable, write the checkpoints, and last of all the marker; then release the directory."""
+        for topic, partition in list(self._logs):
+            self.close(topic, partition)
+        self._save_points()
+        marker = {"broker_epoch": broker_epoch}
+        checkpoint.save(self._disk, self._path(CLEAN_FILE), marker, keep_previous=False)
+        self._release()
+
+    def abandon(self) -> None:
+        """Release the directory as it is, as a crash would."""
+        for log in self._logs.values():
+            log.abandon()
+        self._logs.clear()
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._disk.close(self._lock)
+            self._lock = None
+
+    # ---- the broker's own state
+
+    @property
+    def cluster_id(self) -> str:
+        return self._meta.cluster_id
+
+    def bind_cluster(self, cluster_id: str) -> None:
+        """Raises RefusesToStart when the directory belongs to another cluster."""
+        assert cluster_id
+        meta.check_cluster(self._meta, cluster_id, self.data_dir)
+        if self._meta.cluster_id != cluster_id:
+            self._meta.cluster_id = cluster_id
+            meta.save(self._disk, self._path(meta.META_FILE), self._meta)
+
+    @property
+    def controller_epoch(self) -> int:
+        return self._meta.controller_epoch
+
+    def save_controller_epoch(self, epoch: int) -> None:
+        assert epoch >= self._meta.controller_epoch, "a controller epoch never goes back (R25)"
+        if epoch != self._meta.controller_epoch:
+            self._meta.controller_epoch = epoch
+            meta.save(self._disk, self._path(meta.META_FILE), self._meta)
+
+    # ---- logs
+
+    def open(self, topic: str, topic_id: str, partition: int, settings: TopicSettings) -> PartitionLog:
+        """As in ``LogStore``; opening an open log of the same topic id gives that log.
+
+        Raises DiskFull, StorageFailed, or CorruptRange when the log cannot be made sense of.
+        """
+        assert self._lock is not None, "start the store first"
+        name = _directory_name(topic, partition)
+        assert topic_id
+        key = (topic, partition)
+        if self._topic_ids.get(key) == topic_id and key in self._logs:
+            return self._logs[key]
+        if key in self._topic_ids and self._topic_ids[key] != topic_id:
+            self._move_to_trash(topic, partition)
+        if key not in self._topic_ids:
+            self._make_directory(name, StoredPartition(topic, topic_id, partition))
+            self._topic_ids[key] = topic_id
+        place = LogPlace(self._disk, self._path(name), name, self._quarantine)
+        known = self._points.get(name)
+        if known is None or known.topic_id != topic_id:
+            known = _Point(topic_id, "", NOTHING_KNOWN)
+        power_loss = known.boot_id == "" or known.boot_id != self._boot_id
+        log = open_log(place, settings, known.point, power_loss)
+        self._logs[key] = log
+        return log
+
+    def _make_directory(self, name: str, stored: StoredPartition) -> None:
+        """Make the directory complete under another name, so that it never exists by halves."""
+        path = self._path(name) + _NEW_SUFFIX
+        self._remove_directory(path)
+        self._disk.mkdir(path)
+        checkpoint.save(self._disk, f"{path}/{PARTITION_FILE}", stored._asdict())
+        self._disk.rename(path, self._path(name))
+        self._disk.fsync_dir(self.data_dir)
+
+    def get(self, topic: str, partition: int) -> PartitionLog | None:
+        """The open log; None when it is not open."""
+        return self._logs.get((topic, partition))
+
+    def logs(self) -> Iterator[tuple[StoredPartition, PartitionLog]]:
+        """Every open log."""
+        for (topic, partition), log in self._logs.items():
+            yield StoredPartition(topic, self._topic_ids[topic, partition], partition), log
+
+    def partitions(self) -> list[StoredPartition]:
+        """Every partition that has a directory, open or not, sorted."""
+        return sorted(StoredPartition(topic, topic_id, number) for (topic, number), topic_id in self._topic_ids.items())
+
+    def close(self, topic: str, partition: int) -> None:
+        """Make the log durable and release it; nothing when it is not open."""
+        log = self._logs.pop((topic, partition), None)
+        if log is not None:
+            self._points[log.name] = _Point(self._topic_ids[topic, partition], self._boot_id, log.close())
+
+    def delete(self, topic: str, topic_id: str, partition: int) -> None:
+        if self._topic_ids.get((topic, partition)) == topic_id:
+            self._move_to_trash(topic, partition)
+
+    def _move_to_trash(self, topic: str, partition: int) -> None:
+        name = _directory_name(topic, partition)
+        log = self._logs.pop((topic, partition), None)
+        if log is not None:
+            log.abandon()
+        del self._topic_ids[topic, partition]
+        self._points.pop(name, None)
+        taken = self._disk.list(self._path("trash"))
+        number = 1
+        while f"{name}.{number}" in taken:
+            number += 1
+        self._disk.rename(self._path(name), self._path(f"trash/{name}.{number}"))
+        self._disk.fsync_dir(self._path("trash"))
+        self._disk.fsync_dir(self.data_dir)
+
+    def purge_trash(self) -> int:
+        """Remove for good what is in the trash; returns the bytes freed."""
+        freed = 0
+        for name in self._disk.list(self._path("trash")):
+            path = self._path(f"trash/{name}")
+            freed += sum(self._disk.size(f"{path}/{file}") for file in self._disk.list(path))
+            self._remove_directory(path)
+        return freed
+
+    def _remove_directory(self, path: str) -> None:
+        """Remove a directory of files, if it exists."""
+        try:
+            names = self._disk.list(path)
+        except FileNotFoundError:
+            return
+        for name in names:
+            self._disk.remove(f"{path}/{name}")
+        self._disk.remove(path)
+
+    # ---- checkpoints
+
+    def checkpoint(self) -> None:
+        """Note durable ends and high watermarks of all open logs, so that a restart scans little.
+
+        Raises DiskFull: the old checkpoint stays good.
+        """
+        for key, log in self._logs.items():
+            self._points[log.name] = _Point(self._topic_ids[key], self._boot_id, log.checkpoint())
+        self._save_points()
+
+    def _save_points(self) -> None:
+        if self._points == self._saved_points:
+            return
+        logs = {name: (known.topic_id, known.boot_id, *known.point) for name, known in sorted(self._points.items())}
+        checkpoint.save(self._disk, self._path(POINTS_FILE), {"logs": logs})
+        self._saved_points = dict(self._points)
+
+
+def _directory_name(topic: str, partition: int) -> str:
+    assert _TOPIC.fullmatch(topic), f"{topic!r} is no topic name"
+    assert topic not in (".", "..")
+    assert 0 <= partition < 2**31
+    return f"{topic}-{partition}"

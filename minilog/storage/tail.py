@@ -1,0 +1,66 @@
+"""What bad bytes at the tail of a log mean.
+
+Owns: the difference between a torn tail, which is cut, and corruption, which is marked and never cut silently.
+
+A place where the bytes are not what belongs there is *torn* when it lies at or after the recovery point (the last
+durable end that was checkpointed) and a crash alone explains it:
+* the file ends inside the batch: the write was under way;
+* or the machine may have stopped too, and either nothing good follows (the last writes were not synced), or a whole
+  sector in it reads as zeros (writes that were not synced reach the disk in any order, so later ones may be whole).
+Everything else is *corruption*: the range is marked, reads of it raise CorruptRange, and the replica is incomplete
+until the leader's copy has replaced it. The same holds when the file ends before the recovery point.
+
+Source: Alagappan et al., "Protocol-Aware Recovery for Consensus-Based Storage" (FAST 2018): telling crash from
+corruption apart is what keeps a committed record from being dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from minilog.errors import CorruptBatch, CorruptRange
+from minilog.storage.scan import LogBytes
+from minilog.storage.segment import Damage, Segment
+from minilog.wire.batch import HEADER_BYTES, peek
+
+SECTOR_BYTES = 512
+_EVIDENCE_BYTES_MIN = 64
+
+
+def first_torn(segment: Segment, damages: Sequence[Damage], recovery_point: int, power_loss: bool) -> Damage | None:
+    """The damage at which the active segment is to be cut; None when all of it is corruption."""
+    log = segment.log_bytes()
+    for damage in damages:
+        if damage.offset < recovery_point:
+            continue
+        if damage.end_offset is None and (power_loss or _ends_inside_batch(log, damage)):
+            return damage
+        if damage.end_offset is not None and power_loss and _has_lost_sector(log, damage):
+            return damage
+    return None
+
+
+def _ends_inside_batch(log: LogBytes, damage: Damage) -> bool:
+    left = log.size - damage.position
+    if left < HEADER_BYTES:
+        return True
+    try:
+        header = peek(log.pread(damage.position, HEADER_BYTES))
+    except (CorruptBatch, CorruptRange):
+        return False
+    return header.base_offset == damage.offset and header.bytes_total > left
+
+
+def _has_lost_sector(log: LogBytes, damage: Damage) -> bool:
+    """Some sector, or what follows the damage's start in its first one, is all zeros."""
+    start = damage.position
+    while start < damage.end_position:
+        end = min((start // SECTOR_BYTES + 1) * SECTOR_BYTES, log.size)
+        if end - start >= _EVIDENCE_BYTES_MIN:
+            try:
+                if not any(log.pread(start, end - start)):
+                    return True
+            except CorruptRange:
+                return False
+        start = end
+    return False

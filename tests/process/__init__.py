@@ -1,0 +1,1 @@
+"""Real processes over loopback, real signals; judged by what was acknowledged and what can be read back."""

@@ -1,0 +1,286 @@
+"""History: what really happened to each partition, known to nobody but the checker.
+
+For each partition (by topic id): every batch ever appended, under its (leader epoch, base offset), with its
+predecessor; who led which epoch; and the *committed log*: what lay below any leader's high watermark at any time.
+
+The checks are incremental, so each costs a few look-ups per append or commit:
+* LogMatching: a batch of one (epoch, base offset) is the same everywhere and has the same predecessor everywhere;
+  by induction two logs that share a batch agree on everything before it.
+* AckedBatchesSurvive, ConsistentRead: the committed log only grows and never changes; acknowledgements and reads
+  are compared with it, and so is every leader's log when it begins to lead or commits.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from minilog.config import TopicSettings
+from minilog.wire.batch import Batch, split
+from tests.sim.world import Violation
+
+UNBOUNDED = 2**31 - 1
+
+
+class Entry(NamedTuple):
+    """A batch as the checker remembers it."""
+
+    base_offset: int
+    end_offset: int
+    leader_epoch: int
+    crc: int
+
+    @classmethod
+    def of(cls, batch: Batch) -> Entry:
+        return cls(batch.base_offset, batch.end_offset, batch.leader_epoch, batch.crc)
+
+
+class Mirror:
+    """The naive second copy of one replica's log."""
+
+    def __init__(self, start_offset: int = 0) -> None:
+        self.start_offset = start_offset
+        self.entries: list[Entry] = []
+        self.bases: list[int] = []
+
+    @property
+    def end_offset(self) -> int:
+        return self.entries[-1].end_offset if self.entries else self.start_offset
+
+    def append(self, entry: Entry) -> None:
+        self.entries.append(entry)
+        self.bases.append(entry.base_offset)
+
+    def cut(self, end_offset: int) -> None:
+        keep = bisect_left(self.bases, end_offset)
+        del self.entries[keep:], self.bases[keep:]
+
+    def at(self, base_offset: int) -> Entry | None:
+        index = bisect_left(self.bases, base_offset)
+        found = index < len(self.bases) and self.bases[index] == base_offset
+        return self.entries[index] if found else None
+
+    def ending_at(self, end_offset: int) -> Entry | None:
+        index = bisect_left(self.bases, end_offset) - 1
+        found = index >= 0 and self.entries[index].end_offset == end_offset
+        return self.entries[index] if found else None
+
+    def between(self, start_offset: int, end_offset: int) -> list[Entry]:
+        return self.entries[bisect_left(self.bases, start_offset) : bisect_left(self.bases, end_offset)]
+
+    def holding(self, offset: int) -> Entry | None:
+        index = bisect_right(self.bases, offset) - 1
+        found = index >= 0 and offset < self.entries[index].end_offset
+        return self.entries[index] if found else None
+
+
+class PartitionHistory:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.committed = Mirror()
+        self.leaders: dict[int, int] = {}
+        """Broker by leader epoch."""
+        self.shown: dict[int, int] = {}
+        """Highest high watermark shown to clients, by leader epoch."""
+        self.deleted = False
+        self._seen: dict[tuple[int, int], tuple[Entry, Entry | None]] = {}
+
+    def fail(self, name: str, detail: str) -> None:
+        raise Violation(name, f"{self.name}: {detail}")
+
+    def on_append(self, who: str, entry: Entry, before: Entry | None) -> None:
+        first = self._seen.setdefault((entry.leader_epoch, entry.base_offset), (entry, before))
+        if first != (entry, before):
+            self.fail("LogMatching", f"{who} holds {entry} after {before}, elsewhere it is {first[0]} after {first[1]}")
+
+    def on_lead(self, who: str, broker_id: int, leader_epoch: int, mirror: Mirror) -> None:
+        if self.leaders.setdefault(leader_epoch, broker_id) != broker_id:
+            self.fail("OneLeaderPerEpoch", f"{who} leads epoch {leader_epoch}, and so did {self.leaders[leader_epoch]}")
+        self.check_complete("AckedBatchesSurvive", f"{who}, new leader of epoch {leader_epoch},", mirror)
+
+    def check_complete(self, name: str, who: str, mirror: Mirror) -> None:
+        """``mirror`` holds everything that was ever committed."""
+        if self.committed.entries:
+            last = self.committed.entries[-1]
+            if mirror.at(last.base_offset) != last:
+                self.fail(name, f"{who} lacks committed {last}, it holds {mirror.entries[-3:]}")
+
+    def on_commit(self, who: str, mirror: Mirror, high_watermark: int) -> bool:
+        """A leader's high watermark is now here; True when the committed log grew."""
+        known = self.committed.end_offset
+        if high_watermark < known:
+            entry = mirror.ending_at(high_watermark)
+            if high_watermark > mirror.start_offset and entry != self.committed.ending_at(high_watermark):
+                self.fail("AckedBatchesSurvive", f"{who} commits up to {entry}, others had committed something else")
+            return False
+        self.check_complete("AckedBatchesSurvive", f"{who} at high watermark {high_watermark}", mirror)
+        for entry in mirror.between(known, high_watermark):
+            self.committed.append(entry)
+        if self.committed.end_offset != high_watermark:
+            self.fail("AckedBatchesSurvive", f"{who}: high watermark {high_watermark} is on no batch border")
+        return high_watermark > known
+
+    def on_acked(self, who: str, base_offset: int, end_offset: int, leader_epoch: int, crc: int) -> None:
+        entry = self.committed.at(base_offset)
+        if entry is None or (entry.leader_epoch, entry.crc) != (leader_epoch, crc):
+            self.fail("AckedBatchesSurvive", f"{who} acknowledged {base_offset} of epoch {leader_epoch}, committed is {entry}")
+        if end_offset > self.committed.end_offset:
+            self.fail("AckedBatchesSurvive", f"{who} acknowledged up to {end_offset}, beyond what is committed")
+
+    def on_shown(self, who: str, leader_epoch: int, high_watermark: int) -> None:
+        for epoch, shown in self.shown.items():
+            if epoch <= leader_epoch and shown > high_watermark:
+                self.fail(
+                    "HighWatermarkMonotonic",
+                    f"{who} of epoch {leader_epoch} shows {high_watermark}, {shown} was shown in epoch {epoch}",
+                )
+        self.shown[leader_epoch] = high_watermark
+
+    def on_read(self, who: str, data: bytes | memoryview) -> None:
+        for batch in split(data, UNBOUNDED, stored=True):
+            entry = Entry.of(batch)
+            if self.committed.at(entry.base_offset) != entry:
+                self.fail("ConsistentRead", f"{who} shows {entry}, committed is {self.committed.holding(entry.base_offset)}")
+
+
+class History:
+    """Everything, by topic id and partition."""
+
+    def __init__(self) -> None:
+        self.partitions: dict[tuple[str, int], PartitionHistory] = {}
+        self.checks = 0
+
+    def of(self, topic: str, topic_id: str, partition: int) -> PartitionHistory:
+        key = (topic_id, partition)
+        if key not in self.partitions:
+            self.partitions[key] = PartitionHistory(f"{topic}-{partition}")
+        return self.partitions[key]
+
+
+class WatchedLog:
+    """A replica's log with the checker looking on; satisfies ReplicaLog by passing everything through."""
+
+    def __init__(self, inner: Any, who: str, history: PartitionHistory, before: Mirror | None, durable_end: int) -> None:
+        """``before``: what the last process knew; ``durable_end``: below it nothing may be missing now."""
+        self.inner = inner
+        self.who = who
+        self.history = history
+        self.mirror = Mirror(inner.start_offset)
+        self.truncated = False
+        self._load(before, durable_end)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def _load(self, before: Mirror | None, durable_end: int) -> None:
+        data = self.inner.read(self.inner.start_offset, UNBOUNDED, self.inner.end_offset)
+        while len(data):
+            for batch in split(data, UNBOUNDED, stored=True):
+                self._observe(Entry.of(batch))
+            data = self.inner.read(self.mirror.end_offset, UNBOUNDED, self.inner.end_offset)
+        if self.mirror.end_offset != self.inner.end_offset:
+            raise Violation("OffsetsContiguous", f"{self.who}: read to {self.mirror.end_offset} of {self.inner.end_offset}")
+        if before is None:
+            return
+        if self.mirror.end_offset < durable_end or self.mirror.entries != before.entries[: len(self.mirror.entries)]:
+            raise Violation(
+                "DurableSurvives",
+                f"{self.who} reopened with {self.mirror.entries[-3:]}, durable was {durable_end} of {before.entries[-3:]}",
+            )
+
+    def _observe(self, entry: Entry) -> None:
+        mirror = self.mirror
+        if entry.base_offset != mirror.end_offset:
+            raise Violation("OffsetsContiguous", f"{self.who}: {entry} after {mirror.end_offset}")
+        last = mirror.entries[-1] if mirror.entries else None
+        if last is not None and last.leader_epoch > entry.leader_epoch:
+            raise Violation("EpochMonotonic", f"{self.who}: {entry} after {last}")
+        self.history.on_append(self.who, entry, last)
+        mirror.append(entry)
+
+    @property
+    def high_watermark(self) -> int:
+        return int(self.inner.high_watermark)
+
+    @high_watermark.setter
+    def high_watermark(self, value: int) -> None:
+        assert value <= self.mirror.end_offset
+        self.inner.high_watermark = value
+
+    def append(self, batches: Sequence[Batch]) -> None:
+        self.inner.append(batches)
+        for batch in batches:
+            self._observe(Entry.of(batch))
+        self._check_end()
+
+    def truncate(self, end_offset: int) -> int:
+        end = int(self.inner.truncate(end_offset))
+        assert end <= max(end_offset, self.inner.start_offset)
+        self.mirror.cut(end)
+        self.truncated = True
+        self._check_end()
+        return end
+
+    def reset(self, start_offset: int) -> None:
+        self.inner.reset(start_offset)
+        self.mirror = Mirror(start_offset)
+        self.truncated = True
+        self._check_end()
+
+    def _check_end(self) -> None:
+        if self.inner.end_offset != self.mirror.end_offset:
+            raise Violation("OffsetsContiguous", f"{self.who}: ends at {self.inner.end_offset}, not {self.mirror.end_offset}")
+
+
+class WatchedStore:
+    """A broker's store; satisfies LogStore. ``start`` and the ends of a process belong to the simulated machine."""
+
+    def __init__(self, inner: Any, who: str, history: History) -> None:
+        self.inner = inner
+        self.who = who
+        self.history = history
+        self.logs: dict[tuple[str, int], WatchedLog] = {}
+        self._before: dict[tuple[str, str, int], tuple[Mirror, int]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def open(self, topic: str, topic_id: str, partition: int, settings: TopicSettings) -> WatchedLog:
+        log = self.inner.open(topic, topic_id, partition, settings)
+        history = self.history.of(topic, topic_id, partition)
+        before, durable_end = self._before.pop((topic, topic_id, partition), (None, 0))
+        watched = WatchedLog(log, f"{self.who} {topic}-{partition}", history, before, durable_end)
+        self.logs[topic, partition] = watched
+        self._topic_ids[topic, partition] = topic_id
+        return watched
+
+    @property
+    def _topic_ids(self) -> dict[tuple[str, int], str]:
+        ids: dict[tuple[str, int], str] = self.__dict__.setdefault("_ids", {})
+        return ids
+
+    def get(self, topic: str, partition: int) -> WatchedLog | None:
+        return self.logs.get((topic, partition))
+
+    def close(self, topic: str, partition: int) -> None:
+        log = self.logs.pop((topic, partition))
+        self.inner.close(topic, partition)
+        self._before[topic, self._topic_ids[topic, partition], partition] = (log.mirror, log.mirror.end_offset)
+
+    def delete(self, topic: str, topic_id: str, partition: int) -> None:
+        self._before.pop((topic, topic_id, partition), None)
+        self.inner.delete(topic, topic_id, partition)
+
+    def on_kill(self) -> None:
+        """The process died: everything written must be there again."""
+        self._remember(lambda log: log.mirror.end_offset)
+
+    def on_crash(self) -> None:
+        """The machine died: everything durable must be there again, and nothing that was not written."""
+        self._remember(lambda log: int(log.inner.durable_end))
+
+    def _remember(self, survives: Any) -> None:
+        for (topic, partition), log in self.logs.items():
+            self._before[topic, self._topic_ids[topic, partition], partition] = (log.mirror, survives(log))
+        self.logs = {}

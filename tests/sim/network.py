@@ -1,0 +1,200 @@
+"""Network: requests and answers between simulated processes, as unreliable as the schedule wants them.
+
+A ``Call`` is one Send with exactly one outcome at its sender (an answer, or the error that stands for none), as the
+real lanes give it, unless duplicated answers are switched on: then a late copy is delivered too, and the core must
+ignore it. What the kernel does is done here as well: a dead process refuses connections, a process that dies drops
+the ones it had, a machine that dies says nothing, a cut link swallows everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from minilog.errors import BrokerUnavailable, MinilogError, TimedOut
+from minilog.wire.messages import Message, Produce, decode, encode
+from tests.sim.process import Process
+from tests.sim.world import World
+
+Response = Message | MinilogError
+OnResponse = Callable[[Response], None]
+
+
+@dataclass
+class Weather:
+    """Probabilities per message, and delays in ms; all zero is a perfect network with a delay of 1 ms."""
+
+    lost: float = 0.0
+    request_twice: float = 0.0
+    answer_twice: float = 0.0
+    late: float = 0.0
+    """A message takes up to ``late_ms`` instead, and may overtake or be overtaken."""
+    late_ms: int = 3000
+    delay_ms: int = 1
+    """Ordinary messages take 1 to this."""
+    encoded: float = 1.0
+    """How many messages really pass through the codec."""
+
+
+class Call:
+    __slots__ = ("done", "on_response", "request", "source", "source_life", "target")
+
+    def __init__(self, source: Process, target: int, request: Message, on_response: OnResponse) -> None:
+        self.source, self.source_life = source, source.life
+        self.target = target
+        self.request = request
+        self.on_response = on_response
+        self.done = False
+
+
+class Inbound:
+    """One delivery of a call: what the receiving process answers to."""
+
+    __slots__ = ("call", "process", "request", "request_id")
+
+    def __init__(self, call: Call, process: Process, request: Message) -> None:
+        self.call, self.process, self.request = call, process, request
+        self.request_id = 0
+
+
+class Network:
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.weather = Weather()
+        self.processes: dict[int, Process] = {}
+        self.cuts: set[tuple[int, int]] = set()
+        """(from, to): nothing passes in this direction."""
+        self.figures = {"messages": 0, "lost": 0, "duplicated": 0}
+        self._rng: Random = world.rng("network")
+        self._open: dict[Inbound, None] = {}
+
+    def add(self, process: Process) -> None:
+        self.processes[process.node_id] = process
+
+    # --- links -----------------------------------------------------------------------------------------------
+
+    def cut(self, source: int, target: int, *, both: bool = True) -> None:
+        self.cuts.add((source, target))
+        if both:
+            self.cuts.add((target, source))
+
+    def heal(self) -> None:
+        self.cuts.clear()
+
+    def isolate(self, node_id: int) -> None:
+        for other in self.processes:
+            if other != node_id:
+                self.cut(node_id, other)
+
+    def _delay(self) -> int:
+        weather = self.weather
+        if weather.late and self._rng.random() < weather.late:
+            return self._rng.randint(1, weather.late_ms)
+        return 1 if weather.delay_ms <= 1 else self._rng.randint(1, weather.delay_ms)
+
+    def _passes(self, source: int, target: int) -> bool:
+        return (source, target) not in self.cuts
+
+    def _is_lost(self, source: int, target: int) -> bool:
+        lost = not self._passes(source, target) or (self.weather.lost > 0 and self._rng.random() < self.weather.lost)
+        self.figures["lost"] += lost
+        return lost
+
+    # --- requests --------------------------------------------------------------------------------------------
+
+    def send(self, source: Process, target: int, request: Message, on_response: OnResponse, timeout_ms: int) -> None:
+        call = Call(source, target, request, on_response)
+        self.world.after(timeout_ms, "expire", lambda: self._expire(call))
+        self._transmit(call)
+        if self._doubles(self.weather.request_twice, request):
+            self._transmit(call)
+
+    def _doubles(self, probability: float, request: Message) -> bool:
+        """Client requests are never doubled: a client must know what it asked for."""
+        doubled = probability > 0 and not isinstance(request, Produce) and self._rng.random() < probability
+        self.figures["duplicated"] += doubled
+        return doubled
+
+    def _transmit(self, call: Call) -> None:
+        self.figures["messages"] += 1
+        request, source = call.request, call.source
+        label = f"{source.name} > {self.processes[call.target].name} {type(request).__name__}"
+        if self._is_lost(source.node_id, call.target):
+            return
+        request = self._carried(request)
+        self.world.after(self._delay(), label, lambda: self._arrive(call, request), request)
+
+    def _carried(self, message: Message) -> Message:
+        if self.weather.encoded < 1 and self._rng.random() >= self.weather.encoded:
+            return message
+        return decode(encode(message))
+
+    def _arrive(self, call: Call, request: Message) -> None:
+        process = self.processes[call.target]
+        if not self._passes(call.source.node_id, call.target) or not process.host_up:
+            return
+        if not process.running:
+            refused = BrokerUnavailable(f"{process.name} refused the connection", definite=True, reason="refused")
+            self._tell(call, refused, process)
+            return
+        inbound = Inbound(call, process, request)
+        self._open[inbound] = None
+        process.post(lambda: process.receive(inbound))
+
+    # --- answers ---------------------------------------------------------------------------------------------
+
+    def reply(self, inbound: Inbound, response: Message) -> None:
+        self._open.pop(inbound, None)
+        self._tell(inbound.call, response, inbound.process)
+        if self._doubles(self.weather.answer_twice, inbound.call.request):
+            self._tell(inbound.call, response, inbound.process, copy=True)
+
+    def _tell(self, call: Call, response: Response, process: Process, *, copy: bool = False) -> None:
+        source = call.source
+        if self._is_lost(process.node_id, source.node_id):
+            return
+        if isinstance(response, Message):
+            response = self._carried(response)
+        label = f"{process.name} < {source.name} {type(response).__name__}"
+        self.world.after(self._delay(), label, lambda: self._return(call, response, process, copy=copy), response)
+
+    def _return(self, call: Call, response: Response, process: Process, *, copy: bool) -> None:
+        if self._passes(process.node_id, call.source.node_id):
+            self._finish(call, response, copy=copy)
+
+    def _finish(self, call: Call, response: Response, *, copy: bool = False) -> None:
+        if call.done and not copy:
+            return
+        call.done = True
+        if call.source.life == call.source_life:
+            call.source.post(lambda: call.on_response(response))
+
+    def _expire(self, call: Call) -> None:
+        """The sender gives up: its connection closes, and the receiver, if it can, learns of that."""
+        if call.done:
+            return
+        target = self.processes[call.target]
+        self._finish(call, TimedOut(f"no answer from {target.name} in time", reason="timeout"))
+        for inbound in [i for i in self._open if i.call is call]:
+            self._disconnect(inbound)
+
+    def _disconnect(self, inbound: Inbound) -> None:
+        process, source = inbound.process, inbound.call.source
+        if self._passes(source.node_id, process.node_id) and process.running:
+            del self._open[inbound]
+            self.world.after(
+                1, f"{source.name} closes on {process.name}", lambda: process.post(lambda: process.disconnected(inbound))
+            )
+
+    def on_process_end(self, process: Process, *, host_up: bool) -> None:
+        """Its connections break; with the whole machine gone nobody is told."""
+        for inbound in [i for i in self._open if i.process is process]:
+            del self._open[inbound]
+            if host_up:
+                reset = BrokerUnavailable(f"{process.name} closed the connection", reason="reset")
+                self._tell(inbound.call, reset, process)
+        if host_up:
+            for inbound in [i for i in self._open if i.call.source is process]:
+                inbound.call.done = True
+                self._disconnect(inbound)

@@ -1,0 +1,77 @@
+"""Process: what every simulated node has in common: it lives, dies, is paused, and has a clock of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.sim.world import Action, World
+
+if TYPE_CHECKING:
+    from tests.sim.network import Inbound
+
+TICK_MS = 20
+
+
+class Process:
+    """``life`` grows when the process starts and when it ends; what was meant for another life is dropped."""
+
+    def __init__(self, world: World, node_id: int, name: str) -> None:
+        self.world = world
+        self.node_id, self.name = node_id, name
+        self.running = False
+        self.host_up = True
+        self.paused = False
+        self.life = 0
+        self.clock_offset_ms = 0
+        self.clock_drift = 0.0
+        """Fraction by which this clock runs fast (or, negative, slow)."""
+        self._backlog: list[tuple[int, Action]] = []
+
+    @property
+    def now_ms(self) -> int:
+        """Monotonic, as minilog's clocks are, but neither right nor equally fast everywhere."""
+        return self.world.now_ms + self.clock_offset_ms + int(self.world.now_ms * self.clock_drift)
+
+    def post(self, action: Action) -> None:
+        """Do it now, or when a paused process goes on; never in another life."""
+        if self.paused:
+            self._backlog.append((self.life, action))
+        elif self.running:
+            action()
+
+    def later(self, delay_ms: int, label: str, action: Action) -> None:
+        life = self.life
+
+        def act() -> None:
+            if self.life == life:
+                self.post(action)
+
+        self.world.after(delay_ms, f"{self.name} {label}", act)
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def resume(self) -> None:
+        """Everything that piled up is worked off in order, at this one moment."""
+        self.paused = False
+        backlog, self._backlog = self._backlog, []
+        for life, action in backlog:
+            if life == self.life and self.running:
+                action()
+
+    def begin_life(self) -> None:
+        assert not self.running
+        self.life += 1
+        self.running = self.host_up = True
+
+    def end_life(self, *, host_up: bool = True) -> None:
+        self.life += 1
+        self.running = self.paused = False
+        self.host_up = host_up
+        self._backlog = []
+
+    def receive(self, inbound: Inbound) -> None:
+        raise NotImplementedError
+
+    def disconnected(self, inbound: Inbound) -> None:
+        """The peer of an unanswered request is gone."""

@@ -1,0 +1,165 @@
+"""A log in memory: the plainest thing that is exactly what core/ports.py asks for.
+
+A list of batches and nothing derived: every answer is worked out from the list when it is asked for, so there is
+no cache that could be wrong. ``sync`` is what a flush does; without it ``durable_end`` stays behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from minilog.config import TopicSettings
+from minilog.core.effects import TopicPartition
+from minilog.core.ports import LogStore, ReplicaLog
+from minilog.errors import CorruptRange, DiskFull
+from minilog.wire.batch import Batch
+from minilog.wire.records import Record, decode_all
+
+
+class MemoryLog:
+    """``room``: appends that still succeed (None: all). ``damaged``: reads raise CorruptRange."""
+
+    def __init__(self, start_offset: int = 0) -> None:
+        self.batches: list[Batch] = []
+        self.start_offset = start_offset
+        self.durable_end = start_offset
+        self.high_watermark = start_offset
+        self.settings = TopicSettings()
+        self.room: int | None = None
+        self.damaged = False
+
+    @property
+    def end_offset(self) -> int:
+        return self.batches[-1].end_offset if self.batches else self.start_offset
+
+    @property
+    def last_epoch(self) -> int:
+        return self.batches[-1].leader_epoch if self.batches else -1
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(batch.bytes_total for batch in self.batches)
+
+    # --- writing -------------------------------------------------------------------------------------------
+
+    def append(self, batches: Sequence[Batch]) -> None:
+        if self.room == 0:
+            raise DiskFull("no room left in memory")
+        for batch in batches:
+            assert batch.base_offset == self.end_offset, f"{batch.base_offset} after {self.end_offset}"
+            assert batch.leader_epoch >= self.last_epoch, f"epoch {batch.leader_epoch} after {self.last_epoch}"
+            self.batches.append(batch)
+        if self.room is not None:
+            self.room -= 1
+
+    def sync(self, end_offset: int | None = None) -> None:
+        """Make everything durable, or only what lies below ``end_offset``."""
+        self.durable_end = self.end_offset if end_offset is None else min(end_offset, self.end_offset)
+
+    def truncate(self, end_offset: int) -> int:
+        self.batches = [batch for batch in self.batches if batch.end_offset <= end_offset]
+        self.durable_end = min(self.durable_end, self.end_offset)
+        self.high_watermark = min(self.high_watermark, self.end_offset)
+        return self.end_offset
+
+    def reset(self, start_offset: int) -> None:
+        self.batches = []
+        self.start_offset = self.durable_end = self.high_watermark = start_offset
+
+    def trim(self, start_offset: int) -> None:
+        """What retention does: forget everything before ``start_offset``, which lies on a batch border."""
+        self.batches = [batch for batch in self.batches if batch.base_offset >= start_offset]
+        self.start_offset = start_offset
+        self.durable_end = max(self.durable_end, start_offset)
+        self.high_watermark = max(self.high_watermark, start_offset)
+
+    def configure(self, settings: TopicSettings) -> None:
+        self.settings = settings
+
+    # --- reading -------------------------------------------------------------------------------------------
+
+    def read(self, offset: int, max_bytes: int, end_offset: int) -> bytes:
+        assert self.start_offset <= offset <= self.end_offset, "the caller's duty"
+        if self.damaged:
+            raise CorruptRange("this memory is damaged on purpose")
+        found = b""
+        for batch in self.batches:
+            if batch.end_offset <= offset:
+                continue
+            if batch.end_offset > end_offset or (found and len(found) + batch.bytes_total > max_bytes):
+                break
+            found += batch.tobytes()
+        return found
+
+    def epoch_end(self, epoch: int) -> tuple[int, int]:
+        known = sorted({batch.leader_epoch for batch in self.batches})
+        if not known:
+            return epoch, self.end_offset
+        if epoch < known[0]:
+            return epoch, self._start_of(known[0])
+        found = max(e for e in known if e <= epoch)
+        later = [e for e in known if e > found]
+        return found, self._start_of(later[0]) if later else self.end_offset
+
+    def _start_of(self, epoch: int) -> int:
+        return min(batch.base_offset for batch in self.batches if batch.leader_epoch == epoch)
+
+    def epoch_at(self, offset: int) -> int:
+        for batch in self.batches:
+            if batch.base_offset <= offset < batch.end_offset:
+                return batch.leader_epoch
+        return -1
+
+    def offset_at(self, timestamp_ms: int) -> tuple[int, int] | None:
+        for record in self.records():
+            if record.timestamp >= timestamp_ms:
+                return record.offset, record.timestamp
+        return None
+
+    # --- for tests -----------------------------------------------------------------------------------------
+
+    def records(self) -> list[Record]:
+        return decode_all(b"".join(batch.tobytes() for batch in self.batches))
+
+    def content(self) -> list[tuple[int, int, bytes]]:
+        """(base offset, leader epoch, bytes) of every batch: what log matching compares."""
+        return [(batch.base_offset, batch.leader_epoch, batch.tobytes()) for batch in self.batches]
+
+
+class MemoryStore:
+    """A broker's data directory. Logs outlive ``close``, as files do; ``delete`` removes them."""
+
+    def __init__(self) -> None:
+        self.logs: dict[TopicPartition, MemoryLog] = {}
+        self.topic_ids: dict[TopicPartition, str] = {}
+        self.controller_epoch = 0
+        self.cluster_id = ""
+
+    def open(self, topic: str, topic_id: str, partition: int, settings: TopicSettings) -> MemoryLog:
+        key = TopicPartition(topic, partition)
+        if self.topic_ids.get(key) != topic_id:
+            self.logs[key] = MemoryLog()
+            self.topic_ids[key] = topic_id
+        self.logs[key].configure(settings)
+        return self.logs[key]
+
+    def close(self, topic: str, partition: int) -> None:
+        assert TopicPartition(topic, partition) in self.logs
+
+    def delete(self, topic: str, topic_id: str, partition: int) -> None:
+        key = TopicPartition(topic, partition)
+        if self.topic_ids.get(key) == topic_id:
+            del self.logs[key], self.topic_ids[key]
+
+    def save_controller_epoch(self, epoch: int) -> None:
+        assert epoch > self.controller_epoch
+        self.controller_epoch = epoch
+
+    def bind_cluster(self, cluster_id: str) -> None:
+        assert self.cluster_id in ("", cluster_id)
+        self.cluster_id = cluster_id
+
+
+def as_ports() -> tuple[type[ReplicaLog], type[LogStore]]:
+    """Checked by mypy: the fakes are what the protocols ask for."""
+    return MemoryLog, MemoryStore

@@ -1,0 +1,293 @@
+"""A faithful little broker behind the HTTP face: one process, real batches, a list of them per partition.
+
+Brokers 1 and 2 share one FakeCluster; a topic's even partitions are led by broker 1, the odd ones by broker 2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from minilog.broker.flusher import FlushStatistics
+from minilog.broker.runtime import RuntimeStatistics
+from minilog.config import BrokerSettings, Limits
+from minilog.core.image import ClusterImage
+from minilog.core.views import topic_info
+from minilog.errors import (
+    BrokerUnavailable,
+    InvalidAcks,
+    MinilogError,
+    NotLeader,
+    OffsetOutOfRange,
+    TopicExists,
+    UnknownTopic,
+)
+from minilog.wire.batch import Batch, acks_level_for, split, stamp
+from minilog.wire.messages import (
+    EARLIEST,
+    LATEST,
+    CreateTopic,
+    CreateTopicReply,
+    DeleteTopic,
+    DescribeCluster,
+    DescribeClusterReply,
+    FailoverInfo,
+    Fetch,
+    FetchReply,
+    FetchResult,
+    Message,
+    Metadata,
+    MetadataReply,
+    Offsets,
+    OffsetsReply,
+    OffsetsResult,
+    Ok,
+    Probe,
+    ProbeReply,
+    Problem,
+    Produce,
+    ProducePartition,
+    ProduceReply,
+    ProduceResult,
+    decode,
+    encode,
+)
+from minilog.wire.metadata import BrokerRegistered, BrokerUnfenced, MetadataRecord, PartitionChanged, TopicCreated, TopicDeleted
+from minilog.wire.records import decode_batch
+
+NOW_MS = 1_700_000_000_000
+EPOCH = 3
+
+
+@dataclass
+class FakeLog:
+    batches: list[Batch] = field(default_factory=list)
+    grown: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def end_offset(self) -> int:
+        return self.batches[-1].end_offset if self.batches else 0
+
+    def read(self, offset: int, max_bytes: int) -> bytes:
+        found = b""
+        for batch in self.batches:
+            if batch.end_offset > offset and (not found or len(found) + batch.bytes_total <= max_bytes):
+                found += batch.tobytes()
+        return found
+
+
+class FakeCluster:
+    """The controller, the metadata and the logs of two brokers."""
+
+    def __init__(self) -> None:
+        self.image = ClusterImage()
+        self.image.cluster_id = "fake"
+        self.logs: dict[tuple[str, int], FakeLog] = {}
+        self.brokers: dict[int, FakeRuntime] = {}
+        self.down: set[int] = set()
+        for broker_id in (1, 2):
+            self.register(broker_id, f"http://broker-{broker_id}.test:80")
+
+    def register(self, broker_id: int, url: str) -> None:
+        self.apply(BrokerRegistered(broker_id, self.image.metadata_offset + 1, f"i{broker_id}", url))
+        self.apply(BrokerUnfenced(broker_id, self.image.brokers[broker_id].epoch))
+
+    def apply(self, record: MetadataRecord) -> None:
+        self.image.apply(self.image.metadata_offset + 1, record)
+
+    def create(self, topic: str, partitions: int = 1, config: dict[str, str] | None = None) -> None:
+        self.apply(TopicCreated(topic, f"id-{topic}", config or {}))
+        for partition in range(partitions):
+            leader = 1 + partition % 2
+            replicas = [leader, 3 - leader]
+            self.apply(PartitionChanged(topic, f"id-{topic}", partition, replicas, leader, EPOCH, 0, replicas))
+            self.logs[topic, partition] = FakeLog()
+
+    def lead(self, topic: str, partition: int, leader: int) -> None:
+        old = self.image.topics[topic].partitions[partition]
+        self.apply(
+            PartitionChanged(
+                topic, old.topic_id, partition, old.replicas, leader, old.leader_epoch + 1, old.partition_epoch + 1, old.isr
+            )
+        )
+
+    def on_admin(self, request: Message) -> Message:
+        match request:
+            case CreateTopic() if request.topic in self.image.topics:
+                return Problem.of(TopicExists(f"topic {request.topic} exists already"))
+            case CreateTopic():
+                self.create(request.topic, request.partitions or 1, request.config)
+                return CreateTopicReply(topic_info(self.image.topics[request.topic]), self.image.metadata_offset)
+            case DeleteTopic() if request.topic not in self.image.topics:
+                return Problem.of(UnknownTopic(f"there is no topic {request.topic}"))
+            case DeleteTopic():
+                self.apply(TopicDeleted(request.topic, f"id-{request.topic}"))
+                return Ok(self.image.metadata_offset)
+            case DescribeCluster():
+                lost = FailoverInfo(2, 4, "refused", 1, 2, 3, 1, 4, 5)
+                return DescribeClusterReply("fake", 1, 9, [], [lost], {"clean": 1})
+        raise AssertionError(request)
+
+
+class FakeClock:
+    def now_ms(self) -> int:
+        return NOW_MS
+
+
+class FakeRuntime:
+    """What Runtime is to the HTTP face, for broker ``broker_id`` of a cluster."""
+
+    def __init__(self, cluster: FakeCluster, broker_id: int = 1, limits: Limits | None = None) -> None:
+        self.cluster = cluster
+        self.settings = BrokerSettings(broker_id=broker_id, data_dir="/nowhere", limits=limits or Limits())
+        self.clock = FakeClock()
+        self.core = FakeCore(self)
+        self.ready = True
+        self.submitted: list[Message] = []
+        self.calls: list[tuple[str, Message]] = []
+        self.intercept: Callable[[Message], Message | None] = lambda request: None
+        self.gate: asyncio.Event | None = None
+        cluster.brokers[broker_id] = self
+
+    @property
+    def image(self) -> ClusterImage:
+        return self.cluster.image
+
+    def statistics(self) -> RuntimeStatistics:
+        return RuntimeStatistics(
+            parked=3,
+            turns=1,
+            requests=1,
+            replies_unclaimed=0,
+            disconnects=0,
+            loop_lag_seconds=0.001,
+            loop_lag_seconds_max=0.002,
+            flush=FlushStatistics(requests=4, flushes=4, in_flight=0),
+        )
+
+    async def call(self, url: str, request: Message, timeout_ms: int) -> Message:
+        self.calls.append((url, request))
+        if url == self.settings.controller_url:
+            return self.cluster.on_admin(request)
+        for broker in self.image.brokers.values():
+            if broker.url == url and broker.broker_id not in self.cluster.down:
+                return decode(encode(await self.cluster.brokers[broker.broker_id].submit(decode(encode(request)))))
+        return Problem.of(BrokerUnavailable(f"{url} refused the connection", definite=True))
+
+    async def submit(self, request: Message, timeout_ms: int | None = None) -> Message:
+        self.submitted.append(request)
+        if self.gate is not None:
+            await self.gate.wait()
+        intercepted = self.intercept(request)
+        if intercepted is not None:
+            return intercepted
+        match request:
+            case Produce():
+                return ProduceReply([self._produce(request, entry) for entry in request.partitions])
+            case Fetch():
+                return await self._fetch(request)
+            case Offsets():
+                return OffsetsReply([self._offset(entry.topic, entry.partition, entry.at) for entry in request.partitions])
+            case Metadata():
+                return MetadataReply("fake", 1, 1, [], [])
+            case Probe():
+                return ProbeReply(self.settings.broker_id, "i")
+        raise AssertionError(request)
+
+    def _produce(self, request: Produce, entry: ProducePartition) -> ProduceResult:
+        try:
+            if not -1 <= request.acks <= 2:
+                raise InvalidAcks(f"acks={request.acks} is more than there are replicas (2)")
+            log = self._log(entry.topic, entry.partition)
+            topic = self.image.topics[entry.topic]
+            append_ms = NOW_MS + 5 if topic.settings.message_timestamp_type == "LogAppendTime" else None
+            base_offset = log.end_offset
+            parts = split(entry.batches, topic.settings.max_message_bytes)
+        except MinilogError as error:
+            return ProduceResult(entry.topic, entry.partition, Problem.of(error))
+        for part in parts:
+            log.batches.append(stamp(part, log.end_offset, EPOCH, acks_level_for(request.acks), append_ms))
+        log.grown.set()
+        log.grown = asyncio.Event()
+        if request.acks == 0:
+            return ProduceResult(entry.topic, entry.partition, acks=0)
+        last = log.batches[-1]
+        return ProduceResult(
+            entry.topic, entry.partition, None, base_offset, last.end_offset, EPOCH, last.max_timestamp, last.crc, request.acks, [1, 2]
+        )
+
+    async def _fetch(self, request: Fetch) -> FetchReply:
+        results, enough = self._read(request)
+        if not enough and request.max_wait_ms:
+            logs = [self.cluster.logs[entry.topic, entry.partition] for entry in request.partitions]
+            waits = [asyncio.ensure_future(log.grown.wait()) for log in logs]
+            await asyncio.wait(waits, timeout=request.max_wait_ms / 1000, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+            results, _ = self._read(request)
+        return FetchReply(results)
+
+    def _read(self, request: Fetch) -> tuple[list[FetchResult], bool]:
+        results, size = [], 0
+        for entry in request.partitions:
+            try:
+                log = self._log(entry.topic, entry.partition, any_replica=request.any_replica)
+                if entry.offset > log.end_offset:
+                    raise OffsetOutOfRange(
+                        f"offset {entry.offset} is outside the log, which holds 0 to {log.end_offset}", log_start_offset=0
+                    )
+            except MinilogError as error:
+                results.append(FetchResult(entry.topic, entry.partition, Problem.of(error)))
+                size = request.min_bytes
+                continue
+            data = memoryview(log.read(entry.offset, entry.max_bytes))
+            lag = 7 if self.image.topics[entry.topic].partitions[entry.partition].leader != self.settings.broker_id else 0
+            results.append(FetchResult(entry.topic, entry.partition, None, data, log.end_offset, 0, EPOCH, lag, 0))
+            size += len(data)
+        return results, size >= request.min_bytes
+
+    def _offset(self, topic: str, partition: int, at: int) -> OffsetsResult:
+        log = self._log(topic, partition)
+        if at in (EARLIEST, LATEST):
+            return OffsetsResult(topic, partition, None, 0 if at == EARLIEST else log.end_offset, None, EPOCH, -1)
+        for batch in log.batches:
+            for record in decode_batch(batch):
+                if record.timestamp >= at:
+                    return OffsetsResult(topic, partition, None, record.offset, record.timestamp, EPOCH, -1)
+        return OffsetsResult(topic, partition, None, log.end_offset, None, EPOCH, -1)
+
+    def _log(self, topic: str, partition: int, *, any_replica: bool = False) -> FakeLog:
+        state = self.image.topics[topic].partitions[partition]
+        if state.leader != self.settings.broker_id and not any_replica:
+            url = self.image.brokers[state.leader].url
+            raise NotLeader(f"{topic}-{partition} is led by broker {state.leader}", leader_url=url)
+        return self.cluster.logs[topic, partition]
+
+
+class FakeCore:
+    def __init__(self, runtime: FakeRuntime) -> None:
+        self._runtime = runtime
+
+    def statistics(self) -> dict[str, Any]:
+        runtime = self._runtime
+        return {"partitions": [_numbers(runtime, state) for _, state in runtime.image.partitions()]}
+
+
+def _numbers(runtime: FakeRuntime, state: PartitionChanged) -> dict[str, Any]:
+    end_offset = runtime.cluster.logs[state.topic, state.partition].end_offset
+    return {
+        "topic": state.topic,
+        "partition": state.partition,
+        "is_leader": state.leader == runtime.settings.broker_id,
+        "isr_size": len(state.isr),
+        "replicas": len(state.replicas),
+        "under_replicated": False,
+        "under_min_isr": False,
+        "log_start_offset": 0,
+        "high_watermark": end_offset,
+        "log_end_offset": end_offset,
+        "log_bytes": 10,
+        "replica_lag_records": {2: 0, 3: None},
+    }

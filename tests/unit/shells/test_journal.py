@@ -1,0 +1,268 @@
+"""The journal on real files: what survives which damage, and what refuses to start."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from minilog.controller.frames import FILE_HEADER_BYTES, frame
+from minilog.controller.journal import FileJournal, Replayed
+from minilog.errors import RefusesToStart, StorageFailed
+from minilog.wire.metadata import ControllerStarted, MetadataRecord, ProducerIdsAllocated
+
+
+def record(number: int) -> MetadataRecord:
+    return ProducerIdsAllocated(1, number)
+
+
+def records(first: int, end: int) -> list[MetadataRecord]:
+    return [record(number) for number in range(first, end)]
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[FileJournal, Replayed]]:
+    journal = FileJournal(str(path))
+    try:
+        yield journal, journal.open()
+    finally:
+        journal.close()
+
+
+def everything(path: Path) -> list[MetadataRecord]:
+    """All records as a restart sees them; a snapshot in these tests holds every record it stands for."""
+    with opened(path) as (journal, replayed):
+        assert journal.last_index == replayed.snapshot_index + len(replayed.tail)
+        return [*replayed.snapshot, *replayed.tail]
+
+
+def write(path: Path, *decisions: int) -> None:
+    """Append decisions of so many records each."""
+    with opened(path) as (journal, _):
+        for count in decisions:
+            first = journal.last_index + 1
+            assert journal.append(records(first, first + count)) == first + count - 1
+
+
+def only_journal(path: Path) -> Path:
+    (found,) = path.glob("journal-*.log")
+    return found
+
+
+def test_an_empty_directory_becomes_an_empty_journal(tmp_path: Path) -> None:
+    with opened(tmp_path / "new" / "dir") as (journal, replayed):
+        assert replayed == Replayed(0, [], [])
+        assert journal.last_index == 0
+
+
+def test_what_was_appended_is_read_back_with_contiguous_indexes(tmp_path: Path) -> None:
+    write(tmp_path, 1, 3, 2)
+    write(tmp_path, 1)
+    assert everything(tmp_path) == records(1, 8)
+
+
+def test_records_keep_their_type(tmp_path: Path) -> None:
+    with opened(tmp_path) as (journal, _):
+        journal.append([ControllerStarted("c", 1), record(1)])
+    assert everything(tmp_path) == [ControllerStarted("c", 1), record(1)]
+
+
+def test_a_torn_last_write_loses_that_decision_as_a_whole_and_nothing_else(tmp_path: Path) -> None:
+    write(tmp_path, 2, 3)
+    path = only_journal(tmp_path)
+    whole = path.read_bytes()
+    start_of_last = len(whole) - len(frame(3, records(3, 6)))
+    for size in range(start_of_last + 1, len(whole)):
+        path.write_bytes(whole[:size])
+        assert everything(tmp_path) == records(1, 3)
+        assert path.stat().st_size == start_of_last
+        (kept,) = tmp_path.glob("torn-*.bin")
+        assert kept.read_bytes() == whole[start_of_last:size]
+
+
+def test_after_a_cut_the_journal_goes_on(tmp_path: Path) -> None:
+    write(tmp_path, 2, 3)
+    path = only_journal(tmp_path)
+    path.write_bytes(path.read_bytes()[:-1] + b"?" + bytes(500))
+    write(tmp_path, 1)
+    assert everything(tmp_path) == records(1, 4)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damage_before_the_last_decision_refuses_to_start_and_changes_nothing(
+    tmp_path: Path, data: st.DataObject
+) -> None:
+    folder = tmp_path / "journal"
+    if not folder.exists():
+        write(folder, 2, 1, 3)
+    path = only_journal(folder)
+    whole = path.read_bytes()
+    last = len(whole) - len(frame(4, records(4, 7)))
+    position = data.draw(st.integers(0, last - 1))
+    damaged = bytearray(whole)
+    damaged[position] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(damaged)
+    try:
+        with pytest.raises(RefusesToStart, match="is damaged at byte") as refusal:
+            everything(folder)
+        assert str(path) in str(refusal.value)
+        assert "Options" in str(refusal.value)
+        assert path.read_bytes() == damaged
+    finally:
+        path.write_bytes(whole)
+
+
+def test_a_whole_frame_with_a_wrong_index_is_damage_even_at_the_end(tmp_path: Path) -> None:
+    write(tmp_path, 2)
+    path = only_journal(tmp_path)
+    path.write_bytes(path.read_bytes() + frame(9, [record(9)]))
+    with pytest.raises(RefusesToStart, match="holds record 9 where 3 is expected"):
+        everything(tmp_path)
+
+
+def test_a_snapshot_and_the_tail_give_what_the_whole_journal_gave(tmp_path: Path) -> None:
+    write(tmp_path, 4)
+    with opened(tmp_path) as (journal, _):
+        journal.snapshot(4, records(1, 5))
+        assert journal.tail_records == 0
+        journal.append([record(5)])
+        assert journal.tail_records == 1
+    with opened(tmp_path) as (journal, replayed):
+        assert replayed == Replayed(4, records(1, 5), [record(5)])
+        journal.snapshot(5, records(1, 6))
+        journal.append([record(6)])
+        journal.snapshot(6, records(1, 7))
+    assert everything(tmp_path) == records(1, 7)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    journals = [f"journal-{first:020d}.log" for first in (6, 7)]
+    assert names == [*journals, "lock", *(f"snapshot-{index:020d}.bin" for index in (5, 6))]
+
+
+def test_a_damaged_snapshot_is_replaced_by_the_generation_before_it(tmp_path: Path) -> None:
+    for last in (3, 5, 8):
+        write(tmp_path, last - len(everything(tmp_path)))
+        with opened(tmp_path) as (journal, _):
+            journal.snapshot(last, records(1, last + 1))
+    write(tmp_path, 2)
+    newest = max(tmp_path.glob("snapshot-*.bin"))
+    newest.write_bytes(newest.read_bytes()[:-1])
+    with opened(tmp_path) as (_, replayed):
+        assert replayed == Replayed(5, records(1, 6), records(6, 11))
+
+
+def test_a_missing_journal_refuses_to_start(tmp_path: Path) -> None:
+    write(tmp_path, 3)
+    with opened(tmp_path) as (journal, _):
+        journal.snapshot(3, records(1, 4))
+    max(tmp_path.glob("journal-*.log")).unlink()
+    with pytest.raises(RefusesToStart, match="metadata records from 4 on are missing"):
+        everything(tmp_path)
+
+
+class Crash(Exception):
+    pass
+
+
+SNAPSHOT_STEPS = 14
+"""File operations of a snapshot that also drops an old generation."""
+
+
+@pytest.mark.parametrize("step", range(1, SNAPSHOT_STEPS + 2))
+def test_a_crash_at_any_step_of_a_snapshot_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    write(tmp_path, 3)
+    with opened(tmp_path) as (journal, _):
+        journal.snapshot(3, records(1, 4))
+        journal.append(records(4, 7))
+        calls = crash_at(monkeypatch, step)
+        try:
+            journal.snapshot(6, records(1, 7))
+        except Crash:
+            pass
+        else:
+            assert (calls[0], step) == (SNAPSHOT_STEPS, SNAPSHOT_STEPS + 1), "a crash was swallowed"
+        monkeypatch.undo()
+    assert everything(tmp_path) == records(1, 7)
+    write(tmp_path, 1)
+    with opened(tmp_path) as (journal, _):
+        journal.snapshot(7, records(1, 8))
+    write(tmp_path, 1)
+    assert everything(tmp_path) == records(1, 9)
+
+
+def crash_at(monkeypatch: pytest.MonkeyPatch, step: int) -> list[int]:
+    """Raise Crash at the ``step``-th file operation from here on; returns the running count."""
+    calls = [0]
+    for owner, name in ((os, "open"), (os, "pwrite"), (os, "fsync"), (Path, "rename"), (Path, "unlink")):
+        real = getattr(owner, name)
+
+        def counted(*args: object, _real: object = real, **kwargs: object) -> object:
+            calls[0] += 1
+            if calls[0] == step:
+                raise Crash
+            return _real(*args, **kwargs)  # type: ignore[operator]
+
+        monkeypatch.setattr(owner, name, counted)
+    return calls
+
+
+def test_a_second_controller_refuses_to_start(tmp_path: Path) -> None:
+    with (
+        opened(tmp_path),
+        pytest.raises(RefusesToStart, match=rf"another controller \(process {os.getpid()}\) uses {tmp_path}"),
+    ):
+        FileJournal(str(tmp_path)).open()
+    with opened(tmp_path) as (_, replayed):
+        assert replayed.tail == []
+
+
+def test_a_failed_sync_is_never_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened(tmp_path) as (journal, _):
+        journal.append([record(1)])
+
+        def fail(_: int) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        monkeypatch.setattr(os, "fdatasync", fail)
+        with pytest.raises(StorageFailed, match="Input/output error"):
+            journal.append([record(2)])
+        monkeypatch.undo()
+        with pytest.raises(AssertionError):
+            journal.append([record(2)])
+
+
+def test_a_full_disk_puts_a_snapshot_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened(tmp_path) as (journal, _):
+        journal.append(records(1, 4))
+
+        def full(*_: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "pwrite", full)
+        journal.snapshot(3, records(1, 4))
+        monkeypatch.undo()
+        journal.append([record(4)])
+    assert everything(tmp_path) == records(1, 5)
+    assert not list(tmp_path.glob("snapshot-*"))
+
+
+def test_an_unusable_directory_refuses_to_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a directory")
+    with pytest.raises(RefusesToStart, match="cannot use the journal in"):
+        FileJournal(str(tmp_path / "file")).open()
+
+
+def test_the_header_is_checked(tmp_path: Path) -> None:
+    write(tmp_path, 1)
+    path = only_journal(tmp_path)
+    path.write_bytes(path.read_bytes()[: FILE_HEADER_BYTES - 1])
+    with pytest.raises(RefusesToStart, match="the file header is not that of this journal"):
+        everything(tmp_path)

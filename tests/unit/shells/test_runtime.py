@@ -1,0 +1,279 @@
+"""The broker's runtime with a core that records: one turn per event, each Future resolved once, fail-stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from minilog.broker.clock import Clock
+from minilog.broker.process import FailStop, Failure
+from minilog.broker.runtime import Runtime
+from minilog.config import BrokerSettings, Limits
+from minilog.core.effects import CONTROLLER_ID, Flush, Reply, Send, TopicPartition
+from minilog.errors import BrokerUnavailable, RefusesToStart, StorageFailed
+from minilog.wire.messages import Heartbeat, Message, Metadata, Ok, Probe, Problem, ReplicaFetch
+from tests.unit.shells.fakes import FakeBrokerCore, FakeLog, FakeStore
+from tests.unit.shells.peer_server import Exchange, PeerServer, until
+
+PARKED = Heartbeat(1, 1, 1, 0, 0)
+P0 = TopicPartition("t", 0)
+
+
+class Fixture:
+    def __init__(self, tasks: asyncio.TaskGroup, **settings: Any) -> None:
+        self.core = FakeBrokerCore()
+        self.store = FakeStore()
+        self.failure = Failure()
+        self.tasks = tasks
+        chosen = BrokerSettings(broker_id=1, data_dir="", **settings)
+        self.runtime = Runtime(self.core, self.store, chosen, Clock(), self.failure, tasks)
+
+    def park(self) -> asyncio.Task[Message]:
+        return asyncio.get_running_loop().create_task(self.runtime.submit(PARKED))
+
+    async def event(self, name: str) -> tuple[Any, ...]:
+        """Wait for an event of this name."""
+        await until(lambda: any(event[0] == name for event in self.core.events))
+        return next(event for event in self.core.events if event[0] == name)
+
+
+def run(check: Callable[[Fixture], Coroutine[Any, Any, None]], **settings: Any) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+            fixture = Fixture(tasks, **settings)
+            await check(fixture)
+            fixture.runtime.close()
+            fixture.runtime.flusher.close()
+
+    asyncio.run(main())
+
+
+def test_an_immediate_answer_needs_no_wait() -> None:
+    async def check(f: Fixture) -> None:
+        coroutine = f.runtime.submit(Metadata())
+        with pytest.raises(StopIteration) as done:  # it never suspends
+            coroutine.send(None)
+        assert done.value.value == Ok(1)
+
+    run(check)
+
+
+def test_each_request_gets_its_own_answer() -> None:
+    async def check(f: Fixture) -> None:
+        first, second = f.park(), f.park()
+        await f.event("request")
+        f.core.plan["request"] = [[Reply(2, Ok(22)), Reply(1, Ok(11))]]
+        await f.runtime.submit(Metadata())
+        assert [await first, await second] == [Ok(11), Ok(22)]
+
+    run(check)
+
+
+def test_a_second_or_unknown_reply_is_ignored_and_counted() -> None:
+    async def check(f: Fixture) -> None:
+        parked = f.park()
+        await f.event("request")
+        f.core.plan["request"] = [[Reply(1, Ok(1)), Reply(1, Ok(2)), Reply(99, Ok(3))]]
+        await f.runtime.submit(Metadata())
+        assert await parked == Ok(1)
+        assert f.runtime.statistics().replies_unclaimed == 2
+
+    run(check)
+
+
+def test_a_client_that_goes_away_is_forgotten_once() -> None:
+    async def check(f: Fixture) -> None:
+        parked = f.park()
+        await f.event("request")
+        parked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await parked
+        assert f.core.events[-1] == ("disconnect", 1)
+        assert f.runtime.statistics().parked == 0
+        f.core.plan["request"] = [[Reply(1, Ok(1))]]
+        await f.runtime.submit(Metadata())
+        assert f.runtime.statistics().replies_unclaimed == 1
+
+    run(check)
+
+
+def test_an_answer_and_a_disconnect_in_the_same_moment() -> None:
+    async def check(f: Fixture) -> None:
+        parked = f.park()
+        await f.event("request")
+        f.core.plan["request"] = [[Reply(1, Ok(1))]]
+        await f.runtime.submit(Metadata())
+        parked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await parked
+        assert not [event for event in f.core.events if event[0] == "disconnect"], "the core has answered already"
+
+    run(check)
+
+
+def test_a_disconnect_and_then_an_answer_in_the_same_moment() -> None:
+    async def check(f: Fixture) -> None:
+        parked = f.park()
+        await f.event("request")
+        parked.cancel()
+        f.core.plan["request"] = [[Reply(1, Ok(1))]]
+        await f.runtime.submit(Metadata())
+        with pytest.raises(asyncio.CancelledError):
+            await parked
+        assert not [event for event in f.core.events if event[0] == "disconnect"]
+
+    run(check)
+
+
+def test_the_callers_own_time_limit_is_not_definite() -> None:
+    async def check(f: Fixture) -> None:
+        reply = await f.runtime.submit(PARKED, timeout_ms=1)
+        assert isinstance(reply, Problem)
+        assert (reply.code, reply.definite) == ("REQUEST_TIMED_OUT", False)
+        assert f.core.events[-1] == ("disconnect", 1)
+
+    run(check)
+
+
+def test_too_many_parked_requests_are_refused_definitely_but_not_what_the_cluster_needs() -> None:
+    async def check(f: Fixture) -> None:
+        parked = f.park()
+        await f.event("request")
+        reply = await f.runtime.submit(Metadata())
+        assert isinstance(reply, Problem)
+        assert (reply.code, reply.definite) == ("OVERLOADED", True)
+        assert await f.runtime.submit(Probe(1, "x")) == Ok(2)
+        assert await f.runtime.submit(ReplicaFetch(1, 1, 1, 1, 1, 1, [])) == Ok(3)
+        f.runtime.close()
+        await parked
+
+    run(check, limits=Limits(parked_requests_max=1))
+
+
+def test_effects_are_performed_in_order_and_outcomes_are_turns() -> None:
+    async def handle(exchange: Exchange) -> None:
+        exchange.reply(Ok(8))
+
+    async def check(f: Fixture) -> None:
+        async with PeerServer(handle) as peer:
+            f.core.knows(2, peer.url)
+            f.store.logs[P0] = log = FakeLog(7)
+            f.core.plan["request"] = [[Send(2, PARKED), Flush(P0, 7)]]
+            assert await f.runtime.submit(Metadata()) == Ok(1)
+            log.jobs[0].gate.set()
+            assert await f.event("response") == ("response", 2, PARKED, Ok(8))
+            assert await f.event("flushed") == ("flushed", P0)
+            assert log.durable_end == 7
+
+    run(check)
+
+
+def test_the_controller_is_reached_at_its_configured_url() -> None:
+    async def handle(exchange: Exchange) -> None:
+        exchange.reply(Ok(9))
+
+    async def main() -> None:
+        async with PeerServer(handle) as peer, asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+            f = Fixture(tasks, controller_url=peer.url)
+            f.core.plan["request"] = [[Send(CONTROLLER_ID, PARKED)]]
+            await f.runtime.submit(Metadata())
+            assert await f.event("response") == ("response", CONTROLLER_ID, PARKED, Ok(9))
+            assert await f.runtime.call(peer.url, Metadata(), 1000) == Ok(9)
+            f.runtime.close()
+
+    asyncio.run(main())
+
+
+def test_an_unknown_broker_is_an_outcome_too() -> None:
+    async def check(f: Fixture) -> None:
+        f.core.plan["request"] = [[Send(9, PARKED)]]
+        await f.runtime.submit(Metadata())
+        _, node_id, _, error = await f.event("response")
+        assert node_id == 9
+        assert isinstance(error, BrokerUnavailable)
+
+    run(check)
+
+
+def test_ticks_come_by_themselves_with_growing_time() -> None:
+    async def check(f: Fixture) -> None:
+        ticking = f.tasks.create_task(f.runtime.tick())
+        await until(lambda: len(f.core.events) >= 3)
+        ticking.cancel()
+        times = [now_ms for _, now_ms in f.core.events]
+        assert times == sorted(times)
+        assert f.runtime.statistics().loop_lag_seconds >= 0
+
+    run(check)
+
+
+def fails(error: Exception) -> tuple[Callable[[], Coroutine[Any, Any, None]], list[Message]]:
+    """A process whose core raises ``error`` while another request waits; the answers both get."""
+    answers: list[Message] = []
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            f = Fixture(tasks)
+            tasks.create_task(f.failure.wait())
+            parked = f.park()
+            await f.event("request")
+
+            def explode(event: tuple[Any, ...]) -> None:
+                raise error
+
+            f.core.on_event = explode
+            answers.append(await f.runtime.submit(Metadata()))
+            answers.append(await parked)
+            turns = f.runtime.statistics().turns
+            answers.append(await f.runtime.submit(Metadata()))
+            assert f.runtime.statistics().turns == turns, "no turn after a failure"
+            assert not f.runtime.ready
+            await asyncio.Event().wait()
+
+    return main, answers
+
+
+def test_a_failed_disk_stops_the_process_with_one_sentence(caplog: pytest.LogCaptureFixture) -> None:
+    main, answers = fails(StorageFailed("EIO on t-0"))
+    with caplog.at_level(logging.CRITICAL), pytest.raises(BaseExceptionGroup) as stopped:
+        asyncio.run(main())
+    assert [type(error) for error in stopped.value.exceptions] == [FailStop]
+    assert [record.getMessage() for record in caplog.records] == ["stopping: the disk failed: EIO on t-0"]
+    assert caplog.records[0].exc_info is None
+    assert [a.definite for a in answers if isinstance(a, Problem)] == [False, False, True]
+
+
+def test_a_bug_stops_the_process_and_its_traceback_goes_to_the_log_alone(caplog: pytest.LogCaptureFixture) -> None:
+    main, answers = fails(AssertionError("offset 5 twice"))
+    with caplog.at_level(logging.CRITICAL), pytest.raises(BaseExceptionGroup):
+        asyncio.run(main())
+    assert caplog.records[0].exc_info
+    assert not [a for a in answers if isinstance(a, Problem) and "offset 5" in a.detail]
+
+
+def test_a_refused_registration_becomes_a_refusal_to_start() -> None:
+    main, _ = fails(RefusesToStart("wrong cluster"))
+    with pytest.raises(BaseExceptionGroup) as stopped:
+        asyncio.run(main())
+    assert str(stopped.value.exceptions[0]) == "wrong cluster"
+
+
+def test_closing_answers_who_still_waits_and_takes_nothing_new() -> None:
+    async def check(f: Fixture) -> None:
+        parked = f.park()
+        await f.event("request")
+        f.runtime.begin_shutdown()
+        assert f.runtime.may_exit.is_set()
+        f.runtime.close()
+        left = await parked
+        assert isinstance(left, Problem)
+        assert not left.definite, "closing proves nothing about what was appended"
+        refused = await f.runtime.submit(Metadata())
+        assert isinstance(refused, Problem)
+        assert refused.definite
+
+    run(check)

@@ -1,0 +1,295 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from minilog.config import TopicSettings
+from minilog.errors import CorruptRange
+from minilog.storage.log import PartitionLog, RecoveryPoint
+from minilog.storage.recovery import NOTHING_KNOWN
+from minilog.wire.batch import split
+from tests.unit.storage.batches import everything, fill, flush, make, open_in
+from tests.unit.storage.memory_disk import Crash, File, MemoryDisk
+
+LARGE = TopicSettings(segment_bytes=1 << 20)
+FIRST = "/d/t-0/00000000000000000000.log"
+
+
+def reopened(disk: MemoryDisk, point: RecoveryPoint = NOTHING_KNOWN, *, power_loss: bool = True) -> PartitionLog:
+    """After a kill -9: what was written is still there."""
+    log = open_in(disk, LARGE, point, power_loss=power_loss)
+    assert log.durable_end == log.end_offset
+    return log
+
+
+def log_file(disk: MemoryDisk) -> File:
+    return disk.file(FIRST)
+
+
+def test_everything_written_is_there_after_a_kill_and_durable_after_recovery() -> None:
+    disk = MemoryDisk()
+    log = open_in(disk)
+    fill(log, 3, epoch=1, size=1500)
+    fill(log, 30, epoch=2, records=3, size=200)
+    written = everything(log)
+    again = reopened(disk, power_loss=False)
+    assert everything(again) == written
+    assert again.epoch_entries == [(1, 0), (2, 3)]
+    disk.crash()
+    assert everything(reopened(disk)) == written
+
+
+def test_a_file_cut_at_every_byte_of_its_last_batches_gives_the_whole_batches_before() -> None:
+    disk = MemoryDisk()
+    log = open_in(disk, LARGE)
+    batches = fill(log, 4, records=3)
+    data = bytes(log_file(disk).content)
+    borders = [sum(b.bytes_total for b in batches[:i]) for i in range(5)]
+    for size in range(borders[2], len(data)):
+        for power_loss in (True, False):
+            log_file(disk).content[:] = data[:size]
+            again = reopened(disk, power_loss=power_loss)
+            whole = sum(border <= size for border in borders) - 1
+            assert again.end_offset == 3 * whole
+            assert len(log_file(disk).content) == again.size_bytes == borders[whole]
+            assert again.recovered.torn_bytes == size - borders[whole]
+            assert not again.is_damaged
+            fill(again, 1)
+            assert len(split(everything(again), 2**31, stored=True)) == whole + 1
+            again.abandon()
+
+
+def test_a_tail_of_zeros_is_torn_after_a_power_cut() -> None:
+    disk = MemoryDisk()
+    fill(open_in(disk, LARGE), 3)
+    log_file(disk).content.extend(bytes(5000))
+    again = reopened(disk)
+    assert (again.end_offset, again.recovered.torn_bytes, again.is_damaged) == (3, 5000, False)
+
+
+def test_a_bit_flip_in_the_middle_is_marked_and_not_cut() -> None:
+    disk = MemoryDisk()
+    log = open_in(disk, LARGE)
+    batches = fill(log, 20, size=300)
+    log_file(disk).content[10 * batches[0].bytes_total + 80] ^= 4
+    for power_loss in (True, False):
+        again = reopened(disk, power_loss=power_loss)
+        assert (again.end_offset, again.bad_ranges) == (20, [(10, 11)])
+        with pytest.raises(CorruptRange):
+            again.read(10, 100, 20)
+        with pytest.raises(CorruptRange):
+            everything(again)
+        assert again.read(11, 1 << 20, 20) == b"".join(batch.tobytes() for batch in batches[11:])
+        fill(again, 1)
+        assert again.read(20, 1000, 21) == make(20).tobytes()
+        again.truncate(20)
+
+
+def test_a_wrong_length_field_in_the_middle_is_marked_and_not_cut() -> None:
+    disk = MemoryDisk()
+    log = open_in(disk, LARGE)
+    batches = fill(log, 20, size=300)
+    for value in (0, 2, 100, 2**31 - 1):
+        content = bytes(log_file(disk).content)
+        at = 10 * batches[0].bytes_total + 8
+        log_file(disk).content[at : at + 4] = value.to_bytes(4, "big")
+        again = reopened(disk)
+        assert (again.end_offset, again.bad_ranges) == (20, [(10, 11)])
+        log_file(disk).content[:] = content
+
+
+def test_several_damaged_stretches_are_all_marked() -> None:
+    disk = MemoryDisk()
+    log = open_in(disk, LARGE)
+    size = fill(log, 20, size=300)[0].bytes_total
+    for index in (3, 4, 9):
+        log_file(disk).content[index * size + 70] ^= 4
+    assert reopened(disk).bad_ranges == [(3, 5), (9, 10)]
+
+
+def test_a_batch_of_the_log_inside_a_record_is_not_taken_for_one_of_the_log() -> None:
+    disk = MemoryDisk()
+    log = open_in(disk, LARGE)
+    log.append([make(0)])
+    log.append([make(1, size=200)])
+    inner = make(2).tobytes()
+    content = log_file(disk).content
+    content[-len(inner) :] = inner  # a record's value that is itself a batch; the outer CRC is now wrong
+    log.abandon()
+    log_file(disk).content.extend(make(2).tobytes())
+    again = reopened(disk, power_loss=False)
+    assert (again.bad_ranges, again.end_offset) == ([(1, 2)], 3)
+    assert again.read(2, 1000, 3) == make(2).tobytes()
+
+
+def test_a_bad_last_batch_is_torn_only_when_a_crash_explains_it() -> None:
+    for power_loss, point, damaged in ((True, 0, False), (False, 0, True), (True, 3, True), (True, 2, False)):
+        disk = MemoryDisk()
+        fill(open_in(disk, LARGE), 3)
+        log_file(disk).content[-1] ^= 1
+        again = reopened(disk, RecoveryPoint(point, 0, 0), power_loss=power_loss)
+        assert (again.end_offset, again.is_damaged) == (2, damaged)
+        assert ("t-0" in disk.list("/d/quarantine")) == damaged, "what was no torn write is kept"
+        fill(again, 1)
+        assert again.is_damaged == damaged, "replaced, but not yet durable"
+        flush(again)
+        assert not again.is_damaged
+
+
+def test_a_lost_durable_tail_makes_the_replica_incomplete() -> None:
+    disk = MemoryDisk()
+    log = open_in(disk, LARGE)
+    size = fill(log, 5)[0].bytes_total
+    point = log.close()
+    assert point.offset == 5
+    del log_file(disk).content[3 * size :]
+    again = reopened(disk, point)
+    assert again.bad_ranges == [(3, 5)]
+    fill(again, 2)
+    flush(again)
+    assert not again.is_damaged
+
+
+def test_writes_that_reached_the_disk_out_of_order_are_torn_and_kept_in_quarantine() -> None:
+    disk = MemoryDisk()
+    log = open_in(disk, LARGE)
+    batches = fill(log, 8, size=900)
+    point = RecoveryPoint(2, 0, 0)
+    lost = (3 * batches[0].bytes_total // 512 + 1) * 512
+    log_file(disk).content[lost : lost + 512] = bytes(512)
+    again = reopened(disk, point)
+    assert (again.end_offset, again.is_damaged) == (3, False)
+    assert disk.list("/d/quarantine/t-0") == ["0-3-8.json", "0-3-8.log"]
+    strict = MemoryDisk()
+    log = open_in(strict, LARGE)
+    fill(log, 8, size=900)
+    log_file(strict).content[lost : lost + 512] = bytes(512)
+    assert reopened(strict, point, power_loss=False).bad_ranges == [(3, 4)]
+
+
+def test_recovery_reads_only_from_the_recovery_point() -> None:
+    disk = MemoryDisk()
+    log = open_in(disk, LARGE)
+    size = fill(log, 100, size=2000)[0].bytes_total
+    point = log.close()
+    log_file(disk).content[10 * size + 100] ^= 1
+    again = reopened(disk, point)
+    assert not again.is_damaged, "sealed and checkpointed bytes are not read at start"
+    with pytest.raises(CorruptRange):
+        again.read(10, 1, 100)
+
+
+def test_missing_or_damaged_index_files_are_rebuilt() -> None:
+    for damage in ("remove", "zeros", "short", "garbage", "misleading"):
+        disk = MemoryDisk()
+        log = open_in(disk)
+        batches = fill(log, 60, size=600)
+        point = log.close()
+        for name in disk.list("/d/t-0"):
+            if name.endswith("index"):
+                content = disk.file(f"/d/t-0/{name}").content
+                if damage == "remove":
+                    disk.remove(f"/d/t-0/{name}")
+                elif damage == "zeros":
+                    content[:] = bytes(len(content))
+                elif damage == "short":
+                    del content[5:]
+                elif damage == "garbage":
+                    content[:] = random.Random(1).randbytes(len(content))
+                elif name.endswith(".index"):
+                    content[:] = b"\0\0\0\1\0\0\0\7"
+        again = open_in(disk, point=point)
+        assert everything(again) == b"".join(batch.tobytes() for batch in batches)
+        assert not again.is_damaged
+        assert again.offset_at(5000) is None
+
+
+def test_damaged_leader_epochs_are_derived_from_the_batches() -> None:
+    disk = MemoryDisk()
+    log = open_in(disk)
+    for epoch in (1, 4, 9):
+        fill(log, 3, epoch=epoch, size=1500)
+    point = log.close()
+    for content in (b"", b"{}", None):
+        for name in ("leader-epochs", "leader-epochs.previous"):
+            if content is not None and name in disk.list("/d/t-0"):
+                disk.file(f"/d/t-0/{name}").content[:] = content
+            elif name in disk.list("/d/t-0"):
+                disk.remove(f"/d/t-0/{name}")
+        again = open_in(disk, point=point)
+        assert again.epoch_entries == [(1, 0), (4, 3), (9, 6)]
+        again.abandon()
+
+
+def test_a_recovery_point_older_than_a_truncation_is_not_believed() -> None:
+    disk = MemoryDisk()
+    log = open_in(disk, LARGE)
+    fill(log, 10)
+    flush(log)
+    point = log.checkpoint()
+    log.truncate(4)
+    again = reopened(disk, point)
+    assert (again.end_offset, again.is_damaged) == (4, False)
+    fill(again, 2, epoch=1)
+    again.truncate(5)
+    fill(again, 20, epoch=2)
+    third = reopened(disk, point)
+    assert (third.end_offset, third.is_damaged, third.generation) == (25, False, 2)
+    assert third.epoch_entries == [(0, 0), (1, 4), (2, 5)]
+
+
+def test_the_high_watermark_of_the_checkpoint_is_clamped() -> None:
+    disk = MemoryDisk()
+    fill(open_in(disk, LARGE), 5)
+    assert reopened(disk, RecoveryPoint(0, 3, 0)).high_watermark == 3
+    assert reopened(disk, RecoveryPoint(0, 99, 0)).high_watermark == 5
+
+
+@pytest.mark.parametrize("survives", ["nothing", "some"])
+@pytest.mark.parametrize("step", ["roll", "truncate", "reset", "drop"])
+def test_a_power_cut_at_every_operation_leaves_a_log_that_recovers(step: str, survives: str) -> None:
+    """Durable batches below the cut survive; what is there is a prefix of what was written; nothing is damaged."""
+    for crash_at in range(1, 60):
+        disk = MemoryDisk()
+        log = open_in(disk)
+        batches = fill(log, 3, epoch=1, size=1500) + fill(log, 4, epoch=2, size=1500)
+        flush(log)
+        log.high_watermark = 3
+        point = log.checkpoint()
+        disk.faults[len(disk.operations) + crash_at] = "crash"
+        try:
+            if step == "roll":
+                batches += fill(log, 5, epoch=3, size=1500)
+            elif step == "truncate":
+                log.truncate(2)
+            elif step == "reset":
+                log.reset(50)
+            else:
+                log.drop_before(3)
+            disk.faults.clear()
+            finished = True
+        except Crash:
+            finished = False
+        disk.crash(random.Random(crash_at) if survives == "some" else None)
+        again = open_in(disk, point=point)
+        check_after(step, again, b"".join(batch.tobytes() for batch in batches))
+        fill(again, 3, epoch=9, size=1500)
+        assert again.epoch_entries == again.recompute_epochs()
+        if finished:
+            return
+    raise AssertionError("the step never finished")
+
+
+def check_after(step: str, log: PartitionLog, written: bytes) -> None:
+    assert not log.is_damaged
+    assert log.epoch_entries == log.recompute_epochs()
+    stored = everything(log)
+    if step in ("roll", "truncate"):
+        assert written.startswith(stored)
+        assert log.end_offset >= (7 if step == "roll" else 2)
+    elif step == "reset":
+        assert written.startswith(stored) or log.start_offset == log.end_offset == 50
+    else:
+        assert written.endswith(stored)
+        assert (log.start_offset <= 3, log.end_offset) == (True, 7)

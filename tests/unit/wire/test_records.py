@@ -1,0 +1,383 @@
+"""Records: the same as two other implementations, both ways; pure and compiled alike; hostile bytes refused."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sysconfig
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minilog.errors import CorruptBatch, RecordTooLarge
+from minilog.wire import codec as imported_codec
+from minilog.wire import records as wire
+from minilog.wire.batch import ACKS_MANY, HEADER_BYTES, LOG_APPEND_TIME, Batch, split, stamp
+from minilog.wire.compression import CODECS
+from minilog.wire.records import BatchBuilder, Record, decode_all, decode_batch, encode_batch, encode_values, retain
+from tests.unit.wire import oracles
+
+MAX = 1 << 20
+SOURCE = Path(wire.__file__).with_name("codec.py")
+BUILD = "build it with: python setup.py build_ext --inplace"
+
+
+def pure_codec() -> ModuleType:
+    """The source itself, even where the compiled module hides it."""
+    spec = importlib.util.spec_from_file_location("pure_codec", SOURCE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+PURE = pure_codec()
+COMPILED = imported_codec if imported_codec.COMPILED else None
+VARIANTS = [
+    pytest.param(PURE, id="pure"),
+    pytest.param(COMPILED, id="compiled", marks=pytest.mark.skipif(COMPILED is None, reason=f"not compiled; {BUILD}")),
+]
+both = pytest.mark.parametrize("variant", VARIANTS)
+
+
+@contextmanager
+def using(variant: ModuleType | None) -> Iterator[None]:
+    """``records`` on one variant of its codec."""
+    assert variant is not None
+    names = vars(wire)
+    before = names["codec"]
+    names["codec"] = variant
+    try:
+        yield
+    finally:
+        names["codec"] = before
+
+
+def test_the_pure_variant_is_pure() -> None:
+    assert not PURE.COMPILED
+
+
+def test_the_compiled_variant_exists_where_it_must_and_is_not_stale() -> None:
+    compiler = shutil.which((sysconfig.get_config_var("CC") or "cc").split()[0])
+    if os.environ.get("CI") == "true" and compiler and os.environ.get("MINILOG_PURE") != "1":
+        assert COMPILED is not None, f"a C compiler is here but the codec is not compiled; {BUILD}"
+    if COMPILED is not None:
+        (library,) = SOURCE.parent.glob("codec__mypyc.*")
+        assert library.stat().st_mtime >= SOURCE.stat().st_mtime, (
+            f"the compiled codec is older than its source; {BUILD}"
+        )
+
+
+# --- against the oracles -----------------------------------------------------------------------------------
+
+
+def codecs_of(names: Sequence[str]) -> list[tuple[str, str]]:
+    return [(oracle, name) for oracle in names for name, codec in CODECS.items() if codec in oracles.CODECS_OF[oracle]]
+
+
+@pytest.mark.parametrize(("oracle", "compression"), codecs_of(list(oracles.READERS)))
+@given(items=oracles.contents)
+@settings(max_examples=8, deadline=None)
+def test_others_read_what_is_written(oracle: str, compression: str, items: list[tuple[int, Any, Any, Any]]) -> None:
+    records = oracles.records_of(items)
+    data = encode_batch(records, compression=compression)
+    assert oracles.decode(oracle, data) == records
+    assert split(data, MAX)[0].codec == CODECS[compression]
+
+
+@pytest.mark.parametrize(("oracle", "compression"), codecs_of(list(oracles.BUILDERS)))
+@given(items=oracles.contents)
+@settings(max_examples=8, deadline=None)
+def test_what_others_write_is_read(oracle: str, compression: str, items: list[tuple[int, Any, Any, Any]]) -> None:
+    records = oracles.records_of(items)
+    data = oracles.encode(oracle, records, CODECS[compression])
+    assert decode_all(data + data) == records * 2
+
+
+@both
+@given(items=oracles.contents)
+@settings(max_examples=30, deadline=None)
+def test_both_variants_write_what_others_write_and_read_it(
+    variant: ModuleType, items: list[tuple[int, Any, Any, Any]]
+) -> None:
+    records = oracles.records_of(items)
+    theirs = oracles.encode(oracles.AIOKAFKA, records)
+    with using(variant):
+        (ours,) = split(encode_batch(records), MAX)
+        assert stamp(ours, 0, split(theirs, MAX)[0].leader_epoch, 0).tobytes() == theirs
+        assert decode_all(theirs) == records
+
+
+@both
+def test_many_records_and_every_width_of_length(variant: ModuleType) -> None:
+    sizes = [0, 1, 62, 63, 64, 65, 127, 128, 8190, 8191, 8192, 8193, 70_000]
+    records = [Record(i, i, None, bytes(size)) for i, size in enumerate(sizes)]
+    values = [b"v%d" % i for i in range(9000)]
+    with using(variant):
+        assert decode_all(encode_batch(records)) == records
+        assert oracles.decode(oracles.AIOKAFKA, encode_batch(records)) == records
+        decoded = decode_all(encode_values(values, 77))
+        assert [(r.offset, r.timestamp, r.value) for r in decoded] == [(i, 77, v) for i, v in enumerate(values)]
+
+
+@both
+@given(value=st.integers(-(2**63), 2**63 - 1))
+@settings(max_examples=50)
+def test_varints_survive_as_timestamps(variant: Any, value: int) -> None:
+    parts: list[bytes] = []
+    base = 0 if value >= 0 else -1
+    variant.append_record(parts, 0, value - base, None, None, ())
+    (record,) = variant.decode_records(Record, b"".join(parts), 1, 0, base, 0, None)
+    assert record.timestamp == value
+    assert oracles.decode(oracles.KAFKA_PYTHON, oracles.raw_batch(b"".join(parts), 1, base_timestamp=base)) == [record]
+
+
+# --- building ----------------------------------------------------------------------------------------------
+
+
+@both
+@given(
+    sizes=st.lists(st.integers(0, 200), min_size=1, max_size=40),
+    batch_bytes_max=st.integers(HEADER_BYTES + 8, 1200),
+    before=st.integers(0, 3),
+)
+@settings(max_examples=40)
+def test_extend_is_append_for_each_and_fills_the_batch(
+    variant: ModuleType, sizes: list[int], batch_bytes_max: int, before: int
+) -> None:
+    values = [bytes(size) for size in sizes]
+    bulk, single = BatchBuilder(batch_bytes_max), BatchBuilder(batch_bytes_max)
+    with using(variant):
+        for builder in (bulk, single):
+            for _ in range(before):
+                builder.append(None, b"", (), 500)
+        try:
+            end = bulk.extend(values, 600)
+        except RecordTooLarge:
+            with pytest.raises(RecordTooLarge):
+                single.append(None, values[0], (), 600)
+            return
+        for value in values[:end]:
+            assert single.append(None, value, (), 600) > 0
+        if end < len(values):
+            assert single.append(None, values[end], (), 600) == 0
+        if single.record_count:
+            built = bulk.build()
+            assert built == single.build()
+            assert len(built) == bulk.bytes_total <= batch_bytes_max
+
+
+@both
+def test_extend_goes_on_from_where_the_last_batch_was_full(variant: ModuleType) -> None:
+    values = [b"%04d" % i for i in range(1000)]
+    start, data = 0, b""
+    with using(variant):
+        while start < len(values):
+            builder = BatchBuilder(1024)
+            start = builder.extend(values, 5, start)
+            data += builder.build()
+        assert [r.value for r in decode_all(data)] == values
+
+
+@both
+def test_a_record_no_batch_can_hold_is_too_large(variant: ModuleType) -> None:
+    with using(variant):
+        builder = BatchBuilder(200)
+        with pytest.raises(RecordTooLarge, match="a record of 209 bytes exceeds what a batch may hold: 200 bytes"):
+            builder.append(None, bytes(200), (), 0)
+        with pytest.raises(RecordTooLarge):
+            builder.extend([bytes(200)], 0)
+        assert builder.append(None, b"fits", (), 9) == 11
+        assert decode_all(builder.build()) == [Record(0, 9, None, b"fits")]
+
+
+@both
+def test_a_failed_extend_adds_nothing(variant: ModuleType) -> None:
+    values: list[Any] = [b"a", None, b"c"]
+    with using(variant):
+        builder = BatchBuilder()
+        builder.append(None, b"first", (), 1)
+        with pytest.raises(TypeError):
+            builder.extend(values, 2)
+        assert [r.value for r in decode_all(builder.build())] == [b"first"]
+
+
+def test_the_header_of_a_built_batch() -> None:
+    builder = BatchBuilder()
+    for timestamp_ms in (1000, 900, 1100):
+        builder.append(b"k", b"v", (), timestamp_ms)
+    data = builder.build(producer_id=7, producer_epoch=2, base_sequence=40, acks_level=ACKS_MANY)
+    (batch,) = split(data, MAX)
+    assert (batch.base_timestamp, batch.max_timestamp) == (1000, 1100)
+    assert (batch.producer_id, batch.producer_epoch, batch.base_sequence) == (7, 2, 40)
+    assert (batch.base_offset, batch.leader_epoch, batch.acks_level, batch.record_count) == (0, -1, ACKS_MANY, 3)
+    assert [r.timestamp for r in decode_batch(batch)] == [1000, 900, 1100]
+
+
+def test_values_with_keys() -> None:
+    data = encode_values([b"1", b"2"], 3, keys=[b"a", None])
+    assert decode_all(data) == [Record(0, 3, b"a", b"1"), Record(1, 3, None, b"2")]
+    with pytest.raises(ValueError):
+        encode_values([b"1", b"2"], 3, keys=[b"a"])
+
+
+# --- reading -----------------------------------------------------------------------------------------------
+
+
+def stored(values: Sequence[bytes], base_offset: int, **options: Any) -> Batch:
+    (batch,) = split(encode_values(values, 1000, **options), MAX)
+    return stamp(batch, base_offset, 3, ACKS_MANY)
+
+
+@pytest.mark.parametrize(("from_offset", "first"), [(0, 0), (100, 0), (101, 1), (102, 2), (103, 3), (999, 3)])
+def test_reading_from_an_offset(from_offset: int, first: int) -> None:
+    batch = stored([b"a", b"b", b"c"], 100)
+    records = [Record(100 + i, 1000, None, value) for i, value in enumerate([b"a", b"b", b"c"])]
+    assert decode_batch(batch, from_offset=from_offset) == records[first:]
+
+
+def test_append_time_is_the_time_of_every_record() -> None:
+    batch = stamp(stored([b"a", b"b"], 0), 0, 0, 0, 5555)
+    assert batch.timestamp_type == LOG_APPEND_TIME
+    assert [r.timestamp for r in decode_batch(batch)] == [5555, 5555]
+
+
+@pytest.mark.parametrize("compression", CODECS)
+@pytest.mark.parametrize("append_timestamp", [None, 5555])
+def test_retain_keeps_offsets_and_identity(compression: str, append_timestamp: int | None) -> None:
+    options = {"producer_id": 7, "producer_epoch": 2, "base_sequence": 40}
+    values = [b"a", b"b", b"c", b"d"]
+    before = stamp(stored(values, 100, compression=compression, **options), 100, 3, ACKS_MANY, append_timestamp)
+    kept = [record for record in decode_batch(before) if record.value in (b"b", b"d")]
+    after = retain(before, kept)
+    assert decode_batch(after) == kept
+    assert decode_batch(after, from_offset=102) == kept[1:]
+    assert (after.base_offset, after.end_offset, after.record_count) == (100, 104, 2)
+    unchanged = {"bytes_total", "crc", "record_count", "buffers"}
+    for name in set(Batch._fields) - unchanged:
+        assert getattr(after, name) == getattr(before, name), name
+    assert oracles.decode(oracles.AIOKAFKA, after.tobytes()) == kept
+
+
+@pytest.mark.parametrize("compression", CODECS)
+def test_retain_may_leave_no_record(compression: str) -> None:
+    after = retain(stored([b"a", b"b"], 100, compression=compression), [])
+    assert decode_batch(after) == []
+    assert (after.end_offset, after.record_count, after.bytes_total) == (102, 0, HEADER_BYTES)
+
+
+@pytest.mark.parametrize("compression", list(CODECS)[1:])
+def test_a_payload_that_expands_beyond_the_cap_is_corrupt(compression: str) -> None:
+    batch = stored([bytes(100_000)], 0, compression=compression)
+    assert len(decode_batch(batch, expanded_bytes_max=100_020)) == 1
+    with pytest.raises(CorruptBatch):
+        decode_batch(batch, expanded_bytes_max=100_000)
+
+
+# --- hostile bytes -----------------------------------------------------------------------------------------
+
+
+def body(content: str) -> bytes:
+    """A record of these bytes, given in hex, with the length they have."""
+    data = bytes.fromhex(content)
+    return bytes(PURE.varint(len(data))) + data
+
+
+FINE = body("00 00 00 01 01 00")
+SECOND = body("00 00 02 01 01 00")
+HOSTILE = [
+    (1, "", "1 records cannot fit into 0 bytes"),
+    (2, FINE + bytes.fromhex("0c00"), "2 records cannot fit into 9 bytes"),
+    (2, FINE + bytes.fromhex("0c 00 00 02 01 01 00")[:-1] + b"", "cannot fit"),
+    (1, FINE + SECOND, "7 bytes follow the last of 1 records"),
+    (2, FINE + FINE, "offset delta 0 after 0"),
+    (2, SECOND + FINE, "offset delta 0 after 1"),
+    (1, body("00 00 04 01 01 00"), "offset delta 2 after -1"),
+    (1, body("00 00 01 01 01 00"), "offset delta 0 after -1"),
+    (1, body("00 00 feffffff0f 01 01 00"), "offset delta 2147483647"),
+    (1, bytes.fromhex("0b 00 00 00 01 01 00"), "length that is negative or beyond"),
+    (1, bytes.fromhex("0e 00 00 00 01 01 00"), "length that is negative or beyond"),
+    (1, bytes.fromhex("feffffff0f 00 00 00 01 01 00"), "length that is negative or beyond"),
+    (1, bytes.fromhex("8080808010 00 00 00 01 01 00"), "longer than 32 bits"),
+    (1, bytes.fromhex("808080808000 00 00 00 01 01 00"), "longer than 32 bits"),
+    (1, bytes.fromhex("ffffffffffffffffffffffff"), "longer than 32 bits"),
+    (1, bytes.fromhex("0a 00 00 00 01 01 00"), "should end at byte 6 ends at byte 7"),
+    (1, body("00 00 00 03 01 00"), "negative and not -1"),
+    (1, body("00 00 00 01 ffffffff0f 00"), "negative and not -1"),
+    (1, body("00 00 00 04 61 01 00"), "ends inside a record"),
+    (1, body("00 00 00 01 04 61 00"), "ends inside a record"),
+    (1, body("00 00 00 01 feffffff0f 00"), "ends inside a record"),
+    (1, body("00 00 00 01 01 00 00"), "should end at byte 8 ends at byte 7"),
+    (1, body("00 00 00 01 01 01"), "header count before byte 7 is negative or beyond"),
+    (1, body("00 00 00 01 01 02"), "header count before byte 7 is negative or beyond"),
+    (1, body("00 00 00 01 01 feffffff0f"), "header count before byte 11 is negative or beyond"),
+    (1, body("00 00 00 01 01 02 01 00"), "header name before byte 8 is null"),
+    (1, body("00 00 00 01 01 02 02 ff 00"), "name is not UTF-8"),
+    (1, body("00 00 00 01 01 02 06 eda080 00"), "name is not UTF-8"),
+    (1, body("00 00 00 01 01 02 03 00"), "negative and not -1"),
+    (1, body("00 00 00 01 01 02 08 61 00"), "ends inside a record"),
+    (1, body("00 ffffffffffffffffffff01 00 01 01 00"), "longer than 64 bits"),
+    (1, body("00 ffffffffffffffffff03 00 01 01 00"), "longer than 64 bits"),
+    (1, body("00 feffffffffffffffff01 00 01 01 00"), "longer than 64 bits"),
+]
+
+
+@both
+@pytest.mark.parametrize(("count", "payload", "words"), HOSTILE)
+def test_hostile_payloads(variant: ModuleType, count: int, payload: bytes | str, words: str) -> None:
+    data = payload if isinstance(payload, bytes) else payload.encode()
+    # A tail of whole records behind must not lend its bytes to a record that claims too much.
+    batch = Batch(0, 61 + len(data), 0, 0, 0, 1, 1000, 1000, -1, -1, -1, count, (b"", data))
+    with using(variant), pytest.raises(CorruptBatch, match=words):
+        decode_batch(batch)
+
+
+def test_padded_varints_are_read_as_kafka_reads_them() -> None:
+    data = bytes.fromhex("9c80808000 00 808000 8000 81808000 8100 8000")
+    batch = oracles.raw_batch(data, 1)
+    assert decode_all(batch) == oracles.decode(oracles.KAFKA_PYTHON, batch) == [Record(0, 1000)]
+
+
+def outcome(variant: Any, data: bytes, count: int) -> Any:
+    try:
+        return variant.decode_records(Record, data, count, 5, 1000, count + 2, None)
+    except CorruptBatch as error:
+        return str(error)
+
+
+PIECES = st.sampled_from(
+    [FINE, SECOND, body("00 80 02 04 6161 01 02 02 61 01"), b"\x0c", b"\x00", b"\x01", b"\xff", b"\x80"]
+)
+
+
+@pytest.mark.skipif(COMPILED is None, reason=f"not compiled; {BUILD}")
+@given(pieces=st.lists(PIECES | st.binary(max_size=4), max_size=8), count=st.integers(1, 4))
+@settings(max_examples=200)
+def test_pure_and_compiled_agree_on_anything(pieces: list[bytes], count: int) -> None:
+    data = b"".join(pieces)
+    assert outcome(COMPILED, data, count) == outcome(PURE, data, count)
+
+
+@pytest.mark.parametrize("compression", CODECS)
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_mutated_batches_decode_or_are_corrupt(compression: str, data: st.DataObject) -> None:
+    records = oracles.records_of(data.draw(oracles.contents))
+    batch = bytearray(encode_batch(records, compression=compression))
+    for _ in range(data.draw(st.integers(1, 5))):
+        batch[data.draw(st.integers(0, len(batch) - 1))] = data.draw(st.integers(0, 255))
+    mutated = bytes(batch) if data.draw(st.booleans()) else oracles.sealed(bytes(batch))
+    try:
+        found = decode_all(mutated, batch_bytes_max=MAX, expanded_bytes_max=MAX)
+    except (CorruptBatch, RecordTooLarge):
+        return
+    offsets = [record.offset for record in found]
+    assert offsets == sorted(set(offsets))
