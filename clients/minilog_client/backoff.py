@@ -88,7 +88,7 @@ def retry_delay_ms(error: MinilogError, attempts: int, elapsed_ms: int, random: 
         delay = min(max(elapsed_ms // 4, DELAY_MIN_MS), DELAY_MAX_MS)
     else:
         delay = min(DELAY_MIN_MS << min(attempts - 1, _DOUBLINGS_MAX), DELAY_MAX_MS)
-    jittered = delay // 2 + random.randrange(delay // 2 + 1)
+    jittered = delay - random.randrange(delay // 2 + 1)
     return max(jittered, retry_after_ms(error))
 
 

@@ -35,8 +35,8 @@ def broker_urls(bootstrap: str | Sequence[str]) -> list[str]:
 def _broker_url(part: object) -> str:
     if not isinstance(part, str):
         raise InvalidRequest(f"a broker URL must be a string, got {type(part).__name__}")
-    text = part.strip().rstrip("/")
-    url = text if "://" in text else f"http://{text}"
+    text = part.strip()
+    url = (text if "://" in text else f"http://{text}").removesuffix("/")
     try:
         pieces = urlsplit(url)
         valid = pieces.scheme in ("http", "https") and bool(pieces.hostname) and not pieces.path and pieces.port != 0

@@ -1,7 +1,7 @@
 """The same client without ``await``: a thread owns an event loop, and every call is carried out there.
 
 There is no second implementation: each method hands its work to the asynchronous object of the same name. Objects
-here may be used from any thread.
+here may be used from any thread; a consumer from one at a time.
 """
 
 from __future__ import annotations
@@ -42,9 +42,13 @@ class _LoopThread:
         self._thread = threading.Thread(target=self.loop.run_forever, name="minilog_client", daemon=True)
         self._thread.start()
 
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Carry out ``work`` and wait for it; interrupting the wait cancels the work."""
-        if not self._thread.is_alive():
+        if not self.is_alive:
             work.close()
             raise ClientClosed("the client is closed; make a new one")
         assert threading.current_thread() is not self._thread, "a callback must not wait for its own thread"
@@ -66,7 +70,7 @@ class _LoopThread:
         return self.run(work())
 
     def stop(self) -> None:
-        if not self._thread.is_alive():
+        if not self.is_alive:
             return
         self.run(_cancel_others())
         self.loop.call_soon_threadsafe(self.loop.stop)
@@ -95,6 +99,7 @@ class Client:
 
     def __init__(self, bootstrap: str | Sequence[str], *, transport: Transport | None = None, **options: Any) -> None:
         self._thread = _LoopThread()
+        self._producers: list[SyncProducer] = []
         try:
             self._client = self._thread.call(lambda: AsyncClient(bootstrap, transport=transport, **options))
         except BaseException:
@@ -108,7 +113,9 @@ class Client:
         self.close()
 
     def producer(self, **options: Any) -> SyncProducer:
-        return SyncProducer(self._thread, self._thread.call(lambda: self._client.producer(**options)))
+        producer = SyncProducer(self._thread, self._thread.call(lambda: self._client.producer(**options)))
+        self._producers.append(producer)
+        return producer
 
     def consumer(
         self, topics: TopicsLike, *, start: StartLike = "earliest", group: str | None = None, **options: Any
@@ -118,10 +125,11 @@ class Client:
 
     def close(self) -> None:
         """Close all producers (flushing them first) and consumers, the connections and the thread."""
-        try:
-            self._thread.run(self._client.close())
-        except ClientClosed:
+        if not self._thread.is_alive:
             return
+        for producer in self._producers:
+            producer.close()
+        self._thread.run(self._client.close())
         self._thread.stop()
 
     # --- admin -----------------------------------------------------------------------------------------------
@@ -172,6 +180,7 @@ class SyncProducer:
         self._producer = producer
         self._queue: deque[tuple[Future[Receipt], int, tuple[Any, ...], dict[str, Any]]] = deque()
         self._queued_bytes = 0
+        self._counting = threading.Lock()
         self._scheduled = False
         self._waiting = False
 
@@ -200,7 +209,8 @@ class SyncProducer:
             self._thread.run(self._wait_taken())
         future: Future[Receipt] = Future()
         options = {"partition": partition, "timestamp_ms": timestamp_ms}
-        self._queued_bytes += size
+        with self._counting:
+            self._queued_bytes += size
         self._queue.append((future, size, (topic, value, key, pairs), options))
         if not self._scheduled:
             self._scheduled = True
@@ -234,7 +244,7 @@ class SyncProducer:
 
     def close(self, timeout_ms: int | None = None) -> None:
         """See ``Producer.close``."""
-        self._thread.run(self._after_queue(lambda: self._producer.close(timeout_ms)))
+        self._thread.run(self._close(timeout_ms))
 
     def statistics(self) -> ProducerStatistics:
         return self._thread.call(self._producer.statistics)
@@ -274,7 +284,8 @@ class SyncProducer:
 
     def _drop_first(self, size: int) -> None:
         self._queue.popleft()
-        self._queued_bytes -= size
+        with self._counting:
+            self._queued_bytes -= size
 
     async def _wait_taken(self) -> None:
         """Until the producer has taken all that is queued, for ``block_timeout_ms`` at most."""
@@ -285,6 +296,14 @@ class SyncProducer:
                     await asyncio.wait([self._wait])
         except TimeoutError:
             raise BufferFull(f"{self._queued_bytes} bytes wait for room in the producer's buffer") from None
+
+    async def _close(self, timeout_ms: int | None) -> None:
+        self._take()
+        await self._producer.close(timeout_ms)
+        if self._waiting:
+            await asyncio.wait([self._wait])
+        self._take()
+        assert not self._queue, "a closed producer takes nothing, so every queued record has failed"
 
     async def _after_queue(self, work: Callable[[], Awaitable[T]]) -> T:
         await self._wait_taken()
@@ -330,9 +349,8 @@ class SyncConsumer:
         return self._thread.call(lambda: self._consumer.assignment)
 
     def position(self, topic: str, partition: int) -> int | None:
-        return self._unread().get((topic, partition)) or self._thread.call(
-            lambda: self._consumer.position(topic, partition)
-        )
+        unread = self._unread().get((topic, partition))
+        return self._thread.call(lambda: self._consumer.position(topic, partition)) if unread is None else unread
 
     def positions(self) -> dict[TopicPartition, int | None]:
         return {**self._thread.call(self._consumer.positions), **self._unread()}

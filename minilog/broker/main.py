@@ -29,6 +29,7 @@ class Broker:
         self.settings = settings
         self.url = settings.advertised_url
         self.listening = asyncio.Event()
+        self.registered = False
         self._clock = Clock()
         self._store = Store(OsDisk(), settings.data_dir, settings.broker_id, self._clock.now_ms)
 
@@ -81,7 +82,6 @@ class Broker:
         try:
             process.listen(bound, "the broker")
             await web.SockSite(runner, bound, backlog=process.LISTEN_BACKLOG).start()
-            process.tune_gc()
             log.info("broker %d listening on %s, data in %s", self.settings.broker_id, self.url, self.settings.data_dir)
             self.listening.set()
             loops.append(tasks.create_task(runtime.tick(), name="tick"))
@@ -110,6 +110,7 @@ class Broker:
     async def _on_registered(self, runtime: Runtime) -> None:
         await runtime.registered.wait()
         self._store.registered()
+        self.registered = True
         log.info("broker %d registered, epoch %d", self.settings.broker_id, runtime.core.broker_epoch)
 
     async def _keep_checkpoints(self) -> None:

@@ -35,7 +35,7 @@ class FailStop(Exception):
 def is_disk_failure(error: BaseException) -> bool:
     """What was written may be missing although the page cache says otherwise."""
     return any(
-        isinstance(leaf, StorageFailed) or (isinstance(leaf, FailStop) and leaf.disk_failed) for leaf in _leaves(error)
+        isinstance(leaf, StorageFailed) or (isinstance(leaf, FailStop) and leaf.disk_failed) for leaf in leaves(error)
     )
 
 
@@ -88,14 +88,15 @@ def run(main: Coroutine[Any, Any, int], name: str) -> int:
     start_logging()
     try:
         _refuse_optimized()
+        _tune_gc()
         return asyncio.run(main)
     except* RefusesToStart as refusals:
-        for refusal in _leaves(refusals):
+        for refusal in leaves(refusals):
             log.error("%s refuses to start: %s", name, refusal)
     except* FailStop:
         log.error("%s stopped without a clean marker; the next start will check its data", name)
     except* StorageFailed as failures:
-        for failure in _leaves(failures):
+        for failure in leaves(failures):
             log.critical("%s stopped: the disk failed: %s", name, failure)
     except* Exception as bugs:
         log.critical("%s stopped, this is a bug", name, exc_info=bugs)
@@ -106,10 +107,11 @@ def run(main: Coroutine[Any, Any, int], name: str) -> int:
     return 1
 
 
-def _leaves(error: BaseException) -> Iterator[BaseException]:
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """The exceptions in a group and in its groups; of anything else, itself."""
     if isinstance(error, BaseExceptionGroup):
         for member in error.exceptions:
-            yield from _leaves(member)
+            yield from leaves(member)
     else:
         yield error
 
@@ -198,8 +200,8 @@ def boot_id() -> str:
         return ""
 
 
-def tune_gc() -> None:
-    """What lives since the start lives for ever: keep the collector off it, and let it run rarely."""
+def _tune_gc() -> None:
+    """What is loaded at the start lives for ever: keep the collector off it, and let it run rarely."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)

@@ -1,7 +1,7 @@
 """``bench failover``: kill -9 of a leader under load, again and again, as a client sees it.
 
-Unavailability of a run is the longest time without an acknowledgement on any partition that the killed broker led,
-from the last acknowledgement before the kill to the first after it. At the end everything is read back and held
+Unavailability of a run is the longest time without an acknowledgement on any partition that the killed broker led:
+from the last acknowledgement of the old leader to the first of the new one. At the end everything is read back and held
 against the receipts, as in the demo.
 """
 
@@ -53,25 +53,26 @@ class Run:
 
 @dataclass
 class Watch:
-    """Gaps between acknowledgements of the partitions watched."""
+    """How long each partition that lost its leader went without an acknowledgement, told by the leader epochs."""
 
-    partitions: frozenset[int] = frozenset()
+    epochs: dict[int, int] = field(default_factory=dict)
+    """Partition -> epoch of the leader that is about to be killed."""
     last_ack_s: dict[int, float] = field(default_factory=dict)
-    longest_gap_s: dict[int, float] = field(default_factory=dict)
+    pauses_s: dict[int, float] = field(default_factory=dict)
 
-    def begin(self, partitions: frozenset[int]) -> None:
-        self.partitions = partitions
-        self.longest_gap_s = {}
+    def begin(self, epochs: dict[int, int]) -> None:
+        self.epochs = epochs
+        self.pauses_s = {}
 
-    def on_ack(self, partition: int, now_s: float) -> None:
-        if partition in self.partitions:
-            gap_s = now_s - self.last_ack_s.get(partition, now_s)
-            self.longest_gap_s[partition] = max(self.longest_gap_s.get(partition, 0.0), gap_s)
+    def on_ack(self, partition: int, leader_epoch: int, now_s: float) -> None:
+        newly = partition in self.epochs and partition not in self.pauses_s
+        if newly and leader_epoch > self.epochs[partition]:
+            self.pauses_s[partition] = now_s - self.last_ack_s.get(partition, now_s)
         self.last_ack_s[partition] = now_s
 
-    def recovered(self, since_s: float) -> bool:
-        """Every watched partition has acknowledged something since."""
-        return all(self.last_ack_s.get(partition, 0.0) > since_s for partition in self.partitions)
+    def recovered(self) -> bool:
+        """Every watched partition was acknowledged by a new leader."""
+        return self.pauses_s.keys() == self.epochs.keys()
 
 
 class FailoverBench:
@@ -124,7 +125,7 @@ class FailoverBench:
             return
         receipt = future.result()
         self.ledger.on_acknowledged(id, receipt.partition, receipt.offset)
-        self._watch.on_ack(receipt.partition, time.monotonic())
+        self._watch.on_ack(receipt.partition, receipt.leader_epoch, time.monotonic())
 
     async def _one(self, number: int) -> Run:
         await self._until(self._all_in_sync, "all replicas in sync")
@@ -133,29 +134,28 @@ class FailoverBench:
         known = member.known()
         assert known is not None, "it was chosen because it runs"
         self._watch.begin(led)
-        killed_s, killed_ms = time.monotonic(), time.time() * 1000
+        killed_ms = time.time() * 1000
         process.signal_to(known, signal.SIGKILL)
         result = Run(number, member.id, len(led))
-        await self._until(lambda: self._watch.recovered(killed_s), f"a new leader for what broker {member.id} led")
+        await self._until(self._watch.recovered, f"a new leader for what broker {member.id} led")
         self.cluster.reap()
         await self._until(lambda: self._told_by_controller(result, killed_ms), "the controller's account of it")
-        result.unavailable_ms = round(max(self._watch.longest_gap_s.values()) * 1000, 1)
-        self._watch.begin(frozenset())
+        result.unavailable_ms = round(max(self._watch.pauses_s.values()) * 1000, 1)
         restarted_s = time.monotonic()
         self.cluster.start(member, exit_with_parent=True)
         await self._until(self._all_in_sync, f"broker {member.id} back in sync")
         result.rejoined_ms = round((time.monotonic() - restarted_s) * 1000)
         return result
 
-    def _choose(self, number: int) -> tuple[Member, frozenset[int]]:
-        """The brokers in turn, passing over one that leads nothing."""
-        led: dict[int, list[int]] = {}
+    def _choose(self, number: int) -> tuple[Member, dict[int, int]]:
+        """The brokers in turn, passing over one that leads nothing; with what it leads and in which epochs."""
+        led: dict[int, dict[int, int]] = {}
         for part in self._partitions():
-            led.setdefault(part.leader, []).append(part.partition)
+            led.setdefault(part.leader, {})[part.partition] = part.leader_epoch
         count = len(self.cluster.spec.ports)
         for broker in ((number + step) % count + 1 for step in range(count)):
             if led.get(broker):
-                return self.cluster.member(str(broker)), frozenset(led[broker])
+                return self.cluster.member(str(broker)), led[broker]
         raise CliError(f"no broker of {self.cluster.folder} leads a partition of {self.topic}")
 
     def _told_by_controller(self, result: Run, killed_ms: float) -> bool:

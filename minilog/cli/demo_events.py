@@ -81,11 +81,11 @@ def find_flights() -> Path | None:
 
 
 def read_flights(archive: Path) -> Iterator[Event]:
-    """Keyed by carrier, which is as uneven as real keys are: a few airlines fly most flights."""
+    """Keyed by route, which is as uneven as real keys are: a few routes have most flights."""
     with zipfile.ZipFile(archive) as files, files.open("flights.csv") as raw:
         rows = csv.reader(io.TextIOWrapper(raw, encoding="utf-8", newline=""))
         names = next(rows)
-        carrier = names.index("carrier")
+        origin, dest = names.index("origin"), names.index("dest")
         numeric = [name not in ("carrier", "tailnum", "origin", "dest", "time_hour") for name in names]
         heads = [json.dumps(name) + ":" for name in names]
         for row in rows:
@@ -93,7 +93,7 @@ def read_flights(archive: Path) -> Iterator[Event]:
                 head + (value or "null" if number and value != "NA" else f'"{value}"' if value != "NA" else "null")
                 for head, value, number in zip(heads, row, numeric, strict=True)
             )
-            yield row[carrier].encode(), ("{" + ",".join(fields) + "}").encode()
+            yield f"{row[origin]}-{row[dest]}".encode(), ("{" + ",".join(fields) + "}").encode()
 
 
 def read_ndjson(file: Path) -> Iterator[Event]:

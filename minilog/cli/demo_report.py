@@ -36,7 +36,7 @@ def failover_lines(failover: Failover) -> Iterator[str]:
     steps: list[tuple[float, str]] = [(failover.killed_ms, f"kill -9 broker {failover.broker}")]
     if told is not None:
         steps.append((told.detected_ms, f"the controller knows: {KINDS.get(told.kind, told.kind)}"))
-        steps.append((told.fenced_ms, f"fenced; {told.partitions} partitions leave it out of their ISR"))
+        steps.append((told.fenced_ms, f"fenced, out of every ISR; {told.partitions} partitions need a leader"))
         if told.elected_ms is not None:
             steps.append((told.elected_ms, "new leaders elected, those with the longest logs"))
         if told.published_ms is not None:

@@ -11,7 +11,7 @@ import contextlib
 import signal
 import time
 from asyncio import Future
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -38,6 +38,7 @@ MIN_ISR = 2
 PACE_S = 0.01
 WATCH_S = 0.05
 DRAW_S = 0.1
+RATE_WINDOW_S = 1.0
 SETTLE_TIMEOUT_S = 30.0
 DELIVERY_TIMEOUT_MS = 30_000
 BUFFER_BYTES = 16 * 1024 * 1024
@@ -68,12 +69,13 @@ class Demo:
         self._epochs: dict[int, int] = {}
         self._last_ack_s: dict[int, float] = {}
         self._first_error = ""
+        self._history: deque[tuple[float, int]] = deque(maxlen=int(RATE_WINDOW_S / DRAW_S))
 
     async def run(self, view: View) -> Proof:
         """The whole plot; returns the proof but for the replicas on disk. Raises CliError when it cannot go on."""
         self.state.title = f"minilog demo, topic {self.plan.topic}"
         async with contextlib.AsyncExitStack() as stack:
-            await stack.enter_async_context(_repeating(partial(_draw, view), DRAW_S))
+            await stack.enter_async_context(_repeating(partial(self._draw, view), DRAW_S))
             self._create_topic()
             await stack.enter_async_context(_repeating(self._watch, WATCH_S))
             await self._until(self._all_in_sync, "all partitions in sync")
@@ -104,6 +106,14 @@ class Demo:
         if self._first_error:
             self.state.say(f"{self.state.failed:,} sends failed; the first: {self._first_error}")
 
+    async def _draw(self, view: View) -> None:
+        state, now_s = self.state, time.monotonic()
+        state.sent, state.acknowledged = self.ledger.sent, self.ledger.acknowledged
+        self._history.append((now_s, state.acknowledged))
+        began_s, before = self._history[0]
+        state.records_per_second = (state.acknowledged - before) / (now_s - began_s) if now_s > began_s else 0.0
+        view.update()
+
     # --- streaming -----------------------------------------------------------------------------------------
 
     async def _stream(self, producer: Any, end_s: float) -> None:
@@ -120,7 +130,6 @@ class Demo:
                     key, value = next(self._records)
             except BufferFull:
                 began_s += PACE_S
-            self.state.sent = self.ledger.sent
             await asyncio.sleep(PACE_S)
 
     def _on_done(self, id: int, future: Future[Any]) -> None:
@@ -137,11 +146,10 @@ class Demo:
 
     def _measure(self, part: int, leader_epoch: int) -> None:
         now_s, failover = time.monotonic(), self.failover
-        if part in failover.partitions:
-            pause_ms = (now_s - self._last_ack_s.get(part, now_s)) * 1000
-            failover.pauses_ms[part] = max(failover.pauses_ms.get(part, 0.0), pause_ms)
-            if leader_epoch > self._epochs[part] and part not in failover.first_served_ms:
-                failover.first_served_ms[part] = _wall_ms()
+        newly = part in failover.partitions and part not in failover.first_served_ms
+        if newly and leader_epoch > self._epochs[part]:
+            failover.first_served_ms[part] = _wall_ms()
+            failover.pauses_ms[part] = (now_s - self._last_ack_s.get(part, now_s)) * 1000
         self._last_ack_s[part] = now_s
 
     # --- breaking and healing ------------------------------------------------------------------------------
@@ -296,10 +304,6 @@ def _wall_ms() -> float:
 
 async def _sleep_until(at_s: float) -> None:
     await asyncio.sleep(max(0.0, at_s - time.monotonic()))
-
-
-async def _draw(view: View) -> None:
-    view.update()
 
 
 @contextlib.asynccontextmanager

@@ -45,15 +45,15 @@ COLUMNS = [
 @app.command()
 def create(
     name: NameArgument,
-    partitions: Annotated[int, typer.Option("--partitions", "-p", min=1, help="Default: the cluster's.")] = 0,
-    replicas: Annotated[int, typer.Option("--replicas", "-r", min=1, help="Default: the cluster's.")] = 0,
+    partitions: Annotated[int | None, typer.Option("--partitions", "-p", min=1, help="Default: the cluster's.")] = None,
+    replicas: Annotated[int | None, typer.Option("--replicas", "-r", min=1, help="Default: the cluster's.")] = None,
     config: Annotated[
         list[str] | None, typer.Option("--config", help="key=value, for example min.insync.replicas=2.")
     ] = None,
     url: UrlOption = None,
 ) -> None:
     """Create a topic."""
-    info = Api(url).create_topic(name, partitions, replicas, config_of(config or []))
+    info = Api(url).create_topic(name, partitions or 0, replicas or 0, config_of(config or []))
     factor = len(info.partitions[0].replicas) if info.partitions else 0
     note(f"topic {info.topic} created: {len(info.partitions)} partitions, replication factor {factor}")
 

@@ -67,6 +67,9 @@ def consume(
     api = Api(url)
     partitions = _partitions(api, name, partition or [])
     ends = {part: api.end_offset(name, part) for part in partitions} if exit_at_end or start.last is not None else None
+    for part, end in (ends or {}).items():
+        if start.offset is not None and start.offset > end:
+            raise CliError(f"-o {start.offset} is beyond the end of {name}-{part}, which is {end}")
     if start.last is not None and ends is not None:
         start = replace(start, offsets={part: max(0, end - start.last) for part, end in ends.items()})
     read_from = "any" if any_replica else "leader"

@@ -65,7 +65,6 @@ class Controller:
         await runner.setup()
         process.listen(bound, "the controller")
         await web.SockSite(runner, bound, backlog=process.LISTEN_BACKLOG).start()
-        process.tune_gc()
         log.info(
             "controller listening on %s, data in %s, cluster %s, epoch %d, record %d",
             self.url,

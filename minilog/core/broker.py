@@ -107,6 +107,11 @@ class BrokerCore:
         return me is not None and me.epoch == self.broker_epoch and me.eligible and not self.registration.draining
 
     @property
+    def informed(self) -> bool:
+        """Knows the metadata as of its own registration; before that, not knowing a topic means nothing."""
+        return 0 < self.broker_epoch <= self.image.metadata_offset
+
+    @property
     def accepts_writes(self) -> bool:
         return not self.registration.draining
 
@@ -151,6 +156,7 @@ class BrokerCore:
             case Offsets():
                 effects.append(Reply(request_id, self.reading.on_offsets(request)))
             case Metadata():
+                self.reading.check_informed()
                 effects.append(Reply(request_id, metadata_reply(self.image, request.topics)))
             case Positions():
                 effects.append(Reply(request_id, self._on_positions(request, effects, now_ms)))

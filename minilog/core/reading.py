@@ -53,6 +53,7 @@ class Reading:
         replica = self.core.replicas.get(TopicPartition(topic, partition))
         if replica is not None:
             return replica
+        self.check_informed()
         found = self.core.image.topics.get(topic)
         if found is None:
             raise UnknownTopic(f"there is no topic {topic!r}")
@@ -60,6 +61,12 @@ class Reading:
         if state is None:
             raise UnknownPartition(f"topic {topic} has partitions 0 to {len(found.partitions) - 1}, not {partition}")
         raise self.not_leader(TopicPartition(topic, partition), state.leader)
+
+    def check_informed(self) -> None:
+        if not self.core.informed:
+            raise LeaderNotAvailable(
+                f"broker {self.core.broker_id} has just started and does not know the topics yet; retry shortly or ask another"
+            )
 
     def not_leader(self, partition: TopicPartition, leader: int) -> MinilogError:
         """The error that says where to go instead."""

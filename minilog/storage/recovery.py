@@ -28,12 +28,16 @@ _LOG_NAME = re.compile(r"(\d{20})\.log")
 
 
 class _Derived(NamedTuple):
-    """``leader-epochs`` as loaded, and the offset from which it has to be derived from the batches again."""
+    """``leader-epochs`` as loaded, and the offset from which it has to be derived from the batches again.
+
+    What lies below ``durable_end`` was durable once: damage there is no crash's doing.
+    """
 
     epochs: EpochCache
     generation: int
     cuts: list[tuple[int, int]]
     scan_from: int
+    durable_end: int
 
 
 class _EpochsDisagree(Exception):
@@ -53,16 +57,16 @@ def open_log(
     try:
         damages = _walk(segments, derived)
     except _EpochsDisagree:
-        derived = _Derived(EpochCache(), derived.generation, derived.cuts, start_offset)
+        derived = derived._replace(epochs=EpochCache(), scan_from=start_offset)
         damages = _walk_all(place, segments, derived)
     torn_bytes = _cut_torn_tail(place, segments[-1], damages, derived, power_loss)
     log = PartitionLog(place, settings, segments, derived.epochs)
     log.generation, log.cuts = derived.generation, derived.cuts
-    if log.end_offset < derived.scan_from:
-        log.missing = (log.end_offset, derived.scan_from)
+    if log.end_offset < derived.durable_end:
+        log.missing = (log.end_offset, derived.durable_end)
     elif damages and damages[-1].end_offset is None and not torn_bytes:
         log.missing = (log.end_offset, log.end_offset + 1)
-    if log.end_offset != derived.scan_from or torn_bytes:
+    if log.end_offset != derived.durable_end or torn_bytes:
         segments[-1].sync()
     log.high_watermark = max(start_offset, min(point.high_watermark, log.end_offset))
     log.recovered = Recovered(torn_bytes, tuple(damages))
@@ -82,7 +86,7 @@ def _load_epochs(place: LogPlace, start_offset: int, point: RecoveryPoint) -> _D
     """What ``leader-epochs`` knows below the recovery point; without the file everything is scanned."""
     body = checkpoint.load(place.disk, f"{place.directory}/{EPOCHS_FILE}").body
     if body is None:
-        return _Derived(EpochCache(), point.generation, [], start_offset)
+        return _Derived(EpochCache(), point.generation, [], start_offset, point.offset)
     generation = int(body["generation"])
     cuts = [(int(cut[0]), int(cut[1])) for cut in body["cuts"]]
     later_cuts = [end_offset for cut, end_offset in cuts if cut > point.generation]
@@ -91,7 +95,7 @@ def _load_epochs(place: LogPlace, start_offset: int, point: RecoveryPoint) -> _D
     scan_from = max(min([point.offset, *later_cuts]), start_offset)
     epochs = EpochCache((int(epoch), int(start)) for epoch, start in body["epochs"] if start < scan_from)
     epochs.truncate_start(start_offset, scan_from)
-    return _Derived(epochs, max(generation, point.generation), cuts, scan_from)
+    return _Derived(epochs, max(generation, point.generation), cuts, scan_from, scan_from)
 
 
 def _walk(segments: list[Segment], derived: _Derived) -> list[Damage]:
@@ -131,7 +135,7 @@ def _cut_torn_tail(place: LogPlace, active: Segment, damages: list[Damage], deri
 
     Whatever is cut and could be anything but a half-written batch is copied to quarantine first.
     """
-    torn = first_torn(active, damages, derived.scan_from, power_loss)
+    torn = first_torn(active, damages, derived.durable_end, power_loss)
     cut = torn
     if cut is None and damages and damages[-1].end_offset is None:
         cut = damages[-1]

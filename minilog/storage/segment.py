@@ -288,6 +288,9 @@ class Segment:
                     on_batch(found.batch)
                 return damages
             except BadBatch as bad:
+                if not self._index_is_checked and not damages and self.end_offset == bad.offset == base_offset:
+                    self._new_index()  # the first step went wrong: it may be the index that is, so do without it
+                    return self.walk(offset, on_batch)
                 resume = next_batch(self.log_bytes(), bad, epoch)
                 damages.append(_damage(bad, resume, self.size_bytes))
             if resume is None:

@@ -45,7 +45,7 @@ SHOWN_MAX: Final = 60
 RETRY_AFTER_S: Final = 1
 
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
-_INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,18})")
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _MEDIA_TYPE = re.compile(r"\s*([^\s;,]+/[^\s;,]+)\s*((?:;[^,]*)?)")
 _PROBLEM_MEMBERS = frozenset(("type", "title", "status", "detail", "code", "retriable", "definite"))

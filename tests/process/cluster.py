@@ -46,11 +46,8 @@ class ProcessCluster:
         """SIGTERM and wait for a clean end; returns the seconds it took."""
         began = time.monotonic()
         self._signal(name, signal.SIGTERM)
-        known = self.dev.member(str(name)).known()
-        assert known is not None
-        assert process.wait_dead(known, 20.0), f"{name} did not stop: {self.log(name)[-2000:]}"
-        status = dict(self.dev.reap())
-        assert status[self.dev.member(str(name)).name] == 0, self.log(name)[-2000:]
+        status = self.dev.children.pop(self.dev.member(str(name)).name).wait(20.0)
+        assert status == 0, f"{name} ended with {status}: {self.log(name)[-2000:]}"
         return time.monotonic() - began
 
     def start(self, *names: int | str) -> None:

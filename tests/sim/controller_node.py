@@ -88,8 +88,15 @@ class ControllerNode(Process):
             core.load(self.journal.snapshot_index, snapshot)
         for index, record in enumerate(tail, self.journal.snapshot_index + 1):
             core.replay(index, record)
-        self._put(core.start)
-        self.later(self.rng.randint(0, TICK_MS), "tick", self._tick)
+        self._begin_term(core)
+        if self.running:
+            self.later(self.rng.randint(0, TICK_MS), "tick", self._tick)
+
+    def _begin_term(self, core: ControllerCore) -> None:
+        """As the real one, it does not listen before its own start is durable."""
+        decision = core.start(self.now_ms)
+        self._busy = True
+        self._commit(decision, self.now_ms)
 
     def kill(self) -> None:
         if self.running:
@@ -166,8 +173,6 @@ class ControllerNode(Process):
             self.core.replay(index, record)
         self.core.image.check_invariants()
         self._perform(decision)
-        if self.invariants is not None:
-            self.invariants.after_commit()
         self._carry_out(self.core.on_committed(now_ms), now_ms)
         self._work()
 
@@ -204,4 +209,4 @@ class ControllerNode(Process):
         def on_response(response: Response) -> None:
             self._put(core.on_response, node_id, request, response)
 
-        self.network.send(self, node_id, request, on_response, self.settings.session_timeout_ms)
+        self.network.send(self, node_id, request, on_response, self.settings.election_timeout_ms)

@@ -241,6 +241,7 @@ class WatchedStore:
         self.who = who
         self.history = history
         self.logs: dict[tuple[str, int], WatchedLog] = {}
+        self._topic_ids: dict[tuple[str, int], str] = {}
         self._before: dict[tuple[str, str, int], tuple[Mirror, int]] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -255,10 +256,10 @@ class WatchedStore:
         self._topic_ids[topic, partition] = topic_id
         return watched
 
-    @property
-    def _topic_ids(self) -> dict[tuple[str, int], str]:
-        ids: dict[tuple[str, int], str] = self.__dict__.setdefault("_ids", {})
-        return ids
+    def open_log(self, topic: str, partition: int, topic_id: str) -> WatchedLog | None:
+        """The log that is open now, if it belongs to that topic id."""
+        log = self.logs.get((topic, partition))
+        return log if self._topic_ids.get((topic, partition)) == topic_id else None
 
     def get(self, topic: str, partition: int) -> WatchedLog | None:
         return self.logs.get((topic, partition))

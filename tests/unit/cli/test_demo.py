@@ -150,8 +150,8 @@ def test_an_empty_or_missing_file_is_refused(tmp_path: Path) -> None:
 def test_flights_are_read_without_their_package(tmp_path: Path) -> None:
     archive = tmp_path / "flights.csv.zip"
     with zipfile.ZipFile(archive, "w") as files:
-        files.writestr("flights.csv", "year,carrier,tailnum,air_time\n2013,UA,N1,NA\n2013,AA,NA,7\n")
+        files.writestr("flights.csv", "origin,dest,tailnum,air_time\nEWR,IAH,N1,NA\nLGA,MIA,NA,7\n")
     assert list(read_flights(archive)) == [
-        (b"UA", b'{"year":2013,"carrier":"UA","tailnum":"N1","air_time":null}'),
-        (b"AA", b'{"year":2013,"carrier":"AA","tailnum":null,"air_time":7}'),
+        (b"EWR-IAH", b'{"origin":"EWR","dest":"IAH","tailnum":"N1","air_time":null}'),
+        (b"LGA-MIA", b'{"origin":"LGA","dest":"MIA","tailnum":null,"air_time":7}'),
     ]

@@ -257,10 +257,12 @@ def test_a_power_cut_at_every_operation_leaves_a_log_that_recovers(step: str, su
         flush(log)
         log.high_watermark = 3
         point = log.checkpoint()
+        if step == "roll":
+            batches += [make(offset, 3, size=1500) for offset in range(7, 12)]
         disk.faults[len(disk.operations) + crash_at] = "crash"
         try:
             if step == "roll":
-                batches += fill(log, 5, epoch=3, size=1500)
+                fill(log, 5, epoch=3, size=1500)
             elif step == "truncate":
                 log.truncate(2)
             elif step == "reset":

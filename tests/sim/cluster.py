@@ -1,0 +1,199 @@
+"""SimCluster: brokers, a controller and clients in one world, and the small language that scenarios are written in.
+
+    c = SimCluster(brokers=3).start()
+    c.create_topic("t", replicas=3, min_isr=2)
+    c.produce("t", 4)
+    c.broker(1).kill()
+    c.until(lambda: c.leader("t") != 1)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from minilog.core.leader import LeaderState
+from minilog.core.replica import Replica
+from minilog.core.effects import TopicPartition
+from minilog.wire.messages import ACKS_ALL, CreateTopic, CreateTopicReply, DeleteTopic
+from minilog.wire.metadata import PartitionChanged
+from tests.sim.broker_node import BrokerNode
+from tests.sim.clients import Admin, Consumer, Load, Producer, Write
+from tests.sim.controller_node import ControllerNode
+from tests.sim.history import History, WatchedLog
+from tests.sim.invariants import Invariants
+from tests.sim.memory_log import MemoryStore
+from tests.sim.network import Network
+from tests.sim.world import Violation, World
+
+CLIENT_IDS = 1000
+
+
+class SimCluster:
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        brokers: int = 3,
+        make_store: Callable[[int], Any] | None = None,
+        timeouts: dict[str, int] | None = None,
+    ) -> None:
+        self.world = World(seed)
+        self.network = Network(self.world)
+        self.history = History()
+        self.brokers: dict[int, BrokerNode] = {}
+        self.invariants = Invariants(self.history, self.brokers)
+        self.controller = ControllerNode(self.world, self.network)
+        self.controller.invariants = self.invariants
+        self.network.add(self.controller)
+        for broker_id in range(1, brokers + 1):
+            self._add_broker(broker_id, make_store)
+        self._next_client = CLIENT_IDS
+        self.admin = self._client(Admin, "admin")
+        self.producer = self.add_producer("p")
+        self._configure(timeouts or {})
+
+    def _add_broker(self, broker_id: int, make_store: Callable[[int], Any] | None) -> None:
+        def store() -> Any:
+            return MemoryStore() if make_store is None else make_store(broker_id)
+
+        node = BrokerNode(self.world, self.network, broker_id, store, self.history)
+        node.invariants = self.invariants
+        self.brokers[broker_id] = node
+        self.network.add(node)
+
+    def _configure(self, timeouts: dict[str, int]) -> None:
+        for node in (*self.brokers.values(), self.controller):
+            known = {name: value for name, value in timeouts.items() if name in node.settings.__struct_fields__}
+            node.settings = msgspec.structs.replace(node.settings, **known)  # type: ignore[assignment]
+
+    def _client(self, cls: Any, name: str, *more: Any) -> Any:
+        self._next_client += 1
+        return cls(self.world, self.network, self._next_client, name, list(self.brokers), *more)
+
+    def add_producer(self, name: str, load: Load | None = None) -> Producer:
+        producer: Producer = self._client(Producer, name, load)
+        return producer
+
+    def add_consumer(self, name: str) -> Consumer:
+        consumer: Consumer = self._client(Consumer, name)
+        return consumer
+
+    # --- time ------------------------------------------------------------------------------------------------
+
+    def start(self) -> SimCluster:
+        """Everything up and unfenced."""
+        self.controller.start()
+        for node in self.brokers.values():
+            node.start()
+        self.until(self.all_ready, "all brokers ready")
+        return self
+
+    def run(self, duration_ms: int) -> None:
+        self.world.run_for(duration_ms)
+
+    def until(self, condition: Callable[[], bool], what: str = "the condition", within_ms: int = 20_000) -> int:
+        return self.world.run_until(condition, what, within_ms)
+
+    # --- looking ---------------------------------------------------------------------------------------------
+
+    def broker(self, broker_id: int) -> BrokerNode:
+        return self.brokers[broker_id]
+
+    def state(self, topic: str, partition: int = 0) -> PartitionChanged:
+        """The partition as the journal has it."""
+        state = self.invariants.truth.partition(topic, partition)
+        assert state is not None
+        return state
+
+    def leader(self, topic: str, partition: int = 0) -> int:
+        return self.state(topic, partition).leader
+
+    def isr(self, topic: str, partition: int = 0) -> list[int]:
+        return sorted(self.state(topic, partition).isr)
+
+    def elr(self, topic: str, partition: int = 0) -> list[int]:
+        return sorted(self.state(topic, partition).elr)
+
+    def replica(self, broker_id: int, topic: str, partition: int = 0) -> Replica | None:
+        core = self.brokers[broker_id].core
+        return None if core is None else core.replicas.get(TopicPartition(topic, partition))
+
+    def log(self, broker_id: int, topic: str, partition: int = 0) -> WatchedLog:
+        replica = self.replica(broker_id, topic, partition)
+        assert replica is not None
+        assert isinstance(replica.log, WatchedLog)
+        return replica.log
+
+    def ends(self, topic: str, partition: int = 0) -> list[int]:
+        """Log end offsets of all replicas, in replica order."""
+        return [self.log(r, topic, partition).end_offset for r in self.state(topic, partition).replicas]
+
+    def all_ready(self) -> bool:
+        return all(node.core is not None and node.core.ready for node in self.brokers.values())
+
+    def leads(self, broker_id: int, topic: str, partition: int = 0) -> bool:
+        """The broker itself acts as the leader of the current epoch."""
+        replica = self.replica(broker_id, topic, partition)
+        if replica is None or not isinstance(replica.role, LeaderState):
+            return False
+        return replica.leader_epoch == self.state(topic, partition).leader_epoch
+
+    # --- doing -----------------------------------------------------------------------------------------------
+
+    def create_topic(
+        self, topic: str = "t", *, partitions: int = 1, replicas: int = 3, min_isr: int = 1, assignment: Any = None, **config: str
+    ) -> None:
+        settings = {"min.insync.replicas": str(min_isr), **{k.replace("_", "."): v for k, v in config.items()}}
+        if assignment is not None:
+            request = CreateTopic(topic, config=settings, assignment=assignment)
+        else:
+            request = CreateTopic(topic, partitions, replicas, settings)
+        answered = len(self.admin.answers)
+        self.admin.request(request)
+        self.until(lambda: len(self.admin.answers) > answered, f"{topic} created")
+        answer = self.admin.answers[-1]
+        if not isinstance(answer, CreateTopicReply):
+            raise Violation("Scenario", f"{topic} was not created: {answer}")
+
+    def delete_topic(self, topic: str) -> None:
+        answered = len(self.admin.answers)
+        self.admin.request(DeleteTopic(topic))
+        self.until(lambda: len(self.admin.answers) > answered, f"{topic} deleted")
+
+    def produce(self, topic: str = "t", count: int = 1, *, acks: int = ACKS_ALL, partition: int = 0, wait: bool = True) -> Write:
+        """One batch. With ``wait`` it must succeed."""
+        write = self.producer.write(topic, partition, acks, count)
+        if wait:
+            self.until(lambda: write.outcome is not None, f"produce to {topic}")
+            if write.outcome != "ok":
+                raise Violation("Scenario", f"produce to {topic}: {write.error}")
+        return write
+
+    def ended(self, write: Write) -> Write:
+        self.until(lambda: write.outcome is not None, "the write to end")
+        return write
+
+    def kill_all(self) -> None:
+        for node in (*self.brokers.values(), self.controller):
+            node.kill()
+
+    def start_all(self) -> None:
+        for node in (self.controller, *self.brokers.values()):
+            node.start()
+
+    def converged(self, topic: str, partition: int = 0) -> bool:
+        """All replicas in sync, with the same log, all of it committed."""
+        state = self.state(topic, partition)
+        if state.leader < 0 or sorted(state.isr) != sorted(state.replicas) or not self.leads(state.leader, topic, partition):
+            return False
+        leader = self.log(state.leader, topic, partition)
+        if leader.high_watermark < leader.end_offset:
+            return False
+        replicas = [self.replica(r, topic, partition) for r in state.replicas]
+        return all(r is not None and r.log.mirror.entries == leader.mirror.entries for r in replicas)  # type: ignore[attr-defined]
+
+    def settle(self, topic: str = "t", partition: int = 0, within_ms: int = 20_000) -> None:
+        self.until(lambda: self.converged(topic, partition), f"{topic}-{partition} converges", within_ms)

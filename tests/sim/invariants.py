@@ -1,0 +1,236 @@
+"""Invariants: what must hold after every event, by the names that replication.md and the public TLA+ models use.
+
+    AckedBatchesSurvive          an acks=all answer names a committed batch; every leader has all of the committed log
+    OneLeaderPerEpoch            (with EpochMonotonic: no epoch ever goes back, in logs, roles or metadata)
+    HighWatermarkMonotonic       per role, and as shown to clients across epochs
+    LogMatching, OffsetsContiguous, ConsistentRead, DurableSurvives          history.py
+    IsrWithinReplicas            ClusterImage.check_invariants on the journalled truth
+    LeaderFromIsr                a new leader was in the ISR or the ELR, or is a recovery's choice
+    LeaderCandidateCompleteness  every running member of ISR and ELR holds the committed log
+    ReplicationQuorumSuperset    what a current leader counts with contains all the controller may elect
+    MetadataLogMatching          what brokers are told is the journal, record by record
+    WaitersEndOnce               no request is answered twice (broker_node.py) or never (``check_quiet``)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from minilog.core.effects import TopicPartition
+from minilog.core.follower import FollowerState
+from minilog.core.image import ClusterImage, PartitionState
+from minilog.core.leader import LeaderState, Proposal
+from minilog.core.replica import Replica
+from minilog.wire.messages import (
+    ACKS_ALL,
+    Fetch,
+    FetchReply,
+    HeartbeatReply,
+    Message,
+    OffsetsReply,
+    Produce,
+    ProduceReply,
+)
+from minilog.wire.metadata import NO_LEADER, BrokerRegistered, MetadataRecord, PartitionChanged, TopicDeleted
+from tests.sim.broker_node import BrokerNode
+from tests.sim.history import History, PartitionHistory, WatchedLog
+from tests.sim.world import Violation
+
+
+class Seen(NamedTuple):
+    """A replica as it was after the last turn."""
+
+    role: LeaderState | FollowerState
+    topic_id: str
+    high_watermark: int
+    state: PartitionState
+    proposal: Proposal | None
+
+
+class Invariants:
+    def __init__(self, history: History, brokers: dict[int, BrokerNode]) -> None:
+        self.history = history
+        self.brokers = brokers
+        self.truth = ClusterImage()
+        self.journal: list[MetadataRecord] = []
+        self.figures: Counter[str] = Counter()
+        self._seen: dict[tuple[int, int, TopicPartition], Seen] = {}
+
+    # --- brokers ---------------------------------------------------------------------------------------------
+
+    def after_broker_turn(self, node: BrokerNode) -> None:
+        assert node.core is not None
+        for partition, replica in node.core.replicas.items():
+            self._look_at(node, partition, replica)
+        if node.core.image.metadata_offset > len(self.journal):
+            raise Violation("MetadataLogMatching", f"{node.name} stands at {node.core.image.metadata_offset} of {len(self.journal)}")
+
+    def _look_at(self, node: BrokerNode, partition: TopicPartition, replica: Replica) -> None:
+        key = (node.node_id, node.life, partition)
+        seen, role = self._seen.get(key), replica.role
+        proposal = role.proposal if isinstance(role, LeaderState) else None
+        log = replica.log
+        assert isinstance(log, WatchedLog)
+        now = Seen(role, replica.topic_id, role.high_watermark, role.state, proposal)
+        if seen is not None and seen[0] is role and seen[2:] == now[2:] and not log.truncated:
+            return
+        self._seen[key] = now
+        self.figures["checks"] += 1
+        history = self.history.of(*_names(partition, replica.topic_id))
+        self._check_epochs(node, partition, seen, now)
+        if isinstance(role, LeaderState):
+            self._check_leader(node, role, log, history, seen)
+        if log.truncated:
+            log.truncated = False
+            self._check_candidates(partition, [node.node_id])
+
+    def _check_epochs(self, node: BrokerNode, partition: TopicPartition, seen: Seen | None, now: Seen) -> None:
+        if seen is None or seen.topic_id != now.topic_id:
+            return
+        if now.role.leader_epoch < seen.role.leader_epoch:
+            raise Violation("EpochMonotonic", f"{node.name} {partition}: {seen.role.leader_epoch} to {now.role.leader_epoch}")
+        if now.role is seen.role and isinstance(now.role, LeaderState) and now.high_watermark < seen.high_watermark:
+            raise Violation("HighWatermarkMonotonic", f"{node.name} {partition}: {seen.high_watermark} to {now.high_watermark}")
+
+    def _check_leader(
+        self, node: BrokerNode, role: LeaderState, log: WatchedLog, history: PartitionHistory, seen: Seen | None
+    ) -> None:
+        if seen is None or seen.role is not role:
+            history.on_lead(node.name, node.node_id, role.leader_epoch, log.mirror)
+            self.figures["leaderships"] += 1
+        if history.on_commit(node.name, log.mirror, role.high_watermark):
+            self._check_candidates(role.partition)
+        self._check_quorum(role)
+
+    def _check_quorum(self, role: LeaderState) -> None:
+        state = self.truth.partition(*role.partition)
+        if state is None or state.topic_id != role.topic_id or state.leader_epoch != role.leader_epoch:
+            return
+        if len(role.state.isr) >= role.min_isr and not role.maximal_isr >= {*state.isr, *state.elr}:
+            raise Violation(
+                "ReplicationQuorumSuperset", f"{role.partition}: the leader counts {role.maximal_isr}, the truth is {state}"
+            )
+
+    def _check_candidates(self, partition: TopicPartition, only: Iterable[int] | None = None) -> None:
+        state = self.truth.partition(*partition)
+        if state is None:
+            return
+        topic = self.truth.topics[state.topic]
+        history = self.history.of(state.topic, state.topic_id, state.partition)
+        for broker_id in {*state.isr, *state.elr}.intersection(state.replicas if only is None else only):
+            node = self.brokers[broker_id]
+            log = node.store.open_log(*partition, state.topic_id)
+            if log is None or (node.lossy and topic.settings.flush_policy != "commit"):
+                continue
+            self.figures["checks"] += 1
+            history.check_complete("LeaderCandidateCompleteness", f"{node.name} ({state})", log.mirror)
+
+    # --- answers ---------------------------------------------------------------------------------------------
+
+    def on_broker_reply(self, node: BrokerNode, request: Message, response: Message) -> None:
+        match response:
+            case ProduceReply():
+                assert isinstance(request, Produce)
+                self._on_produced(node, request, response)
+            case FetchReply():
+                assert isinstance(request, Fetch)
+                self._on_fetched(node, response, any_replica=request.any_replica)
+            case OffsetsReply():
+                for result in response.partitions:
+                    if result.problem is None and result.offset is not None and result.timestamp is None:
+                        self.figures["checks"] += 1
+
+    def _history(self, node: BrokerNode, topic: str, partition: int) -> PartitionHistory:
+        assert node.core is not None
+        replica = node.core.replicas[TopicPartition(topic, partition)]
+        return self.history.of(topic, replica.topic_id, partition)
+
+    def _on_produced(self, node: BrokerNode, request: Produce, reply: ProduceReply) -> None:
+        assert len(reply.partitions) == len(request.partitions)
+        for result in reply.partitions:
+            if result.problem is not None or result.base_offset is None:
+                continue
+            assert result.end_offset is not None
+            assert result.leader_epoch is not None
+            assert result.crc is not None
+            self.figures["checks"] += 1
+            history = self._history(node, result.topic, result.partition)
+            if result.acks == ACKS_ALL:
+                # The commit that woke the waiter happened in this very turn.
+                self.after_broker_turn(node)
+                history.on_acked(node.name, result.base_offset, result.end_offset, result.leader_epoch, result.crc)
+                self.figures["acked_all"] += result.end_offset - result.base_offset
+            else:
+                self.figures["acked_less"] += result.end_offset - result.base_offset
+
+    def _on_fetched(self, node: BrokerNode, reply: FetchReply, *, any_replica: bool) -> None:
+        for result in reply.partitions:
+            if result.problem is not None:
+                continue
+            self.figures["checks"] += 1
+            self.after_broker_turn(node)
+            history = self._history(node, result.topic, result.partition)
+            history.on_read(node.name, result.batches)
+            if result.high_watermark is not None and not any_replica:
+                history.on_shown(node.name, result.leader_epoch, result.high_watermark)
+
+    # --- controller ------------------------------------------------------------------------------------------
+
+    def on_journalled(self, first: int, records: list[MetadataRecord]) -> None:
+        assert first == len(self.journal) + 1
+        for index, record in enumerate(records, first):
+            self.figures["checks"] += 1
+            if isinstance(record, PartitionChanged):
+                self._check_transition(self.truth.partition(record.topic, record.partition), record)
+            if isinstance(record, BrokerRegistered):
+                self._on_registered(record)
+            if isinstance(record, TopicDeleted):
+                self._on_deleted(record)
+            self.journal.append(record)
+            self.truth.apply(index, record)
+        self.truth.check_invariants()
+        for _, state in self.truth.partitions():
+            self._check_candidates(TopicPartition(state.topic, state.partition))
+        for node in self.brokers.values():
+            if node.core is not None:
+                for replica in node.core.replicas.values():
+                    if isinstance(replica.role, LeaderState):
+                        self._check_quorum(replica.role)
+
+    def _on_registered(self, record: BrokerRegistered) -> None:
+        node = self.brokers[record.broker_id]
+        if node.core is not None and node.core.registration.incarnation == record.incarnation:
+            node.lossy = False
+
+    def _on_deleted(self, record: TopicDeleted) -> None:
+        for partition in self.truth.topics[record.topic].partitions:
+            self.history.of(record.topic, record.topic_id, partition).deleted = True
+
+    def _check_transition(self, old: PartitionState | None, new: PartitionState) -> None:
+        if old is None or old.topic_id != new.topic_id or new.leader == NO_LEADER:
+            return
+        if new.leader == old.leader and new.leader_epoch == old.leader_epoch:
+            return
+        self.figures["elections"] += 1
+        recovery = not old.isr and not old.elr and new.leader in old.last_known_elr
+        self.figures["recoveries"] += recovery
+        if not recovery and new.leader not in old.isr and new.leader not in old.elr:
+            raise Violation("LeaderFromIsr", f"{new} after {old}")
+
+    def on_controller_reply(self, request_id: int, response: Message) -> None:
+        if not isinstance(response, HeartbeatReply):
+            return
+        self.figures["checks"] += 1
+        if not response.snapshot:
+            told, journal = response.records, self.journal[response.base_offset : response.metadata_offset]
+            if list(told) != journal:
+                raise Violation("MetadataLogMatching", f"told {told}, the journal has {journal}")
+        elif response.metadata_offset == self.truth.metadata_offset:
+            if sorted(map(repr, response.records)) != sorted(map(repr, self.truth.snapshot())):
+                raise Violation("MetadataLogMatching", f"told {response.records}, the truth is {self.truth.snapshot()}")
+
+
+def _names(partition: TopicPartition, topic_id: str) -> tuple[str, str, int]:
+    return partition.topic, topic_id, partition.partition

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from minilog_client.backoff import DELAY_MAX_MS, DELAY_MIN_MS, Attempts, retry_delay_ms
+
+from minilog.errors import BrokerUnavailable, MinilogError, NotEnoughReplicas, NotLeader, Throttled
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts", "elapsed_ms", "longest"),
+    [
+        (NotEnoughReplicas(""), 1, 0, 20),
+        (NotEnoughReplicas(""), 2, 20, 40),
+        (NotEnoughReplicas(""), 5, 300, 320),
+        (NotEnoughReplicas(""), 60, 50_000, 1000),
+        (NotLeader(""), 1, 0, 20),
+        (NotLeader(""), 9, 300, 75),
+        (BrokerUnavailable(""), 50, 100_000, 1000),
+    ],
+)
+def test_delay_grows_to_a_second_and_is_jittered_to_half(
+    error: MinilogError, attempts: int, elapsed_ms: int, longest: int
+) -> None:
+    delays = [retry_delay_ms(error, attempts, elapsed_ms, Random(seed)) for seed in range(300)]
+    assert max(delays) == longest
+    assert longest // 2 <= min(delays) < longest
+
+
+def test_hunting_a_leader_adds_at_most_a_quarter_to_the_outage() -> None:
+    random = Random(7)
+    for outage_ms in (100, 300, 700, 2000):
+        now_ms = attempts = 0
+        while now_ms < outage_ms:
+            attempts += 1
+            now_ms += retry_delay_ms(NotLeader(""), attempts, now_ms, random)
+        assert now_ms - outage_ms <= max(DELAY_MIN_MS, outage_ms // 4)
+
+
+def test_a_broker_that_names_a_time_is_obeyed() -> None:
+    assert retry_delay_ms(Throttled("", retry_after_s=3), 1, 0, Random(1)) == 3000
+    assert retry_delay_ms(Throttled("", retry_after_s="soon"), 1, 0, Random(1)) <= DELAY_MIN_MS
+    assert retry_delay_ms(Throttled("", retry_after_s=10**9), 1, 0, Random(1)) == 60_000
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 500), min_size=1, max_size=30))
+def test_attempts_wait_unless_a_newer_leader_is_known(pauses: list[int]) -> None:
+    attempts, now_ms = Attempts(), 0
+    attempts.tried_epoch = 5
+    assert attempts.may_try(now_ms, -1)
+    for pause_ms in pauses:
+        attempts.on_failure(NotLeader(""), now_ms, Random(1))
+        assert not attempts.may_try(now_ms, 5)
+        assert attempts.may_try(now_ms, 6)
+        assert attempts.may_try(now_ms + DELAY_MAX_MS, -1)
+        assert attempts.failing_for_ms(now_ms) == now_ms
+        now_ms += pause_ms
+    attempts.on_success()
+    assert attempts.may_try(now_ms, -1)
+    assert attempts.failing_for_ms(now_ms) == 0

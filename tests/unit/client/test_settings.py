@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from minilog_client.client import settings_from
+from minilog_client.settings import ClientSettings, ConsumerSettings, ProducerSettings, acks_number
+from minilog_client.values import checked_bytes, checked_headers, checked_values
+
+from minilog.errors import InvalidAcks, InvalidRequest
+
+
+@pytest.mark.parametrize(("acks", "number"), [("all", -1), (0, 0), (1, 1), (3, 3)])
+def test_acks(acks: Any, number: int) -> None:
+    assert acks_number(acks) == number
+
+
+@pytest.mark.parametrize("acks", ["ALL", -1, 33, True, 1.0, None])
+def test_bad_acks_are_refused_with_what_was_seen(acks: Any) -> None:
+    with pytest.raises(InvalidAcks, match=r"acks is .*allowed are"):
+        ProducerSettings(acks=acks)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "said"),
+    [
+        (ProducerSettings, {"linger_ms": -1}, "linger_ms is -1"),
+        (ProducerSettings, {"linger_ms": "5"}, "linger_ms is '5'"),
+        (ProducerSettings, {"compression": "brotli"}, "allowed are none, gzip"),
+        (ProducerSettings, {"retries": 3}, "allowed are all, definite, none"),
+        (ProducerSettings, {"batch_bytes": 2048, "buffer_bytes": 1024}, "more than buffer_bytes"),
+        (ProducerSettings, {"delivery_timeout_ms": 0}, "delivery_timeout_ms is 0"),
+        (ProducerSettings, {"lingerms": 1}, "there is no option 'lingerms'"),
+        (ConsumerSettings, {"read_from": "follower"}, "allowed are leader, any"),
+        (ConsumerSettings, {"out_of_range": "reset"}, "allowed are raise, earliest, latest"),
+        (ConsumerSettings, {"max_lag_ms": -2}, "max_lag_ms is -2"),
+        (ClientSettings, {"request_timeout_ms": True}, "request_timeout_ms is True"),
+    ],
+)
+def test_impossible_options_are_refused_by_name(kind: Any, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidRequest, match=said):
+        settings_from(kind, options)
+
+
+@pytest.mark.parametrize(
+    ("check", "said"),
+    [
+        (lambda: checked_bytes("value", "text"), r"value must be bytes, got str; encode it"),
+        (lambda: checked_bytes("key", 5), "key must be bytes, got int"),
+        (lambda: checked_values(b"one"), "values must be many bytes objects, got one bytes"),
+        (lambda: checked_values([b"a", None]), r"values\[1\] is None"),
+        (lambda: checked_values([b"a", "b"]), r"values\[1\] must be bytes, got str"),
+        (lambda: checked_headers({"a": "text"}), "header a must be bytes, got str"),
+        (lambda: checked_headers([("a", b"", 1)]), "a header must be a pair"),
+        (lambda: checked_headers({1: b""}), "a header's name must be a string, got int"),
+    ],
+)
+def test_wrong_types_are_named(check: Callable[[], object], said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        check()
+
+
+def test_bytes_like_input_becomes_bytes() -> None:
+    assert checked_bytes("value", bytearray(b"a")) == b"a"
+    assert checked_values([memoryview(b"a"), b"b"]) == [b"a", b"b"]
+    assert checked_values(iter([b"a"])) == [b"a"]
+    assert checked_headers({"a": None, "b": b"1"}) == (("a", None), ("b", b"1"))

@@ -1,0 +1,320 @@
+"""Elections: who is asked, who wins, and when; recoveries; what a restarted controller finds out by itself."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minilog.core.effects import TopicPartition
+from minilog.core.election import Elections
+from minilog.core.image import ClusterImage, PartitionState
+from minilog.core.isr import most_up_to_date
+from minilog.errors import BrokerUnavailable
+from minilog.wire.messages import Position, PositionQuery, Positions, PositionsReply, Problem
+from minilog.wire.metadata import (
+    NO_LEADER,
+    BrokerFenced,
+    BrokerUnfenced,
+    MetadataRecord,
+    PartitionChanged,
+    TopicDeleted,
+)
+from tests.unit.core.builders import TOPIC, TOPIC_ID, image_of, partition_state, topic_records
+
+TIMEOUT_MS = 300
+EPOCHS = {1: 2, 2: 4, 3: 6}
+LEADERLESS = partition_state(leader=NO_LEADER, leader_epoch=6, isr=[2, 3])
+
+
+class Poll:
+    """An image and its elections, and what the brokers answer."""
+
+    def __init__(self, *states: PartitionState) -> None:
+        self.image: ClusterImage = image_of(*topic_records(*(states or (LEADERLESS,)), min_isr=2))
+        self.elections = Elections(self.image, TIMEOUT_MS)
+        for _, state in self.image.partitions():
+            self.elections.on_changed(state)
+        self.asked: dict[int, Positions] = {}
+
+    def write(self, *records: MetadataRecord) -> None:
+        for record in records:
+            self.image.apply(self.image.metadata_offset + 1, record)
+            if isinstance(record, PartitionChanged):
+                self.elections.on_changed(record)
+            if isinstance(record, TopicDeleted):
+                self.elections.on_deleted(record.topic)
+
+    def ask(self, now_ms: int = 0) -> list[int]:
+        sends = self.elections.ask(now_ms)
+        for send in sends:
+            assert isinstance(send.request, Positions)
+            self.asked[send.node_id] = send.request
+        return [send.node_id for send in sends]
+
+    def answer(self, broker_id: int, last_epoch: int, end_offset: int, *, leader_epoch: int = 6) -> None:
+        found = [Position(TOPIC, q.partition, leader_epoch, last_epoch, end_offset) for q in self.queries(broker_id)]
+        self.elections.on_reply(broker_id, PositionsReply(self.asked[broker_id].sequence, found))
+
+    def refuse(self, broker_id: int) -> None:
+        problem = Problem.of(BrokerUnavailable("not here"))
+        found = [Position(TOPIC, q.partition, q.leader_epoch, problem=problem) for q in self.queries(broker_id)]
+        self.elections.on_reply(broker_id, PositionsReply(self.asked[broker_id].sequence, found))
+
+    def queries(self, broker_id: int) -> list[PositionQuery]:
+        return self.asked[broker_id].partitions
+
+    def fail(self, broker_id: int) -> None:
+        self.elections.on_failed(broker_id, self.asked[broker_id])
+
+    def decided(self, now_ms: int = 1) -> list[tuple[int, int, bool]]:
+        return [(state.partition, winner, recovery) for state, winner, recovery in self.elections.decide(now_ms)]
+
+
+# --- asking ---------------------------------------------------------------------------------------------------
+
+
+def test_every_candidate_is_asked_once_about_all_its_partitions() -> None:
+    poll = Poll(
+        partition_state(partition=0, leader=NO_LEADER, leader_epoch=6, isr=[2, 3]),
+        partition_state(partition=1, leader=NO_LEADER, leader_epoch=9, isr=[1, 3]),
+        partition_state(partition=2),
+    )
+    assert poll.ask() == [2, 3, 1]
+    assert poll.queries(3) == [PositionQuery(TOPIC, TOPIC_ID, 0, 6), PositionQuery(TOPIC, TOPIC_ID, 1, 9)]
+    assert poll.queries(1) == [PositionQuery(TOPIC, TOPIC_ID, 1, 9)]
+    assert {request.controller_epoch for request in poll.asked.values()} == {1}
+    assert poll.ask() == [], "nobody twice"
+
+
+def test_requests_are_numbered_upwards() -> None:
+    poll = Poll()
+    poll.ask()
+    assert poll.asked[2].sequence < poll.asked[3].sequence
+
+
+def test_a_candidate_that_comes_back_later_is_asked_too() -> None:
+    poll = Poll(partition_state(leader=NO_LEADER, leader_epoch=6, isr=[], elr=[1, 2]))
+    poll.write(BrokerFenced(1, EPOCHS[1]))
+    assert poll.ask() == [2]
+    poll.write(BrokerUnfenced(1, EPOCHS[1]))
+    assert poll.ask() == [1]
+
+
+def test_without_candidates_nothing_is_asked() -> None:
+    poll = Poll(partition_state(leader=NO_LEADER, leader_epoch=6, isr=[], elr=[1]))
+    poll.write(BrokerFenced(1, EPOCHS[1]))
+    assert poll.ask() == []
+    assert poll.elections.open_count == 0
+
+
+# --- deciding ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("two", "three", "winner"),
+    [((5, 10), (5, 11), 3), ((5, 10), (4, 99), 2), ((5, 10), (5, 10), 2), ((-1, 0), (3, 1), 3)],
+)
+def test_the_most_up_to_date_wins_as_soon_as_all_have_answered(
+    two: tuple[int, int], three: tuple[int, int], winner: int
+) -> None:
+    poll = Poll()
+    poll.ask()
+    poll.answer(2, *two)
+    assert poll.decided() == [], "the other one may hold more"
+    poll.answer(3, *three)
+    assert poll.decided() == [(0, winner, False)]
+
+
+@pytest.mark.parametrize("how", ["refuse", "fail"])
+def test_one_that_cannot_answer_is_not_waited_for(how: str) -> None:
+    poll = Poll()
+    poll.ask()
+    getattr(poll, how)(3)
+    assert poll.decided() == []
+    poll.answer(2, 5, 10)
+    assert poll.decided() == [(0, 2, False)]
+
+
+def test_a_silent_candidate_is_waited_for_until_the_deadline() -> None:
+    poll = Poll()
+    poll.ask(now_ms=1000)
+    poll.answer(2, 5, 10)
+    assert poll.decided(1000 + TIMEOUT_MS - 1) == []
+    assert poll.decided(1000 + TIMEOUT_MS) == [(0, 2, False)]
+
+
+def test_with_no_answer_at_all_everybody_is_asked_again() -> None:
+    poll = Poll()
+    poll.ask(now_ms=0)
+    poll.fail(2)
+    poll.fail(3)
+    assert poll.decided(10) == []
+    assert poll.ask(10) == [], "not in a hurry"
+    assert poll.decided(TIMEOUT_MS) == []
+    assert poll.ask(TIMEOUT_MS) == [2, 3]
+    poll.answer(3, 5, 10)
+    poll.fail(2)
+    assert poll.decided(TIMEOUT_MS + 1) == [(0, 3, False)]
+
+
+def test_answers_of_another_epoch_do_not_count() -> None:
+    poll = Poll()
+    poll.ask()
+    poll.answer(2, 5, 99, leader_epoch=5)
+    poll.answer(3, 5, 10)
+    assert poll.decided() == []
+    poll.answer(2, 5, 11)
+    assert poll.decided() == [(0, 2, False)]
+
+
+def test_a_candidate_that_died_after_answering_cannot_win() -> None:
+    poll = Poll()
+    poll.ask()
+    poll.answer(3, 5, 99)
+    poll.write(
+        BrokerFenced(3, EPOCHS[3]),
+        partition_state(leader=NO_LEADER, leader_epoch=6, partition_epoch=11, isr=[2], elr=[3]),
+    )
+    poll.answer(2, 5, 10)
+    assert poll.decided() == [(0, 2, False)]
+
+
+def test_a_decision_that_is_journalled_ends_the_election() -> None:
+    poll = Poll()
+    poll.ask()
+    poll.answer(2, 5, 10)
+    poll.answer(3, 5, 10)
+    assert poll.decided() == [(0, 2, False)]
+    poll.write(partition_state(leader=2, leader_epoch=6, partition_epoch=11, isr=[2, 3]))
+    assert poll.decided() == []
+    assert poll.ask() == []
+    assert poll.elections.open_count == 0
+
+
+def test_a_leader_lost_again_is_a_new_election_in_which_old_answers_do_not_count() -> None:
+    poll = Poll()
+    poll.ask()
+    poll.answer(3, 5, 99)
+    poll.write(
+        partition_state(leader=2, leader_epoch=6, partition_epoch=11, isr=[1, 2, 3]),
+        partition_state(leader=NO_LEADER, leader_epoch=7, partition_epoch=12, isr=[1, 3]),
+    )
+    assert poll.ask() == [1, 3]
+    poll.answer(3, 5, 99, leader_epoch=6)
+    poll.answer(1, 5, 10, leader_epoch=7)
+    assert poll.decided() == []
+    poll.answer(3, 5, 12, leader_epoch=7)
+    assert poll.decided() == [(0, 3, False)]
+
+
+def test_deleting_the_topic_ends_its_elections() -> None:
+    poll = Poll()
+    poll.ask()
+    poll.write(TopicDeleted(TOPIC, TOPIC_ID))
+    poll.answer(2, 5, 10)
+    assert poll.decided(TIMEOUT_MS) == []
+    assert poll.ask(TIMEOUT_MS) == []
+    assert poll.elections.leaderless == {}
+
+
+def test_a_restarted_controller_begins_the_election_again_from_the_image() -> None:
+    before = Poll()
+    before.ask()
+    before.answer(3, 5, 99)
+    after = Elections(before.image, TIMEOUT_MS)
+    for _, state in before.image.partitions():
+        after.on_changed(state)
+    asked = after.ask(0)
+    assert [send.node_id for send in asked] == [2, 3]
+    assert [send.request.partitions[0].leader_epoch for send in asked if isinstance(send.request, Positions)] == [6, 6]
+    assert after.decide(1) == []
+
+
+# --- recovery (R22 balanced) --------------------------------------------------------------------------------------
+
+
+RECOVERING = partition_state(leader=NO_LEADER, leader_epoch=6, isr=[], last_known_elr=[1, 2])
+
+
+def test_a_recovery_needs_the_answer_of_all_however_long_it_takes() -> None:
+    poll = Poll(RECOVERING)
+    assert poll.ask() == [1, 2]
+    poll.answer(1, 5, 10)
+    poll.fail(2)
+    assert poll.decided(TIMEOUT_MS - 1) == []
+    assert poll.decided(TIMEOUT_MS) == []
+    assert poll.ask(TIMEOUT_MS) == [1, 2]
+    poll.answer(1, 5, 10)
+    poll.answer(2, 5, 12)
+    assert poll.decided(TIMEOUT_MS + 1) == [(0, 2, True)]
+
+
+def test_a_recovery_does_not_begin_before_all_are_back() -> None:
+    poll = Poll(RECOVERING)
+    poll.write(BrokerFenced(2, EPOCHS[2]))
+    assert poll.ask() == []
+    poll.write(BrokerUnfenced(2, EPOCHS[2]))
+    assert poll.ask() == [1, 2]
+
+
+def test_one_who_is_lost_during_a_recovery_stops_it() -> None:
+    poll = Poll(RECOVERING)
+    poll.ask()
+    poll.answer(1, 5, 10)
+    poll.answer(2, 5, 12)
+    poll.write(BrokerFenced(2, EPOCHS[2]))
+    assert poll.decided() == []
+
+
+def test_a_complete_replica_that_comes_back_turns_a_recovery_into_an_election() -> None:
+    poll = Poll(partition_state(leader=NO_LEADER, leader_epoch=6, isr=[], elr=[3], last_known_elr=[1, 2]))
+    poll.write(BrokerFenced(3, EPOCHS[3]))
+    assert poll.ask() == [], "the one that is known to be complete is waited for"
+    poll.write(BrokerUnfenced(3, EPOCHS[3]))
+    assert poll.ask() == [3]
+    poll.answer(3, 5, 10)
+    assert poll.decided() == [(0, 3, False)]
+
+
+def test_leaderless_partitions_are_told_apart() -> None:
+    poll = Poll(RECOVERING, partition_state(partition=1))
+    assert list(poll.elections.leaderless) == [TopicPartition(TOPIC, 0)]
+
+
+# --- any order of answers --------------------------------------------------------------------------------------------
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["answer", "fail", "refuse", "time"]),
+            st.integers(1, 3),
+            st.integers(3, 5),
+            st.integers(0, 4),
+        ),
+        max_size=12,
+    )
+)
+def test_the_winner_is_the_best_of_those_that_answered(steps: list[tuple[str, int, int, int]]) -> None:
+    poll = Poll(partition_state(leader=NO_LEADER, leader_epoch=6))
+    poll.ask(0)
+    now_ms, silent = 0, set[int]()
+    answers: dict[int, tuple[int, int]] = {}
+    for name, broker_id, last_epoch, end_offset in steps:
+        if name == "answer":
+            poll.answer(broker_id, last_epoch, end_offset)
+            answers[broker_id] = (last_epoch, end_offset)
+        elif name == "time":
+            now_ms += 100
+        else:
+            getattr(poll, name)(broker_id)
+            silent.add(broker_id)
+        heard_all = {*answers, *silent} == {1, 2, 3}
+        if answers and (heard_all or now_ms >= TIMEOUT_MS):
+            assert poll.decided(now_ms) == [(0, most_up_to_date(answers, [1, 2, 3]), False)]
+            return
+        assert poll.decided(now_ms) == []
+        if now_ms >= TIMEOUT_MS:
+            assert poll.ask(now_ms) == [1, 2, 3]
+            return

@@ -1,0 +1,124 @@
+"""Who is heard from: expiry, overdue heartbeats, and the controller's own pauses, which prove nothing."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minilog.core.liveness import STALL_MS, Liveness, ParkedHeartbeat
+from minilog.wire.messages import Heartbeat
+
+TIMEOUT_MS = 2000
+PROBE_AFTER_MS = 150
+
+
+def ticked(liveness: Liveness, now_ms: int) -> list[int]:
+    liveness.on_tick(now_ms)
+    return [session.broker_id for session in liveness.expired(now_ms)]
+
+
+def run_until(liveness: Liveness, start_ms: int, end_ms: int) -> list[int]:
+    """Tick as the shell does; the brokers that expired on the way."""
+    gone: list[int] = []
+    for now_ms in range(start_ms, end_ms + 1, 20):
+        gone += [broker_id for broker_id in ticked(liveness, now_ms) if broker_id not in gone]
+    return gone
+
+
+def park(liveness: Liveness, broker_id: int, request_id: int) -> None:
+    session = liveness.sessions[broker_id]
+    session.parked = ParkedHeartbeat(request_id, Heartbeat(broker_id, 1, 1, 0, 1), 0)
+
+
+def overdue(liveness: Liveness, now_ms: int) -> list[int]:
+    return [session.broker_id for session in liveness.overdue(now_ms, PROBE_AFTER_MS)]
+
+
+def test_a_session_lasts_its_timeout_from_the_last_word() -> None:
+    liveness = Liveness(TIMEOUT_MS)
+    session = liveness.open(1, 7, 0)
+    assert run_until(liveness, 0, 1980) == []
+    liveness.heard(session, 1000)
+    assert run_until(liveness, 2000, 2980) == []
+    assert run_until(liveness, 3000, 3000) == [1]
+
+
+def test_a_new_session_replaces_the_one_before() -> None:
+    liveness = Liveness(TIMEOUT_MS)
+    liveness.open(1, 7, 0)
+    session = liveness.open(1, 9, 1000)
+    assert liveness.sessions == {1: session}
+    assert (session.broker_epoch, session.sequence, session.parked) == (9, 0, None)
+    liveness.close(1)
+    liveness.close(1)
+    assert liveness.sessions == {}
+
+
+def test_a_pause_of_the_controller_ends_nobody() -> None:
+    liveness = Liveness(TIMEOUT_MS)
+    liveness.open(1, 7, 0)
+    assert run_until(liveness, 0, 100) == []
+    assert ticked(liveness, 60_000) == []
+    assert run_until(liveness, 60_020, 61_880) == [], "it gets what was left of its time before the pause"
+    assert run_until(liveness, 61_900, 61_920) == [1]
+
+
+def test_a_pause_right_after_the_start_ends_nobody() -> None:
+    liveness = Liveness(TIMEOUT_MS)
+    liveness.open(1, 7, 0)
+    assert ticked(liveness, 60_000) == []
+
+
+def test_a_pause_makes_nobody_overdue() -> None:
+    liveness = Liveness(TIMEOUT_MS)
+    liveness.open(1, 7, 0)
+    liveness.on_tick(0)
+    liveness.on_tick(50_000)
+    assert overdue(liveness, 50_000) == []
+
+
+def test_slow_ticks_that_are_no_pause_move_nothing() -> None:
+    liveness = Liveness(TIMEOUT_MS)
+    liveness.open(1, 7, 0)
+    gone = [ticked(liveness, now_ms) for now_ms in range(0, 2001, STALL_MS)]
+    assert gone == [[]] * (len(gone) - 1) + [[1]]
+
+
+@given(
+    st.lists(st.sampled_from([10, 20, 50, STALL_MS, STALL_MS + 1, 900, 5000, 90_000]), max_size=40),
+)
+def test_only_time_the_controller_was_awake_counts(gaps_ms: list[int]) -> None:
+    """Second version: a broker is gone when the ticks that were on time add up to its timeout."""
+    liveness = Liveness(TIMEOUT_MS)
+    now_ms = awake_ms = 0
+    liveness.open(1, 7, now_ms)
+    liveness.on_tick(now_ms)
+    for gap_ms in gaps_ms:
+        now_ms += gap_ms
+        awake_ms += gap_ms if gap_ms <= STALL_MS else 0
+        assert ticked(liveness, now_ms) == ([1] if awake_ms >= TIMEOUT_MS else [])
+
+
+def test_a_late_heartbeat_makes_a_broker_overdue_until_it_is_probed() -> None:
+    liveness = Liveness(TIMEOUT_MS)
+    session = liveness.open(1, 7, 0)
+    assert overdue(liveness, PROBE_AFTER_MS) == []
+    assert overdue(liveness, PROBE_AFTER_MS + 1) == [1]
+    session.probe_ms = PROBE_AFTER_MS + 1
+    assert overdue(liveness, 1000) == []
+
+
+def test_a_parked_heartbeat_is_never_overdue() -> None:
+    liveness = Liveness(TIMEOUT_MS)
+    liveness.open(1, 7, 0)
+    park(liveness, 1, 50)
+    assert overdue(liveness, 10_000) == []
+
+
+def test_a_dropped_request_is_traced_to_its_broker() -> None:
+    liveness = Liveness(TIMEOUT_MS)
+    liveness.open(1, 7, 0)
+    session = liveness.open(2, 8, 0)
+    park(liveness, 2, 50)
+    assert liveness.parked_as(50) is session
+    assert liveness.parked_as(51) is None

@@ -1,0 +1,200 @@
+"""Creating and deleting topics: what is decided, and every refusal with its code and its sentence."""
+
+from __future__ import annotations
+
+import re
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minilog.config import ControllerSettings
+from minilog.core.image import ClusterImage
+from minilog.core.topics import check_topic_name, create_topic, created_info, delete_topic
+from minilog.errors import InvalidTopic, MinilogError, UnknownTopic
+from minilog.wire.messages import CreateTopic
+from minilog.wire.metadata import BrokerFenced, BrokerShuttingDown, PartitionChanged, TopicCreated, TopicDeleted
+from tests.unit.core.builders import TOPIC, TOPIC_ID, image_of, partition_state, topic_records
+
+
+def create(request: CreateTopic, image: ClusterImage | None = None, **limits: int) -> list[Any]:
+    settings = ControllerSettings(data_dir="x", **limits)  # type: ignore[arg-type]
+    return list(create_topic(request, image or image_of(), settings, Random(7)))
+
+
+def test_a_topic_is_one_record_and_one_per_partition() -> None:
+    head, *partitions = create(CreateTopic("t", 3, 2, {"min.insync.replicas": "2"}))
+    assert isinstance(head, TopicCreated)
+    assert (head.topic, head.config) == ("t", {"min.insync.replicas": "2"})
+    assert re.fullmatch("[0-9a-f]{32}", head.topic_id)
+    assert [p.partition for p in partitions] == [0, 1, 2]
+    for p in partitions:
+        assert isinstance(p, PartitionChanged)
+        assert (p.topic_id, p.leader, p.isr) == (head.topic_id, p.replicas[0], p.replicas)
+        assert (p.leader_epoch, p.partition_epoch, p.elr, p.last_known_elr) == (0, 0, [], [])
+
+
+def test_the_cluster_defaults_fill_in_what_is_left_out() -> None:
+    _, *partitions = create(CreateTopic("t"), default_partitions=4, default_replication_factor=2)
+    assert [len(p.replicas) for p in partitions] == [2, 2, 2, 2]
+
+
+def test_the_default_factor_bends_to_the_brokers_that_run() -> None:
+    _, partition = create(CreateTopic("t"), image_of(brokers=(4, 5)), default_replication_factor=3)
+    assert sorted(partition.replicas) == [4, 5]
+
+
+def test_brokers_that_are_fenced_or_leaving_get_no_replica() -> None:
+    image = image_of(BrokerFenced(1, 2), BrokerShuttingDown(2, 4))
+    _, partition = create(CreateTopic("t", 1, 1), image)
+    assert partition.replicas == [3]
+
+
+def test_topics_follow_each_other_round_the_brokers() -> None:
+    image = image_of(*topic_records(partition_state(partition=0), partition_state(partition=1)))
+    _, partition = create(CreateTopic("t", 1, 1), image)
+    assert partition.replicas == [3]
+
+
+def test_an_assignment_is_taken_as_it_is_and_led_by_the_first_that_runs() -> None:
+    _, first, second = create(CreateTopic("t", assignment=[[1, 2], [3, 1]]), image_of(BrokerFenced(1, 2)))
+    assert (first.replicas, first.leader, first.isr) == ([1, 2], 2, [2])
+    assert (second.replicas, second.leader, second.isr) == ([3, 1], 3, [3])
+
+
+def test_topic_ids_come_from_the_given_randomness() -> None:
+    settings = ControllerSettings(data_dir="x")
+    rng = Random(1)
+    ids = [create_topic(CreateTopic(name), image_of(), settings, rng)[0] for name in ("a", "b")]
+    again = create_topic(CreateTopic("a"), image_of(), settings, Random(1))[0]
+    assert ids[0] == again
+    assert ids[0].topic_id != ids[1].topic_id  # type: ignore[attr-defined]
+
+
+REFUSALS: dict[str, tuple[CreateTopic, dict[str, int], str, str]] = {
+    "no name": (
+        CreateTopic(""), {}, "INVALID_TOPIC",
+        "'' is no topic name; use 1 to 249 of the characters A-Z a-z 0-9 . _ -, but not '.' or '..'",
+    ),
+    "exists": (CreateTopic(TOPIC), {}, "TOPIC_EXISTS", "topic orders exists already"),
+    "unknown setting": (
+        CreateTopic("t", config={"min.isr": "2"}), {}, "INVALID_CONFIG",
+        "unknown topic setting 'min.isr'; known are: min.insync.replicas, max.message.bytes, ",
+    ),
+    "impossible value": (
+        CreateTopic("t", config={"min.insync.replicas": "0"}), {}, "INVALID_CONFIG",
+        "topic setting min.insync.replicas cannot be '0': ",
+    ),
+    "too many partitions": (
+        CreateTopic("t", partitions=11), {"partitions_max": 10}, "INVALID_REQUEST",
+        "partitions=11 is not allowed; use 1 to 10",
+    ),
+    "negative partitions": (
+        CreateTopic("t", partitions=-1), {"partitions_max": 10}, "INVALID_REQUEST",
+        "partitions=-1 is not allowed; use 1 to 10",
+    ),
+    "factor above the brokers": (
+        CreateTopic("t", replication_factor=4), {}, "INVALID_REPLICATION_FACTOR",
+        "replication_factor=4 is not possible: 3 brokers are running (1, 2, 3); use 1 to 3 or start more",
+    ),
+    "negative factor": (
+        CreateTopic("t", replication_factor=-1), {}, "INVALID_REPLICATION_FACTOR",
+        "replication_factor=-1 is not possible: 3 brokers are running (1, 2, 3); use 1 to 3 or start more",
+    ),
+    "min ISR above the factor": (
+        CreateTopic("t", 1, 2, {"min.insync.replicas": "3"}), {}, "INVALID_CONFIG",
+        "min.insync.replicas=3 can never be met with 2 replicas; use 1 to 2",
+    ),
+    "topics are full": (
+        CreateTopic("t"), {"topics_max": 1}, "OVERLOADED",
+        "the cluster has 1 topics and 1 partitions; allowed are 1 and 100000",
+    ),
+    "partitions are full": (
+        CreateTopic("t", partitions=2), {"partitions_max": 2}, "OVERLOADED",
+        "the cluster has 1 topics and 1 partitions; allowed are 10000 and 2",
+    ),
+    "assignment and partitions disagree": (
+        CreateTopic("t", partitions=2, assignment=[[1]]), {}, "INVALID_REQUEST",
+        "an assignment fixes partitions and replicas by itself; leave out partitions and replication_factor",
+    ),
+    "assignment and factor": (
+        CreateTopic("t", replication_factor=1, assignment=[[1]]), {}, "INVALID_REQUEST",
+        "an assignment fixes partitions and replicas by itself; leave out partitions and replication_factor",
+    ),
+    "assignment to nobody": (
+        CreateTopic("t", assignment=[[1], []]), {}, "INVALID_REPLICATION_FACTOR",
+        "assignment of partition 1 is []; every partition needs the same number of different brokers",
+    ),
+    "assignment twice to one": (
+        CreateTopic("t", assignment=[[1, 1]]), {}, "INVALID_REPLICATION_FACTOR",
+        "assignment of partition 0 is [1, 1]; every partition needs the same number of different brokers",
+    ),
+    "assignment uneven": (
+        CreateTopic("t", assignment=[[1, 2], [3]]), {}, "INVALID_REPLICATION_FACTOR",
+        "assignment of partition 1 is [3]; every partition needs the same number of different brokers",
+    ),
+    "assignment to strangers": (
+        CreateTopic("t", assignment=[[1, 9]]), {}, "INVALID_REPLICATION_FACTOR",
+        "assignment of partition 0 is [1, 9]; known brokers are 1, 2, 3, and one of them must be running",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("request_", "limits", "code", "sentence"), REFUSALS.values(), ids=REFUSALS)
+def test_refusals(request_: CreateTopic, limits: dict[str, int], code: str, sentence: str) -> None:
+    image = image_of(*topic_records(partition_state()))
+    with pytest.raises(MinilogError) as caught:
+        create(request_, image, **limits)
+    assert caught.value.code == code
+    assert caught.value.definite
+    assert caught.value.detail.startswith(sentence)
+
+
+def test_an_assignment_to_brokers_that_are_all_down_is_refused() -> None:
+    with pytest.raises(MinilogError, match="one of them must be running"):
+        create(CreateTopic("t", assignment=[[1]]), image_of(BrokerFenced(1, 2)))
+
+
+def test_nothing_can_be_created_without_brokers() -> None:
+    with pytest.raises(MinilogError, match=r"0 brokers are running \(none\)"):
+        create(CreateTopic("t"), image_of(brokers=()))
+
+
+@pytest.mark.parametrize("name", ["a", "A-b_c.9", "x" * 249, "...", "-", "_"])
+def test_good_names(name: str) -> None:
+    check_topic_name(name)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "x" * 250, "a/b", "a b", "é", "a\n", "a\x00", "\\", "a:b"])
+def test_bad_names(name: str) -> None:
+    with pytest.raises(InvalidTopic):
+        check_topic_name(name)
+
+
+@given(st.text(max_size=10))
+def test_whatever_name_passes_is_one_plain_path_segment(name: str) -> None:
+    try:
+        check_topic_name(name)
+    except InvalidTopic:
+        return
+    assert name.isascii()
+    assert not set(name) & set("/\\\0\n ")
+    assert name not in ("", ".", "..")
+
+
+def test_deleting_names_the_topic_by_its_id() -> None:
+    image = image_of(*topic_records(partition_state()))
+    assert delete_topic(TOPIC, image) == [TopicDeleted(TOPIC, TOPIC_ID)]
+    with pytest.raises(UnknownTopic, match="there is no topic 'absent'"):
+        delete_topic("absent", image)
+
+
+def test_the_creator_is_told_what_was_made() -> None:
+    records = create(CreateTopic("t", 2, 3, {"flush.policy": "interval"}))
+    info = created_info(records)
+    assert (info.topic, info.topic_id, info.config) == ("t", records[0].topic_id, {"flush.policy": "interval"})
+    assert [(p.partition, p.leader, p.isr) for p in info.partitions] == [
+        (r.partition, r.leader, r.isr) for r in records[1:]
+    ]

@@ -1,0 +1,260 @@
+"""The controller's runtime: strictly serial, durable before told, stamped with the time of receipt."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minilog.broker.clock import Clock
+from minilog.broker.process import FailStop, Failure
+from minilog.config import ControllerSettings, Limits
+from minilog.controller.journal import FileJournal, Journal
+from minilog.controller.runtime import Runtime
+from minilog.core.effects import Reply, Send
+from minilog.core.image import BrokerState
+from minilog.errors import BrokerUnavailable, InvalidRequest, RefusesToStart
+from minilog.wire.messages import CreateTopic, Heartbeat, HeartbeatReply, Message, Metadata, Ok, Probe, Problem
+from minilog.wire.metadata import ControllerStarted
+from tests.unit.shells.fakes import FakeControllerCore, FakeDecision, FakeJournal
+from tests.unit.shells.peer_server import Exchange, PeerServer, until
+
+PARKED = Heartbeat(1, 1, 1, 0, 0)
+CHANGE = CreateTopic("t")
+
+
+class ManualClock(Clock):
+    def __init__(self) -> None:
+        super().__init__()
+        self.time_ms = 1000
+
+    def now_ms(self) -> int:
+        return self.time_ms
+
+
+class Fixture:
+    def __init__(self, tasks: asyncio.TaskGroup, journal: Journal, **settings: Any) -> None:
+        self.core = FakeControllerCore()
+        self.journal = journal
+        self.clock = ManualClock()
+        self.failure = Failure()
+        self.tasks = tasks
+        chosen = ControllerSettings(data_dir="", **settings)
+        self.runtime = Runtime(self.core, journal, chosen, self.clock, self.failure, tasks)
+
+    def submit(self, request: Message) -> asyncio.Task[Message]:
+        return asyncio.get_running_loop().create_task(self.runtime.submit(request))
+
+    def names(self) -> list[Any]:
+        return [event[0] for event in self.core.events]
+
+
+def run(check: Callable[[Fixture], Coroutine[Any, Any, None]], journal: Journal | None = None, **settings: Any) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+            fixture = Fixture(tasks, journal or FakeJournal(), **settings)
+            await fixture.runtime.start()
+            fixture.core.events.clear()
+            working = tasks.create_task(fixture.runtime.work())
+            await check(fixture)
+            fixture.runtime.close()
+            working.cancel()
+
+    asyncio.run(main())
+
+
+def test_a_start_opens_a_new_term_and_makes_it_durable_first() -> None:
+    journal = FakeJournal([ControllerStarted("c", 1), ControllerStarted("c", 2)])
+
+    async def check(f: Fixture) -> None:
+        assert [type(record) for record in f.core.replayed] == [ControllerStarted] * 3
+        assert f.core.image.controller_epoch == 3
+        assert journal.records[-1] == ControllerStarted("c", 3)
+
+    run(check, journal)
+
+
+def test_nobody_is_told_before_the_records_are_durable_and_replayed() -> None:
+    journal = FakeJournal()
+
+    async def check(f: Fixture) -> None:
+        journal.gate.clear()
+        change, question = f.submit(CHANGE), f.submit(Metadata())
+        await until(lambda: f.names() == ["request"])
+        assert not change.done()
+        assert not question.done(), "the next event waits: it must see the state after this one"
+        journal.gate.set()
+        assert await change == Ok(2)
+        assert f.names()[:3] == ["request", "replay", "committed"]
+        await question
+        assert f.names() == ["request", "replay", "committed", "request"]
+
+    run(check, journal)
+
+
+def test_what_on_committed_decides_is_carried_out_before_the_next_event() -> None:
+    async def check(f: Fixture) -> None:
+        f.core.after_commit = [FakeDecision([f.core.record(1)], []), FakeDecision([], [Reply(1, Ok(77))])]
+        parked, change = f.submit(PARKED), f.submit(CHANGE)
+        assert await parked == Ok(77)
+        assert await change == Ok(2)
+        assert f.names() == ["request", "request", "replay", "committed", "replay", "committed"]
+        assert f.runtime.statistics().journal_index == 3
+
+    run(check)
+
+
+def test_events_carry_the_time_they_were_received_at() -> None:
+    journal = FakeJournal()
+
+    async def check(f: Fixture) -> None:
+        journal.gate.clear()
+        change = f.submit(CHANGE)
+        await until(lambda: f.core.events)
+        f.clock.time_ms = 2000
+        question = f.submit(Metadata())
+        await until(lambda: f.runtime.statistics().queued == 1)
+        f.clock.time_ms = 9000
+        journal.gate.set()
+        await change
+        await question
+        assert [event[2] for event in f.core.events if event[0] == "request"] == [1000, 2000]
+
+    run(check, journal)
+
+
+def test_at_most_one_tick_is_queued() -> None:
+    journal = FakeJournal()
+
+    async def check(f: Fixture) -> None:
+        ticking = f.tasks.create_task(f.runtime.tick())
+        await until(lambda: f.core.events)
+        journal.gate.clear()
+        change = f.submit(CHANGE)
+        await until(lambda: "request" in f.names())
+        await until(lambda: f.runtime.statistics().queued == 1)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + 0.05
+        await until(lambda: loop.time() > end)
+        assert f.runtime.statistics().queued == 1
+        ticking.cancel()
+        journal.gate.set()
+        await change
+
+    run(check, journal)
+
+
+def test_a_dropped_connection_is_an_event_after_its_request() -> None:
+    async def check(f: Fixture) -> None:
+        parked = f.submit(PARKED)
+        await until(lambda: f.core.events)
+        parked.cancel()
+        await until(lambda: len(f.core.events) == 2)
+        assert f.core.events == [("request", 1, 1000), ("disconnect", 1)]
+        assert f.runtime.statistics().parked == 0
+
+    run(check)
+
+
+def test_sends_go_out_and_their_outcomes_are_events() -> None:
+    async def handle(exchange: Exchange) -> None:
+        exchange.reply(Ok(5))
+
+    async def check(f: Fixture) -> None:
+        async with PeerServer(handle) as peer:
+            f.core.image.brokers[4] = BrokerState(4, 1, "i", peer.url, "")
+            f.core.on_heartbeat = [FakeDecision([], [Send(4, Probe(4, "i")), Send(5, Probe(5, "i"))])]
+            f.submit(PARKED)
+            await until(lambda: f.names().count("response") == 2)
+        outcomes = {event[1]: event[2] for event in f.core.events if event[0] == "response"}
+        assert outcomes[4] == Ok(5)
+        assert isinstance(outcomes[5], BrokerUnavailable)
+
+    run(check)
+
+
+def test_a_long_journal_is_replaced_by_a_snapshot_and_a_restart_sees_the_same(tmp_path: Path) -> None:
+    async def check(f: Fixture) -> None:
+        for _ in range(5):
+            await f.submit(CHANGE)
+        assert f.runtime.statistics().journal_tail_records == 2
+
+    journal = FileJournal(str(tmp_path))
+    run(check, journal, snapshot_records=3)
+    journal.close()
+    assert len(list(tmp_path.glob("snapshot-*"))) == 1
+
+    async def check_restart(f: Fixture) -> None:
+        assert f.core.metadata_offset == 7
+        assert f.core.image.controller_epoch == 7
+        assert len(f.core.replayed) == 3, "the two records after the snapshot, and the new term"
+
+    journal = FileJournal(str(tmp_path))
+    run(check_restart, journal, snapshot_records=10)
+    journal.close()
+
+
+def test_a_failed_journal_stops_the_process_and_answers_nothing_definite(caplog: pytest.LogCaptureFixture) -> None:
+    journal = FakeJournal()
+    replies: list[Message] = []
+
+    async def main() -> None:
+        async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+            f = Fixture(tasks, journal)
+            await f.runtime.start()
+            tasks.create_task(f.runtime.work())
+            tasks.create_task(f.failure.wait())
+            journal.failing = True
+            replies.append(await f.runtime.submit(CHANGE))
+            replies.append(await f.runtime.submit(CHANGE))
+            await asyncio.Event().wait()
+
+    with caplog.at_level(logging.CRITICAL), pytest.raises(BaseExceptionGroup) as stopped:
+        asyncio.run(main())
+    assert isinstance(stopped.value.exceptions[0], FailStop)
+    assert [record.getMessage() for record in caplog.records] == ["stopping: the disk failed: the test says so"]
+    assert [reply.definite for reply in replies if isinstance(reply, Problem)] == [False, True]
+
+
+def test_a_core_that_refuses_to_start() -> None:
+    async def main() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            f = Fixture(tasks, FakeJournal())
+
+            def refuse(now_ms: int) -> FakeDecision:
+                raise InvalidRequest("the journal belongs to another cluster")
+
+            f.core.start = refuse  # type: ignore[method-assign]
+            with pytest.raises(RefusesToStart, match="the journal belongs to another cluster"):
+                await f.runtime.start()
+
+    asyncio.run(main())
+
+
+def test_too_many_parked_requests_are_refused_but_not_heartbeats() -> None:
+    async def check(f: Fixture) -> None:
+        parked = f.submit(PARKED)
+        await until(lambda: f.core.events)
+        reply = await f.runtime.submit(CHANGE)
+        assert isinstance(reply, Problem)
+        assert (reply.code, reply.definite) == ("OVERLOADED", True)
+        second = f.submit(PARKED)
+        await until(lambda: len(f.core.events) == 2)
+        f.runtime.close()
+        assert isinstance(await parked, Problem)
+        assert isinstance(await second, Problem)
+
+    run(check, limits=Limits(parked_requests_max=1))
+
+
+def test_a_tick_answers_what_the_core_decides() -> None:
+    async def check(f: Fixture) -> None:
+        ticking = f.tasks.create_task(f.runtime.tick())
+        assert isinstance(await f.submit(PARKED), HeartbeatReply)
+        ticking.cancel()
+
+    run(check)
