@@ -83,6 +83,7 @@ class Accumulator:
         self._random = random
         self._active: dict[Lane, None] = {}
         self._sequence = 0
+        self._flushed_sequence = 0
 
     # --- records in ----------------------------------------------------------------------------------
 
@@ -258,11 +259,10 @@ class Accumulator:
 
     # --- requests out ----------------------------------------------------------------------------------
 
-    def seal_all(self) -> None:
-        """What is open now need not linger."""
-        for lane in self._active:
-            if lane.open is not None:
-                self._seal(self.topics[lane.topic], lane)
+    def flush(self) -> int:
+        """What has been given so far need not linger; returns the sequence up to which that is."""
+        self._flushed_sequence = self._sequence
+        return self._sequence
 
     def drain(self, now_ms: int, leader_of: LeaderOf, is_busy: Callable[[str], bool]) -> tuple[list[Dispatch], bool]:
         """Requests to send now, and whether some lane has no leader to send to (metadata are wanted).
@@ -273,7 +273,7 @@ class Accumulator:
         dispatches: list[Dispatch] = []
         leaderless = False
         for lane in self._active:
-            ready_ms = lane.ready_at_ms(self.settings.linger_ms)
+            ready_ms = lane.ready_at_ms(self.settings.linger_ms, self._flushed_sequence)
             if lane.in_flight or ready_ms is None or ready_ms > now_ms:
                 continue
             leader = leader_of(lane.topic, lane.partition)
@@ -295,7 +295,7 @@ class Accumulator:
         open_requests: dict[tuple[str, bool, bool], tuple[Dispatch, int]],
         dispatches: list[Dispatch],
     ) -> None:
-        if lane.open is not None and not lane.sealed:
+        if lane.open is not None and lane.open_due_ms(self.settings.linger_ms, self._flushed_sequence) <= now_ms:
             self._seal(self.topics[lane.topic], lane)
         is_retry = lane.attempts.tries > 0
         batches = lane.take(PARTITION_REQUEST_BYTES, leader.leader_epoch)
@@ -313,7 +313,7 @@ class Accumulator:
         """When ``expire`` or ``drain`` should be called next, if nothing else happens before."""
         wake: int | None = None
         for lane in self._active:
-            ready_ms = lane.ready_at_ms(self.settings.linger_ms)
+            ready_ms = lane.ready_at_ms(self.settings.linger_ms, self._flushed_sequence)
             if lane.in_flight or ready_ms is None:
                 continue
             if lane.attempts.tries:
@@ -390,10 +390,6 @@ class Accumulator:
     def oldest_sequence(self) -> int | None:
         """The creation number of the oldest batch or record not yet settled."""
         return min(self._sequences(), default=None)
-
-    @property
-    def last_sequence(self) -> int:
-        return self._sequence
 
     def _sequences(self) -> Iterator[int]:
         for lane in self._active:

@@ -105,11 +105,16 @@ class Lane:
         self.sealed.append(batch)
         self.open = None
 
-    def ready_at_ms(self, linger_ms: int) -> int | None:
+    def ready_at_ms(self, linger_ms: int, flushed_sequence: int) -> int | None:
         """When the lane next has something to send, were its leader willing; None: no record waits."""
         if self.sealed:
             return self.sealed[0].created_ms
-        return self.open.created_ms + linger_ms if self.open is not None else None
+        return None if self.open is None else self.open_due_ms(linger_ms, flushed_sequence)
+
+    def open_due_ms(self, linger_ms: int, flushed_sequence: int) -> int:
+        """When the open batch has lingered long enough; at once if it was flushed."""
+        assert self.open is not None, "only an open batch lingers"
+        return self.open.created_ms + (linger_ms if self.open.sequence > flushed_sequence else 0)
 
     def take(self, bytes_max: int, leader_epoch: int) -> list[ProducerBatch]:
         """Put the oldest sealed batches, ``bytes_max`` of them but at least one, in flight."""

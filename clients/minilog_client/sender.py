@@ -98,12 +98,12 @@ class Sender:
             raise self.buffer_full(size) from None
 
     async def flush(self, timeout_ms: int) -> None:
-        self.accumulator.seal_all()
+        mark = self.accumulator.flush()
         self._pump()
         if self.accumulator.oldest_sequence() is None:
             return
         waiter: asyncio.Future[None] = self._loop.create_future()
-        self._flush_waiters.append((self.accumulator.last_sequence, waiter))
+        self._flush_waiters.append((mark, waiter))
         try:
             async with asyncio.timeout(timeout_ms / 1000):
                 await waiter

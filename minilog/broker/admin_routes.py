@@ -26,7 +26,6 @@ from minilog.wire.messages import (
 )
 from minilog.wire.routes import path_of
 
-
 Reply = TypeVar("Reply", bound=Message)
 
 

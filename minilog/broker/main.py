@@ -45,7 +45,8 @@ class Broker:
                 finally:
                     runtime.close()
                     runtime.flusher.close()
-            await asyncio.to_thread(self._store.close_cleanly, runtime.core.broker_epoch)
+            runtime.failure.check()  # its watcher may have been cancelled before it could raise
+            await self._close_cleanly(runtime.core.broker_epoch)
         except BaseException as error:
             if process.is_disk_failure(error):
                 self._store.distrust()
@@ -70,7 +71,9 @@ class Broker:
         core = BrokerCore(
             self.settings, self._store, random.Random(), incarnation=uuid.uuid4().hex, clean=clean, url=self.url
         )
-        return Runtime(core, self._store, self.settings, self._clock, process.Failure(), tasks)
+        failure = process.Failure()
+        failure.watch_loop()
+        return Runtime(core, self._store, self.settings, self._clock, failure, tasks)
 
     async def _serve(
         self, runtime: Runtime, tasks: asyncio.TaskGroup, bound: process.Socket, stop: asyncio.Event
@@ -106,6 +109,13 @@ class Broker:
                 "the controller did not move this broker's leaderships within %d ms (shutdown_timeout_ms); leaving",
                 self.settings.shutdown_timeout_ms,
             )
+
+    async def _close_cleanly(self, broker_epoch: int) -> None:
+        try:
+            await asyncio.to_thread(self._store.close_cleanly, broker_epoch)
+        except DiskFull as error:
+            log.error("the disk is full: %s", error)
+            raise process.FailStop(disk_failed=False) from error
 
     async def _on_registered(self, runtime: Runtime) -> None:
         await runtime.registered.wait()

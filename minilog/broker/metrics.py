@@ -45,7 +45,7 @@ class Metrics:
         """Set by the server that has one: ``open_connections`` and ``refused_connections``."""
         self._runtime = runtime
         self._snapshot: list[Metric] = []
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._make_counters()
         self._produce_by_acks: dict[int, tuple[Any, Any, Any]] = {}
         self.registry.register(self)

@@ -16,7 +16,7 @@ from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from minilog.errors import RefusesToStart, StorageFailed
+from minilog.errors import DiskFull, RefusesToStart, StorageFailed
 
 log = logging.getLogger("minilog")
 
@@ -56,10 +56,33 @@ class Failure:
             reason = error  # the controller refused the registration; run() prints the sentence
         elif isinstance(error, StorageFailed):
             log.critical("stopping: the disk failed: %s", error)
+        elif isinstance(error, DiskFull):
+            log.critical("stopping: the disk is full: %s", error.detail)
         else:
             log.critical("stopping, this is a bug: %r", error, exc_info=error)
         if not self._reason.done():
             self._reason.set_result(reason)
+
+    def watch_loop(self) -> None:
+        """Let no exception of our own be swallowed by the event loop: a callback that broke never runs again.
+
+        What aiohttp's connections report is a client's doing and is only logged.
+        """
+        asyncio.get_running_loop().set_exception_handler(self._on_loop_exception)
+
+    def _on_loop_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        protocol = context.get("protocol")
+        foreign = protocol is not None and not type(protocol).__module__.startswith("minilog.broker.connection")
+        if foreign or not isinstance(error, Exception) or isinstance(error, OSError):
+            log.warning("%s: %r", context.get("message"), error)
+        else:
+            self.trip(error)
+
+    def check(self) -> None:
+        """Raise the reason if there is one."""
+        if self.tripped:
+            raise self._reason.result()
 
     async def wait(self) -> NoReturn:
         """Return never; raise the reason when there is one."""

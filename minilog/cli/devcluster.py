@@ -39,6 +39,8 @@ DEV_FILE = "dev.json"
 SUPERVISOR = "up"
 READY_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 15.0
+SHUTDOWN_TIMEOUT_MS = 3000
+"""Shorter than the default: here the controller is often dead on purpose, and nobody wants to wait for it."""
 FREE_PORTS = range(20_000, 32_000)
 """Below the kernel's ephemeral range, so that no outgoing connection takes a killed broker's port."""
 
@@ -307,6 +309,7 @@ class DevCluster:
         if member.role == "broker":
             pairs["broker_id"] = str(member.id)
             pairs["controller_url"] = self.controller.url
+            pairs["shutdown_timeout_ms"] = str(SHUTDOWN_TIMEOUT_MS)
         else:
             pairs["default_replication_factor"] = str(min(3, len(self.spec.ports)))
         for pair in assign(self.spec.overrides)[member.role]:

@@ -67,6 +67,7 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.FINE
     except KeyboardInterrupt:
+        print("minilog: interrupted", file=sys.stderr)
         return 130
     except BaseException as error:
         code, sentence = explain(error)

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +28,7 @@ def broker_run(config: ConfigOption = None, set_: SetOption = None, exit_with_pa
     """Run a broker until SIGTERM."""
     settings = load_broker(config, os.environ, set_ or ()).settings
     if exit_with_parent:
-        stop_when_stdin_ends(settings.shutdown_timeout_ms)
+        stop_when_stdin_ends(delay_s=0, timeout_s=settings.shutdown_timeout_ms / 1000 + 5)
     from minilog.broker.main import run_broker
 
     return run_broker(settings)
@@ -38,7 +39,7 @@ def controller_run(config: ConfigOption = None, set_: SetOption = None, exit_wit
     """Run a controller until SIGTERM."""
     settings = load_controller(config, os.environ, set_ or ()).settings
     if exit_with_parent:
-        stop_when_stdin_ends(shutdown_timeout_ms=5000)
+        stop_when_stdin_ends(delay_s=1.5, timeout_s=5)
     from minilog.controller.main import run_controller
 
     return run_controller(settings)
@@ -85,14 +86,17 @@ def _port_flag(port: int | None, free: int) -> list[str]:
     return [] if port is None else [f"port={port or free}"]
 
 
-def stop_when_stdin_ends(shutdown_timeout_ms: int) -> None:
-    """The parent holds the other end of stdin; when it is gone, however it went, this process stops too."""
+def stop_when_stdin_ends(delay_s: float, timeout_s: float) -> None:
+    """The parent holds the other end of stdin; when it is gone, however it went, this process stops too.
+
+    ``delay_s`` later, that is: a controller gives the brokers time to hand over first. Hard after ``timeout_s``."""
 
     def watch() -> None:
         while os.read(sys.stdin.fileno(), 4096):
             pass
+        time.sleep(delay_s)
         os.kill(os.getpid(), signal.SIGTERM)
-        threading.Event().wait(shutdown_timeout_ms / 1000 + 5)
+        time.sleep(timeout_s)
         os._exit(1)
 
     threading.Thread(target=watch, name="parent watch", daemon=True).start()

@@ -34,7 +34,7 @@ def temporary_cluster(
 @contextlib.contextmanager
 def _signals_interrupt() -> Iterator[None]:
     def on_signal(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)  # which an event loop knows how to take
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:

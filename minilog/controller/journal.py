@@ -20,6 +20,7 @@ import errno
 import fcntl
 import logging
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -84,6 +85,8 @@ class FileJournal:
         self._snapshot_index = 0
         self._last_index = 0
         self._failed = False
+        self._busy = threading.Lock()
+        """Calls come from worker threads; a close must not take the file from under an append still running."""
 
     @property
     def last_index(self) -> int:
@@ -94,6 +97,10 @@ class FileJournal:
         return self._last_index - self._snapshot_index
 
     def open(self) -> Replayed:
+        with self._busy:
+            return self._open()
+
+    def _open(self) -> Replayed:
         assert self._fd < 0, "opened twice"
         try:
             self._dir.mkdir(parents=True, exist_ok=True)
@@ -108,23 +115,38 @@ class FileJournal:
 
     def append(self, records: Sequence[MetadataRecord]) -> int:
         assert records, "nothing to append"
-        assert self._fd >= 0
-        assert not self._failed, "a failed journal is never written again"
-        data = frame(self._last_index + 1, records)
-        try:
-            _write_all(self._fd, data, self._end)
-            os.fdatasync(self._fd)
-        except OSError as error:
-            self._failed = True
-            raise StorageFailed(f"the journal in {self._dir} cannot be written: {error}") from error
-        self._end += len(data)
-        self._last_index += len(records)
-        return self._last_index
+        with self._busy:
+            assert self._fd >= 0
+            assert not self._failed, "a failed journal is never written again"
+            data = frame(self._last_index + 1, records)
+            try:
+                _write_all(self._fd, data, self._end)
+                os.fdatasync(self._fd)
+            except OSError as error:
+                self._failed = True
+                raise StorageFailed(f"the journal in {self._dir} cannot be written: {error}") from error
+            self._end += len(data)
+            self._last_index += len(records)
+            return self._last_index
 
     def snapshot(self, index: int, records: Sequence[MetadataRecord]) -> None:
-        assert index == self._last_index, f"a snapshot at {index} of a journal that ends at {self._last_index}"
-        assert index > self._snapshot_index
-        assert not self._failed, "a failed journal is never written again"
+        with self._busy:
+            assert index == self._last_index, f"a snapshot at {index} of a journal that ends at {self._last_index}"
+            assert index > self._snapshot_index
+            assert not self._failed, "a failed journal is never written again"
+            self._replace_by_snapshot(index, records)
+
+    def close(self) -> None:
+        with self._busy:
+            self._release()
+
+    def _release(self) -> None:
+        for fd in (self._fd, self._lock_fd):
+            if fd >= 0:
+                os.close(fd)
+        self._fd = self._lock_fd = -1
+
+    def _replace_by_snapshot(self, index: int, records: Sequence[MetadataRecord]) -> None:
         path = self._snapshot_path(index)
         try:
             aside = self._write_aside(path, file_header(SNAPSHOT_MAGIC, index) + frame(index, records))
@@ -141,12 +163,6 @@ class FileJournal:
             raise StorageFailed(f"a snapshot in {self._dir} cannot be written: {error}") from error
         self._snapshot_index = index
         log.info("snapshot of %d metadata records at record %d", len(records), index)
-
-    def close(self) -> None:
-        for fd in (self._fd, self._lock_fd):
-            if fd >= 0:
-                os.close(fd)
-        self._fd = self._lock_fd = -1
 
     # --- reading -----------------------------------------------------------------------------------------
 
@@ -195,19 +211,23 @@ class FileJournal:
         if found.damage is not None:
             if not is_last or found.damage.next_frame is not None:
                 raise RefusesToStart(_damaged(path, found.damage, first + len(found.records)))
-            self._cut(path, data, found.end)
+            kept = self._dir / f"torn-{path.stem}-{found.end}.bin"
+            log.warning("%s ends in a torn write: cutting it at byte %d, the rest goes to %s", path, found.end, kept)
+            self._write_file(kept, data[found.end :])
+        if is_last and found.end > FILE_HEADER_BYTES:
+            self._write_file(path, data[: found.end])
         return found.records, found.end
 
-    def _cut(self, path: Path, data: bytes, end: int) -> None:
-        """A torn tail: the process died while it wrote this, before it told anybody."""
-        kept = self._dir / f"torn-{path.stem}-{end}.bin"
-        log.warning("%s ends in a torn write: cutting bytes %d to %d, kept in %s", path, end, len(data), kept)
-        aside = self._write_aside(kept, data[end:])
-        if aside is not None:
-            aside.rename(kept)
-        os.truncate(path, end)
-        with _opened(path, os.O_RDWR) as fd:
-            os.fsync(fd)
+    def _write_file(self, path: Path, data: bytes) -> None:
+        """Replace a file as a whole.
+
+        The last journal is written anew at each start because reading it proves nothing about the disk: after a
+        failed fsync the kernel serves pages that it has given up writing.
+        """
+        aside = self._write_aside(path, data)
+        if aside is None:
+            raise OSError(errno.ENOSPC, f"no room to write {path}")
+        aside.rename(path)
         _sync_dir(self._dir)
 
     # --- files -------------------------------------------------------------------------------------------
@@ -218,7 +238,7 @@ class FileJournal:
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(self._lock_fd, 20, 0).decode("ascii", "replace").strip()
-            self.close()
+            self._release()
             raise RefusesToStart(
                 f"another controller (process {holder or 'unknown'}) uses {self._dir}; stop it, or set data_dir to a "
                 "directory of this controller's own"
@@ -230,11 +250,7 @@ class FileJournal:
         """Make and adopt an empty journal whose first record will be ``first``; it is whole or it is not there."""
         path = self._journal_path(first)
         header = file_header(JOURNAL_MAGIC, first)
-        aside = self._write_aside(path, header)
-        if aside is None:
-            raise OSError(errno.ENOSPC, "no room for a journal file")
-        aside.rename(path)
-        _sync_dir(self._dir)
+        self._write_file(path, header)
         former, self._fd = self._fd, os.open(path, os.O_RDWR | os.O_CLOEXEC)
         if former >= 0:
             os.close(former)

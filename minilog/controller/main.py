@@ -36,6 +36,7 @@ class Controller:
         bound = process.bind(settings.host, settings.port, "the controller")
         self.url = process.url_of(bound, settings.host)
         failure = process.Failure()
+        failure.watch_loop()
         try:
             async with asyncio.TaskGroup() as tasks:
                 runtime = Runtime(self._core, self._journal, settings, Clock(), failure, tasks)
@@ -56,6 +57,7 @@ class Controller:
                     await runner.cleanup()
                 for loop in loops:
                     loop.cancel()
+            failure.check()  # its watcher may have been cancelled before it could raise
         finally:
             bound.close()
             self._journal.close()

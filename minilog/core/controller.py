@@ -401,8 +401,10 @@ class ControllerCore:
         if session is None or broker is None or broker.incarnation != request.incarnation or session.probe_ms is None:
             return Decision([], [])
         session.probe_ms = None
-        session.expected_ms = now_ms
-        refused = isinstance(response, BrokerUnavailable) and response.info.get("reason") == "refused"
+        reason = response.info.get("reason") if isinstance(response, BrokerUnavailable) else None
+        # A dying process closes its sockets one by one: a reset means look again at the next tick.
+        session.expected_ms = now_ms - self.settings.probe_after_ms if reason in ("reset", "unreachable") else now_ms
+        refused = reason == "refused"
         replaced = isinstance(response, ProbeReply) and response.incarnation != request.incarnation
         if not (refused or replaced):
             return Decision([], self._give_up_registering(request.broker_id))

@@ -16,78 +16,82 @@ that keeps them is found by the reader, who checks the batch an entry leads to, 
 from __future__ import annotations
 
 import struct
+import sys
 from array import array
 from bisect import bisect_left, bisect_right
-from itertools import pairwise
+from itertools import islice
 from operator import lt
 
 INTERVAL_BYTES = 4096
 """An index entry is made for the first batch that starts this far after the last entry."""
-_ENTRY = struct.Struct(">II")
 _TIME_ENTRY = struct.Struct(">qI")
-ENTRY_BYTES = _ENTRY.size
+ENTRY_BYTES = 8
 TIME_ENTRY_BYTES = _TIME_ENTRY.size
 
 
 class OffsetIndex:
     def __init__(self, base_offset: int) -> None:
         self.base_offset = base_offset
-        self.offsets = array("q")
-        self.positions = array("q")
+        self._deltas = array("I")
+        self._positions = array("I")
 
     def __len__(self) -> int:
-        return len(self.offsets)
+        return len(self._deltas)
 
     @property
     def last_position(self) -> int:
-        return self.positions[-1] if self.positions else 0
+        return self._positions[-1] if self._positions else 0
+
+    @property
+    def entries(self) -> list[tuple[int, int]]:
+        return [
+            (self.base_offset + delta, position) for delta, position in zip(self._deltas, self._positions, strict=True)
+        ]
 
     def add(self, offset: int, position: int) -> None:
-        assert offset > (self.offsets[-1] if self.offsets else self.base_offset)
+        delta = offset - self.base_offset
+        assert delta > (self._deltas[-1] if self._deltas else 0)
         assert position > self.last_position
-        self.offsets.append(offset)
-        self.positions.append(position)
+        self._deltas.append(delta)
+        self._positions.append(position)
 
     def floor(self, offset: int) -> tuple[int, int]:
         """(base offset, position) of the last indexed batch that starts at or before ``offset``."""
-        at = bisect_right(self.offsets, offset) - 1
-        return (self.offsets[at], self.positions[at]) if at >= 0 else (self.base_offset, 0)
+        at = bisect_right(self._deltas, offset - self.base_offset) - 1
+        return (self.base_offset + self._deltas[at], self._positions[at]) if at >= 0 else (self.base_offset, 0)
 
     def ceiling(self, offset: int) -> int | None:
         """Position of the first indexed batch that starts at or after ``offset``."""
-        at = bisect_left(self.offsets, offset)
-        return self.positions[at] if at < len(self.offsets) else None
+        at = bisect_left(self._deltas, offset - self.base_offset)
+        return self._positions[at] if at < len(self._deltas) else None
 
     def border(self, position: int) -> int:
         """The last indexed batch border at or before ``position``."""
-        at = bisect_right(self.positions, position) - 1
-        return self.positions[at] if at >= 0 else 0
+        at = bisect_right(self._positions, position) - 1
+        return self._positions[at] if at >= 0 else 0
 
     def truncate(self, position: int) -> None:
         """Drop the entries at or beyond ``position``."""
-        keep = bisect_left(self.positions, position)
-        del self.offsets[keep:]
-        del self.positions[keep:]
+        keep = bisect_left(self._positions, position)
+        del self._deltas[keep:]
+        del self._positions[keep:]
 
     def encode(self, first: int = 0) -> bytes:
         """The entries from number ``first`` on, in file form."""
-        base = self.base_offset
-        pack = _ENTRY.pack
-        return b"".join(
-            pack(offset - base, position)
-            for offset, position in zip(self.offsets[first:], self.positions[first:], strict=True)
-        )
+        columns = array("I", bytes(ENTRY_BYTES * (len(self) - first)))
+        columns[0::2] = self._deltas[first:]
+        columns[1::2] = self._positions[first:]
+        return _big_endian(columns).tobytes()
 
     @classmethod
     def decode(cls, data: bytes, base_offset: int, size_bytes: int) -> OffsetIndex | None:
         """The index of a log file of ``size_bytes``; None when the data cannot be one."""
-        if len(data) % _ENTRY.size:
+        if len(data) % ENTRY_BYTES:
             return None
+        columns = _big_endian(array("I", data))
         index = cls(base_offset)
-        entries = list(_ENTRY.iter_unpack(data))
-        index.offsets.extend(base_offset + offset for offset, _ in entries)
-        index.positions.extend(position for _, position in entries)
-        if not (_rises(base_offset, index.offsets) and _rises(0, index.positions)):
+        index._deltas, index._positions = columns[0::2], columns[1::2]
+        if not (_rises(0, index._deltas) and _rises(0, index._positions)):
             return None
         return index if index.last_position < max(size_bytes, 1) else None
 
@@ -139,10 +143,15 @@ class TimeIndex:
         entries = list(_TIME_ENTRY.iter_unpack(data))
         index.timestamps.extend(timestamp for timestamp, _ in entries)
         index.offsets.extend(base_offset + offset for _, offset in entries)
-        whole = all(map(lt, index.timestamps, index.timestamps[1:])) and _rises(base_offset - 1, index.offsets)
-        return index if whole else None
+        return index if _rises(-1, index.timestamps) and _rises(base_offset - 1, index.offsets) else None
 
 
 def _rises(floor: int, column: array[int]) -> bool:
     """Every entry above the one before it, the first above ``floor``."""
-    return not column or (column[0] > floor and all(a < b for a, b in pairwise(column)))
+    return not column or (column[0] > floor and all(map(lt, column, islice(column, 1, None))))
+
+
+def _big_endian(column: array[int]) -> array[int]:
+    if sys.byteorder == "little":
+        column.byteswap()
+    return column

@@ -202,7 +202,7 @@ def _verify_index(path: str, disk: Disk, batches: Sequence[BatchInfo], report: R
     if index is None:
         report.problems.append(Problem(index_path, 0, base_offset, "its entries do not rise, or lead beyond the log"))
         return
-    for offset, position in zip(index.offsets, index.positions, strict=True):
+    for offset, position in index.entries:
         if borders.get(position) != offset:
             reason = f"the entry for offset {offset} leads to byte {position}, where no such batch starts"
             report.problems.append(Problem(index_path, position, offset, reason))

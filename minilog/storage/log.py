@@ -255,7 +255,7 @@ class PartitionLog:
             try:
                 for found in segment.scan(start):
                     if found.batch.max_timestamp >= timestamp_ms:
-                        return _first_record(found.batch, timestamp_ms)
+                        return _first_record(segment.batch_at(found), timestamp_ms)
             except BadBatch as bad:
                 raise CorruptRange(f"{segment.path} is damaged {bad}", start_offset=bad.offset) from bad
         return None

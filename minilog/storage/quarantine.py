@@ -75,7 +75,7 @@ class Quarantine:
             batch = found.batch
             by_acks[batch.acks_level] += batch.record_count
             readable += batch.bytes_total
-            batches.append(batch._replace(buffers=()))
+            batches.append(batch)
         bytes_total = sum(piece.log.size - piece.position for piece in pieces)
         return CutTail(
             partition=partition,

@@ -10,22 +10,29 @@ follows, and recovery.py decides what that means.
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from crc32c import crc32c
+
 from minilog.errors import CorruptBatch, CorruptRange, RecordTooLarge
 from minilog.storage.disk import Disk
-from minilog.wire.batch import HEADER_BYTES, Batch, batch_at, peek
+from minilog.wire.batch import CRC_START, HEADER_BYTES, MAGIC, PREFIX_BYTES, Batch, batch_at, peek
 
 CHUNK_BYTES = 1024 * 1024
 BATCH_BYTES_MAX = 2**31 - 1
 _MAGIC_POSITION = 16
 _MAGIC = re.compile(rb"\x02")
+_unpack_checks = struct.Struct(">qiibIHi").unpack_from
+"""Base offset, length, leader epoch, magic, CRC, attributes, last offset delta: all that ``step`` checks."""
 _EPOCH_STEP_MAX = 2**20
 _OFFSET_STEP_MAX = 2**31
 
 
 class Found(NamedTuple):
+    """``batch`` is the header; its bytes have been checked and are not kept."""
+
     position: int
     batch: Batch
 
@@ -56,24 +63,52 @@ def scan(log: LogBytes, position: int, offset: int, epoch: int = -1) -> Iterator
 
     Raises BadBatch at the first place where the bytes are not what belongs there.
     """
+    chunk_bytes = CHUNK_BYTES
     while position < log.size:
-        try:
-            view = memoryview(log.pread(position, CHUNK_BYTES))
-        except CorruptRange as error:
-            raise BadBatch(position, offset, error.detail) from error
-        start = position
+        view = memoryview(_pread(log, position, chunk_bytes, offset))
+        at = 0
         while True:
-            batch = _whole_batch(view, position - start, offset, epoch, position)
-            if batch is None:
+            bytes_total = step(view, at, len(view), offset, epoch, position + at)
+            if bytes_total == 0:
                 break
-            yield Found(position, batch)
-            position += batch.bytes_total
+            batch = peek(view, at)
+            yield Found(position + at, batch)
+            at += bytes_total
             offset, epoch = batch.end_offset, batch.leader_epoch
-        if position == start:
-            batch = _first_batch(log, view, position, offset, epoch)
-            yield Found(position, batch)
-            position += batch.bytes_total
-            offset, epoch = batch.end_offset, batch.leader_epoch
+        position += at
+        chunk_bytes = CHUNK_BYTES if at else _large_batch(log, view, position, offset, chunk_bytes)
+
+
+def step(view: memoryview, at: int, end: int, offset: int, epoch: int, position: int) -> int:
+    """Size of the batch at ``view[at]`` if all of it lies before ``end``, else 0; ``position`` is its place in the file.
+
+    Raises BadBatch when it is not a good batch that can stand at ``offset`` after a batch of ``epoch``. Written out
+    instead of built on ``batch_at``, which takes four times as long: reads are made of this.
+    """
+    if end - at < HEADER_BYTES:
+        return 0
+    base_offset, length, leader_epoch, magic, crc, _, delta = _unpack_checks(view, at)
+    stop: int = at + PREFIX_BYTES + length
+    if stop > end and magic == MAGIC:
+        return 0
+    if (
+        magic == MAGIC
+        and length >= HEADER_BYTES - PREFIX_BYTES
+        and base_offset == offset
+        and leader_epoch >= epoch
+        and delta >= 0
+        and crc32c(view[at + CRC_START : stop]) == crc
+    ):
+        return stop - at
+    raise BadBatch(position, offset, _reason(view, at, offset, epoch))
+
+
+def _reason(view: memoryview, at: int, offset: int, epoch: int) -> str:
+    try:
+        batch = batch_at(view, at, BATCH_BYTES_MAX, True)
+    except (CorruptBatch, RecordTooLarge) as error:
+        return error.detail
+    return check_place(batch, offset, epoch) or "it is not what belongs there"
 
 
 def check_place(batch: Batch, offset: int, epoch: int) -> str | None:
@@ -93,38 +128,25 @@ def next_batch(log: LogBytes, bad: BadBatch, epoch: int) -> Found | None:
     return _after_length(log, bad, epoch) or _search(log, bad, epoch)
 
 
-def _whole_batch(view: memoryview, at: int, offset: int, epoch: int, position: int) -> Batch | None:
-    """The batch at ``at``; None when ``view`` ends before it does."""
-    if len(view) - at < HEADER_BYTES:
-        return None
+def _pread(log: LogBytes, position: int, size: int, offset: int) -> bytes:
     try:
-        if peek(view, at).bytes_total > len(view) - at:
-            return None
-        batch = batch_at(view, at, BATCH_BYTES_MAX, True)
-    except (CorruptBatch, RecordTooLarge) as error:
+        return log.pread(position, size)
+    except CorruptRange as error:
         raise BadBatch(position, offset, error.detail) from error
-    fault = check_place(batch, offset, epoch)
-    if fault is not None:
-        raise BadBatch(position, offset, fault)
-    return batch
 
 
-def _first_batch(log: LogBytes, view: memoryview, position: int, offset: int, epoch: int) -> Batch:
-    """A batch larger than the chunk read; raises BadBatch when the file ends first."""
+def _large_batch(log: LogBytes, view: memoryview, position: int, offset: int, read_bytes: int) -> int:
+    """Size of the batch that starts ``view`` and does not end in it; raises BadBatch when the file ends first.
+
+    ``read_bytes`` is what was asked for: a batch within that which is not in ``view`` is beyond the file's real end.
+    """
     left = log.size - position
     if len(view) < HEADER_BYTES:
         raise BadBatch(position, offset, f"{left} bytes are left, a header takes {HEADER_BYTES}")
     bytes_total = peek(view).bytes_total
-    if bytes_total > left:
+    if bytes_total > left or bytes_total <= read_bytes:
         raise BadBatch(position, offset, f"its length field claims {bytes_total} bytes, {left} are left in the file")
-    try:
-        whole = memoryview(log.pread(position, bytes_total))
-    except CorruptRange as error:
-        raise BadBatch(position, offset, error.detail) from error
-    batch = _whole_batch(whole, 0, offset, epoch, position)
-    if batch is None:
-        raise BadBatch(position, offset, "the file became shorter while it was read")
-    return batch
+    return bytes_total
 
 
 def _after_length(log: LogBytes, bad: BadBatch, epoch: int) -> Found | None:
@@ -133,7 +155,7 @@ def _after_length(log: LogBytes, bad: BadBatch, epoch: int) -> Found | None:
         position = bad.position + header.bytes_total
         if not header.last_offset_delta >= 0 or position >= log.size:
             return None
-        follower = next(scan(log, position, bad.offset + header.last_offset_delta + 1, epoch))
+        follower = next(scan(log, position, bad.offset + header.last_offset_delta + 1, epoch), None)
     except (CorruptBatch, CorruptRange, BadBatch):
         return None
     return follower
@@ -167,6 +189,7 @@ def _candidate(log: LogBytes, data: bytes, at: int, start: int, offset: int, epo
         if not plausible:
             return None
         whole = memoryview(log.pread(start + at, header.bytes_total))
-        return Found(start + at, batch_at(whole, 0, BATCH_BYTES_MAX, True))
+        batch_at(whole, 0, BATCH_BYTES_MAX, True)
+        return Found(start + at, header)
     except (CorruptBatch, CorruptRange, RecordTooLarge):
         return None

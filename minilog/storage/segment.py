@@ -11,20 +11,22 @@ Invariants:
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from minilog.errors import CorruptBatch, CorruptRange, RecordTooLarge
+from minilog.errors import CorruptBatch, CorruptRange
 from minilog.storage.disk import Disk
 from minilog.storage.index import INTERVAL_BYTES
-from minilog.storage.scan import BATCH_BYTES_MAX, BadBatch, Found, LogBytes, check_place, next_batch, scan
+from minilog.storage.scan import BadBatch, Found, LogBytes, check_place, next_batch, scan, step
 from minilog.storage.segment_index import SegmentIndex
-from minilog.wire.batch import HEADER_BYTES, Batch, batch_at, peek
+from minilog.wire.batch import HEADER_BYTES, Batch, peek
 
 LOG_SUFFIX = ".log"
 SEGMENT_SIZE_MAX = 2**31 - 1
 _STEP_BYTES = 2 * INTERVAL_BYTES
 _HINTS_MAX = 64
+_unpack_epoch_and_delta = struct.Struct(">12xi7xi").unpack_from
 
 
 class Damage(NamedTuple):
@@ -232,28 +234,31 @@ class Segment:
         """
         view = memoryview(data)
         size, epoch, length = 0, -1, min(len(data), max_bytes)
-        while length - size >= HEADER_BYTES:
+        while True:
             try:
-                if size + peek(view, size).bytes_total > length:
-                    break
-                batch = batch_at(view, size, BATCH_BYTES_MAX, True)
-            except (CorruptBatch, RecordTooLarge) as error:
+                bytes_total = step(view, size, length, offset, epoch, position + size)
+            except BadBatch:
                 if size:
                     break
-                raise BadBatch(position, offset, error.detail) from error
-            fault = check_place(batch, offset, epoch)
-            if fault is not None and not size:
-                raise BadBatch(position, offset, fault)
-            if fault is not None or batch.end_offset > end_offset:
+                raise
+            if bytes_total == 0:
                 break
-            size += batch.bytes_total
-            offset, epoch = batch.end_offset, batch.leader_epoch
+            leader_epoch, delta = _unpack_epoch_and_delta(view, size)
+            if offset + delta + 1 > end_offset:
+                break
+            size += bytes_total
+            offset, epoch = offset + delta + 1, leader_epoch
         return size, offset
 
     def scan(self, offset: int) -> Iterator[Found]:
         """All batches from the one that holds ``offset``; raises BadBatch."""
         base_offset, position = self.find(offset)
         return scan(self.log_bytes(), position, base_offset)
+
+    def batch_at(self, found: Found) -> Batch:
+        """The whole batch whose header a scan found; raises BadBatch."""
+        data = self._pread(found.position, found.batch.bytes_total, found.batch.base_offset)
+        return found.batch._replace(buffers=(data,))
 
     def _remember(self, offset: int, position: int) -> None:
         hints = self._hints

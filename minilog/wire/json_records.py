@@ -114,7 +114,9 @@ def parse_ndjson(body: bytes, value_format: str, key_format: str, now_ms: int) -
 
 def _check_count(count: int) -> None:
     if count > RECORDS_MAX:
-        raise RequestTooLarge(f"{count} records in one request; allowed are {RECORDS_MAX}: split them into more requests")
+        raise RequestTooLarge(
+            f"{count} records in one request; allowed are {RECORDS_MAX}: split them into more requests"
+        )
 
 
 def reason(error: Exception) -> str:

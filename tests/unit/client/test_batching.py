@@ -220,7 +220,7 @@ def test_one_bad_batch_does_not_take_its_neighbours_along() -> None:
     rig = Rig(linger_ms=0, batch_bytes=1024)
     for name in (b"a", b"b", b"c"):
         rig.add(name * 800)
-    rig.accumulator.seal_all()
+    rig.accumulator.flush()
     assert [len(values) for _, values in rig.sent(0)] == [3]
     rig.fail(0, CorruptBatch("one of them is damaged"), 0)
     assert rig.failures == []

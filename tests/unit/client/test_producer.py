@@ -278,7 +278,7 @@ def test_new_partitions_are_used_after_a_while() -> None:
 def test_send_nowait_raises_when_the_buffer_is_full_and_send_waits() -> None:
     @scenario(1, buffer_bytes=2000, batch_bytes=1000)
     async def _(cluster: FakeCluster, producer: Producer) -> None:
-        taken = [producer.send_nowait("t", b"x" * 100) for _ in range(15)]
+        taken = [producer.send_nowait("t", b"x" * 100) for _ in range(12)]
         with pytest.raises(BufferFull, match="buffer_bytes 2000"):
             producer.send_nowait("t", b"x" * 1000)
         receipts = await asyncio.gather(*[producer.send("t", b"%03d" % n + b"y" * 97) for n in range(100)], *taken)

@@ -69,6 +69,15 @@ def test_a_pause_right_after_the_start_ends_nobody() -> None:
     assert ticked(liveness, 60_000) == []
 
 
+def test_who_is_heard_after_a_pause_gets_one_timeout_and_not_the_pause_on_top() -> None:
+    """After a pause the shell reads what has arrived before it ticks, so heartbeats come before ``on_tick``."""
+    liveness = Liveness(TIMEOUT_MS)
+    session = liveness.open(1, 7, 0)
+    liveness.on_tick(0)
+    liveness.heard(session, 60_000)
+    assert run_until(liveness, 60_000, 60_000 + TIMEOUT_MS + 20) == [1]
+
+
 def test_a_pause_makes_nobody_overdue() -> None:
     liveness = Liveness(TIMEOUT_MS)
     liveness.open(1, 7, 0)

@@ -54,7 +54,14 @@ from minilog.wire.messages import (
     decode,
     encode,
 )
-from minilog.wire.metadata import BrokerRegistered, BrokerUnfenced, MetadataRecord, PartitionChanged, TopicCreated, TopicDeleted
+from minilog.wire.metadata import (
+    BrokerRegistered,
+    BrokerUnfenced,
+    MetadataRecord,
+    PartitionChanged,
+    TopicCreated,
+    TopicDeleted,
+)
 from minilog.wire.records import decode_batch
 
 NOW_MS = 1_700_000_000_000
@@ -109,7 +116,14 @@ class FakeCluster:
         old = self.image.topics[topic].partitions[partition]
         self.apply(
             PartitionChanged(
-                topic, old.topic_id, partition, old.replicas, leader, old.leader_epoch + 1, old.partition_epoch + 1, old.isr
+                topic,
+                old.topic_id,
+                partition,
+                old.replicas,
+                leader,
+                old.leader_epoch + 1,
+                old.partition_epoch + 1,
+                old.isr,
             )
         )
 
@@ -189,7 +203,9 @@ class FakeRuntime:
             case Fetch():
                 return await self._fetch(request)
             case Offsets():
-                return OffsetsReply([self._offset(entry.topic, entry.partition, entry.at) for entry in request.partitions])
+                return OffsetsReply(
+                    [self._offset(entry.topic, entry.partition, entry.at) for entry in request.partitions]
+                )
             case Metadata():
                 return MetadataReply("fake", 1, 1, [], [])
             case Probe():
@@ -215,7 +231,16 @@ class FakeRuntime:
             return ProduceResult(entry.topic, entry.partition, acks=0)
         last = log.batches[-1]
         return ProduceResult(
-            entry.topic, entry.partition, None, base_offset, last.end_offset, EPOCH, last.max_timestamp, last.crc, request.acks, [1, 2]
+            entry.topic,
+            entry.partition,
+            None,
+            base_offset,
+            last.end_offset,
+            EPOCH,
+            last.max_timestamp,
+            last.crc,
+            request.acks,
+            [1, 2],
         )
 
     async def _fetch(self, request: Fetch) -> FetchReply:
@@ -236,14 +261,17 @@ class FakeRuntime:
                 log = self._log(entry.topic, entry.partition, any_replica=request.any_replica)
                 if entry.offset > log.end_offset:
                     raise OffsetOutOfRange(
-                        f"offset {entry.offset} is outside the log, which holds 0 to {log.end_offset}", log_start_offset=0
+                        f"offset {entry.offset} is outside the log, which holds 0 to {log.end_offset}",
+                        log_start_offset=0,
                     )
             except MinilogError as error:
                 results.append(FetchResult(entry.topic, entry.partition, Problem.of(error)))
                 size = request.min_bytes
                 continue
             data = memoryview(log.read(entry.offset, entry.max_bytes))
-            lag = 7 if self.image.topics[entry.topic].partitions[entry.partition].leader != self.settings.broker_id else 0
+            lag = (
+                7 if self.image.topics[entry.topic].partitions[entry.partition].leader != self.settings.broker_id else 0
+            )
             results.append(FetchResult(entry.topic, entry.partition, None, data, log.end_offset, 0, EPOCH, lag, 0))
             size += len(data)
         return results, size >= request.min_bytes

@@ -90,7 +90,7 @@ class Broker:
 @contextlib.asynccontextmanager
 async def serving(cluster: FakeCluster, broker_id: int = 1, limits: Limits | None = None) -> AsyncIterator[Broker]:
     runtime = FakeRuntime(cluster, broker_id, limits)
-    async with _listening(make_runner(runtime, shutdown_timeout_s=0.2)) as port:
+    async with _listening(make_runner(runtime, shutdown_timeout_s=0.02)) as port:
         broker = Broker(runtime, port)
         known = cluster.image.brokers[broker_id]
         cluster.register(broker_id, broker.url)
@@ -102,7 +102,7 @@ async def serving(cluster: FakeCluster, broker_id: int = 1, limits: Limits | Non
 async def serving_app(cluster: FakeCluster) -> AsyncIterator[Broker]:
     """The same behind aiohttp's Application."""
     runtime = FakeRuntime(cluster)
-    async with _listening(web.AppRunner(make_app(runtime), access_log=None, shutdown_timeout=0.2)) as port:
+    async with _listening(web.AppRunner(make_app(runtime), access_log=None, shutdown_timeout=0.02)) as port:
         yield Broker(runtime, port)
 
 
@@ -118,7 +118,9 @@ async def _listening(runner: web.BaseRunner) -> AsyncIterator[int]:
 
 
 def with_broker(
-    test: Callable[[Broker, Connection], Awaitable[None]], cluster: FakeCluster | None = None, limits: Limits | None = None
+    test: Callable[[Broker, Connection], Awaitable[None]],
+    cluster: FakeCluster | None = None,
+    limits: Limits | None = None,
 ) -> None:
     """Run ``test`` against broker 1 of a cluster that has topic ``orders`` with 4 partitions."""
 

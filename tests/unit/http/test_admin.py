@@ -66,9 +66,11 @@ def test_an_admin_change_is_answered_once_this_broker_has_applied_it() -> None:
         async def call(url: str, request: object, timeout_ms: int) -> CreateTopicReply:
             return answer
 
-        broker.runtime.call = call  # type: ignore[method-assign,assignment]
+        broker.runtime.call = call  # type: ignore[method-assign]
         async with broker.connect() as other:
-            other.send(b'POST /v1/topics HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 16\r\n\r\n{"topic": "new"}')
+            other.send(
+                b'POST /v1/topics HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 16\r\n\r\n{"topic": "new"}'
+            )
             for _ in range(20):
                 assert (await connection.request("GET", "/healthz")).status == 200
             assert not other.reader._buffer  # type: ignore[attr-defined]
@@ -232,7 +234,9 @@ def test_openapi_describes_every_route_and_every_parameter_the_server_takes() ->
             assert set(operation.get("requestBody", {}).get("content", ())) == set(route.accepts)
         schemas = description["components"]["schemas"]
         assert {"JsonRecord", "CreateTopicBody", "TopicInfo", "ProblemDocument", "Receipt"} <= set(schemas)
-        for reference in re.findall(r'"\$ref": ?"#/components/schemas/(\w+)"', msgspec.json.encode(description).decode()):
+        for reference in re.findall(
+            r'"\$ref": ?"#/components/schemas/(\w+)"', msgspec.json.encode(description).decode()
+        ):
             assert reference in schemas
 
     with_broker(test)

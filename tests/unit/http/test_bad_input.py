@@ -132,7 +132,9 @@ QUERIES = [
 ]
 MEDIA = [
     post(TOPIC, GOOD, 415, "UNSUPPORTED_MEDIA_TYPE", "missing", JSON, NDJSON, OCTETS, media=None),
-    post(TOPIC, GOOD, 415, "UNSUPPORTED_MEDIA_TYPE", "x-www-form-urlencoded", media="application/x-www-form-urlencoded"),
+    post(
+        TOPIC, GOOD, 415, "UNSUPPORTED_MEDIA_TYPE", "x-www-form-urlencoded", media="application/x-www-form-urlencoded"
+    ),
     post(TOPIC, GOOD, 415, "UNSUPPORTED_MEDIA_TYPE", "utf-16", media="application/json; charset=utf-16"),
     post(TOPIC, GOOD_BATCH, 415, "UNSUPPORTED_MEDIA_TYPE", BATCH, media=BATCH),
     post(P0, b"x", 415, "UNSUPPORTED_MEDIA_TYPE", OCTETS, media=OCTETS),
@@ -181,7 +183,14 @@ BODIES = [
     record(b'{"value": 1}\n{"value": 1, "value": 2}\n', "line 2", "more than once", media=NDJSON),
     record(b"\n \n\n", "no records", media=NDJSON),
     record(b'[{"value": 1}]\n', "line 1", "object", "array", media=NDJSON),
-    post(TOPIC, b'{"records": [{"value": 1, "partition": 7}]}', 404, "UNKNOWN_PARTITION", "records[0].partition", "0 to 3"),
+    post(
+        TOPIC,
+        b'{"records": [{"value": 1, "partition": 7}]}',
+        404,
+        "UNKNOWN_PARTITION",
+        "records[0].partition",
+        "0 to 3",
+    ),
     post(TOPIC, b'{"records": [{"value": "' + b"x" * 90_000 + b'"}]}', 200, ""),
     post(TOPIC, b"x" * 100_001, 413, "REQUEST_TOO_LARGE", "100001", "100000"),
     post(P0, b"", 400, "INVALID_REQUEST", "empty", media=BATCH),
@@ -227,7 +236,9 @@ def test_every_bad_input_is_answered_in_a_sentence_and_the_connection_lives_on()
             try:
                 alive = await connection.request("GET", "/healthz")
             except asyncio.IncompleteReadError:
-                raise AssertionError(f"the connection is gone after {bad.method} {bad.target[:60]} {bad.body[:60]!r}") from None
+                raise AssertionError(
+                    f"the connection is gone after {bad.method} {bad.target[:60]} {bad.body[:60]!r}"
+                ) from None
             assert alive.status == 200
 
     with_broker(test, limits=LIMITS)
@@ -267,7 +278,9 @@ def test_405_names_the_methods_in_allow() -> None:
 @pytest.mark.parametrize("media", [NDJSON, JSON])
 def test_more_records_than_allowed_in_one_json_request(media: str) -> None:
     line = b'{"value":1}'
-    body = line + (b"\n" + line) * 100_000 if media == NDJSON else b'{"records":[' + line + (b"," + line) * 100_000 + b"]}"
+    body = (
+        line + (b"\n" + line) * 100_000 if media == NDJSON else b'{"records":[' + line + (b"," + line) * 100_000 + b"]}"
+    )
 
     async def test(broker: Broker, connection: Connection) -> None:
         answer = await connection.request("POST", TOPIC, body, media)

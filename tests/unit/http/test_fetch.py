@@ -22,7 +22,13 @@ P0 = "/v1/topics/orders/partitions/0/records"
 P1 = "/v1/topics/orders/partitions/1/records"
 
 
-def fill(cluster: FakeCluster, partition: int, *batches: list[bytes], epochs: list[int] | None = None, compression: str = "none") -> None:
+def fill(
+    cluster: FakeCluster,
+    partition: int,
+    *batches: list[bytes],
+    epochs: list[int] | None = None,
+    compression: str = "none",
+) -> None:
     log = cluster.logs["orders", partition]
     for number, values in enumerate(batches):
         records = [Record(0, 1000 + n, b'"k"', value, (("h", b"x"),)) for n, value in enumerate(values)]
@@ -219,8 +225,9 @@ def test_a_long_poll_ends_with_the_record_it_waited_for_or_empty_at_its_deadline
                 await other.request("POST", P0, b'{"records": [{"value": 9}]}', JSON)
 
         while_waiting = asyncio.ensure_future(connection.request("GET", P0 + "?offset=latest&wait_ms=4000"))
-        while not any(isinstance(message, Fetch) for message in broker.runtime.submitted):
-            await asyncio.sleep(0)
+        async with broker.connect() as other:
+            while not any(isinstance(message, Fetch) for message in broker.runtime.submitted):
+                assert (await other.request("GET", "/healthz")).status == 200
         await produce()
         answer = (await while_waiting).json()
         assert [record["value"] for record in answer["records"]] == [9]
@@ -303,7 +310,8 @@ def test_an_error_in_a_tail_is_its_last_event() -> None:
         broker.runtime.intercept = answering(Problem.of(NotLeader("moved", leader_url="http://new.test")))
         async with broker.connect() as other:
             broker.runtime.cluster.logs["orders", 0].grown.set()
-            event = await events.next()
+            while "event" not in (event := await events.next()):
+                assert "" in event, "only comments come before the error"
             assert event["event"] == "error"
             assert json.loads(event["data"])["leader_url"] == "http://new.test"
             assert await connection.reader.readline() == b"0\r\n"
@@ -320,9 +328,9 @@ def test_a_tail_that_is_not_read_is_cut_off() -> None:
         connection.send(f"GET {P0}?offset=earliest HTTP/1.1\r\nHost: a\r\nAccept: {EVENTS}\r\n\r\n".encode())
         connection.writer.transport.pause_reading()  # type: ignore[attr-defined]
         async with asyncio.timeout(5):
-            while not broker.runtime.submitted:
-                await asyncio.sleep(0)
             async with broker.connect() as other:
+                while not broker.runtime.submitted:
+                    assert (await other.request("GET", "/healthz")).status == 200
                 while b"minilog_http_connections 1.0" in (await other.request("GET", "/metrics")).body:
                     pass
                 while b"minilog_http_connections 2.0" in (await other.request("GET", "/metrics")).body:
@@ -338,6 +346,9 @@ def test_batches_of_a_page_decode_to_what_was_stored() -> None:
         sent = encode_values([b"a", b"b"], 5, keys=[None, b"k"])
         await connection.request("POST", P0, sent, BATCH)
         answer = await connection.request("GET", P0, Accept=BATCH)
-        assert [(record.offset, record.key, record.value) for record in decode_all(answer.body)] == [(0, None, b"a"), (1, b"k", b"b")]
+        assert [(record.offset, record.key, record.value) for record in decode_all(answer.body)] == [
+            (0, None, b"a"),
+            (1, b"k", b"b"),
+        ]
 
     with_broker(test, cluster)

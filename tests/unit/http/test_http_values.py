@@ -32,7 +32,9 @@ def test_integers_read_back_what_str_writes(value: int) -> None:
     assert http.integer("n", str(value).encode(), 0, 2**63 - 1) == value
 
 
-@pytest.mark.parametrize("bad", ["", " 1", "1 ", "+1", "01", "-0", "1_0", "1.0", "1e3", "0x1", "٣", "9" * 20, "-1", "11"])
+@pytest.mark.parametrize(
+    "bad", ["", " 1", "1 ", "+1", "01", "-0", "1_0", "1.0", "1e3", "0x1", "٣", "9" * 20, "-1", "11"]
+)
 def test_integers_have_one_spelling_and_a_range(bad: str) -> None:
     with pytest.raises(InvalidRequest, match="from 0 to 10"):
         http.integer("n", bad.encode(), 0, 10)
@@ -93,7 +95,9 @@ def test_content_types_that_mean_json(header: str) -> None:
     assert http.content_type(header, (JSON, NDJSON)) == JSON
 
 
-@pytest.mark.parametrize("header", [None, "", "json", "text/plain", f"{JSON}; charset=latin-1", f"{JSON}, {NDJSON}", f"{JSON};x=y"])
+@pytest.mark.parametrize(
+    "header", [None, "", "json", "text/plain", f"{JSON}; charset=latin-1", f"{JSON}, {NDJSON}", f"{JSON};x=y"]
+)
 def test_other_content_types_are_refused_by_name(header: str | None) -> None:
     with pytest.raises(UnsupportedMediaType, match=f"allowed: {JSON}, {NDJSON}"):
         http.content_type(header, (JSON, NDJSON))
@@ -168,7 +172,9 @@ def test_a_problem_document_has_every_member() -> None:
         (404, "", b"", InternalError),
     ],
 )
-def test_an_answer_that_is_not_minilogs_proves_nothing(status: int, media: str, body: bytes, kind: type[MinilogError]) -> None:
+def test_an_answer_that_is_not_minilogs_proves_nothing(
+    status: int, media: str, body: bytes, kind: type[MinilogError]
+) -> None:
     error = http.error_from_response(status, {"Content-Type": media}, body)
     assert type(error) is kind
     assert error.definite is False

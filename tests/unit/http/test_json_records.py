@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from typing import Any
 
@@ -32,8 +33,12 @@ def encodable(value: Any) -> bool:
 
 @settings(max_examples=60)
 @given(st.lists(st.tuples(json_values, json_values).filter(encodable), min_size=1, max_size=4), spaces, st.booleans())
-def test_the_text_of_keys_and_values_is_stored_as_it_is(pairs: list[tuple[Any, Any]], space: str, ascii_only: bool) -> None:
-    texts = [(json.dumps(k, ensure_ascii=ascii_only), json.dumps(v, indent=1, ensure_ascii=ascii_only)) for k, v in pairs]
+def test_the_text_of_keys_and_values_is_stored_as_it_is(
+    pairs: list[tuple[Any, Any]], space: str, ascii_only: bool
+) -> None:
+    texts = [
+        (json.dumps(k, ensure_ascii=ascii_only), json.dumps(v, indent=1, ensure_ascii=ascii_only)) for k, v in pairs
+    ]
     records = ",".join(f'{space}{{"key":{space}{k}{space},"value": {v}}}' for k, v in texts)
     parsed = parse_json(f'{{"records"{space}:[{records}]{space}}}'.encode(), "json", "json", 5)
     expected = [tuple(None if text == "null" else text.encode() for text in pair) for pair in texts]
@@ -51,17 +56,17 @@ def test_bytes_travel_as_base64(value: bytes, key: bytes, name: str, timestamp: 
         "partition": 3,
     }
     (parsed,) = parse_ndjson(msgspec.json.encode(record), "base64", "base64", 5)
-    assert parsed == (key, value, [(name, value), (name, None)], timestamp, 3)
     assert msgspec.json.decode(raw_of(parsed.value, "base64")) == record["value"]
     assert msgspec.to_builtins(headers_of(parsed.headers)) == record["headers"]
+    assert parsed == (key, value, [(name, value), (name, None)], timestamp, 3)
 
 
 @settings(max_examples=60)
 @given(st.text(max_size=30).filter(encodable))
 def test_text_travels_as_a_string(value: str) -> None:
     (parsed,) = parse_ndjson(msgspec.json.encode({"value": value}), "text", "text", 5)
-    assert parsed == (None, value.encode(), [], 5, None)
     assert msgspec.json.decode(raw_of(parsed.value, "text")) == value
+    assert parsed == (None, value.encode(), [], 5, None)
 
 
 @settings(max_examples=60)
@@ -94,7 +99,9 @@ def test_null_is_a_tombstone_in_every_format(form: str) -> None:
 
 
 def test_explicit_nulls_and_escapes_are_no_repetition() -> None:
-    line = b'{"va\\u006cue":1,"key":null,"headers":[{"name":"\\u0041\\/","value":null}],"timestamp":null,"partition":null}'
+    line = (
+        b'{"va\\u006cue":1,"key":null,"headers":[{"name":"\\u0041\\/","value":null}],"timestamp":null,"partition":null}'
+    )
     (parsed,) = parse_ndjson(line, "json", "json", 5)
     assert parsed == (None, b"1", [("A/", None)], 5, None)
 
@@ -118,7 +125,5 @@ def test_repeated_members_inside_a_value_are_the_clients_own_business() -> None:
 def test_any_bytes_are_parsed_or_refused_in_a_sentence(data: bytes) -> None:
     for body in (data, b'{"records":[{"value":' + data + b"}]}", b'{"value":' + data + b"}"):
         for parse in (parse_json, parse_ndjson):
-            try:
-                parse(body, "json", "text", 5)
-            except InvalidRequest as error:
-                assert error.detail
+            with contextlib.suppress(InvalidRequest):
+                assert parse(body, "json", "text", 5)

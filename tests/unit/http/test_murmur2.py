@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from aiokafka.partitioner import murmur2 as aiokafka_murmur2
+from aiokafka.partitioner import murmur2 as aiokafka_murmur2  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -148,7 +148,9 @@ def test_the_leaders_time_is_reported_when_the_topic_says_so() -> None:
     cluster.create("stamped", 1, {"message.timestamp.type": "LogAppendTime"})
 
     async def test(broker: Broker, connection: Connection) -> None:
-        answer = await connection.request("POST", "/v1/topics/stamped/records", body({"value": 1, "timestamp": 9}), JSON)
+        answer = await connection.request(
+            "POST", "/v1/topics/stamped/records", body({"value": 1, "timestamp": 9}), JSON
+        )
         assert answer.json()["results"][0]["timestamp"] == NOW_MS + 5
 
     with_broker(test, cluster)
@@ -159,7 +161,12 @@ def test_some_records_fail_and_the_others_do_not() -> None:
     cluster.create("small", 1, {"max.message.bytes": "1024"})
 
     async def test(broker: Broker, connection: Connection) -> None:
-        records = [{"value": 1}, {"value": "x" * 2000}, {"value": 2, "partition": 5}, {"value": 3}]
+        records: list[dict[str, Any]] = [
+            {"value": 1},
+            {"value": "x" * 2000},
+            {"value": 2, "partition": 5},
+            {"value": 3},
+        ]
         answer = await connection.request("POST", "/v1/topics/small/records", body(*records), JSON)
         assert answer.status == 207
         results = answer.json()["results"]
@@ -219,7 +226,9 @@ def test_one_indefinite_failure_makes_the_whole_answer_indefinite() -> None:
             return ProduceReply([ProduceResult("", -1, Problem.of(error)) for error in errors])
 
         broker.runtime.intercept = fail
-        answer = await connection.request("POST", TOPIC, body({"value": 1, "partition": 0}, {"value": 1, "partition": 2}), JSON)
+        answer = await connection.request(
+            "POST", TOPIC, body({"value": 1, "partition": 0}, {"value": 1, "partition": 2}), JSON
+        )
         assert (answer.status, answer.json()["definite"]) == (504, False)
 
     with_broker(test)
@@ -352,7 +361,8 @@ def test_a_client_that_leaves_does_not_stop_its_produce() -> None:
         async with broker.connect() as other:
             content = body({"value": 1})
             other.send(
-                f"POST {P0} HTTP/1.1\r\nHost: a\r\nContent-Type: {JSON}\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
+                f"POST {P0} HTTP/1.1\r\nHost: a\r\nContent-Type: {JSON}\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+                + content
             )
             await other.writer.drain()
             while not broker.runtime.submitted:
@@ -380,11 +390,14 @@ def test_the_budget_for_bytes_in_flight_refuses_before_the_body_and_recovers() -
         async with broker.connect() as first:
             content = body({"value": "x" * 600})
             first.send(
-                f"POST {P0} HTTP/1.1\r\nHost: a\r\nContent-Type: {JSON}\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
+                f"POST {P0} HTTP/1.1\r\nHost: a\r\nContent-Type: {JSON}\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+                + content
             )
             while not broker.runtime.submitted:
                 assert (await connection.request("GET", "/healthz")).status == 200
-            connection.send(f"POST {P0} HTTP/1.1\r\nHost: a\r\nContent-Type: {JSON}\r\nContent-Length: 700\r\n\r\n".encode())
+            connection.send(
+                f"POST {P0} HTTP/1.1\r\nHost: a\r\nContent-Type: {JSON}\r\nContent-Length: 700\r\n\r\n".encode()
+            )
             answer = await connection.answer()
             assert (answer.status, answer.json()["code"], answer.json()["definite"]) == (503, "OVERLOADED", True)
             assert answer.headers["retry-after"] == "1"

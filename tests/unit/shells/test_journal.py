@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -266,3 +268,38 @@ def test_the_header_is_checked(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[: FILE_HEADER_BYTES - 1])
     with pytest.raises(RefusesToStart, match="the file header is not that of this journal"):
         everything(tmp_path)
+
+
+def test_what_a_start_relies_on_is_written_anew(tmp_path: Path) -> None:
+    """After a failed fsync the page cache may hold what the disk does not: reading it back is no proof."""
+    write(tmp_path, 3)
+    path = only_journal(tmp_path)
+    before = path.stat().st_ino
+    content = path.read_bytes()
+    assert everything(tmp_path) == records(1, 4)
+    assert path.stat().st_ino != before
+    assert path.read_bytes() == content
+
+
+def test_a_close_waits_for_the_append_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = FileJournal(str(tmp_path))
+    journal.open()
+    syncing, go_on = threading.Event(), threading.Event()
+    real = os.fdatasync
+
+    def slow(fd: int) -> None:
+        syncing.set()
+        assert go_on.wait(5)
+        real(fd)
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    with ThreadPoolExecutor(2) as threads:
+        append = threads.submit(journal.append, [record(1)])
+        assert syncing.wait(5)
+        close = threads.submit(journal.close)
+        assert not close.done()
+        go_on.set()
+        assert append.result(5) == 1
+        close.result(5)
+    monkeypatch.undo()
+    assert everything(tmp_path) == [record(1)]

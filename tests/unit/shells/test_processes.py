@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -80,6 +80,43 @@ def test_every_end_is_one_line_and_exit_code_1(
     with caplog.at_level(logging.INFO):
         assert process.run(raising(wrapped), "x") == 1
     assert [record.getMessage() for record in caplog.records] == [line]
+
+
+def fail_in_loop(callback: Callable[[asyncio.AbstractEventLoop], object]) -> process.Failure:
+    """Let something raise inside the event loop of a process that watches it."""
+    failures = []
+
+    async def main() -> None:
+        failure = process.Failure()
+        failures.append(failure)
+        failure.watch_loop()
+        callback(asyncio.get_running_loop())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+    return failures[0]
+
+
+def raise_error(error: Exception) -> None:
+    raise error
+
+
+def test_a_callback_that_breaks_stops_the_process() -> None:
+    failure = fail_in_loop(lambda loop: loop.call_soon(raise_error, ValueError("bug")))
+    assert failure.tripped
+    with pytest.raises(process.FailStop):
+        failure.check()
+
+
+def test_what_a_client_can_cause_is_only_logged(caplog: pytest.LogCaptureFixture) -> None:
+    protocol = asyncio.Protocol()
+    seen = {"message": "data_received failed", "exception": ValueError("bad bytes"), "protocol": protocol}
+    failure = fail_in_loop(lambda loop: loop.call_exception_handler(seen))
+    assert not failure.tripped
+    failure.check()
+    assert "bad bytes" in caplog.text
+    assert not fail_in_loop(lambda loop: loop.call_soon(raise_error, ConnectionResetError())).tripped
 
 
 def test_disk_failures_are_found_wherever_they_hide() -> None:

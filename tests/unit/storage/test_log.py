@@ -221,7 +221,11 @@ def test_what_truncate_cuts_is_in_quarantine_and_counted() -> None:
     disk = MemoryDisk()
     log = open_in(disk)
     log.append([make(0, epoch=1)])
-    tail = [make(1, 1, records=2, acks_level=1), make(3, 2, size=3000, acks_level=2), make(4, 2, size=3000, timestamp=77)]
+    tail = [
+        make(1, 1, records=2, acks_level=1),
+        make(3, 2, size=3000, acks_level=2),
+        make(4, 2, size=3000, timestamp=77),
+    ]
     for batch in tail:
         log.append([batch])
     log.truncate(1)
@@ -333,7 +337,8 @@ def test_offset_at_across_segments_and_restarts() -> None:
     again = open_in(disk, point=log.close())
     assert [again.offset_at(ts) for ts in range(990, 1600, 5)] == expected
     naive = [
-        next(((i, t) for i in range(60) if (t := 1000 + 10 * (i if i % 7 else 0)) >= ts), None) for ts in range(990, 1600, 5)
+        next(((i, t) for i in range(60) if (t := 1000 + 10 * (i if i % 7 else 0)) >= ts), None)
+        for ts in range(990, 1600, 5)
     ]
     assert expected == naive
 

@@ -30,7 +30,9 @@ class LogMachine(RuleBasedStateMachine):
     def end(self) -> int:
         return self.batches[-1].end_offset if self.batches else self.start
 
-    @rule(sizes=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 1500)), min_size=1, max_size=4), bump=st.booleans())
+    @rule(
+        sizes=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 1500)), min_size=1, max_size=4), bump=st.booleans()
+    )
     def append(self, sizes: list[tuple[int, int]], bump: bool) -> None:
         self.epoch += bump
         new: list[Batch] = []

@@ -1,0 +1,176 @@
+"""Faults: what goes wrong during the first phase of a schedule, at the rates its options say, and its undoing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from minilog.core.effects import CONTROLLER_ID
+from minilog.wire.messages import CreateTopic, DeleteTopic
+from tests.sim.broker_node import BrokerNode
+from tests.sim.cluster import SimCluster
+from tests.sim.controller_node import ControllerNode
+from tests.sim.network import Weather
+from tests.sim.options import Options
+
+STEP_MS = 50
+
+
+class Faults:
+    def __init__(self, cluster: SimCluster, options: Options) -> None:
+        self.cluster = cluster
+        self.options = options
+        self.rng = cluster.world.rng("faults")
+        self.figures: Counter[str] = Counter()
+        self.active = True
+        self._churned = 0
+        self._kinds: list[tuple[str, float, Callable[[], None]]] = [
+            ("kill", options.kills, self._kill),
+            ("crash", options.crashes, self._crash),
+            ("pause", options.pauses, self._pause),
+            ("stop", options.stops, self._stop),
+            ("kill all", options.kill_alls, self._kill_all),
+            ("controller kill", options.controller_kills, self._kill_controller),
+            ("controller pause", options.controller_pauses, self._pause_controller),
+            ("one-way cut", options.one_way_cuts, self._cut_one_way),
+            ("isolation", options.isolations, self._isolate),
+            ("ring", options.rings, self._ring),
+            ("slow disk", options.slow_disks, self._slow_disk),
+            ("topic churn", options.topic_churn, self._churn),
+        ]
+
+    def begin(self) -> None:
+        cluster, options = self.cluster, self.options
+        cluster.network.weather = options.weather()
+        cluster.controller.dies_in_commit = options.dies_in_commit
+        self._step()
+
+    def _step(self) -> None:
+        if not self.active:
+            return
+        for name, rate, act in self._kinds:
+            if rate and self.rng.random() < rate * STEP_MS / 1000:
+                self.figures[name] += 1
+                act()
+        if not self.cluster.controller.running and self.options.dies_in_commit:
+            self._start_later(self.cluster.controller)
+        self.cluster.world.after(STEP_MS, "faults", self._step)
+
+    def end(self) -> None:
+        """Heal everything; what is late on the network still arrives."""
+        self.active = False
+        cluster = self.cluster
+        cluster.network.weather = Weather(encoded=self.options.encoded)
+        cluster.network.heal()
+        cluster.controller.dies_in_commit = 0.0
+        for node in (cluster.controller, *cluster.brokers.values()):
+            if node.paused:
+                node.resume()
+            node.start()
+        for node in cluster.brokers.values():
+            node.disk_delay_ms = (1, 3)
+
+    # --- one of each -----------------------------------------------------------------------------------------
+
+    def _broker(self) -> BrokerNode:
+        return self.rng.choice(list(self.cluster.brokers.values()))
+
+    def _down_ms(self) -> int:
+        return self.rng.randint(1, self.options.down_ms)
+
+    def _later(self, delay_ms: int, label: str, act: Callable[[], None]) -> None:
+        def act_if_active() -> None:
+            if self.active:
+                act()
+
+        self.cluster.world.after(delay_ms, label, act_if_active)
+
+    def _start_later(self, node: BrokerNode | ControllerNode) -> None:
+        self._later(self._down_ms(), f"start {node.name}", node.start)
+
+    def _kill(self) -> None:
+        node = self._broker()
+        node.kill()
+        self._start_later(node)
+
+    def _crash(self) -> None:
+        node = self._broker()
+        node.crash()
+        self._start_later(node)
+
+    def _pause(self) -> None:
+        node = self._broker()
+        node.pause()
+        self._later(self._down_ms(), f"resume {node.name}", node.resume)
+
+    def _stop(self) -> None:
+        node = self._broker()
+        node.stop()
+        self._later(self._down_ms(), f"start {node.name}", lambda: self._start_when_ended(node))
+
+    def _start_when_ended(self, node: BrokerNode) -> None:
+        if node.running and node.stopping:
+            self._later(100, f"start {node.name}", lambda: self._start_when_ended(node))
+        else:
+            node.start()
+
+    def _kill_all(self) -> None:
+        nodes = [*self.cluster.brokers.values(), *([self.cluster.controller] if self.rng.random() < 0.5 else [])]
+        lossy = self.options.crashes > 0 and self.rng.random() < 0.5
+        for node in nodes:
+            if lossy:
+                node.crash()
+            else:
+                node.kill()
+            self._start_later(node)
+
+    def _kill_controller(self) -> None:
+        self.cluster.controller.kill()
+        self._start_later(self.cluster.controller)
+
+    def _pause_controller(self) -> None:
+        controller = self.cluster.controller
+        controller.pause()
+        self._later(self._down_ms(), "resume ctl", controller.resume)
+
+    def _nodes(self) -> list[int]:
+        return [CONTROLLER_ID, *self.cluster.brokers]
+
+    def _heal_later(self, pairs: set[tuple[int, int]]) -> None:
+        cuts = self.cluster.network.cuts
+        self._later(self._down_ms(), "heal", lambda: cuts.difference_update(pairs))
+
+    def _cut(self, pairs: set[tuple[int, int]]) -> None:
+        self.cluster.network.cuts |= pairs
+        self._heal_later(pairs)
+
+    def _cut_one_way(self) -> None:
+        source, target = self.rng.sample(self._nodes(), 2)
+        self._cut({(source, target)})
+
+    def _isolate(self) -> None:
+        node = self.rng.choice(self._nodes())
+        others = [other for other in self.cluster.network.processes if other != node]
+        if self.rng.random() < 0.5:  # clients still reach it
+            others = [other for other in others if other < 1000]
+        self._cut({pair for other in others for pair in ((node, other), (other, node))})
+
+    def _ring(self) -> None:
+        """Everybody sees the neighbours only."""
+        nodes = self._nodes()
+        self.rng.shuffle(nodes)
+        n = len(nodes)
+        self._cut({(a, b) for i, a in enumerate(nodes) for j, b in enumerate(nodes) if (i - j) % n not in (0, 1, n - 1)})
+
+    def _slow_disk(self) -> None:
+        node = self._broker()
+        usual = (1, self.options.disk_delay_max_ms)
+        node.disk_delay_ms = (100, 1500)
+        self._later(self._down_ms(), "disk ok", lambda: setattr(node, "disk_delay_ms", usual))
+
+    def _churn(self) -> None:
+        admin, topic = self.cluster.admin, f"churn{self.rng.randint(0, 1)}"
+        if topic in self.cluster.invariants.truth.topics:
+            admin.request(DeleteTopic(topic))
+        else:
+            admin.request(CreateTopic(topic, 2, 0, {}))

@@ -1,0 +1,155 @@
+"""Options: one schedule's shape and fault rates, drawn from its seed (swarm testing).
+
+Every rate is zero in a good part of the schedules: faults hide each other, and some bugs only show when the rest of
+the world is calm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from random import Random
+
+from tests.sim.clients import Load
+from tests.sim.network import Weather
+
+STORAGES = ("memory", "disk")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Rates are events per virtual second; durations are ms."""
+
+    seed: int
+    storage: str
+    brokers: int
+    topics: int
+    partitions: int
+    replicas: int
+    min_isr: int
+    flush_policy: str
+    faults_ms: int
+    session_timeout_ms: int
+    replica_lag_max_ms: int
+    peer_timeout_ms: int
+    heartbeat_interval_ms: int
+    replica_fetch_wait_ms: int
+    snapshot_records: int
+    disk_delay_max_ms: int
+    journal_delay_max_ms: int
+    clock_skew_ms: int
+    clock_drift: float
+    producers: int
+    produce_interval_ms: int
+    produce_timeout_ms: int
+    inflight_max: int
+    consumers: int
+    lost: float
+    request_twice: float
+    answer_twice: float
+    late: float
+    late_ms: int
+    delay_ms: int
+    encoded: float
+    kills: float
+    crashes: float
+    pauses: float
+    stops: float
+    kill_alls: float
+    controller_kills: float
+    controller_pauses: float
+    dies_in_commit: float
+    one_way_cuts: float
+    isolations: float
+    rings: float
+    slow_disks: float
+    topic_churn: float
+    down_ms: int
+
+    def weather(self) -> Weather:
+        return Weather(
+            self.lost, self.request_twice, self.answer_twice, self.late, self.late_ms, self.delay_ms, self.encoded
+        )
+
+    def load(self) -> Load:
+        return Load(
+            self.produce_interval_ms, self.inflight_max, ACKS, values_max=3, timeout_ms=self.produce_timeout_ms
+        )
+
+    def timeouts(self) -> dict[str, int]:
+        return {
+            "session_timeout_ms": self.session_timeout_ms,
+            "replica_lag_max_ms": self.replica_lag_max_ms,
+            "peer_timeout_ms": self.peer_timeout_ms,
+            "heartbeat_interval_ms": self.heartbeat_interval_ms,
+            "replica_fetch_wait_ms": self.replica_fetch_wait_ms,
+            "snapshot_records": self.snapshot_records,
+            "shutdown_timeout_ms": 3000,
+            "checkpoint_interval_ms": 700,
+        }
+
+    def lines(self) -> list[str]:
+        return [f"{f.name} = {getattr(self, f.name)}" for f in fields(self)]
+
+
+ACKS = (-1, -1, -1, 0, 1, 2)
+
+
+def draw(seed: int, storage: str = "memory") -> Options:
+    rng = Random(f"{seed}/options")  # noqa: S311
+
+    def sometimes(probability: float, low: float, high: float) -> float:
+        """Zero, or a rate between low and high, small ones as likely as large ones."""
+        value = low * (high / low) ** rng.random()
+        return round(value, 4) if rng.random() < probability else 0.0
+
+    brokers = rng.choice((2, 3, 3, 3, 3, 4, 5))
+    replicas = rng.randint(1, min(brokers, 3)) if rng.random() < 0.2 else min(brokers, 3)
+    min_isr = rng.randint(1, replicas)
+    flush_policy = "interval" if rng.random() < 0.15 else "commit"
+    return Options(
+        seed=seed,
+        storage=storage,
+        brokers=brokers,
+        topics=rng.choice((1, 1, 2)),
+        partitions=rng.choice((1, 1, 2, 3)),
+        replicas=replicas,
+        min_isr=min_isr,
+        flush_policy=flush_policy,
+        faults_ms=rng.choice((4000, 8000, 12_000)),
+        session_timeout_ms=rng.choice((400, 800, 2000)),
+        replica_lag_max_ms=rng.choice((400, 1000, 4000)),
+        peer_timeout_ms=rng.choice((200, 500, 2000)),
+        heartbeat_interval_ms=rng.choice((60, 200)),
+        replica_fetch_wait_ms=rng.choice((50, 500)),
+        snapshot_records=rng.choice((5, 50, 10_000)),
+        disk_delay_max_ms=rng.choice((1, 5, 40)),
+        journal_delay_max_ms=rng.choice((0, 2, 30)),
+        clock_skew_ms=rng.choice((0, 0, 1000, 290_000)),
+        clock_drift=rng.choice((0.0, 0.0, 0.05)),
+        producers=rng.choice((1, 1, 2, 3)),
+        produce_interval_ms=rng.choice((10, 40, 120)),
+        produce_timeout_ms=rng.choice((200, 1000, 3000)),
+        inflight_max=rng.choice((1, 1, 3)),
+        consumers=rng.choice((0, 1, 2)),
+        lost=sometimes(0.4, 0.005, 0.2),
+        request_twice=sometimes(0.4, 0.01, 0.3),
+        answer_twice=sometimes(0.4, 0.01, 0.3),
+        late=sometimes(0.4, 0.003, 0.1),
+        late_ms=rng.choice((100, 1000, 5000)),
+        delay_ms=rng.choice((1, 3, 10, 50)),
+        encoded=rng.choice((0.1, 1.0)),
+        kills=sometimes(0.5, 0.05, 2.0),
+        crashes=sometimes(0.4, 0.05, 1.0) if flush_policy == "commit" else 0.0,
+        pauses=sometimes(0.4, 0.05, 2.0),
+        stops=sometimes(0.4, 0.05, 1.0),
+        kill_alls=sometimes(0.15, 0.02, 0.3),
+        controller_kills=sometimes(0.4, 0.05, 2.0),
+        controller_pauses=sometimes(0.2, 0.05, 1.0),
+        dies_in_commit=sometimes(0.3, 0.01, 0.3),
+        one_way_cuts=sometimes(0.4, 0.05, 2.0),
+        isolations=sometimes(0.4, 0.05, 1.0),
+        rings=sometimes(0.2, 0.02, 0.3),
+        slow_disks=sometimes(0.2, 0.05, 0.5),
+        topic_churn=sometimes(0.2, 0.1, 1.0),
+        down_ms=rng.choice((50, 500, 3000)),
+    )

@@ -1,0 +1,221 @@
+"""Schedule: one random run. Phase one: faults, and safety is checked at every event. Phase two: all heals, and
+progress is demanded within a bounded virtual time: leaders, full ISRs, equal logs, new writes, nobody left waiting.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from minilog.core.effects import TopicPartition
+from minilog.wire.batch import split
+from minilog.wire.records import decode_batch
+from tests.sim.clients import Consumer, Producer
+from tests.sim.cluster import SimCluster
+from tests.sim.faults import Faults
+from tests.sim.history import UNBOUNDED
+from tests.sim.options import Options
+from tests.sim.world import START_MS, Violation
+
+SETTLE_MS = 15_000
+WRITE_MS = 3_000
+
+
+@dataclass
+class Outcome:
+    seed: int
+    digest: int
+    events: int
+    virtual_ms: int
+    figures: Counter[str]
+    violation: str = ""
+    trace: tuple[str, ...] = ()
+
+
+class Schedule:
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.cluster = SimCluster(options.seed, brokers=options.brokers, timeouts=options.timeouts())
+        self.faults = Faults(self.cluster, options)
+        self.producers: list[Producer] = []
+        self.consumers: list[Consumer] = []
+        self.names: list[tuple[str, int]] = []
+
+    def run(self) -> Outcome:
+        world = self.cluster.world
+        violation = ""
+        try:
+            self._prepare()
+            self.faults.begin()
+            world.run_for(self.options.faults_ms)
+            self._heal()
+            self._check_end()
+        except Violation as found:
+            violation = str(found)
+        except AssertionError as found:
+            violation = f"Assertion: {found} ({_place(found)})"
+        except Exception as found:
+            violation = f"{type(found).__name__}: {found} ({_place(found)})"
+        return Outcome(
+            self.options.seed,
+            world.digest,
+            world.events,
+            world.now_ms - START_MS,
+            self._figures(),
+            violation,
+            tuple(world.trace_lines()) if violation else (),
+        )
+
+    # --- before ----------------------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        cluster, options = self.cluster, self.options
+        rng = cluster.world.rng("clocks")
+        for node in (cluster.controller, *cluster.brokers.values()):
+            node.clock_offset_ms = rng.randint(-options.clock_skew_ms, options.clock_skew_ms)
+            node.clock_drift = rng.uniform(-options.clock_drift, options.clock_drift)
+        for node in cluster.brokers.values():
+            node.disk_delay_ms = (1, options.disk_delay_max_ms)
+        cluster.controller.journal_delay_ms = (0, options.journal_delay_max_ms)
+        cluster.start()
+        for number in range(options.topics):
+            cluster.create_topic(
+                f"t{number}",
+                partitions=options.partitions,
+                replicas=options.replicas,
+                min_isr=options.min_isr,
+                flush_policy=options.flush_policy,
+                flush_ms="100",
+            )
+            self.names += [(f"t{number}", partition) for partition in range(options.partitions)]
+        self._add_clients()
+
+    def _add_clients(self) -> None:
+        for number in range(self.options.producers):
+            producer = self.cluster.add_producer(f"p{number}", self.options.load())
+            producer.partitions = self.names
+            producer.begin()
+            self.producers.append(producer)
+        for number in range(self.options.consumers):
+            consumer = self.cluster.add_consumer(f"c{number}")
+            consumer.any_replica = number == 1
+            consumer.names_epoch = self.options.seed % 2 == 0
+            for name in self.names:
+                consumer.assign(*name)
+            consumer.begin()
+            self.consumers.append(consumer)
+
+    # --- after -----------------------------------------------------------------------------------------------
+
+    def _heal(self) -> None:
+        cluster = self.cluster
+        self.faults.end()
+        # A controlled shutdown may still be under way: its process ends, and is started once more.
+        cluster.run(3_100)
+        for node in cluster.brokers.values():
+            node.start()
+        cluster.until(cluster.all_ready, "all brokers ready after healing", SETTLE_MS)
+        for name in self.names:
+            cluster.until(lambda name=name: self._is_led(name), f"{name} has a leader and a full ISR", SETTLE_MS)  # type: ignore[misc]
+        for producer in self.producers:
+            producer.active = False
+        writer = cluster.producer
+        writes = [writer.write(*name, -1, 2) for name in self.names]
+        cluster.until(lambda: all(w.outcome == "ok" for w in writes), "new acks=all writes succeed", WRITE_MS)
+        for name in self.names:
+            cluster.until(lambda name=name: cluster.converged(*name), f"{name} converges", SETTLE_MS)  # type: ignore[misc]
+        cluster.until(self._is_quiet, "nobody waits any more", SETTLE_MS)
+        cluster.until(self._consumed, "consumers reach the end", SETTLE_MS)
+        cluster.until(self._metadata_converged, "brokers know all metadata", SETTLE_MS)
+
+    def _is_led(self, name: tuple[str, int]) -> bool:
+        state = self.cluster.state(*name)
+        return state.leader >= 0 and sorted(state.isr) == sorted(state.replicas) and self.cluster.leads(state.leader, *name)
+
+    def _is_quiet(self) -> bool:
+        return all(node.waiting_produces == 0 for node in self.cluster.brokers.values())
+
+    def _consumed(self) -> bool:
+        ends = {name: self.cluster.log(self.cluster.leader(*name), *name).end_offset for name in self.names}
+        return all(consumer.cursors[name].offset == ends[name] for consumer in self.consumers for name in self.names)
+
+    def _metadata_converged(self) -> bool:
+        truth = sorted(map(repr, self.cluster.invariants.truth.snapshot()))
+        cores = [node.core for node in self.cluster.brokers.values()]
+        return all(core is not None and sorted(map(repr, core.image.snapshot())) == truth for core in cores)
+
+    # --- the whole history -----------------------------------------------------------------------------------
+
+    def _check_end(self) -> None:
+        found: Counter[bytes] = Counter()
+        for topic, partition in self.names:
+            state = self.cluster.state(topic, partition)
+            contents = [self._content(r, topic, partition) for r in state.replicas]
+            if any(content != contents[0] for content in contents):
+                raise Violation("LogMatching", f"{topic}-{partition}: replicas differ in what they give back")
+            values = [value for _, value in contents[0]]
+            found.update(values)
+            self._check_order(topic, partition, dict(contents[0]))
+        for producer in (*self.producers, self.cluster.producer):
+            for write in producer.writes:
+                self._check_write(write.values, write.outcome, write.acks, found)
+        twice = [value for value, count in found.items() if count > 1]
+        if twice:
+            raise Violation("Duplicates", f"{twice[:5]} are there more than once")
+
+    def _content(self, broker_id: int, topic: str, partition: int) -> list[tuple[int, bytes]]:
+        """(offset, value) of everything a replica holds, as it reads it back."""
+        log = self.cluster.log(broker_id, topic, partition)
+        content: list[tuple[int, bytes]] = []
+        offset = log.start_offset
+        while offset < log.end_offset:
+            for batch in split(log.read(offset, 2**20, log.end_offset), UNBOUNDED, stored=True):
+                content += [(record.offset, record.value or b"") for record in decode_batch(batch)]
+                offset = batch.end_offset
+        return content
+
+    def _check_order(self, topic: str, partition: int, by_offset: dict[int, bytes]) -> None:
+        if sorted(by_offset) != list(range(len(by_offset))):
+            raise Violation("OffsetsContiguous", f"{topic}-{partition}: a gap in {sorted(by_offset)[:20]}")
+        for producer in self.producers:
+            for write in producer.writes:
+                if write.outcome == "ok" and write.acks == -1 and (write.topic, write.partition) == (topic, partition):
+                    assert write.receipt is not None
+                    assert write.receipt.base_offset is not None
+                    for i, value in enumerate(write.values):
+                        if by_offset.get(write.receipt.base_offset + i) != value:
+                            raise Violation("AckedBatchesSurvive", f"{value!r} is not at its offset: {write.receipt}")
+
+    def _check_write(self, values: list[bytes], outcome: str | None, acks: int, found: Counter[bytes]) -> None:
+        present = sum(value in found for value in values)
+        if present not in (0, len(values)):
+            raise Violation("Atomicity", f"{values} is there in part")
+        if outcome == "failed" and present:
+            raise Violation("AbortedRead", f"{values} definitely failed and is there")
+        lost = outcome == "ok" and not present
+        if lost and acks == -1:
+            raise Violation("AckedBatchesSurvive", f"{values} is lost")
+        self.cluster.invariants.figures[f"lost acks={acks}"] += lost
+
+    def _figures(self) -> Counter[str]:
+        figures = Counter(self.cluster.invariants.figures)
+        figures.update(self.faults.figures)
+        figures.update(self.cluster.network.figures)
+        for node in self.cluster.brokers.values():
+            figures.update({f"broker {name}": count for name, count in node.figures.items()})
+        figures.update({f"controller {name}": count for name, count in self.cluster.controller.figures.items()})
+        for producer in self.producers:
+            figures.update(f"writes {write.outcome}" for write in producer.writes)
+        return figures
+
+
+def _place(error: BaseException) -> str:
+    """Where it was raised, for the one-line report."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else f"{trace.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno}"
+
+
+def names_of(state: TopicPartition) -> tuple[str, int]:
+    return state.topic, state.partition
