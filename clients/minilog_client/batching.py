@@ -97,6 +97,33 @@ class Accumulator:
         """Whether ``size_bytes`` more fit; an empty buffer takes a record of any size."""
         return self.buffered_bytes + size_bytes <= self.settings.buffer_bytes or self.buffered_bytes == 0
 
+    def join(
+        self,
+        topic: TopicLanes,
+        value: bytes | None,
+        key: bytes | None,
+        headers: Headers,
+        partition: int | None,
+        timestamp: int,
+        token: Any,
+    ) -> bool:
+        """Add one record to the open batch of its lane: the short way, which most records can take. False, and
+        nothing added: there is no such batch or no room in it, ``append`` is for that. Raises what ``append`` does."""
+        if not topic.partition_count:
+            return False
+        lane = self._lane_for(topic, key, partition)
+        batch = lane.open
+        if batch is None:
+            return False
+        size = batch.builder.append(key, value, headers, timestamp)
+        if not size:
+            return False
+        batch.own(1, token)
+        batch.reserved_bytes += size
+        lane.queued_bytes += size
+        self.buffered_bytes += size
+        return True
+
     def append(
         self,
         topic: TopicLanes,
@@ -113,15 +140,12 @@ class Accumulator:
         Raises RecordTooLarge, or UnknownTopic for a partition the topic does not have; nothing was added then."""
         if not topic.partition_count:
             return self._park(topic, value, key, headers, partition, timestamp, token, now_ms)
-        lane = self._lane_for(topic, key, partition)
-        batch = lane.open
-        if batch is not None:
-            size = batch.builder.append(key, value, headers, timestamp)
-            if size:
-                batch.own(1, token)
-                self._reserve(lane, batch, size)
-                return None
+        due_ms: int | None = None
+        while (lane := self._lane_for(topic, key, partition)).open is not None:
+            if self.join(topic, value, key, headers, partition, timestamp, token):
+                return due_ms
             self._seal(topic, lane)
+            due_ms = 0
         batch = self._fresh(topic, now_ms, self.settings.batch_bytes)
         try:
             size = batch.builder.append(key, value, headers, timestamp)
@@ -130,7 +154,7 @@ class Accumulator:
             size = batch.builder.append(key, value, headers, timestamp)
         batch.own(1, token)
         self._open(lane, batch, size)
-        return 0 if lane.sealed else self.settings.linger_ms
+        return self.settings.linger_ms if due_ms is None else due_ms
 
     def extend(
         self,

@@ -11,7 +11,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from minilog.errors import BrokerUnavailable, ClientClosed, MinilogError, UnknownTopic
 from minilog.wire.messages import MetadataReply
@@ -20,7 +20,7 @@ from minilog_client.protocol import ACCEPT_EITHER, Envelope, Reply, envelope, me
 from minilog_client.routing import Routing, Topic
 from minilog_client.settings import ClientSettings
 from minilog_client.tasks import TaskScope
-from minilog_client.transport import Response, Transport
+from minilog_client.transport import Transport
 
 Listener = Callable[[], None]
 _RECHECK_MS: Final = 250
@@ -29,6 +29,18 @@ _RECHECK_MS: Final = 250
 def now_ms() -> int:
     """The running loop's clock: monotonic, only differences mean anything."""
     return int(asyncio.get_running_loop().time() * 1000)
+
+
+class _Watch:
+    """A request under way, and whether it still makes sense to wait for it."""
+
+    __slots__ = ("given_up", "still_leads", "task", "timer")
+    timer: asyncio.TimerHandle
+
+    def __init__(self, task: asyncio.Task[Any], still_leads: Callable[[], bool]) -> None:
+        self.task = task
+        self.still_leads = still_leads
+        self.given_up = False
 
 
 class Cluster:
@@ -43,6 +55,7 @@ class Cluster:
         self._interest: Counter[str] = Counter()
         self._listeners: list[Listener] = []
         self._refreshing: asyncio.Task[MinilogError | None] | None = None
+        self._late: set[_Watch] = set()
         self._not_before_ms = 0
         self._failures = 0
         self._failing_since_ms = 0
@@ -57,6 +70,8 @@ class Cluster:
         self._interest.update(topics)
         if listener not in self._listeners:
             self._listeners.append(listener)
+        if self._ageing is None:
+            self._age()
 
     def unwatch(self, topics: Iterable[str], listener: Listener) -> None:
         self._interest.subtract(topics)
@@ -127,6 +142,7 @@ class Cluster:
             self._refreshing = None
         self._pace(error)
         self._age()
+        self._give_up_late()
         for listener in list(self._listeners):
             listener()
         return error
@@ -221,33 +237,45 @@ class Cluster:
         BrokerUnavailable) once fresh metadata make ``still_leads`` say no."""
         self._check_open()
         path, headers, body = envelope(message)
-        request = self.transport.request("POST", url + path, headers, body, timeout_ms)
+        if self.routing.is_suspect(url, now_ms()):
+            suspect_ms = min(suspect_ms, _RECHECK_MS)
+        watch = None if still_leads is None else self._watch_over(still_leads, suspect_ms)
         try:
-            if still_leads is None or suspect_ms >= timeout_ms:
-                response = await request
-            else:
-                response = await self._watched(self._tasks.start(request), url, suspect_ms, still_leads)
+            response = await self.transport.request("POST", url + path, headers, body, timeout_ms)
         except MinilogError:
             self.routing.on_failed(url, now_ms())
             raise
+        except asyncio.CancelledError:
+            if watch is None or not watch.given_up or watch.task.uncancel() > 0:
+                raise
+            self.routing.on_failed(url, now_ms())
+            raise BrokerUnavailable(f"{url} has not answered and leads no longer", definite=False) from None
+        finally:
+            if watch is not None:
+                watch.timer.cancel()
+                self._late.discard(watch)
         self.routing.on_answered(url)
         return reply_from(response, url, kind)
 
-    async def _watched(
-        self, request: asyncio.Task[Response], url: str, suspect_ms: int, still_leads: Callable[[], bool]
-    ) -> Response:
-        patience_ms = suspect_ms
-        try:
-            while True:
-                done, _ = await asyncio.wait([request], timeout=patience_ms / 1000)
-                if done:
-                    return request.result()
-                if not still_leads():
-                    raise BrokerUnavailable(f"{url} has not answered and leads no longer", definite=False)
-                self.request_refresh()
-                patience_ms = _RECHECK_MS
-        finally:
-            request.cancel()
+    def _watch_over(self, still_leads: Callable[[], bool], suspect_ms: int) -> _Watch:
+        """Watch the request that the current task is about to make."""
+        task = asyncio.current_task()
+        assert task is not None, "requests are made in tasks"
+        watch = _Watch(task, still_leads)
+        watch.timer = task.get_loop().call_later(suspect_ms / 1000, self._suspect, watch)
+        return watch
+
+    def _suspect(self, watch: _Watch) -> None:
+        """The request is late: see whether somebody else leads by now, and go on asking."""
+        self._late.add(watch)
+        self.request_refresh()
+        watch.timer = watch.task.get_loop().call_later(_RECHECK_MS / 1000, self._suspect, watch)
+
+    def _give_up_late(self) -> None:
+        for watch in self._late:
+            if not watch.given_up and not watch.still_leads():
+                watch.given_up = True
+                watch.task.cancel()
 
     # --- life ----------------------------------------------------------------------------------------
 

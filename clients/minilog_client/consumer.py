@@ -128,7 +128,7 @@ class Consumer:
         self._pump()
         deadline_ms = now_ms() + _START_WAIT_MS
         while self._unresolved() and now_ms() < deadline_ms:
-            self._prefetch.raise_errors(now_ms())
+            self._raise_errors(now_ms())
             await self._wait_news(deadline_ms)
 
     def _unresolved(self) -> bool:
@@ -150,8 +150,7 @@ class Consumer:
                 self._wake(0)
                 return records
             now = now_ms()
-            self._prefetch.raise_errors(now)
-            self._raise_unreachable(now)
+            self._raise_errors(now)
             if now >= deadline_ms:
                 return []
             await self._wait_news(deadline_ms)
@@ -184,8 +183,7 @@ class Consumer:
             if self._current is not None:
                 return
             now = now_ms()
-            self._prefetch.raise_errors(now)
-            self._raise_unreachable(now)
+            self._raise_errors(now)
             await self._wait_news(now + _IDLE_WAIT_MS)
 
     # --- where it stands -----------------------------------------------------------------------------------
@@ -356,6 +354,15 @@ class Consumer:
         if self._news is None or self._news.done():
             self._news = self._loop.create_future()
         await asyncio.wait([self._news], timeout=max(0, deadline_ms - now_ms()) / 1000)
+
+    def _raise_errors(self, now: int) -> None:
+        """Nothing can be handed out: raise the reason, if there is one other than that nothing is new."""
+        try:
+            self._prefetch.raise_errors(now)
+            self._raise_unreachable(now)
+        except MinilogError:
+            self._wake(0)
+            raise
 
     def _raise_unreachable(self, now: int) -> None:
         """Tell the application, now and then, that a partition cannot be reached for long."""

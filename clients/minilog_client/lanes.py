@@ -59,13 +59,12 @@ class ProducerBatch:
 
     def own(self, count: int, token: Any) -> None:
         """The last ``count`` records belong to ``token``; neighbouring spans of one token become one."""
-        start = self.builder.record_count - count
         spans = self.spans
         if spans and spans[-1][2] is token:
             first, before, _ = spans[-1]
             spans[-1] = (first, before + count, token)
         else:
-            spans.append((start, count, token))
+            spans.append((self.builder.record_count - count, count, token))
 
 
 class Lane:

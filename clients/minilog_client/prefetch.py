@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final, NamedTuple
 
-from minilog.errors import InternalError, LeaderNotAvailable, LogTruncated, MinilogError, OffsetOutOfRange
+from minilog.errors import InternalError, LeaderNotAvailable, LogTruncated, MinilogError, OffsetOutOfRange, UnknownTopic
 from minilog.wire.messages import Fetch, FetchReply, FetchResult, Offsets, OffsetsPartition, OffsetsReply, OffsetsResult
 from minilog_client.fetching import PartitionFetch, StartLike, is_final, owned_batches
 from minilog_client.records import Record
@@ -109,8 +109,7 @@ class Prefetch:
                 continue
             if leader is None:
                 leaderless = True
-                error = LeaderNotAvailable(f"{state.topic}-{state.partition} has no leader")
-                state.attempts.on_failure(error, now_ms, self._random)
+                self._on_leaderless(state, now_ms)
                 continue
             group = groups.setdefault(leader.url, _Group(leader))
             state.attempts.tried_epoch = leader.leader_epoch
@@ -122,6 +121,14 @@ class Prefetch:
         for group in groups.values():
             requests += self._requests(group, min(share, self.settings.partition_fetch_bytes), now_ms)
         return requests, leaderless
+
+    def _on_leaderless(self, state: PartitionFetch, now_ms: int) -> None:
+        error: MinilogError = LeaderNotAvailable(f"{state.topic}-{state.partition} has no leader")
+        if self._routing.missing_since_ms(state.topic) is not None:
+            error = UnknownTopic(f"topic {state.topic} does not exist any more")
+        state.attempts.on_failure(error, now_ms, self._random)
+        if is_final(error, state.attempts, now_ms):
+            state.on_failed(error)
 
     def _locate(self, state: PartitionFetch, now_ms: int) -> tuple[Leader | None, bool]:
         leader = self._routing.leader(state.topic, state.partition)

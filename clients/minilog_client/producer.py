@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Final, Self
 
 from minilog.errors import MinilogError, RecordTooLarge, TimedOut
@@ -14,7 +15,7 @@ from minilog_client.lanes import RECORD_OVERHEAD_BYTES
 from minilog_client.receipts import BatchReceipt, ManyCall, Receipt
 from minilog_client.sender import ProducerStatistics, Sender
 from minilog_client.settings import MIB
-from minilog_client.values import HeadersLike, checked_bytes, checked_headers, checked_values
+from minilog_client.values import HeadersLike, checked_bytes, checked_headers, checked_keys, checked_values
 
 _YIELD_BYTES: Final = MIB
 """How much is encoded before other tasks get a turn."""
@@ -46,6 +47,7 @@ class Producer:
         self._accumulator = sender.accumulator
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
+        self._new_future: Callable[[], asyncio.Future[Receipt]] = partial(asyncio.Future, loop=self._loop)
 
     async def __aenter__(self) -> Self:
         return self
@@ -93,22 +95,17 @@ class Producer:
             value = checked_bytes("value", value)
         if key is not None and type(key) is not bytes:
             key = checked_bytes("key", key)
+        accumulator = self._accumulator
         size = size_of(value, key)
-        if not self._accumulator.has_room(size):
+        if not accumulator.has_room(size):
             raise self._sender.buffer_full(size)
-        future: asyncio.Future[Receipt] = self._loop.create_future()
-        due_ms = self._accumulator.append(
-            lanes,
-            value,
-            key,
-            checked_headers(headers) if headers else (),
-            partition,
-            _timestamp(timestamp_ms),
-            future,
-            now_ms(),
-        )
-        if due_ms is not None:
-            self._sender.wake(due_ms)
+        pairs = checked_headers(headers) if headers else ()
+        timestamp = _timestamp(timestamp_ms)
+        future = self._new_future()
+        if not accumulator.join(lanes, value, key, pairs, partition, timestamp, future):
+            due_ms = accumulator.append(lanes, value, key, pairs, partition, timestamp, future, now_ms())
+            if due_ms is not None:
+                self._sender.wake(due_ms)
         return future
 
     async def send_many(
@@ -128,12 +125,13 @@ class Producer:
         data = checked_values(values)
         lanes = await self._sender.placed(topic)
         _check_sizes(topic, data, lanes.message_bytes_max)
+        timestamp = _timestamp(timestamp_ms)
         call = ManyCall(self._loop.create_future())
         try:
             if keys is None:
-                await self._feed_values(lanes, data, partition, _timestamp(timestamp_ms), call)
+                await self._feed_values(lanes, data, partition, timestamp, call)
             else:
-                await self._feed_keyed(lanes, data, list(keys), partition, _timestamp(timestamp_ms), call)
+                await self._feed_keyed(lanes, data, checked_keys(keys, len(data)), partition, timestamp, call)
         except MinilogError as error:
             call.refuse(len(data), error)
         call.seal()
@@ -167,22 +165,22 @@ class Producer:
         timestamp: int,
         call: ManyCall,
     ) -> None:
-        if len(keys) != len(values):
-            raise ValueError(f"there are {len(values)} values but {len(keys)} keys")
+        accumulator, sender = self._accumulator, self._sender
         unyielded_bytes = 0
         for value, key in zip(values, keys, strict=True):
-            if key is not None and type(key) is not bytes:
-                key = checked_bytes("key", key)
             size = size_of(value, key)
             unyielded_bytes += size
-            if self._sender.is_crowded or unyielded_bytes >= _YIELD_BYTES or not self._accumulator.has_room(size):
-                await self._sender.wait_room(size)
+            if unyielded_bytes >= _YIELD_BYTES:
+                await asyncio.sleep(0)
                 unyielded_bytes = 0
-                self._sender.check_open()
-            due_ms = self._accumulator.append(lanes, value, key, (), partition, timestamp, call, now_ms())
+            if sender.is_crowded or not accumulator.has_room(size):
+                await sender.wait_room(size)
+            if sender.closed or not accumulator.join(lanes, value, key, (), partition, timestamp, call):
+                sender.check_open()
+                due_ms = accumulator.append(lanes, value, key, (), partition, timestamp, call, now_ms())
+                if due_ms is not None:
+                    sender.wake(due_ms)
             call.accept(1)
-            if due_ms is not None:
-                self._sender.wake(due_ms)
 
     # --- flush and close ---------------------------------------------------------------------------------
 

@@ -121,11 +121,13 @@ class Routing:
         rotated = urls[shift:] + urls[:shift]
         return sorted(rotated, key=lambda url: self._suspicion(url, now_ms))
 
-    def _suspicion(self, url: str, now_ms: int) -> int:
+    def is_suspect(self, url: str, now_ms: int) -> bool:
+        """The broker failed to answer lately."""
         failed_ms = self._failed_ms.get(url)
-        if failed_ms is None or now_ms - failed_ms > _SUSPECT_MS:
-            return 0
-        return failed_ms + 1
+        return failed_ms is not None and now_ms - failed_ms <= _SUSPECT_MS
+
+    def _suspicion(self, url: str, now_ms: int) -> int:
+        return self._failed_ms[url] + 1 if self.is_suspect(url, now_ms) else 0
 
     def _at(self, broker_id: int, leader_epoch: int) -> Leader | None:
         broker = self._brokers.get(broker_id)

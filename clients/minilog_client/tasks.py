@@ -1,4 +1,7 @@
-"""The tasks one client object owns. None outlives it, none fails unheard."""
+"""The tasks one client object owns. None outlives it, none fails unheard.
+
+A MinilogError is an outcome, and the business of whoever waits for the task; any other exception is a fault.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 from typing import Any
+
+from minilog.errors import MinilogError
 
 _log = logging.getLogger("minilog_client")
 
@@ -37,5 +42,6 @@ class TaskScope:
 
     def _on_done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, MinilogError):
             _log.error("%s: a task failed unexpectedly", self._name, exc_info=error)

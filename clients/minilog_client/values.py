@@ -32,6 +32,16 @@ def checked_values(values: Any) -> Sequence[bytes]:
     return [_one(index, value) for index, value in enumerate(data)]
 
 
+def checked_keys(keys: Any, count: int) -> Sequence[bytes | None]:
+    """``count`` keys, each bytes or None."""
+    data: Sequence[Any] = keys if isinstance(keys, list | tuple) else list(keys)
+    if len(data) != count:
+        raise ValueError(f"there are {count} values but {len(data)} keys")
+    if set(map(type, data)) <= {bytes, type(None)}:
+        return data
+    return [checked_bytes(f"keys[{index}]", key) for index, key in enumerate(data)]
+
+
 def _one(index: int, value: Any) -> bytes:
     checked = checked_bytes(f"values[{index}]", value)
     if checked is None:

@@ -12,9 +12,10 @@ from aiohttp import web
 from minilog.broker.admission import Body, Budget
 from minilog.broker.metrics import Metrics
 from minilog.broker.ports import Runtime
-from minilog.core.image import TopicImage
+from minilog.core.image import ClusterImage, TopicImage
 from minilog.errors import (
     ERRORS_BY_CODE,
+    InternalError,
     LeaderNotAvailable,
     MethodNotAllowed,
     MinilogError,
@@ -33,7 +34,8 @@ from minilog.wire.routes import Match, parse_query
 
 T = TypeVar("T")
 SERVER: Final = "minilog"
-THREAD_BYTES_MIN: Final = 256 * 1024
+THREAD_BYTES_MIN: Final = 32 * 1024
+"""The worst JSON of this size, all tiny records, keeps the event loop for some 15 ms."""
 RETRY_LATER: Final = (Throttled, Overloaded, LeaderNotAvailable, OffsetNotAvailable)
 
 
@@ -61,8 +63,17 @@ class Face:
         async with self._computing:
             return await asyncio.to_thread(work)
 
+    @property
+    def image(self) -> ClusterImage:
+        """The metadata; raises LeaderNotAvailable before this process has learnt it, so that no answer denies what exists."""
+        if not self.runtime.core.informed:
+            raise LeaderNotAvailable(
+                f"broker {self.broker_id} has just started and does not know the cluster yet; retry shortly or ask another"
+            )
+        return self.runtime.image
+
     def topic(self, name: str) -> TopicImage:
-        found = self.runtime.image.topics.get(name)
+        found = self.image.topics.get(name)
         if found is None:
             raise UnknownTopic(f"there is no topic {name!r}; POST /v1/topics creates one", topic=name)
         return found
@@ -140,19 +151,26 @@ def message_answer(message: Message) -> web.Response:
     """A native answer; a Problem carries its status as well."""
     if not isinstance(message, Problem):
         return answer(encode(message), MSGPACK)
-    cls = ERRORS_BY_CODE.get(message.code)
-    return answer(encode(message), MSGPACK, 500 if cls is None else cls.http_status)
+    cls = ERRORS_BY_CODE.get(message.code, InternalError)
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if issubclass(cls, RETRY_LATER) else None
+    return answer(encode(message), MSGPACK, cls.http_status, headers)
 
 
 def problem_answer(
-    error: MinilogError, status: int | None = None, headers: Mapping[str, str] | None = None
+    error: MinilogError,
+    status: int | None = None,
+    headers: Mapping[str, str] | None = None,
+    body: bytes | None = None,
 ) -> web.Response:
+    """``body``: the error's document, when it is already made."""
     names = dict(headers or {})
     if isinstance(error, RETRY_LATER):
         names["Retry-After"] = str(RETRY_AFTER_S)
     if isinstance(error, MethodNotAllowed):
         names["Allow"] = ", ".join(error.info.get("allow", ()))
-    return answer(problem_body(error, status), PROBLEM, error.http_status if status is None else status, names)
+    if body is None:
+        body = problem_body(error, status)
+    return answer(body, PROBLEM, error.http_status if status is None else status, names)
 
 
 def plain(value: Any) -> Any:

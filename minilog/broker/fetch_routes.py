@@ -48,7 +48,10 @@ async def fetch_partition(face: Face, exchange: Exchange) -> web.StreamResponse:
     if media == BATCH:
         return _batches(result, reader)
     page = await reader.page(result)
-    return _json(exchange, page, result) if media == JSON else _ndjson(page, result)
+    body = await face.compute(len(result.batches), lambda: _json(page, result) if media == JSON else _ndjson(page))
+    if media == NDJSON:
+        return answer(body, NDJSON, headers=_position_headers(page, result))
+    return answer(body, JSON, headers=_lag_headers(result) if "replica" in exchange.query else None)
 
 
 async def offsets(face: Face, exchange: Exchange) -> web.Response:
@@ -180,7 +183,7 @@ def _lag_headers(result: FetchResult) -> dict[str, str]:
     }
 
 
-def _json(exchange: Exchange, page: Page, result: FetchResult) -> web.Response:
+def _json(page: Page, result: FetchResult) -> bytes:
     content: dict[str, Any] = {
         "records": page.records,
         "next_offset": page.next_offset,
@@ -188,12 +191,11 @@ def _json(exchange: Exchange, page: Page, result: FetchResult) -> web.Response:
         "log_start_offset": result.log_start_offset,
         "leader_epoch": page.last_epoch if page.last_epoch >= 0 else None,
     }
-    return json_answer(content, headers=_lag_headers(result) if "replica" in exchange.query else None)
+    return _encoder.encode(content)
 
 
-def _ndjson(page: Page, result: FetchResult) -> web.Response:
-    lines = b"".join(_encoder.encode(record) + b"\n" for record in page.records)
-    return answer(lines, NDJSON, headers=_position_headers(page, result))
+def _ndjson(page: Page) -> bytes:
+    return b"".join(_encoder.encode(record) + b"\n" for record in page.records)
 
 
 def _batches(result: FetchResult, reader: Reader) -> web.Response:

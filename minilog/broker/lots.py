@@ -10,7 +10,7 @@ the request's time is over; anything indefinite is the client's to judge, and is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -50,15 +50,14 @@ class Lot(msgspec.Struct):
 
 
 def sort_records(
-    face: Face, topic: TopicImage, records: Sequence[ProducedRecord]
-) -> tuple[dict[int, list[int]], dict[int, MinilogError]]:
-    """(indexes of the records by partition, errors by index)."""
+    face: Face, topic: TopicImage, records: Sequence[ProducedRecord], errors: dict[int, MinilogError]
+) -> dict[int, list[int]]:
+    """Indexes of the records by partition; what cannot be placed goes to ``errors``."""
     count = len(topic.partitions)
     if count == 0:
         raise LeaderNotAvailable(f"topic {topic.topic} has no partitions yet; retry shortly")
     sticky: int | None = None
     by_partition: dict[int, list[int]] = {}
-    errors: dict[int, MinilogError] = {}
     for index, record in enumerate(records):
         if record.partition is not None:
             partition = record.partition
@@ -74,7 +73,7 @@ def sort_records(
                 sticky = next_sticky(face, topic)
             partition = sticky
         by_partition.setdefault(partition, []).append(index)
-    return by_partition, errors
+    return by_partition
 
 
 def next_sticky(face: Face, topic: TopicImage) -> int:
@@ -84,6 +83,18 @@ def next_sticky(face: Face, topic: TopicImage) -> int:
     turns = [(face.rotation + step) % count for step in range(count)]
     led = (partition for partition in turns if topic.partitions[partition].leader != NO_LEADER)
     return next(led, turns[0])
+
+
+def encode_lots(
+    topic: TopicImage,
+    records: Sequence[ProducedRecord],
+    by_partition: Mapping[int, list[int]],
+    acks: int,
+    errors: dict[int, MinilogError],
+) -> list[Lot]:
+    """A lot per partition; without any when no record of it fits into a batch."""
+    lots = [encode_lot(topic, number, records, indexes, acks, errors) for number, indexes in by_partition.items()]
+    return [lot for lot in lots if lot.indexes]
 
 
 def encode_lot(

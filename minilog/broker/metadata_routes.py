@@ -57,12 +57,12 @@ async def openapi(face: Face, exchange: Exchange) -> web.Response:
 
 async def metadata(face: Face, exchange: Exchange) -> web.Response:
     media = exchange.media_out()
-    reply = metadata_reply(face.runtime.image, exchange.query.get("topics"))
+    reply = metadata_reply(face.image, exchange.query.get("topics"))
     return message_answer(reply) if media == MSGPACK else json_answer(plain(reply))
 
 
 async def list_topics(face: Face, exchange: Exchange) -> web.Response:
-    topics = face.runtime.image.topics
+    topics = face.image.topics
     return json_answer({"topics": [plain(topic_info(topics[name])) for name in sorted(topics)]})
 
 
@@ -71,11 +71,11 @@ async def describe_topic(face: Face, exchange: Exchange) -> web.Response:
 
 
 async def brokers(face: Face, exchange: Exchange) -> web.Response:
-    return json_answer({"brokers": plain(metadata_reply(face.runtime.image, []).brokers)})
+    return json_answer({"brokers": plain(metadata_reply(face.image, []).brokers)})
 
 
 async def cluster(face: Face, exchange: Exchange) -> web.Response:
-    image = face.runtime.image
+    image = face.image
     about = {
         "cluster_id": image.cluster_id,
         "controller_url": face.runtime.settings.controller_url,
@@ -90,7 +90,7 @@ async def cluster(face: Face, exchange: Exchange) -> web.Response:
 
 
 async def health(face: Face, exchange: Exchange) -> web.Response:
-    return json_answer(health_of(face.runtime.image))
+    return json_answer(health_of(face.image))
 
 
 def health_of(image: ClusterImage) -> dict[str, Any]:

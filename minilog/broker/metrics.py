@@ -71,7 +71,7 @@ class Metrics:
             kind: Counter(
                 f"minilog_{kind}_errors", f"Partitions or requests refused in {kind}", ["code"], registry=registry
             )
-            for kind in ("produce", "fetch")
+            for kind in ("produce", "fetch", "replica_fetch")
         }
         self._latency = {
             kind: Histogram(
@@ -84,6 +84,9 @@ class Metrics:
             for kind, names in counters
         }
         self._replica_fetch = Counter("minilog_replica_fetch_requests", "Fetches by followers", registry=registry)
+        self._replica_fetch_bytes = Counter(
+            "minilog_replica_fetch_bytes", "Bytes of record batches sent to followers", registry=registry
+        )
         self._http_errors = Counter(
             "minilog_http_errors", "Whole requests that failed, by route", ["route", "code"], registry=registry
         )
@@ -113,8 +116,11 @@ class Metrics:
         for code in codes:
             self._errors["fetch"].labels(code).inc()
 
-    def on_replica_fetch(self) -> None:
+    def on_replica_fetch(self, size_bytes: int, codes: Sequence[str]) -> None:
         self._replica_fetch.inc()
+        self._replica_fetch_bytes.inc(size_bytes)
+        for code in codes:
+            self._errors["replica_fetch"].labels(code).inc()
 
     def on_error(self, route: str, code: str) -> None:
         """A whole request failed before or instead of its message."""

@@ -29,6 +29,7 @@ from minilog.wire.messages import (
     Produce,
     ProduceReply,
     ReplicaFetch,
+    ReplicaFetchReply,
     decode,
 )
 
@@ -61,8 +62,9 @@ async def rpc(face: Face, exchange: Exchange) -> web.Response:
         case Fetch():
             return message_answer(await run_fetch(face, message))
         case ReplicaFetch():
-            face.metrics.on_replica_fetch()
-            return message_answer(await face.runtime.submit(message))
+            reply = await face.runtime.submit(message)
+            face.metrics.on_replica_fetch(_size_of(reply), _codes(reply))
+            return message_answer(reply)
         case Positions() | Probe() | Offsets() | Metadata():
             return message_answer(await face.runtime.submit(message))
         case CreateTopic() | DeleteTopic() | DescribeCluster() | AllocateProducerIds():
@@ -84,18 +86,25 @@ async def run_fetch(face: Face, message: Fetch) -> Message:
     """Submit and count one native fetch."""
     begin = asyncio.get_running_loop().time()
     reply = await face.runtime.submit(message)
-    size = sum(len(entry.batches) for entry in reply.partitions) if isinstance(reply, FetchReply) else 0
+    size = _size_of(reply)
     source = "any" if message.any_replica else "leader"
     face.metrics.on_fetch(source, size, asyncio.get_running_loop().time() - begin, _codes(reply))
     face.answers.check(size)
     return reply
 
 
+def _size_of(reply: Message) -> int:
+    """Bytes of record batches in a reply."""
+    if isinstance(reply, FetchReply | ReplicaFetchReply):
+        return sum(len(entry.batches) for entry in reply.partitions)
+    return 0
+
+
 def _codes(reply: Message) -> list[str]:
     """The error codes in a reply."""
     if isinstance(reply, Problem):
         return [reply.code]
-    if isinstance(reply, ProduceReply | FetchReply):
+    if isinstance(reply, ProduceReply | FetchReply | ReplicaFetchReply):
         return [entry.problem.code for entry in reply.partitions if entry.problem is not None]
     return []
 

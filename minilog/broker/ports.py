@@ -20,6 +20,9 @@ class Core(Protocol):
     @property
     def broker_epoch(self) -> int: ...
 
+    @property
+    def informed(self) -> bool: ...
+
 
 class Runtime(Protocol):
     """Satisfied by runtime.Runtime."""

@@ -21,6 +21,8 @@ from minilog.errors import DiskFull, RefusesToStart, StorageFailed
 log = logging.getLogger("minilog")
 
 LISTEN_BACKLOG = 1024
+ECHO_S = 0.5
+"""A second signal this soon is the first one's echo: a terminal signals the whole group, and a parent passes it on."""
 Socket = socket.socket
 
 
@@ -195,15 +197,18 @@ def is_wildcard(host: str) -> bool:
 
 @contextlib.contextmanager
 def stop_on_signals(stop: asyncio.Event) -> Iterator[None]:
-    """The first SIGTERM or SIGINT sets ``stop``; the second exits at once, without a clean marker."""
+    """The first SIGTERM or SIGINT sets ``stop``; a later one exits at once, without a clean marker."""
     loop = asyncio.get_running_loop()
+    first: list[float] = []
 
     def on_signal(name: str) -> None:
-        if stop.is_set():
+        if not first:
+            first.append(loop.time())
+            log.info("%s: shutting down", name)
+            stop.set()
+        elif loop.time() >= first[0] + ECHO_S:
             log.error("second signal (%s): exiting at once", name)
             os._exit(1)
-        log.info("%s: shutting down", name)
-        stop.set()
 
     signals = (signal.SIGTERM, signal.SIGINT)
     for number in signals:

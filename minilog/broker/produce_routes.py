@@ -10,7 +10,7 @@ from aiohttp import web
 from msgspec import UNSET, Raw, UnsetType
 
 from minilog.broker.exchange import Exchange, Face, Handler, answer, problem_answer
-from minilog.broker.lots import Lot, deliver, encode_lot, sort_records
+from minilog.broker.lots import Lot, deliver, encode_lots, sort_records
 from minilog.broker.native_routes import run_produce
 from minilog.core.image import TopicImage
 from minilog.errors import InternalError, InvalidRequest, MinilogError, NotLeader
@@ -65,10 +65,15 @@ async def produce_topic(face: Face, exchange: Exchange) -> web.Response:
     if media != OCTETS and "key" in exchange.query:
         raise InvalidRequest(f"key is for one raw record ({OCTETS}); in {media} each record has its own key")
     records = await _records(face, exchange, media)
-    by_partition, errors = sort_records(face, topic, records)
-    lots = await _encode(face, exchange, topic, records, by_partition, acks, errors)
+    errors: dict[int, MinilogError] = {}
+
+    def encode() -> list[Lot]:
+        by_partition = sort_records(face, topic, records, errors)
+        return encode_lots(topic, records, by_partition, acks, errors)
+
+    lots = await face.compute(exchange.body.size_bytes, encode)
     await deliver(face, lots, acks, timeout_ms)
-    return _answer(topic, records, lots, errors, acks)
+    return await _answer(face, exchange, topic, records, lots, errors, acks)
 
 
 async def produce_partition(face: Face, exchange: Exchange) -> web.Response:
@@ -87,12 +92,12 @@ async def produce_partition(face: Face, exchange: Exchange) -> web.Response:
             raise InvalidRequest(f"records[{index}].partition is {record.partition}, but the path says {partition}")
     errors: dict[int, MinilogError] = {}
     everything = {partition: list(range(len(records)))}
-    lots = await _encode(face, exchange, topic, records, everything, acks, errors)
+    lots = await face.compute(exchange.body.size_bytes, lambda: encode_lots(topic, records, everything, acks, errors))
     for lot in lots:
         message = Produce(acks, timeout_ms, [ProducePartition(name, partition, memoryview(lot.batches))])
         lot.result = _only(await run_produce(face, message), name, partition)
         _raise_elsewhere(lot.result)
-    return _answer(topic, records, lots, errors, acks)
+    return await _answer(face, exchange, topic, records, lots, errors, acks)
 
 
 async def _produce_batches(
@@ -142,22 +147,6 @@ async def _records(face: Face, exchange: Exchange, media: str) -> list[ProducedR
     return await face.compute(len(body), lambda: parse(body, value_format, key_format, now_ms))
 
 
-async def _encode(
-    face: Face,
-    exchange: Exchange,
-    topic: TopicImage,
-    records: Sequence[ProducedRecord],
-    by_partition: Mapping[int, list[int]],
-    acks: int,
-    errors: dict[int, MinilogError],
-) -> list[Lot]:
-    def encode() -> list[Lot]:
-        lots = [encode_lot(topic, number, records, indexes, acks, errors) for number, indexes in by_partition.items()]
-        return [lot for lot in lots if lot.indexes]
-
-    return await face.compute(exchange.body.size_bytes, encode)
-
-
 # --- the answer -------------------------------------------------------------------------------------------------
 
 
@@ -176,7 +165,9 @@ def _raise_elsewhere(result: ProduceResult) -> None:
         raise result.problem.error()
 
 
-def _answer(
+async def _answer(
+    face: Face,
+    exchange: Exchange,
     topic: TopicImage,
     records: Sequence[ProducedRecord],
     lots: Sequence[Lot],
@@ -184,37 +175,55 @@ def _answer(
     acks: int,
 ) -> web.Response:
     """200 (202 for acks=0) when all records went well, 207 when some did, the status of the worst error when none."""
+    succeeded = [lot.result for lot in lots if lot.result is not None and lot.result.problem is None]
+    problems = [lot.result.problem for lot in lots if lot.result is not None and lot.result.problem is not None]
+    failed = [*errors.values(), *(problem.error() for problem in problems)]
+    status = 207 if failed else 202 if acks == 0 else 200
+
+    def encode() -> bytes:
+        content = ProduceAnswer(_results(topic, records, lots, errors), _receipts(succeeded))
+        return msgspec.json.encode(content) if succeeded else problem_body(_all_failed(content, failed))
+
+    body = await face.compute(exchange.body.size_bytes, encode)
+    if succeeded:
+        return answer(body, JSON, status)
+    worst = _worst(failed)
+    return problem_answer(worst, body=body)
+
+
+def _results(
+    topic: TopicImage, records: Sequence[ProducedRecord], lots: Sequence[Lot], errors: Mapping[int, MinilogError]
+) -> list[Any]:
+    """One result per record, in the order of the records."""
     results: list[Any] = [None] * len(records)
-    failed: list[MinilogError] = list(errors.values())
     for index, error in errors.items():
         results[index] = RecordFailure(Raw(problem_body(error)))
-    succeeded: list[ProduceResult] = []
     by_append_time = topic.settings.message_timestamp_type == "LogAppendTime"
     for lot in lots:
         assert lot.result is not None
         if lot.result.problem is not None:
-            failed.append(lot.result.problem.error())
-            failure = RecordFailure(Raw(problem_body(failed[-1])))
+            failure = RecordFailure(Raw(problem_body(lot.result.problem.error())))
             for index in lot.indexes:
                 results[index] = failure
             continue
-        succeeded.append(lot.result)
         for place, index in enumerate(lot.indexes):
             timestamp = lot.result.timestamp if by_append_time else records[index].timestamp
             results[index] = _record_result(lot.result, place, timestamp)
-    content = ProduceAnswer(results, _receipts(succeeded))
-    if not succeeded:
-        return _all_failed(content, failed)
-    status = 207 if failed else 202 if acks == 0 else 200
-    return answer(msgspec.json.encode(content), JSON, status)
+    return results
 
 
-def _all_failed(content: ProduceAnswer, failed: Sequence[MinilogError]) -> web.Response:
-    """A problem document that carries the results too: definite only if every failure is."""
-    worst = next((error for error in failed if not error.definite), failed[0])
+def _worst(failed: Sequence[MinilogError]) -> MinilogError:
+    """An indefinite one, if there is any: together they are definite only if each of them is."""
+    return next((error for error in failed if not error.definite), failed[0])
+
+
+def _all_failed(content: ProduceAnswer, failed: Sequence[MinilogError]) -> MinilogError:
+    """The worst error, carrying the results as well."""
+    worst = _worst(failed)
+    info = {**worst.info, "results": content.results, "receipts": []}
     error = type(worst)(worst.detail, definite=worst.definite)
-    error.info.update({**worst.info, "results": content.results, "receipts": []})
-    return problem_answer(error)
+    error.info.update(info)
+    return error
 
 
 def _record_result(result: ProduceResult, place: int, timestamp: int | None) -> RecordResult:

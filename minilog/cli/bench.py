@@ -26,7 +26,9 @@ from minilog.cli.output import CliError, Column, ExitCode, Format, OutputOption,
 from minilog.cli.progress import progress_bar
 from minilog.cli.temporary import temporary_cluster
 
-app = typer.Typer(no_args_is_help=True, help=__doc__)
+app = typer.Typer(
+    no_args_is_help=True, help="Throughput, latency and failover, measured on a cluster of its own or on one that runs."
+)
 
 UrlOption = Annotated[str | None, typer.Option("--url", "-u", help="A running cluster; default: a temporary one.")]
 DataOption = Annotated[Path | None, typer.Option("--data", help="A running dev cluster, by its folder.")]

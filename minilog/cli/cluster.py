@@ -12,7 +12,7 @@ from minilog.cli.api import Api, UrlOption
 from minilog.cli.output import CliError, Column, ExitCode, Format, OutputOption, note, show_rows, show_value
 from minilog.errors import MinilogError
 
-app = typer.Typer(no_args_is_help=True, help=__doc__)
+app = typer.Typer(no_args_is_help=True, help="The brokers, and whether everything is as it should be.")
 
 WATCH_S = 1.0
 BROKER_COLUMNS = [

@@ -13,7 +13,9 @@ from minilog.cli.output import Column, Format, OutputOption, note, show_rows
 from minilog.config import BrokerSettings, ControllerSettings
 from minilog.settings import Loaded, load_broker, load_controller, role_of, variable
 
-app = typer.Typer(no_args_is_help=True, help=__doc__)
+app = typer.Typer(
+    no_args_is_help=True, help="What the settings are, where each came from, and whether a file is right."
+)
 
 RoleOption = Annotated[
     Literal["broker", "controller"] | None,

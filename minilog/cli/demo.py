@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
 from pathlib import Path
 from typing import Annotated
@@ -34,11 +33,10 @@ def demo(
     source = event_source(file)
     plan = Plan("flights" if file is None else "events", rate, seconds / 3, seconds * 0.55, seconds)
     began_s = time.monotonic()
-    folder = Path(tempfile.mkdtemp(prefix="minilog-demo-"))
-    print(f"minilog demo: {source.name}\ncontroller and three brokers in {folder}", flush=True)
-    with temporary_cluster(3, keep=keep, folder=folder) as cluster:
+    print(f"minilog demo: {source.name}", flush=True)
+    with temporary_cluster(3, keep=keep, prefix="minilog-demo-") as cluster:
         state = DemoState(began=began_s)
-        state.say("controller and brokers serve")
+        state.say(f"controller and three brokers serve, data in {cluster.folder}")
         run = Demo(cluster, source, state, plan)
         with view_of(state, plain) as view:
             proof = asyncio.run(run.run(view))
@@ -51,7 +49,7 @@ def demo(
         print(line)
     print(f"\n{'PROVEN' if proof.ok else 'NOT PROVEN'}, in {time.monotonic() - began_s:.1f} s", flush=True)
     if keep:
-        note(f"data and logs are in {folder}")
+        note(f"data and logs are kept in {cluster.folder}")
     if unclean:
         raise CliError(f"{' and '.join(unclean)} had to be killed at the end instead of stopping when told to")
     return ExitCode.FINE if proof.ok else ExitCode.REFUSED

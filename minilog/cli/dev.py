@@ -16,7 +16,10 @@ from minilog.cli.devcluster import DevCluster, Member, default_folder
 from minilog.cli.output import CliError, Column, ExitCode, Format, OutputOption, note, show_rows
 from minilog.cli.supervise import supervise
 
-app = typer.Typer(no_args_is_help=True, help=__doc__)
+app = typer.Typer(
+    no_args_is_help=True,
+    help="A cluster of real processes on this machine, to develop against and to break on purpose.",
+)
 
 DataOption = Annotated[
     Path | None, typer.Option("--data", help="The cluster's folder; default: one in your state directory.")

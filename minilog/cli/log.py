@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ import typer
 
 from minilog.cli.output import CliError, Column, ExitCode, Format, OutputOption, note, show_rows, show_value
 
-app = typer.Typer(no_args_is_help=True, help=__doc__)
+app = typer.Typer(no_args_is_help=True, help="Look into segment files, offline, without a cluster.")
 
 PathsArgument = Annotated[list[Path], typer.Argument(help="Segment files (*.log) or partition folders.")]
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
@@ -39,10 +40,16 @@ PROBLEM_COLUMNS = [
 
 
 @app.command()
-def dump(paths: PathsArgument, output: OutputOption = Format.table) -> int:
+def dump(
+    paths: PathsArgument,
+    records: Annotated[bool, typer.Option("--records", help="The records too, as NDJSON.")] = False,
+    output: OutputOption = Format.table,
+) -> int:
     """Every batch: where it lies, its offsets, epoch, codec, acks level and CRC; and every damaged stretch."""
     from minilog.storage import inspect
 
+    if records:
+        return _dump_records(paths)
     rows = [batch_row(info) for path in segment_files(paths) for info in inspect.dump(str(path))]
     show_rows(rows, COLUMNS, output, empty="no batches")
     return ExitCode.REFUSED if any(row["problem"] for row in rows) else ExitCode.FINE
@@ -60,7 +67,8 @@ def verify(paths: PathsArgument, output: OutputOption = Format.table) -> int:
     else:
         if report.problems:
             show_rows([msgspec.to_builtins(problem) for problem in report.problems], PROBLEM_COLUMNS, output)
-        verdict = "no problem" if report.is_good else f"{len(report.problems)} problems"
+        count = len(report.problems)
+        verdict = "no problem" if report.is_good else f"{count} problem{'s' if count > 1 else ''}"
         note(
             f"{verdict} in {report.files} files: {report.bytes:,} bytes, {report.batches:,} batches, "
             f"{report.records:,} records"
@@ -68,9 +76,34 @@ def verify(paths: PathsArgument, output: OutputOption = Format.table) -> int:
     return ExitCode.FINE if report.is_good else ExitCode.REFUSED
 
 
+def _dump_records(paths: list[Path]) -> int:
+    """Records of all whole batches; says on stderr what could not be read."""
+    from minilog_client.records import decode
+
+    from minilog.cli.topic_consume import ndjson_line
+    from minilog.storage import inspect
+    from minilog.wire.batch import split
+
+    exit_code = ExitCode.FINE
+    for path in segment_files(paths):
+        topic, _, partition = path.resolve().parent.name.rpartition("-")
+        number = int(partition) if partition.isdecimal() else 0
+        with path.open("rb") as file:
+            for info in inspect.dump(str(path)):
+                if info.problem:
+                    note(f"{path} at byte {info.position}: {info.problem}")
+                    exit_code = ExitCode.REFUSED
+                    continue
+                file.seek(info.position)
+                for batch in split(file.read(info.bytes), info.bytes):
+                    for record in decode(topic, number, batch, batch.base_offset):
+                        sys.stdout.buffer.write(ndjson_line(record))
+    return exit_code
+
+
 def batch_row(info: Any) -> dict[str, Any]:
-    row: dict[str, Any] = msgspec.to_builtins(info)
-    row["file"] = row.pop("path")
+    row: dict[str, Any] = {"file": info.path, **msgspec.to_builtins(info)}
+    del row["path"]
     codec, acks = row["codec"], row.pop("acks_level")
     row["codec"] = CODECS[codec] if codec < len(CODECS) else str(codec)
     row["acks"] = ACKS[acks]

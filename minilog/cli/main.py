@@ -17,6 +17,8 @@ from minilog.settings import BadSettings
 
 USAGE_ERROR = typer.BadParameter.__mro__[1]
 """UsageError; typer does not export it by name."""
+INTERRUPTED = 128 + 2
+"""Ctrl-C, as shells count it."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -61,6 +63,8 @@ def run(arguments: list[str]) -> int:
     try:
         outcome = app(arguments, prog_name="minilog", standalone_mode=False)
         sys.stdout.flush()
+        if outcome == INTERRUPTED:  # what typer makes of Ctrl-C
+            raise KeyboardInterrupt
         return outcome if isinstance(outcome, int) else ExitCode.FINE
     except BrokenPipeError:
         # The reader of our pipe has had enough: that is its right, and no fault of anybody.
@@ -68,7 +72,7 @@ def run(arguments: list[str]) -> int:
         return ExitCode.FINE
     except KeyboardInterrupt:
         print("minilog: interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except BaseException as error:
         code, sentence = explain(error)
         if sentence:

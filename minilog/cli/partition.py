@@ -11,7 +11,7 @@ from minilog.cli.output import Column, Format, OutputOption, show_rows
 from minilog.wire.messages import MetadataReply
 from minilog.wire.metadata import NO_LEADER
 
-app = typer.Typer(no_args_is_help=True, help=__doc__)
+app = typer.Typer(no_args_is_help=True, help="Who leads, who follows, who is in sync.")
 
 COLUMNS = [
     Column("topic", "TOPIC"),

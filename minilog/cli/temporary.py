@@ -15,28 +15,33 @@ from minilog.cli.devcluster import DevCluster
 
 @contextlib.contextmanager
 def temporary_cluster(
-    brokers: int = 3, overrides: Sequence[str] = (), keep: bool = False, folder: Path | None = None
+    brokers: int = 3, overrides: Sequence[str] = (), keep: bool = False, prefix: str = "minilog-"
 ) -> Iterator[DevCluster]:
     """Running and ready, on free ports. SIGTERM and SIGHUP end the ``with`` as Ctrl-C does; after a SIGKILL of this
     process the cluster's processes stop by themselves. ``keep`` leaves the folder with data and logs."""
-    base = folder or Path(tempfile.mkdtemp(prefix="minilog-"))
     with _signals_interrupt():
-        cluster = DevCluster.create(base, brokers, port=0, controller_port=0, overrides=overrides)
+        folder = Path(tempfile.mkdtemp(prefix=prefix))
         try:
-            cluster.start_all(exit_with_parent=True)
-            yield cluster
+            cluster = DevCluster.create(folder, brokers, port=0, controller_port=0, overrides=overrides)
+            try:
+                cluster.start_all(exit_with_parent=True)
+                yield cluster
+            finally:
+                cluster.kill_all()
         finally:
-            cluster.kill_all()
             if not keep:
-                shutil.rmtree(base, ignore_errors=True)
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def _signals_interrupt() -> Iterator[None]:
+    """All of them become a SIGINT, which an event loop knows how to take; a background job may have it ignored."""
+
     def on_signal(number: int, frame: FrameType | None) -> None:
-        signal.raise_signal(signal.SIGINT)  # which an event loop knows how to take
+        signal.raise_signal(signal.SIGINT)
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     finally:

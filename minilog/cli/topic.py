@@ -26,7 +26,7 @@ from minilog.cli.topic_produce import produce
 from minilog.errors import UnknownTopic
 from minilog.wire.messages import MetadataReply
 
-app = typer.Typer(no_args_is_help=True, help=__doc__)
+app = typer.Typer(no_args_is_help=True, help="Create, list, describe and delete topics; produce and consume records.")
 app.command("produce")(produce)
 app.command("consume")(consume)
 

@@ -33,6 +33,8 @@ class SegmentIndex:
         self._times_saved = 0
         self._rewound = False
         """The files may hold entries beyond the saved ones."""
+        self._exists = False
+        """Both files are there."""
 
     @classmethod
     def load(cls, disk: Disk, stem: str, base_offset: int, size_bytes: int) -> SegmentIndex | None:
@@ -47,6 +49,7 @@ class SegmentIndex:
         index.offsets, index.times = offsets, times
         index._saved, index._times_saved = len(offsets), len(times)
         index._latest = times.last
+        index._exists = True
         return index
 
     @property
@@ -86,8 +89,8 @@ class SegmentIndex:
 
     def save(self) -> None:
         """Append the new entries to the files. On a full disk the files are removed instead."""
-        new = len(self.offsets) > self._saved or len(self.times) > self._times_saved
-        if not (new or self._rewound or self._saved == 0):
+        is_saved = len(self.offsets) == self._saved and len(self.times) == self._times_saved
+        if is_saved and self._exists and not self._rewound:
             return
         try:
             self._write(INDEX_SUFFIX, self._saved * ENTRY_BYTES, self.offsets.encode(self._saved))
@@ -96,7 +99,7 @@ class SegmentIndex:
             self.remove_files()
             return
         self._saved, self._times_saved = len(self.offsets), len(self.times)
-        self._rewound = False
+        self._rewound, self._exists = False, True
 
     def _write(self, suffix: str, position: int, data: bytes) -> None:
         path = self._stem + suffix
@@ -111,6 +114,7 @@ class SegmentIndex:
 
     def remove_files(self) -> None:
         self._saved = self._times_saved = 0
+        self._exists = False
         for suffix in (INDEX_SUFFIX, TIME_SUFFIX):
             with suppress(FileNotFoundError):
                 self._disk.remove(self._stem + suffix)

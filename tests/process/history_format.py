@@ -15,6 +15,7 @@ An operation is an ``invoke`` and, later, one completion: ``ok``, ``fail`` (prov
 | node | completions | who answered |
 | rebalanced | completions | keys whose assignment changed during the operation |
 | hw | completions | {key: high watermark the reply showed, or null for "unknown"} |
+| truncated | completions | {key: first lost offset}: what the consumer had read was cut off, and it was told (R23) |
 | acks | invoke | acks level of the sends; absent: the level of ``Options`` |
 | batch | invoke | the sends to each key travelled as one record batch: in a row, all or none |
 
@@ -70,6 +71,7 @@ class Event(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     node: str | int | None = None
     rebalanced: list[Key] | None = None
     hw: dict[Key, int | None] | None = None
+    truncated: dict[Key, int] | None = None
     acks: str | int | None = None
     batch: bool = False
 
@@ -110,7 +112,7 @@ class Recorder:
         return Invoked(i, process, f, value)
 
     def complete(self, op: Invoked, type: Type, value: Any = None, **fields: Any) -> None:
-        """``fields``: err, epoch, node, rebalanced, hw."""
+        """``fields``: err, epoch, node, rebalanced, hw, truncated."""
         self._events.append(Event(self._next(), self._now_ns(), op.process, type, op.f, value, op=op.i, **fields))
 
     def ok(self, op: Invoked, value: Any = None, **fields: Any) -> None:

@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 START_MS = 1_000_000
 TRACE_EVENTS = 50
+SAME_MS_EVENTS_MAX = 5000
+"""More events than this in one millisecond are a loop without end."""
 DETAIL_CHARS = 400
 
 Action = Callable[[], None]
@@ -48,6 +50,7 @@ class World:
         self.trace: deque[Event] = deque(maxlen=TRACE_EVENTS)
         self._heap: list[Event] = []
         self._sequence = 0
+        self._same_ms = 0
 
     def rng(self, purpose: str) -> Random:
         """A generator of its own for each purpose, so that one more draw here changes nothing there."""
@@ -61,6 +64,9 @@ class World:
     def step(self) -> None:
         event = heapq.heappop(self._heap)
         assert event.time_ms >= self.now_ms, "time went back"
+        self._same_ms = self._same_ms + 1 if event.time_ms == self.now_ms else 0
+        if self._same_ms > SAME_MS_EVENTS_MAX:
+            raise Violation("Livelock", f"{self._same_ms} events within one ms, now {event.label}")
         self.now_ms = event.time_ms
         self.events += 1
         self.digest = zlib.crc32(b"%d %s" % (event.time_ms, event.label.encode()), self.digest)

@@ -270,10 +270,13 @@ class FakeCluster:
                 )
         except MinilogError as error:
             return FetchResult(part.topic, part.partition, problem=Problem.of(error))
-        data, size = [], 0
+        data: list[bytes] = []
+        size = 0
         for batch in log.batches:
-            if batch.end_offset <= part.offset or (data and size + batch.bytes_total > part.max_bytes):
+            if batch.end_offset <= part.offset:
                 continue
+            if data and size + batch.bytes_total > part.max_bytes:
+                break
             data.append(batch.tobytes())
             size += batch.bytes_total
         return FetchResult(

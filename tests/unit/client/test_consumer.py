@@ -407,6 +407,7 @@ def test_records_that_were_read_and_are_gone_are_reported() -> None:
             cluster.move(log, 2)
             write(log, *[b"other"] * 15)
             cluster._wake()
+            await asyncio.sleep(1)
             for _ in range(2):
                 with pytest.raises(LogTruncated, match="from 20 up to 25") as caught:
                     await read(consumer, 10)
@@ -507,7 +508,7 @@ def test_a_silent_leader_is_given_up_when_another_one_leads() -> None:
             later(2.0, write, log, b"x")
             began = now()
             assert values(await read(consumer, 1)) == [b"x"]
-            assert now() - began < 2.6
+            assert now() - began < 2.0 + 0.3
 
 
 def test_a_restart_of_everything_does_not_end_a_subscription() -> None:

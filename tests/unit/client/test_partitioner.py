@@ -3,7 +3,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from aiokafka.partitioner import murmur2 as aiokafka_murmur2
+from aiokafka.partitioner import murmur2 as aiokafka_murmur2  # type: ignore[import-untyped]
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from minilog_client.partitioner import next_sticky, partition_for_key

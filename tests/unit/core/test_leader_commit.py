@@ -162,6 +162,7 @@ class Model:
     high_watermark: int = 0
     now_ms: int = 0
     partition_epoch: int = 10
+    sequence: int = 0
 
     def __post_init__(self) -> None:
         self.leader = leader_of(partition_state(isr=self.isr), log_of((4, 2)), min_isr=self.min_isr)
@@ -196,12 +197,9 @@ class Model:
 
     def refuse(self, _: int) -> None:
         if self.proposed:
-            self.leader.send_proposal(self.partition_epoch)
-            self.leader.on_refused(self.partition_epoch)
-            self.partition_epoch += 1
-            self.leader.on_state_changed(
-                replace(self.leader.state, partition_epoch=self.partition_epoch), self.leader.settings
-            )
+            self.sequence += 1
+            self.leader.send_proposal(self.sequence)
+            self.leader.on_refused(self.sequence)
             self.proposed = []
 
     def check(self) -> None:

@@ -297,6 +297,7 @@ class FakeRuntime:
 class FakeCore:
     def __init__(self, runtime: FakeRuntime) -> None:
         self._runtime = runtime
+        self.informed = True
 
     def statistics(self) -> dict[str, Any]:
         runtime = self._runtime

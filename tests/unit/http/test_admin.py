@@ -160,6 +160,28 @@ def test_ready_is_not_alive() -> None:
     with_broker(test)
 
 
+def test_a_broker_that_has_just_started_denies_nothing() -> None:
+    """Before it has learnt the metadata, "no such topic" would make a client give up records that it could deliver."""
+
+    async def test(broker: Broker, connection: Connection) -> None:
+        broker.runtime.core.informed = False
+        body = b'{"records": [{"value": 1}]}'
+        for method, path in [
+            ("GET", "/v1/metadata"),
+            ("GET", "/v1/topics"),
+            ("GET", "/v1/topics/orders"),
+            ("GET", "/v1/cluster/health"),
+            ("POST", "/v1/topics/orders/records?timeout_ms=50"),
+            ("GET", "/v1/topics/orders/partitions/0/records"),
+        ]:
+            sent = body if method == "POST" else b""
+            answer = await connection.request(method, path, sent, **{"Content-Type": "application/json"})
+            assert (answer.status, answer.json()["code"]) == (503, "LEADER_NOT_AVAILABLE"), path
+            assert answer.json()["definite"] is True
+
+    with_broker(test)
+
+
 def test_head_answers_like_get_without_a_body() -> None:
     async def test(broker: Broker, connection: Connection) -> None:
         full = await connection.request("GET", "/v1/topics/orders")

@@ -27,6 +27,7 @@ from minilog.wire.messages import ACKS_ALL, EARLIEST, LATEST, Ok, Problem, encod
 int64 = st.integers(0, 2**63 - 1)
 
 
+@settings(max_examples=40)
 @given(int64)
 def test_integers_read_back_what_str_writes(value: int) -> None:
     assert http.integer("n", str(value).encode(), 0, 2**63 - 1) == value
@@ -59,6 +60,7 @@ starts = st.one_of(
 )
 
 
+@settings(max_examples=40)
 @given(starts)
 def test_a_start_reads_back_as_it_was_written(start: Start) -> None:
     assert http.start("offset", str(start).encode()) == start
@@ -80,6 +82,7 @@ def test_bad_topic_names(name: str) -> None:
         http.topic_name(name)
 
 
+@settings(max_examples=40)
 @given(st.binary(max_size=200))
 def test_what_was_seen_is_shown_in_printable_ascii_and_short(data: bytes) -> None:
     text = http.shown(data)
@@ -135,7 +138,7 @@ json_values = st.recursive(
 infos = st.dictionaries(st.sampled_from(["leader_url", "lost_from", "isr", "offset"]), json_values, max_size=3)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(codes, st.text(max_size=30), st.booleans(), infos)
 def test_an_error_survives_both_of_its_forms(code: str, detail: str, definite: bool, info: dict[str, Any]) -> None:
     error = error_from(code, detail, definite, info)

@@ -31,7 +31,7 @@ def encodable(value: Any) -> bool:
     return True
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(json_values, json_values).filter(encodable), min_size=1, max_size=4), spaces, st.booleans())
 def test_the_text_of_keys_and_values_is_stored_as_it_is(
     pairs: list[tuple[Any, Any]], space: str, ascii_only: bool
@@ -45,7 +45,7 @@ def test_the_text_of_keys_and_values_is_stored_as_it_is(
     assert [(record.key, record.value) for record in parsed] == expected
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.binary(max_size=50), st.binary(max_size=20), st.text(max_size=5), st.integers(0, 2**63 - 1))
 def test_bytes_travel_as_base64(value: bytes, key: bytes, name: str, timestamp: int) -> None:
     record = {
@@ -61,7 +61,7 @@ def test_bytes_travel_as_base64(value: bytes, key: bytes, name: str, timestamp: 
     assert parsed == (key, value, [(name, value), (name, None)], timestamp, 3)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.text(max_size=30).filter(encodable))
 def test_text_travels_as_a_string(value: str) -> None:
     (parsed,) = parse_ndjson(msgspec.json.encode({"value": value}), "text", "text", 5)
@@ -69,7 +69,7 @@ def test_text_travels_as_a_string(value: str) -> None:
     assert parsed == (None, value.encode(), [], 5, None)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(json_values.filter(encodable), st.sampled_from([None, 1, 4]))
 def test_a_stored_json_value_is_shown_on_one_line_with_its_own_text(value: Any, indent: int | None) -> None:
     stored = json.dumps(value, indent=indent).encode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from aiokafka.partitioner import murmur2 as aiokafka_murmur2  # type: ignore[import-untyped]
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minilog.wire.murmur2 import murmur2, partition_of
@@ -24,6 +24,7 @@ def test_kafkas_vectors(key: bytes, signed: int) -> None:
     assert murmur2(key) == signed & 0xFFFFFFFF
 
 
+@settings(max_examples=40)
 @given(st.binary(max_size=70), st.integers(1, 1000))
 def test_the_same_partition_as_another_implementation(key: bytes, partitions: int) -> None:
     assert murmur2(key) == aiokafka_murmur2(key) & 0xFFFFFFFF

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minilog.errors import InvalidRequest, MethodNotAllowed, MinilogError, UnknownRoute
@@ -15,6 +15,7 @@ from minilog.wire.routes import ROUTES, Route, match, parse_query, path_of
 topics = st.from_regex(r"[A-Za-z0-9._-]{1,20}", fullmatch=True).filter(lambda name: name not in (".", ".."))
 
 
+@settings(max_examples=40)
 @given(st.sampled_from(ROUTES), topics, st.integers(0, 2**31 - 1))
 def test_every_path_leads_back_to_its_route(wanted: Route, topic: str, partition: int) -> None:
     pairs = {"topic": topic, "partition": partition}
@@ -32,6 +33,7 @@ def refusal(method: str, target: str) -> MinilogError | None:
     return None
 
 
+@settings(max_examples=40)
 @given(st.text(max_size=60), st.sampled_from(["GET", "POST", "DELETE", "X"]))
 def test_any_target_matches_or_is_refused_with_a_typed_error(tail: str, method: str) -> None:
     for prefix in ("", "/", "/v1/topics/", "/v1/topics/t/partitions/"):
@@ -39,6 +41,7 @@ def test_any_target_matches_or_is_refused_with_a_typed_error(tail: str, method: 
         assert error is None or (error.definite and error.detail.isprintable())
 
 
+@settings(max_examples=40)
 @given(st.binary(max_size=30))
 def test_any_key_travels_through_a_query(key: bytes) -> None:
     target = path_of("produce_topic", {"key": key, "acks": "all"}, topic="t")

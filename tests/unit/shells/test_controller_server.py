@@ -21,6 +21,8 @@ from tests.unit.shells.fakes import FakeControllerCore, FakeJournal
 from tests.unit.shells.peer_server import until
 
 PARKED = Heartbeat(1, 1, 1, 0, 0)
+DISCONNECT_S_MAX = 0.5
+"""Milliseconds on an idle machine; far below every timeout, so that only the socket's end can have told."""
 
 
 class Fixture:
@@ -144,7 +146,7 @@ def test_a_parked_heartbeat_whose_connection_drops_is_told_at_once(way: str, mon
         if way == "reset":
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         client.close()
-        assert await seconds_to_disconnect(f) < 0.25
+        assert await seconds_to_disconnect(f) < DISCONNECT_S_MAX
 
     run(check)
 
@@ -165,6 +167,6 @@ def test_the_heartbeat_of_a_killed_process_is_told_at_once(monkeypatch: pytest.M
             await until(lambda: f.core.parked)
             process.kill()
             seconds = await seconds_to_disconnect(f)
-        assert seconds < 0.25
+        assert seconds < DISCONNECT_S_MAX
 
     run(check)

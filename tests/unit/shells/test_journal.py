@@ -80,7 +80,7 @@ def test_a_torn_last_write_loses_that_decision_as_a_whole_and_nothing_else(tmp_p
     path = only_journal(tmp_path)
     whole = path.read_bytes()
     start_of_last = len(whole) - len(frame(3, records(3, 6)))
-    for size in (*range(start_of_last + 1, len(whole) - 1, 9), len(whole) - 1):
+    for size in (*range(start_of_last + 1, len(whole) - 1, 17), len(whole) - 1):
         path.write_bytes(whole[:size])
         assert everything(tmp_path) == records(1, 3)
         assert path.stat().st_size == start_of_last

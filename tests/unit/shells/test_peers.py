@@ -34,8 +34,8 @@ Handler = Callable[[Exchange], Awaitable[None]]
 OK = Ok(7)
 
 
-def fetch(sequence: int = 1) -> ReplicaFetch:
-    return ReplicaFetch(1, 1, 1, sequence, 0, 1000, [])
+def fetch(sequence: int = 1, max_wait_ms: int = 0) -> ReplicaFetch:
+    return ReplicaFetch(1, 1, 1, sequence, max_wait_ms, 1000, [])
 
 
 class Client:
@@ -166,10 +166,10 @@ def test_a_timeout_is_not_definite_and_closes_the_connection() -> None:
         error = await client.error(fetch(1))
         assert isinstance(error, TimedOut)
         assert not error.definite
-        assert await client.ask(fetch(2)) == OK
+        assert await client.ask(fetch(2, max_wait_ms=3000)) == OK
         assert peer.connections == 2, "a late answer must not meet the next request"
 
-    with_peer(late, check, timeout_ms=40)
+    with_peer(late, check, timeout_ms=150)
 
 
 def test_what_never_left_the_queue_is_definite() -> None:
@@ -180,16 +180,16 @@ def test_what_never_left_the_queue_is_definite() -> None:
         assert [isinstance(outcome, TimedOut) and outcome.definite for outcome in outcomes] == [False, True]
         assert len(peer.requests) == 1
 
-    with_peer(silent, check, timeout_ms=40)
+    with_peer(silent, check, timeout_ms=150)
 
 
 def test_a_timeout_waits_as_long_as_the_request_itself_asks() -> None:
     async def slow(exchange: Exchange) -> None:
-        await asyncio.sleep(0.06)
+        await asyncio.sleep(0.06)  # longer than the peers' own timeout
         exchange.reply(OK)
 
     async def check(client: Client, peer: PeerServer) -> None:
-        assert await client.ask(ReplicaFetch(1, 1, 1, 1, 200, 1000, [])) == OK
+        assert await client.ask(fetch(1, max_wait_ms=3000)) == OK
 
     with_peer(slow, check, timeout_ms=30)
 
@@ -359,7 +359,7 @@ def test_forwarded_calls_do_not_wait_for_each_other() -> None:
 
 def test_a_forwarded_call_that_fails_is_a_problem() -> None:
     async def check(client: Client, peer: PeerServer) -> None:
-        late = await client.peers.call(peer.url, OK, 20)
+        late = await client.peers.call(peer.url, OK, 150)
         assert isinstance(late, Problem)
         assert (late.code, late.definite) == ("REQUEST_TIMED_OUT", False)
         nowhere = await client.peers.call("http://", OK, 20)

@@ -234,8 +234,7 @@ def test_an_optimized_interpreter_is_refused() -> None:
     assert "minilog refuses to start: Python runs with -O" in done.stderr
 
 
-def test_a_second_signal_exits_at_once() -> None:
-    script = """
+TWICE = """
 import asyncio, os, signal
 from minilog.broker import process
 
@@ -245,14 +244,24 @@ async def main():
         os.kill(os.getpid(), signal.SIGTERM)
         await stop.wait()
         os.kill(os.getpid(), signal.SIGINT)
-        await asyncio.sleep(5)
-    return 0
+        await asyncio.sleep(0.05)
+    return 7
 
-process.run(main(), "minilog")
+process.ECHO_S = %s
+os._exit(process.run(main(), "minilog"))
 """
-    done = run_python("-c", script)
+
+
+def test_a_second_signal_exits_at_once() -> None:
+    done = run_python("-c", TWICE % 0)
     assert done.returncode == 1
     assert "second signal (SIGINT): exiting at once" in done.stderr
+
+
+def test_the_echo_of_a_signal_is_no_second_one() -> None:
+    done = run_python("-c", TWICE % 5)
+    assert done.returncode == 7
+    assert "second signal" not in done.stderr
 
 
 def test_a_failed_disk_leaves_no_promise_behind(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

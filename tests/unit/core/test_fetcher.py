@@ -1,0 +1,347 @@
+"""A follower's side of replica fetching: one request in flight, answers matched exactly, and what is named when (R5, R35)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from minilog.core.effects import Flush, TopicPartition
+from minilog.core.fetcher import DISK_FULL_RETRY_MS, RETRY_MS, Fetcher
+from minilog.core.follower import FollowerState
+from minilog.errors import FencedLeaderEpoch, OffsetOutOfRange
+from minilog.wire.messages import NOTHING, Problem, ReplicaFetch, ReplicaFetchReply, ReplicaFetchResult
+from tests.unit.core.builders import TOPIC, batch_at, extend, follower_of, log_of, memory_log, partition_state
+
+FIRST, SECOND = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
+Spoil = Callable[[ReplicaFetchResult], None]
+
+
+def follower(partition: int = 0, *, leader_epoch: int = 5, records: int = 3) -> FollowerState:
+    return follower_of(partition_state(partition=partition, leader_epoch=leader_epoch), log_of((4, records)))
+
+
+def fetcher(*followers: FollowerState) -> Fetcher:
+    made = Fetcher(2, 1, 500, 1 << 20)
+    for each in followers:
+        assert made.add(each) is None
+    return made
+
+
+def ask(made: Fetcher, now_ms: int = 0, broker_epoch: int = 7) -> ReplicaFetch:
+    request = made.next_request(broker_epoch, now_ms)
+    assert request is not None
+    return request
+
+
+def named(request: ReplicaFetch) -> dict[int, int]:
+    return {entry.partition: entry.fetch_offset for entry in request.partitions}
+
+
+def result(
+    partition: int = 0, *, fetch_offset: int = 3, values: int = 0, high_watermark: int = 0, leader_epoch: int = 5
+) -> ReplicaFetchResult:
+    batches = b"".join(batch_at(fetch_offset + i, 5, b"v").tobytes() for i in range(values))
+    view = memoryview(batches) if batches else NOTHING
+    return ReplicaFetchResult(TOPIC, partition, leader_epoch, fetch_offset, high_watermark, 0, view)
+
+
+def answer(request: ReplicaFetch, *results: ReplicaFetchResult) -> ReplicaFetchReply:
+    return ReplicaFetchReply(request.session_id, request.sequence, list(results))
+
+
+def settle(made: Fetcher, partition: TopicPartition = FIRST) -> None:
+    """The flush of ``partition`` ends with everything durable."""
+    memory_log(made.followers[partition]).sync()
+    assert made.on_flushed(partition) is None
+
+
+# --- asking ------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_request_opens_a_session_and_names_everything() -> None:
+    made = fetcher(follower(0), follower(1, records=5))
+    request = ask(made)
+    assert (request.broker_id, request.broker_epoch, request.session_id, request.sequence) == (2, 7, 1, 0)
+    assert named(request) == {0: 3, 1: 5}
+    assert (request.max_wait_ms, request.max_bytes, request.forgotten) == (500, 1 << 20, [])
+
+
+def test_one_request_in_flight() -> None:
+    made = fetcher(follower())
+    request = ask(made)
+    assert made.next_request(7, 0) is None
+    made.on_reply(request, answer(request), 0)
+    assert ask(made).sequence == 1
+
+
+def test_nothing_to_follow_is_nothing_to_ask() -> None:
+    assert fetcher().next_request(7, 0) is None
+
+
+def test_later_requests_name_only_what_changed() -> None:
+    made = fetcher(follower(0), follower(1))
+    request = ask(made)
+    made.on_reply(request, answer(request), 0)
+    request = ask(made)
+    assert named(request) == {}
+    made.on_reply(request, answer(request, result(1, values=2)), 0)
+    settle(made, SECOND)
+    assert named(ask(made)) == {1: 5}
+
+
+def test_a_partition_no_longer_followed_is_forgotten_once() -> None:
+    made = fetcher(follower(0), follower(1))
+    request = ask(made)
+    made.remove(SECOND)
+    made.on_reply(request, answer(request), 0)
+    request = ask(made)
+    assert (named(request), request.forgotten) == ({}, [SECOND])
+    made.on_reply(request, answer(request), 0)
+    assert ask(made).forgotten == []
+
+
+def test_one_that_is_followed_again_is_named_and_not_forgotten() -> None:
+    made = fetcher(follower(0), follower(1))
+    request = ask(made)
+    made.remove(SECOND)
+    made.add(follower(1, leader_epoch=6))
+    made.on_reply(request, answer(request, result(1, values=1)), 0)
+    request = ask(made)
+    assert (named(request), request.forgotten) == ({1: 3}, [])
+    assert request.partitions[0].leader_epoch == 6
+
+
+# --- only durable records are acknowledged (R8) --------------------------------------------------------------------
+
+
+def test_no_request_while_anything_waits_for_its_flush() -> None:
+    made = fetcher(follower(0), follower(1))
+    request = ask(made)
+    flushes = made.on_reply(request, answer(request, result(0, values=2)), 0)
+    assert flushes == [Flush(FIRST, 5)]
+    assert made.next_request(7, 0) is None
+    settle(made)
+    assert named(ask(made)) == {0: 5}
+
+
+def test_a_log_with_an_undurable_tail_is_flushed_before_it_is_first_fetched() -> None:
+    late = follower()
+    extend(memory_log(late), 4, 2, synced=False)
+    made = Fetcher(2, 1, 500, 1 << 20)
+    assert made.add(late) == Flush(FIRST, 5)
+    assert made.next_request(7, 0) is None
+    settle(made)
+    assert named(ask(made)) == {0: 5}
+
+
+def test_a_flush_that_did_not_reach_the_end_is_followed_by_another() -> None:
+    """A leader's flush was under way when its broker became a follower; more had been appended meanwhile."""
+    late = follower()
+    extend(memory_log(late), 4, 2, synced=False)
+    made = Fetcher(2, 1, 500, 1 << 20)
+    made.add(late)
+    memory_log(late).sync(4)
+    assert made.on_flushed(FIRST) == Flush(FIRST, 5)
+    assert made.next_request(7, 0) is None, "a fetch would acknowledge what is not durable"
+    settle(made)
+    assert named(ask(made)) == {0: 5}
+
+
+def test_a_flush_of_what_is_not_followed_here_means_nothing() -> None:
+    made = fetcher(follower())
+    assert made.on_flushed(SECOND) is None
+
+
+def test_what_is_no_longer_followed_holds_up_nobody() -> None:
+    made = fetcher(follower(0), follower(1))
+    request = ask(made)
+    made.on_reply(request, answer(request, result(0, values=2)), 0)
+    made.remove(FIRST)
+    assert named(ask(made)) == {}
+
+
+# --- matching answers (R5) --------------------------------------------------------------------------------------------
+
+
+def test_an_answer_is_applied_once() -> None:
+    made = fetcher(follower())
+    request = ask(made)
+    reply = answer(request, result(values=2))
+    assert made.on_reply(request, reply, 0)
+    settle(made)
+    assert made.on_reply(request, reply, 0) == []
+    assert made.followers[FIRST].log.end_offset == 5
+
+
+def test_a_late_copy_of_a_diverging_answer_cuts_nothing() -> None:
+    made = fetcher(follower())
+    first = ask(made)
+    diverging = answer(first, result())
+    diverging.partitions[0].diverging = (4, 1)
+    made.on_reply(first, diverging, 0)
+    assert made.followers[FIRST].log.end_offset == 1
+    second = ask(made)
+    made.on_reply(second, answer(second, result(fetch_offset=1, values=2)), 0)
+    settle(made)
+    assert made.followers[FIRST].log.end_offset == 3, "at the offset that the old answer was about, in the same epoch"
+    third = ask(made)
+    made.on_reply(first, diverging, 0)
+    made.on_reply(third, diverging, 0)
+    assert made.followers[FIRST].log.end_offset == 3
+
+
+@pytest.mark.parametrize("session_and_sequence", [(1, 1), (2, 0), (0, 0)])
+def test_an_answer_to_another_request_is_not_applied_and_ends_the_session(
+    session_and_sequence: tuple[int, int],
+) -> None:
+    made = fetcher(follower())
+    request = ask(made)
+    made.on_reply(request, ReplicaFetchReply(*session_and_sequence, [result(values=1)]), 0)
+    assert made.followers[FIRST].log.end_offset == 3
+    assert made.next_request(7, RETRY_MS - 1) is None
+    again = ask(made, RETRY_MS)
+    assert (again.session_id, again.sequence, named(again)) == (2, 0, {0: 3})
+
+
+def mark_epoch(found: ReplicaFetchResult) -> None:
+    found.leader_epoch = 4
+
+
+def mark_offset(found: ReplicaFetchResult) -> None:
+    found.fetch_offset = 2
+
+
+def mark_partition(found: ReplicaFetchResult) -> None:
+    found.partition = 9
+
+
+@pytest.mark.parametrize("spoil", [mark_epoch, mark_offset, mark_partition])
+def test_a_result_about_another_epoch_offset_or_partition_is_not_applied(spoil: Spoil) -> None:
+    made = fetcher(follower())
+    request = ask(made)
+    spoiled = result(values=1)
+    spoil(spoiled)
+    assert made.on_reply(request, answer(request, spoiled), 0) == []
+    assert made.followers[FIRST].log.end_offset == 3
+
+
+def test_whatever_an_answer_mentions_is_named_again() -> None:
+    made = fetcher(follower(0), follower(1))
+    request = ask(made)
+    made.on_reply(request, answer(request, result(0, leader_epoch=4), result(1, high_watermark=2)), 0)
+    assert named(ask(made)) == {0: 3, 1: 3}
+
+
+def test_sequences_count_the_answers_of_a_session() -> None:
+    made = fetcher(follower())
+    for expected in range(3):
+        request = ask(made)
+        assert (request.session_id, request.sequence) == (1, expected)
+        made.on_reply(request, answer(request), 0)
+
+
+# --- failures ------------------------------------------------------------------------------------------------------------
+
+
+def test_after_a_failure_a_new_session_says_everything_again() -> None:
+    made = fetcher(follower(0), follower(1))
+    request = ask(made)
+    made.on_failed(request, 1000)
+    assert made.next_request(7, 1000 + RETRY_MS - 1) is None
+    again = ask(made, 1000 + RETRY_MS)
+    assert (again.session_id, again.sequence, named(again)) == (2, 0, {0: 3, 1: 3})
+
+
+def test_the_failure_of_an_older_request_means_nothing() -> None:
+    made = fetcher(follower())
+    old = ask(made)
+    made.on_failed(old, 0)
+    current = ask(made, RETRY_MS)
+    made.on_failed(old, RETRY_MS)
+    made.on_reply(old, answer(old, result(values=1)), RETRY_MS)
+    assert made.inflight is current
+    assert made.followers[FIRST].log.end_offset == 3
+
+
+def spoil_crc(found: ReplicaFetchResult) -> None:
+    found.batches = memoryview(bytes(found.batches[:-1]) + b"\xff")
+
+
+def spoil_offset(found: ReplicaFetchResult) -> None:
+    found.batches = memoryview(batch_at(9, 5, b"v").tobytes())
+
+
+def spoil_length(found: ReplicaFetchResult) -> None:
+    found.batches = memoryview(bytes(found.batches[:8]) + b"\x7f\xff\xff\xff" + bytes(found.batches[12:]))
+
+
+def fence(found: ReplicaFetchResult) -> None:
+    found.problem = Problem.of(FencedLeaderEpoch("over"))
+
+
+@pytest.mark.parametrize("spoil", [spoil_crc, spoil_offset, spoil_length, fence])
+def test_a_partition_that_cannot_go_on_pauses_and_the_others_do_not(spoil: Spoil) -> None:
+    made = fetcher(follower(0), follower(1))
+    request = ask(made)
+    bad = result(0, values=1)
+    spoil(bad)
+    made.on_reply(request, answer(request, bad, result(1, values=1)), 1000)
+    settle(made, SECOND)
+    assert made.followers[FIRST].log.end_offset == 3
+    request = ask(made, 1000)
+    assert named(request) == {1: 4}
+    made.on_reply(request, answer(request), 1000 + RETRY_MS)
+    assert named(ask(made, 1000 + RETRY_MS)) == {0: 3}
+
+
+def test_a_full_disk_pauses_longer() -> None:
+    made = fetcher(follower())
+    memory_log(made.followers[FIRST]).room = 0
+    request = ask(made)
+    made.on_reply(request, answer(request, result(values=1)), 0)
+    request = ask(made, RETRY_MS)
+    assert named(request) == {}
+    made.on_reply(request, answer(request), DISK_FULL_RETRY_MS)
+    assert named(ask(made, DISK_FULL_RETRY_MS)) == {0: 3}
+
+
+def test_a_new_session_leaves_a_pausing_partition_out_until_its_time() -> None:
+    made = fetcher(follower(0), follower(1))
+    request = ask(made)
+    bad = result(0)
+    fence(bad)
+    made.on_reply(request, answer(request, bad), 1000)
+    made.on_failed(ask(made, 1000), 990)
+    assert named(ask(made, 1040)) == {1: 3}
+
+
+def test_removing_a_pausing_partition_ends_its_pause() -> None:
+    made = fetcher(follower(0), follower(1))
+    request = ask(made)
+    bad = result(0)
+    fence(bad)
+    made.on_reply(request, answer(request, bad), 0)
+    made.remove(FIRST)
+    assert named(ask(made, RETRY_MS)) == {}
+
+
+def test_a_follower_whose_records_are_deleted_on_the_leader_begins_at_its_start() -> None:
+    made = fetcher(follower())
+    request = ask(made)
+    behind = result()
+    behind.problem, behind.log_start_offset = Problem.of(OffsetOutOfRange("out of range")), 20
+    made.on_reply(request, answer(request, behind), 0)
+    log = made.followers[FIRST].log
+    assert (log.start_offset, log.end_offset) == (20, 20)
+    again = ask(made)
+    assert [(e.fetch_offset, e.last_epoch) for e in again.partitions] == [(20, -1)]
+
+
+def test_out_of_range_on_the_other_side_deletes_nothing() -> None:
+    made = fetcher(follower())
+    request = ask(made)
+    ahead = result()
+    ahead.problem = Problem.of(OffsetOutOfRange("out of range"))
+    made.on_reply(request, answer(request, ahead), 0)
+    assert made.followers[FIRST].log.end_offset == 3

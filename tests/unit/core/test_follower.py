@@ -1,0 +1,292 @@
+"""Following: where logs part and how they are joined again (R1, R2), and that nothing inexact is ever written (R6)."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minilog.core.follower import FollowerState
+from minilog.core.leader import LeaderState
+from minilog.errors import CorruptBatch, DiskFull, RecordTooLarge
+from minilog.wire.messages import NOTHING, ReplicaFetchResult
+from minilog.wire.metadata import NO_LEADER
+from tests.unit.core.builders import (
+    TOPIC,
+    TOPIC_ID,
+    batch_at,
+    extend,
+    follower_of,
+    leader_of,
+    log_of,
+    memory_log,
+    partition_state,
+    runs_of,
+)
+from tests.unit.core.memory_log import MemoryLog
+
+LEADER_EPOCH = 9
+REFUSED = (CorruptBatch, RecordTooLarge)
+Runs = list[tuple[int, int]]
+
+
+def pair(leader_log: MemoryLog, follower_log: MemoryLog) -> tuple[LeaderState, FollowerState]:
+    state = partition_state(leader_epoch=LEADER_EPOCH)
+    return leader_of(state, leader_log), follower_of(state, follower_log)
+
+
+def join(leader: LeaderState, follower: FollowerState) -> int:
+    """Fetch and truncate until the leader sees no divergence; how often the follower had to cut."""
+    for cuts in range(20):
+        memory_log(follower).sync()
+        diverging = leader.on_fetch(2, 7, follower.next_fetch(), 0)
+        if diverging is None:
+            return cuts
+        before = follower.log.end_offset
+        follower.truncate(*diverging)
+        assert follower.log.end_offset < before, "each cut is progress"
+    raise AssertionError("never converges")
+
+
+def common(one: MemoryLog, other: MemoryLog) -> int:
+    """Second version: how many leading batches are the same, found by comparing bytes."""
+    same = 0
+    for mine, theirs in zip(one.content(), other.content(), strict=False):
+        if mine != theirs:
+            break
+        same += 1
+    return same
+
+
+# --- the seven cases of R2 ----------------------------------------------------------------------------------------
+
+CASES: dict[str, tuple[Runs, Runs, Runs]] = {
+    # leader, follower, follower after the cut
+    "behind, same epoch": ([(1, 10)], [(1, 6)], [(1, 6)]),
+    "behind a newer epoch": ([(1, 10), (2, 5)], [(1, 6)], [(1, 6)]),
+    "ahead, same epoch": ([(1, 10)], [(1, 14)], [(1, 10)]),
+    "ahead with an extra epoch": ([(1, 10)], [(1, 10), (2, 3)], [(1, 10)]),
+    "fork with a different epoch": ([(1, 5), (3, 5)], [(1, 8), (2, 4)], [(1, 5)]),
+    "fork, leader has more of the old epoch": ([(1, 10), (3, 2)], [(1, 6), (2, 5)], [(1, 6)]),
+    "no epoch in common": ([(3, 5)], [(1, 4)], []),
+    # and what their combinations make
+    "equal": ([(1, 3), (4, 2)], [(1, 3), (4, 2)], [(1, 3), (4, 2)]),
+    "empty follower": ([(1, 3)], [], []),
+    "empty leader": ([], [(1, 3)], []),
+    "both empty": ([], [], []),
+    "several forks": ([(1, 2), (4, 3), (6, 2)], [(1, 2), (2, 2), (3, 2), (5, 2)], [(1, 2)]),
+    "follower knows newer epochs only": ([(1, 5)], [(2, 3)], []),
+    "ahead of an older part": ([(1, 3), (5, 1)], [(1, 5), (2, 1)], [(1, 3)]),
+    "extra epochs on top of a longer common one": ([(1, 4)], [(1, 3), (2, 1), (3, 9)], [(1, 3)]),
+}
+
+
+@pytest.mark.parametrize(("leader", "follower", "expected"), CASES.values(), ids=CASES)
+def test_a_follower_cuts_exactly_where_the_logs_part(leader: Runs, follower: Runs, expected: Runs) -> None:
+    leading, following = pair(log_of(*leader), log_of(*follower))
+    join(leading, following)
+    assert runs_of(memory_log(following)) == expected
+    assert leading.followers[2].position == following.log.end_offset
+
+
+def test_two_rounds_when_epochs_interleave() -> None:
+    leading, following = pair(log_of((1, 2), (4, 3)), log_of((1, 2), (2, 2), (3, 2), (5, 2)))
+    assert join(leading, following) == 2
+
+
+def test_a_follower_never_cuts_to_its_high_watermark() -> None:
+    leading, following = pair(log_of((1, 10)), log_of((1, 10), high_watermark=4))
+    join(leading, following)
+    assert following.log.end_offset == 10, "the tail may be committed without its being told (R1)"
+
+
+def test_a_cut_below_the_high_watermark_takes_it_along() -> None:
+    leading, following = pair(log_of((3, 5)), log_of((1, 4), high_watermark=4))
+    join(leading, following)
+    assert following.high_watermark == 0
+
+
+@pytest.mark.parametrize(
+    ("leader", "follower", "start_offset", "end_offset"),
+    [
+        ([(5, 5)], [(3, 20)], 10, 10),  # the common part was deleted: nothing below the leader's start can be compared
+        ([(3, 5)], [(3, 12)], 10, 12),
+        ([(3, 5)], [(3, 20)], 10, 15),
+    ],
+)
+def test_a_leader_whose_log_begins_later(leader: Runs, follower: Runs, start_offset: int, end_offset: int) -> None:
+    leading, following = pair(log_of(*leader, start_offset=start_offset), log_of(*follower))
+    join(leading, following)
+    assert following.log.end_offset == end_offset
+
+
+def test_a_follower_that_begins_after_the_divergence_begins_anew_there() -> None:
+    leading, following = pair(log_of((3, 30), (6, 20)), log_of((5, 30), start_offset=50))
+    join(leading, following)
+    assert (following.log.start_offset, following.log.end_offset) == (30, 30)
+
+
+# --- any history of leaders ---------------------------------------------------------------------------------------------
+
+
+def replay(steps: list[tuple[int, int, int, int]]) -> list[MemoryLog]:
+    """Three logs that leaders of growing epochs have written, each copied only in part to the others."""
+    logs = [MemoryLog(), MemoryLog(), MemoryLog()]
+    for epoch, (leader, count, copier, copied) in enumerate(steps, 1):
+        extend(logs[leader], epoch, count)
+        if copier != leader:
+            source, target = logs[leader], logs[copier]
+            same = common(source, target)
+            target.batches = source.batches[: min(len(source.batches), same + copied)]
+            target.sync()
+    return logs
+
+
+lives = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(0, 2), st.integers(0, 4)), max_size=8)
+
+
+@given(lives)
+@settings(max_examples=100)
+def test_after_the_cut_the_follower_is_the_longest_common_prefix(steps: list[tuple[int, int, int, int]]) -> None:
+    """I2. Compared byte by byte: nothing that differs stays, and nothing that is the same is cut."""
+    leader_log, follower_log, _ = replay(steps)
+    expected = common(leader_log, follower_log)
+    leading, following = pair(leader_log, follower_log)
+    join(leading, following)
+    assert follower_log.content() == leader_log.content()[:expected]
+
+
+# --- exactness (R6) ----------------------------------------------------------------------------------------------------
+
+
+def result(
+    batches: bytes, *, fetch_offset: int = 3, high_watermark: int = 0, diverging: tuple[int, int] | None = None
+) -> ReplicaFetchResult:
+    view = memoryview(batches) if batches else NOTHING
+    return ReplicaFetchResult(TOPIC, 0, LEADER_EPOCH, fetch_offset, high_watermark, 0, view, diverging)
+
+
+def following(*runs: tuple[int, int], **settings: str) -> FollowerState:
+    state = partition_state(leader_epoch=LEADER_EPOCH)
+    return follower_of(state, log_of(*(runs or ((4, 3),))), **settings)
+
+
+GOOD = batch_at(3, 5, b"good").tobytes()
+INEXACT: dict[str, bytes] = {
+    "a gap": batch_at(4, 5).tobytes(),
+    "an overlap": batch_at(2, 5).tobytes(),
+    "a gap after a good batch": GOOD + batch_at(5, 5).tobytes(),
+    "the same batch twice": GOOD + GOOD,
+    "an epoch going back": batch_at(3, 3).tobytes(),
+    "an epoch going back after a good batch": GOOD + batch_at(4, 4).tobytes(),
+    "an epoch above the leader's": batch_at(3, LEADER_EPOCH + 1).tobytes(),
+    "no epoch at all": batch_at(3, -1).tobytes(),
+    "a bad CRC": GOOD[:-1] + bytes([GOOD[-1] ^ 1]),
+    "a bad CRC after a good batch": GOOD + batch_at(4, 5).tobytes()[:-1] + b"\xff",
+    "a cut header": GOOD[:40],
+    "a cut payload": GOOD[:-1],
+    "garbage after a good batch": GOOD + b"garbage",
+    "a length beyond all limits": GOOD[:8] + b"\x7f\xff\xff\xff" + GOOD[12:],
+}
+
+
+@pytest.mark.parametrize("batches", INEXACT.values(), ids=INEXACT)
+def test_anything_inexact_is_dropped_whole(batches: bytes) -> None:
+    follower = following()
+    before = memory_log(follower).content()
+    with pytest.raises(REFUSED):
+        follower.on_fetched(result(batches, high_watermark=9), 0)
+    assert memory_log(follower).content() == before
+    assert follower.high_watermark == 0, "nothing of the reply is believed"
+
+
+def test_any_single_bit_that_flips_on_the_way_is_noticed() -> None:
+    follower = following((LEADER_EPOCH, 3))
+    sound = batch_at(3, LEADER_EPOCH, b"value").tobytes()
+    before = memory_log(follower).content()
+    for bit in range(8 * len(sound)):
+        flipped = bytearray(sound)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(REFUSED):
+            follower.on_fetched(result(bytes(flipped)), 0)
+    assert memory_log(follower).content() == before
+    follower.on_fetched(result(sound), 0)
+    assert follower.log.end_offset == 4
+
+
+def test_exact_batches_are_written_as_they_are() -> None:
+    follower = following()
+    more = batch_at(4, LEADER_EPOCH, b"x", b"y").tobytes()
+    follower.on_fetched(result(GOOD + more), 0)
+    assert [content for _, _, content in memory_log(follower).content()[3:]] == [GOOD, more]
+    assert follower.log.end_offset == 6
+
+
+def test_a_full_disk_writes_nothing_and_believes_nothing() -> None:
+    follower = following()
+    memory_log(follower).room = 0
+    with pytest.raises(DiskFull):
+        follower.on_fetched(result(GOOD, high_watermark=4), 0)
+    assert (follower.log.end_offset, follower.high_watermark) == (3, 0)
+
+
+def test_a_diverging_answer_truncates_and_teaches_nothing_else() -> None:
+    follower = following()
+    follower.on_fetched(result(b"", high_watermark=3, diverging=(4, 1)), 0)
+    assert (follower.log.end_offset, follower.high_watermark) == (1, 0)
+
+
+# --- fetching -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_fetch_says_how_far_this_log_reaches_and_in_which_epoch() -> None:
+    fetch = following((2, 1), (4, 2)).next_fetch()
+    assert (fetch.topic, fetch.topic_id, fetch.partition) == (TOPIC, TOPIC_ID, 0)
+    assert (fetch.leader_epoch, fetch.fetch_offset, fetch.last_epoch) == (LEADER_EPOCH, 3, 4)
+
+
+@pytest.mark.parametrize(("flush_policy", "must"), [("commit", True), ("interval", False), ("never", False)])
+def test_a_fetch_must_not_acknowledge_what_is_not_durable(flush_policy: str, must: bool) -> None:
+    follower = following(flush_policy=flush_policy)
+    assert not follower.must_flush
+    follower.on_fetched(result(GOOD), 0)
+    assert follower.must_flush is must
+    if must:
+        with pytest.raises(AssertionError):
+            follower.next_fetch()
+        memory_log(follower).sync()
+    assert follower.next_fetch().fetch_offset == 4
+
+
+# --- the high watermark it shows (R7, R12) and how old it is -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("told", "expected"), [(0, 0), (2, 2), (3, 3), (99, 3)])
+def test_its_high_watermark_is_the_leaders_up_to_its_own_end(told: int, expected: int) -> None:
+    follower = following()
+    follower.on_fetched(result(b"", high_watermark=told), 0)
+    assert follower.high_watermark == expected
+
+
+def test_its_high_watermark_never_goes_back() -> None:
+    follower = following()
+    for told in (2, 1, 3, 0):
+        follower.on_fetched(result(b"", high_watermark=told), 0)
+    assert follower.high_watermark == 3
+
+
+def test_how_stale_a_read_may_be() -> None:
+    follower = following()
+    assert follower.lag_ms(500) is None, "it has never been told"
+    follower.on_fetched(result(b"", high_watermark=9), 1000)
+    assert follower.lag_ms(1000) is None, "it lacks what was committed then"
+    assert follower.lag_records == 6
+    follower.on_fetched(result(b"", high_watermark=3), 2000)
+    assert (follower.lag_ms(2000), follower.lag_ms(2700)) == (0, 700)
+    assert follower.lag_records == 0
+
+
+def test_a_new_leader_or_epoch_is_a_new_start() -> None:
+    follower = follower_of(partition_state(leader=NO_LEADER, leader_epoch=6), log_of((4, 3), high_watermark=2))
+    assert follower.lag_ms(0) is None
+    assert follower.high_watermark == 2

@@ -1,0 +1,390 @@
+"""A leader's side of replica fetching: positions counted once, answers given once, copies refused (R4, R5, R35)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from minilog.core.effects import Effect, Reply, TopicPartition
+from minilog.core.leader import LeaderState
+from minilog.core.replica import Replica
+from minilog.core.sessions import FetchSession, Sessions
+from minilog.errors import FencedLeaderEpoch, InvalidFetchSession, OffsetOutOfRange, UnknownLeaderEpoch
+from minilog.wire.batch import split
+from minilog.wire.messages import (
+    Problem,
+    ReplicaFetch,
+    ReplicaFetchPartition,
+    ReplicaFetchReply,
+    ReplicaFetchResult,
+)
+from tests.unit.core.builders import (
+    LAG_MAX_MS,
+    TOPIC,
+    TOPIC_ID,
+    extend,
+    follower_of,
+    leader_of,
+    log_of,
+    memory_log,
+    partition_state,
+    position,
+    replica_of,
+)
+
+FIRST = TopicPartition(TOPIC, 0)
+WAIT_MS = 500
+
+
+class Leading:
+    """Broker 1 and its sessions, as BrokerCore drives them: count, advance, answer at the end of each turn."""
+
+    def __init__(self, *leaders: LeaderState) -> None:
+        self.replicas: dict[TopicPartition, Replica] = {each.partition: replica_of(each) for each in leaders}
+        self.sessions = Sessions(self.replicas)
+        self.replies: dict[int, Problem | ReplicaFetchReply] = {}
+        self.next_id = 1
+        self.now_ms = 0
+
+    @property
+    def leader(self) -> LeaderState:
+        role = self.replicas[FIRST].role
+        assert isinstance(role, LeaderState)
+        return role
+
+    def fetch(self, request: ReplicaFetch) -> int:
+        request_id, self.next_id = self.next_id, self.next_id + 1
+        session, effects = self.sessions.on_request(request_id, request, self.now_ms + WAIT_MS, self.now_ms)
+        if session is not None:
+            self.count(session)
+        self.finish(effects)
+        return request_id
+
+    def count(self, session: FetchSession) -> None:
+        for leader in self.sessions.count(session, self.now_ms):
+            self.advance(leader)
+
+    def advance(self, leader: LeaderState) -> None:
+        before = leader.high_watermark
+        leader.advance(self.now_ms, LAG_MAX_MS)
+        if leader.high_watermark != before:
+            self.sessions.on_high_watermark(leader.partition)
+
+    def append(self, count: int = 1, partition: int = 0) -> None:
+        key = TopicPartition(TOPIC, partition)
+        extend(memory_log(self.replicas[key].role), self.replicas[key].leader_epoch, count, synced=False)
+        self.sessions.on_append(key)
+        self.finish([])
+
+    def flush(self, partition: int = 0) -> None:
+        replica = self.replicas[TopicPartition(TOPIC, partition)]
+        memory_log(replica.role).sync()
+        assert isinstance(replica.role, LeaderState)
+        self.advance(replica.role)
+        self.finish([])
+
+    def become(self, role: LeaderState) -> None:
+        self.replicas[role.partition] = replica_of(role)
+        self.sessions.on_role_changed(role.partition)
+        session = self.sessions.of(2)
+        assert session is not None
+        self.count(session)
+        self.finish([])
+
+    def tick(self, now_ms: int) -> None:
+        self.now_ms = now_ms
+        self.finish(self.sessions.answer_late(now_ms))
+
+    def finish(self, effects: Sequence[Effect]) -> None:
+        for effect in [*effects, *self.sessions.answer_ready()]:
+            assert isinstance(effect, Reply)
+            assert effect.request_id not in self.replies, "answered twice"
+            assert isinstance(effect.response, Problem | ReplicaFetchReply)
+            self.replies[effect.request_id] = effect.response
+
+    def results(self, request_id: int) -> list[ReplicaFetchResult]:
+        reply = self.replies[request_id]
+        assert isinstance(reply, ReplicaFetchReply)
+        return reply.partitions
+
+    def refusal(self, request_id: int) -> str:
+        reply = self.replies[request_id]
+        assert isinstance(reply, Problem)
+        return reply.code
+
+
+def request(
+    *entries: ReplicaFetchPartition,
+    sequence: int = 0,
+    session_id: int = 1,
+    broker_epoch: int = 7,
+    max_bytes: int = 1 << 20,
+    forgotten: Sequence[tuple[str, int]] = (),
+) -> ReplicaFetch:
+    return ReplicaFetch(2, broker_epoch, session_id, sequence, WAIT_MS, max_bytes, list(entries), list(forgotten))
+
+
+def entry(partition: int, fetch_offset: int, last_epoch: int = 5, leader_epoch: int = 5) -> ReplicaFetchPartition:
+    return ReplicaFetchPartition(TOPIC, TOPIC_ID, partition, leader_epoch, fetch_offset, last_epoch)
+
+
+def leading(records: int = 3, *, isr: Sequence[int] = (1, 2), partitions: int = 1) -> Leading:
+    leaders = [
+        leader_of(partition_state(replicas=[1, 2], isr=isr, partition=p), log_of((5, records), high_watermark=records))
+        for p in range(partitions)
+    ]
+    return Leading(*leaders)
+
+
+def offsets(found: ReplicaFetchResult) -> list[int]:
+    return [batch.base_offset for batch in split(found.batches, 1 << 20, stored=True)]
+
+
+# --- answering ----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_there_is_sent_at_once() -> None:
+    broker = leading()
+    sent = broker.fetch(request(entry(0, 1)))
+    (result,) = broker.results(sent)
+    assert offsets(result) == [1, 2]
+    assert (result.leader_epoch, result.fetch_offset, result.log_start_offset) == (5, 1, 0)
+    reply = broker.replies[sent]
+    assert isinstance(reply, ReplicaFetchReply)
+    assert (reply.session_id, reply.sequence) == (1, 0)
+
+
+def test_with_nothing_to_send_it_waits_for_an_append() -> None:
+    broker = leading()
+    waiting = broker.fetch(request(entry(0, 3)))
+    assert waiting not in broker.replies
+    broker.append(2)
+    (result,) = broker.results(waiting)
+    assert offsets(result) == [3, 4]
+
+
+def test_with_nothing_to_send_it_is_answered_at_its_deadline() -> None:
+    broker = leading()
+    waiting = broker.fetch(request(entry(0, 3)))
+    broker.tick(WAIT_MS - 1)
+    assert waiting not in broker.replies
+    broker.tick(WAIT_MS)
+    assert broker.results(waiting) == []
+
+
+def test_a_high_watermark_without_data_goes_with_the_next_tick() -> None:
+    broker = leading()
+    broker.append()
+    broker.flush()
+    waiting = broker.fetch(request(entry(0, 4)))
+    assert broker.leader.high_watermark == 4
+    assert waiting not in broker.replies, "data may follow within the tick"
+    broker.tick(20)
+    (result,) = broker.results(waiting)
+    assert (offsets(result), result.high_watermark) == ([], 4)
+
+
+def test_a_high_watermark_is_told_once() -> None:
+    broker = leading()
+    broker.append()
+    broker.flush()
+    broker.fetch(request(entry(0, 4)))
+    broker.tick(20)
+    following = broker.fetch(request(entry(0, 4), sequence=1))
+    broker.tick(40)
+    assert following not in broker.replies
+
+
+def test_data_carries_the_high_watermark_along() -> None:
+    broker = leading()
+    broker.append()
+    broker.flush()
+    waiting = broker.fetch(request(entry(0, 4)))
+    broker.append()
+    assert [(offsets(r), r.high_watermark) for r in broker.results(waiting)] == [([4], 4)]
+
+
+def test_one_answer_carries_all_partitions_that_have_something() -> None:
+    broker = leading(partitions=3)
+    sent = broker.fetch(request(entry(0, 1), entry(1, 3), entry(2, 2)))
+    assert [(r.partition, offsets(r)) for r in broker.results(sent)] == [(0, [1, 2]), (2, [2])]
+
+
+def test_what_has_no_room_comes_with_the_next_answer() -> None:
+    broker = leading(partitions=2)
+    first = broker.fetch(request(entry(0, 0), entry(1, 0), max_bytes=1))
+    assert [(r.partition, offsets(r)) for r in broker.results(first)] == [(0, [0])]
+    second = broker.fetch(request(entry(0, 1), sequence=1, max_bytes=1))
+    assert [(r.partition, offsets(r)) for r in broker.results(second)] == [(1, [0])]
+
+
+def test_a_damaged_range_is_told() -> None:
+    broker = leading()
+    memory_log(broker.leader).damaged = True
+    (result,) = broker.results(broker.fetch(request(entry(0, 1))))
+    assert result.problem is not None
+    assert result.problem.code == "CORRUPT_RANGE"
+
+
+def test_what_is_forgotten_is_not_sent() -> None:
+    broker = leading(partitions=2)
+    broker.fetch(request(entry(0, 2), entry(1, 3)))
+    waiting = broker.fetch(request(sequence=1, forgotten=[(TOPIC, 1)]))
+    broker.append(partition=1)
+    assert waiting not in broker.replies
+    broker.append(partition=0)
+    assert [r.partition for r in broker.results(waiting)] == [0]
+
+
+def test_a_follower_that_was_not_waited_for_still_learns_the_high_watermark() -> None:
+    """It is not in the ISR yet, so the high watermark moves without it, between its answer and its next request."""
+    broker = leading(0, isr=[1])
+    broker.append(10)
+    (result,) = broker.results(broker.fetch(request(entry(0, 0, -1))))
+    assert result.high_watermark == 0
+    broker.flush()
+    assert broker.leader.high_watermark == 10
+    waiting = broker.fetch(request(entry(0, 10), sequence=1))
+    broker.tick(WAIT_MS)
+    assert [r.high_watermark for r in broker.results(waiting)] == [10]
+
+
+# --- counting ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_position_counts_when_it_arrives_and_moves_the_high_watermark() -> None:
+    broker = leading()
+    broker.append(2)
+    broker.flush()
+    broker.fetch(request(entry(0, 4)))
+    assert broker.leader.followers[2].position == 4
+    assert broker.leader.followers[2].broker_epoch == 7
+    assert broker.leader.high_watermark == 4
+
+
+VERDICTS = [
+    (entry(0, 3, leader_epoch=4), FencedLeaderEpoch.code),
+    (entry(0, 9, last_epoch=-1), OffsetOutOfRange.code),
+]
+
+
+@pytest.mark.parametrize(("asked", "code"), VERDICTS)
+def test_a_position_that_cannot_count_is_answered_with_the_reason(asked: ReplicaFetchPartition, code: str) -> None:
+    broker = leading()
+    (result,) = broker.results(broker.fetch(request(asked)))
+    assert result.problem is not None
+    assert result.problem.code == code
+    assert (result.leader_epoch, result.fetch_offset) == (asked.leader_epoch, asked.fetch_offset)
+    assert broker.leader.followers[2].position is None
+
+
+def test_a_diverging_position_is_told_where_and_gets_no_records() -> None:
+    broker = leading()
+    (result,) = broker.results(broker.fetch(request(entry(0, 2, last_epoch=4))))
+    assert (result.diverging, offsets(result)) == ((4, 0), [])
+    assert broker.leader.followers[2].position is None
+
+
+def test_a_broker_that_is_no_replica_is_refused() -> None:
+    broker = leading()
+    asked = request(entry(0, 3))
+    asked.broker_id = 9
+    (result,) = broker.results(broker.fetch(asked))
+    assert result.problem is not None
+    assert result.problem.code == FencedLeaderEpoch.code
+
+
+def test_who_does_not_lead_says_so() -> None:
+    broker = leading()
+    broker.replicas[FIRST] = replica_of(follower_of(partition_state(leader=3)))
+    (result,) = broker.results(broker.fetch(request(entry(0, 3))))
+    assert result.problem is not None
+    assert result.problem.code == FencedLeaderEpoch.code
+
+
+def test_a_position_of_a_coming_epoch_waits_until_that_epoch_is_reached() -> None:
+    broker = leading()
+    waiting = broker.fetch(request(entry(0, 2, leader_epoch=6)))
+    assert broker.leader.followers[2].position is None
+    assert waiting not in broker.replies, "no error, no retry loop"
+    broker.become(leader_of(partition_state(replicas=[1, 2], leader_epoch=6), log_of((5, 3))))
+    assert broker.leader.followers[2].position == 2
+    assert [offsets(r) for r in broker.results(waiting)] == [[2]]
+
+
+def test_the_position_of_an_epoch_that_is_over_is_refused_when_the_role_changes() -> None:
+    broker = leading()
+    waiting = broker.fetch(request(entry(0, 3)))
+    broker.become(leader_of(partition_state(replicas=[1, 2], leader_epoch=6), log_of((5, 3))))
+    (result,) = broker.results(waiting)
+    assert result.problem is not None
+    assert result.problem.code == FencedLeaderEpoch.code
+    assert broker.leader.followers[2].position is None, "what it held in epoch 5 proves nothing in epoch 6 (R4)"
+
+
+def test_records_never_go_to_a_position_that_was_not_counted() -> None:
+    broker = leading()
+    waiting = broker.fetch(request(entry(0, 2, leader_epoch=6)))
+    broker.append()
+    assert waiting not in broker.replies
+
+
+def test_the_leader_itself_refuses_newer_epochs() -> None:
+    with pytest.raises(UnknownLeaderEpoch):
+        leading().leader.on_fetch(2, 7, position(3, 5, leader_epoch=6), 0)
+
+
+# --- order and copies (R5, R35) ----------------------------------------------------------------------------------------------
+
+
+def test_a_copy_of_a_request_is_refused_and_does_not_disturb_the_session() -> None:
+    broker = leading()
+    opening = request(entry(0, 3))
+    first = broker.fetch(opening)
+    assert broker.refusal(broker.fetch(opening)) == InvalidFetchSession.code
+    second = broker.fetch(request(sequence=1))
+    assert broker.refusal(broker.fetch(request(sequence=1))) == InvalidFetchSession.code
+    assert broker.refusal(first) == InvalidFetchSession.code, "replaced by the second"
+    broker.append()
+    assert [offsets(r) for r in broker.results(second)] == [[3]]
+
+
+@pytest.mark.parametrize(
+    ("sequence", "session_id", "broker_epoch"),
+    [(2, 1, 7), (1, 2, 7), (1, 1, 8), (0, 1, 7), (0, 0, 7), (0, 9, 6)],
+    ids=["a gap", "another session", "another process", "opened already", "an older session", "an older process"],
+)
+def test_what_does_not_follow_is_refused(sequence: int, session_id: int, broker_epoch: int) -> None:
+    broker = leading()
+    waiting = broker.fetch(request(entry(0, 2)))
+    refused = broker.fetch(request(entry(0, 3), sequence=sequence, session_id=session_id, broker_epoch=broker_epoch))
+    assert broker.refusal(refused) == InvalidFetchSession.code
+    assert broker.leader.followers[2].position == 2
+    assert waiting in broker.replies
+
+
+def test_a_request_without_a_session_is_refused() -> None:
+    broker = leading()
+    assert broker.refusal(broker.fetch(request(sequence=1))) == InvalidFetchSession.code
+
+
+@pytest.mark.parametrize(("session_id", "broker_epoch"), [(2, 7), (1, 8)])
+def test_a_new_session_replaces_the_one_before(session_id: int, broker_epoch: int) -> None:
+    broker = leading(partitions=2)
+    old = broker.fetch(request(entry(0, 3), entry(1, 3)))
+    new = broker.fetch(request(entry(0, 3), session_id=session_id, broker_epoch=broker_epoch))
+    assert broker.refusal(old) == InvalidFetchSession.code
+    broker.append(partition=1)
+    assert new not in broker.replies, "the new session does not fetch it"
+    broker.append(partition=0)
+    assert len(broker.results(new)) == 1
+
+
+def test_a_follower_that_went_away_is_not_answered() -> None:
+    broker = leading()
+    gone = broker.fetch(request(entry(0, 3)))
+    broker.sessions.on_disconnect(gone)
+    broker.append()
+    broker.tick(WAIT_MS)
+    assert gone not in broker.replies

@@ -1,0 +1,370 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from minilog.config import TopicSettings
+from minilog.core.ports import LogStore
+from minilog.errors import DiskFull, RefusesToStart, StorageFailed
+from minilog.storage import checkpoint
+from minilog.storage.disk import OsDisk
+from minilog.storage.store import Store, StoredPartition
+from tests.unit.storage.batches import NOW_MS, everything, fill, flush
+from tests.unit.storage.memory_disk import Crash, MemoryDisk
+
+SETTINGS = TopicSettings(segment_bytes=8192)
+
+
+def store_on(disk: MemoryDisk, broker_id: int = 1) -> Store:
+    disk.mkdir("/data")
+    disk.fsync_dir("/")
+    return Store(disk, "/data", broker_id, lambda: NOW_MS)
+
+
+def started(disk: MemoryDisk, boot_id: str = "boot-1") -> Store:
+    store = store_on(disk)
+    store.start(boot_id)
+    return store
+
+
+def refusal(disk: MemoryDisk, broker_id: int = 1) -> str:
+    with pytest.raises(RefusesToStart) as caught:
+        store_on(disk, broker_id).start("boot-1")
+    return str(caught.value)
+
+
+def test_a_store_is_what_the_core_expects() -> None:
+    store = started(MemoryDisk())
+    port: LogStore = store
+    assert (port.cluster_id, port.controller_epoch) == ("", 0)
+    log = port.open("events", "id-1", 0, SETTINGS)
+    assert log is port.open("events", "id-1", 0, SETTINGS) is store.get("events", 0)
+    assert store.get("events", 1) is None
+    assert store.partitions() == [StoredPartition("events", "id-1", 0)]
+    assert [stored for stored, _ in store.logs()] == store.partitions()
+
+
+def test_a_clean_stop_brings_everything_back() -> None:
+    disk = MemoryDisk()
+    store = started(disk)
+    store.bind_cluster("c1")
+    store.save_controller_epoch(7)
+    log = store.open("events", "id-1", 3, SETTINGS)
+    fill(log, 20, epoch=2, size=900)
+    log.high_watermark = 17
+    stored = everything(log)
+    store.close_cleanly(broker_epoch=42)
+    assert disk.open_handles == 0
+    disk.crash()
+    again = store_on(disk)
+    assert again.start("boot-2")
+    assert (again.last_broker_epoch, again.cluster_id, again.controller_epoch) == (42, "c1", 7)
+    log = again.open("events", "id-1", 3, SETTINGS)
+    assert everything(log) == stored
+    assert (log.high_watermark, log.durable_end, log.last_epoch) == (17, 20, 2)
+
+
+def test_what_was_flushed_survives_a_power_cut_with_its_directory() -> None:
+    disk = MemoryDisk()
+    log = started(disk).open("events", "id-1", 0, SETTINGS)
+    fill(log, 2)
+    flush(log)
+    disk.crash()
+    log = started(disk, "boot-2").open("events", "id-1", 0, SETTINGS)
+    assert (log.end_offset, disk.list("/data/trash")) == (2, [])
+
+
+def test_clean_or_not() -> None:
+    disk = MemoryDisk()
+    assert store_on(disk).start("boot-1") is False, "an empty directory may be a replaced disk"
+    disk.crash()
+    assert store_on(disk).start("boot-1") is False, "still unclean: nobody was told"
+    disk.crash()
+    store = started(disk)
+    store.registered()
+    store.abandon()
+    assert (store := store_on(disk)).start("boot-1") is True, "kill -9: the page cache is whole"
+    store.abandon()
+    assert (store := store_on(disk)).start("boot-2") is False, "the machine has restarted"
+    store.abandon()
+    assert (store := store_on(disk)).start("boot-2") is False
+    store.registered()
+    store.close_cleanly(9)
+    assert (store := store_on(disk)).start("boot-3") is True
+    assert store.last_broker_epoch == 9
+    store.abandon()
+    assert (store := store_on(disk)).start("boot-3") is True
+    assert store.last_broker_epoch == -1
+    store.distrust()
+    store.abandon()
+    assert store_on(disk).start("boot-3") is False, "after a disk failure the page cache proves nothing"
+
+
+def test_an_unknown_boot_id_is_never_trusted() -> None:
+    disk = MemoryDisk()
+    store = store_on(disk)
+    store.start("")
+    store.registered()
+    store.abandon()
+    assert store_on(disk).start("") is False
+
+
+def test_the_marker_is_gone_before_anything_else_happens() -> None:
+    disk = MemoryDisk()
+    started(disk).close_cleanly(5)
+    store_on(disk).start("boot-1")
+    disk.crash()
+    assert store_on(disk).start("boot-2") is False
+
+
+def test_a_damaged_marker_is_no_marker() -> None:
+    disk = MemoryDisk()
+    started(disk).close_cleanly(5)
+    disk.file("/data/clean-shutdown").content[30] ^= 1
+    assert store_on(disk).start("boot-2") is False
+
+
+def test_refuses_a_directory_in_use() -> None:
+    disk = MemoryDisk()
+    started(disk)
+    assert refusal(disk) == (
+        "/data is in use by another process: stop it first, or give this broker a data_dir of its own"
+    )
+
+
+def test_refusal_names_the_process_that_holds_the_lock(tmp_path: Path) -> None:
+    first = Store(OsDisk(), str(tmp_path), 1, lambda: NOW_MS)
+    first.start("boot-1")
+    with pytest.raises(RefusesToStart, match=r"in use by process \d+: stop it first"):
+        Store(OsDisk(), str(tmp_path), 1, lambda: NOW_MS).start("boot-1")
+    first.close_cleanly(1)
+    assert Store(OsDisk(), str(tmp_path), 1, lambda: NOW_MS).start("boot-1")
+
+
+def test_refuses_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RefusesToStart, match=r"cannot be used: could not make the directory .*file/data"):
+        Store(OsDisk(), f"{tmp_path}/file/data", 1, lambda: NOW_MS).start("boot-1")
+
+
+def test_refuses_the_directory_of_another_broker() -> None:
+    disk = MemoryDisk()
+    started(disk).close_cleanly(1)
+    assert refusal(disk, broker_id=2) == (
+        "/data/meta.json belongs to broker 1, this is broker 2: correct broker_id or data_dir in the configuration"
+    )
+    assert disk.open_handles == 0
+    assert store_on(disk).start("boot-1"), "a refusal changes nothing"
+
+
+def test_refuses_the_directory_of_another_cluster() -> None:
+    disk = MemoryDisk()
+    store = started(disk)
+    store.bind_cluster("c1")
+    store.bind_cluster("c1")
+    with pytest.raises(RefusesToStart) as caught:
+        store.bind_cluster("c2")
+    assert str(caught.value) == (
+        "/data belongs to cluster 'c1', the controller leads cluster 'c2': "
+        "correct controller_url or data_dir in the configuration"
+    )
+    assert store.cluster_id == "c1"
+
+
+def test_refuses_an_unknown_format() -> None:
+    disk = MemoryDisk()
+    started(disk).close_cleanly(1)
+    checkpoint.save(disk, "/data/meta.json", {"broker_id": 1, "format": 2})
+    assert refusal(disk) == (
+        "/data/meta.json says data format 2, this version of minilog reads format 1: start the version that wrote it"
+    )
+    checkpoint.save(disk, "/data/meta.json", {"broker_id": "one", "format": 1})
+    assert refusal(disk).startswith("/data/meta.json cannot be read (Expected `int`, got `str`")
+
+
+def test_refuses_damaged_or_missing_metadata() -> None:
+    disk = MemoryDisk()
+    store = started(disk)
+    store.save_controller_epoch(1)
+    store.open("events", "id-1", 0, SETTINGS)
+    store.close_cleanly(1)
+    whole = bytes(disk.file("/data/meta.json").content)
+    disk.file("/data/meta.json").content[40] ^= 1
+    assert refusal(disk) == (
+        "/data/meta.json is damaged (its checksum does not match): restore it from a backup, or check "
+        "/data/meta.json.previous and copy it over, or start with an empty data directory"
+    )
+    disk.remove("/data/meta.json")
+    disk.file("/data/meta.json.previous").content[40] ^= 1
+    assert "is missing and /data/meta.json.previous is damaged" in refusal(disk)
+    disk.remove("/data/meta.json.previous")
+    assert refusal(disk) == (
+        "/data/meta.json is missing although /data holds partitions (events-0, ...): "
+        "restore it from a backup, or start with an empty data directory"
+    )
+    handle = disk.create("/data/meta.json")
+    disk.append(handle, 0, [whole])
+    disk.close(handle)
+    disk.file("/data/events-0/partition.json").content.clear()
+    assert refusal(disk) == (
+        "/data/events-0/partition.json is missing or damaged, so it is not known which topic the log beside it belongs "
+        "to: restore it from a backup, or move the directory events-0 away to have it copied from its leader"
+    )
+
+
+def test_a_crash_between_two_renames_of_the_metadata_is_no_damage() -> None:
+    disk = MemoryDisk()
+    store = started(disk)
+    store.save_controller_epoch(3)
+    store.close_cleanly(1)
+    disk.rename("/data/meta.json", "/data/meta.json.previous")
+    assert started(disk).controller_epoch == 3
+
+
+def test_a_topic_made_again_under_the_same_name_starts_empty() -> None:
+    disk = MemoryDisk()
+    store = started(disk)
+    old = store.open("events", "id-1", 0, SETTINGS)
+    fill(old, 3)
+    flush(old)
+    store.checkpoint()
+    log = store.open("events", "id-2", 0, SETTINGS)
+    assert (log.end_offset, store.partitions()) == (0, [StoredPartition("events", "id-2", 0)])
+    assert disk.list("/data/trash") == ["events-0.1"]
+    fill(log, 1)
+    store.abandon()
+    log = started(disk).open("events", "id-2", 0, SETTINGS)
+    assert (log.end_offset, log.is_damaged) == (1, False)
+
+
+def test_delete_moves_to_trash_only_what_belongs_to_the_topic_id() -> None:
+    disk = MemoryDisk()
+    store = started(disk)
+    for partition in (0, 1):
+        fill(store.open("events", "id-1", partition, SETTINGS), 3)
+    store.delete("events", "id-2", 0)
+    store.delete("other", "id-1", 0)
+    assert len(store.partitions()) == 2
+    store.delete("events", "id-1", 0)
+    store.close("events", 1)
+    store.delete("events", "id-1", 1)
+    assert (store.partitions(), store.get("events", 0)) == ([], None)
+    assert disk.list("/data/trash") == ["events-0.1", "events-1.1"]
+    disk.crash()
+    assert started(disk).partitions() == []
+    assert started_trash_bytes(disk) > 0
+
+
+def started_trash_bytes(disk: MemoryDisk) -> int:
+    disk.crash()
+    store = started(disk)
+    freed = store.purge_trash()
+    assert disk.list("/data/trash") == []
+    return freed
+
+
+@pytest.mark.parametrize("topic", ["../etc", "a/b", "", ".", "..", "a\0b", "x" * 250, "é"])
+def test_a_topic_name_cannot_be_a_path(topic: str) -> None:
+    store = started(MemoryDisk())
+    with pytest.raises(AssertionError):
+        store.open(topic, "id-1", 0, SETTINGS)
+    with pytest.raises(AssertionError):
+        store.open("events", "id-1", -1, SETTINGS)
+
+
+def test_topic_names_with_dashes_and_digits_are_told_apart() -> None:
+    disk = MemoryDisk()
+    store = started(disk)
+    opened = [("a", 12), ("a-1", 2), ("a-1-2", 0), ("0", 0), ("trash", 1), ("x.new", 3)]
+    for topic, partition in opened:
+        fill(store.open(topic, f"id of {topic}", partition, SETTINGS), partition)
+    store.close_cleanly(1)
+    store = started(disk)
+    assert [(stored.topic, stored.partition) for stored in store.partitions()] == sorted(opened)
+    for topic, partition in opened:
+        assert store.open(topic, f"id of {topic}", partition, SETTINGS).end_offset == partition
+
+
+def test_tear_or_corruption_is_judged_by_the_boot_of_the_last_checkpoint() -> None:
+    """A power cut stays one for a log that the first process after it never opened."""
+    for boot_id, damaged in (("boot-2", False), ("boot-1", True)):
+        disk = MemoryDisk()
+        store = started(disk)
+        log = store.open("events", "id-1", 0, SETTINGS)
+        fill(log, 3)
+        flush(log)
+        store.checkpoint()
+        fill(log, 1)
+        disk.file("/data/events-0/00000000000000000000.log").content[-1] ^= 1
+        store.abandon()
+        started(disk, boot_id).abandon()
+        log = started(disk, boot_id).open("events", "id-1", 0, SETTINGS)
+        assert (log.end_offset, log.is_damaged) == (3, damaged)
+
+
+def test_an_unchanged_checkpoint_is_not_written_again() -> None:
+    disk = MemoryDisk()
+    store = started(disk)
+    log = store.open("events", "id-1", 0, SETTINGS)
+    fill(log, 1)
+    store.checkpoint()
+    before = len(disk.operations)
+    store.checkpoint()
+    assert len(disk.operations) == before
+    flush(log)
+    store.checkpoint()
+    assert len(disk.operations) > before
+
+
+def life(store: Store) -> None:
+    """What a broker does in its life, touching every kind of operation."""
+    store.bind_cluster("c1")
+    store.registered()
+    store.save_controller_epoch(store.controller_epoch + 1)
+    log = store.open("events", "id-1", 0, SETTINGS)
+    fill(log, 12, epoch=max(log.last_epoch, 0) + 1, size=1500)
+    flush(log)
+    log.high_watermark = log.end_offset - 6
+    store.checkpoint()
+    log.truncate(log.end_offset - 5)
+    fill(log, 2, epoch=log.last_epoch + 1, size=1500)
+    log.drop_before(log.high_watermark)
+    other = store.open("other", f"id-{store.controller_epoch}", 1, SETTINGS)
+    fill(other, 2)
+    other.reset(100)
+    fill(other, 2)
+    store.delete("other", f"id-{store.controller_epoch}", 1)
+    store.purge_trash()
+    store.close_cleanly(store.controller_epoch)
+
+
+@pytest.mark.parametrize("fault", ["crash", "full", "error"])
+def test_a_fault_at_every_operation_of_a_life_leaves_a_directory_that_starts(fault: str) -> None:
+    reached = 0
+    for at in range(1, 1000):
+        disk = MemoryDisk()
+        store = store_on(disk)
+        disk.faults[len(disk.operations) + at] = fault
+        finished = False
+        try:
+            store.start("boot-1")
+            life(store)
+            finished = True
+        except (Crash, DiskFull, StorageFailed, RefusesToStart):
+            reached += 1
+        if finished and at > len(disk.operations):
+            break
+        disk.crash(random.Random(at) if at % 2 else None)
+        again = started(disk, "boot-2")
+        for stored in again.partitions():
+            log = again.open(stored.topic, stored.topic_id, stored.partition, SETTINGS)
+            assert not log.is_damaged
+            everything(log)
+            assert log.epoch_entries == log.recompute_epochs()
+        life(again)
+        assert disk.open_handles == 0
+    else:
+        raise AssertionError("the life never ended without a fault")
+    assert reached > 60
