@@ -202,7 +202,7 @@ class BrokerCore:
 
     def begin_shutdown(self, now_ms: int) -> list[Effect]:
         """R28: leave in order; ``may_exit`` becomes true when the controller has moved everything away."""
-        self.registration.begin_shutdown()
+        self.registration.begin_shutdown(now_ms)
         return self._finish([], now_ms)
 
     def tick(self, now_ms: int) -> list[Effect]:

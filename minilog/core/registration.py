@@ -20,6 +20,8 @@ from minilog.wire.messages import Heartbeat, HeartbeatReply, Message, Register, 
 
 RETRY_MS = 100
 REGISTER_RETRY_MS = 200
+LEAVE_PATIENCE_MS = 2000
+"""A broker told to stop while the controller does not answer leaves after this long without its consent."""
 
 
 class Standing(enum.Enum):
@@ -44,14 +46,18 @@ class Registration:
         self._inflight: Message | None = None
         self._sent_ms = 0
         self._retry_ms = 0
+        self._leave_ms = 0
 
     @property
     def draining(self) -> bool:
         return self.standing in (Standing.DRAINING, Standing.LEAVING)
 
-    def begin_shutdown(self) -> None:
+    def begin_shutdown(self, now_ms: int) -> None:
         """Takes effect when the heartbeat in flight has returned, so that the next one can leave without delay."""
+        if self.wants_shutdown:
+            return
         self.wants_shutdown = True
+        self._leave_ms = now_ms + LEAVE_PATIENCE_MS
         if self.standing is Standing.REGISTERING:
             self.may_exit = True
 
@@ -85,6 +91,8 @@ class Registration:
         self.last_problem = detail
         self._inflight = None
         self._retry_ms = now_ms + (REGISTER_RETRY_MS if self.standing is Standing.REGISTERING else RETRY_MS)
+        if self.wants_shutdown and now_ms >= self._leave_ms:
+            self.may_exit = True
 
     def on_registered(self, reply: RegisterReply, now_ms: int) -> None:
         self._inflight = None

@@ -24,7 +24,6 @@ from minilog.storage.segment import Damage, Segment
 from minilog.wire.batch import HEADER_BYTES, peek
 
 SECTOR_BYTES = 512
-_EVIDENCE_BYTES_MIN = 64
 
 
 def first_torn(segment: Segment, damages: Sequence[Damage], recovery_point: int, power_loss: bool) -> Damage | None:
@@ -52,15 +51,19 @@ def _ends_inside_batch(log: LogBytes, damage: Damage) -> bool:
 
 
 def _has_lost_sector(log: LogBytes, damage: Damage) -> bool:
-    """Some sector, or what follows the damage's start in its first one, is all zeros."""
+    """Some sector of the damage reads as zeros; of the first one, what follows the last good batch does.
+
+    Zeros that the header would begin with anyway are no evidence: losing them would have damaged nothing.
+    """
     start = damage.position
     while start < damage.end_position:
         end = min((start // SECTOR_BYTES + 1) * SECTOR_BYTES, log.size)
-        if end - start >= _EVIDENCE_BYTES_MIN:
-            try:
-                if not any(log.pread(start, end - start)):
-                    return True
-            except CorruptRange:
-                return False
+        try:
+            is_zero = not any(log.pread(start, end - start))
+        except CorruptRange:
+            return False
+        belongs = damage.offset.to_bytes(8, "big") + b"length" if start == damage.position else b"data"
+        if is_zero and any(belongs[: end - start]):
+            return True
         start = end
     return False

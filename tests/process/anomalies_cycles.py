@@ -3,7 +3,7 @@
 Edges
 * ww: from the operation that sent the value at one known offset to the one that sent the value at the next.
 * wr: from the operation that sent a value to every other operation that polled it.
-* process: from each operation of a process to the first it invoked after that one had ended.
+* process: from each operation of a process, once ended, to all it invoked later.
 * real time: from every ``ok`` operation to all that began after its end. An ``info`` may take effect later, so its end
   orders nothing.
 (rw edges stay off, as in the workload this follows.)
@@ -24,6 +24,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final
 
+from tests.process.history_format import Process
 from tests.process.history_index import Index, Op
 from tests.process.verdict import Findings
 
@@ -47,9 +48,11 @@ _CLASSES: Final[tuple[tuple[str, tuple[str, ...], tuple[str, ...], bool], ...]] 
 def judge(index: Index, findings: Findings) -> None:
     ops = [op for op in index.data_ops if op.type != "fail"]
     graph = _graph(index, ops)
-    left = _peel(list(graph.values()))
+    everything = list(graph.values())
+    left = _peel(everything)
     if not left:
         return
+    left = set().union(*_components(everything, left))
     told: dict[bool, set[frozenset[int]]] = {True: set(), False: set()}
     for name, kinds, needed, allowed in _CLASSES:
         for members in _components([graph[kind] for kind in kinds], left):
@@ -68,15 +71,13 @@ def judge(index: Index, findings: Findings) -> None:
 
 
 def _graph(index: Index, ops: Sequence[Op]) -> Graph:
+    """Nodes are the operations, then the points of real time, then those of the processes."""
     nodes = {op.number: node for node, op in enumerate(ops)}
     realtime = _realtime(ops)
-    size = len(realtime)
-    return {
-        "ww": _ww(index, nodes, size),
-        "wr": _wr(index, ops, nodes, size),
-        "process": _process(ops, size),
-        "realtime": realtime,
-    }
+    process = _process(ops, len(realtime))
+    realtime += [[] for _ in range(len(process) - len(realtime))]
+    size = len(process)
+    return {"ww": _ww(index, nodes, size), "wr": _wr(index, ops, nodes, size), "process": process, "realtime": realtime}
 
 
 def _ww(index: Index, nodes: dict[int, int], size: int) -> Edges:
@@ -110,48 +111,49 @@ def _wr(index: Index, ops: Sequence[Op], nodes: dict[int, int], size: int) -> Ed
     return edges
 
 
-def _process(ops: Sequence[Op], size: int) -> Edges:
-    edges: Edges = [[] for _ in range(size)]
-    by_process: dict[str | int, list[int]] = defaultdict(list)
+def _process(ops: Sequence[Op], points: int) -> Edges:
+    """Like real time, but each process has points of its own, and an ``info`` ends its operation too."""
+    edges: Edges = [[] for _ in range(points)]
+    by_process: dict[Process, list[int]] = defaultdict(list)
     for node, op in enumerate(ops):
         by_process[op.process].append(node)
     for members in by_process.values():
-        ended = sorted(members, key=lambda node: ops[node].done_i)
-        done = 0
-        for node in members:
-            while done < len(ended) and ops[ended[done]].done_i < ops[node].invoke_i:
-                edges[ended[done]].append(node)
-                done += 1
+        begins = [(ops[node].invoke_i, node, True) for node in members]
+        _chain([*begins, *((ops[node].done_i, node, False) for node in members)], edges)
     return edges
 
 
 def _realtime(ops: Sequence[Op]) -> Edges:
-    """Operations first, then the points of time."""
     edges: Edges = [[] for _ in ops]
     begins = [(op.invoke_i, node, True) for node, op in enumerate(ops)]
-    ends = [(op.done_i, node, False) for node, op in enumerate(ops) if op.type == "ok"]
+    _chain([*begins, *((op.done_i, node, False) for node, op in enumerate(ops) if op.type == "ok")], edges)
+    return edges
+
+
+def _chain(boundaries: list[tuple[int, int, bool]], edges: Edges) -> None:
+    """Order begins after ends through points, appended to ``edges``; ``boundaries``: (when, node, is it a begin)."""
+    boundaries.sort()
     point, ended = None, False
-    for _, node, begin in sorted([*begins, *ends]):
+    for _, node, begin in boundaries:
         if begin:
             ended = False
             if point is not None:
                 edges[point].append(node)
-        else:
-            if not ended:  # the first end after a begin opens a new point
-                edges.append([])
-                if point is not None:
-                    edges[point].append(len(edges) - 1)
-                point, ended = len(edges) - 1, True
-            assert point is not None
-            edges[node].append(point)
-    return edges
+            continue
+        if not ended:  # the first end after a begin opens a new point
+            edges.append([])
+            if point is not None:
+                edges[point].append(len(edges) - 1)
+            point, ended = len(edges) - 1, True
+        assert point is not None
+        edges[node].append(point)
 
 
 # --- components ------------------------------------------------------------------------------------------------------
 
 
 def _peel(graphs: Sequence[Edges]) -> set[int]:
-    """The nodes left when those without edges into them are taken away again and again, then those without out of."""
+    """The nodes left when those without edges into them are taken away again and again (Kahn 1962)."""
     size = len(graphs[0])
     incoming = [0] * size
     for edges in graphs:
@@ -165,13 +167,7 @@ def _peel(graphs: Sequence[Edges]) -> set[int]:
                 incoming[target] -= 1
                 if not incoming[target]:
                     ready.append(target)
-    left = set(range(size)) - set(ready) if len(ready) < size else set()
-    while left:
-        dead = {node for node in left if not any(target in left for edges in graphs for target in edges[node])}
-        if not dead:
-            break
-        left -= dead
-    return left
+    return set(range(size)) - set(ready) if len(ready) < size else set()
 
 
 def _connects(edges: Edges, members: set[int]) -> bool:

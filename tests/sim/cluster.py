@@ -25,10 +25,9 @@ from tests.sim.controller_node import ControllerNode
 from tests.sim.history import History, WatchedLog
 from tests.sim.invariants import Invariants
 from tests.sim.memory_log import MemoryStore
-from tests.sim.network import Network
+from tests.sim.network import CLIENT_IDS, Network
 from tests.sim.world import Violation, World
 
-CLIENT_IDS = 1000
 
 
 class SimCluster:

@@ -10,7 +10,7 @@ from minilog.wire.messages import CreateTopic, DeleteTopic
 from tests.sim.broker_node import BrokerNode
 from tests.sim.cluster import SimCluster
 from tests.sim.controller_node import ControllerNode
-from tests.sim.network import Weather
+from tests.sim.network import CLIENT_IDS, Weather
 from tests.sim.options import Options
 
 STEP_MS = 50
@@ -152,7 +152,7 @@ class Faults:
         node = self.rng.choice(self._nodes())
         others = [other for other in self.cluster.network.processes if other != node]
         if self.rng.random() < 0.5:  # clients still reach it
-            others = [other for other in others if other < 1000]
+            others = [other for other in others if other < CLIENT_IDS]
         self._cut({pair for other in others for pair in ((node, other), (other, node))})
 
     def _ring(self) -> None:

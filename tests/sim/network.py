@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from random import Random
 
 from minilog.errors import BrokerUnavailable, MinilogError, TimedOut
-from minilog.wire.messages import Message, Produce, decode, encode
+from minilog.wire.messages import Message, decode, encode
 from tests.sim.process import Process
 from tests.sim.world import World
 
 Response = Message | MinilogError
+CLIENT_IDS = 1000
+"""Node ids from here on are clients."""
 OnResponse = Callable[[Response], None]
 
 
@@ -107,12 +109,12 @@ class Network:
         call = Call(source, target, request, on_response)
         self.world.after(timeout_ms, "expire", lambda: self._expire(call))
         self._transmit(call)
-        if self._doubles(self.weather.request_twice, request):
+        if self._doubles(self.weather.request_twice, source):
             self._transmit(call)
 
-    def _doubles(self, probability: float, request: Message) -> bool:
-        """Client requests are never doubled: a client must know what it asked for."""
-        doubled = probability > 0 and not isinstance(request, Produce) and self._rng.random() < probability
+    def _doubles(self, probability: float, source: Process) -> bool:
+        """Only between brokers and controller: what a client writes twice it must know to have written twice."""
+        doubled = probability > 0 and source.node_id < CLIENT_IDS and self._rng.random() < probability
         self.figures["duplicated"] += doubled
         return doubled
 
@@ -147,7 +149,7 @@ class Network:
     def reply(self, inbound: Inbound, response: Message) -> None:
         self._open.pop(inbound, None)
         self._tell(inbound.call, response, inbound.process)
-        if self._doubles(self.weather.answer_twice, inbound.call.request):
+        if self._doubles(self.weather.answer_twice, inbound.call.source):
             self._tell(inbound.call, response, inbound.process, copy=True)
 
     def _tell(self, call: Call, response: Response, process: Process, *, copy: bool = False) -> None:

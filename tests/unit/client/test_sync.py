@@ -1,0 +1,175 @@
+"""The synchronous face: a thread and a loop around the same objects, so real time, in milliseconds."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import pytest
+from minilog_client import Client
+
+from minilog.errors import BufferFull, ClientClosed, InvalidRequest, NotLeader, UnknownTopic
+from tests.unit.client.fake_cluster import FakeCluster, Fault
+
+
+@contextmanager
+def connected(partitions: int = 1, **options: Any) -> Iterator[tuple[FakeCluster, Client]]:
+    cluster = FakeCluster()
+    cluster.create("t", partitions)
+    with Client(cluster.bootstrap, transport=cluster, **options) as client:
+        yield cluster, client
+
+
+def test_send_returns_a_future_and_keeps_order() -> None:
+    with connected() as (cluster, client), client.producer() as producer:
+        futures = [producer.send("t", b"%04d" % number, key=b"k") for number in range(500)]
+        assert [future.result(5).offset for future in futures] == list(range(500))
+        assert cluster.logs["t"][0].values() == [b"%04d" % number for number in range(500)]
+        assert producer.statistics().records_acknowledged == 500
+
+
+def test_many_threads_may_send() -> None:
+    with connected(2) as (cluster, client), client.producer() as producer:
+
+        def work(name: int) -> None:
+            for number in range(100):
+                producer.send("t", b"%d-%03d" % (name, number), key=b"%d" % name)
+
+        threads = [threading.Thread(target=work, args=(name,)) for name in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        producer.flush()
+        values = [value for log in cluster.logs["t"] for value in log.values() if value]
+        for name in range(4):
+            own = [value for value in values if value.startswith(b"%d-" % name)]
+            assert own == [b"%d-%03d" % (name, number) for number in range(100)]
+
+
+def test_send_many_flush_and_admin() -> None:
+    with connected() as (_cluster, client):
+        client.create_topic("u", partitions=2)
+        producer = client.producer(linger_ms=60_000)
+        future = producer.send("t", b"first")
+        producer.flush()
+        assert future.done()
+        assert sum(r.record_count for r in client.producer().send_many("u", [b"x"] * 1000)) == 1000
+        assert sum(client.offsets("u", p)[1] for p in range(2)) == 1000
+        assert [info.topic for info in client.list_topics()] == ["t", "u"]
+        client.delete_topic("u")
+        with pytest.raises(UnknownTopic):
+            client.describe_topic("u")
+
+
+def test_errors_arrive_in_the_future() -> None:
+    with connected() as (cluster, client), client.producer(retries="none") as producer:
+        producer.send("t", b"warm").result(5)
+        cluster.faults.append(Fault("produce", NotLeader("moved")))
+        with pytest.raises(NotLeader):
+            producer.send("t", b"x").result(5)
+        with pytest.raises(UnknownTopic):
+            producer.send("t", b"x", partition=7).result(5)
+        with pytest.raises(TypeError, match="value must be bytes, got str"):
+            producer.send("t", "text")  # type: ignore[arg-type]
+
+
+def test_a_full_buffer_makes_send_wait_and_nothing_is_lost() -> None:
+    with connected() as (_cluster, client), client.producer(buffer_bytes=3000, batch_bytes=1000) as producer:
+        futures = [producer.send("t", b"%04d" % number + b"x" * 60) for number in range(300)]
+        producer.flush()
+        assert [future.result(5).offset for future in futures] == list(range(300))
+
+
+def test_waiting_for_room_ends_in_an_error() -> None:
+    with connected() as (cluster, client):
+        producer = client.producer(buffer_bytes=1000, batch_bytes=1000, block_timeout_ms=30, delivery_timeout_ms=500)
+        producer.send("t", b"warm").result(5)
+        cluster.refusing |= {1, 2, 3}
+        futures = [producer.send("t", b"x" * 600) for _ in range(3)]
+        with pytest.raises(BufferFull):
+            futures[1].result(5)
+        producer.close(timeout_ms=1)
+        assert all(future.done() for future in futures)
+
+
+def test_iteration_reads_everything_and_knows_its_place() -> None:
+    with connected(2) as (_cluster, client):
+        client.producer().send_many("t", [b"%d" % n for n in range(400)], keys=[b"%d" % n for n in range(400)])
+        with client.consumer("t") as consumer:
+            seen: dict[int, list[int]] = {0: [], 1: []}
+            for record in islice(consumer, 123):
+                seen[record.partition].append(record.offset)
+            for partition in (0, 1):
+                assert consumer.position("t", partition) == len(seen[partition])
+            for record in islice(consumer, 277):
+                seen[record.partition].append(record.offset)
+            assert all(offsets == list(range(len(offsets))) for offsets in seen.values())
+            assert consumer.batch(max_wait_ms=5) == []
+            assert {lag.records for lag in consumer.lag().values()} == {0}
+
+
+def test_seek_and_pause_reach_what_iteration_has_read_ahead() -> None:
+    with connected() as (_cluster, client):
+        client.producer().send_many("t", [b"%d" % n for n in range(100)])
+        consumer = client.consumer("t")
+        assert [record.offset for record in islice(consumer, 3)] == [0, 1, 2]
+        consumer.seek("t", 0, 50)
+        assert next(consumer).offset == 50
+        consumer.pause("t", 0)
+        assert consumer.batch(max_wait_ms=5) == []
+        consumer.resume("t", 0)
+        assert next(consumer).offset == 51
+        consumer.seek_to_time(0)
+        assert next(consumer).offset == 0
+        assert consumer.positions() == {("t", 0): 1}
+        assert consumer.assignment == [("t", 0)]
+
+
+def test_closed_means_closed() -> None:
+    with connected() as (_cluster, client):
+        producer, consumer = client.producer(), client.consumer("t")
+        future = producer.send("t", b"x")
+    assert future.result(0).offset == 0
+    for use in (
+        lambda: producer.send("t", b"x"),
+        lambda: producer.send_many("t", [b"x"]),
+        lambda: next(consumer),
+        client.list_topics,
+        client.producer,
+    ):
+        with pytest.raises(ClientClosed):
+            use()
+    client.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "minilog_client"]
+
+
+def test_close_wakes_a_reader() -> None:
+    with connected() as (cluster, client):
+        consumer = client.consumer("t")
+        outcome: list[BaseException] = []
+
+        def wait() -> None:
+            try:
+                next(consumer)
+            except ClientClosed as error:
+                outcome.append(error)
+
+        reader = threading.Thread(target=wait)
+        reader.start()
+        deadline = time.monotonic() + 5
+        while not cluster.count("fetch") and time.monotonic() < deadline:
+            time.sleep(0.001)
+        client.close()
+        reader.join(5)
+        assert len(outcome) == 1
+
+
+def test_a_client_that_cannot_be_made_leaves_no_thread() -> None:
+    with pytest.raises(InvalidRequest):
+        Client("http://a:8082", request_timeout=5)
+    assert not [thread for thread in threading.enumerate() if thread.name == "minilog_client"]
