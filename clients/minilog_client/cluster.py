@@ -111,6 +111,9 @@ class Cluster:
             self._start_refresh()
             assert self._refreshing is not None, "just started"
             error = await asyncio.shield(self._refreshing)
+        except asyncio.CancelledError:
+            self._check_open()
+            raise
         finally:
             self._interest.subtract(extra)
             self._interest = +self._interest
@@ -228,18 +231,17 @@ class Cluster:
         message: Envelope,
         kind: type[Reply],
         timeout_ms: int,
-        suspect_ms: int = 0,
+        held_ms: int = 0,
         still_leads: Callable[[], bool] | None = None,
     ) -> Reply:
         """Send ``message`` to the broker at ``url`` and wait for its answer.
 
-        With ``still_leads``, a broker that is ``suspect_ms`` late is checked on, and given up (indefinitely:
-        BrokerUnavailable) once fresh metadata make ``still_leads`` say no."""
+        With ``still_leads``, a broker that is ``suspect_ms`` late (on top of ``held_ms``, which it may well take) is
+        checked on, and given up (indefinitely: BrokerUnavailable) once fresh metadata make ``still_leads`` say no."""
         self._check_open()
         path, headers, body = envelope(message)
-        if self.routing.is_suspect(url, now_ms()):
-            suspect_ms = min(suspect_ms, _RECHECK_MS)
-        watch = None if still_leads is None else self._watch_over(still_leads, suspect_ms)
+        patience_ms = _RECHECK_MS if self.routing.is_suspect(url, now_ms()) else self.settings.suspect_ms
+        watch = None if still_leads is None else self._watch_over(still_leads, held_ms + patience_ms)
         try:
             response = await self.transport.request("POST", url + path, headers, body, timeout_ms)
         except MinilogError:

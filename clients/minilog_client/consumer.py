@@ -48,6 +48,8 @@ class Consumer:
     async with client.consumer("orders", start="earliest") as consumer:
         async for record in consumer:
             print(record.partition, record.offset, record.value)
+            if record.offset == 41:
+                break
 
     async with client.consumer([("orders", 0)], start=42) as consumer:
         records = await consumer.batch(max_records=100, max_wait_ms=200)   # [] when there is nothing new
@@ -85,6 +87,7 @@ class Consumer:
         self._current: PartitionFetch | None = None
         self._starting: asyncio.Task[None] | None = None
         self._topic_ids: dict[str, str] = {}
+        self._watched: set[str] = set()
         self._unreachable_told_ms = 0
         self._closed = False
 
@@ -109,6 +112,9 @@ class Consumer:
         except MinilogError:
             self._starting = None
             raise
+        except asyncio.CancelledError:
+            self._check_open()
+            raise
 
     async def _begin(self) -> None:
         topics = {*self._whole_topics, *(topic for topic, _ in self._fixed)}
@@ -124,7 +130,9 @@ class Consumer:
             for partition in self._partitions_of(topic):
                 if (topic, partition) not in self._prefetch.states:
                     self._add(topic, partition, self._start_at)
-        self._cluster.watch(topics, self._on_metadata)
+        if not self._watched:
+            self._watched = topics
+            self._cluster.watch(topics, self._on_metadata)
         self._pump()
         deadline_ms = now_ms() + _START_WAIT_MS
         while self._unresolved() and now_ms() < deadline_ms:
@@ -240,9 +248,7 @@ class Consumer:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._starting is not None and self._starting.done():
-            topics = {*self._whole_topics, *(topic for topic, _ in self._fixed)}
-            self._cluster.unwatch(topics, self._on_metadata)
+        self._cluster.unwatch(self._watched, self._on_metadata)
         self._tell()
         await self._tasks.aclose()
         self._on_closed(self)
@@ -319,7 +325,7 @@ class Consumer:
             request.message,
             kind,
             timeout_ms,
-            request.wait_ms + settings.suspect_ms,
+            request.wait_ms,
             self._watch(request),
         )
 

@@ -34,6 +34,7 @@ class ProducerBatch:
         "last_error",
         "maybe_written",
         "payload",
+        "record_count",
         "reserved_bytes",
         "sequence",
         "spans",
@@ -42,6 +43,8 @@ class ProducerBatch:
 
     def __init__(self, builder: BatchBuilder, sequence: int, now_ms: int, deadline_ms: int) -> None:
         self.builder = builder
+        """Gone once the batch is sealed: only its bytes and its count are needed then."""
+        self.record_count = 0
         self.sequence = sequence
         """Order of creation in the whole producer; what ``flush`` waits by."""
         self.created_ms = now_ms
@@ -53,10 +56,6 @@ class ProducerBatch:
         self.maybe_written = False
         self.last_error: MinilogError | None = None
 
-    @property
-    def record_count(self) -> int:
-        return self.builder.record_count
-
     def own(self, count: int, token: Any) -> None:
         """The last ``count`` records belong to ``token``; neighbouring spans of one token become one."""
         spans = self.spans
@@ -64,7 +63,8 @@ class ProducerBatch:
             first, before, _ = spans[-1]
             spans[-1] = (first, before + count, token)
         else:
-            spans.append((self.builder.record_count - count, count, token))
+            spans.append((self.record_count, count, token))
+        self.record_count += count
 
 
 class Lane:
@@ -101,6 +101,7 @@ class Lane:
         assert batch is not None, "only an open batch is sealed"
         assert batch.record_count > 0, "a batch without records is never open"
         batch.payload = payload
+        del batch.builder
         self.sealed.append(batch)
         self.open = None
 

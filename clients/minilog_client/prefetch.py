@@ -8,7 +8,8 @@ that they merge again. A leader holds at most ``POLLS_MAX`` of them, and a parti
 Invariants:
 * At most ``prefetch_bytes`` are fetched ahead, plus one batch per partition where a batch is larger than its share.
 * A partition that fails, waits or is full never keeps another one from being asked for.
-* Partitions are handed out in turn, a batch each.
+* Partitions are handed out in turn, a batch each, and asked for in that turn: brokers fill their answers from the
+  front, so whoever got nothing lately comes first.
 """
 
 from __future__ import annotations
@@ -101,7 +102,8 @@ class Prefetch:
         groups: dict[str, _Group] = {}
         leaderless = False
         share = max(1, self.settings.prefetch_bytes // (2 * max(1, len(self.states))))
-        for state in self.states.values():
+        for key in self._turn:
+            state = self.states[key]
             if not state.wants(now_ms, share):
                 continue
             leader, is_leader = self._locate(state, now_ms)
@@ -147,7 +149,8 @@ class Prefetch:
         if not group.fetches or polls.count >= POLLS_MAX:
             return
         if polls.count == 0:
-            polls.end_ms = now_ms + self.settings.max_wait_ms
+            is_suspect = self._routing.is_suspect(group.leader.url, now_ms)
+            polls.end_ms = now_ms + (0 if is_suspect else self.settings.max_wait_ms)
         polls.count += 1
         wait_ms = max(_WAIT_MIN_MS, polls.end_ms - now_ms)
         message = Fetch(

@@ -71,8 +71,9 @@ class Producer:
 
         Raises the record's error after at most ``delivery_timeout_ms``, BufferFull after ``block_timeout_ms``
         without room, RecordTooLarge, UnknownTopic, ClientClosed; TypeError for what is not bytes."""
-        if self._sender.is_crowded or not self._accumulator.has_room(size_of(value, key)):
-            await self._sender.wait_room(size_of(value, key))
+        size = size_of(checked_bytes("value", value), checked_bytes("key", key))
+        if self._sender.is_crowded or not self._accumulator.has_room(size):
+            await self._sender.wait_room(size)
         return await self.send_nowait(topic, value, key, headers, partition=partition, timestamp_ms=timestamp_ms)
 
     def send_nowait(

@@ -53,6 +53,8 @@ class Sender:
         self._timer_at_ms = 0
         self._pumping = False
         self._seen_version = -1
+        self._unplaced: set[str] = set()
+        """Topics whose partitions are not known, or no longer."""
         self._line = asyncio.Lock()
         self._room: asyncio.Future[None] | None = None
         self._flush_waiters: list[tuple[int, asyncio.Future[None]]] = []
@@ -68,6 +70,7 @@ class Sender:
             raise TypeError(f"topic must be a string, got {type(topic).__name__}")
         if topic not in self.accumulator.topics:
             self._cluster.watch([topic_name(topic)], self._on_metadata)
+            self._unplaced.add(topic)
         return self.accumulator.topic(topic)
 
     async def placed(self, topic: str) -> TopicLanes:
@@ -191,16 +194,18 @@ class Sender:
     def _place(self, now: int) -> None:
         """Bring the accumulator's view of the topics up to date with the metadata."""
         routing = self._cluster.routing
+        topics = self.accumulator.topics
         changed = routing.version != self._seen_version
         self._seen_version = routing.version
-        for lanes in self.accumulator.topics.values():
-            known = routing.topic(lanes.topic)
-            if known is not None:
-                if (changed or not lanes.partition_count) and known.partition_count:
-                    count, size = known.partition_count, known.message_bytes_max
-                    if (lanes.partition_count, lanes.message_bytes_max) != (count, size) or lanes.waiting:
-                        self._settle(self.accumulator.place(lanes.topic, count, size, now))
+        for name in list(topics if changed else self._unplaced):
+            lanes, known = topics[name], routing.topic(name)
+            if known is not None and known.partition_count:
+                self._unplaced.discard(name)
+                count, size = known.partition_count, known.message_bytes_max
+                if lanes.waiting or (lanes.partition_count, lanes.message_bytes_max) != (count, size):
+                    self._settle(self.accumulator.place(name, count, size, now))
                 continue
+            self._unplaced.add(name)
             lanes.partition_count = 0
             missing_since = routing.missing_since_ms(lanes.topic)
             if missing_since is not None and now - missing_since >= self._cluster.settings.topic_wait_ms:
@@ -239,8 +244,7 @@ class Sender:
             message,
             ProduceReply,
             timeout_ms + _ANSWER_SLACK_MS,
-            self._cluster.settings.suspect_ms,
-            self._watch(dispatch) if self.settings.retries == "all" else None,
+            still_leads=self._watch(dispatch) if self.settings.retries == "all" else None,
         )
 
     def _watch(self, dispatch: Dispatch) -> Callable[[], bool]:

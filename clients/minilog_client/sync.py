@@ -94,6 +94,7 @@ class Client:
         print(producer.send("orders", b"hello").result())
         for record in client.consumer("orders", start="earliest"):
             print(record.offset, record.value)
+            break
     ```
     """
 

@@ -17,13 +17,14 @@ import msgspec
 import typer
 
 from minilog.cli.output import CliError, ExitCode
-from minilog.errors import BrokerUnavailable, TimedOut
+from minilog.errors import BrokerUnavailable, MinilogError, TimedOut
 from minilog.wire.http import JSON, error_from_response
-from minilog.wire.messages import MetadataReply, TopicInfo
+from minilog.wire.messages import FailoverInfo, MetadataReply, TopicInfo
 from minilog.wire.routes import BY_NAME, path_of
 
 DEFAULT_URL = "http://127.0.0.1:8082"
 TIMEOUT_S = 10.0
+CLOCK_SLACK_MS = 50
 
 UrlOption = Annotated[
     str | None,
@@ -56,6 +57,10 @@ class _Offset(msgspec.Struct):
     offset: int
 
 
+class _Failovers(msgspec.Struct):
+    failovers: list[FailoverInfo]
+
+
 class Api:
     """One cluster, named by the URLs of one or more of its brokers; the first that answers is asked."""
 
@@ -82,6 +87,21 @@ class Api:
     def end_offset(self, topic: str, partition: int) -> int:
         """The high watermark: where what can be read ends."""
         return self.get("offsets", _Offset, {"at": "latest"}, topic=topic, partition=partition).offset
+
+    def failovers(self) -> list[FailoverInfo]:
+        """The losses of brokers the controller remembers, oldest first."""
+        return self.get("failovers", _Failovers).failovers
+
+    def failover_of(self, broker: int, killed_ms: float) -> FailoverInfo | None:
+        """The controller's account of a broker's death at ``killed_ms`` (wall clock), once it is complete."""
+        try:
+            told = self.failovers()
+        except MinilogError:
+            return None
+        for info in reversed(told):
+            if info.broker_id == broker and info.detected_ms >= killed_ms - CLOCK_SLACK_MS:
+                return info if info.published_ms is not None else None
+        return None
 
     def get(self, route: str, cls: type[T], query: dict[str, str] | None = None, **values: str | int) -> T:
         return msgspec.json.decode(self.call(route, query, **values), type=cls)

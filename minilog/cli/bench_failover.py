@@ -23,7 +23,7 @@ from minilog.cli import process
 from minilog.cli.api import Api
 from minilog.cli.demo_events import wrap
 from minilog.cli.demo_proof import Ledger, Proof, ReadBack
-from minilog.cli.demo_run import failover_of, read_back
+from minilog.cli.demo_run import read_back
 from minilog.cli.devcluster import DevCluster, Member
 from minilog.cli.output import CliError
 from minilog.errors import BufferFull, MinilogError
@@ -160,7 +160,7 @@ class FailoverBench:
 
     def _told_by_controller(self, result: Run, killed_ms: float) -> bool:
         """Take over the phases of the failover, once the controller knows them all."""
-        told = failover_of(self._api, result.broker, killed_ms)
+        told = self._api.failover_of(result.broker, killed_ms)
         if told is None or told.elected_ms is None or told.published_ms is None:
             return False
         result.kind = told.kind

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -33,6 +34,17 @@ PROBLEM_COLUMNS = [
     Column("replicas", "REPLICAS"),
     Column("isr", "ISR"),
     Column("min_isr", "MIN ISR", right=True),
+]
+FAILOVER_COLUMNS = [
+    Column("at", "AT (UTC)"),
+    Column("broker_id", "BROKER", right=True),
+    Column("kind", "KIND"),
+    Column("partitions", "PARTITIONS", right=True),
+    Column("detected_after_ms", "DETECTED", right=True),
+    Column("fenced_after_ms", "FENCED", right=True),
+    Column("elected_after_ms", "ELECTED", right=True),
+    Column("published_after_ms", "PUBLISHED", right=True),
+    Column("broker_epoch", "BROKER EPOCH", wide=True, right=True),
 ]
 PROBLEMS = ("offline", "under_min_isr", "under_replicated")
 
@@ -111,6 +123,20 @@ def health(
         time.sleep(WATCH_S)
 
 
+@app.command()
+def failovers(url: UrlOption = None, output: OutputOption = Format.table) -> None:
+    """Losses of brokers as the controller saw them: ms from the last sign of life to each step."""
+    rows = []
+    for told in Api(url).failovers():
+        row = msgspec.to_builtins(told)
+        row["at"] = datetime.fromtimestamp(told.detected_ms / 1000, UTC).isoformat(timespec="milliseconds")
+        for step in ("detected", "fenced", "elected", "published"):
+            at_ms = getattr(told, f"{step}_ms")
+            row[f"{step}_after_ms"] = None if at_ms is None else at_ms - told.last_heard_ms
+        rows.append(row)
+    show_rows(rows, FAILOVER_COLUMNS, output, empty="no broker was lost since the controller started")
+
+
 def sound(health: Health) -> bool:
     """Healthy, and with nothing left to repair."""
     return health.healthy and not health.under_replicated and not health.brokers_not_running
@@ -119,11 +145,11 @@ def sound(health: Health) -> bool:
 def sentence(health: Health | None) -> str:
     if health is None:
         return "no broker answers"
-    counts = [
-        f"{len(getattr(health, problem))} partitions {problem.replace('_', ' ')}"
-        for problem in PROBLEMS
-        if getattr(health, problem)
-    ]
+    counts = []
+    for problem in PROBLEMS:
+        count = len(getattr(health, problem))
+        if count:
+            counts.append(f"{count} partition{'s' if count > 1 else ''} {problem.replace('_', '-')}")
     if health.brokers_not_running:
         counts.append("not running: broker " + ", ".join(map(str, health.brokers_not_running)))
     if not counts:

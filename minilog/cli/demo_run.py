@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import msgspec
 from minilog_client import AsyncClient
 
 from minilog.cli import process
@@ -29,7 +28,7 @@ from minilog.cli.demo_view import DemoState, PartitionView, View
 from minilog.cli.devcluster import DevCluster, Member
 from minilog.cli.output import CliError
 from minilog.errors import BufferFull, MinilogError
-from minilog.wire.messages import FailoverInfo, TopicInfo
+from minilog.wire.messages import TopicInfo
 from minilog.wire.metadata import NO_LEADER
 
 PARTITIONS = 6
@@ -42,7 +41,6 @@ RATE_WINDOW_S = 1.0
 SETTLE_TIMEOUT_S = 30.0
 DELIVERY_TIMEOUT_MS = 30_000
 BUFFER_BYTES = 16 * 1024 * 1024
-CLOCK_SLACK_MS = 50
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ class Demo:
             await producer.flush()
         self.state.say(f"the stream ended: {self.ledger.sent:,} sent, {self.ledger.acknowledged:,} acknowledged")
         self.failover.told = await asyncio.to_thread(
-            failover_of, self._api, self.failover.broker, self.failover.killed_ms
+            self._api.failover_of, self.failover.broker, self.failover.killed_ms
         )
         if self._first_error:
             self.state.say(f"{self.state.failed:,} sends failed; the first: {self._first_error}")
@@ -266,24 +264,6 @@ async def read_back(client: AsyncClient, api: Api, topic: str, partitions: int, 
             elif time.monotonic() - last_s > SETTLE_TIMEOUT_S:
                 raise CliError(f"nothing could be read for {SETTLE_TIMEOUT_S:.0f} s before the end of {sorted(left)}")
     return ends
-
-
-class Failovers(msgspec.Struct):
-    """The answer of GET /v1/cluster/failovers."""
-
-    failovers: list[FailoverInfo]
-
-
-def failover_of(api: Api, broker: int, killed_ms: float) -> FailoverInfo | None:
-    """The controller's account of a broker's death at ``killed_ms``, once it is complete."""
-    try:
-        told = api.get("failovers", Failovers).failovers
-    except MinilogError:
-        return None
-    for info in reversed(told):
-        if info.broker_id == broker and info.detected_ms >= killed_ms - CLOCK_SLACK_MS:
-            return info if info.published_ms is not None else None
-    return None
 
 
 def _id_or_unknown(value: bytes | None) -> int:

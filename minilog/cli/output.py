@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 COLUMNS_MAX = 100
+SHORT_COLUMNS = 24
 
 
 class Format(StrEnum):
@@ -72,7 +73,10 @@ def show_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], outp
     if not rows:
         note(empty or "nothing to show")
         return
-    show_table(rows, [column for column in columns if output is Format.wide or not column.wide])
+    if output is Format.wide:
+        show_table(rows, columns, columns_max=None)
+    else:
+        show_table(rows, [column for column in columns if not column.wide])
 
 
 def show_value(value: Any, output: Format) -> None:
@@ -86,13 +90,15 @@ def show_value(value: Any, output: Format) -> None:
         show_table(rows, [Column("key", ""), Column("value", "")])
 
 
-def show_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> None:
+def show_table(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], columns_max: int | None = COLUMNS_MAX
+) -> None:
     """Plain columns; rich only where its wrapping is needed, it takes long to import."""
     cells = [[cell(row.get(column.key)) for column in columns] for row in rows]
     titles = [column.title for column in columns]
     widths = [max(map(len, each)) for each in zip(titles, *cells, strict=True)]
-    if sum(widths) + 2 * (len(widths) - 1) > COLUMNS_MAX:
-        _show_wrapped(titles, columns, cells)
+    if columns_max is not None and sum(widths) + 2 * (len(widths) - 1) > columns_max:
+        _show_wrapped(titles, columns, cells, widths)
         return
     for line in ([titles] if any(titles) else []) + cells:
         padded = [
@@ -102,14 +108,18 @@ def show_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> 
         print("  ".join(padded).rstrip())
 
 
-def _show_wrapped(titles: Sequence[str], columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> None:
+def _show_wrapped(
+    titles: Sequence[str], columns: Sequence[Column], cells: Sequence[Sequence[str]], widths: Sequence[int]
+) -> None:
+    """Long cells are folded, short columns stay as they are."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="", show_header=any(titles))
-    for title, column in zip(titles, columns, strict=True):
-        table.add_column(title, justify="right" if column.right else "left", overflow="fold")
+    for title, column, width in zip(titles, columns, widths, strict=True):
+        short = width <= SHORT_COLUMNS
+        table.add_column(title, justify="right" if column.right else "left", overflow="fold", no_wrap=short)
     for line in cells:
         table.add_row(*(Text(text) for text in line))
     Console(width=COLUMNS_MAX, highlight=False, color_system=None).print(table)

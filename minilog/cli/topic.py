@@ -16,7 +16,6 @@ from minilog.cli.output import (
     OutputOption,
     note,
     show_rows,
-    show_table,
     show_value,
 )
 from minilog.cli.partition import COLUMNS as PARTITION_COLUMNS
@@ -77,10 +76,9 @@ def describe(name: NameArgument, url: UrlOption = None, output: OutputOption = F
     if output in (Format.json, Format.yaml):
         show_value({**row, "partitions": parts}, output)
         return
-    show_rows([row], COLUMNS, Format.wide)
+    show_rows([row], COLUMNS, output)
     print()
-    columns = [column for column in PARTITION_COLUMNS if column.key != "topic"]
-    show_table(parts, [column for column in columns if output is Format.wide or not column.wide])
+    show_rows(parts, [column for column in PARTITION_COLUMNS if column.key != "topic"], output)
 
 
 @app.command()

@@ -105,14 +105,22 @@ def _read(replica: Replica, fetch: FetchPartition, max_bytes: int) -> memoryview
 
 
 def check_truncation(replica: Replica, offset: int, last_epoch: int) -> None:
-    """R23: does the log still hold what the consumer read, whose last record was of ``last_epoch``? Raises LogTruncated."""
-    if last_epoch < 0 or offset <= replica.log.start_offset:
+    """R23: does the log still hold what the consumer read, whose last record was of ``last_epoch``?
+
+    Only who can know may say no: a follower about what lies below its high watermark (the rest may be about to be
+    cut), a leader about epochs up to its own (it may have been replaced). Raises LogTruncated, or UnknownLeaderEpoch.
+    """
+    log, role = replica.log, replica.role
+    behind = isinstance(role, FollowerState) and offset > role.high_watermark
+    if last_epoch < 0 or offset <= log.start_offset or behind:
         return
-    epoch, end_offset = replica.log.epoch_end(last_epoch)
-    behind = isinstance(replica.role, FollowerState) and end_offset == replica.log.end_offset
-    if epoch < last_epoch and behind:
-        return
-    if epoch < last_epoch or (end_offset < offset and not behind):
+    if last_epoch > replica.leader_epoch:
+        raise UnknownLeaderEpoch(
+            f"{replica.partition}: the last record read is of leader epoch {last_epoch}, this broker knows {replica.leader_epoch}; retry",
+            leader_epoch=replica.leader_epoch,
+        )
+    epoch, end_offset = log.epoch_end(last_epoch)
+    if epoch < last_epoch or end_offset < offset:
         lost_from = min(end_offset, offset)
         raise LogTruncated(
             f"{replica.partition}: records from {lost_from} to {offset} that were read in leader epoch {last_epoch} no longer exist; "

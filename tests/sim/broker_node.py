@@ -31,7 +31,9 @@ class Flight:
 
 
 class BrokerNode(Process):
-    def __init__(self, world: World, network: Network, broker_id: int, make_store: Callable[[], Any], history: History) -> None:
+    def __init__(
+        self, world: World, network: Network, broker_id: int, make_store: Callable[[], Any], history: History
+    ) -> None:
         super().__init__(world, broker_id, f"b{broker_id}")
         self.network = network
         self.store = WatchedStore(make_store(), self.name, history)

@@ -179,7 +179,9 @@ class Producer(Client):
         else:
             self._end(write, "failed", error=error)
 
-    def _end(self, write: Write, outcome: str, *, receipt: ProduceResult | None = None, error: MinilogError | None = None) -> None:
+    def _end(
+        self, write: Write, outcome: str, *, receipt: ProduceResult | None = None, error: MinilogError | None = None
+    ) -> None:
         if write.outcome is not None:  # a late copy of an answer
             return
         self._inflight -= 1
@@ -254,7 +256,10 @@ class Consumer(Client):
             return
         for batch in split(result.batches, UNBOUNDED, stored=True):
             if batch.base_offset > cursor.offset:
-                raise Violation("OffsetsContiguous", f"{self.name} of {topic}-{partition}: {batch.base_offset} after {cursor.offset}")
+                raise Violation(
+                    "OffsetsContiguous",
+                    f"{self.name} of {topic}-{partition}: {batch.base_offset} after {cursor.offset}",
+                )
             if batch.end_offset > cursor.offset:
                 cursor.offset, cursor.last_epoch = batch.end_offset, batch.leader_epoch
 

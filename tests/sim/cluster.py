@@ -1,10 +1,10 @@
 """SimCluster: brokers, a controller and clients in one world, and the small language that scenarios are written in.
 
-    c = SimCluster(brokers=3).start()
-    c.create_topic("t", replicas=3, min_isr=2)
-    c.produce("t", 4)
-    c.broker(1).kill()
-    c.until(lambda: c.leader("t") != 1)
+c = SimCluster(brokers=3).start()
+c.create_topic("t", replicas=3, min_isr=2)
+c.produce("t", 4)
+c.broker(1).kill()
+c.until(lambda: c.leader("t") != 1)
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 
 import msgspec
 
+from minilog.core.effects import TopicPartition
 from minilog.core.leader import LeaderState
 from minilog.core.replica import Replica
-from minilog.core.effects import TopicPartition
 from minilog.wire.messages import ACKS_ALL, CreateTopic, CreateTopicReply, DeleteTopic
 from minilog.wire.metadata import PartitionChanged
 from tests.sim.broker_node import BrokerNode
@@ -27,7 +27,6 @@ from tests.sim.invariants import Invariants
 from tests.sim.memory_log import MemoryStore
 from tests.sim.network import CLIENT_IDS, Network
 from tests.sim.world import Violation, World
-
 
 
 class SimCluster:
@@ -64,9 +63,9 @@ class SimCluster:
         self.network.add(node)
 
     def _configure(self, timeouts: dict[str, int]) -> None:
-        for node in (*self.brokers.values(), self.controller):
-            known = {name: value for name, value in timeouts.items() if name in node.settings.__struct_fields__}
-            node.settings = msgspec.structs.replace(node.settings, **known)  # type: ignore[assignment]
+        for node in self.brokers.values():
+            node.settings = _with(node.settings, timeouts)
+        self.controller.settings = _with(self.controller.settings, timeouts)
 
     def _client(self, cls: Any, name: str, *more: Any) -> Any:
         self._next_client += 1
@@ -143,7 +142,14 @@ class SimCluster:
     # --- doing -----------------------------------------------------------------------------------------------
 
     def create_topic(
-        self, topic: str = "t", *, partitions: int = 1, replicas: int = 3, min_isr: int = 1, assignment: Any = None, **config: str
+        self,
+        topic: str = "t",
+        *,
+        partitions: int = 1,
+        replicas: int = 3,
+        min_isr: int = 1,
+        assignment: Any = None,
+        **config: str,
     ) -> None:
         settings = {"min.insync.replicas": str(min_isr), **{k.replace("_", "."): v for k, v in config.items()}}
         if assignment is not None:
@@ -162,7 +168,9 @@ class SimCluster:
         self.admin.request(DeleteTopic(topic))
         self.until(lambda: len(self.admin.answers) > answered, f"{topic} deleted")
 
-    def produce(self, topic: str = "t", count: int = 1, *, acks: int = ACKS_ALL, partition: int = 0, wait: bool = True) -> Write:
+    def produce(
+        self, topic: str = "t", count: int = 1, *, acks: int = ACKS_ALL, partition: int = 0, wait: bool = True
+    ) -> Write:
         """One batch. With ``wait`` it must succeed."""
         write = self.producer.write(topic, partition, acks, count)
         if wait:
@@ -186,7 +194,11 @@ class SimCluster:
     def converged(self, topic: str, partition: int = 0) -> bool:
         """All replicas in sync, with the same log, all of it committed."""
         state = self.state(topic, partition)
-        if state.leader < 0 or sorted(state.isr) != sorted(state.replicas) or not self.leads(state.leader, topic, partition):
+        if (
+            state.leader < 0
+            or sorted(state.isr) != sorted(state.replicas)
+            or not self.leads(state.leader, topic, partition)
+        ):
             return False
         leader = self.log(state.leader, topic, partition)
         if leader.high_watermark < leader.end_offset:
@@ -196,3 +208,9 @@ class SimCluster:
 
     def settle(self, topic: str = "t", partition: int = 0, within_ms: int = 20_000) -> None:
         self.until(lambda: self.converged(topic, partition), f"{topic}-{partition} converges", within_ms)
+
+
+def _with(settings: Any, changes: dict[str, int]) -> Any:
+    """``settings`` with those changes that it has a field for."""
+    known = {name: value for name, value in changes.items() if name in settings.__struct_fields__}
+    return msgspec.structs.replace(settings, **known)

@@ -63,12 +63,13 @@ class Faults:
         cluster.network.weather = Weather(encoded=self.options.encoded)
         cluster.network.heal()
         cluster.controller.dies_in_commit = 0.0
-        for node in (cluster.controller, *cluster.brokers.values()):
+        nodes: list[BrokerNode | ControllerNode] = [cluster.controller, *cluster.brokers.values()]
+        for node in nodes:
             if node.paused:
                 node.resume()
             node.start()
-        for node in cluster.brokers.values():
-            node.disk_delay_ms = (1, 3)
+        for broker in cluster.brokers.values():
+            broker.disk_delay_ms = (1, 3)
 
     # --- one of each -----------------------------------------------------------------------------------------
 
@@ -115,7 +116,9 @@ class Faults:
             node.start()
 
     def _kill_all(self) -> None:
-        nodes = [*self.cluster.brokers.values(), *([self.cluster.controller] if self.rng.random() < 0.5 else [])]
+        nodes: list[BrokerNode | ControllerNode] = [*self.cluster.brokers.values()]
+        if self.rng.random() < 0.5:
+            nodes.append(self.cluster.controller)
         lossy = self.options.crashes > 0 and self.rng.random() < 0.5
         for node in nodes:
             if lossy:
@@ -160,7 +163,9 @@ class Faults:
         nodes = self._nodes()
         self.rng.shuffle(nodes)
         n = len(nodes)
-        self._cut({(a, b) for i, a in enumerate(nodes) for j, b in enumerate(nodes) if (i - j) % n not in (0, 1, n - 1)})
+        self._cut(
+            {(a, b) for i, a in enumerate(nodes) for j, b in enumerate(nodes) if (i - j) % n not in (0, 1, n - 1)}
+        )
 
     def _slow_disk(self) -> None:
         node = self._broker()

@@ -124,7 +124,9 @@ class PartitionHistory:
     def on_acked(self, who: str, base_offset: int, end_offset: int, leader_epoch: int, crc: int) -> None:
         entry = self.committed.at(base_offset)
         if entry is None or (entry.leader_epoch, entry.crc) != (leader_epoch, crc):
-            self.fail("AckedBatchesSurvive", f"{who} acknowledged {base_offset} of epoch {leader_epoch}, committed is {entry}")
+            self.fail(
+                "AckedBatchesSurvive", f"{who} acknowledged {base_offset} of epoch {leader_epoch}, committed is {entry}"
+            )
         if end_offset > self.committed.end_offset:
             self.fail("AckedBatchesSurvive", f"{who} acknowledged up to {end_offset}, beyond what is committed")
 
@@ -141,7 +143,9 @@ class PartitionHistory:
         for batch in split(data, UNBOUNDED, stored=True):
             entry = Entry.of(batch)
             if self.committed.at(entry.base_offset) != entry:
-                self.fail("ConsistentRead", f"{who} shows {entry}, committed is {self.committed.holding(entry.base_offset)}")
+                self.fail(
+                    "ConsistentRead", f"{who} shows {entry}, committed is {self.committed.holding(entry.base_offset)}"
+                )
 
 
 class History:
@@ -161,7 +165,9 @@ class History:
 class WatchedLog:
     """A replica's log with the checker looking on; satisfies ReplicaLog by passing everything through."""
 
-    def __init__(self, inner: Any, who: str, history: PartitionHistory, before: Mirror | None, durable_end: int) -> None:
+    def __init__(
+        self, inner: Any, who: str, history: PartitionHistory, before: Mirror | None, durable_end: int
+    ) -> None:
         """``before``: what the last process knew; ``durable_end``: below it nothing may be missing now."""
         self.inner = inner
         self.who = who
@@ -180,7 +186,9 @@ class WatchedLog:
                 self._observe(Entry.of(batch))
             data = self.inner.read(self.mirror.end_offset, UNBOUNDED, self.inner.end_offset)
         if self.mirror.end_offset != self.inner.end_offset:
-            raise Violation("OffsetsContiguous", f"{self.who}: read to {self.mirror.end_offset} of {self.inner.end_offset}")
+            raise Violation(
+                "OffsetsContiguous", f"{self.who}: read to {self.mirror.end_offset} of {self.inner.end_offset}"
+            )
         if before is None:
             return
         if self.mirror.end_offset < durable_end or self.mirror.entries != before.entries[: len(self.mirror.entries)]:
@@ -230,7 +238,9 @@ class WatchedLog:
 
     def _check_end(self) -> None:
         if self.inner.end_offset != self.mirror.end_offset:
-            raise Violation("OffsetsContiguous", f"{self.who}: ends at {self.inner.end_offset}, not {self.mirror.end_offset}")
+            raise Violation(
+                "OffsetsContiguous", f"{self.who}: ends at {self.inner.end_offset}, not {self.mirror.end_offset}"
+            )
 
 
 class WatchedStore:
@@ -243,6 +253,8 @@ class WatchedStore:
         self.logs: dict[tuple[str, int], WatchedLog] = {}
         self._topic_ids: dict[tuple[str, int], str] = {}
         self._before: dict[tuple[str, str, int], tuple[Mirror, int]] = {}
+        self._durable: dict[tuple[str, str, int], int] = {}
+        """Of the logs in ``_before`` that no process has read again yet."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -251,6 +263,7 @@ class WatchedStore:
         log = self.inner.open(topic, topic_id, partition, settings)
         history = self.history.of(topic, topic_id, partition)
         before, durable_end = self._before.pop((topic, topic_id, partition), (None, 0))
+        self._durable.pop((topic, topic_id, partition), None)
         watched = WatchedLog(log, f"{self.who} {topic}-{partition}", history, before, durable_end)
         self.logs[topic, partition] = watched
         self._topic_ids[topic, partition] = topic_id
@@ -271,17 +284,19 @@ class WatchedStore:
 
     def delete(self, topic: str, topic_id: str, partition: int) -> None:
         self._before.pop((topic, topic_id, partition), None)
+        self._durable.pop((topic, topic_id, partition), None)
         self.inner.delete(topic, topic_id, partition)
 
     def on_kill(self) -> None:
-        """The process died: everything written must be there again."""
-        self._remember(lambda log: log.mirror.end_offset)
+        """The process died: everything written must be there again, unless the machine dies before it is read."""
+        for (topic, partition), log in self.logs.items():
+            key = (topic, self._topic_ids[topic, partition], partition)
+            self._before[key] = (log.mirror, log.mirror.end_offset)
+            self._durable[key] = int(log.inner.durable_end)
+        self.logs = {}
 
     def on_crash(self) -> None:
         """The machine died: everything durable must be there again, and nothing that was not written."""
-        self._remember(lambda log: int(log.inner.durable_end))
-
-    def _remember(self, survives: Any) -> None:
-        for (topic, partition), log in self.logs.items():
-            self._before[topic, self._topic_ids[topic, partition], partition] = (log.mirror, survives(log))
-        self.logs = {}
+        self.on_kill()
+        for key, durable_end in self._durable.items():
+            self._before[key] = (self._before[key][0], durable_end)

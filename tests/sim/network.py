@@ -186,7 +186,9 @@ class Network:
         if self._passes(source.node_id, process.node_id) and process.running:
             del self._open[inbound]
             self.world.after(
-                1, f"{source.name} closes on {process.name}", lambda: process.post(lambda: process.disconnected(inbound))
+                1,
+                f"{source.name} closes on {process.name}",
+                lambda: process.post(lambda: process.disconnected(inbound)),
             )
 
     def on_process_end(self, process: Process, *, host_up: bool) -> None:

@@ -71,9 +71,7 @@ class Options:
         )
 
     def load(self) -> Load:
-        return Load(
-            self.produce_interval_ms, self.inflight_max, ACKS, values_max=3, timeout_ms=self.produce_timeout_ms
-        )
+        return Load(self.produce_interval_ms, self.inflight_max, ACKS, values_max=3, timeout_ms=self.produce_timeout_ms)
 
     def timeouts(self) -> dict[str, int]:
         return {
@@ -95,7 +93,7 @@ ACKS = (-1, -1, -1, 0, 1, 2)
 
 
 def draw(seed: int, storage: str = "memory") -> Options:
-    rng = Random(f"{seed}/options")  # noqa: S311
+    rng = Random(f"{seed}/options")
 
     def sometimes(probability: float, low: float, high: float) -> float:
         """Zero, or a rate between low and high, small ones as likely as large ones."""

@@ -70,6 +70,12 @@ class Process:
         self.host_up = host_up
         self._backlog = []
 
+    def start(self) -> None:
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        raise NotImplementedError
+
     def receive(self, inbound: Inbound) -> None:
         raise NotImplementedError
 

@@ -130,7 +130,11 @@ class Schedule:
 
     def _is_led(self, name: tuple[str, int]) -> bool:
         state = self.cluster.state(*name)
-        return state.leader >= 0 and sorted(state.isr) == sorted(state.replicas) and self.cluster.leads(state.leader, *name)
+        return (
+            state.leader >= 0
+            and sorted(state.isr) == sorted(state.replicas)
+            and self.cluster.leads(state.leader, *name)
+        )
 
     def _is_quiet(self) -> bool:
         return all(node.waiting_produces == 0 for node in self.cluster.brokers.values())

@@ -54,7 +54,7 @@ class World:
 
     def rng(self, purpose: str) -> Random:
         """A generator of its own for each purpose, so that one more draw here changes nothing there."""
-        return Random(f"{self.seed}/{purpose}")  # noqa: S311
+        return Random(f"{self.seed}/{purpose}")
 
     def after(self, delay_ms: int, label: str, action: Action, detail: object = None) -> None:
         assert delay_ms >= 0

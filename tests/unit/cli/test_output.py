@@ -26,6 +26,11 @@ def test_a_table_never_passes_its_width_and_loses_nothing(capsys: pytest.Capture
     assert out.count("v") == 250
 
 
+def test_wide_is_as_wide_as_it_gets(capsys: pytest.CaptureFixture[str]) -> None:
+    show_rows([{"name": "v" * 250, "size": 1, "id": "x"}], COLUMNS, Format.wide)
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
 def test_json_has_every_field(capsys: pytest.CaptureFixture[str]) -> None:
     show_rows(ROWS, COLUMNS, Format.json)
     assert json.loads(capsys.readouterr().out) == ROWS

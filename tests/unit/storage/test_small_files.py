@@ -61,7 +61,9 @@ def test_a_power_cut_at_every_step_leaves_the_old_or_the_new() -> None:
                 finished = False
             disk.crash(survives)
             loaded = checkpoint.load(disk, "/d/f")
-            assert loaded in ([Loaded({"n": 2}, False)] if finished else [Loaded({"n": 1}, False), Loaded({"n": 2}, False)])
+            assert loaded in (
+                [Loaded({"n": 2}, False)] if finished else [Loaded({"n": 1}, False), Loaded({"n": 2}, False)]
+            )
 
 
 def test_a_full_disk_leaves_the_old_checkpoint_in_force() -> None:

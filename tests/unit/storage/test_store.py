@@ -82,24 +82,32 @@ def test_clean_or_not() -> None:
     disk.crash()
     assert store_on(disk).start("boot-1") is False, "still unclean: nobody was told"
     disk.crash()
-    store = started(disk)
+
+    def next_start(boot_id: str) -> tuple[Store, bool]:
+        store = store_on(disk)
+        return store, store.start(boot_id)
+
+    store, _ = next_start("boot-1")
     store.registered()
     store.abandon()
-    assert (store := store_on(disk)).start("boot-1") is True, "kill -9: the page cache is whole"
+    store, clean = next_start("boot-1")
+    assert clean, "kill -9: the page cache is whole"
     store.abandon()
-    assert (store := store_on(disk)).start("boot-2") is False, "the machine has restarted"
+    store, clean = next_start("boot-2")
+    assert not clean, "the machine has restarted"
     store.abandon()
-    assert (store := store_on(disk)).start("boot-2") is False
+    store, clean = next_start("boot-2")
+    assert not clean, "and nobody was told of it"
     store.registered()
     store.close_cleanly(9)
-    assert (store := store_on(disk)).start("boot-3") is True
-    assert store.last_broker_epoch == 9
+    store, clean = next_start("boot-3")
+    assert (clean, store.last_broker_epoch) == (True, 9)
     store.abandon()
-    assert (store := store_on(disk)).start("boot-3") is True
-    assert store.last_broker_epoch == -1
+    store, clean = next_start("boot-3")
+    assert (clean, store.last_broker_epoch) == (True, -1)
     store.distrust()
     store.abandon()
-    assert store_on(disk).start("boot-3") is False, "after a disk failure the page cache proves nothing"
+    assert not next_start("boot-3")[1], "after a disk failure the page cache proves nothing"
 
 
 def test_an_unknown_boot_id_is_never_trusted() -> None:

@@ -1,0 +1,558 @@
+"""One broker and its controller: registration, metadata, roles and their epochs, ISR proposals, leaving in order."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from minilog.core.alter import RETRY_MS
+from minilog.core.effects import CONTROLLER_ID, TopicPartition
+from minilog.core.follower import FollowerState
+from minilog.core.leader import LeaderState
+from minilog.errors import (
+    BrokerUnavailable,
+    IneligibleReplica,
+    InvalidUpdateVersion,
+    MinilogError,
+    NotController,
+    RefusesToStart,
+    StaleBrokerEpoch,
+)
+from minilog.errors import InvalidRequest as InvalidRequestError
+from minilog.wire.messages import (
+    AlterPartition,
+    AlterPartitionReply,
+    DescribeCluster,
+    Heartbeat,
+    HeartbeatReply,
+    IsrDecision,
+    IsrMember,
+    Metadata,
+    MetadataReply,
+    PositionQuery,
+    Positions,
+    PositionsReply,
+    Probe,
+    ProbeReply,
+    Problem,
+    Register,
+    RegisterReply,
+)
+from minilog.wire.metadata import (
+    NO_LEADER,
+    BrokerFenced,
+    BrokerRegistered,
+    BrokerUnfenced,
+    ControllerStarted,
+    TopicCreated,
+    TopicDeleted,
+)
+from tests.unit.core.broker_bench import BROKER_EPOCHS, BrokerBench
+from tests.unit.core.builders import TOPIC, TOPIC_ID, extend, partition_state
+
+FIRST = TopicPartition(TOPIC, 0)
+
+
+def heartbeat(bench: BrokerBench) -> Heartbeat:
+    assert isinstance(bench.to_controller, Heartbeat)
+    return bench.to_controller
+
+
+# --- registration ---------------------------------------------------------------------------------------------
+
+
+def test_a_broker_begins_by_registering() -> None:
+    bench = BrokerBench(rack="r1")
+    bench.tick()
+    assert bench.to_controller == Register(1, "process", "", "http://broker-1:8082", "r1", True, 0)
+    assert not bench.core.ready
+
+
+def test_registered_it_asks_for_everything_and_is_ready_when_it_knows_it() -> None:
+    bench = BrokerBench(partition_state())
+    bench.tick()
+    bench.register()
+    assert (heartbeat(bench).broker_epoch, heartbeat(bench).metadata_offset) == (2, 0)
+    assert not bench.core.ready
+    bench.metadata()
+    assert bench.core.ready
+    assert heartbeat(bench).metadata_offset == len(bench.journal)
+    assert (bench.store.cluster_id, bench.store.controller_epoch) == ("cluster", 1)
+
+
+def test_a_fenced_broker_is_not_ready() -> None:
+    bench = BrokerBench.started()
+    bench.metadata(BrokerFenced(1, 2))
+    assert not bench.core.ready
+    bench.metadata(BrokerUnfenced(1, 2))
+    assert bench.core.ready
+
+
+@pytest.mark.parametrize("error", [BrokerUnavailable("refused"), NotController("not me"), Problem("ODD", "?", False)])
+def test_a_registration_that_failed_is_tried_again(error: MinilogError | Problem) -> None:
+    bench = BrokerBench()
+    bench.tick()
+    bench.answer(error)
+    bench.tick(199)
+    assert bench.to_controller is None
+    bench.tick(1)
+    assert isinstance(bench.to_controller, Register)
+
+
+def test_a_controller_that_refuses_for_good_stops_the_start() -> None:
+    bench = BrokerBench()
+    bench.tick()
+    with pytest.raises(RefusesToStart, match="refuses broker 1: wrong cluster"):
+        bench.answer(InvalidRequestError("wrong cluster"))
+
+
+def test_heartbeats_follow_each_other_under_growing_numbers() -> None:
+    bench = BrokerBench.started()
+    first = heartbeat(bench).sequence
+    bench.metadata()
+    assert heartbeat(bench).sequence == first + 1
+    bench.answer(BrokerUnavailable("lost"))
+    bench.tick(99)
+    assert bench.to_controller is None
+    bench.tick(1)
+    assert heartbeat(bench).sequence == first + 2
+
+
+def test_a_late_copy_of_a_heartbeats_answer_changes_nothing() -> None:
+    bench = BrokerBench.started(partition_state())
+    old = heartbeat(bench)
+    bench.metadata()
+    offset = bench.core.image.metadata_offset
+    bench.respond(CONTROLLER_ID, old, HeartbeatReply(old.sequence, 1, 0, 99, [ControllerStarted("cluster", 9)], True))
+    assert bench.core.image.metadata_offset == offset
+    assert heartbeat(bench).sequence == old.sequence + 1
+
+
+def test_who_forgot_this_process_makes_it_drop_everything_and_register_again() -> None:
+    bench = BrokerBench.started(partition_state())
+    sent = bench.produce(b"a")
+    bench.answer(StaleBrokerEpoch("unknown"))
+    (result,) = bench.produced(sent)
+    assert result.problem is not None
+    assert (result.problem.code, result.problem.definite) == ("LEADERSHIP_LOST", False)
+    assert bench.core.replicas == {}
+    assert TopicPartition(TOPIC, 0) in bench.store.logs, "the data stays"
+    bench.tick(200)
+    assert isinstance(bench.to_controller, Register)
+
+
+def test_a_second_registration_takes_the_metadata_from_the_start() -> None:
+    bench = BrokerBench.started(partition_state())
+    bench.answer(StaleBrokerEpoch("unknown"))
+    bench.tick(200)
+    bench.write(BrokerFenced(1, 2), BrokerRegistered(1, len(bench.journal) + 2, "process", "http://broker-1:8082"))
+    bench.register(len(bench.journal))
+    assert heartbeat(bench).metadata_offset == 0
+    bench.metadata(BrokerUnfenced(1, len(bench.journal)))
+    assert bench.core.ready
+    assert isinstance(bench.core.replicas[FIRST].role, LeaderState | FollowerState)
+
+
+# --- the controller's term (R25) ------------------------------------------------------------------------------------
+
+
+def test_a_newer_controller_is_obeyed_and_remembered_first() -> None:
+    bench = BrokerBench.started(partition_state())
+    bench.metadata(ControllerStarted("cluster", 4))
+    assert bench.store.controller_epoch == 4
+    assert heartbeat(bench).controller_epoch == 4
+
+
+def test_an_older_controller_is_not_believed() -> None:
+    bench = BrokerBench.started(partition_state())
+    bench.metadata(ControllerStarted("cluster", 4))
+    offset = bench.core.image.metadata_offset
+    asked = heartbeat(bench)
+    bench.answer(HeartbeatReply(asked.sequence, 3, offset, offset + 1, [TopicDeleted(TOPIC, TOPIC_ID)]))
+    assert bench.core.image.metadata_offset == offset
+    assert FIRST in bench.core.replicas
+
+
+def test_an_older_controllers_registration_is_not_taken() -> None:
+    bench = BrokerBench()
+    bench.store.controller_epoch = 7
+    bench.tick()
+    bench.answer(RegisterReply(2, "cluster", 6))
+    assert bench.core.broker_epoch == -1
+    assert bench.store.controller_epoch == 7
+
+
+def test_an_older_controller_gets_no_positions() -> None:
+    bench = BrokerBench.started(partition_state())
+    bench.metadata(ControllerStarted("cluster", 4))
+    sent = bench.send(Positions(3, 1, [PositionQuery(TOPIC, TOPIC_ID, 0, 6)]))
+    assert bench.refusal(sent).code == NotController.code
+    assert isinstance(bench.core.replicas[FIRST].role, LeaderState), "and ends no role"
+
+
+# --- metadata (R29) ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("base_offset", [-1, 1])
+def test_metadata_that_does_not_join_on_is_not_taken(base_offset: int) -> None:
+    bench = BrokerBench.started(partition_state())
+    offset = bench.core.image.metadata_offset
+    asked = heartbeat(bench)
+    news = HeartbeatReply(asked.sequence, 1, offset + base_offset, offset + base_offset + 1, [BrokerFenced(3, 6)])
+    bench.answer(news)
+    assert bench.core.image.metadata_offset == offset
+    assert not bench.core.image.brokers[3].fenced
+
+
+def test_an_older_snapshot_is_not_taken() -> None:
+    bench = BrokerBench.started(partition_state())
+    offset = bench.core.image.metadata_offset
+    asked = heartbeat(bench)
+    bench.answer(HeartbeatReply(asked.sequence, 1, 0, offset - 1, [ControllerStarted("cluster", 1)], True))
+    assert bench.core.image.metadata_offset == offset
+    assert FIRST in bench.core.replicas
+
+
+def test_only_the_net_change_counts() -> None:
+    bench = BrokerBench.started(partition_state())
+    sent = bench.produce(b"a", acks=1)
+    away = partition_state(leader=2, leader_epoch=6, partition_epoch=11)
+    bench.metadata(away, replace(away, leader=3, leader_epoch=7, partition_epoch=12))
+    assert [(node, request.partitions[0].leader_epoch) for node, request in bench.fetches] == []
+    assert sent in bench.replies
+    bench.flush()
+    assert [(node, request.partitions[0].leader_epoch) for node, request in bench.fetches] == [(3, 7)]
+
+
+def test_a_deleted_topic_is_deleted() -> None:
+    bench = BrokerBench.started(partition_state())
+    bench.metadata(TopicDeleted(TOPIC, TOPIC_ID))
+    assert bench.core.replicas == {}
+    assert bench.store.logs == {}
+
+
+def test_a_topic_that_is_missing_from_a_snapshot_keeps_its_files() -> None:
+    bench = BrokerBench.started(partition_state())
+    bench.write(TopicDeleted(TOPIC, TOPIC_ID))
+    bench.metadata(snapshot=True)
+    assert bench.core.replicas == {}
+    assert FIRST in bench.store.logs
+
+
+def test_a_topic_made_anew_under_its_name_begins_with_an_empty_log() -> None:
+    bench = BrokerBench.started(partition_state())
+    bench.produce(b"a", acks=0)
+    again = replace(partition_state(partition_epoch=0, leader_epoch=0), topic_id="second")
+    bench.metadata(TopicDeleted(TOPIC, TOPIC_ID), TopicCreated(TOPIC, "second", {}), again)
+    assert bench.log().end_offset == 0
+    assert bench.core.replicas[FIRST].topic_id == "second"
+    assert bench.leader().leader_epoch == 0
+
+
+# --- roles and epochs (R4) ---------------------------------------------------------------------------------------------------
+
+
+def ask_positions(bench: BrokerBench, leader_epoch: int, *, topic_id: str = TOPIC_ID) -> PositionsReply:
+    reply = bench.replies[bench.send(Positions(1, 8, [PositionQuery(TOPIC, topic_id, 0, leader_epoch)]))]
+    assert isinstance(reply, PositionsReply)
+    assert reply.sequence == 8
+    return reply
+
+
+def test_answering_a_position_query_ends_the_older_epoch() -> None:
+    bench = BrokerBench.started(partition_state())
+    sent = bench.produce(b"a", b"b")
+    (position,) = ask_positions(bench, 6).partitions
+    assert (position.problem, position.leader_epoch, position.last_epoch, position.end_offset) == (None, 6, 5, 2)
+    (result,) = bench.produced(sent)
+    assert result.problem is not None
+    assert result.problem.code == "LEADERSHIP_LOST"
+    assert (bench.follower().leader_epoch, bench.follower().leader) == (6, NO_LEADER)
+    refused = bench.produced(bench.produce(b"c"))[0].problem
+    assert refused is not None
+    assert (refused.code, refused.definite) == ("LEADER_NOT_AVAILABLE", True)
+
+
+def test_a_fenced_follower_stops_fetching_from_the_old_leader() -> None:
+    bench = BrokerBench.started(partition_state(leader=2))
+    ((_, request),) = bench.fetches
+    ask_positions(bench, 6)
+    bench.respond(2, request, BrokerUnavailable("gone"))
+    bench.tick(1000)
+    assert len(bench.fetches) == 1
+
+
+@pytest.mark.parametrize("epoch", [5, 6])
+def test_metadata_of_an_epoch_that_was_fenced_brings_no_role_back(epoch: int) -> None:
+    bench = BrokerBench.started(partition_state(leader=2))
+    ask_positions(bench, 7)
+    bench.metadata(partition_state(leader=1, leader_epoch=epoch, partition_epoch=11))
+    assert bench.follower().leader_epoch == 7
+    bench.metadata(partition_state(leader=1, leader_epoch=7, partition_epoch=12))
+    assert bench.leader().leader_epoch == 7
+
+
+@pytest.mark.parametrize(("leader_epoch", "topic_id"), [(4, TOPIC_ID), (6, "another")])
+def test_a_position_that_cannot_be_told_is_a_problem_and_ends_nothing(leader_epoch: int, topic_id: str) -> None:
+    bench = BrokerBench.started(partition_state())
+    (position,) = ask_positions(bench, leader_epoch, topic_id=topic_id).partitions
+    assert position.problem is not None
+    assert isinstance(bench.core.replicas[FIRST].role, LeaderState)
+
+
+def test_asking_in_the_current_epoch_ends_nothing() -> None:
+    bench = BrokerBench.started(partition_state(leader=NO_LEADER))
+    (position,) = ask_positions(bench, 5).partitions
+    assert position.problem is None
+
+
+def test_a_leader_that_steps_down_makes_its_tail_durable_before_it_fetches() -> None:
+    bench = BrokerBench.started(partition_state())
+    bench.produce(b"a", acks=0)
+    bench.flushes.clear()
+    bench.metadata(partition_state(leader=2, leader_epoch=6, partition_epoch=11, isr=[2, 3]))
+    assert [f.end_offset for f in bench.flushes] == [1]
+    assert bench.fetches == []
+    bench.flush()
+    ((node_id, request),) = bench.fetches
+    assert (node_id, request.partitions[0].fetch_offset, request.partitions[0].last_epoch) == (2, 1, 5)
+
+
+def test_a_flush_that_was_under_way_at_the_change_is_not_taken_for_the_whole_tail() -> None:
+    bench = BrokerBench.started(partition_state())
+    bench.produce(b"a", acks=0)
+    bench.produce(b"b", acks=0)
+    bench.metadata(partition_state(leader=2, leader_epoch=6, partition_epoch=11, isr=[2, 3]))
+    bench.flush(end_offset=1)
+    assert bench.fetches == []
+    bench.flush()
+    assert [request.partitions[0].fetch_offset for _, request in bench.fetches] == [2]
+
+
+def test_a_fetch_of_an_earlier_process_is_refused() -> None:
+    bench = BrokerBench.started(partition_state())
+    sent = bench.acknowledge(2, 0, broker_epoch=3)
+    assert bench.refusal(sent).code == StaleBrokerEpoch.code
+    assert bench.leader().followers[2].position is None
+
+
+def test_it_answers_probes_with_its_own_name() -> None:
+    bench = BrokerBench.started()
+    sent = bench.send(Probe(1, "somebody"))
+    assert bench.replies[sent] == ProbeReply(1, "process")
+
+
+def test_what_is_the_controllers_is_refused() -> None:
+    bench = BrokerBench.started()
+    problem = bench.refusal(bench.send(DescribeCluster()))
+    assert problem.code == "INVALID_REQUEST"
+    assert "a broker does not answer DescribeCluster" in problem.detail
+
+
+def test_metadata_for_clients() -> None:
+    bench = BrokerBench.started(partition_state())
+    reply = bench.replies[bench.send(Metadata([TOPIC, "absent"]))]
+    assert isinstance(reply, MetadataReply)
+    assert [t.topic for t in reply.topics] == [TOPIC]
+    assert [(b.broker_id, b.state) for b in reply.brokers] == [(1, "running"), (2, "running"), (3, "running")]
+    everything = bench.replies[bench.send(Metadata())]
+    assert isinstance(everything, MetadataReply)
+    assert everything.topics == reply.topics
+
+
+# --- ISR proposals on their way (R14, R15) ---------------------------------------------------------------------------------------
+
+
+def proposing() -> BrokerBench:
+    """Broker 3 is outside the ISR and has just caught up."""
+    bench = BrokerBench.started(partition_state(isr=[1, 2]))
+    bench.acknowledge(2, 0)
+    bench.acknowledge(3, 0)
+    return bench
+
+
+def decide(bench: BrokerBench, request: AlterPartition, error: MinilogError | None = None) -> None:
+    decision = IsrDecision(TOPIC, 0, None if error is None else Problem.of(error))
+    bench.respond(CONTROLLER_ID, request, AlterPartitionReply(request.sequence, [decision]))
+
+
+def test_a_follower_that_caught_up_is_proposed_at_once() -> None:
+    bench = proposing()
+    (request,) = bench.alters
+    assert (request.broker_id, request.broker_epoch, request.controller_epoch, request.sequence) == (1, 2, 1, 1)
+    (proposal,) = request.partitions
+    assert proposal.isr == [IsrMember(1, 2), IsrMember(2, 4), IsrMember(3, 6)]
+
+
+def test_one_request_in_flight_with_every_open_proposal_in_the_next() -> None:
+    states = [partition_state(isr=[1, 2], partition=p) for p in range(3)]
+    bench = BrokerBench.started(*states)
+    for partition in range(3):
+        bench.acknowledge(3, 0, partition)
+    assert [[p.partition for p in request.partitions] for request in bench.alters] == [[0]]
+    decide(bench, bench.alters[0])
+    bench.tick(RETRY_MS)
+    assert [p.partition for p in bench.alters[1].partitions] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [BrokerUnavailable("no answer"), NotController("not me"), Problem.of(StaleBrokerEpoch("who?")), None],
+    ids=["unavailable", "not controller", "problem", "odd"],
+)
+def test_no_answer_proves_nothing_so_it_is_asked_again_under_a_higher_number(
+    error: MinilogError | Problem | None,
+) -> None:
+    bench = proposing()
+    bench.respond(CONTROLLER_ID, bench.alters[0], error or ProbeReply(1, "?"))
+    assert bench.leader().maximal_isr == {1, 2, 3}
+    bench.tick(RETRY_MS - 1)
+    assert len(bench.alters) == 1
+    bench.tick(1)
+    first, again = bench.alters
+    assert again.sequence > first.sequence
+    assert again.partitions == first.partitions
+
+
+@pytest.mark.parametrize("error", [InvalidUpdateVersion("late"), NotController("older"), InvalidRequestError("odd")])
+def test_a_refusal_that_could_hide_an_earlier_success_does_not_end_it(error: MinilogError) -> None:
+    bench = proposing()
+    decide(bench, bench.alters[0], error)
+    assert bench.leader().maximal_isr == {1, 2, 3}
+
+
+def test_a_definite_refusal_ends_it() -> None:
+    bench = proposing()
+    decide(bench, bench.alters[0], IneligibleReplica("fenced"))
+    assert bench.leader().maximal_isr == {1, 2}
+
+
+def test_a_refusal_that_answers_another_request_does_not_end_it() -> None:
+    bench = proposing()
+    (request,) = bench.alters
+    decision = IsrDecision(TOPIC, 0, Problem.of(IneligibleReplica("fenced")))
+    bench.respond(CONTROLLER_ID, request, AlterPartitionReply(request.sequence + 1, [decision]))
+    assert bench.leader().maximal_isr == {1, 2, 3}
+
+
+def test_a_late_refusal_of_the_first_copy_does_not_end_the_second() -> None:
+    bench = proposing()
+    bench.respond(CONTROLLER_ID, bench.alters[0], BrokerUnavailable("no answer"))
+    bench.tick(RETRY_MS)
+    decide(bench, bench.alters[0], IneligibleReplica("fenced"))
+    assert bench.leader().maximal_isr == {1, 2, 3}
+
+
+def test_an_agreed_proposal_stays_open_until_the_metadata_says_so() -> None:
+    bench = proposing()
+    decide(bench, bench.alters[0])
+    assert bench.leader().proposal is not None
+    assert bench.leader().state.isr == [1, 2]
+    bench.metadata(partition_state(partition_epoch=11))
+    assert bench.leader().proposal is None
+    assert bench.leader().state.isr == [1, 2, 3]
+    bench.tick(RETRY_MS)
+    assert len(bench.alters) == 1
+
+
+def test_a_process_that_replaced_the_proposed_one_is_not_vouched_for() -> None:
+    """KIP-903 through the whole broker: the proposal is asked again after broker 3 came back empty."""
+    bench = BrokerBench.started(partition_state(isr=[1, 2]))
+    bench.produce(b"a", acks=0)
+    bench.flush()
+    bench.acknowledge(2, 1)
+    bench.acknowledge(3, 1)
+    bench.respond(CONTROLLER_ID, bench.alters[0], BrokerUnavailable("no answer"))
+    epoch = len(bench.journal) + 2
+    bench.metadata(
+        BrokerFenced(3, 6), BrokerRegistered(3, epoch, "empty", "http://broker-3:8082"), BrokerUnfenced(3, epoch)
+    )
+    bench.acknowledge(3, 0, broker_epoch=epoch)
+    bench.tick(RETRY_MS)
+    for request in bench.alters:
+        assert IsrMember(3, epoch) not in request.partitions[0].isr, "it holds nothing, whatever process it is"
+
+
+def test_a_silent_follower_is_proposed_to_leave() -> None:
+    bench = BrokerBench.started(partition_state(), replica_lag_max_ms=4000)
+    bench.acknowledge(2, 0)
+    bench.tick(4000)
+    bench.acknowledge(2, 0)
+    assert bench.alters == []
+    bench.tick(501)
+    (request,) = bench.alters
+    assert [m.broker_id for m in request.partitions[0].isr] == [1, 2]
+
+
+def test_a_fenced_follower_is_not_proposed() -> None:
+    bench = BrokerBench.started(partition_state(isr=[1, 2]))
+    bench.metadata(BrokerFenced(3, 6))
+    bench.acknowledge(3, 0)
+    assert bench.alters == []
+
+
+# --- leaving in order (R28) -------------------------------------------------------------------------------------------------------
+
+
+def leaving(bench: BrokerBench) -> BrokerBench:
+    bench.perform(bench.core.begin_shutdown(bench.now_ms))
+    bench.metadata()
+    return bench
+
+
+def test_a_broker_leaves_when_its_followers_hold_everything() -> None:
+    bench = BrokerBench.started(partition_state())
+    bench.produce(b"a", acks=1)
+    leaving(bench)
+    assert bench.to_controller is None, "it waits for its followers"
+    bench.flush()
+    bench.acknowledge(2, 1)
+    assert bench.to_controller is None
+    bench.acknowledge(3, 1)
+    assert heartbeat(bench).shutting_down
+    assert not bench.core.may_exit
+    bench.metadata(partition_state(leader=2, leader_epoch=6, partition_epoch=11, isr=[2, 3]))
+    assert not bench.core.may_exit
+    bench.metadata(may_exit=True)
+    assert bench.core.may_exit
+    bench.tick(1000)
+    assert bench.to_controller is None
+
+
+def test_it_does_not_wait_for_followers_longer_than_allowed() -> None:
+    bench = leaving(BrokerBench.started(partition_state(), drain_timeout_ms=1000))
+    bench.tick(999)
+    assert bench.to_controller is None
+    bench.tick(1)
+    assert heartbeat(bench).shutting_down
+
+
+def test_a_broker_that_never_registered_may_leave_at_once() -> None:
+    bench = BrokerBench()
+    bench.perform(bench.core.begin_shutdown(0))
+    assert bench.core.may_exit
+
+
+def test_a_follower_goes_on_following_while_it_leaves() -> None:
+    bench = leaving(BrokerBench.started(partition_state(leader=2)))
+    ((_, request),) = bench.fetches
+    assert heartbeat(bench).shutting_down
+    bench.respond(2, request, BrokerUnavailable("later"))
+    bench.tick(1000)
+    assert len(bench.fetches) == 2
+
+
+# --- numbers ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_statistics_are_plain_numbers() -> None:
+    bench = BrokerBench.started(partition_state(isr=[1, 2]), partition_state(partition=1, leader=2), min_isr=3)
+    extend(bench.log(), 5, 3)
+    bench.acknowledge(2, 1)
+    found = bench.core.statistics()
+    assert (found["broker_id"], found["ready"], found["standing"]) == (1, True, "active")
+    led, followed = found["partitions"]
+    assert (led["is_leader"], led["isr_size"], led["under_replicated"], led["under_min_isr"]) == (True, 2, True, True)
+    assert (led["log_end_offset"], led["replica_lag_records"]) == (3, {2: 2, 3: None})
+    assert (followed["is_leader"], followed["leader"], followed["replica_lag_records"]) == (False, 2, {})
+    assert BROKER_EPOCHS[1] == bench.core.broker_epoch

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from minilog.storage.disk import OsDisk
+from minilog.storage.inspect import dump, verify
+from minilog.storage.log import PartitionLog
+from minilog.storage.recovery import open_log
+from tests.unit.storage.batches import SMALL, fill, make, place
+
+
+def stopped_log(root: Path) -> tuple[str, PartitionLog]:
+    directory = f"{root}/t-0"
+    log = open_log(place(OsDisk(), directory), SMALL)
+    fill(log, 6, epoch=1, size=600)
+    log.append([make(6, 3, records=5, size=600, acks_level=2, timestamp=77)])
+    fill(log, 3, epoch=3, size=600)
+    log.close()
+    return directory, log
+
+
+def test_dump_shows_every_batch(tmp_path: Path) -> None:
+    directory, log = stopped_log(tmp_path)
+    assert log.segment_count == 3
+    infos = [info for name in sorted(Path(directory).glob("*.log")) for info in dump(str(name))]
+    assert [info.base_offset for info in infos] == [0, 1, 2, 3, 4, 5, 6, 11, 12, 13]
+    batch = infos[6]
+    assert (batch.end_offset, batch.leader_epoch, batch.records, batch.acks_level) == (11, 3, 5, 2)
+    assert (batch.base_timestamp, batch.max_timestamp, batch.producer_id, batch.codec) == (77, 77, -1, 0)
+    assert (batch.position, batch.path) == (0, f"{directory}/00000000000000000006.log")
+    assert sum(info.bytes for info in infos) == log.size_bytes
+
+
+def test_a_whole_directory_verifies(tmp_path: Path) -> None:
+    directory, log = stopped_log(tmp_path)
+    report = verify([directory])
+    assert (report.is_good, report.files, report.batches, report.records) == (True, 3, 10, 14)
+    assert report.bytes == log.size_bytes
+
+
+def test_damage_is_shown_by_both_and_nothing_is_changed(tmp_path: Path) -> None:
+    directory, _ = stopped_log(tmp_path)
+    path = Path(f"{directory}/00000000000000000000.log")
+    data = bytearray(path.read_bytes())
+    data[2 * len(data) // 6 + 100] ^= 1
+    path.write_bytes(data)
+    infos = list(dump(str(path)))
+    assert [(info.base_offset, bool(info.problem)) for info in infos] == [
+        (0, False),
+        (1, False),
+        (2, True),
+        (3, False),
+        (4, False),
+        (5, False),
+    ]
+    assert infos[2].bytes == infos[1].bytes
+    assert "CRC" in infos[2].problem
+    before = {p.name: p.read_bytes() for p in Path(directory).iterdir()}
+    (problem,) = verify([directory]).problems
+    assert (problem.path, problem.offset, problem.position) == (str(path), 2, infos[2].position)
+    assert before == {p.name: p.read_bytes() for p in Path(directory).iterdir()}
+
+
+def test_every_other_file_is_checked_too(tmp_path: Path) -> None:
+    directory, _ = stopped_log(tmp_path)
+    index, epochs = Path(f"{directory}/00000000000000000006.index"), Path(f"{directory}/leader-epochs")
+    index.write_bytes((1).to_bytes(4, "big") + (5).to_bytes(4, "big"))
+    epochs.write_bytes(epochs.read_bytes()[:-5])
+    Path(f"{directory}/00000000000000000000.index").write_bytes(b"odd")
+    reasons = [problem.reason for problem in verify([directory]).problems]
+    assert reasons == [
+        "its entries do not rise, or lead beyond the log",
+        "the entry for offset 7 leads to byte 5, where no such batch starts",
+        "its checksum does not match",
+    ]
+    Path(f"{directory}/00000000000000000006.log").unlink()
+    assert any("the segment before it ends at offset 6" in problem.reason for problem in verify([directory]).problems)
+
+
+def test_a_torn_file_and_a_copied_tail_can_be_looked_at(tmp_path: Path) -> None:
+    _, _ = stopped_log(tmp_path)
+    copy = tmp_path / "3-7-9.log"
+    copy.write_bytes(make(7).tobytes() + make(8).tobytes()[:-1])
+    good, torn = dump(str(copy))
+    assert (good.base_offset, good.problem) == (7, "")
+    assert (torn.base_offset, torn.bytes) == (8, good.bytes - 1)
+    assert "bytes" in torn.problem
+    assert len(verify([str(copy)]).problems) == 1
+    (tmp_path / "junk.log").write_bytes(b"not a log" * 20)
+    (junk,) = dump(str(tmp_path / "junk.log"))
+    assert (junk.bytes, junk.problem != "") == (180, True)
+    (tmp_path / "empty.log").write_bytes(b"")
+    assert list(dump(str(tmp_path / "empty.log"))) == []
+    with pytest.raises(FileNotFoundError):
+        list(dump(str(tmp_path / "none.log")))
