@@ -63,9 +63,10 @@ from minilog.wire.messages import (
     ReplicaFetch,
     ReplicaFetchReply,
 )
-from minilog.wire.metadata import TopicDeleted
+from minilog.wire.metadata import BrokerFenced, BrokerRegistered, BrokerShuttingDown, BrokerUnfenced, TopicDeleted
 
 LAG_CHECK_MS = 500
+BrokerRecord = BrokerRegistered | BrokerFenced | BrokerUnfenced | BrokerShuttingDown
 
 
 class BrokerCore:
@@ -243,6 +244,8 @@ class BrokerCore:
                         leader.seen_idle(broker_id, session.last_fetch_ms)
                 if leader.propose(now_ms, self.settings.replica_lag_max_ms, shrink=True):
                     self.proposals.add(partition)
+                if leader.high_watermark < leader.log.end_offset:
+                    self.advance(partition)  # it may have waited for a follower that lags by now
 
     # --- the end of a turn -----------------------------------------------------------------------------------
 
@@ -310,7 +313,7 @@ class BrokerCore:
 
     def count_waiting(self, partition: TopicPartition, now_ms: int) -> None:
         """A role began: positions that arrived for its epoch before the metadata did count now."""
-        self.sessions.on_role_changed(partition)
+        self.sessions.on_role_changed(partition, now_ms)
         for broker_id in self.image.brokers:
             session = self.sessions.of(broker_id)
             if session is not None:
@@ -383,6 +386,14 @@ class BrokerCore:
             if isinstance(record, TopicDeleted):
                 effects += self.roles.delete_topic(record.topic, record.topic_id, now_ms)
         effects += self.roles.apply(reply.records, now_ms, everything=reply.snapshot)
+        if any(isinstance(record, BrokerRecord) for record in reply.records):
+            self._advance_all()
+
+    def _advance_all(self) -> None:
+        """A broker came or went: leaders that waited for it to join need not any more, others may propose it."""
+        for partition, replica in self.replicas.items():
+            if isinstance(replica.role, LeaderState):
+                self.advance(partition)
 
     def _on_positions(self, request: Positions, effects: list[Effect], now_ms: int) -> Message:
         if request.controller_epoch < self.store.controller_epoch:

@@ -10,6 +10,7 @@ Invariants
 * A position is counted (``LeaderState.on_fetch``) once, when it arrives, and only by a leader of its epoch. One
   that names an epoch this broker has not reached yet waits until it has (no error, no retry loop).
 * A request is answered exactly once: with data, at its deadline, or when a newer request or session replaces it.
+* A long poll never keeps a follower from naming a partition whose leader changed meanwhile: it is ended early.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from minilog.wire.messages import (
     ReplicaFetchReply,
     ReplicaFetchResult,
 )
+
+AWAIT_MS = 1000
+"""How long after a role began its followers' long polls are ended early, until they have named the partition."""
 
 
 class ParkedReplicaFetch:
@@ -51,6 +55,9 @@ class FetchSession:
         self.stale: dict[TopicPartition, None] = {}
         self.verdicts: list[ReplicaFetchResult] = []
         """Errors and divergences found when positions were counted; the next answer carries them."""
+        self.awaited: dict[TopicPartition, int] = {}
+        """Partitions led from here since less than AWAIT_MS that the follower may not have named yet; until when."""
+        self.ends_early = False
         self.parked: ParkedReplicaFetch | None = None
 
     @property
@@ -60,6 +67,7 @@ class FetchSession:
     def take(self, request: ReplicaFetch, now_ms: int) -> None:
         self.next_sequence = request.sequence + 1
         self.last_fetch_ms, self.max_bytes = now_ms, request.max_bytes
+        self.ends_early = False
         for topic, partition in request.forgotten:
             self._forget(TopicPartition(topic, partition))
         for entry in request.partitions:
@@ -94,12 +102,29 @@ class Sessions:
             if partition in session.partitions:
                 session.stale[partition] = None
 
-    def on_role_changed(self, partition: TopicPartition) -> None:
+    def on_role_changed(self, partition: TopicPartition, now_ms: int) -> None:
         """Positions that waited for this epoch can be counted now, and those of older epochs refused."""
         for session in self._by_broker.values():
             if partition in session.partitions:
                 session.fresh[partition] = None
                 session.dirty.pop(partition, None)
+            if self._is_unnamed(session, partition):
+                session.awaited[partition] = now_ms + AWAIT_MS
+                session.ends_early = True
+
+    def _is_unnamed(self, session: FetchSession, partition: TopicPartition) -> bool:
+        """This broker leads the partition to that follower, which has not asked for it in this epoch."""
+        replica, entry = self._replicas.get(partition), session.partitions.get(partition)
+        if replica is None or not isinstance(replica.role, LeaderState):
+            return False
+        named = entry is not None and entry.leader_epoch >= replica.leader_epoch
+        return session.broker_id in replica.role.followers and not named
+
+    def _awaits(self, session: FetchSession, now_ms: int) -> bool:
+        for partition, until_ms in list(session.awaited.items()):
+            if until_ms <= now_ms or not self._is_unnamed(session, partition):
+                del session.awaited[partition]
+        return bool(session.awaited)
 
     # --- requests --------------------------------------------------------------------------------------------
 
@@ -177,21 +202,21 @@ class Sessions:
     # --- answering ---------------------------------------------------------------------------------------------
 
     def answer_ready(self) -> list[Effect]:
-        """Answer every parked request that has data, a verdict or a divergence to carry."""
+        """Answer every parked request that has data, a verdict or a divergence to carry, or must end early."""
         effects: list[Effect] = []
         for session in self._by_broker.values():
-            if session.parked is not None and (session.dirty or session.verdicts):
+            if session.parked is not None and (session.dirty or session.verdicts or session.ends_early):
                 results = self._collect(session)
-                if results:
+                if results or session.ends_early:
                     effects.append(self._answer(session, results))
         return effects
 
     def answer_late(self, now_ms: int) -> list[Effect]:
-        """On the tick: carry high watermarks that found no data to ride with, and end what has waited long enough."""
+        """On the tick: carry high watermarks that found no data to ride with, end what waited long enough or should ask anew."""
         effects: list[Effect] = []
         for session in self._by_broker.values():
             parked = session.parked
-            if parked is not None and (session.stale or parked.deadline_ms <= now_ms):
+            if parked is not None and (session.stale or parked.deadline_ms <= now_ms or self._awaits(session, now_ms)):
                 effects.append(self._answer(session, self._collect(session)))
         return effects
 

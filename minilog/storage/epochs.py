@@ -1,7 +1,7 @@
 """Which leader epoch wrote which offsets: the list of (epoch, start offset) of one log (KIP-101, KIP-279; R1-R3).
 
 Owns: the list in memory. It is derived data: every batch header holds its epoch, ``observe`` collects them at append
-and at recovery, and the small checkpoint file only spares the scan of sealed segments.
+and at recovery, and the copy in the store's checkpoint only spares the scan of what lies below it.
 
 Invariants (I3): epochs and start offsets both strictly increase; every entry covers at least one record, so an empty log
 has an empty list; the list equals the one recomputed from the log.

@@ -15,7 +15,6 @@ from minilog.errors import MinilogError
 from minilog.storage import checkpoint
 from minilog.storage.disk import Disk, OsDisk
 from minilog.storage.index import OffsetIndex
-from minilog.storage.log import EPOCHS_FILE
 from minilog.storage.scan import BadBatch, Found, LogBytes, next_batch, scan
 from minilog.storage.segment import LOG_SUFFIX
 from minilog.storage.segment_index import INDEX_SUFFIX
@@ -86,8 +85,8 @@ def dump(path: str, disk: Disk | None = None) -> Iterator[BatchInfo]:
 
 
 def verify(paths: Iterable[str], disk: Disk | None = None) -> Report:
-    """Check ``.log`` files and partition directories: every batch, index entries, the joints between the segments of a
-    directory, and its leader epochs. Raises FileNotFoundError."""
+    """Check ``.log`` files and partition directories: every batch, index entries, and the joints between the segments of a
+    directory: offsets without a gap, epochs that never fall. Raises FileNotFoundError."""
     disk = disk or ReadOnlyDisk()
     report = Report()
     for path in paths:
@@ -159,8 +158,8 @@ def _stretch(path: str, stretch: _Stretch) -> BatchInfo:
 
 def _verify_directory(directory: str, disk: Disk, report: Report) -> None:
     names = [name for name in disk.list(directory) if name.endswith(LOG_SUFFIX)]
-    entries: list[tuple[int, int]] = []
     end_offset: int | None = None
+    epoch = -1
     for name in names:
         path = f"{directory}/{name}"
         base_offset = int(name.removesuffix(LOG_SUFFIX))
@@ -168,11 +167,8 @@ def _verify_directory(directory: str, disk: Disk, report: Report) -> None:
             reason = f"the segment before it ends at offset {end_offset}"
             report.problems.append(Problem(path, 0, base_offset, reason))
         batches = _verify_file(path, disk, report)
-        for batch in batches:
-            if not entries or entries[-1][0] != batch.leader_epoch:
-                entries.append((batch.leader_epoch, batch.base_offset))
+        epoch = _verify_epochs(path, batches, epoch, report)
         end_offset = batches[-1].end_offset if batches else base_offset
-    _verify_epochs(directory, disk, entries, report)
 
 
 def _verify_file(path: str, disk: Disk, report: Report) -> list[BatchInfo]:
@@ -208,16 +204,11 @@ def _verify_index(path: str, disk: Disk, batches: Sequence[BatchInfo], report: R
             report.problems.append(Problem(index_path, position, offset, reason))
 
 
-def _verify_epochs(directory: str, disk: Disk, entries: list[tuple[int, int]], report: Report) -> None:
-    """Every epoch in the file must be in the log; the log may know later ones, not yet checkpointed."""
-    path = f"{directory}/{EPOCHS_FILE}"
-    if checkpoint.read_file(disk, path) is None:
-        return
-    body, damaged = checkpoint.load(disk, path)
-    if damaged or body is None:
-        report.problems.append(Problem(path, 0, -1, "its checksum does not match"))
-        return
-    for epoch, start_offset in body["epochs"]:
-        if (epoch, start_offset) not in entries:
-            reason = f"it says epoch {epoch} starts at offset {start_offset}, the log does not"
-            report.problems.append(Problem(path, 0, start_offset, reason))
+def _verify_epochs(path: str, batches: Sequence[BatchInfo], epoch: int, report: Report) -> int:
+    """Epochs never fall from one segment to the next; returns the last one. Within a file ``dump`` has seen to it."""
+    if not batches:
+        return epoch
+    if batches[0].leader_epoch < epoch:
+        reason = f"its leader epoch is {batches[0].leader_epoch}, the segment before it ends in epoch {epoch}"
+        report.problems.append(Problem(path, batches[0].position, batches[0].base_offset, reason))
+    return batches[-1].leader_epoch

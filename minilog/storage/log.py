@@ -1,16 +1,15 @@
 """PartitionLog: one partition's log on this broker; satisfies ``core.ports.ReplicaLog``.
 
-Owns: the directory ``<topic>-<partition>`` with its segments and ``leader-epochs``, and the durable end.
+Owns: the directory ``<topic>-<partition>`` with its segments and ``truncations``, and the durable end.
 
 Invariants:
 * Sealed segments are contiguous and durable; only the active (last) one has bytes that are not synced yet.
 * ``durable_end`` only moves to an end that was captured before the sync which covered it began.
-* ``leader-epochs`` knows every epoch that starts below the recovery point of the last checkpoint, and every cut:
-  recovery never believes in a recovery point that a later truncation has overtaken.
+* ``truncations`` remembers the last cuts: recovery never believes in a recovery point that a later truncation has
+  overtaken.
 * ``generation`` grows with each truncation; a flush that began in an older generation proves nothing.
 
-Truncation in an order that survives a crash at any step: copy the tail to quarantine, record the cut and the trimmed
-epochs, remove later segments newest first, cut the file, sync. Until the cut itself is done the log merely still has
+Truncation in an order that survives a crash at any step: copy the tail to quarantine, record the cut, remove later segments newest first, cut the file, sync. Until the cut itself is done the log merely still has
 its old tail, which the leader will point out again.
 """
 
@@ -31,7 +30,7 @@ from minilog.storage.segment import SEGMENT_SIZE_MAX, Damage, Segment
 from minilog.wire.batch import LOG_APPEND_TIME, Batch, peek
 from minilog.wire.records import decode_batch
 
-EPOCHS_FILE = "leader-epochs"
+TRUNCATIONS_FILE = "truncations"
 OPEN_SEALED_MAX = 8
 """Sealed segments of one log that are kept open for readers."""
 CUTS_KEPT = 16
@@ -39,11 +38,17 @@ _RELATIVE_OFFSET_MAX = 2**31 - 1
 
 
 class RecoveryPoint(NamedTuple):
-    """What the store's checkpoint knows of a log: its durable end, high watermark and generation at that time."""
+    """What the store's checkpoint knows of a log: its durable end, high watermark and generation at that time.
+
+    ``epochs`` holds (leader epoch, start offset) of every epoch that starts below ``offset``, so that recovery has to
+    derive only what lies above. They are kept here, with the points of all logs, because a file for each log would
+    cost two syncs for each leader change.
+    """
 
     offset: int
     high_watermark: int
     generation: int
+    epochs: tuple[tuple[int, int], ...] = ()
 
 
 class Recovered(NamedTuple):
@@ -110,7 +115,6 @@ class PartitionLog:
         self._segments = segments
         self._bases = [segment.base_offset for segment in segments]
         self._epochs = epochs
-        self._epochs_are_saved = False
         self._readers: dict[int, Segment] = {}
         """Sealed segments that are open, by base offset, least recently used first."""
 
@@ -190,7 +194,6 @@ class PartitionLog:
         if epoch != self._epochs.last_epoch:
             for batch in batches:
                 self._epochs.observe(batch.leader_epoch, batch.base_offset)
-            self._epochs_are_saved = False
         self.end_offset = expected
 
     def _fits(self, active: Segment, bytes_total: int, end_offset: int) -> bool:
@@ -284,19 +287,10 @@ class PartitionLog:
             self.durable_end = self.end_offset
 
     def checkpoint(self) -> RecoveryPoint:
-        """Write what a restart can use to scan less; the caller keeps the returned point durably afterwards.
-
-        Raises DiskFull: the last point stays good.
-        """
+        """Save the index, so that a restart scans less; the caller keeps the returned point durably afterwards."""
         self._segments[-1].save_index()
-        if not self._epochs_are_saved:
-            self._save_epochs(self.generation, self.cuts, self._epochs.entries)
-        return RecoveryPoint(self.durable_end, self._high_watermark, self.generation)
-
-    def _save_epochs(self, generation: int, cuts: list[tuple[int, int]], entries: list[tuple[int, int]]) -> None:
-        body = {"generation": generation, "cuts": cuts, "epochs": entries}
-        checkpoint.save(self._disk, f"{self.place.directory}/{EPOCHS_FILE}", body)
-        self._epochs_are_saved = True
+        epochs = tuple(entry for entry in self._epochs.entries if entry[1] < self.durable_end)
+        return RecoveryPoint(self.durable_end, self._high_watermark, self.generation, epochs)
 
     # ---- cutting
 
@@ -341,8 +335,8 @@ class PartitionLog:
         """From here on no flush job, and after a crash no recovery point, speaks for more than ``end_offset``."""
         generation = self.generation + 1
         cuts = [*self.cuts[1 - CUTS_KEPT :], (generation, end_offset)]
-        entries = [entry for entry in self._epochs.entries if entry[1] < end_offset]
-        self._save_epochs(generation, cuts, entries)
+        path = f"{self.place.directory}/{TRUNCATIONS_FILE}"
+        checkpoint.save(self._disk, path, {"generation": generation, "cuts": cuts})
         self.generation, self.cuts = generation, cuts
         self._epochs.truncate_end(end_offset)
 
@@ -383,7 +377,6 @@ class PartitionLog:
         del self._bases[:drop]
         self.start_offset = self._bases[0]
         self._epochs.truncate_start(self.start_offset, self.end_offset)
-        self._epochs_are_saved = False
         return self.start_offset
 
     # ---- end of life

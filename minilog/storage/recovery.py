@@ -4,7 +4,7 @@ Owns: the order of steps. Sealed segments are trusted; from the recovery point o
 leader epochs and indexes are derived anew, a torn tail is cut (tail.py says what is torn) and what remains is synced,
 since bytes that survived only in the page cache must not be counted as durable.
 
-The recovery point comes from a checkpoint that may be older than a truncation; the cuts noted in ``leader-epochs``
+The recovery point comes from a checkpoint that may be older than a truncation; the cuts noted in ``truncations``
 pull it down to where the log was cut since.
 """
 
@@ -17,7 +17,7 @@ from minilog.config import TopicSettings
 from minilog.errors import CorruptRange
 from minilog.storage import checkpoint
 from minilog.storage.epochs import EpochCache
-from minilog.storage.log import CUTS_KEPT, EPOCHS_FILE, LogPlace, PartitionLog, Recovered, RecoveryPoint
+from minilog.storage.log import CUTS_KEPT, TRUNCATIONS_FILE, LogPlace, PartitionLog, Recovered, RecoveryPoint
 from minilog.storage.quarantine import Piece
 from minilog.storage.segment import Damage, Segment
 from minilog.storage.tail import first_torn
@@ -28,7 +28,7 @@ _LOG_NAME = re.compile(r"(\d{20})\.log")
 
 
 class _Derived(NamedTuple):
-    """``leader-epochs`` as loaded, and the offset from which it has to be derived from the batches again.
+    """What is known of a log before it is read, and the offset from which its epochs are derived from the batches.
 
     What lies below ``durable_end`` was durable once: damage there is no crash's doing.
     """
@@ -41,7 +41,7 @@ class _Derived(NamedTuple):
 
 
 class _EpochsDisagree(Exception):
-    """A batch has a lower epoch than ``leader-epochs`` says: the file cannot be of this log."""
+    """A batch has a lower epoch than the recovery point says the log before it has: they are not of one log."""
 
 
 def open_log(
@@ -53,7 +53,7 @@ def open_log(
     """
     segments = _segments(place)
     start_offset = segments[0].base_offset
-    derived = _load_epochs(place, start_offset, point)
+    derived = _derive(place, start_offset, point)
     try:
         damages = _walk(segments, derived)
     except _EpochsDisagree:
@@ -82,20 +82,21 @@ def _segments(place: LogPlace) -> list[Segment]:
     return [Segment(place.disk, place.directory, base, end) for base, end in zip(bases, ends, strict=True)]
 
 
-def _load_epochs(place: LogPlace, start_offset: int, point: RecoveryPoint) -> _Derived:
-    """What ``leader-epochs`` knows below the recovery point; without the file everything is scanned."""
-    body = checkpoint.load(place.disk, f"{place.directory}/{EPOCHS_FILE}").body
-    if body is None:
-        return _Derived(EpochCache(), point.generation, [], start_offset, point.offset)
-    generation = int(body["generation"])
+def _derive(place: LogPlace, start_offset: int, point: RecoveryPoint) -> _Derived:
+    """The recovery point as far as no later cut has overtaken it; without its epochs everything is scanned."""
+    body, damaged = checkpoint.load(place.disk, f"{place.directory}/{TRUNCATIONS_FILE}")
+    body = body or {"generation": point.generation, "cuts": []}
+    generation = max(int(body["generation"]), point.generation)
     cuts = [(int(cut[0]), int(cut[1])) for cut in body["cuts"]]
     later_cuts = [end_offset for cut, end_offset in cuts if cut > point.generation]
     if generation - point.generation > CUTS_KEPT:
         later_cuts.append(start_offset)
-    scan_from = max(min([point.offset, *later_cuts]), start_offset)
-    epochs = EpochCache((int(epoch), int(start)) for epoch, start in body["epochs"] if start < scan_from)
-    epochs.truncate_start(start_offset, scan_from)
-    return _Derived(epochs, max(generation, point.generation), cuts, scan_from, scan_from)
+    durable_end = max(min([point.offset, *later_cuts]), start_offset)
+    if damaged or not point.epochs:
+        return _Derived(EpochCache(), generation, cuts, start_offset, durable_end)
+    epochs = EpochCache(entry for entry in point.epochs if entry[1] < durable_end)
+    epochs.truncate_start(start_offset, durable_end)
+    return _Derived(epochs, generation, cuts, durable_end, durable_end)
 
 
 def _walk(segments: list[Segment], derived: _Derived) -> list[Damage]:

@@ -142,8 +142,9 @@ class Store:
     def _load_points(self) -> None:
         """Without whole recovery points every log is scanned from its start: slow, but safe."""
         body = checkpoint.load(self._disk, self._path(POINTS_FILE)).body or {}
-        for name, (topic_id, boot_id, *point) in body.get("logs", {}).items():
-            self._points[name] = _Point(topic_id, boot_id, RecoveryPoint(*point))
+        for name, (topic_id, boot_id, offset, high_watermark, generation, epochs) in body.get("logs", {}).items():
+            point = RecoveryPoint(offset, high_watermark, generation, tuple((epoch, start) for epoch, start in epochs))
+            self._points[name] = _Point(topic_id, boot_id, point)
         self._saved_points = dict(self._points)
 
     def _judge_last_process(self, boot_id: str) -> bool:

@@ -11,9 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minilog.cli.bench_failover import Watch
 from minilog.cli.demo_events import event_source, id_of, read_flights, wrap
 from minilog.cli.demo_proof import Ledger, Proof, ReadBack, batches_below, compare_replicas
+from minilog.cli.demo_report import Failover, failover_lines, proof_lines
 from minilog.cli.output import CliError
+from minilog.wire.messages import FailoverInfo
 
 SENT = [wrap(number, b"{}") for number in range(6)]
 """Ids 0, 2, 4 go to partition 0 and the others to partition 1."""
@@ -155,3 +158,39 @@ def test_flights_are_read_without_their_package(tmp_path: Path) -> None:
         (b"EWR-IAH", b'{"origin":"EWR","dest":"IAH","tailnum":"N1","air_time":null}'),
         (b"LGA-MIA", b'{"origin":"LGA","dest":"MIA","tailnum":null,"air_time":7}'),
     ]
+
+
+def test_a_pause_is_measured_from_the_old_leaders_last_acknowledgement_to_the_new_ones_first() -> None:
+    watch = Watch()
+    watch.on_ack(0, leader_epoch=3, now_s=1.0)
+    watch.begin({0: 3, 1: 5})
+    watch.on_ack(0, leader_epoch=3, now_s=2.0)
+    watch.on_ack(2, leader_epoch=9, now_s=2.5)
+    assert not watch.recovered()
+    watch.on_ack(0, leader_epoch=4, now_s=2.25)
+    watch.on_ack(0, leader_epoch=4, now_s=9.0)
+    watch.on_ack(1, leader_epoch=6, now_s=9.0)
+    assert watch.recovered()
+    assert watch.pauses_s == {0: 0.25, 1: 0.0}
+
+
+def test_the_report_says_what_is_bad() -> None:
+    good = replicated(judge(ledger_of(), whole()))
+    assert not any("BAD" in line for line in proof_lines(good))
+    bad = replicated(judge(ledger_of(), whole()[:-1]))
+    assert [line.split()[:2] for line in proof_lines(bad) if "BAD" in line] == [["BAD", "lost"]]
+
+
+def test_the_timeline_counts_from_the_kill() -> None:
+    told = FailoverInfo(2, 7, "refused", 990, 1010, 1011, 3, elected_ms=1020, published_ms=1025)
+    seen = Failover(2, 1000.0, [0], {0: 1060.0}, {0: 75.0}, 3000.0, 4500.0, told)
+    text = "\n".join(failover_lines(seen))
+    for part in (
+        "0  kill -9 broker 2",
+        "10  the controller knows",
+        "20  new leaders",
+        "60  first",
+        "3,500  broker 2 back",
+        "75 ms",
+    ):
+        assert part in text

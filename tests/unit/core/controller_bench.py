@@ -244,7 +244,9 @@ class ControllerBench:
     def create(self, *assignment: Sequence[int], min_isr: int = 1) -> int:
         """The topic with these replicas per partition."""
         config = {"min.insync.replicas": str(min_isr)}
-        request_id = self.handle(CreateTopic(TOPIC, config=config, assignment=[list(members) for members in assignment]))
+        request_id = self.handle(
+            CreateTopic(TOPIC, config=config, assignment=[list(members) for members in assignment])
+        )
         self.beat()
         return request_id
 
@@ -257,9 +259,7 @@ class ControllerBench:
         """What the partition's leader would propose now."""
         state = self.state(partition)
         members = [IsrMember(r, self.brokers[r].epoch) for r in isr]
-        return IsrProposal(
-            TOPIC, state.topic_id, partition, state.leader_epoch, state.partition_epoch, members
-        )
+        return IsrProposal(TOPIC, state.topic_id, partition, state.leader_epoch, state.partition_epoch, members)
 
     def alter(self, broker_id: int, *proposals: IsrProposal, **more: Any) -> AlterPartition:
         broker = self.brokers[broker_id]

@@ -211,21 +211,35 @@ def test_missing_or_damaged_index_files_are_rebuilt() -> None:
         assert again.offset_at(5000) is None
 
 
-def test_damaged_leader_epochs_are_derived_from_the_batches() -> None:
+def test_without_a_whole_record_of_truncations_or_epochs_everything_is_derived_from_the_batches() -> None:
     disk = MemoryDisk()
     log = open_in(disk)
     for epoch in (1, 4, 9):
-        fill(log, 3, epoch=epoch, size=1500)
+        fill(log, 4, epoch=epoch, size=1500)
+    log.truncate(10)
     point = log.close()
-    for content in (b"", b"{}", None):
-        for name in ("leader-epochs", "leader-epochs.previous"):
-            if content is not None and name in disk.list("/d/t-0"):
-                disk.file(f"/d/t-0/{name}").content[:] = content
-            elif name in disk.list("/d/t-0"):
-                disk.remove(f"/d/t-0/{name}")
-        again = open_in(disk, point=point)
-        assert again.epoch_entries == [(1, 0), (4, 3), (9, 6)]
-        again.abandon()
+    assert point.epochs == ((1, 0), (4, 4), (9, 8))
+    again = open_in(disk, point=point._replace(epochs=()))
+    assert again.epoch_entries == [(1, 0), (4, 4), (9, 8)]
+    disk.file("/d/t-0/truncations").content[-3] ^= 1
+    again = open_in(disk, point=point._replace(epochs=((1, 0), (5, 3))))
+    assert again.epoch_entries == [(1, 0), (4, 4), (9, 8)]
+    assert not again.is_damaged
+
+
+def test_epochs_of_another_log_are_not_believed() -> None:
+    disk = MemoryDisk()
+    log = open_in(disk)
+    fill(log, 4, epoch=3, size=1500)
+    point = log.checkpoint()._replace(offset=2, epochs=((7, 0),))
+    assert open_in(disk, point=point).epoch_entries == [(3, 0)]
+    fill(log, 2, epoch=5, size=1500)
+    log.close()
+    second = len(disk.file(FIRST).content) // 2
+    for start in (12, second + 12):  # the epoch is outside the CRC
+        disk.file(FIRST).content[start : start + 4] = (9).to_bytes(4, "big")
+    with pytest.raises(CorruptRange, match="go backwards"):
+        open_in(disk)
 
 
 def test_a_recovery_point_older_than_a_truncation_is_not_believed() -> None:

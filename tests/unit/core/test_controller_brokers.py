@@ -1,0 +1,500 @@
+"""The controller and broker processes: who is in, who is out, how it finds out, and how one leaves (R26, R27, R28)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from minilog.errors import BrokerUnavailable, MinilogError
+from minilog.wire.messages import (
+    DescribeCluster,
+    DescribeClusterReply,
+    HeartbeatReply,
+    ProbeReply,
+    Problem,
+    RegisterReply,
+)
+from minilog.wire.metadata import (
+    NO_LEADER,
+    BrokerFenced,
+    BrokerRegistered,
+    BrokerShuttingDown,
+    BrokerUnfenced,
+    PartitionChanged,
+)
+from tests.unit.core.controller_bench import REFUSED, SILENT, TICK_MS, Broker, ControllerBench
+
+TIMEOUT_MS = 2000
+
+
+def code(bench: ControllerBench, request_id: int) -> str:
+    reply = bench.replies[request_id]
+    assert isinstance(reply, Problem), reply
+    return reply.code
+
+
+def fenced(bench: ControllerBench) -> set[int]:
+    return {b.broker_id for b in bench.core.image.brokers.values() if b.fenced}
+
+
+def failovers(bench: ControllerBench) -> DescribeClusterReply:
+    reply = bench.ask(DescribeCluster())
+    assert isinstance(reply, DescribeClusterReply)
+    return reply
+
+
+# --- registration (R26) -----------------------------------------------------------------------------------------
+
+
+def test_a_brokers_epoch_is_the_journal_index_of_its_registration() -> None:
+    bench = ControllerBench()
+    for broker in bench.brokers.values():
+        record = bench.journal[broker.epoch - 1]
+        assert isinstance(record, BrokerRegistered)
+        assert (record.broker_id, record.broker_epoch) == (broker.broker_id, broker.epoch)
+
+
+def test_a_new_process_stays_fenced_until_it_knows_of_itself() -> None:
+    bench = ControllerBench(brokers=())
+    reply = bench.replies[bench.register(1, "p")]
+    assert reply == RegisterReply(2, bench.core.image.cluster_id, 1)
+    broker = Broker(1, "p")
+    broker.epoch = 2
+    bench.heartbeat(broker)
+    assert fenced(bench) == {1}, "it has not applied its own registration yet"
+    bench.hear(broker)
+    bench.heartbeat(broker)
+    assert fenced(bench) == set()
+
+
+def test_asking_again_is_the_same_registration() -> None:
+    bench = ControllerBench()
+    offset = bench.core.metadata_offset
+    broker = bench.brokers[1]
+    reply = bench.replies[bench.register(1, broker.incarnation)]
+    assert isinstance(reply, RegisterReply)
+    assert reply.broker_epoch == broker.epoch
+    assert bench.core.metadata_offset == offset
+
+
+def test_a_second_process_with_the_id_of_a_live_one_is_refused() -> None:
+    bench = ControllerBench()
+    second = bench.register(1, "second")
+    assert second not in bench.replies, "the live one is asked first"
+    bench.answer_probe(1)
+    assert code(bench, second) == "DUPLICATE_BROKER_ID"
+    assert bench.core.image.brokers[1].incarnation == bench.brokers[1].incarnation
+
+
+def test_a_process_that_gives_no_answer_may_be_alive() -> None:
+    bench = ControllerBench()
+    second = bench.register(1, "second")
+    bench.answer_probe(1, SILENT)
+    assert code(bench, second) == "DUPLICATE_BROKER_ID"
+
+
+@pytest.mark.parametrize("answer", [REFUSED, ProbeReply(1, "second")], ids=["refused", "replaced"])
+def test_a_process_that_is_gone_is_fenced_and_replaced_in_one_step(answer: ProbeReply | BrokerUnavailable) -> None:
+    bench = ControllerBench()
+    bench.create([1, 2, 3])
+    second = bench.register(1, "second")
+    bench.answer_probe(1, answer)
+    reply = bench.replies[second]
+    assert isinstance(reply, RegisterReply)
+    step = bench.steps[-1]
+    assert [type(record) for record in step] == [BrokerFenced, BrokerRegistered, PartitionChanged]
+    assert reply.broker_epoch == len(bench.journal) - 1
+    assert bench.core.image.brokers[1].incarnation == "second"
+    assert 1 not in bench.state().isr
+
+
+def test_of_two_that_wait_for_the_same_id_the_later_one_counts() -> None:
+    bench = ControllerBench()
+    second, third = bench.register(1, "second"), bench.register(1, "third")
+    assert code(bench, second) == "DUPLICATE_BROKER_ID"
+    bench.answer_probe(1, REFUSED)
+    assert isinstance(bench.replies[third], RegisterReply)
+
+
+def test_who_waits_for_an_id_is_answered_also_when_the_session_ends_first() -> None:
+    """The old process hangs: the probe is still unanswered when its session times out."""
+    bench = ControllerBench()
+    bench.silence(1)
+    bench.run(1000)
+    second = bench.register(1, "second")
+    bench.run(TIMEOUT_MS)
+    assert fenced(bench) == {1}
+    for probe in bench.probes(1):
+        bench.respond(probe, SILENT)
+    bench.run(TIMEOUT_MS)
+    assert second in bench.replies
+
+
+@pytest.mark.parametrize(
+    ("claims", "sentence"),
+    [
+        ({"cluster_id": "another"}, "its data directory belongs to cluster another"),
+        ({"controller_epoch": 2}, "it has obeyed controller epoch 2, this controller is at 1"),
+    ],
+)
+def test_a_broker_of_another_cluster_or_a_later_journal_is_refused(claims: dict[str, Any], sentence: str) -> None:
+    bench = ControllerBench(brokers=())
+    reply = bench.replies[bench.register(1, "p", **claims)]
+    assert isinstance(reply, Problem)
+    assert reply.detail.startswith(sentence)
+    assert bench.core.image.brokers == {}
+
+
+# --- heartbeats -----------------------------------------------------------------------------------------------------
+
+
+def test_a_heartbeat_is_parked_until_there_is_news() -> None:
+    bench = ControllerBench()
+    waiting = bench.brokers[1].heartbeat_id
+    assert waiting is not None
+    bench.tick()
+    assert waiting not in bench.replies
+    bench.create([1, 2, 3])
+    reply = bench.replies[waiting]
+    assert isinstance(reply, HeartbeatReply)
+    assert [type(record).__name__ for record in reply.records] == ["TopicCreated", "PartitionChanged"]
+
+
+def test_a_heartbeat_without_news_is_answered_after_its_interval() -> None:
+    bench = ControllerBench(heartbeat_interval_ms=200)
+    waiting = bench.brokers[1].heartbeat_id
+    assert waiting is not None
+    for _ in range(9):
+        bench.tick()
+    assert waiting not in bench.replies
+    bench.tick()
+    reply = bench.replies[waiting]
+    assert isinstance(reply, HeartbeatReply)
+    assert (reply.records, reply.snapshot, reply.may_exit) == ([], False, False)
+
+
+def test_a_newer_heartbeat_replaces_the_one_that_is_parked() -> None:
+    bench = ControllerBench()
+    old = bench.brokers[1].heartbeat_id
+    assert old is not None
+    new = bench.heartbeat(bench.brokers[1])
+    assert code(bench, old) == "INVALID_UPDATE_VERSION"
+    assert new not in bench.replies
+
+
+def test_a_late_copy_of_a_heartbeat_is_refused_and_keeps_nobody_alive() -> None:
+    bench = ControllerBench()
+    broker = bench.brokers[1]
+    copy = bench.heartbeat(broker, sequence=1)
+    assert code(bench, copy) == "INVALID_UPDATE_VERSION"
+    bench.silence(1)
+    for _ in range(TIMEOUT_MS // 100 + 1):
+        bench.run(100)
+        bench.heartbeat(broker, sequence=1)
+    assert fenced(bench) == {1}
+
+
+def test_the_heartbeat_of_an_earlier_process_is_refused() -> None:
+    bench = ControllerBench()
+    old = bench.brokers[1]
+    bench.kill(1)
+    bench.join(1)
+    assert code(bench, bench.heartbeat(old)) == "STALE_BROKER_EPOCH"
+    old.broker_id = 9
+    assert code(bench, bench.heartbeat(old)) == "STALE_BROKER_EPOCH"
+
+
+def test_a_controller_that_is_behind_its_brokers_steps_back() -> None:
+    bench = ControllerBench()
+    assert code(bench, bench.heartbeat(bench.brokers[1], controller_epoch=2)) == "NOT_CONTROLLER"
+
+
+# --- losing brokers (R27) --------------------------------------------------------------------------------------------------
+
+
+def test_a_broker_that_is_not_heard_is_fenced_after_the_session_timeout() -> None:
+    bench = ControllerBench()
+    bench.silence(2)
+    bench.run(TIMEOUT_MS - TICK_MS)
+    assert fenced(bench) == set()
+    bench.run(2 * TICK_MS)
+    assert fenced(bench) == {2}
+
+
+def test_fencing_takes_it_out_of_everything_in_one_step() -> None:
+    bench = ControllerBench()
+    bench.create([1, 2, 3], [2, 3, 1], [3, 2, 1])
+    bench.silence(2)
+    bench.run(TIMEOUT_MS + TICK_MS)
+    step = next(s for s in bench.steps if isinstance(s[0], BrokerFenced))
+    assert len(step) == 4
+    assert [(s.leader, s.leader_epoch, s.isr) for s in step[1:] if isinstance(s, PartitionChanged)] == [
+        (1, 0, [1, 3]),
+        (NO_LEADER, 1, [3, 1]),
+        (3, 0, [3, 1]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("replicas", "expected"), [([2], (NO_LEADER, 1, [], [2])), ([2, 1], (1, 1, [1], []))], ids=["alone", "one left"]
+)
+def test_fencing_a_leader_that_leaves_one_candidate_or_none(replicas: list[int], expected: object) -> None:
+    bench = ControllerBench()
+    bench.create(replicas)
+    bench.kill(2)
+    state = bench.state()
+    assert (state.leader, state.leader_epoch, state.isr, state.elr) == expected
+    assert bench.queries() == {}, "nothing to compare, nobody is asked"
+
+
+def test_a_heartbeat_of_the_same_process_brings_it_back() -> None:
+    bench = ControllerBench()
+    bench.silence(2)
+    bench.run(TIMEOUT_MS + TICK_MS)
+    epoch = bench.brokers[2].epoch
+    bench.brokers[2].alive = True
+    bench.brokers[2].heartbeat_id = None
+    bench.beat()
+    assert fenced(bench) == set()
+    assert bench.core.image.brokers[2].epoch == epoch
+
+
+def test_a_dropped_connection_leads_to_a_probe_and_a_refusal_to_fencing_at_once() -> None:
+    bench = ControllerBench()
+    bench.create([2, 1, 3])
+    dropped = bench.brokers[2].heartbeat_id
+    assert dropped is not None
+    bench.silence(2)
+    bench.disconnect(dropped)
+    (probe,) = bench.probes(2)
+    assert fenced(bench) == set()
+    bench.respond(probe, REFUSED)
+    assert fenced(bench) == {2}
+    assert bench.state().leader == NO_LEADER
+
+
+def test_a_dropped_connection_of_a_process_that_lives_means_nothing() -> None:
+    bench = ControllerBench()
+    dropped = bench.brokers[2].heartbeat_id
+    assert dropped is not None
+    bench.disconnect(dropped)
+    bench.answer_probe(2)
+    bench.brokers[2].heartbeat_id = None
+    bench.beat()
+    bench.run(2 * TIMEOUT_MS)
+    assert fenced(bench) == set()
+    assert dropped not in bench.replies
+
+
+@pytest.mark.parametrize(
+    "answer", [SILENT, BrokerUnavailable("?"), BrokerUnavailable("reset", reason="reset"), Problem("X", "?", False)]
+)
+def test_a_probe_without_an_answer_proves_nothing(answer: MinilogError | Problem) -> None:
+    bench = ControllerBench()
+    dropped = bench.brokers[2].heartbeat_id
+    assert dropped is not None
+    bench.disconnect(dropped)
+    bench.answer_probe(2, answer)
+    assert fenced(bench) == set()
+
+
+def test_a_late_heartbeat_is_probed_once_at_a_time() -> None:
+    bench = ControllerBench(probe_after_ms=150)
+    bench.silence(2)
+    bench.run(200 + 150)
+    assert bench.probes(2) == []
+    bench.run(2 * TICK_MS)
+    assert len(bench.probes(2)) == 1
+    bench.run(300)
+    assert len(bench.probes(2)) == 1
+    bench.answer_probe(2, SILENT)
+    bench.run(150 + 2 * TICK_MS)
+    assert len(bench.probes(2)) == 1
+    assert fenced(bench) == set()
+
+
+def test_a_probe_of_an_earlier_process_says_nothing_about_this_one() -> None:
+    bench = ControllerBench()
+    dropped = bench.brokers[2].heartbeat_id
+    assert dropped is not None
+    bench.disconnect(dropped)
+    (probe,) = bench.probes(2)
+    bench.silence(2)
+    bench.run(TIMEOUT_MS)
+    bench.run(TICK_MS)
+    bench.join(2)
+    bench.respond(probe, REFUSED)
+    assert fenced(bench) == set()
+
+
+def test_a_controller_that_was_paused_fences_nobody() -> None:
+    bench = ControllerBench()
+    bench.run(100)
+    bench.now_ms += 60_000
+    bench.tick()
+    assert fenced(bench) == set()
+    assert [s for s in bench.sends if s.node_id in bench.brokers] == [], "and suspects nobody"
+    bench.beat()
+    bench.run(TIMEOUT_MS)
+    assert fenced(bench) == set()
+
+
+def test_a_restarted_controller_gives_every_broker_a_full_session() -> None:
+    bench = ControllerBench()
+    bench.run(1900)
+    for broker_id in (1, 2, 3):
+        bench.silence(broker_id)
+    bench.restart()
+    bench.tick()
+    bench.run(TIMEOUT_MS - 2 * TICK_MS)
+    assert fenced(bench) == set()
+    bench.run(2 * TICK_MS)
+    assert fenced(bench) == {1, 2, 3}
+
+
+def test_a_restart_that_takes_long_fences_nobody() -> None:
+    bench = ControllerBench()
+    bench.restart()
+    bench.tick(3 * TIMEOUT_MS)
+    assert fenced(bench) == set()
+
+
+def test_no_heartbeat_stays_unanswered_when_its_broker_is_fenced() -> None:
+    """The probe was under way when the heartbeat came in after all; its answer still says that nobody listens."""
+    bench = ControllerBench()
+    broker = bench.brokers[2]
+    assert broker.heartbeat_id is not None
+    bench.disconnect(broker.heartbeat_id)
+    waiting = bench.heartbeat(broker)
+    bench.answer_probe(2, REFUSED)
+    assert fenced(bench) == {2}
+    bench.silence(2)
+    bench.run(500)
+    assert waiting in bench.replies
+
+
+# --- the timeline of a failover -----------------------------------------------------------------------------------------------
+
+
+def test_a_failover_is_told_as_a_timeline() -> None:
+    bench = ControllerBench()
+    bench.create([2, 1, 3], [1, 2, 3])
+    bench.run(1000)
+    bench.kill(2)
+    bench.tick()
+    for broker_id in (1, 3):
+        bench.answer_positions(broker_id)
+    elected_ms = bench.now_ms
+    bench.tick()
+    bench.beat()
+    (info,) = failovers(bench).failovers
+    assert (info.broker_id, info.kind, info.partitions) == (2, "refused", 1)
+    assert info.last_heard_ms <= info.detected_ms == info.fenced_ms == 1000
+    assert (info.elected_ms, info.published_ms) == (elected_ms, elected_ms + TICK_MS)
+
+
+@pytest.mark.parametrize("how", ["timeout", "shutdown"])
+def test_a_failover_is_told_by_its_kind(how: str) -> None:
+    bench = ControllerBench()
+    if how == "shutdown":
+        bench.brokers[2].leaving = True
+        bench.run(400)
+    bench.silence(2)
+    bench.run(TIMEOUT_MS + 400)
+    (info,) = failovers(bench).failovers
+    assert info.kind == how
+
+
+# --- leaving in order (R28) -----------------------------------------------------------------------------------------------------
+
+
+def leave(bench: ControllerBench, broker_id: int) -> None:
+    """Its next heartbeat says so; nobody else does anything yet."""
+    bench.brokers[broker_id].leaving = True
+    bench.heartbeat(bench.brokers[broker_id])
+
+
+def test_leaving_moves_everything_away_in_one_step() -> None:
+    bench = ControllerBench()
+    bench.create([1, 2, 3], [2, 1, 3])
+    leave(bench, 1)
+    step = bench.steps[-1]
+    assert isinstance(step[0], BrokerShuttingDown)
+    assert [(s.leader, s.leader_epoch, s.isr) for s in step[1:] if isinstance(s, PartitionChanged)] == [
+        (2, 1, [2, 3]),
+        (2, 0, [2, 3]),
+    ]
+    assert bench.core.image.brokers[1].state == "shutting_down"
+
+
+def test_it_may_exit_only_when_the_others_have_applied_that() -> None:
+    bench = ControllerBench()
+    bench.create([1, 2, 3])
+    leaving, second, third = (bench.brokers[b] for b in (1, 2, 3))
+    leave(bench, 1)
+
+    def told() -> bool:
+        bench.hear(leaving)
+        bench.heartbeat(leaving)
+        return leaving.may_exit
+
+    assert not told()
+    bench.hear(second)
+    bench.heartbeat(second)
+    assert leaving.heartbeat_id not in bench.replies
+    bench.hear(third)
+    bench.heartbeat(third)
+    assert leaving.heartbeat_id in bench.replies, "at once"
+    bench.hear(leaving)
+    assert leaving.may_exit
+
+
+def test_fenced_brokers_are_not_waited_for() -> None:
+    bench = ControllerBench()
+    bench.silence(3)
+    bench.run(TIMEOUT_MS + TICK_MS)
+    bench.brokers[1].leaving = True
+    bench.run(400)
+    assert bench.brokers[1].may_exit
+
+
+def test_the_last_broker_may_leave_too() -> None:
+    bench = ControllerBench(brokers=(1,))
+    bench.create([1])
+    bench.brokers[1].leaving = True
+    bench.run(400)
+    assert bench.brokers[1].may_exit
+    assert (bench.state().leader, bench.state().isr, bench.state().elr) == (NO_LEADER, [], [1])
+
+
+def test_one_that_leaves_is_not_asked_to_leave_again_by_each_heartbeat() -> None:
+    bench = ControllerBench()
+    leave(bench, 1)
+    bench.silence(3)
+    bench.run(1000)
+    assert not bench.brokers[1].may_exit
+    assert sum(isinstance(record, BrokerShuttingDown) for record in bench.journal) == 1
+
+
+def test_leaving_goes_on_after_a_restart_of_the_controller() -> None:
+    bench = ControllerBench()
+    bench.create([1, 2, 3])
+    leave(bench, 1)
+    bench.restart()
+    bench.run(400)
+    assert bench.brokers[1].may_exit
+    assert bench.state().leader == 2
+
+
+def test_one_that_has_left_comes_back_as_a_new_process() -> None:
+    bench = ControllerBench()
+    bench.create([1, 2, 3])
+    bench.brokers[1].leaving = True
+    bench.run(400)
+    bench.kill(1)
+    bench.run(400)
+    assert fenced(bench) == {1}
+    bench.join(1)
+    assert bench.core.image.brokers[1].state == "running"
+    assert sum(isinstance(r, BrokerUnfenced) and r.broker_id == 1 for r in bench.journal) == 2
