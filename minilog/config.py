@@ -102,7 +102,7 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     """Empty: made at the first start and kept in the journal."""
     session_timeout_ms: Milliseconds = 2000
     heartbeat_interval_ms: Milliseconds = 200
-    probe_after_ms: Milliseconds = 150
+    probe_after_ms: Milliseconds = 40
     """A heartbeat this late makes the controller probe the broker's listener."""
     election_timeout_ms: Milliseconds = 300
     topic_create_wait_ms: Milliseconds = 2000

@@ -17,7 +17,6 @@ from functools import partial
 from typing import Any
 
 import msgspec
-from minilog_client import AsyncClient
 
 from minilog.cli import process
 from minilog.cli.api import Api
@@ -29,6 +28,7 @@ from minilog.cli.output import CliError
 from minilog.errors import BufferFull, MinilogError
 from minilog.wire.messages import PartitionInfo
 from minilog.wire.metadata import NO_LEADER
+from minilog_client import AsyncClient
 
 PACE_S = 0.005
 POLL_S = 0.05

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from minilog_client import AsyncClient
-
 from minilog.errors import BufferFull
+from minilog_client import AsyncClient
 
 CHUNK_BYTES = 1_000_000
 CHUNKS_IN_FLIGHT = 6

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from minilog_client import AsyncClient
-
 from minilog.cli import process
 from minilog.cli.api import Api
 from minilog.cli.demo_events import EventSource, id_of
@@ -30,6 +28,7 @@ from minilog.cli.output import CliError
 from minilog.errors import BufferFull, MinilogError
 from minilog.wire.messages import TopicInfo
 from minilog.wire.metadata import NO_LEADER
+from minilog_client import AsyncClient
 
 PARTITIONS = 6
 REPLICAS = 3

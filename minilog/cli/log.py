@@ -78,11 +78,10 @@ def verify(paths: PathsArgument, output: OutputOption = Format.table) -> int:
 
 def _dump_records(paths: list[Path]) -> int:
     """Records of all whole batches; says on stderr what could not be read."""
-    from minilog_client.records import decode
-
     from minilog.cli.topic_consume import ndjson_line
     from minilog.storage import inspect
     from minilog.wire.batch import split
+    from minilog_client.records import decode
 
     exit_code = ExitCode.FINE
     for path in segment_files(paths):

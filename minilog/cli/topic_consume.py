@@ -13,7 +13,7 @@ import typer
 
 from minilog.cli.api import Api, UrlOption
 from minilog.cli.output import CliError, ExitCode
-from minilog.cli.record_format import compile_format, headers_text
+from minilog.cli.record_format import compile_format
 from minilog.errors import UnknownTopic
 
 BATCH_RECORDS = 5_000
@@ -110,7 +110,9 @@ def parse_start(text: str) -> Start:
 
 
 def ndjson_line(record: Any) -> bytes:
-    """Key and value as JSON when they are JSON, else as text, else in base64 under ``key_base64``, ``value_base64``."""
+    """Key and value as JSON when they are JSON, else as text, else in base64 under ``key_base64``, ``value_base64``.
+
+    Values of headers are base64, as in the HTTP API."""
     members: dict[str, Any] = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
     members["timestamp"] = record.timestamp
     for name in ("key", "value"):
@@ -118,7 +120,7 @@ def ndjson_line(record: Any) -> bytes:
         field_name, value = _json_value(name, data)
         members[field_name] = value
     if record.headers:
-        members["headers"] = headers_text(record.headers).decode("utf-8", "replace")
+        members["headers"] = [{"name": name, "value": value} for name, value in record.headers]
     return msgspec.json.encode(members) + b"\n"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import os
 import sys
 from asyncio import Future
 from collections import defaultdict
@@ -17,12 +18,12 @@ from typing import Annotated, Any, BinaryIO
 import msgspec
 import typer
 
-from minilog.cli.api import UrlOption, resolve_url
+from minilog.cli.api import Api, UrlOption
 from minilog.cli.output import CliError, ExitCode, note
-from minilog.errors import BufferFull, MinilogError
+from minilog.errors import BufferFull, MinilogError, UnknownTopic
 
 LINE_BYTES_MAX = 64 * 1024 * 1024
-LINES_AT_ONCE = 500
+READ_BYTES = 256 * 1024
 UNANSWERED_MAX = 20_000
 BUFFER_FULL_WAIT_S = 0.01
 
@@ -73,8 +74,11 @@ def produce(
         raise CliError("--ndjson, --key-separator and --key-field exclude one another", ExitCode.USAGE)
     parse = parse_ndjson if ndjson else line_parser(key_separator, key_field)
     options = {"acks": acks_value(acks), "compression": compression, "delivery_timeout_ms": int(timeout_s * 1000)}
+    api = Api(url)
     with _opened(file) as lines:
-        outcome = asyncio.run(_produce(resolve_url(url), name, lines, parse, partition, options))
+        if not api.metadata([name]).topics:
+            raise UnknownTopic(f"there is no topic {name!r}; `minilog topic create {name}` makes it")
+        outcome = asyncio.run(_produce(api.url, name, lines, parse, partition, options))
     for number, (first, end) in sorted(outcome.ranges.items()):
         note(f"partition {number}: offsets {first} to {end - 1}")
     said = "sent (acks=0 tells no offsets)" if acks == "0" else "acknowledged"
@@ -234,31 +238,13 @@ async def _send(producer: Any, topic: str, record: Input, partition: int | None)
 
 
 async def _chunks(lines: BinaryIO) -> AsyncIterator[list[bytes]]:
-    """Lines without their ends, as they come: a person's at once, a file's by the hundreds."""
+    """Lines without their ends, as soon as they come: a slow pipe is not waited for, a file comes by the hundreds."""
     loop = asyncio.get_running_loop()
-    while True:
-        some = await loop.run_in_executor(None, _some_lines, lines)
-        if not some:
-            return
-        yield some
-
-
-def _some_lines(lines: BinaryIO) -> list[bytes]:
-    some: list[bytes] = []
-    at_once = 1 if lines.isatty() else LINES_AT_ONCE
-    while len(some) < at_once:
-        line = lines.readline(LINE_BYTES_MAX)
-        if not line:
-            break
-        some.append(line.removesuffix(b"\n").removesuffix(b"\r"))
-        if not _more_buffered(lines):
-            break
-    return some
-
-
-def _more_buffered(lines: Any) -> bool:
-    """Whether a line can be had without waiting: never hold back what a slow pipe has delivered."""
-    try:
-        return b"\n" in lines.peek(1)
-    except (AttributeError, OSError, ValueError):
-        return False
+    rest = b""
+    while data := await loop.run_in_executor(None, os.read, lines.fileno(), READ_BYTES):
+        *whole, rest = (rest + data).split(b"\n")
+        if len(rest) > LINE_BYTES_MAX:
+            raise CliError(f"a line has more than {LINE_BYTES_MAX} bytes; it cannot be one record", ExitCode.USAGE)
+        yield [line.removesuffix(b"\r") for line in whole]
+    if rest:
+        yield [rest]

@@ -313,7 +313,7 @@ class BrokerCore:
 
     def count_waiting(self, partition: TopicPartition, now_ms: int) -> None:
         """A role began: positions that arrived for its epoch before the metadata did count now."""
-        self.sessions.on_role_changed(partition, now_ms)
+        self.sessions.on_role_changed(partition)
         for broker_id in self.image.brokers:
             session = self.sessions.of(broker_id)
             if session is not None:

@@ -205,11 +205,13 @@ class ControllerCore:
     def tick(self, now_ms: int) -> Decision:
         self.liveness.on_tick(now_ms)
         draft = Draft(self.image)
-        for session in self.liveness.expired(now_ms):
-            self._fence(draft, session, "timeout", session.heard_ms + self.settings.session_timeout_ms, now_ms)
-        if records := draft.records():
-            return Decision(records, [])
         effects: list[Effect] = []
+        for session in self.liveness.expired(now_ms):
+            detected_ms = session.heard_ms + self.settings.session_timeout_ms
+            effects += self._fence(draft, session, "timeout", detected_ms, now_ms)
+            effects += self._register_waiting(draft, session.broker_id, now_ms)
+        if records := draft.records():
+            return Decision(records, effects)
         for session in list(self.liveness.overdue(now_ms, self.settings.probe_after_ms)):
             effects += self._probe(session, now_ms)
         effects += self._answer_heartbeats(now_ms)
@@ -233,7 +235,9 @@ class ControllerCore:
             return Decision([], [Reply(request_id, self._registered(known.epoch))])
         if known is not None and not known.fenced:
             return self._challenge(request_id, request, known, now_ms)
-        return self._register(request_id, request, Draft(self.image), now_ms)
+        draft = Draft(self.image)
+        effects = self._register(request_id, request, draft, now_ms)
+        return Decision(draft.records(), effects)
 
     def _check_cluster(self, request: Register) -> None:
         if request.cluster_id not in ("", self.image.cluster_id):
@@ -264,14 +268,19 @@ class ControllerCore:
         )
         return [Reply(waiting[0], Problem.of(error))]
 
-    def _register(self, request_id: int, request: Register, draft: Draft, now_ms: int) -> Decision:
+    def _register_waiting(self, draft: Draft, broker_id: int, now_ms: int) -> list[Effect]:
+        """The process that held the id is fenced in this step: whoever waited for the id gets it."""
+        waiting = self._registering.pop(broker_id, None)
+        return [] if waiting is None else self._register(*waiting, draft, now_ms)
+
+    def _register(self, request_id: int, request: Register, draft: Draft, now_ms: int) -> list[Effect]:
         if not request.clean:
             for state, _ in list(draft.partitions()):
                 draft.change(without_unclean(state, request.broker_id))
         epoch = draft.next_index
         draft.add(BrokerRegistered(request.broker_id, epoch, request.incarnation, request.url, request.rack))
         self.liveness.open(request.broker_id, epoch, now_ms)
-        return Decision(draft.records(), [Reply(request_id, self._registered(epoch))])
+        return [Reply(request_id, self._registered(epoch))]
 
     def _registered(self, broker_epoch: int) -> RegisterReply:
         return RegisterReply(broker_epoch, self.image.cluster_id, self.image.controller_epoch)
@@ -366,12 +375,16 @@ class ControllerCore:
         ]
         return all(offset >= session.shutdown_offset for offset in others)
 
-    def _fence(self, draft: Draft, session: Session, kind: str, detected_ms: int, now_ms: int) -> None:
+    def _fence(self, draft: Draft, session: Session, kind: str, detected_ms: int, now_ms: int) -> list[Effect]:
         """R27: one step takes a silent or dead process out of every ISR and opens the next leader epochs."""
         broker = self.image.brokers[session.broker_id]
         self.liveness.close(session.broker_id)
+        effects: list[Effect] = []
+        if session.parked is not None:
+            error = InvalidUpdateVersion(f"broker {session.broker_id} was fenced meanwhile; send another heartbeat")
+            effects.append(Reply(session.parked.request_id, Problem.of(error)))
         if broker.fenced or broker.epoch != session.broker_epoch:
-            return
+            return effects
         draft.ineligible.add(broker.broker_id)
         draft.add(BrokerFenced(broker.broker_id, broker.epoch))
         led, leaderless = 0, set()
@@ -384,6 +397,7 @@ class ControllerCore:
         kind = "shutdown" if broker.shutting_down else kind
         info = FailoverInfo(broker.broker_id, broker.epoch, kind, session.heard_ms, detected_ms, now_ms, led)
         self.failovers.begin(info, leaderless)
+        return effects
 
     # --- probes ----------------------------------------------------------------------------------------------------
 
@@ -409,11 +423,9 @@ class ControllerCore:
         if not (refused or replaced):
             return Decision([], self._give_up_registering(request.broker_id))
         draft = Draft(self.image)
-        self._fence(draft, session, "refused" if refused else "replaced", now_ms, now_ms)
-        waiting = self._registering.pop(request.broker_id, None)
-        if waiting is not None:
-            return self._register(waiting[0], waiting[1], draft, now_ms)
-        return Decision(draft.records(), [])
+        effects = self._fence(draft, session, "refused" if refused else "replaced", now_ms, now_ms)
+        effects += self._register_waiting(draft, request.broker_id, now_ms)
+        return Decision(draft.records(), effects)
 
     # --- partitions --------------------------------------------------------------------------------------------------
 

@@ -23,13 +23,15 @@ from minilog.wire.metadata import NO_LEADER
 
 @dataclass(slots=True)
 class Election:
-    """``positions``: (last epoch, end offset) by broker; ``silent``: who could not answer this time."""
+    """``positions``: (last epoch, end offset) by broker; ``silent``: who could not answer this time.
+
+    ``asked``: sequence of the request by broker; a late answer to an earlier one counts for nothing (R5)."""
 
     partition: TopicPartition
     leader_epoch: int
     is_recovery: bool
     deadline_ms: int
-    asked: set[int] = field(default_factory=set)
+    asked: dict[int, int] = field(default_factory=dict)
     silent: set[int] = field(default_factory=set)
     positions: dict[int, tuple[int, int]] = field(default_factory=dict)
 
@@ -72,13 +74,14 @@ class Elections:
                 self._open[partition] = election
             for broker_id in runners:
                 if broker_id not in election.asked:
-                    election.asked.add(broker_id)
                     query = PositionQuery(*_named(state), state.leader_epoch)
                     queries.setdefault(broker_id, []).append(query)
-        return [Send(broker_id, self._request(asked)) for broker_id, asked in queries.items()]
+        return [Send(broker_id, self._request(broker_id, asked)) for broker_id, asked in queries.items()]
 
-    def _request(self, queries: list[PositionQuery]) -> Positions:
+    def _request(self, broker_id: int, queries: list[PositionQuery]) -> Positions:
         self._sequence += 1
+        for query in queries:
+            self._open[TopicPartition(query.topic, query.partition)].asked[broker_id] = self._sequence
         return Positions(self.image.controller_epoch, self._sequence, queries)
 
     def _state(self, partition: TopicPartition) -> PartitionState:
@@ -99,6 +102,8 @@ class Elections:
             election = self._open.get(TopicPartition(answer.topic, answer.partition))
             if election is None or election.leader_epoch != answer.leader_epoch:
                 continue
+            if election.asked.get(broker_id) != reply.sequence:
+                continue
             if answer.problem is None:
                 election.positions[broker_id] = (answer.last_epoch, answer.end_offset)
             else:
@@ -107,7 +112,7 @@ class Elections:
     def on_failed(self, broker_id: int, request: Positions) -> None:
         for query in request.partitions:
             election = self._open.get(TopicPartition(query.topic, query.partition))
-            if election is not None and election.leader_epoch == query.leader_epoch:
+            if election is not None and election.asked.get(broker_id) == request.sequence:
                 election.silent.add(broker_id)
 
     # --- deciding --------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from minilog.core.effects import Flush, TopicPartition
 from minilog.core.follower import FollowerState
-from minilog.errors import CorruptBatch, CorruptRange, DiskFull, OffsetOutOfRange
+from minilog.errors import CorruptBatch, CorruptRange, DiskFull, OffsetOutOfRange, RecordTooLarge
 from minilog.wire.messages import ReplicaFetch, ReplicaFetchReply, ReplicaFetchResult
 
 RETRY_MS = 50
@@ -33,16 +33,21 @@ class Fetcher:
         self.sequence = 0
         self.is_open = False
         self.retry_ms = 0
+        self.answered_ms: int | None = None
+        """When the last answer came that had room for everything there was."""
         self.flushing: dict[TopicPartition, None] = {}
         self._changed: dict[TopicPartition, None] = {}
         self._forgotten: dict[TopicPartition, None] = {}
         self._asleep: dict[TopicPartition, int] = {}
+        self._named: set[TopicPartition] = set()
+        """Partitions that the request in flight names."""
 
     def add(self, follower: FollowerState) -> Flush | None:
         """Start following; answers with the flush that must come before the first fetch, if any."""
         assert follower.leader == self.leader
         partition = follower.partition
         self.followers[partition] = follower
+        follower.quiet_ms = self.quiet_ms
         self._changed[partition] = None
         self._forgotten.pop(partition, None)
         self._asleep.pop(partition, None)
@@ -78,6 +83,7 @@ class Fetcher:
         if not self.is_open:
             self._open()
         partitions = [self.followers[p].next_fetch() for p in self._changed]
+        self._named = set(self._changed)
         request = ReplicaFetch(
             self.broker_id,
             broker_epoch,
@@ -127,6 +133,9 @@ class Fetcher:
             return []
         self.inflight = None
         self.sequence += 1
+        self._named.clear()
+        if sum(len(result.batches) for result in reply.partitions) < request.max_bytes:
+            self.answered_ms = now_ms
         flushes = []
         for result in reply.partitions:
             follower = self.followers.get(TopicPartition(result.topic, result.partition))
@@ -136,6 +145,11 @@ class Fetcher:
                 if flush is not None:
                     flushes.append(flush)
         return flushes
+
+    def quiet_ms(self, partition: TopicPartition) -> int | None:
+        """When an answer last said, by not mentioning it, that nothing is new in a partition; None while one may."""
+        waits = partition in self._changed or partition in self._asleep or partition in self._named
+        return None if waits else self.answered_ms
 
     def _apply(self, follower: FollowerState, result: ReplicaFetchResult, now_ms: int) -> None:
         partition = follower.partition
@@ -148,15 +162,17 @@ class Fetcher:
             return
         try:
             follower.on_fetched(result, now_ms)
-        except (CorruptBatch, CorruptRange):
+        except (CorruptBatch, CorruptRange, RecordTooLarge):
             self._sleep(partition, now_ms + RETRY_MS)
         except DiskFull:
             self._sleep(partition, now_ms + DISK_FULL_RETRY_MS)
 
     def _on_problem(self, follower: FollowerState, result: ReplicaFetchResult, now_ms: int) -> None:
         assert result.problem is not None
-        if result.problem.code == OffsetOutOfRange.code and follower.log.end_offset < result.log_start_offset:
-            follower.log.reset(result.log_start_offset)
+        log = follower.log
+        has_nothing_to_keep = log.last_epoch < 0 or log.end_offset < result.log_start_offset
+        if result.problem.code == OffsetOutOfRange.code and has_nothing_to_keep:
+            log.reset(result.log_start_offset)
             return
         self._sleep(follower.partition, now_ms + RETRY_MS)
 

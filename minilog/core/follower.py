@@ -14,7 +14,7 @@ Source: KIP-101, KIP-279, KIP-595 (truncation on fetch).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from minilog.config import MIB, TopicSettings
 from minilog.core.effects import TopicPartition
@@ -43,6 +43,8 @@ class FollowerState:
         self.leader_high_watermark = -1
         self.caught_up_ms: int | None = None
         """When this log last held everything its leader had committed at that moment."""
+        self.quiet_ms: Callable[[TopicPartition], int | None] | None = None
+        """The fetcher's word on when the leader last had nothing to say of this partition."""
 
     @property
     def must_flush(self) -> bool:
@@ -61,7 +63,9 @@ class FollowerState:
         )
 
     def on_fetched(self, result: ReplicaFetchResult, now_ms: int) -> None:
-        """Apply one matched, current, error-free answer: truncate or append. Raises CorruptBatch; then nothing changed."""
+        """Apply one matched, current, error-free answer: truncate or append.
+
+        Raises CorruptBatch, RecordTooLarge or DiskFull; then nothing changed."""
         assert result.leader_epoch == self.leader_epoch
         assert result.fetch_offset == self.log.end_offset
         if result.diverging is not None:
@@ -104,7 +108,12 @@ class FollowerState:
 
     def lag_ms(self, now_ms: int) -> int | None:
         """How stale a read up to this high watermark may be; None when that is not known."""
-        return None if self.caught_up_ms is None else max(0, now_ms - self.caught_up_ms)
+        if self.caught_up_ms is None:
+            return None
+        quiet_ms = self.quiet_ms(self.partition) if self.quiet_ms is not None else None
+        held_all = self.log.end_offset >= self.leader_high_watermark
+        seen_ms = max(self.caught_up_ms, quiet_ms) if held_all and quiet_ms is not None else self.caught_up_ms
+        return max(0, now_ms - seen_ms)
 
     @property
     def lag_records(self) -> int:

@@ -80,11 +80,18 @@ class Progress:
 
 
 class Proposal(NamedTuple):
-    """An ISR the controller has been or will be asked for. ``sequence`` -1: not sent yet."""
+    """An ISR the controller has been or will be asked for. ``sequence`` -1: not sent yet.
 
-    isr: tuple[int, ...]
+    ``members`` name the processes that were seen fit when it was opened: a retry vouches for no other (R17, KIP-903).
+    """
+
+    members: tuple[IsrMember, ...]
     partition_epoch: int
     sequence: int
+
+    @property
+    def isr(self) -> tuple[int, ...]:
+        return tuple(m.broker_id for m in self.members)
 
 
 class LeaderState:
@@ -172,7 +179,7 @@ class LeaderState:
             return self.high_watermark
         if acks == 1:
             return self.position
-        return copies_end((self.position_of(r) for r in self.state.isr), acks)
+        return min(self.position, copies_end((self.position_of(r) for r in self.state.isr), acks))
 
     def _receipt(self, waiter: Waiter) -> ProduceResult:
         return ProduceResult(
@@ -309,7 +316,8 @@ class LeaderState:
         if set(isr) == set(self.state.isr):
             return False
         assert self.broker_id in isr
-        self.proposal = Proposal(tuple(isr), self.state.partition_epoch, -1)
+        members = tuple(IsrMember(r, self._broker_epoch_of(r)) for r in isr)
+        self.proposal = Proposal(members, self.state.partition_epoch, -1)
         return True
 
     def _should_leave(self, broker_id: int, now_ms: int, replica_lag_max_ms: int) -> bool:
@@ -330,9 +338,9 @@ class LeaderState:
         assert self.proposal is not None
         assert self.proposal.sequence < sequence
         self.proposal = self.proposal._replace(sequence=sequence)
-        members = [IsrMember(r, self._broker_epoch_of(r)) for r in self.proposal.isr]
         topic, partition = self.partition
-        return IsrProposal(topic, self.topic_id, partition, self.leader_epoch, self.proposal.partition_epoch, members)
+        epochs = (self.leader_epoch, self.proposal.partition_epoch)
+        return IsrProposal(topic, self.topic_id, partition, *epochs, list(self.proposal.members))
 
     def _broker_epoch_of(self, broker_id: int) -> int:
         return self.broker_epoch if broker_id == self.broker_id else self.followers[broker_id].broker_epoch

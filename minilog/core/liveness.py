@@ -48,26 +48,37 @@ class Liveness:
         self.session_timeout_ms = session_timeout_ms
         self.sessions: dict[int, Session] = {}
         self._tick_ms: int | None = None
+        self._closed: dict[int, Session] = {}
 
     def open(self, broker_id: int, broker_epoch: int, now_ms: int) -> Session:
+        """A session of a process that had one before goes on with its sequence: late copies stay late copies."""
         session = Session(broker_id, broker_epoch, now_ms, now_ms + self.session_timeout_ms, now_ms)
+        closed = self._closed.pop(broker_id, None)
+        if closed is not None and closed.broker_epoch == broker_epoch:
+            session.sequence = closed.sequence
         self.sessions[broker_id] = session
         return session
 
     def close(self, broker_id: int) -> None:
-        self.sessions.pop(broker_id, None)
+        closed = self.sessions.pop(broker_id, None)
+        if closed is not None:
+            self._closed[broker_id] = closed
 
     def heard(self, session: Session, now_ms: int) -> None:
         session.heard_ms = now_ms
         session.deadline_ms = now_ms + self.session_timeout_ms
 
     def on_tick(self, now_ms: int) -> None:
-        """Must come before ``expired``: takes the controller's own stall out of every deadline."""
-        if self._tick_ms is not None and now_ms - self._tick_ms > STALL_MS:
-            gap_ms = now_ms - self._tick_ms
+        """Must come before ``expired``: takes the controller's own stall out of every deadline.
+
+        Of a stall, or of what passed before the first tick, only the part since a broker was last heard counts.
+        """
+        last_ms = self._tick_ms
+        if last_ms is None or now_ms - last_ms > STALL_MS:
             for session in self.sessions.values():
-                session.deadline_ms += gap_ms
-                session.expected_ms += gap_ms
+                stall_ms = now_ms - (session.heard_ms if last_ms is None else max(last_ms, session.heard_ms))
+                session.deadline_ms += stall_ms
+                session.expected_ms = min(session.expected_ms + stall_ms, now_ms)
         self._tick_ms = now_ms
 
     def expired(self, now_ms: int) -> Iterator[Session]:

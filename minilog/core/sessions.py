@@ -28,8 +28,8 @@ from minilog.wire.messages import (
     ReplicaFetchResult,
 )
 
-AWAIT_MS = 1000
-"""How long after a role began its followers' long polls are ended early, until they have named the partition."""
+EARLY_ENDS_MAX = 50
+"""How many long polls of a follower end early after a role began, one per tick, until it has named the partition."""
 
 
 class ParkedReplicaFetch:
@@ -56,7 +56,7 @@ class FetchSession:
         self.verdicts: list[ReplicaFetchResult] = []
         """Errors and divergences found when positions were counted; the next answer carries them."""
         self.awaited: dict[TopicPartition, int] = {}
-        """Partitions led from here since less than AWAIT_MS that the follower may not have named yet; until when."""
+        """Partitions led from here that the follower has not named yet, and how many early ends that is still worth."""
         self.ends_early = False
         self.parked: ParkedReplicaFetch | None = None
 
@@ -72,9 +72,9 @@ class FetchSession:
             self._forget(TopicPartition(topic, partition))
         for entry in request.partitions:
             key = TopicPartition(entry.topic, entry.partition)
-            self._forget(key)
             self.partitions[key] = entry
             self.fresh[key] = None
+            self.dirty.pop(key, None)
 
     def _forget(self, partition: TopicPartition) -> None:
         self.partitions.pop(partition, None)
@@ -102,14 +102,14 @@ class Sessions:
             if partition in session.partitions:
                 session.stale[partition] = None
 
-    def on_role_changed(self, partition: TopicPartition, now_ms: int) -> None:
+    def on_role_changed(self, partition: TopicPartition) -> None:
         """Positions that waited for this epoch can be counted now, and those of older epochs refused."""
         for session in self._by_broker.values():
             if partition in session.partitions:
                 session.fresh[partition] = None
                 session.dirty.pop(partition, None)
             if self._is_unnamed(session, partition):
-                session.awaited[partition] = now_ms + AWAIT_MS
+                session.awaited[partition] = EARLY_ENDS_MAX
                 session.ends_early = True
 
     def _is_unnamed(self, session: FetchSession, partition: TopicPartition) -> bool:
@@ -120,10 +120,13 @@ class Sessions:
         named = entry is not None and entry.leader_epoch >= replica.leader_epoch
         return session.broker_id in replica.role.followers and not named
 
-    def _awaits(self, session: FetchSession, now_ms: int) -> bool:
-        for partition, until_ms in list(session.awaited.items()):
-            if until_ms <= now_ms or not self._is_unnamed(session, partition):
+    def _ends_early(self, session: FetchSession) -> bool:
+        """Asked once per tick while a request is parked."""
+        for partition, ends_left in list(session.awaited.items()):
+            if ends_left == 0 or not self._is_unnamed(session, partition):
                 del session.awaited[partition]
+            else:
+                session.awaited[partition] -= 1
         return bool(session.awaited)
 
     # --- requests --------------------------------------------------------------------------------------------
@@ -208,7 +211,7 @@ class Sessions:
             if session.parked is not None and (session.dirty or session.verdicts or session.ends_early):
                 results = self._collect(session)
                 if results or session.ends_early:
-                    effects.append(self._answer(session, results))
+                    effects.append(self._answer(session, results + self._collect_stale(session)))
         return effects
 
     def answer_late(self, now_ms: int) -> list[Effect]:
@@ -216,8 +219,11 @@ class Sessions:
         effects: list[Effect] = []
         for session in self._by_broker.values():
             parked = session.parked
-            if parked is not None and (session.stale or parked.deadline_ms <= now_ms or self._awaits(session, now_ms)):
-                effects.append(self._answer(session, self._collect(session)))
+            if parked is None:
+                continue
+            results = self._collect(session) + self._collect_stale(session)
+            if results or parked.deadline_ms <= now_ms or self._ends_early(session):
+                effects.append(self._answer(session, results))
         return effects
 
     def _answer(self, session: FetchSession, results: list[ReplicaFetchResult]) -> Reply:
@@ -237,7 +243,12 @@ class Sessions:
                 room -= len(result.batches)
                 session.stale.pop(partition, None)
                 results.append(result)
-        for partition in list(session.stale):
+        return results
+
+    def _collect_stale(self, session: FetchSession) -> list[ReplicaFetchResult]:
+        """High watermarks alone, of partitions whose position is counted; the others wait."""
+        results = []
+        for partition in [p for p in session.stale if p not in session.fresh]:
             del session.stale[partition]
             result = self._read(session, partition, 0)
             if result is not None:

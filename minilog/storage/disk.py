@@ -177,6 +177,8 @@ class OsDisk:
                 os.fsync(handle)
             finally:
                 os.close(handle)
+        except FileNotFoundError:
+            raise
         except OSError as error:
             self._fail(f"fsync of the directory {path} failed: {error.strerror}", error)
 

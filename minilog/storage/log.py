@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from minilog.config import TopicSettings
@@ -40,8 +41,8 @@ _RELATIVE_OFFSET_MAX = 2**31 - 1
 class RecoveryPoint(NamedTuple):
     """What the store's checkpoint knows of a log: its durable end, high watermark and generation at that time.
 
-    ``epochs`` holds (leader epoch, start offset) of every epoch that starts below ``offset``, so that recovery has to
-    derive only what lies above. They are kept here, with the points of all logs, because a file for each log would
+    ``epochs`` holds (leader epoch, start offset) of every epoch, so that recovery has to derive only what lies above
+    ``offset``. They are kept here, with the points of all logs, because a file for each log would
     cost two syncs for each leader change.
     """
 
@@ -59,29 +60,36 @@ class Recovered(NamedTuple):
 
 
 class FlushJob:
-    """One fdatasync to come. ``run`` may be called in a thread; ``PartitionLog.complete`` takes it back on the loop.
+    """One sync to come. ``run`` may be called in a thread; ``PartitionLog.complete`` takes it back on the loop.
 
     It holds a file handle of its own, so rolling, truncating or deleting the log meanwhile cannot make it sync, or
     close, a file that is not its own.
     """
 
-    __slots__ = ("_disk", "_handle", "end_offset", "generation")
+    __slots__ = ("_directories", "_disk", "_handle", "end_offset", "generation")
 
-    def __init__(self, disk: Disk, handle: int | None, generation: int, end_offset: int) -> None:
-        """``handle`` None: everything was durable already."""
+    def __init__(
+        self, disk: Disk, handle: int | None, generation: int, end_offset: int, directories: tuple[str, ...] = ()
+    ) -> None:
+        """``handle`` None: everything was durable already. ``directories`` are synced with the file."""
         self._disk = disk
         self._handle = handle
+        self._directories = directories
         self.generation = generation
         self.end_offset = end_offset
 
     def run(self) -> None:
         """Blocks. Raises StorageFailed: the process must stop."""
         handle, self._handle = self._handle, None
-        if handle is not None:
-            try:
-                self._disk.fdatasync(handle)
-            finally:
-                self._disk.close(handle)
+        if handle is None:
+            return
+        try:
+            self._disk.fdatasync(handle)
+        finally:
+            self._disk.close(handle)
+        for path in self._directories:
+            with suppress(FileNotFoundError):  # moved to trash meanwhile: nobody waits for it any more
+                self._disk.fsync_dir(path)
 
 
 class LogPlace(NamedTuple):
@@ -91,6 +99,9 @@ class LogPlace(NamedTuple):
     directory: str
     name: str
     quarantine: Quarantine
+    unsynced: tuple[str, ...] = ()
+    """Directories with entries of this log that are not durable yet: the first flush syncs them, not the creation,
+    because a topic with hundreds of partitions is made in one turn of the broker."""
 
 
 class PartitionLog:
@@ -115,6 +126,7 @@ class PartitionLog:
         self._segments = segments
         self._bases = [segment.base_offset for segment in segments]
         self._epochs = epochs
+        self._unsynced = place.unsynced
         self._readers: dict[int, Segment] = {}
         """Sealed segments that are open, by base offset, least recently used first."""
 
@@ -206,6 +218,7 @@ class PartitionLog:
     def _roll(self) -> Segment:
         """Seal the active segment and start a new one; the old is durable before the new exists."""
         self._segments[-1].seal()
+        self._sync_directories()
         self.durable_end = self.end_offset
         active = Segment.create(self._disk, self.place.directory, self.end_offset)
         self._used(self._segments[-1])
@@ -270,27 +283,34 @@ class PartitionLog:
         if self.durable_end == self.end_offset:
             return FlushJob(self._disk, None, self.generation, self.end_offset)
         handle = self._disk.duplicate(self._segments[-1].handle)
-        return FlushJob(self._disk, handle, self.generation, self.end_offset)
+        return FlushJob(self._disk, handle, self.generation, self.end_offset, self._unsynced)
 
     def complete(self, job: FlushJob) -> bool:
         """Take back a job that has run. False when a truncation came between: it proves nothing then."""
         if job.generation != self.generation:
             return False
         assert job.end_offset <= self.end_offset
-        self.durable_end = max(self.durable_end, job.end_offset)
+        if job.end_offset > self.durable_end:
+            self.durable_end = job.end_offset
+            self._unsynced = ()
         return True
 
     def flush(self) -> None:
         """Make everything durable now, in the calling thread."""
         if self.durable_end < self.end_offset:
             self._segments[-1].sync()
+            self._sync_directories()
             self.durable_end = self.end_offset
+
+    def _sync_directories(self) -> None:
+        for path in self._unsynced:
+            self._disk.fsync_dir(path)
+        self._unsynced = ()
 
     def checkpoint(self) -> RecoveryPoint:
         """Save the index, so that a restart scans less; the caller keeps the returned point durably afterwards."""
-        self._segments[-1].save_index()
-        epochs = tuple(entry for entry in self._epochs.entries if entry[1] < self.durable_end)
-        return RecoveryPoint(self.durable_end, self._high_watermark, self.generation, epochs)
+        self._segments[-1].maybe_save_index()
+        return RecoveryPoint(self.durable_end, self._high_watermark, self.generation, tuple(self._epochs.entries))
 
     # ---- cutting
 
@@ -333,6 +353,7 @@ class PartitionLog:
 
     def _begin_generation(self, end_offset: int) -> None:
         """From here on no flush job, and after a crash no recovery point, speaks for more than ``end_offset``."""
+        self._sync_directories()
         generation = self.generation + 1
         cuts = [*self.cuts[1 - CUTS_KEPT :], (generation, end_offset)]
         path = f"{self.place.directory}/{TRUNCATIONS_FILE}"

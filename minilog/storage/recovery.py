@@ -60,6 +60,8 @@ def open_log(
         derived = derived._replace(epochs=EpochCache(), scan_from=start_offset)
         damages = _walk_all(place, segments, derived)
     torn_bytes = _cut_torn_tail(place, segments[-1], damages, derived, power_loss)
+    if segments[-1].end_offset == start_offset and not place.unsynced:  # nothing to sync, but has the file been?
+        place = place._replace(unsynced=(place.directory,))
     log = PartitionLog(place, settings, segments, derived.epochs)
     log.generation, log.cuts = derived.generation, derived.cuts
     if log.end_offset < derived.durable_end:
@@ -68,6 +70,7 @@ def open_log(
         log.missing = (log.end_offset, log.end_offset + 1)
     if log.end_offset != derived.durable_end or torn_bytes:
         segments[-1].sync()
+        place.disk.fsync_dir(place.directory)
     log.high_watermark = max(start_offset, min(point.high_watermark, log.end_offset))
     log.recovered = Recovered(torn_bytes, tuple(damages))
     return log
@@ -77,7 +80,7 @@ def _segments(place: LogPlace) -> list[Segment]:
     names = place.disk.list(place.directory)
     bases = [int(match[1]) for match in map(_LOG_NAME.fullmatch, names) if match]
     if not bases:
-        return [Segment.create(place.disk, place.directory, 0)]
+        return [Segment.create(place.disk, place.directory, 0, sync=not place.unsynced)]
     ends = [*bases[1:], bases[-1]]
     return [Segment(place.disk, place.directory, base, end) for base, end in zip(bases, ends, strict=True)]
 
@@ -116,7 +119,7 @@ def _walk(segments: list[Segment], derived: _Derived) -> list[Damage]:
             if segment.end_offset < end_offset:
                 segment.bad_ranges.append((segment.end_offset, end_offset))
                 segment.end_offset = end_offset
-            segment.save_index()
+            segment.maybe_save_index()
             segment.close()
     return segments[-1].walk(max(scan_from, segments[-1].base_offset), on_batch)
 

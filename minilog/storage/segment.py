@@ -61,11 +61,12 @@ class Segment:
         """Positions of borders where reads ended: sequential readers come back there."""
 
     @classmethod
-    def create(cls, disk: Disk, directory: str, base_offset: int) -> Segment:
-        """A new, empty, durable segment. Raises DiskFull, and then leaves nothing behind."""
+    def create(cls, disk: Disk, directory: str, base_offset: int, *, sync: bool = True) -> Segment:
+        """A new, empty segment, durable with ``sync``. Raises DiskFull, and then leaves nothing behind."""
         handle = disk.create(f"{directory}/{base_offset:020d}{LOG_SUFFIX}")
-        disk.fdatasync(handle)
-        disk.fsync_dir(directory)
+        if sync:
+            disk.fdatasync(handle)
+            disk.fsync_dir(directory)
         segment = cls(disk, directory, base_offset, base_offset)
         segment._handle = handle
         segment._new_index()
@@ -344,9 +345,9 @@ class Segment:
 
     # ---- end of life
 
-    def save_index(self) -> None:
+    def maybe_save_index(self) -> None:
         if self._index is not None:
-            self._index.save()
+            self._index.maybe_save()
 
     def close(self) -> None:
         """Release file and indexes; the next use opens them again."""

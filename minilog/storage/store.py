@@ -232,10 +232,11 @@ class Store:
             return self._logs[key]
         if key in self._topic_ids and self._topic_ids[key] != topic_id:
             self._move_to_trash(topic, partition)
+        place = LogPlace(self._disk, self._path(name), name, self._quarantine)
         if key not in self._topic_ids:
             self._make_directory(name, StoredPartition(topic, topic_id, partition))
             self._topic_ids[key] = topic_id
-        place = LogPlace(self._disk, self._path(name), name, self._quarantine)
+            place = place._replace(unsynced=(place.directory, self.data_dir))
         known = self._points.get(name)
         if known is None or known.topic_id != topic_id:
             known = _Point(topic_id, "", NOTHING_KNOWN)
@@ -245,13 +246,15 @@ class Store:
         return log
 
     def _make_directory(self, name: str, stored: StoredPartition) -> None:
-        """Make the directory complete under another name, so that it never exists by halves."""
+        """Make the directory complete under another name, so that it never exists by halves.
+
+        Only the content is synced: the directory becomes durable with the first records in it.
+        """
         path = self._path(name) + _NEW_SUFFIX
         self._remove_directory(path)
         self._disk.mkdir(path)
-        checkpoint.save(self._disk, f"{path}/{PARTITION_FILE}", stored._asdict())
+        checkpoint.write_synced(self._disk, f"{path}/{PARTITION_FILE}", checkpoint.encode(stored._asdict()))
         self._disk.rename(path, self._path(name))
-        self._disk.fsync_dir(self.data_dir)
 
     def get(self, topic: str, partition: int) -> PartitionLog | None:
         """The open log; None when it is not open."""

@@ -5,6 +5,7 @@ Decisions
   later says less than h. Null ("unknown", before a new leader's start, R7) is always allowed. Between *different*
   processes the same is counted as hw-regression-realtime: a deposed leader that has not heard of it may answer with
   what it knew (staleness, not loss); with ``self_fencing`` (R30) it may not.
+* read-beyond-hw (R12): a reply holds a record at or above the high watermark the same reply names.
 * epoch-regression, per subject (leader epoch of a key, "controller", "broker 2", ...): an observation started after
   another one ended shows less, and both are of one client, or of one node, or both are acknowledgements of sends at a
   strong level (those prove a commit in their epoch, whoever asked). Otherwise epoch-regression-realtime is counted.
@@ -19,6 +20,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Hashable, Iterable
+from itertools import pairwise
 from typing import Final
 
 from tests.process.history_format import Key, Process, Value
@@ -59,26 +61,52 @@ def judge(index: Index, findings: Findings) -> None:
 
 
 def _high_watermarks(index: Index, findings: Findings) -> None:
-    if not any(op.done.hw for op in index.data_ops):
-        return
+    falling = _falling(item for op in index.by_completion for item in (*_replied(op).items(), *_shown(op).items()))
     proofs = _Proofs()
-    for op in index.by_completion():
+    for op in index.by_completion if falling else ():
         for key, hw in _shown(op).items():
             for scope in ((key, op.process), (key, EVERYBODY)):
                 proofs.add(scope, op.done_i, hw, str(op))
     for op in index.data_ops:
-        for key, hw in (op.done.hw or {}).items():
-            if hw is not None:
+        for key, hw in _replied(op).items():
+            _judge_read_beyond(findings, op, key, hw)
+            if key in falling:
                 _judge_high_watermark(index, findings, proofs, op, key, hw)
+
+
+def _falling(shown: Iterable[tuple[str, int]]) -> set[str]:
+    """The names whose number ever went down. Nothing of the others can be wrong, which saves nearly all the work."""
+    highest: dict[str, int] = {}
+    falling = set()
+    for name, number in shown:
+        if number >= highest.get(name, number):
+            highest[name] = number
+        else:
+            falling.add(name)
+    return falling
+
+
+def _replied(op: Op) -> dict[Key, int]:
+    return {key: hw for key, hw in op.done.hw.items() if hw is not None} if op.done.hw else {}
 
 
 def _shown(op: Op) -> dict[Key, int]:
     """The high watermark each key is proven to have reached."""
-    shown = {key: hw for key, hw in (op.done.hw or {}).items() if hw is not None}
+    if not op.polls and not op.done.hw:
+        return {}
+    shown = _replied(op)
     for key, records in op.polls.items():
         if records:
             shown[key] = max(shown.get(key, 0), 1 + max(record[0] for record in records))
     return shown
+
+
+def _judge_read_beyond(findings: Findings, op: Op, key: Key, hw: int) -> None:
+    highest = max((record[0] for record in op.polls.get(key, ())), default=-1)
+    if highest >= hw:
+        examples = findings.add("read-beyond-hw")
+        if examples is not None:
+            examples.append(f"{key}: {op} was shown offset {highest} and high watermark {hw} in one reply")
 
 
 def _judge_high_watermark(index: Index, findings: Findings, proofs: _Proofs, op: Op, key: Key, hw: int) -> None:
@@ -111,7 +139,13 @@ class _Observation:
 
 
 def _epochs(index: Index, findings: Findings) -> None:
-    observations = sorted(_observations(index), key=lambda o: o.done_i)
+    seen_by_end = [(e.i, e.epoch) for e in index.observations if isinstance(e.epoch, dict)]
+    seen_by_end += [(op.done_i, _epochs_of(op)) for op in index.data_ops if op.done.epoch is not None]
+    seen_by_end.sort(key=lambda entry: entry[0])
+    falling = _falling(item for _, epochs in seen_by_end for item in epochs.items())
+    if not falling:
+        return
+    observations = sorted(_observations(index, falling), key=lambda o: o.done_i)
     proofs = _Proofs()
     for seen in observations:
         for scope in (*seen.scopes, EVERYBODY):
@@ -132,14 +166,18 @@ def _tell_epoch(findings: Findings, name: str, seen: _Observation, before: tuple
         examples.append(f"{seen.subject}: {seen.source} saw epoch {seen.epoch}, {before[1]} had seen {before[0]}")
 
 
-def _observations(index: Index) -> Iterable[_Observation]:
+def _observations(index: Index, subjects: set[str]) -> Iterable[_Observation]:
     for event in index.observations:
         for subject, epoch in event.epoch.items() if isinstance(event.epoch, dict) else ():
+            if subject not in subjects:
+                continue
             seen = _Observation(subject, epoch, event.i, event.i, f"event {event.i} of node {event.node}")
             seen.scopes = [("node", event.node)]
             yield seen
     for op in index.data_ops:
         for subject, epoch in _epochs_of(op).items():
+            if subject not in subjects:
+                continue
             seen = _Observation(subject, epoch, op.invoke_i, op.done_i, str(op))
             seen.scopes = [("process", op.process)]
             if op.done.node is not None:
@@ -155,8 +193,10 @@ def _epochs_of(op: Op) -> dict[str, int]:
         return {}
     if isinstance(epoch, dict):
         return epoch
+    if len(op.sends) == 1 and not op.polls:
+        return {op.sends[0].key: epoch}
     keys = {*op.polls, *(send.key for send in op.sends)}
-    return {key: epoch for key in keys} if len(keys) == 1 else {}
+    return dict.fromkeys(keys, epoch) if len(keys) == 1 else {}
 
 
 def _record_epochs(index: Index, findings: Findings) -> None:
@@ -165,7 +205,7 @@ def _record_epochs(index: Index, findings: Findings) -> None:
             if key in (op.done.rebalanced or ()):
                 continue
             known = [record for record in records if len(record) > 3 and record[3] is not None]
-            for a, b in zip(known, known[1:], strict=False):
+            for a, b in pairwise(known):
                 if b[0] > a[0] and b[3] < a[3]:
                     examples = findings.add("epoch-regression")
                     if examples is not None:
@@ -183,13 +223,20 @@ def _silent_truncations(index: Index, findings: Findings) -> None:
         if op.phase == index.options.final_phase and op.type == "ok":
             for key, records in op.polls.items():
                 final[key].update((record[0], record[1]) for record in records)
+    changed = {log.key for log in index.keys.values() if _was_cut(log, final[log.key])}
     cut: dict[tuple[Process, Key], tuple[int, Value, Op]] = {}  # the highest record read that is there no more
-    for op in index.by_completion():
+    for op in index.by_completion if changed else ():
         for key in op.done.truncated or ():
             cut.pop((op.process, key), None)
         for key, records in op.polls.items():
-            for record in records:
+            for record in records if key in changed else ():
                 _follow_cut(index.keys[key], findings, op, final[key], cut, record[0], record[1])
+
+
+def _was_cut(log: KeyLog, final: dict[int, Value]) -> bool:
+    """Whether anything known of the key is not as the final read shows it."""
+    start = min(final, default=0)
+    return bool(log.conflicts) or any(final.get(o) != value for o, value in log.log.items() if o >= start)
 
 
 def _follow_cut(

@@ -135,16 +135,17 @@ def _explain_read(findings: Findings, name: str, op: Op, what: str, writer: Op |
 
 
 def _digests(index: Index, findings: Findings) -> None:
-    for key, log in index.keys.items():
-        known = {value: send.digest for value, send in log.sent.items() if send.digest is not None}
-        for op in index.data_ops:
-            for record in op.polls.get(key, ()):
-                if len(record) < 3 or record[2] is None:
+    known = {
+        key: {value: send.digest for value, send in log.sent.items() if send.digest is not None}
+        for key, log in index.keys.items()
+    }
+    for op in index.data_ops:
+        for key, records in op.polls.items():
+            digests = known[key]
+            for record in records:
+                if len(record) < 3 or record[2] is None or digests.setdefault(record[1], record[2]) == record[2]:
                     continue
-                expected = known.setdefault(record[1], record[2])
-                if expected != record[2]:
-                    examples = findings.add("bit-exactness")
-                    if examples is not None:
-                        examples.append(
-                            f"{key} offset {record[0]}: {record[1]!r} was {expected}, {op} read {record[2]}"
-                        )
+                examples = findings.add("bit-exactness")
+                if examples is not None:
+                    what = f"{key} offset {record[0]}: {record[1]!r}"
+                    examples.append(f"{what} was {digests[record[1]]}, {op} read {record[2]}")

@@ -13,7 +13,8 @@ Where things are, each with the decisions it took where testing.md leaves a choi
     anomalies_log     what is in the logs               anomalies_epochs   what may only grow; silent truncation
     anomalies_order   the order of sends and polls      anomalies_cycles   dependency cycles
     anomalies_brokers replicas and the brokers' trace   history_metrics    lag, delivery counts, unseen over time
-    verdict           options, classes, the verdict     history_generator, history_mutations   the checker's own test
+    verdict           options, classes, the verdict     recorded           minilog's clients with a recorder
+    history_generator, history_grafts, history_draft, history_mutations, history_selftest   the checker's own test
 
 Decisions of this module
 * An operation without completion is ``info``. Only send, poll and txn count for the share of ok operations.
@@ -27,13 +28,11 @@ Source: Jepsen's Kafka workload for the classes; testing.md for their exact defi
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,7 @@ from tests.process import (
     history_metrics,
 )
 from tests.process.anomalies_brokers import AckTrace, Replica, Replicas
-from tests.process.history_format import Event, MalformedHistory, Recorder, digest, load, save
+from tests.process.history_format import Event, MalformedHistory, Recorder, collector_off, digest, load, save
 from tests.process.history_index import DATA, FIRST_PHASE, Index
 from tests.process.verdict import CLASSES, Findings, Options, Verdict
 
@@ -65,7 +64,7 @@ def check(
 ) -> Verdict:
     """Judge a history, and the brokers' own records if given. Raises MalformedHistory."""
     options = options or Options()
-    with _no_collector():
+    with collector_off():
         index = Index(history, options)
         findings = Findings(options.examples_max)
         anomalies_log.judge(index, findings)
@@ -78,18 +77,6 @@ def check(
         metrics = _metrics(index)
         problems = [*_phase_problems(index), *_final_problems(index), *_lag_problems(options, metrics)]
         return Verdict(findings.classes, problems, _counts(index), metrics)
-
-
-@contextmanager
-def _no_collector() -> Iterator[None]:
-    """Hundreds of thousands of long-lived objects and no cycles: the garbage collector would only look at them again."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _counts(index: Index) -> dict[str, int]:
@@ -161,7 +148,7 @@ def _final_problems(index: Index) -> Iterator[str]:
         if not log.order or log.order[-1] < start:
             continue
         offsets = reached.get(key, [])
-        if not offsets or max(offsets) < log.order[-1] and not index.options.unclean:
+        if not offsets or (max(offsets) < log.order[-1] and not index.options.unclean):
             got = f"up to {max(offsets)}" if offsets else "nothing"
             yield f"the final read got {got} of {key}, whose highest known offset is {log.order[-1]}"
         elif min(offsets) > start:
@@ -191,9 +178,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args(arguments)
     if args.self_test:
-        from tests.process import history_mutations
+        from tests.process import history_selftest
 
-        return history_mutations.self_test(args.mutations, args.seed)
+        return history_selftest.self_test(args.mutations, args.seed)
     if args.file is None:
         parser.error("name a file, or --self-test")
     options = Options(

@@ -31,10 +31,12 @@ Source: Jepsen's histories and its Kafka workload, testing.md.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import itertools
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -126,7 +128,9 @@ class Recorder:
 
     # --- the usual operations --------------------------------------------------------------------------------
 
-    def invoke_send(self, process: Process, key: Key, value: Value, digest: str | None = None, **fields: Any) -> Invoked:
+    def invoke_send(
+        self, process: Process, key: Key, value: Value, digest: str | None = None, **fields: Any
+    ) -> Invoked:
         """One record. ``fields``: acks, batch."""
         return self.invoke(process, "send", [["send", key, value, digest]], **fields)
 
@@ -172,6 +176,18 @@ def digest(payload: bytes) -> str:
     return hashlib.blake2b(payload, digest_size=8).hexdigest()
 
 
+@contextmanager
+def collector_off() -> Iterator[None]:
+    """For steps that make hundreds of thousands of long-lived objects without cycles: collecting would find nothing."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Event)
 
@@ -183,7 +199,8 @@ def encode(events: Iterable[Event]) -> bytes:
 def decode(lines: bytes) -> list[Event]:
     """Raises MalformedHistory."""
     try:
-        return _decoder.decode_lines(lines)
+        with collector_off():
+            return _decoder.decode_lines(lines)
     except msgspec.MsgspecError as error:
         raise MalformedHistory(f"not a history: {error}; allowed is one event a line, see history_format.py") from error
 

@@ -221,7 +221,7 @@ class _Consumer:
         self.polling: int | None = None
 
     def assign(self, keys: Sequence[Key], starts: dict[Key, int]) -> None:
-        seeks = {key: starts[key] if key in starts else None if key in self.positions else 0 for key in keys}
+        seeks = {key: starts.get(key, None if key in self.positions else 0) for key in keys}
         self.positions = {key: self.positions.get(key, 0) if at is None else at for key, at in seeks.items()}
         i = self.model.emit(self.process, "invoke", "assign", seeks)
         self.model.emit(self.process, "ok", "assign", seeks, op=i)

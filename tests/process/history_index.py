@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from tests.process.history_format import NEMESIS, PHASE, Event, Key, MalformedHistory, PolledRecord, Process, Value
@@ -133,13 +133,11 @@ class Index:
         for op in self.ops:
             if op.f in DATA:
                 self._parse(op)
+        self.data_ops = [op for op in self.ops if op.f in DATA]
+        self.by_completion = sorted(self.ops, key=lambda op: op.done_i)
         self._fill_logs()
         for log in self.keys.values():
             log.close()
-
-    @property
-    def data_ops(self) -> Iterator[Op]:
-        return (op for op in self.ops if op.f in DATA)
 
     @property
     def has_final_phase(self) -> bool:
@@ -152,16 +150,12 @@ class Index:
             found[op.process].append(op)
         return found
 
-    def by_completion(self) -> list[Op]:
-        return sorted(self.ops, key=lambda op: op.done_i)
-
     def witnesses(self, key: Key, offset: int, value: Value, most: int = 3) -> str:
         """Who says that ``value`` of ``key`` is at ``offset``; for messages only, it searches."""
         found = []
         for op in self.ops:
-            if any(r[0] == offset and r[1] == value for r in op.polls.get(key, ())):
-                found.append(str(op))
-            elif any(s.key == key and s.value == value and s.offset == offset for s in op.sends):
+            polled = any(r[0] == offset and r[1] == value for r in op.polls.get(key, ()))
+            if polled or any(s.key == key and s.value == value and s.offset == offset for s in op.sends):
                 found.append(str(op))
             if len(found) == most:
                 break
@@ -215,21 +209,25 @@ class Index:
     # --- micro-ops -----------------------------------------------------------------------------------------------
 
     def _parse(self, op: Op) -> None:
-        invoked = _micro_ops(op.invoke)
-        done = invoked if op.done is op.invoke or op.done.value is None else _micro_ops(op.done)
-        if len(invoked) != len(done):
-            raise MalformedHistory(f"{op} was invoked with {len(invoked)} micro-ops and completed with {len(done)}")
+        invoked, done = op.invoke.value, op.done.value
+        if op.done is op.invoke or done is None:
+            done = [None] * len(invoked)
         try:
-            known = done is not invoked
-            op.sends = [_send(m, d if known else None) for m, d in zip(invoked, done, strict=True) if m[0] == "send"]
-            if known:
-                _parse_polls(op, done)
+            sends = []
+            for asked, answered in zip(invoked, done, strict=True):
+                if asked[0] == "send":
+                    sends.append(_send(asked, answered))
+                elif asked[0] != "poll":
+                    raise ValueError(f"a micro-op is a send or a poll, not {asked!r}")
+                elif answered is not None:
+                    _parse_poll(op, answered)
+            op.sends = sends
         except (TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
-            raise MalformedHistory(f"{op}: {error}; its micro-ops: {str(done)[:200]}") from error
+            raise MalformedHistory(f"{op}: {error}; asked {str(invoked)[:200]}, answered {str(done)[:200]}") from error
         acks = self.options.acks if op.invoke.acks is None else op.invoke.acks
-        if op.sends and acks not in self.options.strong_acks:
+        if sends and acks not in self.options.strong_acks:
             op.weak = True
-            op.sends = [send._replace(offset=None) for send in op.sends]
+            op.sends = [send._replace(offset=None) for send in sends]
 
     # --- logs ----------------------------------------------------------------------------------------------------
 
@@ -319,14 +317,6 @@ def _take(pending: _Pending, event: Event) -> Op:
     )
 
 
-def _micro_ops(event: Event) -> list[Any]:
-    if not isinstance(event.value, list) or not all(
-        isinstance(m, list) and m and m[0] in ("send", "poll") for m in event.value
-    ):
-        raise MalformedHistory(f"event {event.i}: value must be a list of micro-ops, is {str(event.value)[:200]}")
-    return event.value
-
-
 def _send(invoked: list[Any], done: list[Any] | None) -> Send:
     digest = invoked[3] if len(invoked) > 3 else None
     if done is None:
@@ -339,12 +329,11 @@ def _send(invoked: list[Any], done: list[Any] | None) -> Send:
     return Send(invoked[1], invoked[2], offset, digest)
 
 
-def _parse_polls(op: Op, done: list[Any]) -> None:
-    for micro_op in done:
-        if micro_op[0] != "poll" or len(micro_op) < 2:
-            continue
-        for key, records in micro_op[1].items():
-            for record in records:
-                if not isinstance(record[0], int) or record[0] < 0 or record[1] is None:
-                    raise ValueError(f"a polled record is [offset, value, ...], not {record!r}")
-            op.polls[key] = [*op.polls[key], *records] if key in op.polls else records
+def _parse_poll(op: Op, answered: list[Any]) -> None:
+    if answered[0] != "poll":
+        raise ValueError(f"a poll was answered by {answered!r}")
+    for key, records in answered[1].items() if len(answered) > 1 else ():
+        for record in records:
+            if not isinstance(record[0], int) or record[0] < 0 or record[1] is None:
+                raise ValueError(f"a polled record is [offset, value, ...], not {record!r}")
+        op.polls[key] = [*op.polls[key], *records] if key in op.polls else records

@@ -42,7 +42,7 @@ def unseen_series(index: Index) -> list[dict[str, Any]]:
 
 def _unseen_changes(index: Index) -> Iterable[tuple[int, Key, int]]:
     first_read: dict[tuple[Key, Value], int] = {}
-    for op in index.by_completion():
+    for op in index.by_completion:
         if op.type == "ok":
             for key, records in op.polls.items():
                 for record in records:
@@ -79,7 +79,7 @@ class _Expiry:
 def realtime_lag(index: Index) -> dict[Process, float]:
     """The worst lag of each process in ms."""
     expiries: dict[Key, _Expiry] = defaultdict(_Expiry)
-    ops = index.by_completion()
+    ops = index.by_completion
     for op in ops:
         for key, offset in _proven(index, op):
             expiries[key].prove(offset, op.done_ns)

@@ -43,6 +43,7 @@ CLASSES: Final[dict[str, str]] = {
     "silent-truncation": "read on past a cut without being told",
     "hw-regression": "a process was shown a lower high watermark than before",
     "hw-regression-realtime": "the same between processes (a deposed leader's old answer)",
+    "read-beyond-hw": "read a record that was not committed",
     "epoch-regression": "an epoch went down",
     "epoch-regression-realtime": "the same between observers",
     "replica-divergence": "replicas differ below their high watermarks",

@@ -210,7 +210,8 @@ class ControllerBench:
         return broker.heartbeat_id
 
     def kill(self, broker_id: int) -> None:
-        """The process dies: its connection drops and its port refuses."""
+        """The process dies while its heartbeat is parked: its connection drops and its port refuses."""
+        self.beat()
         broker = self.brokers[broker_id]
         broker.alive = False
         if broker.heartbeat_id is not None:

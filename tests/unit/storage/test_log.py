@@ -57,6 +57,32 @@ def test_small_batches_are_found_between_index_entries() -> None:
         assert min(len(rest), 10_000 - 4096 - batches[0].bytes_total) <= len(data) <= 10_000
 
 
+def test_a_read_that_ends_at_a_border_of_the_index_is_one_disk_read_without_a_copy() -> None:
+    class CountingDisk(MemoryDisk):
+        def pread(self, handle: int, position: int, size: int) -> bytes:
+            reads.append((position, size))
+            return super().pread(handle, position, size)
+
+    reads: list[tuple[int, int]] = []
+    log = open_in(CountingDisk(), LARGE)
+    size = fill(log, 20, size=8000)[0].bytes_total
+    del reads[:]
+    log.read(0, 3 * size + 100, 20)
+    log.read(3, 1 << 20, 5)
+    log.read(5, 1 << 20, 20)
+    assert reads == [(0, 3 * size), (3 * size, 2 * size), (5 * size, 15 * size)]
+
+
+def test_a_sequential_reader_of_small_batches_finds_its_place_again() -> None:
+    log = open_in(MemoryDisk(), LARGE)
+    fill(log, 30)
+    log.read(0, 1000, 30)
+    first = len(split(log.read(0, 1000, 30), 2**31, stored=True))
+    log.truncate(first - 1)
+    fill(log, 20, epoch=1, size=33)
+    assert log.read(first, 1, 19 + first) == make(first, 1, size=33).tobytes()
+
+
 def test_many_batches_in_one_call_are_one_write() -> None:
     disk = MemoryDisk()
     log = open_in(disk, LARGE)

@@ -8,6 +8,7 @@ from minilog.config import TopicSettings
 from minilog.errors import CorruptRange
 from minilog.storage.log import PartitionLog, RecoveryPoint
 from minilog.storage.recovery import NOTHING_KNOWN
+from minilog.storage.segment_index import UNSAVED_MAX
 from minilog.wire.batch import split
 from tests.unit.storage.batches import everything, fill, flush, make, open_in
 from tests.unit.storage.memory_disk import Crash, File, MemoryDisk
@@ -92,11 +93,27 @@ def test_a_wrong_length_field_in_the_middle_is_marked_and_not_cut() -> None:
     batches = fill(log, 20, size=300)
     for value in (0, 2, 100, 2**31 - 1):
         content = bytes(log_file(disk).content)
-        at = 10 * batches[0].bytes_total + 8
+        at = 5 * batches[0].bytes_total + 8
         log_file(disk).content[at : at + 4] = value.to_bytes(4, "big")
         again = reopened(disk)
-        assert (again.end_offset, again.bad_ranges) == (20, [(10, 11)])
+        assert (again.end_offset, again.bad_ranges) == (20, [(5, 6)])
+        assert again.read(7, 1, 20) == batches[7].tobytes()
         log_file(disk).content[:] = content
+
+
+def test_a_sealed_segment_that_lost_its_end_is_corrupt_there() -> None:
+    disk = MemoryDisk()
+    log = open_in(disk)
+    fill(log, 9, size=900)
+    point = log.close()
+    del log_file(disk).content[1200:]
+    for again in (open_in(disk, point=point), open_in(disk)):
+        assert again.read(0, 1, 9) == make(0, size=900).tobytes()
+        with pytest.raises(CorruptRange):
+            again.read(1, 1, 9)
+        assert again.bad_ranges == [(1, 4)]
+        assert again.read(4, 1, 9) == make(4, size=900).tobytes()
+    assert open_in(disk).bad_ranges == [(1, 4)]
 
 
 def test_several_damaged_stretches_are_all_marked() -> None:
@@ -176,7 +193,7 @@ def test_writes_that_reached_the_disk_out_of_order_are_torn_and_kept_in_quaranti
 def test_recovery_reads_only_from_the_recovery_point() -> None:
     disk = MemoryDisk()
     log = open_in(disk, LARGE)
-    size = fill(log, 100, size=2000)[0].bytes_total
+    size = fill(log, 200, size=2000)[0].bytes_total
     point = log.close()
     log_file(disk).content[10 * size + 100] ^= 1
     again = reopened(disk, point)
@@ -279,12 +296,16 @@ def test_old_and_new_batches_never_mix_after_a_truncation_and_a_power_cut() -> N
 def test_index_files_are_continued_after_a_restart() -> None:
     disk = MemoryDisk()
     log = open_in(disk, LARGE)
+    index_path = "/d/t-0/00000000000000000000.index"
+    fill(log, 60, size=2000)
+    log.checkpoint()
+    assert "00000000000000000000.index" not in disk.list("/d/t-0"), "not worth it yet"
     for _ in range(3):
-        fill(log, 30, size=2000)
+        fill(log, 130, size=2000)
         log = open_in(disk, LARGE, log.close(), power_loss=False)
         log.checkpoint()
-    index = disk.file("/d/t-0/00000000000000000000.index").content
-    assert len(index) == 8 * 44
+    entries = 450 // 2 - 1  # every second batch, but not the first
+    assert entries - UNSAVED_MAX < len(disk.file(index_path).content) // 8 <= entries
     assert len(everything(log)) == log.size_bytes
 
 

@@ -76,6 +76,55 @@ def test_what_was_flushed_survives_a_power_cut_with_its_directory() -> None:
     assert (log.end_offset, disk.list("/data/trash")) == (2, [])
 
 
+def test_what_recovery_calls_durable_survives_a_power_cut() -> None:
+    disk = MemoryDisk()
+    store = started(disk)
+    fill(store.open("events", "id-1", 0, SETTINGS), 2)
+    store.abandon()
+    assert started(disk).open("events", "id-1", 0, SETTINGS).durable_end == 2
+    disk.crash()
+    assert started(disk, "boot-2").open("events", "id-1", 0, SETTINGS).end_offset == 2
+
+
+def test_a_directory_that_was_never_finished_is_removed() -> None:
+    disk = MemoryDisk()
+    store = started(disk)
+    disk.mkdir("/data/events-0.new")
+    disk.close(disk.create("/data/events-0.new/partition.json"))
+    store.abandon()
+    store = started(disk)
+    assert ("events-0.new" in disk.list("/data"), store.partitions()) == (False, [])
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("step", ["flush", "roll", "truncate", "reset", "close"])
+def test_the_first_claim_of_durability_covers_the_directory(step: str, killed: bool) -> None:
+    disk = MemoryDisk()
+    store = started(disk)
+    log = store.open("events", "id-1", 0, SETTINGS)
+    if killed:
+        store.abandon()
+        store = started(disk)
+        log = store.open("events", "id-1", 0, SETTINGS)
+    fill(log, 2, size=3000)
+    if step == "flush":
+        flush(log)
+    elif step == "roll":
+        fill(log, 1, size=3000)
+    elif step == "truncate":
+        log.truncate(1)
+    elif step == "reset":
+        log.reset(50)
+    else:
+        store.close("events", 0)
+    durable_end = log.durable_end
+    assert durable_end > 0
+    disk.crash()
+    log = started(disk, "boot-2").open("events", "id-1", 0, SETTINGS)
+    assert log.end_offset >= durable_end
+    everything(log)
+
+
 def test_clean_or_not() -> None:
     disk = MemoryDisk()
     assert store_on(disk).start("boot-1") is False, "an empty directory may be a replaced disk"
