@@ -130,6 +130,9 @@ class Broker:
                 self._store.checkpoint()
             except DiskFull as error:
                 log.warning("no checkpoint: %s", error)
+            freed = await asyncio.to_thread(self._store.purge_trash)
+            if freed:
+                log.info("%d bytes of deleted topics removed", freed)
 
 
 async def _main(settings: BrokerSettings) -> int:

@@ -8,6 +8,7 @@ import errno
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -91,6 +92,13 @@ class Failure:
         raise await asyncio.shield(self._reason)
 
 
+def _raise_open_files() -> None:
+    """Every partition and connection holds a descriptor; the soft limit is often far below the hard one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 class _LineFormatter(logging.Formatter):
     converter = staticmethod(time.gmtime)
     default_time_format = "%Y-%m-%dT%H:%M:%S"
@@ -114,6 +122,7 @@ def run(main: Coroutine[Any, Any, int], name: str) -> int:
     try:
         _refuse_optimized()
         _tune_gc()
+        _raise_open_files()
         return asyncio.run(main)
     except* RefusesToStart as refusals:
         for refusal in leaves(refusals):

@@ -153,10 +153,17 @@ class Store:
         same_boot = boot_id != "" and running.get("boot_id") == boot_id
         self.last_broker_epoch = -1 if marker is None else int(marker["broker_epoch"])
         self.was_clean = marker is not None or (same_boot and running.get("vouched") is True)
+        self.was_clean = self.was_clean and not self._gone()
         self._boot_id = boot_id
         checkpoint.remove(self._disk, self._path(CLEAN_FILE))
         self._save_running(self.was_clean)
         return self.was_clean
+
+    def _gone(self) -> list[str]:
+        """Logs that held records at the last checkpoint and have no directory now, neither here nor in the trash."""
+        trash = {name.rpartition(".")[0] for name in self._disk.list(self._path("trash"))}
+        here = {_directory_name(*key) for key in self._topic_ids}
+        return [name for name, known in self._points.items() if known.point.offset > 0 and name not in here | trash]
 
     def _save_running(self, vouched: bool) -> None:
         body = {"boot_id": self._boot_id, "vouched": vouched}

@@ -125,6 +125,20 @@ def test_the_first_claim_of_durability_covers_the_directory(step: str, killed: b
     everything(log)
 
 
+def test_a_log_that_is_gone_makes_the_start_unclean() -> None:
+    """Someone moved the directory away: the broker must not count as complete for that partition (R21)."""
+    for deleted in (False, True):
+        disk = MemoryDisk()
+        store = started(disk)
+        fill(store.open("events", "id-1", 0, SETTINGS), 5)
+        store.close_cleanly(broker_epoch=3)
+        if deleted:
+            disk.rename("/data/events-0", "/data/trash/events-0.1")
+        else:
+            disk.rename("/data/events-0", "/elsewhere")
+        assert store_on(disk).start("boot-1") is deleted
+
+
 def test_clean_or_not() -> None:
     disk = MemoryDisk()
     assert store_on(disk).start("boot-1") is False, "an empty directory may be a replaced disk"
