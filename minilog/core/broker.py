@@ -14,6 +14,7 @@ waiter of the old role (R10); the image only grows record by record (R29); every
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from random import Random
 from typing import Any
 
@@ -35,6 +36,7 @@ from minilog.core.views import metadata_reply
 from minilog.core.writing import Writing
 from minilog.errors import (
     BrokerUnavailable,
+    DiskFull,
     InvalidRequest,
     MinilogError,
     NotController,
@@ -215,6 +217,7 @@ class BrokerCore:
         if now_ms >= self._lag_check_ms:
             self._lag_check_ms = now_ms + LAG_CHECK_MS
             self._check_lag(now_ms)
+            effects += self.roles.open_again(now_ms)
         return self._finish(effects, now_ms)
 
     def _flush_due(self, now_ms: int) -> list[Effect]:
@@ -368,9 +371,10 @@ class BrokerCore:
                 self.registration.on_failed(f"unexpected answer {type(response).__name__}", now_ms)
 
     def _obeys(self, controller_epoch: int) -> bool:
-        """R25: remember the highest controller epoch, durably, before acting on it."""
+        """R25: remember the highest controller epoch, durably, before acting on it; with a full disk it cannot yet."""
         if controller_epoch > self.store.controller_epoch:
-            self.store.save_controller_epoch(controller_epoch)
+            with suppress(DiskFull):
+                self.store.save_controller_epoch(controller_epoch)
         return controller_epoch == self.store.controller_epoch
 
     def _on_metadata(self, reply: HeartbeatReply, effects: list[Effect], now_ms: int) -> None:
@@ -396,11 +400,10 @@ class BrokerCore:
                 self.advance(partition)
 
     def _on_positions(self, request: Positions, effects: list[Effect], now_ms: int) -> Message:
-        if request.controller_epoch < self.store.controller_epoch:
+        if not self._obeys(request.controller_epoch):
             raise NotController(
-                f"controller epoch {request.controller_epoch} is over, this broker obeys {self.store.controller_epoch}"
+                f"controller epoch {request.controller_epoch} is not the one this broker obeys, {self.store.controller_epoch}"
             )
-        self._obeys(request.controller_epoch)
         answers = [self._position(query, effects, now_ms) for query in request.partitions]
         return PositionsReply(request.sequence, answers)
 

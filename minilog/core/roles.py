@@ -17,6 +17,7 @@ from minilog.core.follower import FollowerState
 from minilog.core.image import PartitionState, TopicImage
 from minilog.core.leader import LeaderState
 from minilog.core.replica import Replica
+from minilog.errors import DiskFull
 from minilog.wire.metadata import NO_LEADER, MetadataRecord, PartitionChanged
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 class Roles:
     def __init__(self, core: BrokerCore) -> None:
         self.core = core
+        self._unopened: dict[TopicPartition, None] = {}
+        """Replicas whose log could not be made because the disk is full."""
 
     def apply(self, records: Iterable[MetadataRecord], now_ms: int, *, everything: bool) -> list[Effect]:
         """React to the net change of a run of records; ``everything`` after a snapshot."""
@@ -53,11 +56,23 @@ class Roles:
         return self._change(replica, topic, state, now_ms)
 
     def _open(self, partition: TopicPartition, topic: TopicImage, state: PartitionState, now_ms: int) -> list[Effect]:
-        log = self.core.store.open(partition.topic, state.topic_id, partition.partition, topic.settings)
+        try:
+            log = self.core.store.open(partition.topic, state.topic_id, partition.partition, topic.settings)
+        except DiskFull:
+            self._unopened[partition] = None
+            return []
         role = FollowerState(state, state.leader_epoch, NO_LEADER, topic.settings, log)
         replica = Replica(partition, state.topic_id, topic.settings, log, role)
         self.core.replicas[partition] = replica
         return self._change(replica, topic, state, now_ms)
+
+    def open_again(self, now_ms: int) -> list[Effect]:
+        """Now and then: there may be room by now."""
+        effects: list[Effect] = []
+        unopened, self._unopened = self._unopened, {}
+        for partition in unopened:
+            effects += self._apply(partition, now_ms)
+        return effects
 
     def _change(self, replica: Replica, topic: TopicImage, state: PartitionState, now_ms: int) -> list[Effect]:
         core, role = self.core, replica.role

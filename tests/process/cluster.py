@@ -1,48 +1,144 @@
-"""A cluster of real processes for one test: three brokers and a controller on free ports, gone when the test ends."""
+"""A cluster of real processes for tests: three brokers and a controller, gone when the test ends.
+
+Plain, they listen on loopback. With a ``network`` each process has an address and a namespace of its own, with
+``volumes`` each broker has a disk of its own; both need root and are what the faults of network.py and faulty_disk.py
+work on. The clients in this process reach all of them either way.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import signal
+import subprocess
+import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from minilog.cli import process
-from minilog.cli.devcluster import DevCluster, Member
+from minilog.cli.devcluster import HOST, DevCluster, DevFile, Member
+from minilog.settings import Role
+from tests.process import faulty_disk
+from tests.process.faulty_disk import MIB, Volume
+from tests.process.network import Network
 
+Name = int | str
+"""A broker id, or "controller"."""
+CONTROLLER = "controller"
 WAIT_S = 30.0
+POLL_S = 0.05
+ASK_TIMEOUT_S = 1.0
+VOLUME_BYTES = 256 * MIB
+
+
+@dataclass(frozen=True)
+class PlacedMember(Member):
+    host: str
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+
+class PlacedDevCluster(DevCluster):
+    """A dev cluster whose processes live in network namespaces and on volumes, as far as it has been given them."""
+
+    def __init__(self, folder: Path, spec: DevFile) -> None:
+        super().__init__(folder, spec)
+        self.network: Network | None = None
+        self.volumes: dict[int, Volume] = {}
+
+    def start(self, member: Member, exit_with_parent: bool = True) -> int:
+        command = [*self._place(member), sys.executable, "-m", "minilog", member.role, "run", *self._flags(member)]
+        with member.log_file.open("ab") as log:
+            child = subprocess.Popen(
+                [*command, "--exit-with-parent"], stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+            )
+        process.write_pid_file(member.pid_file, child.pid)
+        self.children[member.name] = child
+        return child.pid
+
+    def _place(self, member: Member) -> list[str]:
+        command = self.network.command(member.name) if self.network else []
+        volume = self.volumes.get(member.id) if member.role == "broker" else None
+        return [*command, *(volume.command() if volume else [])]
+
+    def _member(self, role: Role, id: int, port: int) -> Member:
+        member = super()._member(role, id, port)
+        host = self.network.address(member.name) if self.network else HOST
+        return PlacedMember(**vars(member), host=host)
+
+    def _flags(self, member: Member) -> list[str]:
+        assert isinstance(member, PlacedMember)
+        flags = [f"host={member.host}" if flag == f"host={HOST}" else flag for flag in super()._flags(member)]
+        return [*flags, "--set", f"advertised_url={member.url}"] if member.role == "broker" else flags
 
 
 class ProcessCluster:
-    def __init__(self, dev: DevCluster) -> None:
+    def __init__(self, dev: PlacedDevCluster) -> None:
         self.dev = dev
+        self._askers = ThreadPoolExecutor(len(dev.brokers), "ask")
 
     @property
     def url(self) -> str:
         return self.dev.url
 
     @property
+    def network(self) -> Network:
+        assert self.dev.network is not None, "this cluster was made without a network of its own"
+        return self.dev.network
+
+    @property
+    def volumes(self) -> dict[int, Volume]:
+        return self.dev.volumes
+
+    @property
     def broker_ids(self) -> list[int]:
         return [member.id for member in self.dev.brokers]
 
-    def kill(self, name: int | str) -> None:
-        self._signal(name, signal.SIGKILL)
-        known = self.dev.member(str(name)).known()
-        assert known is not None
-        assert process.wait_dead(known, 5.0)
+    @property
+    def names(self) -> list[Name]:
+        return [CONTROLLER, *self.broker_ids]
+
+    def node(self, name: Name) -> str:
+        """What the network calls it."""
+        return self.dev.member(str(name)).name
+
+    def data_dir(self, broker_id: int) -> Path:
+        return self.dev.member(str(broker_id)).data_dir
+
+    def state(self, name: Name) -> process.State:
+        return self.dev.member(str(name)).state()
+
+    # --- breaking and mending --------------------------------------------------------------------------------
+
+    def kill(self, *names: Name) -> None:
+        """At once, as far as that is possible."""
+        for name in names:
+            self._signal(name, signal.SIGKILL)
+        self.await_dead(*names)
+
+    def await_dead(self, *names: Name) -> None:
+        for name in names:
+            known = self.dev.member(str(name)).known()
+            assert known is not None
+            assert process.wait_dead(known, 5.0), f"{name} is still there: {self.log(name)[-2000:]}"
         self.dev.reap()
 
-    def pause(self, name: int | str) -> None:
-        self._signal(name, signal.SIGSTOP)
+    def pause(self, *names: Name) -> None:
+        for name in names:
+            self._signal(name, signal.SIGSTOP)
 
-    def resume(self, name: int | str) -> None:
-        self._signal(name, signal.SIGCONT)
+    def resume(self, *names: Name) -> None:
+        for name in names:
+            self._signal(name, signal.SIGCONT)
 
-    def terminate(self, name: int | str) -> float:
+    def terminate(self, name: Name) -> float:
         """SIGTERM and wait for a clean end; returns the seconds it took."""
         began = time.monotonic()
         self._signal(name, signal.SIGTERM)
@@ -50,16 +146,30 @@ class ProcessCluster:
         assert status == 0, f"{name} ended with {status}: {self.log(name)[-2000:]}"
         return time.monotonic() - began
 
-    def start(self, *names: int | str) -> None:
+    def start(self, *names: Name) -> None:
+        """Start what does not run, and wait until it serves."""
         members = [self.dev.member(str(name)) for name in names]
-        for member in members:
-            self.dev.start(member, exit_with_parent=True)
+        dead = [member for member in members if member.state() == "dead"]
+        for member in dead:
+            self.dev.start(member)
         self.dev.wait_ready(members)
 
-    def log(self, name: int | str) -> str:
-        return self.dev.member(str(name)).log_file.read_text()
+    def heal(self) -> None:
+        """Whatever was done to processes, network and disks is over when this returns."""
+        if self.dev.network is not None:
+            self.dev.network.heal()
+        for name in self.names:
+            if self.state(name) == "paused":
+                self.resume(name)
+        self.dev.reap()
+        for volume in self.volumes.values():
+            volume.empty()
+        self.start(*self.names)
 
-    def _signal(self, name: int | str, number: signal.Signals) -> None:
+    def log(self, name: Name) -> str:
+        return self.dev.member(str(name)).log_file.read_text(errors="replace")
+
+    def _signal(self, name: Name, number: signal.Signals) -> None:
         member: Member = self.dev.member(str(name))
         known = member.known()
         assert known is not None
@@ -67,49 +177,90 @@ class ProcessCluster:
 
     # --- asking ----------------------------------------------------------------------------------------------
 
-    def get(self, path: str) -> Any:
-        """JSON from the first broker that answers."""
-        failure: Exception | None = None
-        for member in self.dev.brokers:
-            try:
-                with urllib.request.urlopen(member.url + path, timeout=1.0) as answer:
-                    return json.load(answer)
-            except OSError as error:
-                failure = error
-        raise AssertionError(f"no broker answers {path}: {failure}")
+    def ask(self, name: Name, path: str) -> Any:
+        """JSON from one process; None when it does not answer."""
+        try:
+            with urllib.request.urlopen(self.dev.member(str(name)).url + path, timeout=ASK_TIMEOUT_S) as answer:
+                return json.load(answer)
+        except (OSError, ValueError):
+            return None
+
+    def ask_all(self, path: str) -> dict[int, Any]:
+        """What each broker that runs and answers says."""
+        running = [id for id in self.broker_ids if self.state(id) == "running"]
+        answers = self._askers.map(lambda id: self.ask(id, path), running)
+        return {id: answer for id, answer in zip(running, answers, strict=True) if answer is not None}
 
     def partitions(self, topic: str) -> list[dict[str, Any]]:
-        topics = self.get(f"/v1/metadata?topics={topic}")["topics"]
-        return list(topics[0]["partitions"]) if topics else []
+        """The newest that any broker knows of each partition; empty when none knows the topic."""
+        newest: dict[int, dict[str, Any]] = {}
+        for answer in self.ask_all(f"/v1/metadata?topics={topic}").values():
+            for found in answer.get("topics", ()):
+                for state in found["partitions"]:
+                    known = newest.get(state["partition"])
+                    if known is None or _age(known) < _age(state):
+                        newest[state["partition"]] = state
+        return [newest[number] for number in sorted(newest)]
 
     def leader(self, topic: str, partition: int = 0) -> int:
         return int(self.partitions(topic)[partition]["leader"])
 
-    def wait_in_sync(self, topic: str) -> None:
+    def is_in_sync(self, topic: str) -> bool:
         """Every partition has a leader and all its replicas in the ISR."""
-        self.wait(
-            lambda: all(p["leader"] >= 0 and len(p["isr"]) == len(p["replicas"]) for p in self.partitions(topic)),
-            f"all of {topic} in sync",
-        )
+        found = self.partitions(topic)
+        return bool(found) and all(p["leader"] >= 0 and len(p["isr"]) == len(p["replicas"]) for p in found)
+
+    def wait_in_sync(self, topic: str, timeout_s: float = WAIT_S) -> None:
+        self.wait(lambda: self.is_in_sync(topic), f"all of {topic} in sync", timeout_s)
 
     def wait(self, condition: Callable[[], bool], what: str, timeout_s: float = WAIT_S) -> None:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            with contextlib.suppress(AssertionError, OSError):
-                if condition():
-                    return
-            time.sleep(0.02)
-        state = contextlib.suppress(AssertionError)
-        with state:
-            what += f"; metadata: {self.get('/v1/metadata')}"
-        raise AssertionError(f"waited {timeout_s:.0f} s in vain for {what}")
+            if condition():
+                return
+            time.sleep(POLL_S)
+        states = {name: self.state(name) for name in self.names}
+        raise AssertionError(
+            f"waited {timeout_s:.0f} s in vain for {what}; {states}; metadata: {self.ask_all('/v1/metadata')}"
+        )
+
+    def close(self) -> None:
+        """Nothing is left of it but the folder."""
+        self.dev.kill_all()
+        self._askers.shutdown(cancel_futures=True)
+        for volume in self.volumes.values():
+            volume.unmount()
+        if self.dev.network is not None:
+            self.dev.network.close()
+        faulty_disk.unshare(self.dev.folder)
+
+
+def _age(state: dict[str, Any]) -> tuple[int, int]:
+    return state["leader_epoch"], state["partition_epoch"]
 
 
 @contextlib.contextmanager
-def process_cluster(folder: Path, brokers: int = 3, overrides: tuple[str, ...] = ()) -> Iterator[ProcessCluster]:
-    dev = DevCluster.create(folder, brokers, port=0, controller_port=0, overrides=overrides)
+def process_cluster(
+    folder: Path,
+    brokers: int = 3,
+    overrides: Sequence[str] = (),
+    *,
+    network: bool = False,
+    volume_bytes: int = 0,
+) -> Iterator[ProcessCluster]:
+    """``volume_bytes``: size of each broker's volume, 0 for plain folders."""
+    dev = PlacedDevCluster.create(folder, brokers, port=0, controller_port=0, overrides=overrides)
+    assert isinstance(dev, PlacedDevCluster)
+    cluster = ProcessCluster(dev)
     try:
-        dev.start_all(exit_with_parent=True)
-        yield ProcessCluster(dev)
+        if network:
+            dev.network = Network([member.name for member in dev.members])
+        if volume_bytes:
+            faulty_disk.share(dev.folder)
+            for member in dev.brokers:
+                dev.volumes[member.id] = Volume(member.data_dir, volume_bytes)
+        dev.save()
+        cluster.start(*cluster.names)
+        yield cluster
     finally:
-        dev.kill_all()
+        cluster.close()

@@ -14,7 +14,6 @@ import struct
 import subprocess
 import time
 import uuid
-from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
@@ -23,6 +22,8 @@ BALLAST = "ballast"
 SECTOR_BYTES = 512
 _EXT4_SHUTDOWN = 0x8004587D
 _NO_LOG_FLUSH = 2
+_NOTES = Path("/run")
+_NOTE = "minilog-volumes-"
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
@@ -103,12 +104,28 @@ class Volume:
 
 def share(folder: Path) -> None:
     """Make mounts below ``folder`` come and go for processes with mount namespaces of their own, too."""
+    sweep()
+    _note(os.getpid()).write_text(f"{folder}\n")
     _run("mount", "--bind", str(folder), str(folder))
     _run("mount", "--make-shared", str(folder))
 
 
 def unshare(folder: Path) -> None:
+    """Unmount ``folder`` and everything below it; nothing when nothing is mounted there."""
     subprocess.run(["umount", "--recursive", str(folder)], capture_output=True, check=False)
+    _note(os.getpid()).unlink(missing_ok=True)
+
+
+def sweep() -> None:
+    """Unmount what dead test processes left behind."""
+    for note in _NOTES.glob(f"{_NOTE}*"):
+        if not Path(f"/proc/{note.name.removeprefix(_NOTE)}").exists():
+            subprocess.run(["umount", "--recursive", note.read_text().strip()], capture_output=True, check=False)
+            note.unlink(missing_ok=True)
+
+
+def _note(pid: int) -> Path:
+    return _NOTES / f"{_NOTE}{pid}"
 
 
 def _run(*command: str) -> None:
@@ -159,8 +176,7 @@ def misplace(path: Path, random: Random) -> tuple[int, int]:
 
 def wipe(folder: Path) -> None:
     """A new, empty disk."""
-    entries: Sequence[Path] = list(folder.iterdir()) if folder.exists() else []
-    for path in entries:
+    for path in list(folder.iterdir()):
         if path.is_dir():
             shutil.rmtree(path)
         else:

@@ -1,137 +1,93 @@
-"""Faults under load with acks=all: nothing acknowledged may be lost, misplaced or reordered, replicas end identical."""
+"""Faults under load: nothing acknowledged is lost, changed, doubled or out of order, and the replicas end identical.
+
+The short mix of ``python -m tests.process.soak``, one round each, always with the same dice.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from random import Random
+from typing import Any
 
 import pytest
 
-from minilog_client import AsyncClient
-from tests.process.cluster import ProcessCluster
-from tests.process.load import Load, prove, running, until_acknowledged
+from tests.process.campaign import MIXED, Outcome, Settings, run_round
+from tests.process.conftest import Stage
+from tests.process.nemesis import CATALOGUE
 
-TOPIC = "events"
-PARTITIONS = 6
-SOME = 2000
-Fault = Callable[[ProcessCluster, Load], Awaitable[None]]
-
-
-def create_topic(cluster: ProcessCluster, **config: str) -> None:
-    async def create() -> None:
-        async with AsyncClient(cluster.url) as client:
-            settings = {"min.insync.replicas": "2", **config}
-            await client.create_topic(TOPIC, partitions=PARTITIONS, replication_factor=3, config=settings)
-
-    asyncio.run(create())
+SETTINGS = Settings(hold_s=1.2, quiet_s=0.3)
+SEED = 1
+LEFT_TO_SOAKS = {
+    "quiet", "kill_majority", "pause_follower", "pause_all", "cut_in_halves", "cut_one_follower", "cut_clients",
+    "flap", "slow_links", "narrow_links", "full_disk_follower", "part_kill", "misplace_sectors",
+}  # fmt: skip
 
 
-def suffer(cluster: ProcessCluster, fault: Fault) -> Load:
-    """Load before, during and after the fault."""
-    create_topic(cluster)
-    load = Load(TOPIC, PARTITIONS)
-
-    async def scenario() -> None:
-        async with running(cluster, load):
-            await until_acknowledged(load, SOME)
-            await fault(cluster, load)
-            await until_acknowledged(load, SOME)
-
-    asyncio.run(scenario())
-    assert load.errors == []
-    return load
+def play(stage: Stage, name: str, random: Random) -> Outcome:
+    outcome = run_round(stage.cluster(), name, stage.round(), random, SETTINGS)
+    silence = f"{outcome.longest_ms:.0f} ms without an acknowledgement"
+    print(f"{outcome.nemesis}: {outcome.acknowledged} acknowledged, {silence}, {outcome.duplicates} duplicates")
+    assert outcome.valid, outcome.explain()
+    return outcome
 
 
-async def in_thread(function: Callable[..., object], *arguments: object) -> None:
-    """Signals and waiting happen beside the load, never in its way."""
-    await asyncio.to_thread(function, *arguments)
+def cases() -> list[Any]:
+    found: list[Any] = []
+    for nemesis in CATALOGUE.values():
+        if nemesis.name not in LEFT_TO_SOAKS:
+            known = pytest.mark.xfail(reason=nemesis.open_problem, strict=True)
+            found.append(pytest.param(nemesis.name, marks=[known] if nemesis.open_problem else []))
+    return found
 
 
-def follower_of(cluster: ProcessCluster, partition: int) -> int:
-    state = cluster.partitions(TOPIC)[partition]
-    return next(r for r in state["replicas"] if r != state["leader"])
+@pytest.mark.parametrize("name", cases())
+def test_acknowledged_records_survive(stage: Stage, name: str) -> None:
+    nemesis = CATALOGUE[name]
+    missing = (nemesis.needs_network and stage.no_network) or (nemesis.needs_volumes and stage.no_volumes)
+    if missing:
+        pytest.skip(missing)
+    outcome = play(stage, name, Random(SEED))
+    check = EXPECTED.get(name)
+    if check is not None:
+        check(outcome)
 
 
-async def kill_leader(cluster: ProcessCluster, load: Load) -> None:
-    leader = await asyncio.to_thread(cluster.leader, TOPIC)
-    await in_thread(cluster.kill, leader)
-    await until_acknowledged(load, SOME)
-    await in_thread(cluster.start, leader)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_several_faults_at_once(stage: Stage, seed: int) -> None:
+    play(stage, MIXED, Random(seed))
 
 
-async def kill_follower(cluster: ProcessCluster, load: Load) -> None:
-    follower = await asyncio.to_thread(follower_of, cluster, 0)
-    await in_thread(cluster.kill, follower)
-    await until_acknowledged(load, SOME)
-    await in_thread(cluster.start, follower)
+def test_a_promise_not_kept_is_seen(stage: Stage) -> None:
+    """The proof that the harness proves something: acknowledged before it is synced, a power cut takes it away."""
+    if stage.no_volumes:
+        pytest.skip(stage.no_volumes)
+    unsafe = replace(SETTINGS, topic_config={"min.insync.replicas": "2", "flush.policy": "never"})
+    outcome = run_round(stage.cluster(), "power_all", stage.round(), Random(SEED), unsafe)
+    lost = sum(verdict.classes["final-missing"].violations for verdict in outcome.verdicts.values())
+    print(f"flush.policy=never: {lost} of {outcome.acknowledged} acknowledged records lost in a power cut")
+    assert not outcome.valid
+    assert lost > 0
+    stage.discard()
 
 
-async def kill_controller(cluster: ProcessCluster, load: Load) -> None:
-    """The data path goes on without it: acknowledgements must not pause."""
-    await in_thread(cluster.kill, "controller")
-    began = time.monotonic()
-    await until_acknowledged(load, 2 * SOME)
-    assert load.longest_gap_ms(began) < 500
-    await in_thread(cluster.start, "controller")
+def _data_path_goes_on(outcome: Outcome) -> None:
+    """Without a controller nothing can change, and nothing has to."""
+    assert outcome.longest_ms < 500
 
 
-async def kill_everything(cluster: ProcessCluster, load: Load) -> None:
-    for name in ("controller", *cluster.broker_ids):
-        await in_thread(cluster.kill, name)
-    await in_thread(cluster.start, "controller", *cluster.broker_ids)
+def _nobody_is_fenced(outcome: Outcome) -> None:
+    assert outcome.split == []
 
 
-async def kill_leader_then_next(cluster: ProcessCluster, load: Load) -> None:
-    """Two of three die one after the other; the last one alone may not acknowledge, and nothing is lost after it."""
-    first = await asyncio.to_thread(cluster.leader, TOPIC)
-    await in_thread(cluster.kill, first)
-    await until_acknowledged(load, SOME)
-    second = await asyncio.to_thread(cluster.leader, TOPIC)
-    await in_thread(cluster.kill, second)
-    await in_thread(cluster.start, first, second)
+def _soon_available(outcome: Outcome) -> None:
+    """The goals, with ample room for a busy machine; soaks measure them."""
+    assert outcome.longest_ms < 2000
 
 
-async def pause_leader(cluster: ProcessCluster, load: Load) -> None:
-    leader = await asyncio.to_thread(cluster.leader, TOPIC)
-    await in_thread(cluster.pause, leader)
-    await until_acknowledged(load, SOME)
-    await in_thread(cluster.resume, leader)
-
-
-async def pause_controller(cluster: ProcessCluster, load: Load) -> None:
-    """A controller that stood still longer than a session must fence nobody when it goes on."""
-    before = await asyncio.to_thread(cluster.partitions, TOPIC)
-    await in_thread(cluster.pause, "controller")
-    await asyncio.sleep(3.0)
-    await in_thread(cluster.resume, "controller")
-    await until_acknowledged(load, SOME)
-    after = await asyncio.to_thread(cluster.partitions, TOPIC)
-    assert [p["leader_epoch"] for p in after] == [p["leader_epoch"] for p in before]
-
-
-async def rolling_restart(cluster: ProcessCluster, load: Load) -> None:
-    for broker_id in cluster.broker_ids:
-        await in_thread(cluster.terminate, broker_id)
-        await until_acknowledged(load, SOME // 2)
-        await in_thread(cluster.start, broker_id)
-        await in_thread(cluster.wait_in_sync, TOPIC)
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        kill_leader,
-        kill_follower,
-        kill_controller,
-        kill_everything,
-        kill_leader_then_next,
-        pause_leader,
-        pause_controller,
-        rolling_restart,
-    ],
-)
-def test_acknowledged_records_survive(cluster: ProcessCluster, fault: Fault) -> None:
-    load = suffer(cluster, fault)
-    proof = prove(cluster, load)
-    print(f"{fault.__name__}: {proof.acknowledged} acknowledged, 0 lost, {proof.duplicates} duplicates")
+EXPECTED = {
+    "kill_controller": _data_path_goes_on,
+    "pause_controller": _nobody_is_fenced,
+    "pause_briefly": _nobody_is_fenced,
+    "kill_leader": _soon_available,
+    "stop_leader": _soon_available,
+}

@@ -7,13 +7,15 @@ A kill loses nothing that was written; a machine crash loses what was not synced
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from minilog.config import BrokerSettings
 from minilog.core.broker import BrokerCore
 from minilog.core.effects import CONTROLLER_ID, Effect, Flush, Reply, Send, TopicPartition
-from minilog.errors import RefusesToStart, StorageFailed
+from minilog.errors import DiskFull, RefusesToStart, StorageFailed
 from minilog.wire.messages import Fetch, Heartbeat, Message, Produce, ReplicaFetch
+from tests.sim.disk_store import DiskStore
 from tests.sim.history import History, WatchedStore
 from tests.sim.network import Inbound, Network, Response
 from tests.sim.process import TICK_MS, Process
@@ -31,12 +33,11 @@ class Flight:
 
 
 class BrokerNode(Process):
-    def __init__(
-        self, world: World, network: Network, broker_id: int, make_store: Callable[[], Any], history: History
-    ) -> None:
+    def __init__(self, world: World, network: Network, broker_id: int, history: History) -> None:
         super().__init__(world, broker_id, f"b{broker_id}")
         self.network = network
-        self.store = WatchedStore(make_store(), self.name, history)
+        self.machine = DiskStore(broker_id)
+        self.store = WatchedStore(self.machine, self.name, history)
         self.rng = world.rng(self.name)
         self.settings = BrokerSettings(broker_id=broker_id, data_dir=f"/{self.name}")
         self.disk_delay_ms = (1, 3)
@@ -47,9 +48,12 @@ class BrokerNode(Process):
         """Why the last process refused to start."""
         self.lossy = False
         """Unsynced writes may be missing since the last crash, until the controller has been told."""
+        self.wiped = False
+        """Everything is missing, until the controller has been told."""
         self.requests: dict[int, Inbound] = {}
-        self.figures = {"kills": 0, "crashes": 0, "pauses": 0, "stops": 0, "fail_stops": 0}
+        self.figures = {"kills": 0, "crashes": 0, "pauses": 0, "wipes": 0, "stops": 0, "fail_stops": 0}
         self._next_request_id = 1
+        self._is_registered = False
         self._flights: dict[TopicPartition, Flight] = {}
 
     # --- life ------------------------------------------------------------------------------------------------
@@ -57,10 +61,15 @@ class BrokerNode(Process):
     def start(self) -> None:
         if self.running:
             return
+        try:
+            clean = self.store.start()
+        except DiskFull:
+            self.machine.kill()
+            return
         self.begin_life()
         self.stopping, self.refused = False, ""
+        self._is_registered = False
         self.requests, self._flights = {}, {}
-        clean = self.store.start()
         self.lossy = self.lossy or not clean
         incarnation = f"{self.rng.getrandbits(64):016x}"
         self.core = BrokerCore(
@@ -78,7 +87,17 @@ class BrokerNode(Process):
     def _die(self) -> None:
         self.network.on_process_end(self, host_up=True)
         self.store.on_kill()
-        self.store.inner.kill()
+        self.machine.kill()
+        self.core = None
+        self.end_life()
+
+    def _fail_stop(self) -> None:
+        """The disk failed: the process ends, and what was not synced is in doubt."""
+        self.figures["fail_stops"] += 1
+        self.store.distrust()
+        self.network.on_process_end(self, host_up=True)
+        self.store.on_crash()
+        self.machine.lose_cache(self.rng)
         self.core = None
         self.end_life()
 
@@ -90,9 +109,17 @@ class BrokerNode(Process):
         if self.running:
             self.network.on_process_end(self, host_up=False)
         self.store.on_crash()
-        self.store.inner.crash(self.rng)
+        self.machine.crash(self.rng)
         self.core = None
         self.end_life(host_up=False)
+
+    def wipe(self) -> None:
+        """The machine dies and comes back with an empty disk."""
+        self.crash()
+        self.figures["wipes"] += 1
+        self.store.on_wipe()
+        self.machine.wipe()
+        self.wiped = True
 
     def stop(self) -> None:
         """SIGTERM: leave in order; the process ends when the controller allows it or after the shutdown timeout."""
@@ -115,9 +142,17 @@ class BrokerNode(Process):
     def _exit(self) -> None:
         assert self.core is not None
         epoch = self.core.broker_epoch
+        try:
+            self.machine.close_cleanly(epoch)
+        except DiskFull:
+            self._die()
+            return
+        except StorageFailed:
+            self._fail_stop()
+            return
         self.network.on_process_end(self, host_up=True)
         self.store.on_kill()
-        self.store.inner.close_cleanly(epoch)
+        self.machine.kill()
         self.core = None
         self.end_life()
 
@@ -133,13 +168,16 @@ class BrokerNode(Process):
             self._die()
             return
         except StorageFailed:
-            self.figures["fail_stops"] += 1
-            self._die()
+            self._fail_stop()
             return
         for effect in effects:
             self._perform(effect)
         if self.invariants is not None:
             self.invariants.after_broker_turn(self)
+        if core.broker_epoch >= 0 and not self._is_registered:
+            with suppress(DiskFull):
+                self.store.registered()
+                self._is_registered = True
         if self.stopping and core.may_exit:
             self._exit()
 
@@ -198,7 +236,13 @@ class BrokerNode(Process):
         self._turn(self.core.tick)
 
     def _checkpoint(self) -> None:
-        self.store.checkpoint()
+        try:
+            self.store.checkpoint()
+        except DiskFull:
+            pass
+        except StorageFailed:
+            self._fail_stop()
+            return
         self.later(self.settings.checkpoint_interval_ms, "checkpoint", self._checkpoint)
 
     # --- flushes ---------------------------------------------------------------------------------------------
@@ -225,8 +269,7 @@ class BrokerNode(Process):
         try:
             flight.job.run()
         except StorageFailed:
-            self.figures["fail_stops"] += 1
-            self._die()
+            self._fail_stop()
             return
         flight.log.complete(flight.job)
         log = self.store.get(*partition)

@@ -24,7 +24,6 @@ from tests.sim.clients import Admin, Consumer, Load, Producer, Write
 from tests.sim.controller_node import ControllerNode
 from tests.sim.history import History, WatchedLog
 from tests.sim.invariants import Invariants
-from tests.sim.memory_log import MemoryStore
 from tests.sim.network import CLIENT_IDS, Network
 from tests.sim.world import Violation, World
 
@@ -35,7 +34,6 @@ class SimCluster:
         seed: int = 0,
         *,
         brokers: int = 3,
-        make_store: Callable[[int], Any] | None = None,
         timeouts: dict[str, int] | None = None,
     ) -> None:
         self.world = World(seed)
@@ -47,17 +45,14 @@ class SimCluster:
         self.controller.invariants = self.invariants
         self.network.add(self.controller)
         for broker_id in range(1, brokers + 1):
-            self._add_broker(broker_id, make_store)
+            self._add_broker(broker_id)
         self._next_client = CLIENT_IDS
         self.admin = self._client(Admin, "admin")
         self.producer = self.add_producer("p")
         self._configure(timeouts or {})
 
-    def _add_broker(self, broker_id: int, make_store: Callable[[int], Any] | None) -> None:
-        def store() -> Any:
-            return MemoryStore() if make_store is None else make_store(broker_id)
-
-        node = BrokerNode(self.world, self.network, broker_id, store, self.history)
+    def _add_broker(self, broker_id: int) -> None:
+        node = BrokerNode(self.world, self.network, broker_id, self.history)
         node.invariants = self.invariants
         self.brokers[broker_id] = node
         self.network.add(node)

@@ -23,7 +23,8 @@ class Faults:
         self.rng = cluster.world.rng("faults")
         self.figures: Counter[str] = Counter()
         self.active = True
-        self._churned = 0
+        self.losses = 0
+        """Machines that have lost more than unsynced writes nobody relies on."""
         self._kinds: list[tuple[str, float, Callable[[], None]]] = [
             ("kill", options.kills, self._kill),
             ("crash", options.crashes, self._crash),
@@ -36,6 +37,9 @@ class Faults:
             ("isolation", options.isolations, self._isolate),
             ("ring", options.rings, self._ring),
             ("slow disk", options.slow_disks, self._slow_disk),
+            ("full disk", options.full_disks, self._fill_disk),
+            ("failed disk", options.failed_disks, self._fail_disk),
+            ("wipe", options.wipes, self._wipe),
             ("topic churn", options.topic_churn, self._churn),
         ]
 
@@ -54,6 +58,8 @@ class Faults:
                 act()
         if not self.cluster.controller.running and self.options.dies_in_commit:
             self._start_later(self.cluster.controller)
+        if self.options.full_disks and self.rng.random() < 0.1:  # whoever could not start tries again
+            self._start_later(self._broker())
         self.cluster.world.after(STEP_MS, "faults", self._step)
 
     def end(self) -> None:
@@ -64,12 +70,13 @@ class Faults:
         cluster.network.heal()
         cluster.controller.dies_in_commit = 0.0
         nodes: list[BrokerNode | ControllerNode] = [cluster.controller, *cluster.brokers.values()]
+        for broker in cluster.brokers.values():
+            broker.disk_delay_ms = (1, 3)
+            broker.machine.disk.full = False
         for node in nodes:
             if node.paused:
                 node.resume()
             node.start()
-        for broker in cluster.brokers.values():
-            broker.disk_delay_ms = (1, 3)
 
     # --- one of each -----------------------------------------------------------------------------------------
 
@@ -95,9 +102,22 @@ class Faults:
         self._start_later(node)
 
     def _crash(self) -> None:
-        node = self._broker()
-        node.crash()
-        self._start_later(node)
+        if self.options.flush_policy == "commit" or self._may_lose():
+            node = self._broker()
+            node.crash()
+            self._start_later(node)
+
+    def _wipe(self) -> None:
+        if self._may_lose():
+            node = self._broker()
+            node.wipe()
+            self._start_later(node)
+
+    def _may_lose(self) -> bool:
+        if self.losses >= self.options.losses_max:
+            return False
+        self.losses += 1
+        return True
 
     def _pause(self) -> None:
         node = self._broker()
@@ -119,7 +139,7 @@ class Faults:
         nodes: list[BrokerNode | ControllerNode] = [*self.cluster.brokers.values()]
         if self.rng.random() < 0.5:
             nodes.append(self.cluster.controller)
-        lossy = self.options.crashes > 0 and self.rng.random() < 0.5
+        lossy = self.options.crashes > 0 and self.options.flush_policy == "commit" and self.rng.random() < 0.5
         for node in nodes:
             if lossy:
                 node.crash()
@@ -172,6 +192,18 @@ class Faults:
         usual = (1, self.options.disk_delay_max_ms)
         node.disk_delay_ms = (100, 1500)
         self._later(self._down_ms(), "disk ok", lambda: setattr(node, "disk_delay_ms", usual))
+
+    def _fill_disk(self) -> None:
+        disk = self._broker().machine.disk
+        disk.full = True
+        self._later(self._down_ms(), "disk has room", lambda: setattr(disk, "full", False))
+
+    def _fail_disk(self) -> None:
+        """The next write or sync fails; the process stops, and is started again."""
+        node = self._broker()
+        if self.options.flush_policy == "commit" and node.running:
+            node.machine.disk.failure = "input/output error"
+            self._later(1000 + self._down_ms(), f"start {node.name}", node.start)
 
     def _churn(self) -> None:
         admin, topic = self.cluster.admin, f"churn{self.rng.randint(0, 1)}"

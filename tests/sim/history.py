@@ -295,6 +295,11 @@ class WatchedStore:
             self._durable[key] = int(log.inner.durable_end)
         self.logs = {}
 
+    def on_wipe(self) -> None:
+        """The disk is empty: nothing is expected of it."""
+        self._before.clear()
+        self._durable.clear()
+
     def on_crash(self) -> None:
         """The machine died: everything durable must be there again, and nothing that was not written."""
         self.on_kill()

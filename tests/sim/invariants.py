@@ -129,7 +129,8 @@ class Invariants:
         for broker_id in {*state.isr, *state.elr}.intersection(state.replicas if only is None else only):
             node = self.brokers[broker_id]
             log = node.store.open_log(*partition, state.topic_id)
-            if log is None or (node.lossy and topic.settings.flush_policy != "commit"):
+            excused = node.wiped or (node.lossy and topic.settings.flush_policy != "commit")
+            if log is None or excused:
                 continue
             self.figures["checks"] += 1
             history.check_complete("LeaderCandidateCompleteness", f"{node.name} ({state})", log.mirror)
@@ -209,7 +210,7 @@ class Invariants:
     def _on_registered(self, record: BrokerRegistered) -> None:
         node = self.brokers[record.broker_id]
         if node.core is not None and node.core.registration.incarnation == record.incarnation:
-            node.lossy = False
+            node.lossy = node.wiped = False
 
     def _on_deleted(self, record: TopicDeleted) -> None:
         for partition in self.truth.topics[record.topic].partitions:

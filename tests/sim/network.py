@@ -60,6 +60,24 @@ class Inbound:
         self.request_id = 0
 
 
+class Held:
+    """Messages a scenario holds back, or copies of them; ``release`` delivers them as late as it likes."""
+
+    def __init__(self, world: World) -> None:
+        self.messages: list[Message] = []
+        self._world = world
+        self._deliver: list[Callable[[], None]] = []
+
+    def add(self, message: Message, deliver: Callable[[], None]) -> None:
+        self.messages.append(message)
+        self._deliver.append(deliver)
+
+    def release(self) -> None:
+        for deliver in self._deliver:
+            self._world.after(1, "released", deliver)
+        self._deliver = []
+
+
 class Network:
     def __init__(self, world: World) -> None:
         self.world = world
@@ -67,6 +85,7 @@ class Network:
         self.processes: dict[int, Process] = {}
         self.cuts: set[tuple[int, int]] = set()
         """(from, to): nothing passes in this direction."""
+        self._watching: list[tuple[Callable[[Message], bool], bool, Held]] = []
         self.figures = {"messages": 0, "lost": 0, "duplicated": 0}
         self._rng: Random = world.rng("network")
         self._open: dict[Inbound, None] = {}
@@ -103,6 +122,33 @@ class Network:
         self.figures["lost"] += lost
         return lost
 
+    # --- scenarios -------------------------------------------------------------------------------------------
+
+    def hold(self, *kinds: type[Message], when: Callable[[Message], bool] = lambda _: True) -> Held:
+        """From now on keep back every message of these kinds."""
+        return self._watch(kinds, when, copies=False)
+
+    def copy(self, *kinds: type[Message], when: Callable[[Message], bool] = lambda _: True) -> Held:
+        """From now on keep a copy of every message of these kinds, which itself passes."""
+        return self._watch(kinds, when, copies=True)
+
+    def _watch(self, kinds: tuple[type[Message], ...], when: Callable[[Message], bool], *, copies: bool) -> Held:
+        held = Held(self.world)
+        self._watching.append((lambda message: isinstance(message, kinds) and when(message), copies, held))
+        return held
+
+    def pass_all(self) -> None:
+        """Hold and copy nothing any more; what is held stays so until it is released."""
+        self._watching = []
+
+    def _is_held(self, message: Response, deliver: Callable[[], None]) -> bool:
+        held_back = False
+        for matches, copies, held in self._watching:
+            if isinstance(message, Message) and matches(message):
+                held.add(message, deliver)
+                held_back = held_back or not copies
+        return held_back
+
     # --- requests --------------------------------------------------------------------------------------------
 
     def send(self, source: Process, target: int, request: Message, on_response: OnResponse, timeout_ms: int) -> None:
@@ -125,7 +171,8 @@ class Network:
         if self._is_lost(source.node_id, call.target):
             return
         request = self._carried(request)
-        self.world.after(self._delay(), label, lambda: self._arrive(call, request), request)
+        if not self._is_held(request, lambda: self._arrive(call, request)):
+            self.world.after(self._delay(), label, lambda: self._arrive(call, request), request)
 
     def _carried(self, message: Message) -> Message:
         if self.weather.encoded < 1 and self._rng.random() >= self.weather.encoded:
@@ -159,6 +206,8 @@ class Network:
         if isinstance(response, Message):
             response = self._carried(response)
         label = f"{process.name} < {source.name} {type(response).__name__}"
+        if self._is_held(response, lambda: self._return(call, response, process, copy=True)):
+            return
         self.world.after(self._delay(), label, lambda: self._return(call, response, process, copy=copy), response)
 
     def _return(self, call: Call, response: Response, process: Process, *, copy: bool) -> None:

@@ -12,15 +12,12 @@ from random import Random
 from tests.sim.clients import Load
 from tests.sim.network import Weather
 
-STORAGES = ("memory", "disk")
-
 
 @dataclass(frozen=True)
 class Options:
     """Rates are events per virtual second; durations are ms."""
 
     seed: int
-    storage: str
     brokers: int
     topics: int
     partitions: int
@@ -62,8 +59,16 @@ class Options:
     isolations: float
     rings: float
     slow_disks: float
+    full_disks: float
+    failed_disks: float
+    wipes: float
     topic_churn: float
     down_ms: int
+
+    @property
+    def losses_max(self) -> int:
+        """How many machines may lose what they had promised to hold: one less than there are sure to be copies."""
+        return self.min_isr - 1
 
     def weather(self) -> Weather:
         return Weather(
@@ -92,7 +97,7 @@ class Options:
 ACKS = (-1, -1, -1, 0, 1, 2)
 
 
-def draw(seed: int, storage: str = "memory") -> Options:
+def draw(seed: int) -> Options:
     rng = Random(f"{seed}/options")
 
     def sometimes(probability: float, low: float, high: float) -> float:
@@ -100,13 +105,13 @@ def draw(seed: int, storage: str = "memory") -> Options:
         value = low * (high / low) ** rng.random()
         return round(value, 4) if rng.random() < probability else 0.0
 
+    replica_lag_max_ms = rng.choice((400, 1000, 4000))
     brokers = rng.choice((2, 3, 3, 3, 3, 4, 5))
     replicas = rng.randint(1, min(brokers, 3)) if rng.random() < 0.2 else min(brokers, 3)
     min_isr = rng.randint(1, replicas)
     flush_policy = "interval" if rng.random() < 0.15 else "commit"
     return Options(
         seed=seed,
-        storage=storage,
         brokers=brokers,
         topics=rng.choice((1, 1, 2)),
         partitions=rng.choice((1, 1, 2, 3)),
@@ -115,10 +120,10 @@ def draw(seed: int, storage: str = "memory") -> Options:
         flush_policy=flush_policy,
         faults_ms=rng.choice((4000, 8000, 12_000)),
         session_timeout_ms=rng.choice((400, 800, 2000)),
-        replica_lag_max_ms=rng.choice((400, 1000, 4000)),
+        replica_lag_max_ms=replica_lag_max_ms,
         peer_timeout_ms=rng.choice((200, 500, 2000)),
         heartbeat_interval_ms=rng.choice((60, 200)),
-        replica_fetch_wait_ms=rng.choice((50, 500)),
+        replica_fetch_wait_ms=min(rng.choice((50, 500)), replica_lag_max_ms // 4),
         snapshot_records=rng.choice((5, 50, 10_000)),
         disk_delay_max_ms=rng.choice((1, 5, 40)),
         journal_delay_max_ms=rng.choice((0, 2, 30)),
@@ -137,7 +142,7 @@ def draw(seed: int, storage: str = "memory") -> Options:
         delay_ms=rng.choice((1, 3, 10, 50)),
         encoded=rng.choice((0.1, 1.0)),
         kills=sometimes(0.5, 0.05, 2.0),
-        crashes=sometimes(0.4, 0.05, 1.0) if flush_policy == "commit" else 0.0,
+        crashes=sometimes(0.4, 0.05, 1.0),
         pauses=sometimes(0.4, 0.05, 2.0),
         stops=sometimes(0.4, 0.05, 1.0),
         kill_alls=sometimes(0.15, 0.02, 0.3),
@@ -148,6 +153,9 @@ def draw(seed: int, storage: str = "memory") -> Options:
         isolations=sometimes(0.4, 0.05, 1.0),
         rings=sometimes(0.2, 0.02, 0.3),
         slow_disks=sometimes(0.2, 0.05, 0.5),
+        full_disks=sometimes(0.15, 0.05, 0.5),
+        failed_disks=sometimes(0.15, 0.05, 0.5),
+        wipes=sometimes(0.3, 0.05, 0.5),
         topic_churn=sometimes(0.2, 0.1, 1.0),
         down_ms=rng.choice((50, 500, 3000)),
     )

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from minilog.core.effects import TopicPartition
 from minilog.wire.batch import split
 from minilog.wire.records import decode_batch
 from tests.sim.clients import Consumer, Producer
@@ -206,6 +205,7 @@ class Schedule:
         figures.update(self.faults.figures)
         figures.update(self.cluster.network.figures)
         for node in self.cluster.brokers.values():
+            figures["torn files"] += node.machine.disk.torn
             figures.update({f"broker {name}": count for name, count in node.figures.items()})
         figures.update({f"controller {name}": count for name, count in self.cluster.controller.figures.items()})
         for producer in self.producers:
@@ -219,7 +219,3 @@ def _place(error: BaseException) -> str:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     return "" if trace is None else f"{trace.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno}"
-
-
-def names_of(state: TopicPartition) -> tuple[str, int]:
-    return state.topic, state.partition

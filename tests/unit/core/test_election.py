@@ -168,6 +168,22 @@ def test_answers_of_another_epoch_do_not_count() -> None:
     assert poll.decided() == [(0, 2, False)]
 
 
+def test_a_late_answer_to_an_earlier_question_does_not_count() -> None:
+    """The process that gave it may be gone, and the one that is here now may hold less (R5)."""
+    poll = Poll()
+    poll.ask(now_ms=0)
+    first = poll.asked[3].sequence
+    poll.fail(3)
+    assert poll.decided(TIMEOUT_MS) == []
+    poll.ask(TIMEOUT_MS)
+    late = PositionsReply(first, [Position(TOPIC, 0, 6, 5, 99)])
+    poll.elections.on_reply(3, late)
+    poll.answer(2, 5, 10)
+    assert poll.decided(TIMEOUT_MS + 1) == []
+    poll.answer(3, 5, 9)
+    assert poll.decided(TIMEOUT_MS + 1) == [(0, 2, False)]
+
+
 def test_a_candidate_that_died_after_answering_cannot_win() -> None:
     poll = Poll()
     poll.ask()

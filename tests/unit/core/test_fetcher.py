@@ -241,6 +241,34 @@ def test_sequences_count_the_answers_of_a_session() -> None:
         made.on_reply(request, answer(request), 0)
 
 
+# --- how fresh a partition is that no answer mentions -----------------------------------------------------------------
+
+
+def test_an_answer_that_does_not_mention_a_partition_says_that_nothing_is_new_there() -> None:
+    made = fetcher(follower())
+    assert made.quiet_ms(FIRST) is None
+    request = ask(made)
+    assert made.quiet_ms(FIRST) is None, "it has just been asked about"
+    made.on_reply(request, answer(request, result(high_watermark=3)), 100)
+    assert made.quiet_ms(FIRST) is None, "it will be named again"
+    request = ask(made)
+    made.on_reply(request, answer(request), 600)
+    assert made.quiet_ms(FIRST) == 600
+    request = ask(made)
+    made.on_failed(request, 700)
+    assert made.quiet_ms(FIRST) == 600
+
+
+def test_an_answer_that_was_full_says_nothing_about_what_it_left_out() -> None:
+    made = fetcher(follower(0), follower(1))
+    made.max_bytes = 10
+    request = ask(made)
+    made.on_reply(request, answer(request), 100)
+    request = ask(made)
+    made.on_reply(request, answer(request, result(0, values=1)), 600)
+    assert made.quiet_ms(SECOND) == 100
+
+
 # --- failures ------------------------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from minilog.core.effects import Flush, TopicPartition
@@ -214,6 +214,11 @@ STEPS = [
     start=st.sampled_from(STARTS),
     in_isr=st.booleans(),
     steps=st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 7)), min_size=10, max_size=60),
+)
+@example(
+    start=([], []),
+    in_isr=False,
+    steps=[("append", 0), ("ask", 0), ("arrive", 0), ("append", 1), ("hear", 0), ("flush_follower", 2), ("ask", 0)],
 )
 @settings(max_examples=60)
 def test_whatever_the_network_does_nothing_right_is_lost_and_healing_copies_everything(

@@ -108,6 +108,10 @@ class Leading:
         assert isinstance(reply, ReplicaFetchReply)
         return reply.partitions
 
+    def sent(self, request_id: int) -> dict[int, list[int]]:
+        """Base offsets by partition, of those whose result carries data."""
+        return {r.partition: offsets(r) for r in self.results(request_id) if len(r.batches)}
+
     def refusal(self, request_id: int) -> str:
         reply = self.replies[request_id]
         assert isinstance(reply, Problem)
@@ -137,6 +141,13 @@ def leading(records: int = 3, *, isr: Sequence[int] = (1, 2), partitions: int = 
     return Leading(*leaders)
 
 
+def settled(broker: Leading, *entries: ReplicaFetchPartition) -> Leading:
+    """A session is open with these positions and the follower has been told all there is to tell; next is sequence 1."""
+    broker.fetch(request(*entries))
+    broker.tick(broker.now_ms + 20)
+    return broker
+
+
 def offsets(found: ReplicaFetchResult) -> list[int]:
     return [batch.base_offset for batch in split(found.batches, 1 << 20, stored=True)]
 
@@ -156,8 +167,8 @@ def test_what_is_there_is_sent_at_once() -> None:
 
 
 def test_with_nothing_to_send_it_waits_for_an_append() -> None:
-    broker = leading()
-    waiting = broker.fetch(request(entry(0, 3)))
+    broker = settled(leading(), entry(0, 3))
+    waiting = broker.fetch(request(sequence=1))
     assert waiting not in broker.replies
     broker.append(2)
     (result,) = broker.results(waiting)
@@ -165,42 +176,42 @@ def test_with_nothing_to_send_it_waits_for_an_append() -> None:
 
 
 def test_with_nothing_to_send_it_is_answered_at_its_deadline() -> None:
-    broker = leading()
-    waiting = broker.fetch(request(entry(0, 3)))
-    broker.tick(WAIT_MS - 1)
+    broker = settled(leading(), entry(0, 3))
+    waiting = broker.fetch(request(sequence=1))
+    broker.tick(20 + WAIT_MS - 1)
     assert waiting not in broker.replies
-    broker.tick(WAIT_MS)
+    broker.tick(20 + WAIT_MS)
     assert broker.results(waiting) == []
 
 
 def test_a_high_watermark_without_data_goes_with_the_next_tick() -> None:
-    broker = leading()
+    broker = settled(leading(), entry(0, 3))
     broker.append()
     broker.flush()
-    waiting = broker.fetch(request(entry(0, 4)))
+    waiting = broker.fetch(request(entry(0, 4), sequence=1))
     assert broker.leader.high_watermark == 4
     assert waiting not in broker.replies, "data may follow within the tick"
-    broker.tick(20)
+    broker.tick(40)
     (result,) = broker.results(waiting)
     assert (offsets(result), result.high_watermark) == ([], 4)
 
 
 def test_a_high_watermark_is_told_once() -> None:
-    broker = leading()
+    broker = settled(leading(), entry(0, 3))
     broker.append()
     broker.flush()
-    broker.fetch(request(entry(0, 4)))
-    broker.tick(20)
-    following = broker.fetch(request(entry(0, 4), sequence=1))
+    broker.fetch(request(entry(0, 4), sequence=1))
     broker.tick(40)
+    following = broker.fetch(request(entry(0, 4), sequence=2))
+    broker.tick(60)
     assert following not in broker.replies
 
 
 def test_data_carries_the_high_watermark_along() -> None:
-    broker = leading()
+    broker = settled(leading(), entry(0, 3))
     broker.append()
     broker.flush()
-    waiting = broker.fetch(request(entry(0, 4)))
+    waiting = broker.fetch(request(entry(0, 4), sequence=1))
     broker.append()
     assert [(offsets(r), r.high_watermark) for r in broker.results(waiting)] == [([4], 4)]
 
@@ -208,15 +219,15 @@ def test_data_carries_the_high_watermark_along() -> None:
 def test_one_answer_carries_all_partitions_that_have_something() -> None:
     broker = leading(partitions=3)
     sent = broker.fetch(request(entry(0, 1), entry(1, 3), entry(2, 2)))
-    assert [(r.partition, offsets(r)) for r in broker.results(sent)] == [(0, [1, 2]), (2, [2])]
+    assert broker.sent(sent) == {0: [1, 2], 2: [2]}
 
 
 def test_what_has_no_room_comes_with_the_next_answer() -> None:
     broker = leading(partitions=2)
     first = broker.fetch(request(entry(0, 0), entry(1, 0), max_bytes=1))
-    assert [(r.partition, offsets(r)) for r in broker.results(first)] == [(0, [0])]
+    assert broker.sent(first) == {0: [0]}
     second = broker.fetch(request(entry(0, 1), sequence=1, max_bytes=1))
-    assert [(r.partition, offsets(r)) for r in broker.results(second)] == [(1, [0])]
+    assert broker.sent(second) == {1: [0]}
 
 
 def test_a_damaged_range_is_told() -> None:
@@ -228,8 +239,7 @@ def test_a_damaged_range_is_told() -> None:
 
 
 def test_what_is_forgotten_is_not_sent() -> None:
-    broker = leading(partitions=2)
-    broker.fetch(request(entry(0, 2), entry(1, 3)))
+    broker = settled(leading(partitions=2), entry(0, 3), entry(1, 3))
     waiting = broker.fetch(request(sequence=1, forgotten=[(TOPIC, 1)]))
     broker.append(partition=1)
     assert waiting not in broker.replies
@@ -248,6 +258,14 @@ def test_a_follower_that_was_not_waited_for_still_learns_the_high_watermark() ->
     waiting = broker.fetch(request(entry(0, 10), sequence=1))
     broker.tick(WAIT_MS)
     assert [r.high_watermark for r in broker.results(waiting)] == [10]
+
+
+def test_a_new_session_is_told_the_high_watermark_of_what_needs_no_data() -> None:
+    """The follower has restarted, or an answer was lost: it holds everything, but does not know that it is committed."""
+    broker = leading()
+    opening = broker.fetch(request(entry(0, 3)))
+    broker.tick(20)
+    assert [(offsets(r), r.high_watermark) for r in broker.results(opening)] == [([], 3)]
 
 
 # --- counting ------------------------------------------------------------------------------------------------------------
@@ -314,8 +332,8 @@ def test_a_position_of_a_coming_epoch_waits_until_that_epoch_is_reached() -> Non
 
 
 def test_the_position_of_an_epoch_that_is_over_is_refused_when_the_role_changes() -> None:
-    broker = leading()
-    waiting = broker.fetch(request(entry(0, 3)))
+    broker = settled(leading(), entry(0, 3))
+    waiting = broker.fetch(request(sequence=1))
     broker.become(leader_of(partition_state(replicas=[1, 2], leader_epoch=6), log_of((5, 3))))
     (result,) = broker.results(waiting)
     assert result.problem is not None
@@ -335,16 +353,73 @@ def test_the_leader_itself_refuses_newer_epochs() -> None:
         leading().leader.on_fetch(2, 7, position(3, 5, leader_epoch=6), 0)
 
 
+def next_leader(partition: int = 0) -> LeaderState:
+    """The same broker leads on in epoch 6."""
+    log = log_of((5, 3), high_watermark=3)
+    return leader_of(partition_state(replicas=[1, 2], leader_epoch=6, partition=partition), log)
+
+
+def test_a_long_poll_ends_early_when_a_new_role_waits_to_be_named() -> None:
+    """The follower can name the new epoch only in its next request, which it may not send while this one is parked."""
+    broker = settled(leading(), entry(0, 3))
+    waiting = broker.fetch(request(sequence=1))
+    broker.become(next_leader())
+    assert waiting in broker.replies
+    again = broker.fetch(request(sequence=2))
+    broker.tick(40)
+    assert broker.results(again) == [], "the follower did not know the new epoch yet"
+    broker.fetch(request(entry(0, 3, leader_epoch=6), sequence=3))
+    broker.tick(60)
+    assert broker.leader.followers[2].position == 3
+    named = broker.fetch(request(entry(0, 3, leader_epoch=6), sequence=4))
+    broker.tick(80)
+    broker.tick(100)
+    assert named not in broker.replies, "named: it waits as long as it likes again"
+
+
+def test_a_long_poll_ends_at_once_when_a_partition_is_led_that_it_does_not_know_of() -> None:
+    broker = settled(leading(), entry(0, 3))
+    waiting = broker.fetch(request(sequence=1))
+    broker.become(next_leader(1))
+    assert broker.results(waiting) == []
+
+
+def test_a_high_watermark_is_not_forgotten_while_a_position_waits_for_its_epoch() -> None:
+    broker = leading()
+    broker.fetch(request(entry(0, 3, leader_epoch=6)))
+    broker.sessions.on_high_watermark(FIRST)
+    broker.tick(20)
+    broker.become(next_leader())
+    broker.tick(40)
+    assert [r.high_watermark for r in broker.results(1)] == [3]
+
+
+def test_a_follower_that_never_names_it_is_not_hurried_for_ever() -> None:
+    broker = leading()
+    broker.fetch(request(entry(0, 3)))
+    broker.become(leader_of(partition_state(replicas=[1, 2], leader_epoch=6), log_of((5, 3))))
+    early = 0
+    for sequence in range(1, 200):
+        waiting = broker.fetch(request(sequence=sequence))
+        broker.tick(broker.now_ms + 20)
+        if waiting not in broker.replies:
+            break
+        early += 1
+    assert 0 < early < 100
+
+
 # --- order and copies (R5, R35) ----------------------------------------------------------------------------------------------
 
 
 def test_a_copy_of_a_request_is_refused_and_does_not_disturb_the_session() -> None:
     broker = leading()
     opening = request(entry(0, 3))
-    first = broker.fetch(opening)
+    broker.fetch(opening)
     assert broker.refusal(broker.fetch(opening)) == InvalidFetchSession.code
-    second = broker.fetch(request(sequence=1))
+    broker.tick(20)
+    first = broker.fetch(request(sequence=1))
     assert broker.refusal(broker.fetch(request(sequence=1))) == InvalidFetchSession.code
+    second = broker.fetch(request(sequence=2))
     assert broker.refusal(first) == InvalidFetchSession.code, "replaced by the second"
     broker.append()
     assert [offsets(r) for r in broker.results(second)] == [[3]]
@@ -371,8 +446,8 @@ def test_a_request_without_a_session_is_refused() -> None:
 
 @pytest.mark.parametrize(("session_id", "broker_epoch"), [(2, 7), (1, 8)])
 def test_a_new_session_replaces_the_one_before(session_id: int, broker_epoch: int) -> None:
-    broker = leading(partitions=2)
-    old = broker.fetch(request(entry(0, 3), entry(1, 3)))
+    broker = settled(leading(partitions=2), entry(0, 3), entry(1, 3))
+    old = broker.fetch(request(sequence=1))
     new = broker.fetch(request(entry(0, 3), session_id=session_id, broker_epoch=broker_epoch))
     assert broker.refusal(old) == InvalidFetchSession.code
     broker.append(partition=1)
@@ -382,8 +457,8 @@ def test_a_new_session_replaces_the_one_before(session_id: int, broker_epoch: in
 
 
 def test_a_follower_that_went_away_is_not_answered() -> None:
-    broker = leading()
-    gone = broker.fetch(request(entry(0, 3)))
+    broker = settled(leading(), entry(0, 3))
+    gone = broker.fetch(request(sequence=1))
     broker.sessions.on_disconnect(gone)
     broker.append()
     broker.tick(WAIT_MS)

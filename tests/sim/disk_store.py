@@ -1,0 +1,51 @@
+"""DiskStore: the real storage on a simulated disk, with the life of the machine around it."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+from minilog.storage.store import Store
+from tests.sim.disk import SimDisk
+
+DATA_DIR = "/data/broker"
+
+
+class DiskStore:
+    """Everything LogStore needs is the real Store's; ``start``, ``kill``, ``crash`` and ``wipe`` are the machine's."""
+
+    def __init__(self, broker_id: int) -> None:
+        self.broker_id = broker_id
+        self.disk = _disk()
+        self.store: Store | None = None
+        self._boots = 1
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+    def start(self) -> bool:
+        self.store = Store(self.disk, DATA_DIR, self.broker_id, lambda: 0)
+        return self.store.start(f"boot-{self._boots}")
+
+    def kill(self) -> None:
+        self.disk.kill()
+
+    def crash(self, rng: Random) -> None:
+        self.disk.crash(rng)
+        self._boots += 1
+
+    def lose_cache(self, rng: Random) -> None:
+        """A sync failed: the kernel may have dropped what was not on the disk, and the machine goes on."""
+        self.disk.crash(rng)
+
+    def wipe(self) -> None:
+        """A new, empty disk in the same machine."""
+        self.disk = _disk()
+        self._boots += 1
+
+
+def _disk() -> SimDisk:
+    disk = SimDisk()
+    disk.mkdir("/data")
+    disk.fsync_dir("/")
+    return disk

@@ -1,0 +1,209 @@
+"""Stories of elections: who may lead, who does, and what survives it."""
+
+from __future__ import annotations
+
+from minilog.wire.messages import HeartbeatReply, Positions, PositionsReply
+from tests.sim.cluster import SimCluster
+
+
+def cluster(**timeouts: int) -> SimCluster:
+    return SimCluster(seed=1, brokers=3, timeouts=timeouts).start()
+
+
+def test_the_longest_log_wins_so_acks_1_survives_a_leader_kill() -> None:
+    c = cluster()
+    c.create_topic("t", assignment=[[1, 2, 3]])
+    c.produce("t")
+    c.network.cut(1, 2)
+    receipt = c.produce("t", acks=1).receipt
+    c.until(lambda: c.ends("t") == [2, 1, 2], "broker 3 has it, broker 2 has not")
+    c.broker(1).kill()
+    c.until(lambda: c.leader("t") not in (1, -1))
+    assert c.leader("t") == 3
+    c.broker(1).start()
+    c.network.heal()
+    c.settle("t")
+    assert receipt is not None
+    assert c.log(2, "t").mirror.holding(1) == c.log(3, "t").mirror.holding(1)
+    assert c.log(2, "t").mirror.entries[1].crc == receipt.crc
+
+
+def test_two_copies_survive_a_leader_kill_as_one_of_them_answers() -> None:
+    """R9: acks=2 with an ISR of three; the replica that lacks it is first in replica order, and still does not win."""
+    c = cluster()
+    c.create_topic("t", assignment=[[1, 2, 3]])
+    c.produce("t")
+    c.network.cut(1, 2)
+    receipt = c.produce("t", acks=2).receipt
+    c.broker(1).kill()
+    c.until(lambda: c.leader("t") not in (1, -1))
+    c.network.heal()
+    c.broker(1).start()
+    c.settle("t")
+    assert receipt is not None
+    assert [c.log(b, "t").mirror.entries[1].crc for b in (1, 2, 3)] == [receipt.crc] * 3
+
+
+def test_an_old_leader_cuts_what_nobody_else_has() -> None:
+    c = cluster()
+    c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
+    c.produce("t")
+    for other in (-1, 2, 3):
+        c.network.cut(1, other)
+    lost = c.produce("t", 3, acks=1)
+    c.until(lambda: c.leader("t") in (2, 3))
+    kept = c.produce("t", 2)
+    c.network.heal()
+    c.settle("t")
+    assert lost.receipt is not None
+    assert kept.receipt is not None
+    assert [e.crc for e in c.log(1, "t").mirror.entries][1:] == [kept.receipt.crc]
+    assert c.log(1, "t").records_lost[2] == 3, "counted under the promise they had: acks=1"
+
+
+def test_the_last_replica_standing_is_not_the_only_candidate() -> None:
+    """R20: two followers leave, the leader's machine dies; a former member that is complete leads, not the crashed one."""
+    c = cluster()
+    c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
+    c.produce("t")
+    c.settle("t")
+    c.broker(3).kill()
+    c.until(lambda: c.isr("t") == [1, 2])
+    acked = c.produce("t", 2)
+    c.broker(2).kill()
+    c.until(lambda: c.isr("t") == [1] and c.elr("t") == [2])
+    c.produce("t", acks=1)
+    c.broker(1).wipe()
+    c.until(lambda: c.isr("t") == [])
+    c.broker(1).start()
+    c.until(lambda: c.elr("t") == [2], "an unclean broker leaves the ELR (R21)")
+    c.broker(2).start()
+    c.until(lambda: c.leader("t") == 2)
+    c.broker(3).start()
+    c.settle("t")
+    assert acked.receipt is not None
+    assert [e.crc for e in c.log(1, "t").mirror.entries][1:] == [acked.receipt.crc]
+
+
+def test_nobody_leads_while_only_an_unclean_broker_is_alive() -> None:
+    c = cluster()
+    c.create_topic("t", assignment=[[1, 2]], min_isr=2)
+    c.produce("t")
+    c.broker(2).kill()
+    c.until(lambda: c.isr("t") == [1])
+    c.broker(1).wipe()
+    c.until(lambda: c.leader("t") == -1)
+    c.broker(1).start()
+    c.run(5000)
+    assert c.leader("t") == -1
+    c.broker(2).start()
+    c.settle("t")
+    assert c.ends("t") == [1, 1]
+
+
+def test_everything_dies_and_comes_back_with_everything() -> None:
+    c = cluster()
+    c.create_topic("t", partitions=3, min_isr=2)
+    writes = [c.produce("t", 3, partition=p) for p in (0, 1, 2, 0, 1, 2)]
+    for node in c.brokers.values():
+        node.crash()
+    c.controller.kill()
+    c.run(500)
+    c.start_all()
+    for p in range(3):
+        c.settle("t", p)
+    assert sum(sum(c.ends("t", p)) for p in range(3)) == 3 * sum(len(w.values) for w in writes)
+
+
+def test_a_controller_restart_in_the_middle_of_an_election() -> None:
+    c = cluster()
+    c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
+    c.produce("t")
+    held = c.network.hold(Positions)
+    c.broker(1).kill()
+    c.until(lambda: c.leader("t") == -1 and bool(held.messages))
+    epoch = c.state("t").leader_epoch
+    c.controller.kill()
+    c.run(1000)
+    c.network.pass_all()
+    c.controller.start()
+    c.until(lambda: c.leader("t") in (2, 3))
+    assert c.state("t").leader_epoch == epoch, "the epoch that was opened before the restart is used, not another one"
+    held.release()  # requests of a controller epoch that is over
+    c.produce("t")
+    c.broker(1).start()
+    c.settle("t")
+
+
+def test_a_controller_that_dies_between_journal_and_telling_tells_after_its_restart() -> None:
+    c = cluster()
+    c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
+    c.produce("t")
+    c.controller.dies_in_commit = 1.0
+    c.broker(1).kill()
+    c.until(lambda: not c.controller.running)
+    c.controller.dies_in_commit = 0.0
+    c.controller.start()
+    c.until(lambda: c.leader("t") in (2, 3) and c.leads(c.leader("t"), "t"))
+    c.produce("t")
+
+
+def test_a_late_answer_to_an_earlier_question_elects_nobody() -> None:
+    """R5: positions count for the request they answer only, even within one leader epoch."""
+    c = cluster()
+    c.create_topic("t", assignment=[[1, 2, 3]], min_isr=1)
+    c.produce("t")
+    late = c.network.hold(PositionsReply, when=lambda m: isinstance(m, PositionsReply))
+    c.broker(1).kill()
+    c.until(lambda: len(late.messages) >= 2)
+    c.run(700)
+    asked = [m.sequence for m in late.messages if isinstance(m, PositionsReply)]
+    assert max(asked) > 2, "asked again after the deadline"
+    c.network.pass_all()
+    late.release()
+    c.until(lambda: c.leader("t") in (2, 3))
+    c.produce("t")
+
+
+def test_a_write_after_a_failover_does_not_wait_for_a_long_poll_to_end() -> None:
+    """The survivors follow each other already; their long polls must not keep them from naming the new partition."""
+    waits = []
+    for seed in range(6):
+        c = SimCluster(seed, timeouts={"replica_fetch_wait_ms": 5000, "replica_lag_max_ms": 20_000}).start()
+        c.create_topic("t", assignment=[[1, 2, 3], [2, 3, 1], [3, 1, 2]], min_isr=2)
+        for p in range(3):
+            c.produce("t", partition=p)
+        c.run(1000 + 37 * seed)
+        c.broker(1).kill()
+        c.until(lambda c=c: c.leader("t") in (2, 3))  # type: ignore[misc]
+        c.producer.leaders["t", 0] = (c.leader("t"), c.state("t").leader_epoch)
+        c.run(20)
+        write = c.produce("t")
+        waits.append(write.ended_ms - write.began_ms)
+    assert max(waits) < 200, waits
+
+
+def test_a_broker_killed_and_restarted_at_once_does_not_wait_for_its_old_session() -> None:
+    c = cluster()
+    c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
+    c.broker(1).kill()
+    c.broker(1).start()
+    took_ms = c.until(lambda: c.all_ready(), within_ms=1000)
+    assert took_ms < 1000
+    c.settle("t")
+
+
+def test_metadata_in_any_order_of_arrival_leaves_every_broker_with_the_same() -> None:
+    c = cluster()
+    c.network.weather.late, c.network.weather.late_ms = 0.5, 400
+    c.network.weather.answer_twice = 0.5
+    for number in range(5):
+        c.create_topic(f"t{number}", partitions=2, min_isr=2)
+    seen = c.network.copy(HeartbeatReply)
+    c.run(3000)
+    seen.release()
+    c.run(3000)
+    truth = sorted(map(repr, c.invariants.truth.snapshot()))
+    for node in c.brokers.values():
+        assert node.core is not None
+        assert sorted(map(repr, node.core.image.snapshot())) == truth

@@ -1,0 +1,179 @@
+"""Stories of the ISR: who is in it, what it promises, and proposals that go astray."""
+
+from __future__ import annotations
+
+from minilog.wire.messages import AlterPartition, ReplicaFetchReply
+from tests.sim.cluster import SimCluster
+
+
+def cluster(brokers: int = 3, **timeouts: int) -> SimCluster:
+    return SimCluster(seed=1, brokers=brokers, timeouts=timeouts).start()
+
+
+def test_a_follower_that_is_cut_off_leaves_and_comes_back() -> None:
+    c = cluster(replica_lag_max_ms=1000)
+    c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
+    c.produce("t")
+    c.network.cut(1, 3)
+    waited = c.produce("t", wait=False)
+    c.until(lambda: c.isr("t") == [1, 2])
+    assert c.ended(waited).outcome == "unknown", "it waited for 3 until the time was up, and committed without it after"
+    c.produce("t", 5)
+    c.network.heal()
+    c.until(lambda: c.isr("t") == [1, 2, 3])
+    c.settle("t")
+    assert c.ends("t") == [7, 7, 7]
+
+
+def test_too_few_replicas_refuse_before_the_append() -> None:
+    c = cluster(2)
+    c.create_topic("t", assignment=[[1, 2]], min_isr=2)
+    c.produce("t")
+    c.broker(2).kill()
+    c.until(lambda: c.isr("t") == [1])
+    c.run(50)
+    c.producer.load.attempts_max = 1
+    write = c.ended(c.produce("t", wait=False))
+    assert write.outcome == "failed"
+    assert write.error is not None
+    assert write.error.code == "NOT_ENOUGH_REPLICAS"
+    assert c.log(1, "t").end_offset == 1
+    assert c.produce("t", acks=1).outcome == "ok"
+
+
+def test_too_few_replicas_after_the_append_say_that_it_may_yet_commit() -> None:
+    c = cluster(2)
+    c.create_topic("t", assignment=[[1, 2]], min_isr=2)
+    c.produce("t")
+    c.network.cut(1, 2)
+    write = c.produce("t", wait=False)
+    c.run(20)
+    c.broker(2).kill()
+    assert c.ended(write).outcome == "unknown"
+    assert write.error is not None
+    assert write.error.code == "NOT_ENOUGH_REPLICAS_AFTER_APPEND"
+    c.network.heal()
+    c.broker(2).start()
+    c.settle("t")
+    assert c.ends("t") == [2, 2], "and here it did"
+
+
+def test_a_late_copy_of_a_refused_proposal_is_never_applied() -> None:
+    """R15: two copies of one AlterPartition; the one that arrives is refused, the other comes when it would be fit."""
+    c = cluster(2)
+    c.create_topic("t", assignment=[[1, 2]], min_isr=1)
+    c.broker(2).kill()
+    c.until(lambda: c.isr("t") == [1])
+    first = c.network.hold(AlterPartition)
+    c.broker(2).start()
+    c.until(lambda: bool(first.messages))
+    c.network.pass_all()
+    c.broker(2).pause()  # fenced before its proposal is asked for again
+    c.controller.pause()
+    c.run(2500)
+    c.controller.resume()
+    c.until(lambda: c.invariants.truth.brokers[2].fenced)
+    c.run(3000)
+    c.produce("t", 2)
+    c.broker(2).resume()
+    first.release()
+    c.settle("t")
+    assert c.ends("t") == [2, 2]
+
+
+def test_a_proposal_vouches_for_the_process_it_saw_and_for_no_other() -> None:
+    """KIP-903: broker 2 is proposed, its disk is replaced, and the leader asks the controller again."""
+    c = cluster(2)
+    c.create_topic("t", assignment=[[1, 2]], min_isr=1)
+    c.produce("t", 3)
+    c.broker(2).kill()
+    c.until(lambda: c.isr("t") == [1])
+    asked = c.network.hold(AlterPartition)
+    c.broker(2).start()
+    c.until(lambda: bool(asked.messages))
+    c.broker(2).wipe()
+    c.broker(2).start()
+    c.until(lambda: c.broker(2).core is not None and c.all_ready())
+    c.network.cut(1, 2)
+    c.network.pass_all()
+    asked.release()
+    c.run(3000)
+    assert c.isr("t") == [1]
+    c.network.heal()
+    c.settle("t")
+
+
+def test_a_copied_diverging_answer_cuts_nothing() -> None:
+    """R5: broker 1 comes back with a tail of its own and is told where to cut; the same answer comes again later."""
+    c = cluster()
+    c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
+    c.produce("t")
+    for other in (-1, 2, 3):
+        c.network.cut(1, other)
+    c.produce("t", 2, acks=1)
+    c.until(lambda: c.leader("t") in (2, 3))
+    copies = c.network.copy(
+        ReplicaFetchReply,
+        when=lambda m: isinstance(m, ReplicaFetchReply) and any(r.diverging is not None for r in m.partitions),
+    )
+    c.network.heal()
+    c.settle("t")
+    assert copies.messages, "it was told"
+    c.produce("t", 2)
+    c.settle("t")
+    ends = c.ends("t")
+    copies.release()
+    c.run(50)
+    assert c.ends("t") == ends
+    assert not c.log(1, "t").truncated
+
+
+def test_a_follower_that_dies_on_its_way_into_the_isr_holds_nobody_up() -> None:
+    """The high watermark waits for a follower that is about to join; when it is fenced there is nothing to wait for."""
+    c = cluster(2)
+    c.create_topic("t", assignment=[[1, 2]], min_isr=1)
+    c.produce("t")
+    c.broker(2).kill()
+    c.until(lambda: c.isr("t") == [1])
+    for _ in range(20):
+        c.produce("t")
+    c.broker(2).disk_delay_ms = (100, 100)
+    c.broker(2).start()
+    c.until(lambda: c.invariants.truth.brokers[2].eligible)
+    c.run(60)
+    assert c.isr("t") == [1]
+    c.broker(2).kill()
+    write = c.produce("t")
+    assert write.ended_ms - write.began_ms < 300
+
+
+def test_two_copies_are_the_leader_and_another() -> None:
+    """R9: acks=2 is not reached by two followers while the leader's own disk is slow."""
+    c = cluster()
+    c.create_topic("t", assignment=[[1, 2, 3]])
+    c.produce("t")
+    c.broker(1).disk_delay_ms = (500, 500)
+    write = c.produce("t", acks=2, wait=False)
+    c.until(lambda: c.log(2, "t").durable_end == 2 and c.log(3, "t").durable_end == 2)
+    c.run(100)
+    assert write.outcome is None
+    c.ended(write)
+    assert c.log(1, "t").durable_end == 2
+
+
+def test_a_leader_with_a_flush_under_way_becomes_a_follower() -> None:
+    """Its log grew after that flush began: the first fetch, which acknowledges, has to wait for one more."""
+    c = cluster(2)
+    c.create_topic("t", assignment=[[1, 2]])
+    c.produce("t")
+    c.broker(1).disk_delay_ms = (4000, 4000)
+    c.network.cut(1, -1)
+    c.network.cut(1, 2)
+    c.until(lambda: c.leader("t") == 2)
+    for _ in range(2):
+        c.producer.leaders["t", 0] = (1, 0)
+        c.produce("t", acks=1, wait=False)
+        c.run(50)
+    c.network.heal()
+    c.until(lambda: c.log(1, "t").truncated is False and c.converged("t"), within_ms=30_000)
+    assert c.ends("t") == [1, 1]

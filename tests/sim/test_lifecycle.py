@@ -1,0 +1,172 @@
+"""Stories of brokers that start, leave, are paused, replaced and run out of disk; and of those who read from them."""
+
+from __future__ import annotations
+
+from minilog.wire.messages import ACKS_ALL
+from tests.sim.broker_node import BrokerNode
+from tests.sim.clients import Load
+from tests.sim.cluster import SimCluster
+
+
+def cluster(brokers: int = 3, **timeouts: int) -> SimCluster:
+    return SimCluster(seed=1, brokers=brokers, timeouts=timeouts).start()
+
+
+def test_a_second_process_with_the_same_id_is_kept_out() -> None:
+    c = cluster()
+    c.create_topic("t", assignment=[[1, 2, 3]])
+    twin = BrokerNode(c.world, c.network, 1, c.history)
+    twin.node_id, twin.name = 101, "twin"
+    c.network.add(twin)
+    twin.start()
+    c.run(5000)
+    assert twin.core is not None
+    assert not twin.core.ready
+    assert "in use by a live process" in twin.core.registration.last_problem
+    assert c.all_ready()
+    assert c.state("t").leader_epoch == 0, "nobody noticed"
+    c.broker(1).kill()
+    c.until(lambda: twin.core is not None and twin.core.broker_epoch > 0, "the twin takes over when the first is dead")
+
+
+def test_a_controlled_shutdown_loses_nothing_and_hardly_interrupts() -> None:
+    c = cluster()
+    c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
+    producer = c.add_producer("steady", Load(interval_ms=5, acks=(1, ACKS_ALL), inflight_max=4))
+    producer.partitions = [("t", 0)]
+    producer.begin()
+    c.run(1000)
+    c.broker(1).stop()
+    c.until(lambda: not c.broker(1).running)
+    c.run(1000)
+    producer.active = False
+    c.broker(1).start()
+    c.run(2000)
+    c.settle("t")
+    assert {write.outcome for write in producer.writes} == {"ok"}
+    held = sum(len(write.values) for write in producer.writes)
+    assert c.ends("t") == [held] * 3, "nothing lost, nothing twice"
+    assert max(write.ended_ms - write.began_ms for write in producer.writes) < 700
+    assert c.invariants.truth.brokers[1].eligible
+
+
+def test_a_shutdown_while_the_controller_is_away_ends_nevertheless() -> None:
+    c = cluster()
+    c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
+    c.controller.kill()
+    c.broker(1).stop()
+    c.until(lambda: not c.broker(1).running, within_ms=5000)
+    c.controller.start()
+    c.until(lambda: c.leader("t") in (2, 3))
+    c.produce("t")
+
+
+def test_a_paused_leader_is_replaced_and_comes_back_as_a_follower() -> None:
+    c = cluster()
+    c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
+    c.produce("t")
+    epoch = c.invariants.truth.brokers[1].epoch
+    c.broker(1).pause()
+    c.until(lambda: c.leader("t") in (2, 3))
+    c.produce("t", 3)
+    c.broker(1).resume()
+    c.settle("t")
+    assert c.invariants.truth.brokers[1].epoch == epoch, "the same process needs no new registration"
+
+
+def test_a_controller_that_was_paused_fences_nobody() -> None:
+    c = cluster()
+    c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
+    c.controller.pause()
+    c.run(10_000)
+    c.produce("t")
+    c.controller.resume()
+    c.run(3000)
+    assert c.state("t").leader_epoch == 0
+    assert c.isr("t") == [1, 2, 3]
+
+
+def test_the_data_path_goes_on_without_a_controller() -> None:
+    c = cluster()
+    c.create_topic("t", partitions=3, min_isr=2)
+    c.controller.kill()
+    for p in (0, 1, 2) * 5:
+        c.produce("t", partition=p)
+        c.run(500)
+    c.controller.start()
+    c.run(3000)
+    assert [c.state("t", p).leader_epoch for p in range(3)] == [0, 0, 0]
+
+
+def test_a_topic_deleted_and_made_again_begins_empty() -> None:
+    c = cluster()
+    c.create_topic("t", min_isr=2)
+    c.produce("t", 5)
+    c.broker(3).kill()
+    c.delete_topic("t")
+    c.create_topic("t", replicas=2, min_isr=1, assignment=[[1, 2, 3]])
+    c.broker(3).start()
+    c.settle("t")
+    assert c.ends("t") == [0, 0, 0]
+    c.produce("t")
+
+
+def test_a_full_disk_stops_writes_and_nothing_else_and_heals_by_itself() -> None:
+    c = cluster()
+    c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
+    c.produce("t")
+    for node in c.brokers.values():
+        node.machine.disk.full = True
+    c.producer.load.attempts_max = 1
+    write = c.ended(c.produce("t", wait=False))
+    assert write.outcome == "failed"
+    assert write.error is not None
+    assert write.error.code == "DISK_FULL"
+    c.controller.kill()
+    c.controller.start()
+    c.run(2000)
+    c.create_topic("u", assignment=[[1, 2, 3]], min_isr=2)
+    c.run(1000)
+    for node in c.brokers.values():
+        node.machine.disk.full = False
+    c.until(lambda: c.replica(1, "u") is not None)
+    c.producer.load.attempts_max = 10
+    c.produce("t")
+    c.produce("u")
+    assert [node.life for node in c.brokers.values()] == [1, 1, 1], "no process had to restart"
+
+
+def test_a_failed_disk_stops_the_process_which_comes_back_and_catches_up() -> None:
+    c = cluster()
+    c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
+    c.produce("t")
+    c.broker(1).machine.disk.failure = "input/output error"
+    c.produce("t", wait=False)
+    c.until(lambda: not c.broker(1).running)
+    c.until(lambda: c.leader("t") in (2, 3))
+    c.produce("t")
+    c.broker(1).start()
+    c.settle("t")
+
+
+def test_a_reader_at_a_leader_that_is_one_no_more_is_not_told_of_losses() -> None:
+    """R23: it has read what the new leader wrote; the old one, cut off, cannot know that, and must not guess."""
+    c = cluster()
+    c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
+    c.produce("t")
+    for other in (-1, 2, 3):
+        c.network.cut(1, other)
+    c.produce("t", 3, acks=1)
+    c.until(lambda: c.leader("t") in (2, 3))
+    c.produce("t", 2)
+    reader = c.add_consumer("r")
+    reader.names_epoch = False
+    reader.assign("t", 0)
+    reader.leaders["t", 0] = (c.leader("t"), -1)
+    reader.begin()
+    c.until(lambda: reader.cursors["t", 0].offset == 3)
+    for _ in range(20):
+        reader.leaders["t", 0] = (1, -1)
+        c.run(100)
+    assert reader.problems["UNKNOWN_LEADER_EPOCH"] > 0
+    assert reader.truncations == 0

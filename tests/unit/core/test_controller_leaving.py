@@ -1,0 +1,103 @@
+"""How a broker leaves in order: everything is moved away before it may exit (R28)."""
+
+from __future__ import annotations
+
+from minilog.wire.metadata import NO_LEADER, BrokerShuttingDown, BrokerUnfenced, PartitionChanged
+from tests.unit.core.controller_bench import TICK_MS, ControllerBench
+
+TIMEOUT_MS = 2000
+
+
+def fenced(bench: ControllerBench) -> set[int]:
+    return {b.broker_id for b in bench.core.image.brokers.values() if b.fenced}
+
+
+def leave(bench: ControllerBench, broker_id: int) -> None:
+    """Its next heartbeat says so; nobody else does anything yet."""
+    bench.brokers[broker_id].leaving = True
+    bench.heartbeat(bench.brokers[broker_id])
+
+
+def test_leaving_moves_everything_away_in_one_step() -> None:
+    bench = ControllerBench()
+    bench.create([1, 2, 3], [2, 1, 3])
+    leave(bench, 1)
+    step = bench.steps[-1]
+    assert isinstance(step[0], BrokerShuttingDown)
+    assert [(s.leader, s.leader_epoch, s.isr) for s in step[1:] if isinstance(s, PartitionChanged)] == [
+        (2, 1, [2, 3]),
+        (2, 0, [2, 3]),
+    ]
+    assert bench.core.image.brokers[1].state == "shutting_down"
+
+
+def test_it_may_exit_only_when_the_others_have_applied_that() -> None:
+    bench = ControllerBench()
+    bench.create([1, 2, 3])
+    leaving, second, third = (bench.brokers[b] for b in (1, 2, 3))
+    leave(bench, 1)
+
+    def told() -> bool:
+        bench.hear(leaving)
+        bench.heartbeat(leaving)
+        return leaving.may_exit
+
+    assert not told()
+    bench.hear(second)
+    bench.heartbeat(second)
+    assert leaving.heartbeat_id not in bench.replies
+    bench.hear(third)
+    bench.heartbeat(third)
+    assert leaving.heartbeat_id in bench.replies, "at once"
+    bench.hear(leaving)
+    assert leaving.may_exit
+
+
+def test_fenced_brokers_are_not_waited_for() -> None:
+    bench = ControllerBench()
+    bench.silence(3)
+    bench.run(TIMEOUT_MS + TICK_MS)
+    bench.brokers[1].leaving = True
+    bench.run(400)
+    assert bench.brokers[1].may_exit
+
+
+def test_the_last_broker_may_leave_too() -> None:
+    bench = ControllerBench(brokers=(1,))
+    bench.create([1])
+    bench.brokers[1].leaving = True
+    bench.run(400)
+    assert bench.brokers[1].may_exit
+    assert (bench.state().leader, bench.state().isr, bench.state().elr) == (NO_LEADER, [], [1])
+
+
+def test_one_that_leaves_is_not_asked_to_leave_again_by_each_heartbeat() -> None:
+    bench = ControllerBench()
+    leave(bench, 1)
+    bench.silence(3)
+    bench.run(1000)
+    assert not bench.brokers[1].may_exit
+    assert sum(isinstance(record, BrokerShuttingDown) for record in bench.journal) == 1
+
+
+def test_leaving_goes_on_after_a_restart_of_the_controller() -> None:
+    bench = ControllerBench()
+    bench.create([1, 2, 3])
+    leave(bench, 1)
+    bench.restart()
+    bench.run(400)
+    assert bench.brokers[1].may_exit
+    assert bench.state().leader == 2
+
+
+def test_one_that_has_left_comes_back_as_a_new_process() -> None:
+    bench = ControllerBench()
+    bench.create([1, 2, 3])
+    bench.brokers[1].leaving = True
+    bench.run(400)
+    bench.kill(1)
+    bench.run(400)
+    assert fenced(bench) == {1}
+    bench.join(1)
+    assert bench.core.image.brokers[1].state == "running"
+    assert sum(isinstance(r, BrokerUnfenced) and r.broker_id == 1 for r in bench.journal) == 2
