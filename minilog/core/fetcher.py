@@ -153,8 +153,9 @@ class Fetcher:
 
     def _apply(self, follower: FollowerState, result: ReplicaFetchResult, now_ms: int) -> None:
         partition = follower.partition
-        if partition not in self._asleep:
-            self._changed[partition] = None
+        if partition in self._asleep:
+            return
+        self._changed[partition] = None
         if (result.leader_epoch, result.fetch_offset) != (follower.leader_epoch, follower.log.end_offset):
             return
         if result.problem is not None:

@@ -97,6 +97,11 @@ class ReplicaLog(Protocol):
     @property
     def size_bytes(self) -> int: ...
 
+    @property
+    def is_damaged(self) -> bool:
+        """Something that was durable cannot be read any more: not to be elected, not to count as in sync."""
+        ...
+
 
 class LogStore(Protocol):
     """The logs of one broker's data directory, and the little state that is the broker's own."""

@@ -17,7 +17,7 @@ from minilog.core.follower import FollowerState
 from minilog.core.image import PartitionState, TopicImage
 from minilog.core.leader import LeaderState
 from minilog.core.replica import Replica
-from minilog.errors import DiskFull
+from minilog.errors import CorruptRange, DiskFull, RefusesToStart
 from minilog.wire.metadata import NO_LEADER, MetadataRecord, PartitionChanged
 
 if TYPE_CHECKING:
@@ -61,6 +61,10 @@ class Roles:
         except DiskFull:
             self._unopened[partition] = None
             return []
+        except CorruptRange as error:
+            raise _damaged(partition, error.detail) from error
+        if log.is_damaged:
+            raise _damaged(partition, "records that were durable cannot be read")
         role = FollowerState(state, state.leader_epoch, NO_LEADER, topic.settings, log)
         replica = Replica(partition, state.topic_id, topic.settings, log, role)
         self.core.replicas[partition] = replica
@@ -154,3 +158,11 @@ class Roles:
         self.core.count_waiting(replica.partition, now_ms)
         self.core.store.close(*replica.partition)
         return []
+
+
+def _damaged(partition: TopicPartition, detail: str) -> RefusesToStart:
+    """A damaged replica must neither be elected nor acknowledge; stopping leaves the others to lead (no repair yet)."""
+    return RefusesToStart(
+        f"the log of {partition} is damaged: {detail}; `minilog log verify` shows where. "
+        "Move its directory away to have it copied again from its leader"
+    )

@@ -8,7 +8,8 @@ Invariants
 * One session per follower; (broker epoch, session id) only grows, a late copy of an older opening is refused
   (R5, R35). Sequence numbers are consecutive; anything else closes the session with INVALID_FETCH_SESSION.
 * A position is counted (``LeaderState.on_fetch``) once, when it arrives, and only by a leader of its epoch. One
-  that names an epoch this broker has not reached yet waits until it has (no error, no retry loop).
+  that names an epoch this broker has not reached yet waits until it has (no error, no retry loop). One that cannot
+  count (it diverges, R2) is answered so and forgotten: no data is sent to it until the follower names another.
 * A request is answered exactly once: with data, at its deadline, or when a newer request or session replaces it.
 * A long poll never keeps a follower from naming a partition whose leader changed meanwhile: it is ended early.
 """
@@ -181,7 +182,9 @@ class Sessions:
                 continue
             del session.fresh[partition]
             leader = self._count(session, replica, entry, now_ms)
-            if leader is not None:
+            if leader is None:
+                del session.partitions[partition]
+            else:
                 session.dirty[partition] = None
                 counted.append(leader)
         return counted

@@ -164,9 +164,20 @@ class SimCluster:
         self.until(lambda: len(self.admin.answers) > answered, f"{topic} deleted")
 
     def produce(
-        self, topic: str = "t", count: int = 1, *, acks: int = ACKS_ALL, partition: int = 0, wait: bool = True
+        self,
+        topic: str = "t",
+        count: int = 1,
+        *,
+        acks: int = ACKS_ALL,
+        partition: int = 0,
+        at: int | None = None,
+        wait: bool = True,
     ) -> Write:
-        """One batch. With ``wait`` it must succeed."""
+        """One batch, sent to the leader or to broker ``at``. With ``wait`` it must succeed."""
+        state = self.state(topic, partition)
+        target = state.leader if at is None else at
+        if target >= 0:
+            self.producer.leaders[topic, partition] = (target, state.leader_epoch)
         write = self.producer.write(topic, partition, acks, count)
         if wait:
             self.until(lambda: write.outcome is not None, f"produce to {topic}")

@@ -16,7 +16,7 @@ def test_a_second_process_with_the_same_id_is_kept_out() -> None:
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]])
     twin = BrokerNode(c.world, c.network, 1, c.history)
-    twin.node_id, twin.name = 101, "twin"
+    twin.node_id, twin.name, twin.rng = 101, "twin", c.world.rng("twin")
     c.network.add(twin)
     twin.start()
     c.run(5000)
@@ -156,7 +156,7 @@ def test_a_reader_at_a_leader_that_is_one_no_more_is_not_told_of_losses() -> Non
     c.produce("t")
     for other in (-1, 2, 3):
         c.network.cut(1, other)
-    c.produce("t", 3, acks=1)
+    c.produce("t", 3, acks=1, at=1)
     c.until(lambda: c.leader("t") in (2, 3))
     c.produce("t", 2)
     reader = c.add_consumer("r")

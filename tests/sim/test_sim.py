@@ -13,7 +13,7 @@ from tests.sim.options import draw
 from tests.sim.schedule import Schedule
 
 ROOT = Path(__file__).parent.parent.parent
-SEEDS = range(40)
+SEEDS = range(int(os.environ.get("MINILOG_SIM_SEEDS", "40")))
 REPLAYED = 4
 
 

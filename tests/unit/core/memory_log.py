@@ -36,6 +36,8 @@ class MemoryLog:
     def last_epoch(self) -> int:
         return self.batches[-1].leader_epoch if self.batches else -1
 
+    is_damaged = False
+
     @property
     def size_bytes(self) -> int:
         return sum(batch.bytes_total for batch in self.batches)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minilog.core.effects import TopicPartition
@@ -312,6 +312,7 @@ def test_leaderless_partitions_are_told_apart() -> None:
         max_size=12,
     )
 )
+@settings(deadline=None, max_examples=60)
 def test_the_winner_is_the_best_of_those_that_answered(steps: list[tuple[str, int, int, int]]) -> None:
     poll = Poll(partition_state(leader=NO_LEADER, leader_epoch=6))
     poll.ask(0)

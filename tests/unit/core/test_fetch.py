@@ -367,7 +367,7 @@ MOVES = ["fetch", "fetch", "fetch", "leave", "write", "commit", "wait", "move"]
 
 
 @given(st.lists(st.tuples(st.sampled_from(MOVES), st.integers(0, 7)), max_size=30))
-@settings(max_examples=50)
+@settings(deadline=None, max_examples=50)
 def test_every_fetch_ends_exactly_once_whatever_happens(steps: list[tuple[str, int]]) -> None:
     readers = Readers()
     for name, number in steps:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minilog.core.isr import committed_end, copies_end, is_lagging, may_join, most_up_to_date
@@ -17,6 +17,7 @@ def holders(known: list[int | None], offset: int) -> int:
 
 
 @given(positions)
+@settings(deadline=None, max_examples=60)
 def test_committed_end_is_the_longest_prefix_that_every_replica_holds(known: list[int | None]) -> None:
     end = committed_end(known)
     if not known or None in known:
@@ -28,6 +29,7 @@ def test_committed_end_is_the_longest_prefix_that_every_replica_holds(known: lis
 
 
 @given(positions, st.integers(1, 6))
+@settings(deadline=None, max_examples=60)
 def test_copies_end_is_the_longest_prefix_that_enough_replicas_hold(known: list[int | None], copies: int) -> None:
     end = copies_end(known, copies)
     assert all(holders(known, offset) >= copies for offset in range(end))
@@ -35,6 +37,7 @@ def test_copies_end_is_the_longest_prefix_that_enough_replicas_hold(known: list[
 
 
 @given(positions.filter(bool))
+@settings(deadline=None, max_examples=60)
 def test_all_copies_is_what_is_committed(known: list[int | None]) -> None:
     assert copies_end(known, len(known)) == (committed_end(known) or 0)
 
@@ -80,6 +83,7 @@ def test_the_most_up_to_date_wins(found: dict[int, tuple[int, int]], preference:
     st.dictionaries(st.integers(1, 5), st.tuples(st.integers(-1, 3), st.integers(0, 3))),
     st.permutations([1, 2, 3, 4, 5]),
 )
+@settings(deadline=None, max_examples=60)
 def test_nobody_is_more_up_to_date_than_the_winner(found: dict[int, tuple[int, int]], preference: list[int]) -> None:
     winner = most_up_to_date(found, preference)
     if winner is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minilog.core.leader import LeaderState, Progress
@@ -81,6 +81,7 @@ def test_a_new_process_starts_over() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=20))
+@settings(deadline=None, max_examples=60)
 def test_positions_only_grow_within_one_process(fetches: list[tuple[int, bool]]) -> None:
     leader = leader_of(partition_state(), log_of((5, 9)))
     broker_epoch, best = 7, 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minilog.core.liveness import STALL_MS, Liveness, ParkedHeartbeat
@@ -96,6 +96,7 @@ def test_slow_ticks_that_are_no_pause_move_nothing() -> None:
 @given(
     st.lists(st.sampled_from([10, 20, 50, STALL_MS, STALL_MS + 1, 900, 5000, 90_000]), max_size=40),
 )
+@settings(deadline=None, max_examples=60)
 def test_only_time_the_controller_was_awake_counts(gaps_ms: list[int]) -> None:
     """Second version: a broker is gone when the ticks that were on time add up to its timeout."""
     liveness = Liveness(TIMEOUT_MS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minilog.errors import CorruptRange, DiskFull
@@ -29,6 +29,7 @@ def grown(steps: list[tuple[int, int]], start_offset: int = 0) -> tuple[MemoryLo
 
 
 @given(runs, st.integers(0, 9), st.integers(0, 3))
+@settings(deadline=None, max_examples=60)
 def test_epoch_lookups(steps: list[tuple[int, int]], asked: int, start_offset: int) -> None:
     log, epochs = grown(steps, start_offset)
     assert log.end_offset == start_offset + len(epochs)
@@ -42,6 +43,7 @@ def test_epoch_lookups(steps: list[tuple[int, int]], asked: int, start_offset: i
 
 
 @given(runs, st.integers(0, 14))
+@settings(deadline=None, max_examples=60)
 def test_truncation_keeps_the_records_below(steps: list[tuple[int, int]], end_offset: int) -> None:
     log, epochs = grown(steps)
     log.high_watermark = log.end_offset

@@ -252,7 +252,7 @@ EVENTS = ["fence", "hand_over", "come_back", "come_back_unclean", "expand", "shr
     min_isr=st.integers(1, 3),
     steps=st.lists(st.tuples(st.sampled_from(EVENTS), st.integers(1, 5)), max_size=40),
 )
-@settings(max_examples=150)
+@settings(deadline=None, max_examples=150)
 def test_isr_and_elr_stay_sound_through_any_life(replicas: int, min_isr: int, steps: list[tuple[str, int]]) -> None:
     members = list(range(1, replicas + 1))
     life = Life(min_isr, partition_state(replicas=members), alive=set(members))
@@ -268,6 +268,7 @@ def test_isr_and_elr_stay_sound_through_any_life(replicas: int, min_isr: int, st
     min_isr=st.integers(1, 3),
     steps=st.lists(st.tuples(st.sampled_from(["fence", "come_back", "expand", "shrink", "elect"]), st.integers(1, 3))),
 )
+@settings(deadline=None, max_examples=60)
 def test_whoever_may_be_elected_has_held_everything_committed(min_isr: int, steps: list[tuple[str, int]]) -> None:
     """LeaderCandidateCompleteness: a second model tracks what each replica holds, and commits as R8 allows."""
     life = Life(min_isr, partition_state(), alive={1, 2, 3})

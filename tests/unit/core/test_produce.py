@@ -394,7 +394,7 @@ MOVES = ["produce", "produce", "flush", "flush", "acknowledge", "acknowledge", "
 
 
 @given(st.lists(st.tuples(st.sampled_from(MOVES), st.integers(0, 7)), max_size=30))
-@settings(max_examples=50)
+@settings(deadline=None, max_examples=50)
 def test_every_request_is_answered_exactly_once_whatever_happens(steps: list[tuple[str, int]]) -> None:
     traffic = Traffic()
     for name, number in steps:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minilog.core.follower import FollowerState
@@ -78,6 +78,7 @@ def code(found: FetchResult) -> str:
 
 
 @given(st.integers(0, 10), st.integers(0, 10))
+@settings(deadline=None, max_examples=60)
 def test_only_what_lies_below_the_high_watermark_is_shown(offset: int, high_watermark: int) -> None:
     found = ask(leading((5, 10), high_watermark=high_watermark), offset)
     assert offsets(found) == list(range(offset, high_watermark))
@@ -186,6 +187,7 @@ def test_what_is_deleted_by_retention_is_not_truncation() -> None:
 
 
 @given(st.data())
+@settings(deadline=None, max_examples=60)
 def test_truncation_is_reported_exactly_when_what_was_read_differs(data: st.DataObject) -> None:
     """Second version: the consumer keeps the epoch of every record it read and compares them one by one."""
     steps = st.lists(st.tuples(st.integers(1, 2), st.integers(1, 3)), max_size=3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minilog.core.waiting import Deadlines, PendingProduce, ProduceWaiters, Waiter
@@ -168,6 +168,7 @@ class Crowd:
         max_size=30,
     )
 )
+@settings(deadline=None, max_examples=60)
 def test_every_waiter_ends_exactly_once(steps: list[tuple[str, int, int]]) -> None:
     crowd = Crowd()
     for name, acks, number in steps:
