@@ -6,7 +6,7 @@ put together once at the end of the turn, so one answer carries everything a tur
 
 Invariants
 * One session per follower; (broker epoch, session id) only grows, a late copy of an older opening is refused
-  (R5, R35). Sequence numbers are consecutive; anything else closes the session with INVALID_FETCH_SESSION.
+  (R5, R35). Sequence numbers are consecutive; anything else is refused with INVALID_FETCH_SESSION.
 * A position is counted (``LeaderState.on_fetch``) once, when it arrives, and only by a leader of its epoch. One
   that names an epoch this broker has not reached yet waits until it has (no error, no retry loop). One that cannot
   count (it diverges, R2) is answered so and forgotten: no data is sent to it until the follower names another.
@@ -70,14 +70,17 @@ class FetchSession:
         self.last_fetch_ms, self.max_bytes = now_ms, request.max_bytes
         self.ends_early = False
         for topic, partition in request.forgotten:
-            self._forget(TopicPartition(topic, partition))
+            self.forget(TopicPartition(topic, partition))
         for entry in request.partitions:
             key = TopicPartition(entry.topic, entry.partition)
+            known = self.partitions.get(key)
+            if known is None or known.leader_epoch != entry.leader_epoch:
+                self.stale[key] = None
             self.partitions[key] = entry
             self.fresh[key] = None
             self.dirty.pop(key, None)
 
-    def _forget(self, partition: TopicPartition) -> None:
+    def forget(self, partition: TopicPartition) -> None:
         self.partitions.pop(partition, None)
         for marks in (self.fresh, self.dirty, self.stale):
             marks.pop(partition, None)
@@ -183,7 +186,7 @@ class Sessions:
             del session.fresh[partition]
             leader = self._count(session, replica, entry, now_ms)
             if leader is None:
-                del session.partitions[partition]
+                session.forget(partition)
             else:
                 session.dirty[partition] = None
                 counted.append(leader)
@@ -214,7 +217,7 @@ class Sessions:
             if session.parked is not None and (session.dirty or session.verdicts or session.ends_early):
                 results = self._collect(session)
                 if results or session.ends_early:
-                    effects.append(self._answer(session, results + self._collect_stale(session)))
+                    effects.append(self._answer(session, results))
         return effects
 
     def answer_late(self, now_ms: int) -> list[Effect]:

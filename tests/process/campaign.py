@@ -105,7 +105,8 @@ class _Round:
                     await clients.enter_async_context(workload.running())
                 await self._break_and_heal()
             self._judge([await workload.final_read() for workload in self.workloads])
-        except BaseException:
+        except BaseException as error:
+            error.add_note(f"in a round of {self.outcome.nemesis}, logs in {self.cluster.dev.folder}")
             self._save()
             raise
         self._measure()
@@ -125,6 +126,7 @@ class _Round:
             await self._act()
         finally:
             ended_s = time.monotonic()
+            self.scene.crowded = False
             await self.scene.call(self.cluster.heal)
         self._phase("after")
         await self.scene.served(3)
@@ -139,6 +141,7 @@ class _Round:
             return
         chosen = self._draw()
         self.outcome.nemesis = f"{MIXED} ({' + '.join(nemesis.name for nemesis in chosen)})"
+        self.scene.crowded = True
         async with asyncio.TaskGroup() as tasks:
             for nemesis in chosen:
                 tasks.create_task(self._one_of_several(nemesis))
@@ -260,5 +263,5 @@ def _confession(cluster: ProcessCluster, name: int | str) -> str:
     """The line in which a process says that it has a bug, if there is one."""
     for line in cluster.log(name).splitlines():
         if "this is a bug" in line or "Traceback" in line:
-            return f"{name}: {line} ({cluster.dev.member(str(name)).log_file})"
+            return f"{name}: {line} ({cluster.log_file(name)})"
     return ""

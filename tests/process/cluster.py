@@ -107,13 +107,16 @@ class ProcessCluster:
 
     def node(self, name: Name) -> str:
         """What the network calls it."""
-        return self.dev.member(str(name)).name
+        return self._find(name).name
 
     def data_dir(self, broker_id: int) -> Path:
-        return self.dev.member(str(broker_id)).data_dir
+        return self._find(broker_id).data_dir
+
+    def _find(self, name: Name) -> Member:
+        return self.dev.member(str(name))
 
     def state(self, name: Name) -> process.State:
-        return self.dev.member(str(name)).state()
+        return self._find(name).state()
 
     # --- breaking and mending --------------------------------------------------------------------------------
 
@@ -125,7 +128,7 @@ class ProcessCluster:
 
     def await_dead(self, *names: Name) -> None:
         for name in names:
-            known = self.dev.member(str(name)).known()
+            known = self._find(name).known()
             assert known is not None
             assert process.wait_dead(known, 5.0), f"{name} is still there: {self.log(name)[-2000:]}"
         self.dev.reap()
@@ -142,17 +145,21 @@ class ProcessCluster:
         """SIGTERM and wait for a clean end; returns the seconds it took."""
         began = time.monotonic()
         self._signal(name, signal.SIGTERM)
-        status = self.dev.children.pop(self.dev.member(str(name)).name).wait(20.0)
+        status = self.dev.children.pop(self._find(name).name).wait(20.0)
         assert status == 0, f"{name} ended with {status}: {self.log(name)[-2000:]}"
         return time.monotonic() - began
 
+    def launch(self, *names: Name) -> None:
+        """Start what does not run."""
+        self.dev.reap()
+        for member in map(self._find, names):
+            if member.state() == "dead":
+                self.dev.start(member)
+
     def start(self, *names: Name) -> None:
         """Start what does not run, and wait until it serves."""
-        members = [self.dev.member(str(name)) for name in names]
-        dead = [member for member in members if member.state() == "dead"]
-        for member in dead:
-            self.dev.start(member)
-        self.dev.wait_ready(members)
+        self.launch(*names)
+        self.dev.wait_ready(map(self._find, names))
 
     def heal(self) -> None:
         """Whatever was done to processes, network and disks is over when this returns."""
@@ -166,11 +173,14 @@ class ProcessCluster:
             volume.empty()
         self.start(*self.names)
 
+    def log_file(self, name: Name) -> Path:
+        return self._find(name).log_file
+
     def log(self, name: Name) -> str:
-        return self.dev.member(str(name)).log_file.read_text(errors="replace")
+        return self.log_file(name).read_text(errors="replace")
 
     def _signal(self, name: Name, number: signal.Signals) -> None:
-        member: Member = self.dev.member(str(name))
+        member = self._find(name)
         known = member.known()
         assert known is not None
         assert process.signal_to(known, number), f"{member.name} was not running: {self.log(name)[-2000:]}"
@@ -180,7 +190,7 @@ class ProcessCluster:
     def ask(self, name: Name, path: str) -> Any:
         """JSON from one process; None when it does not answer."""
         try:
-            with urllib.request.urlopen(self.dev.member(str(name)).url + path, timeout=ASK_TIMEOUT_S) as answer:
+            with urllib.request.urlopen(self._find(name).url + path, timeout=ASK_TIMEOUT_S) as answer:
                 return json.load(answer)
         except (OSError, ValueError):
             return None

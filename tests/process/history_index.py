@@ -253,6 +253,8 @@ class Index:
 
     def _on_sent(self, op: Op) -> None:
         committed = self._committed_keys(op)
+        if op.type == "fail" or (op.f == "txn" and any(send.key not in committed for send in op.sends)):
+            op.sends = [send._replace(offset=None) for send in op.sends]  # the offset of what may not be there
         for send in op.sends:
             log = self._log(send.key)
             if send.value in log.writer:
@@ -264,9 +266,9 @@ class Index:
             elif op.weak:
                 if op.type == "ok":
                     log.weak_acked[send.value] = op
-            elif op.type == "ok" or (op.f == "send" and send.offset is not None):
+            elif op.type == "ok" or send.offset is not None:
                 log.acked[send.value] = op
-            if send.offset is not None and op.type != "fail" and (op.f == "send" or send.key in committed):
+            if send.offset is not None and send.value in log.acked:
                 log.add(send.offset, send.value)
         if op.invoke.batch and op.type != "fail":
             self._derive_batch_offsets(op)

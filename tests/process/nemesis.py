@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from minilog.cli.output import CliError
 from tests.process import faulty_disk
 from tests.process.cluster import CONTROLLER, Name
 from tests.process.network import CLIENT
@@ -37,6 +39,7 @@ class Nemesis:
 
 
 CATALOGUE: dict[str, Nemesis] = {}
+_DAMAGED = re.compile(r"the log of (\S+) is damaged")
 _NO_REPAIR = (
     "a damaged replica is taken back into the ISR and may lead; nothing repairs it from the whole copies, "
     "so acknowledged records in the damaged range become unreadable"
@@ -65,7 +68,7 @@ async def killed(scene: Scene, name: str, *targets: Name) -> AsyncIterator[None]
         try:
             yield
         finally:
-            await scene.call(scene.cluster.start, *targets)
+            await scene.start(*targets)
 
 
 @contextlib.asynccontextmanager
@@ -135,7 +138,7 @@ async def stop_leader(scene: Scene) -> None:
             await scene.call(scene.cluster.terminate, leader)
             await scene.served()
         finally:
-            await scene.call(scene.cluster.start, leader)
+            await scene.start(leader)
 
 
 @_nemesis()
@@ -143,7 +146,7 @@ async def rolling_restart(scene: Scene) -> None:
     for broker_id in scene.cluster.broker_ids:
         async with scene.fault("rolling_restart", broker_id):
             await scene.call(scene.cluster.terminate, broker_id)
-            await scene.call(scene.cluster.start, broker_id)
+            await scene.start(broker_id)
         await scene.in_sync()
 
 
@@ -197,7 +200,7 @@ async def pause_kill(scene: Scene) -> None:
         await scene.call(scene.cluster.kill, leader)
         async with paused(scene, "pause_kill", b):
             await asleep.aclose()
-            await scene.call(scene.cluster.start, leader)
+            await scene.start(leader)
             await scene.hold(1.25)
 
 
@@ -395,7 +398,7 @@ async def _part_kill(scene: Scene, name: str, *, lose_unsynced: bool) -> None:
             await scene.call(scene.cluster.kill, leader)
         async with cut(scene, name, [b], *alone(b)):
             await scene.call(_mend, scene, alone(a))
-            await scene.call(scene.cluster.start, leader)
+            await scene.start(leader)
             await scene.hold(1.25)
 
 
@@ -424,7 +427,7 @@ async def power_leader(scene: Scene) -> None:
             await scene.call(_cut_power, scene, leader)
             await scene.served()
         finally:
-            await scene.call(scene.cluster.start, leader)
+            await scene.start(leader)
 
 
 @_nemesis(needs_volumes=True, hurts_disk=True)
@@ -434,7 +437,7 @@ async def power_all(scene: Scene) -> None:
         try:
             await scene.call(_cut_power, scene, *scene.cluster.broker_ids)
         finally:
-            await scene.call(scene.cluster.start, *scene.cluster.broker_ids)
+            await scene.start(*scene.cluster.broker_ids)
 
 
 @_nemesis(needs_volumes=True, hurts_disk=True)
@@ -449,7 +452,7 @@ async def dead_disk(scene: Scene) -> None:
             await scene.served()
         finally:
             await scene.call(volume.power_on)
-            await scene.call(scene.cluster.start, leader)
+            await scene.start(leader)
 
 
 @_nemesis(needs_volumes=True, hurts_disk=True)
@@ -470,7 +473,7 @@ async def _fill(scene: Scene, name: str, broker_id: int) -> None:
             await scene.hold(2.0)
         finally:
             await scene.call(volume.empty)
-            await scene.call(scene.cluster.start, broker_id)
+            await scene.start(broker_id)
 
 
 @contextlib.asynccontextmanager
@@ -485,7 +488,22 @@ async def dead(scene: Scene, name: str, broker_id: int) -> AsyncIterator[None]:
             await scene.served(2)
             yield
         finally:
-            await scene.call(scene.cluster.start, broker_id)
+            await scene.call(_start_damaged, scene, broker_id)
+
+
+def _start_damaged(scene: Scene, broker_id: int) -> None:
+    """As its operator would: when it refuses to start because of a damaged log, move that log away as it says."""
+    data_dir = scene.cluster.data_dir(broker_id)
+    for attempt in range(100):
+        try:
+            scene.cluster.start(broker_id)
+            return
+        except CliError as error:
+            damaged = _DAMAGED.search(str(error))
+            if damaged is None:
+                raise
+            (data_dir / damaged[1]).rename(data_dir / f"moved-away-{attempt}-{damaged[1]}")
+    raise AssertionError(f"broker {broker_id} refuses to start for ever: {scene.cluster.log(broker_id)[-2000:]}")
 
 
 def _segment_files(scene: Scene, broker_id: int) -> list[Path]:
@@ -539,7 +557,7 @@ async def _let_lead(scene: Scene, broker_id: int) -> None:
         async with scene.fault("restart", other):
             await scene.call(scene.cluster.terminate, other)
             await scene.served(2)
-            await scene.call(scene.cluster.start, other)
+            await scene.start(other)
         await scene.in_sync()
 
 

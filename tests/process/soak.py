@@ -137,7 +137,7 @@ class Soak:
         try:
             outcome = run_round(cluster, name, number, random, self._settings)
         except (Exception, ExceptionGroup) as error:
-            return self._failed(f"{where} {name}: {_leaf(error)!r}\nfolder: {cluster.dev.folder}")
+            return self._failed("\n".join([f"{where}: {_leaf(error)!r}", *getattr(error, "__notes__", [])]))
         self.campaign.rounds.append(self._row(outcome, seed, number, began_s))
         silence = f"{outcome.longest_ms:6.0f} ms silence"
         self._console.print(
@@ -252,7 +252,8 @@ def _names(text: str) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parsed, console = _parse(arguments), Console()
+    parsed = _parse(arguments)
+    console = Console(width=None if sys.stdout.isatty() else 120)
     soak = Soak(parsed, console)
     fine = soak.run()
     console.print(table_of(soak.campaign))

@@ -7,7 +7,6 @@ A kill loses nothing that was written; a machine crash loses what was not synced
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from minilog.config import BrokerSettings
@@ -175,11 +174,18 @@ class BrokerNode(Process):
         if self.invariants is not None:
             self.invariants.after_broker_turn(self)
         if core.broker_epoch >= 0 and not self._is_registered:
-            with suppress(DiskFull):
-                self.store.registered()
-                self._is_registered = True
-        if self.stopping and core.may_exit:
+            self._on_registered()
+        if self.running and self.stopping and core.may_exit:
             self._exit()
+
+    def _on_registered(self) -> None:
+        try:
+            self.store.registered()
+            self._is_registered = True
+        except DiskFull:
+            pass  # the next turn tries again
+        except StorageFailed:
+            self._fail_stop()
 
     def _perform(self, effect: Effect) -> None:
         match effect:

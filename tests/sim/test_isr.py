@@ -127,6 +127,27 @@ def test_a_copied_diverging_answer_cuts_nothing() -> None:
     assert not c.log(1, "t").truncated
 
 
+def test_a_follower_that_has_no_room_to_cut_its_tail_is_sent_nothing() -> None:
+    """The tail goes to quarantine before it is cut; on a full disk it stays, and nothing may be put behind it (R2)."""
+    c = cluster()
+    c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
+    c.produce("t")
+    for other in (-1, 2, 3):
+        c.network.cut(1, other)
+    c.produce("t", 2, acks=1, at=1)
+    c.until(lambda: c.leader("t") in (2, 3))
+    c.produce("t", 2)
+    c.broker(1).machine.disk.full = True
+    c.network.heal()
+    c.until(lambda: c.isr("t") == [2, 3] and not c.invariants.truth.brokers[1].fenced)
+    for _ in range(10):
+        c.produce("t", 2)
+        c.run(100)
+    assert c.log(1, "t").end_offset == 3
+    c.broker(1).machine.disk.full = False
+    c.settle("t")
+
+
 def test_a_follower_that_dies_on_its_way_into_the_isr_holds_nobody_up() -> None:
     """The high watermark waits for a follower that is about to join; when it is fenced there is nothing to wait for."""
     c = cluster(2)

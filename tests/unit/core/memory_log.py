@@ -17,7 +17,10 @@ from minilog.wire.records import Record, decode_all
 
 
 class MemoryLog:
-    """``room``: appends that still succeed (None: all). ``damaged``: reads raise CorruptRange."""
+    """``room``: appends that still succeed (None: all). ``damaged``: reads raise CorruptRange.
+
+    ``is_damaged`` is what recovery has found out, not what reads will meet.
+    """
 
     def __init__(self, start_offset: int = 0) -> None:
         self.batches: list[Batch] = []
@@ -27,6 +30,7 @@ class MemoryLog:
         self.settings = TopicSettings()
         self.room: int | None = None
         self.damaged = False
+        self.is_damaged = False
 
     @property
     def end_offset(self) -> int:
@@ -129,9 +133,13 @@ class MemoryLog:
 
 
 class MemoryStore:
-    """A broker's data directory. Logs outlive ``close``, as files do; ``delete`` removes them."""
+    """A broker's data directory. Logs outlive ``close``, as files do; ``delete`` removes them.
+
+    ``is_full``: no new log can be made.
+    """
 
     def __init__(self) -> None:
+        self.is_full = False
         self.logs: dict[TopicPartition, MemoryLog] = {}
         self.topic_ids: dict[TopicPartition, str] = {}
         self.controller_epoch = 0
@@ -140,6 +148,8 @@ class MemoryStore:
     def open(self, topic: str, topic_id: str, partition: int, settings: TopicSettings) -> MemoryLog:
         key = TopicPartition(topic, partition)
         if self.topic_ids.get(key) != topic_id:
+            if self.is_full:
+                raise DiskFull("no room left in memory")
             self.logs[key] = MemoryLog()
             self.topic_ids[key] = topic_id
         self.logs[key].configure(settings)

@@ -30,6 +30,8 @@ from minilog.wire.messages import (
     Problem,
     Register,
     RegisterReply,
+    ReplicaFetchReply,
+    ReplicaFetchResult,
 )
 from minilog.wire.metadata import (
     NO_LEADER,
@@ -41,7 +43,7 @@ from minilog.wire.metadata import (
     TopicDeleted,
 )
 from tests.unit.core.broker_bench import BROKER_EPOCHS, BrokerBench
-from tests.unit.core.builders import TOPIC, TOPIC_ID, extend, partition_state
+from tests.unit.core.builders import TOPIC, TOPIC_ID, batch_at, extend, partition_state
 
 FIRST = TopicPartition(TOPIC, 0)
 
@@ -242,6 +244,28 @@ def test_a_topic_made_anew_under_its_name_begins_with_an_empty_log() -> None:
     assert bench.leader().leader_epoch == 0
 
 
+def test_a_replica_that_finds_no_room_is_tried_again() -> None:
+    bench = BrokerBench(partition_state())
+    bench.store.is_full = True
+    bench.tick()
+    bench.register()
+    bench.metadata()
+    assert bench.core.replicas == {}
+    bench.store.is_full = False
+    bench.tick(500)
+    assert bench.leader().leader_epoch == 5
+
+
+def test_a_damaged_log_stops_the_broker_instead_of_being_led() -> None:
+    bench = BrokerBench.started(partition_state())
+    bench.answer(StaleBrokerEpoch("unknown"))
+    bench.log().is_damaged = True
+    bench.tick(200)
+    bench.register()
+    with pytest.raises(RefusesToStart, match="the log of orders-0 is damaged"):
+        bench.metadata()
+
+
 # --- roles and epochs (R4) ---------------------------------------------------------------------------------------------------
 
 
@@ -329,6 +353,30 @@ def test_a_fetch_of_an_earlier_process_is_refused() -> None:
     assert bench.leader().followers[2].position is None
 
 
+def test_the_answer_of_a_leader_that_is_followed_no_more_changes_nothing() -> None:
+    bench = BrokerBench.started(partition_state(leader=2))
+    ((node_id, request),) = bench.fetches
+    bench.metadata(TopicDeleted(TOPIC, TOPIC_ID))
+    batches = memoryview(batch_at(0, 5, b"late").tobytes())
+    result = ReplicaFetchResult(TOPIC, 0, 5, 0, 1, 0, batches)
+    bench.respond(node_id, request, ReplicaFetchReply(request.session_id, request.sequence, [result]))
+    bench.respond(3, request, ReplicaFetchReply(request.session_id, request.sequence, [result]))
+    assert bench.core.replicas == {}
+    assert bench.store.logs == {}
+
+
+def test_a_follower_under_flush_policy_interval_flushes_later() -> None:
+    bench = BrokerBench.started(partition_state(leader=2), config={"flush.policy": "interval", "flush.ms": "100"})
+    ((node_id, request),) = bench.fetches
+    batches = memoryview(batch_at(0, 5, b"v").tobytes())
+    result = ReplicaFetchResult(TOPIC, 0, 5, 0, 1, 0, batches)
+    bench.respond(node_id, request, ReplicaFetchReply(request.session_id, request.sequence, [result]))
+    assert [r.partitions[0].fetch_offset for _, r in bench.fetches] == [0, 1], "it acknowledges what is written"
+    assert bench.flushes == []
+    bench.tick(100)
+    assert [f.end_offset for f in bench.flushes] == [1]
+
+
 def test_it_answers_probes_with_its_own_name() -> None:
     bench = BrokerBench.started()
     sent = bench.send(Probe(1, "somebody"))
@@ -393,6 +441,27 @@ def test_a_broker_that_never_registered_may_leave_at_once() -> None:
     bench = BrokerBench()
     bench.perform(bench.core.begin_shutdown(0))
     assert bench.core.may_exit
+
+
+def test_a_broker_that_the_controller_forgot_while_it_leaves_may_go() -> None:
+    bench = leaving(BrokerBench.started())
+    bench.answer(StaleBrokerEpoch("unknown"))
+    assert bench.core.may_exit
+
+
+def test_a_broker_leaves_without_a_controller_after_a_while() -> None:
+    bench = leaving(BrokerBench.started())
+    for _ in range(100):
+        if isinstance(bench.to_controller, Heartbeat):
+            bench.answer(BrokerUnavailable("gone"))
+        bench.tick(100)
+    assert bench.core.may_exit
+
+
+def test_asking_to_leave_twice_is_asking_once() -> None:
+    bench = leaving(BrokerBench.started())
+    bench.perform(bench.core.begin_shutdown(bench.now_ms))
+    assert heartbeat(bench).shutting_down
 
 
 def test_a_follower_goes_on_following_while_it_leaves() -> None:

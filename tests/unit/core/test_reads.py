@@ -180,6 +180,11 @@ def test_a_consumer_is_told_when_what_it_read_is_gone(
     assert ask(leading(*log), offset, last_epoch=last_epoch).problem is not None
 
 
+def test_who_has_read_a_later_epoch_than_this_broker_knows_is_asked_to_wait() -> None:
+    """This leader has been replaced and does not know it yet: it may not say that anything is gone."""
+    assert code(ask(leading((1, 5)), 5, last_epoch=6)) == "UNKNOWN_LEADER_EPOCH"
+
+
 def test_what_is_deleted_by_retention_is_not_truncation() -> None:
     leader = leading((3, 10), start_offset=20)
     assert code(ask(leader, 15, last_epoch=1)) == "OFFSET_OUT_OF_RANGE"

@@ -268,6 +268,26 @@ def test_a_new_session_is_told_the_high_watermark_of_what_needs_no_data() -> Non
     assert [(offsets(r), r.high_watermark) for r in broker.results(opening)] == [([], 3)]
 
 
+def test_a_partition_that_joins_a_session_is_told_its_high_watermark() -> None:
+    """Its follower has just changed leaders; without a word it could not even say how stale its reads are."""
+    broker = settled(leading(partitions=2), entry(0, 3))
+    joining = broker.fetch(request(entry(1, 3), sequence=1))
+    broker.tick(40)
+    assert [(r.partition, r.high_watermark) for r in broker.results(joining)] == [(1, 3)]
+
+
+def test_a_partition_that_is_followed_in_a_new_epoch_is_told_its_high_watermark() -> None:
+    broker = settled(leading(), entry(0, 3))
+    broker.become(next_leader())
+    told = []
+    for sequence in (1, 2):
+        sent = broker.fetch(request(entry(0, 3, leader_epoch=6), sequence=sequence))
+        broker.tick(broker.now_ms + 20)
+        if sent in broker.replies:
+            told += [r.high_watermark for r in broker.results(sent) if r.leader_epoch == 6]
+    assert told == [3]
+
+
 # --- counting ------------------------------------------------------------------------------------------------------------
 
 
