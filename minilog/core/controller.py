@@ -303,7 +303,7 @@ class ControllerCore:
         effects = self._park(session, request_id, request, now_ms)
         draft = Draft(self.image)
         if request.shutting_down and session.shutdown_offset is None:
-            self._shut_down(draft, broker)
+            self._shut_down(draft, broker, drained=request.drained)
             session.shutdown_offset = self.metadata_offset + len(draft.records())
         elif broker.fenced and not request.shutting_down and request.metadata_offset >= broker.epoch:
             draft.add(BrokerUnfenced(broker.broker_id, broker.epoch))
@@ -358,12 +358,13 @@ class ControllerCore:
 
     # --- leaving -------------------------------------------------------------------------------------------------
 
-    def _shut_down(self, draft: Draft, broker: BrokerState) -> None:
-        """R28: no new ISR joins, every leadership moved, in one step."""
+    def _shut_down(self, draft: Draft, broker: BrokerState, *, drained: bool) -> None:
+        """R28: no new ISR joins, every leadership moved, in one step; if it could not drain, by an election."""
+        move = handed_over if drained else without_replica
         draft.ineligible.add(broker.broker_id)
         draft.add(BrokerShuttingDown(broker.broker_id, broker.epoch))
         for state, min_isr in list(draft.partitions()):
-            draft.change(handed_over(state, broker.broker_id, min_isr, draft.is_eligible))
+            draft.change(move(state, broker.broker_id, min_isr, draft.is_eligible))
 
     def _may_exit(self, session: Session) -> bool:
         if session.shutdown_offset is None or self.metadata_offset < session.shutdown_offset:

@@ -47,6 +47,7 @@ class Registration:
         self._sent_ms = 0
         self._retry_ms = 0
         self._leave_ms = 0
+        self._drained = False
 
     @property
     def draining(self) -> bool:
@@ -71,6 +72,7 @@ class Registration:
             return None
         if self.standing is Standing.DRAINING:
             self.standing = Standing.LEAVING
+            self._drained = drained
         if self.standing is Standing.REGISTERING:
             self._inflight = Register(
                 self.broker_id, self.incarnation, cluster_id, self.url, self.rack, self.clean, controller_epoch
@@ -79,7 +81,13 @@ class Registration:
             self._sequence += 1
             leaving = self.standing is Standing.LEAVING
             self._inflight = Heartbeat(
-                self.broker_id, self.broker_epoch, self._sequence, metadata_offset, controller_epoch, leaving
+                self.broker_id,
+                self.broker_epoch,
+                self._sequence,
+                metadata_offset,
+                controller_epoch,
+                leaving,
+                self._drained,
             )
         self._sent_ms = now_ms
         return self._inflight

@@ -300,7 +300,8 @@ class RegisterReply(Message):
 class Heartbeat(Message):
     """Long poll: answered when the journal grows past ``metadata_offset`` or after the heartbeat interval.
 
-    ``metadata_offset`` is what the broker has applied; 0 asks for a snapshot."""
+    ``metadata_offset`` is what the broker has applied; 0 asks for a snapshot. ``drained``, of one that is shutting
+    down: every ISR member holds all it ever appended, so nobody has to be asked who should lead instead."""
 
     broker_id: int
     broker_epoch: int
@@ -308,6 +309,7 @@ class Heartbeat(Message):
     metadata_offset: int
     controller_epoch: int
     shutting_down: bool = False
+    drained: bool = False
 
 
 class HeartbeatReply(Message):

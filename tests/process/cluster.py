@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from typing import Any
 
 from minilog.cli import process
 from minilog.cli.devcluster import HOST, DevCluster, DevFile, Member
+from minilog.cli.output import CliError
 from minilog.settings import Role
 from tests.process import faulty_disk
 from tests.process.faulty_disk import MIB, Volume
@@ -33,6 +35,8 @@ CONTROLLER = "controller"
 WAIT_S = 30.0
 POLL_S = 0.05
 ASK_TIMEOUT_S = 1.0
+STARTS_MAX = 50
+_DAMAGED = re.compile(r"broker (?P<broker>\d+) .* the log of (?P<log>\S+) is damaged")
 VOLUME_BYTES = 256 * MIB
 
 
@@ -82,6 +86,8 @@ class PlacedDevCluster(DevCluster):
 class ProcessCluster:
     def __init__(self, dev: PlacedDevCluster) -> None:
         self.dev = dev
+        self.hurt: set[int] = set()
+        """Brokers whose files were damaged, so that they may refuse to start."""
         self._askers = ThreadPoolExecutor(len(dev.brokers), "ask")
 
     @property
@@ -158,8 +164,25 @@ class ProcessCluster:
 
     def start(self, *names: Name) -> None:
         """Start what does not run, and wait until it serves."""
-        self.launch(*names)
-        self.dev.wait_ready(map(self._find, names))
+        for attempt in range(STARTS_MAX):
+            self.launch(*names)
+            try:
+                self.dev.wait_ready(map(self._find, names))
+                return
+            except CliError as error:
+                if not self._follow_advice(str(error), attempt):
+                    raise
+        raise AssertionError(f"{names} refuse to start again and again")
+
+    def _follow_advice(self, refusal: str, attempt: int) -> bool:
+        """As an operator would: a log that was damaged on purpose is moved away, as the refusal to start says."""
+        for broker_id in self.hurt:
+            named = _DAMAGED.match(refusal)
+            if named is not None and int(named["broker"]) == broker_id:
+                folder = self.data_dir(broker_id) / named["log"]
+                folder.rename(folder.with_name(f"{folder.name}.damaged{attempt}"))
+                return True
+        return False
 
     def heal(self) -> None:
         """Whatever was done to processes, network and disks is over when this returns."""
@@ -172,6 +195,7 @@ class ProcessCluster:
         for volume in self.volumes.values():
             volume.empty()
         self.start(*self.names)
+        self.hurt.clear()
 
     def log_file(self, name: Name) -> Path:
         return self._find(name).log_file

@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from minilog.cli.output import CliError
 from tests.process import faulty_disk
 from tests.process.cluster import CONTROLLER, Name
 from tests.process.network import CLIENT
@@ -39,7 +37,6 @@ class Nemesis:
 
 
 CATALOGUE: dict[str, Nemesis] = {}
-_DAMAGED = re.compile(r"the log of (\S+) is damaged")
 _NO_REPAIR = (
     "a damaged replica is taken back into the ISR and may lead; nothing repairs it from the whole copies, "
     "so acknowledged records in the damaged range become unreadable"
@@ -486,24 +483,10 @@ async def dead(scene: Scene, name: str, broker_id: int) -> AsyncIterator[None]:
             )
             await scene.call(stop, broker_id)
             await scene.served(2)
+            scene.cluster.hurt.add(broker_id)
             yield
         finally:
-            await scene.call(_start_damaged, scene, broker_id)
-
-
-def _start_damaged(scene: Scene, broker_id: int) -> None:
-    """As its operator would: when it refuses to start because of a damaged log, move that log away as it says."""
-    data_dir = scene.cluster.data_dir(broker_id)
-    for attempt in range(100):
-        try:
-            scene.cluster.start(broker_id)
-            return
-        except CliError as error:
-            damaged = _DAMAGED.search(str(error))
-            if damaged is None:
-                raise
-            (data_dir / damaged[1]).rename(data_dir / f"moved-away-{attempt}-{damaged[1]}")
-    raise AssertionError(f"broker {broker_id} refuses to start for ever: {scene.cluster.log(broker_id)[-2000:]}")
+            await scene.start(broker_id)
 
 
 def _segment_files(scene: Scene, broker_id: int) -> list[Path]:

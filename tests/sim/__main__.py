@@ -11,7 +11,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
+from tests.sim.ablation import ABLATIONS, detect
 from tests.sim.figures import Figures
 from tests.sim.options import draw
 from tests.sim.schedule import Outcome, Schedule
@@ -41,10 +43,33 @@ def show_failure(console: Console, outcome: Outcome) -> None:
     console.print(f"replay: python -m tests.sim --from {outcome.seed} --seeds 1", markup=False)
 
 
+def try_ablations(console: Console, first: int, schedules_max: int, jobs: int) -> bool:
+    """Take away one rule after the other; True when every removal was noticed."""
+    table = Table("rule", "without it", "schedules", "found by", title="ablation")
+    noticed = 0
+    with ProcessPoolExecutor(jobs) as pool:
+        bounds = [schedules_max] * len(ABLATIONS)
+        for index, count, violation in pool.map(try_ablation, range(len(ABLATIONS)), bounds, [first] * len(ABLATIONS)):
+            ablation = ABLATIONS[index]
+            found = violation.partition(":")[0] if violation else f"[red]nothing in {schedules_max}"
+            table.add_row(ablation.rule, ablation.what, str(count), found)
+            noticed += bool(violation)
+            console.print(f"{ablation.rule}: {ablation.what}: {found}")
+    console.print(table)
+    console.print(f"{noticed} of {len(ABLATIONS)} noticed")
+    return noticed == len(ABLATIONS)
+
+
+def try_ablation(index: int, schedules_max: int, first: int) -> tuple[int, int, str]:
+    detection = detect(ABLATIONS[index], schedules_max, first)
+    return index, detection.schedules, "" if detection.outcome is None else detection.outcome.violation
+
+
 def main(
     seeds: Annotated[int, typer.Option(help="How many schedules.")] = 100,
     first: Annotated[int, typer.Option("--from", help="The first seed.")] = 0,
     jobs: Annotated[int, typer.Option(help="Processes to spread them over.")] = 1,
+    ablations: Annotated[bool, typer.Option(help="Take away each rule in turn; SEEDS bounds the search.")] = False,
     digests: Annotated[bool, typer.Option(help="Print seed and digest of each, and nothing else.")] = False,
 ) -> None:
     """Run SEEDS random schedules; exit code 1 when an invariant was violated."""
@@ -54,6 +79,8 @@ def main(
             print(outcome.seed, f"{outcome.digest:08x}", outcome.events)
         return
     console = Console()
+    if ablations:
+        sys.exit(0 if try_ablations(console, first, seeds, jobs) else 1)
     figures = Figures()
     started_s = time.monotonic()
     columns = (TextColumn("schedules"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())

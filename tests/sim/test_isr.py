@@ -59,26 +59,55 @@ def test_too_few_replicas_after_the_append_say_that_it_may_yet_commit() -> None:
 
 
 def test_a_late_copy_of_a_refused_proposal_is_never_applied() -> None:
-    """R15: two copies of one AlterPartition; the one that arrives is refused, the other comes when it would be fit."""
-    c = cluster(2)
+    """R15: two copies of one proposal; one is refused because its member is fenced, the other comes when it is not."""
+    c = cluster(2, replica_lag_max_ms=1000)
     c.create_topic("t", assignment=[[1, 2]], min_isr=1)
     c.broker(2).kill()
     c.until(lambda: c.isr("t") == [1])
-    first = c.network.hold(AlterPartition)
+    late = c.network.hold(AlterPartition)
     c.broker(2).start()
-    c.until(lambda: bool(first.messages))
-    c.network.pass_all()
-    c.broker(2).pause()  # fenced before its proposal is asked for again
-    c.controller.pause()
-    c.run(2500)
-    c.controller.resume()
+    c.until(lambda: bool(late.messages))
+    c.broker(2).pause()
     c.until(lambda: c.invariants.truth.brokers[2].fenced)
-    c.run(3000)
-    c.produce("t", 2)
+    c.network.pass_all()
+    leader = c.replica(1, "t")
+    assert leader is not None
+    c.until(lambda: getattr(leader.role, "proposal", None) is None, "the second copy is refused")
+    c.network.cut(1, 2)
     c.broker(2).resume()
-    first.release()
+    c.until(lambda: not c.invariants.truth.brokers[2].fenced)
+    c.run(1500)
+    c.produce("t", 2)
+    late.release()
+    c.run(1000)
+    assert c.isr("t") == [1]
+    c.network.heal()
     c.settle("t")
     assert c.ends("t") == [2, 2]
+
+
+def test_a_proposal_for_an_isr_of_yesterday_is_not_applied() -> None:
+    """R16: while the leader asks to drop 3, the controller drops 2; later 2 is fit again, and the request arrives."""
+    c = cluster(replica_lag_max_ms=1000)
+    c.create_topic("t", assignment=[[1, 2, 3]], min_isr=1)
+    c.produce("t")
+    c.network.cut(1, 3)
+    c.produce("t", wait=False)
+    late = c.network.hold(AlterPartition)
+    c.until(lambda: bool(late.messages))
+    c.broker(2).pause()
+    c.network.heal()
+    c.until(lambda: c.isr("t") == [1, 3])
+    c.network.cut(1, 2)
+    c.network.pass_all()
+    c.broker(2).resume()
+    c.until(lambda: not c.invariants.truth.brokers[2].fenced)
+    c.produce("t", 2)
+    late.release()
+    c.run(100)
+    assert c.isr("t") == [1, 3]
+    c.network.heal()
+    c.settle("t")
 
 
 def test_a_proposal_vouches_for_the_process_it_saw_and_for_no_other() -> None:

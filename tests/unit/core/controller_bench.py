@@ -52,6 +52,7 @@ class Broker:
         self.image = ClusterImage()
         self.heartbeat_id: int | None = None
         self.leaving = False
+        self.drained = True
         self.may_exit = False
         self.alive = True
 
@@ -203,6 +204,7 @@ class ControllerBench:
             broker.image.metadata_offset,
             broker.image.controller_epoch,
             broker.leaving,
+            broker.drained,
         )
         for name, value in more.items():
             setattr(request, name, value)

@@ -71,6 +71,20 @@ def test_the_last_broker_may_leave_too() -> None:
     assert (bench.state().leader, bench.state().isr, bench.state().elr) == (NO_LEADER, [], [1])
 
 
+def test_one_that_could_not_drain_is_followed_by_the_longest_log() -> None:
+    """Not every ISR member holds what it acknowledged to fewer copies, so the candidates are asked (R9)."""
+    bench = ControllerBench()
+    bench.create([1, 2, 3])
+    bench.brokers[1].drained = False
+    leave(bench, 1)
+    assert bench.state().leader == NO_LEADER
+    bench.answer_positions(2, 0, 9)
+    bench.answer_positions(3, 0, 10)
+    bench.run(400)
+    assert (bench.state().leader, bench.state().isr) == (3, [2, 3])
+    assert bench.brokers[1].may_exit
+
+
 def test_one_that_leaves_is_not_asked_to_leave_again_by_each_heartbeat() -> None:
     bench = ControllerBench()
     leave(bench, 1)
