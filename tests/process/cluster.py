@@ -35,7 +35,7 @@ CONTROLLER = "controller"
 WAIT_S = 30.0
 POLL_S = 0.05
 ASK_TIMEOUT_S = 1.0
-STARTS_MAX = 50
+STARTS_MAX = 10
 _DAMAGED = re.compile(r"broker (?P<broker>\d+) .* the log of (?P<log>\S+) is damaged")
 VOLUME_BYTES = 256 * MIB
 
@@ -164,23 +164,23 @@ class ProcessCluster:
 
     def start(self, *names: Name) -> None:
         """Start what does not run, and wait until it serves."""
-        for attempt in range(STARTS_MAX):
+        for _ in range(STARTS_MAX):
             self.launch(*names)
             try:
                 self.dev.wait_ready(map(self._find, names))
                 return
             except CliError as error:
-                if not self._follow_advice(str(error), attempt):
+                if not self._follow_advice(str(error)):
                     raise
         raise AssertionError(f"{names} refuse to start again and again")
 
-    def _follow_advice(self, refusal: str, attempt: int) -> bool:
+    def _follow_advice(self, refusal: str) -> bool:
         """As an operator would: a log that was damaged on purpose is moved away, as the refusal to start says."""
         for broker_id in self.hurt:
             named = _DAMAGED.match(refusal)
             if named is not None and int(named["broker"]) == broker_id:
                 folder = self.data_dir(broker_id) / named["log"]
-                folder.rename(folder.with_name(f"{folder.name}.damaged{attempt}"))
+                folder.rename(folder.with_name(f"{folder.name}.damaged-{time.monotonic_ns()}"))
                 return True
         return False
 

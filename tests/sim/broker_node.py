@@ -52,7 +52,7 @@ class BrokerNode(Process):
         self.requests: dict[int, Inbound] = {}
         self.figures = {"kills": 0, "crashes": 0, "pauses": 0, "wipes": 0, "stops": 0, "fail_stops": 0}
         self._next_request_id = 1
-        self._is_registered = False
+        self.is_registered = False
         self._flights: dict[TopicPartition, Flight] = {}
 
     # --- life ------------------------------------------------------------------------------------------------
@@ -67,7 +67,7 @@ class BrokerNode(Process):
             return
         self.begin_life()
         self.stopping, self.refused = False, ""
-        self._is_registered = False
+        self.is_registered = False
         self.requests, self._flights = {}, {}
         self.lossy = self.lossy or not clean
         incarnation = f"{self.rng.getrandbits(64):016x}"
@@ -173,7 +173,7 @@ class BrokerNode(Process):
             self._perform(effect)
         if self.invariants is not None:
             self.invariants.after_broker_turn(self)
-        if core.broker_epoch >= 0 and not self._is_registered:
+        if core.broker_epoch >= 0 and not self.is_registered:
             self._on_registered()
         if self.running and self.stopping and core.may_exit:
             self._exit()
@@ -181,7 +181,7 @@ class BrokerNode(Process):
     def _on_registered(self) -> None:
         try:
             self.store.registered()
-            self._is_registered = True
+            self.is_registered = True
         except DiskFull:
             pass  # the next turn tries again
         except StorageFailed:

@@ -13,7 +13,6 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
-from minilog_client.transport import Response
 
 from minilog.errors import (
     BrokerUnavailable,
@@ -53,6 +52,7 @@ from minilog.wire.messages import (
     encode,
 )
 from minilog.wire.records import decode_batch
+from minilog_client.transport import Response
 
 NO_LEADER = -1
 

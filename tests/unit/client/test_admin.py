@@ -3,9 +3,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from minilog_client import AsyncClient
 
 from minilog.errors import BrokerUnavailable, InvalidTopic, NotController, TimedOut, TopicExists, UnknownTopic
+from minilog_client import AsyncClient
 from tests.unit.client.fake_cluster import NO_LEADER, FakeCluster, Fault
 from tests.unit.client.virtual_time import run
 

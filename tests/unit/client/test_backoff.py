@@ -5,9 +5,9 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minilog_client.backoff import DELAY_MAX_MS, DELAY_MIN_MS, Attempts, retry_delay_ms
 
 from minilog.errors import BrokerUnavailable, MinilogError, NotEnoughReplicas, NotLeader, Throttled
+from minilog_client.backoff import DELAY_MAX_MS, DELAY_MIN_MS, Attempts, retry_delay_ms
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minilog_client.batching import Accumulator, Dispatch, Failure
-from minilog_client.lanes import Lane
-from minilog_client.partitioner import partition_for_key
-from minilog_client.routing import Leader
-from minilog_client.settings import ProducerSettings
 
 from minilog.errors import (
     BrokerUnavailable,
@@ -26,6 +21,11 @@ from minilog.errors import (
 )
 from minilog.wire.batch import ACKS_MANY, split
 from minilog.wire.records import decode_batch
+from minilog_client.batching import Accumulator, Dispatch, Failure
+from minilog_client.lanes import Lane
+from minilog_client.partitioner import partition_for_key
+from minilog_client.routing import Leader
+from minilog_client.settings import ProducerSettings
 
 LEADER = Leader(1, "http://a", 0)
 

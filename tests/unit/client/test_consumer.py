@@ -9,8 +9,6 @@ from random import Random
 from typing import Any
 
 import pytest
-from minilog_client import AsyncClient, Consumer, Lag, Record
-from minilog_client.fetching import Start, parse_start
 
 from minilog.errors import (
     BrokerUnavailable,
@@ -28,6 +26,8 @@ from minilog.errors import (
 from minilog.wire.batch import split
 from minilog.wire.messages import Fetch
 from minilog.wire.records import encode_values
+from minilog_client import AsyncClient, Consumer, Lag, Record
+from minilog_client.fetching import Start, parse_start
 from tests.unit.client.fake_cluster import NO_LEADER, FakeCluster, Fault, Log
 from tests.unit.client.virtual_time import run
 

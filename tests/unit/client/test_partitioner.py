@@ -6,6 +6,7 @@ import pytest
 from aiokafka.partitioner import murmur2 as aiokafka_murmur2  # type: ignore[import-untyped]
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from minilog_client.partitioner import next_sticky, partition_for_key
 
 

@@ -9,7 +9,6 @@ from random import Random
 from typing import Any
 
 import pytest
-from minilog_client import AsyncClient, BatchReceipt, Producer, Receipt
 
 from minilog.errors import (
     BrokerUnavailable,
@@ -24,6 +23,7 @@ from minilog.errors import (
     TimedOut,
     UnknownTopic,
 )
+from minilog_client import AsyncClient, BatchReceipt, Producer, Receipt
 from tests.unit.client.fake_cluster import NO_LEADER, FakeCluster, Fault
 from tests.unit.client.virtual_time import run
 

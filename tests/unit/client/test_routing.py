@@ -5,10 +5,10 @@ from itertools import permutations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minilog_client.routing import Leader, Routing
 
 from minilog.errors import InvalidRequest
 from minilog.wire.messages import BrokerInfo, MetadataReply, PartitionInfo, TopicInfo
+from minilog_client.routing import Leader, Routing
 
 URLS = {1: "http://a", 2: "http://b", 3: "http://c"}
 

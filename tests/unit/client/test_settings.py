@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+from minilog.errors import InvalidAcks, InvalidRequest
 from minilog_client.client import settings_from
 from minilog_client.settings import ClientSettings, ConsumerSettings, ProducerSettings, acks_number
 from minilog_client.values import checked_bytes, checked_headers, checked_values
-
-from minilog.errors import InvalidAcks, InvalidRequest
 
 
 @pytest.mark.parametrize(("acks", "number"), [("all", -1), (0, 0), (1, 1), (3, 3)])

@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 
 import pytest
-from minilog_client import Admin, AsyncClient, Client, Consumer, Producer
 
+from minilog_client import Admin, AsyncClient, Client, Consumer, Producer
 from tests.unit.client.fake_cluster import FakeCluster
 from tests.unit.client.virtual_time import run
 

@@ -10,9 +10,9 @@ from itertools import islice
 from typing import Any
 
 import pytest
-from minilog_client import Client
 
 from minilog.errors import BufferFull, ClientClosed, InvalidRequest, NotLeader, UnknownTopic
+from minilog_client import Client
 from tests.unit.client.fake_cluster import FakeCluster, Fault
 
 

@@ -53,8 +53,8 @@ class Story:
         self.end(op, type, value, **fields)
 
     def sent(self, process: Process, value: str, offset: int | None, key: str = K, **fields: Any) -> None:
-        """One acknowledged record."""
-        self.sent_ok(self.sending(process, (key, value)), offset, **fields)
+        """One acknowledged record; ``fields`` of the invoke."""
+        self.sent_ok(self.sending(process, (key, value), **fields), offset)
 
     def log(self, process: Process, values: str, key: str = K) -> None:
         """One acknowledged operation per letter, at offsets from 0."""

@@ -201,7 +201,7 @@ def one_operation(*offsets: int | None, foreign: int | None = None, batch: bool 
     other = story.sending("q", (K, "x"))
     story.end(other, "fail") if foreign is None else story.sent_ok(other, foreign)
     story.sent_ok(op, *offsets)
-    placed = {**{o: v for o, v in zip(offsets, "ab", strict=True) if o is not None}, foreign: "x"}
+    placed: dict[int | None, str] = {**dict(zip(offsets, "ab", strict=True)), foreign: "x"}
     return story.final(k="".join(placed.get(offset, ".") for offset in range(3)).rstrip("."))
 
 
