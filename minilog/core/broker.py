@@ -353,8 +353,7 @@ class BrokerCore:
 
     def _on_controller(self, response: Message | MinilogError, effects: list[Effect], now_ms: int) -> None:
         match response:
-            case RegisterReply() if self._obeys(response.controller_epoch):
-                self.store.bind_cluster(response.cluster_id)
+            case RegisterReply() if self._obeys(response.controller_epoch) and self._belongs_to(response.cluster_id):
                 self.image.load(0, [])
                 self.registration.on_registered(response, now_ms)
             case HeartbeatReply() if self._obeys(response.controller_epoch):
@@ -376,6 +375,12 @@ class BrokerCore:
             with suppress(DiskFull):
                 self.store.save_controller_epoch(controller_epoch)
         return controller_epoch == self.store.controller_epoch
+
+    def _belongs_to(self, cluster_id: str) -> bool:
+        """Remember the cluster, durably; with a full disk it cannot yet."""
+        with suppress(DiskFull):
+            self.store.bind_cluster(cluster_id)
+        return self.store.cluster_id == cluster_id
 
     def _on_metadata(self, reply: HeartbeatReply, effects: list[Effect], now_ms: int) -> None:
         """Apply in order, then react to the net change (R29)."""

@@ -65,6 +65,8 @@ class Store:
         self._lock: int | None = None
         self._meta = meta.Meta(broker_id=broker_id)
         self._boot_id = ""
+        self._vouched = False
+        """This process can answer for the data: its start was clean, or the controller knows that it was not."""
         self._logs: dict[tuple[str, int], PartitionLog] = {}
         self._topic_ids: dict[tuple[str, int], str] = {}
         """Topic id of every partition directory."""
@@ -155,6 +157,7 @@ class Store:
         self.was_clean = marker is not None or (same_boot and running.get("vouched") is True)
         self.was_clean = self.was_clean and not self._gone()
         self._boot_id = boot_id
+        self._vouched = self.was_clean
         checkpoint.remove(self._disk, self._path(CLEAN_FILE))
         self._save_running(self.was_clean)
         return self.was_clean
@@ -171,8 +174,9 @@ class Store:
 
     def registered(self) -> None:
         """The controller has accepted the registration and knows whether the start was clean."""
-        if not self.was_clean:
+        if not self._vouched:
             self._save_running(vouched=True)
+            self._vouched = True
 
     def distrust(self) -> None:
         """After a failed write or sync: the next start must not rely on the page cache. Never raises."""
@@ -180,12 +184,16 @@ class Store:
             self._disk.remove(self._path(RUNNING_FILE))
 
     def close_cleanly(self, broker_epoch: int) -> None:
-        """Make everything durable, write the checkpoints, and last of all the marker; then release the directory."""
+        """Make everything durable, write the checkpoints, and last of all the marker; then release the directory.
+
+        No marker while the controller has not been told of an unclean start: the next start is unclean still.
+        """
         for topic, partition in list(self._logs):
             self.close(topic, partition)
         self._save_points()
-        marker = {"broker_epoch": broker_epoch}
-        checkpoint.save(self._disk, self._path(CLEAN_FILE), marker, keep_previous=False)
+        if self._vouched:
+            marker = {"broker_epoch": broker_epoch}
+            checkpoint.save(self._disk, self._path(CLEAN_FILE), marker, keep_previous=False)
         self._release()
 
     def abandon(self) -> None:

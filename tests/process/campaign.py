@@ -4,8 +4,11 @@
 
 A round fails with an AssertionError that says where the histories lie; what it measured is its ``Outcome``.
 
-Unavailability is what an application with the client's defaults experiences: per partition the longest time between
-two acknowledgements (acks=all) that overlaps the fault, up to the moment the cluster has recovered.
+Unavailability is what an application with the client's defaults experiences (acks=all), up to the moment the cluster
+has recovered. Three figures, each the worst of all partitions of the round:
+    longest   time between two acknowledgements of a partition, whatever the reason; includes the producer's own pause
+    switch    the same where the second one came from a new leader: the failover
+    slowest   latency of a single send
 """
 
 from __future__ import annotations
@@ -61,6 +64,9 @@ class Outcome:
     unavailable_ms: list[float] = field(default_factory=list)
     """Of each partition that went without acknowledgements for longer than it ever did before the fault."""
     longest_ms: float = 0.0
+    switch_ms: float | None = None
+    """None: every partition kept its leader."""
+    slowest_ms: float = 0.0
     heal_ms: float = 0.0
     """From the end of the fault to all replicas in sync."""
     split: list[dict[str, Any]] = field(default_factory=list)
@@ -190,12 +196,24 @@ class _Round:
         applications = [w for w in self.workloads if w.retries == RETRIED] or self.workloads
         for workload in applications:
             for acks in workload.tally.acks.values():
-                usual_ms, gap_ms = gaps_ms(acks, self._began_s, self._recovered_s)
-                outcome.longest_ms = max(outcome.longest_ms, gap_ms)
-                if gap_ms > 2 * usual_ms:
-                    outcome.unavailable_ms.append(round(gap_ms, 1))
+                self._measure_partition([ack for ack in acks if ack.t_s <= self._recovered_s])
                 outcome.latencies += [(ack.t_s, ack.latency_ms) for ack in acks]
         outcome.split = self._split()
+
+    def _measure_partition(self, acks: Sequence[Ack]) -> None:
+        outcome, usual_ms, longest_ms = self.outcome, 0.0, 0.0
+        for before, after in itertools.pairwise(acks):
+            gap_ms = (after.t_s - before.t_s) * 1000
+            if after.t_s <= self._began_s:
+                usual_ms = max(usual_ms, gap_ms)
+                continue
+            longest_ms = max(longest_ms, gap_ms)
+            outcome.slowest_ms = max(outcome.slowest_ms, after.latency_ms)
+            if after.leader_epoch > before.leader_epoch:
+                outcome.switch_ms = max(outcome.switch_ms or 0.0, gap_ms)
+        outcome.longest_ms = max(outcome.longest_ms, longest_ms)
+        if longest_ms > 2 * usual_ms:
+            outcome.unavailable_ms.append(round(longest_ms, 1))
 
     def _split(self) -> list[dict[str, Any]]:
         described = self.cluster.ask(CONTROLLER, "/v1/cluster") or {}
@@ -229,18 +247,6 @@ def is_possible(nemesis: Nemesis, cluster: ProcessCluster) -> bool:
     return (cluster.dev.network is not None or not nemesis.needs_network) and (
         bool(cluster.volumes) or not nemesis.needs_volumes
     )
-
-
-def gaps_ms(acks: Sequence[Ack], began_s: float, recovered_s: float) -> tuple[float, float]:
-    """The longest time between two acknowledgements before the fault, and from then on until it was recovered from."""
-    usual = longest = 0.0
-    for before, after in itertools.pairwise(acks):
-        gap_ms = (after.t_s - before.t_s) * 1000
-        if after.t_s <= began_s:
-            usual = max(usual, gap_ms)
-        elif before.t_s <= recovered_s:
-            longest = max(longest, gap_ms)
-    return usual, longest
 
 
 def replicas_of(cluster: ProcessCluster, workload: Workload, partition: int, end: int) -> dict[int | str, Replica]:

@@ -93,14 +93,13 @@ class Draft:
                 send.answer[0] = other[send.answer[0]]
 
     def insert(self, at: int, extra: list[Event]) -> None:
-        """Put ``extra`` (its ``op`` counting from its own beginning) before event ``at``."""
-        begin, end = self.events[:at], self.events[at:]
-        t_ns = end[0].t_ns if end else begin[-1].t_ns
-        for event in extra:
-            event.t_ns = t_ns
-            event.op = None if event.op is None else event.op + at
-        for event in end:
-            event.op = event.op + len(extra) if event.op is not None and event.op >= at else event.op
-        self.events = [*begin, *extra, *end]
-        for i, event in enumerate(self.events):
-            event.i = i
+        """Put ``extra`` (its ``op`` counting from its own beginning) before the first event with ``i`` >= ``at``."""
+        here = next((n for n, event in enumerate(self.events) if event.i >= at), len(self.events))
+        t_ns = self.events[min(here, len(self.events) - 1)].t_ns
+        moved = {event.i: n + (len(extra) if n >= here else 0) for n, event in enumerate(self.events)}
+        for event in self.events:
+            event.i, event.op = moved[event.i], None if event.op is None else moved[event.op]
+        for n, event in enumerate(extra):
+            event.i, event.t_ns = here + n, t_ns
+            event.op = None if event.op is None else here + event.op
+        self.events[here:here] = extra

@@ -294,7 +294,8 @@ def read_beyond_hw(draft: Draft, random: Random) -> bool | None:
 
 def _strange_poll(draft: Draft, random: Random, **fields: Any) -> bool | None:
     """A process nobody saw before polls nothing, somewhere in the final phase, and is shown ``fields``."""
-    at = random.randrange(next(e.i for e in draft.events if e.value == ["phase", "final"]) + 3, len(draft.events))
+    final = next(e.i for e in draft.events if e.value == ["phase", "final"])
+    at = random.randint(final + 3, draft.events[-1].i + 1)
     begin = Event(0, 0, "stranger", "invoke", "poll", [["poll"]])
     draft.insert(at, [begin, Event(1, 0, "stranger", "ok", "poll", [["poll", {}]], op=0, **fields)])
     return True
@@ -325,7 +326,7 @@ def epoch_regression_of_node(draft: Draft, random: Random) -> bool | None:
     event = random.choice(seen)
     assert isinstance(event.epoch, dict)
     extra = Event(0, 0, "nemesis", "info", "nemesis", ["observe"], node=event.node, epoch={"controller": 0})
-    draft.insert(random.randrange(event.i + 1, len(draft.events)), [extra])
+    draft.insert(random.randint(event.i + 1, draft.events[-1].i + 1), [extra])
     return True
 
 

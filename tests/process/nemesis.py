@@ -37,9 +37,9 @@ class Nemesis:
 
 
 CATALOGUE: dict[str, Nemesis] = {}
-_NO_REPAIR = (
-    "a damaged replica is taken back into the ISR and may lead; nothing repairs it from the whole copies, "
-    "so acknowledged records in the damaged range become unreadable"
+_ADVICE = (
+    "a damaged log makes the broker refuse to start and say that its directory be moved away; but once it is moved, "
+    "the next start refuses again, because recovery-points still names records of it (Store.open)"
 )
 
 
@@ -489,9 +489,11 @@ async def dead(scene: Scene, name: str, broker_id: int) -> AsyncIterator[None]:
             await scene.start(broker_id)
 
 
-def _segment_files(scene: Scene, broker_id: int) -> list[Path]:
+def _some_segments(scene: Scene, broker_id: int) -> list[Path]:
+    """Two of the broker's segment files that hold something."""
     data_dir = scene.cluster.data_dir(broker_id)
-    return [path for workload in scene.workloads for path in faulty_disk.segment_files(data_dir, workload.topic)]
+    found = [path for workload in scene.workloads for path in faulty_disk.segment_files(data_dir, workload.topic)]
+    return scene.random.sample(found, min(2, len(found)))
 
 
 @_nemesis(hurts_disk=True)
@@ -502,34 +504,51 @@ async def wipe(scene: Scene) -> None:
         await scene.call(faulty_disk.wipe, scene.cluster.data_dir(broker_id))
 
 
-@_nemesis(hurts_disk=True, open_problem=_NO_REPAIR)
+@_nemesis(hurts_disk=True)
+async def come_back_empty(scene: Scene) -> None:
+    """The last but one to die was complete and would be asked first; it comes back alone, and empty. It must not lead:
+    everybody else would throw away what it lacks (R20, R21)."""
+    last = await scene.leader()
+    b, c = scene.others(last)
+    async with killed(scene, "come_back_empty", c):
+        await scene.served()
+        async with scene.fault("come_back_empty", b):
+            try:
+                await scene.call(scene.cluster.kill, b)
+                async with killed(scene, "come_back_empty", last):
+                    await scene.call(faulty_disk.wipe, scene.cluster.data_dir(b))
+                    await scene.start(b)
+                    await scene.hold(0.5)
+            finally:
+                await scene.start(b)
+
+
+@_nemesis(hurts_disk=True, open_problem=_ADVICE)
 async def flip_bits(scene: Scene) -> None:
-    """Two flipped bits in about every other segment file of one broker, which then leads."""
+    """Two flipped bits in some segment files of one broker, which then leads."""
     broker_id = scene.any_broker()
     async with dead(scene, "flip_bits", broker_id):
-        for path in _segment_files(scene, broker_id):
-            if scene.random.random() < 0.6:
-                faulty_disk.flip_bits(path, 2, scene.random)
+        for path in _some_segments(scene, broker_id):
+            faulty_disk.flip_bits(path, 2, scene.random)
     await _let_lead(scene, broker_id)
 
 
-@_nemesis(hurts_disk=True)
+@_nemesis(hurts_disk=True, open_problem=_ADVICE)
 async def cut_tails(scene: Scene) -> None:
-    """The ends of one broker's segment files are missing, little or much."""
+    """The ends of some segment files are missing, little or much."""
     broker_id = scene.any_broker()
     async with dead(scene, "cut_tails", broker_id):
-        for path in _segment_files(scene, broker_id):
+        for path in _some_segments(scene, broker_id):
             faulty_disk.cut_tail(path, scene.random)
 
 
-@_nemesis(hurts_disk=True, open_problem=_NO_REPAIR)
+@_nemesis(hurts_disk=True, open_problem=_ADVICE)
 async def misplace_sectors(scene: Scene) -> None:
     """Whole sectors hold what belongs elsewhere in the file."""
     broker_id = scene.any_broker()
     async with dead(scene, "misplace_sectors", broker_id):
-        for path in _segment_files(scene, broker_id):
-            if path.stat().st_size >= 2 * faulty_disk.SECTOR_BYTES:
-                faulty_disk.misplace(path, scene.random)
+        for path in _some_segments(scene, broker_id):
+            faulty_disk.misplace(path, scene.random)
     await _let_lead(scene, broker_id)
 
 

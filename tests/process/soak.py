@@ -168,6 +168,8 @@ class Soak:
             "duplicates": outcome.duplicates,
             "unavailable_ms": outcome.unavailable_ms,
             "longest_ms": round(outcome.longest_ms, 1),
+            "switch_ms": None if outcome.switch_ms is None else round(outcome.switch_ms, 1),
+            "slowest_ms": round(outcome.slowest_ms, 1),
             "heal_ms": round(outcome.heal_ms),
             "split": outcome.split,
             "began_s": round(began_s - since_s, 3),
@@ -186,7 +188,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def summary(rounds: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row per fault; unavailability by round (the partition that waited longest), in ms."""
+    """A row per fault. Times in ms, of each round the worst partition's; None where no leader changed."""
     by_name: dict[str, list[dict[str, Any]]] = {}
     for row in rounds:
         by_name.setdefault(row["nemesis"].split(" (")[0], []).append(row)
@@ -194,26 +196,37 @@ def summary(rounds: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _summed(name: str, rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    silences = [row["longest_ms"] for row in rounds]
     totals = {key: sum(row[key] for row in rounds) for key in ("acknowledged", "reads", "violations", "duplicates")}
-    times = {f"p{share}_ms": percentile(silences, share / 100) for share in (50, 99)}
-    return {"fault": name, "runs": len(rounds), **totals, **times, "max_ms": max(silences)}
+    times: dict[str, float | None] = {}
+    for kind in ("longest", "switch", "slowest"):
+        found = [row[f"{kind}_ms"] for row in rounds if row[f"{kind}_ms"] is not None]
+        for label, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0)):
+            times[f"{kind}_{label}_ms"] = percentile(found, share) if found else None
+    return {"fault": name, "runs": len(rounds), **totals, **times}
+
+
+COLUMNS = {
+    "runs": "runs", "acknowledged": "acknowledged", "reads": "read back", "violations": "violations",
+    "duplicates": "doubled", "longest_p50_ms": "silence p50", "longest_p99_ms": "p99", "longest_max_ms": "max",
+    "switch_p50_ms": "failover p50", "switch_p99_ms": "p99", "slowest_p99_ms": "slowest p99",
+}  # fmt: skip
 
 
 def table_of(campaign: Campaign) -> Table:
     table = Table(title=f"{len(campaign.rounds)} rounds, {campaign.seconds / 60:.1f} minutes, seeds {campaign.seeds}")
     table.add_column("fault")
-    for name in ("runs", "acknowledged", "read back", "violations", "doubled*", "p50 ms", "p99 ms", "max ms"):
-        table.add_column(name, justify="right")
+    for title in COLUMNS.values():
+        table.add_column(title, justify="right")
     rows = sorted(summary(campaign.rounds), key=lambda row: str(row["fault"]))
     for row in rows:
-        figures = [row[key] for key in ("runs", "acknowledged", "reads", "violations", "duplicates")]
-        times = [row[key] for key in ("p50_ms", "p99_ms", "max_ms")]
-        table.add_row(row["fault"], *(f"{figure:,}" for figure in figures), *(f"{ms:,.0f}" for ms in times))
+        table.add_row(row["fault"], *("-" if row[key] is None else f"{row[key]:,.0f}" for key in COLUMNS))
     table.add_section()
-    totals = [sum(row[key] for row in rows) for key in ("runs", "acknowledged", "reads", "violations", "duplicates")]
-    table.add_row("all", *(f"{total:,}" for total in totals), "", "", "")
-    table.caption = "ms without an acknowledgement, client defaults   * by retries of producers without idempotence"
+    counted = list(COLUMNS)[:5]
+    table.add_row("all", *(f"{sum(row[key] for row in rows):,}" for key in counted))
+    table.caption = (
+        "ms as applications see it (client defaults, acks=all): silence of a partition; silence across a change of its "
+        "leader; slowest send. Doubled: by retries of producers without idempotence, none of those that forbid them."
+    )
     return table
 
 

@@ -39,6 +39,7 @@ class Ack:
     t_s: float
     """Monotonic."""
     latency_ms: float
+    leader_epoch: int
 
 
 @dataclass
@@ -130,12 +131,13 @@ class Workload:
             self.tally.errors.append(f"{key} acks={acks}: {error!r}")
             return error.definite
         assert len(receipts) == 1, f"a send of {len(values)} small records became {len(receipts)} batches"
-        base = receipts[0].base_offset
+        receipt = receipts[0]
+        base = receipt.base_offset
         done = [["send", key, [base + i, value]] for i, value in enumerate(values)]
-        self.recorder.ok(op, done, epoch=None if receipts[0].duplicate else receipts[0].leader_epoch)
+        self.recorder.ok(op, done, epoch=None if receipt.duplicate else receipt.leader_epoch)
         if acks == "all":
             now_s = time.monotonic()
-            self.tally.acks[partition].append(Ack(now_s, (now_s - began_s) * 1000))
+            self.tally.acks[partition].append(Ack(now_s, (now_s - began_s) * 1000, receipt.leader_epoch))
             self.tally.records += len(values)
         return True
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 
 from minilog.core.effects import CONTROLLER_ID
@@ -194,7 +194,8 @@ class Cursor:
 
     offset: int = 0
     last_epoch: int = -1
-    read: list[bytes] = field(default_factory=list)
+    leader_epoch: int = -1
+    """The highest that ever answered: of losses, only who knows at least that epoch may speak."""
 
 
 class Consumer(Client):
@@ -205,8 +206,6 @@ class Consumer(Client):
         self.cursors: dict[tuple[str, int], Cursor] = {}
         self.any_replica = False
         self.names_epoch = True
-        self.truncations = 0
-        self.may_be_truncated = False
         self.active = False
         self.wait_ms = 300
 
@@ -234,26 +233,24 @@ class Consumer(Client):
         if isinstance(answer, FetchReply) and answer.partitions[0].problem is None:
             self._take(topic, partition, cursor, answer.partitions[0])
         else:
-            problem = answer.partitions[0].problem if isinstance(answer, FetchReply) else None
-            error = problem.error() if problem is not None else answer
+            result = answer.partitions[0] if isinstance(answer, FetchReply) else None
+            error = result.problem.error() if result is not None and result.problem is not None else answer
             assert isinstance(error, MinilogError)
-            self._on_error(topic, partition, cursor, error)
+            self._on_error(topic, partition, cursor, error, -1 if result is None else result.leader_epoch)
             pause_ms = self.rng.randint(20, 100)
         self.later(pause_ms, "poll", lambda: self._poll(topic, partition))
 
-    def _on_error(self, topic: str, partition: int, cursor: Cursor, error: MinilogError) -> None:
+    def _on_error(self, topic: str, partition: int, cursor: Cursor, error: MinilogError, leader_epoch: int) -> None:
         self.problems[error.code] += 1
-        if error.code in ("LOG_TRUNCATED", "OFFSET_OUT_OF_RANGE"):
-            self.truncations += 1
-            if not self.may_be_truncated:
-                raise Violation("ConsistentRead", f"{self.name} at {cursor.offset} of {topic}-{partition}: {error}")
-            cursor.offset, cursor.last_epoch = 0, -1
-            cursor.read.clear()
+        is_loss = error.code in ("LOG_TRUNCATED", "OFFSET_OUT_OF_RANGE")
+        if is_loss and leader_epoch >= cursor.leader_epoch:
+            raise Violation("ConsistentRead", f"{self.name} at {cursor.offset} of {topic}-{partition}: {error}")
         self.forget(topic, partition, error)
 
     def _take(self, topic: str, partition: int, cursor: Cursor, result: FetchResult) -> None:
         if self.cursors.get((topic, partition)) is not cursor:
             return
+        cursor.leader_epoch = max(cursor.leader_epoch, result.leader_epoch)
         for batch in split(result.batches, UNBOUNDED, stored=True):
             if batch.base_offset > cursor.offset:
                 raise Violation(

@@ -24,8 +24,10 @@ def store_on(disk: MemoryDisk, broker_id: int = 1) -> Store:
 
 
 def started(disk: MemoryDisk, boot_id: str = "boot-1") -> Store:
+    """Started, and the controller knows of it."""
     store = store_on(disk)
     store.start(boot_id)
+    store.registered()
     return store
 
 
@@ -190,6 +192,15 @@ def test_the_marker_is_gone_before_anything_else_happens() -> None:
     assert store_on(disk).start("boot-2") is False
 
 
+def test_a_clean_stop_before_registration_vouches_for_nothing() -> None:
+    """The disk was replaced, and the process stopped in order before it could tell: the next start is unclean still."""
+    disk = MemoryDisk()
+    store = store_on(disk)
+    assert store.start("boot-1") is False
+    store.close_cleanly(-1)
+    assert store_on(disk).start("boot-1") is False
+
+
 def test_a_damaged_marker_is_no_marker() -> None:
     disk = MemoryDisk()
     started(disk).close_cleanly(5)
@@ -208,6 +219,7 @@ def test_refuses_a_directory_in_use() -> None:
 def test_refusal_names_the_process_that_holds_the_lock(tmp_path: Path) -> None:
     first = Store(OsDisk(), str(tmp_path), 1, lambda: NOW_MS)
     first.start("boot-1")
+    first.registered()
     with pytest.raises(RefusesToStart, match=r"in use by process \d+: stop it first"):
         Store(OsDisk(), str(tmp_path), 1, lambda: NOW_MS).start("boot-1")
     first.close_cleanly(1)
