@@ -249,6 +249,7 @@ class Store:
             self._move_to_trash(topic, partition)
         place = LogPlace(self._disk, self._path(name), name, self._quarantine)
         if key not in self._topic_ids:
+            self._points.pop(name, None)  # of a directory that was moved away: it says nothing about this new log
             self._make_directory(name, StoredPartition(topic, topic_id, partition))
             self._topic_ids[key] = topic_id
             place = place._replace(unsynced=(place.directory, self.data_dir))

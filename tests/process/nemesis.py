@@ -37,10 +37,6 @@ class Nemesis:
 
 
 CATALOGUE: dict[str, Nemesis] = {}
-_ADVICE = (
-    "a damaged log makes the broker refuse to start and say that its directory be moved away; but once it is moved, "
-    "the next start refuses again, because recovery-points still names records of it (Store.open)"
-)
 
 
 def _nemesis(
@@ -523,7 +519,7 @@ async def come_back_empty(scene: Scene) -> None:
                 await scene.start(b)
 
 
-@_nemesis(hurts_disk=True, open_problem=_ADVICE)
+@_nemesis(hurts_disk=True)
 async def flip_bits(scene: Scene) -> None:
     """Two flipped bits in some segment files of one broker, which then leads."""
     broker_id = scene.any_broker()
@@ -533,7 +529,7 @@ async def flip_bits(scene: Scene) -> None:
     await _let_lead(scene, broker_id)
 
 
-@_nemesis(hurts_disk=True, open_problem=_ADVICE)
+@_nemesis(hurts_disk=True)
 async def cut_tails(scene: Scene) -> None:
     """The ends of some segment files are missing, little or much."""
     broker_id = scene.any_broker()
@@ -542,7 +538,7 @@ async def cut_tails(scene: Scene) -> None:
             faulty_disk.cut_tail(path, scene.random)
 
 
-@_nemesis(hurts_disk=True, open_problem=_ADVICE)
+@_nemesis(hurts_disk=True)
 async def misplace_sectors(scene: Scene) -> None:
     """Whole sectors hold what belongs elsewhere in the file."""
     broker_id = scene.any_broker()

@@ -266,7 +266,7 @@ def _names(text: str) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parse(arguments)
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout.isatty() else 140)
     soak = Soak(parsed, console)
     fine = soak.run()
     console.print(table_of(soak.campaign))

@@ -141,6 +141,17 @@ def test_a_log_that_is_gone_makes_the_start_unclean() -> None:
         assert store_on(disk).start("boot-1") is deleted
 
 
+def test_a_log_whose_directory_was_moved_away_begins_anew_and_whole() -> None:
+    """What recovery points remember of the old one is not missing from the new one."""
+    disk = MemoryDisk()
+    store = started(disk)
+    fill(store.open("events", "id-1", 0, SETTINGS), 5)
+    store.close_cleanly(broker_epoch=3)
+    disk.rename("/data/events-0", "/elsewhere")
+    log = started(disk).open("events", "id-1", 0, SETTINGS)
+    assert (log.start_offset, log.end_offset, log.is_damaged) == (0, 0, False)
+
+
 def test_clean_or_not() -> None:
     disk = MemoryDisk()
     assert store_on(disk).start("boot-1") is False, "an empty directory may be a replaced disk"
