@@ -1,15 +1,17 @@
 # make demo    replicate real events over three brokers, kill a leader with -9, prove that nothing was lost
 # make test    everything that must pass: format, lint, types, unit tests, simulator, real processes
 # make check   the quick part of make test: format, lint, types, unit tests
+# make soak    real processes and real faults, for as long as you like
 #
 # Each sets up .venv by itself; a second run finds it ready. Needs Python 3.11 or newer and make, nothing else.
 # Another interpreter: make test PYTHON=/path/to/python3.12
 
 VENV := .venv
 BIN := $(VENV)/bin
-SEEDS ?= 200
+SEEDS ?= 100
+SOAK_MINUTES ?= 30
 
-.PHONY: demo test check unit sim process fmt clean
+.PHONY: demo test check unit sim process soak fmt clean
 .DEFAULT_GOAL := test
 
 demo: $(VENV)/demo.done
@@ -32,6 +34,10 @@ sim: $(VENV)/dev.done
 
 process: $(VENV)/dev.done
 	@if ls tests/process/test_*.py >/dev/null 2>&1; then $(BIN)/python -m pytest -q tests/process; fi
+
+# Long: every fault again and again for SOAK_MINUTES, then a table and FILE.json for tests/process/plot.py.
+soak: $(VENV)/dev.done
+	$(BIN)/python -m tests.process.soak --minutes $(SOAK_MINUTES)
 
 fmt: $(VENV)/dev.done
 	$(BIN)/ruff format .

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from tests.sim.invariants import Invariants
 
 
+OVERTIME_MS = 2 * TICK_MS
+"""How long after its deadline a parked request may be answered."""
+
+
 class Flight:
     """One fdatasync in flight; ``wanted_end`` is the furthest end asked for since."""
 
@@ -222,7 +226,7 @@ class BrokerNode(Process):
 
     def receive(self, inbound: Inbound) -> None:
         assert self.core is not None
-        inbound.request_id = self._next_request_id
+        inbound.request_id, inbound.received_ms = self._next_request_id, self.now_ms
         self._next_request_id += 1
         self.requests[inbound.request_id] = inbound
         self._turn(self.core.on_request, inbound.request_id, inbound.request)
@@ -240,6 +244,8 @@ class BrokerNode(Process):
         assert self.core is not None
         self.later(TICK_MS, "tick", self._tick)
         self._turn(self.core.tick)
+        if self.invariants is not None:
+            self.invariants.check_waiting(self.name, self.requests.values(), self.now_ms, OVERTIME_MS)
 
     def _checkpoint(self) -> None:
         try:

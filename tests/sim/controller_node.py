@@ -29,6 +29,10 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[AnyMetadataRecord]).decode
 
 
+OVERTIME_MS = 6000
+"""Longest that anybody waits here: a registration for the session of the process before it, and the queue."""
+
+
 class SimJournal:
     """What survives the controller's processes: a snapshot and the frames after it, as bytes."""
 
@@ -116,7 +120,7 @@ class ControllerNode(Process):
 
     def receive(self, inbound: Inbound) -> None:
         assert self.core is not None
-        inbound.request_id = self._next_request_id
+        inbound.request_id, inbound.received_ms = self._next_request_id, self.now_ms
         self._next_request_id += 1
         self.requests[inbound.request_id] = inbound
         self._put(self.core.handle, inbound.request_id, inbound.request)
@@ -129,6 +133,8 @@ class ControllerNode(Process):
     def _tick(self) -> None:
         assert self.core is not None
         self.later(TICK_MS, "tick", self._tick)
+        if self.invariants is not None:
+            self.invariants.check_waiting(self.name, self.requests.values(), self.now_ms, OVERTIME_MS)
         if not self._tick_queued:
             self._tick_queued = True
             self._put(self.core.tick)

@@ -166,7 +166,6 @@ class SimDisk:
 
     def rename(self, source: str, target: str) -> None:
         node = self._find(source)
-        self._need_room()
         parent, name = self._parent(source)
         new_parent, new_name = self._parent(target)
         assert not isinstance(new_parent.entries.get(new_name), Dir), f"{target} is a directory"

@@ -9,7 +9,7 @@ LeaderFromIsr                a new leader was in the ISR or the ELR, or is a rec
 LeaderCandidateCompleteness  every running member of ISR and ELR holds the committed log
 ReplicationQuorumSuperset    what a current leader counts with contains all the controller may elect
 MetadataLogMatching          what brokers are told is the journal, record by record
-WaitersEndOnce               no request is answered twice (broker_node.py) or never (``check_quiet``)
+WaitersEndOnce               no request is answered twice (broker_node.py) or later than it may be
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from minilog.wire.messages import (
 from minilog.wire.metadata import NO_LEADER, BrokerRegistered, MetadataRecord, PartitionChanged, TopicDeleted
 from tests.sim.broker_node import BrokerNode
 from tests.sim.history import History, PartitionHistory, WatchedLog
+from tests.sim.network import Inbound
 from tests.sim.world import Violation
 
 
@@ -183,6 +184,15 @@ class Invariants:
             history.on_read(node.name, result.batches)
             if result.high_watermark is not None and not any_replica:
                 history.on_shown(node.name, result.leader_epoch, result.high_watermark)
+
+    def check_waiting(self, who: str, requests: Iterable[Inbound], now_ms: int, overtime_ms: int) -> None:
+        """Nobody waits longer than was agreed (R34)."""
+        for inbound in requests:
+            request = inbound.request
+            wait_ms = getattr(request, "timeout_ms", getattr(request, "max_wait_ms", 0))
+            if now_ms - inbound.received_ms > wait_ms + overtime_ms:
+                waited_ms = now_ms - inbound.received_ms
+                raise Violation("WaitersEndOnce", f"{who}: {request} waits for {waited_ms} ms")
 
     # --- controller ------------------------------------------------------------------------------------------
 

@@ -53,11 +53,12 @@ class Call:
 class Inbound:
     """One delivery of a call: what the receiving process answers to."""
 
-    __slots__ = ("call", "process", "request", "request_id")
+    __slots__ = ("call", "process", "received_ms", "request", "request_id")
 
     def __init__(self, call: Call, process: Process, request: Message) -> None:
         self.call, self.process, self.request = call, process, request
         self.request_id = 0
+        self.received_ms = 0
 
 
 class Held:
