@@ -28,7 +28,7 @@ from minilog.core.image import BrokerState, ClusterImage
 from minilog.core.liveness import Liveness, ParkedHeartbeat, Session
 from minilog.core.partition_change import handed_over, with_isr, with_leader, without_replica, without_unclean
 from minilog.core.topics import create_topic, created_info, delete_topic
-from minilog.core.views import metadata_reply
+from minilog.core.views import describe_cluster, metadata_reply
 from minilog.errors import (
     BrokerUnavailable,
     DuplicateBrokerId,
@@ -43,12 +43,10 @@ from minilog.wire.messages import (
     AllocateProducerIdsReply,
     AlterPartition,
     AlterPartitionReply,
-    BrokerHealth,
     CreateTopic,
     CreateTopicReply,
     DeleteTopic,
     DescribeCluster,
-    DescribeClusterReply,
     FailoverInfo,
     Heartbeat,
     HeartbeatReply,
@@ -176,7 +174,15 @@ class ControllerCore:
             case AllocateProducerIds():
                 return self._on_allocate(request_id, request)
             case DescribeCluster():
-                return Decision([], [Reply(request_id, self._describe(now_ms))])
+                return Decision(
+                    [],
+                    [
+                        Reply(
+                            request_id,
+                            describe_cluster(self.image, self.liveness, self.failovers, self.elections.held, now_ms),
+                        )
+                    ],
+                )
             case Metadata():
                 return Decision([], [Reply(request_id, metadata_reply(self.image, request.topics))])
         raise InvalidRequest(f"the controller does not answer {type(request).__name__}; send it to a broker")
@@ -484,18 +490,3 @@ class ControllerCore:
         end = first + PRODUCER_IDS_BLOCK
         records: list[MetadataRecord] = [ProducerIdsAllocated(request.broker_id, end)]
         return Decision(records, [Reply(request_id, AllocateProducerIdsReply(first, end))])
-
-    def _describe(self, now_ms: int) -> DescribeClusterReply:
-        brokers = []
-        for broker_id, b in sorted(self.image.brokers.items()):
-            session = self.liveness.sessions.get(broker_id)
-            offset, age_ms = (session.metadata_offset, now_ms - session.heard_ms) if session else (0, -1)
-            brokers.append(BrokerHealth(broker_id, b.url, b.state, b.epoch, offset, age_ms, b.rack))
-        return DescribeClusterReply(
-            self.image.cluster_id,
-            self.image.controller_epoch,
-            self.metadata_offset,
-            brokers,
-            list(self.failovers.recent),
-            dict(self.elections.held),
-        )

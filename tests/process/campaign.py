@@ -155,6 +155,7 @@ class _Round:
     def _draw(self) -> list[Nemesis]:
         """Two or three that the cluster is equipped for, at most one of which touches a disk."""
         able = [n for n in CATALOGUE.values() if is_possible(n, self.cluster) and n.name not in NEVER_MIXED]
+        able = [nemesis for nemesis in able if not nemesis.open_problem]
         chosen: list[Nemesis] = []
         for nemesis in self.random.sample(able, len(able)):
             if len(chosen) < self.random.choice([2, 3]) and not (

@@ -53,7 +53,6 @@ class BrokerNode(Process):
         """Unsynced writes may be missing since the last crash, until the controller has been told."""
         self.wiped = False
         """Everything is missing, until the controller has been told."""
-        self.requests: dict[int, Inbound] = {}
         self.figures = {"kills": 0, "crashes": 0, "pauses": 0, "wipes": 0, "stops": 0, "fail_stops": 0}
         self._next_request_id = 1
         self.is_registered = False

@@ -71,7 +71,6 @@ class ControllerNode(Process):
         """Probability per journal append that the process dies just before or just after it became durable."""
         self.core: ControllerCore | None = None
         self.invariants: Invariants | None = None
-        self.requests: dict[int, Inbound] = {}
         self.figures = {"kills": 0, "pauses": 0, "decisions": 0, "deaths_in_commit": 0}
         self._next_request_id = 1
         self._queue: deque[tuple[Callable[..., Decision], tuple[Any, ...], int]] = deque()

@@ -25,6 +25,8 @@ class Process:
         self.clock_offset_ms = 0
         self.clock_drift = 0.0
         """Fraction by which this clock runs fast (or, negative, slow)."""
+        self.requests: dict[int, Inbound] = {}
+        """Received and not answered yet, by the id the core knows them under."""
         self._backlog: list[tuple[int, Action]] = []
 
     @property
@@ -54,6 +56,8 @@ class Process:
     def resume(self) -> None:
         """Everything that piled up is worked off in order, at this one moment."""
         self.paused = False
+        for inbound in self.requests.values():
+            inbound.received_ms = self.now_ms  # nobody could have answered meanwhile
         backlog, self._backlog = self._backlog, []
         for life, action in backlog:
             if life == self.life and self.running:

@@ -148,7 +148,9 @@ def test_a_used_data_directory_is_refused_and_left_as_it_is(tmp_path: Path) -> N
             await running
 
     asyncio.run(main())
-    assert (tmp_path / "clean-shutdown").exists()
+    names = {path.name for path in tmp_path.iterdir()}
+    assert "meta.json" in names
+    assert "clean-shutdown" not in names, "it never registered, so it vouches for nothing"
 
 
 def both(tmp_path: Path) -> tuple[BrokerSettings, ControllerSettings]:
