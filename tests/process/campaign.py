@@ -26,7 +26,7 @@ from typing import Any, Final
 from minilog.cli.demo_proof import batches_below
 from minilog.wire.batch import peek
 from tests.process import history
-from tests.process.cluster import CONTROLLER, ProcessCluster
+from tests.process.cluster import CONTROLLER, NotRunning, ProcessCluster
 from tests.process.history import Replica, Verdict, digest
 from tests.process.nemesis import CATALOGUE, Nemesis
 from tests.process.scene import Bar, Impossible, Scene
@@ -166,7 +166,7 @@ class _Round:
 
     async def _one_of_several(self, nemesis: Nemesis) -> None:
         await asyncio.sleep(self.random.uniform(0.0, self.settings.hold_s / 2))
-        with contextlib.suppress(Impossible):
+        with contextlib.suppress(Impossible, NotRunning):  # a broker whose files were damaged refuses to start
             await nemesis.act(self.scene)
 
     def _phase(self, name: str) -> None:

@@ -40,7 +40,7 @@ def unavailable() -> str | None:
 
 
 class Volume:
-    """A file system of ``size_bytes`` at ``folder``. ``boot_id`` is what its broker is told to be the machine's."""
+    """A file system of ``size_bytes`` at ``folder``. ``boot_id`` is the machine's as its broker sees it."""
 
     def __init__(self, folder: Path, size_bytes: int) -> None:
         self.folder = folder
@@ -53,6 +53,10 @@ class Volume:
         _run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1", str(self._image))
         self._new_boot_id()
         self.mount()
+
+    @property
+    def boot_id(self) -> str:
+        return self._boot_file.read_text().strip()
 
     def command(self) -> list[str]:
         """What to put before a command so that it sees the boot id of this volume's machine; the pid stays."""

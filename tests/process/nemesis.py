@@ -128,7 +128,7 @@ async def stop_leader(scene: Scene) -> None:
     leader = await scene.leader()
     async with scene.fault("stop_leader", leader):
         try:
-            await scene.call(scene.cluster.terminate, leader)
+            await scene.stop(leader)
             await scene.served()
         finally:
             await scene.start(leader)
@@ -138,7 +138,7 @@ async def stop_leader(scene: Scene) -> None:
 async def rolling_restart(scene: Scene) -> None:
     for broker_id in scene.cluster.broker_ids:
         async with scene.fault("rolling_restart", broker_id):
-            await scene.call(scene.cluster.terminate, broker_id)
+            await scene.stop(broker_id)
             await scene.start(broker_id)
         await scene.in_sync()
 
@@ -405,10 +405,9 @@ def _mend(scene: Scene, pairs: Sequence[tuple[str, str]]) -> None:
 
 def _cut_power(scene: Scene, *targets: int) -> None:
     """What was not synced when the process died is gone; the machines are up again, the brokers not."""
+    scene.cluster.kill(*targets)
     for broker_id in targets:
         scene.cluster.volumes[broker_id].fail()
-    scene.cluster.kill(*(broker_id for broker_id in targets if scene.cluster.state(broker_id) != "dead"))
-    for broker_id in targets:
         scene.cluster.volumes[broker_id].power_on()
 
 
@@ -474,10 +473,10 @@ async def dead(scene: Scene, name: str, broker_id: int) -> AsyncIterator[None]:
     """Stopped while the block works on its files, by a clean stop or by kill -9; serving again after it."""
     async with scene.fault(name, broker_id):
         try:
-            stop: Callable[[Name], object] = (
-                scene.cluster.kill if scene.random.random() < 0.5 else scene.cluster.terminate
-            )
-            await scene.call(stop, broker_id)
+            if scene.random.random() < 0.5:
+                await scene.call(scene.cluster.kill, broker_id)
+            else:
+                await scene.stop(broker_id)
             await scene.served(2)
             scene.cluster.hurt.add(broker_id)
             yield
@@ -550,10 +549,12 @@ async def misplace_sectors(scene: Scene) -> None:
 
 async def _let_lead(scene: Scene, broker_id: int) -> None:
     """Restart the others, so that what this one has on its disk is what everybody gets."""
+    if scene.crowded:
+        return
     await scene.in_sync()
     for other in scene.others(broker_id):
         async with scene.fault("restart", other):
-            await scene.call(scene.cluster.terminate, other)
+            await scene.stop(other)
             await scene.served(2)
             await scene.start(other)
         await scene.in_sync()

@@ -136,6 +136,10 @@ class Scene:
         """Start processes, and wait until they serve if nothing else can keep them from it."""
         await self.call(self.cluster.launch if self.crowded else self.cluster.start, *names)
 
+    async def stop(self, name: Name) -> None:
+        """A clean stop; beside other faults it may turn out less clean, of a process that is only just starting."""
+        await asyncio.to_thread(self.cluster.terminate, name, demand_clean=not self.crowded)
+
     @property
     def _patience_s(self) -> float:
         return 2 * self.hold_s if self.crowded else PATIENCE_S

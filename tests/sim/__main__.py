@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from tests.sim.ablation import ABLATIONS, detect
+from tests.sim.ablation import ABLATIONS, Detection, detect
 from tests.sim.figures import Figures
 from tests.sim.options import draw
 from tests.sim.schedule import Outcome, Schedule
@@ -49,20 +49,20 @@ def try_ablations(console: Console, first: int, schedules_max: int, jobs: int) -
     noticed = 0
     with ProcessPoolExecutor(jobs) as pool:
         bounds = [schedules_max] * len(ABLATIONS)
-        for index, count, violation in pool.map(try_ablation, range(len(ABLATIONS)), bounds, [first] * len(ABLATIONS)):
-            ablation = ABLATIONS[index]
-            found = violation.partition(":")[0] if violation else f"[red]nothing in {schedules_max}"
-            table.add_row(ablation.rule, ablation.what, str(count), found)
-            noticed += bool(violation)
+        found_all = pool.map(try_ablation, range(len(ABLATIONS)), bounds, [first] * len(ABLATIONS))
+        for ablation, detection in zip(ABLATIONS, found_all, strict=True):
+            found = detection.violation.partition(":")[0] or f"[red]nothing in {schedules_max}"
+            count = "its story" if detection.violation and detection.by_story else str(detection.schedules)
+            table.add_row(ablation.rule, ablation.what, count, found)
+            noticed += bool(detection.violation)
             console.print(f"{ablation.rule}: {ablation.what}: {found}")
     console.print(table)
     console.print(f"{noticed} of {len(ABLATIONS)} noticed")
     return noticed == len(ABLATIONS)
 
 
-def try_ablation(index: int, schedules_max: int, first: int) -> tuple[int, int, str]:
-    detection = detect(ABLATIONS[index], schedules_max, first)
-    return index, detection.schedules, "" if detection.outcome is None else detection.outcome.violation
+def try_ablation(index: int, schedules_max: int, first: int) -> Detection:
+    return detect(ABLATIONS[index], schedules_max, first)
 
 
 def main(

@@ -23,10 +23,11 @@ from minilog.core.image import PartitionState
 from minilog.core.leader import LeaderState
 from minilog.core.sessions import FetchSession
 from minilog.wire.messages import ReplicaFetchPartition
+from tests.sim import test_isr
 from tests.sim.controller_node import ControllerNode
 from tests.sim.disk import File, SimDisk
 from tests.sim.options import Options, draw
-from tests.sim.schedule import Outcome, Schedule
+from tests.sim.schedule import Schedule
 
 Tune = Callable[[Options], Options]
 
@@ -41,6 +42,8 @@ class Ablation(NamedTuple):
     patches: tuple[Patch, ...]
     tune: Tune = lambda options: options
     """Which faults it takes; a schedule in which the rule never matters shows nothing."""
+    story: Callable[[], None] | None = None
+    """A scenario test that fails without the rule, for what chance rarely brings about."""
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -51,19 +54,33 @@ class Ablation(NamedTuple):
 
 
 class Detection(NamedTuple):
-    ablation: Ablation
+    """``schedules``: how many it took, or were tried in vain; ``violation``: what was found, "" for nothing."""
+
     schedules: int
-    """How many it took; the bound when ``outcome`` is None."""
-    outcome: Outcome | None
+    violation: str
+    by_story: bool
+
+
+def told(ablation: Ablation) -> str:
+    """What the rule's own story says without the rule; "" if it has none or does not mind."""
+    if ablation.story is not None:
+        try:
+            with ablation.applied():
+                ablation.story()
+        except AssertionError as error:
+            return str(error) or "AssertionError"
+    return ""
 
 
 def detect(ablation: Ablation, schedules_max: int, first: int = 0) -> Detection:
+    """Try schedules until one fails that succeeds with the rule in place; in the end ask the story."""
     for count in range(schedules_max):
+        options = ablation.tune(draw(first + count))
         with ablation.applied():
-            outcome = Schedule(ablation.tune(draw(first + count))).run()
-        if outcome.violation:
-            return Detection(ablation, count + 1, outcome)
-    return Detection(ablation, schedules_max, None)
+            violation = Schedule(options).run().violation
+        if violation and not Schedule(options).run().violation:
+            return Detection(count + 1, violation, by_story=False)
+    return Detection(schedules_max, told(ablation), by_story=True)
 
 
 # --- what the rules are replaced by ---------------------------------------------------------------------------
@@ -86,6 +103,14 @@ def _never_diverging(
 
 def _match_nothing(self: Fetcher, request: Any) -> bool:
     return self.inflight is not None
+
+
+_apply = Fetcher._apply
+
+
+def _apply_asleep(self: Fetcher, follower: FollowerState, result: Any, now_ms: int) -> None:
+    self._asleep.pop(follower.partition, None)
+    _apply(self, follower, result, now_ms)
 
 
 def _give_up_on_any_failure(self: Proposals, request: Any, now_ms: int) -> None:
@@ -174,11 +199,13 @@ CRASHING = _with(
 ABLATIONS: tuple[Ablation, ...] = (
     Ablation("R1", "followers cut to their high watermark", ((FollowerState, "__init__", _cut_to_high_watermark),), PROPOSING),
     Ablation("R2", "leaders never point out a divergence", ((LeaderState, "on_fetch", _never_diverging),), PROPOSING),
-    Ablation("R2", "data is sent to a position that diverges", ((FetchSession, "forget", lambda self, partition: None),),
-             _with(replicas=3, brokers=3, full_disks=1.0, down_ms=3000, isolations=0.5)),
+    Ablation("R2", "data is sent to a position that diverges", ((FetchSession, "forget", lambda self, partition: None), (Fetcher, "_apply", _apply_asleep)),
+             _with(replicas=3, brokers=3, full_disks=1.0, down_ms=3000, isolations=0.5),
+             test_isr.test_a_follower_that_has_no_room_to_cut_its_tail_is_sent_nothing),
     Ablation("R4", "fetches of any leader epoch count", ((LeaderState, "check_epoch", lambda self, epoch: None),), PROPOSING),
     Ablation("R5", "an answer is taken for the request in flight", ((Fetcher, "_matches", _match_nothing),),
-             _with(answer_twice=0.3, late=0.1, late_ms=1000, replicas=3, brokers=3, kills=1.0)),
+             _with(answer_twice=0.3, late=0.1, late_ms=1000, replicas=3, brokers=3, kills=1.0),
+             test_isr.test_a_copied_diverging_answer_cuts_nothing),
     Ablation("R7", "a new leader shows a high watermark it is not sure of", ((LeaderState, "high_watermark_known", True),),
              _with(consumers=2, kills=1.0, replicas=3, brokers=3)),
     Ablation("R8", "followers acknowledge what is not durable", ((FollowerState, "must_flush", False),), CRASHING),
@@ -190,9 +217,11 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("R14", "a proposal is given up on any failure", ((Proposals, "on_failed", _give_up_on_any_failure),),
              lambda o: replace(PROPOSING(o), lost=0.1, late=0.05, late_ms=1000)),
     Ablation("R15", "late copies of proposals are looked at", ((ControllerCore, "__init__", _without_sequences),),
-             lambda o: replace(PROPOSING(o), request_twice=0.3, late=0.1, late_ms=1000)),
+             lambda o: replace(PROPOSING(o), request_twice=0.3, late=0.1, late_ms=1000),
+             test_isr.test_a_late_copy_of_a_refused_proposal_is_never_applied),
     Ablation("R16", "proposals are applied to any partition epoch", ((controller, "check_proposal", _without_cas),),
-             lambda o: replace(PROPOSING(o), late=0.05, late_ms=1000)),
+             lambda o: replace(PROPOSING(o), late=0.05, late_ms=1000),
+             test_isr.test_a_proposal_for_an_isr_of_yesterday_is_not_applied),
     Ablation("R17", "any registered process may join the ISR", ((alteration, "_check_eligible", lambda *_: None),),
              lambda o: replace(LOSSY(o), late=0.1, late_ms=2000, request_twice=0.2)),
     Ablation("R18", "a follower joins as soon as it is heard",

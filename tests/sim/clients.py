@@ -16,7 +16,6 @@ from minilog.errors import MinilogError
 from minilog.wire.batch import split
 from minilog.wire.messages import (
     ACKS_ALL,
-    EARLIEST,
     Fetch,
     FetchPartition,
     FetchReply,
@@ -270,6 +269,3 @@ class Admin(Client):
 
     def request(self, request: Message) -> None:
         self.ask(CONTROLLER_ID, request, self.answers.append, 2500)
-
-
-__all__ = ["ACKS_ALL", "EARLIEST", "Admin", "Client", "Consumer", "Cursor", "Load", "Producer", "Write"]

@@ -18,6 +18,8 @@ class DiskStore:
         self.broker_id = broker_id
         self.disk = _disk()
         self.store: Store | None = None
+        self.reboots_on_failure = True
+        """Somebody restarts the machine after a failed sync, as one should."""
         self._boots = 1
 
     def __getattr__(self, name: str) -> Any:
@@ -35,8 +37,9 @@ class DiskStore:
         self._boots += 1
 
     def lose_cache(self, rng: Random) -> None:
-        """A sync failed: the kernel may have dropped what was not on the disk, and the machine goes on."""
+        """A sync failed: the kernel may have dropped what was not on the disk."""
         self.disk.crash(rng)
+        self._boots += self.reboots_on_failure
 
     def wipe(self) -> None:
         """A new, empty disk in the same machine."""

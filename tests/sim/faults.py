@@ -126,8 +126,6 @@ class Faults:
 
     def _stop(self) -> None:
         node = self._broker()
-        if not node.is_registered:  # see test_lifecycle: a clean stop before the controller knows of an unclean start
-            return
         node.stop()
         self._later(self._down_ms(), f"start {node.name}", lambda: self._start_when_ended(node))
 

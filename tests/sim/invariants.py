@@ -107,7 +107,7 @@ class Invariants:
         if seen is None or seen.role is not role:
             history.on_lead(node.name, node.node_id, role.leader_epoch, log.mirror)
             self.figures["leaderships"] += 1
-        if history.on_commit(node.name, log.mirror, role.high_watermark):
+        if history.on_commit(node.name, role.leader_epoch, log.mirror, role.high_watermark):
             self._check_candidates(role.partition)
         self._check_quorum(role)
 

@@ -174,6 +174,9 @@ def test_a_follower_that_has_no_room_to_cut_its_tail_is_sent_nothing() -> None:
         c.run(100)
     assert c.log(1, "t").end_offset == 3
     c.broker(1).machine.disk.full = False
+    for _ in range(10):
+        c.produce("t", 2)
+        c.run(20)
     c.settle("t")
 
 
