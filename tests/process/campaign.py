@@ -27,7 +27,7 @@ from minilog.cli.demo_proof import batches_below
 from minilog.wire.batch import peek
 from tests.process import history
 from tests.process.cluster import CONTROLLER, NotRunning, ProcessCluster
-from tests.process.history import Replica, Verdict, digest
+from tests.process.history import Event, Replica, Verdict, digest
 from tests.process.nemesis import CATALOGUE, Nemesis
 from tests.process.scene import Bar, Impossible, Scene
 from tests.process.workload import Ack, Rate, Retries, Workload
@@ -61,6 +61,8 @@ class Outcome:
     operations: int = 0
     violations: int = 0
     duplicates: int = 0
+    weak_lost: int = 0
+    """Acknowledged with acks=1 and gone: no violation, that level promises less. It shows that loss would be seen."""
     unavailable_ms: list[float] = field(default_factory=list)
     """Of each partition that went without acknowledgements for longer than it ever did before the fault."""
     longest_ms: float = 0.0
@@ -179,7 +181,9 @@ class _Round:
         outcome = self.outcome
         for workload, found in zip(self.workloads, ends, strict=True):
             replicas = {workload.key(p): replicas_of(self.cluster, workload, p, end) for p, end in found.items()}
-            verdict = history.check(workload.recorder.events(), workload.options, replicas=replicas)
+            events = workload.recorder.events()
+            verdict = history.check(events, workload.options, replicas=replicas)
+            outcome.weak_lost += weak_lost(events)
             outcome.verdicts[workload.retries] = verdict
             outcome.acknowledged += verdict.counts["acknowledged"] + verdict.counts["weakly acknowledged"]
             outcome.read += verdict.counts["read"]
@@ -248,6 +252,18 @@ def is_possible(nemesis: Nemesis, cluster: ProcessCluster) -> bool:
     return (cluster.dev.network is not None or not nemesis.needs_network) and (
         bool(cluster.volumes) or not nemesis.needs_volumes
     )
+
+
+def weak_lost(events: Sequence[Event]) -> int:
+    """Records acknowledged with acks=1 that nobody, the final reader included, ever saw."""
+    weak = {event.i for event in events if event.type == "invoke" and event.acks == 1}
+    acknowledged, seen = set(), set()
+    for event in events:
+        if event.type == "ok" and event.f == "send" and event.op in weak:
+            acknowledged |= {(key, sent[1]) for _, key, sent in event.value}
+        elif event.type == "ok" and event.f == "poll":
+            seen |= {(key, record[1]) for _, polled in event.value for key, shown in polled.items() for record in shown}
+    return len(acknowledged - seen)
 
 
 def replicas_of(cluster: ProcessCluster, workload: Workload, partition: int, end: int) -> dict[int | str, Replica]:
