@@ -16,8 +16,8 @@ from typing import Any
 GOALS_MS = {"kill_leader": 700, "stop_leader": 100, "pause_leader": 3000, "cut_off_leader": 3000}
 """p99; session timeout (2 s) and a second where only silence tells."""
 FAULTS_MAX = 10
-_SPAN_S = 180.0
 QUIET = "quiet"
+_SPAN_S = 180.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -29,12 +29,11 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.process import faulty_disk, network
-from tests.process.campaign import MIXED, Outcome, Settings, run_round
+from tests.process.campaign import MIXED, QUIET, Outcome, Settings, run_round
+from tests.process.catalogue import CATALOGUE
 from tests.process.cluster import VOLUME_BYTES, ProcessCluster, process_cluster
-from tests.process.nemesis import CATALOGUE
 
 DEFAULT_SEEDS = (11, 23, 37, 41, 53)
-QUIET = "quiet"
 BROKERS = 3
 
 

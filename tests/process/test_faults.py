@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tests.process.campaign import MIXED, Outcome, Settings, run_round
+from tests.process.catalogue import CATALOGUE
 from tests.process.conftest import Stage
-from tests.process.nemesis import CATALOGUE
 
 SETTINGS = Settings(hold_s=1.2, quiet_s=0.3)
 SEED = 1
