@@ -17,14 +17,14 @@ from minilog.wire.messages import Fetch, Heartbeat, Message, Produce, ReplicaFet
 from tests.sim.disk_store import DiskStore
 from tests.sim.history import History, WatchedStore
 from tests.sim.network import Inbound, Network, Response
-from tests.sim.process import TICK_MS, Process
+from tests.sim.process import Process
 from tests.sim.world import Violation, World
 
 if TYPE_CHECKING:
     from tests.sim.invariants import Invariants
 
 
-OVERTIME_MS = 2 * TICK_MS
+OVERTIME_TICKS = 2
 """How long after its deadline a parked request may be answered."""
 
 
@@ -77,7 +77,7 @@ class BrokerNode(Process):
         self.core = BrokerCore(
             self.settings, self.store, self.rng, incarnation=incarnation, clean=clean, url=f"http://{self.name}:80"
         )
-        self.later(self.rng.randint(0, TICK_MS), "tick", self._tick)
+        self.later(self.rng.randint(0, self.tick_ms), "tick", self._tick)
         self.later(self.settings.checkpoint_interval_ms, "checkpoint", self._checkpoint)
 
     def kill(self) -> None:
@@ -241,10 +241,10 @@ class BrokerNode(Process):
 
     def _tick(self) -> None:
         assert self.core is not None
-        self.later(TICK_MS, "tick", self._tick)
+        self.later(self.tick_ms, "tick", self._tick)
         self._turn(self.core.tick)
         if self.invariants is not None:
-            self.invariants.check_waiting(self.name, self.requests.values(), self.now_ms, OVERTIME_MS)
+            self.invariants.check_waiting(self.name, self.requests.values(), self.now_ms, OVERTIME_TICKS * self.tick_ms)
 
     def _checkpoint(self) -> None:
         try:

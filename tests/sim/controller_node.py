@@ -19,7 +19,7 @@ from minilog.core.effects import CONTROLLER_ID, Flush, Reply, Send
 from minilog.wire.messages import Message
 from minilog.wire.metadata import AnyMetadataRecord, MetadataRecord
 from tests.sim.network import Inbound, Network, Response
-from tests.sim.process import TICK_MS, Process
+from tests.sim.process import Process
 from tests.sim.world import Violation, World
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class ControllerNode(Process):
             core.replay(index, record)
         self._begin_term(core)
         if self.running:
-            self.later(self.rng.randint(0, TICK_MS), "tick", self._tick)
+            self.later(self.rng.randint(0, self.tick_ms), "tick", self._tick)
 
     def _begin_term(self, core: ControllerCore) -> None:
         """As the real one, it does not listen before its own start is durable."""
@@ -131,7 +131,7 @@ class ControllerNode(Process):
 
     def _tick(self) -> None:
         assert self.core is not None
-        self.later(TICK_MS, "tick", self._tick)
+        self.later(self.tick_ms, "tick", self._tick)
         if self.invariants is not None:
             self.invariants.check_waiting(self.name, self.requests.values(), self.now_ms, OVERTIME_MS)
         if not self._tick_queued:

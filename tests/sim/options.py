@@ -64,6 +64,7 @@ class Options:
     wipes: float
     topic_churn: float
     down_ms: int
+    tick_ms: int
 
     @property
     def losses_max(self) -> int:
@@ -118,7 +119,7 @@ def draw(seed: int) -> Options:
         replicas=replicas,
         min_isr=min_isr,
         flush_policy=flush_policy,
-        faults_ms=rng.choice((4000, 8000, 12_000)),
+        faults_ms=rng.choice((500, 1000, 2000, 4000, 8000)),
         session_timeout_ms=rng.choice((400, 800, 2000)),
         replica_lag_max_ms=replica_lag_max_ms,
         peer_timeout_ms=rng.choice((200, 500, 2000)),
@@ -158,4 +159,5 @@ def draw(seed: int) -> Options:
         wipes=sometimes(0.3, 0.05, 0.5),
         topic_churn=sometimes(0.2, 0.1, 1.0),
         down_ms=rng.choice((50, 500, 3000)),
+        tick_ms=rng.choice((20, 50)),
     )

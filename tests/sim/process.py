@@ -22,6 +22,7 @@ class Process:
         self.host_up = True
         self.paused = False
         self.life = 0
+        self.tick_ms = TICK_MS
         self.clock_offset_ms = 0
         self.clock_drift = 0.0
         """Fraction by which this clock runs fast (or, negative, slow)."""
