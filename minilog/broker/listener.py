@@ -33,8 +33,8 @@ READ_BUFFER_BYTES: Final = 1024 * 1024
 class Listener(web.Server):
     """Makes one ``Connection`` per accepted socket and counts them."""
 
-    def __init__(self, handler: Any, limits: Limits) -> None:
-        super().__init__(handler)
+    def __init__(self, handler: Any, limits: Limits, *, handler_cancellation: bool = False) -> None:
+        super().__init__(handler, handler_cancellation=handler_cancellation)
         self.limits = limits
         self.open_connections = 0
         self.refused_connections = 0

@@ -13,7 +13,7 @@ from minilog.broker.clock import Clock
 from minilog.config import ControllerSettings
 from minilog.controller.journal import FileJournal, Journal
 from minilog.controller.runtime import Core, Runtime
-from minilog.controller.server import make_app
+from minilog.controller.server import Server
 
 log = logging.getLogger("minilog.controller")
 
@@ -41,9 +41,7 @@ class Controller:
             async with asyncio.TaskGroup() as tasks:
                 runtime = Runtime(self._core, self._journal, settings, Clock(), failure, tasks)
                 await runtime.start()
-                runner = web.AppRunner(
-                    make_app(runtime), handler_cancellation=True, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S
-                )
+                runner = Server(runtime).runner(SHUTDOWN_TIMEOUT_S)
                 loops = [
                     tasks.create_task(failure.wait(), name="watch for failure"),
                     tasks.create_task(runtime.work(), name="decide"),
@@ -63,7 +61,7 @@ class Controller:
             self._journal.close()
         log.info("controller stopped")
 
-    async def _listen(self, runner: web.AppRunner, bound: process.Socket, runtime: Runtime) -> None:
+    async def _listen(self, runner: web.ServerRunner, bound: process.Socket, runtime: Runtime) -> None:
         await runner.setup()
         process.listen(bound, "the controller")
         await web.SockSite(runner, bound, backlog=process.LISTEN_BACKLOG).start()

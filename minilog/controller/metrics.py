@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from minilog.broker.listener import Listener
 from minilog.controller.runtime import Runtime
 from minilog.wire.messages import DescribeClusterReply
 
@@ -26,8 +27,8 @@ class _Snapshot(Collector):
 
 
 class Metrics:
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
+    def __init__(self, runtime: Runtime, listener: Listener) -> None:
+        self._runtime, self._listener = runtime, listener
         self._registry = CollectorRegistry()
         self._snapshot = _Snapshot()
         self._registry.register(self._snapshot)
@@ -66,6 +67,12 @@ class Metrics:
         yield _gauge("minilog_journal_tail_records", "Records since the last snapshot.", now.journal_tail_records)
         yield _gauge("minilog_parked_requests", "Requests that wait for an answer.", now.parked)
         yield _gauge("minilog_event_loop_lag_seconds", "How late the last tick was.", now.loop_lag_seconds)
+        yield _gauge("minilog_http_connections", "Open connections.", self._listener.open_connections)
+        yield CounterMetricFamily(
+            "minilog_http_connections_refused",
+            "Connections over the limit.",
+            value=self._listener.refused_connections,
+        )
         yield CounterMetricFamily("minilog_controller_decisions", "Events decided.", value=now.decisions)
         yield CounterMetricFamily(
             "minilog_controller_disconnects", "Parked requests whose connection dropped.", value=now.disconnects

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 import msgspec
 from aiohttp import web
 
+from minilog.broker.admission import Body, Budget
+from minilog.broker.listener import Listener
 from minilog.controller.metrics import Metrics
 from minilog.controller.runtime import Runtime
 from minilog.errors import (
@@ -15,12 +18,11 @@ from minilog.errors import (
     InvalidRequest,
     MethodNotAllowed,
     MinilogError,
-    RequestTooLarge,
     TimedOut,
     UnknownRoute,
     UnsupportedMediaType,
 )
-from minilog.wire.http import JSON, MSGPACK, PROBLEM, problem_body
+from minilog.wire.http import JSON, MSGPACK, PROBLEM, problem_body, shown
 from minilog.wire.messages import (
     AllocateProducerIds,
     AlterPartition,
@@ -37,6 +39,8 @@ from minilog.wire.messages import (
     encode,
 )
 
+log = logging.getLogger("minilog.http")
+
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 ANSWERED = (
     Register,
@@ -48,61 +52,91 @@ ANSWERED = (
     DescribeCluster,
     Metadata,
 )
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[web.BaseRequest], Awaitable[web.Response]]
 
 
-def make_app(runtime: Runtime) -> web.Application:
-    """Serve it with ``handler_cancellation=True``: a dropped connection must reach ``runtime.submit`` at once."""
-    app = web.Application(middlewares=[_problems], client_max_size=runtime.settings.limits.request_bytes_max)
-    face = _Face(runtime)
-    app.router.add_post("/internal/rpc", face.rpc)
-    app.router.add_get("/healthz", face.healthz)
-    app.router.add_get("/readyz", face.readyz)
-    app.router.add_get("/metrics", face.metrics)
-    app.router.add_get("/v1/cluster", face.cluster)
-    return app
+class Server:
+    """``handle`` is the handler of the whole HTTP server, ``runner`` what listens."""
 
-
-class _Face:
     def __init__(self, runtime: Runtime) -> None:
+        limits = runtime.settings.limits
         self._runtime = runtime
-        self._metrics = Metrics(runtime)
+        self._limits = limits
+        self._requests = Budget("requests", limits.inflight_bytes_max)
+        # A dropped connection must reach ``runtime.submit`` at once, so handlers are cancelled with it.
+        self.listener = Listener(self.handle, limits, handler_cancellation=True)
+        self._metrics = Metrics(runtime, self.listener)
+        self._handlers: dict[str, tuple[str, Handler]] = {
+            "/internal/rpc": ("POST", self._rpc),
+            "/healthz": ("GET", self._healthz),
+            "/readyz": ("GET", self._readyz),
+            "/metrics": ("GET", self._exposition),
+            "/v1/cluster": ("GET", self._cluster),
+        }
 
-    async def rpc(self, request: web.Request) -> web.Response:
-        if request.content_type != MSGPACK:
-            raise UnsupportedMediaType(f"Content-Type is {request.content_type!r}; allowed: {MSGPACK}")
+    def runner(self, shutdown_timeout_s: float) -> web.ServerRunner:
+        return web.ServerRunner(self.listener, shutdown_timeout=shutdown_timeout_s)
+
+    async def handle(self, request: web.BaseRequest) -> web.Response:
+        """Every failure leaves as a problem document; of a bug only its existence."""
         try:
-            message = decode(await self._body(request))
+            response = await self._handler(request)(request)
+        except MinilogError as error:
+            response = _problem(error)
+        except ConnectionError:
+            raise
+        except Exception:
+            log.exception("%s %s failed", request.method, shown(request.raw_path))
+            response = _problem(InternalError("the controller failed at this request; its log says why"))
+        return await self._send(request, response)
+
+    async def _send(self, request: web.BaseRequest, response: web.Response) -> web.Response:
+        """Who does not take the answer in time loses the connection."""
+        transport = request.transport
+        if transport is None:
+            return response
+        timer = asyncio.get_running_loop().call_later(self._limits.response_write_ms / 1000, transport.abort)
+        try:
+            await response.prepare(request)
+            await response.write_eof()
+        finally:
+            timer.cancel()
+        return response
+
+    def _handler(self, request: web.BaseRequest) -> Handler:
+        path = request.raw_path.partition("?")[0]
+        if path not in self._handlers:
+            raise UnknownRoute(f"there is nothing at {shown(path)} on a controller; see {', '.join(self._handlers)}")
+        method, handler = self._handlers[path]
+        if request.method not in (method, "HEAD" if method == "GET" else method):
+            raise MethodNotAllowed(f"{shown(request.method)} is not for {path}; allowed: {method}", allow=method)
+        return handler
+
+    async def _rpc(self, request: web.BaseRequest) -> web.Response:
+        if request.content_type != MSGPACK:
+            raise UnsupportedMediaType(f"Content-Type is {shown(request.content_type)}; allowed: {MSGPACK}")
+        body = Body(request, self._limits, self._requests, self._limits.request_bytes_max)
+        try:
+            message = decode(await body.read())
+            if not isinstance(message, ANSWERED):
+                raise InvalidRequest(f"a controller does not answer {type(message).__name__}; send it to a broker")
+            return web.Response(body=encode(await self._runtime.submit(message)), content_type=MSGPACK)
         except msgspec.DecodeError as error:
             raise InvalidRequest(f"the body is not one message: {error}") from None
-        if not isinstance(message, ANSWERED):
-            raise InvalidRequest(f"a controller does not answer {type(message).__name__}; send it to a broker")
-        return web.Response(body=encode(await self._runtime.submit(message)), content_type=MSGPACK)
+        finally:
+            body.release()
 
-    async def _body(self, request: web.Request) -> bytes:
-        """The whole body, within its limits of size and time."""
-        limits = self._runtime.settings.limits
-        if (request.content_length or 0) > limits.request_bytes_max:
-            raise _too_large(limits.request_bytes_max)
-        try:
-            async with asyncio.timeout(limits.body_read_ms / 1000):
-                return await request.read()
-        except web.HTTPRequestEntityTooLarge:
-            raise _too_large(limits.request_bytes_max) from None
-        except TimeoutError:
-            raise TimedOut(f"the body did not arrive within {limits.body_read_ms} ms", definite=True) from None
-
-    async def healthz(self, _: web.Request) -> web.Response:
+    async def _healthz(self, _: web.BaseRequest) -> web.Response:
         return web.Response(text="ok\n")
 
-    async def readyz(self, _: web.Request) -> web.Response:
+    async def _readyz(self, _: web.BaseRequest) -> web.Response:
         ready = self._runtime.started and not self._runtime.failure.tripped
         return web.Response(text="ready\n" if ready else "not ready\n", status=200 if ready else 503)
 
-    async def cluster(self, _: web.Request) -> web.Response:
+    async def _cluster(self, _: web.BaseRequest) -> web.Response:
         return web.Response(body=msgspec.json.encode(await self._describe()), content_type=JSON)
 
-    async def metrics(self, _: web.Request) -> web.Response:
+    async def _exposition(self, _: web.BaseRequest) -> web.Response:
         body = self._metrics.exposition(await self._describe())
         return web.Response(body=body, headers={"Content-Type": EXPOSITION})
 
@@ -114,27 +148,8 @@ class _Face:
         return reply
 
 
-@web.middleware
-async def _problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every failure leaves as a problem document; of a bug only its existence."""
-    try:
-        return await handler(request)
-    except MinilogError as error:
-        return _problem(error)
-    except web.HTTPMethodNotAllowed as error:
-        allowed = ", ".join(sorted(error.allowed_methods))
-        return _problem(MethodNotAllowed(f"{request.method} is not for {request.path!r}; allowed: {allowed}"), allowed)
-    except web.HTTPNotFound:
-        return _problem(UnknownRoute(f"there is nothing at {request.path!r} on a controller"))
-    except Exception:
-        request.app.logger.exception("%s %s failed", request.method, request.path)
-        return _problem(InternalError("the controller failed at this request; its log says why"))
-
-
-def _too_large(limit: int) -> RequestTooLarge:
-    return RequestTooLarge(f"the body is larger than {limit} bytes (limits.request_bytes_max)")
-
-
-def _problem(error: MinilogError, allow: str | None = None) -> web.Response:
-    headers = {} if allow is None else {"Allow": allow}
-    return web.Response(status=error.http_status, body=problem_body(error), content_type=PROBLEM, headers=headers)
+def _problem(error: MinilogError) -> web.Response:
+    late_body = isinstance(error, TimedOut) and error.definite
+    headers = {"Allow": error.info["allow"]} if isinstance(error, MethodNotAllowed) else {}
+    status = 408 if late_body else error.http_status
+    return web.Response(status=status, body=problem_body(error, status), content_type=PROBLEM, headers=headers)

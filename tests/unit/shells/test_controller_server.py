@@ -87,6 +87,30 @@ def test_what_is_not_a_message_for_a_controller_is_refused() -> None:
     run(check, limits=Limits(request_bytes_max=4096))
 
 
+def test_a_head_that_does_not_arrive_in_time_ends_the_connection() -> None:
+    async def check(f: Fixture) -> None:
+        reader, writer = await asyncio.open_connection(f.host, f.port)
+        writer.write(b"GET /healthz HTT")
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        writer.close()
+
+    run(check, limits=Limits(header_read_ms=30))
+
+
+def test_connections_over_the_limit_are_refused_and_counted() -> None:
+    async def check(f: Fixture) -> None:
+        held, writer = await asyncio.open_connection(f.host, f.port)
+        more, other = await asyncio.open_connection(f.host, f.port)
+        assert (await more.read()).startswith(b"HTTP/1.1 503 ")
+        other.close()
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert b"minilog_http_connections_refused_total 1.0" in await held.read()
+        writer.close()
+
+    run(check, limits=Limits(connections_max=1))
+
+
 def test_a_bug_in_a_route_shows_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     async def check(f: Fixture) -> None:
         monkeypatch.setattr(f.core, "description", lambda: Ok(1))
