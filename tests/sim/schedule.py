@@ -18,6 +18,7 @@ from tests.sim.world import START_MS, Violation
 
 SETTLE_MS = 15_000
 WRITE_MS = 3_000
+SUPERVISION_MS = 100
 
 
 @dataclass
@@ -110,12 +111,7 @@ class Schedule:
     def _heal(self) -> None:
         cluster = self.cluster
         self.faults.end()
-        # A controlled shutdown may still be under way: its process ends, and is started once more.
-        cluster.until(
-            lambda: not any(n.running and n.stopping for n in cluster.brokers.values()), "all stops end", SETTLE_MS
-        )
-        for node in cluster.brokers.values():
-            node.start()
+        self._supervise()
         cluster.until(cluster.all_ready, "all brokers ready after healing", SETTLE_MS)
         for name in self.names:
             cluster.until(lambda name=name: self._is_led(name), f"{name} has a leader and a full ISR", SETTLE_MS)  # type: ignore[misc]
@@ -128,6 +124,12 @@ class Schedule:
         cluster.until(self._is_quiet, "nobody waits any more", SETTLE_MS)
         cluster.until(self._consumed, "consumers reach the end", SETTLE_MS)
         cluster.until(self._metadata_converged, "brokers know all metadata", SETTLE_MS)
+
+    def _supervise(self) -> None:
+        """As an init system would: whatever ends now (a stop under way, a disk found broken) is started again."""
+        for node in (self.cluster.controller, *self.cluster.brokers.values()):
+            node.start()
+        self.cluster.world.after(SUPERVISION_MS, "supervision", self._supervise)
 
     def _written(self, writes: dict[tuple[str, int], Write]) -> bool:
         """What ended otherwise (a leader may still be moving) is followed by another one."""
@@ -148,6 +150,8 @@ class Schedule:
         return all(node.waiting_produces == 0 for node in self.cluster.brokers.values())
 
     def _consumed(self) -> bool:
+        if not all(self._is_led(name) for name in self.names):
+            return False  # whoever was restarted just now is still coming back
         ends = {name: self.cluster.log(self.cluster.leader(*name), *name).end_offset for name in self.names}
         return all(consumer.cursors[name].offset == ends[name] for consumer in self.consumers for name in self.names)
 
