@@ -15,14 +15,11 @@ and nobody was ever told of it. Any other damage refuses the start: it may hide 
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
 import logging
 import os
 import threading
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 from minilog.controller.frames import (
@@ -35,7 +32,9 @@ from minilog.controller.frames import (
     is_file_header,
     scan,
 )
-from minilog.errors import RefusesToStart, StorageFailed
+from minilog.errors import CorruptRange, DiskFull, RefusesToStart, StorageFailed
+from minilog.storage.checkpoint import TEMPORARY, read_file, write_synced
+from minilog.storage.disk import Disk, OsDisk
 from minilog.wire.metadata import MetadataRecord
 
 log = logging.getLogger("minilog.controller.journal")
@@ -76,10 +75,12 @@ class Journal(Protocol):
 
 
 class FileJournal:
-    def __init__(self, data_dir: str) -> None:
-        self._dir = Path(data_dir)
-        self._lock_fd = -1
-        self._fd = -1
+    def __init__(self, data_dir: str, disk: Disk | None = None) -> None:
+        """``disk`` is the operating system's unless a test has one of its own."""
+        self._dir = os.path.abspath(data_dir)
+        self._disk = disk or OsDisk()
+        self._lock: int | None = None
+        self._handle: int | None = None
         self._first_index = 0
         self._end = 0
         self._snapshot_index = 0
@@ -101,14 +102,15 @@ class FileJournal:
             return self._open()
 
     def _open(self) -> Replayed:
-        assert self._fd < 0, "opened twice"
+        assert self._handle is None, "opened twice"
         try:
-            self._dir.mkdir(parents=True, exist_ok=True)
-            self._lock()
-            for leftover in self._dir.glob("*.tmp"):
-                leftover.unlink()
+            self._disk.mkdir(self._dir)
+            self._lock = self._take_lock()
+            for name in self._disk.list(self._dir):
+                if name.endswith(TEMPORARY):
+                    self._disk.remove(f"{self._dir}/{name}")
             return self._replay()
-        except OSError as error:
+        except (StorageFailed, DiskFull, CorruptRange, OSError) as error:
             raise RefusesToStart(
                 f"cannot use the journal in {self._dir}: {error}; check disk and permissions"
             ) from error
@@ -116,13 +118,13 @@ class FileJournal:
     def append(self, records: Sequence[MetadataRecord]) -> int:
         assert records, "nothing to append"
         with self._busy:
-            assert self._fd >= 0
+            assert self._handle is not None
             assert not self._failed, "a failed journal is never written again"
             data = frame(self._last_index + 1, records)
             try:
-                _write_all(self._fd, data, self._end)
-                os.fdatasync(self._fd)
-            except OSError as error:
+                self._disk.append(self._handle, self._end, [data])
+                self._disk.fdatasync(self._handle)
+            except (StorageFailed, DiskFull) as error:
                 self._failed = True
                 raise StorageFailed(f"the journal in {self._dir} cannot be written: {error}") from error
             self._end += len(data)
@@ -141,24 +143,25 @@ class FileJournal:
             self._release()
 
     def _release(self) -> None:
-        for fd in (self._fd, self._lock_fd):
-            if fd >= 0:
-                os.close(fd)
-        self._fd = self._lock_fd = -1
+        for handle in (self._handle, self._lock):
+            if handle is not None:
+                self._disk.close(handle)
+        self._handle = self._lock = None
 
     def _replace_by_snapshot(self, index: int, records: Sequence[MetadataRecord]) -> None:
         path = self._snapshot_path(index)
         try:
-            aside = self._write_aside(path, file_header(SNAPSHOT_MAGIC, index) + frame(index, records))
-            if aside is None:
-                log.warning("the disk has no room for a snapshot at record %d; the journal goes on without", index)
-                return
-            if self._first_index != index + 1:  # a crash in an earlier attempt may have left the journal made
+            write_synced(self._disk, path + TEMPORARY, file_header(SNAPSHOT_MAGIC, index) + frame(index, records))
+            if self._first_index != index + 1:  # an earlier attempt may have left the journal made
                 self._start_file(index + 1)
-            aside.rename(path)
-            _sync_dir(self._dir)
+            self._disk.rename(path + TEMPORARY, path)
+            self._disk.fsync_dir(self._dir)
             self._drop_before(self._snapshot_index)
-        except OSError as error:
+        except DiskFull:
+            log.warning("the disk has no room for a snapshot at record %d; the journal goes on without", index)
+            self._remove_temporary(path)
+            return
+        except StorageFailed as error:
             self._failed = True
             raise StorageFailed(f"a snapshot in {self._dir} cannot be written: {error}") from error
         self._snapshot_index = index
@@ -167,9 +170,10 @@ class FileJournal:
     # --- reading -----------------------------------------------------------------------------------------
 
     def _replay(self) -> Replayed:
-        snapshots, journals = self._indexes("snapshot-*.bin"), self._indexes("journal-*.log")
+        snapshots, journals = self._indexes("snapshot-", ".bin"), self._indexes("journal-", ".log")
         if not snapshots and not journals:
             self._start_file(1)
+            self._disk.fsync_dir(os.path.dirname(self._dir))
             return Replayed(0, [], [])
         index, snapshot = self._newest_snapshot(snapshots)
         self._snapshot_index = self._last_index = index
@@ -179,7 +183,7 @@ class FileJournal:
     def _newest_snapshot(self, indexes: list[int]) -> tuple[int, list[MetadataRecord]]:
         """A damaged snapshot is passed over: the journals since the one before it hold all that it held."""
         for index in reversed(indexes):
-            data = self._snapshot_path(index).read_bytes()
+            data = read_file(self._disk, self._snapshot_path(index)) or b""
             if is_file_header(data, SNAPSHOT_MAGIC, index) and len(data) > FILE_HEADER_BYTES:
                 records, _, damage = scan(data, FILE_HEADER_BYTES, index)
                 if damage is None:
@@ -191,130 +195,98 @@ class FileJournal:
         tail: list[MetadataRecord] = []
         for first in firsts or [self._last_index + 1]:
             path = self._journal_path(first)
-            if first != self._last_index + 1 or not path.exists():
+            data = read_file(self._disk, path)
+            if first != self._last_index + 1 or data is None:
                 raise RefusesToStart(
                     f"metadata records from {self._last_index + 1} on are missing: there is no "
                     f"{self._journal_path(self._last_index + 1)}. Nothing was changed. Restore the file from a copy"
                 )
-            records, self._end = self._read_journal(path, first, is_last=first == firsts[-1])
+            records, self._end = self._read_journal(path, data, first, is_last=first == firsts[-1])
             tail.extend(records)
             self._last_index += len(records)
             self._first_index = first
-        self._fd = os.open(self._journal_path(self._first_index), os.O_RDWR | os.O_CLOEXEC)
+        self._handle = self._disk.open(self._journal_path(self._first_index))
         return tail
 
-    def _read_journal(self, path: Path, first: int, *, is_last: bool) -> tuple[list[MetadataRecord], int]:
-        data = path.read_bytes()
+    def _read_journal(self, path: str, data: bytes, first: int, *, is_last: bool) -> tuple[list[MetadataRecord], int]:
         if not is_file_header(data, JOURNAL_MAGIC, first):
             raise RefusesToStart(_damaged(path, Damage(0, "the file header is not that of this journal", None), first))
         found = scan(data, FILE_HEADER_BYTES, first)
         if found.damage is not None:
             if not is_last or found.damage.next_frame is not None:
                 raise RefusesToStart(_damaged(path, found.damage, first + len(found.records)))
-            kept = self._dir / f"torn-{path.stem}-{found.end}.bin"
+            kept = f"{self._dir}/torn-journal-{first:020d}-{found.end}.bin"
             log.warning("%s ends in a torn write: cutting it at byte %d, the rest goes to %s", path, found.end, kept)
             self._write_file(kept, data[found.end :])
-        if is_last and found.end > FILE_HEADER_BYTES:
+        if is_last and len(data) > FILE_HEADER_BYTES:
             self._write_file(path, data[: found.end])
         return found.records, found.end
 
-    def _write_file(self, path: Path, data: bytes) -> None:
-        """Replace a file as a whole.
+    def _write_file(self, path: str, data: bytes) -> None:
+        """Replace a file as a whole. Raises DiskFull, and then leaves it as it was.
 
         The last journal is written anew at each start because reading it proves nothing about the disk: after a
         failed fsync the kernel serves pages that it has given up writing.
         """
-        aside = self._write_aside(path, data)
-        if aside is None:
-            raise OSError(errno.ENOSPC, f"no room to write {path}")
-        aside.rename(path)
-        _sync_dir(self._dir)
+        try:
+            write_synced(self._disk, path + TEMPORARY, data)
+            self._disk.rename(path + TEMPORARY, path)
+        except DiskFull:
+            self._remove_temporary(path)
+            raise
+        self._disk.fsync_dir(self._dir)
+
+    def _remove_temporary(self, path: str) -> None:
+        with suppress(FileNotFoundError):
+            self._disk.remove(path + TEMPORARY)
 
     # --- files -------------------------------------------------------------------------------------------
 
-    def _lock(self) -> None:
-        self._lock_fd = os.open(self._dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(self._lock_fd, 20, 0).decode("ascii", "replace").strip()
-            self._release()
+    def _take_lock(self) -> int:
+        path = f"{self._dir}/lock"
+        handle = self._disk.lock(path)
+        if handle is None:
+            holder = (read_file(self._disk, path) or b"").decode("ascii", "replace").strip()
             raise RefusesToStart(
                 f"another controller (process {holder or 'unknown'}) uses {self._dir}; stop it, or set data_dir to a "
                 "directory of this controller's own"
-            ) from None
-        os.ftruncate(self._lock_fd, 0)
-        os.pwrite(self._lock_fd, f"{os.getpid()}\n".encode(), 0)
+            )
+        return handle
 
     def _start_file(self, first: int) -> None:
         """Make and adopt an empty journal whose first record will be ``first``; it is whole or it is not there."""
         path = self._journal_path(first)
         header = file_header(JOURNAL_MAGIC, first)
         self._write_file(path, header)
-        former, self._fd = self._fd, os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        if former >= 0:
-            os.close(former)
+        former, self._handle = self._handle, self._disk.open(path)
+        if former is not None:
+            self._disk.close(former)
         self._first_index = first
         self._end = len(header)
 
-    def _write_aside(self, path: Path, data: bytes) -> Path | None:
-        """The durable, not yet named copy of a file to come; None when the disk is full."""
-        aside = path.with_name(path.name + ".tmp")
-        try:
-            with _opened(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as fd:
-                _write_all(fd, data, 0)
-                os.fsync(fd)
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            aside.unlink(missing_ok=True)
-            return None
-        return aside
-
     def _drop_before(self, index: int) -> None:
         """Keep the generation that begins with the snapshot at ``index``; older ones go."""
-        old = [self._snapshot_path(at) for at in self._indexes("snapshot-*.bin") if at < index]
-        old += [self._journal_path(first) for first in self._indexes("journal-*.log") if first <= index]
+        old = [self._snapshot_path(at) for at in self._indexes("snapshot-", ".bin") if at < index]
+        old += [self._journal_path(first) for first in self._indexes("journal-", ".log") if first <= index]
         for path in old:
-            path.unlink()
+            self._disk.remove(path)
 
-    def _indexes(self, pattern: str) -> list[int]:
-        names = (path.stem.partition("-")[2] for path in self._dir.glob(pattern))
-        return sorted(int(name) for name in names if name.isdecimal())
+    def _indexes(self, prefix: str, suffix: str) -> list[int]:
+        names = [name for name in self._disk.list(self._dir) if name.startswith(prefix) and name.endswith(suffix)]
+        numbers = (name[len(prefix) : -len(suffix)] for name in names)
+        return sorted(int(number) for number in numbers if number.isdecimal())
 
-    def _snapshot_path(self, index: int) -> Path:
-        return self._dir / f"snapshot-{index:020d}.bin"
+    def _snapshot_path(self, index: int) -> str:
+        return f"{self._dir}/snapshot-{index:020d}.bin"
 
-    def _journal_path(self, first: int) -> Path:
-        return self._dir / f"journal-{first:020d}.log"
+    def _journal_path(self, first: int) -> str:
+        return f"{self._dir}/journal-{first:020d}.log"
 
 
-def _damaged(path: Path, damage: Damage, index: int) -> str:
+def _damaged(path: str, damage: Damage, index: int) -> str:
     follows = "" if damage.next_frame is None else f", and whole frames follow at byte {damage.next_frame}"
     return (
         f"{path} is damaged at byte {damage.position}: {damage.reason}{follows}. Nothing was changed. Options: restore "
         f"the file from a copy; or, giving up all metadata from record {index} on (topics, leaders and ISRs go back "
         f"in time), move later journal and snapshot files away and run: truncate -s {damage.position} {path}"
     )
-
-
-def _write_all(fd: int, data: bytes, position: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(fd, view, position)
-        view = view[written:]
-        position += written
-
-
-@contextlib.contextmanager
-def _opened(path: Path, flags: int) -> Iterator[int]:
-    fd = os.open(path, flags | os.O_CLOEXEC, 0o644)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def _sync_dir(path: Path) -> None:
-    with _opened(path, os.O_RDONLY | os.O_DIRECTORY) as fd:
-        os.fsync(fd)

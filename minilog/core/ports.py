@@ -113,7 +113,9 @@ class LogStore(Protocol):
     def close(self, topic: str, partition: int) -> None: ...
 
     def delete(self, topic: str, topic_id: str, partition: int) -> None:
-        """Move the partition's files to trash, if the directory belongs to that topic id."""
+        """Move the partition's files to trash, if the directory belongs to that topic id.
+
+        Raises ``DiskFull``; then they stay, and the caller tries again."""
         ...
 
     @property

@@ -29,6 +29,8 @@ class Roles:
         self.core = core
         self._unopened: dict[TopicPartition, None] = {}
         """Replicas whose log could not be made because the disk is full."""
+        self._undeleted: dict[TopicPartition, str] = {}
+        """Topic ids of closed replicas whose files could not be moved away because the disk is full."""
 
     def apply(self, records: Iterable[MetadataRecord], now_ms: int, *, everything: bool) -> list[Effect]:
         """React to the net change of a run of records; ``everything`` after a snapshot."""
@@ -71,8 +73,11 @@ class Roles:
         return self._change(replica, topic, state, now_ms)
 
     def open_again(self, now_ms: int) -> list[Effect]:
-        """Now and then: there may be room by now."""
+        """Now and then: there may be room by now, first of all to get rid of something."""
         effects: list[Effect] = []
+        undeleted, self._undeleted = self._undeleted, {}
+        for partition, topic_id in undeleted.items():
+            self._delete(partition, topic_id)
         unopened, self._unopened = self._unopened, {}
         for partition in unopened:
             effects += self._apply(partition, now_ms)
@@ -142,8 +147,14 @@ class Roles:
         for partition, replica in list(self.core.replicas.items()):
             if partition.topic == topic and replica.topic_id == topic_id:
                 effects += self._close(replica, now_ms)
-                self.core.store.delete(topic, topic_id, partition.partition)
+                self._delete(partition, topic_id)
         return effects
+
+    def _delete(self, partition: TopicPartition, topic_id: str) -> None:
+        try:
+            self.core.store.delete(partition.topic, topic_id, partition.partition)
+        except DiskFull:
+            self._undeleted[partition] = topic_id
 
     def drop_all(self, now_ms: int) -> list[Effect]:
         effects: list[Effect] = []

@@ -8,6 +8,8 @@ Invariants:
 * A full disk leaves a file as it was: what was written of the failed append is cut off again.
 * After one failed write or sync the disk refuses all further writes and syncs. A second fsync may report
   success although the kernel has dropped the pages the first one failed to write, so none is ever retried.
+  ``on_failure`` is called before that first failure is raised, in the same thread: whatever vouches for the page
+  cache must be gone before the process can be killed. Only ``remove`` and ``mkdir`` still work then, for its sake.
 
 Why raw descriptors: buffered files hide when a write happens and swallow errors at close, and with mmap a bad
 sector is a SIGBUS instead of an exception.
@@ -19,21 +21,27 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NoReturn, Protocol
 
 from minilog.errors import CorruptRange, DiskFull, StorageFailed
 
 Buffer = bytes | memoryview
 IOV_MAX = os.sysconf("SC_IOV_MAX")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Disk(Protocol):
     """File operations; all synchronous, paths absolute, handles opaque ints valid until closed.
 
-    A missing path raises FileNotFoundError. Every failure but those named raises StorageFailed: the process must stop.
+    A missing file or directory raises FileNotFoundError and is no failure of the disk. Every failure but those named
+    raises StorageFailed: the process must stop.
     """
+
+    on_failure: Callable[[], None]
+    """Called once, at the first failed write or sync, in its thread and before it is raised."""
 
     def open(self, path: str) -> int:
         """A handle on an existing file, for reading and appending."""
@@ -50,7 +58,7 @@ class Disk(Protocol):
     def close(self, handle: int) -> None: ...
 
     def append(self, handle: int, position: int, buffers: Sequence[Buffer]) -> None:
-        """Write all of ``buffers`` at ``position``, the file's end. Raises DiskFull: the file is as before."""
+        """Write all of ``buffers`` at ``position``, the file's end (asserted). Raises DiskFull: the file is as before."""
         ...
 
     def pread(self, handle: int, position: int, size: int) -> bytes:
@@ -63,10 +71,17 @@ class Disk(Protocol):
         """Make content and size durable. May be called in a thread."""
         ...
 
+    def reload(self, handle: int, position: int) -> None:
+        """``fdatasync``, then forget what is cached from ``position`` on: reads tell what is on the medium.
+
+        Reading proves nothing otherwise: after a failed sync the kernel serves pages it has given up writing.
+        """
+        ...
+
     def fsync_dir(self, path: str) -> None: ...
 
     def rename(self, source: str, target: str) -> None:
-        """Atomically replaces a file at ``target``; a directory must not exist there."""
+        """Atomically replaces a file at ``target``; a directory must not exist there. Raises DiskFull."""
         ...
 
     def remove(self, path: str) -> None:
@@ -74,7 +89,7 @@ class Disk(Protocol):
         ...
 
     def mkdir(self, path: str) -> None:
-        """Make a directory and its parents; one that exists is fine."""
+        """Make a directory and its parents; one that exists is fine. Raises DiskFull."""
         ...
 
     def list(self, path: str) -> list[str]:
@@ -84,7 +99,7 @@ class Disk(Protocol):
     def size(self, path: str) -> int: ...
 
     def lock(self, path: str) -> int | None:
-        """Take the exclusive lock on a file until its handle is closed; None when another holder has it."""
+        """Take the exclusive lock on a file until its handle is closed; None when another has it. Raises DiskFull."""
         ...
 
 
@@ -92,6 +107,7 @@ class OsDisk:
     """The real file system."""
 
     def __init__(self) -> None:
+        self.on_failure: Callable[[], None] = _nobody
         self.failure = ""
         """Why writes are refused from now on; empty while the disk is well."""
 
@@ -104,10 +120,13 @@ class OsDisk:
             raise StorageFailed(f"could not open {path}: {error.strerror}") from error
 
     def create(self, path: str) -> int:
+        self._refuse_after_failure()
         try:
             return os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+        except FileNotFoundError:
+            raise
         except OSError as error:
-            raise _full_or_failed(error, f"could not create {path}") from error
+            self._full_or_fail(f"could not create {path}", error)
 
     def duplicate(self, handle: int) -> int:
         try:
@@ -124,6 +143,8 @@ class OsDisk:
     def append(self, handle: int, position: int, buffers: Sequence[Buffer]) -> None:
         self._refuse_after_failure()
         try:
+            size = os.fstat(handle).st_size
+            assert position == size, f"append at {position}, the file has {size} bytes"
             self._write_all(handle, position, buffers)
         except OSError as error:
             if error.errno not in _FULL:
@@ -153,10 +174,13 @@ class OsDisk:
                     break
                 data += more
         except OSError as error:
+            if error.errno == errno.EBADF:
+                raise StorageFailed(f"read behind a handle that is closed: {error.strerror}") from error
             raise CorruptRange(f"bytes from {position} on could not be read: {error.strerror}") from error
         return data
 
     def truncate(self, handle: int, size: int) -> None:
+        self._refuse_after_failure()
         try:
             os.ftruncate(handle, size)
         except OSError as error:
@@ -168,6 +192,12 @@ class OsDisk:
             os.fdatasync(handle)
         except OSError as error:
             self._fail(f"fdatasync failed: {error.strerror}; what was written since the last one may be lost", error)
+
+    def reload(self, handle: int, position: int) -> None:
+        self.fdatasync(handle)
+        if hasattr(os, "posix_fadvise"):
+            with suppress(OSError):  # some file systems know no such advice
+                os.posix_fadvise(handle, position - position % _PAGE_BYTES, 0, os.POSIX_FADV_DONTNEED)  # whole pages
 
     def fsync_dir(self, path: str) -> None:
         self._refuse_after_failure()
@@ -183,12 +213,13 @@ class OsDisk:
             self._fail(f"fsync of the directory {path} failed: {error.strerror}", error)
 
     def rename(self, source: str, target: str) -> None:
+        self._refuse_after_failure()
         try:
             os.rename(source, target)
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise _full_or_failed(error, f"could not rename {source} to {target}") from error
+            self._full_or_fail(f"could not rename {source} to {target}", error)
 
     def remove(self, path: str) -> None:
         try:
@@ -210,7 +241,7 @@ class OsDisk:
         try:
             os.makedirs(path, exist_ok=True)
         except OSError as error:
-            raise _full_or_failed(error, f"could not make the directory {path}") from error
+            self._full_or_fail(f"could not make the directory {path}", error)
 
     def list(self, path: str) -> list[str]:
         try:
@@ -238,25 +269,32 @@ class OsDisk:
         except BlockingIOError:
             os.close(handle)
             return None
+        except FileNotFoundError:
+            raise
         except OSError as error:
             if handle >= 0:
                 os.close(handle)
-            raise _full_or_failed(error, f"could not lock {path}") from error
+            self._full_or_fail(f"could not lock {path}", error)
         return handle
 
     def _refuse_after_failure(self) -> None:
         if self.failure:
             raise StorageFailed(f"the disk has failed before and is not trusted any more: {self.failure}")
 
+    def _full_or_fail(self, what: str, error: OSError) -> NoReturn:
+        if error.errno in _FULL:
+            raise DiskFull(f"{what}: the disk is full; make room and try again") from error
+        self._fail(f"{what}: {error.strerror}", error)
+
     def _fail(self, reason: str, error: OSError) -> NoReturn:
-        self.failure = self.failure or reason
+        if not self.failure:
+            self.failure = reason
+            self.on_failure()
         raise StorageFailed(reason) from error
 
 
-def _full_or_failed(error: OSError, what: str) -> Exception:
-    if error.errno in _FULL:
-        return DiskFull(f"{what}: the disk is full; make room and try again")
-    return StorageFailed(f"{what}: {error.strerror}")
+def _nobody() -> None:
+    pass
 
 
 def _unwritten(buffers: Sequence[Buffer], written: int) -> Sequence[Buffer]:

@@ -320,8 +320,9 @@ class PartitionLog:
         if end_offset >= self.end_offset:
             return self.end_offset
         segment, end_offset, position = self._border(end_offset)
-        self._quarantine(segment, end_offset, position)
+        lost = self._quarantine(segment, end_offset, position)
         self._begin_generation(end_offset)
+        self.records_lost = [a + b for a, b in zip(self.records_lost, lost, strict=True)]
         self._remove_after(segment)
         segment.truncate(end_offset, position)
         self.missing = None
@@ -343,13 +344,16 @@ class PartitionLog:
         except BadBatch as bad:
             return segment, bad.offset, bad.position
 
-    def _quarantine(self, segment: Segment, offset: int, position: int) -> None:
+    def _quarantine(self, segment: Segment, offset: int, position: int) -> tuple[int, int, int, int]:
+        """Copy what is about to be cut; returns its records by acks level."""
         pieces = [Piece(segment.log_bytes(), position, offset)]
         later = self._segments[self._segments.index(segment) + 1 :]
         pieces.extend(Piece(removed.log_bytes(), 0, removed.base_offset) for removed in later)
-        if any(piece.log.size > piece.position for piece in pieces):
-            tail = self.place.quarantine.save(self.name, "diverged from the leader", self.end_offset, pieces)
-            self.records_lost = [a + b for a, b in zip(self.records_lost, tail.records_by_acks, strict=True)]
+        if not any(piece.log.size > piece.position for piece in pieces):
+            return 0, 0, 0, 0
+        return self.place.quarantine.save(
+            self.name, "diverged from the leader", self.end_offset, pieces
+        ).records_by_acks
 
     def _begin_generation(self, end_offset: int) -> None:
         """From here on no flush job, and after a crash no recovery point, speaks for more than ``end_offset``."""
@@ -361,9 +365,9 @@ class PartitionLog:
         self.generation, self.cuts = generation, cuts
         self._epochs.truncate_end(end_offset)
 
-    def _remove_after(self, segment: Segment | None) -> None:
-        """Remove the segments after this one (all, for None), newest first, so that what is left has no gap."""
-        keep = 0 if segment is None else self._segments.index(segment) + 1
+    def _remove_after(self, segment: Segment) -> None:
+        """Remove the segments after this one, newest first, so that what is left has no gap."""
+        keep = self._segments.index(segment) + 1
         if keep == len(self._segments):
             return
         while len(self._segments) > keep:
@@ -371,18 +375,25 @@ class PartitionLog:
             self._readers.pop(self._bases.pop(), None)
             removed.remove()
         self._disk.fsync_dir(self.place.directory)
-        if segment is not None:
-            self._readers.pop(segment.base_offset, None)
+        self._readers.pop(segment.base_offset, None)
 
     def reset(self, start_offset: int) -> None:
+        """As in ``ReplicaLog``, durably. Raises DiskFull: the log is as before, or empty where it began."""
         self._begin_generation(min(self.start_offset, start_offset))
         assert self._epochs.last_epoch == -1
-        self._remove_after(None)
-        active = Segment.create(self._disk, self.place.directory, start_offset)
-        self._segments.append(active)
-        self._bases.append(start_offset)
+        first = self._segments[0]
+        self._remove_after(first)
+        first.truncate(first.base_offset, 0)
         self.missing = None
-        self.start_offset = self.end_offset = self.durable_end = self._high_watermark = start_offset
+        self._begin_at(first.base_offset)
+        if start_offset != first.base_offset:
+            self._segments[0] = first.rename(start_offset)
+            self._bases[0] = start_offset
+            self._disk.fsync_dir(self.place.directory)
+            self._begin_at(start_offset)
+
+    def _begin_at(self, offset: int) -> None:
+        self.start_offset = self.end_offset = self.durable_end = self._high_watermark = offset
 
     def drop_before(self, offset: int) -> int:
         """Remove the sealed segments that lie wholly below ``offset`` (retention); returns the new start offset."""

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from minilog.errors import CorruptRange
 from minilog.storage import checkpoint
 from minilog.storage.disk import Disk
 from minilog.storage.scan import CHUNK_BYTES, BadBatch, Found, LogBytes, next_batch, scan
@@ -58,14 +59,20 @@ class Quarantine:
         self._now_ms = now_ms
 
     def save(self, partition: str, reason: str, end_offset: int, pieces: Sequence[Piece]) -> CutTail:
-        """Copy ``pieces``, the tail that is about to be cut, durably. Raises DiskFull or StorageFailed."""
+        """Copy ``pieces``, the tail that is about to be cut, durably. Raises DiskFull or StorageFailed.
+
+        A cut that was interrupted, by a crash or a full disk, comes again: a tail that is kept already is not kept twice.
+        """
         tail = self._describe(partition, reason, end_offset, pieces)
         directory = f"{self._directory}/{partition}"
         self._disk.mkdir(directory)
         self._disk.fsync_dir(self._directory)
-        stem = self._free_stem(directory, tail)
-        self._copy(stem + ".log", pieces)
-        checkpoint.save(self._disk, stem + ".json", msgspec.to_builtins(tail), keep_previous=False)
+        stem, is_kept = self._stem(directory, tail, pieces)
+        if is_kept:
+            self._disk.fsync_dir(directory)  # its name may not be durable yet
+        else:
+            self._copy(stem + ".log", pieces)
+            checkpoint.save(self._disk, stem + ".json", msgspec.to_builtins(tail), keep_previous=False)
         return tail
 
     def _describe(self, partition: str, reason: str, end_offset: int, pieces: Sequence[Piece]) -> CutTail:
@@ -94,28 +101,58 @@ class Quarantine:
             last_timestamp=max((batch.max_timestamp for batch in batches), default=-1),
         )
 
-    def _free_stem(self, directory: str, tail: CutTail) -> str:
-        """A file name without suffix that no earlier cut has taken: the same offsets may be cut twice in one epoch."""
+    def _stem(self, directory: str, tail: CutTail, pieces: Sequence[Piece]) -> tuple[str, bool]:
+        """A file name without suffix, and whether these very bytes are kept under it; if not, no earlier cut has it.
+
+        The same offsets may be cut twice in one epoch, with other records.
+        """
         names = self._disk.list(directory)
-        stem = f"{max(tail.first_epoch, 0)}-{tail.base_offset}-{tail.end_offset}"
+        stem = f"{directory}/{max(tail.first_epoch, 0)}-{tail.base_offset}-{tail.end_offset}"
         candidate, number = stem, 1
-        while f"{candidate}.json" in names:
+        while f"{candidate.rpartition('/')[2]}.json" in names:
+            if self._holds(candidate + ".log", pieces):
+                return candidate, True
             number += 1
             candidate = f"{stem}-{number}"
-        return f"{directory}/{candidate}"
+        return candidate, False
+
+    def _holds(self, path: str, pieces: Sequence[Piece]) -> bool:
+        """The file at ``path`` is a copy of ``pieces``, byte for byte."""
+        size = sum(piece.log.size - piece.position for piece in pieces)
+        try:
+            if self._disk.size(path) != size:
+                return False
+            handle = self._disk.open(path)
+        except FileNotFoundError:
+            return False
+        try:
+            position = 0
+            for data in _chunks(pieces):
+                if self._disk.pread(handle, position, len(data)) != data:
+                    return False
+                position += len(data)
+        except CorruptRange:
+            return False
+        finally:
+            self._disk.close(handle)
+        return True
 
     def _copy(self, path: str, pieces: Sequence[Piece]) -> None:
         handle = self._disk.create(path)
         try:
             position = 0
-            for piece in pieces:
-                for start in range(piece.position, piece.log.size, CHUNK_BYTES):
-                    data = piece.log.pread(start, CHUNK_BYTES)
-                    self._disk.append(handle, position, [data])
-                    position += len(data)
+            for data in _chunks(pieces):
+                self._disk.append(handle, position, [data])
+                position += len(data)
             self._disk.fdatasync(handle)
         finally:
             self._disk.close(handle)
+
+
+def _chunks(pieces: Sequence[Piece]) -> Iterator[bytes]:
+    for piece in pieces:
+        for start in range(piece.position, piece.log.size, CHUNK_BYTES):
+            yield piece.log.pread(start, CHUNK_BYTES)
 
 
 def _readable(pieces: Sequence[Piece]) -> Iterator[Found]:

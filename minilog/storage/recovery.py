@@ -1,8 +1,9 @@
 """Bringing a log into a known state after a start: what is on disk, and all of it durable.
 
 Owns: the order of steps. Sealed segments are trusted; from the recovery point on every batch is read and checked, the
-leader epochs and indexes are derived anew, a torn tail is cut (tail.py says what is torn) and what remains is synced,
-since bytes that survived only in the page cache must not be counted as durable.
+leader epochs and indexes are derived anew, a torn tail is cut (tail.py says what is torn). Where there is more than the
+recovery point vouches for, the file is synced and read once more from the medium: the page cache may show bytes that a
+failed sync has given up (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020).
 
 The recovery point comes from a checkpoint that may be older than a truncation; the cuts noted in ``truncations``
 pull it down to where the log was cut since.
@@ -59,6 +60,8 @@ def open_log(
     except _EpochsDisagree:
         derived = derived._replace(epochs=EpochCache(), scan_from=start_offset)
         damages = _walk_all(place, segments, derived)
+    if damages or segments[-1].end_offset != derived.durable_end:
+        damages = _walk_medium(place, segments[-1], derived)
     torn_bytes = _cut_torn_tail(place, segments[-1], damages, derived, power_loss)
     if segments[-1].end_offset == start_offset and not place.unsynced:  # nothing to sync, but has the file been?
         place = place._replace(unsynced=(place.directory,))
@@ -68,9 +71,6 @@ def open_log(
         log.missing = (log.end_offset, derived.durable_end)
     elif damages and damages[-1].end_offset is None and not torn_bytes:
         log.missing = (log.end_offset, log.end_offset + 1)
-    if log.end_offset != derived.durable_end or torn_bytes:
-        segments[-1].sync()
-        place.disk.fsync_dir(place.directory)
     log.high_watermark = max(start_offset, min(point.high_watermark, log.end_offset))
     log.recovered = Recovered(torn_bytes, tuple(damages))
     return log
@@ -132,6 +132,15 @@ def _walk_all(place: LogPlace, segments: list[Segment], derived: _Derived) -> li
             f"the leader epochs in {place.directory} go backwards from one segment to the next; "
             "move the directory away to have the replica copied from its leader again"
         ) from None
+
+
+def _walk_medium(place: LogPlace, active: Segment, derived: _Derived) -> list[Damage]:
+    """Make the active segment durable, forget what the page cache shows of it, and walk it as it really is."""
+    read_from = max(derived.scan_from, active.base_offset)
+    active.reload(read_from)
+    place.disk.fsync_dir(place.directory)
+    derived.epochs.truncate_end(read_from)
+    return _walk_all(place, [active], derived)
 
 
 def _cut_torn_tail(place: LogPlace, active: Segment, damages: list[Damage], derived: _Derived, power_loss: bool) -> int:

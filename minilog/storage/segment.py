@@ -122,6 +122,10 @@ class Segment:
     def sync(self) -> None:
         self._disk.fdatasync(self.handle)
 
+    def reload(self, offset: int) -> None:
+        """Make everything durable, and let later reads of what lies from ``offset`` on tell what is on the medium."""
+        self._disk.reload(self.handle, self.index.offsets.floor(offset)[1])
+
     def seal(self) -> None:
         """Make everything durable and complete the index files: no more appends."""
         self.sync()
@@ -356,6 +360,14 @@ class Segment:
         self._handle = self._index = None
         self._index_is_checked = False
         self._hints.clear()
+
+    def rename(self, base_offset: int) -> Segment:
+        """The same file, which is empty, as the segment that begins at ``base_offset``; the name is not synced yet."""
+        assert self.size_bytes == 0
+        directory = self.path.rpartition("/")[0]
+        self._disk.rename(self.path, f"{directory}/{base_offset:020d}{LOG_SUFFIX}")
+        self.close()
+        return Segment(self._disk, directory, base_offset, base_offset)
 
     def remove(self) -> None:
         self.close()

@@ -11,6 +11,9 @@ Invariants:
   next start. ``start`` may say clean as well when the machine has not restarted since the last process ran: the page
   cache kept what was written. ``running`` holds that process's boot id and whether it could itself vouch for what it
   found, so an unclean start stays unclean through quick restarts until the controller has been told.
+* A write or sync that failed withdraws ``running`` at once, before anybody hears of it. A disk that refuses even that
+  leaves a mark in memory (``/dev/shm``, which lasts as long as the boot). The next start then takes this boot for
+  another one: unclean, and of no log is more believed than what its recovery point says was durable.
 """
 
 from __future__ import annotations
@@ -20,6 +23,9 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
+
+import msgspec
+from crc32c import crc32c
 
 from minilog.config import TopicSettings
 from minilog.errors import RefusesToStart, StorageFailed
@@ -34,6 +40,7 @@ POINTS_FILE = "recovery-points"
 RUNNING_FILE = "running"
 CLEAN_FILE = "clean-shutdown"
 _NEW_SUFFIX = ".new"
+_VOLATILE_DIR = "/dev/shm"
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _DIRECTORY = re.compile(r"([A-Za-z0-9._-]{1,249})-(0|[1-9][0-9]{0,9})")
 
@@ -65,6 +72,7 @@ class Store:
         self._lock: int | None = None
         self._meta = meta.Meta(broker_id=broker_id)
         self._boot_id = ""
+        self._start_number = 0
         self._vouched = False
         """This process can answer for the data: its start was clean, or the controller knows that it was not."""
         self._logs: dict[tuple[str, int], PartitionLog] = {}
@@ -84,6 +92,8 @@ class Store:
         ``boot_id`` is the kernel's (/proc/sys/kernel/random/boot_id); "" when unknown. Raises RefusesToStart.
         """
         assert self._lock is None, "a store is started once"
+        self._boot_id = boot_id
+        self._disk.on_failure = self.distrust
         try:
             for name in ("", "trash", "quarantine"):
                 self._disk.mkdir(self._path(name))
@@ -94,7 +104,7 @@ class Store:
             self._load_meta()
             self._load_partitions()
             self._load_points()
-            return self._judge_last_process(boot_id)
+            return self._judge_last_process()
         except BaseException:
             self._release()
             raise
@@ -149,18 +159,27 @@ class Store:
             self._points[name] = _Point(topic_id, boot_id, point)
         self._saved_points = dict(self._points)
 
-    def _judge_last_process(self, boot_id: str) -> bool:
+    def _judge_last_process(self) -> bool:
         marker = checkpoint.load(self._disk, self._path(CLEAN_FILE)).body
         running = checkpoint.load(self._disk, self._path(RUNNING_FILE)).body or {}
-        same_boot = boot_id != "" and running.get("boot_id") == boot_id
+        same_boot = self._boot_id != "" and running.get("boot_id") == self._boot_id and not self._is_doubted()
         self.last_broker_epoch = -1 if marker is None else int(marker["broker_epoch"])
         self.was_clean = marker is not None or (same_boot and running.get("vouched") is True)
         self.was_clean = self.was_clean and not self._gone()
-        self._boot_id = boot_id
         self._vouched = self.was_clean
+        if not same_boot:
+            self._forget_boot()
         checkpoint.remove(self._disk, self._path(CLEAN_FILE))
+        self._start_number = int(running.get("start", 0)) + 1
         self._save_running(self.was_clean)
         return self.was_clean
+
+    def _forget_boot(self) -> None:
+        """Let no recovery point of this boot vouch for what was written after it; durable before ``running`` is."""
+        for name, known in self._points.items():
+            if known.boot_id == self._boot_id:
+                self._points[name] = known._replace(boot_id="")
+        self._save_points()
 
     def _gone(self) -> list[str]:
         """Logs that held records at the last checkpoint and have no directory now, neither here nor in the trash."""
@@ -169,7 +188,7 @@ class Store:
         return [name for name, known in self._points.items() if known.point.offset > 0 and name not in here | trash]
 
     def _save_running(self, vouched: bool) -> None:
-        body = {"boot_id": self._boot_id, "vouched": vouched}
+        body = {"boot_id": self._boot_id, "vouched": vouched, "start": self._start_number}
         checkpoint.save(self._disk, self._path(RUNNING_FILE), body, keep_previous=False)
 
     def registered(self) -> None:
@@ -180,8 +199,31 @@ class Store:
 
     def distrust(self) -> None:
         """After a failed write or sync: the next start must not rely on the page cache. Never raises."""
+        path = self._path(RUNNING_FILE)
         with suppress(Exception):
-            self._disk.remove(self._path(RUNNING_FILE))
+            running = checkpoint.read_file(self._disk, path) or b""
+            try:
+                self._disk.remove(path)
+            except StorageFailed:
+                self._disk.mkdir(self._doubt_path(running))
+
+    def _doubt_path(self, running: bytes) -> str:
+        """Of the mark that this content of ``running`` is not to be trusted.
+
+        A directory, because making one follows no link that somebody else has put in its place. It stays until the
+        machine restarts, and means nothing any more when the next start has written another ``running``.
+        """
+        return f"{_VOLATILE_DIR}/minilog-{self._boot_id}-{crc32c(running, crc32c(self.data_dir.encode())):08x}"
+
+    def _is_doubted(self) -> bool:
+        running = checkpoint.read_file(self._disk, self._path(RUNNING_FILE)) or b""
+        try:
+            self._disk.list(self._doubt_path(running))
+        except FileNotFoundError:
+            return False
+        except StorageFailed:
+            pass  # somebody has put something else there
+        return True
 
     def close_cleanly(self, broker_epoch: int) -> None:
         """Make everything durable, write the checkpoints, and last of all the marker; then release the directory.
@@ -219,8 +261,7 @@ class Store:
         assert cluster_id
         meta.check_cluster(self._meta, cluster_id, self.data_dir)
         if self._meta.cluster_id != cluster_id:
-            self._meta.cluster_id = cluster_id
-            meta.save(self._disk, self._path(meta.META_FILE), self._meta)
+            self._save_meta(msgspec.structs.replace(self._meta, cluster_id=cluster_id))
 
     @property
     def controller_epoch(self) -> int:
@@ -229,8 +270,12 @@ class Store:
     def save_controller_epoch(self, epoch: int) -> None:
         assert epoch >= self._meta.controller_epoch, "a controller epoch never goes back (R25)"
         if epoch != self._meta.controller_epoch:
-            self._meta.controller_epoch = epoch
-            meta.save(self._disk, self._path(meta.META_FILE), self._meta)
+            self._save_meta(msgspec.structs.replace(self._meta, controller_epoch=epoch))
+
+    def _save_meta(self, changed: meta.Meta) -> None:
+        """What is not saved is not remembered either: on a full disk the caller comes again."""
+        meta.save(self._disk, self._path(meta.META_FILE), changed)
+        self._meta = changed
 
     # ---- logs
 
@@ -296,17 +341,18 @@ class Store:
             self._move_to_trash(topic, partition)
 
     def _move_to_trash(self, topic: str, partition: int) -> None:
+        """Raises DiskFull, and then the partition stays where it is, open if it was."""
         name = _directory_name(topic, partition)
-        log = self._logs.pop((topic, partition), None)
-        if log is not None:
-            log.abandon()
-        del self._topic_ids[topic, partition]
-        self._points.pop(name, None)
         taken = self._disk.list(self._path("trash"))
         number = 1
         while f"{name}.{number}" in taken:
             number += 1
         self._disk.rename(self._path(name), self._path(f"trash/{name}.{number}"))
+        log = self._logs.pop((topic, partition), None)
+        if log is not None:
+            log.abandon()
+        del self._topic_ids[topic, partition]
+        self._points.pop(name, None)
         self._disk.fsync_dir(self._path("trash"))
         self._disk.fsync_dir(self.data_dir)
 

@@ -5,44 +5,83 @@ file a random subset of the unsynced sectors (torn, reordered, holes of zeros), 
 prefix. Directory changes reach the disk in order, as in the journal of ext4 or XFS, so fsync_dir also makes durable
 what came before; syncing a file makes its content durable and not its name.
 
-Faults on demand: a full disk (nothing is written, as OsDisk leaves it) and a failed sync or write, after which the
-process must stop and the machine is to be trusted with the durable part only.
+Faults on demand: a full disk (nothing is written, as OsDisk leaves it), a failed sync or write, after which the
+process must stop, and a file system that has become read-only.
+
+A failed sync leaves ghosts, as ext4 and XFS do: some of the unsynced bytes reach the disk, none of them counts as dirty
+any more, and reads show them all the same until the kernel needs the memory. A later sync writes none of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from random import Random
+from typing import NoReturn
 
 from minilog.errors import DiskFull, StorageFailed
 from minilog.storage.disk import Buffer
 
 SECTOR = 512
+VOLATILE = "/dev/shm/"
+"""Not on the disk but in memory: works whatever the disk does, and is empty after a crash."""
 
 
 class File:
     def __init__(self) -> None:
         self.content = bytearray()
-        self.durable = b""
+        """What reads show."""
+        self.durable = bytearray()
+        self.dirty_from = 0
+        """The next sync writes what lies from here on; below, only ghosts differ from ``durable``."""
+
+    def append(self, data: Buffer) -> None:
+        self.content.extend(data)
+
+    def truncate(self, size: int) -> None:
+        content = self.content
+        self.dirty_from = min(self.dirty_from, size, len(content))
+        del content[size:]
+        content.extend(bytes(size - len(content)))
 
     def sync(self) -> None:
-        self.durable = bytes(self.content)
+        start = self.dirty_from
+        self.durable.extend(bytes(max(start - len(self.durable), 0)))
+        self.durable[start:] = self.content[start:]
+        self.dirty_from = len(self.content)
 
     def crash(self, rng: Random) -> int:
         """Returns how many bytes were torn off or mixed up."""
-        new, old = bytes(self.content), self.durable
-        if new == old:
-            return 0
-        low, high = sorted((len(old), len(new)))
-        size = rng.choice((len(old), len(new), rng.randint(low, high)))
-        kept = bytearray(old[:size].ljust(size, b"\0"))
+        new = self.content
+        self.fail_sync(rng)
+        self.evict()
+        return int(new != self.content)
+
+    def fail_sync(self, rng: Random) -> None:
+        """Some of what is dirty reaches the disk, and nothing is dirty any more."""
+        old, new, start = len(self.durable), len(self.content), self.dirty_from
+        self.dirty_from = new
+        if start == old == new:
+            return
+        size = rng.choice((old, new, rng.randint(min(old, new), max(old, new))))
+        kept = self.durable[:size].ljust(size, b"\0")
         likely = rng.choice((0.0, 0.5, 0.9, 1.0))
-        for start in range(0, min(size, len(new)), SECTOR):
+        while start < min(size, new):
+            end = min((start // SECTOR + 1) * SECTOR, size, new)
             if rng.random() < likely:
-                end = min(start + SECTOR, size, len(new))
-                kept[start:end] = new[start:end]
-        self.content, self.durable = kept, bytes(kept)
-        return int(bytes(kept) != new)
+                kept[start:end] = self.content[start:end]
+            start = end
+        self.durable = kept
+
+    def evict(self) -> None:
+        """What was in memory only is gone, the size too."""
+        self.content = bytearray(self.durable)
+        self.dirty_from = len(self.content)
+
+    def reload(self) -> None:
+        """Reads show what is on the disk; the size is the inode's, which stays in memory."""
+        size = len(self.content)
+        self.content = self.durable[:size].ljust(size, b"\0")
 
 
 Entries = dict[str, "File | Dir"]
@@ -77,6 +116,9 @@ class SimDisk:
         self.full = False
         self.failure = ""
         """Why writes and syncs are refused until the process restarts."""
+        self.read_only = False
+        """Nothing can be changed until ``remount``, not even by another process; only memory can (``/dev/shm``)."""
+        self.on_failure: Callable[[], None] = _nobody
         self.torn = 0
         self._durable: dict[int, Entries] = {}
         """Entries of each directory as they would be after a crash that loses all changes."""
@@ -94,13 +136,31 @@ class SimDisk:
         self._handles.clear()
         self._locks.clear()
         self.failure = ""
+        self.on_failure = _nobody
+
+    def lose_pages(self, rng: Random) -> None:
+        """The process ends because the disk failed: nothing unsynced is sure to be there, whatever reads may show."""
+        self.kill()
+        evicted = rng.random() < 0.5
+        for file in self._files(self.root):
+            file.fail_sync(rng)
+            if evicted:
+                file.evict()
+
+    def _files(self, directory: Dir) -> Iterator[File]:
+        for node in directory.entries.values():
+            if isinstance(node, Dir):
+                yield from self._files(node)
+            else:
+                yield node
 
     def crash(self, rng: Random) -> None:
         """The power goes."""
         self.kill()
-        for change in self._changes[: rng.choice((0, len(self._changes), rng.randint(0, len(self._changes))))]:
-            change.apply(self._durable)
+        self.read_only = False
+        self._commit(rng.choice((0, len(self._changes), rng.randint(0, len(self._changes)))))
         self._changes = []
+        self._durable.get(id(self.root), {}).pop("dev", None)
         self._revert(self.root, rng)
 
     def _revert(self, directory: Dir, rng: Random) -> None:
@@ -117,64 +177,73 @@ class SimDisk:
         return self._handle(self._file(path))
 
     def create(self, path: str) -> int:
+        self._refuse_after_failure()
+        return self._create(path)
+
+    def _create(self, path: str) -> int:
         parent, name = self._parent(path)
         node = parent.entries.get(name)
         if node is None:
             self._need_room()
             node = File()
             self._change((parent, name, node))
-        assert isinstance(node, File)
-        node.content.clear()
+        if isinstance(node, Dir):
+            self.fail(f"could not create {path}: Is a directory")
+        node.truncate(0)
         return self._handle(node)
 
     def duplicate(self, handle: int) -> int:
-        return self._handle(self._handles[handle])
+        return self._handle(self._opened(handle))
 
     def close(self, handle: int) -> None:
+        self._opened(handle)
         self._locks.pop(handle, None)
         del self._handles[handle]
 
     def append(self, handle: int, position: int, buffers: Sequence[Buffer]) -> None:
         self._refuse_after_failure()
-        content = self._handles[handle].content
-        assert position == len(content), f"append at {position}, the file has {len(content)} bytes"
+        file = self._opened(handle)
+        assert position == len(file.content), f"append at {position}, the file has {len(file.content)} bytes"
         self._need_room()
         for buffer in buffers:
-            content.extend(buffer)
+            file.append(buffer)
 
     def pread(self, handle: int, position: int, size: int) -> bytes:
         assert size >= 0
-        return bytes(self._handles[handle].content[position : position + size])
+        return bytes(self._opened(handle).content[position : position + size])
 
     def truncate(self, handle: int, size: int) -> None:
         self._refuse_after_failure()
-        content = self._handles[handle].content
-        del content[size:]
-        content.extend(bytes(size - len(content)))
+        self._opened(handle).truncate(size)
 
     def fdatasync(self, handle: int) -> None:
         self._refuse_after_failure()
-        self._handles[handle].sync()
+        self._opened(handle).sync()
+
+    def reload(self, handle: int, position: int) -> None:
+        self.fdatasync(handle)
+        self._opened(handle).reload()
 
     def fsync_dir(self, path: str) -> None:
         self._refuse_after_failure()
         directory = self._dir(path)
-        committed = max((i + 1 for i, change in enumerate(self._changes) if change.touches(directory)), default=0)
-        for change in self._changes[:committed]:
-            change.apply(self._durable)
-        del self._changes[:committed]
+        self._commit(max((i + 1 for i, change in enumerate(self._changes) if change.touches(directory)), default=0))
 
     def rename(self, source: str, target: str) -> None:
+        self._refuse_after_failure()
         node = self._find(source)
         parent, name = self._parent(source)
         new_parent, new_name = self._parent(target)
+        self._need_room()
         assert not isinstance(new_parent.entries.get(new_name), Dir), f"{target} is a directory"
         self._change((parent, name, None), (new_parent, new_name, node))
 
     def remove(self, path: str) -> None:
-        self._refuse_after_failure()
+        if not path.startswith(VOLATILE):
+            self._refuse_if_read_only()
         node = self._find(path)
-        assert isinstance(node, File) or not node.entries, f"{path} is not empty"
+        if isinstance(node, Dir) and node.entries:
+            self.fail(f"could not remove the directory {path}: Directory not empty")
         parent, name = self._parent(path)
         self._change((parent, name, None))
 
@@ -183,11 +252,14 @@ class SimDisk:
         for part in _parts(path):
             child = node.entries.get(part)
             if child is None:
-                self._need_room()
+                if not path.startswith(VOLATILE):
+                    self._refuse_if_read_only()
+                    self._need_room()
                 child = Dir()
                 self._alive.append(child)
                 self._change((node, part, child))
-            assert isinstance(child, Dir)
+            if isinstance(child, File):
+                self.fail(f"could not make the directory {path}: Not a directory")
             node = child
 
     def list(self, path: str) -> list[str]:
@@ -199,7 +271,8 @@ class SimDisk:
     def lock(self, path: str) -> int | None:
         if path in self._locks.values():
             return None
-        handle = self.create(path)
+        self._refuse_if_read_only()
+        handle = self._create(path)
         self._locks[handle] = path
         return handle
 
@@ -213,13 +286,36 @@ class SimDisk:
                 directory.entries[name] = node
         self._changes.append(Change(*parts))
 
+    def _commit(self, count: int) -> None:
+        """Make the first ``count`` changes durable."""
+        for change in self._changes[:count]:
+            change.apply(self._durable)
+        del self._changes[:count]
+
     def _need_room(self) -> None:
         if self.full:
             raise DiskFull("the disk is full: nothing was written; make room and try again")
 
     def _refuse_after_failure(self) -> None:
+        self._refuse_if_read_only()
         if self.failure:
-            raise StorageFailed(self.failure)
+            self.fail(self.failure)
+
+    def _refuse_if_read_only(self) -> None:
+        if self.read_only:
+            self.fail("read-only file system")
+
+    def fail(self, reason: str) -> NoReturn:
+        """As OsDisk: the first failure is told at once, and every later write and sync fails too."""
+        self.failure = self.failure or reason
+        on_failure, self.on_failure = self.on_failure, _nobody
+        on_failure()
+        raise StorageFailed(reason)
+
+    def _opened(self, handle: int) -> File:
+        if handle not in self._handles:
+            raise StorageFailed(f"handle {handle} is closed: Bad file descriptor")
+        return self._handles[handle]
 
     def _handle(self, node: File) -> int:
         self._next_handle += 1
@@ -232,23 +328,32 @@ class SimDisk:
 
     def _file(self, path: str) -> File:
         node = self._find(path)
-        assert isinstance(node, File), f"{path} is a directory"
+        if isinstance(node, Dir):
+            raise StorageFailed(f"could not open {path}: Is a directory")
         return node
 
     def _dir(self, path: str) -> Dir:
         node = self._find(path)
-        assert isinstance(node, Dir), f"{path} is a file"
+        if isinstance(node, File):
+            raise StorageFailed(f"{path}: Not a directory")
         return node
 
     def _find(self, path: str) -> File | Dir:
         node: File | Dir = self.root
         for part in _parts(path):
-            child = node.entries.get(part) if isinstance(node, Dir) else None
+            if isinstance(node, File):
+                raise StorageFailed(f"{path}: Not a directory")
+            child = node.entries.get(part)
             if child is None:
                 raise FileNotFoundError(path)
             node = child
         return node
 
 
-def _parts(path: str) -> list[str]:
-    return [part for part in path.split("/") if part]
+def _nobody() -> None:
+    pass
+
+
+@lru_cache(4096)
+def _parts(path: str) -> tuple[str, ...]:
+    return tuple(part for part in path.split("/") if part)

@@ -18,8 +18,8 @@ class DiskStore:
         self.broker_id = broker_id
         self.disk = _disk()
         self.store: Store | None = None
-        self.reboots_on_failure = True
-        """Somebody restarts the machine after a failed sync, as one should."""
+        self.reboots_on_failure = 0.5
+        """Probability that somebody restarts the machine after a failed sync."""
         self._boots = 1
 
     def __getattr__(self, name: str) -> Any:
@@ -38,8 +38,10 @@ class DiskStore:
 
     def lose_cache(self, rng: Random) -> None:
         """A sync failed: the kernel may have dropped what was not on the disk."""
-        self.disk.crash(rng)
-        self._boots += self.reboots_on_failure
+        if rng.random() < self.reboots_on_failure:
+            self.crash(rng)
+        else:
+            self.disk.lose_pages(rng)
 
     def wipe(self) -> None:
         """A new, empty disk in the same machine."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
+from itertools import pairwise
 
 from minilog.wire.messages import ACKS_ALL
-from tests.sim.broker_node import BrokerNode
 from tests.sim.clients import Load
 from tests.sim.cluster import SimCluster
 
@@ -15,11 +14,10 @@ def cluster(brokers: int = 3, **timeouts: int) -> SimCluster:
 
 
 def test_a_second_process_with_the_same_id_is_kept_out() -> None:
+    """R26: a live registration blocks another one, until the process is dead."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]])
-    twin = BrokerNode(c.world, c.network, 1, c.history)
-    twin.node_id, twin.name, twin.rng = 101, "twin", c.world.rng("twin")
-    c.network.add(twin)
+    twin = c.twin(1)
     twin.start()
     c.run(5000)
     assert twin.core is not None
@@ -51,6 +49,7 @@ def test_a_clean_stop_before_registration_hides_no_loss() -> None:
 
 
 def test_a_controlled_shutdown_loses_nothing_and_hardly_interrupts() -> None:
+    """R28: not one write fails or is written twice, also of acks=1."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
     producer = c.add_producer("steady", Load(interval_ms=5, acks=(1, ACKS_ALL), inflight_max=4))
@@ -67,11 +66,45 @@ def test_a_controlled_shutdown_loses_nothing_and_hardly_interrupts() -> None:
     assert {write.outcome for write in producer.writes} == {"ok"}
     held = sum(len(write.values) for write in producer.writes)
     assert c.ends("t") == [held] * 3, "nothing lost, nothing twice"
-    assert max(write.ended_ms - write.began_ms for write in producer.writes) < 700
+    ends_ms = sorted(write.ended_ms for write in producer.writes)
+    assert max(b - a for a, b in pairwise(ends_ms)) < 50, "somebody is served at any time"
     assert c.invariants.truth.brokers[1].eligible
 
 
+def test_a_broker_leaves_when_the_others_know_who_leads_instead() -> None:
+    """R28: 3 has not been told; until it has, the old leader stays to answer it, and whoever asks 3 for the way."""
+    c = cluster(peer_timeout_ms=200)
+    c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
+    c.network.cut(-1, 3, both=False)
+    c.broker(1).stop()
+    c.until(lambda: c.leads(2, "t"))
+    c.run(1000)
+    assert c.broker(1).running
+    c.network.heal()
+    c.until(lambda: not c.broker(1).running, within_ms=1000)
+    assert c.replica(3, "t").leader_epoch == c.state("t").leader_epoch  # type: ignore[union-attr]
+
+
+def test_who_cannot_hand_over_everything_is_followed_by_an_election() -> None:
+    """R28: the first in line lacks an acknowledged record; without draining, nobody may be named unasked (R9)."""
+    c = cluster(replica_lag_max_ms=20_000)
+    c.create_topic("t", assignment=[[1, 2, 3]])
+    c.produce("t")
+    c.network.cut(1, 2)
+    receipt = c.produce("t", acks=2).receipt
+    c.broker(1).stop()
+    c.until(lambda: c.leader("t") not in (1, -1))
+    assert c.leader("t") == 3
+    c.network.heal()
+    c.until(lambda: not c.broker(1).running)
+    c.broker(1).start()
+    c.settle("t")
+    assert receipt is not None
+    assert c.log(2, "t").mirror.entries[1].crc == receipt.crc
+
+
 def test_a_shutdown_while_the_controller_is_away_ends_nevertheless() -> None:
+    """R28: without anybody to hand over to, patience ends."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
     c.controller.kill()
@@ -83,6 +116,7 @@ def test_a_shutdown_while_the_controller_is_away_ends_nevertheless() -> None:
 
 
 def test_a_paused_leader_is_replaced_and_comes_back_as_a_follower() -> None:
+    """R27: it is fenced when its session ends, and the same process goes on as a follower when it is heard again."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
     c.produce("t")
@@ -96,6 +130,7 @@ def test_a_paused_leader_is_replaced_and_comes_back_as_a_follower() -> None:
 
 
 def test_a_controller_that_was_paused_fences_nobody() -> None:
+    """R27: it was the one that did not listen."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
     c.controller.pause()
@@ -108,6 +143,7 @@ def test_a_controller_that_was_paused_fences_nobody() -> None:
 
 
 def test_the_data_path_goes_on_without_a_controller() -> None:
+    """R30: self-fencing is off with a single controller, whose outage must not stop anybody."""
     c = cluster()
     c.create_topic("t", partitions=3, min_isr=2)
     c.controller.kill()
@@ -129,6 +165,23 @@ def test_a_topic_deleted_and_made_again_begins_empty() -> None:
     c.broker(3).start()
     c.settle("t")
     assert c.ends("t") == [0, 0, 0]
+    c.produce("t")
+
+
+def test_a_topic_deleted_on_a_full_disk_goes_when_there_is_room() -> None:
+    """Moving its files away needs a little room, too; the broker lives on and tries again."""
+    c = cluster()
+    c.create_topic("t", partitions=2, min_isr=2)
+    c.produce("t", 5)
+    disk = c.broker(1).machine.disk
+    disk.full = True
+    c.delete_topic("t")
+    c.run(1000)
+    assert c.broker(1).life == 1
+    assert c.replica(1, "t") is None
+    disk.full = False
+    c.until(lambda: not [name for name in disk.list("/data/broker") if name.startswith("t-")], within_ms=1500)
+    c.create_topic("t", min_isr=2)
     c.produce("t")
 
 
@@ -170,9 +223,6 @@ def test_a_failed_disk_stops_the_process_which_comes_back_and_catches_up() -> No
     c.settle("t")
 
 
-@pytest.mark.xfail(
-    reason="recovery takes the torn tail for damage: it believes in the page cache of this boot", strict=True
-)
 def test_what_a_failed_sync_has_lost_is_fetched_again() -> None:
     """The kernel may drop pages whose write-back failed: the unsynced tail is torn, without a reboot in between."""
     for seed in range(5):
@@ -184,7 +234,7 @@ def test_what_a_failed_sync_has_lost_is_fetched_again() -> None:
         for _ in range(20):
             c.produce("t", 20, acks=0)
         c.run(100)
-        c.broker(1).machine.reboots_on_failure = False
+        c.broker(1).machine.reboots_on_failure = 0.0
         c.broker(1).machine.disk.failure = "input/output error"
         c.until(lambda c=c: not c.broker(1).running)  # type: ignore[misc]
         c.broker(1).disk_delay_ms = (1, 1)

@@ -266,11 +266,52 @@ def test_what_truncate_cuts_is_in_quarantine_and_counted() -> None:
     assert b'"first_timestamp":1000,"last_timestamp":1000' in description
 
 
+def test_a_reset_that_finds_no_room_leaves_an_empty_log() -> None:
+    disk = MemoryDisk()
+    log = open_in(disk)
+    fill(log, 12, size=900)
+    flush(log)
+    disk.faults = dict.fromkeys(range(len(disk.operations) + 1, 1000), "full")
+    with pytest.raises(DiskFull):
+        log.reset(50)
+    assert (log.start_offset, log.end_offset) == (0, 12), "nothing is dropped before it was noted"
+    disk.faults = {}
+    at = len(disk.operations) + len(["create", "append", "fdatasync", "rename", "rename", "fsync_dir"])
+    disk.faults = dict.fromkeys(range(at + 1, at + 100), "full")  # the cut is noted, the new name finds no room
+    with pytest.raises(DiskFull):
+        log.reset(50)
+    disk.faults = {}
+    assert (log.start_offset, log.end_offset, log.segment_count) == (0, 0, 1)
+    fill(log, 1)
+    log.reset(50)
+    fill(log, 1)
+    assert (log.start_offset, log.end_offset) == (50, 51)
+
+
+def test_a_cut_that_comes_again_is_kept_once() -> None:
+    """The disk was full when the cut was to be noted: nothing was cut or counted, and the copy is not made anew."""
+    full_at = 0
+    for _ in range(2):  # the first time to find the operation
+        disk = MemoryDisk()
+        log = open_in(disk)
+        fill(log, 3, epoch=1)
+        flush(log)
+        if full_at:
+            disk.faults = {full_at: "full"}
+            with pytest.raises(DiskFull):
+                log.truncate(1)
+            assert (log.end_offset, log.records_lost) == (3, [0, 0, 0, 0])
+        assert log.truncate(1) == 1
+        full_at = disk.operations.index("create truncations.tmp") + 1
+        assert log.records_lost == [0, 0, 0, 2]
+        assert disk.list("/d/quarantine/t-0") == ["1-1-3.json", "1-1-3.log"]
+
+
 def test_the_same_offsets_cut_twice_are_kept_twice() -> None:
     disk = MemoryDisk()
     log = open_in(disk)
-    for _ in range(2):
-        fill(log, 2, epoch=1)
+    for size in (10, 20):
+        fill(log, 2, epoch=1, size=size)
         log.truncate(1)
         log.truncate(0)
     assert disk.list("/d/quarantine/t-0") == [

@@ -10,8 +10,9 @@ from minilog.storage.log import PartitionLog, RecoveryPoint
 from minilog.storage.recovery import NOTHING_KNOWN
 from minilog.storage.segment_index import UNSAVED_MAX
 from minilog.wire.batch import split
+from tests.sim.disk import File
 from tests.unit.storage.batches import everything, fill, flush, make, open_in
-from tests.unit.storage.memory_disk import Crash, File, MemoryDisk
+from tests.unit.storage.memory_disk import Crash, MemoryDisk
 
 LARGE = TopicSettings(segment_bytes=1 << 20)
 FIRST = "/d/t-0/00000000000000000000.log"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -410,6 +411,74 @@ def test_an_unchanged_checkpoint_is_not_written_again() -> None:
     flush(log)
     store.checkpoint()
     assert len(disk.operations) > before
+
+
+def full_at(disk: MemoryDisk, operation: str, action: Callable[[], object]) -> None:
+    """Do ``action`` on a full disk, which is felt at ``operation``."""
+    disk.faults = dict.fromkeys(range(len(disk.operations) + 1, 10000), "full")
+    with pytest.raises(DiskFull):
+        action()
+    disk.faults = {}
+    assert disk.operations[-1] == operation
+
+
+def test_a_controller_epoch_that_found_no_room_is_saved_when_it_comes_again() -> None:
+    """R25: it must not count as saved while the disk does not hold it."""
+    disk = MemoryDisk()
+    store = started(disk)
+    full_at(disk, "create meta.json.tmp", lambda: store.save_controller_epoch(4))
+    full_at(disk, "create meta.json.tmp", lambda: store.bind_cluster("c1"))
+    assert (store.controller_epoch, store.cluster_id) == (0, "")
+    store.save_controller_epoch(4)
+    store.bind_cluster("c1")
+    store.abandon()
+    again = started(disk)
+    assert (again.controller_epoch, again.cluster_id) == (4, "c1")
+
+
+def test_a_topic_that_the_full_disk_does_not_let_go_stays_whole() -> None:
+    disk = MemoryDisk()
+    store = started(disk)
+    log = store.open("events", "id-1", 0, SETTINGS)
+    fill(log, 3)
+    full_at(disk, "rename events-0.1", lambda: store.delete("events", "id-1", 0))
+    full_at(disk, "rename events-0.1", lambda: store.open("events", "id-2", 0, SETTINGS))
+    assert store.get("events", 0) is log
+    fill(log, 1)
+    assert store.open("events", "id-2", 0, SETTINGS).end_offset == 0
+    assert disk.list("/data/trash") == ["events-0.1"]
+
+
+def test_a_disk_that_cannot_even_withdraw_the_marker_is_not_trusted_either() -> None:
+    disk = MemoryDisk()
+    store = started(disk)
+    log = store.open("events", "id-1", 0, SETTINGS)
+    fill(log, 3)
+    disk.read_only = True
+    with pytest.raises(StorageFailed):
+        flush(log)
+    disk.kill()
+    with pytest.raises(RefusesToStart, match="read-only"):
+        Store(disk, "/data", 1, lambda: NOW_MS).start("boot-1")
+    disk.kill()
+    disk.read_only = False
+    assert store_on(disk).start("boot-1") is False, "the marker is still there, and so is the doubt"
+    disk.kill()
+    store = store_on(disk)
+    assert store.start("boot-1") is False, "nobody was told"
+    store.registered()
+    disk.kill()
+    assert store_on(disk).start("boot-1"), "the doubt is over"
+
+
+def test_a_sync_that_fails_withdraws_the_marker_before_anybody_hears_of_it() -> None:
+    disk = MemoryDisk()
+    log = started(disk).open("events", "id-1", 0, SETTINGS)
+    fill(log, 3)
+    disk.failure = "input/output error"
+    with pytest.raises(StorageFailed):
+        log.flush_job().run()
+    assert "running" not in disk.list("/data")
 
 
 def life(store: Store) -> None:

@@ -1,0 +1,134 @@
+"""Every fault at every disk operation of every scenario, and the proof that the sweep would notice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+
+from minilog.controller.frames import frame
+from minilog.controller.journal import FileJournal
+from minilog.errors import RefusesToStart
+from minilog.storage import checkpoint
+from minilog.storage.disk import Disk
+from minilog.storage.log import FlushJob, PartitionLog
+from minilog.storage.meta import Meta
+from minilog.storage.quarantine import Quarantine
+from minilog.storage.segment import Segment
+from minilog.storage.store import Store
+from minilog.wire.metadata import MetadataRecord
+from tests.sim.sweep import Failure, run, sweep
+from tests.sim.sweep_scenarios import SCENARIOS
+from tests.sim.witness import Broken
+
+SHOWN_MAX = 5
+CASES_MIN = 100
+
+
+def failures(scenario: str, stop_at: int = SHOWN_MAX) -> tuple[int, list[Failure]]:
+    """(cases, failures), given up after ``stop_at`` failures."""
+    found, count = [], 0
+    for _, failure in sweep([scenario]):
+        count += 1
+        if failure is not None:
+            found.append(failure)
+            if len(found) == stop_at:
+                break
+    return count, found
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_no_fault_at_any_operation_breaks_a_promise(scenario: str) -> None:
+    count, found = failures(scenario)
+    assert not found, "\n\n".join(map(str, found))
+    assert count > CASES_MIN
+
+
+class Fault(NamedTuple):
+    """A promise of the storage that is taken away, and a scenario that must miss it."""
+
+    what: str
+    scenario: str
+    owner: object
+    name: str
+    replacement: Callable[..., Any]
+
+
+def save_in_place(disk: Disk, path: str, body: dict[str, Any], *, keep_previous: bool = True) -> None:
+    checkpoint.write_synced(disk, path, checkpoint.encode(body))
+
+
+def flush_without_directories(job: FlushJob, run: Callable[[FlushJob], None] = FlushJob.run) -> None:
+    job._directories = ()
+    run(job)
+
+
+def begin_generation_in_memory(log: PartitionLog, end_offset: int) -> None:
+    log.generation += 1
+    log._epochs.truncate_end(end_offset)
+
+
+def append_unsynced(journal: FileJournal, records: list[MetadataRecord]) -> int:
+    data = frame(journal._last_index + 1, records)
+    assert journal._handle is not None
+    journal._disk.append(journal._handle, journal._end, [data])
+    journal._end += len(data)
+    journal._last_index += len(records)
+    return journal._last_index
+
+
+def write_in_place(journal: FileJournal, path: str, data: bytes) -> None:
+    checkpoint.write_synced(journal._disk, path, data)
+
+
+def save_meta_in_memory_first(store: Store, changed: Meta) -> None:
+    store._meta = changed
+    checkpoint.save(store._disk, store._path("meta.json"), msgspec.to_builtins(changed))
+
+
+def nothing(*_: object, **__: object) -> None:
+    pass
+
+
+CREATED, APPENDS = "topic created and written", "appends flushes and checkpoints"
+FAULTS = [
+    Fault("a tail is cut before it was copied", "truncation within a segment", Quarantine, "_copy", nothing),
+    Fault("a flush forgets the new directories", CREATED, FlushJob, "run", flush_without_directories),
+    Fault("small files are written in place", "first start and registration", checkpoint, "save", save_in_place),
+    Fault("a truncation is not noted", "truncations one after the other", PartitionLog, "_begin_generation",
+          begin_generation_in_memory),
+    Fault("a segment is sealed unsynced", "segment roll", Segment, "sync", nothing),
+    Fault("the clean marker stays", "clean stop and start", checkpoint, "remove", nothing),
+    Fault("a failed sync leaves the marker of this boot", APPENDS, Store, "distrust", nothing),
+    Fault("a read-only disk leaves no mark", APPENDS, Store, "_is_doubted", lambda _: False),
+    Fault("recovery believes the page cache", APPENDS, Segment, "reload", lambda self, _: self.sync()),
+    Fault("after a failed sync the recovery points still vouch for this boot", APPENDS, Store, "_forget_boot", nothing),
+    Fault("metadata that was not saved counts as saved", "first start and registration", Store, "_save_meta",
+          save_meta_in_memory_first),
+    Fault("the journal is not synced", "journal appends", FileJournal, "append", append_unsynced),
+    Fault("the next journal is made in place", "journal snapshots", FileJournal, "_write_file", write_in_place),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.what)
+def test_the_sweep_notices(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fault.owner, fault.name, fault.replacement)
+    assert broken(fault.scenario)
+
+
+def broken(scenario: str) -> bool:
+    """Without any fault of the disk, or with the first that shows it."""
+    try:
+        return bool(failures(scenario, stop_at=1)[1])
+    except (Broken, AssertionError, RefusesToStart):
+        return True
+
+
+def test_a_failure_can_be_replayed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Store, "distrust", nothing)
+    _, (failure,) = failures(APPENDS, stop_at=1)
+    assert run(failure.case) == failure
+    assert failure.case.command in str(failure)
+    assert failure.operation in str(failure)
