@@ -119,7 +119,7 @@ class BrokerCore:
         return not self.registration.draining
 
     def is_isolated(self, now_ms: int) -> bool:
-        """R30, when it is switched on."""
+        """R30, when it is switched on: another broker may lead by now what this one led."""
         return self.settings.self_fencing and self.registration.is_isolated(now_ms, self.settings.session_timeout_ms)
 
     def is_current(self, broker_id: int, broker_epoch: int) -> bool:
@@ -157,7 +157,7 @@ class BrokerCore:
             case ReplicaFetch():
                 effects += self._on_replica_fetch(request_id, request, now_ms)
             case Offsets():
-                effects.append(Reply(request_id, self.reading.on_offsets(request)))
+                effects.append(Reply(request_id, self.reading.on_offsets(request, now_ms)))
             case Metadata():
                 self.reading.check_informed()
                 effects.append(Reply(request_id, metadata_reply(self.image, request.topics)))
@@ -355,7 +355,7 @@ class BrokerCore:
         match response:
             case RegisterReply() if self._obeys(response.controller_epoch) and self._belongs_to(response.cluster_id):
                 self.image.load(0, [])
-                self.registration.on_registered(response, now_ms)
+                self.registration.on_registered(response)
             case HeartbeatReply() if self._obeys(response.controller_epoch):
                 self._on_metadata(response, effects, now_ms)
                 self.registration.on_heartbeat(response, now_ms, self.settings.drain_timeout_ms)

@@ -26,7 +26,7 @@ from minilog.core.election import Elections
 from minilog.core.failovers import Failovers
 from minilog.core.image import BrokerState, ClusterImage
 from minilog.core.liveness import Liveness, ParkedHeartbeat, Session
-from minilog.core.partition_change import handed_over, with_isr, with_leader, without_replica, without_unclean
+from minilog.core.partition_change import Move, handed_over, with_isr, with_leader, without_replica, without_unclean
 from minilog.core.topics import create_topic, created_info, delete_topic
 from minilog.core.views import describe_cluster, metadata_reply
 from minilog.errors import (
@@ -309,7 +309,7 @@ class ControllerCore:
         effects = self._park(session, request_id, request, now_ms)
         draft = Draft(self.image)
         if request.shutting_down and session.shutdown_offset is None:
-            self._shut_down(draft, broker, drained=request.drained)
+            self._shut_down(draft, session, drained=request.drained, now_ms=now_ms)
             session.shutdown_offset = self.metadata_offset + len(draft.records())
         elif broker.fenced and not request.shutting_down and request.metadata_offset >= broker.epoch:
             draft.add(BrokerUnfenced(broker.broker_id, broker.epoch))
@@ -364,13 +364,24 @@ class ControllerCore:
 
     # --- leaving -------------------------------------------------------------------------------------------------
 
-    def _shut_down(self, draft: Draft, broker: BrokerState, *, drained: bool) -> None:
+    def _shut_down(self, draft: Draft, session: Session, *, drained: bool, now_ms: int) -> None:
         """R28: no new ISR joins, every leadership moved, in one step; if it could not drain, by an election."""
-        move = handed_over if drained else without_replica
-        draft.ineligible.add(broker.broker_id)
-        draft.add(BrokerShuttingDown(broker.broker_id, broker.epoch))
+        draft.add(BrokerShuttingDown(session.broker_id, session.broker_epoch))
+        self._take_out(draft, session, handed_over if drained else without_replica, "shutdown", now_ms, now_ms)
+
+    def _take_out(self, draft: Draft, session: Session, move: Move, kind: str, detected_ms: int, now_ms: int) -> None:
+        """Out of every ISR and from every leadership, in one step."""
+        broker_id, led, leaderless = session.broker_id, 0, set()
+        draft.ineligible.add(broker_id)
         for state, min_isr in list(draft.partitions()):
-            draft.change(move(state, broker.broker_id, min_isr, draft.is_eligible))
+            changed = move(state, broker_id, min_isr, draft.is_eligible)
+            draft.change(changed)
+            led += state.leader == broker_id
+            if state.leader == broker_id and changed.leader == NO_LEADER:
+                leaderless.add(TopicPartition(state.topic, state.partition))
+        if kind:
+            info = FailoverInfo(broker_id, session.broker_epoch, kind, session.heard_ms, detected_ms, now_ms, led)
+            self.failovers.begin(info, leaderless)
 
     def _may_exit(self, session: Session) -> bool:
         if session.shutdown_offset is None or self.metadata_offset < session.shutdown_offset:
@@ -392,18 +403,9 @@ class ControllerCore:
             effects.append(Reply(session.parked.request_id, Problem.of(error)))
         if broker.fenced or broker.epoch != session.broker_epoch:
             return effects
-        draft.ineligible.add(broker.broker_id)
         draft.add(BrokerFenced(broker.broker_id, broker.epoch))
-        led, leaderless = 0, set()
-        for state, min_isr in list(draft.partitions()):
-            changed = without_replica(state, broker.broker_id, min_isr, draft.is_eligible)
-            draft.change(changed)
-            led += state.leader == broker.broker_id
-            if state.leader == broker.broker_id and changed.leader == NO_LEADER:
-                leaderless.add(TopicPartition(state.topic, state.partition))
-        kind = "shutdown" if broker.shutting_down else kind
-        info = FailoverInfo(broker.broker_id, broker.epoch, kind, session.heard_ms, detected_ms, now_ms, led)
-        self.failovers.begin(info, leaderless)
+        told_already = broker.shutting_down
+        self._take_out(draft, session, without_replica, "" if told_already else kind, detected_ms, now_ms)
         return effects
 
     # --- probes ----------------------------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ from minilog.core.image import PartitionState
 from minilog.wire.metadata import NO_LEADER
 
 IsEligible = Callable[[int], bool]
+Move = Callable[[PartitionState, int, int, IsEligible], PartitionState]
+"""What happens to a partition when (state, broker id, min ISR, eligible?) a broker goes."""
 
 
 def with_isr(state: PartitionState, isr: Sequence[int], min_isr: int) -> PartitionState:

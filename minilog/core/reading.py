@@ -68,6 +68,13 @@ class Reading:
                 f"broker {self.core.broker_id} has just started and does not know the topics yet; retry shortly or ask another"
             )
 
+    def check_not_isolated(self, replica: Replica, now_ms: int) -> None:
+        """R30: one that may have been replaced refuses writes, and reads that must not be stale."""
+        if self.core.is_isolated(now_ms):
+            raise LeaderNotAvailable(
+                f"broker {self.core.broker_id} has not heard from the controller and may not lead {replica.partition} any more; retry"
+            )
+
     def not_leader(self, partition: TopicPartition, leader: int) -> MinilogError:
         """The error that says where to go instead."""
         state = self.core.image.partition(*partition)
@@ -117,6 +124,8 @@ class Reading:
         for entry in request.partitions:
             try:
                 replica = self.find(entry.topic, entry.partition)
+                if not request.any_replica and isinstance(replica.role, LeaderState):
+                    self.check_not_isolated(replica, now_ms)
                 result = read(replica, entry, request, room - bytes_found, now_ms)
             except MinilogError as error:
                 result = FetchResult(entry.topic, entry.partition, Problem.of(error))
@@ -176,14 +185,15 @@ class Reading:
 
     # --- offsets -----------------------------------------------------------------------------------------------
 
-    def on_offsets(self, request: Offsets) -> OffsetsReply:
-        return OffsetsReply([self._offset(query) for query in request.partitions])
+    def on_offsets(self, request: Offsets, now_ms: int) -> OffsetsReply:
+        return OffsetsReply([self._offset(query, now_ms) for query in request.partitions])
 
-    def _offset(self, query: OffsetsPartition) -> OffsetsResult:
+    def _offset(self, query: OffsetsPartition, now_ms: int) -> OffsetsResult:
         try:
             replica = self.find(query.topic, query.partition)
             if not isinstance(replica.role, LeaderState):
                 raise self.not_leader(replica.partition, replica.role.leader)
+            self.check_not_isolated(replica, now_ms)
             if query.at < min(LATEST, -2):
                 raise InvalidRequest(f"at={query.at} is not allowed; use a time in ms, -1 (latest) or -2 (earliest)")
             return find_offset(replica, query)

@@ -40,7 +40,7 @@ class Registration:
         self.wants_shutdown = False
         self.drain_deadline_ms = 0
         self.heard_ms: int | None = None
-        """Send time of the last acknowledged heartbeat (R30)."""
+        """Send time of the last acknowledged registration or heartbeat (R30)."""
         self.last_problem = ""
         self._sequence = 0
         self._inflight: Message | None = None
@@ -102,12 +102,12 @@ class Registration:
         if self.wants_shutdown and now_ms >= self._leave_ms:
             self.may_exit = True
 
-    def on_registered(self, reply: RegisterReply, now_ms: int) -> None:
+    def on_registered(self, reply: RegisterReply) -> None:
         self._inflight = None
         self.last_problem = ""
         self.broker_epoch = reply.broker_epoch
         self.standing = Standing.ACTIVE
-        self.heard_ms = now_ms
+        self.heard_ms = self._sent_ms
 
     def on_heartbeat(self, reply: HeartbeatReply, now_ms: int, drain_timeout_ms: int) -> None:
         self._inflight = None

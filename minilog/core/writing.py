@@ -87,10 +87,7 @@ class Writing:
             raise self.core.reading.not_leader(replica.partition, replica.role.leader)
         if not self.core.accepts_writes:
             raise LeaderNotAvailable(f"broker {self.core.broker_id} is handing {replica.partition} over; retry shortly")
-        if self.core.is_isolated(now_ms):
-            raise LeaderNotAvailable(
-                f"broker {self.core.broker_id} has not heard from the controller and may not lead {replica.partition} any more; retry"
-            )
+        self.core.reading.check_not_isolated(replica, now_ms)
         return replica.role
 
     def _batches(self, entry: ProducePartition, replica: Replica) -> list[Batch]:

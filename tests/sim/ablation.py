@@ -1,6 +1,6 @@
 """Ablation: the simulator proves itself. Each entry takes one rule of the design away, by patching the one place that
-keeps it, and the schedules must find an invariant violated. A rule whose removal nobody notices is either not needed
-or not tested.
+keeps it, and something must notice: random schedules, or else the story of the rule. A rule whose removal nobody notices
+is either not needed or not tested.
 """
 
 from __future__ import annotations
@@ -11,26 +11,36 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
-import msgspec
-
-from minilog.core import alteration, controller, election, leader, partition_change, reads
+from minilog.core import alteration, controller, election, leader, reads
 from minilog.core.alter import Proposals
+from minilog.core.broker import BrokerCore
 from minilog.core.controller import ControllerCore
-from minilog.core.draft import Draft
 from minilog.core.fetcher import Fetcher
 from minilog.core.follower import FollowerState
-from minilog.core.image import PartitionState
 from minilog.core.leader import LeaderState
-from minilog.core.sessions import FetchSession
-from minilog.wire.messages import ReplicaFetchPartition
-from tests.sim import test_isr
+from minilog.core.liveness import Liveness
+from minilog.core.reading import Reading
+from minilog.core.registration import Registration
+from minilog.core.sessions import FetchSession, Sessions
+from minilog.core.writing import Writing
+from minilog.storage.epochs import EpochCache
+from minilog.storage.store import Store
+from tests.sim import (
+    removals,
+    test_elections,
+    test_isr,
+    test_lifecycle,
+    test_metadata,
+    test_replication,
+    test_waiting,
+)
 from tests.sim.controller_node import ControllerNode
 from tests.sim.disk import File, SimDisk
 from tests.sim.options import Options, draw
-from tests.sim.schedule import Schedule
+from tests.sim.schedule import Outcome, Schedule
+from tests.sim.world import Violation
 
 Tune = Callable[[Options], Options]
-
 
 Patch = tuple[Any, str, Any]
 """(where, name, what to put there)"""
@@ -45,12 +55,24 @@ class Ablation(NamedTuple):
     story: Callable[[], None] | None = None
     """A scenario test that fails without the rule, for what chance rarely brings about."""
 
+    @property
+    def name(self) -> str:
+        return f"{self.rule}: {self.what}"
+
     @contextmanager
     def applied(self) -> Iterator[None]:
         with ExitStack() as stack:
             for target, name, replacement in self.patches:
                 stack.enter_context(patch.object(target, name, replacement))
             yield
+
+    def options(self, seed: int) -> Options:
+        return self.tune(draw(seed))
+
+    def run(self, seed: int) -> Outcome:
+        """One random schedule without the rule."""
+        with self.applied():
+            return Schedule(self.options(seed)).run()
 
 
 class Detection(NamedTuple):
@@ -61,177 +83,184 @@ class Detection(NamedTuple):
     by_story: bool
 
 
+STORY = "its story"
+
+
 def told(ablation: Ablation) -> str:
     """What the rule's own story says without the rule; "" if it has none or does not mind."""
-    if ablation.story is not None:
-        try:
-            with ablation.applied():
-                ablation.story()
-        except AssertionError as error:
-            return str(error) or "AssertionError"
+    if ablation.story is None:
+        return ""
+    try:
+        with ablation.applied():
+            ablation.story()
+    except Violation as violation:
+        return str(violation)
+    except AssertionError as error:
+        return f"{STORY}: {error}"
     return ""
 
 
 def detect(ablation: Ablation, schedules_max: int, first: int = 0) -> Detection:
     """Try schedules until one fails that succeeds with the rule in place; in the end ask the story."""
     for count in range(schedules_max):
-        options = ablation.tune(draw(first + count))
-        with ablation.applied():
-            violation = Schedule(options).run().violation
-        if violation and not Schedule(options).run().violation:
+        violation = ablation.run(first + count).violation
+        if violation and not Schedule(ablation.options(first + count)).run().violation:
             return Detection(count + 1, violation, by_story=False)
     return Detection(schedules_max, told(ablation), by_story=True)
-
-
-# --- what the rules are replaced by ---------------------------------------------------------------------------
-
-
-_follow = FollowerState.__init__
-
-
-def _cut_to_high_watermark(self: FollowerState, *arguments: Any) -> None:
-    _follow(self, *arguments)
-    self.log.truncate(self.log.high_watermark)
-
-
-def _never_diverging(
-    self: LeaderState, broker_id: int, broker_epoch: int, fetch: ReplicaFetchPartition, now_ms: int
-) -> None:
-    self.check_epoch(fetch.leader_epoch)
-    self.followers[broker_id].on_fetch(fetch.fetch_offset, broker_epoch, self.log.end_offset, now_ms)
-
-
-def _match_nothing(self: Fetcher, request: Any) -> bool:
-    return self.inflight is not None
-
-
-_apply = Fetcher._apply
-
-
-def _apply_asleep(self: Fetcher, follower: FollowerState, result: Any, now_ms: int) -> None:
-    self._asleep.pop(follower.partition, None)
-    _apply(self, follower, result, now_ms)
-
-
-def _give_up_on_any_failure(self: Proposals, request: Any, now_ms: int) -> None:
-    for role in self._leaders():
-        role.proposal = None
-    self._inflight = None
-
-
-def _ack_when_written(self: LeaderState, acks: int) -> int:
-    return self.log.end_offset
-
-
-def _anybody(state: PartitionState, is_eligible: Callable[[int], bool]) -> list[int]:
-    return [r for r in state.replicas if is_eligible(r)]
-
-
-def _lead_anyway(state: PartitionState, winner: int, min_isr: int) -> PartitionState:
-    if winner not in {*state.isr, *state.elr, *state.last_known_elr}:
-        state = msgspec.structs.replace(state, isr=[winner], elr=[])
-    return partition_change.with_leader(state, winner, min_isr)
-
-
-_check = alteration.check_proposal
-
-
-def _without_cas(image: Any, draft: Draft, sender: int, proposal: Any) -> PartitionState:
-    state = image.partition(proposal.topic, proposal.partition)
-    epoch = proposal.partition_epoch if state is None else state.partition_epoch
-    changed = msgspec.structs.replace(proposal, partition_epoch=epoch)
-    return _check(image, draft, sender, changed)
-
-
-def _effects_first(self: ControllerNode, decision: Any, now_ms: int) -> None:
-    """Replay, tell everybody, and only then write the journal, unless the process dies before."""
-    if not decision.records or self.core is None:
-        _carry_out(self, decision, now_ms)
-        return
-    core, first = self.core, self.core.metadata_offset + 1
-    for index, record in enumerate(decision.records, first):
-        core.replay(index, record)
-    self._perform(decision)
-    self._perform(core.on_committed(now_ms))
-    if self.rng.random() < self.dies_in_commit:
-        self._die_in_commit()
-        return
-    self.journal.append(decision.records)
-    if self.invariants is not None:
-        self.invariants.on_journalled(first, decision.records)
-
-
-_carry_out = ControllerNode._carry_out
-
-
-class _Forgetful(dict[Any, int]):
-    def get(self, key: Any, default: Any = None) -> Any:
-        return default
-
-
-_controller = ControllerCore.__init__
-
-
-def _without_sequences(self: ControllerCore, *arguments: Any) -> None:
-    _controller(self, *arguments)
-    self._sequences = _Forgetful()
-
-
-def _read_to_the_end(replica: Any, fetch: Any, max_bytes: int) -> memoryview:
-    log = replica.log
-    if not log.start_offset <= fetch.offset < log.end_offset:
-        return memoryview(b"")
-    return memoryview(log.read(fetch.offset, max_bytes, log.end_offset))
 
 
 def _with(**changes: Any) -> Tune:
     return lambda options: replace(options, **changes)
 
 
-LOSSY = _with(replicas=3, brokers=3, min_isr=2, wipes=0.4, kills=0.6, flush_policy="commit")
-PROPOSING = _with(
-    replicas=3, brokers=3, min_isr=2, replica_lag_max_ms=400, replica_fetch_wait_ms=50, kills=0.7, one_way_cuts=0.7
-)
-CRASHING = _with(
-    replicas=3, brokers=3, min_isr=2, crashes=1.0, disk_delay_max_ms=40, flush_policy="commit", produce_interval_ms=10
-)
+_STRICT: dict[str, Any] = {"replicas": 3, "brokers": 3, "min_isr": 2, "faults_ms": 4000}
+_CHANGING = {**_STRICT, "replica_lag_max_ms": 400, "replica_fetch_wait_ms": 50, "kills": 0.7, "one_way_cuts": 0.7}
+LOSSY = _with(**_STRICT, wipes=0.4, kills=0.6, flush_policy="commit")
+CRASHING = _with(**_STRICT, crashes=1.0, disk_delay_max_ms=40, flush_policy="commit", produce_interval_ms=10)
+PAUSING = _with(**_STRICT, pauses=2.0, down_ms=3000, session_timeout_ms=400, replica_lag_max_ms=4000)
+STOPPING = _with(**_STRICT, stops=1.0, kills=0.0)
+PROPOSING = _with(**_CHANGING)
+LATE = _with(**_CHANGING, late=0.05, late_ms=1000)
+COPYING = _with(**_CHANGING, late=0.1, late_ms=1000, request_twice=0.3, answer_twice=0.3)
 
 ABLATIONS: tuple[Ablation, ...] = (
-    Ablation("R1", "followers cut to their high watermark", ((FollowerState, "__init__", _cut_to_high_watermark),), PROPOSING),
-    Ablation("R2", "leaders never point out a divergence", ((LeaderState, "on_fetch", _never_diverging),), PROPOSING),
-    Ablation("R2", "data is sent to a position that diverges", ((FetchSession, "forget", lambda self, partition: None), (Fetcher, "_apply", _apply_asleep)),
+    Ablation("R1", "followers cut to their high watermark",
+             ((FollowerState, "__init__", removals.cut_to_high_watermark),), PROPOSING,
+             test_replication.test_followers_that_were_not_told_of_a_commit_keep_it_when_everything_restarts),
+    Ablation("R2", "leaders never point out a divergence",
+             ((LeaderState, "on_fetch", removals.never_diverging),), PROPOSING,
+             test_replication.test_two_leaders_in_a_row_leave_tails_that_are_cut_exactly),
+    Ablation("R2", "data is sent to a position that diverges",
+             ((FetchSession, "forget", removals.nothing), (Fetcher, "_apply", removals.apply_asleep)),
              _with(replicas=3, brokers=3, full_disks=1.0, down_ms=3000, isolations=0.5),
              test_isr.test_a_follower_that_has_no_room_to_cut_its_tail_is_sent_nothing),
-    Ablation("R4", "fetches of any leader epoch count", ((LeaderState, "check_epoch", lambda self, epoch: None),), PROPOSING),
-    Ablation("R5", "an answer is taken for the request in flight", ((Fetcher, "_matches", _match_nothing),),
-             _with(answer_twice=0.3, late=0.1, late_ms=1000, replicas=3, brokers=3, kills=1.0),
+    Ablation("R3", "the list of epochs is not cut with the log",
+             ((EpochCache, "truncate_end", removals.nothing),), PROPOSING,
+             test_replication.test_the_list_of_epochs_is_cut_with_the_log_and_found_again_by_a_restart),
+    Ablation("R4", "fetches of any leader epoch count",
+             ((LeaderState, "check_epoch", removals.nothing),), PROPOSING,
+             test_replication.test_a_fetch_of_an_epoch_that_is_over_counts_for_nothing),
+    Ablation("R5", "an answer is taken for the request in flight",
+             ((Fetcher, "_matches", removals.match_anything),),
+             COPYING,
              test_isr.test_a_copied_diverging_answer_cuts_nothing),
-    Ablation("R7", "a new leader shows a high watermark it is not sure of", ((LeaderState, "high_watermark_known", True),),
-             _with(consumers=2, kills=1.0, replicas=3, brokers=3)),
-    Ablation("R8", "followers acknowledge what is not durable", ((FollowerState, "must_flush", False),), CRASHING),
-    Ablation("R8", "the high watermark moves below min.insync.replicas", ((LeaderState, "min_isr", 1),), LOSSY),
-    Ablation("R9", "acks=all is answered when it is written", ((LeaderState, "_reached", _ack_when_written),)),
-    Ablation("R12", "consumers are shown what is not committed", ((reads, "_read", _read_to_the_end),), _with(consumers=1)),
+    Ablation("R6", "followers do not look at what they write",
+             ((FollowerState, "_check", removals.nothing),), PROPOSING,
+             test_replication.test_an_answer_that_was_spoilt_on_the_way_is_fetched_again),
+    Ablation("R7", "a new leader shows a high watermark it is not sure of",
+             ((LeaderState, "high_watermark_known", True),), _with(consumers=2, kills=1.0, replicas=3, brokers=3),
+             test_replication.test_a_new_leader_does_not_name_an_end_that_it_does_not_know),
+    Ablation("R8", "followers acknowledge what is not durable",
+             ((FollowerState, "must_flush", False),), CRASHING,
+             test_replication.test_an_acknowledgement_waits_for_the_slowest_disk_of_the_isr),
+    Ablation("R8", "the high watermark moves below min.insync.replicas",
+             ((LeaderState, "min_isr", 1),), LOSSY,
+             test_replication.test_nothing_is_committed_while_the_isr_is_too_small),
+    Ablation("R9", "acks=all is answered when it is written",
+             ((LeaderState, "_reached", removals.ack_when_written),), PROPOSING,
+             test_replication.test_an_acknowledgement_waits_for_the_slowest_disk_of_the_isr),
+    Ablation("R9", "the first that answers is elected, not the longest log",
+             ((election, "most_up_to_date", removals.first_that_answers),), PROPOSING,
+             test_elections.test_two_copies_survive_a_leader_kill_as_one_of_them_answers),
+    Ablation("R10", "waiting writes go over to the next term of the same leader",
+             ((LeaderState, "__init__", removals.lead_and_inherit), (LeaderState, "resign", removals.resign_and_bequeath),
+              (LeaderState, "_complete", removals.complete_without_looking)), PROPOSING,
+             test_replication.test_who_waits_is_not_answered_by_a_later_epoch_of_the_same_leader),
+    Ablation("R11", "the ISR is not looked at before the append",
+             ((LeaderState, "check_acks", removals.nothing),), PROPOSING,
+             test_isr.test_too_few_replicas_refuse_before_the_append),
+    Ablation("R11", "the ISR is not looked at again while a write waits",
+             ((LeaderState, "_fail_unreachable", removals.no_effects),), PROPOSING,
+             test_isr.test_too_few_replicas_after_the_append_say_that_it_may_yet_commit),
+    Ablation("R12", "consumers are shown what is not committed",
+             ((reads, "_read", removals.read_to_the_end),), _with(consumers=1),
+             test_waiting.test_a_reader_sees_a_record_when_it_is_committed_and_not_when_it_is_written),
     Ablation("R13", "the proposed ISR is not counted",
-             ((LeaderState, "maximal_isr", property(lambda self: set(self.state.isr))),), PROPOSING),
-    Ablation("R14", "a proposal is given up on any failure", ((Proposals, "on_failed", _give_up_on_any_failure),),
-             lambda o: replace(PROPOSING(o), lost=0.1, late=0.05, late_ms=1000)),
-    Ablation("R15", "late copies of proposals are looked at", ((ControllerCore, "__init__", _without_sequences),),
-             lambda o: replace(PROPOSING(o), request_twice=0.3, late=0.1, late_ms=1000),
+             ((LeaderState, "maximal_isr", property(removals.the_committed_isr)),), PROPOSING,
+             test_isr.test_a_proposed_member_counts_before_the_answer_comes),
+    Ablation("R14", "a proposal is given up on any failure",
+             ((Proposals, "on_failed", removals.give_up_on_any_failure),),
+             lambda o: replace(LATE(o), lost=0.1),
+             test_isr.test_a_proposal_that_got_no_answer_is_not_given_up),
+    Ablation("R15", "late copies of proposals are looked at",
+             ((ControllerCore, "__init__", removals.without_sequences),), COPYING,
              test_isr.test_a_late_copy_of_a_refused_proposal_is_never_applied),
-    Ablation("R16", "proposals are applied to any partition epoch", ((controller, "check_proposal", _without_cas),),
-             lambda o: replace(PROPOSING(o), late=0.05, late_ms=1000),
+    Ablation("R16", "proposals are applied to any partition epoch",
+             ((controller, "check_proposal", removals.without_cas),), LATE,
              test_isr.test_a_proposal_for_an_isr_of_yesterday_is_not_applied),
-    Ablation("R17", "any registered process may join the ISR", ((alteration, "_check_eligible", lambda *_: None),),
-             lambda o: replace(LOSSY(o), late=0.1, late_ms=2000, request_twice=0.2)),
+    Ablation("R17", "any registered process may join the ISR",
+             ((alteration, "_check_eligible", removals.nothing),),
+             lambda o: replace(LOSSY(o), late=0.1, late_ms=2000, request_twice=0.2),
+             test_isr.test_a_proposal_vouches_for_the_process_it_saw_and_for_no_other),
     Ablation("R18", "a follower joins as soon as it is heard",
-             ((leader, "may_join", lambda position, high_watermark, start: position is not None),), PROPOSING),
+             ((leader, "may_join", removals.join_when_heard),), PAUSING,
+             test_isr.test_a_follower_that_slept_joins_when_it_has_caught_up_and_not_when_it_is_back),
+    Ablation("R19", "nobody leaves the ISR for lagging",
+             ((leader, "is_lagging", removals.never),), PROPOSING,
+             test_isr.test_a_follower_that_is_cut_off_leaves_and_comes_back),
     Ablation("R20", "anybody alive is elected",
-             ((election, "candidates", _anybody), (controller, "with_leader", _lead_anyway)), LOSSY),
+             ((election, "candidates", removals.anybody), (controller, "with_leader", removals.lead_anyway)), LOSSY,
+             test_elections.test_the_last_replica_standing_is_not_the_only_candidate),
     Ablation("R21", "an unclean broker stays eligible",
-             ((controller, "without_unclean", lambda state, broker_id: state),), LOSSY),
-    Ablation("R24", "the controller speaks before its journal is durable", ((ControllerNode, "_carry_out", _effects_first),),
-             _with(dies_in_commit=0.2, journal_delay_max_ms=30)),
-    Ablation("fsync", "the disk does not keep what was synced", ((File, "sync", lambda self: None),), CRASHING),
-    Ablation("fsync", "directories are not synced", ((SimDisk, "fsync_dir", lambda self, path: None),), CRASHING),
+             ((controller, "without_unclean", removals.as_it_was),), LOSSY,
+             test_elections.test_nobody_leads_while_only_an_unclean_broker_is_alive),
+    Ablation("R22", "a recovery does not wait for all who may hold something",
+             ((election, "recovery_candidates", removals.whoever_is_back),), LOSSY,
+             test_elections.test_when_nobody_is_known_to_be_complete_all_of_the_last_ones_are_asked),
+    Ablation("R23", "nobody looks whether what a consumer has read still exists",
+             ((reads, "check_truncation", removals.nothing),), _with(consumers=2, kills=1.0),
+             test_waiting.test_a_reader_is_told_what_it_has_read_and_exists_no_more),
+    Ablation("R24", "the controller speaks before its journal is durable",
+             ((ControllerNode, "_carry_out", removals.effects_first),),
+             _with(dies_in_commit=0.2, journal_delay_max_ms=30),
+             test_elections.test_a_controller_that_dies_between_journal_and_telling_tells_after_its_restart),
+    Ablation("R25", "brokers obey any controller",
+             ((BrokerCore, "_obeys", removals.obey_anybody), (Registration, "next_request", removals.ask_anybody),
+              (Store, "save_controller_epoch", removals.save_any_epoch)),
+             _with(controller_kills=2.0, late=0.05, late_ms=1000),
+             test_metadata.test_a_controller_with_a_journal_of_yesterday_is_obeyed_by_nobody),
+    Ablation("R26", "a broker id goes to whoever asks last",
+             ((ControllerCore, "_challenge", removals.take_over),), _with(request_twice=0.3, late=0.05, kills=1.0),
+             test_lifecycle.test_a_second_process_with_the_same_id_is_kept_out),
+    Ablation("R26", "a registration that is repeated is another one",
+             ((ControllerCore, "_on_register", removals.register_again),), _with(request_twice=0.3, kills=1.0),
+             test_metadata.test_a_registration_that_is_asked_for_twice_is_one),
+    Ablation("R27", "fencing leaves the ISR as it is",
+             ((controller, "without_replica", removals.as_it_was),), _with(kills=1.0),
+             test_metadata.test_fencing_is_one_step_of_the_journal),
+    Ablation("R27", "fencing opens no new epoch",
+             ((controller, "without_replica", removals.in_the_same_epoch),), PROPOSING,
+             test_metadata.test_fencing_is_one_step_of_the_journal),
+    Ablation("R27", "sessions never end",
+             ((Liveness, "expired", removals.nobody),), PAUSING,
+             test_lifecycle.test_a_paused_leader_is_replaced_and_comes_back_as_a_follower),
+    Ablation("R28", "a leader exits before the others know its successor",
+             ((ControllerCore, "_may_exit", removals.leave_at_once),), STOPPING,
+             test_lifecycle.test_a_broker_leaves_when_the_others_know_who_leads_instead),
+    Ablation("R28", "a leader hands over although not all of the ISR holds everything",
+             ((ControllerCore, "_shut_down", removals.shut_down_unasked),), STOPPING,
+             test_lifecycle.test_who_cannot_hand_over_everything_is_followed_by_an_election),
+    Ablation("R28", "a leader that leaves keeps leading until it is gone",
+             ((ControllerCore, "_shut_down", removals.keep_leading),), STOPPING,
+             test_lifecycle.test_a_controlled_shutdown_loses_nothing_and_hardly_interrupts),
+    Ablation("R29", "brokers take news in any order",
+             ((BrokerCore, "_on_metadata", removals.take_any_news), (Registration, "matches", removals.always)), COPYING,
+             test_elections.test_metadata_in_any_order_of_arrival_leaves_every_broker_with_the_same),
+    Ablation("R30", "a leader that hears nothing of the controller goes on",
+             ((BrokerCore, "is_isolated", removals.never),), _with(isolations=1.0),
+             test_waiting.test_a_leader_that_may_have_been_replaced_takes_no_writes_and_shows_nothing),
+    Ablation("R34", "writes wait without end", ((Writing, "expire", removals.no_effects),), PROPOSING,
+             test_waiting.test_whoever_waits_is_answered_once_and_not_later_than_agreed),
+    Ablation("R34", "a commit wakes no reader", ((Reading, "wake", removals.nothing),), _with(consumers=2),
+             test_waiting.test_a_long_poll_ends_when_there_is_something_to_read),
+    Ablation("R35", "a fetch counts whatever its sequence", ((Sessions, "on_request", removals.take_any_request),), COPYING,
+             test_waiting.test_late_copies_of_fetches_leave_the_session_alone),
+    Ablation("R35", "after a failure the session goes on", ((Fetcher, "on_failed", removals.ask_on),),
+             lambda o: replace(PROPOSING(o), lost=0.05),
+             test_waiting.test_an_answer_that_is_lost_costs_a_new_session_and_nothing_else),
+    Ablation("R35", "a high watermark that moves is not told", ((Sessions, "on_high_watermark", removals.nothing),),
+             _with(consumers=2),
+             test_waiting.test_a_follower_learns_of_the_last_commit_although_nothing_follows_it),
+    Ablation("fsync", "the disk does not keep what was synced", ((File, "sync", removals.nothing),), CRASHING),
+    Ablation("fsync", "directories are not synced", ((SimDisk, "fsync_dir", removals.nothing),), CRASHING),
 )  # fmt: skip

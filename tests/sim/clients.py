@@ -207,6 +207,11 @@ class Consumer(Client):
         self.names_epoch = True
         self.active = False
         self.wait_ms = 300
+        self.max_lag_ms = -1
+        self.survives_losses = False
+        """Of a scenario that destroys data: goes on behind what it is told was lost."""
+        self.losses: list[tuple[int, int]] = []
+        """(from, to): offsets it had read and was told are lost."""
 
     def assign(self, topic: str, partition: int) -> None:
         self.cursors.setdefault((topic, partition), Cursor())
@@ -224,7 +229,7 @@ class Consumer(Client):
         target = self.rng.choice(self.brokers) if self.any_replica else leader
         named = epoch if self.names_epoch and not self.any_replica else -1
         entry = FetchPartition(topic, partition, cursor.offset, leader_epoch=named, last_epoch=cursor.last_epoch)
-        request = Fetch([entry], max_wait_ms=self.wait_ms, any_replica=self.any_replica)
+        request = Fetch([entry], max_wait_ms=self.wait_ms, any_replica=self.any_replica, max_lag_ms=self.max_lag_ms)
         self.ask(target, request, lambda answer: self._on_fetched(topic, partition, cursor, answer), self.wait_ms)
 
     def _on_fetched(self, topic: str, partition: int, cursor: Cursor, answer: Response) -> None:
@@ -243,7 +248,10 @@ class Consumer(Client):
         self.problems[error.code] += 1
         is_loss = error.code in ("LOG_TRUNCATED", "OFFSET_OUT_OF_RANGE")
         if is_loss and leader_epoch >= cursor.leader_epoch:
-            raise Violation("ConsistentRead", f"{self.name} at {cursor.offset} of {topic}-{partition}: {error}")
+            if not self.survives_losses:
+                raise Violation("ConsistentRead", f"{self.name} at {cursor.offset} of {topic}-{partition}: {error}")
+            self.losses.append((error.info["lost_from"], error.info["lost_to"]))
+            cursor.offset, cursor.last_epoch = error.info["lost_from"], error.info["epoch"]
         self.forget(topic, partition, error)
 
     def _take(self, topic: str, partition: int, cursor: Cursor, result: FetchResult) -> None:

@@ -14,18 +14,30 @@ from typing import Any
 
 import msgspec
 
-from minilog.core.effects import TopicPartition
+from minilog.core.effects import CONTROLLER_ID, TopicPartition
 from minilog.core.leader import LeaderState
 from minilog.core.replica import Replica
-from minilog.wire.messages import ACKS_ALL, CreateTopic, CreateTopicReply, DeleteTopic
+from minilog.wire.messages import (
+    ACKS_ALL,
+    LATEST,
+    CreateTopic,
+    CreateTopicReply,
+    DeleteTopic,
+    Offsets,
+    OffsetsPartition,
+    OffsetsReply,
+)
 from minilog.wire.metadata import PartitionChanged
 from tests.sim.broker_node import BrokerNode
 from tests.sim.clients import Admin, Consumer, Load, Producer, Write
 from tests.sim.controller_node import ControllerNode
 from tests.sim.history import History, WatchedLog
 from tests.sim.invariants import Invariants
-from tests.sim.network import CLIENT_IDS, Network
+from tests.sim.network import CLIENT_IDS, Network, Response
 from tests.sim.world import Violation, World
+
+TWIN_IDS = 100
+"""Network addresses of twins begin here."""
 
 
 class SimCluster:
@@ -185,9 +197,48 @@ class SimCluster:
                 raise Violation("Scenario", f"produce to {topic}: {write.error}")
         return write
 
+    def end_of(self, topic: str = "t", *, at: int | None = None) -> Response:
+        """What the leader, or broker ``at``, says of the topic's latest offset; a refusal is an answer, too."""
+        asked = Offsets([OffsetsPartition(topic, 0, LATEST)])
+        answers: list[Response] = []
+        self.admin.ask(self.leader(topic) if at is None else at, asked, answers.append, 2000)
+        self.until(lambda: bool(answers), f"the end of {topic}")
+        answer = answers[0]
+        if isinstance(answer, OffsetsReply) and answer.partitions[0].problem is not None:
+            return answer.partitions[0].problem.error()
+        return answer
+
+    def reader(self, topic: str = "t", name: str = "r", **behaviour: Any) -> Consumer:
+        """A consumer that reads the topic from its beginning on."""
+        reader = self.add_consumer(name)
+        for attribute, value in behaviour.items():
+            setattr(reader, attribute, value)
+        reader.assign(topic, 0)
+        reader.leaders[topic, 0] = (self.leader(topic), self.state(topic).leader_epoch)
+        reader.begin()
+        return reader
+
+    def cut_off(self, broker_id: int) -> None:
+        """From the controller and all other brokers; clients still reach it."""
+        for other in (CONTROLLER_ID, *self.brokers):
+            if other != broker_id:
+                self.network.cut(broker_id, other)
+
+    def accept_loss(self, topic: str, end_offset: int = 0) -> None:
+        """Nothing can help what lay at ``end_offset`` and above: more disks were lost than there were copies promised."""
+        state = self.state(topic)
+        self.invariants.history.of(topic, state.topic_id, state.partition).accept_loss(end_offset)
+
     def ended(self, write: Write) -> Write:
         self.until(lambda: write.outcome is not None, "the write to end")
         return write
+
+    def twin(self, broker_id: int) -> BrokerNode:
+        """Another machine whose broker is configured with the id of this one; not started yet."""
+        twin = BrokerNode(self.world, self.network, broker_id, self.invariants.history)
+        twin.node_id, twin.name, twin.rng = TWIN_IDS + broker_id, "twin", self.world.rng("twin")
+        self.network.add(twin)
+        return twin
 
     def kill_all(self) -> None:
         for node in (*self.brokers.values(), self.controller):

@@ -55,6 +55,7 @@ class Faults:
         for name, rate, act in self._kinds:
             if rate and self.rng.random() < rate * STEP_MS / 1000:
                 self.figures[name] += 1
+                self.cluster.world.note(f"fault: {name}")
                 act()
         if not self.cluster.controller.running and self.options.dies_in_commit:
             self._start_later(self.cluster.controller)

@@ -29,11 +29,11 @@ class Figures:
         table = Table(title="minilog simulator", show_header=False)
         table.add_column(style="bold")
         table.add_column(justify="right")
-        for name, value in self._rows(wall_s, jobs):
+        for name, value in self.rows(wall_s, jobs):
             table.add_row(name, value)
         return table
 
-    def _rows(self, wall_s: float, jobs: int) -> list[tuple[str, str]]:
+    def rows(self, wall_s: float, jobs: int) -> list[tuple[str, str]]:
         count = self.counts
         per_hour = self.schedules / wall_s * 3600 if wall_s else 0.0
         faults = [

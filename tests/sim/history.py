@@ -91,6 +91,12 @@ class PartitionHistory:
     def fail(self, name: str, detail: str) -> None:
         raise Violation(name, f"{self.name}: {detail}")
 
+    def accept_loss(self, end_offset: int) -> None:
+        """A scenario destroys more than is promised to survive: from here on nothing at or above this end is expected."""
+        self.committed.cut(end_offset)
+        del self.commit_epochs[len(self.committed.entries) :]
+        self.shown.clear()
+
     def on_append(self, who: str, entry: Entry, before: Entry | None) -> None:
         first = self._seen.setdefault((entry.leader_epoch, entry.base_offset), (entry, before))
         if first != (entry, before):
@@ -199,6 +205,7 @@ class WatchedLog:
             raise Violation(
                 "OffsetsContiguous", f"{self.who}: read to {self.mirror.end_offset} of {self.inner.end_offset}"
             )
+        self._check_epochs()
         if before is None:
             return
         if self.mirror.end_offset < durable_end or self.mirror.entries != before.entries[: len(self.mirror.entries)]:
@@ -238,6 +245,7 @@ class WatchedLog:
         self.mirror.cut(end)
         self.truncated = True
         self._check_end()
+        self._check_epochs()
         return end
 
     def reset(self, start_offset: int) -> None:
@@ -245,6 +253,17 @@ class WatchedLog:
         self.mirror = Mirror(start_offset)
         self.truncated = True
         self._check_end()
+        self._check_epochs()
+
+    def _check_epochs(self) -> None:
+        """I3: the epoch list of the log is what a scan of it would find."""
+        starts: dict[int, int] = {}
+        for entry in self.mirror.entries:
+            starts.setdefault(entry.leader_epoch, entry.base_offset)
+        if self.inner.epoch_entries != list(starts.items()):
+            raise Violation(
+                "EpochCacheMatchesLog", f"{self.who}: {self.inner.epoch_entries}, the log has {list(starts.items())}"
+            )
 
     def _check_end(self) -> None:
         if self.inner.end_offset != self.mirror.end_offset:

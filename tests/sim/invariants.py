@@ -3,7 +3,8 @@
 AckedBatchesSurvive          an acks=all answer names a committed batch; every leader has all of the committed log
 OneLeaderPerEpoch            (with EpochMonotonic: no epoch ever goes back, in logs, roles or metadata)
 HighWatermarkMonotonic       per role, and as shown to clients across epochs
-LogMatching, OffsetsContiguous, ConsistentRead, DurableSurvives          history.py
+LogMatching, OffsetsContiguous, ConsistentRead, DurableSurvives, EpochCacheMatchesLog          history.py
+MinIsrAtAck                  an acks=all answer names an ISR of at least min.insync.replicas
 IsrWithinReplicas            ClusterImage.check_invariants on the journalled truth
 LeaderFromIsr                a new leader was in the ISR or the ELR, or is a recovery's choice
 LeaderCandidateCompleteness  every running member of ISR and ELR holds the committed log
@@ -32,6 +33,7 @@ from minilog.wire.messages import (
     OffsetsReply,
     Produce,
     ProduceReply,
+    ProduceResult,
 )
 from minilog.wire.metadata import NO_LEADER, BrokerRegistered, MetadataRecord, PartitionChanged, TopicDeleted
 from tests.sim.broker_node import BrokerNode
@@ -170,9 +172,18 @@ class Invariants:
                 # The commit that woke the waiter happened in this very turn.
                 self.after_broker_turn(node)
                 history.on_acked(node.name, result.base_offset, result.end_offset, result.leader_epoch, result.crc)
+                self._check_min_isr(node, result)
                 self.figures["acked_all"] += result.end_offset - result.base_offset
             else:
                 self.figures["acked_less"] += result.end_offset - result.base_offset
+
+    def _check_min_isr(self, node: BrokerNode, result: ProduceResult) -> None:
+        """I11, against the settings of the topic itself."""
+        assert node.core is not None
+        replica = node.core.replicas[TopicPartition(result.topic, result.partition)]
+        needed = min(replica.settings.min_insync_replicas, len(replica.role.state.replicas))
+        if len(result.isr) < needed:
+            raise Violation("MinIsrAtAck", f"{node.name} acknowledged with an ISR of {result.isr}, needed are {needed}")
 
     def _on_fetched(self, node: BrokerNode, reply: FetchReply, *, any_replica: bool) -> None:
         for result in reply.partitions:

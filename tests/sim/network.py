@@ -87,6 +87,7 @@ class Network:
         self.cuts: set[tuple[int, int]] = set()
         """(from, to): nothing passes in this direction."""
         self._watching: list[tuple[Callable[[Message], bool], bool, Held]] = []
+        self._spoiling: list[Callable[[Message], Message | None]] = []
         self.figures = {"messages": 0, "lost": 0, "duplicated": 0}
         self._rng: Random = world.rng("network")
         self._open: dict[Inbound, None] = {}
@@ -138,6 +139,18 @@ class Network:
         self._watching.append((lambda message: isinstance(message, kinds) and when(message), copies, held))
         return held
 
+    def spoil(self, change: Callable[[Message], Message | None]) -> None:
+        """The next message for which ``change`` gives another one arrives as that one."""
+        self._spoiling.append(change)
+
+    def _spoilt(self, message: Message) -> Message:
+        for change in self._spoiling:
+            spoilt = change(message)
+            if spoilt is not None:
+                self._spoiling.remove(change)
+                return spoilt
+        return message
+
     def pass_all(self) -> None:
         """Hold and copy nothing any more; what is held stays so until it is released."""
         self._watching = []
@@ -170,12 +183,15 @@ class Network:
         request, source = call.request, call.source
         label = f"{source.name} > {self.processes[call.target].name} {type(request).__name__}"
         if self._is_lost(source.node_id, call.target):
+            self.world.note(f"{label} is lost")
             return
         request = self._carried(request)
         if not self._is_held(request, lambda: self._arrive(call, request)):
             self.world.after(self._delay(), label, lambda: self._arrive(call, request), request)
 
     def _carried(self, message: Message) -> Message:
+        if self._spoiling:
+            message = self._spoilt(message)
         if self.weather.encoded < 1 and self._rng.random() >= self.weather.encoded:
             return message
         return decode(encode(message))
@@ -202,11 +218,12 @@ class Network:
 
     def _tell(self, call: Call, response: Response, process: Process, *, copy: bool = False) -> None:
         source = call.source
+        label = f"{process.name} > {source.name} {type(response).__name__}"
         if self._is_lost(process.node_id, source.node_id):
+            self.world.note(f"{label} is lost")
             return
         if isinstance(response, Message):
             response = self._carried(response)
-        label = f"{process.name} < {source.name} {type(response).__name__}"
         if self._is_held(response, lambda: self._return(call, response, process, copy=True)):
             return
         self.world.after(self._delay(), label, lambda: self._return(call, response, process, copy=copy), response)
@@ -227,6 +244,7 @@ class Network:
         if call.done:
             return
         target = self.processes[call.target]
+        self.world.note(f"{call.source.name} gives up on {target.name} {type(call.request).__name__}", call.request)
         self._finish(call, TimedOut(f"no answer from {target.name} in time", reason="timeout"))
         for inbound in [i for i in self._open if i.call is call]:
             self._disconnect(inbound)

@@ -52,10 +52,12 @@ class Process:
         self.world.after(delay_ms, f"{self.name} {label}", act)
 
     def pause(self) -> None:
+        self.world.note(f"{self.name} is paused")
         self.paused = True
 
     def resume(self) -> None:
         """Everything that piled up is worked off in order, at this one moment."""
+        self.world.note(f"{self.name} goes on")
         self.paused = False
         for inbound in self.requests.values():
             inbound.received_ms = self.now_ms  # nobody could have answered meanwhile
@@ -66,10 +68,12 @@ class Process:
 
     def begin_life(self) -> None:
         assert not self.running
+        self.world.note(f"{self.name} starts")
         self.life += 1
         self.running = self.host_up = True
 
     def end_life(self, *, host_up: bool = True) -> None:
+        self.world.note(f"{self.name} ends" if host_up else f"{self.name} loses its machine")
         self.life += 1
         self.running = self.paused = False
         self.host_up = host_up

@@ -10,16 +10,27 @@ import pytest
 from tests.sim.ablation import ABLATIONS, Ablation, detect, told
 
 SCHEDULES = 4
-QUICK = [a for a in ABLATIONS if a.rule in ("R1", "R9", "R12", "R13", "R20", "R24", "fsync")]
+QUICK = [
+    "R1: followers cut",
+    "R2: leaders never point out",
+    "R9: acks=all is answered",
+    "R12: ",
+    "R13: ",
+    "R20: ",
+    "R24: ",
+    "R27: fencing leaves",
+    "R27: fencing opens",
+    "fsync: ",
+]
 
 
-@pytest.mark.parametrize("ablation", QUICK, ids=lambda a: f"{a.rule}-{a.what}")
+@pytest.mark.parametrize("ablation", [a for a in ABLATIONS if a.name.startswith(tuple(QUICK))], ids=lambda a: a.name)
 def test_schedules_notice_that_a_rule_is_gone(ablation: Ablation) -> None:
     found = detect(ablation, SCHEDULES)
     assert found.violation
     assert not found.by_story
 
 
-@pytest.mark.parametrize("ablation", [a for a in ABLATIONS if a.story], ids=lambda a: f"{a.rule}-{a.what}")
+@pytest.mark.parametrize("ablation", [a for a in ABLATIONS if a.story], ids=lambda a: a.name)
 def test_the_story_of_a_rule_fails_without_it(ablation: Ablation) -> None:
     assert told(ablation)

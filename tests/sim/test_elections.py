@@ -6,11 +6,12 @@ from minilog.wire.messages import HeartbeatReply, Positions, PositionsReply
 from tests.sim.cluster import SimCluster
 
 
-def cluster(**timeouts: int) -> SimCluster:
-    return SimCluster(seed=1, brokers=3, timeouts=timeouts).start()
+def cluster(brokers: int = 3, **timeouts: int) -> SimCluster:
+    return SimCluster(seed=1, brokers=brokers, timeouts=timeouts).start()
 
 
 def test_the_longest_log_wins_so_acks_1_survives_a_leader_kill() -> None:
+    """R9: whoever is in the ISR may lead, and the one that holds most does."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]])
     c.produce("t")
@@ -41,10 +42,12 @@ def test_two_copies_survive_a_leader_kill_as_one_of_them_answers() -> None:
     c.broker(1).start()
     c.settle("t")
     assert receipt is not None
+    assert c.ends("t") == [2, 2, 2]
     assert [c.log(b, "t").mirror.entries[1].crc for b in (1, 2, 3)] == [receipt.crc] * 3
 
 
 def test_an_old_leader_cuts_what_nobody_else_has() -> None:
+    """R2: the tail that it wrote when it led no more goes, and what the new leader committed comes instead."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
     c.produce("t")
@@ -86,6 +89,7 @@ def test_the_last_replica_standing_is_not_the_only_candidate() -> None:
 
 
 def test_nobody_leads_while_only_an_unclean_broker_is_alive() -> None:
+    """R21: its disk may have lost what it promised to hold, so it waits for the other."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2]], min_isr=2)
     c.produce("t")
@@ -101,7 +105,30 @@ def test_nobody_leads_while_only_an_unclean_broker_is_alive() -> None:
     assert c.ends("t") == [1, 1]
 
 
+def test_when_nobody_is_known_to_be_complete_all_of_the_last_ones_are_asked() -> None:
+    """R22: ISR and ELR are empty; the first to come back is empty too, and must not lead before the other was asked."""
+    c = cluster(2)
+    c.create_topic("t", assignment=[[1, 2]], min_isr=2)
+    kept = c.produce("t", 5).receipt
+    c.broker(2).crash()
+    c.until(lambda: c.isr("t") == [1])
+    c.broker(1).wipe()
+    c.until(lambda: c.elr("t") == [1, 2])
+    c.broker(1).start()
+    c.until(lambda: c.elr("t") == [2])
+    c.network.cut(2, -1)
+    c.broker(2).start()
+    c.run(3000)
+    assert c.leader("t") == -1
+    c.network.heal()
+    c.settle("t")
+    assert kept is not None
+    assert [c.log(b, "t").mirror.entries[0].crc for b in (1, 2)] == [kept.crc] * 2
+    assert c.invariants.figures["recoveries"] == 1
+
+
 def test_everything_dies_and_comes_back_with_everything() -> None:
+    """R8: power fails everywhere at once; what was acknowledged was durable on all of the ISR."""
     c = cluster()
     c.create_topic("t", partitions=3, min_isr=2)
     writes = [c.produce("t", 3, partition=p) for p in (0, 1, 2, 0, 1, 2)]
@@ -116,6 +143,7 @@ def test_everything_dies_and_comes_back_with_everything() -> None:
 
 
 def test_a_controller_restart_in_the_middle_of_an_election() -> None:
+    """R24: the next controller finds the election in the journal and goes on with it."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
     c.produce("t")
@@ -136,6 +164,7 @@ def test_a_controller_restart_in_the_middle_of_an_election() -> None:
 
 
 def test_a_controller_that_dies_between_journal_and_telling_tells_after_its_restart() -> None:
+    """R24: what is in the journal is decided, whether anybody was told or not; what is not was never said."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
     c.produce("t")
@@ -166,7 +195,7 @@ def test_a_late_answer_to_an_earlier_question_elects_nobody() -> None:
 
 
 def test_a_write_after_a_failover_does_not_wait_for_a_long_poll_to_end() -> None:
-    """The survivors follow each other already; their long polls must not keep them from naming the new partition."""
+    """R35: the survivors follow each other already; their long polls must not keep them from naming the new partition."""
     waits = []
     for seed in range(6):
         c = SimCluster(seed, timeouts={"replica_fetch_wait_ms": 5000, "replica_lag_max_ms": 20_000}).start()
@@ -183,6 +212,7 @@ def test_a_write_after_a_failover_does_not_wait_for_a_long_poll_to_end() -> None
 
 
 def test_a_broker_killed_and_restarted_at_once_does_not_wait_for_its_old_session() -> None:
+    """R26: its address is asked, the process before it does not answer there any more, and so the id is free."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
     c.broker(1).kill()
@@ -193,6 +223,7 @@ def test_a_broker_killed_and_restarted_at_once_does_not_wait_for_its_old_session
 
 
 def test_metadata_in_any_order_of_arrival_leaves_every_broker_with_the_same() -> None:
+    """R29: late, doubled and overtaken news change nothing; every broker ends with what the journal says."""
     c = cluster()
     c.network.weather.late, c.network.weather.late_ms = 0.5, 400
     c.network.weather.answer_twice = 0.5

@@ -18,6 +18,9 @@ from typing import NamedTuple
 
 START_MS = 1_000_000
 TRACE_EVENTS = 50
+TRACE_KEPT = 300
+IDLE = (" tick", " beat", " poll", "expire", "faults")
+"""How labels end of events that say nothing to a reader; what comes of them is a line of its own."""
 SAME_MS_EVENTS_MAX = 5000
 """More events than this in one millisecond are a loop without end."""
 DETAIL_CHARS = 400
@@ -47,7 +50,7 @@ class World:
         self.now_ms = START_MS
         self.events = 0
         self.digest = 0
-        self.trace: deque[Event] = deque(maxlen=TRACE_EVENTS)
+        self.trace: deque[Event] = deque(maxlen=TRACE_KEPT)
         self._heap: list[Event] = []
         self._sequence = 0
         self._same_ms = 0
@@ -60,6 +63,10 @@ class World:
         assert delay_ms >= 0
         self._sequence += 1
         heapq.heappush(self._heap, Event(self.now_ms + delay_ms, self._sequence, label, detail, action))
+
+    def note(self, label: str, detail: object = None) -> None:
+        """Something for the trace that is no event of its own."""
+        self.trace.append(Event(self.now_ms, 0, label, detail, _nothing))
 
     def step(self) -> None:
         event = heapq.heappop(self._heap)
@@ -89,7 +96,11 @@ class World:
         return self.now_ms - start_ms
 
     def trace_lines(self) -> list[str]:
-        return [_line(event) for event in self.trace]
+        """The last events that mean something, one line each."""
+        return [_line(event) for event in self.trace if not event.label.endswith(IDLE)][-TRACE_EVENTS:]
+
+
+def _nothing() -> None: ...
 
 
 def _line(event: Event) -> str:

@@ -397,6 +397,18 @@ def test_a_failover_is_told_as_a_timeline() -> None:
     assert (info.elected_ms, info.published_ms) == (elected_ms, elected_ms + TICK_MS)
 
 
+def test_a_clean_stop_is_told_as_a_timeline_too() -> None:
+    bench = ControllerBench()
+    bench.create([2, 1, 3], [1, 2, 3])
+    bench.brokers[2].leaving = True
+    bench.run(400)
+    (info,) = failovers(bench).failovers
+    assert (info.broker_id, info.kind, info.partitions) == (2, "shutdown", 1)
+    assert info.elected_ms is not None
+    assert info.published_ms is not None
+    assert info.detected_ms <= info.elected_ms <= info.published_ms
+
+
 @pytest.mark.parametrize("how", ["timeout", "shutdown"])
 def test_a_failover_is_told_by_its_kind(how: str) -> None:
     bench = ControllerBench()
