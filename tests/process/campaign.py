@@ -73,6 +73,8 @@ class Outcome:
     slowest_ms: float = 0.0
     heal_ms: float = 0.0
     """From the end of the fault to all replicas in sync."""
+    switch: dict[str, float] = field(default_factory=dict)
+    """The two acknowledgements around the longest failover: ms from the begin of the fault."""
     split: list[dict[str, Any]] = field(default_factory=list)
     bars: list[Bar] = field(default_factory=list)
     latencies: list[tuple[float, float]] = field(default_factory=list)
@@ -212,6 +214,7 @@ class _Round:
 
     def _measure_partition(self, acks: Sequence[Ack]) -> None:
         outcome, usual_ms, longest_ms = self.outcome, 0.0, 0.0
+        fault_s = min((bar.began_s for bar in self.scene.bars), default=self._began_s)
         for before, after in itertools.pairwise(acks):
             gap_ms = (after.t_s - before.t_s) * 1000
             if after.t_s <= self._began_s:
@@ -219,8 +222,10 @@ class _Round:
                 continue
             longest_ms = max(longest_ms, gap_ms)
             outcome.slowest_ms = max(outcome.slowest_ms, after.latency_ms)
-            if after.leader_epoch > before.leader_epoch:
-                outcome.switch_ms = max(outcome.switch_ms or 0.0, gap_ms)
+            if after.leader_epoch > before.leader_epoch and gap_ms > (outcome.switch_ms or 0.0):
+                outcome.switch_ms = gap_ms
+                around = {"last_ack_ms": before.t_s, "first_ack_ms": after.t_s}
+                outcome.switch = {name: round((t_s - fault_s) * 1000, 1) for name, t_s in around.items()}
         outcome.longest_ms = max(outcome.longest_ms, longest_ms)
         if longest_ms > 2 * usual_ms:
             outcome.unavailable_ms.append(round(longest_ms, 1))

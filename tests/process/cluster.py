@@ -27,6 +27,7 @@ from minilog.cli.output import CliError
 from minilog.settings import Role
 from tests.process import faulty_disk
 from tests.process.faulty_disk import MIB, Volume
+from tests.process.machine import share_priority
 from tests.process.network import Network
 
 Name = int | str
@@ -67,6 +68,7 @@ class PlacedDevCluster(DevCluster):
             child = subprocess.Popen(
                 [*command, "--exit-with-parent"], stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
             )
+        share_priority(child.pid)
         process.write_pid_file(member.pid_file, child.pid)
         self.children[member.name] = child
         return child.pid
@@ -121,6 +123,10 @@ class ProcessCluster:
 
     def data_dir(self, broker_id: int) -> Path:
         return self._find(broker_id).data_dir
+
+    def journal_file(self) -> Path:
+        """The controller's newest."""
+        return max(self._find(CONTROLLER).data_dir.glob("journal-*.log"))
 
     def _find(self, name: Name) -> Member:
         return self.dev.member(str(name))

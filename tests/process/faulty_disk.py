@@ -165,6 +165,14 @@ def cut_tail(path: Path, random: Random) -> int:
     return cut_bytes
 
 
+def tear_tail(path: Path, random: Random) -> int:
+    """Append noise or zeros, as a write leaves that was cut short; returns the bytes added."""
+    size_bytes = random.randint(1, 200)
+    with path.open("ab") as file:
+        file.write(bytes(size_bytes) if random.random() < 0.5 else random.randbytes(size_bytes))
+    return size_bytes
+
+
 def misplace(path: Path, random: Random) -> tuple[int, int]:
     """Copy one sector of the file over another, as a misdirected write does; returns (from, to)."""
     sectors = path.stat().st_size // SECTOR_BYTES

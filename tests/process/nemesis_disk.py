@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from tests.process import faulty_disk
+from tests.process.cluster import CONTROLLER
 from tests.process.nemesis import nemesis
 from tests.process.nemesis_process import killed
 from tests.process.scene import Scene
@@ -95,6 +96,14 @@ async def dead(scene: Scene, name: str, broker_id: int) -> AsyncIterator[None]:
             yield
         finally:
             await scene.start(broker_id)
+
+
+@nemesis(hurts_disk=True)
+async def torn_journal(scene: Scene) -> None:
+    """The controller died while it wrote a decision: half a frame is at the end of its journal."""
+    async with killed(scene, "torn_journal", CONTROLLER):
+        await scene.call(faulty_disk.tear_tail, scene.cluster.journal_file(), scene.random)
+        await scene.served()
 
 
 def _some_segments(scene: Scene, broker_id: int) -> list[Path]:

@@ -63,6 +63,18 @@ async def kill_leader_then_next(scene: Scene) -> None:
 
 
 @nemesis()
+async def kill_while_starting(scene: Scene) -> None:
+    """The leader dies, and again and again at some moment of its return: recovery is interrupted too."""
+    leader = await scene.leader()
+    async with killed(scene, "kill_while_starting", leader):
+        for _ in range(3):
+            await scene.call(scene.cluster.launch, leader)
+            await asyncio.sleep(scene.random.uniform(0.2, 1.2))
+            await scene.call(scene.cluster.kill, leader)
+        await scene.served()
+
+
+@nemesis()
 async def kill_majority(scene: Scene) -> None:
     leader = await scene.leader()
     async with killed(scene, "kill_majority", leader, scene.any_broker(but=[leader])):

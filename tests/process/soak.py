@@ -1,12 +1,13 @@
 """Faults for minutes or hours: ``python -m tests.process.soak --minutes 10 --seeds 1,2,3 --json soak.json``.
 
-Every seed gets a cluster of its own and an equal share of the time. It deals out its nemeses like a deck of cards:
-each once, every third a mix of two or three at once, every fourth draw none at all (what happens in quiet times counts
-too), then it shuffles anew. The seed decides the order, the targets and the durations; what the machine makes of them
-is never twice the same. A round that fails costs the cluster, whose folder stays, and the soak goes on with a new one.
+Every seed gets a cluster of its own and an equal share of the time. Nemeses are dealt like a deck of cards: each once,
+those with a goal ``--goal-cards`` times, every third a mix of two or three at once, every fourth draw none at all (what
+happens in quiet times counts too), then the deck is shuffled anew. The list of seeds decides the order, each seed the
+targets and the durations in its cluster; what the machine makes of them is never twice the same. A round that fails
+costs the cluster, whose folder stays, and the soak goes on with a new one.
 
-At the end: a table with a row per fault, a JSON file for plots (``python -m tests.process.plot``), exit code 1 if
-anything was lost, doubled, reordered, changed, or did not recover.
+At the end: a table with a row per fault (report.py), a JSON file for tables and plots (``python -m tests.process.report``,
+``python -m tests.process.plot``), exit code 1 if anything was lost, doubled, reordered, changed, or did not recover.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import math
+import os
 import shutil
 import sys
 import tempfile
@@ -26,12 +27,13 @@ from random import Random
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from tests.process import faulty_disk, network
 from tests.process.campaign import MIXED, QUIET, Outcome, Settings, run_round
 from tests.process.catalogue import CATALOGUE
 from tests.process.cluster import VOLUME_BYTES, ProcessCluster, process_cluster
+from tests.process.machine import CpuTimes, share_priority
+from tests.process.report import GOALS, summary, table_of
 
 DEFAULT_SEEDS = (11, 23, 37, 41, 53)
 BROKERS = 3
@@ -45,16 +47,18 @@ class Campaign:
     nemeses: list[str]
     began: str
     equipment: dict[str, bool]
+    machine: dict[str, Any] = field(default_factory=dict)
+    """How busy it was, with this soak and with anything else."""
     rounds: list[dict[str, Any]] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
 
 class Deck:
-    """The nemeses in random order, again and again."""
+    """The nemeses in random order, again and again; ``goal_cards``: how often those that have a goal."""
 
-    def __init__(self, names: Sequence[str], random: Random) -> None:
-        self._names, self._random = list(names), random
+    def __init__(self, names: Sequence[str], random: Random, goal_cards: int = 1) -> None:
+        self._names, self._random, self._goal_cards = list(names), random, goal_cards
         self._left: list[str] = []
 
     def draw(self) -> str:
@@ -69,6 +73,7 @@ class Deck:
             cards += [MIXED] * max(1, len(faults) // 3)
         if QUIET in self._names:
             cards += [QUIET] * max(1, len(cards) // 3)
+        cards += [name for name in faults if name in GOALS] * (self._goal_cards - 1)
         self._random.shuffle(cards)
         return cards
 
@@ -82,6 +87,7 @@ class Soak:
         equipment = {"network": self._no_network is None, "volumes": self._no_volumes is None}
         began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self.campaign = Campaign(arguments.seeds, self._possible(arguments.nemeses), began, equipment)
+        self._deck = Deck(self.campaign.nemeses, Random(repr(arguments.seeds)), arguments.goal_cards)
         self._began_s = time.monotonic()
 
     def _possible(self, wanted: Sequence[str]) -> list[str]:
@@ -102,20 +108,20 @@ class Soak:
 
     def run(self) -> bool:
         """True when every round was as it should be."""
-        share_s = self._arguments.minutes * 60 / len(self._arguments.seeds)
+        share_s, cpu = self._arguments.minutes * 60 / len(self._arguments.seeds), CpuTimes.now()
         for number, seed in enumerate(self._arguments.seeds, 1):
             self._one_seed(seed, self._began_s + number * share_s)
         self.campaign.seconds = round(time.monotonic() - self._began_s, 1)
+        self.campaign.machine = _machine([row["load"] for row in self.campaign.rounds] or [os.getloadavg()[0]], cpu)
         return not self.campaign.failures
 
     def _one_seed(self, seed: int, until_s: float) -> None:
         random, number = Random(seed), 0
-        deck = Deck(self.campaign.nemeses, random)
         while time.monotonic() < until_s:
             with self._cluster(seed) as cluster:
                 while time.monotonic() < until_s:
                     number += 1
-                    if not self._one_round(cluster, seed, number, deck.draw(), Random(random.random())):
+                    if not self._one_round(cluster, seed, number, self._deck.draw(), Random(random.random())):
                         break
 
     @contextlib.contextmanager
@@ -171,7 +177,9 @@ class Soak:
             "switch_ms": None if outcome.switch_ms is None else round(outcome.switch_ms, 1),
             "slowest_ms": round(outcome.slowest_ms, 1),
             "heal_ms": round(outcome.heal_ms),
+            "switch": outcome.switch,
             "split": outcome.split,
+            "load": round(os.getloadavg()[0], 2),
             "began_s": round(began_s - since_s, 3),
             "ended_s": round(time.monotonic() - since_s, 3),
             "bars": [
@@ -182,65 +190,15 @@ class Soak:
         }
 
 
-def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least ``share`` of all do not exceed."""
-    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
-
-
-COUNTS = ("acknowledged", "reads", "violations", "weak_lost", "duplicates")
-
-
-def summary(rounds: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row per fault. Times in ms, of each round the worst partition's; None where no leader changed."""
-    by_name: dict[str, list[dict[str, Any]]] = {}
-    for row in rounds:
-        by_name.setdefault(row["nemesis"].split(" (")[0], []).append(row)
-    return [_summed(name, found) for name, found in by_name.items()]
-
-
-def _summed(name: str, rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    totals = {key: sum(row[key] for row in rounds) for key in COUNTS}
-    times: dict[str, float | None] = {}
-    for kind in ("longest", "switch", "slowest"):
-        found = [row[f"{kind}_ms"] for row in rounds if row[f"{kind}_ms"] is not None]
-        for label, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0)):
-            times[f"{kind}_{label}_ms"] = percentile(found, share) if found else None
-    return {"fault": name, "runs": len(rounds), **totals, **times}
-
-
-COLUMNS = {
-    "runs": ("runs",),
-    "acked": ("acknowledged",),
-    "read": ("reads",),
-    "violations": ("violations",),
-    "acks=1 lost": ("weak_lost",),
-    "doubled": ("duplicates",),
-    "silence p50 / p99 / max": ("longest_p50_ms", "longest_p99_ms", "longest_max_ms"),
-    "failover p50 / p99": ("switch_p50_ms", "switch_p99_ms"),
-    "slowest p99": ("slowest_p99_ms",),
-}
-
-
-def table_of(campaign: Campaign) -> Table:
-    table = Table(title=f"{len(campaign.rounds)} rounds, {campaign.seconds / 60:.1f} minutes, seeds {campaign.seeds}")
-    table.add_column("fault", no_wrap=True)
-    for title in COLUMNS:
-        table.add_column(title, justify="right", no_wrap="/" in title)
-    rows = sorted(summary(campaign.rounds), key=lambda row: str(row["fault"]))
-    for row in rows:
-        table.add_row(row["fault"], *(" / ".join(_shown(row[key]) for key in keys) for keys in COLUMNS.values()))
-    table.add_section()
-    counted = [keys[0] for keys in list(COLUMNS.values())[: 1 + len(COUNTS)]]
-    table.add_row("all", *(f"{sum(row[key] for row in rows):,}" for key in counted))
-    table.caption = (
-        "ms as applications see it (client defaults, acks=all): silence of a partition; silence across a change of its "
-        "leader; slowest send. acks=1 lost: that level promises no more. Doubled: by retries of producers without idempotence, none of those that forbid them."
-    )
-    return table
-
-
-def _shown(figure: float | None) -> str:
-    return "-" if figure is None else f"{figure:,.0f}"
+def _machine(loads: Sequence[float], since: CpuTimes) -> dict[str, Any]:
+    return {
+        "cores": os.cpu_count(),
+        "nice": os.nice(0),
+        "load_min": min(loads),
+        "load_mean": round(sum(loads) / len(loads), 2),
+        "load_max": max(loads),
+        "cpu": since.shares(),
+    }
 
 
 def _leaf(error: BaseException) -> BaseException:
@@ -255,6 +213,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=_numbers, default=list(DEFAULT_SEEDS), help="comma-separated; one cluster each")
     parser.add_argument("--seed", type=int, help="the same as --seeds with one")
     parser.add_argument("--nemeses", type=_names, default=[], help=f"comma-separated: {', '.join([*CATALOGUE, MIXED])}")
+    parser.add_argument("--goal-cards", type=int, default=6, help="how often a fault with a goal is in the deck")
     parser.add_argument("--hold", type=float, default=2.5, help="seconds a fault lasts, about")
     parser.add_argument("--partitions", type=int, default=3, help="of each of the two topics of a round")
     parser.add_argument("--loopback", action="store_true", help="plain processes: no faults of networks and volumes")
@@ -280,10 +239,12 @@ def _names(text: str) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parse(arguments)
     console = Console(width=None if sys.stdout.isatty() else 160)
+    if os.getsid(0) == os.getpid():
+        share_priority(os.getpid())
     soak = Soak(parsed, console)
     fine = soak.run()
-    console.print(table_of(soak.campaign))
     result = {**asdict(soak.campaign), "summary": summary(soak.campaign.rounds)}
+    console.print(table_of(result))
     parsed.json.write_text(json.dumps(result) + "\n")
     console.print(f"figures: {parsed.json}; {len(soak.campaign.failures)} failures", highlight=False)
     return 0 if fine else 1

@@ -79,8 +79,8 @@ def test_a_promise_not_kept_is_seen(stage: Stage) -> None:
 
 
 def _data_path_goes_on(outcome: Outcome) -> None:
-    """Without a controller nothing can change, and nothing has to."""
-    assert outcome.longest_ms < 500
+    """Without a controller nothing can change, and nothing has to; it is away for longer than this."""
+    assert outcome.longest_ms < 800
 
 
 def _nobody_is_fenced(outcome: Outcome) -> None:

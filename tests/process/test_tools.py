@@ -6,10 +6,12 @@ import os
 import time
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
-from tests.process import faulty_disk, soak
+from minilog.wire.metadata import BrokerFenced, PartitionChanged
+from tests.process import faulty_disk, fullload, report, soak
 from tests.process.conftest import Stage
 from tests.process.faulty_disk import MIB, Volume
 from tests.process.network import CLIENT
@@ -105,6 +107,15 @@ def test_files_are_changed_as_told(tmp_path: Path) -> None:
     assert path.read_bytes() == data[: 4096 - cut_bytes]
 
 
+def test_a_torn_tail_is_appended_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"synced")
+    added_bytes = faulty_disk.tear_tail(path, Random(1))
+    assert added_bytes >= 1
+    assert path.read_bytes().startswith(b"synced")
+    assert path.stat().st_size == len(b"synced") + added_bytes
+
+
 def test_every_fault_is_dealt_before_one_comes_again() -> None:
     names = [f"fault{n}" for n in range(9)] + ["quiet", "mixed"]
     deck = soak.Deck(names, Random(5))
@@ -115,7 +126,57 @@ def test_every_fault_is_dealt_before_one_comes_again() -> None:
     assert [again.draw() for _ in first] == first
 
 
+def test_faults_with_a_goal_are_dealt_more_often() -> None:
+    deck = soak.Deck(["kill_leader", "wipe", "quiet"], Random(5), goal_cards=4)
+    dealt = [deck.draw() for _ in range(6)]
+    assert sorted(dealt) == ["kill_leader"] * 4 + ["quiet", "wipe"]
+
+
 def test_percentiles_are_values_that_were_measured() -> None:
     values = [float(n) for n in range(1, 101)]
-    assert [soak.percentile(values, share) for share in (0.5, 0.99, 1.0)] == [50, 99, 100]
-    assert soak.percentile([7.0], 0.99) == 7
+    assert [report.percentile(values, share) for share in (0.5, 0.99, 1.0)] == [50, 99, 100]
+    assert report.percentile([7.0], 0.99) == 7
+
+
+def row(nemesis: str, longest_ms: float, switch_ms: float | None = None, **more: Any) -> dict[str, Any]:
+    counts = dict.fromkeys(report.COUNTS, 7)
+    return (
+        {"nemesis": nemesis, "longest_ms": longest_ms, "switch_ms": switch_ms, "switch": {}, "split": []}
+        | counts
+        | more
+    )
+
+
+def test_a_goal_is_missed_by_a_single_slow_run() -> None:
+    rounds = [row("stop_leader", 90, 60), row("stop_leader", 300, 101), row("quiet", 50), row("wipe", 40)]
+    found = report.summary(rounds)
+    assert [line["fault"] for line in found] == ["stop_leader", "wipe", "quiet"]
+    assert (found[0]["p50_ms"], found[0]["p99_ms"], found[0]["silence_max_ms"]) == (60, 101, 300)
+    assert (found[0]["met"], found[1]["met"]) == (False, None)
+    assert found[0]["acknowledged"] == 14
+    assert report.summary(rounds[:1])[0]["met"] is True
+
+
+def test_the_phases_of_a_failover_add_up_to_it() -> None:
+    told = {"detected": 20, "elected": 26, "published": 90}
+    split = report.split_of(
+        row("kill_leader", 95, 95, switch={"last_ack_ms": -15.0, "first_ack_ms": 80.0}, split=[told])
+    )
+    assert split == {"before": 15, "detect": 20, "elect": 6, "publish": 54, "client": 0}
+    assert report.split_of(row("kill_leader", 95, 95, switch={"last_ack_ms": -15.0, "first_ack_ms": 80.0})) is None
+
+
+def test_only_what_is_between_the_markers_is_replaced() -> None:
+    text = report.replace_between_markers("a\n<!-- figures: written by tests.process.report -->\nold\n<!-- end of figures -->\nb", "figures", "new")  # fmt: skip
+    assert text == "a\n<!-- figures: written by tests.process.report -->\nnew\n<!-- end of figures -->\nb"
+    with pytest.raises(AssertionError, match="there must be one line"):
+        report.replace_between_markers("no markers", "figures", "new")
+
+
+def test_the_journal_tells_who_was_fenced_and_which_isr_shrank() -> None:
+    def state(isr: list[int], leader_epoch: int = 1) -> PartitionChanged:
+        return PartitionChanged("t", "id", 0, [1, 2, 3], isr[0], leader_epoch, 1, isr)
+
+    changes = [state([1, 2, 3]), state([1, 2]), state([1, 2, 3]), BrokerFenced(1, 9), state([2, 3], leader_epoch=2)]
+    counts = fullload.count_changes(iter(changes))
+    assert counts == {"isr_shrinks": 2, "isr_returns": 1, "fenced": 1, "leader_changes": 1}

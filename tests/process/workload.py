@@ -44,8 +44,8 @@ class Ack:
 
 @dataclass
 class Rate:
-    records_per_send: int = 20
-    pause_s: float = 0.04
+    records_per_send: int = 10
+    pause_s: float = 0.02
     """Between the end of one send and the begin of the next, of each producer."""
 
 
