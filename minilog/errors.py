@@ -14,14 +14,19 @@
     │   ├── BrokerUnavailable     could not be reached, or broke off         (indefinite unless said)
     │   ├── Throttled, Overloaded wait Retry-After, retry                    (definite)
     │   ├── DiskFull              an operator must make room                 (definite)
+    │   ├── NotCoordinator        another broker coordinates this group      (definite)
+    │   ├── CoordinatorNotAvailable   it is being elected or still loading   (definite)
     │   ├── StaleBrokerEpoch, NotController, DuplicateBrokerId, InvalidFetchSession,
     │   │   InvalidUpdateVersion, IneligibleReplica        (brokers and controller only)
     ├── FatalError                repeating the same request cannot help
     │   ├── UnknownTopic, UnknownPartition, UnknownRoute, TopicExists
     │   ├── InvalidRequest, InvalidTopic, InvalidConfig, InvalidAcks, InvalidReplication
+    │   ├── InvalidRecord         a compacted topic takes no record without a key
     │   ├── RecordTooLarge, RequestTooLarge, UnsupportedMediaType, MethodNotAllowed, CorruptBatch
     │   ├── CorruptRange          stored data is damaged and no copy is whole
-    │   ├── OutOfOrderSequence, ProducerFenced
+    │   ├── OutOfOrderSequence, ProducerFenced, DuplicateSequence (written before, where is not known any more)
+    │   ├── UnknownGroup, InvalidGroup, GroupNotEmpty, InconsistentGroup
+    │   ├── UnknownMember, StaleMemberEpoch, InstanceInUse (join anew), NotAssigned
     │   ├── BufferFull, ClientClosed          (raised by the clients alone)
     │   └── InternalError         a fault of minilog's own                   (indefinite)
     ├── OffsetOutOfRange          the answer names the valid range; the caller must choose
@@ -139,6 +144,15 @@ class DiskFull(RetriableError):
     http_status = 507
 
 
+class NotCoordinator(RetriableError):
+    code = "NOT_COORDINATOR"
+    http_status = 421
+
+
+class CoordinatorNotAvailable(RetriableError):
+    code = "COORDINATOR_NOT_AVAILABLE"
+
+
 class StaleBrokerEpoch(RetriableError):
     code = "STALE_BROKER_EPOCH"
     http_status = 409
@@ -214,6 +228,11 @@ class InvalidAcks(FatalError):
     http_status = 422
 
 
+class InvalidRecord(FatalError):
+    code = "INVALID_RECORD"
+    http_status = 422
+
+
 class InvalidReplication(FatalError):
     code = "INVALID_REPLICATION_FACTOR"
     http_status = 422
@@ -250,6 +269,56 @@ class OutOfOrderSequence(FatalError):
 
 class ProducerFenced(FatalError):
     code = "PRODUCER_FENCED"
+    http_status = 409
+
+
+class DuplicateSequence(FatalError):
+    """Written once already, so not definite; its offset is no longer remembered (R31)."""
+
+    code = "DUPLICATE_SEQUENCE"
+    http_status = 409
+    definite = False
+
+
+class UnknownGroup(FatalError):
+    code = "UNKNOWN_GROUP"
+    http_status = 404
+
+
+class InvalidGroup(FatalError):
+    code = "INVALID_GROUP"
+    http_status = 422
+
+
+class GroupNotEmpty(FatalError):
+    code = "GROUP_NOT_EMPTY"
+    http_status = 409
+
+
+class InconsistentGroup(FatalError):
+    """The members of a group must agree on their assignor."""
+
+    code = "INCONSISTENT_GROUP"
+    http_status = 409
+
+
+class UnknownMember(FatalError):
+    code = "UNKNOWN_MEMBER"
+    http_status = 404
+
+
+class StaleMemberEpoch(FatalError):
+    code = "STALE_MEMBER_EPOCH"
+    http_status = 409
+
+
+class InstanceInUse(FatalError):
+    code = "INSTANCE_IN_USE"
+    http_status = 409
+
+
+class NotAssigned(FatalError):
+    code = "NOT_ASSIGNED"
     http_status = 409
 
 

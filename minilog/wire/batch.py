@@ -8,7 +8,8 @@ a log, ``peek`` reads a header without touching the payload. Records stay opaque
     | base sequence i32 | record count i32 | records
 
 Attributes: bits 0-2 codec, 3 timestamp type, 4 transactional, 5 control, 6 delete horizon, 8-9 the acks level
-the producer asked for (unused by Kafka, so its readers ignore them), the rest reserved.
+the producer asked for (unused by Kafka, so its readers ignore them), the rest reserved. With bit 6 the base timestamp field holds the delete horizon: from then
+on tombstones in the batch may go; times of records are relative to it all the same.
 
 Invariants:
 * A ``Batch`` from ``split`` has a length within its data, a matching CRC, a known codec and consistent counts.
@@ -46,6 +47,7 @@ _CODEC_MASK: Final = 0x07
 _APPEND_TIME_BIT: Final = 0x08
 _TRANSACTIONAL_BIT: Final = 0x10
 _CONTROL_BIT: Final = 0x20
+DELETE_HORIZON_BIT: Final = 0x40
 _ACKS_MASK: Final = 0x03 << ACKS_SHIFT
 _PRODUCER_MASK: Final = _CODEC_MASK | _ACKS_MASK
 _OFFSET_MAX: Final = 2**63 - 1
@@ -109,6 +111,11 @@ class Batch(NamedTuple):
     @property
     def is_control(self) -> bool:
         return bool(self.attributes & _CONTROL_BIT)
+
+    @property
+    def delete_horizon_ms(self) -> int | None:
+        """From when on the tombstones in it may go (KIP-534); None before cleaning has met them."""
+        return self.base_timestamp if self.attributes & DELETE_HORIZON_BIT else None
 
     @property
     def last_sequence(self) -> int:
@@ -241,6 +248,22 @@ def stamp(
             buffers,
         ),
     )
+
+
+def is_filler(header: Batch) -> bool:
+    """It stands for offsets whose records compaction has taken away, and for nothing else."""
+    return header.record_count == 0 and header.producer_id == NO_PRODUCER_ID and not header.is_control
+
+
+def filler(last: Batch, base_offset: int) -> Batch:
+    """A batch without records from ``base_offset`` to the end of ``last``, in its epoch and with its latest time.
+
+    So a log without some of its records still has every offset: a hole can be told from a loss."""
+    delta = last.last_offset - base_offset
+    assert 0 <= delta < 2**31
+    checked = _pack_checked(0, delta, last.max_timestamp, last.max_timestamp, NO_PRODUCER_ID, -1, -1, 0)
+    head = _pack_prefix(base_offset, _LENGTH_MIN, last.leader_epoch, MAGIC, crc32c(checked)) + checked
+    return _new(Batch, (*peek(head)[:12], (head,)))
 
 
 def _corrupt(position: int, fault: str) -> CorruptBatch:

@@ -20,6 +20,7 @@ from minilog.errors import (
     BrokerUnavailable,
     InternalError,
     InvalidAcks,
+    InvalidGroup,
     InvalidRequest,
     InvalidTopic,
     MinilogError,
@@ -44,6 +45,7 @@ ACKS_MAX: Final = 32
 SHOWN_MAX: Final = 60
 RETRY_AFTER_S: Final = 1
 
+_MEMBER_CHARS_MAX: Final = 249
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -151,6 +153,20 @@ def topic_name(name: str) -> str:
         raise InvalidTopic(
             f"topic is {shown(name)}; allowed are 1 to 249 of the characters A-Z a-z 0-9 . _ - , and not '.' or '..'"
         )
+    return name
+
+
+def group_name(name: str) -> str:
+    """The rule for names of consumer groups, that of topics; raises InvalidGroup."""
+    if not _TOPIC.fullmatch(name):
+        raise InvalidGroup(f"group is {shown(name)}; allowed are 1 to 249 of the characters A-Z a-z 0-9 . _ -")
+    return name
+
+
+def member_id(name: str) -> str:
+    """What a member of a group calls itself; raises InvalidRequest."""
+    if not 1 <= len(name) <= _MEMBER_CHARS_MAX or not name.isprintable():
+        raise InvalidRequest(f"member is {shown(name)}; allowed are 1 to {_MEMBER_CHARS_MAX} printable characters")
     return name
 
 

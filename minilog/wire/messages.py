@@ -11,43 +11,77 @@ Every "end" is exclusive. Absent offsets are None, never 0 or -1 in disguise.
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
-from minilog.errors import MinilogError, error_from
-from minilog.wire.metadata import AnyMetadataRecord
+from minilog.wire.group_messages import (
+    CommitOffsets,
+    CommitOffsetsReply,
+    CommittedOffsets,
+    CommittedOffsetsReply,
+    DeleteGroup,
+    DeleteGroupReply,
+    DescribeGroup,
+    DescribeGroupReply,
+    ForwardedGroupRequest,
+    GroupHeartbeat,
+    GroupHeartbeatReply,
+    LeaveGroup,
+    ListGroups,
+    ListGroupsReply,
+)
+from minilog.wire.message import Message, Ok, Problem
+from minilog.wire.peer_messages import (
+    NOTHING,
+    AlterPartition,
+    AlterPartitionReply,
+    Heartbeat,
+    HeartbeatReply,
+    IsrDecision,
+    IsrMember,
+    IsrProposal,
+    Position,
+    PositionQuery,
+    Positions,
+    PositionsReply,
+    Probe,
+    ProbeReply,
+    Register,
+    RegisterReply,
+    ReplicaFetch,
+    ReplicaFetchPartition,
+    ReplicaFetchReply,
+    ReplicaFetchResult,
+)
+
+__all__ = [  # defined in message.py and peer_messages.py, and part of this vocabulary
+    "NOTHING",
+    "AlterPartition",
+    "AlterPartitionReply",
+    "Heartbeat",
+    "HeartbeatReply",
+    "IsrDecision",
+    "IsrMember",
+    "IsrProposal",
+    "Message",
+    "Ok",
+    "Position",
+    "PositionQuery",
+    "Positions",
+    "PositionsReply",
+    "Probe",
+    "ProbeReply",
+    "Problem",
+    "Register",
+    "RegisterReply",
+    "ReplicaFetch",
+    "ReplicaFetchPartition",
+    "ReplicaFetchReply",
+    "ReplicaFetchResult",
+]
 
 ACKS_ALL = -1
 EARLIEST = -2
 LATEST = -1
-NOTHING = memoryview(b"")
-
-
-class Message(msgspec.Struct, tag=True, omit_defaults=True):
-    """Base of all messages; the tag (field ``type``) is the class name."""
-
-
-class Problem(Message):
-    """An error on the wire; see errors.py for codes and the meaning of ``definite``."""
-
-    code: str
-    detail: str
-    definite: bool
-    info: dict[str, Any] = {}
-
-    @classmethod
-    def of(cls, error: MinilogError) -> Problem:
-        return cls(error.code, error.detail, error.definite, error.info)
-
-    def error(self) -> MinilogError:
-        return error_from(self.code, self.detail, self.definite, self.info)
-
-
-class Ok(Message):
-    """Done; nothing more to say. ``metadata_offset`` is set when the journal changed."""
-
-    metadata_offset: int = 0
 
 
 # --- clients to brokers -------------------------------------------------------------------------------
@@ -69,7 +103,11 @@ class Produce(Message):
 
 
 class ProduceResult(msgspec.Struct, omit_defaults=True):
-    """A receipt, or why there is none. ``crc`` is the first batch's as stored; ``isr`` the ISR at commit."""
+    """A receipt, or why there is none. ``crc`` is the first batch's as stored; ``isr`` the ISR at commit.
+
+    ``duplicate``: the batches, or the first of them, had been written before, and the offsets are those of then (R31).
+    ``base_offsets`` is empty unless the batches do not lie one after the other, because something came between the
+    first attempt and this one; it then names the base offset of each. A batch sent alone needs no look at it."""
 
     topic: str
     partition: int
@@ -82,6 +120,7 @@ class ProduceResult(msgspec.Struct, omit_defaults=True):
     acks: int | None = None
     isr: list[int] = []
     duplicate: bool = False
+    base_offsets: list[int] = []
 
 
 class ProduceReply(Message):
@@ -134,12 +173,16 @@ class FetchReply(Message):
     partitions: list[FetchResult]
 
 
-class OffsetsPartition(msgspec.Struct):
-    """``at``: a timestamp in ms since the epoch, EARLIEST or LATEST (the high watermark)."""
+class OffsetsPartition(msgspec.Struct, omit_defaults=True):
+    """``at``: a timestamp in ms since the epoch, EARLIEST or LATEST (the high watermark).
+
+    ``behind``, only with LATEST: an offset to measure the lag of; ``timestamp`` of the answer is then that of the first
+    record at or after it, to the batch, and None when nothing is left to read there."""
 
     topic: str
     partition: int
     at: int
+    behind: int | None = None
 
 
 class Offsets(Message):
@@ -226,6 +269,21 @@ class DeleteTopic(Message):
     topic: str
 
 
+class AddPartitions(Message):
+    """Let a topic have ``partitions`` in all; there can only be more of them than before."""
+
+    topic: str
+    partitions: int
+
+
+class InitProducer(Message):
+    """A client asks any broker for a producer id of its own; epochs it counts by itself, from 0 (R33, KIP-360)."""
+
+
+class InitProducerReply(Message):
+    producer_id: int
+
+
 class AllocateProducerIds(Message):
     broker_id: int
     broker_epoch: int
@@ -275,182 +333,6 @@ class DescribeClusterReply(Message):
     elections: dict[str, int] = {}
 
 
-# --- brokers and controller --------------------------------------------------------------------------------
-
-
-class Register(Message):
-    """``clean``: nothing written by the last process of this data directory can be missing (R21): its clean
-    marker is whole, or the machine has not restarted since, so the page cache was never lost."""
-
-    broker_id: int
-    incarnation: str
-    cluster_id: str
-    url: str
-    rack: str
-    clean: bool
-    controller_epoch: int
-
-
-class RegisterReply(Message):
-    broker_epoch: int
-    cluster_id: str
-    controller_epoch: int
-
-
-class Heartbeat(Message):
-    """Long poll: answered when the journal grows past ``metadata_offset`` or after the heartbeat interval.
-
-    ``metadata_offset`` is what the broker has applied; 0 asks for a snapshot. ``drained``, of one that is shutting
-    down: every ISR member holds all it ever appended, so nobody has to be asked who should lead instead."""
-
-    broker_id: int
-    broker_epoch: int
-    sequence: int
-    metadata_offset: int
-    controller_epoch: int
-    shutting_down: bool = False
-    drained: bool = False
-
-
-class HeartbeatReply(Message):
-    """``records`` follow ``base_offset`` without a gap. With ``snapshot`` they replace all that was known, and
-    the receiver then stands at ``metadata_offset``."""
-
-    sequence: int
-    controller_epoch: int
-    base_offset: int
-    metadata_offset: int
-    records: list[AnyMetadataRecord] = []
-    snapshot: bool = False
-    may_exit: bool = False
-
-
-class IsrMember(msgspec.Struct, array_like=True):
-    """``broker_epoch`` as the leader saw it in that replica's last fetch (R17)."""
-
-    broker_id: int
-    broker_epoch: int
-
-
-class IsrProposal(msgspec.Struct):
-    topic: str
-    topic_id: str
-    partition: int
-    leader_epoch: int
-    partition_epoch: int
-    isr: list[IsrMember]
-
-
-class AlterPartition(Message):
-    """``sequence`` grows with every request of one broker epoch (R15)."""
-
-    broker_id: int
-    broker_epoch: int
-    controller_epoch: int
-    sequence: int
-    partitions: list[IsrProposal]
-
-
-class IsrDecision(msgspec.Struct, omit_defaults=True):
-    """No problem: applied; the new state itself comes with the metadata, never from here (R29)."""
-
-    topic: str
-    partition: int
-    problem: Problem | None = None
-
-
-class AlterPartitionReply(Message):
-    sequence: int
-    partitions: list[IsrDecision]
-
-
-class PositionQuery(msgspec.Struct):
-    topic: str
-    topic_id: str
-    partition: int
-    leader_epoch: int
-
-
-class Positions(Message):
-    """Asked in an election. Answering fences every epoch below ``leader_epoch`` on the answering broker."""
-
-    controller_epoch: int
-    sequence: int
-    partitions: list[PositionQuery]
-
-
-class Position(msgspec.Struct, omit_defaults=True):
-    topic: str
-    partition: int
-    leader_epoch: int
-    last_epoch: int = -1
-    end_offset: int = 0
-    problem: Problem | None = None
-
-
-class PositionsReply(Message):
-    sequence: int
-    partitions: list[Position]
-
-
-class Probe(Message):
-    """Is the process that registered with this incarnation still there?"""
-
-    broker_id: int
-    incarnation: str
-
-
-class ProbeReply(Message):
-    broker_id: int
-    incarnation: str
-
-
-class ReplicaFetchPartition(msgspec.Struct, array_like=True):
-    """``fetch_offset`` is the follower's end offset and acknowledges everything below it as held (R8: durable
-    when the topic's flush policy is ``commit``). ``last_epoch`` is the epoch of its last batch, -1 for none."""
-
-    topic: str
-    topic_id: str
-    partition: int
-    leader_epoch: int
-    fetch_offset: int
-    last_epoch: int
-
-
-class ReplicaFetch(Message):
-    """One per (follower, leader) pair. Sequence 0 opens a session and names every partition; later ones name
-    only what changed since the previous request, and ``forgotten`` what is to be dropped (KIP-227, R5, R35)."""
-
-    broker_id: int
-    broker_epoch: int
-    session_id: int
-    sequence: int
-    max_wait_ms: int
-    max_bytes: int
-    partitions: list[ReplicaFetchPartition]
-    forgotten: list[tuple[str, int]] = []
-
-
-class ReplicaFetchResult(msgspec.Struct, omit_defaults=True):
-    """``fetch_offset`` repeats the position this answers (R5). ``diverging``: (epoch, end offset) (R2)."""
-
-    topic: str
-    partition: int
-    leader_epoch: int
-    fetch_offset: int
-    high_watermark: int
-    log_start_offset: int
-    batches: memoryview = NOTHING
-    diverging: tuple[int, int] | None = None
-    problem: Problem | None = None
-
-
-class ReplicaFetchReply(Message):
-    session_id: int
-    sequence: int
-    partitions: list[ReplicaFetchResult]
-
-
 AnyMessage = (
     Problem
     | Ok
@@ -465,6 +347,9 @@ AnyMessage = (
     | CreateTopic
     | CreateTopicReply
     | DeleteTopic
+    | AddPartitions
+    | InitProducer
+    | InitProducerReply
     | AllocateProducerIds
     | AllocateProducerIdsReply
     | DescribeCluster
@@ -481,7 +366,22 @@ AnyMessage = (
     | ProbeReply
     | ReplicaFetch
     | ReplicaFetchReply
+    | GroupHeartbeat
+    | GroupHeartbeatReply
+    | LeaveGroup
+    | CommitOffsets
+    | CommitOffsetsReply
+    | CommittedOffsets
+    | CommittedOffsetsReply
+    | ListGroups
+    | ListGroupsReply
+    | DescribeGroup
+    | DescribeGroupReply
+    | DeleteGroup
+    | DeleteGroupReply
+    | ForwardedGroupRequest
 )
+
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessage)

@@ -17,7 +17,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from crc32c import crc32c
@@ -28,6 +28,7 @@ from minilog.wire.batch import (
     ACKS_SHIFT,
     ACKS_UNKNOWN,
     CRC_START,
+    DELETE_HORIZON_BIT,
     HEADER,
     HEADER_BYTES,
     MAGIC,
@@ -55,6 +56,28 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     key: bytes | None = None
     value: bytes | None = None
     headers: Headers = ()
+
+
+class SealedBatch(NamedTuple):
+    """Records that are encoded, of a batch whose producer, epoch and sequence are still open: giving it a number,
+    or another one, costs a header and not a copy of the payload."""
+
+    attributes: int
+    base_timestamp: int
+    max_timestamp: int
+    record_count: int
+    payload: bytes
+
+    @property
+    def bytes_total(self) -> int:
+        return HEADER_BYTES + len(self.payload)
+
+    def head(self, producer_id: int = -1, producer_epoch: int = -1, base_sequence: int = -1) -> bytes:
+        """The header that makes ``payload`` a whole batch."""
+        last = self.record_count - 1
+        times = (self.base_timestamp, self.max_timestamp)
+        producer = (producer_id, producer_epoch, base_sequence)
+        return _head(self.payload, 0, -1, (self.attributes, last, *times, *producer, self.record_count))
 
 
 class BatchBuilder:
@@ -149,15 +172,17 @@ class BatchBuilder:
         acks_level: int = ACKS_UNKNOWN,
     ) -> bytes:
         """The batch. ``acks_level`` saves the leader a pass over the payload when it is what the leader will set."""
+        sealed = self.seal(compression=compression, acks_level=acks_level)
+        return b"".join((sealed.head(producer_id, producer_epoch, base_sequence), sealed.payload))
+
+    def seal(self, *, compression: str = "none", acks_level: int = ACKS_UNKNOWN) -> SealedBatch:
+        """The batch but for its number."""
         assert self.record_count > 0, "a batch holds at least one record"
         assert self.base_timestamp >= -1, "times are ms since the epoch, or -1 for none"
         codec_id = codec_for(compression)
         payload = compress(codec_id, b"".join(self._parts))
-        last = self.record_count - 1
         attributes = codec_id | acks_level << ACKS_SHIFT
-        times = (self.base_timestamp, self.max_timestamp)
-        producer = (producer_id, producer_epoch, base_sequence)
-        return _seal(payload, 0, -1, (attributes, last, *times, *producer, self.record_count))
+        return SealedBatch(attributes, self.base_timestamp, self.max_timestamp, self.record_count, payload)
 
 
 def encode_batch(
@@ -245,12 +270,15 @@ def decode_all(
     return records
 
 
-def retain(batch: Batch, records: Sequence[Record]) -> Batch:
+def retain(batch: Batch, records: Sequence[Record], delete_horizon_ms: int | None = None) -> Batch:
     """``batch`` with only ``records``, a selection of its own in order: all else about it stays, even its span.
 
     The offsets, producer id and sequence, epoch, codec and kind of timestamp are kept, so that a reader sees the
-    same log with holes. It may be left with no records at all.
+    same log with holes. It may be left with no records at all. ``delete_horizon_ms`` notes from when on its tombstones
+    may go, in the place of the base timestamp (KIP-534); the records' times stay.
     """
+    if delete_horizon_ms is not None:
+        batch = batch._replace(attributes=batch.attributes | DELETE_HORIZON_BIT, base_timestamp=delete_horizon_ms)
     parts: list[bytes] = []
     for record in records:
         assert batch.base_offset <= record.offset < batch.end_offset, "only the batch's own records can stay"
@@ -265,10 +293,14 @@ def retain(batch: Batch, records: Sequence[Record]) -> Batch:
 
 def _seal(payload: bytes, base_offset: int, leader_epoch: int, tail: tuple[int, ...]) -> bytes:
     """Header and payload; ``tail`` is the header from attributes on."""
+    return b"".join((_head(payload, base_offset, leader_epoch, tail), payload))
+
+
+def _head(payload: bytes, base_offset: int, leader_epoch: int, tail: tuple[int, ...]) -> bytes:
     length = HEADER_BYTES - PREFIX_BYTES + len(payload)
     unsigned = HEADER.pack(base_offset, length, leader_epoch, MAGIC, 0, *tail)
     crc = crc32c(payload, crc32c(unsigned[CRC_START:]))
-    return b"".join((HEADER.pack(base_offset, length, leader_epoch, MAGIC, crc, *tail), payload))
+    return HEADER.pack(base_offset, length, leader_epoch, MAGIC, crc, *tail)
 
 
 def _too_large(record_bytes: int, batch_bytes_max: int) -> RecordTooLarge:

@@ -20,7 +20,7 @@ Schema = dict[str, Any]
 
 
 class Parameter(NamedTuple):
-    """One query parameter. ``parse`` takes (name, decoded bytes) and raises a MinilogError on anything else."""
+    """One query parameter, or a header. ``parse`` takes (name, decoded bytes) and raises a MinilogError on anything else."""
 
     name: str
     parse: Callable[[str, bytes], Any]
@@ -38,6 +38,7 @@ class Route(NamedTuple):
     query: tuple[Parameter, ...] = ()
     accepts: tuple[str, ...] = ()
     offers: tuple[str, ...] = (JSON,)
+    headers: tuple[Parameter, ...] = ()
 
 
 class Match(NamedTuple):
@@ -72,6 +73,14 @@ _KEY = Parameter(
     "key", lambda _, value: value, _STRING, "key of the one raw record (application/octet-stream), as bytes"
 )
 _PRODUCE = (_ACKS, _TIMEOUT, _FORMAT, _KEY_FORMAT)
+NUMBERS: Final = (
+    _integer("Minilog-Producer-Id", 0, 2**63 - 1, "safe retries: an id from POST /v1/producers; with the other two"),
+    _integer(
+        "Minilog-Producer-Epoch", 0, 2**15 - 1, "0 at first; one more, with sequence 0, after OUT_OF_ORDER_SEQUENCE"
+    ),
+    _integer("Minilog-Sequence", 0, INT32_MAX, "how many records you have sent to this partition in this epoch before"),
+)
+"""Headers that make a produce request idempotent, in the order of a batch's header."""
 _FETCH = (
     Parameter(
         "offset",
@@ -91,6 +100,12 @@ _FETCH = (
         "leader_epoch", 0, INT32_MAX, "leader_epoch of your last answer; detects that what you read was truncated"
     ),
 )
+_GROUP_PATH = "/v1/groups/{group}"
+_NAMES: Final[Mapping[str, Callable[[str], str]]] = {
+    "topic": http.topic_name,
+    "group": http.group_name,
+    "member": http.member_id,
+}
 _TOPIC_PATH = "/v1/topics/{topic}"
 _RECORDS_PATH = "/v1/topics/{topic}/partitions/{partition}/records"
 _AT = Parameter(
@@ -112,11 +127,13 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("list_topics", "GET", "/v1/topics", "All topics"),
     Route("create_topic", "POST", "/v1/topics", "Create a topic", (), (JSON,)),
     Route("describe_topic", "GET", _TOPIC_PATH, "One topic with its partitions"),
+    Route("alter_topic", "PATCH", _TOPIC_PATH, 'Add partitions: {"partitions": how many in all}', (), (JSON,)),
     Route("delete_topic", "DELETE", _TOPIC_PATH, "Delete a topic and its records"),
     Route("produce_topic", "POST", f"{_TOPIC_PATH}/records", "Produce; any broker partitions and forwards",
           (*_PRODUCE, _KEY), (JSON, NDJSON, OCTETS)),
     Route("produce_partition", "POST", _RECORDS_PATH, "Produce to one partition; elsewhere 307 to its leader",
-          _PRODUCE, (JSON, NDJSON, BATCH)),
+          _PRODUCE, (JSON, NDJSON, BATCH), headers=NUMBERS),
+    Route("create_producer", "POST", "/v1/producers", "A producer id: with it a request sent twice is written once"),
     Route("fetch_partition", "GET", _RECORDS_PATH, "Read committed records, long poll or live tail",
           _FETCH, (), (JSON, NDJSON, BATCH, EVENTS)),
     Route("offsets", "GET", "/v1/topics/{topic}/partitions/{partition}/offsets", "The offset at a time", (_AT,)),
@@ -124,6 +141,15 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("cluster", "GET", "/v1/cluster", "Identity and size of the cluster"),
     Route("health", "GET", "/v1/cluster/health", "Healthy, or what is wrong"),
     Route("failovers", "GET", "/v1/cluster/failovers", "Losses of brokers as timelines"),
+    Route("list_groups", "GET", "/v1/groups", "All consumer groups"),
+    Route("describe_group", "GET", _GROUP_PATH, "One group with its members"),
+    Route("delete_group", "DELETE", _GROUP_PATH, "Delete a group without members, and its offsets"),
+    Route("group_heartbeat", "PUT", f"{_GROUP_PATH}/members/{{member}}",
+          "Join, or stay: says what you own, tells what you are to own", (), (JSON,)),
+    Route("leave_group", "DELETE", f"{_GROUP_PATH}/members/{{member}}", "Leave; frees the member's partitions at once"),
+    Route("committed_offsets", "GET", f"{_GROUP_PATH}/offsets", "What the group has committed"),
+    Route("commit_offsets", "PUT", f"{_GROUP_PATH}/offsets", "Commit: all of the request or nothing", (), (JSON,)),
+    Route("group_lag", "GET", f"{_GROUP_PATH}/lag", "How far the group is behind, in records and seconds"),
 )  # fmt: skip
 BY_NAME: Final[Mapping[str, Route]] = {route.name: route for route in ROUTES}
 
@@ -187,7 +213,8 @@ def _path_value(name: str, raw: str) -> Any:
     value = http.percent_decoded(name, raw)
     if name == "partition":
         return http.integer(name, value, 0, INT32_MAX)
-    return http.topic_name(value.decode("utf-8", "backslashreplace"))
+    text = value.decode("utf-8", "backslashreplace")
+    return _NAMES[name](text)
 
 
 def parse_query(route: Route, query: str) -> dict[str, Any]:

@@ -1,0 +1,180 @@
+"""Requests and responses of consumer groups (the protocol in the spirit of KIP-848).
+
+A group lives on its *coordinator*: the leader of partition ``murmur2(group) % partitions`` of the internal topic
+``__groups``. Any broker takes these messages and forwards them to it; a broker that gets one it is not the coordinator
+for and that must not be forwarded again answers NotCoordinator.
+
+A member is known by an id it makes itself, so joining is idempotent. It says in every heartbeat what it subscribes to
+and what it owns; the answer says what it is to own. A partition is given to a member only after its last owner has
+said that it owns it no more, has left, or was fenced. ``member_epoch`` is the group epoch of the assignment the member
+has been told last; 0 joins.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from minilog.wire.message import Message, Problem
+
+GROUPS_TOPIC = "__groups"
+JOIN = 0
+
+
+class TopicPartitions(msgspec.Struct, order=True):
+    """Partitions of one topic, ascending."""
+
+    topic: str
+    partitions: list[int]
+
+
+class GroupHeartbeat(Message):
+    """Join (``member_epoch`` 0) and heartbeat in one. ``topics`` or ``pattern`` (a whole-name regular expression in
+    RE2's subset), not both. ``owned``: what the member holds and processes now, also what it is about to give back.
+
+    ``instance_id``, when given, makes a static member: when the old one has left or its session is over, a new member id
+    takes over its place, until then it is refused with InstanceInUse and asks again.
+    ``poll_timeout_ms`` bounds how long a member may take to give partitions back."""
+
+    group: str
+    member_id: str
+    member_epoch: int
+    topics: list[str] = []
+    pattern: str = ""
+    owned: list[TopicPartitions] = []
+    assignor: str = "sticky"
+    instance_id: str = ""
+    client_id: str = ""
+    session_timeout_ms: int = 10_000
+    poll_timeout_ms: int = 300_000
+
+
+class GroupHeartbeatReply(Message):
+    """``assignment`` is all the member may hold at ``member_epoch``: it gives back what is missing in it, says so with
+    its next heartbeat, and may start on what is new at once. ``pending`` counts partitions that it will get as soon as
+    their owners have let go."""
+
+    member_id: str
+    member_epoch: int
+    heartbeat_interval_ms: int
+    assignment: list[TopicPartitions]
+    pending: int = 0
+
+
+class LeaveGroup(Message):
+    """Frees the member's partitions at once; those of a static member wait for its next process until its session is
+    over. Leaving a group twice is not an error. Answered by Ok."""
+
+    group: str
+    member_id: str
+
+
+class OffsetCommit(msgspec.Struct, omit_defaults=True):
+    """``offset``: the next record to read. ``leader_epoch``: of the record before it, -1 unknown (R23)."""
+
+    topic: str
+    partition: int
+    offset: int
+    leader_epoch: int = -1
+    metadata: str = ""
+
+
+class CommitOffsets(Message):
+    """All or nothing per request. By a member: with its id and epoch, for partitions it was given and has not given
+    back. Without a member (``member_id`` empty): only while the group has no members."""
+
+    group: str
+    offsets: list[OffsetCommit]
+    member_id: str = ""
+    member_epoch: int = -1
+
+
+class CommitOffsetsReply(Message):
+    """Durable on the coordinator's ISR."""
+
+
+class CommittedOffset(msgspec.Struct, omit_defaults=True):
+    """``offset`` None: nothing is committed. ``committed_ms``: when, in ms since the epoch."""
+
+    topic: str
+    partition: int
+    offset: int | None = None
+    leader_epoch: int = -1
+    metadata: str = ""
+    committed_ms: int = 0
+
+
+class CommittedOffsets(Message):
+    """``partitions`` None: everything the group has committed."""
+
+    group: str
+    partitions: list[TopicPartitions] | None = None
+
+
+class CommittedOffsetsReply(Message):
+    offsets: list[CommittedOffset]
+
+
+class GroupMember(msgspec.Struct, omit_defaults=True):
+    """``owned`` as last heard from the member, ``assignment`` what it is to own in the end."""
+
+    member_id: str
+    member_epoch: int
+    client_id: str = ""
+    instance_id: str = ""
+    topics: list[str] = []
+    pattern: str = ""
+    owned: list[TopicPartitions] = []
+    assignment: list[TopicPartitions] = []
+    heartbeat_age_ms: int = 0
+
+
+class GroupInfo(msgspec.Struct, omit_defaults=True):
+    """``state``: empty, rebalancing, stable."""
+
+    group: str
+    state: str
+    group_epoch: int
+    members: int
+    assignor: str = ""
+
+
+class ListGroups(Message):
+    """The groups the receiver coordinates."""
+
+
+class ListGroupsReply(Message):
+    groups: list[GroupInfo]
+
+
+class DescribeGroup(Message):
+    group: str
+
+
+class DescribeGroupReply(Message):
+    group: GroupInfo
+    members: list[GroupMember]
+    coordinator: int
+    rebalances: int = 0
+    last_rebalance_ms: int | None = None
+    """How long the last one took, from the change to the last member at the new epoch."""
+
+
+class DeleteGroup(Message):
+    """Only a group without members. With ``partitions``: only the offsets of those."""
+
+    group: str
+    partitions: list[TopicPartitions] | None = None
+
+
+class DeleteGroupReply(Message):
+    problem: Problem | None = None
+
+
+class ForwardedGroupRequest(Message):
+    """From broker to broker: ``message`` is one of the requests above, encoded. The receiver answers for itself and sends
+    it on to nobody."""
+
+    message: memoryview
+
+
+GroupRequest = GroupHeartbeat | LeaveGroup | CommitOffsets | CommittedOffsets | ListGroups | DescribeGroup | DeleteGroup

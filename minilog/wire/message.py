@@ -1,0 +1,35 @@
+"""The base of all messages, and the two answers every request may get."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from minilog.errors import MinilogError, error_from
+
+
+class Message(msgspec.Struct, tag=True, omit_defaults=True):
+    """Base of all messages; the tag (field ``type``) is the class name."""
+
+
+class Problem(Message):
+    """An error on the wire; see errors.py for codes and the meaning of ``definite``."""
+
+    code: str
+    detail: str
+    definite: bool
+    info: dict[str, Any] = {}
+
+    @classmethod
+    def of(cls, error: MinilogError) -> Problem:
+        return cls(error.code, error.detail, error.definite, error.info)
+
+    def error(self) -> MinilogError:
+        return error_from(self.code, self.detail, self.definite, self.info)
+
+
+class Ok(Message):
+    """Done; nothing more to say. ``metadata_offset`` is set when the journal changed."""
+
+    metadata_offset: int = 0
