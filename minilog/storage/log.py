@@ -7,7 +7,13 @@ Invariants:
 * ``durable_end`` only moves to an end that was captured before the sync which covered it began.
 * ``truncations`` remembers the last cuts: recovery never believes in a recovery point that a later truncation has
   overtaken.
-* ``generation`` grows with each truncation; a flush that began in an older generation proves nothing.
+* ``producers`` is what the batches from start to end say (R32); it is cut and begun anew with the log.
+* ``generation`` grows with each truncation; a flush that began in an older generation proves nothing, and no cleaned
+  segment of an older one is taken in.
+* ``start_offset`` is durable before anything below it goes. It may lie inside the first segment: a follower takes over
+  its leader's start, and its segments end elsewhere.
+* Compaction leaves no gap: what it takes away is stood for by batches without records (compaction.py), so everything
+  here goes on relying on contiguous offsets.
 
 Truncation in an order that survives a crash at any step: copy the tail to quarantine, record the cut, remove later segments newest first, cut the file, sync. Until the cut itself is done the log merely still has
 its old tail, which the leader will point out again.
@@ -16,92 +22,27 @@ its old tail, which the leader will point out again.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import NamedTuple
 
 from minilog.config import TopicSettings
-from minilog.errors import CorruptBatch, CorruptRange
-from minilog.storage import checkpoint
-from minilog.storage.disk import Disk
+from minilog.errors import CorruptRange, DiskFull
 from minilog.storage.epochs import EpochCache, recompute
-from minilog.storage.quarantine import Piece, Quarantine
+from minilog.storage.flush_job import FlushJob
+from minilog.storage.log_place import LogPlace, Recovered, RecoveryPoint
+from minilog.storage.log_state import LogState
+from minilog.storage.producer_snapshots import SNAPSHOT_BYTES, ProducerStates
+from minilog.storage.producers import WrittenBatch
+from minilog.storage.quarantine import Piece
+from minilog.storage.retention import expired_end
 from minilog.storage.scan import BadBatch
-from minilog.storage.segment import SEGMENT_SIZE_MAX, Damage, Segment
-from minilog.wire.batch import LOG_APPEND_TIME, Batch, peek
-from minilog.wire.records import decode_batch
+from minilog.storage.segment import SEGMENT_SIZE_MAX, Segment
+from minilog.storage.swap import Swap
+from minilog.wire.batch import Batch, filler, is_filler, peek
 
-TRUNCATIONS_FILE = "truncations"
 OPEN_SEALED_MAX = 8
 """Sealed segments of one log that are kept open for readers."""
-CUTS_KEPT = 16
 _RELATIVE_OFFSET_MAX = 2**31 - 1
-
-
-class RecoveryPoint(NamedTuple):
-    """What the store's checkpoint knows of a log: its durable end, high watermark and generation at that time.
-
-    ``epochs`` holds (leader epoch, start offset) of every epoch, so that recovery has to derive only what lies above
-    ``offset``. They are kept here, with the points of all logs, because a file for each log would
-    cost two syncs for each leader change.
-    """
-
-    offset: int
-    high_watermark: int
-    generation: int
-    epochs: tuple[tuple[int, int], ...] = ()
-
-
-class Recovered(NamedTuple):
-    """What recovery found: bytes cut as torn, and damage in the active segment."""
-
-    torn_bytes: int
-    damages: tuple[Damage, ...]
-
-
-class FlushJob:
-    """One sync to come. ``run`` may be called in a thread; ``PartitionLog.complete`` takes it back on the loop.
-
-    It holds a file handle of its own, so rolling, truncating or deleting the log meanwhile cannot make it sync, or
-    close, a file that is not its own.
-    """
-
-    __slots__ = ("_directories", "_disk", "_handle", "end_offset", "generation")
-
-    def __init__(
-        self, disk: Disk, handle: int | None, generation: int, end_offset: int, directories: tuple[str, ...] = ()
-    ) -> None:
-        """``handle`` None: everything was durable already. ``directories`` are synced with the file."""
-        self._disk = disk
-        self._handle = handle
-        self._directories = directories
-        self.generation = generation
-        self.end_offset = end_offset
-
-    def run(self) -> None:
-        """Blocks. Raises StorageFailed: the process must stop."""
-        handle, self._handle = self._handle, None
-        if handle is None:
-            return
-        try:
-            self._disk.fdatasync(handle)
-        finally:
-            self._disk.close(handle)
-        for path in self._directories:
-            with suppress(FileNotFoundError):  # moved to trash meanwhile: nobody waits for it any more
-                self._disk.fsync_dir(path)
-
-
-class LogPlace(NamedTuple):
-    """Where a log lives; ``name`` is ``<topic>-<partition>``."""
-
-    disk: Disk
-    directory: str
-    name: str
-    quarantine: Quarantine
-    unsynced: tuple[str, ...] = ()
-    """Directories with entries of this log that are not durable yet: the first flush syncs them, not the creation,
-    because a topic with hundreds of partitions is made in one turn of the broker."""
 
 
 class PartitionLog:
@@ -109,15 +50,15 @@ class PartitionLog:
         """For recovery.py's ``open_log`` only: the parts in an agreed state, everything durable."""
         self.name = place.name
         self.place = place
-        self.generation = 0
+        self.state = LogState()
         self.records_lost = [0, 0, 0, 0]
         """Records cut by truncation since the start, by acks level (quarantine.ACKS_NAMES)."""
         self.recovered = Recovered(0, ())
         self.missing: tuple[int, int] | None = None
         """Offsets that were durable once and are gone from the end of the log."""
-        self.cuts: list[tuple[int, int]] = []
-        """(generation, end offset) of the last truncations."""
         self.start_offset = segments[0].base_offset
+        self.garbage: list[str] = []
+        """Files that are no part of the log any more: to be removed by whoever has time (recovery, at the latest)."""
         self.end_offset = segments[-1].end_offset
         self.durable_end = self.end_offset
         self._high_watermark = self.start_offset
@@ -126,11 +67,17 @@ class PartitionLog:
         self._segments = segments
         self._bases = [segment.base_offset for segment in segments]
         self._epochs = epochs
+        self.producers = ProducerStates(place.disk, place.directory, settings.producer_id_expiration_ms)
+        """What the batches say of their producers (R32); its ``table.last_batches`` says what compaction must keep."""
         self._unsynced = place.unsynced
         self._readers: dict[int, Segment] = {}
         """Sealed segments that are open, by base offset, least recently used first."""
 
     # ---- what the core reads
+
+    @property
+    def generation(self) -> int:
+        return self.state.generation
 
     @property
     def last_epoch(self) -> int:
@@ -182,10 +129,18 @@ class PartitionLog:
     def recompute_epochs(self) -> list[tuple[int, int]]:
         """``epoch_entries`` as a full scan finds them (I3: both agree). Raises BadBatch on a damaged log."""
         segments = (self._segment_at(base_offset) for base_offset in self._bases)
-        return recompute(found.batch for segment in segments for found in segment.scan(segment.base_offset))
+        found = EpochCache(
+            recompute(found.batch for segment in segments for found in segment.scan(segment.base_offset))
+        )
+        found.truncate_start(self.start_offset, self.end_offset)
+        return found.entries
 
     def configure(self, settings: TopicSettings) -> None:
         self._settings = settings
+        self.producers.table.expiration_ms = settings.producer_id_expiration_ms
+
+    def find_written(self, batches: Sequence[Batch]) -> list[WrittenBatch | None]:
+        return self.producers.table.find_written(batches)
 
     # ---- append
 
@@ -200,12 +155,13 @@ class PartitionLog:
             expected, epoch = batch.end_offset, batch.leader_epoch
             bytes_total += batch.bytes_total
         active = self._segments[-1]
-        if not self._fits(active, bytes_total, expected):
+        if not self._fits(active, bytes_total, expected) or self._is_old(active, batches[0].max_timestamp):
             active = self._roll()
         active.append(batches)
         if epoch != self._epochs.last_epoch:
             for batch in batches:
                 self._epochs.observe(batch.leader_epoch, batch.base_offset)
+        self.producers.observe(batches, bytes_total)
         self.end_offset = expected
 
     def _fits(self, active: Segment, bytes_total: int, end_offset: int) -> bool:
@@ -215,11 +171,28 @@ class PartitionLog:
         size_bytes = active.size_bytes + bytes_total
         return size_bytes <= self._settings.segment_bytes and end_offset - active.base_offset <= _RELATIVE_OFFSET_MAX
 
+    def _is_old(self, active: Segment, now_ms: int) -> bool:
+        """By record time, as Kafka does: ``now_ms`` is the time of what comes next."""
+        return active.size_bytes > 0 and 0 <= active.first_timestamp < now_ms - self._settings.roll_ms
+
+    def maybe_roll(self, now_ms: int) -> bool:
+        """Seal an active segment that time has passed over, so that retention and compaction get at an idle log."""
+        active, settings = self._segments[-1], self._settings
+        if active.size_bytes == 0 or self.durable_end < self.end_offset or active.bad_ranges:
+            return False
+        expired = settings.is_deleted and settings.retention_ms >= 0
+        expired = expired and 0 <= active.max_timestamp < now_ms - settings.retention_ms
+        if not (expired or self._is_old(active, now_ms)):
+            return False
+        self._roll()
+        return True
+
     def _roll(self) -> Segment:
         """Seal the active segment and start a new one; the old is durable before the new exists."""
         self._segments[-1].seal()
         self._sync_directories()
         self.durable_end = self.end_offset
+        self._snapshot_producers()
         active = Segment.create(self._disk, self.place.directory, self.end_offset)
         self._used(self._segments[-1])
         self._segments.append(active)
@@ -236,7 +209,10 @@ class PartitionLog:
         segment = self._segment_at(offset)
         data = segment.read(offset, max_bytes, end_offset)
         if data:
-            self._check_epoch(segment, peek(data))
+            first = peek(data)
+            self._check_epoch(segment, first)
+            if first.base_offset < offset and is_filler(first):
+                data = filler(first, offset).tobytes() + data[first.bytes_total :]
         return data
 
     def _segment_at(self, offset: int) -> Segment:
@@ -253,7 +229,7 @@ class PartitionLog:
             self._readers.pop(next(iter(self._readers))).close()
 
     def _check_epoch(self, segment: Segment, header: Batch) -> None:
-        epoch = self._epochs.epoch_at(header.base_offset)
+        epoch = self._epochs.epoch_at(max(header.base_offset, self.start_offset))  # a filler may begin below the start
         if header.leader_epoch != epoch:
             raise CorruptRange(
                 f"the batch at offset {header.base_offset} of {segment.path} says leader epoch {header.leader_epoch}, "
@@ -264,16 +240,10 @@ class PartitionLog:
 
     def offset_at(self, timestamp_ms: int) -> tuple[int, int] | None:
         for segment in self._segments:
-            if segment.size_bytes == 0 or segment.max_timestamp < timestamp_ms:
-                continue
-            self._segment_at(segment.base_offset)
-            start = min(segment.index.times.scan_from(timestamp_ms), segment.end_offset)
-            try:
-                for found in segment.scan(start):
-                    if found.batch.max_timestamp >= timestamp_ms:
-                        return _first_record(segment.batch_at(found), timestamp_ms)
-            except BadBatch as bad:
-                raise CorruptRange(f"{segment.path} is damaged {bad}", start_offset=bad.offset) from bad
+            if segment.size_bytes and segment.max_timestamp >= timestamp_ms:
+                found = self._segment_at(segment.base_offset).offset_at(timestamp_ms, self.start_offset)
+                if found is not None:
+                    return found
         return None
 
     # ---- durability
@@ -310,7 +280,23 @@ class PartitionLog:
     def checkpoint(self) -> RecoveryPoint:
         """Save the index, so that a restart scans less; the caller keeps the returned point durably afterwards."""
         self._segments[-1].maybe_save_index()
+        self._snapshot_producers(SNAPSHOT_BYTES)
         return RecoveryPoint(self.durable_end, self._high_watermark, self.generation, tuple(self._epochs.entries))
+
+    def _snapshot_producers(self, bytes_min: int = 0) -> None:
+        self.producers.save(self.end_offset, self.last_epoch, self._high_watermark, bytes_min)
+
+    def restore_producers(self) -> None:
+        """Make the producers' state that of this log's batches again: after it was opened, or cut."""
+        start = self.producers.load(self.start_offset, self.end_offset, self.epoch_at)
+        self.producers.replay(self._headers(start))
+
+    def _headers(self, offset: int) -> Iterator[Batch]:
+        """Every batch from ``offset``, a batch border, as a checked header. Raises BadBatch."""
+        if offset < self.end_offset:
+            for base_offset in self._bases[bisect_right(self._bases, offset) - 1 :]:
+                for found in self._segment_at(base_offset).scan(max(offset, base_offset)):
+                    yield found.batch
 
     # ---- cutting
 
@@ -321,13 +307,20 @@ class PartitionLog:
             return self.end_offset
         segment, end_offset, position = self._border(end_offset)
         lost = self._quarantine(segment, end_offset, position)
+        if end_offset < self.state.swept_end:  # older values went because of what is cut: all is to be fetched again
+            self.reset(self.start_offset)
+            self._count_lost(lost)
+            return self.end_offset
+        self.producers.forget_above(end_offset)
         self._begin_generation(end_offset)
-        self.records_lost = [a + b for a, b in zip(self.records_lost, lost, strict=True)]
+        self._count_lost(lost)
         self._remove_after(segment)
         segment.truncate(end_offset, position)
         self.missing = None
         self.end_offset = self.durable_end = end_offset
         self._high_watermark = min(self._high_watermark, end_offset)
+        if self.producers.table.end_offset > end_offset:
+            self.restore_producers()
         return end_offset
 
     def _border(self, offset: int) -> tuple[Segment, int, int]:
@@ -355,15 +348,20 @@ class PartitionLog:
             self.name, "diverged from the leader", self.end_offset, pieces
         ).records_by_acks
 
-    def _begin_generation(self, end_offset: int) -> None:
+    def _begin_generation(self, end_offset: int, start_offset: int | None = None) -> None:
         """From here on no flush job, and after a crash no recovery point, speaks for more than ``end_offset``."""
         self._sync_directories()
-        generation = self.generation + 1
-        cuts = [*self.cuts[1 - CUTS_KEPT :], (generation, end_offset)]
-        path = f"{self.place.directory}/{TRUNCATIONS_FILE}"
-        checkpoint.save(self._disk, path, {"generation": generation, "cuts": cuts})
-        self.generation, self.cuts = generation, cuts
+        start_offset = self.start_offset if start_offset is None else start_offset
+        self._save(self.state.after_cut(end_offset, start_offset))
         self._epochs.truncate_end(end_offset)
+
+    def _save(self, state: LogState) -> None:
+        """Raises DiskFull: the old state stays in force."""
+        state.save(self._disk, self.place.directory)
+        self.state = state
+
+    def _count_lost(self, records_by_acks: Sequence[int]) -> None:
+        self.records_lost = [a + b for a, b in zip(self.records_lost, records_by_acks, strict=True)]
 
     def _remove_after(self, segment: Segment) -> None:
         """Remove the segments after this one, newest first, so that what is left has no gap."""
@@ -379,7 +377,9 @@ class PartitionLog:
 
     def reset(self, start_offset: int) -> None:
         """As in ``ReplicaLog``, durably. Raises DiskFull: the log is as before, or empty where it began."""
-        self._begin_generation(min(self.start_offset, start_offset))
+        self.producers.forget_above(-1)
+        # Not the new start yet: what is appended after a crash before the rename would lie below it.
+        self._begin_generation(min(self.start_offset, start_offset), self._segments[0].base_offset)
         assert self._epochs.last_epoch == -1
         first = self._segments[0]
         self._remove_after(first)
@@ -391,31 +391,83 @@ class PartitionLog:
             self._bases[0] = start_offset
             self._disk.fsync_dir(self.place.directory)
             self._begin_at(start_offset)
+        self.restore_producers()
 
     def _begin_at(self, offset: int) -> None:
         self.start_offset = self.end_offset = self.durable_end = self._high_watermark = offset
 
-    def drop_before(self, offset: int) -> int:
-        """Remove the sealed segments that lie wholly below ``offset`` (retention); returns the new start offset."""
-        assert offset <= self._high_watermark
+    # ---- retention and compaction
+
+    @property
+    def segments(self) -> Sequence[Segment]:
+        """Oldest first; the last one is active."""
+        return self._segments
+
+    @property
+    def settings(self) -> TopicSettings:
+        return self._settings
+
+    def expired_end(self, now_ms: int) -> int:
+        """Where the log may start by the topic's retention settings; ``start_offset`` when nothing is to go."""
+        return max(self.start_offset, expired_end(self._segments, self._settings, self._high_watermark, now_ms))
+
+    def advance_start(self, offset: int) -> None:
+        """Forget what lies below ``offset``: first durably, then the sealed segments wholly below it go.
+
+        Raises DiskFull when even the note of the new start finds no room; nothing has changed then.
+        """
+        assert self.start_offset <= offset <= min(self._high_watermark, self.durable_end)
+        if offset == self.start_offset:
+            return
         drop = max(bisect_right(self._bases, offset) - 1, 0)
-        if drop == 0:
-            return self.start_offset
-        for segment in self._segments[:drop]:
+        self._snapshot_producers()  # the batches that go may be all that tells of a producer
+        try:
+            self._save(self.state._replace(start_offset=offset))
+        except DiskFull:  # the very moment when deleting is wanted: what can be made anew makes room for the note
+            for segment in self._segments[:drop]:
+                segment.remove_index()
+            self._save(self.state._replace(start_offset=offset))
+        self.start_offset = offset
+        self._epochs.truncate_start(offset, self.end_offset)
+        with suppress(DiskFull):  # what cannot be moved away now goes next time
+            for _ in range(drop):
+                self.garbage.append(self._segments[0].discard())
+                self._readers.pop(self._bases.pop(0), None)
+                del self._segments[0]
+
+    def note_sweep(self, end_offset: int) -> None:
+        """Records are about to go because of others below ``end_offset``. Raises DiskFull."""
+        if end_offset > self.state.swept_end:
+            self._save(self.state._replace(start_offset=self.start_offset, swept_end=end_offset))
+
+    def replace(self, old: Sequence[Segment], new: Swap) -> bool:
+        """Let the cleaned segment take the place of ``old``; False when they are not all of this log any more.
+
+        Raises DiskFull (nothing has changed) or StorageFailed.
+        """
+        first = bisect_right(self._bases, new.base_offset) - 1
+        if first < 0 or self._segments[first : first + len(old)] != list(old) or self._segments[-1] in old:
+            return False
+        for segment in old:
             self._readers.pop(segment.base_offset, None)
-            segment.remove()
-        self._disk.fsync_dir(self.place.directory)
-        del self._segments[:drop]
-        del self._bases[:drop]
-        self.start_offset = self._bases[0]
-        self._epochs.truncate_start(self.start_offset, self.end_offset)
-        return self.start_offset
+            segment.close()
+        self.garbage += new.perform(self._disk)
+        segment = Segment(self._disk, self.place.directory, new.base_offset, new.end_offset)
+        self._segments[first : first + len(old)] = [segment]
+        self._bases[first : first + len(old)] = [segment.base_offset]
+        return True
+
+    def note_cleaned(self, end_offset: int, horizon_ms: int) -> None:
+        """A round of cleaning is complete up to here. Raises DiskFull."""
+        end_offset = max(end_offset, self.state.cleaned_end)
+        self._save(self.state._replace(start_offset=self.start_offset, cleaned_end=end_offset, horizon_ms=horizon_ms))
 
     # ---- end of life
 
     def close(self) -> RecoveryPoint:
         """Make everything durable and release the files; the returned point is the caller's to keep."""
         self.flush()
+        self._snapshot_producers()
         point = self.checkpoint()
         self.abandon()
         return point
@@ -425,16 +477,3 @@ class PartitionLog:
         for segment in self._segments:
             segment.close()
         self._readers.clear()
-
-
-def _first_record(batch: Batch, timestamp_ms: int) -> tuple[int, int]:
-    """(offset, timestamp) of the first record of ``batch`` at or after ``timestamp_ms``, to the record if that is cheap."""
-    if batch.codec == 0 and batch.timestamp_type != LOG_APPEND_TIME:
-        try:
-            records = decode_batch(batch)
-        except CorruptBatch:  # a producer's own fault, under a good CRC: the batch is as exact as it gets
-            records = []
-        for record in records:
-            if record.timestamp >= timestamp_ms:
-                return record.offset, record.timestamp
-    return batch.base_offset, batch.max_timestamp

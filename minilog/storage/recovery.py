@@ -16,11 +16,13 @@ from typing import NamedTuple
 
 from minilog.config import TopicSettings
 from minilog.errors import CorruptRange
-from minilog.storage import checkpoint
 from minilog.storage.epochs import EpochCache
-from minilog.storage.log import CUTS_KEPT, TRUNCATIONS_FILE, LogPlace, PartitionLog, Recovered, RecoveryPoint
+from minilog.storage.log import PartitionLog
+from minilog.storage.log_place import LogPlace, Recovered, RecoveryPoint
+from minilog.storage.log_state import CUTS_KEPT, LoadedState, load_state
 from minilog.storage.quarantine import Piece
 from minilog.storage.segment import Damage, Segment
+from minilog.storage.swap import settle
 from minilog.storage.tail import first_torn
 from minilog.wire.batch import Batch
 
@@ -36,7 +38,6 @@ class _Derived(NamedTuple):
 
     epochs: EpochCache
     generation: int
-    cuts: list[tuple[int, int]]
     scan_from: int
     durable_end: int
 
@@ -52,54 +53,66 @@ def open_log(
 
     ``power_loss``: the machine may have stopped since the last write, so writes that were not synced may be missing.
     """
-    segments = _segments(place)
-    start_offset = segments[0].base_offset
-    derived = _derive(place, start_offset, point)
+    settle(place.disk, place.directory)
+    loaded = load_state(place.disk, place.directory)
+    segments = _segments(place, loaded.state.start_offset)
+    derived = _derive(loaded, segments[0].base_offset, point)
     try:
         damages = _walk(segments, derived)
     except _EpochsDisagree:
-        derived = derived._replace(epochs=EpochCache(), scan_from=start_offset)
+        derived = derived._replace(epochs=EpochCache(), scan_from=segments[0].base_offset)
         damages = _walk_all(place, segments, derived)
     if damages or segments[-1].end_offset != derived.durable_end:
         damages = _walk_medium(place, segments[-1], derived)
     torn_bytes = _cut_torn_tail(place, segments[-1], damages, derived, power_loss)
-    if segments[-1].end_offset == start_offset and not place.unsynced:  # nothing to sync, but has the file been?
+    start_offset = max(segments[0].base_offset, min(loaded.state.start_offset, segments[-1].end_offset))
+    derived.epochs.truncate_start(start_offset, segments[-1].end_offset)
+    if (
+        segments[-1].end_offset == segments[-1].base_offset and not place.unsynced
+    ):  # nothing to sync, but has the file been?
         place = place._replace(unsynced=(place.directory,))
     log = PartitionLog(place, settings, segments, derived.epochs)
-    log.generation, log.cuts = derived.generation, derived.cuts
+    cleaned_end = min(loaded.state.cleaned_end, log.end_offset)
+    log.state = loaded.state._replace(generation=derived.generation, cleaned_end=cleaned_end)
+    log.start_offset = start_offset
     if log.end_offset < derived.durable_end:
         log.missing = (log.end_offset, derived.durable_end)
     elif damages and damages[-1].end_offset is None and not torn_bytes:
         log.missing = (log.end_offset, log.end_offset + 1)
-    log.high_watermark = max(start_offset, min(point.high_watermark, log.end_offset))
+    committed = max(start_offset, cleaned_end, point.high_watermark)  # only what is committed goes or is cleaned
+    log.high_watermark = min(committed, log.end_offset)
     log.recovered = Recovered(torn_bytes, tuple(damages))
+    log.producers.open(log.end_offset)
+    log.restore_producers()
     return log
 
 
-def _segments(place: LogPlace) -> list[Segment]:
+def _segments(place: LogPlace, start_offset: int) -> list[Segment]:
+    """The segments there are; those wholly below the log's start are on their way out, and go."""
     names = place.disk.list(place.directory)
     bases = [int(match[1]) for match in map(_LOG_NAME.fullmatch, names) if match]
     if not bases:
-        return [Segment.create(place.disk, place.directory, 0, sync=not place.unsynced)]
+        return [Segment.create(place.disk, place.directory, start_offset, sync=not place.unsynced)]
     ends = [*bases[1:], bases[-1]]
-    return [Segment(place.disk, place.directory, base, end) for base, end in zip(bases, ends, strict=True)]
+    segments = [Segment(place.disk, place.directory, base, end) for base, end in zip(bases, ends, strict=True)]
+    while len(segments) > 1 and segments[0].end_offset <= start_offset:
+        segments.pop(0).remove()
+    return segments
 
 
-def _derive(place: LogPlace, start_offset: int, point: RecoveryPoint) -> _Derived:
+def _derive(loaded: LoadedState, base_offset: int, point: RecoveryPoint) -> _Derived:
     """The recovery point as far as no later cut has overtaken it; without its epochs everything is scanned."""
-    body, damaged = checkpoint.load(place.disk, f"{place.directory}/{TRUNCATIONS_FILE}")
-    body = body or {"generation": point.generation, "cuts": []}
-    generation = max(int(body["generation"]), point.generation)
-    cuts = [(int(cut[0]), int(cut[1])) for cut in body["cuts"]]
-    later_cuts = [end_offset for cut, end_offset in cuts if cut > point.generation]
+    state = loaded.state
+    generation = max(state.generation, point.generation)
+    later_cuts = [end_offset for cut, end_offset in state.cuts if cut > point.generation]
     if generation - point.generation > CUTS_KEPT:
-        later_cuts.append(start_offset)
-    durable_end = max(min([point.offset, *later_cuts]), start_offset)
-    if damaged or not point.epochs:
-        return _Derived(EpochCache(), generation, cuts, start_offset, durable_end)
+        later_cuts.append(base_offset)
+    durable_end = max(min([point.offset, *later_cuts]), base_offset)
+    if loaded.damaged or not point.epochs:
+        return _Derived(EpochCache(), generation, base_offset, durable_end)
     epochs = EpochCache(entry for entry in point.epochs if entry[1] < durable_end)
-    epochs.truncate_start(start_offset, durable_end)
-    return _Derived(epochs, generation, cuts, durable_end, durable_end)
+    epochs.truncate_start(base_offset, durable_end)
+    return _Derived(epochs, generation, durable_end, durable_end)
 
 
 def _walk(segments: list[Segment], derived: _Derived) -> list[Damage]:
@@ -107,10 +120,11 @@ def _walk(segments: list[Segment], derived: _Derived) -> list[Damage]:
     epochs, scan_from = derived.epochs, derived.scan_from
 
     def on_batch(batch: Batch) -> None:
-        if batch.leader_epoch < epochs.last_epoch and batch.base_offset >= scan_from:
+        if batch.end_offset <= scan_from:
+            return
+        if batch.leader_epoch < epochs.last_epoch:
             raise _EpochsDisagree
-        if batch.base_offset >= scan_from:
-            epochs.observe(batch.leader_epoch, batch.base_offset)
+        epochs.observe(batch.leader_epoch, max(batch.base_offset, scan_from))  # cleaning may have joined batches
 
     for segment in segments[:-1]:
         if segment.end_offset > scan_from:

@@ -20,9 +20,11 @@ from minilog.storage.disk import Disk
 from minilog.storage.index import INTERVAL_BYTES
 from minilog.storage.scan import BadBatch, Found, LogBytes, check_place, next_batch, scan, step
 from minilog.storage.segment_index import SegmentIndex
-from minilog.wire.batch import HEADER_BYTES, Batch, peek
+from minilog.wire.batch import HEADER_BYTES, LOG_APPEND_TIME, Batch, peek
+from minilog.wire.records import decode_batch
 
 LOG_SUFFIX = ".log"
+DELETED_SUFFIX = ".deleted"
 SEGMENT_SIZE_MAX = 2**31 - 1
 _STEP_BYTES = 2 * INTERVAL_BYTES
 _HINTS_MAX = 64
@@ -57,6 +59,7 @@ class Segment:
         self._index_is_checked = False
         """The index was made by a scan in this process: what it leads to is where the batches were."""
         self._max_timestamp: int | None = None
+        self._first_timestamp: int | None = None
         self._hints: dict[int, int] = {}
         """Positions of borders where reads ended: sequential readers come back there."""
 
@@ -103,6 +106,16 @@ class Segment:
             self.close()
         return self._max_timestamp
 
+    @property
+    def first_timestamp(self) -> int:
+        """Latest timestamp of the first batch, -1 when there is none: how old the segment is."""
+        if self._first_timestamp is None:
+            try:
+                self._first_timestamp = peek(self._pread(0, HEADER_BYTES, self.base_offset)).max_timestamp
+            except (BadBatch, CorruptBatch):
+                return -1
+        return self._first_timestamp
+
     def log_bytes(self) -> LogBytes:
         return LogBytes(self._disk, self.handle, self.size_bytes)
 
@@ -140,6 +153,7 @@ class Segment:
         self._disk.truncate(self.handle, position)
         self._disk.fdatasync(self.handle)
         self.size_bytes = position
+        self._first_timestamp = None
         self.bad_ranges = [bad for bad in self.bad_ranges if bad[0] < end_offset]
         self.walk(end_offset, lambda batch: None)
         self.end_offset = end_offset
@@ -260,6 +274,20 @@ class Segment:
         base_offset, position = self.find(offset)
         return scan(self.log_bytes(), position, base_offset)
 
+    def offset_at(self, timestamp_ms: int, start_offset: int) -> tuple[int, int] | None:
+        """(offset, timestamp) of the first record at or after ``timestamp_ms``, of batches that end after ``start_offset``.
+
+        Raises CorruptRange."""
+        try:
+            for found in self.scan(min(self.index.times.scan_from(timestamp_ms), self.end_offset)):
+                if found.batch.max_timestamp >= timestamp_ms and found.batch.end_offset > start_offset:
+                    record = _first_record(self.batch_at(found), timestamp_ms)
+                    if record is not None:
+                        return record
+        except BadBatch as bad:
+            raise CorruptRange(f"{self.path} is damaged {bad}", start_offset=bad.offset) from bad
+        return None
+
     def batch_at(self, found: Found) -> Batch:
         """The whole batch whose header a scan found; raises BadBatch."""
         data = self._pread(found.position, found.batch.bytes_total, found.batch.base_offset)
@@ -369,13 +397,39 @@ class Segment:
         self.close()
         return Segment(self._disk, directory, base_offset, base_offset)
 
+    def discard(self) -> str:
+        """Take the file out of the log without the cost of freeing it; returns the path it waits at."""
+        self._disk.rename(self.path, self.path + DELETED_SUFFIX)
+        self.close()
+        self.remove_index()
+        return self.path + DELETED_SUFFIX
+
+    def remove_index(self) -> None:
+        """The index files; what is in memory stays good."""
+        SegmentIndex(self._disk, self._stem, self.base_offset).remove_files()
+
     def remove(self) -> None:
         self.close()
         self._disk.remove(self.path)
-        SegmentIndex(self._disk, self._stem, self.base_offset).remove_files()
+        self.remove_index()
 
 
 def _damage(bad: BadBatch, resume: Found | None, size_bytes: int) -> Damage:
     if resume is None:
         return Damage(bad.position, size_bytes, bad.offset, None, bad.reason)
     return Damage(bad.position, resume.position, bad.offset, resume.batch.base_offset, bad.reason)
+
+
+def _first_record(batch: Batch, timestamp_ms: int) -> tuple[int, int] | None:
+    """(offset, timestamp) of the first record of ``batch`` at or after ``timestamp_ms``, to the record if that is cheap.
+
+    None when it has none: compaction leaves a batch's latest time as it is."""
+    if batch.record_count == 0:
+        return None
+    if batch.codec == 0 and batch.timestamp_type != LOG_APPEND_TIME:
+        try:
+            records = decode_batch(batch)
+        except CorruptBatch:  # a producer's own fault, under a good CRC: the batch is as exact as it gets
+            return batch.base_offset, batch.max_timestamp
+        return next(((r.offset, r.timestamp) for r in records if r.timestamp >= timestamp_ms), None)
+    return batch.base_offset, batch.max_timestamp

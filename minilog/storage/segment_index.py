@@ -85,9 +85,21 @@ class SegmentIndex:
         self._rewound = True
 
     def seal(self) -> None:
-        """No more batches will come: make the time index speak for all of them, and write the files."""
+        """No more batches will come: make the time index speak for all of them, and the files durable.
+
+        Durable, because retention goes by the last entry: a time index cut short would let records go too early."""
         self._note_time()
         self.save()
+        for suffix in (INDEX_SUFFIX, TIME_SUFFIX):
+            with suppress(FileNotFoundError):  # removed, on a full disk
+                self._sync(self._stem + suffix)
+
+    def _sync(self, path: str) -> None:
+        handle = self._disk.open(path)
+        try:
+            self._disk.fdatasync(handle)
+        finally:
+            self._disk.close(handle)
 
     def maybe_save(self) -> None:
         """Save when it spares a restart more reading than it costs now."""

@@ -31,7 +31,8 @@ from minilog.config import TopicSettings
 from minilog.errors import RefusesToStart, StorageFailed
 from minilog.storage import checkpoint, meta
 from minilog.storage.disk import Disk
-from minilog.storage.log import LogPlace, PartitionLog, RecoveryPoint
+from minilog.storage.log import PartitionLog
+from minilog.storage.log_place import LogPlace, RecoveryPoint
 from minilog.storage.quarantine import Quarantine
 from minilog.storage.recovery import NOTHING_KNOWN, open_log
 
@@ -141,6 +142,9 @@ class Store:
                 continue
             match = _DIRECTORY.fullmatch(name)
             if match is None:
+                continue
+            if not self._disk.list(self._path(name)):  # a power cut left the name only: nothing in it was ever durable
+                self._remove_directory(self._path(name))
                 continue
             path = f"{self._path(name)}/{PARTITION_FILE}"
             body = checkpoint.load(self._disk, path).body

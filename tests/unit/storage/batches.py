@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from minilog.config import TopicSettings
 from minilog.storage.disk import Disk
-from minilog.storage.log import LogPlace, PartitionLog, RecoveryPoint
+from minilog.storage.log import PartitionLog
+from minilog.storage.log_place import LogPlace, RecoveryPoint
 from minilog.storage.quarantine import Quarantine
 from minilog.storage.recovery import NOTHING_KNOWN, open_log
 from minilog.wire.batch import Batch, split, stamp

@@ -367,18 +367,22 @@ def test_reset_begins_anew_at_the_leaders_start() -> None:
     assert not again.is_damaged
 
 
-def test_drop_before_removes_whole_sealed_segments_only() -> None:
+def test_advancing_the_start_removes_whole_sealed_segments_only() -> None:
     disk = MemoryDisk()
     log = open_in(disk)
     fill(log, 2, epoch=1, size=2500)
     fill(log, 4, epoch=3, size=2500)
+    flush(log)
     log.high_watermark = 6
-    assert log.drop_before(0) == 0
-    assert log.drop_before(3) == 3
+    log.advance_start(0)
+    log.advance_start(3)
     assert log.epoch_entries == log.recompute_epochs() == [(3, 3)]
-    assert log.drop_before(6) == 5, "the active segment stays"
+    assert log.segment_count == 3
+    log.advance_start(6)
+    assert (log.start_offset, log.end_offset, log.segment_count) == (6, 6, 1), "the active segment stays"
+    fill(log, 1, epoch=3, size=10)
     again = open_in(disk, point=log.close())
-    assert (again.start_offset, again.end_offset, again.epoch_entries) == (5, 6, [(3, 5)])
+    assert (again.start_offset, again.end_offset, again.epoch_entries) == (6, 7, [(3, 6)])
 
 
 def test_offset_at_is_exact_to_the_record() -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from minilog.config import TopicSettings
 from minilog.errors import CorruptRange
-from minilog.storage.log import PartitionLog, RecoveryPoint
+from minilog.storage.log import PartitionLog
+from minilog.storage.log_place import RecoveryPoint
 from minilog.storage.recovery import NOTHING_KNOWN
 from minilog.storage.segment_index import UNSAVED_MAX
 from minilog.wire.batch import split
@@ -354,7 +355,7 @@ def test_a_power_cut_at_every_operation_leaves_a_log_that_recovers(step: str, su
             elif step == "reset":
                 log.reset(50)
             else:
-                log.drop_before(3)
+                log.advance_start(3)
             disk.faults.clear()
             finished = True
         except Crash:

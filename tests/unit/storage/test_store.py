@@ -481,6 +481,18 @@ def test_a_sync_that_fails_withdraws_the_marker_before_anybody_hears_of_it() -> 
     assert "running" not in disk.list("/data")
 
 
+def test_a_partition_of_which_only_the_name_became_durable_is_made_anew() -> None:
+    disk = MemoryDisk()
+    started(disk)
+    disk.mkdir("/data/events-0")
+    disk.fsync_dir("/data")
+    disk.crash()
+    assert disk.list("/data/events-0") == []
+    store = started(disk)
+    assert store.partitions() == []
+    assert fill(store.open("events", "id-2", 0, SETTINGS), 1)
+
+
 def life(store: Store) -> None:
     """What a broker does in its life, touching every kind of operation."""
     store.bind_cluster("c1")
@@ -493,7 +505,8 @@ def life(store: Store) -> None:
     store.checkpoint()
     log.truncate(log.end_offset - 5)
     fill(log, 2, epoch=log.last_epoch + 1, size=1500)
-    log.drop_before(log.high_watermark)
+    flush(log)
+    log.advance_start(log.high_watermark)
     other = store.open("other", f"id-{store.controller_epoch}", 1, SETTINGS)
     fill(other, 2)
     other.reset(100)

@@ -1,0 +1,213 @@
+"""One round of compaction over one log: when it is due, and its steps, some for a thread and some for the loop.
+
+    survey, is_due          loop      how much of the log is dirty
+    Round(log, ...)         loop      takes handles of its own on the sealed segments
+      .prepare()            thread    reads the dirty part into the offset map
+      .clean(group)         thread    writes the ``.cleaned`` file of neighbouring segments
+      .install(group)       loop      swaps it in, unless the log was cut or trimmed meanwhile
+      .complete()           loop      notes how far the log is clean now
+      .close()              thread    releases the handles: here the disk space of what was replaced is freed
+
+The *dirty* part lies between ``cleaned_end`` and the first segment that may not be cleaned: the active one, one that
+reaches above the high watermark, one with a record younger than ``min.compaction.lag.ms``, a damaged one. A round
+always begins with the oldest segment, because that is where the values are that the dirty part has overtaken; the
+oldest are swapped first, so a tombstone never goes, nor begins to count its time, before what it deletes. When the
+keys do not fit into the map, a round ends where the map was full and the next one goes on from there.
+
+A follower cleans its own log on its own, as far as its own high watermark. Only an unclean election can cut a log below
+that; what was removed because of a record that is cut then is missed, so such a log is fetched anew (``swept_end``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from minilog.config import TopicSettings
+from minilog.errors import CorruptRange, DiskFull
+from minilog.storage.compaction import SPAN_MAX, CleaningFigures, Sieve, Source, Throttle, clean, fill_map
+from minilog.storage.log import PartitionLog
+from minilog.storage.offset_map import OffsetMap
+from minilog.storage.scan import BadBatch
+from minilog.storage.segment import Segment
+from minilog.storage.swap import Swap
+
+MAP_BYTES_MAX = 64 * 1024 * 1024
+
+
+class Dirt(NamedTuple):
+    """``end_offset``: what lies below may be cleaned. ``oldest_ms``: age of the dirty part, -1 without any."""
+
+    clean_bytes: int
+    dirty_bytes: int
+    end_offset: int
+    oldest_ms: int
+
+    @property
+    def ratio(self) -> float:
+        return self.dirty_bytes / max(self.clean_bytes + self.dirty_bytes, 1)
+
+
+def survey(log: PartitionLog, now_ms: int) -> Dirt:
+    clean_bytes = dirty_bytes = 0
+    end_offset, oldest_ms = log.segments[0].base_offset, -1
+    for segment in _cleanable(log, now_ms):
+        end_offset = segment.end_offset
+        if end_offset <= log.state.cleaned_end:
+            clean_bytes += segment.size_bytes
+        else:
+            dirty_bytes += segment.size_bytes
+            oldest_ms = segment.first_timestamp if oldest_ms < 0 else oldest_ms
+    return Dirt(clean_bytes, dirty_bytes, end_offset, oldest_ms)
+
+
+def _cleanable(log: PartitionLog, now_ms: int) -> Iterator[Segment]:
+    lag_ms = log.settings.min_compaction_lag_ms
+    for segment in log.segments[:-1]:
+        if segment.end_offset > log.high_watermark or segment.bad_ranges:
+            return
+        if segment.end_offset > log.state.cleaned_end and lag_ms and segment.max_timestamp > now_ms - lag_ms:
+            return
+        yield segment
+
+
+def is_due(log: PartitionLog, dirt: Dirt, now_ms: int) -> bool:
+    """Enough of it is dirty, or some for too long, or the last tombstone's time is up."""
+    settings = log.settings
+    if not settings.is_compacted:
+        return False
+    if 0 <= log.state.horizon_ms <= now_ms and dirt.end_offset > log.start_offset:
+        return True
+    if dirt.dirty_bytes == 0:
+        return False
+    overdue = 0 <= dirt.oldest_ms < now_ms - settings.max_compaction_lag_ms
+    return overdue or dirt.ratio >= settings.min_cleanable_dirty_ratio
+
+
+class Group(NamedTuple):
+    """Neighbouring segments that become one."""
+
+    swap: Swap
+    segments: tuple[Segment, ...]
+    sources: tuple[Source, ...]
+
+
+class Round:
+    def __init__(
+        self,
+        log: PartitionLog,
+        end_offset: int,
+        now_ms: int,
+        figures: CleaningFigures,
+        throttle: Throttle = lambda bytes_total: None,
+        map_bytes_max: int = MAP_BYTES_MAX,
+    ) -> None:
+        """Clean what lies below ``end_offset``, as ``survey`` says."""
+        self.log = log
+        self.figures = figures
+        self._disk = log.place.disk
+        self._generation = log.generation
+        self._settings: TopicSettings = log.settings
+        self._throttle = throttle
+        self._dirty_from = max(log.state.cleaned_end, log.start_offset)
+        self._latest = OffsetMap(map_bytes_max)
+        self._segments = [segment for segment in log.segments[:-1] if segment.end_offset <= end_offset]
+        self._sources = [self._source(segment) for segment in self._segments]
+        self._sieve = Sieve(
+            self._latest,
+            self._dirty_from,
+            log.producers.table.last_batches(min(end_offset, log.high_watermark)),
+            now_ms,
+            self._settings.delete_retention_ms,
+            figures,
+        )
+
+    def _source(self, segment: Segment) -> Source:
+        was_open, log = segment.is_open, segment.log_bytes()
+        handle = self._disk.duplicate(log.handle)
+        if not was_open:
+            segment.close()
+        return Source(segment.base_offset, segment.end_offset, log._replace(handle=handle))
+
+    def prepare(self) -> list[Group]:
+        """Thread. Fill the map; returns what to clean, oldest first. Raises CorruptRange for a damaged segment."""
+        self.figures.rounds += 1
+        try:
+            end_offset = fill_map(self._sources, self._dirty_from, self._latest, self._throttle, self.figures)
+        except BadBatch as bad:
+            raise self._damaged(bad) from bad
+        self._sieve.end_offset = end_offset
+        self.figures.map_bytes_max = max(self.figures.map_bytes_max, self._latest.bytes_used)
+        return list(self._groups(end_offset))
+
+    def _groups(self, end_offset: int) -> Iterator[Group]:
+        """Neighbours as long as together they make no more than one segment."""
+        run: list[int] = []
+        for index, source in enumerate(self._sources):
+            if source.base_offset >= end_offset:
+                break
+            size_bytes = sum(self._sources[i].log.size for i in [*run, index])
+            span = source.end_offset - self._sources[run[0] if run else index].base_offset
+            if run and (size_bytes > self._settings.segment_bytes or span > SPAN_MAX):
+                yield self._group(run)
+                run = []
+            run.append(index)
+        if run:
+            yield self._group(run)
+
+    def _group(self, run: Sequence[int]) -> Group:
+        sources = tuple(self._sources[i] for i in run)
+        swap = Swap(self.log.place.directory, sources[0].base_offset, sources[-1].end_offset)
+        return Group(swap, tuple(self._segments[i] for i in run), sources)
+
+    def clean(self, group: Group) -> bool:
+        """Thread. True when there is a cleaned segment to install. Raises CorruptRange, DiskFull or StorageFailed."""
+        try:
+            return clean(self._disk, group.swap, group.sources, self._sieve, self._throttle)
+        except BadBatch as bad:
+            raise self._damaged(bad) from bad
+
+    def install(self, group: Group) -> bool:
+        """Loop. False when the log has changed under the round, which is over then. Raises DiskFull, StorageFailed."""
+        try:
+            if self.log.generation == self._generation:
+                self.log.note_sweep(self._sieve.end_offset)
+                if self.log.replace(group.segments, group.swap):
+                    self.figures.segments_replaced += len(group.segments)
+                    return True
+        except DiskFull:
+            group.swap.discard(self._disk)
+            raise
+        group.swap.discard(self._disk)
+        self.figures.cancelled += 1
+        return False
+
+    def complete(self) -> None:
+        """Loop. Every group is in place. Raises DiskFull: the next round does it all again."""
+        if self.log.generation == self._generation:
+            self.log.note_cleaned(self._sieve.end_offset, self._sieve.horizon_ms)
+
+    def close(self) -> None:
+        """Thread."""
+        for source in self._sources:
+            self._disk.close(source.log.handle)
+        self._sources = []
+
+    def _damaged(self, bad: BadBatch) -> CorruptRange:
+        return CorruptRange(f"a segment of {self.log.place.directory} is damaged {bad}", start_offset=bad.offset)
+
+
+def clean_now(
+    log: PartitionLog, now_ms: int, figures: CleaningFigures | None = None, map_bytes_max: int = MAP_BYTES_MAX
+) -> bool:
+    """A whole round in the calling thread; True when it was carried through. Errors as in ``Round``."""
+    dirt = survey(log, now_ms)
+    round_ = Round(log, dirt.end_offset, now_ms, figures or CleaningFigures(), map_bytes_max=map_bytes_max)
+    try:
+        for group in round_.prepare():
+            if round_.clean(group) and not round_.install(group):
+                return False
+        round_.complete()
+        return True
+    finally:
+        round_.close()

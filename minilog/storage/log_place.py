@@ -1,0 +1,42 @@
+"""What a log is opened with, and what its opening found."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from minilog.storage.disk import Disk
+from minilog.storage.quarantine import Quarantine
+from minilog.storage.segment import Damage
+
+
+class RecoveryPoint(NamedTuple):
+    """What the store's checkpoint knows of a log: its durable end, high watermark and generation at that time.
+
+    ``epochs`` holds (leader epoch, start offset) of every epoch, so that recovery has to derive only what lies above
+    ``offset``. They are kept here, with the points of all logs, because a file for each log would
+    cost two syncs for each leader change.
+    """
+
+    offset: int
+    high_watermark: int
+    generation: int
+    epochs: tuple[tuple[int, int], ...] = ()
+
+
+class Recovered(NamedTuple):
+    """What recovery found: bytes cut as torn, and damage in the active segment."""
+
+    torn_bytes: int
+    damages: tuple[Damage, ...]
+
+
+class LogPlace(NamedTuple):
+    """Where a log lives; ``name`` is ``<topic>-<partition>``."""
+
+    disk: Disk
+    directory: str
+    name: str
+    quarantine: Quarantine
+    unsynced: tuple[str, ...] = ()
+    """Directories with entries of this log that are not durable yet: the first flush syncs them, not the creation,
+    because a topic with hundreds of partitions is made in one turn of the broker."""

@@ -1,0 +1,103 @@
+"""Which segments retention lets go: arithmetic on segments, and what a log makes of it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+
+from minilog.config import TopicSettings
+from minilog.errors import DiskFull
+from minilog.storage.retention import expired_end
+from tests.unit.storage.batches import fill, flush, make, open_in
+from tests.unit.storage.memory_disk import MemoryDisk
+
+
+class Stretch(NamedTuple):
+    base_offset: int
+    size_bytes: int
+    max_timestamp: int
+
+
+FIVE = [Stretch(i * 10, 100, 1000 * (i + 1)) for i in range(5)]
+
+
+def end(segments: list[Stretch] = FIVE, high_watermark: int = 50, now_ms: int = 10_000, **settings: object) -> int:
+    return expired_end(segments, TopicSettings(**settings), high_watermark, now_ms)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("retention_ms", "expected"), [(9001, 0), (9000, 0), (8999, 10), (7999, 20), (0, 40), (-1, 0), (1, 40)]
+)
+def test_by_time_the_oldest_go_and_the_active_one_stays(retention_ms: int, expected: int) -> None:
+    assert end(retention_ms=retention_ms) == expected
+
+
+@pytest.mark.parametrize(("retention_bytes", "expected"), [(500, 0), (401, 0), (400, 10), (150, 30), (0, 40), (-1, 0)])
+def test_by_size_what_is_left_is_at_least_what_was_asked_for(retention_bytes: int, expected: int) -> None:
+    assert end(retention_ms=-1, retention_bytes=retention_bytes) == expected
+
+
+def test_nothing_above_the_high_watermark_goes() -> None:
+    assert end(high_watermark=25, retention_ms=0) == 20
+    assert end(high_watermark=5, retention_ms=0) == 0
+
+
+def test_one_young_segment_keeps_all_after_it() -> None:
+    segments = [FIVE[0], FIVE[1]._replace(max_timestamp=9999), *FIVE[2:]]
+    assert end(segments, retention_ms=5000) == 10
+
+
+def test_records_without_a_time_are_as_old_as_what_follows() -> None:
+    segments = [FIVE[0]._replace(max_timestamp=-1), *FIVE[1:]]
+    assert end(segments, retention_ms=7999) == 20
+    assert end([stretch._replace(max_timestamp=-1) for stretch in FIVE], retention_ms=0) == 0
+
+
+@pytest.mark.parametrize(("policy", "expected"), [("delete", 40), ("compact", 0), ("compact,delete", 40)])
+def test_a_topic_that_is_only_compacted_loses_nothing_by_age(policy: str, expected: int) -> None:
+    assert end(retention_ms=0, cleanup_policy=policy) == expected
+
+
+def test_a_segment_is_rolled_by_record_time() -> None:
+    log = open_in(MemoryDisk(), TopicSettings(segment_ms=1000))
+    for timestamp in (5000, 6000, 6001, 9000):
+        log.append([make(log.end_offset, timestamp=timestamp)])
+    assert [segment.base_offset for segment in log.segments] == [0, 2, 3]
+
+
+def test_an_idle_log_is_rolled_when_it_is_old_and_durable() -> None:
+    log = open_in(MemoryDisk(), TopicSettings(segment_ms=1000, retention_ms=5000))
+    assert not log.maybe_roll(10**6), "an empty one never is"
+    log.append([make(0, timestamp=5000)])
+    assert not log.maybe_roll(10**6), "not before it is durable"
+    flush(log)
+    assert not log.maybe_roll(6000)
+    assert log.maybe_roll(6001)
+    assert not log.maybe_roll(10**6)
+    log.high_watermark = 1
+    assert log.expired_end(10_000) == 0
+    assert log.expired_end(10_001) == 1
+    log.advance_start(1)
+    assert (log.start_offset, log.end_offset, log.segment_count) == (1, 1, 1)
+
+
+def test_a_full_disk_does_not_keep_a_log_from_shrinking() -> None:
+    disk = MemoryDisk()
+    log = open_in(disk)
+    fill(log, 6, size=2500)
+    flush(log)
+    log.high_watermark = 6
+    disk.faults[len(disk.operations) + 1] = "full"
+    log.advance_start(4)
+    assert log.start_offset == 4
+    again = open_in(disk, point=log.close())
+    assert again.start_offset == 4
+    disk.faults.update({len(disk.operations) + at: "full" for at in range(1, 9)})
+    again.high_watermark = 6
+    with pytest.raises(DiskFull):
+        again.advance_start(5)
+    assert (again.start_offset, again.segment_count) == (4, 2)
+    disk.faults.clear()
+    again.advance_start(5)
+    assert open_in(disk).start_offset == 5
