@@ -20,15 +20,18 @@ from typing import Any
 
 from minilog.config import BrokerSettings
 from minilog.core.alter import Proposals
+from minilog.core.coordinator import Coordinator
 from minilog.core.effects import CONTROLLER_ID, Effect, Flush, Reply, Send, TopicPartition
 from minilog.core.fetcher import Fetcher
 from minilog.core.follower import FollowerState
 from minilog.core.image import ClusterImage
 from minilog.core.leader import LeaderState, Outcome
 from minilog.core.ports import LogStore
+from minilog.core.producer_ids import ProducerIds
 from minilog.core.reading import Reading
 from minilog.core.registration import Registration
 from minilog.core.replica import Replica, Replicas
+from minilog.core.retention import Retention
 from minilog.core.roles import Roles
 from minilog.core.sessions import Sessions
 from minilog.core.statistics import partition_statistics
@@ -43,12 +46,16 @@ from minilog.errors import (
     RefusesToStart,
     StaleBrokerEpoch,
 )
+from minilog.wire.group_messages import GroupRequest
 from minilog.wire.messages import (
+    AllocateProducerIds,
+    AllocateProducerIdsReply,
     AlterPartition,
     AlterPartitionReply,
     Fetch,
     Heartbeat,
     HeartbeatReply,
+    InitProducer,
     Message,
     Metadata,
     Offsets,
@@ -85,9 +92,12 @@ class BrokerCore:
         self.fetchers: dict[int, Fetcher] = {}
         self.sessions = Sessions(self.replicas)
         self.proposals = Proposals(self.replicas)
+        self.producer_ids = ProducerIds(self.broker_id)
         self.writing = Writing(self)
         self.reading = Reading(self)
         self.roles = Roles(self)
+        self.coordinator = Coordinator(self)
+        self.retention = Retention(self)
         self._lag_check_ms = 0
         self._unsynced: dict[TopicPartition, int] = {}
         self._outcomes: list[Outcome] = []
@@ -127,7 +137,7 @@ class BrokerCore:
         broker = self.image.brokers.get(broker_id)
         return broker is not None and broker.eligible and broker.epoch == broker_epoch
 
-    def statistics(self) -> dict[str, Any]:
+    def statistics(self, now_ms: int) -> dict[str, Any]:
         return {
             "broker_id": self.broker_id,
             "ready": self.ready,
@@ -135,7 +145,8 @@ class BrokerCore:
             "last_problem": self.registration.last_problem,
             "parked_produces": len(self.writing.deadlines),
             "parked_fetches": len(self.reading.deadlines),
-            "partitions": [partition_statistics(replica) for replica in self.replicas.values()],
+            "parked_groups": len(self.coordinator.deadlines),
+            "partitions": [partition_statistics(replica, now_ms) for replica in self.replicas.values()],
         }
 
     # --- events --------------------------------------------------------------------------------------------
@@ -161,10 +172,14 @@ class BrokerCore:
             case Metadata():
                 self.reading.check_informed()
                 effects.append(Reply(request_id, metadata_reply(self.image, request.topics)))
+            case InitProducer():
+                effects += self.producer_ids.on_init(request_id, self.broker_epoch)
             case Positions():
                 effects.append(Reply(request_id, self._on_positions(request, effects, now_ms)))
             case Probe():
                 effects.append(Reply(request_id, ProbeReply(self.broker_id, self.registration.incarnation)))
+            case _ if isinstance(request, GroupRequest):
+                effects += self.coordinator.on_request(request_id, request, now_ms)
             case _:
                 raise InvalidRequest(f"a broker does not answer {type(request).__name__}; send it to the controller")
 
@@ -182,6 +197,11 @@ class BrokerCore:
                     self.proposals.on_reply(request, error, now_ms)
                 else:
                     self.proposals.on_failed(request, now_ms)
+            case AllocateProducerIds():
+                if isinstance(error, AllocateProducerIdsReply):
+                    effects += self.producer_ids.on_reply(request, error)
+                else:
+                    effects += self.producer_ids.on_failed(request, "the controller gave no answer")
             case Heartbeat() | Register():
                 if self.registration.matches(request):
                     self._on_controller(error, effects, now_ms)
@@ -200,6 +220,7 @@ class BrokerCore:
 
     def on_disconnect(self, request_id: int, now_ms: int) -> list[Effect]:
         self.reading.on_disconnect(request_id)
+        self.producer_ids.on_disconnect(request_id)
         self.sessions.on_disconnect(request_id)
         return self._finish([], now_ms)
 
@@ -212,8 +233,10 @@ class BrokerCore:
         effects: list[Effect] = []
         effects += self.writing.expire(now_ms)
         effects += self.reading.expire(now_ms)
+        effects += self.coordinator.tick(now_ms)
         effects += self.sessions.answer_late(now_ms)
         effects += self._flush_due(now_ms)
+        self.retention.tick(now_ms)
         if now_ms >= self._lag_check_ms:
             self._lag_check_ms = now_ms + LAG_CHECK_MS
             self._check_lag(now_ms)
@@ -271,10 +294,12 @@ class BrokerCore:
             if replica.role.high_watermark != before:
                 self.sessions.on_high_watermark(partition)
                 self.reading.wake(replica)
+                self.coordinator.wake(partition)
             if replica.role.propose(now_ms, lag_max_ms, shrink=False):
                 self.proposals.add(partition)
         effects += self.writing.resolve(self._outcomes)
         self._outcomes = []
+        effects += self.coordinator.answer_woken()
         effects += self.reading.answer_woken(now_ms)
         effects += self.sessions.answer_ready()
         self._send(effects, now_ms)
@@ -289,6 +314,9 @@ class BrokerCore:
         alter = self.proposals.next_request(self.broker_id, self.broker_epoch, epoch, now_ms)
         if alter is not None:
             effects.append(Send(CONTROLLER_ID, alter))
+        allocate = self.producer_ids.next_request(self.broker_epoch)
+        if allocate is not None:
+            effects.append(Send(CONTROLLER_ID, allocate))
         drained = self.registration.draining and self._drained()
         request = self.registration.next_request(
             self.store.cluster_id, epoch, self.image.metadata_offset, now_ms, drained=drained

@@ -27,7 +27,7 @@ from minilog.core.failovers import Failovers
 from minilog.core.image import BrokerState, ClusterImage
 from minilog.core.liveness import Liveness, ParkedHeartbeat, Session
 from minilog.core.partition_change import Move, handed_over, with_isr, with_leader, without_replica, without_unclean
-from minilog.core.topics import create_topic, created_info, delete_topic
+from minilog.core.topics import add_partitions, create_topic, created_info, delete_topic
 from minilog.core.views import describe_cluster, metadata_reply
 from minilog.errors import (
     BrokerUnavailable,
@@ -39,6 +39,7 @@ from minilog.errors import (
     StaleBrokerEpoch,
 )
 from minilog.wire.messages import (
+    AddPartitions,
     AllocateProducerIds,
     AllocateProducerIdsReply,
     AlterPartition,
@@ -121,6 +122,8 @@ class ControllerCore:
             self.elections.on_changed(state)
 
     def replay(self, index: int, record: MetadataRecord) -> None:
+        if isinstance(record, PartitionChanged):
+            self.elections.count(self.image.partition(record.topic, record.partition), record)
         self.image.apply(index, record)
         self._tail.append(record)
         if len(self._tail) > 2 * TAIL_MAX:
@@ -143,6 +146,7 @@ class ControllerCore:
             raise InvalidRequest(
                 f"cluster_id={self.settings.cluster_id} is set, but this journal belongs to cluster {cluster_id}"
             )
+        self.elections.forget_counts()
         for broker in self.image.brokers.values():
             if not broker.fenced:
                 self.liveness.open(broker.broker_id, broker.epoch, now_ms)
@@ -170,6 +174,9 @@ class ControllerCore:
                 return self._when_known(request_id, records, CreateTopicReply(created_info(records), end), now_ms)
             case DeleteTopic():
                 records = delete_topic(request.topic, self.image)
+                return self._when_known(request_id, records, Ok(self.metadata_offset + len(records)), now_ms)
+            case AddPartitions():
+                records = add_partitions(request, self.image, self.settings)
                 return self._when_known(request_id, records, Ok(self.metadata_offset + len(records)), now_ms)
             case AllocateProducerIds():
                 return self._on_allocate(request_id, request)
@@ -441,9 +448,8 @@ class ControllerCore:
     def _decide_elections(self, now_ms: int) -> Decision:
         draft = Draft(self.image)
         minimum = {(s.topic, s.partition): m for s, m in draft.partitions()} if self.elections.open_count else {}
-        for state, winner, is_recovery in self.elections.decide(now_ms):
+        for state, winner, _ in self.elections.decide(now_ms):
             draft.change(with_leader(state, winner, minimum[state.topic, state.partition]))
-            self.elections.held["recovery" if is_recovery else "clean"] += 1
         return Decision(draft.records(), [])
 
     def _on_alter(self, request_id: int, request: AlterPartition) -> Decision:

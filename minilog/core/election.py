@@ -41,7 +41,9 @@ class Elections:
         self.image = image
         self.timeout_ms = timeout_ms
         self.leaderless: dict[TopicPartition, None] = {}
-        self.held = {"clean": 0, "recovery": 0}
+        self.held: dict[str, int] = {}
+        """Leaders that took over since this controller started, by kind."""
+        self.forget_counts()
         self._open: dict[TopicPartition, Election] = {}
         self._sequence = 0
 
@@ -52,6 +54,20 @@ class Elections:
         else:
             self.leaderless.pop(partition, None)
             self._open.pop(partition, None)
+
+    def forget_counts(self) -> None:
+        self.held = {"clean": 0, "recovery": 0, "unclean": 0}
+
+    def count(self, before: PartitionState | None, after: PartitionState) -> None:
+        """``after`` is about to replace ``before``: a recovery takes a leader that was last known to be complete."""
+        if before is None or before.topic_id != after.topic_id or after.leader == NO_LEADER:
+            return
+        if (before.leader, before.leader_epoch) == (after.leader, after.leader_epoch):
+            return
+        if after.leader in (*before.isr, *before.elr):
+            self.held["clean"] += 1
+        else:
+            self.held["recovery" if after.leader in before.last_known_elr else "unclean"] += 1
 
     def on_deleted(self, topic: str) -> None:
         for partition in [p for p in self.leaderless if p.topic == topic]:

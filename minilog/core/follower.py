@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from minilog.config import MIB, TopicSettings
 from minilog.core.effects import TopicPartition
 from minilog.core.image import PartitionState
+from minilog.core.log_start import follow_start
 from minilog.core.ports import ReplicaLog
 from minilog.errors import CorruptBatch
 from minilog.wire.batch import Batch, split
@@ -76,6 +77,7 @@ class FollowerState:
             self._check(batches)
             self.log.append(batches)
         self._learn_high_watermark(result.high_watermark, now_ms)
+        follow_start(self.log, result.log_start_offset)
 
     def _check(self, batches: Sequence[Batch]) -> None:
         expected, epoch = self.log.end_offset, self.log.last_epoch

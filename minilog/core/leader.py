@@ -24,8 +24,9 @@ from minilog.config import TopicSettings
 from minilog.core.effects import TopicPartition
 from minilog.core.image import PartitionState
 from minilog.core.isr import committed_end, copies_end, is_lagging, may_join
-from minilog.core.ports import ReplicaLog
-from minilog.core.waiting import PendingProduce, ProduceWaiters, Waiter
+from minilog.core.log_start import LogStart
+from minilog.core.ports import ReplicaLog, WrittenBatch
+from minilog.core.waiting import PendingProduce, Place, ProduceWaiters, Waiter
 from minilog.errors import (
     FencedLeaderEpoch,
     InvalidAcks,
@@ -116,7 +117,9 @@ class LeaderState:
         self.is_current = is_current
         """(broker id, broker epoch) -> registered with that very epoch, unfenced, not shutting down (R17)."""
         self.start_offset = log.end_offset
+        self.began_ms = now_ms
         self.high_watermark = log.high_watermark
+        self.log_start = LogStart(log)
         self.proposal: Proposal | None = None
         self.waiters = ProduceWaiters()
         self.followers = {
@@ -164,13 +167,17 @@ class LeaderState:
                 assert end <= self.log.end_offset, f"{self.partition}: commit {end} beyond the log"
                 self.high_watermark = end
                 self.log.high_watermark = end
-        return self._complete()
+        outcomes = self._complete()
+        if self.log_start.published > self.log.start_offset:
+            self.log_start.advance(self.maximal_isr - {self.broker_id})
+        return outcomes
 
     def _complete(self) -> list[Outcome]:
         outcomes = []
         for acks in self.waiters.levels():
             for waiter in self.waiters.complete_up_to(acks, self._reached(acks)):
-                assert self.log.epoch_at(waiter.base_offset) == self.leader_epoch, "an ack from another epoch (R10)"
+                epoch = self.log.epoch_at(waiter.base_offset)  # -1: sent again after retention has taken it
+                assert epoch in (-1, waiter.leader_epoch), "an ack from another epoch (R10)"
                 outcomes.append(Outcome(waiter.pending, waiter.position, self._receipt(waiter)))
         return outcomes
 
@@ -187,23 +194,21 @@ class LeaderState:
             self.partition.partition,
             base_offset=waiter.base_offset,
             end_offset=waiter.end_offset,
-            leader_epoch=self.leader_epoch,
+            leader_epoch=waiter.leader_epoch,
             timestamp=waiter.timestamp,
             crc=waiter.crc,
             acks=waiter.acks,
             isr=list(self.state.isr),
+            duplicate=waiter.duplicate,
+            base_offsets=list(waiter.base_offsets),
         )
 
     # --- produce -----------------------------------------------------------------------------------------
 
     def check_acks(self, acks: int) -> None:
         """Refuse before the append what could not be promised now; raises InvalidAcks or NotEnoughReplicas (R11)."""
-        isr, replicas = self.state.isr, self.state.replicas
-        if acks > len(replicas):
-            raise InvalidAcks(
-                f"acks={acks} asks for more copies than {self.partition} has replicas ({len(replicas)}); use 0 to {len(replicas)} or all"
-            )
-        needed = self.min_isr if acks == ACKS_ALL else acks
+        self._check_possible(acks)
+        isr, needed = self.state.isr, self._needed(acks)
         if acks not in (0, 1) and len(isr) < needed:
             raise NotEnoughReplicas(
                 f"{self.partition} has {len(isr)} in-sync replicas {isr}, and acks={_acks_text(acks)} needs {needed}; "
@@ -217,19 +222,58 @@ class LeaderState:
     ) -> Outcome | None:
         """Stamp, append and park; ``advance`` afterwards completes what is already reached.
 
-        acks=0 is decided at once and names no offset. Raises DiskFull; nothing was written then.
+        acks=0 is decided at once and names no offset. Batches that this log holds already are not written again:
+        they are answered with their offsets, under the same conditions as new ones (R31). Raises what ``check_acks``
+        and ``ReplicaLog.find_written`` raise, and DiskFull; nothing was written then.
         """
-        base_offset = self.log.end_offset
+        written = self.log.find_written(batches)
+        new = [batch for batch, place in zip(batches, written, strict=True) if place is None] if written else batches
+        if not new:
+            return self._on_duplicates(written, acks, pending, position)
+        self.check_acks(acks)
         append_ms = now_ms if self.settings.message_timestamp_type == "LogAppendTime" else None
-        stamped = self._stamp(batches, base_offset, acks_level_for(acks), append_ms)
+        stamped = self._stamp(new, self.log.end_offset, acks_level_for(acks), append_ms)
         self.log.append(stamped)
-        end_offset = self.log.end_offset
-        assert end_offset == stamped[-1].end_offset
+        assert self.log.end_offset == stamped[-1].end_offset
         if acks == 0:
-            return Outcome(pending, position, ProduceResult(self.partition.topic, self.partition.partition, acks=0))
-        timestamp, crc = stamped[-1].max_timestamp, stamped[0].crc
-        self.waiters.park(Waiter(pending, position, base_offset, end_offset, timestamp, crc, acks))
+            return self._unpromised(pending, position, duplicate=bool(written))
+        if written:  # some lie in the log since before, the others follow now: one receipt for all of them
+            appended = iter(stamped)
+            places = [Place.of(next(appended)) if place is None else place for place in written]
+            self.waiters.park(Waiter.again(pending, position, places, acks))
+        else:
+            timestamp, crc = stamped[-1].max_timestamp, stamped[0].crc
+            span = stamped[0].base_offset, self.log.end_offset
+            self.waiters.park(Waiter(pending, position, *span, timestamp, crc, acks, self.leader_epoch))
         return None
+
+    def _unpromised(self, pending: PendingProduce, position: int, *, duplicate: bool) -> Outcome:
+        topic, partition = self.partition
+        return Outcome(pending, position, ProduceResult(topic, partition, acks=0, duplicate=duplicate))
+
+    def _on_duplicates(
+        self, written: Sequence[WrittenBatch | None], acks: int, pending: PendingProduce, position: int
+    ) -> Outcome | None:
+        """All of it was written before. What its acks level asks for may be true already, whatever the ISR is now."""
+        self._check_possible(acks)
+        if acks == 0:
+            return self._unpromised(pending, position, duplicate=True)
+        places = [place for place in written if place is not None]
+        if max(place.end_offset for place in places) > self._reached(acks) and not self._is_reachable(acks):
+            raise self._not_enough_after_append(acks)
+        self.waiters.park(Waiter.again(pending, position, places, acks))
+        return None
+
+    def _check_possible(self, acks: int) -> None:
+        replicas = self.state.replicas
+        if acks > len(replicas):
+            raise InvalidAcks(
+                f"acks={acks} asks for more copies than {self.partition} has replicas ({len(replicas)}); use 0 to {len(replicas)} or all"
+            )
+
+    def _needed(self, acks: int) -> int:
+        """How many members the ISR must have, so that this level can be reached."""
+        return self.min_isr if acks == ACKS_ALL else acks
 
     def _stamp(self, batches: Sequence[Batch], offset: int, level: int, append_ms: int | None) -> list[Batch]:
         stamped = []
@@ -274,6 +318,7 @@ class LeaderState:
                 log_start_offset=self.log.start_offset,
                 log_end_offset=self.log.end_offset,
             )
+        self.log_start.on_fetch(broker_id)
         self.followers[broker_id].on_fetch(fetch.fetch_offset, broker_epoch, self.log.end_offset, now_ms)
         return None
 
@@ -294,6 +339,10 @@ class LeaderState:
         progress = self.followers[broker_id]
         if progress.position is not None and progress.position >= self.log.end_offset:
             progress.caught_up_ms = max(progress.caught_up_ms, last_fetch_ms)
+
+    def behind_ms(self, broker_id: int, now_ms: int) -> int:
+        """Since when it does not hold this log's end; counted from the begin of this role where nothing older is known."""
+        return max(0, now_ms - max(self.followers[broker_id].caught_up_ms, self.began_ms))
 
     @property
     def drained(self) -> bool:
@@ -364,18 +413,22 @@ class LeaderState:
     def _fail_unreachable(self) -> list[Outcome]:
         """R11, second check: a level the shrunken ISR cannot reach is answered now, and indefinitely."""
         outcomes = []
-        isr = self.state.isr
         for acks in self.waiters.levels():
-            needed = self.min_isr if acks == ACKS_ALL else acks
-            if len(isr) < needed:
-                error = NotEnoughReplicasAfterAppend(
-                    f"{self.partition}: the ISR shrank to {isr} while the record waited, and acks={_acks_text(acks)} needs {needed}; "
-                    "the record was appended and may still commit",
-                    isr=list(isr),
-                    needed=needed,
-                )
-                outcomes += self._fail(error, acks)
+            if not self._is_reachable(acks):
+                outcomes += self._fail(self._not_enough_after_append(acks), acks)
         return outcomes
+
+    def _is_reachable(self, acks: int) -> bool:
+        return len(self.state.isr) >= self._needed(acks)
+
+    def _not_enough_after_append(self, acks: int) -> NotEnoughReplicasAfterAppend:
+        isr, needed = self.state.isr, self._needed(acks)
+        return NotEnoughReplicasAfterAppend(
+            f"{self.partition}: the ISR has shrunk to {isr} since the record was appended, and acks={_acks_text(acks)} "
+            f"needs {needed}; the record may still commit",
+            isr=list(isr),
+            needed=needed,
+        )
 
 
 def _acks_text(acks: int) -> str:

@@ -13,6 +13,25 @@ from minilog.config import TopicSettings
 from minilog.wire.batch import Batch
 
 
+class WrittenBatch(Protocol):
+    """Where a batch that was sent again lies in the log (R31); ``crc`` as stored, ``timestamp`` its latest record's."""
+
+    @property
+    def base_offset(self) -> int: ...
+
+    @property
+    def end_offset(self) -> int: ...
+
+    @property
+    def leader_epoch(self) -> int: ...
+
+    @property
+    def crc(self) -> int: ...
+
+    @property
+    def timestamp(self) -> int: ...
+
+
 class ReplicaLog(Protocol):
     """One partition's log on this broker.
 
@@ -54,6 +73,14 @@ class ReplicaLog(Protocol):
         """
         ...
 
+    def find_written(self, batches: Sequence[Batch]) -> Sequence[WrittenBatch | None]:
+        """R31: for batches that a leader is about to append in one go, where each lies already; None: it is new.
+
+        Empty when all are new. What the log knows of producers is a function of its batches alone (I32). Raises
+        ProducerFenced, OutOfOrderSequence or DuplicateSequence.
+        """
+        ...
+
     def read(self, offset: int, max_bytes: int, end_offset: int) -> bytes:
         """Whole batches from the one that holds ``offset``, all below ``end_offset``.
 
@@ -88,6 +115,22 @@ class ReplicaLog(Protocol):
 
         Exact to the record for uncompressed batches and to the batch's base offset otherwise.
         """
+        ...
+
+    def expired_end(self, now_ms: int) -> int:
+        """Where the log may start by the topic's retention settings, a border at or below the high watermark.
+
+        ``start_offset`` when nothing is to go."""
+        ...
+
+    def advance_start(self, offset: int) -> None:
+        """Forget what lies below ``offset``, durably before anything goes. Raises DiskFull; nothing has changed then.
+
+        ``offset`` is at most the high watermark and ``durable_end`` (asserted)."""
+        ...
+
+    def maybe_roll(self, now_ms: int) -> bool:
+        """Begin a new segment when the active one has become too old, so that retention can get at it. Raises DiskFull."""
         ...
 
     def configure(self, settings: TopicSettings) -> None:

@@ -21,6 +21,7 @@ from minilog.errors import (
     OffsetOutOfRange,
     UnknownLeaderEpoch,
 )
+from minilog.wire.batch import peek
 from minilog.wire.messages import (
     EARLIEST,
     LATEST,
@@ -131,6 +132,15 @@ def check_truncation(replica: Replica, offset: int, last_epoch: int) -> None:
         )
 
 
+def _timestamp_at(replica: Replica, offset: int, high_watermark: int) -> int | None:
+    """Of the batch that holds ``offset``: its first record's time when it begins there, otherwise its latest."""
+    data = replica.log.read(offset, 1, high_watermark)
+    if not data:
+        return None
+    batch = peek(data)
+    return batch.base_timestamp if batch.base_offset >= offset else batch.max_timestamp
+
+
 def find_offset(replica: Replica, query: OffsetsPartition) -> OffsetsResult:
     """Offset by time, EARLIEST or LATEST, from a leader. Raises OffsetNotAvailable while the end is unknown (R7)."""
     log = replica.log
@@ -147,5 +157,7 @@ def find_offset(replica: Replica, query: OffsetsPartition) -> OffsetsResult:
         offset = high_watermark
         if found is not None and found[0] < high_watermark:
             offset, timestamp = found
+        elif query.behind is not None and query.behind < high_watermark:
+            timestamp = _timestamp_at(replica, max(query.behind, log.start_offset), high_watermark)
     last_epoch = log.epoch_at(offset - 1) if offset > log.start_offset else -1
     return OffsetsResult(query.topic, query.partition, None, offset, timestamp, replica.leader_epoch, last_epoch)

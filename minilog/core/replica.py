@@ -20,7 +20,7 @@ class ParkedFetch:
 
 
 class Replica:
-    __slots__ = ("log", "parked", "partition", "role", "settings", "topic_id")
+    __slots__ = ("isr_expands", "isr_shrinks", "log", "parked", "partition", "role", "settings", "topic_id")
 
     def __init__(
         self,
@@ -33,6 +33,8 @@ class Replica:
         self.partition, self.topic_id, self.settings, self.log = partition, topic_id, settings, log
         self.role: LeaderState | FollowerState = role
         self.parked: dict[int, ParkedFetch] = {}
+        self.isr_shrinks = self.isr_expands = 0
+        """How often the ISR lost, or got back, members in the eyes of this broker as leader."""
 
     @property
     def leader_epoch(self) -> int:

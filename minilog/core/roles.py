@@ -89,6 +89,9 @@ class Roles:
             replica.settings = topic.settings
             replica.log.configure(topic.settings)
         same = state.leader_epoch == role.leader_epoch
+        if state.leader == core.broker_id:
+            replica.isr_shrinks += not set(state.isr) >= set(role.state.isr)
+            replica.isr_expands += not set(state.isr) <= set(role.state.isr)
         if isinstance(role, LeaderState) and same and state.leader == core.broker_id:
             core.decided(role.on_state_changed(state, topic.settings))
             core.advance(replica.partition)
@@ -107,6 +110,7 @@ class Roles:
             core.broker_id, core.broker_epoch, state, topic.settings, replica.log, core.is_current, now_ms
         )
         core.count_waiting(replica.partition, now_ms)
+        core.coordinator.on_lead(replica, now_ms)
         core.advance(replica.partition)
         core.reading.wake(replica)
         return core.appended(replica, now_ms)
@@ -130,6 +134,7 @@ class Roles:
         role = replica.role
         if isinstance(role, LeaderState):
             self.core.decided(role.resign())
+            self.core.coordinator.on_leave(replica.partition)
         elif role.leader != NO_LEADER:
             self.core.fetcher(role.leader).remove(replica.partition)
 

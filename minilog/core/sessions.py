@@ -268,6 +268,7 @@ class Sessions:
             return None
         if not isinstance(replica.role, LeaderState):
             return None
+        replica.role.log_start.on_answer(session.broker_id)
         if room == 0:
             return _result(replica, entry)
         end_offset = replica.log.end_offset
@@ -295,7 +296,7 @@ def _result(
         entry.leader_epoch,
         entry.fetch_offset,
         role.high_watermark,
-        replica.log.start_offset,
+        role.log_start.published if isinstance(role, LeaderState) else replica.log.start_offset,
         batches,
         diverging,
         problem,

@@ -8,7 +8,7 @@ from minilog.core.leader import LeaderState
 from minilog.core.replica import Replica
 
 
-def partition_statistics(replica: Replica) -> dict[str, Any]:
+def partition_statistics(replica: Replica, now_ms: int) -> dict[str, Any]:
     role, log = replica.role, replica.log
     is_leader = isinstance(role, LeaderState)
     state = role.state
@@ -26,11 +26,17 @@ def partition_statistics(replica: Replica) -> dict[str, Any]:
         "high_watermark": role.high_watermark,
         "log_end_offset": log.end_offset,
         "log_bytes": log.size_bytes,
-        "replica_lag_records": _lags(role) if isinstance(role, LeaderState) else {},
+        "isr_shrinks": replica.isr_shrinks,
+        "isr_expands": replica.isr_expands,
+        "replica_lag": _lags(role, now_ms) if isinstance(role, LeaderState) else {},
     }
 
 
-def _lags(leader: LeaderState) -> dict[int, int | None]:
-    """Records each follower is behind; None when it has not been heard from in this epoch."""
+def _lags(leader: LeaderState, now_ms: int) -> dict[int, tuple[int | None, int]]:
+    """Of each follower: records it is behind (None: not heard from in this epoch), and for how many ms it has been."""
     end = leader.log.end_offset
-    return {r: None if p.position is None else end - p.position for r, p in leader.followers.items()}
+    lags: dict[int, tuple[int | None, int]] = {}
+    for broker_id, progress in leader.followers.items():
+        records = None if progress.position is None else end - progress.position
+        lags[broker_id] = records, 0 if records == 0 else leader.behind_ms(broker_id, now_ms)
+    return lags

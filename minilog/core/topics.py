@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from random import Random
 
-from minilog.config import ControllerSettings, TopicSettings, topic_settings
-from minilog.core.image import ClusterImage
+from minilog.config import MIB, ControllerSettings, TopicSettings, topic_settings
+from minilog.core.image import ClusterImage, TopicImage
 from minilog.core.placement import place
 from minilog.errors import (
     InvalidConfig,
@@ -17,10 +17,31 @@ from minilog.errors import (
     TopicExists,
     UnknownTopic,
 )
-from minilog.wire.messages import CreateTopic, PartitionInfo, TopicInfo
+from minilog.wire.group_messages import GROUPS_TOPIC
+from minilog.wire.messages import AddPartitions, CreateTopic, PartitionInfo, TopicInfo
 from minilog.wire.metadata import NO_LEADER, MetadataRecord, PartitionChanged, TopicCreated, TopicDeleted
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_INTERNAL = "__"
+GROUPS_REPLICAS = 3
+GROUPS_MIN_ISR = 2
+GROUPS_CONFIG = {
+    "cleanup.policy": "compact",
+    "segment.bytes": str(8 * MIB),
+    "max.message.bytes": str(16 * MIB),
+    "flush.policy": "commit",
+}
+
+
+def is_internal(topic: str) -> bool:
+    """Minilog's own: made on need, written by brokers alone, and left out of lists unless asked for."""
+    return topic.startswith(_INTERNAL)
+
+
+def check_not_internal(topic: str, what: str) -> None:
+    """Raises InvalidTopic."""
+    if is_internal(topic):
+        raise InvalidTopic(f"{topic} cannot be {what}: names that begin with {_INTERNAL} are minilog's own")
 
 
 def check_topic_name(topic: str) -> None:
@@ -36,6 +57,10 @@ def create_topic(
 ) -> list[MetadataRecord]:
     """The records that create a topic. Raises what the request deserves; nothing is decided then."""
     check_topic_name(request.topic)
+    if request.topic == GROUPS_TOPIC:
+        request = _groups_topic(image, settings)
+    else:
+        check_not_internal(request.topic, "created")
     if request.topic in image.topics:
         raise TopicExists(f"topic {request.topic} exists already")
     typed = topic_settings(request.config)
@@ -43,11 +68,47 @@ def create_topic(
     _check_min_isr(typed, replicas)
     _check_limits(len(replicas), image, settings)
     topic_id = f"{rng.getrandbits(128):032x}"
-    records: list[MetadataRecord] = [TopicCreated(request.topic, topic_id, request.config)]
-    for partition, members in enumerate(replicas):
+    return [
+        TopicCreated(request.topic, topic_id, request.config),
+        *_new_partitions(request.topic, topic_id, 0, replicas, image),
+    ]
+
+
+def _new_partitions(
+    topic: str, topic_id: str, first: int, replicas: list[list[int]], image: ClusterImage
+) -> list[MetadataRecord]:
+    records: list[MetadataRecord] = []
+    for partition, members in enumerate(replicas, first):
         isr = [r for r in members if image.is_eligible(r)]
-        records.append(PartitionChanged(request.topic, topic_id, partition, members, isr[0], 0, 0, isr))
+        records.append(PartitionChanged(topic, topic_id, partition, members, isr[0], 0, 0, isr))
     return records
+
+
+def add_partitions(request: AddPartitions, image: ClusterImage, settings: ControllerSettings) -> list[MetadataRecord]:
+    """The records that give a topic more partitions, with as many replicas as its first ones have.
+
+    Raises UnknownTopic, InvalidTopic, InvalidRequest, InvalidReplication, Overloaded."""
+    check_not_internal(request.topic, "given more partitions")
+    topic = _known(request.topic, image)
+    there = len(topic.partitions)
+    if not there < request.partitions <= settings.partitions_max:
+        raise InvalidRequest(
+            f"{request.topic} has {there} partitions and cannot have {request.partitions}; use {there + 1} to "
+            f"{settings.partitions_max} (partitions can only be added: their records could not go anywhere)"
+        )
+    factor = len(topic.partitions[0].replicas)
+    wanted = CreateTopic(request.topic, request.partitions - there, factor)
+    replicas = _assignment(wanted, image, settings)
+    _check_limits(len(replicas), image, settings, topics=0)
+    return _new_partitions(request.topic, topic.topic_id, there, replicas, image)
+
+
+def _groups_topic(image: ClusterImage, settings: ControllerSettings) -> CreateTopic:
+    """The one way the topic of consumer groups is made, whatever the request asks for."""
+    live = sum(broker.eligible for broker in image.brokers.values())
+    factor = max(1, min(GROUPS_REPLICAS, live))
+    config = {**GROUPS_CONFIG, "min.insync.replicas": str(min(GROUPS_MIN_ISR, factor))}
+    return CreateTopic(GROUPS_TOPIC, settings.groups_partitions, factor, config)
 
 
 def _assignment(request: CreateTopic, image: ClusterImage, settings: ControllerSettings) -> list[list[int]]:
@@ -92,19 +153,24 @@ def _check_min_isr(typed: TopicSettings, replicas: list[list[int]]) -> None:
         )
 
 
-def _check_limits(partitions: int, image: ClusterImage, settings: ControllerSettings) -> None:
+def _check_limits(partitions: int, image: ClusterImage, settings: ControllerSettings, topics: int = 1) -> None:
     existing = sum(len(t.partitions) for t in image.topics.values())
-    if len(image.topics) >= settings.topics_max or existing + partitions > settings.partitions_max:
+    if len(image.topics) + topics > settings.topics_max or existing + partitions > settings.partitions_max:
         raise Overloaded(
             f"the cluster has {len(image.topics)} topics and {existing} partitions; allowed are {settings.topics_max} and {settings.partitions_max}"
         )
 
 
 def delete_topic(topic: str, image: ClusterImage) -> list[MetadataRecord]:
+    check_not_internal(topic, "deleted")
+    return [TopicDeleted(topic, _known(topic, image).topic_id)]
+
+
+def _known(topic: str, image: ClusterImage) -> TopicImage:
     found = image.topics.get(topic)
     if found is None:
         raise UnknownTopic(f"there is no topic {topic!r}")
-    return [TopicDeleted(topic, found.topic_id)]
+    return found
 
 
 def created_info(records: list[MetadataRecord]) -> TopicInfo:

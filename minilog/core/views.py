@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from minilog.core.failovers import Failovers
 from minilog.core.image import ClusterImage, TopicImage
 from minilog.core.liveness import Liveness
+from minilog.core.topics import is_internal
 from minilog.wire.messages import (
     BrokerHealth,
     BrokerInfo,
@@ -25,8 +26,13 @@ def topic_info(topic: TopicImage) -> TopicInfo:
     return TopicInfo(topic.topic, topic.topic_id, partitions, topic.config)
 
 
+def listed_topics(image: ClusterImage) -> list[str]:
+    return sorted(name for name in image.topics if not is_internal(name))
+
+
 def metadata_reply(image: ClusterImage, topics: Sequence[str] | None) -> MetadataReply:
-    names = sorted(image.topics) if topics is None else [t for t in dict.fromkeys(topics) if t in image.topics]
+    """All topics but internal ones, which must be named to be shown; or those of ``topics`` that exist."""
+    names = listed_topics(image) if topics is None else [t for t in dict.fromkeys(topics) if t in image.topics]
     brokers = [BrokerInfo(b.broker_id, b.url, b.state, b.epoch, b.rack) for _, b in sorted(image.brokers.items())]
     return MetadataReply(
         image.cluster_id,

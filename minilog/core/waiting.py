@@ -5,18 +5,21 @@ the role ends its waiters end with it, so a waiter can never be woken by another
 ``Deadlines`` is the broker's one queue of what expires when.
 
 Invariants (R34): every parked produce is resolved exactly once per partition and answered exactly once as a
-request; offsets within one level are in append order, so completion pops from the front; nothing waits
-without a deadline. Model: Kafka's DeferredEventQueue instead of its purgatory.
+request; within one level the lowest end comes first, so completion pops from the front (appends come in this
+order, only batches that were sent again are sorted in); nothing waits without a deadline. Model: Kafka's DeferredEventQueue instead of its purgatory.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from sortedcontainers import SortedDict
 
+from minilog.core.ports import WrittenBatch
+from minilog.wire.batch import Batch
 from minilog.wire.messages import ProducePartition, ProduceResult
 
 
@@ -47,8 +50,26 @@ class PendingProduce:
         return self.open_count == 0
 
 
+class Place(NamedTuple):
+    """Where a batch was written; satisfies ``ports.WrittenBatch``."""
+
+    base_offset: int
+    end_offset: int
+    leader_epoch: int
+    crc: int
+    timestamp: int
+
+    @classmethod
+    def of(cls, batch: Batch) -> Place:
+        return cls(batch.base_offset, batch.end_offset, batch.leader_epoch, batch.crc, batch.max_timestamp)
+
+
 class Waiter(NamedTuple):
-    """One appended batch run waiting for its acks level. ``end_offset`` is what must be reached."""
+    """One appended batch run waiting for its acks level. ``end_offset`` is what must be reached.
+
+    ``leader_epoch`` is that of the entry at ``base_offset``: of a batch that was sent again, perhaps an older one (R31).
+    ``base_offsets`` of each batch, when they do not lie one after the other.
+    """
 
     pending: PendingProduce
     position: int
@@ -57,6 +78,28 @@ class Waiter(NamedTuple):
     timestamp: int
     crc: int
     acks: int
+    leader_epoch: int = -1
+    duplicate: bool = False
+    base_offsets: tuple[int, ...] = ()
+
+    @classmethod
+    def again(cls, pending: PendingProduce, position: int, places: Sequence[WrittenBatch], acks: int) -> Waiter:
+        """For batches of which at least the first had been written before."""
+        first, last = places[0], places[-1]
+        bases = tuple(place.base_offset for place in places)
+        in_a_row = all(base == place.end_offset for base, place in zip(bases[1:], places[:-1], strict=True))
+        return cls(
+            pending,
+            position,
+            first.base_offset,
+            max(place.end_offset for place in places),
+            last.timestamp,
+            first.crc,
+            acks,
+            first.leader_epoch,
+            duplicate=True,
+            base_offsets=() if in_a_row else bases,
+        )
 
     @property
     def is_open(self) -> bool:
@@ -71,8 +114,11 @@ class ProduceWaiters:
 
     def park(self, waiter: Waiter) -> None:
         level = self._levels.setdefault(waiter.acks, deque())
-        assert not level or level[-1].end_offset < waiter.end_offset, "appends are in offset order"
-        level.append(waiter)
+        if not level or level[-1].end_offset < waiter.end_offset:
+            level.append(waiter)
+        else:
+            assert waiter.duplicate, "appends are in offset order"
+            level.insert(bisect_right(level, waiter.end_offset, key=_end_of), waiter)
 
     def levels(self) -> list[int]:
         return [acks for acks, level in self._levels.items() if level]
@@ -96,6 +142,10 @@ class ProduceWaiters:
 
     def __len__(self) -> int:
         return sum(1 for level in self._levels.values() for waiter in level if waiter.is_open)
+
+
+def _end_of(waiter: Waiter) -> int:
+    return waiter.end_offset
 
 
 class Deadlines:

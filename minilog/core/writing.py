@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 from minilog.core.effects import Effect, Reply
 from minilog.core.leader import LeaderState, Outcome
 from minilog.core.replica import Replica
+from minilog.core.topics import check_not_internal
 from minilog.core.waiting import Deadlines, PendingProduce
 from minilog.errors import (
     InvalidAcks,
+    InvalidRecord,
     InvalidRequest,
     LeaderNotAvailable,
     MinilogError,
@@ -26,6 +28,7 @@ from minilog.errors import (
 )
 from minilog.wire.batch import Batch, split
 from minilog.wire.messages import ACKS_ALL, Problem, Produce, ProducePartition, ProduceReply, ProduceResult
+from minilog.wire.records import decode_batch
 
 if TYPE_CHECKING:
     from minilog.core.broker import BrokerCore
@@ -71,9 +74,9 @@ class Writing:
     def _append(
         self, request: Produce, entry: ProducePartition, pending: PendingProduce, position: int, now_ms: int
     ) -> list[Effect]:
+        check_not_internal(entry.topic, "written to")
         replica = self.core.reading.find(entry.topic, entry.partition)
         leader = self._leader(replica, now_ms)
-        leader.check_acks(request.acks)
         batches = self._batches(entry, replica)
         outcome = leader.on_produce(batches, request.acks, pending, position, now_ms)
         if outcome is not None:
@@ -94,10 +97,8 @@ class Writing:
         batches = split(entry.batches, replica.settings.max_message_bytes)
         if not batches:
             raise InvalidRequest(f"no records for {replica.partition}: the batches field is empty")
-        if any(batch.producer_id >= 0 for batch in batches):
-            raise InvalidRequest(
-                f"{replica.partition}: the batch carries a producer id, and idempotent producers are not supported yet; send producer id -1"
-            )
+        if replica.settings.is_compacted:
+            _check_keys(batches, replica)
         return batches
 
     # --- answering -----------------------------------------------------------------------------------------
@@ -117,6 +118,17 @@ class Writing:
             assert isinstance(parked, PendingProduce)
             effects.append(_reply(parked, timed_out=True))
         return effects
+
+
+def _check_keys(batches: Iterable[Batch], replica: Replica) -> None:
+    """Compaction goes by keys. Raises InvalidRecord, or CorruptBatch for records that cannot be read."""
+    for batch in batches:
+        for record in decode_batch(batch):
+            if record.key is None:
+                raise InvalidRecord(
+                    f"{replica.partition} is compacted (cleanup.policy={replica.settings.cleanup_policy}), and record "
+                    f"{record.offset} of the batch has no key; give every record a key"
+                )
 
 
 def _reply(pending: PendingProduce, *, timed_out: bool = False) -> Reply:

@@ -20,7 +20,9 @@ from minilog.errors import MinilogError
 from minilog.wire.batch import split
 from minilog.wire.messages import (
     ACKS_ALL,
+    AllocateProducerIds,
     AlterPartition,
+    CreateTopic,
     Fetch,
     FetchPartition,
     FetchReply,
@@ -70,6 +72,8 @@ class BrokerBench:
         self.replies: dict[int, Message] = {}
         self.fetches: list[tuple[int, ReplicaFetch]] = []
         self.alters: list[AlterPartition] = []
+        self.allocates: list[AllocateProducerIds] = []
+        self.creates: list[CreateTopic] = []
         self.flushes: list[Flush] = []
         self.to_controller: Message | None = None
         self.controller = ClusterImage()
@@ -106,6 +110,12 @@ class BrokerBench:
             case AlterPartition():
                 assert node_id == CONTROLLER_ID
                 self.alters.append(request)
+            case CreateTopic():
+                assert node_id == CONTROLLER_ID
+                self.creates.append(request)
+            case AllocateProducerIds():
+                assert node_id == CONTROLLER_ID
+                self.allocates.append(request)
             case Register() | Heartbeat():
                 assert node_id == CONTROLLER_ID
                 assert self.to_controller is None, "one request to the controller at a time"
@@ -226,7 +236,7 @@ class BrokerBench:
     @property
     def waiting_count(self) -> int:
         """Everything that is parked: must be 0 once nothing is asked any more (I34)."""
-        statistics = self.core.statistics()
+        statistics = self.core.statistics(self.now_ms)
         roles = [r.role for r in self.core.replicas.values() if isinstance(r.role, LeaderState)]
         waiters = sum(len(role.waiters) for role in roles)
         parked = sum(len(replica.parked) for replica in self.core.replicas.values())

@@ -12,6 +12,7 @@ from minilog.config import TopicSettings
 from minilog.core.effects import TopicPartition
 from minilog.core.ports import LogStore, ReplicaLog
 from minilog.errors import CorruptRange, DiskFull
+from minilog.storage.producers import ProducerTable, WrittenBatch
 from minilog.wire.batch import Batch
 from minilog.wire.records import Record, decode_all
 
@@ -31,6 +32,7 @@ class MemoryLog:
         self.room: int | None = None
         self.damaged = False
         self.is_damaged = False
+        self.expired = 0
 
     @property
     def end_offset(self) -> int:
@@ -79,6 +81,17 @@ class MemoryLog:
         self.durable_end = max(self.durable_end, start_offset)
         self.high_watermark = max(self.high_watermark, start_offset)
 
+    def expired_end(self, now_ms: int) -> int:
+        """Whatever a test has put into ``expired``."""
+        return max(self.start_offset, min(self.expired, self.high_watermark))
+
+    def advance_start(self, offset: int) -> None:
+        assert self.start_offset <= offset <= min(self.high_watermark, self.durable_end)
+        self.trim(offset)
+
+    def maybe_roll(self, now_ms: int) -> bool:
+        return False
+
     def configure(self, settings: TopicSettings) -> None:
         self.settings = settings
 
@@ -96,6 +109,12 @@ class MemoryLog:
                 break
             found += batch.tobytes()
         return found
+
+    def find_written(self, batches: Sequence[Batch]) -> list[WrittenBatch | None]:
+        table = ProducerTable(self.settings.producer_id_expiration_ms)
+        for batch in self.batches:
+            table.observe(batch)
+        return table.find_written(batches)
 
     def epoch_end(self, epoch: int) -> tuple[int, int]:
         known = sorted({batch.leader_epoch for batch in self.batches})

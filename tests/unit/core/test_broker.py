@@ -480,10 +480,18 @@ def test_statistics_are_plain_numbers() -> None:
     bench = BrokerBench.started(partition_state(isr=[1, 2]), partition_state(partition=1, leader=2), min_isr=3)
     extend(bench.log(), 5, 3)
     bench.acknowledge(2, 1)
-    found = bench.core.statistics()
+    found = bench.core.statistics(bench.now_ms + 30)
     assert (found["broker_id"], found["ready"], found["standing"]) == (1, True, "active")
     led, followed = found["partitions"]
     assert (led["is_leader"], led["isr_size"], led["under_replicated"], led["under_min_isr"]) == (True, 2, True, True)
-    assert (led["log_end_offset"], led["replica_lag_records"]) == (3, {2: 2, 3: None})
-    assert (followed["is_leader"], followed["leader"], followed["replica_lag_records"]) == (False, 2, {})
+    assert (led["log_end_offset"], led["replica_lag"]) == (3, {2: (2, 30), 3: (None, 30)})
+    assert (followed["is_leader"], followed["leader"], followed["replica_lag"]) == (False, 2, {})
     assert BROKER_EPOCHS[1] == bench.core.broker_epoch
+
+
+def test_a_leader_counts_how_often_its_isr_shrank_and_grew() -> None:
+    bench = BrokerBench.started(partition_state(isr=[1, 2, 3]), min_isr=1)
+    for epoch, isr in enumerate(([1, 2], [1, 2], [1], [1, 3], [1, 2, 3]), 11):
+        bench.metadata(partition_state(isr=isr, partition_epoch=epoch))
+    led = bench.core.statistics(bench.now_ms)["partitions"][0]
+    assert (led["isr_shrinks"], led["isr_expands"]) == (2, 2)

@@ -335,3 +335,39 @@ def test_the_winner_is_the_best_of_those_that_answered(steps: list[tuple[str, in
         if now_ms >= TIMEOUT_MS:
             assert poll.ask(now_ms) == [1, 2, 3]
             return
+
+
+# --- counting -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kind"),
+    [
+        (partition_state(leader=1), partition_state(leader=2, leader_epoch=6, isr=[2, 3]), "clean"),
+        (LEADERLESS, partition_state(leader=3, leader_epoch=6, isr=[2, 3]), "clean"),
+        (
+            partition_state(leader=NO_LEADER, leader_epoch=6, isr=[], elr=[2]),
+            partition_state(leader=2, leader_epoch=6, isr=[2]),
+            "clean",
+        ),
+        (
+            partition_state(leader=NO_LEADER, leader_epoch=6, isr=[], last_known_elr=[3]),
+            partition_state(leader=3, leader_epoch=6, isr=[3]),
+            "recovery",
+        ),
+        (
+            partition_state(leader=NO_LEADER, leader_epoch=6, isr=[], last_known_elr=[3]),
+            partition_state(leader=2, leader_epoch=6, isr=[2]),
+            "unclean",
+        ),
+        (partition_state(leader=1), LEADERLESS, None),
+        (partition_state(leader=1), partition_state(leader=1, isr=[1]), None),
+        (None, partition_state(leader=1), None),
+    ],
+)
+def test_who_takes_over_is_counted_by_how(
+    before: PartitionState | None, after: PartitionState, kind: str | None
+) -> None:
+    elections = Poll().elections
+    elections.count(before, after)
+    assert elections.held == {name: int(name == kind) for name in ("clean", "recovery", "unclean")}

@@ -195,9 +195,9 @@ BAD: dict[str, tuple[bytes, str]] = {
     "a bad CRC": (GOOD[:-1] + b"\xff", "CORRUPT_BATCH"),
     "a good batch and a cut one": (GOOD + GOOD[:-1], "CORRUPT_BATCH"),
     "too large": (produced(b"x" * 1100), "RECORD_TOO_LARGE"),
-    "an idempotent producer": (
-        encode_values([b"a"], 1000, producer_id=9, producer_epoch=0, base_sequence=0),
-        "INVALID_REQUEST",
+    "a producer id without a sequence": (
+        encode_values([b"a"], 1000, producer_id=9, producer_epoch=0, base_sequence=-1),
+        "CORRUPT_BATCH",
     ),
 }
 

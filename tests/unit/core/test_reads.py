@@ -336,3 +336,10 @@ def test_the_latest_offset_and_its_epoch_let_a_consumer_detect_truncation_later(
     check_truncation(replica_of(leader), found.offset, found.last_epoch)
     extend(memory_log(leader), 5, 2)
     check_truncation(replica_of(leader), found.offset, found.last_epoch)
+
+
+@pytest.mark.parametrize(("behind", "timestamp"), [(0, 100), (1, 200), (2, 300), (3, None), (9, None)])
+def test_the_age_of_what_a_group_has_not_read_yet(behind: int, timestamp: int | None) -> None:
+    leader = timed(100, 200, 300, 400, high_watermark=3)
+    found = find_offset(replica_of(leader), OffsetsPartition(TOPIC, 0, LATEST, behind))
+    assert (found.offset, found.timestamp) == (3, timestamp)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from minilog.config import ControllerSettings
 from minilog.core.image import ClusterImage
-from minilog.core.topics import check_topic_name, create_topic, created_info, delete_topic
+from minilog.core.topics import add_partitions, check_topic_name, create_topic, created_info, delete_topic
 from minilog.errors import InvalidTopic, MinilogError, UnknownTopic
-from minilog.wire.messages import CreateTopic
+from minilog.wire.messages import AddPartitions, CreateTopic
 from minilog.wire.metadata import BrokerFenced, BrokerShuttingDown, PartitionChanged, TopicCreated, TopicDeleted
 from tests.unit.core.builders import TOPIC, TOPIC_ID, image_of, partition_state, topic_records
 
@@ -199,3 +199,63 @@ def test_the_creator_is_told_what_was_made() -> None:
     assert [(p.partition, p.leader, p.isr) for p in info.partitions] == [
         (r.partition, r.leader, r.isr) for r in records[1:]
     ]
+
+
+# --- more partitions ----------------------------------------------------------------------------------------------------
+
+
+def add(partitions: int, topic: str = TOPIC, **limits: int) -> list[Any]:
+    image = image_of(
+        *topic_records(partition_state(replicas=[1, 2]), partition_state(partition=1, replicas=[2, 3], leader=2))
+    )
+    settings = ControllerSettings(data_dir="x", **limits)  # type: ignore[arg-type]
+    return list(add_partitions(AddPartitions(topic, partitions), image, settings))
+
+
+def test_added_partitions_go_on_where_the_topic_ended() -> None:
+    added = add(4)
+    assert [p.partition for p in added] == [2, 3]
+    for p in added:
+        assert isinstance(p, PartitionChanged)
+        assert (p.topic, p.topic_id, p.leader, p.isr) == (TOPIC, TOPIC_ID, p.replicas[0], p.replicas)
+        assert (len(p.replicas), p.leader_epoch, p.partition_epoch) == (2, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("partitions", "topic", "limits", "code", "sentence"),
+    [
+        (2, TOPIC, {}, "INVALID_REQUEST", "has 2 partitions and cannot have 2; use 3 to"),
+        (1, TOPIC, {}, "INVALID_REQUEST", "can only be added"),
+        (9, "nothing", {}, "UNKNOWN_TOPIC_OR_PARTITION", "no topic 'nothing'"),
+        (9, "__groups", {}, "INVALID_TOPIC", "minilog's own"),
+        (9, TOPIC, {"partitions_max": 8}, "INVALID_REQUEST", "use 3 to 8"),
+    ],
+)
+def test_partitions_that_cannot_be_added(
+    partitions: int, topic: str, limits: dict[str, int], code: str, sentence: str
+) -> None:
+    with pytest.raises(MinilogError, match=re.escape(sentence)) as refused:
+        add(partitions, topic, **limits)
+    assert refused.value.code == code
+
+
+def test_a_full_cluster_may_still_give_its_topics_partitions() -> None:
+    assert len(add(3, topics_max=1)) == 1
+
+
+def test_the_topic_of_groups_is_made_in_one_way_only() -> None:
+    head, *partitions = create(CreateTopic("__groups", 99, 1, {"segment.bytes": "5000"}), groups_partitions=5)
+    assert (head.topic, len(partitions)) == ("__groups", 5)
+    assert all(sorted(p.replicas) == [1, 2, 3] for p in partitions)
+    assert (head.config["cleanup.policy"], head.config["min.insync.replicas"]) == ("compact", "2")
+    head, *partitions = create(CreateTopic("__groups"), image_of(brokers=(4,)))
+    assert (head.config["min.insync.replicas"], partitions[0].replicas) == ("1", [4])
+
+
+@pytest.mark.parametrize("name", ["__groups", "__x", "__"])
+def test_internal_names_are_not_for_users(name: str) -> None:
+    with pytest.raises(InvalidTopic, match="minilog's own"):
+        delete_topic(name, image_of())
+    if name != "__groups":
+        with pytest.raises(InvalidTopic, match="minilog's own"):
+            create(CreateTopic(name))

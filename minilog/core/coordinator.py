@@ -1,0 +1,375 @@
+"""Coordinator: this broker's partitions of ``__groups``, and the requests about the groups that live on them.
+
+A group lives on the leader of partition ``murmur2(group) % partitions``. Becoming that leader means replaying the whole
+log, in bounded chunks per tick, before anything is answered; ceasing to be it means forgetting everything at once.
+
+Owns one ``Shard`` per partition led here: its Groups, how far it is loaded, who waits for what to be committed.
+
+Invariants
+* What is decided is appended and replayed in one turn, and nothing that rests on it is shown before it is committed:
+  every reply waits until the high watermark has reached the end the log had when it was decided, reads and refusals too.
+* A waiter belongs to one leadership (a Shard is bound to its LeaderState); when that ends it fails, a write
+  indefinitely (R10, R34).
+* A coordinator that may have been replaced answers nobody. It knows it was not while the controller hears it, or while
+  every member of the ISR and the ELR still fetches from it: a successor would be one of these. Either may be old by the broker
+  session timeout, so a new coordinator gives every member that much more than its session.
+
+Why not the produce path: no request, no receipt, one waiter per decision instead of one per partition. Source: KIP-848.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from minilog.config import KIB
+from minilog.core.effects import CONTROLLER_ID, Effect, Reply, Send, TopicPartition
+from minilog.core.group_checks import check_name
+from minilog.core.group_offsets import Records
+from minilog.core.groups import Groups
+from minilog.core.leader import LeaderState
+from minilog.core.replica import Replica
+from minilog.core.topics import is_internal
+from minilog.core.waiting import Deadlines
+from minilog.errors import (
+    CoordinatorNotAvailable,
+    CorruptBatch,
+    CorruptRange,
+    DiskFull,
+    LeadershipLost,
+    MinilogError,
+    NotCoordinator,
+    NotEnoughReplicas,
+    Overloaded,
+    RecordTooLarge,
+    TimedOut,
+)
+from minilog.wire.batch import ACKS_MANY, split, stamp
+from minilog.wire.group_messages import (
+    GROUPS_TOPIC,
+    CommitOffsets,
+    CommittedOffsets,
+    DeleteGroup,
+    DescribeGroup,
+    GroupHeartbeat,
+    GroupRequest,
+    LeaveGroup,
+    ListGroups,
+    ListGroupsReply,
+)
+from minilog.wire.group_records import TopicShape, decode_record, encode_record
+from minilog.wire.messages import ACKS_ALL, CreateTopic, Message, Problem
+from minilog.wire.murmur2 import partition_of
+from minilog.wire.records import BatchBuilder, decode_batch
+
+if TYPE_CHECKING:
+    from minilog.core.broker import BrokerCore
+
+OneGroupRequest = GroupHeartbeat | LeaveGroup | CommitOffsets | CommittedOffsets | DescribeGroup | DeleteGroup
+CREATE_AGAIN_MS: Final = 1000
+LOAD_BYTES: Final = 256 * KIB
+"""What is replayed per tick, some 12 ms worth: the partition that has least left comes first."""
+LOAD_FIRST_BYTES: Final = 64 * KIB
+"""What is replayed at once when a leadership begins: all there is, for most."""
+UNBOUNDED: Final = 2**31 - 1
+
+
+class Parked:
+    """A reply that waits for one partition or, a list of groups, for several. ``open_count`` 0: answered."""
+
+    __slots__ = ("deadline_ms", "is_write", "open_count", "reply", "request_id")
+
+    def __init__(self, request_id: int, reply: Message, deadline_ms: int, *, is_write: bool) -> None:
+        self.request_id, self.reply, self.deadline_ms, self.is_write = request_id, reply, deadline_ms, is_write
+        self.open_count = 0
+
+
+class Shard:
+    """One partition of ``__groups``, led here in one leader epoch."""
+
+    def __init__(self, replica: Replica, role: LeaderState, groups: Groups) -> None:
+        self.replica, self.role, self.groups = replica, role, groups
+        self.next_offset = replica.log.start_offset
+        """The first one that is not replayed yet."""
+        self.load_end = replica.log.end_offset
+        self.is_loaded = False
+        self.damage = ""
+        self.waiting: deque[tuple[int, Parked]] = deque()
+        """(offset that must be committed, reply); offsets never decrease."""
+
+
+class Coordinator:
+    def __init__(self, core: BrokerCore) -> None:
+        self.core = core
+        self.shards: dict[TopicPartition, Shard] = {}
+        self.deadlines = Deadlines()
+        self._woken: dict[TopicPartition, None] = {}
+        self._failed: list[Effect] = []
+        self._asked_ms = -(2**60)
+        self._topics: dict[str, TopicShape] = {}
+        self._topics_offset = -1
+
+    # --- roles -------------------------------------------------------------------------------------------------
+
+    def on_lead(self, replica: Replica, now_ms: int) -> None:
+        assert isinstance(replica.role, LeaderState)
+        if replica.partition.topic == GROUPS_TOPIC:
+            shard = Shard(replica, replica.role, Groups(self.core.settings, self.core.broker_id))
+            self.shards[replica.partition] = shard
+            self._load(shard, LOAD_FIRST_BYTES, now_ms)
+
+    def on_leave(self, partition: TopicPartition) -> None:
+        """Leadership ends: forget the groups, and tell everybody who waits."""
+        shard = self.shards.pop(partition, None)
+        for _, parked in shard.waiting if shard is not None else ():
+            if parked.is_write:
+                self._fail(
+                    parked,
+                    LeadershipLost(f"the coordinator changed while this waited ({partition}); it may count or not"),
+                )
+            else:
+                self._fail(parked, CoordinatorNotAvailable(f"the coordinator is changing ({partition}); retry shortly"))
+
+    def _load(self, shard: Shard, max_bytes: int, now_ms: int) -> None:
+        """Replay the next chunk; the last one opens the coordinator."""
+        try:
+            data = shard.replica.log.read(shard.next_offset, max_bytes, shard.load_end)
+            for batch in split(data, UNBOUNDED, stored=True):
+                for record in decode_batch(batch, from_offset=shard.next_offset):
+                    shard.groups.replay(decode_record(record.key, record.value))
+                shard.next_offset = batch.end_offset
+        except (CorruptBatch, CorruptRange) as error:
+            shard.damage = error.detail
+            return
+        if not data or shard.next_offset >= shard.load_end:
+            shard.is_loaded = True
+            shard.groups.on_topics(self._topics_now())
+            shard.groups.begin(now_ms, self.core.settings.session_timeout_ms)
+
+    # --- requests ----------------------------------------------------------------------------------------------
+
+    def on_request(self, request_id: int, request: GroupRequest, now_ms: int) -> list[Effect]:
+        effects: list[Effect] = []
+        if len(self.deadlines) >= self.core.settings.limits.parked_requests_max:
+            raise Overloaded(f"{len(self.deadlines)} group requests already wait here, the limit; retry later")
+        if isinstance(request, ListGroups):
+            shards = [self._open(shard, now_ms) for shard in self.shards.values()]
+            groups = sorted((info for s in shards for info in s.groups.infos()), key=lambda info: info.group)
+            self._park(request_id, ListGroupsReply(groups), shards, effects, now_ms, is_write=False)
+            return effects
+        check_name(request.group)
+        if GROUPS_TOPIC not in self.core.image.topics:
+            return self._ask_for_topic(request_id, now_ms)
+        shard = self._open(self._find(request.group), now_ms)
+        shard.groups.on_topics(self._topics_now())
+        is_write = False
+        try:
+            records, reply = self._decide(shard, request, now_ms)
+            if records:
+                self._write(shard, request.group, records, effects, now_ms)
+                is_write = True
+            shard.groups.on_decided(request, now_ms)
+        except MinilogError as error:
+            reply = Problem.of(error)
+        self._park(request_id, reply, [shard], effects, now_ms, is_write=is_write)
+        return effects
+
+    def _ask_for_topic(self, request_id: int, now_ms: int) -> list[Effect]:
+        """First need: the controller makes the topic, with settings of its own."""
+        self.core.reading.check_informed()
+        error = CoordinatorNotAvailable(
+            f"the topic of the consumer groups ({GROUPS_TOPIC}) is being made; retry shortly"
+        )
+        effects: list[Effect] = [Reply(request_id, Problem.of(error))]
+        if now_ms >= self._asked_ms + CREATE_AGAIN_MS:
+            self._asked_ms = now_ms
+            effects.append(Send(CONTROLLER_ID, CreateTopic(GROUPS_TOPIC)))
+        return effects
+
+    def _find(self, group: str) -> Shard:
+        """Raises NotCoordinator, which names who is, or CoordinatorNotAvailable."""
+        partitions = self.core.image.topics[GROUPS_TOPIC].partitions
+        partition = TopicPartition(GROUPS_TOPIC, partition_of(group.encode(), len(partitions)))
+        shard = self.shards.get(partition)
+        if shard is not None:
+            return shard
+        state = partitions[partition.partition]
+        broker = self.core.image.brokers.get(state.leader)
+        if broker is None or broker.broker_id == self.core.broker_id:
+            raise CoordinatorNotAvailable(
+                f"{partition}, where group {group!r} lives, has no leader at the moment; retry shortly"
+            )
+        raise NotCoordinator(
+            f"group {group!r} is coordinated by broker {broker.broker_id} at {broker.url}",
+            coordinator=broker.broker_id,
+            coordinator_url=broker.url,
+        )
+
+    def _open(self, shard: Shard, now_ms: int) -> Shard:
+        """The shard, if it may answer now; raises CoordinatorNotAvailable."""
+        partition = shard.replica.partition
+        if shard.damage:
+            raise CoordinatorNotAvailable(f"the groups in {partition} cannot be read: {shard.damage}")
+        if not shard.is_loaded:
+            raise CoordinatorNotAvailable(
+                f"broker {self.core.broker_id} is still reading {partition} ({shard.next_offset} of {shard.load_end}); retry shortly"
+            )
+        if not self.core.accepts_writes:
+            raise CoordinatorNotAvailable(f"broker {self.core.broker_id} is handing {partition} over; retry shortly")
+        if not self._is_sure(shard, now_ms):
+            raise CoordinatorNotAvailable(
+                f"broker {self.core.broker_id} may not lead {partition} any more; retry or ask another"
+            )
+        return shard
+
+    def _is_sure(self, shard: Shard, now_ms: int) -> bool:
+        """Nobody can have coordinated instead of this broker for longer than a broker session."""
+        core, timeout_ms = self.core, self.core.settings.session_timeout_ms
+        if not core.registration.is_isolated(now_ms, timeout_ms):
+            return True
+        others = {*shard.role.maximal_isr, *shard.role.state.elr} - {core.broker_id}
+        return all(self._fetches(other, shard.replica.partition, now_ms - timeout_ms) for other in others)
+
+    def _fetches(self, broker_id: int, partition: TopicPartition, since_ms: int) -> bool:
+        session = self.core.sessions.of(broker_id)
+        return session is not None and partition in session.partitions and session.last_fetch_ms >= since_ms
+
+    def _decide(self, shard: Shard, request: OneGroupRequest, now_ms: int) -> tuple[Records, Message]:
+        groups = shard.groups
+        match request:
+            case GroupHeartbeat():
+                return groups.on_heartbeat(request, now_ms)
+            case CommitOffsets():
+                return groups.on_commit(request, now_ms)
+            case LeaveGroup():
+                return groups.on_leave(request, now_ms)
+            case CommittedOffsets():
+                return [], groups.on_committed(request)
+            case DescribeGroup():
+                return [], groups.on_describe(request, now_ms)
+            case DeleteGroup():
+                return groups.on_delete(request)
+
+    # --- writing -------------------------------------------------------------------------------------------------
+
+    def _write(self, shard: Shard, group: str, records: Records, effects: list[Effect], now_ms: int) -> None:
+        """Append and replay. Raises NotEnoughReplicas, DiskFull or RecordTooLarge: then nothing has changed."""
+        replica = shard.replica
+        builder = BatchBuilder()
+        for record in records:
+            builder.append(*encode_record(record), (), now_ms)
+        try:
+            shard.role.check_acks(ACKS_ALL)
+            if builder.bytes_total > replica.settings.max_message_bytes:
+                raise RecordTooLarge(
+                    f"group {group!r}: a change of {builder.bytes_total} bytes exceeds the {replica.settings.max_message_bytes} "
+                    "a coordinator writes at once; use fewer partitions, members or less metadata"
+                )
+            self._append(shard, builder.build(acks_level=ACKS_MANY))
+        except MinilogError:
+            shard.groups.postpone(group, now_ms)
+            raise
+        for record in records:
+            shard.groups.replay(record)
+        self.core.sessions.on_append(replica.partition)
+        self.core.advance(replica.partition)
+        effects += self.core.appended(replica, now_ms)
+
+    def _append(self, shard: Shard, data: bytes) -> None:
+        log = shard.replica.log
+        batch = split(data, UNBOUNDED)[0]
+        log.append([stamp(batch, log.end_offset, shard.role.leader_epoch, ACKS_MANY)])
+
+    # --- waiting -------------------------------------------------------------------------------------------------
+
+    def _park(
+        self,
+        request_id: int,
+        reply: Message,
+        shards: list[Shard],
+        effects: list[Effect],
+        now_ms: int,
+        *,
+        is_write: bool,
+    ) -> None:
+        """Answer when everything decided so far is committed."""
+        parked = Parked(request_id, reply, now_ms + self.core.settings.group_wait_ms, is_write=is_write)
+        for shard in shards:
+            end_offset = shard.replica.log.end_offset
+            if shard.role.high_watermark < end_offset:
+                shard.waiting.append((end_offset, parked))
+                parked.open_count += 1
+        if parked.open_count == 0:
+            effects.append(Reply(request_id, reply))
+        else:
+            self.deadlines.add(parked.deadline_ms, request_id, parked)
+
+    def wake(self, partition: TopicPartition) -> None:
+        """The high watermark of this partition has moved."""
+        if partition in self.shards:
+            self._woken[partition] = None
+
+    def answer_woken(self) -> list[Effect]:
+        effects, self._failed = self._failed, []
+        for partition in self._woken:
+            shard = self.shards.get(partition)
+            while shard is not None and shard.waiting and shard.waiting[0][0] <= shard.role.high_watermark:
+                _, parked = shard.waiting.popleft()
+                parked.open_count -= 1
+                if parked.open_count == 0:
+                    self.deadlines.remove(parked.deadline_ms, parked.request_id)
+                    effects.append(Reply(parked.request_id, parked.reply))
+        self._woken.clear()
+        return effects
+
+    def _fail(self, parked: Parked, error: MinilogError) -> None:
+        """Once; whatever else it still waits for is of no interest any more."""
+        if parked.open_count > 0:
+            parked.open_count = 0
+            self.deadlines.remove(parked.deadline_ms, parked.request_id)
+            self._failed.append(Reply(parked.request_id, Problem.of(error)))
+
+    # --- time ----------------------------------------------------------------------------------------------------
+
+    def tick(self, now_ms: int) -> list[Effect]:
+        effects: list[Effect] = []
+        for parked in self.deadlines.expire(now_ms):
+            assert isinstance(parked, Parked)
+            error = TimedOut(
+                "the coordinator's replicas did not confirm in time; the change may count or not",
+                definite=not parked.is_write,
+            )
+            self._fail(parked, error)
+        for shard in self.shards.values():
+            while shard.waiting and shard.waiting[0][1].open_count <= 0:
+                shard.waiting.popleft()  # answered meanwhile, by its deadline
+        loading = [shard for shard in self.shards.values() if not shard.is_loaded and not shard.damage]
+        if loading:
+            self._load(min(loading, key=lambda shard: shard.load_end - shard.next_offset), LOAD_BYTES, now_ms)
+        for shard in self.shards.values():
+            if shard.is_loaded and self.core.accepts_writes:
+                shard.groups.on_topics(self._topics_now())
+                self._decide_tick(shard, effects, now_ms)
+        return effects
+
+    def _decide_tick(self, shard: Shard, effects: list[Effect], now_ms: int) -> None:
+        for group, records in shard.groups.tick(now_ms):
+            try:
+                if records:
+                    self._write(shard, group, records, effects, now_ms)
+            except (NotEnoughReplicas, DiskFull, RecordTooLarge):
+                continue  # postponed
+
+    def _topics_now(self) -> dict[str, TopicShape]:
+        """The topics groups may share out, as of the metadata this broker knows."""
+        image = self.core.image
+        if self._topics_offset != image.metadata_offset:
+            self._topics_offset = image.metadata_offset
+            topics = {
+                name: TopicShape(topic.topic_id, len(topic.partitions))
+                for name, topic in image.topics.items()
+                if not is_internal(name)
+            }
+            if topics != self._topics:
+                self._topics = topics
+        return self._topics

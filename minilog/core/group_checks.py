@@ -1,0 +1,83 @@
+"""What a request about groups must be like before anything is decided; each refusal names what was seen and is allowed."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from minilog.config import BrokerSettings
+from minilog.core.assign import ASSIGNORS
+from minilog.core.membership import Topics
+from minilog.errors import InstanceInUse, InvalidGroup, InvalidRequest, UnknownPartition, UnknownTopic
+from minilog.wire.group_messages import JOIN, CommitOffsets, GroupHeartbeat
+
+NAME_CHARS_MAX: Final = 249
+METADATA_CHARS_MAX: Final = 4096
+TOPICS_MAX: Final = 1000
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_LEAST_EPOCH: Final = -1
+
+
+def check_name(group: str) -> None:
+    if not _NAME.fullmatch(group):
+        raise InvalidGroup(
+            f"{group[:300]!r} is no group name; use 1 to {NAME_CHARS_MAX} of the characters A-Z a-z 0-9 . _ -"
+        )
+
+
+def check_heartbeat(request: GroupHeartbeat, settings: BrokerSettings) -> None:
+    check_name(request.group)
+    if not 1 <= len(request.member_id) <= NAME_CHARS_MAX:
+        raise InvalidRequest(f"member_id has 1 to {NAME_CHARS_MAX} characters, this one {len(request.member_id)}")
+    if len(request.instance_id) > NAME_CHARS_MAX or len(request.client_id) > NAME_CHARS_MAX:
+        raise InvalidRequest(f"instance_id and client_id have at most {NAME_CHARS_MAX} characters")
+    if request.member_epoch < JOIN:
+        raise InvalidRequest(
+            f"member_epoch={request.member_epoch} is not allowed; use {JOIN} to join, or the last one told"
+        )
+    if request.member_epoch == JOIN and request.owned:
+        raise InvalidRequest("a member that joins owns nothing yet; give everything back first, and leave owned empty")
+    if bool(request.topics) == bool(request.pattern):
+        raise InvalidRequest("a member subscribes to topics or to a pattern: name one of the two, and not both")
+    if any(len(topic) > NAME_CHARS_MAX for topic in request.topics):
+        raise InvalidRequest(f"names of topics have at most {NAME_CHARS_MAX} characters")
+    if len(request.topics) > TOPICS_MAX:
+        raise InvalidRequest(f"a subscription names at most {TOPICS_MAX} topics, this one {len(request.topics)}")
+    if request.assignor not in ASSIGNORS:
+        raise InvalidRequest(f"assignor {request.assignor!r} is not known; use one of {', '.join(sorted(ASSIGNORS))}")
+    least, most = settings.group_session_timeout_ms_min, settings.group_session_timeout_ms_max
+    if not least <= request.session_timeout_ms <= most:
+        raise InvalidRequest(f"session_timeout_ms={request.session_timeout_ms} is not allowed; use {least} to {most}")
+    if not 1 <= request.poll_timeout_ms <= 2**31:
+        raise InvalidRequest(f"poll_timeout_ms={request.poll_timeout_ms} is not allowed; use 1 to {2**31}")
+
+
+def check_commit(request: CommitOffsets, topics: Topics) -> None:
+    check_name(request.group)
+    if not request.offsets:
+        raise InvalidRequest("the commit names no partition")
+    for entry in request.offsets:
+        shape = topics.get(entry.topic)
+        if shape is None:
+            raise UnknownTopic(f"there is no topic {entry.topic!r}; nothing was committed")
+        if not 0 <= entry.partition < shape.partitions:
+            raise UnknownPartition(
+                f"topic {entry.topic} has partitions 0 to {shape.partitions - 1}, not {entry.partition}; nothing was committed"
+            )
+        if not 0 <= entry.offset < 2**63 or not _LEAST_EPOCH <= entry.leader_epoch < 2**31:
+            raise InvalidRequest(
+                f"{entry.topic}-{entry.partition}: offset {entry.offset} at leader epoch {entry.leader_epoch} is not allowed; "
+                "offsets are 0 and above, epochs -1 (unknown) and above"
+            )
+        if len(entry.metadata) > METADATA_CHARS_MAX:
+            raise InvalidRequest(
+                f"{entry.topic}-{entry.partition}: metadata has {len(entry.metadata)} characters, allowed are {METADATA_CHARS_MAX}"
+            )
+
+
+def unavailable_instance(request: GroupHeartbeat, member_id: str) -> InstanceInUse:
+    return InstanceInUse(
+        f"instance {request.instance_id!r} of group {request.group!r} is {member_id!r}, which is in session; "
+        "it must leave or its session must end first: retry",
+        member_id=member_id,
+    )

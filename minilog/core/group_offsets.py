@@ -1,0 +1,110 @@
+"""Committed offsets of one group: who may commit, what is shown, what goes. Pure: records out, nothing changes here.
+
+Invariants: a commit is all or nothing; one by a member counts only for partitions it holds, given to it no later than
+the epoch it names, so no zombie can move an offset of a partition that is another's by now; an offset of a topic that
+was deleted means nothing for a later topic of the same name.
+"""
+
+from __future__ import annotations
+
+from minilog.core.assign import TopicPart
+from minilog.core.group_state import GroupState
+from minilog.core.membership import Topics
+from minilog.errors import GroupNotEmpty, NotAssigned, StaleMemberEpoch, UnknownMember
+from minilog.wire.group_messages import (
+    CommitOffsets,
+    CommittedOffset,
+    CommittedOffsets,
+    CommittedOffsetsReply,
+    TopicPartitions,
+)
+from minilog.wire.group_records import GroupKey, GroupRecord, OffsetKey, OffsetValue
+
+Records = list[GroupRecord]
+
+
+def commit(request: CommitOffsets, state: GroupState | None, topics: Topics, now_ms: int) -> Records:
+    """Raises UnknownMember, StaleMemberEpoch, NotAssigned or GroupNotEmpty; topics and offsets are checked already."""
+    if request.member_id:
+        _check_member(request, state)
+    elif state is not None and state.group.members:
+        raise GroupNotEmpty(
+            f"group {request.group!r} has {len(state.group.members)} members, so only they may commit; "
+            "name member_id and member_epoch, or stop them first"
+        )
+    records = []
+    for entry in request.offsets:
+        topic_id = topics[entry.topic].topic_id
+        value = OffsetValue(entry.offset, entry.leader_epoch, entry.metadata, now_ms, topic_id)
+        records.append(GroupRecord(OffsetKey(request.group, entry.topic, entry.partition), value))
+    return records
+
+
+def _check_member(request: CommitOffsets, state: GroupState | None) -> None:
+    """Its epoch may be older than the last one it has named: a commit may be on its way while a heartbeat is answered."""
+    member = None if state is None else state.group.members.get(request.member_id)
+    if state is None or member is None or member.away or state.is_expelled(request.member_id):
+        raise UnknownMember(
+            f"{request.member_id!r} is no member of group {request.group!r} (any more); nothing was committed"
+        )
+    if not member.joined_epoch <= request.member_epoch <= state.group.epoch:
+        raise StaleMemberEpoch(
+            f"member epoch {request.member_epoch} of {request.member_id!r} is not between {member.joined_epoch}, "
+            f"when it joined, and {state.group.epoch}, the group's; nothing was committed"
+        )
+    for entry in request.offsets:
+        given = member.held.get(entry.topic, {}).get(entry.partition)
+        if given is None:
+            raise NotAssigned(
+                f"{entry.topic}-{entry.partition} is not given to {request.member_id!r}; nothing was committed"
+            )
+        if given.epoch > request.member_epoch:
+            raise StaleMemberEpoch(
+                f"{entry.topic}-{entry.partition} was given to {request.member_id!r} at epoch {given.epoch}, "
+                f"the commit is of {request.member_epoch}; nothing was committed"
+            )
+
+
+def committed(request: CommittedOffsets, state: GroupState | None, topics: Topics) -> CommittedOffsetsReply:
+    offsets = {} if state is None else {p: v for p, v in state.offsets.items() if _is_current(p, v, topics)}
+    if request.partitions is None:
+        wanted = sorted(offsets)
+    else:
+        wanted = [(entry.topic, partition) for entry in request.partitions for partition in entry.partitions]
+    return CommittedOffsetsReply([_shown(part, offsets.get(part)) for part in wanted])
+
+
+def _shown(part: TopicPart, value: OffsetValue | None) -> CommittedOffset:
+    if value is None:
+        return CommittedOffset(*part)
+    return CommittedOffset(*part, value.offset, value.leader_epoch, value.metadata, value.committed_ms)
+
+
+def _is_current(part: TopicPart, value: OffsetValue, topics: Topics) -> bool:
+    shape = topics.get(part[0])
+    return shape is not None and shape.topic_id == value.topic_id
+
+
+def outlived(name: str, state: GroupState, topics: Topics) -> Records:
+    """Tombstones for the offsets of topics that are gone."""
+    gone = [part for part, value in state.offsets.items() if not _is_current(part, value, topics)]
+    return [GroupRecord(OffsetKey(name, *part), None) for part in gone]
+
+
+def forget(name: str, state: GroupState, partitions: list[TopicPartitions]) -> Records:
+    """Tombstones for some offsets of a group; raises GroupNotEmpty when one of the partitions is a member's."""
+    records = []
+    for entry in partitions:
+        for partition in entry.partitions:
+            owner = state.owners.get((entry.topic, partition))
+            if owner is not None:
+                raise GroupNotEmpty(f"{entry.topic}-{partition} is given to member {owner!r}; nothing was deleted")
+            if (entry.topic, partition) in state.offsets:
+                records.append(GroupRecord(OffsetKey(name, entry.topic, partition), None))
+    return records
+
+
+def farewell(name: str, state: GroupState) -> Records:
+    """Tombstones for the group and everything it has committed."""
+    records = [GroupRecord(OffsetKey(name, *part), None) for part in state.offsets]
+    return [*records, GroupRecord(GroupKey(name), None)]

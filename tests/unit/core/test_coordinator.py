@@ -1,0 +1,200 @@
+"""Coordinating on one broker: when groups may be answered for, what an answer waits for, and how it ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from minilog.core import coordinator
+from minilog.core.effects import TopicPartition
+from minilog.errors import TimedOut
+from minilog.wire.group_messages import (
+    GROUPS_TOPIC,
+    CommitOffsets,
+    CommitOffsetsReply,
+    CommittedOffsets,
+    CommittedOffsetsReply,
+    DescribeGroup,
+    GroupHeartbeat,
+    GroupHeartbeatReply,
+    LeaveGroup,
+    ListGroups,
+    ListGroupsReply,
+    OffsetCommit,
+    TopicPartitions,
+)
+from minilog.wire.messages import Message, Ok, Problem, Produce, ProducePartition, ProduceReply
+from minilog.wire.metadata import NO_LEADER, PartitionChanged, TopicCreated
+from tests.unit.core.broker_bench import BrokerBench
+from tests.unit.core.builders import TOPIC, partition_state, produced
+
+ORDERS = partition_state(replicas=[2], leader=2)
+GROUPS = TopicPartition(GROUPS_TOPIC, 0)
+JOIN = GroupHeartbeat("g", "m", 0, [TOPIC])
+
+
+def groups_state(**more: Any) -> PartitionChanged:
+    return replace(partition_state(**more), topic=GROUPS_TOPIC, topic_id="id-of-groups")
+
+
+def started(**more: Any) -> BrokerBench:
+    """Broker 1, which leads the one partition of the groups' topic: alone, unless said otherwise."""
+    bench = BrokerBench(ORDERS)
+    bench.tick()
+    bench.register()
+    config = {"min.insync.replicas": "1", "cleanup.policy": "compact"}
+    bench.metadata(TopicCreated(GROUPS_TOPIC, "id-of-groups", config), groups_state(**{"replicas": [1], **more}))
+    return bench
+
+
+def flush(bench: BrokerBench) -> None:
+    bench.core.replicas[GROUPS].log.sync()  # type: ignore[attr-defined]
+    bench.perform(bench.core.on_flushed(GROUPS, bench.now_ms))
+
+
+def code(reply: Message) -> str:
+    assert isinstance(reply, Problem), reply
+    return reply.code
+
+
+def done(bench: BrokerBench, request: Message) -> Message:
+    request_id = bench.send(request)
+    flush(bench)
+    return bench.replies[request_id]
+
+
+def test_the_first_request_asks_the_controller_for_the_topic_and_not_every_one_does() -> None:
+    bench = BrokerBench.started(ORDERS)
+    assert code(bench.replies[bench.send(JOIN)]) == "COORDINATOR_NOT_AVAILABLE"
+    bench.send(JOIN)
+    assert [c.topic for c in bench.creates] == [GROUPS_TOPIC]
+    bench.now_ms += coordinator.CREATE_AGAIN_MS
+    bench.send(JOIN)
+    assert len(bench.creates) == 2
+
+
+def test_an_answer_waits_until_what_it_says_is_durable_and_so_does_whatever_follows() -> None:
+    bench = started()
+    joined, read, left = bench.send(JOIN), bench.send(CommittedOffsets("g")), bench.send(LeaveGroup("g", "x"))
+    wrong = bench.send(GroupHeartbeat("g", "nobody", 5, [TOPIC]))
+    assert not bench.replies
+    flush(bench)
+    assert isinstance(bench.replies[joined], GroupHeartbeatReply)
+    assert bench.replies[read] == CommittedOffsetsReply([])
+    assert bench.replies[left] == Ok()
+    assert code(bench.replies[wrong]) == "UNKNOWN_MEMBER"
+
+
+def test_who_is_not_the_coordinator_says_who_is() -> None:
+    bench = started(replicas=[2, 1], leader=2)
+    reply = bench.replies[bench.send(JOIN)]
+    assert code(reply) == "NOT_COORDINATOR"
+    assert isinstance(reply, Problem)
+    assert reply.info == {"coordinator": 2, "coordinator_url": "http://broker-2:8082"}
+
+
+def test_without_a_leader_there_is_no_coordinator() -> None:
+    bench = started(replicas=[2, 1], leader=NO_LEADER)
+    assert code(bench.replies[bench.send(JOIN)]) == "COORDINATOR_NOT_AVAILABLE"
+
+
+def test_leadership_that_ends_fails_writes_indefinitely_and_reads_definitely() -> None:
+    bench = started(replicas=[1, 2])
+    written, read = bench.send(JOIN), bench.send(CommittedOffsets("g"))
+    bench.tick(200)
+    bench.metadata(groups_state(replicas=[1, 2], leader=2, leader_epoch=6, partition_epoch=11))
+    assert code(bench.replies[written]) == "LEADERSHIP_LOST"
+    assert code(bench.replies[read]) == "COORDINATOR_NOT_AVAILABLE"
+    assert [bench.replies[r].definite for r in (written, read)] == [False, True]  # type: ignore[attr-defined]
+    assert not bench.core.coordinator.shards
+    assert len(bench.core.coordinator.deadlines) == 0
+
+
+def test_an_answer_does_not_wait_for_ever() -> None:
+    bench = started()
+    written, read = bench.send(JOIN), bench.send(CommittedOffsets("g"))
+    bench.tick(bench.settings.group_wait_ms - 1)
+    assert not bench.replies
+    bench.tick(1)
+    assert [code(bench.replies[r]) for r in (written, read)] == [TimedOut.code] * 2
+    assert [bench.replies[r].definite for r in (written, read)] == [False, True]  # type: ignore[attr-defined]
+    assert not bench.core.coordinator.shards[GROUPS].waiting
+    flush(bench)
+    assert isinstance(done(bench, ListGroups()), ListGroupsReply)
+
+
+def test_a_new_coordinator_knows_what_the_log_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers nobody until it has read all of it, a chunk per tick."""
+    monkeypatch.setattr(coordinator, "LOAD_FIRST_BYTES", 1)
+    monkeypatch.setattr(coordinator, "LOAD_BYTES", 1)
+    bench = started()
+    told = done(bench, JOIN)
+    assert isinstance(told, GroupHeartbeatReply)
+    commit = CommitOffsets("g", [OffsetCommit(TOPIC, 0, 7)], "m", told.member_epoch)
+    assert done(bench, commit) == CommitOffsetsReply()
+    bench.tick(200)
+    bench.metadata(groups_state(replicas=[1], leader_epoch=6, partition_epoch=11))
+    assert code(bench.replies[bench.send(JOIN)]) == "COORDINATOR_NOT_AVAILABLE"
+    bench.tick(20)
+    reply = done(bench, CommittedOffsets("g"))
+    assert isinstance(reply, CommittedOffsetsReply)
+    assert [(o.partition, o.offset) for o in reply.offsets] == [(0, 7)]
+    again = done(bench, GroupHeartbeat("g", "m", told.member_epoch, [TOPIC], owned=told.assignment))
+    assert again == told
+
+
+def test_too_few_replicas_refuse_what_would_be_written_and_fence_nobody() -> None:
+    bench = BrokerBench(ORDERS)
+    bench.tick()
+    bench.register()
+    head = TopicCreated(GROUPS_TOPIC, "id-of-groups", {"min.insync.replicas": "2", "cleanup.policy": "compact"})
+    bench.metadata(head, groups_state(replicas=[1, 2], isr=[1]))
+    assert code(bench.replies[bench.send(JOIN)]) == "NOT_ENOUGH_REPLICAS"
+    assert not bench.core.coordinator.shards[GROUPS].groups.groups
+
+
+def test_silent_members_are_fenced_by_the_tick() -> None:
+    bench = started()
+    done(bench, JOIN)
+    for _ in range(20):
+        bench.tick(499)
+    flush(bench)
+    assert done(bench, DescribeGroup("g")).group.members == 1  # type: ignore[attr-defined]
+    bench.tick(20)
+    flush(bench)
+    assert done(bench, DescribeGroup("g")).group.members == 0  # type: ignore[attr-defined]
+
+
+def test_who_may_have_been_replaced_answers_nobody() -> None:
+    """The controller has not been heard, and a member of the ISR does not fetch: it may lead by now."""
+    bench = started(replicas=[1, 2])
+    bench.core.replicas[GROUPS].role.state = replace(bench.core.replicas[GROUPS].role.state, isr=[1, 2])
+    bench.now_ms += bench.settings.session_timeout_ms + 1
+    assert code(bench.replies[bench.send(ListGroups())]) == "COORDINATOR_NOT_AVAILABLE"
+
+
+def test_a_lone_replica_needs_no_controller() -> None:
+    bench = started()
+    bench.now_ms += bench.settings.session_timeout_ms + 1
+    assert isinstance(done(bench, JOIN), GroupHeartbeatReply)
+
+
+def test_clients_do_not_write_to_internal_topics() -> None:
+    bench = started()
+    reply = bench.replies[bench.send(Produce(1, 1000, [ProducePartition(GROUPS_TOPIC, 0, memoryview(produced()))]))]
+    assert isinstance(reply, ProduceReply)
+    assert reply.partitions[0].problem is not None
+    assert reply.partitions[0].problem.code == "INVALID_TOPIC"
+
+
+def test_members_hear_of_partitions_that_come() -> None:
+    bench = started()
+    told = done(bench, JOIN)
+    assert isinstance(told, GroupHeartbeatReply)
+    bench.tick(200)
+    bench.metadata(partition_state(replicas=[2], leader=2, partition=1, leader_epoch=0, partition_epoch=0))
+    again = done(bench, GroupHeartbeat("g", "m", told.member_epoch, [TOPIC], owned=told.assignment))
+    assert isinstance(again, GroupHeartbeatReply)
+    assert again.assignment == [TopicPartitions(TOPIC, [0, 1])]

@@ -1,0 +1,596 @@
+"""Groups alone: tables for single decisions, and a random walk against a naive model of who owns what."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minilog.config import BrokerSettings
+from minilog.core.groups import Groups
+from minilog.errors import (
+    GroupNotEmpty,
+    InconsistentGroup,
+    InstanceInUse,
+    InvalidGroup,
+    InvalidRequest,
+    MinilogError,
+    NotAssigned,
+    Overloaded,
+    StaleMemberEpoch,
+    UnknownGroup,
+    UnknownMember,
+    UnknownPartition,
+    UnknownTopic,
+)
+from minilog.wire.group_messages import (
+    CommitOffsets,
+    CommittedOffsets,
+    CommittedOffsetsReply,
+    DeleteGroup,
+    DescribeGroup,
+    DescribeGroupReply,
+    GroupHeartbeat,
+    GroupHeartbeatReply,
+    LeaveGroup,
+    OffsetCommit,
+    TopicPartitions,
+)
+from minilog.wire.group_records import GroupRecord, TopicShape, decode_record, encode_record
+from minilog.wire.message import Message
+
+RETENTION_MS = 60_000
+STEP_MS = 500
+SETTINGS = BrokerSettings(
+    broker_id=1, data_dir="/", group_members_max=5, groups_max=3, group_offsets_retention_ms=RETENTION_MS
+)
+Owned = set[tuple[str, int]]
+
+
+class Bench:
+    """A coordinator's Groups with a log of its own: what is decided is written and replayed at once."""
+
+    def __init__(self, **topics: int) -> None:
+        self.now_ms = 1_000_000
+        self.log: list[tuple[bytes, bytes | None]] = []
+        self.shapes = {name: TopicShape(f"{name}-id", count) for name, count in (topics or {"t": 4}).items()}
+        self.groups = Groups(SETTINGS, 1)
+        self.groups.on_topics(self.shapes)
+        self.groups.begin(self.now_ms, 0)
+
+    def do(self, request: Message) -> Message:
+        groups = self.groups
+        records: list[GroupRecord] = []
+        match request:
+            case GroupHeartbeat():
+                records, reply = groups.on_heartbeat(request, self.now_ms)
+            case CommitOffsets():
+                records, reply = groups.on_commit(request, self.now_ms)
+            case LeaveGroup():
+                records, reply = groups.on_leave(request, self.now_ms)
+            case DeleteGroup():
+                records, reply = groups.on_delete(request)
+            case DescribeGroup():
+                reply = groups.on_describe(request, self.now_ms)
+            case CommittedOffsets():
+                reply = groups.on_committed(request)
+            case _:
+                raise AssertionError(request)
+        self.write(records)
+        groups.on_decided(request, self.now_ms)
+        return reply
+
+    def write(self, records: list[GroupRecord]) -> None:
+        for record in records:
+            self.log.append(encode_record(record))
+            self.groups.replay(decode_record(*self.log[-1]))
+
+    def tick(self, after_ms: int = 0) -> None:
+        end_ms = self.now_ms + after_ms
+        while True:
+            self.now_ms = min(self.now_ms + STEP_MS, end_ms)
+            for _, records in self.groups.tick(self.now_ms):
+                self.write(records)
+            if self.now_ms == end_ms:
+                return
+
+    def fail_over(self, *, compacted: bool) -> None:
+        """Another coordinator, from the log or from the last record of each key."""
+        records = list(dict(self.log).items()) if compacted else self.log
+        self.groups = Groups(SETTINGS, 1)
+        for record in records:
+            self.groups.replay(decode_record(*record))
+        self.groups.on_topics(self.shapes)
+        self.groups.begin(self.now_ms, 2000)
+
+    def topics(self, **topics: int | str) -> None:
+        """Partitions by topic, or the id of one made anew."""
+        self.shapes = dict(self.shapes)
+        for name, what in topics.items():
+            if isinstance(what, str):
+                self.shapes[name] = TopicShape(what, self.shapes[name].partitions)
+            elif what:
+                self.shapes[name] = TopicShape(f"{name}-id", what)
+            else:
+                del self.shapes[name]
+        self.groups.on_topics(self.shapes)
+
+    # --- short forms -----------------------------------------------------------------------------------------
+
+    def beat(
+        self, member: str, epoch: int = 0, owned: Owned | None = None, group: str = "g", **more: Any
+    ) -> GroupHeartbeatReply:
+        given = {"topics": ["t"], **more}
+        if "pattern" in more:
+            given["topics"] = []
+        reply = self.do(GroupHeartbeat(group, member, epoch, owned=listed(owned or set()), **given))
+        assert isinstance(reply, GroupHeartbeatReply)
+        return reply
+
+    def join(self, *members: str, **more: Any) -> dict[str, GroupHeartbeatReply]:
+        """They join, and go on until everybody has what it is to have."""
+        told = {m: self.beat(m, **more) for m in members}
+        for _ in range(3):
+            told = {m: self.beat(m, told[m].member_epoch, parts(told[m]), **more) for m in members}
+        return told
+
+    def commit(self, member: str, epoch: int, *offsets: tuple[int, int], topic: str = "t") -> Message:
+        return self.do(CommitOffsets("g", [OffsetCommit(topic, p, o) for p, o in offsets], member, epoch))
+
+    def committed(self, group: str = "g") -> dict[int, int | None]:
+        reply = self.do(CommittedOffsets(group))
+        assert isinstance(reply, CommittedOffsetsReply)
+        return {o.partition: o.offset for o in reply.offsets}
+
+    def describe(self) -> DescribeGroupReply:
+        reply = self.do(DescribeGroup("g"))
+        assert isinstance(reply, DescribeGroupReply)
+        return reply
+
+
+def parts(reply: GroupHeartbeatReply) -> Owned:
+    return {(entry.topic, p) for entry in reply.assignment for p in entry.partitions}
+
+
+def listed(owned: Owned) -> list[TopicPartitions]:
+    topics = sorted({topic for topic, _ in owned})
+    return [TopicPartitions(t, sorted(p for topic, p in owned if topic == t)) for t in topics]
+
+
+def test_the_first_member_gets_everything_and_joining_again_changes_nothing() -> None:
+    bench = Bench()
+    first = bench.beat("a")
+    assert (first.member_epoch, parts(first), first.pending) == (1, {("t", p) for p in range(4)}, 0)
+    assert bench.beat("a") == first
+    assert len(bench.log) == 1
+
+
+def test_a_heartbeat_that_changes_nothing_writes_nothing() -> None:
+    bench = Bench()
+    told = bench.join("a", "b")
+    written = len(bench.log)
+    for member, reply in told.items():
+        assert bench.beat(member, reply.member_epoch, parts(reply)) == reply
+    assert len(bench.log) == written
+
+
+def test_a_partition_is_given_only_after_its_owner_has_named_the_epoch_that_took_it() -> None:
+    bench = Bench()
+    a = bench.beat("a")
+    b = bench.beat("b")
+    assert (b.member_epoch, parts(b), b.pending, b.heartbeat_interval_ms) == (2, set(), 2, 100)
+    bench.beat("a", 1, set())  # a late copy from before it was given anything: no proof that it let go
+    assert bench.beat("b", 2).pending == 2
+    told = bench.beat("a", 1, parts(a))
+    assert (told.member_epoch, len(parts(told))) == (2, 2)
+    assert bench.beat("b", 2).pending == 2, "a was told, and has not said that it let go"
+    bench.beat("a", 2, parts(a))
+    assert bench.beat("b", 2).pending == 2, "it still works on them"
+    bench.beat("a", 2, parts(told))
+    assert bench.beat("b", 2).pending == 0
+
+
+def test_lost_answers_are_forgiven_and_older_lives_are_not() -> None:
+    bench = Bench()
+    bench.beat("a")
+    for _ in range(3):
+        bench.beat("b")
+        bench.do(LeaveGroup("g", "b"))
+    assert bench.beat("a", 1).member_epoch == 7, "six answers that never came"
+    bench.beat("a", 7, {("t", 0)})
+    with pytest.raises(StaleMemberEpoch):
+        bench.beat("a", 1)
+    with pytest.raises(StaleMemberEpoch):
+        bench.beat("a", 8)
+    with pytest.raises(UnknownMember):
+        bench.beat("b", 6)
+
+
+def test_what_a_member_says_it_owns_must_have_been_given_to_it() -> None:
+    bench = Bench()
+    told = bench.join("a", "b")
+    (other,) = {("t", 0), *parts(told["a"])} - parts(told["a"]) or {min(parts(told["b"]))}
+    with pytest.raises(NotAssigned, match="join anew"):
+        bench.beat("a", told["a"].member_epoch, {other})
+    with pytest.raises(InvalidRequest, match="owns nothing yet"):
+        bench.beat("a", 0, parts(told["a"]))
+
+
+def test_who_is_silent_for_its_session_is_out_and_may_not_commit() -> None:
+    bench = Bench()
+    told = bench.join("a", "b")
+    bench.tick(6000)
+    bench.beat("b", told["b"].member_epoch, parts(told["b"]))
+    bench.tick(3999)
+    assert bench.describe().group.members == 2
+    bench.tick(1)
+    assert [m.member_id for m in bench.describe().members] == ["b"]
+    with pytest.raises(UnknownMember):
+        bench.commit("a", told["a"].member_epoch, (min(parts(told["a"]))[1], 5))
+    assert len(parts(bench.beat("b", told["b"].member_epoch, parts(told["b"])))) == 4
+
+
+def test_who_does_not_give_back_is_heard_no_more_but_keeps_what_it_holds_for_its_session() -> None:
+    bench = Bench()
+    a = bench.beat("a", poll_timeout_ms=500)
+    bench.beat("b")
+    bench.beat("a", 1, parts(a), poll_timeout_ms=500)
+    bench.tick(500)
+    with pytest.raises(UnknownMember):
+        bench.beat("a", 2, parts(a), poll_timeout_ms=500)
+    assert bench.beat("b", 2).pending == 2
+    bench.tick(9499)
+    assert bench.beat("b", 2).pending == 2
+    bench.tick(1)
+    assert len(parts(bench.beat("b", 2))) == 4
+
+
+def test_who_was_expelled_and_joins_anew_frees_its_partitions_at_once() -> None:
+    bench = Bench()
+    a = bench.beat("a", poll_timeout_ms=500)
+    bench.beat("b")
+    bench.beat("a", 1, parts(a), poll_timeout_ms=500)
+    bench.tick(500)
+    assert len(parts(bench.beat("a", 0, poll_timeout_ms=500))) == 2
+    assert len(parts(bench.beat("b", 2))) == 2
+
+
+def test_a_commit_is_all_or_nothing() -> None:
+    bench = Bench()
+    told = bench.join("a", "b")
+    mine, other = min(parts(told["a"]))[1], min(parts(told["b"]))[1]
+    epoch = told["a"].member_epoch
+    bench.commit("a", epoch, (mine, 5))
+    with pytest.raises(NotAssigned):
+        bench.commit("a", epoch, (mine, 9), (other, 9))
+    with pytest.raises(StaleMemberEpoch):
+        bench.commit("a", epoch + 1, (mine, 9))
+    with pytest.raises(UnknownMember):
+        bench.commit("c", epoch, (mine, 9))
+    with pytest.raises(GroupNotEmpty):
+        bench.commit("", -1, (mine, 9))
+    assert bench.committed() == {mine: 5}
+
+
+def test_a_commit_of_the_epoch_before_counts_for_what_was_held_then() -> None:
+    """It may be on its way while a heartbeat tells of the next epoch."""
+    bench = Bench()
+    a = bench.beat("a")
+    bench.beat("b")
+    bench.beat("a", 1, parts(a))
+    bench.commit("a", 1, (0, 5), (3, 5))
+    assert bench.committed() == {0: 5, 3: 5}
+
+
+def test_a_commit_is_fenced_by_the_epoch_in_which_the_partition_was_given() -> None:
+    bench = Bench()
+    told = bench.join("a", "b")
+    bench.do(LeaveGroup("g", "b"))
+    new = bench.beat("a", told["a"].member_epoch, parts(told["a"]))
+    late = min(parts(new) - parts(told["a"]))[1]
+    with pytest.raises(StaleMemberEpoch, match="given to 'a' at epoch"):
+        bench.commit("a", told["a"].member_epoch, (late, 1))
+    bench.commit("a", new.member_epoch, (late, 1))
+
+
+def test_what_a_commit_may_hold() -> None:
+    bench = Bench()
+    for offset, error in [
+        (OffsetCommit("t", 0, -1), InvalidRequest),
+        (OffsetCommit("t", 0, 1, leader_epoch=-2), InvalidRequest),
+        (OffsetCommit("t", 0, 1, metadata="x" * 4097), InvalidRequest),
+        (OffsetCommit("t", 4, 1), UnknownPartition),
+        (OffsetCommit("nothing", 0, 1), UnknownTopic),
+    ]:
+        with pytest.raises(error):
+            bench.do(CommitOffsets("g", [offset]))
+    bench.commit("", -1, (1, 7))
+    assert bench.committed() == {1: 7}
+    reply = bench.do(CommittedOffsets("g", [TopicPartitions("t", [0, 1])]))
+    assert isinstance(reply, CommittedOffsetsReply)
+    assert [o.offset for o in reply.offsets] == [None, 7]
+
+
+@pytest.mark.parametrize(
+    ("more", "error"),
+    [
+        ({"group": "a b"}, InvalidGroup),
+        ({"group": "x" * 250}, InvalidGroup),
+        ({"topics": []}, InvalidRequest),
+        ({"pattern": "t", "topics": ["t"]}, InvalidRequest),
+        ({"pattern": "("}, InvalidRequest),
+        ({"assignor": "best"}, InvalidRequest),
+        ({"session_timeout_ms": 10}, InvalidRequest),
+        ({"poll_timeout_ms": 0}, InvalidRequest),
+        ({"epoch": -1}, InvalidRequest),
+        ({"epoch": 3}, UnknownMember),
+    ],
+)
+def test_what_a_heartbeat_may_be(more: dict[str, object], error: type[MinilogError]) -> None:
+    bench = Bench()
+    fields: dict[str, object] = {"group": "g", "member_id": "m", "member_epoch": more.pop("epoch", 0), **more}
+    if "pattern" not in more:
+        fields.setdefault("topics", ["t"])
+    with pytest.raises(error):
+        bench.do(GroupHeartbeat(**fields))  # type: ignore[arg-type]
+    assert not bench.log
+
+
+def test_members_agree_on_the_assignor_and_may_differ_in_what_they_read() -> None:
+    bench = Bench(t=2, u=2)
+    bench.beat("a")
+    with pytest.raises(InconsistentGroup, match="sticky"):
+        bench.beat("b", assignor="range")
+    bench.beat("b", topics=["u"])
+    assert bench.describe().group.members == 2
+    bench.do(LeaveGroup("g", "b"))
+    assert bench.beat("a", 1, assignor="range").member_epoch == 4
+
+
+def test_the_limits_hold() -> None:
+    bench = Bench()
+    for name in "abcde":
+        bench.beat(name)
+    with pytest.raises(Overloaded, match="group_members_max"):
+        bench.beat("f")
+    bench.beat("a", group="h")
+    bench.beat("a", group="i")
+    with pytest.raises(Overloaded, match="groups_max"):
+        bench.beat("a", group="j")
+
+
+def test_a_pattern_takes_topics_in_as_they_come() -> None:
+    bench = Bench(t1=1, other=1)
+    told = bench.beat("a", pattern="t[0-9]")
+    assert parts(told) == {("t1", 0)}
+    bench.topics(t2=2, t10=1)
+    bench.tick()
+    told = bench.beat("a", 1, parts(told), pattern="t[0-9]")
+    assert parts(told) == {("t1", 0), ("t2", 0), ("t2", 1)}
+
+
+def test_a_topic_made_anew_is_shared_out_when_all_of_the_old_one_is_back() -> None:
+    bench = Bench()
+    a = bench.beat("a")
+    bench.commit("a", 1, (0, 5))
+    bench.topics(t="another-id")
+    bench.tick()
+    told = bench.beat("a", 1, parts(a))
+    assert not parts(told)
+    assert bench.committed() == {}
+    told = bench.beat("a", told.member_epoch, set())
+    assert parts(told) == {("t", p) for p in range(4)}
+    with pytest.raises(StaleMemberEpoch):
+        bench.commit("a", 1, (0, 6))
+
+
+def test_partitions_that_are_added_go_to_somebody() -> None:
+    bench = Bench()
+    a = bench.beat("a")
+    bench.topics(t=6)
+    assert len(parts(bench.beat("a", 1, parts(a)))) == 6
+
+
+def test_a_static_member_comes_back_under_another_id_and_nothing_moves() -> None:
+    bench = Bench()
+    told = bench.join("a", "b", instance_id="")
+    bench.do(LeaveGroup("g", "b"))
+    bench.beat("s1", instance_id="s")
+    a = bench.beat("a", told["a"].member_epoch, parts(told["a"]))
+    s = bench.beat("s1", a.member_epoch, instance_id="s")
+    with pytest.raises(InstanceInUse):
+        bench.beat("s2", instance_id="s")
+    bench.do(LeaveGroup("g", "s1"))
+    heir = bench.beat("s2", instance_id="s")
+    assert (parts(heir), heir.member_epoch) == (parts(s), s.member_epoch)
+    with pytest.raises(UnknownMember):
+        bench.beat("s1", s.member_epoch, parts(s), instance_id="s")
+    with pytest.raises(UnknownMember):
+        bench.commit("s1", s.member_epoch, (min(parts(s))[1], 1))
+
+
+def test_a_group_that_nobody_uses_is_forgotten() -> None:
+    bench = Bench()
+    bench.beat("a")
+    bench.commit("a", 1, (0, 5))
+    bench.tick(5000)
+    bench.do(LeaveGroup("g", "a"))
+    bench.tick(RETENTION_MS - 1)
+    assert bench.committed() == {0: 5}
+    bench.tick(30_000)
+    assert bench.committed() == {}
+    assert not bench.groups.groups
+    assert {key for key, value in dict(bench.log).items() if value is not None} == set()
+    with pytest.raises(UnknownGroup):
+        bench.describe()
+
+
+def test_deleting() -> None:
+    bench = Bench()
+    a = bench.beat("a", topics=["u"])
+    with pytest.raises(GroupNotEmpty):
+        bench.do(DeleteGroup("g"))
+    bench.do(LeaveGroup("g", "a"))
+    bench.commit("", -1, (0, 5), (1, 5))
+    bench.do(DeleteGroup("g", [TopicPartitions("t", [0])]))
+    assert bench.committed() == {1: 5}
+    bench.do(DeleteGroup("g"))
+    assert not bench.groups.groups
+    with pytest.raises(UnknownGroup):
+        bench.do(DeleteGroup("g"))
+    assert not parts(a)
+
+
+def test_a_rebalance_is_counted_and_timed() -> None:
+    bench = Bench()
+    a = bench.beat("a")
+    bench.now_ms += 1000
+    bench.beat("b")
+    bench.now_ms += 300
+    told = bench.beat("a", 1, parts(a))
+    assert bench.describe().group.state == "rebalancing"
+    bench.now_ms += 40
+    bench.beat("a", 2, parts(told))
+    bench.beat("b", 2)
+    found = bench.describe()
+    assert (found.group.state, found.rebalances, found.last_rebalance_ms) == ("stable", 2, 340)
+
+
+def test_a_coordinator_that_stood_still_blames_nobody() -> None:
+    bench = Bench()
+    told = bench.join("a")["a"]
+    bench.tick(500)
+    bench.now_ms += 60_000
+    bench.tick()
+    assert bench.beat("a", told.member_epoch, parts(told)) == told
+    bench.tick(10_001)
+    with pytest.raises(UnknownMember):
+        bench.beat("a", told.member_epoch, parts(told))
+
+
+# --- a random walk ------------------------------------------------------------------------------------------
+
+
+class Naive:
+    """Who may believe to own what, from nothing but what members were told and said. ``held``: by member, what it works
+    on; ``lost``: whether its next answer is lost on the way."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, Owned] = {}
+        self.epoch: dict[str, int] = {}
+        self.end_ms: dict[str, int] = {}
+        self.given_at: dict[tuple[str, tuple[str, int]], int] = {}
+        self.offsets: dict[int, int | None] = {}
+
+    def owners(self, part: tuple[str, int], now_ms: int) -> list[str]:
+        return [m for m, held in self.held.items() if part in held and now_ms < self.end_ms[m]]
+
+
+class Walk:
+    def __init__(self, seed: int) -> None:
+        self.rng = Random(seed)
+        self.bench = Bench(t=self.rng.randint(1, 6))
+        self.naive = Naive()
+        self.count = 0
+
+    def run(self, steps: int) -> None:
+        acts = [self.join, self.beat, self.beat, self.beat, self.beat, self.commit, self.commit, self.leave, self.wait]
+        acts += [self.grow, self.fail_over]
+        for _ in range(steps):
+            self.rng.choice(acts)()
+            self.check()
+        self.end()
+
+    def member(self) -> str | None:
+        return self.rng.choice(sorted(self.naive.held)) if self.naive.held else None
+
+    def join(self) -> None:
+        if len(self.naive.held) < 4:
+            self.count += 1
+            name = f"m{self.count}"
+            self.naive.held[name], self.naive.epoch[name], self.naive.end_ms[name] = set(), 0, 0
+            self.beat(name)
+
+    def beat(self, member: str | None = None) -> None:
+        member = member or self.member()
+        if member is None:
+            return
+        naive, bench = self.naive, self.bench
+        if naive.epoch[member] and bench.now_ms >= naive.end_ms[member]:
+            naive.held[member], naive.epoch[member] = set(), 0
+        try:
+            reply = bench.beat(member, naive.epoch[member], naive.held[member])
+        except UnknownMember:
+            naive.held[member], naive.epoch[member], naive.end_ms[member] = set(), 0, 0
+            return
+        except Overloaded:
+            return
+        naive.end_ms[member] = bench.now_ms + 10_000
+        if self.rng.random() < 0.2:
+            naive.end_ms[member] -= 10_000 if not naive.held[member] else 0
+            return  # the answer is lost
+        naive.epoch[member] = reply.member_epoch
+        for part in parts(reply) - naive.held[member]:
+            assert not [m for m in naive.owners(part, bench.now_ms) if m != member]
+            naive.given_at[member, part] = reply.member_epoch
+        kept = {part for part in naive.held[member] - parts(reply) if self.rng.random() < 0.3}
+        naive.held[member] = parts(reply) | kept
+
+    def commit(self) -> None:
+        member = self.member()
+        if member is None or not self.naive.held[member]:
+            return
+        part = self.rng.choice(sorted(self.naive.held[member]))
+        self.count += 1
+        try:
+            self.bench.commit(member, self.naive.epoch[member], (part[1], self.count))
+        except (UnknownMember, StaleMemberEpoch, NotAssigned):
+            assert self.bench.now_ms >= self.naive.end_ms[member], "a live owner may commit"
+        else:
+            self.naive.offsets[part[1]] = self.count
+            assert not [m for m in self.naive.owners(part, self.bench.now_ms) if m != member]
+
+    def leave(self) -> None:
+        member = self.member()
+        if member is not None and self.rng.random() < 0.5:
+            del self.naive.held[member]
+            if self.rng.random() < 0.5:  # or it just dies
+                self.bench.do(LeaveGroup("g", member))
+
+    def wait(self) -> None:
+        self.bench.tick(self.rng.choice((10, 1000, 4000, 11_000)))
+
+    def grow(self) -> None:
+        if self.rng.random() < 0.3 and self.bench.shapes["t"].partitions < 9:
+            self.bench.topics(t=self.bench.shapes["t"].partitions + 1)
+
+    def fail_over(self) -> None:
+        if self.rng.random() < 0.4:
+            self.bench.fail_over(compacted=self.rng.random() < 0.5)
+
+    def check(self) -> None:
+        """What is committed is what was acknowledged last, whatever happened since."""
+        assert self.bench.committed() == dict(sorted(self.naive.offsets.items()))
+
+    def end(self) -> None:
+        """Left alone, the members that live share everything out evenly."""
+        self.bench.tick(13_000)
+        self.join()
+        self.bench.tick()
+        for _ in range(12):
+            for member in self.naive.held:
+                self.beat(member)
+        held = self.naive.held.values()
+        everything = {("t", p) for p in range(self.bench.shapes["t"].partitions)}
+        assert sorted(p for parts_held in held for p in parts_held) == sorted(everything)
+        assert max(map(len, held)) - min(map(len, held)) <= 1
+        assert self.bench.describe().group.state == "stable"
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=60, deadline=None)
+def test_a_random_walk_agrees_with_the_naive_model(seed: int) -> None:
+    Walk(seed).run(60)
