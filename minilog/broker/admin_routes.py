@@ -15,6 +15,7 @@ from minilog.errors import InternalError, InvalidRequest
 from minilog.wire.http import topic_name
 from minilog.wire.json_records import DECODE_ERRORS, reason
 from minilog.wire.messages import (
+    AddPartitions,
     CreateTopic,
     CreateTopicReply,
     DeleteTopic,
@@ -39,7 +40,14 @@ class CreateTopicBody(msgspec.Struct, forbid_unknown_fields=True):
     assignment: list[list[int]] = []
 
 
+class AlterTopicBody(msgspec.Struct, forbid_unknown_fields=True):
+    """``partitions``: how many the topic is to have in all."""
+
+    partitions: Annotated[int, Meta(ge=1, le=100_000)]
+
+
 _decoder = msgspec.json.Decoder(CreateTopicBody)
+_alter_decoder = msgspec.json.Decoder(AlterTopicBody)
 
 
 async def create_topic(face: Face, exchange: Exchange) -> web.Response:
@@ -58,6 +66,18 @@ async def create_topic(face: Face, exchange: Exchange) -> web.Response:
     reply = _checked(await to_controller(face, message), CreateTopicReply)
     location = path_of("describe_topic", topic=wanted.topic)
     return json_answer(plain(reply.topic), 201, {"Location": location})
+
+
+async def alter_topic(face: Face, exchange: Exchange) -> web.Response:
+    exchange.media_in()
+    body = await exchange.body.read()
+    topic = exchange.values["topic"]
+    try:
+        wanted = _alter_decoder.decode(body)
+    except DECODE_ERRORS as error:
+        raise InvalidRequest(f'the body must be {{"partitions": how many in all}}: {reason(error)}') from None
+    _checked(await to_controller(face, AddPartitions(topic, wanted.partitions)), Ok)
+    return json_answer({"topic": topic, "partitions": wanted.partitions})
 
 
 async def delete_topic(face: Face, exchange: Exchange) -> web.Response:
@@ -82,6 +102,7 @@ def _checked(reply: Message, wanted: type[Reply]) -> Reply:
 
 HANDLERS: Final[Mapping[str, Handler]] = {
     "create_topic": create_topic,
+    "alter_topic": alter_topic,
     "delete_topic": delete_topic,
     "failovers": failovers,
 }

@@ -15,6 +15,7 @@ from minilog.broker.ports import Runtime
 from minilog.core.image import ClusterImage, TopicImage
 from minilog.errors import (
     ERRORS_BY_CODE,
+    CoordinatorNotAvailable,
     InternalError,
     LeaderNotAvailable,
     MethodNotAllowed,
@@ -36,7 +37,7 @@ T = TypeVar("T")
 SERVER: Final = "minilog"
 THREAD_BYTES_MIN: Final = 32 * 1024
 """The worst JSON of this size, all tiny records, keeps the event loop for some 15 ms."""
-RETRY_LATER: Final = (Throttled, Overloaded, LeaderNotAvailable, OffsetNotAvailable)
+RETRY_LATER: Final = (Throttled, Overloaded, LeaderNotAvailable, OffsetNotAvailable, CoordinatorNotAvailable)
 
 
 class Face:

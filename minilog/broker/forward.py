@@ -6,7 +6,7 @@ import asyncio
 from typing import Final
 
 from minilog.broker.exchange import Face
-from minilog.wire.messages import CreateTopic, CreateTopicReply, DeleteTopic, Message, Ok
+from minilog.wire.messages import AddPartitions, CreateTopic, CreateTopicReply, DeleteTopic, Message, Ok
 
 CONTROLLER_TIMEOUT_MS: Final = 10_000
 APPLY_WAIT_MS: Final = 2000
@@ -19,7 +19,11 @@ async def to_controller(face: Face, message: Message) -> Message:
     After a change, returns once this broker has applied it, so that the next request here finds the topic; a broker
     that does not hear of it in APPLY_WAIT_MS answers all the same: the change is made."""
     settings = face.runtime.settings
-    patience_ms = CONTROLLER_TIMEOUT_MS if isinstance(message, CreateTopic | DeleteTopic) else settings.peer_timeout_ms
+    patience_ms = (
+        CONTROLLER_TIMEOUT_MS
+        if isinstance(message, CreateTopic | DeleteTopic | AddPartitions)
+        else settings.peer_timeout_ms
+    )
     reply = await face.runtime.call(settings.controller_url, message, patience_ms)
     if isinstance(reply, CreateTopicReply | Ok) and reply.metadata_offset:
         await _wait_applied(face, reply.metadata_offset)

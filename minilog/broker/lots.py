@@ -17,6 +17,7 @@ import msgspec
 
 from minilog.broker.exchange import Face
 from minilog.broker.native_routes import run_produce
+from minilog.broker.producer_routes import Numbers
 from minilog.core.image import TopicImage
 from minilog.errors import (
     BrokerUnavailable,
@@ -125,6 +126,27 @@ def encode_lot(
         batches.append(builder.build(acks_level=level))
     lot.batches = batches[0] if len(batches) == 1 else b"".join(batches)
     return lot
+
+
+def encode_numbered(
+    topic: TopicImage, partition: int, records: Sequence[ProducedRecord], acks: int, numbers: Numbers
+) -> Lot:
+    """All records as one batch with the producer's numbers. Raises RecordTooLarge: they are written together or not at all."""
+    bytes_max = topic.settings.max_message_bytes
+    builder = BatchBuilder(bytes_max)
+    for index, record in enumerate(records):
+        if not builder.append(record.key, record.value, record.headers, record.timestamp):
+            raise RecordTooLarge(
+                f"records[{index}] and what follows does not fit into one batch of {bytes_max} bytes (max.message.bytes of "
+                f"{topic.topic}); with Minilog-Sequence a request is one batch, so send fewer records in each"
+            )
+    batch = builder.build(
+        producer_id=numbers.producer_id,
+        producer_epoch=numbers.producer_epoch,
+        base_sequence=numbers.base_sequence,
+        acks_level=acks_level_for(acks),
+    )
+    return Lot(topic.topic, partition, list(range(len(records))), batch)
 
 
 async def deliver(face: Face, lots: Sequence[Lot], acks: int, timeout_ms: int) -> None:

@@ -10,6 +10,7 @@ import uuid
 from aiohttp import web
 
 from minilog.broker import process
+from minilog.broker.cleaner import Cleaner
 from minilog.broker.clock import Clock
 from minilog.broker.runtime import Runtime
 from minilog.broker.server import make_runner
@@ -81,6 +82,7 @@ class Broker:
         """Listen first and tick second: the controller probes this address before it takes the registration."""
         runner = make_runner(runtime)
         await runner.setup()
+        cleaner = Cleaner(self._store, self.settings, self._clock, runtime.failure, runtime.cleaning)
         loops: list[asyncio.Task[None]] = [tasks.create_task(runtime.failure.wait(), name="watch for failure")]
         try:
             process.listen(bound, "the broker")
@@ -89,11 +91,13 @@ class Broker:
             self.listening.set()
             loops.append(tasks.create_task(runtime.tick(), name="tick"))
             loops.append(tasks.create_task(self._keep_checkpoints(), name="checkpoint"))
+            tasks.create_task(cleaner.run(), name="compaction")
             loops.append(tasks.create_task(self._on_registered(runtime), name="registration"))
             await stop.wait()
             await self._leave(runtime)
         finally:
             runtime.close()
+            cleaner.stop()
             await runner.cleanup()
         await runtime.flusher.drain()
         for loop in loops:

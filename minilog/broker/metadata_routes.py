@@ -11,7 +11,7 @@ import minilog
 from minilog.broker.exchange import Exchange, Face, Handler, answer, json_answer, message_answer, plain
 from minilog.broker.openapi import document
 from minilog.core.image import ClusterImage, min_isr
-from minilog.core.views import metadata_reply, topic_info
+from minilog.core.views import listed_topics, metadata_reply, topic_info
 from minilog.wire.http import MSGPACK
 from minilog.wire.metadata import NO_LEADER
 
@@ -63,7 +63,7 @@ async def metadata(face: Face, exchange: Exchange) -> web.Response:
 
 async def list_topics(face: Face, exchange: Exchange) -> web.Response:
     topics = face.image.topics
-    return json_answer({"topics": [plain(topic_info(topics[name])) for name in sorted(topics)]})
+    return json_answer({"topics": [plain(topic_info(topics[name])) for name in listed_topics(face.image)]})
 
 
 async def describe_topic(face: Face, exchange: Exchange) -> web.Response:

@@ -18,7 +18,9 @@ from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from minilog.broker import group_metrics
 from minilog.broker.ports import Runtime
+from minilog.storage.compaction import CleaningFigures
 from minilog.wire.http import acks_text
 from minilog.wire.metadata import NO_LEADER
 
@@ -35,6 +37,10 @@ _LEADER_GAUGES: Final = (
     ("replicas", "Assigned replicas"),
     ("under_replicated", "1 when replicas are missing from the ISR"),
     ("under_min_isr", "1 when the ISR is smaller than min.insync.replicas"),
+)
+_ISR_COUNTERS: Final = (
+    ("isr_shrinks", "Times the ISR lost members, as this broker saw it leading"),
+    ("isr_expands", "Times the ISR got members, as this broker saw it leading"),
 )
 
 
@@ -133,7 +139,8 @@ class Metrics:
 
     async def render(self) -> bytes:
         """The text that Prometheus reads."""
-        self._snapshot = [*self._cluster(), *self._process(), *self._partitions()]
+        groups = await group_metrics.collect(self._runtime)
+        self._snapshot = [*self._cluster(), *self._process(), *self._partitions(), *groups]
         return await asyncio.to_thread(generate_latest, self.registry)
 
     def collect(self) -> Iterable[Metric]:
@@ -160,6 +167,7 @@ class Metrics:
         yield GaugeMetricFamily(
             "minilog_event_loop_lag_seconds_max", "The latest tick so far", statistics.loop_lag_seconds_max
         )
+        yield from _cleaning(statistics.cleaning)
         if self.listener is not None:
             yield GaugeMetricFamily("minilog_http_connections", "Open connections", self.listener.open_connections)
             yield CounterMetricFamily(
@@ -168,7 +176,7 @@ class Metrics:
 
     def _partitions(self) -> Iterator[Metric]:
         broker = str(self._runtime.settings.broker_id)
-        replicas: list[dict[str, Any]] = self._runtime.core.statistics()["partitions"]
+        replicas: list[dict[str, Any]] = self._runtime.core.statistics(self._runtime.clock.now_ms())["partitions"]
         yield GaugeMetricFamily("minilog_replicas_hosted", "Replicas on this broker", len(replicas))
         size = GaugeMetricFamily("minilog_log_bytes_hosted", "Bytes of all logs on this broker")
         size.add_metric([], sum(replica["log_bytes"] for replica in replicas))
@@ -183,7 +191,9 @@ class Metrics:
         for name, doc in _LEADER_GAUGES:
             yield _family(f"minilog_partition_{name}", doc, leaders, name)
         yield _family("minilog_log_bytes", "Bytes of the log on disk", labelled, "log_bytes")
-        yield _lags(leaders)
+        for name, doc in _ISR_COUNTERS:
+            yield _counter(f"minilog_{name}", doc, leaders, name)
+        yield from _lags(leaders)
 
     def _leadership(self, labelled: list[tuple[list[str], dict[str, Any]]]) -> Iterator[Metric]:
         leader = GaugeMetricFamily(
@@ -201,6 +211,25 @@ class Metrics:
         yield offline
 
 
+_CLEANING = (
+    ("rounds", "Rounds of compaction begun"),
+    ("bytes_read", "Bytes read by compaction"),
+    ("bytes_written", "Bytes written by compaction"),
+    ("records_removed", "Records that compaction has taken away"),
+    ("tombstones_removed", "Tombstones whose time was up"),
+    ("segments_replaced", "Segments replaced by cleaned ones"),
+    ("seconds", "Time that rounds of compaction took, pauses included"),
+)
+
+
+def _cleaning(figures: CleaningFigures) -> Iterator[Metric]:
+    for name, doc in _CLEANING:
+        yield CounterMetricFamily(f"minilog_compaction_{name}", doc, getattr(figures, name))
+    yield GaugeMetricFamily(
+        "minilog_compaction_map_bytes_max", "Memory of the largest map of keys so far", figures.map_bytes_max
+    )
+
+
 def _family(name: str, doc: str, labelled: list[tuple[list[str], dict[str, Any]]], field: str) -> Metric:
     family = GaugeMetricFamily(name, doc, labels=["topic", "partition", "broker"])
     for labels, replica in labelled:
@@ -210,14 +239,23 @@ def _family(name: str, doc: str, labelled: list[tuple[list[str], dict[str, Any]]
     return family
 
 
-def _lags(leaders: list[tuple[list[str], dict[str, Any]]]) -> Metric:
-    family = GaugeMetricFamily(
-        "minilog_replica_lag_records",
-        "Records a follower is behind its leader",
-        labels=["topic", "partition", "broker", "replica"],
-    )
-    for labels, replica in leaders:
-        for follower, records in replica["replica_lag_records"].items():
-            if records is not None:
-                family.add_metric([*labels, str(follower)], records)
+def _counter(name: str, doc: str, labelled: list[tuple[list[str], dict[str, Any]]], field: str) -> Metric:
+    family = CounterMetricFamily(name, doc, labels=["topic", "partition", "broker"])
+    for labels, replica in labelled:
+        family.add_metric(labels, replica[field])
     return family
+
+
+def _lags(leaders: list[tuple[list[str], dict[str, Any]]]) -> Iterator[Metric]:
+    labels = ["topic", "partition", "broker", "replica"]
+    records = GaugeMetricFamily("minilog_replica_lag_records", "Records a follower is behind its leader", labels=labels)
+    seconds = GaugeMetricFamily(
+        "minilog_replica_lag_seconds", "For how long a follower has not held all of its leader's log", labels=labels
+    )
+    for of_leader, replica in leaders:
+        for follower, (behind_records, behind_ms) in replica["replica_lag"].items():
+            if behind_records is not None:
+                records.add_metric([*of_leader, str(follower)], behind_records)
+            seconds.add_metric([*of_leader, str(follower)], behind_ms / 1000)
+    yield records
+    yield seconds

@@ -11,15 +11,19 @@ from aiohttp import web
 
 from minilog.broker.exchange import Exchange, Face, Handler, message_answer
 from minilog.broker.forward import to_controller
+from minilog.broker.group_forward import answer_forwarded, group_call
 from minilog.errors import InvalidRequest
+from minilog.wire.group_messages import ForwardedGroupRequest, GroupRequest
 from minilog.wire.json_records import reason
 from minilog.wire.messages import (
+    AddPartitions,
     AllocateProducerIds,
     CreateTopic,
     DeleteTopic,
     DescribeCluster,
     Fetch,
     FetchReply,
+    InitProducer,
     Message,
     Metadata,
     Offsets,
@@ -33,9 +37,9 @@ from minilog.wire.messages import (
     decode,
 )
 
-CONTROLLER_MESSAGES: Final = (CreateTopic, DeleteTopic, DescribeCluster, AllocateProducerIds)
+CONTROLLER_MESSAGES: Final = (CreateTopic, DeleteTopic, AddPartitions, DescribeCluster, AllocateProducerIds)
 PEER_MESSAGES: Final = (ReplicaFetch, Positions, Probe)
-CLIENT_MESSAGES: Final = (Produce, Fetch, Offsets, Metadata)
+CLIENT_MESSAGES: Final = (Produce, Fetch, Offsets, Metadata, InitProducer)
 
 
 async def produce(face: Face, exchange: Exchange) -> web.Response:
@@ -65,10 +69,14 @@ async def rpc(face: Face, exchange: Exchange) -> web.Response:
             reply = await face.runtime.submit(message)
             face.metrics.on_replica_fetch(_size_of(reply), _codes(reply))
             return message_answer(reply)
-        case Positions() | Probe() | Offsets() | Metadata():
+        case Positions() | Probe() | Offsets() | Metadata() | InitProducer():
             return message_answer(await face.runtime.submit(message))
-        case CreateTopic() | DeleteTopic() | DescribeCluster() | AllocateProducerIds():
+        case CreateTopic() | DeleteTopic() | AddPartitions() | DescribeCluster() | AllocateProducerIds():
             return message_answer(await to_controller(face, message))
+        case ForwardedGroupRequest():
+            return message_answer(await answer_forwarded(face, message))
+        case _ if isinstance(message, GroupRequest):
+            return message_answer(await group_call(face, message))
         case _:
             raise _wrong_message(message, (*CLIENT_MESSAGES, *PEER_MESSAGES, *CONTROLLER_MESSAGES))
 

@@ -8,8 +8,18 @@ from typing import Any, Final
 import msgspec
 
 import minilog
-from minilog.broker.admin_routes import CreateTopicBody
+from minilog.broker.admin_routes import AlterTopicBody, CreateTopicBody
+from minilog.broker.group_routes import (
+    CommitBody,
+    CommittedAnswer,
+    GroupAnswer,
+    GroupsAnswer,
+    HeartbeatAnswer,
+    HeartbeatBody,
+    LagAnswer,
+)
 from minilog.broker.produce_routes import ProduceAnswer
+from minilog.broker.producer_routes import ProducerAnswer
 from minilog.errors import ERRORS_BY_CODE
 from minilog.wire.http import JSON, MSGPACK, PROBLEM
 from minilog.wire.json_records import JsonRecord, JsonRecordOut, JsonRecords
@@ -75,6 +85,9 @@ class ProblemDocument(msgspec.Struct):
 
 _REQUESTS: Final[dict[str, Any]] = {
     "create_topic": CreateTopicBody,
+    "alter_topic": AlterTopicBody,
+    "group_heartbeat": HeartbeatBody,
+    "commit_offsets": CommitBody,
     "produce_topic": JsonRecords,
     "produce_partition": JsonRecords,
     "produce": Produce,
@@ -89,6 +102,12 @@ _ANSWERS: Final[dict[str, Any]] = {
     "failovers": FailoversAnswer,
     "produce_topic": ProduceAnswer,
     "produce_partition": ProduceAnswer,
+    "create_producer": ProducerAnswer,
+    "group_heartbeat": HeartbeatAnswer,
+    "list_groups": GroupsAnswer,
+    "describe_group": GroupAnswer,
+    "committed_offsets": CommittedAnswer,
+    "group_lag": LagAnswer,
     "fetch_partition": FetchAnswer,
     "offsets": OffsetsAnswer,
     "produce": ProduceReply,
@@ -127,7 +146,7 @@ def document() -> dict[str, Any]:
 
 def _operation(route: Route, schemas: dict[Any, Schema]) -> dict[str, Any]:
     operation: dict[str, Any] = {"operationId": route.name, "summary": route.summary}
-    parameters = [*_path_parameters(route), *_query_parameters(route)]
+    parameters = [*_path_parameters(route), *_query_parameters(route), *_header_parameters(route)]
     if parameters:
         operation["parameters"] = parameters
     if route.accepts:
@@ -157,6 +176,8 @@ def _path_parameters(route: Route) -> list[dict[str, Any]]:
     schemas = {
         "topic": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,249}$"},
         "partition": {"type": "integer", "minimum": 0},
+        "group": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,249}$"},
+        "member": {"type": "string", "minLength": 1, "maxLength": 249},
     }
     return [
         {"name": name, "in": "path", "required": True, "schema": schema}
@@ -169,6 +190,13 @@ def _query_parameters(route: Route) -> list[dict[str, Any]]:
     return [
         {"name": parameter.name, "in": "query", "schema": parameter.schema, "description": parameter.doc}
         for parameter in route.query
+    ]
+
+
+def _header_parameters(route: Route) -> list[dict[str, Any]]:
+    return [
+        {"name": header.name, "in": "header", "schema": header.schema, "description": header.doc}
+        for header in route.headers
     ]
 
 

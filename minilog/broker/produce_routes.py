@@ -10,8 +10,9 @@ from aiohttp import web
 from msgspec import UNSET, Raw, UnsetType
 
 from minilog.broker.exchange import Exchange, Face, Handler, answer, problem_answer
-from minilog.broker.lots import Lot, deliver, encode_lots, sort_records
+from minilog.broker.lots import Lot, deliver, encode_lots, encode_numbered, sort_records
 from minilog.broker.native_routes import run_produce
+from minilog.broker.producer_routes import Numbers, number_batch, numbers_of, refuse_numbers
 from minilog.core.image import TopicImage
 from minilog.errors import InternalError, InvalidRequest, MinilogError, NotLeader
 from minilog.wire.http import BATCH, JSON, OCTETS, acks_text, problem_body
@@ -61,6 +62,7 @@ class ProduceAnswer(msgspec.Struct):
 async def produce_topic(face: Face, exchange: Exchange) -> web.Response:
     topic = face.topic(exchange.values["topic"])
     acks, timeout_ms = _promise(face, exchange)
+    refuse_numbers(exchange)
     media = exchange.media_in()
     if media != OCTETS and "key" in exchange.query:
         raise InvalidRequest(f"key is for one raw record ({OCTETS}); in {media} each record has its own key")
@@ -81,18 +83,25 @@ async def produce_partition(face: Face, exchange: Exchange) -> web.Response:
     state = face.partition(name, partition)
     topic = face.topic(name)
     acks, timeout_ms = _promise(face, exchange)
+    numbers = numbers_of(exchange)
     if state.leader != face.broker_id:
         raise face.not_leader(state)
     media = exchange.media_in()
     if media == BATCH:
-        return await _produce_batches(face, exchange, name, partition, acks, timeout_ms)
+        return await _produce_batches(face, exchange, topic, partition, acks, timeout_ms, numbers)
     records = await _records(face, exchange, media)
     for index, record in enumerate(records):
         if record.partition not in (None, partition):
             raise InvalidRequest(f"records[{index}].partition is {record.partition}, but the path says {partition}")
     errors: dict[int, MinilogError] = {}
     everything = {partition: list(range(len(records)))}
-    lots = await face.compute(exchange.body.size_bytes, lambda: encode_lots(topic, records, everything, acks, errors))
+
+    def encode() -> list[Lot]:
+        if numbers is not None:
+            return [encode_numbered(topic, partition, records, acks, numbers)]
+        return encode_lots(topic, records, everything, acks, errors)
+
+    lots = await face.compute(exchange.body.size_bytes, encode)
     for lot in lots:
         message = Produce(acks, timeout_ms, [ProducePartition(name, partition, memoryview(lot.batches))])
         lot.result = _only(await run_produce(face, message), name, partition)
@@ -101,15 +110,23 @@ async def produce_partition(face: Face, exchange: Exchange) -> web.Response:
 
 
 async def _produce_batches(
-    face: Face, exchange: Exchange, topic: str, partition: int, acks: int, timeout_ms: int
+    face: Face,
+    exchange: Exchange,
+    topic: TopicImage,
+    partition: int,
+    acks: int,
+    timeout_ms: int,
+    numbers: Numbers | None,
 ) -> web.Response:
     if {"format", "key_format"} & exchange.query.keys():
         raise InvalidRequest(f"format and key_format are for JSON; {BATCH} holds bytes")
     body = await exchange.body.read()
     if not body:
         raise InvalidRequest("the body is empty; it must hold at least one record batch")
-    message = Produce(acks, timeout_ms, [ProducePartition(topic, partition, memoryview(body))])
-    result = _only(await run_produce(face, message), topic, partition)
+    if numbers is not None:
+        body = number_batch(body, numbers, topic.settings.max_message_bytes)
+    message = Produce(acks, timeout_ms, [ProducePartition(topic.topic, partition, memoryview(body))])
+    result = _only(await run_produce(face, message), topic.topic, partition)
     if result.problem is not None:
         raise result.problem.error()
     done = _record_result(result, 0, result.timestamp)
@@ -126,9 +143,6 @@ def _promise(face: Face, exchange: Exchange) -> tuple[int, int]:
     timeout_ms = exchange.query.get("timeout_ms", min(TIMEOUT_MS, face.limits.timeout_ms_max))
     if timeout_ms > face.limits.timeout_ms_max:
         raise InvalidRequest(f"timeout_ms is {timeout_ms}; allowed are 1 to {face.limits.timeout_ms_max}")
-    for name in exchange.request.headers:
-        if name.lower().startswith("minilog-producer-"):
-            raise InvalidRequest(f"{name}: idempotent produce is not supported here yet; leave the header out")
     return exchange.query.get("acks", ACKS_ALL), timeout_ms
 
 
@@ -208,6 +222,8 @@ def _results(
             continue
         for place, index in enumerate(lot.indexes):
             timestamp = lot.result.timestamp if by_append_time else records[index].timestamp
+            if lot.result.duplicate:  # stored is what the first request said, and the receipt tells that
+                timestamp = None
             results[index] = _record_result(lot.result, place, timestamp)
     return results
 

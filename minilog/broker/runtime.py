@@ -22,6 +22,7 @@ from minilog.config import BrokerSettings
 from minilog.core.effects import CONTROLLER_ID, Effect, Flush, Reply, Send, TopicPartition
 from minilog.core.image import ClusterImage
 from minilog.errors import BrokerUnavailable, Overloaded, TimedOut
+from minilog.storage.compaction import CleaningFigures
 from minilog.wire.messages import Message, Positions, Probe, Problem, ReplicaFetch
 
 TICK_MS = 20
@@ -68,6 +69,7 @@ class RuntimeStatistics(msgspec.Struct, frozen=True):
     loop_lag_seconds: float
     loop_lag_seconds_max: float
     flush: FlushStatistics
+    cleaning: CleaningFigures
 
 
 class Runtime:
@@ -88,6 +90,7 @@ class Runtime:
         self.may_exit = asyncio.Event()
         self.peers = Peers(tasks, settings.peer_timeout_ms, settings.heartbeat_interval_ms)
         self.flusher = Flusher(store, failure, self._on_flushed)
+        self.cleaning = CleaningFigures()
         self._loop = asyncio.get_running_loop()
         self._parked: dict[int, asyncio.Future[Message]] = {}
         self._next_request_id = 1
@@ -173,6 +176,7 @@ class Runtime:
             loop_lag_seconds=self._lag_seconds,
             loop_lag_seconds_max=self._lag_seconds_max,
             flush=self.flusher.statistics(),
+            cleaning=self.cleaning,
         )
 
     # --- turns -----------------------------------------------------------------------------------------

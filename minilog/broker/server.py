@@ -16,7 +16,15 @@ from typing import Final
 
 from aiohttp import web
 
-from minilog.broker import admin_routes, fetch_routes, metadata_routes, native_routes, produce_routes
+from minilog.broker import (
+    admin_routes,
+    fetch_routes,
+    group_routes,
+    metadata_routes,
+    native_routes,
+    produce_routes,
+    producer_routes,
+)
 from minilog.broker.admission import Body
 from minilog.broker.exchange import Exchange, Face, Handler, message_answer, problem_answer, redirect
 from minilog.broker.listener import Listener
@@ -31,9 +39,11 @@ log = logging.getLogger("minilog.http")
 HANDLERS: Final[Mapping[str, Handler]] = {
     **native_routes.HANDLERS,
     **produce_routes.HANDLERS,
+    **producer_routes.HANDLERS,
     **fetch_routes.HANDLERS,
     **metadata_routes.HANDLERS,
     **admin_routes.HANDLERS,
+    **group_routes.HANDLERS,
 }
 assert set(HANDLERS) == {route.name for route in ROUTES}, "every route has its handler"
 

@@ -24,6 +24,7 @@ from minilog.errors import (
 )
 from minilog.wire.http import JSON, MSGPACK, PROBLEM, problem_body, shown
 from minilog.wire.messages import (
+    AddPartitions,
     AllocateProducerIds,
     AlterPartition,
     CreateTopic,
@@ -43,6 +44,7 @@ log = logging.getLogger("minilog.http")
 
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 ANSWERED = (
+    AddPartitions,
     Register,
     Heartbeat,
     AlterPartition,

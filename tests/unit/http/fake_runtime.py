@@ -22,12 +22,29 @@ from minilog.errors import (
     NotLeader,
     OffsetOutOfRange,
     TopicExists,
+    UnknownGroup,
     UnknownTopic,
 )
+from minilog.storage.compaction import CleaningFigures
+from minilog.storage.producers import ProducerTable
 from minilog.wire.batch import Batch, acks_level_for, split, stamp
+from minilog.wire.group_messages import (
+    CommitOffsets,
+    CommittedOffset,
+    CommittedOffsets,
+    CommittedOffsetsReply,
+    DeleteGroup,
+    DescribeGroup,
+    GroupHeartbeat,
+    GroupInfo,
+    LeaveGroup,
+    ListGroups,
+    ListGroupsReply,
+)
 from minilog.wire.messages import (
     EARLIEST,
     LATEST,
+    AddPartitions,
     CreateTopic,
     CreateTopicReply,
     DeleteTopic,
@@ -37,6 +54,8 @@ from minilog.wire.messages import (
     Fetch,
     FetchReply,
     FetchResult,
+    InitProducer,
+    InitProducerReply,
     Message,
     Metadata,
     MetadataReply,
@@ -77,6 +96,12 @@ class FakeLog:
     def end_offset(self) -> int:
         return self.batches[-1].end_offset if self.batches else 0
 
+    def producers(self) -> ProducerTable:
+        table = ProducerTable(86_400_000)
+        for batch in self.batches:
+            table.observe(batch)
+        return table
+
     def read(self, offset: int, max_bytes: int) -> bytes:
         found = b""
         for batch in self.batches:
@@ -106,7 +131,10 @@ class FakeCluster:
 
     def create(self, topic: str, partitions: int = 1, config: dict[str, str] | None = None) -> None:
         self.apply(TopicCreated(topic, f"id-{topic}", config or {}))
-        for partition in range(partitions):
+        self.add_partitions(topic, 0, partitions)
+
+    def add_partitions(self, topic: str, first: int, end: int) -> None:
+        for partition in range(first, end):
             leader = 1 + partition % 2
             replicas = [leader, 3 - leader]
             self.apply(PartitionChanged(topic, f"id-{topic}", partition, replicas, leader, EPOCH, 0, replicas))
@@ -134,6 +162,9 @@ class FakeCluster:
             case CreateTopic():
                 self.create(request.topic, request.partitions or 1, request.config)
                 return CreateTopicReply(topic_info(self.image.topics[request.topic]), self.image.metadata_offset)
+            case AddPartitions():
+                self.add_partitions(request.topic, len(self.image.topics[request.topic].partitions), request.partitions)
+                return Ok(self.image.metadata_offset)
             case DeleteTopic() if request.topic not in self.image.topics:
                 return Problem.of(UnknownTopic(f"there is no topic {request.topic}"))
             case DeleteTopic():
@@ -157,6 +188,7 @@ class FakeRuntime:
         self.cluster = cluster
         self.settings = BrokerSettings(broker_id=broker_id, data_dir="/nowhere", limits=limits or Limits())
         self.clock = FakeClock()
+        self.groups: list[GroupInfo] = []
         self.core = FakeCore(self)
         self.ready = True
         self.submitted: list[Message] = []
@@ -179,6 +211,7 @@ class FakeRuntime:
             loop_lag_seconds=0.001,
             loop_lag_seconds_max=0.002,
             flush=FlushStatistics(requests=4, flushes=4, in_flight=0),
+            cleaning=CleaningFigures(rounds=2, bytes_read=100),
         )
 
     async def call(self, url: str, request: Message, timeout_ms: int) -> Message:
@@ -208,6 +241,14 @@ class FakeRuntime:
                 )
             case Metadata():
                 return MetadataReply("fake", 1, 1, [], [])
+            case ListGroups():
+                return ListGroupsReply(self.groups)
+            case CommittedOffsets():
+                return CommittedOffsetsReply([CommittedOffset("orders", 0, 1), CommittedOffset("orders", 1, 0)])
+            case GroupHeartbeat() | LeaveGroup() | CommitOffsets() | DescribeGroup() | DeleteGroup():
+                return Problem.of(UnknownGroup(f"there is no group {request.group!r}"))
+            case InitProducer():
+                return InitProducerReply(len(self.submitted))
             case Probe():
                 return ProbeReply(self.settings.broker_id, "i")
         raise AssertionError(request)
@@ -221,8 +262,13 @@ class FakeRuntime:
             append_ms = NOW_MS + 5 if topic.settings.message_timestamp_type == "LogAppendTime" else None
             base_offset = log.end_offset
             parts = split(entry.batches, topic.settings.max_message_bytes)
+            written = log.producers().find_written(parts)
         except MinilogError as error:
             return ProduceResult(entry.topic, entry.partition, Problem.of(error))
+        if written and written[0]:
+            place = written[0]
+            span = place.base_offset, place.end_offset, EPOCH, place.timestamp, place.crc
+            return ProduceResult(entry.topic, entry.partition, None, *span, request.acks, [1, 2], duplicate=True)
         for part in parts:
             log.batches.append(stamp(part, log.end_offset, EPOCH, acks_level_for(request.acks), append_ms))
         log.grown.set()
@@ -299,7 +345,8 @@ class FakeCore:
         self._runtime = runtime
         self.informed = True
 
-    def statistics(self) -> dict[str, Any]:
+    def statistics(self, now_ms: int) -> dict[str, Any]:
+        assert now_ms >= 0
         runtime = self._runtime
         return {"partitions": [_numbers(runtime, state) for _, state in runtime.image.partitions()]}
 
@@ -318,5 +365,7 @@ def _numbers(runtime: FakeRuntime, state: PartitionChanged) -> dict[str, Any]:
         "high_watermark": end_offset,
         "log_end_offset": end_offset,
         "log_bytes": 10,
-        "replica_lag_records": {2: 0, 3: None},
+        "isr_shrinks": 2,
+        "isr_expands": 1,
+        "replica_lag": {2: (0, 0), 3: (None, 1500)},
     }

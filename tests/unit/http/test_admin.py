@@ -52,6 +52,11 @@ def test_topics_are_created_described_and_deleted() -> None:
         }
         names = [topic["topic"] for topic in (await connection.request("GET", "/v1/topics")).json()["topics"]]
         assert names == ["new", "orders"]
+        more = await connection.request("PATCH", "/v1/topics/new", b'{"partitions": 4}', JSON)
+        assert more.json() == {"topic": "new", "partitions": 4}
+        assert len((await connection.request("GET", "/v1/topics/new")).json()["partitions"]) == 4
+        refused = await connection.request("PATCH", "/v1/topics/new", b'{"partition": 4}', JSON)
+        assert (refused.status, refused.json()["code"]) == (400, "INVALID_REQUEST")
         assert (await connection.request("DELETE", "/v1/topics/new")).json() == {"topic": "new", "deleted": True}
         assert (await connection.request("GET", "/v1/topics/new")).status == 404
 
@@ -222,6 +227,9 @@ def test_metrics_parse_and_hold_the_promised_names() -> None:
             ("minilog_partition_log_start_offset", partition): 0,
             ("minilog_log_bytes", partition): 10,
             ("minilog_replica_lag_records", (*partition[:2], ("replica", "2"), partition[2])): 0,
+            ("minilog_replica_lag_seconds", (*partition[:2], ("replica", "3"), partition[2])): 1.5,
+            ("minilog_isr_shrinks_total", partition): 2,
+            ("minilog_isr_expands_total", partition): 1,
             ("minilog_produce_requests_total", (("acks", "all"),)): 1,
             ("minilog_produce_latency_seconds_count", (("acks", "1"),)): 1,
             ("minilog_produce_errors_total", (("code", "INVALID_ACKS"),)): 1,
@@ -252,7 +260,8 @@ def test_openapi_describes_every_route_and_every_parameter_the_server_takes() ->
             operation = description["paths"][route.path][route.method.lower()]
             named = {(parameter["in"], parameter["name"]) for parameter in operation.get("parameters", ())}
             in_path = {("path", name) for name in re.findall(r"{(\w+)}", route.path)}
-            assert named == in_path | {("query", parameter.name) for parameter in route.query}
+            in_query = {("query", parameter.name) for parameter in route.query}
+            assert named == in_path | in_query | {("header", header.name) for header in route.headers}
             assert set(operation.get("requestBody", {}).get("content", ())) == set(route.accepts)
         schemas = description["components"]["schemas"]
         assert {"JsonRecord", "CreateTopicBody", "TopicInfo", "ProblemDocument", "Receipt"} <= set(schemas)

@@ -55,7 +55,7 @@ PATHS = [
     get("/nope", 404, "UNKNOWN_ROUTE", "/nope", "/openapi.json"),
     get("/v1", 404, "UNKNOWN_ROUTE", "/v1"),
     get("//v1/topics", 404, "UNKNOWN_ROUTE"),
-    get("/v1/groups/g", 404, "UNKNOWN_ROUTE", "/v1/groups/g"),
+    get("/v1/receipts/g", 404, "UNKNOWN_ROUTE", "/v1/receipts/g"),
     get("/v1/topics/a/b/c/d/e/f", 404, "UNKNOWN_ROUTE"),
     get("/v1/topics/", 422, "INVALID_TOPIC", "1 to 249"),
     get("/v1/topics/..", 422, "INVALID_TOPIC", "'..'"),
@@ -128,7 +128,9 @@ QUERIES = [
     post(TOPIC + "?format=text", b"x", 400, "INVALID_REQUEST", "format", OCTETS, media=OCTETS),
     post(P0 + "?key=a", GOOD, 400, "INVALID_REQUEST", "'key'", "unknown"),
     post(P0 + "?format=text", GOOD_BATCH, 400, "INVALID_REQUEST", "format", media=BATCH),
-    post(TOPIC, GOOD, 400, "INVALID_REQUEST", "idempotent", Minilog_Producer_Id="7"),
+    post(TOPIC, GOOD, 400, "INVALID_REQUEST", "Minilog-Sequence", "chooses partitions", Minilog_Sequence="7"),
+    post(P0, GOOD, 400, "INVALID_REQUEST", "Minilog-Producer-Epoch", "all three", Minilog_Producer_Id="7"),
+    post(P0, GOOD, 400, "INVALID_REQUEST", "Minilog-Producer-Epoch", "32767", Minilog_Producer_Epoch="32768"),
 ]
 MEDIA = [
     post(TOPIC, GOOD, 415, "UNSUPPORTED_MEDIA_TYPE", "missing", JSON, NDJSON, OCTETS, media=None),

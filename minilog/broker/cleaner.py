@@ -1,0 +1,170 @@
+"""Runs compaction: one round at a time per broker, its reading and writing in a thread, at a bounded pace.
+
+Every ``retention_check_ms`` the logs are looked at on the loop (arithmetic over segments); those that are due are cleaned,
+the dirtiest first. Only the swap of a finished segment happens on the loop: a few renames and one or two syncs of a
+directory. The files that retention and compaction have taken out of a log are removed here as well, because freeing
+hundreds of megabytes can take a file system a while.
+
+A damaged segment ends the cleaning of its log until the log is opened anew; a full disk ends the round.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+from minilog.broker.clock import Clock
+from minilog.broker.process import Failure
+from minilog.config import BrokerSettings
+from minilog.errors import CorruptRange, DiskFull
+from minilog.storage.cleaning import Dirt, Round, is_due, survey
+from minilog.storage.compaction import CleaningFigures
+from minilog.storage.disk import Disk
+from minilog.storage.log import PartitionLog
+
+log = logging.getLogger("minilog.broker")
+PAUSE_SECONDS = 0.004
+"""Pauses shorter than this are saved up: a thread that computes for longer would be felt by the loop."""
+Result = TypeVar("Result")
+
+
+class CleanableStore(Protocol):
+    def get(self, topic: str, partition: int) -> PartitionLog | None: ...
+
+    def logs(self) -> Iterator[tuple[Any, PartitionLog]]: ...
+
+
+class Stopped(Exception):
+    """The broker is stopping: whatever was being written is thrown away."""
+
+
+class Pace:
+    """Bytes a second, kept by sleeping; ends early, with Stopped, when told to."""
+
+    def __init__(self, bytes_per_second: int) -> None:
+        self._bytes_per_second = bytes_per_second
+        self._stopped = threading.Event()
+        self._due = 0.0
+
+    def __call__(self, bytes_total: int) -> None:
+        now = time.monotonic()
+        self._due = max(self._due, now) + bytes_total / self._bytes_per_second
+        if self._due - now >= PAUSE_SECONDS and self._stopped.wait(self._due - now):
+            raise Stopped
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    @property
+    def is_stopped(self) -> bool:
+        return self._stopped.is_set()
+
+
+class Cleaner:
+    def __init__(
+        self,
+        store: CleanableStore,
+        settings: BrokerSettings,
+        clock: Clock,
+        failure: Failure,
+        figures: CleaningFigures,
+    ) -> None:
+        self.figures = figures
+        self._store = store
+        self._settings = settings
+        self._clock = clock
+        self._failure = failure
+        self._pace = Pace(settings.cleaner_bytes_per_second)
+        self._woken = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="clean")
+        self._damaged: dict[str, PartitionLog] = {}
+
+    async def run(self) -> None:
+        """Until ``stop``; the process stops when the disk fails."""
+        try:
+            while not self._pace.is_stopped:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._woken.wait(), self._settings.retention_check_ms / 1000)
+                await self.look()
+        except Stopped:
+            return
+        except Exception as error:
+            self._failure.trip(error)
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """``run`` returns soon; a round under way is given up."""
+        self._pace.stop()
+        self._woken.set()
+        self._thread.shutdown(wait=False)
+
+    async def look(self) -> int:
+        """Clean what is due; returns how many logs were. Raises StorageFailed or Stopped."""
+        cleaned = 0
+        await self._remove_garbage()
+        for name, due in sorted(self._due(), key=lambda found: -found[1][1].ratio):
+            if not self._pace.is_stopped and self._is_present(name, due[0]):
+                cleaned += await self._clean(name, due[0])
+        if cleaned:
+            await self._remove_garbage()
+        return cleaned
+
+    def _due(self) -> Iterator[tuple[tuple[str, int], tuple[PartitionLog, Dirt]]]:
+        now_ms = self._clock.now_ms()
+        for stored, found in self._store.logs():
+            if found.settings.is_compacted and self._damaged.get(found.name) is not found:
+                dirt = survey(found, now_ms)
+                if is_due(found, dirt, now_ms):
+                    yield (stored.topic, stored.partition), (found, dirt)
+
+    def _is_present(self, name: tuple[str, int], found: PartitionLog) -> bool:
+        """The log is still open: not deleted, nor closed and opened anew."""
+        return self._store.get(*name) is found and not self._failure.tripped
+
+    async def _clean(self, name: tuple[str, int], found: PartitionLog) -> bool:
+        now_ms, started = self._clock.now_ms(), time.monotonic()
+        end_offset = survey(found, now_ms).end_offset
+        round_ = Round(found, end_offset, now_ms, self.figures, self._pace, self._settings.cleaner_map_bytes)
+        try:
+            for group in await self._in_thread(round_.prepare):
+                written = await self._in_thread(partial(round_.clean, group))
+                if not self._is_present(name, found) or (written and not round_.install(group)):
+                    return False
+            round_.complete()
+            return True
+        except DiskFull as error:
+            log.warning("no room to compact %s-%d: %s", *name, error.detail)
+        except CorruptRange as error:
+            log.error("%s-%d is not compacted any more: %s", *name, error.detail)
+            self._damaged[found.name] = found
+        except asyncio.CancelledError:
+            self._pace.stop()  # or the thread would go on for as long as the round takes
+            raise
+        finally:
+            self.figures.seconds += time.monotonic() - started
+            if not self._pace.is_stopped:
+                await self._in_thread(round_.close)
+        return False
+
+    async def _in_thread(self, work: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def _remove_garbage(self) -> None:
+        for _, found in list(self._store.logs()):
+            if found.garbage:
+                paths, found.garbage = found.garbage, []
+                await self._in_thread(partial(_remove, found.place.disk, paths))
+
+
+def _remove(disk: Disk, paths: Iterable[str]) -> None:
+    for path in paths:
+        with suppress(FileNotFoundError):  # its topic has been deleted, or opened anew, meanwhile
+            disk.remove(path)

@@ -1,0 +1,74 @@
+"""Group messages: any broker takes them, and passes each on once to the coordinator of its group.
+
+What the local core answers decides: it knows who coordinates. A coordinator that is being made, elected or loaded is
+waited for a little, because all three take a moment only, and every client would ask again in just the same way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import msgspec
+
+from minilog.broker.exchange import Face
+from minilog.errors import CoordinatorNotAvailable, InvalidRequest, NotCoordinator
+from minilog.wire.group_messages import ForwardedGroupRequest, GroupInfo, GroupRequest, ListGroups, ListGroupsReply
+from minilog.wire.messages import Message, Problem, decode, encode
+
+PATIENCE_MS: Final = 1500
+"""How long a coordinator that is not there yet is waited for."""
+PAUSE_MS: Final = 50
+
+
+async def group_call(face: Face, message: GroupRequest) -> Message:
+    """The coordinator's answer, wherever it is; a Problem when it failed there or on the way."""
+    if isinstance(message, ListGroups):
+        return await _list_all(face, message)
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + PATIENCE_MS / 1000
+    while True:
+        reply = await _call_once(face, message)
+        if not _may_come(reply) or loop.time() >= give_up:
+            return reply
+        await asyncio.sleep(PAUSE_MS / 1000)
+
+
+async def answer_forwarded(face: Face, message: ForwardedGroupRequest) -> Message:
+    """A group message that another broker has sent on: answered here or nowhere."""
+    try:
+        inner = decode(message.message)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequest(f"what was forwarded is not one message in msgpack: {error}") from None
+    if not isinstance(inner, GroupRequest):
+        raise InvalidRequest(f"what was forwarded is a {type(inner).__name__}; only group messages are")
+    return await face.runtime.submit(inner)
+
+
+def _may_come(reply: Message) -> bool:
+    return isinstance(reply, Problem) and reply.code in (CoordinatorNotAvailable.code, NotCoordinator.code)
+
+
+async def _call_once(face: Face, message: GroupRequest) -> Message:
+    reply = await face.runtime.submit(message)
+    if not isinstance(reply, Problem) or reply.code != NotCoordinator.code:
+        return reply
+    return await _forward(face, str(reply.info["coordinator_url"]), message)
+
+
+async def _forward(face: Face, url: str, message: GroupRequest) -> Message:
+    settings = face.runtime.settings
+    forwarded = ForwardedGroupRequest(memoryview(encode(message)))
+    return await face.runtime.call(url, forwarded, settings.group_wait_ms + settings.peer_timeout_ms)
+
+
+async def _list_all(face: Face, message: ListGroups) -> Message:
+    """Everybody's groups. A broker that does not answer makes the whole answer a Problem: a list with holes would lie."""
+    others = [b for b in face.image.brokers.values() if not b.fenced and b.broker_id != face.broker_id]
+    calls = [face.runtime.submit(message), *(_forward(face, b.url, message) for b in others)]
+    found: dict[str, GroupInfo] = {}
+    for reply in await asyncio.gather(*calls):
+        if not isinstance(reply, ListGroupsReply):
+            return reply
+        found.update({info.group: info for info in reply.groups})
+    return ListGroupsReply([found[name] for name in sorted(found)])

@@ -1,0 +1,201 @@
+"""Consumer groups over JSON, for any language: any broker takes these and passes them on to the coordinator.
+
+A member's life with nothing but HTTP: PUT its heartbeat with ``member_epoch`` 0; work on what ``assignment`` names; PUT
+again within the session timeout with the epoch it was told and what it ``owned``; commit with id and epoch; DELETE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from minilog.broker.exchange import Exchange, Face, Handler, json_answer, plain
+from minilog.broker.group_forward import group_call
+from minilog.broker.group_lag import measure
+from minilog.errors import InternalError, InvalidRequest
+from minilog.wire.group_messages import (
+    CommitOffsets,
+    CommitOffsetsReply,
+    CommittedOffset,
+    CommittedOffsets,
+    CommittedOffsetsReply,
+    DeleteGroup,
+    DeleteGroupReply,
+    DescribeGroup,
+    DescribeGroupReply,
+    GroupHeartbeat,
+    GroupHeartbeatReply,
+    GroupInfo,
+    GroupMember,
+    GroupRequest,
+    LeaveGroup,
+    ListGroups,
+    ListGroupsReply,
+    OffsetCommit,
+    TopicPartitions,
+)
+from minilog.wire.json_records import DECODE_ERRORS, reason
+from minilog.wire.messages import Message, Ok, Problem
+
+Reply = TypeVar("Reply", bound=Message)
+Body = TypeVar("Body", bound=msgspec.Struct)
+
+
+class HeartbeatBody(msgspec.Struct, forbid_unknown_fields=True):
+    """``topics`` or ``pattern``; ``member_epoch`` 0 joins; ``owned`` is what the member works on at this moment."""
+
+    member_epoch: int = 0
+    topics: list[str] = []
+    pattern: str = ""
+    owned: list[TopicPartitions] = []
+    assignor: str = "sticky"
+    instance_id: str = ""
+    client_id: str = ""
+    session_timeout_ms: int = 10_000
+    poll_timeout_ms: int = 300_000
+
+
+class CommitBody(msgspec.Struct, forbid_unknown_fields=True):
+    """``offset`` is the next record to read. Without ``member_id``: only while the group has no members."""
+
+    offsets: list[OffsetCommit]
+    member_id: str = ""
+    member_epoch: int = -1
+
+
+class HeartbeatAnswer(msgspec.Struct):
+    """Give back what you own and ``assignment`` does not name; what it adds is yours at once. Send the next heartbeat
+    within ``heartbeat_interval_ms``. ``pending``: partitions that come as soon as their owners have let go."""
+
+    member_id: str
+    member_epoch: int
+    heartbeat_interval_ms: int
+    assignment: list[TopicPartitions]
+    pending: int
+
+
+class GroupsAnswer(msgspec.Struct):
+    groups: list[GroupInfo]
+
+
+class GroupAnswer(msgspec.Struct):
+    group: GroupInfo
+    members: list[GroupMember]
+    coordinator: int
+    rebalances: int
+    last_rebalance_ms: int | None
+
+
+class CommittedAnswer(msgspec.Struct):
+    offsets: list[CommittedOffset]
+
+
+class LagRow(msgspec.Struct):
+    """null where the leader does not answer. ``lag_seconds``: the age of the first record that is not committed."""
+
+    topic: str
+    partition: int
+    committed: int
+    high_watermark: int | None
+    lag: int | None
+    lag_seconds: float | None
+
+
+class LagAnswer(msgspec.Struct):
+    group: str
+    lag: int | None
+    lag_seconds: float | None
+    partitions: list[LagRow]
+
+
+_heartbeats = msgspec.json.Decoder(HeartbeatBody)
+_commits = msgspec.json.Decoder(CommitBody)
+_HEARTBEAT_SHAPE: Final = '{"member_epoch", "topics" or "pattern", "owned"?, "session_timeout_ms"?, ...}'
+_COMMIT_SHAPE: Final = '{"offsets": [{"topic", "partition", "offset"}], "member_id"?, "member_epoch"?}'
+
+
+async def heartbeat(face: Face, exchange: Exchange) -> web.Response:
+    body = await _body(exchange, _heartbeats, _HEARTBEAT_SHAPE)
+    fields = {name: getattr(body, name) for name in HeartbeatBody.__struct_fields__}
+    message = GroupHeartbeat(exchange.values["group"], exchange.values["member"], **fields)
+    return json_answer(plain(await _call(face, message, GroupHeartbeatReply)))
+
+
+async def leave(face: Face, exchange: Exchange) -> web.Response:
+    group, member = exchange.values["group"], exchange.values["member"]
+    await _call(face, LeaveGroup(group, member), Ok)
+    return json_answer({"group": group, "member_id": member, "left": True})
+
+
+async def list_groups(face: Face, exchange: Exchange) -> web.Response:
+    return json_answer(plain(await _call(face, ListGroups(), ListGroupsReply)))
+
+
+async def describe_group(face: Face, exchange: Exchange) -> web.Response:
+    return json_answer(plain(await _call(face, DescribeGroup(exchange.values["group"]), DescribeGroupReply)))
+
+
+async def delete_group(face: Face, exchange: Exchange) -> web.Response:
+    group = exchange.values["group"]
+    reply = await _call(face, DeleteGroup(group), DeleteGroupReply)
+    if reply.problem is not None:
+        raise reply.problem.error()
+    return json_answer({"group": group, "deleted": True})
+
+
+async def committed_offsets(face: Face, exchange: Exchange) -> web.Response:
+    return json_answer(plain(await _committed(face, exchange.values["group"])))
+
+
+async def commit_offsets(face: Face, exchange: Exchange) -> web.Response:
+    body = await _body(exchange, _commits, _COMMIT_SHAPE)
+    message = CommitOffsets(exchange.values["group"], body.offsets, body.member_id, body.member_epoch)
+    await _call(face, message, CommitOffsetsReply)
+    return json_answer({"group": message.group, "committed": len(body.offsets)})
+
+
+async def group_lag(face: Face, exchange: Exchange) -> web.Response:
+    group = exchange.values["group"]
+    lags = await measure(face.runtime, (await _committed(face, group)).offsets)
+    rows = [LagRow(*lag) for lag in lags]
+    known = all(row.lag is not None for row in rows)
+    records = sum(row.lag or 0 for row in rows) if known else None
+    seconds = max((row.lag_seconds or 0.0 for row in rows), default=0.0) if known else None
+    return json_answer(LagAnswer(group, records, seconds, rows))
+
+
+async def _committed(face: Face, group: str) -> CommittedOffsetsReply:
+    return await _call(face, CommittedOffsets(group), CommittedOffsetsReply)
+
+
+async def _body(exchange: Exchange, decoder: msgspec.json.Decoder[Body], shape: str) -> Body:
+    exchange.media_in()
+    try:
+        return decoder.decode(await exchange.body.read())
+    except DECODE_ERRORS as error:
+        raise InvalidRequest(f"the body must be {shape}: {reason(error)}") from None
+
+
+async def _call(face: Face, message: GroupRequest, wanted: type[Reply]) -> Reply:
+    """The coordinator's answer; raises the error it stands for."""
+    reply: Any = await group_call(face, message)
+    if isinstance(reply, Problem):
+        raise reply.error()
+    if not isinstance(reply, wanted):
+        raise InternalError(f"the coordinator answered with a {type(reply).__name__}, not with a {wanted.__name__}")
+    return reply
+
+
+HANDLERS: Final[Mapping[str, Handler]] = {
+    "group_heartbeat": heartbeat,
+    "leave_group": leave,
+    "list_groups": list_groups,
+    "describe_group": describe_group,
+    "delete_group": delete_group,
+    "committed_offsets": committed_offsets,
+    "commit_offsets": commit_offsets,
+    "group_lag": group_lag,
+}

@@ -1,0 +1,81 @@
+"""The lag of groups: measured at the leaders, exported by the coordinator, missing where a leader is silent."""
+
+from __future__ import annotations
+
+import asyncio
+
+from prometheus_client import CollectorRegistry, generate_latest
+
+from minilog.broker import group_metrics
+from minilog.broker.group_lag import PartitionLag, measure
+from minilog.wire.group_messages import CommittedOffset, GroupInfo
+from minilog.wire.messages import Message, Offsets, OffsetsReply, OffsetsResult
+from tests.unit.http.fake_runtime import NOW_MS, FakeCluster, FakeRuntime
+
+END = 10
+OLD_MS = 2500
+"""Age of the first record a group has not committed."""
+
+
+def cluster_of(partitions: int) -> tuple[FakeCluster, FakeRuntime]:
+    """Topic lagging, partition 0 led by broker 1, 1 by broker 2 and so on; each leader has END records."""
+    cluster = FakeCluster()
+    cluster.create("lagging", partitions)
+    runtimes = [FakeRuntime(cluster, broker_id) for broker_id in (1, 2)]
+    for runtime in runtimes:
+        runtime.intercept = _offsets
+    return cluster, runtimes[0]
+
+
+def _offsets(request: Message) -> Message | None:
+    """As a leader answers, for all the partitions it is asked about."""
+    if not isinstance(request, Offsets):
+        return None
+    results = []
+    for query in request.partitions:
+        assert query.behind is not None
+        timestamp = NOW_MS - OLD_MS if query.behind < END else None
+        results.append(OffsetsResult(query.topic, query.partition, None, END, timestamp))
+    return OffsetsReply(results)
+
+
+def committed(*offsets: int | None) -> list[CommittedOffset]:
+    return [CommittedOffset("lagging", partition, offset) for partition, offset in enumerate(offsets)]
+
+
+def test_every_leader_is_asked_once_and_told_apart() -> None:
+    _, runtime = cluster_of(4)
+    lags = asyncio.run(measure(runtime, committed(END, 7, 0, None)))
+    assert lags == [
+        PartitionLag("lagging", 0, END, END, 0, 0.0),
+        PartitionLag("lagging", 1, 7, END, 3, OLD_MS / 1000),
+        PartitionLag("lagging", 2, 0, END, END, OLD_MS / 1000),
+    ]
+    assert len([call for call in runtime.calls if isinstance(call[1], Offsets)]) == 1
+
+
+def test_what_a_leader_does_not_tell_is_unknown_and_not_zero() -> None:
+    cluster, runtime = cluster_of(2)
+    cluster.down.add(2)
+    lags = asyncio.run(measure(runtime, committed(4, 4)))
+    assert lags[1] == PartitionLag("lagging", 1, 4, None, None, None)
+
+
+def test_offsets_of_a_topic_that_is_gone_have_no_lag() -> None:
+    _, runtime = cluster_of(1)
+    assert asyncio.run(measure(runtime, [CommittedOffset("gone", 0, 4)])) == []
+
+
+def test_the_coordinator_exports_its_groups() -> None:
+    cluster, runtime = cluster_of(1)
+    cluster.create("orders", 2)
+    runtime.groups = [GroupInfo("billing", "rebalancing", 7, 3)]
+    families = asyncio.run(group_metrics.collect(runtime))
+    registry = CollectorRegistry()
+    registry.register(type("Found", (), {"collect": lambda self: families})())
+    text = generate_latest(registry).decode()
+    assert 'minilog_consumergroup_members{group="billing"} 3.0' in text
+    assert 'minilog_consumergroup_rebalancing{group="billing"} 1.0' in text
+    assert 'minilog_consumergroup_lag{group="billing",partition="0",topic="orders"} 9.0' in text
+    assert 'minilog_consumergroup_lag_seconds{group="billing",partition="0",topic="orders"} 2.5' in text
+    assert 'minilog_consumergroup_committed_offset{group="billing",partition="1",topic="orders"} 0.0' in text
