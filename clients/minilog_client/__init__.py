@@ -9,24 +9,40 @@ from minilog.errors import (
     BrokerUnavailable,
     BufferFull,
     ClientClosed,
+    DuplicateSequence,
     FatalError,
+    GroupNotEmpty,
+    InconsistentGroup,
+    InstanceInUse,
+    InvalidGroup,
     InvalidRequest,
     LogTruncated,
     MinilogError,
+    NotAssigned,
     OffsetOutOfRange,
+    OutOfOrderSequence,
+    ProducerFenced,
     RecordTooLarge,
     RetriableError,
+    StaleMemberEpoch,
     TimedOut,
+    UnknownGroup,
+    UnknownMember,
+    UnknownPartition,
     UnknownTopic,
 )
+from minilog.wire.group_messages import GroupInfo, GroupMember
 from minilog_client.admin import Admin, ClusterInfo, Health
 from minilog_client.client import AsyncClient
 from minilog_client.consumer import Consumer, Lag
+from minilog_client.group_admin import GroupAdmin, GroupDescription, GroupLag, OffsetChange
+from minilog_client.group_consumer import GroupConsumer
 from minilog_client.producer import Producer
 from minilog_client.receipts import BatchReceipt, Receipt
 from minilog_client.records import Record
-from minilog_client.settings import ClientSettings, ConsumerSettings, ProducerSettings
-from minilog_client.sync import Client, SyncConsumer, SyncProducer
+from minilog_client.settings import ClientSettings, ConsumerSettings, GroupSettings, ProducerSettings
+from minilog_client.sync import Client, SyncProducer
+from minilog_client.sync_consumer import SyncConsumer, SyncGroupConsumer
 
 __all__ = [
     "Admin",
@@ -40,21 +56,42 @@ __all__ = [
     "ClusterInfo",
     "Consumer",
     "ConsumerSettings",
+    "DuplicateSequence",
     "FatalError",
+    "GroupAdmin",
+    "GroupConsumer",
+    "GroupDescription",
+    "GroupInfo",
+    "GroupLag",
+    "GroupMember",
+    "GroupNotEmpty",
+    "GroupSettings",
     "Health",
+    "InconsistentGroup",
+    "InstanceInUse",
+    "InvalidGroup",
     "InvalidRequest",
     "Lag",
     "LogTruncated",
     "MinilogError",
+    "NotAssigned",
+    "OffsetChange",
     "OffsetOutOfRange",
+    "OutOfOrderSequence",
     "Producer",
+    "ProducerFenced",
     "ProducerSettings",
     "Receipt",
     "Record",
     "RecordTooLarge",
     "RetriableError",
+    "StaleMemberEpoch",
     "SyncConsumer",
+    "SyncGroupConsumer",
     "SyncProducer",
     "TimedOut",
+    "UnknownGroup",
+    "UnknownMember",
+    "UnknownPartition",
     "UnknownTopic",
 ]

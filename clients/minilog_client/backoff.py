@@ -16,10 +16,12 @@ from typing import Final
 
 from minilog.errors import (
     BrokerUnavailable,
+    CoordinatorNotAvailable,
     FencedLeaderEpoch,
     LeaderNotAvailable,
     LeadershipLost,
     MinilogError,
+    NotCoordinator,
     NotLeader,
     OffsetNotAvailable,
     TimedOut,
@@ -42,6 +44,8 @@ _HUNTING: Final = (
     BrokerUnavailable,
     TimedOut,
     UnknownTopic,
+    NotCoordinator,
+    CoordinatorNotAvailable,
 )
 
 

@@ -11,26 +11,45 @@ Invariants, besides those of ``lanes.py``:
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final, NamedTuple
 
-from minilog.errors import LeaderNotAvailable, MinilogError, RecordTooLarge, TimedOut, UnknownTopic
+from minilog.errors import (
+    LeaderNotAvailable,
+    MinilogError,
+    OutOfOrderSequence,
+    ProducerFenced,
+    RecordTooLarge,
+    UnknownTopic,
+)
 from minilog.wire.batch import acks_level_for
 from minilog.wire.codec import Headers
 from minilog.wire.records import BatchBuilder
-from minilog_client.lanes import RECORD_OVERHEAD_BYTES, Lane, ProducerBatch, Span
+from minilog_client.lanes import RECORD_OVERHEAD_BYTES, Lane, ProducerBatch, Span, TopicLanes, Waiting
+from minilog_client.numbering import NONE, Numbering, ProducerIdentity
 from minilog_client.partitioner import next_sticky, partition_for_key
 from minilog_client.routing import Leader
 from minilog_client.settings import MIB, ProducerSettings, acks_number
+from minilog_client.verdicts import Unsettled, expired, for_batch, no_partitions, unsettled_of
 
 PARTITION_REQUEST_BYTES: Final = MIB
 REQUEST_BYTES: Final = 8 * MIB
 TOPIC_GRACE_MS: Final = 2000
 """A leader that does not know the topic may be told of it this much later than the rest of the cluster."""
 LeaderOf = Callable[[str, int], Leader | None]
+
+
+class Drained(NamedTuple):
+    """What there is to do: requests to send now, and what keeps others from being sent."""
+
+    dispatches: list[Dispatch]
+    is_leaderless: bool
+    """Some lane has no leader to send to: metadata are wanted."""
+    is_nameless: bool
+    """Some lane has no producer id to number its records with."""
+    restarted: list[Lane]
+    """Lanes that begin a new producer epoch with these requests, after records were given up."""
 
 
 class Failure(NamedTuple):
@@ -48,30 +67,8 @@ class Dispatch(NamedTuple):
     is_retry: bool
 
 
-class Waiting(NamedTuple):
-    """A record whose topic's partitions are not known yet."""
-
-    value: bytes | None
-    key: bytes | None
-    headers: Headers
-    partition: int | None
-    timestamp: int
-    token: Any
-    sequence: int
-    deadline_ms: int
-    reserved_bytes: int
-
-
-@dataclass(slots=True)
-class TopicLanes:
-    topic: str
-    lanes: list[Lane] = field(default_factory=list)
-    partition_count: int = 0
-    """0 while unknown; may be less than there are lanes when the topic was created anew."""
-    message_bytes_max: int = MIB
-    sticky: int = -1
-    """The partition unkeyed records go to until its batch is sealed; -1: choose anew."""
-    waiting: deque[Waiting] = field(default_factory=deque)
+OpenRequests = dict[tuple[str, bool, bool], tuple[Dispatch, int]]
+"""Requests that may still take more lanes, with their sizes so far, by (leader, is a retry, is urgent)."""
 
 
 class Accumulator:
@@ -79,6 +76,7 @@ class Accumulator:
         self.settings = settings
         self.buffered_bytes = 0
         self.topics: dict[str, TopicLanes] = {}
+        self.identity = ProducerIdentity()
         self._acks_level = acks_level_for(acks_number(settings.acks))
         self._random = random
         self._active: dict[Lane, None] = {}
@@ -111,7 +109,9 @@ class Accumulator:
         nothing added: there is no such batch or no room in it, ``append`` is for that. Raises what ``append`` does."""
         if not topic.partition_count:
             return False
-        lane = self._lane_for(topic, key, partition)
+        sticky = topic.sticky
+        is_free = key is None and partition is None and sticky >= 0
+        lane = topic.lanes[sticky] if is_free else self._lane_for(topic, key, partition)
         batch = lane.open
         if batch is None:
             return False
@@ -196,7 +196,7 @@ class Accumulator:
         lanes = self.topic(topic)
         lanes.message_bytes_max, lanes.partition_count, lanes.sticky = message_bytes_max, partition_count, -1
         for partition in range(len(lanes.lanes), partition_count):
-            lanes.lanes.append(Lane(topic, partition))
+            lanes.lanes.append(Lane(topic, partition, self._numbering()))
         failures: list[Failure] = []
         while partition_count and lanes.waiting:
             record = lanes.waiting.popleft()
@@ -277,7 +277,7 @@ class Accumulator:
     def _seal(self, topic: TopicLanes, lane: Lane) -> None:
         assert lane.open is not None, "only an open batch can be sealed"
         settings = self.settings
-        lane.seal(lane.open.builder.build(compression=settings.compression, acks_level=self._acks_level))
+        lane.seal(lane.open.builder.seal(compression=settings.compression, acks_level=self._acks_level))
         if topic.sticky == lane.partition:
             topic.sticky = -1
 
@@ -288,14 +288,15 @@ class Accumulator:
         self._flushed_sequence = self._sequence
         return self._sequence
 
-    def drain(self, now_ms: int, leader_of: LeaderOf, is_busy: Callable[[str], bool]) -> tuple[list[Dispatch], bool]:
-        """Requests to send now, and whether some lane has no leader to send to (metadata are wanted).
+    def drain(self, now_ms: int, leader_of: LeaderOf, is_busy: Callable[[str], bool]) -> Drained:
+        """Requests to send now.
 
         Lanes that failed before, and those about to expire, travel apart from healthy ones: what holds them up, or
         shortens the wait for them, must not touch the rest."""
-        open_requests: dict[tuple[str, bool, bool], tuple[Dispatch, int]] = {}
+        open_requests: OpenRequests = {}
         dispatches: list[Dispatch] = []
-        leaderless = False
+        restarted: list[Lane] = []
+        is_leaderless = is_nameless = False
         for lane in self._active:
             ready_ms = lane.ready_at_ms(self.settings.linger_ms, self._flushed_sequence)
             if lane.in_flight or ready_ms is None or ready_ms > now_ms:
@@ -304,26 +305,31 @@ class Accumulator:
             if not lane.attempts.may_try(now_ms, leader.leader_epoch if leader else -1):
                 continue
             if leader is None:
-                leaderless = True
+                is_leaderless = True
                 error = LeaderNotAvailable(f"{lane.topic}-{lane.partition} has no leader")
                 lane.attempts.on_failure(error, now_ms, self._random)
             elif lane.attempts.tries or not is_busy(leader.url):
+                if not lane.is_numberable():
+                    is_nameless = True
+                    continue
+                if lane.starts_over:
+                    restarted.append(lane)
                 self._dispatch(lane, leader, now_ms, open_requests, dispatches)
-        return dispatches, leaderless
+        return Drained(dispatches, is_leaderless, is_nameless, restarted)
 
     def _dispatch(
         self,
         lane: Lane,
         leader: Leader,
         now_ms: int,
-        open_requests: dict[tuple[str, bool, bool], tuple[Dispatch, int]],
+        open_requests: OpenRequests,
         dispatches: list[Dispatch],
     ) -> None:
         if lane.open is not None and lane.open_due_ms(self.settings.linger_ms, self._flushed_sequence) <= now_ms:
             self._seal(self.topics[lane.topic], lane)
         is_retry = lane.attempts.tries > 0
         batches = lane.take(PARTITION_REQUEST_BYTES, leader.leader_epoch)
-        size = sum(len(batch.payload) for batch in batches)
+        size = sum(batch.sealed.bytes_total for batch in batches)
         is_urgent = batches[0].deadline_ms - now_ms < self.settings.try_timeout_ms
         kind = (leader.url, is_retry, is_urgent)
         dispatch, filled = open_requests.get(kind, (None, 0))
@@ -365,29 +371,35 @@ class Accumulator:
         for batch in lane.in_flight:
             batch.last_error = error
             batch.maybe_written |= not error.definite
-        if self._is_worth_retrying(lane, error, now_ms):
-            lane.put_back()
-            lane.attempts.on_failure(error, now_ms, self._random)
-            return []
-        if len(lane.in_flight) > 1 and error.definite and not error.retriable:
-            lane.solo = len(lane.in_flight)
-            lane.put_back()
-            return []
-        batches = lane.land()
-        self._release(lane, batches)
-        return [Failure(batch.spans, _for_batch(error, lane, batch)) for batch in batches]
+        if self._is_gap_to_step_over(lane, error):
+            assert lane.numbering is not None, "only numbered batches are out of order"
+            lane.numbering.give_up()
+            lane.given_up = for_batch(error, lane, lane.in_flight[0])
+        elif not self._is_worth_retrying(lane, error, now_ms):
+            if len(lane.in_flight) > 1 and error.definite and not error.retriable:
+                lane.solo = len(lane.in_flight)
+                lane.put_back()
+                return []
+            if isinstance(error, ProducerFenced) and lane.numbering is not None:
+                lane.numbering.discard()
+            return [self._give_up(lane, batch, for_batch(error, lane, batch)) for batch in lane.land()]
+        lane.put_back()
+        lane.attempts.on_failure(error, now_ms, self._random)
+        return []
 
     def expire(self, now_ms: int) -> list[Failure]:
         """Give up what has waited longer than the delivery timeout and is not in flight."""
         failures: list[Failure] = []
+        timeout_ms = self.settings.delivery_timeout_ms
         for lane in list(self._active):
             while not lane.in_flight and (batch := lane.oldest) is not None and batch.deadline_ms <= now_ms:
                 if not lane.sealed:
                     self._seal(self.topics[lane.topic], lane)
-                failures.append(self._give_up(lane, lane.sealed.popleft(), self._expiry(lane, batch)))
+                error = expired(batch, timeout_ms, self.identity.last_error)
+                failures.append(self._give_up(lane, lane.sealed.popleft(), for_batch(error, lane, batch)))
         for topic in self.topics.values():
             while topic.waiting and topic.waiting[0].deadline_ms <= now_ms:
-                failures.append(self._give_up_waiting(topic, self._no_partitions(topic)))
+                failures.append(self._give_up_waiting(topic, no_partitions(topic.topic, timeout_ms)))
         return failures
 
     def recall(self) -> None:
@@ -408,12 +420,18 @@ class Accumulator:
                     self._seal(lanes, lane)
                 while lane.sealed:
                     batch = lane.sealed.popleft()
-                    failures.append(self._give_up(lane, batch, _for_batch(error, lane, batch)))
+                    failures.append(self._give_up(lane, batch, for_batch(error, lane, batch)))
         return failures
 
     def oldest_sequence(self) -> int | None:
         """The creation number of the oldest batch or record not yet settled."""
         return min(self._sequences(), default=None)
+
+    def unsettled(self) -> list[Unsettled]:
+        """Where records wait for their fate, and why."""
+        found = [unsettled_of(lane, self.identity.last_error) for lane in self._active]
+        found += [Unsettled(t.topic, None, len(t.waiting), None) for t in self.topics.values() if t.waiting]
+        return found
 
     def _sequences(self) -> Iterator[int]:
         for lane in self._active:
@@ -434,33 +452,26 @@ class Accumulator:
             return lane.attempts.failing_for_ms(now_ms) < TOPIC_GRACE_MS
         return error.retriable
 
+    def _is_gap_to_step_over(self, lane: Lane, error: MinilogError) -> bool:
+        """A leader that lacks what was acknowledged with less than acks="all": that can be lost, and goes on in a new
+        epoch. With acks="all" it never may, and the application is told."""
+        return (
+            isinstance(error, OutOfOrderSequence)
+            and self.settings.acks != "all"
+            and not lane.in_flight[0].maybe_written
+        )
+
     def _give_up(self, lane: Lane, batch: ProducerBatch, error: MinilogError) -> Failure:
+        if lane.numbering is not None and batch.base_sequence != NONE:
+            lane.numbering.give_up()
+            lane.given_up = error
         self._release(lane, [batch])
-        return Failure(batch.spans, error)
+        return Failure(list(batch.spans()), error)
 
     def _give_up_waiting(self, topic: TopicLanes, error: MinilogError) -> Failure:
         record = topic.waiting.popleft()
         self.buffered_bytes -= record.reserved_bytes
         return Failure([(0, 1, record.token)], error)
 
-    def _expiry(self, lane: Lane, batch: ProducerBatch) -> MinilogError:
-        timeout_ms = self.settings.delivery_timeout_ms
-        last = f"the last of {batch.tries} tries: {batch.last_error.detail}" if batch.last_error else "never sent"
-        error = TimedOut(f"not acknowledged within delivery_timeout_ms {timeout_ms} ({last})", definite=True)
-        return _for_batch(error, lane, batch)
-
-    def _no_partitions(self, topic: TopicLanes) -> MinilogError:
-        timeout_ms = self.settings.delivery_timeout_ms
-        return TimedOut(
-            f"{topic.topic}: no broker has told its partitions within delivery_timeout_ms {timeout_ms}",
-            definite=True,
-            topic=topic.topic,
-        )
-
-
-def _for_batch(error: MinilogError, lane: Lane, batch: ProducerBatch) -> MinilogError:
-    """``error`` for the records of ``batch``: definite only if no try before left it open either."""
-    definite = error.definite and not batch.maybe_written
-    own = type(error)(f"{lane.topic}-{lane.partition}: {error.detail}", definite=definite)
-    own.info.update(error.info, topic=lane.topic, partition=lane.partition)
-    return own
+    def _numbering(self) -> Numbering | None:
+        return Numbering(self.identity) if self.settings.idempotent else None

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from random import Random
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, overload
 
-from minilog.errors import ClientClosed, InvalidRequest
-from minilog_client.admin import Admin
+from minilog.errors import ClientClosed, InvalidRequest, TimedOut
+from minilog_client.callbacks import Callback, Callbacks
 from minilog_client.cluster import Cluster
-from minilog_client.consumer import Consumer, TopicsLike
+from minilog_client.consumer import Consumer, TopicsLike, parse_topics
 from minilog_client.fetching import StartLike
+from minilog_client.group_admin import GroupAdmin, group_name
+from minilog_client.group_consumer import GroupConsumer
+from minilog_client.heartbeats import Heart, LoopHeart, ThreadHeart
+from minilog_client.membership import Subscription
 from minilog_client.producer import Producer
 from minilog_client.protocol import broker_urls
 from minilog_client.sender import Sender
-from minilog_client.settings import ClientSettings, ConsumerSettings, ProducerSettings
+from minilog_client.settings import ClientSettings, ConsumerSettings, GroupSettings, ProducerSettings
 from minilog_client.transport import HttpTransport, Transport
 
-S = TypeVar("S", ClientSettings, ProducerSettings, ConsumerSettings)
+_log = logging.getLogger("minilog_client")
+S = TypeVar("S", ClientSettings, ProducerSettings, ConsumerSettings, GroupSettings)
+_GROUP_OPTIONS = frozenset(GroupSettings.__dataclass_fields__)
 
 
-class AsyncClient(Admin):
+class AsyncClient(GroupAdmin):
     """Connects to the cluster that the brokers at ``bootstrap`` belong to.
 
     ```python
@@ -39,16 +46,27 @@ class AsyncClient(Admin):
     def __init__(self, bootstrap: str | Sequence[str], *, transport: Transport | None = None, **options: Any) -> None:
         settings = settings_from(ClientSettings, options)
         urls = broker_urls(bootstrap)
+        is_own = transport is not None
         transport = HttpTransport(settings.connect_timeout_ms) if transport is None else transport
         self._cluster = Cluster(urls, transport, settings, Random())
+        self._heart: Heart = (
+            LoopHeart(self._cluster)
+            if is_own
+            else ThreadHeart(lambda: Cluster(urls, HttpTransport(settings.connect_timeout_ms), settings, Random()))
+        )
         self._owned: dict[Producer | Consumer, None] = {}
         self._closed = False
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            await self.close()
+        except TimedOut as error:
+            if kind is None:
+                raise
+            _log.warning("%s", error.detail)  # the block's own error is the one to raise
 
     def producer(self, **options: Any) -> Producer:
         """A producer; for its options see ``ProducerSettings``, for instance ``acks``, ``linger_ms``, ``compression``."""
@@ -58,31 +76,82 @@ class AsyncClient(Admin):
         self._owned[producer] = None
         return producer
 
+    @overload
     def consumer(
-        self, topics: TopicsLike, *, start: StartLike = "earliest", group: str | None = None, **options: Any
+        self, topics: TopicsLike, *, start: StartLike = ..., group: None = ..., **options: Any
+    ) -> Consumer: ...
+
+    @overload
+    def consumer(
+        self,
+        topics: str | Sequence[str] | None = ...,
+        *,
+        group: str,
+        start: StartLike = ...,
+        pattern: str = ...,
+        on_assigned: Callback | None = ...,
+        on_revoked: Callback | None = ...,
+        on_lost: Callback | None = ...,
+        **options: Any,
+    ) -> GroupConsumer: ...
+
+    def consumer(
+        self,
+        topics: TopicsLike | None = None,
+        *,
+        start: StartLike = "earliest",
+        group: str | None = None,
+        pattern: str = "",
+        on_assigned: Callback | None = None,
+        on_revoked: Callback | None = None,
+        on_lost: Callback | None = None,
+        **options: Any,
     ) -> Consumer:
-        """A consumer of whole topics or single partitions; for its options see ``ConsumerSettings``."""
+        """A consumer of whole topics or single partitions, or with ``group`` a member of that group, of ``topics`` or
+        of every topic whose whole name matches ``pattern`` (a regular expression without look-around or
+        back-references). For its options see ``ConsumerSettings`` and, with a group, ``GroupSettings``."""
         self._check_open()
+        own = {name: options.pop(name) for name in _GROUP_OPTIONS & options.keys()}
+        settings = settings_from(ConsumerSettings, options, _GROUP_OPTIONS if group is not None else ())
+        callbacks = Callbacks(on_assigned, on_revoked, on_lost)
         if group is not None:
-            raise InvalidRequest(
-                f"group is {group!r}, but consumer groups are not supported yet; leave group out and assign "
-                "partitions yourself, for example consumer([('orders', 0)])"
+            group_settings = settings_from(GroupSettings, own)
+            wanted = subscription(group, topics, pattern, self._cluster.settings.client_id, group_settings)
+            consumer: Consumer = GroupConsumer(
+                self._cluster, self._heart, wanted, start, settings, group_settings, callbacks, self._forget
             )
-        settings = settings_from(ConsumerSettings, options)
-        consumer = Consumer(self._cluster, topics, start, settings, self._forget)
+        else:
+            _refuse_without_group([*(["pattern"] if pattern else []), *callbacks.given, *own])
+            if topics is None:
+                raise InvalidRequest("no topic to read from; name at least one")
+            consumer = Consumer(self._cluster, topics, start, settings, self._forget)
         self._owned[consumer] = None
         return consumer
 
+    def beat_here(self) -> None:
+        """Send the heartbeats of group members from this client's own loop: it is never blocked by the application."""
+        self._heart = LoopHeart(self._cluster)
+
     async def close(self) -> None:
-        """Close all producers (flushing them first) and consumers, then the connections. May be called twice."""
+        """Close all producers (flushing them first) and consumers, then the connections. May be called twice.
+
+        Raises TimedOut when a producer had records it could not get rid of in time (see ``Producer.close``), and what
+        a consumer's callback raised; all is closed then all the same."""
         if self._closed:
             return
         self._closed = True
+        failure: Exception | None = None
         try:
             for owned in list(self._owned):
-                await owned.close()
+                try:
+                    await owned.close()
+                except Exception as error:
+                    failure = failure or error
         finally:
+            await self._heart.aclose()
             await self._cluster.aclose()
+        if failure is not None:
+            raise failure
 
     def _forget(self, owned: Producer | Consumer) -> None:
         self._owned.pop(owned, None)
@@ -92,10 +161,44 @@ class AsyncClient(Admin):
             raise ClientClosed("the client is closed; make a new one")
 
 
-def settings_from(kind: type[S], options: dict[str, Any]) -> S:
-    """Settings from keyword options; raises InvalidRequest for one that does not exist."""
-    allowed = kind.__dataclass_fields__
+def settings_from(kind: type[S], options: dict[str, Any], also: Iterable[str] = ()) -> S:
+    """Settings from keyword options; raises InvalidRequest for one that does not exist. ``also``: what else may be
+    said, for the message."""
+    allowed: Mapping[str, Any] = kind.__dataclass_fields__
     for name in options:
         if name not in allowed:
-            raise InvalidRequest(f"there is no option {name!r}; allowed are {', '.join(sorted(allowed))}")
+            names = ", ".join(sorted({*allowed, *also}))
+            raise InvalidRequest(f"there is no option {name!r}; allowed are {names}")
     return kind(**options)
+
+
+def subscription(
+    group: str, topics: TopicsLike | None, pattern: str, client_id: str, settings: GroupSettings
+) -> Subscription:
+    """What a member of ``group`` says it wants; raises InvalidGroup, InvalidRequest, InvalidTopic, TypeError."""
+    group_name(group)
+    if not isinstance(pattern, str):
+        raise TypeError(f"pattern must be a text, got {type(pattern).__name__}")
+    if (topics is None) == (not pattern):
+        raise InvalidRequest("a group reads either topics or every topic that matches a pattern; give exactly one")
+    whole, fixed = ([], []) if topics is None else parse_topics(topics)
+    if fixed:
+        raise InvalidRequest(
+            f"the group assigns the partitions itself, so {fixed[0]} cannot be asked for; name the topic only, or leave "
+            "the group out"
+        )
+    return Subscription(
+        group=group,
+        topics=tuple(sorted(whole)),
+        pattern=pattern,
+        assignor=settings.assignor,
+        instance_id=settings.instance_id,
+        client_id=client_id,
+        session_timeout_ms=settings.session_timeout_ms,
+        max_poll_interval_ms=settings.max_poll_interval_ms,
+    )
+
+
+def _refuse_without_group(given: Sequence[str]) -> None:
+    if given:
+        raise InvalidRequest(f"{given[0]} is for consumers with a group; give group=..., or leave it out")

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from minilog.errors import BrokerUnavailable, ClientClosed, MinilogError, UnknownTopic
+from minilog.errors import BrokerUnavailable, ClientClosed, MinilogError, TimedOut, UnknownTopic
 from minilog.wire.messages import MetadataReply
 from minilog_client.backoff import DELAY_MIN_MS, retry_delay_ms
 from minilog_client.protocol import ACCEPT_EITHER, Envelope, Reply, envelope, metadata_path, reply_from
@@ -22,6 +22,7 @@ from minilog_client.settings import ClientSettings
 from minilog_client.tasks import TaskScope
 from minilog_client.transport import Transport
 
+T = TypeVar("T")
 Listener = Callable[[], None]
 _RECHECK_MS: Final = 250
 
@@ -162,10 +163,45 @@ class Cluster:
         self._not_before_ms = now + retry_delay_ms(error, self._failures, now - self._failing_since_ms, self.random)
 
     async def _ask_around(self, asked: list[str]) -> None:
-        """Ask one broker after another, the next one as soon as the last is late or failed; the first answer wins."""
+        """Learn from the first answer that makes sense; raises BrokerUnavailable."""
         path, asks_all = metadata_path(asked)
         failures: dict[str, MinilogError] = {}
-        running: dict[asyncio.Task[MetadataReply | MinilogError], str] = {}
+
+        def take(answer: MetadataReply | MinilogError, url: str) -> bool:
+            return self._learn(answer, url, None if asks_all else asked, failures)
+
+        if not await self._race(lambda url: self._ask(url, path), take):
+            raise _nobody(failures)
+
+    async def ask_any(self, message: Envelope, kind: type[Reply]) -> Reply:
+        """The first answer that any broker gives; several may come to carry ``message`` out.
+
+        Raises what they all refuse with, or BrokerUnavailable when nobody answers."""
+        failures: dict[str, MinilogError] = {}
+        replies: list[Reply] = []
+
+        async def ask(url: str) -> Reply | MinilogError:
+            try:
+                return await self.call(url, message, kind, self.settings.request_timeout_ms)
+            except MinilogError as error:
+                return error
+
+        def take(answer: Reply | MinilogError, url: str) -> bool:
+            if isinstance(answer, MinilogError):
+                failures[url] = answer
+                return False
+            replies.append(answer)
+            return True
+
+        if not await self._race(ask, take):
+            refusals = [error for error in failures.values() if not isinstance(error, BrokerUnavailable | TimedOut)]
+            raise max(refusals, key=lambda error: error.retriable) if refusals else _nobody(failures)
+        return replies[0]
+
+    async def _race(self, ask: Callable[[str], Coroutine[Any, Any, T]], take: Callable[[T, str], bool]) -> bool:
+        """Ask one broker after another, the next one as soon as the last is late or failed, until ``take`` is
+        content with an answer; False if it never is."""
+        running: dict[asyncio.Task[T], str] = {}
         waiting = self.routing.candidates(now_ms())
         slower: list[str] = []
         try:
@@ -173,19 +209,19 @@ class Cluster:
                 if waiting:
                     slower = list(running.values())
                     url = waiting.pop(0)
-                    running[self._tasks.start(self._ask(url, path))] = url
+                    running[self._tasks.start(ask(url))] = url
                 hedge_s = self.settings.metadata_hedge_ms / 1000 if waiting else None
                 done, _ = await asyncio.wait(running, timeout=hedge_s, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     url = running.pop(task)
-                    if self._learn(task.result(), url, None if asks_all else asked, failures):
-                        return
+                    if take(task.result(), url):
+                        return True
+            return False
         finally:
             for task, url in running.items():
                 if url in slower:
                     self.routing.on_failed(url, now_ms())
                 task.cancel()
-        raise _nobody(failures)
 
     async def _ask(self, url: str, path: str) -> MetadataReply | MinilogError:
         timeout_ms = self.settings.request_timeout_ms

@@ -26,10 +26,11 @@ from minilog_client.records import Record
 from minilog_client.settings import ConsumerSettings
 from minilog_client.tasks import TaskScope
 
+CommitLike = Record | Sequence[Record] | Mapping[TopicPartition, int] | None
 TopicsLike = str | Iterable[str | tuple[str, int]]
 _BATCH_RECORDS: Final = 1000
 _IDLE_WAIT_MS: Final = 1000
-_START_WAIT_MS: Final = 10_000
+START_WAIT_MS: Final = 10_000
 
 
 class Lag(NamedTuple):
@@ -67,7 +68,7 @@ class Consumer:
     def __init__(
         self,
         cluster: Cluster,
-        topics: TopicsLike,
+        topics: TopicsLike | None,
         start: StartLike,
         settings: ConsumerSettings,
         on_closed: Callable[[Consumer], None],
@@ -79,7 +80,7 @@ class Consumer:
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
         self._prefetch = Prefetch(cluster.routing, settings, cluster.settings.rack, cluster.random)
-        self._whole_topics, self._fixed = _parse_topics(topics)
+        self._whole_topics, self._fixed = ([], []) if topics is None else parse_topics(topics)
         self._tasks = TaskScope("minilog_client consumer")
         self._timer: asyncio.TimerHandle | None = None
         self._pumping = False
@@ -130,11 +131,19 @@ class Consumer:
             for partition in self._partitions_of(topic):
                 if (topic, partition) not in self._prefetch.states:
                     self._add(topic, partition, self._start_at)
-        if not self._watched:
-            self._watched = topics
-            self._cluster.watch(topics, self._on_metadata)
+        self._watch_topics(topics)
         self._pump()
-        deadline_ms = now_ms() + _START_WAIT_MS
+        await self._wait_resolved(now_ms() + START_WAIT_MS)
+
+    def _watch_topics(self, topics: Iterable[str]) -> None:
+        """Keep the layout of these fresh, and hear of changes."""
+        new = set(topics) - self._watched
+        if new:
+            self._watched |= new
+            self._cluster.watch(new, self._on_metadata)
+
+    async def _wait_resolved(self, deadline_ms: int) -> None:
+        """Until it is known where every partition starts, as far as that can be known."""
         while self._unresolved() and now_ms() < deadline_ms:
             self._raise_errors(now_ms())
             await self._wait_news(deadline_ms)
@@ -153,7 +162,7 @@ class Consumer:
         while True:
             self._check_open()
             self._current = None
-            records = self._prefetch.take(max_records)
+            records = self._prefetch.take(max_records) if await self._settled() else []
             if records:
                 self._wake(0)
                 return records
@@ -170,7 +179,7 @@ class Consumer:
         """The next record; waits for one as long as it takes, or until something is wrong."""
         while True:
             state = self._current
-            if state is not None:
+            if state is not None and self._is_settled():
                 if state.index < len(state.records):
                     record = state.records[state.index]
                     state.index += 1
@@ -187,12 +196,20 @@ class Consumer:
             await self.start()
         while True:
             self._check_open()
-            self._current = self._prefetch.next_state()
+            self._current = self._prefetch.next_state() if await self._settled() else None
             if self._current is not None:
                 return
             now = now_ms()
             self._raise_errors(now)
             await self._wait_news(now + _IDLE_WAIT_MS)
+
+    def _is_settled(self) -> bool:
+        """Nothing is to be done before records may be handed out."""
+        return True
+
+    async def _settled(self) -> bool:
+        """Do what is to be done before records may be handed out; False when they may not be yet."""
+        return True
 
     # --- where it stands -----------------------------------------------------------------------------------
 
@@ -241,7 +258,17 @@ class Consumer:
         self._tell()
         self._wake(0)
 
-    async def close(self) -> None:
+    async def commit(self, what: CommitLike = None, *, metadata: str = "", timeout_ms: int | None = None) -> None:
+        """Only a consumer with a group commits; raises InvalidRequest."""
+        raise InvalidRequest("this consumer has no group to commit to; make it with consumer(..., group=...)")
+
+    async def committed(
+        self, partitions: Iterable[TopicPartition] | None = None, timeout_ms: int | None = None
+    ) -> dict[TopicPartition, int | None]:
+        """Only a consumer with a group knows committed offsets; raises InvalidRequest."""
+        raise InvalidRequest("this consumer has no group to ask; make it with consumer(..., group=...)")
+
+    async def close(self, timeout_ms: int | None = None) -> None:
         """Stop; returns at once. May be called twice."""
         if self._closed:
             return
@@ -386,9 +413,10 @@ class Consumer:
                 definite=True,
             )
 
-    def _add(self, topic: str, partition: int, start: StartLike) -> None:
-        state = self._prefetch.add(topic, partition, start)
+    def _add(self, topic: str, partition: int, start: StartLike, last_epoch: int = -1) -> PartitionFetch:
+        state = self._prefetch.add(topic, partition, start, last_epoch)
         state.topic_id = self._topic_ids.setdefault(topic, self._current_topic_id(topic))
+        return state
 
     def _current_topic_id(self, topic: str) -> str:
         known = self._cluster.routing.topic(topic)
@@ -423,7 +451,7 @@ def _lag_of(state: PartitionFetch, now_s: float) -> Lag:
     return Lag(records, None if timestamp is None else max(0.0, now_s - timestamp / 1000))
 
 
-def _parse_topics(topics: TopicsLike) -> tuple[list[str], list[TopicPartition]]:
+def parse_topics(topics: TopicsLike) -> tuple[list[str], list[TopicPartition]]:
     """Topics read as a whole, and single partitions."""
     whole: dict[str, None] = {}
     fixed: dict[TopicPartition, None] = {}

@@ -68,7 +68,7 @@ def parse_start(start: Any) -> tuple[Start, int]:
 class PartitionFetch:
     """``position`` is None until the start is resolved. ``request`` is the token of the request under way, if any."""
 
-    def __init__(self, topic: str, partition: int, start: StartLike) -> None:
+    def __init__(self, topic: str, partition: int, start: StartLike, last_epoch: int = -1) -> None:
         self.topic = topic
         self.partition = partition
         self.topic_id = ""
@@ -80,10 +80,11 @@ class PartitionFetch:
         self.leader_only_until_ms = 0
         """After a follower could not serve this partition, only the leader is asked until then."""
         self.generation = 0
-        self.reset(start)
+        self.reset(start, last_epoch)
 
-    def reset(self, start: StartLike) -> None:
-        """Go elsewhere: whatever was fetched or is under way is for nothing."""
+    def reset(self, start: StartLike, last_epoch: int = -1) -> None:
+        """Go elsewhere: whatever was fetched or is under way is for nothing. ``last_epoch``: the epoch of the record
+        before an offset ``start``, as far as it is known."""
         kind, value = parse_start(start)
         self.generation += 1
         self.request: object | None = None
@@ -92,8 +93,10 @@ class PartitionFetch:
         self.last_timestamp: int | None = None
         self.start_at = value
         self.position: int | None = None
+        self.began_at: tuple[int, int] | None = None
+        """What a start that is no offset turned out to be, and the epoch of the record before it."""
         if kind is Start.OFFSET:
-            self._stand_at(value, -1)
+            self._stand_at(value, last_epoch)
         else:
             self._stand_at(0, -1)
             self.position = None
@@ -128,6 +131,7 @@ class PartitionFetch:
         assert self.position is None, "a generation is resolved once"
         assert result.offset is not None, "a result without a problem has an offset"
         self._stand_at(result.offset, result.last_epoch)
+        self.began_at = (result.offset, result.last_epoch)
         self.attempts.on_success()
 
     def on_fetched(self, result: FetchResult, batches: Sequence[Batch]) -> None:

@@ -83,9 +83,10 @@ class Prefetch:
         self._random = random
         self._polls: dict[str, _Polls] = {}
         self._turn: dict[TopicPartition, None] = {}
+        self.taken: list[PartitionFetch] = []
 
-    def add(self, topic: str, partition: int, start: StartLike) -> PartitionFetch:
-        state = PartitionFetch(topic, partition, start)
+    def add(self, topic: str, partition: int, start: StartLike, last_epoch: int = -1) -> PartitionFetch:
+        state = PartitionFetch(topic, partition, start, last_epoch)
         self.states[topic, partition] = state
         self._turn[topic, partition] = None
         return state
@@ -263,14 +264,16 @@ class Prefetch:
         return None
 
     def take(self, count_max: int) -> list[Record]:
-        """Up to ``count_max`` records; what one partition hands out is in order."""
+        """Up to ``count_max`` records; what one partition hands out is in order. ``taken`` names the partitions."""
         records: list[Record] = []
+        self.taken = []
         while len(records) < count_max and (state := self.next_state()) is not None:
-            taken = state.take(count_max - len(records))
+            handed = state.take(count_max - len(records))
+            self.taken.append(state)
             self.end_turn(state)
-            if not records and len(taken) == count_max:
-                return list(taken)
-            records += taken
+            if not records and len(handed) == count_max:
+                return list(handed)
+            records += handed
         return records
 
     def end_turn(self, state: PartitionFetch) -> None:

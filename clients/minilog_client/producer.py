@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from time import time_ns
 from typing import Any, Final, Self
 
 from minilog.errors import MinilogError, RecordTooLarge, TimedOut
-from minilog_client.batching import TopicLanes
 from minilog_client.cluster import now_ms
-from minilog_client.lanes import RECORD_OVERHEAD_BYTES
+from minilog_client.lanes import RECORD_OVERHEAD_BYTES, TopicLanes
 from minilog_client.receipts import BatchReceipt, ManyCall, Receipt
 from minilog_client.sender import ProducerStatistics, Sender
 from minilog_client.settings import MIB
-from minilog_client.values import HeadersLike, checked_bytes, checked_headers, checked_keys, checked_values
+from minilog_client.values import (
+    HeadersLike,
+    RecordLike,
+    Row,
+    Rows,
+    check_partition,
+    checked_bytes,
+    checked_headers,
+    checked_rows,
+    checked_timeout,
+    checked_timestamp,
+)
 
 _YIELD_BYTES: Final = MIB
 """How much is encoded before other tasks get a turn."""
+_CHUNK_ROWS: Final = 100
+_log: Final = logging.getLogger("minilog_client.producer")
 
 
 class Producer:
@@ -35,16 +48,27 @@ class Producer:
     Records of one partition are written in the order in which they were given, also across retries. A failed
     record raises its error: ``error.definite`` says whether it is proven not to be in the log.
 
-    The producer is not idempotent: when a try ends without a clear answer (a timeout, a broken connection, a
-    leader that lost its place) the same batch is sent again and may then be in the log twice, in rare cases the
-    second time after later records. ``retries="definite"`` forbids that: such a record fails at once, with
-    ``definite=False``, and the application decides.
+    The producer is idempotent: when a try ends without a clear answer (a timeout, a broken connection, a leader that
+    lost its place) the same batch is sent again, and if it was written the first time its leader says so; the
+    receipt then has the first offset and ``duplicate=True``. Nothing is written twice and nothing is overtaken for as
+    long as the producer tries. What that is worth with ``acks`` less than "all", and what ``idempotent=False``
+    means, is said in ``ProducerSettings``.
+
+    A record whose future fails with ``definite=False`` may be in the log (after ``delivery_timeout_ms``, or when the
+    producer is closed first); later records are written after it or without it, never before it. Sending it again
+    is the application's decision, and a new record.
+
+    No call waits for ever: ``send`` ends within ``block_timeout_ms`` + ``delivery_timeout_ms``, ``flush`` and
+    ``close`` within their own timeouts. All methods belong to the event loop the producer was made in; from other
+    threads use ``Client``.
     """
 
     def __init__(self, sender: Sender, on_closed: Callable[[Producer], None]) -> None:
         self.settings = sender.settings
         self._sender = sender
         self._accumulator = sender.accumulator
+        self._topics = sender.accumulator.topics
+        self._buffer_bytes = sender.settings.buffer_bytes
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
         self._new_future: Callable[[], asyncio.Future[Receipt]] = partial(asyncio.Future, loop=self._loop)
@@ -52,8 +76,13 @@ class Producer:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            await self.close()
+        except TimedOut as error:
+            if kind is None:
+                raise
+            _log.warning("%s", error.detail)  # the block's own error is the one to raise
 
     # --- sending ---------------------------------------------------------------------------------------
 
@@ -70,7 +99,8 @@ class Producer:
         """Send one record and wait for its receipt; waits for room when the buffer is full.
 
         Raises the record's error after at most ``delivery_timeout_ms``, BufferFull after ``block_timeout_ms``
-        without room, RecordTooLarge, UnknownTopic, ClientClosed; TypeError for what is not bytes."""
+        without room, RecordTooLarge, UnknownTopic, InvalidTopic, ClientClosed; TypeError for what is of the wrong
+        type, InvalidRequest for a partition or timestamp that cannot be."""
         size = size_of(checked_bytes("value", value), checked_bytes("key", key))
         if self._sender.is_crowded or not self._accumulator.has_room(size):
             await self._sender.wait_room(size)
@@ -89,19 +119,21 @@ class Producer:
         """Take one record and return at once; the future ends as ``send`` would.
 
         Raises BufferFull when ``buffer_bytes`` are waiting already, and what ``send`` raises for bad input."""
-        lanes = self._accumulator.topics.get(topic)
-        if lanes is None or self._sender.closed:
+        if type(topic) is not str or (lanes := self._topics.get(topic)) is None or self._sender.closed:
             lanes = self._sender.meet(topic)
         if type(value) is not bytes:
             value = checked_bytes("value", value)
         if key is not None and type(key) is not bytes:
             key = checked_bytes("key", key)
-        accumulator = self._accumulator
         size = size_of(value, key)
-        if not accumulator.has_room(size):
+        accumulator = self._accumulator
+        buffered_bytes = accumulator.buffered_bytes
+        if buffered_bytes and buffered_bytes + size > self._buffer_bytes:
             raise self._sender.buffer_full(size)
         pairs = checked_headers(headers) if headers else ()
-        timestamp = _timestamp(timestamp_ms)
+        if partition is not None:
+            check_partition(partition)
+        timestamp = time_ns() // 1_000_000 if timestamp_ms is None else checked_timestamp(timestamp_ms)
         future = self._new_future()
         if not accumulator.join(lanes, value, key, pairs, partition, timestamp, future):
             due_ms = accumulator.append(lanes, value, key, pairs, partition, timestamp, future, now_ms())
@@ -112,34 +144,41 @@ class Producer:
     async def send_many(
         self,
         topic: str,
-        values: Iterable[bytes],
+        values: Iterable[RecordLike],
         *,
         keys: Iterable[bytes | None] | None = None,
         partition: int | None = None,
         timestamp_ms: int | None = None,
     ) -> list[BatchReceipt]:
-        """Send many records, with the key of the same index if there are ``keys``, and wait for all of them.
+        """Send many records and wait for all of them; by far the fastest way.
+
+        ``values`` are bytes; or (key, value) pairs; or records, which keep their key, headers and timestamp, for
+        instance those a consumer has read. With ``keys``, each value has the key of the same index.
 
         Returns a receipt per batch, by partition and offset. When records fail, the first error is raised, with
         ``info["records_failed"]``, ``info["records_acknowledged"]`` and ``info["receipts"]`` of those that did not;
-        it is definite only if none of the records can be in the log."""
-        data = checked_values(values)
+        it is definite only if none of the records can be in the log. Raises what ``send`` raises for bad input, and
+        ValueError when there are not as many keys as values; nothing was sent then."""
+        if partition is not None:
+            check_partition(partition)
+        timestamp = time_ns() // 1_000_000 if timestamp_ms is None else checked_timestamp(timestamp_ms)
+        self._sender.check_open()
+        rows = checked_rows(values, keys)
         lanes = await self._sender.placed(topic)
-        _check_sizes(topic, data, lanes.message_bytes_max)
-        timestamp = _timestamp(timestamp_ms)
+        _check_sizes(topic, rows.values, lanes.message_bytes_max)
         call = ManyCall(self._loop.create_future())
         try:
-            if keys is None:
-                await self._feed_values(lanes, data, partition, timestamp, call)
+            if rows.is_plain:
+                await self._feed_values(lanes, rows.values, partition, timestamp, call)
             else:
-                await self._feed_keyed(lanes, data, checked_keys(keys, len(data)), partition, timestamp, call)
+                await self._feed_rows(lanes, rows, partition, timestamp, call)
         except MinilogError as error:
-            call.refuse(len(data), error)
+            call.refuse(len(rows.values), error)
         call.seal()
         return await call.outcome
 
     async def _feed_values(
-        self, lanes: TopicLanes, values: Sequence[bytes], partition: int | None, timestamp: int, call: ManyCall
+        self, lanes: TopicLanes, values: Sequence[Any], partition: int | None, timestamp: int, call: ManyCall
     ) -> None:
         batch_bytes = self.settings.batch_bytes
         index, unyielded_bytes = 0, 0
@@ -157,51 +196,59 @@ class Producer:
                 await asyncio.sleep(0)
                 unyielded_bytes = 0
 
-    async def _feed_keyed(
-        self,
-        lanes: TopicLanes,
-        values: Sequence[bytes],
-        keys: Sequence[bytes | None],
-        partition: int | None,
-        timestamp: int,
-        call: ManyCall,
+    async def _feed_rows(
+        self, lanes: TopicLanes, rows: Rows, partition: int | None, timestamp: int, call: ManyCall
     ) -> None:
-        accumulator, sender = self._accumulator, self._sender
-        unyielded_bytes = 0
-        for value, key in zip(values, keys, strict=True):
-            size = size_of(value, key)
+        sender, unyielded_bytes = self._sender, 0
+        for chunk, size in rows.chunks(_CHUNK_ROWS, self.settings.batch_bytes):
             unyielded_bytes += size
             if unyielded_bytes >= _YIELD_BYTES:
                 await asyncio.sleep(0)
                 unyielded_bytes = 0
-            if sender.is_crowded or not accumulator.has_room(size):
+            if sender.is_crowded or not self._accumulator.has_room(size):
                 await sender.wait_room(size)
-            if sender.closed or not accumulator.join(lanes, value, key, (), partition, timestamp, call):
-                sender.check_open()
-                due_ms = accumulator.append(lanes, value, key, (), partition, timestamp, call, now_ms())
-                if due_ms is not None:
-                    sender.wake(due_ms)
-            call.accept(1)
+            sender.check_open()
+            self._feed_chunk(lanes, chunk, partition, timestamp, call)
+
+    def _feed_chunk(
+        self, lanes: TopicLanes, chunk: Iterable[Row], partition: int | None, timestamp: int, call: ManyCall
+    ) -> None:
+        """There is room for all of it."""
+        join, append = self._accumulator.join, self._accumulator.append
+        accepted = 0
+        try:
+            for value, key, headers, own_timestamp in chunk:
+                at = timestamp if own_timestamp is None else own_timestamp
+                if not join(lanes, value, key, headers, partition, at, call):
+                    due_ms = append(lanes, value, key, headers, partition, at, call, now_ms())
+                    if due_ms is not None:
+                        self._sender.wake(due_ms)
+                accepted += 1
+        finally:
+            call.accept(accepted)
 
     # --- flush and close ---------------------------------------------------------------------------------
 
     async def flush(self, timeout_ms: int | None = None) -> None:
         """Send what lingers and wait until every record given so far is acknowledged or has failed.
 
-        Raises TimedOut after ``timeout_ms`` (default ``flush_timeout_ms``); the records are still on their way
-        then. Failures of records are in their own futures, not here."""
-        await self._sender.flush(self.settings.flush_timeout_ms if timeout_ms is None else timeout_ms)
+        Raises TimedOut after ``timeout_ms`` (default ``flush_timeout_ms``); the records are still on their way then.
+        The error says how many there are and what their last tries ended with, ``info["unsettled"]`` by partition.
+        Failures of records are in their own futures, not here."""
+        await self._sender.flush(checked_timeout(timeout_ms, self.settings.flush_timeout_ms))
 
     async def close(self, timeout_ms: int | None = None) -> None:
-        """Flush, then stop; what is not acknowledged within ``timeout_ms`` (default ``close_timeout_ms``) fails
-        with ClientClosed, definite or not as the case is. May be called twice."""
+        """Flush, then stop. May be called twice.
+
+        What is not acknowledged within ``timeout_ms`` (default ``close_timeout_ms``) fails with ClientClosed,
+        definite or not as the case is; the producer is closed then all the same, and TimedOut is raised, which says
+        how many records that were and why."""
+        timeout_ms = checked_timeout(timeout_ms, self.settings.close_timeout_ms)
         if self._sender.closed:
             return
         try:
             if self._accumulator.buffered_bytes:
-                await self.flush(self.settings.close_timeout_ms if timeout_ms is None else timeout_ms)
-        except TimedOut:
-            pass
+                await self._sender.flush(timeout_ms, "close")
         finally:
             await self._sender.stop()
             self._on_closed(self)
@@ -214,19 +261,13 @@ class Producer:
         return self._sender.statistics()
 
 
-def size_of(value: Any, key: Any) -> int:
-    return (0 if value is None else len(value)) + (0 if key is None else len(key)) + RECORD_OVERHEAD_BYTES
+def size_of(value: bytes | None, key: bytes | None) -> int:
+    """An upper bound of what the record takes in the buffer, but for headers."""
+    size = RECORD_OVERHEAD_BYTES if value is None else RECORD_OVERHEAD_BYTES + len(value)
+    return size if key is None else size + len(key)
 
 
-def _timestamp(timestamp_ms: int | None) -> int:
-    if timestamp_ms is None:
-        return time.time_ns() // 1_000_000
-    if isinstance(timestamp_ms, bool) or not isinstance(timestamp_ms, int) or timestamp_ms < 0:
-        raise TypeError(f"timestamp_ms must be ms since the epoch, got {timestamp_ms!r}")
-    return timestamp_ms
-
-
-def _check_sizes(topic: str, values: Sequence[bytes], message_bytes_max: int) -> None:
-    largest = max(map(len, values), default=0)
+def _check_sizes(topic: str, values: Sequence[bytes | None], message_bytes_max: int) -> None:
+    largest = max(map(len, filter(None, values)), default=0)
     if largest > message_bytes_max:
         raise RecordTooLarge(f"a value of {largest} bytes exceeds max.message.bytes {message_bytes_max} of {topic}")

@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 from minilog.errors import InternalError, InvalidRequest
+from minilog.wire.group_messages import GroupRequest
 from minilog.wire.http import JSON, MSGPACK, error_from_response
-from minilog.wire.messages import Fetch, Message, Offsets, Problem, Produce, decode, encode
+from minilog.wire.messages import AddPartitions, Fetch, InitProducer, Message, Offsets, Problem, Produce, decode, encode
 from minilog.wire.routes import path_of
 from minilog_client.transport import Response
 
@@ -23,7 +24,7 @@ _ENVELOPE_HEADERS: Final[Mapping[str, str]] = {"Content-Type": MSGPACK, "Accept"
 _QUERY_BYTES_MAX: Final = 4000
 
 Reply = TypeVar("Reply", bound=msgspec.Struct)
-Envelope = Produce | Fetch | Offsets
+Envelope = Produce | Fetch | Offsets | InitProducer | AddPartitions | GroupRequest
 
 
 def broker_urls(bootstrap: str | Sequence[str]) -> list[str]:
@@ -49,7 +50,10 @@ def _broker_url(part: object) -> str:
 
 def envelope(message: Envelope) -> tuple[str, Mapping[str, str], bytes]:
     """(path, headers, body) of a native request."""
-    path = "/v1/produce" if isinstance(message, Produce) else "/v1/fetch"
+    if isinstance(message, Produce):
+        path = "/v1/produce"
+    else:
+        path = "/v1/fetch" if isinstance(message, Fetch | Offsets) else "/internal/rpc"
     return path, _ENVELOPE_HEADERS, encode(message)
 
 

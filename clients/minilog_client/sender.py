@@ -6,25 +6,43 @@ All decisions are in ``batching.py``; here are the tasks, the timer and the futu
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from minilog.errors import BufferFull, ClientClosed, InternalError, MinilogError, TimedOut, UnknownTopic
+from minilog.errors import (
+    BrokerUnavailable,
+    BufferFull,
+    ClientClosed,
+    InternalError,
+    MinilogError,
+    TimedOut,
+    UnknownTopic,
+)
 from minilog.wire.http import topic_name
-from minilog.wire.messages import Produce, ProducePartition, ProduceReply, ProduceResult
-from minilog_client.backoff import is_hunting
-from minilog_client.batching import Accumulator, Dispatch, Failure, TopicLanes
+from minilog.wire.messages import (
+    InitProducer,
+    InitProducerReply,
+    Produce,
+    ProducePartition,
+    ProduceReply,
+    ProduceResult,
+)
+from minilog_client.backoff import Attempts, is_hunting
+from minilog_client.batching import Accumulator, Dispatch, Failure
 from minilog_client.cluster import Cluster, now_ms
-from minilog_client.lanes import Lane, ProducerBatch
+from minilog_client.lanes import Lane, ProducerBatch, TopicLanes
 from minilog_client.receipts import ManyCall, Receipt, batch_receipt
 from minilog_client.settings import ProducerSettings, acks_number
 from minilog_client.tasks import TaskScope
+from minilog_client.verdicts import listed
 
 REQUESTS_PER_BROKER_MAX: Final = 3
 _ANSWER_SLACK_MS: Final = 250
 """How much longer the answer may take than the broker was told to wait."""
 _new: Final = tuple.__new__
+_log: Final = logging.getLogger("minilog_client.producer")
 
 
 class ProducerStatistics(NamedTuple):
@@ -36,6 +54,8 @@ class ProducerStatistics(NamedTuple):
     records_failed: int
     requests: int
     retries: int
+    restarts: int
+    """How often a partition went on in a new producer epoch, because numbered records had been given up."""
 
 
 class Sender:
@@ -58,7 +78,8 @@ class Sender:
         self._line = asyncio.Lock()
         self._room: asyncio.Future[None] | None = None
         self._flush_waiters: list[tuple[int, asyncio.Future[None]]] = []
-        self._acknowledged = self._failed = self._requests = self._retries = 0
+        self._acknowledged = self._failed = self._requests = self._retries = self._restarts = 0
+        self._identifying: asyncio.Task[None] | None = None
         self.closed = False
 
     # --- what the producer asks for ------------------------------------------------------------------------
@@ -69,6 +90,7 @@ class Sender:
         if not isinstance(topic, str):
             raise TypeError(f"topic must be a string, got {type(topic).__name__}")
         if topic not in self.accumulator.topics:
+            self._seek_identity()
             self._cluster.watch([topic_name(topic)], self._on_metadata)
             self._unplaced.add(topic)
         return self.accumulator.topic(topic)
@@ -100,7 +122,7 @@ class Sender:
         except TimeoutError:
             raise self.buffer_full(size) from None
 
-    async def flush(self, timeout_ms: int) -> None:
+    async def flush(self, timeout_ms: int, name: str = "flush") -> None:
         mark = self.accumulator.flush()
         self._pump()
         if self.accumulator.oldest_sequence() is None:
@@ -111,8 +133,12 @@ class Sender:
             async with asyncio.timeout(timeout_ms / 1000):
                 await waiter
         except TimeoutError:
-            waiting = self.accumulator.buffered_bytes
-            raise TimedOut(f"flush took longer than {timeout_ms} ms; {waiting} bytes are still on their way") from None
+            said, info = self.unsettled()
+            raise TimedOut(f"{name} took longer than {timeout_ms} ms; {said}", definite=False, **info) from None
+
+    def unsettled(self) -> tuple[str, dict[str, object]]:
+        """How many records wait for their fate and why: a sentence, and the same for programs."""
+        return listed(self.accumulator.unsettled())
 
     async def stop(self) -> None:
         """Give up all that is not acknowledged by now."""
@@ -127,10 +153,10 @@ class Sender:
         self._make_room()
 
     def statistics(self) -> ProducerStatistics:
-        in_flight = len(self._tasks)
+        in_flight = len(self._tasks) - (self._identifying is not None)
         buffered = self.accumulator.buffered_bytes
         return ProducerStatistics(
-            buffered, in_flight, self._acknowledged, self._failed, self._requests, self._retries
+            buffered, in_flight, self._acknowledged, self._failed, self._requests, self._retries, self._restarts
         )  # fmt: skip
 
     def check_open(self) -> None:
@@ -176,17 +202,64 @@ class Sender:
         accumulator = self.accumulator
         self._settle(accumulator.expire(now))
         self._place(now)
-        dispatches, leaderless = accumulator.drain(now, self._cluster.routing.leader, self._is_busy)
-        for dispatch in dispatches:
+        drained = accumulator.drain(now, self._cluster.routing.leader, self._is_busy)
+        for lane in drained.restarted:
+            self._on_restart(lane)
+        for dispatch in drained.dispatches:
             self._busy[dispatch.leader.url] += not dispatch.is_retry
             self._requests += 1
             self._retries += dispatch.is_retry
             self._tasks.start(self._deliver(dispatch))
-        if leaderless:
+        if drained.is_leaderless:
             self._cluster.request_refresh()
+        if drained.is_nameless:
+            self._seek_identity()
         wake_ms = accumulator.next_wake_ms(now)
         if wake_ms is not None:
             self.wake(max(1, wake_ms - now))
+
+    # --- numbers -----------------------------------------------------------------------------------------
+
+    def _seek_identity(self) -> None:
+        """Have a broker give the producer an id, unless that is under way already."""
+        if self._identifying is None and self.settings.idempotent and self.accumulator.identity.is_wanted:
+            self._identifying = self._tasks.start(self._identify())
+
+    async def _identify(self) -> None:
+        """Ask until there is an id, or nothing left that waits for one."""
+        identity, attempts = self.accumulator.identity, Attempts()
+        try:
+            while identity.is_wanted:
+                try:
+                    reply = await self._cluster.ask_any(InitProducer(), InitProducerReply)
+                    identity.assign(reply.producer_id)
+                except MinilogError as error:
+                    if not self._may_ask_again(error):
+                        return
+                    attempts.on_failure(error, now_ms(), self._cluster.random)
+                    await asyncio.sleep(max(0, attempts.retry_at_ms - now_ms()) / 1000)
+        finally:
+            self._identifying = None
+        self.wake(0)
+
+    def _may_ask_again(self, error: MinilogError) -> bool:
+        """No id: somebody may have one soon, or no broker of this cluster ever will."""
+        why = f"no producer id, which an idempotent producer needs: {error.detail}"
+        self.accumulator.identity.last_error = BrokerUnavailable(why, definite=True)
+        if error.retriable:
+            return self.accumulator.oldest_sequence() is not None
+        refusal = type(error)(f"{why}; idempotent=False sends without one", definite=True)
+        self._settle(self.accumulator.abandon(refusal))
+        return False
+
+    def _on_restart(self, lane: Lane) -> None:
+        numbering = lane.numbering
+        assert numbering is not None, "only a numbered lane starts over"
+        self._restarts += 1
+        _log.warning(
+            "producer %d goes on in epoch %d after records of %s-%d were given up: %s",
+            numbering.producer_id, numbering.producer_epoch, lane.topic, lane.partition, lane.given_up,
+        )  # fmt: skip
 
     def _is_busy(self, url: str) -> bool:
         return self._busy[url] >= REQUESTS_PER_BROKER_MAX
@@ -283,15 +356,19 @@ class Sender:
 
     def _acknowledge(self, batch: ProducerBatch, result: ProduceResult, start: int) -> None:
         self._acknowledged += batch.record_count
-        base = result.base_offset
-        acks = self.settings.acks
-        tail = (result.timestamp, result.leader_epoch, acks, tuple(result.isr), result.duplicate)
-        for first, count, token in batch.spans:
+        base = None if result.base_offset is None else result.base_offset + start
+        acks, topic, partition, duplicate = self.settings.acks, result.topic, result.partition, result.duplicate
+        timestamp, leader_epoch, replicas = result.timestamp, result.leader_epoch, tuple(result.isr)
+        offset, first = None, 0
+        for token, end in zip(batch.tokens, batch.ends, strict=True):
             if type(token) is ManyCall:
-                token.succeed(batch_receipt(result, start + first, count, acks))
+                token.succeed(batch_receipt(result, start + first, end - first, acks))
             elif not token.done():
-                offset = None if base is None else base + start + first
-                token.set_result(_new(Receipt, (result.topic, result.partition, offset, *tail)))
+                if base is not None:
+                    offset = base + first
+                fields = (topic, partition, offset, timestamp, leader_epoch, acks, replicas, duplicate)
+                token.set_result(_new(Receipt, fields))
+            first = end
         self._after_settling()
 
     def _settle(self, failures: Sequence[Failure]) -> None:
@@ -322,6 +399,4 @@ class Sender:
 
 
 def _joined(batches: Sequence[ProducerBatch]) -> memoryview:
-    if len(batches) == 1:
-        return memoryview(batches[0].payload)
-    return memoryview(b"".join([batch.payload for batch in batches]))
+    return memoryview(b"".join([piece for batch in batches for piece in (batch.head, batch.sealed.payload)]))

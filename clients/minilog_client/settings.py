@@ -16,12 +16,16 @@ Codec = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 Retries = Literal["all", "definite", "none"]
 ReadFrom = Literal["leader", "any"]
 OutOfRange = Literal["raise", "earliest", "latest"]
+Assignor = Literal["sticky", "range"]
+PollExceeded = Literal["rejoin", "raise"]
 
 _CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "compression": ("none", "gzip", "snappy", "lz4", "zstd"),
     "retries": ("all", "definite", "none"),
     "read_from": ("leader", "any"),
     "out_of_range": ("raise", "earliest", "latest"),
+    "assignor": ("sticky", "range"),
+    "max_poll_exceeded": ("rejoin", "raise"),
 }
 _MAY_BE_ZERO: Final = frozenset({"linger_ms"})
 
@@ -74,22 +78,39 @@ class ClientSettings(_Checked):
     """A leader this late makes the client ask other brokers whether it still leads."""
     topic_wait_ms: int = 2000
     """How long a topic no broker knows may still appear before UnknownTopic is raised."""
+    client_id: str = ""
+    """A name for people: whoever looks at a group sees it with its members."""
     rack: str = ""
     """Reads with read_from="any" prefer replicas in this rack."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProducerSettings(_Checked):
-    """How records are gathered, sent and retried."""
+    """How records are gathered, sent and retried.
+
+    ``idempotent`` (the default): batches are numbered, and a leader recognizes one it has already. So a retry neither
+    writes a record twice nor lets it overtake another, whatever became of the tries before, and also across a change
+    of leader. What that means depends on ``acks``:
+
+    * ``"all"``: an acknowledged record is in the log exactly once, in the order of sending.
+    * ``1`` or a number of copies: the same, unless the leader is lost with records that it had acknowledged and not
+      yet passed on. Those are gone (a warning is logged), never doubled; later records are written after the gap.
+    * ``0``: the same for what arrives; there is no acknowledgement to rely on.
+
+    It covers the retries of this producer object. Sending a record again after its future has failed with
+    ``definite=False``, or from a new producer, is a new record."""
 
     acks: Acks = "all"
+    idempotent: bool = True
+    """False: no numbers; a retry after an unclear answer may then write records twice, or after later ones."""
     linger_ms: int = 5
     batch_bytes: int = 256 * KIB
     buffer_bytes: int = 64 * MIB
     compression: Codec = "none"
     retries: Retries = "all"
-    """``all``: also after an answer that leaves it open whether the records were written, which may write them
-    twice. ``definite``: only when they provably were not, so never twice. ``none``: not at all."""
+    """``all``: also after an answer that leaves it open whether the records were written; with ``idempotent=False``
+    that may write them twice. ``definite``: only when they provably were not. ``none``: not at all; that leaves
+    nothing to number records for, and needs ``idempotent=False``."""
     delivery_timeout_ms: int = 120_000
     try_timeout_ms: int = 10_000
     """For one try; longer than a session timeout, so that a slow follower is dropped before the producer gives up."""
@@ -103,6 +124,13 @@ class ProducerSettings(_Checked):
         acks_number(self.acks)
         if self.batch_bytes > self.buffer_bytes:
             raise InvalidRequest(f"batch_bytes is {self.batch_bytes}, more than buffer_bytes {self.buffer_bytes}")
+        if not isinstance(self.idempotent, bool):
+            raise InvalidRequest(f"idempotent is {self.idempotent!r}; allowed are True and False")
+        if self.idempotent and self.retries == "none":
+            raise InvalidRequest(
+                "retries is 'none' and idempotent is True, but numbering records is for retries; "
+                "allow retries, or say idempotent=False"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,3 +148,36 @@ class ConsumerSettings(_Checked):
     unreachable_timeout_ms: int = 60_000
     """Reading raises BrokerUnavailable when nothing could be reached for so long; reading on tries again."""
     close_timeout_ms: int = 5000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupSettings(_Checked):
+    """How a consumer takes part in its group.
+
+    ``auto_commit`` (the default): what the application has finished with is committed by itself. A record counts as
+    finished when the next one is asked for, so the plain loop ``async for record in consumer: process(record)`` loses
+    nothing when it dies and repeats little. Who hands records on to tasks or threads of its own and asks for the next
+    at once must say ``auto_commit=False`` and call ``commit``."""
+
+    assignor: Assignor = "sticky"
+    """How partitions are shared out: ``sticky`` moves the least, ``range`` gives neighbours of every topic together."""
+    instance_id: str = ""
+    """A name of this instance that outlives it: after a restart within ``session_timeout_ms`` it gets its partitions
+    back without a rebalance. No two at a time may have the same."""
+    auto_commit: bool = True
+    auto_commit_interval_ms: int = 1000
+    commit_timeout_ms: int = 10_000
+    session_timeout_ms: int = 10_000
+    """A member not heard of for so long loses its partitions."""
+    max_poll_interval_ms: int = 300_000
+    """An application that asks for no records for so long loses its partitions, however well the heartbeats go."""
+    max_poll_exceeded: PollExceeded = "rejoin"
+    """What the next read does after that: join again (a warning is logged, ``on_lost`` is called), or raise
+    UnknownMember first."""
+
+    def __post_init__(self) -> None:
+        _Checked.__post_init__(self)
+        if not isinstance(self.auto_commit, bool):
+            raise InvalidRequest(f"auto_commit is {self.auto_commit!r}; allowed are True and False")
+        if not isinstance(self.instance_id, str) or len(self.instance_id) > 249:
+            raise InvalidRequest(f"instance_id is {self.instance_id!r}; allowed is a text of at most 249 characters")

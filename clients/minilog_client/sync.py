@@ -7,82 +7,36 @@ here may be used from any thread; a consumer from one at a time.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from concurrent.futures import CancelledError, Future
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, overload
 
-from minilog.errors import BufferFull, ClientClosed
+from minilog.errors import BufferFull, ClientClosed, TimedOut
+from minilog.wire.group_messages import GroupInfo
 from minilog.wire.messages import BrokerInfo, TopicInfo
 from minilog_client.admin import TIMEOUT_MS, ClusterInfo, Health
 from minilog_client.client import AsyncClient
-from minilog_client.consumer import Consumer, Lag, TopicsLike
+from minilog_client.consumer import Consumer, TopicsLike
 from minilog_client.fetching import StartLike
+from minilog_client.group_admin import GroupDescription, GroupLag, OffsetChange
+from minilog_client.group_consumer import GroupConsumer
+from minilog_client.loop_thread import LoopThread
 from minilog_client.prefetch import TopicPartition
 from minilog_client.producer import Producer, size_of
 from minilog_client.receipts import BatchReceipt, Receipt
-from minilog_client.records import Record
 from minilog_client.sender import ProducerStatistics
 from minilog_client.settings import MIB
+from minilog_client.sync_consumer import SyncCallback, SyncConsumer, SyncGroupConsumer, in_waiting_thread
 from minilog_client.transport import Transport
-from minilog_client.values import HeadersLike, checked_bytes, checked_headers
+from minilog_client.values import HeadersLike, RecordLike, checked_bytes, checked_headers, checked_timeout
 
 T = TypeVar("T")
+_log: Final = logging.getLogger("minilog_client")
 _QUEUE_BYTES: Final = 4 * MIB
-_READ_AHEAD_RECORDS: Final = 1000
-
-
-class _LoopThread:
-    """The thread, and the only way into it."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever, name="minilog_client", daemon=True)
-        self._thread.start()
-
-    @property
-    def is_alive(self) -> bool:
-        return self._thread.is_alive()
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Carry out ``work`` and wait for it; interrupting the wait cancels the work."""
-        if not self.is_alive:
-            work.close()
-            raise ClientClosed("the client is closed; make a new one")
-        assert threading.current_thread() is not self._thread, "a callback must not wait for its own thread"
-        future = asyncio.run_coroutine_threadsafe(work, self.loop)
-        try:
-            return future.result()
-        except CancelledError:
-            raise ClientClosed("the client was closed while this call waited") from None
-        except BaseException:
-            future.cancel()
-            raise
-
-    def call(self, function: Callable[[], T]) -> T:
-        """The same for something that does not wait."""
-
-        async def work() -> T:
-            return function()
-
-        return self.run(work())
-
-    def stop(self) -> None:
-        if not self.is_alive:
-            return
-        self.run(_cancel_others())
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join()
-        self.loop.close()
-
-
-async def _cancel_others() -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
 
 
 class Client:
@@ -92,17 +46,19 @@ class Client:
     with Client("http://127.0.0.1:8082") as client:
         producer = client.producer()
         print(producer.send("orders", b"hello").result())
-        for record in client.consumer("orders", start="earliest"):
+        for record in client.consumer("orders", group="billing"):    # without group: all partitions, nothing committed
             print(record.offset, record.value)
             break
     ```
     """
 
     def __init__(self, bootstrap: str | Sequence[str], *, transport: Transport | None = None, **options: Any) -> None:
-        self._thread = _LoopThread()
+        self._thread = LoopThread("minilog_client")
         self._producers: list[SyncProducer] = []
+        self._consumers: list[SyncConsumer] = []
         try:
             self._client = self._thread.call(lambda: AsyncClient(bootstrap, transport=transport, **options))
+            self._thread.call(self._client.beat_here)
         except BaseException:
             self._thread.stop()
             raise
@@ -110,28 +66,78 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        close_quietly(self.close, kind)
 
     def producer(self, **options: Any) -> SyncProducer:
         producer = SyncProducer(self._thread, self._thread.call(lambda: self._client.producer(**options)))
         self._producers.append(producer)
         return producer
 
+    @overload
     def consumer(
-        self, topics: TopicsLike, *, start: StartLike = "earliest", group: str | None = None, **options: Any
+        self, topics: TopicsLike, *, start: StartLike = ..., group: None = ..., **options: Any
+    ) -> SyncConsumer: ...
+
+    @overload
+    def consumer(
+        self,
+        topics: str | Sequence[str] | None = ...,
+        *,
+        group: str,
+        start: StartLike = ...,
+        pattern: str = ...,
+        on_assigned: SyncCallback | None = ...,
+        on_revoked: SyncCallback | None = ...,
+        on_lost: SyncCallback | None = ...,
+        **options: Any,
+    ) -> SyncGroupConsumer: ...
+
+    def consumer(
+        self,
+        topics: TopicsLike | None = None,
+        *,
+        start: StartLike = "earliest",
+        group: str | None = None,
+        pattern: str = "",
+        on_assigned: SyncCallback | None = None,
+        on_revoked: SyncCallback | None = None,
+        on_lost: SyncCallback | None = None,
+        **options: Any,
     ) -> SyncConsumer:
-        consumer = self._thread.call(lambda: self._client.consumer(topics, start=start, group=group, **options))
-        return SyncConsumer(self._thread, consumer)
+        """See ``AsyncClient.consumer``."""
+        told = {"on_assigned": on_assigned, "on_revoked": on_revoked, "on_lost": on_lost}
+        options |= {name: in_waiting_thread(function) for name, function in told.items()}
+        make: Callable[..., Consumer] = self._client.consumer
+        made = self._thread.call(lambda: make(topics, start=start, group=group, pattern=pattern, **options))
+        consumer: SyncConsumer
+        if isinstance(made, GroupConsumer):
+            consumer = SyncGroupConsumer(self._thread, made)
+        else:
+            consumer = SyncConsumer(self._thread, made)
+        self._consumers.append(consumer)
+        return consumer
 
     def close(self) -> None:
-        """Close all producers (flushing them first) and consumers, the connections and the thread."""
+        """Close all producers (flushing them first) and consumers, the connections and the thread.
+
+        Raises TimedOut like ``AsyncClient.close``, once all is closed."""
         if not self._thread.is_alive:
             return
-        for producer in self._producers:
-            producer.close()
-        self._thread.run(self._client.close())
-        self._thread.stop()
+        unsettled: TimedOut | None = None
+        try:
+            for producer in self._producers:
+                try:
+                    producer.close()
+                except TimedOut as error:
+                    unsettled = unsettled or error
+            for consumer in self._consumers:
+                consumer.close()
+            self._thread.run(self._client.close())
+        finally:
+            self._thread.stop()
+        if unsettled is not None:
+            raise unsettled
 
     # --- admin -----------------------------------------------------------------------------------------------
 
@@ -172,11 +178,46 @@ class Client:
     def offset_at(self, topic: str, partition: int, at: StartLike, timeout_ms: int = TIMEOUT_MS) -> int:
         return self._thread.run(self._client.offset_at(topic, partition, at, timeout_ms))
 
+    # --- groups ------------------------------------------------------------------------------------------------
+
+    def add_partitions(self, topic: str, total: int, timeout_ms: int = TIMEOUT_MS) -> TopicInfo:
+        return self._thread.run(self._client.add_partitions(topic, total, timeout_ms))
+
+    def groups(self, timeout_ms: int = TIMEOUT_MS) -> list[GroupInfo]:
+        return self._thread.run(self._client.groups(timeout_ms))
+
+    def describe_group(self, group: str, timeout_ms: int = TIMEOUT_MS) -> GroupDescription:
+        return self._thread.run(self._client.describe_group(group, timeout_ms))
+
+    def delete_group(
+        self, group: str, partitions: Iterable[TopicPartition] | None = None, timeout_ms: int = TIMEOUT_MS
+    ) -> None:
+        self._thread.run(self._client.delete_group(group, partitions, timeout_ms))
+
+    def group_offsets(self, group: str, timeout_ms: int = TIMEOUT_MS) -> dict[TopicPartition, int]:
+        return self._thread.run(self._client.group_offsets(group, timeout_ms))
+
+    def alter_group_offsets(
+        self,
+        group: str,
+        topics: str | Iterable[str | TopicPartition],
+        to: StartLike,
+        *,
+        dry_run: bool = False,
+        timeout_ms: int = TIMEOUT_MS,
+    ) -> list[OffsetChange]:
+        """See ``GroupAdmin.alter_group_offsets``."""
+        change = self._client.alter_group_offsets(group, topics, to, dry_run=dry_run, timeout_ms=timeout_ms)
+        return self._thread.run(change)
+
+    def group_lag(self, group: str, timeout_ms: int = TIMEOUT_MS) -> list[GroupLag]:
+        return self._thread.run(self._client.group_lag(group, timeout_ms))
+
 
 class SyncProducer:
     """``send`` returns a ``concurrent.futures.Future`` at once; everything else waits."""
 
-    def __init__(self, thread: _LoopThread, producer: Producer) -> None:
+    def __init__(self, thread: LoopThread, producer: Producer) -> None:
         self._thread = thread
         self._producer = producer
         self._queue: deque[tuple[Future[Receipt], int, tuple[Any, ...], dict[str, Any]]] = deque()
@@ -188,8 +229,8 @@ class SyncProducer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        close_quietly(self.close, kind)
 
     def send(
         self,
@@ -224,7 +265,7 @@ class SyncProducer:
     def send_many(
         self,
         topic: str,
-        values: Iterable[bytes],
+        values: Iterable[RecordLike],
         *,
         keys: Iterable[bytes | None] | None = None,
         partition: int | None = None,
@@ -241,7 +282,7 @@ class SyncProducer:
 
     def flush(self, timeout_ms: int | None = None) -> None:
         """See ``Producer.flush``."""
-        self._thread.run(self._after_queue(lambda: self._producer.flush(timeout_ms)))
+        self._thread.run(self._flush(checked_timeout(timeout_ms, self._producer.settings.flush_timeout_ms)))
 
     def close(self, timeout_ms: int | None = None) -> None:
         """See ``Producer.close``."""
@@ -298,101 +339,34 @@ class SyncProducer:
         except TimeoutError:
             raise BufferFull(f"{self._queued_bytes} bytes wait for room in the producer's buffer") from None
 
+    async def _flush(self, timeout_ms: int) -> None:
+        """Also what the producer has not taken yet, for want of room."""
+        began_s = self._thread.loop.time()
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                await self._wait_taken()
+        except (TimeoutError, BufferFull):
+            raise TimedOut(
+                f"flush took longer than {timeout_ms} ms; {len(self._queue)} records have found no room in the "
+                "producer's buffer",
+                definite=False,
+            ) from None
+        spent_ms = int((self._thread.loop.time() - began_s) * 1000)
+        await self._producer.flush(max(0, timeout_ms - spent_ms))
+
     async def _close(self, timeout_ms: int | None) -> None:
         self._take()
-        await self._producer.close(timeout_ms)
-        if self._waiting:
-            await asyncio.wait([self._wait])
-        self._take()
+        try:
+            await self._producer.close(timeout_ms)
+        finally:
+            if self._waiting:
+                await asyncio.wait([self._wait])
+            self._take()
         assert not self._queue, "a closed producer takes nothing, so every queued record has failed"
 
     async def _after_queue(self, work: Callable[[], Awaitable[T]]) -> T:
         await self._wait_taken()
         return await work()
-
-
-class SyncConsumer:
-    """Iterating waits for records as long as it takes; ``batch`` for ``max_wait_ms`` at most."""
-
-    def __init__(self, thread: _LoopThread, consumer: Consumer) -> None:
-        self._thread = thread
-        self._consumer = consumer
-        self._records: Sequence[Record] = ()
-        self._index = 0
-
-    def __enter__(self) -> Self:
-        self._thread.run(self._consumer.start())
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Record:
-        while self._index >= len(self._records):
-            self._records, self._index = self._thread.run(self._consumer.batch(_READ_AHEAD_RECORDS)), 0
-        record = self._records[self._index]
-        self._index += 1
-        return record
-
-    def batch(self, max_records: int = 1000, max_wait_ms: int = 1000) -> list[Record]:
-        """See ``Consumer.batch``."""
-        if self._index < len(self._records):
-            records = list(self._records[self._index : self._index + max_records])
-            self._index += len(records)
-            return records
-        return self._thread.run(self._consumer.batch(max_records, max_wait_ms))
-
-    @property
-    def assignment(self) -> list[TopicPartition]:
-        return self._thread.call(lambda: self._consumer.assignment)
-
-    def position(self, topic: str, partition: int) -> int | None:
-        unread = self._unread().get((topic, partition))
-        return self._thread.call(lambda: self._consumer.position(topic, partition)) if unread is None else unread
-
-    def positions(self) -> dict[TopicPartition, int | None]:
-        return {**self._thread.call(self._consumer.positions), **self._unread()}
-
-    def lag(self) -> dict[TopicPartition, Lag]:
-        """See ``Consumer.lag``; what the iteration has read ahead counts as read."""
-        return self._thread.call(self._consumer.lag)
-
-    def seek(self, topic: str, partition: int, to: StartLike) -> None:
-        self._forget(topic, partition)
-        self._thread.call(lambda: self._consumer.seek(topic, partition, to))
-
-    def seek_to_time(self, to: StartLike, topic: str | None = None) -> None:
-        for name, partition in self.assignment:
-            if topic in (None, name):
-                self._forget(name, partition)
-        self._thread.call(lambda: self._consumer.seek_to_time(to, topic))
-
-    def pause(self, topic: str, partition: int) -> None:
-        unread = self._unread().get((topic, partition))
-        if unread is not None:
-            self.seek(topic, partition, unread)
-        self._thread.call(lambda: self._consumer.pause(topic, partition))
-
-    def resume(self, topic: str, partition: int) -> None:
-        self._thread.call(lambda: self._consumer.resume(topic, partition))
-
-    def close(self) -> None:
-        self._thread.run(self._consumer.close())
-
-    def _unread(self) -> dict[TopicPartition, int]:
-        """The first offset per partition that iteration has read ahead but not handed out."""
-        first: dict[TopicPartition, int] = {}
-        for record in self._records[self._index :]:
-            first.setdefault((record.topic, record.partition), record.offset)
-        return first
-
-    def _forget(self, topic: str, partition: int) -> None:
-        left = self._records[self._index :]
-        self._records = [r for r in left if (r.topic, r.partition) != (topic, partition)]
-        self._index = 0
 
 
 def _copy(target: Future[Receipt], source: asyncio.Future[Receipt]) -> None:
@@ -402,3 +376,13 @@ def _copy(target: Future[Receipt], source: asyncio.Future[Receipt]) -> None:
         target.set_exception(error)
     else:
         target.set_result(source.result())
+
+
+def close_quietly(close: Callable[[], None], kind: type[BaseException] | None) -> None:
+    """``close``; records that were left unsettled are only logged if the block ends with an error of its own."""
+    try:
+        close()
+    except TimedOut as error:
+        if kind is None:
+            raise
+        _log.warning("%s", error.detail)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -16,11 +17,14 @@ import msgspec
 
 from minilog.errors import (
     BrokerUnavailable,
+    DuplicateSequence,
     FencedLeaderEpoch,
     LogTruncated,
     MinilogError,
     NotLeader,
     OffsetOutOfRange,
+    OutOfOrderSequence,
+    ProducerFenced,
     TimedOut,
     TopicExists,
     UnknownPartition,
@@ -36,6 +40,9 @@ from minilog.wire.messages import (
     FetchPartition,
     FetchReply,
     FetchResult,
+    InitProducer,
+    InitProducerReply,
+    Message,
     MetadataReply,
     Offsets,
     OffsetsPartition,
@@ -90,12 +97,37 @@ class Log:
         return later[0] if later else self.end_offset
 
 
+def repeated(log: Log, batch: Batch) -> Batch | None:
+    """R31 in its plainest form: the whole log is searched each time. The stored batch that ``batch`` repeats, None if
+    it is to be appended; raises when it can be neither."""
+    own = [known for known in log.batches if known.producer_id == batch.producer_id]
+    if batch.producer_id < 0 or not own:
+        return None
+    epoch = own[-1].producer_epoch
+    if batch.producer_epoch < epoch:
+        raise ProducerFenced(f"epoch {batch.producer_epoch} is over, {epoch} runs")
+    if batch.producer_epoch > epoch:
+        if batch.base_sequence:
+            raise OutOfOrderSequence(f"epoch {batch.producer_epoch} begins with sequence {batch.base_sequence}")
+        return None
+    current = [known for known in own if known.producer_epoch == epoch]
+    for known in current[-5:]:
+        if (known.base_sequence, known.last_sequence) == (batch.base_sequence, batch.last_sequence):
+            return known
+    ahead = (batch.base_sequence - current[-1].last_sequence - 1) & 0x7FFFFFFF
+    if ahead == 0:
+        return None
+    if ahead > 2**30:
+        raise DuplicateSequence(f"sequence {batch.base_sequence} was written long ago")
+    raise OutOfOrderSequence(f"sequence {batch.base_sequence} comes after {current[-1].last_sequence}")
+
+
 @dataclass
 class Fault:
-    """What happens to the next ``times`` requests of ``kind`` (produce, fetch, offsets, metadata, admin).
+    """What happens to the next ``times`` requests of ``kind`` (produce, fetch, offsets, initproducer, metadata, admin).
 
     ``action``: refuse (no connection), reset (broken off, nothing done), lose_answer (done, then broken off), hang
-    (nothing done, no answer), or an error to answer with."""
+    (nothing done, no answer), late (broken off, and done some time afterwards), or an error to answer with."""
 
     kind: str
     action: str | MinilogError
@@ -118,6 +150,11 @@ class FakeCluster:
         self.requests: list[tuple[str, int]] = []
         self.in_flight: dict[tuple[str, int], int] = {}
         self.messages: list[Any] = []
+        self.producer_ids = count(1000)
+        self.lateness: Callable[[], float] = lambda: 1.0
+        """Seconds until a late request is carried out."""
+        self.groups: Callable[[int, Any], Message | None] | None = None
+        """Answers what is about groups; see fake_coordinator.py."""
         self.metadata_offset = 1
         self.closed = False
         self._grown = asyncio.Event()
@@ -171,6 +208,10 @@ class FakeCluster:
             raise BrokerUnavailable(f"no connection to {url}: refused", definite=True)
         if action == "reset":
             raise BrokerUnavailable(f"the connection to {url} broke off", definite=False)
+        if action == "late":
+            assert isinstance(message, Produce), "only writes do harm when they are late"
+            asyncio.get_running_loop().call_later(self.lateness(), self._produce, broker, message)
+            raise BrokerUnavailable(f"the connection to {url} broke off", definite=False)
         if action == "hang" or broker in self.silent:
             await asyncio.sleep(timeout_ms / 1000)
             raise TimedOut(f"{url} did not answer within {timeout_ms} ms", definite=False)
@@ -198,6 +239,10 @@ class FakeCluster:
         try:
             if isinstance(message, Produce):
                 return _msgpack(self._produce(broker, message))
+            if isinstance(message, InitProducer):
+                return _msgpack(InitProducerReply(next(self.producer_ids)))
+            if self.groups is not None and (reply := self.groups(broker, message)) is not None:
+                return _msgpack(reply)
             if isinstance(message, Fetch):
                 return _msgpack(await self._fetch(broker, message))
             if isinstance(message, Offsets):
@@ -224,12 +269,15 @@ class FakeCluster:
     def _append(self, broker: int, acks: int, part: ProducePartition) -> ProduceResult:
         try:
             log = self._log(broker, part.topic, part.partition)
+            end_before = log.end_offset
             size = int(self.configs[part.topic].get("max.message.bytes", 1024 * 1024))
-            stored = [log.append(batch) for batch in split(bytes(part.batches), size)]
+            batches = split(bytes(part.batches), size)
+            known = [repeated(log, batch) or log.append(batch) for batch in batches]
+            is_duplicate = known[0].end_offset <= end_before
         except MinilogError as error:
             return ProduceResult(part.topic, part.partition, problem=Problem.of(error))
         self._wake()
-        first, last = stored[0], stored[-1]
+        first, last = known[0], known[-1]
         if acks == 0:
             return ProduceResult(part.topic, part.partition, acks=0)
         return ProduceResult(
@@ -242,6 +290,7 @@ class FakeCluster:
             crc=first.crc,
             acks=acks,
             isr=log.replicas,
+            duplicate=is_duplicate,
         )
 
     async def _fetch(self, broker: int, message: Fetch) -> FetchReply:

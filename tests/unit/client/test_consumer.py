@@ -206,7 +206,6 @@ def test_a_topic_that_is_not_there() -> None:
 @pytest.mark.parametrize(
     ("make", "error", "said"),
     [
-        (lambda c: c.consumer("t", group="g"), InvalidRequest, "groups are not supported yet"),
         (lambda c: c.consumer([]), InvalidRequest, "name at least one"),
         (lambda c: c.consumer([5]), TypeError, "got 5"),
         (lambda c: c.consumer({"t": 0}), TypeError, "got a mapping"),

@@ -29,6 +29,9 @@ def test_bad_acks_are_refused_with_what_was_seen(acks: Any) -> None:
         (ProducerSettings, {"linger_ms": "5"}, "linger_ms is '5'"),
         (ProducerSettings, {"compression": "brotli"}, "allowed are none, gzip"),
         (ProducerSettings, {"retries": 3}, "allowed are all, definite, none"),
+        (ProducerSettings, {"idempotent": 1}, "idempotent is 1; allowed are True and False"),
+        (ProducerSettings, {"retries": "none"}, "or say idempotent=False"),
+        (ProducerSettings, {"serializer": str}, "there is no option 'serializer'; allowed are acks, batch_bytes"),
         (ProducerSettings, {"batch_bytes": 2048, "buffer_bytes": 1024}, "more than buffer_bytes"),
         (ProducerSettings, {"delivery_timeout_ms": 0}, "delivery_timeout_ms is 0"),
         (ProducerSettings, {"lingerms": 1}, "there is no option 'lingerms'"),
@@ -59,6 +62,12 @@ def test_impossible_options_are_refused_by_name(kind: Any, options: dict[str, An
 def test_wrong_types_are_named(check: Callable[[], object], said: str) -> None:
     with pytest.raises(TypeError, match=said):
         check()
+
+
+def test_without_retries_there_is_nothing_to_number() -> None:
+    assert ProducerSettings().idempotent is True
+    assert ProducerSettings(retries="none", idempotent=False).retries == "none"
+    assert ProducerSettings(retries="definite").idempotent is True
 
 
 def test_bytes_like_input_becomes_bytes() -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from minilog_client import Admin, AsyncClient, Client, Consumer, Producer
+from minilog_client import Admin, AsyncClient, Client, Consumer, GroupAdmin, GroupConsumer, Producer
 from tests.unit.client.fake_cluster import FakeCluster
+from tests.unit.client.fake_coordinator import FakeCoordinator
 from tests.unit.client.virtual_time import run
 
 URLS = "http://127.0.0.1:8082,http://127.0.0.1:8083"
@@ -26,10 +27,11 @@ def cluster_with_records() -> FakeCluster:
     cluster = FakeCluster(2)
     cluster.urls = dict(enumerate(URLS.split(","), start=1))
     cluster.create("orders")
+    FakeCoordinator(cluster)
     return cluster
 
 
-@pytest.mark.parametrize("described", [AsyncClient, Producer, Consumer, Admin])
+@pytest.mark.parametrize("described", [AsyncClient, Producer, Consumer, GroupConsumer, Admin, GroupAdmin])
 def test_asynchronous(described: type[Any], capsys: pytest.CaptureFixture[str]) -> None:
     async def main() -> None:
         cluster = cluster_with_records()
@@ -38,7 +40,7 @@ def test_asynchronous(described: type[Any], capsys: pytest.CaptureFixture[str]) 
         names: dict[str, Any] = {"AsyncClient": partial(AsyncClient, transport=cluster)}
         exec("async def example(client):\n" + textwrap.indent(snippet(described), "    "), names)
         async with AsyncClient(URLS, transport=cluster) as client:
-            if described is Consumer:
+            if described in (Consumer, GroupConsumer, GroupAdmin):
                 await client.producer().send_many("orders", [b"x"] * 50)
             await asyncio.wait_for(names["example"](client), 30)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from minilog.errors import BufferFull, ClientClosed, InvalidRequest, NotLeader, UnknownTopic
+from minilog.errors import BufferFull, ClientClosed, InvalidRequest, NotLeader, TimedOut, UnknownTopic
 from minilog_client import Client
 from tests.unit.client.fake_cluster import FakeCluster, Fault
 
@@ -67,7 +67,7 @@ def test_send_many_flush_and_admin() -> None:
 
 
 def test_errors_arrive_in_the_future() -> None:
-    with connected() as (cluster, client), client.producer(retries="none") as producer:
+    with connected() as (cluster, client), client.producer(retries="none", idempotent=False) as producer:
         producer.send("t", b"warm").result(5)
         cluster.faults.append(Fault("produce", NotLeader("moved")))
         with pytest.raises(NotLeader):
@@ -93,7 +93,8 @@ def test_waiting_for_room_ends_in_an_error() -> None:
         futures = [producer.send("t", b"x" * 600) for _ in range(3)]
         with pytest.raises(BufferFull):
             futures[1].result(5)
-        producer.close(timeout_ms=1)
+        with pytest.raises(TimedOut, match="close took longer than 1 ms"):
+            producer.close(timeout_ms=1)
         assert all(future.done() for future in futures)
 
 

@@ -1,0 +1,286 @@
+"""Looking after groups: who is in them, how far they are, and where they are to go on."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+
+from minilog.errors import InvalidGroup, InvalidRequest, MinilogError, UnknownPartition
+from minilog.wire.batch import split
+from minilog.wire.group_messages import (
+    CommitOffsets,
+    CommitOffsetsReply,
+    CommittedOffset,
+    CommittedOffsets,
+    CommittedOffsetsReply,
+    DeleteGroup,
+    DeleteGroupReply,
+    DescribeGroup,
+    DescribeGroupReply,
+    GroupInfo,
+    GroupMember,
+    ListGroups,
+    ListGroupsReply,
+    OffsetCommit,
+)
+from minilog.wire.http import topic_name
+from minilog.wire.messages import AddPartitions, Fetch, FetchPartition, FetchReply, Ok, TopicInfo
+from minilog_client.admin import TIMEOUT_MS, Admin
+from minilog_client.backoff import Attempts
+from minilog_client.cluster import now_ms
+from minilog_client.consumer import parse_topics
+from minilog_client.coordinator import Coordinator
+from minilog_client.fetching import BATCH_BYTES_MAX, StartLike, parse_start
+from minilog_client.membership import by_topic
+from minilog_client.prefetch import TopicPartition
+from minilog_client.protocol import Reply
+from minilog_client.records import decode
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
+
+Target = StartLike
+_OfOneGroup = CommitOffsets | CommittedOffsets | DescribeGroup | DeleteGroup
+_RELATIVE = re.compile(r"[+-][0-9]+")
+
+
+class GroupLag(msgspec.Struct, frozen=True):
+    """How far a group is behind in one partition. ``offset``: what it has committed, None for nothing yet.
+
+    ``records`` counts from there to ``end_offset``; ``seconds`` is the age of the first record that is not committed.
+    None where that is not known: nothing is committed, or the record is gone."""
+
+    topic: str
+    partition: int
+    offset: int | None
+    end_offset: int
+    records: int | None
+    seconds: float | None
+    member_id: str = ""
+
+
+class GroupDescription(msgspec.Struct, frozen=True):
+    """A group and its members. ``coordinator``: the broker id; ``last_rebalance_ms``: how long the last one took."""
+
+    group: GroupInfo
+    members: list[GroupMember]
+    coordinator: int
+    rebalances: int
+    last_rebalance_ms: int | None
+
+
+class OffsetChange(msgspec.Struct, frozen=True):
+    """One partition's committed offset before and after; None for nothing."""
+
+    topic: str
+    partition: int
+    before: int | None
+    after: int
+
+
+def group_name(group: str) -> str:
+    """Checked; raises InvalidGroup."""
+    if not isinstance(group, str) or not _NAME.fullmatch(group):
+        raise InvalidGroup(f"group is {group!r}; allowed is a name of 1 to 249 of the characters A-Z a-z 0-9 . _ -")
+    return group
+
+
+class GroupAdmin(Admin):
+    """The part of a client that looks after groups.
+
+    ```python
+    print(await client.alter_group_offsets("billing", "orders", "earliest", dry_run=True))
+    await client.alter_group_offsets("billing", "orders", "earliest")
+    await client.alter_group_offsets("billing", "orders", "+10")
+    print(await client.group_offsets("billing"))    # {("orders", 0): 10}
+    for lag in await client.group_lag("billing"):
+        print(lag.topic, lag.partition, lag.records, lag.seconds)
+    print([info.group for info in await client.groups()])
+    await client.delete_group("billing")
+    ```
+
+    Every call raises TimedOut or BrokerUnavailable after ``timeout_ms`` at the latest, and InvalidGroup."""
+
+    async def groups(self, timeout_ms: int = TIMEOUT_MS) -> list[GroupInfo]:
+        """All groups of the cluster."""
+        return (await self._ask_any(ListGroups(), ListGroupsReply, now_ms() + timeout_ms)).groups
+
+    async def describe_group(self, group: str, timeout_ms: int = TIMEOUT_MS) -> GroupDescription:
+        """Raises UnknownGroup."""
+        reply = await self._ask_group(DescribeGroup(group_name(group)), DescribeGroupReply, timeout_ms)
+        return GroupDescription(
+            reply.group, reply.members, reply.coordinator, reply.rebalances, reply.last_rebalance_ms
+        )
+
+    async def delete_group(
+        self, group: str, partitions: Iterable[TopicPartition] | None = None, timeout_ms: int = TIMEOUT_MS
+    ) -> None:
+        """Forget a group without members, or only what it has committed for ``partitions``.
+
+        Raises UnknownGroup, GroupNotEmpty."""
+        wanted = None if partitions is None else by_topic(partitions)
+        reply = await self._ask_group(DeleteGroup(group_name(group), wanted), DeleteGroupReply, timeout_ms)
+        if reply.problem is not None:
+            raise reply.problem.error()
+
+    async def group_offsets(self, group: str, timeout_ms: int = TIMEOUT_MS) -> dict[TopicPartition, int]:
+        """Everything the group has committed: the next offset to read, by (topic, partition)."""
+        found = await self._committed(group, None, timeout_ms)
+        return {key: entry.offset for key, entry in found.items() if entry.offset is not None}
+
+    async def alter_group_offsets(
+        self,
+        group: str,
+        topics: str | Iterable[str | TopicPartition],
+        to: Target,
+        *,
+        dry_run: bool = False,
+        timeout_ms: int = TIMEOUT_MS,
+    ) -> list[OffsetChange]:
+        """Let a group without members go on elsewhere, in whole topics or single partitions: "earliest", "latest",
+        "@" with ms since the epoch or a datetime, an offset or "=42", or "+10" and "-10" from where it is.
+
+        The new offsets lie within what the log has. All are committed, or none. With ``dry_run`` they are computed and
+        returned, and that is all. Raises GroupNotEmpty, UnknownTopic, UnknownPartition, InvalidRequest."""
+        group_name(group)
+        shift = _parse_target(to)
+        deadline_ms = now_ms() + timeout_ms
+        keys = await self._partitions(topics)
+        committed = await self._committed(group, keys, timeout_ms)
+        changes = [
+            OffsetChange(*key, committed[key].offset, await self._target(key, committed[key], shift, deadline_ms))
+            for key in keys
+        ]
+        if not dry_run:
+            offsets = [OffsetCommit(change.topic, change.partition, change.after) for change in changes]
+            remaining_ms = max(1, deadline_ms - now_ms())
+            await self._ask_group(CommitOffsets(group, offsets), CommitOffsetsReply, remaining_ms)
+        return changes
+
+    async def group_lag(self, group: str, timeout_ms: int = TIMEOUT_MS) -> list[GroupLag]:
+        """Every partition that the group has committed or a member of it has; raises UnknownGroup."""
+        deadline_ms = now_ms() + timeout_ms
+        described = await self.describe_group(group, timeout_ms)
+        owners = {
+            (entry.topic, partition): member.member_id
+            for member in described.members
+            for entry in member.assignment
+            for partition in entry.partitions
+        }
+        committed = await self._committed(group, None, max(1, deadline_ms - now_ms()))
+        keys = sorted({*committed, *owners})
+        lags = (self._lag(key, committed.get(key), owners.get(key, ""), deadline_ms) for key in keys)
+        return list(await asyncio.gather(*lags))
+
+    async def add_partitions(self, topic: str, total: int, timeout_ms: int = TIMEOUT_MS) -> TopicInfo:
+        """Let ``topic`` have ``total`` partitions, more than now; returns when they have leaders.
+
+        Keyed records go elsewhere from then on. Raises UnknownTopic, InvalidReplication, InvalidRequest."""
+        if isinstance(total, bool) or not isinstance(total, int) or total < 1:
+            raise InvalidRequest(f"total is {total!r}; allowed is how many partitions the topic shall have, at least 1")
+        deadline_ms = now_ms() + timeout_ms
+        message = AddPartitions(topic_name(topic), total)
+        await self._ask_any(message, Ok, deadline_ms)
+        info = await self.describe_topic(topic, max(1, deadline_ms - now_ms()))
+        await self._wait_leaders(info, deadline_ms)
+        return info
+
+    async def _ask_any(self, message: AddPartitions | ListGroups, kind: type[Reply], deadline_ms: int) -> Reply:
+        """Any broker's answer to something that may be carried out twice."""
+        attempts = Attempts()
+        while True:
+            try:
+                return await self._cluster.ask_any(message, kind)
+            except MinilogError as error:
+                if not error.retriable or now_ms() >= deadline_ms:
+                    raise
+                attempts.on_failure(error, now_ms(), self._cluster.random)
+            await asyncio.sleep(max(0, attempts.retry_at_ms - now_ms()) / 1000)
+
+    async def _ask_group(self, message: _OfOneGroup, kind: type[Reply], timeout_ms: int) -> Reply:
+        return await Coordinator(self._cluster, message.group).call(message, kind, timeout_ms)
+
+    async def _committed(
+        self, group: str, keys: Iterable[TopicPartition] | None, timeout_ms: int
+    ) -> dict[TopicPartition, CommittedOffset]:
+        wanted = None if keys is None else by_topic(keys)
+        message = CommittedOffsets(group_name(group), wanted)
+        reply = await self._ask_group(message, CommittedOffsetsReply, timeout_ms)
+        found = {(entry.topic, entry.partition): entry for entry in reply.offsets}
+        return found if keys is None else {key: found.get(key, CommittedOffset(*key)) for key in keys}
+
+    async def _partitions(self, topics: str | Iterable[str | TopicPartition]) -> list[TopicPartition]:
+        """The partitions meant by ``topics``; raises UnknownTopic, UnknownPartition."""
+        keys: set[TopicPartition] = set()
+        whole, fixed = parse_topics(topics)
+        for topic in {*whole, *(topic for topic, _ in fixed)}:
+            count = (await self._cluster.topic(topic)).partition_count
+            if topic in whole:
+                keys.update((topic, partition) for partition in range(count))
+            for name, partition in fixed:
+                if name == topic and not 0 <= partition < count:
+                    raise UnknownPartition(
+                        f"topic {topic} has no partition {partition}; it has {count}, counted from 0"
+                    )
+        return sorted(keys | set(fixed))
+
+    async def _target(
+        self, key: TopicPartition, committed: CommittedOffset, to: _Shift | StartLike, deadline_ms: int
+    ) -> int:
+        """Where ``to`` is in this partition, within what can be read."""
+        first, end = await self.offsets(*key, max(1, deadline_ms - now_ms()))
+        if isinstance(to, _Shift):
+            if committed.offset is None:
+                raise InvalidRequest(f"{to.by:+} needs a committed offset to start from; {key[0]}-{key[1]} has none")
+            wanted = committed.offset + to.by
+        else:
+            wanted = await self.offset_at(*key, to, max(1, deadline_ms - now_ms()))
+        return min(max(wanted, first), end)
+
+    async def _lag(
+        self, key: TopicPartition, committed: CommittedOffset | None, member_id: str, deadline_ms: int
+    ) -> GroupLag:
+        end = await self.offset_at(*key, "latest", max(1, deadline_ms - now_ms()))
+        offset = None if committed is None else committed.offset
+        if offset is None:
+            return GroupLag(*key, None, end, None, None, member_id)
+        records = max(0, end - offset)
+        seconds = await self._age_s(key, offset, max(1, deadline_ms - now_ms())) if records else 0.0
+        return GroupLag(*key, offset, end, records, seconds, member_id)
+
+    async def _age_s(self, key: TopicPartition, offset: int, timeout_ms: int) -> float | None:
+        """How old the record at ``offset`` is; None when it cannot be read."""
+        leader = self._cluster.routing.leader(*key)
+        if leader is None:
+            return None
+        message = Fetch([FetchPartition(*key, offset, 1)])
+        try:
+            reply = await self._cluster.call(leader.url, message, FetchReply, timeout_ms)
+            result = reply.partitions[0]
+            if result.problem is not None or not len(result.batches):
+                return None
+            records = decode(*key, split(result.batches, BATCH_BYTES_MAX, stored=True)[0], offset)
+        except MinilogError:
+            return None
+        return max(0.0, time.time() - records[0].timestamp / 1000) if records else None
+
+
+class _Shift(NamedTuple):
+    by: int
+
+
+def _parse_target(to: Target) -> _Shift | StartLike:
+    """Raises InvalidRequest."""
+    if isinstance(to, str) and _RELATIVE.fullmatch(to):
+        return _Shift(int(to))
+    if isinstance(to, str) and to[:1] == "=" and to[1:].isascii() and to[1:].isdigit():
+        return int(to[1:])
+    try:
+        parse_start(to)
+    except InvalidRequest as error:
+        raise InvalidRequest(f'{error.detail}; and also "+10", "-10" or "=42"') from None
+    return to

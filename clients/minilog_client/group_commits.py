@@ -1,0 +1,152 @@
+"""What a member commits: which partitions it holds, how far the application is with each, and what may be committed.
+Pure.
+
+Invariants:
+* A record counts as finished when the application has asked for the next one, or has said so by committing.
+* Only what is held under the current grant is committed; a record handed out before the partition was lost belongs to
+  whoever has it now, even when it has come back meanwhile.
+* A request is checked as a whole before anything of it is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from minilog.errors import InvalidRequest, MinilogError, NotAssigned, StaleMemberEpoch
+from minilog.wire.group_messages import OffsetCommit
+from minilog_client.fetching import PartitionFetch, StartLike
+from minilog_client.prefetch import TopicPartition
+from minilog_client.records import Record
+
+METADATA_CHARS_MAX: Final = 1000
+
+
+class Mark(NamedTuple):
+    """The next record to read, and the epoch of the one before it (-1: unknown)."""
+
+    offset: int
+    leader_epoch: int
+
+
+class Held:
+    """One partition under one grant. ``low`` and ``high`` bound the offsets handed out under it."""
+
+    __slots__ = ("committed", "covered", "finished", "grant", "high", "low", "pinned", "state")
+
+    def __init__(self, grant: int, state: PartitionFetch, committed: Mark | None, pinned: bool) -> None:
+        self.grant = grant
+        self.state = state
+        self.committed = committed
+        self.finished: Mark | None = None
+        self.covered: Mark | None = None
+        """What was finished when something was committed last: the application may have said more, or less, than that,
+        and is not contradicted until it goes on."""
+        self.pinned = pinned
+        """Where reading began is to be committed, because looking it up again would give something else."""
+        self.low = committed.offset if committed else 0
+        self.high = 0
+
+    def finish(self) -> None:
+        """Everything handed out so far is done with."""
+        state = self.state
+        if state.index and state.position is not None:
+            self.finished = Mark(state.position, state.records[state.index - 1].leader_epoch)
+
+    def finish_record(self, record: Record) -> None:
+        self.finished = Mark(record.offset + 1, record.leader_epoch)
+
+    def rewind(self, offset: int) -> None:
+        """The records from ``offset`` on are still to be handed out."""
+        at = self.finished
+        self.state.reset(offset, at.leader_epoch if at is not None and at.offset == offset else -1)
+
+    def on_seek(self, to: StartLike) -> None:
+        self.high = max(self.high, self.state.position or 0)
+        self.low = min(self.low, to) if isinstance(to, int) else 0
+
+    def on_committed(self, mark: Mark, covered: Mark | None) -> None:
+        self.committed, self.covered = mark, covered
+
+    def due(self, with_finished: bool) -> Mark | None:
+        """What is to be committed without being asked."""
+        if with_finished and self.finished is not None:
+            return None if self.finished in (self.covered, self.committed) else self.finished
+        if self.pinned and self.committed is None and self.state.began_at is not None:
+            return Mark(*self.state.began_at)
+        return None
+
+    def handed_out(self, offset: int) -> bool:
+        return self.low <= offset < max(self.high, self.state.position or 0)
+
+
+class Holdings(dict[TopicPartition, Held]):
+    """What the member holds, and why it holds no more what it has lost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost: dict[TopicPartition, MinilogError] = {}
+
+    def parse(self, what: object) -> dict[TopicPartition, Mark]:
+        """``what`` an application asks to commit. Raises TypeError, InvalidRequest, NotAssigned, StaleMemberEpoch,
+        UnknownMember."""
+        if isinstance(what, Record):
+            marks = self._of_records([what])
+        elif isinstance(what, Mapping):
+            marks = dict(_of_offset(key, value) for key, value in what.items())
+        elif isinstance(what, Sequence) and not isinstance(what, str | bytes):
+            marks = self._of_records(what)
+        else:
+            raise TypeError(
+                "commit takes a record, a list of records, offsets like {('orders', 0): 42}, or nothing; "
+                f"got {type(what).__name__}"
+            )
+        for key in marks:
+            self.require(key)
+        return marks
+
+    def _of_records(self, records: Iterable[Any]) -> dict[TopicPartition, Mark]:
+        marks: dict[TopicPartition, Mark] = {}
+        for record in records:
+            if not isinstance(record, Record):
+                raise TypeError(f"a list to commit must hold records, got {type(record).__name__}")
+            key = (record.topic, record.partition)
+            self._require_handed_out(record, self.require(key))
+            if key not in marks or marks[key].offset <= record.offset:
+                marks[key] = Mark(record.offset + 1, record.leader_epoch)
+        return marks
+
+    def _require_handed_out(self, record: Record, held: Held) -> None:
+        if not held.handed_out(record.offset):
+            raise StaleMemberEpoch(
+                f"the record {record.topic}-{record.partition} at {record.offset} was not handed out since this member "
+                "was given the partition: it had lost it in between, and the record belongs to that time"
+            )
+
+    def require(self, key: TopicPartition) -> Held:
+        held = self.get(key)
+        if held is not None:
+            return held
+        name = f"{key[0]}-{key[1]}"
+        reason = self.lost.get(key)
+        if reason is not None:
+            raise type(reason)(f"{name} was lost ({reason.detail}); whoever has it now commits for it")
+        mine = ", ".join(f"{topic}-{partition}" for topic, partition in sorted(self)[:10]) or "nothing yet"
+        raise NotAssigned(f"{name} is not assigned to this member; it has {mine}")
+
+
+def _of_offset(key: Any, offset: Any) -> tuple[TopicPartition, Mark]:
+    if not (isinstance(key, tuple) and len(key) == 2 and isinstance(key[0], str) and isinstance(key[1], int)):
+        raise TypeError(f"offsets to commit are named by (topic, partition), got {key!r}")
+    if isinstance(offset, bool) or not isinstance(offset, int):
+        raise TypeError(f"the offset to commit for {key[0]}-{key[1]} must be a whole number, got {offset!r}")
+    if offset < 0:
+        raise InvalidRequest(f"the offset to commit for {key[0]}-{key[1]} is {offset}; allowed are numbers >= 0")
+    return key, Mark(offset, -1)
+
+
+def messages_of(marks: Mapping[TopicPartition, Mark], metadata: str) -> list[OffsetCommit]:
+    return [
+        OffsetCommit(topic, partition, mark.offset, mark.leader_epoch, metadata)
+        for (topic, partition), mark in sorted(marks.items())
+    ]

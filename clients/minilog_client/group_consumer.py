@@ -1,0 +1,475 @@
+"""The consumer as a member of a group: the coordinator says what to read, ``membership.py`` keeps the standing,
+``heartbeats.py`` talks; here it is carried out, between the records the application asks for.
+
+Everything the application can notice happens while it asks for records (or closes): partitions are begun, given back
+and found lost there, and its callbacks run there, so they never run beside its own processing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NoReturn
+
+from minilog.errors import (
+    BrokerUnavailable,
+    ClientClosed,
+    InstanceInUse,
+    InvalidRequest,
+    MinilogError,
+    TimedOut,
+)
+from minilog.wire.group_messages import (
+    GROUPS_TOPIC,
+    CommittedOffset,
+    CommittedOffsets,
+    CommittedOffsetsReply,
+)
+from minilog_client.callbacks import Callbacks
+from minilog_client.cluster import Cluster, now_ms
+from minilog_client.consumer import START_WAIT_MS, CommitLike, Consumer
+from minilog_client.coordinator import Coordinator
+from minilog_client.fetching import PartitionFetch, StartLike
+from minilog_client.group_commits import METADATA_CHARS_MAX, Held, Holdings, Mark
+from minilog_client.group_committer import Committer
+from minilog_client.group_lookup import GroupLookup
+from minilog_client.heartbeats import GroupSession, Heart, PollClock
+from minilog_client.membership import Phase, Subscription, View, by_topic
+from minilog_client.prefetch import TopicPartition
+from minilog_client.records import Record
+from minilog_client.settings import ConsumerSettings, GroupSettings
+
+_log = logging.getLogger("minilog_client")
+
+
+class GroupConsumer(Consumer):
+    """Reads its share of the topics of a group; made by ``client.consumer(..., group=...)``.
+
+    ```python
+    async with client.consumer("orders", group="billing", start="earliest") as consumer:
+        async for record in consumer:
+            print(record.partition, record.offset, record.value)
+            if record.offset == 41:
+                await consumer.commit(record)
+                break
+        print(await consumer.committed())
+    ```
+
+    **At least once.** With ``auto_commit`` (the default) a record is committed some time after the next one was asked
+    for, and when its partition is given back; ``commit`` does it at once. After a crash the records since the last
+    commit come again, here or at another member; none is left out.
+
+    **Where it begins.** A partition without a committed offset at ``start`` (that offset is then committed, unless it
+    is the earliest, so that nobody begins elsewhere later); a partition added to a topic while this member reads it, at
+    its beginning; a topic that comes to match a pattern, at ``start``. A committed offset that is out of range raises
+    OffsetOutOfRange (or resets, if ``out_of_range`` says so); records that were read and committed and are gone after a
+    lossy election raise LogTruncated. Nothing resets silently.
+
+    **Callbacks**, functions or coroutine functions, get a list of (topic, partition) and run while the application
+    asks for records or closes: ``on_assigned`` before the first record of these partitions; ``on_revoked`` before they
+    are given to another member (what is finished is committed right after it); ``on_lost`` when they may be somebody
+    else's already, so nothing can be committed any more. An exception in a callback comes out of the read.
+
+    **Staying a member.** Heartbeats go on in the background, also while the application blocks its event loop. One
+    that asks for no records for ``max_poll_interval_ms`` loses its partitions; the next read calls ``on_lost`` and
+    joins again (or raises UnknownMember first, with ``max_poll_exceeded="raise"``). While no coordinator can be reached
+    for longer than a session, reading pauses; it goes on when one answers.
+
+    Raises while reading, besides what ``Consumer`` does: InconsistentGroup, InvalidGroup, InstanceInUse when the
+    group does not let this member in; reading on tries again.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        heart: Heart,
+        subscription: Subscription,
+        start: StartLike,
+        settings: ConsumerSettings,
+        group_settings: GroupSettings,
+        callbacks: Callbacks,
+        on_closed: Callable[[Consumer], None],
+    ) -> None:
+        super().__init__(cluster, None, start, settings, on_closed)
+        self.group_settings = group_settings
+        self.group = subscription.group
+        self._subscription = subscription
+        self._callbacks = callbacks
+        self._heart = heart
+        self._clock = PollClock(now_ms())
+        self._session = GroupSession(subscription, self._clock, cluster.random, self._on_news)
+        self._coordinator = Coordinator(cluster, subscription.group)
+        self._held = Holdings()
+        self._lookup = GroupLookup(self._session, self._coordinator, self._tasks, self._know, self._on_lookup)
+        self._first_counts: dict[str, int] = {}
+        self._handed: Sequence[PartitionFetch] = ()
+        self._iterated: PartitionFetch | None = None
+        """The partition whose records are handed out one by one: nothing is noted down for each of them."""
+        self._committer = Committer(
+            self._session, heart, self._coordinator, self._held, group_settings, self._wait_news, self._finish_iterated
+        )
+        self._unsettled = False
+        self._polling = False
+        self._joined = False
+        self._closing = False
+        self._told_error: MinilogError | None = None
+        self._failing_since_ms: int | None = None
+
+    # --- joining ---------------------------------------------------------------------------------------------
+
+    @property
+    def member_id(self) -> str:
+        """What the coordinator knows this member as; another one after each loss."""
+        return self._session.view.member_id
+
+    @property
+    def member_epoch(self) -> int:
+        """The group epoch of what is assigned; 0 while not in the group."""
+        return self._session.view.member_epoch
+
+    async def start(self) -> None:
+        """Join, and begin with what is assigned at once; called by the first read if not before.
+
+        Raises UnknownTopic, BrokerUnavailable, TimedOut, InvalidGroup, InconsistentGroup, InstanceInUse."""
+        await super().start()
+        deadline_ms = now_ms() + START_WAIT_MS
+        while (await self._settled() and len(self._lookup)) or self._unsettled:
+            if now_ms() >= deadline_ms:
+                break
+            await self._wait_news(deadline_ms)
+        await self._wait_resolved(deadline_ms)
+        if any(held.pinned for held in self._held.values()):
+            await self._committer.commit_quietly(False)
+        if not self._polling:
+            self._clock.leave(now_ms())
+
+    async def _begin(self) -> None:
+        for topic in self._subscription.topics:
+            known = await self._cluster.topic(topic)
+            self._first_counts.setdefault(topic, known.partition_count)
+        self._watch_topics([GROUPS_TOPIC, *self._subscription.topics])
+        if not self._joined:
+            self._joined = True
+            self._heart.start(self._session)
+            self._tasks.start(self._committer.run())
+        wait_ms = START_WAIT_MS + (self._subscription.session_timeout_ms if self._subscription.instance_id else 0)
+        deadline_ms = now_ms() + wait_ms
+        while not self._session.view.answers:
+            self._raise_refusal(self._session.view)
+            if now_ms() >= deadline_ms:
+                self._raise_not_joined(wait_ms)
+            await self._wait_news(deadline_ms)
+
+    def _raise_not_joined(self, wait_ms: int) -> NoReturn:
+        trouble = self._session.view.trouble
+        if isinstance(trouble, InstanceInUse):
+            raise trouble.with_traceback(None)
+        reason = trouble.detail if trouble else "no answer"
+        raise TimedOut(f"could not join group {self.group} within {wait_ms} ms: {reason}", definite=False)
+
+    def _on_news(self, view: View) -> None:
+        """Called in the heartbeats' thread."""
+        self._unsettled = True
+        try:
+            self._loop.call_soon_threadsafe(self._tell)
+        except RuntimeError:
+            self._session.abandon()
+
+    def _on_metadata(self) -> None:
+        for topic in self._watched:
+            if topic not in self._first_counts and (known := self._cluster.routing.topic(topic)):
+                self._first_counts[topic] = known.partition_count
+        super()._on_metadata()
+
+    # --- reading -----------------------------------------------------------------------------------------------
+
+    async def batch(self, max_records: int = 1000, max_wait_ms: int = 1000) -> list[Record]:
+        """Up to ``max_records`` records as soon as there are any; empty when none came within ``max_wait_ms``.
+
+        Asking again says that these are finished with."""
+        self._enter()
+        try:
+            records = await super().batch(max_records, max_wait_ms)
+            self._handed = self._prefetch.taken if records else ()
+            return records
+        finally:
+            self._leave()
+
+    async def __anext__(self) -> Record:
+        """The next record; says that the last one is finished with."""
+        state = self._iterated
+        if state is not None and state is self._current and state.index < len(state.records) and self._is_settled():
+            record = state.records[state.index]
+            state.index += 1
+            state.position = record.offset + 1
+            self._clock.touch(self._loop.time())
+            return record
+        self._enter()
+        try:
+            record = await super().__anext__()
+            self._iterated = self._current
+            self._handed = (self._current,) if self._current is not None else ()
+            return record
+        finally:
+            self._leave()
+
+    def _enter(self) -> None:
+        self._iterated = None
+        if self._polling:
+            raise InvalidRequest("the consumer is being read already; read from one task, and not from a callback")
+        self._polling = True
+        self._clock.enter()
+        self._finish_handed()
+        self._handed = ()
+
+    def _leave(self) -> None:
+        self._polling = False
+        self._clock.leave(now_ms())
+
+    def _finish_iterated(self) -> None:
+        """All but the last record of the partition that is being iterated over."""
+        state = self._iterated
+        held = None if state is None else self._held.get((state.topic, state.partition))
+        if state is not None and held is not None and held.state is state and state.index > 1:
+            held.finish_record(state.records[state.index - 2])
+
+    def _finish_handed(self) -> None:
+        for state in self._handed:
+            held = self._held.get((state.topic, state.partition))
+            if held is not None and held.state is state:
+                held.finish()
+
+    def _is_settled(self) -> bool:
+        return not self._unsettled and self._loop.time() * 1000 < self._session.view.hold_until_ms
+
+    async def _settled(self) -> bool:
+        while self._unsettled:
+            self._unsettled = False
+            try:
+                await self._follow(self._session.view)
+            except BaseException:
+                self._unsettled = True
+                raise
+        return self._is_settled()
+
+    # --- for the synchronous face, which reads ahead ----------------------------------------------------------------
+
+    @property
+    def wants_attention(self) -> bool:
+        """Something is to be done before the next record; from any thread."""
+        return not self._is_settled()
+
+    def touch(self) -> None:
+        """The application has taken a record that was read ahead; from any thread."""
+        self._clock.touch(self._loop.time())
+
+    def finish(self, record: Record) -> None:
+        """The application is done with a record that was read ahead, though not with all of them."""
+        held = self._held.get((record.topic, record.partition))
+        if held is not None:
+            held.finish_record(record)
+
+    def return_unread(self, unread: Mapping[TopicPartition, int]) -> None:
+        """What was handed out from these offsets on has not reached the application."""
+        for key, offset in unread.items():
+            held = self._held.get(key)
+            if held is not None:
+                held.rewind(offset)
+                if self._current is held.state:
+                    self._current = None
+        self._wake(0)
+
+    # --- following the coordinator -------------------------------------------------------------------------------
+
+    async def _follow(self, view: View) -> None:
+        """Lose, give back and take up what ``view`` says; in the application's own task."""
+        lost = [key for key, held in self._held.items() if not view.holds(key, held.grant)]
+        if lost:
+            self._drop(lost, view.loss)
+            await self._callbacks.on_lost(lost)
+        self._come_back(view)
+        revoked = [key for key in view.revoking if key in self._held]
+        if revoked:
+            await self._give_back(revoked)
+        strays = {key: view.granted[key] for key in view.revoking if key not in self._held and key not in revoked}
+        if strays:
+            self._heart.post(self._session.give_back, strays)
+        self._take_up(view)
+        await self._begin_found()
+
+    def _come_back(self, view: View) -> None:
+        """Out of the group: raise the reason if the application is to know it, and join again if it reads on."""
+        if view.phase is Phase.REFUSED or self.group_settings.max_poll_exceeded == "raise":
+            self._raise_refusal(view)
+        if view.phase in (Phase.AWAY, Phase.REFUSED):
+            self._heart.post(self._session.come_back)
+
+    def _raise_refusal(self, view: View) -> None:
+        if view.phase in (Phase.AWAY, Phase.REFUSED) and view.error is not None and view.error is not self._told_error:
+            self._told_error = view.error
+            raise view.error.with_traceback(None)
+        if view.phase is Phase.REFUSED:
+            self._heart.post(self._session.come_back)
+
+    async def _give_back(self, revoked: list[TopicPartition]) -> None:
+        grants = {key: self._held[key].grant for key in revoked}
+        try:
+            await self._callbacks.on_revoked(revoked)
+            await self._committer.commit_quietly(self.group_settings.auto_commit, revoked)
+        finally:
+            self._drop(revoked, None)
+            self._heart.post(self._session.give_back, grants)
+
+    def _drop(self, keys: Iterable[TopicPartition], reason: MinilogError | None) -> None:
+        """Read on nothing of these, and hand out nothing that was read ahead of them."""
+        for key in keys:
+            held = self._held.pop(key)
+            self._prefetch.remove(key)
+            if self._current is held.state:
+                self._current = None
+            if reason is not None:
+                self._held.lost[key] = reason
+            else:
+                self._held.lost.pop(key, None)
+
+    def _take_up(self, view: View) -> None:
+        """Ask how far the group is with what is new."""
+        self._lookup.ask({k: g for k, g in view.granted.items() if k not in view.revoking and k not in self._held})
+
+    async def _know(self, topic: str) -> None:
+        """Have a layout that is not older than what the coordinator went by: partitions may be new, or all of it."""
+        self._watch_topics([topic])
+        await self._cluster.refresh(topic)
+        await self._cluster.topic(topic)
+        self._topic_ids[topic] = self._current_topic_id(topic)
+
+    async def _begin_found(self) -> None:
+        """Begin reading where the group is, as far as it is still this member's to read."""
+        view = self._session.view
+        begun: list[TopicPartition] = []
+        for key, (grant, committed) in self._lookup.take(view).items():
+            if key not in view.revoking and key not in self._held:
+                self._held[key] = self._begin_at(key, grant, committed)
+                self._held.lost.pop(key, None)
+                begun.append(key)
+        if begun:
+            self._wake(0)
+            await self._callbacks.on_assigned(begun)
+
+    def _on_lookup(self) -> None:
+        self._unsettled = True
+        self._tell()
+
+    def _begin_at(self, key: TopicPartition, grant: int, found: CommittedOffset) -> Held:
+        if found.offset is not None:
+            mark = Mark(found.offset, found.leader_epoch)
+            return Held(grant, self._add(*key, mark.offset, mark.leader_epoch), mark, False)
+        is_new = key[1] >= self._first_counts.get(key[0], key[1] + 1)
+        start = "earliest" if is_new else self._start_at
+        return Held(grant, self._add(*key, start), None, start != "earliest" and not isinstance(start, int))
+
+    def _raise_unreachable(self, now: int) -> None:
+        view = self._session.view
+        if view.is_member and now < view.hold_until_ms and self._lookup.error is None:
+            self._failing_since_ms = None
+            super()._raise_unreachable(now)
+            return
+        if self._failing_since_ms is None:
+            self._failing_since_ms = now
+        limit_ms = self.settings.unreachable_timeout_ms
+        if now - self._failing_since_ms >= limit_ms:
+            self._failing_since_ms = None
+            error = view.trouble or self._lookup.error
+            if error is not None and not error.retriable:
+                raise error.with_traceback(None)
+            raise BrokerUnavailable(
+                f"group {self.group} could not be reached for {limit_ms} ms, the last reason: "
+                f"{error.detail if error else 'no answer'}; reading on tries again",
+                definite=True,
+            )
+
+    # --- committing --------------------------------------------------------------------------------------------
+
+    async def commit(self, what: CommitLike = None, *, metadata: str = "", timeout_ms: int | None = None) -> None:
+        """Commit, all or nothing: a record (it and all before it), a list of records, offsets to go on from like
+        ``{("orders", 0): 42}``, or nothing for all that was handed out so far. Durable when it returns.
+
+        Raises UnknownMember or StaleMemberEpoch for what this member has lost, NotAssigned for what it was never
+        given, InvalidRequest, TypeError; TimedOut or BrokerUnavailable after ``timeout_ms`` (``commit_timeout_ms`` by
+        default), when it is not known whether it is committed."""
+        self._check_usable()
+        if len(metadata) > METADATA_CHARS_MAX:
+            raise InvalidRequest(f"metadata has {len(metadata)} characters; allowed are {METADATA_CHARS_MAX}")
+        if what is None:
+            self._finish_handed()
+            await self.commit_finished(metadata, timeout_ms)
+        else:
+            await self._committer.commit(self._held.parse(what), metadata, timeout_ms)
+
+    async def commit_finished(self, metadata: str, timeout_ms: int | None) -> None:
+        """Commit what is finished with, and nothing of what was only handed out."""
+        marks = {key: held.finished for key, held in self._held.items() if held.finished is not None}
+        await self._committer.commit(marks, metadata, timeout_ms)
+
+    async def committed(
+        self, partitions: Iterable[TopicPartition] | None = None, timeout_ms: int | None = None
+    ) -> dict[TopicPartition, int | None]:
+        """What the group has committed of ``partitions`` (by default those assigned here): the next offset to read,
+        None where there is nothing."""
+        self._check_usable()
+        keys = self.assignment if partitions is None else sorted(partitions)
+        message = CommittedOffsets(self.group, by_topic(keys))
+        limit_ms = self.group_settings.commit_timeout_ms if timeout_ms is None else timeout_ms
+        reply = await self._coordinator.call(message, CommittedOffsetsReply, limit_ms)
+        found = {(entry.topic, entry.partition): entry.offset for entry in reply.offsets}
+        return {key: found.get(key) for key in keys}
+
+    # --- where it stands, and the end ----------------------------------------------------------------------------
+
+    def seek(self, topic: str, partition: int, to: StartLike) -> None:
+        """Go on elsewhere, until the partition is given to another member. Does not commit anything."""
+        held = self._held.get((topic, partition))
+        if held is not None:
+            held.on_seek(to)
+        super().seek(topic, partition, to)
+
+    async def close(self, timeout_ms: int | None = None) -> None:
+        """Commit what is finished (with ``auto_commit``), call ``on_revoked``, leave the group; at the latest after
+        ``timeout_ms`` (``close_timeout_ms`` by default) it is over. May be called twice."""
+        if self._closing:
+            return
+        self._closing = True
+        limit_ms = self.settings.close_timeout_ms if timeout_ms is None else timeout_ms
+        deadline_ms = now_ms() + limit_ms
+        try:
+            async with asyncio.timeout(limit_ms / 1000):
+                await self._let_go()
+        except TimeoutError:
+            _log.warning("group %s: committing at the end took more than %s ms", self.group, limit_ms)
+        finally:
+            if self._joined:
+                await self._heart.stop(self._session, max(1, deadline_ms - now_ms()))
+            await super().close()
+
+    async def _let_go(self) -> None:
+        view = self._session.view
+        kept = [key for key, held in self._held.items() if view.holds(key, held.grant)]
+        lost = [key for key in self._held if key not in kept]
+        self._drop(lost, view.loss)
+        try:
+            if lost:
+                await self._callbacks.on_lost(lost)
+            if kept:
+                await self._callbacks.on_revoked(kept)
+        finally:
+            await self._committer.commit_quietly(self.group_settings.auto_commit, kept)
+
+    def _check_open(self) -> None:
+        if self._closing:
+            raise ClientClosed("the consumer is closed; make a new one")
+        super()._check_open()
+
+    def _check_usable(self) -> None:
+        """Committing is possible to the very end, in the callbacks of ``close`` as well."""
+        super()._check_open()

@@ -1,0 +1,78 @@
+"""How far the group is with partitions that a member was just given: asked for in the background, until it is known."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+from minilog.errors import MinilogError
+from minilog.wire.group_messages import CommittedOffset, CommittedOffsets, CommittedOffsetsReply
+from minilog_client.coordinator import Coordinator
+from minilog_client.heartbeats import GroupSession
+from minilog_client.membership import View, by_topic
+from minilog_client.prefetch import TopicPartition
+from minilog_client.tasks import TaskScope
+
+_TIMEOUT_MS: Final = 5000
+_PAUSE_MS: Final = 200
+
+
+class GroupLookup:
+    """``error``: what keeps it from finding out, None while all is well. ``know`` sees to the layout of a topic;
+    ``on_news`` is called when something was found or has failed."""
+
+    def __init__(
+        self,
+        session: GroupSession,
+        coordinator: Coordinator,
+        tasks: TaskScope,
+        know: Callable[[str], Awaitable[None]],
+        on_news: Callable[[], None],
+    ) -> None:
+        self.error: MinilogError | None = None
+        self._session = session
+        self._coordinator = coordinator
+        self._tasks = tasks
+        self._know = know
+        self._on_news = on_news
+        self._asked: dict[TopicPartition, int] = {}
+        self._found: dict[TopicPartition, tuple[int, CommittedOffset]] = {}
+
+    def __len__(self) -> int:
+        """Partitions whose offset is not known, or not taken yet."""
+        return len(self._asked)
+
+    def ask(self, granted: Mapping[TopicPartition, int]) -> None:
+        """Begin to find out, for those that are not being asked for already."""
+        new = {key: grant for key, grant in granted.items() if self._asked.get(key) != grant}
+        if new:
+            self._asked.update(new)
+            self._tasks.start(self._find(new))
+
+    def take(self, view: View) -> dict[TopicPartition, tuple[int, CommittedOffset]]:
+        """What was found since the last time, by partition with its grant, as far as ``view`` still grants it."""
+        found, self._found = self._found, {}
+        for key, (grant, _) in found.items():
+            if self._asked.get(key) == grant:
+                del self._asked[key]
+        self._asked = {key: grant for key, grant in self._asked.items() if view.holds(key, grant)}
+        return {key: (grant, offset) for key, (grant, offset) in sorted(found.items()) if view.holds(key, grant)}
+
+    async def _find(self, new: Mapping[TopicPartition, int]) -> None:
+        message = CommittedOffsets(self._session.subscription.group, by_topic(new))
+        while any(self._session.view.holds(key, grant) for key, grant in new.items()):
+            try:
+                for topic in {topic for topic, _ in new}:
+                    await self._know(topic)
+                reply = await self._coordinator.call(message, CommittedOffsetsReply, _TIMEOUT_MS)
+            except MinilogError as error:
+                self.error = error
+                self._on_news()
+                await asyncio.sleep(_PAUSE_MS / 1000)
+                continue
+            offsets = {(found.topic, found.partition): found for found in reply.offsets}
+            self._found.update({key: (grant, offsets.get(key, CommittedOffset(*key))) for key, grant in new.items()})
+            break
+        self.error = None
+        self._on_news()

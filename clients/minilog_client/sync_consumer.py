@@ -1,0 +1,255 @@
+"""The consumers without ``await``; each call is carried out by the asynchronous object of the same name."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextvars import ContextVar
+from queue import SimpleQueue
+from typing import Any, Final, Self, TypeVar
+
+from minilog_client.consumer import CommitLike, Consumer, Lag
+from minilog_client.fetching import StartLike
+from minilog_client.group_consumer import GroupConsumer
+from minilog_client.loop_thread import LoopThread
+from minilog_client.prefetch import TopicPartition
+from minilog_client.records import Record
+
+T = TypeVar("T")
+SyncCallback = Callable[[list[TopicPartition]], None]
+_READ_AHEAD_RECORDS: Final = 1000
+_REPORT_S: Final = 0.02
+"""How often iteration says how far it is."""
+_Call = tuple[SyncCallback, list[TopicPartition], asyncio.Future[None]]
+_calls: ContextVar[SimpleQueue[_Call | None]] = ContextVar("minilog_client_calls")
+"""Where the thread that waits for the current task takes callbacks from."""
+
+
+class SyncConsumer:
+    """Iterating waits for records as long as it takes; ``batch`` for ``max_wait_ms`` at most."""
+
+    def __init__(self, thread: LoopThread, consumer: Consumer) -> None:
+        self._thread = thread
+        self._consumer = consumer
+        self._records: Sequence[Record] = ()
+        self._index = 0
+
+    def __enter__(self) -> Self:
+        self._run(self._consumer.start())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Record:
+        while self._index >= len(self._records):
+            self._records, self._index = self._run(self._consumer.batch(_READ_AHEAD_RECORDS)), 0
+        record = self._records[self._index]
+        self._index += 1
+        return record
+
+    def batch(self, max_records: int = 1000, max_wait_ms: int = 1000) -> list[Record]:
+        """See ``Consumer.batch``."""
+        if self._index < len(self._records):
+            records = list(self._records[self._index : self._index + max_records])
+            self._index += len(records)
+            return records
+        return self._run(self._consumer.batch(max_records, max_wait_ms))
+
+    @property
+    def assignment(self) -> list[TopicPartition]:
+        return self._thread.call(lambda: self._consumer.assignment)
+
+    def position(self, topic: str, partition: int) -> int | None:
+        unread = self._unread().get((topic, partition))
+        return self._thread.call(lambda: self._consumer.position(topic, partition)) if unread is None else unread
+
+    def positions(self) -> dict[TopicPartition, int | None]:
+        return {**self._thread.call(self._consumer.positions), **self._unread()}
+
+    def lag(self) -> dict[TopicPartition, Lag]:
+        """See ``Consumer.lag``; what the iteration has read ahead counts as read."""
+        return self._thread.call(self._consumer.lag)
+
+    def seek(self, topic: str, partition: int, to: StartLike) -> None:
+        self._forget(topic, partition)
+        self._thread.call(lambda: self._consumer.seek(topic, partition, to))
+
+    def seek_to_time(self, to: StartLike, topic: str | None = None) -> None:
+        for name, partition in self.assignment:
+            if topic in (None, name):
+                self._forget(name, partition)
+        self._thread.call(lambda: self._consumer.seek_to_time(to, topic))
+
+    def pause(self, topic: str, partition: int) -> None:
+        unread = self._unread().get((topic, partition))
+        if unread is not None:
+            self.seek(topic, partition, unread)
+        self._thread.call(lambda: self._consumer.pause(topic, partition))
+
+    def resume(self, topic: str, partition: int) -> None:
+        self._thread.call(lambda: self._consumer.resume(topic, partition))
+
+    def close(self, timeout_ms: int | None = None) -> None:
+        """See ``Consumer.close``."""
+        self._run(self._consumer.close(timeout_ms))
+
+    def commit(self, what: CommitLike = None, *, metadata: str = "", timeout_ms: int | None = None) -> None:
+        """Only a consumer with a group commits; raises InvalidRequest."""
+        self._run(self._consumer.commit(what, metadata=metadata, timeout_ms=timeout_ms))
+
+    def committed(
+        self, partitions: Iterable[TopicPartition] | None = None, timeout_ms: int | None = None
+    ) -> dict[TopicPartition, int | None]:
+        """Only a consumer with a group knows committed offsets; raises InvalidRequest."""
+        return self._run(self._consumer.committed(partitions, timeout_ms))
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return run_with_callbacks(self._thread, work)
+
+    def _unread(self) -> dict[TopicPartition, int]:
+        """The first offset per partition that iteration has read ahead but not handed out."""
+        first: dict[TopicPartition, int] = {}
+        for record in self._records[self._index :]:
+            first.setdefault((record.topic, record.partition), record.offset)
+        return first
+
+    def _forget(self, topic: str, partition: int) -> None:
+        left = self._records[self._index :]
+        self._records = [r for r in left if (r.topic, r.partition) != (topic, partition)]
+        self._index = 0
+
+
+class SyncGroupConsumer(SyncConsumer):
+    """See ``GroupConsumer``. Callbacks are plain functions, called in the thread that reads or closes."""
+
+    def __init__(self, thread: LoopThread, consumer: GroupConsumer) -> None:
+        super().__init__(thread, consumer)
+        self._member = consumer
+        self._report_s = 0.0
+
+    @property
+    def group(self) -> str:
+        return self._member.group
+
+    @property
+    def member_id(self) -> str:
+        return self._member.member_id
+
+    @property
+    def member_epoch(self) -> int:
+        return self._member.member_epoch
+
+    def __next__(self) -> Record:
+        now_s = time.monotonic()
+        if now_s >= self._report_s:
+            self._report_s = now_s + _REPORT_S
+            self._finish_taken()
+            self._member.touch()
+        if self._index < len(self._records) and self._member.wants_attention:
+            self._return_unread()
+        return super().__next__()
+
+    def batch(self, max_records: int = 1000, max_wait_ms: int = 1000) -> list[Record]:
+        """See ``GroupConsumer.batch``."""
+        self._finish_taken()
+        self._return_unread()
+        return super().batch(max_records, max_wait_ms)
+
+    def commit(self, what: CommitLike = None, *, metadata: str = "", timeout_ms: int | None = None) -> None:
+        """See ``GroupConsumer.commit``; what iteration has read ahead does not count as handed out."""
+        if what is None and self._index < len(self._records):
+            self._finish_taken()
+            self._run(self._member.commit_finished(metadata, timeout_ms))
+        else:
+            self._run(self._member.commit(what, metadata=metadata, timeout_ms=timeout_ms))
+
+    def committed(
+        self, partitions: Iterable[TopicPartition] | None = None, timeout_ms: int | None = None
+    ) -> dict[TopicPartition, int | None]:
+        """See ``GroupConsumer.committed``."""
+        return self._run(self._member.committed(partitions, timeout_ms))
+
+    def close(self, timeout_ms: int | None = None) -> None:
+        """See ``GroupConsumer.close``."""
+        self._finish_taken(self._index - 1)
+        super().close(timeout_ms)
+
+    def _finish_taken(self, end: int | None = None) -> None:
+        """The application is done with what it has taken of the records that were read ahead, up to ``end``: all of
+        it when it asks for more, or commits."""
+        taken = self._records[: max(0, self._index if end is None else end)]
+        last = {(record.topic, record.partition): record for record in taken}
+        for record in last.values():
+            self._member.finish(record)
+
+    def _forget(self, topic: str, partition: int) -> None:
+        self._finish_taken()
+        super()._forget(topic, partition)
+
+    def _return_unread(self) -> None:
+        """The group wants something, which must not wait until all that was read ahead is used up."""
+        unread = self._unread()
+        self._finish_taken()
+        self._records, self._index = (), 0
+        if unread:
+            self._thread.call(lambda: self._member.return_unread(unread))
+
+
+def in_waiting_thread(function: SyncCallback | None) -> Callable[[list[TopicPartition]], Awaitable[None]] | None:
+    """A callback as the asynchronous consumer takes it: carried out by the thread that waits for the current task."""
+    if function is None or not callable(function):
+        return function
+    if inspect.iscoroutinefunction(function):
+        raise TypeError("a callback of the synchronous client is a plain function, got a coroutine function")
+
+    async def call(partitions: list[TopicPartition]) -> None:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        _calls.get().put((function, partitions, done))
+        await done
+
+    return call
+
+
+def run_with_callbacks(thread: LoopThread, work: Coroutine[Any, Any, T]) -> T:
+    """Carry out ``work`` in the loop's thread, and the callbacks it asks for in this one."""
+    calls: SimpleQueue[_Call | None] = SimpleQueue()
+    token = _calls.set(calls)
+    try:
+        future = thread.submit(work)
+    finally:
+        _calls.reset(token)
+    future.add_done_callback(lambda _: calls.put(None))
+    try:
+        while (call := calls.get()) is not None:
+            _carry_out(thread, *call)
+    except BaseException:
+        future.cancel()
+        raise
+    return thread.result(future)
+
+
+def _carry_out(
+    thread: LoopThread, function: SyncCallback, partitions: list[TopicPartition], done: asyncio.Future[None]
+) -> None:
+    try:
+        function(partitions)
+    except Exception as error:
+        thread.loop.call_soon_threadsafe(_fail, done, error)
+    else:
+        thread.loop.call_soon_threadsafe(_succeed, done)
+
+
+def _fail(done: asyncio.Future[None], error: Exception) -> None:
+    if not done.done():
+        done.set_exception(error)
+
+
+def _succeed(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)

@@ -1,0 +1,143 @@
+"""Looking after groups, against a small cluster; time is virtual."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from minilog_client import (
+    AsyncClient,
+    BrokerUnavailable,
+    GroupLag,
+    GroupNotEmpty,
+    InvalidGroup,
+    InvalidRequest,
+    OffsetChange,
+    UnknownGroup,
+    UnknownPartition,
+    UnknownTopic,
+)
+from tests.unit.client.fake_cluster import FakeCluster
+from tests.unit.client.fake_coordinator import FakeCoordinator
+from tests.unit.client.test_consumer import fill, now, write
+from tests.unit.client.test_groups import read, scenario
+
+
+def test_groups_are_listed_described_and_deleted() -> None:
+    @scenario(2)
+    async def _(cluster: FakeCluster, coordinator: FakeCoordinator, client: AsyncClient) -> None:
+        fill(cluster.logs["t"][0], 10)
+        async with client.consumer("t", group="g") as consumer:
+            await consumer.commit(await read(consumer, 10))
+            (info,) = await client.groups()
+            assert (info.group, info.state, info.members) == ("g", "stable", 1)
+            described = await client.describe_group("g")
+            assert described.coordinator == 1
+            assert [member.member_id for member in described.members] == [consumer.member_id]
+            with pytest.raises(GroupNotEmpty):
+                await client.delete_group("g")
+        assert await client.group_offsets("g") == {("t", 0): 10}
+        await client.delete_group("g", [("t", 0)])
+        assert await client.group_offsets("g") == {}
+        await client.delete_group("g")
+        assert await client.groups() == []
+        for use in (client.describe_group, client.delete_group, client.group_lag):
+            with pytest.raises(UnknownGroup):
+                await use("g")
+            with pytest.raises(InvalidGroup):
+                await use("no group")
+
+
+@pytest.mark.parametrize(
+    ("to", "expected"),
+    [
+        ("earliest", 0), ("latest", 40), ("@2000", 10), (datetime.fromtimestamp(3, UTC), 20), (7, 7), ("=7", 7),
+        ("+3", 18), ("-3", 12), ("+300", 40), ("-300", 0), ("=300", 40),
+    ],
+)  # fmt: skip
+def test_a_group_goes_on_where_it_is_told_to(to: Any, expected: int) -> None:
+    @scenario(2)
+    async def _(cluster: FakeCluster, coordinator: FakeCoordinator, client: AsyncClient) -> None:
+        for log in cluster.logs["t"]:
+            for second in range(1, 5):
+                write(log, *[b"x"] * 10, timestamp_ms=1000 * second)
+        await client.alter_group_offsets("g", [("t", 0)], 15)
+        before = await client.group_offsets("g")
+        expected_change = [OffsetChange("t", 0, 15, expected)]
+        assert await client.alter_group_offsets("g", [("t", 0)], to, dry_run=True) == expected_change
+        assert await client.group_offsets("g") == before == {("t", 0): 15}
+        assert await client.alter_group_offsets("g", [("t", 0)], to) == expected_change
+        assert await client.group_offsets("g") == {("t", 0): expected}
+
+
+def test_whole_topics_and_misuse() -> None:
+    @scenario(2)
+    async def _(cluster: FakeCluster, coordinator: FakeCoordinator, client: AsyncClient) -> None:
+        fill(cluster.logs["t"][0], 20)
+        assert await client.alter_group_offsets("g", "t", "latest") == [
+            OffsetChange("t", 0, None, 20), OffsetChange("t", 1, None, 0),
+        ]  # fmt: skip
+        fine = dict(coordinator.group("g").offsets)
+        for topics, to, error, said in [
+            ("nowhere", "latest", UnknownTopic, "nowhere"),
+            ([("t", 2)], "latest", UnknownPartition, "no partition 2"),
+            ("t", "tomorrow", InvalidRequest, "=42"),
+            ("t", -5, InvalidRequest, "=42"),
+            ("t", "+x", InvalidRequest, "=42"),
+        ]:
+            with pytest.raises(error, match=said):
+                await client.alter_group_offsets("g", topics, to)  # type: ignore[arg-type]
+        with pytest.raises(InvalidRequest, match="needs a committed offset"):
+            await client.alter_group_offsets("other", "t", "+1")
+        async with client.consumer("t", group="g"):
+            with pytest.raises(GroupNotEmpty):
+                await client.alter_group_offsets("g", "t", "earliest")
+        assert coordinator.group("g").offsets == fine
+
+
+def test_lag_in_records_and_seconds() -> None:
+    @scenario(3)
+    async def _(cluster: FakeCluster, coordinator: FakeCoordinator, client: AsyncClient) -> None:
+        hour_ago_ms = int(time.time() * 1000) - 3_600_000
+        write(cluster.logs["t"][0], *[b"x"] * 10, timestamp_ms=hour_ago_ms)
+        await client.alter_group_offsets("g", [("t", 0), ("t", 1)], "earliest")
+        lags = await client.group_lag("g")
+        assert lags[1] == GroupLag("t", 1, 0, 0, 0, 0.0)
+        assert (lags[0].offset, lags[0].end_offset, lags[0].records) == (0, 10, 10)
+        assert lags[0].seconds == pytest.approx(3600, abs=60)
+        async with client.consumer("t", group="g") as consumer:
+            lags = await client.group_lag("g")
+            assert {lag.member_id for lag in lags} == {consumer.member_id}
+            assert lags[2] == GroupLag("t", 2, None, 0, None, None, consumer.member_id)
+
+
+def test_partitions_are_added() -> None:
+    @scenario(1)
+    async def _(cluster: FakeCluster, coordinator: FakeCoordinator, client: AsyncClient) -> None:
+        info = await client.add_partitions("t", 3)
+        assert len(info.partitions) == 3
+        for wrong in (0, -1, "3", True):
+            with pytest.raises(InvalidRequest, match="how many partitions"):
+                await client.add_partitions("t", wrong)  # type: ignore[arg-type]
+
+
+def test_nothing_hangs_with_all_brokers_down() -> None:
+    @scenario(1)
+    async def _(cluster: FakeCluster, coordinator: FakeCoordinator, client: AsyncClient) -> None:
+        cluster.refusing |= {1, 2, 3}
+        for use in (
+            client.groups(timeout_ms=1000),
+            client.describe_group("g", timeout_ms=1000),
+            client.delete_group("g", timeout_ms=1000),
+            client.group_offsets("g", timeout_ms=1000),
+            client.group_lag("g", timeout_ms=1000),
+            client.add_partitions("t", 2, timeout_ms=1000),
+            client.alter_group_offsets("g", "t", "latest", timeout_ms=1000),
+        ):
+            began = now()
+            with pytest.raises(BrokerUnavailable):
+                await use
+            assert now() - began < 2.5
