@@ -81,8 +81,15 @@ class Api:
             body["replication_factor"] = replicas
         return msgspec.json.decode(self.call("create_topic", body=body), type=TopicInfo)
 
+    def add_partitions(self, name: str, partitions: int) -> None:
+        self.call("alter_topic", body={"partitions": partitions}, topic=name)
+
     def delete_topic(self, name: str) -> None:
         self.call("delete_topic", topic=name)
+
+    def start_offset(self, topic: str, partition: int) -> int:
+        """The oldest offset that can still be read."""
+        return self.get("offsets", _Offset, {"at": "earliest"}, topic=topic, partition=partition).offset
 
     def end_offset(self, topic: str, partition: int) -> int:
         """The high watermark: where what can be read ends."""

@@ -185,6 +185,17 @@ def failover(
     return ExitCode.FINE if summary["lost"] == 0 else ExitCode.REFUSED
 
 
+@app.command("client")
+def bench_client(
+    runs: Annotated[int, typer.Option("--runs", min=1, help="How many; the median is shown.")] = 5,
+    output: OutputOption = Format.table,
+) -> None:
+    """What the Python client itself costs, in microseconds a record; beside confluent-kafka-python if that is there."""
+    from minilog.cli.bench_client import bench_client as run_client
+
+    run_client(runs, output)
+
+
 def _matrix(
     bench: str,
     run: Callable[..., Coroutine[Any, Any, Any]],

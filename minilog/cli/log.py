@@ -94,7 +94,7 @@ def _dump_records(paths: list[Path]) -> int:
                     exit_code = ExitCode.REFUSED
                     continue
                 file.seek(info.position)
-                for batch in split(file.read(info.bytes), info.bytes):
+                for batch in split(file.read(info.bytes), info.bytes, stored=True):
                     for record in decode(topic, number, batch, batch.base_offset):
                         sys.stdout.buffer.write(ndjson_line(record))
     return exit_code

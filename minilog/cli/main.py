@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from minilog import __version__
-from minilog.cli import bench, cluster, config, demo, dev, log, partition, serve, topic
+from minilog.cli import bench, cluster, config, demo, dev, group, log, partition, serve, topic
 from minilog.cli.output import CliError, ExitCode
 from minilog.errors import BrokerUnavailable, MinilogError, RefusesToStart, TimedOut
 from minilog.settings import BadSettings
@@ -28,6 +28,7 @@ app = typer.Typer(
 app.add_typer(dev.app, name="dev")
 app.add_typer(topic.app, name="topic")
 app.add_typer(partition.app, name="partition")
+app.add_typer(group.app, name="group")
 app.add_typer(cluster.app, name="cluster")
 app.add_typer(log.app, name="log")
 app.add_typer(bench.app, name="bench")

@@ -57,6 +57,7 @@ def serve(
     ] = None,
     config: ConfigOption = None,
     set_: SetOption = None,
+    exit_with_parent: ParentOption = False,
 ) -> int:
     """Run a controller and one broker in a single process (replication factor 1): for embedding, tests, small uses."""
     from minilog.cli.devcluster import free_ports
@@ -76,6 +77,8 @@ def serve(
     broker = load_broker(config, os.environ, flags, own).settings
     if broker.port == controller.port:
         raise CliError(f"broker and controller cannot share port {broker.port}; give --port and --controller-port", 2)
+    if exit_with_parent:
+        stop_when_stdin_ends(delay_s=0, timeout_s=broker.shutdown_timeout_ms / 1000 + 5)
     note(f"minilog serves http://{broker.host}:{broker.port}, data in {data.resolve()}; Ctrl-C stops it")
     from minilog.broker.serve import run_both
 

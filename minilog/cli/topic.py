@@ -22,12 +22,14 @@ from minilog.cli.partition import COLUMNS as PARTITION_COLUMNS
 from minilog.cli.partition import partition_rows
 from minilog.cli.topic_consume import consume
 from minilog.cli.topic_produce import produce
+from minilog.cli.topic_tail import tail
 from minilog.errors import UnknownTopic
 from minilog.wire.messages import MetadataReply
 
 app = typer.Typer(no_args_is_help=True, help="Create, list, describe and delete topics; produce and consume records.")
 app.command("produce")(produce)
 app.command("consume")(consume)
+app.command("tail")(tail)
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Topic.")]
 COLUMNS = [
@@ -79,6 +81,17 @@ def describe(name: NameArgument, url: UrlOption = None, output: OutputOption = F
     show_rows([row], COLUMNS, output)
     print()
     show_rows(parts, [column for column in PARTITION_COLUMNS if column.key != "topic"], output)
+
+
+@app.command("add-partitions")
+def add_partitions(
+    name: NameArgument,
+    partitions: Annotated[int, typer.Option("--partitions", "-p", min=1, help="How many the topic is to have in all.")],
+    url: UrlOption = None,
+) -> None:
+    """Give a topic more partitions. Records with a key may go to another partition from then on."""
+    Api(url).add_partitions(name, partitions)
+    note(f"topic {name} has {partitions} partitions")
 
 
 @app.command()

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import typer
 
 from minilog.cli.api import Api, UrlOption
+from minilog.cli.group_consume import Membership, consume_as_member, start_of_group
 from minilog.cli.output import CliError, ExitCode
 from minilog.cli.record_format import compile_format
+from minilog.cli.record_printer import RecordPrinter, run_until_signal
 from minilog.errors import UnknownTopic
 
 BATCH_RECORDS = 5_000
 WAIT_MS = 500
 DEFAULT_FORMAT = r"%v\n"
+FORMAT_HELP = r"Tokens %t %p %o %T %k %K %v %s %S %h %% and \n \r \t \xHH."
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Reading:
     show: Callable[[Any], bytes]
     count: int | None
     ends: dict[int, int] | None
-    read_from: str
+    read_from: Literal["leader", "any"]
 
 
 def consume(
@@ -52,36 +53,48 @@ def consume(
     offset: Annotated[
         str, typer.Option("--offset", "-o", help="earliest, latest, an offset, -N (the last N), @MS (a time).")
     ] = "earliest",
+    group: Annotated[
+        str | None, typer.Option("--group", "-g", help="Read as a member of this group, and commit what was printed.")
+    ] = None,
     count: Annotated[int | None, typer.Option("--count", "-c", min=1, help="Stop after so many records.")] = None,
     exit_at_end: Annotated[bool, typer.Option("--exit", "-e", help="Stop at the end of what is there now.")] = False,
-    format_: Annotated[
-        str, typer.Option("--format", "-f", help=r"Tokens %t %p %o %T %k %K %v %s %S %h %% and \n \r \t \xHH.")
-    ] = DEFAULT_FORMAT,
+    format_: Annotated[str, typer.Option("--format", "-f", help=FORMAT_HELP)] = DEFAULT_FORMAT,
     ndjson: Annotated[bool, typer.Option("--ndjson", help="One JSON object a record.")] = False,
     any_replica: Annotated[bool, typer.Option("--any-replica", help="Followers may answer too.")] = False,
     url: UrlOption = None,
-) -> int:
-    """Print records; follows the log until Ctrl-C, or until -e or -c says stop."""
+) -> None:
+    """Print records; follows the log until Ctrl-C, or until -e or -c says stop.
+
+    With --group the members share the partitions; each goes on where the group has committed.
+    -o says where it begins if nothing is committed yet. Committed is what was written to stdout:
+    take so many records with -c, not with head."""
     show = ndjson_line if ndjson else compile_format(format_)
+    read_from: Literal["leader", "any"] = "any" if any_replica else "leader"
+    begin = None if group is None else _start_of_group(offset, partition)
     start = parse_start(offset)
     api = Api(url)
-    partitions = _partitions(api, name, partition or [])
+    partitions = partitions_of(api, name, partition or [])
     ends = {part: api.end_offset(name, part) for part in partitions} if exit_at_end or start.last is not None else None
+    if group is not None and begin is not None:
+        consume_as_member(api.url, Membership(name, group, begin, show, count, ends, read_from))
+        return
     for part, end in (ends or {}).items():
         if start.offset is not None and start.offset > end:
             raise CliError(f"-o {start.offset} is beyond the end of {name}-{part}, which is {end}")
     if start.last is not None and ends is not None:
-        start = replace(start, offsets={part: max(0, end - start.last) for part, end in ends.items()})
-    read_from = "any" if any_replica else "leader"
+        start = replace(start, offsets=last_offsets(api, name, ends, start.last))
     reading = Reading(name, partitions, start, show, count, ends if exit_at_end else None, read_from)
-    try:
-        asyncio.run(_consume(api.url, reading))
-    except KeyboardInterrupt:
-        return ExitCode.FINE
-    return ExitCode.FINE
+    printer = RecordPrinter(show)
+    run_until_signal(_consume(api.url, reading, printer), printer)
 
 
-def _partitions(api: Api, topic: str, wanted: list[int]) -> list[int]:
+def _start_of_group(offset: str, partition: list[int] | None) -> str:
+    if partition:
+        raise CliError("-p and --group exclude each other: the group says who reads which partition", ExitCode.USAGE)
+    return start_of_group(offset)
+
+
+def partitions_of(api: Api, topic: str, wanted: list[int]) -> list[int]:
     topics = api.metadata([topic]).topics
     if not topics:
         raise UnknownTopic(f"there is no topic {topic!r}; `minilog topic list` shows all")
@@ -139,35 +152,33 @@ def _json_value(name: str, data: bytes | None) -> tuple[str, Any]:
         return f"{name}_base64", data
 
 
-async def _consume(url: str, reading: Reading) -> None:
+def last_offsets(api: Api, topic: str, ends: Mapping[int, int], records: int) -> dict[int, int]:
+    """Where the last so many records of each partition begin, as far as they are still there."""
+    return {part: max(end - records, api.start_offset(topic, part)) for part, end in ends.items()}
+
+
+async def _consume(url: str, reading: Reading, printer: RecordPrinter) -> None:
     from minilog_client import AsyncClient
 
     topic, start, left = reading.topic, reading.start, reading.count
     begin: Any = start.word or (f"@{start.at_ms}" if start.at_ms is not None else start.offset or 0)
     assigned = [(topic, part) for part in reading.partitions]
-    async with (
-        AsyncClient(url) as client,
-        client.consumer(assigned, start=begin, read_from=reading.read_from) as consumer,
-    ):
+    read_from: Any = reading.read_from
+    async with AsyncClient(url) as client, client.consumer(assigned, start=begin, read_from=read_from) as consumer:
         for part, offset in start.offsets.items():
             consumer.seek(topic, part, offset)
-        out = sys.stdout.buffer
-        while not _at_end(consumer, reading) and left != 0:
+        while left != 0 and not (reading.ends is not None and is_at_end(consumer, topic, reading.ends)):
             records = await consumer.batch(min(BATCH_RECORDS, left or BATCH_RECORDS), WAIT_MS)
-            out.writelines(map(reading.show, _until_end(records, reading.ends)))
-            out.flush()
+            records = records if reading.ends is None else until_end(records, reading.ends)
+            printer.print(records)
             left = left - len(records) if left is not None else None
 
 
-def _at_end(consumer: Any, reading: Reading) -> bool:
-    if reading.ends is None:
-        return False
+def is_at_end(consumer: Any, topic: str, ends: Mapping[int, int]) -> bool:
     positions = consumer.positions()
-    return all((positions[reading.topic, part] or 0) >= end for part, end in reading.ends.items())
+    return all((positions[topic, part] or 0) >= end for part, end in ends.items())
 
 
-def _until_end(records: list[Any], ends: dict[int, int] | None) -> list[Any]:
+def until_end(records: list[Any], ends: Mapping[int, int]) -> list[Any]:
     """Without what was appended after the end was looked up."""
-    if ends is None:
-        return records
     return [record for record in records if record.offset < ends[record.partition]]

@@ -1,0 +1,77 @@
+"""``minilog topic tail``: the last records of every partition in the order of their times, and then what comes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from minilog.cli.api import Api, UrlOption
+from minilog.cli.record_format import compile_format
+from minilog.cli.record_printer import RecordPrinter, run_until_signal
+from minilog.cli.topic_consume import (
+    BATCH_RECORDS,
+    DEFAULT_FORMAT,
+    FORMAT_HELP,
+    WAIT_MS,
+    is_at_end,
+    last_offsets,
+    ndjson_line,
+    partitions_of,
+    until_end,
+)
+
+RECORDS_MAX = 100_000
+
+
+def tail(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Topic.")],
+    records: Annotated[
+        int, typer.Option("--records", "-n", min=0, max=RECORDS_MAX, help="The last N of each partition.")
+    ] = 10,
+    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Go on with new records until Ctrl-C.")] = True,
+    partition: Annotated[list[int] | None, typer.Option("--partition", "-p", min=0, help="Default: all.")] = None,
+    format_: Annotated[str, typer.Option("--format", "-f", help=FORMAT_HELP)] = DEFAULT_FORMAT,
+    ndjson: Annotated[bool, typer.Option("--ndjson", help="One JSON object a record.")] = False,
+    any_replica: Annotated[bool, typer.Option("--any-replica", help="Followers may answer too.")] = False,
+    url: UrlOption = None,
+) -> None:
+    """The last records of a topic, oldest first, and then those that are written, until Ctrl-C."""
+    printer = RecordPrinter(ndjson_line if ndjson else compile_format(format_))
+    api = Api(url)
+    parts = partitions_of(api, name, partition or [])
+    ends = {part: api.end_offset(name, part) for part in parts}
+    starts = last_offsets(api, name, ends, records)
+    run_until_signal(_tail(api.url, name, starts, ends, follow, any_replica, printer), printer)
+
+
+async def _tail(
+    url: str,
+    topic: str,
+    starts: dict[int, int],
+    ends: dict[int, int],
+    follow: bool,
+    any_replica: bool,
+    printer: RecordPrinter,
+) -> None:
+    from minilog_client import AsyncClient
+
+    assigned = [(topic, part) for part in starts]
+    read_from: Any = "any" if any_replica else "leader"
+    async with AsyncClient(url) as client, client.consumer(assigned, start="latest", read_from=read_from) as consumer:
+        for part, offset in starts.items():
+            consumer.seek(topic, part, offset)
+        there: list[Any] = []
+        since: list[Any] = []
+        while not is_at_end(consumer, topic, ends):
+            records = await consumer.batch(BATCH_RECORDS, WAIT_MS)
+            printer.check_reader()
+            old = until_end(records, ends)
+            there += old
+            since += [record for record in records if record.offset >= ends[record.partition]]
+        printer.print(sorted(there, key=lambda record: (record.timestamp, record.partition, record.offset)))
+        if not follow:
+            return
+        printer.print(since)
+        while True:
+            printer.print(await consumer.batch(BATCH_RECORDS, WAIT_MS))

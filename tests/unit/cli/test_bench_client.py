@@ -1,0 +1,60 @@
+"""The bench of the client: everything it measures really happens, and each figure lands in its cell."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+
+import pytest
+
+from minilog.cli import bench_client
+from minilog.cli.output import CliError, Format
+
+
+def test_every_operation_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_client, "RECORDS_MAX", 300)
+    timings = asyncio.run(bench_client._measure(2))
+    operations = (
+        "send_many",
+        "send_many pairs",
+        "send_nowait",
+        "send_nowait with key",
+        "batch()",
+        "iteration",
+        "decode",
+    )
+    assert set(timings) == {f"{operation} {size}" for operation in operations for size in (100, 1024)}
+    assert all(len(times) == 2 and min(times) > 0 for times in timings.values())
+
+
+def test_the_table_shows_medians_and_leaves_cells_empty(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    children = {
+        "compiled": {"decode 100": [3.0, 1.0, 2.0]},
+        "pure": {"decode 100": [4.0], "batch() 100": [5.0]},
+        "confluent": {"batch() 100": [6.0]},
+    }
+    monkeypatch.setattr(bench_client, "_child", lambda variant, runs: children[variant])
+    bench_client.bench_client(1, Format.json)
+    decode, batch = json.loads(capsys.readouterr().out)
+    assert (decode["compiled"], decode["pure"], decode["confluent"]) == (2.0, 4.0, None)
+    assert (batch["compiled"], batch["pure"], batch["confluent"], batch["confluent_call"]) == (
+        None,
+        5.0,
+        6.0,
+        "consume()",
+    )
+
+
+def test_nothing_measured_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_client, "_child", lambda variant, runs: {})
+    with pytest.raises(CliError, match="nothing could be measured"):
+        bench_client.bench_client(1, Format.table)
+
+
+def test_a_missing_column_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match=r"pip install 'minilog-broker\[compare\]'"):
+        bench_client.child("confluent", 1)
