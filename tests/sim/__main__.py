@@ -17,9 +17,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from tests.sim.ablation import ABLATIONS, STORY, Ablation, Detection, detect
+from tests.sim.ablation import ABLATIONS as LOG_ABLATIONS
+from tests.sim.ablation import STORY, Ablation, Detection, detect
 from tests.sim.campaign import lines_of, run_missing, summed
 from tests.sim.figures import Figures
+from tests.sim.group_ablation import GROUP_ABLATIONS
 from tests.sim.options import draw
 from tests.sim.record import markdown, record
 from tests.sim.schedule import Outcome, Schedule
@@ -28,6 +30,7 @@ CHUNK = 4
 COLLECT_EVERY = 8
 FAILURES_SHOWN_MAX = 5
 ABLATION_COLUMNS = ("rule", "what was removed", "caught after", "by")
+ABLATIONS = (*LOG_ABLATIONS, *GROUP_ABLATIONS)
 
 
 def run_seed(seed: int, without: str = "") -> Outcome:

@@ -22,12 +22,15 @@ from minilog.core.liveness import Liveness
 from minilog.core.reading import Reading
 from minilog.core.registration import Registration
 from minilog.core.sessions import FetchSession, Sessions
+from minilog.core.waiting import Waiter
 from minilog.core.writing import Writing
 from minilog.storage.epochs import EpochCache
+from minilog.storage.log import PartitionLog
 from minilog.storage.store import Store
 from tests.sim import (
     removals,
     test_elections,
+    test_idempotence,
     test_isr,
     test_lifecycle,
     test_metadata,
@@ -36,6 +39,7 @@ from tests.sim import (
 )
 from tests.sim.controller_node import ControllerNode
 from tests.sim.disk import File, SimDisk
+from tests.sim.numbered import NumberedProducer
 from tests.sim.options import Options, draw
 from tests.sim.schedule import Outcome, Schedule
 from tests.sim.world import Violation
@@ -122,6 +126,10 @@ STOPPING = _with(**_STRICT, stops=1.0, kills=0.0)
 PROPOSING = _with(**_CHANGING)
 LATE = _with(**_CHANGING, late=0.05, late_ms=1000)
 COPYING = _with(**_CHANGING, late=0.1, late_ms=1000, request_twice=0.3, answer_twice=0.3)
+NUMBERED = _with(
+    numbered=True, replicas=3, brokers=3, min_isr=2, isolations=0.5, one_way_cuts=0.5, kills=0.5, produce_timeout_ms=200,
+    request_twice=0.1, late=0.05, late_ms=1000, faults_ms=4000,
+)  # fmt: skip
 
 ABLATIONS: tuple[Ablation, ...] = (
     Ablation("R1", "followers cut to their high watermark",
@@ -249,6 +257,18 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("R30", "a leader that hears nothing of the controller goes on",
              ((BrokerCore, "is_isolated", removals.never),), _with(isolations=1.0),
              test_waiting.test_a_leader_that_may_have_been_replaced_takes_no_writes_and_shows_nothing),
+    Ablation("R31", "sequences are not looked at",
+             ((PartitionLog, "find_written", removals.all_new),), NUMBERED),
+    Ablation("R31", "a repeated batch is acknowledged before it is committed",
+             ((Waiter, "again", removals.again_at_once),), NUMBERED,
+             test_idempotence.test_a_repeated_write_is_not_acknowledged_before_it_is_committed),
+    Ablation("R32", "the numbers of a tail are not cut with it",
+             ((PartitionLog, "truncate", removals.cut_without_numbers),), NUMBERED),
+    Ablation("R33", "what is given up ends no epoch",
+             ((NumberedProducer, "epoch_step", 0),), NUMBERED,
+             test_idempotence.test_what_follows_a_write_that_was_given_up_is_not_taken_for_it),
+    Ablation("R33", "blocks of ids are not journalled",
+             ((ControllerCore, "_on_allocate", removals.allocate_unwritten),), NUMBERED),
     Ablation("R34", "writes wait without end", ((Writing, "expire", removals.no_effects),), PROPOSING,
              test_waiting.test_whoever_waits_is_answered_once_and_not_later_than_agreed),
     Ablation("R34", "a commit wakes no reader", ((Reading, "wake", removals.nothing),), _with(consumers=2),

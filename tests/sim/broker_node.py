@@ -13,7 +13,7 @@ from minilog.config import BrokerSettings
 from minilog.core.broker import BrokerCore
 from minilog.core.effects import CONTROLLER_ID, Effect, Flush, Reply, Send, TopicPartition
 from minilog.errors import DiskFull, RefusesToStart, StorageFailed
-from minilog.wire.messages import Fetch, Heartbeat, Message, Produce, ReplicaFetch
+from minilog.wire.messages import Fetch, Heartbeat, InitProducer, Message, Produce, ReplicaFetch
 from tests.sim.disk_store import DiskStore
 from tests.sim.history import History, WatchedStore
 from tests.sim.network import Inbound, Network, Response
@@ -292,4 +292,4 @@ class BrokerNode(Process):
 
     @property
     def waiting_produces(self) -> int:
-        return sum(1 for inbound in self.requests.values() if isinstance(inbound.request, Produce))
+        return sum(1 for inbound in self.requests.values() if isinstance(inbound.request, Produce | InitProducer))

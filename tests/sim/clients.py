@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from random import Random
 
 from minilog.core.effects import CONTROLLER_ID
@@ -103,6 +104,22 @@ class Write:
     began_ms: int = 0
     ended_ms: int = 0
     ever_unknown: bool = False
+    parts: list[int] = field(default_factory=list)
+    """How many values each of its batches has, when they are several."""
+
+    def batches(self) -> list[list[bytes]]:
+        """The values by batch."""
+        values = iter(self.values)
+        return [list(islice(values, count)) for count in self.parts or [len(self.values)]]
+
+    def places(self) -> list[tuple[int, bytes]]:
+        """(offset, value) of what was acknowledged."""
+        assert self.receipt is not None
+        assert self.receipt.base_offset is not None
+        if not self.receipt.base_offsets:
+            return list(enumerate(self.values, self.receipt.base_offset))
+        batches = zip(self.receipt.base_offsets, self.batches(), strict=True)
+        return [place for base_offset, values in batches for place in enumerate(values, base_offset)]
 
 
 @dataclass
@@ -129,6 +146,11 @@ class Producer(Client):
         self._inflight = 0
         self._made = 0
 
+    @property
+    def is_idle(self) -> bool:
+        """Nothing of it waits for its turn."""
+        return True
+
     def begin(self) -> None:
         self.active = True
         self._beat()
@@ -142,12 +164,16 @@ class Producer(Client):
         self.later(self.rng.randint(1, 2 * self.load.interval_ms), "beat", self._beat)
 
     def write(self, topic: str, partition: int, acks: int, count: int = 1) -> Write:
+        write = self._make(topic, partition, acks, count)
+        self._attempt(write)
+        return write
+
+    def _make(self, topic: str, partition: int, acks: int, count: int) -> Write:
         values = [b"%s.%d" % (self.name.encode(), self._made + i) for i in range(count)]
         self._made += count
         write = Write(topic, partition, acks, values, began_ms=self.world.now_ms)
         self.writes.append(write)
         self._inflight += 1
-        self._attempt(write)
         return write
 
     def _attempt(self, write: Write) -> None:

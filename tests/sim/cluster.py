@@ -31,9 +31,12 @@ from minilog.wire.metadata import PartitionChanged
 from tests.sim.broker_node import BrokerNode
 from tests.sim.clients import Admin, Consumer, Load, Producer, Write
 from tests.sim.controller_node import ControllerNode
+from tests.sim.group_watch import GroupWatch
 from tests.sim.history import History, WatchedLog
 from tests.sim.invariants import Invariants
+from tests.sim.members import Habits, Member, Reader
 from tests.sim.network import CLIENT_IDS, Network, Response
+from tests.sim.numbered import NumberedProducer
 from tests.sim.world import Violation, World
 
 TWIN_IDS = 100
@@ -61,7 +64,8 @@ class SimCluster:
         self._next_client = CLIENT_IDS
         self.admin = self._client(Admin, "admin")
         self.producer = self.add_producer("p")
-        self._configure(timeouts or {})
+        self.watch = GroupWatch(self.world)
+        self.configure(timeouts or {})
 
     def _add_broker(self, broker_id: int) -> None:
         node = BrokerNode(self.world, self.network, broker_id, self.history)
@@ -69,7 +73,7 @@ class SimCluster:
         self.brokers[broker_id] = node
         self.network.add(node)
 
-    def _configure(self, timeouts: dict[str, int]) -> None:
+    def configure(self, timeouts: dict[str, int]) -> None:
         for node in self.brokers.values():
             node.settings = _with(node.settings, timeouts)
         self.controller.settings = _with(self.controller.settings, timeouts)
@@ -82,9 +86,22 @@ class SimCluster:
         producer: Producer = self._client(Producer, name, load)
         return producer
 
+    def add_numbered_producer(self, name: str, load: Load | None = None) -> NumberedProducer:
+        """One whose retries write nothing twice; it begins by asking for its id."""
+        producer: NumberedProducer = self._client(NumberedProducer, name, load)
+        return producer
+
     def add_consumer(self, name: str) -> Consumer:
         consumer: Consumer = self._client(Consumer, name)
         return consumer
+
+    def add_member(self, name: str, group: str = "g", habits: Habits | None = None) -> Member:
+        member: Member = self._client(Member, name, group, habits or Habits(), self.watch)
+        return member
+
+    def add_reader(self, name: str, group: str = "g") -> Reader:
+        reader: Reader = self._client(Reader, name, group)
+        return reader
 
     # --- time ------------------------------------------------------------------------------------------------
 

@@ -64,6 +64,20 @@ class Figures:
             ("records acknowledged with less", count["acked_less"]),
             ("writes lost of acks=all", count["lost acks=-1"]),
             ("writes lost of acks=1, 2, 0 (no promise broken)", "{:,}, {:,}, {:,}".format(*lost_less)),
+            (
+                "numbered writes, answered as duplicates, in parts",
+                f"{count['writes numbered']:,}, {count['duplicate answers']:,}, {count['duplicates in parts']:,}",
+            ),
+            ("producer epochs begun after giving up", count["producer epochs"]),
+            (
+                "group members crashed, frozen, left",
+                f"{count['member crashes']:,}, {count['members frozen']:,}, {count['members left']:,}",
+            ),
+            ("partitions given to members", count["partitions given"]),
+            (
+                "offset commits acknowledged, refused, unknown",
+                f"{count['commits ok']:,}, {count['commits failed']:,}, {count['commits unknown']:,}",
+            ),
             ("invariant checks", count["checks"]),
             ("violations", len(self.violations)),
             ("wall time", f"{wall_s:,.1f} s with {jobs} process{'es' if jobs > 1 else ''}"),

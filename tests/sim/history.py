@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from minilog.config import TopicSettings
 from minilog.wire.batch import Batch, split
 from tests.sim.world import Violation
+from tests.unit.storage.producer_model import Model, Numbered, of_table
 
 UNBOUNDED = 2**31 - 1
 
@@ -43,6 +44,8 @@ class Mirror:
         self.start_offset = start_offset
         self.entries: list[Entry] = []
         self.bases: list[int] = []
+        self.numbered: list[Numbered] = []
+        """The batches with a producer id."""
 
     @property
     def end_offset(self) -> int:
@@ -55,6 +58,8 @@ class Mirror:
     def cut(self, end_offset: int) -> None:
         keep = bisect_left(self.bases, end_offset)
         del self.entries[keep:], self.bases[keep:]
+        while self.numbered and self.numbered[-1].base_offset >= end_offset:
+            self.numbered.pop()
 
     def at(self, base_offset: int) -> Entry | None:
         index = bisect_left(self.bases, base_offset)
@@ -199,13 +204,14 @@ class WatchedLog:
         data = self.inner.read(self.inner.start_offset, UNBOUNDED, self.inner.end_offset)
         while len(data):
             for batch in split(data, UNBOUNDED, stored=True):
-                self._observe(Entry.of(batch))
+                self._observe(batch)
             data = self.inner.read(self.mirror.end_offset, UNBOUNDED, self.inner.end_offset)
         if self.mirror.end_offset != self.inner.end_offset:
             raise Violation(
                 "OffsetsContiguous", f"{self.who}: read to {self.mirror.end_offset} of {self.inner.end_offset}"
             )
         self._check_epochs()
+        self.check_producers()
         if before is None:
             return
         if self.mirror.end_offset < durable_end or self.mirror.entries != before.entries[: len(self.mirror.entries)]:
@@ -214,8 +220,8 @@ class WatchedLog:
                 f"{self.who} reopened with {self.mirror.entries[-3:]}, durable was {durable_end} of {before.entries[-3:]}",
             )
 
-    def _observe(self, entry: Entry) -> None:
-        mirror = self.mirror
+    def _observe(self, batch: Batch) -> None:
+        entry, mirror = Entry.of(batch), self.mirror
         if entry.base_offset != mirror.end_offset:
             raise Violation("OffsetsContiguous", f"{self.who}: {entry} after {mirror.end_offset}")
         last = mirror.entries[-1] if mirror.entries else None
@@ -223,6 +229,24 @@ class WatchedLog:
             raise Violation("EpochMonotonic", f"{self.who}: {entry} after {last}")
         self.history.on_append(self.who, entry, last)
         mirror.append(entry)
+        if batch.producer_id >= 0:
+            mirror.numbered.append(Numbered.of(batch))
+
+    def check_producers(self) -> None:
+        """I32: what the log knows of its producers is a function of its batches.
+
+        Of a log whose beginning has gone, or that was cleaned, what is left must at least say the same of each last one.
+        """
+        table = self.inner.producers.table
+        model = Model(self.mirror.numbered, table.expiration_ms)
+        truth, known = (model.time_ms, model.known()), of_table(table)
+        if self.inner.start_offset > 0 or self.inner.settings.is_compacted:
+            lasts = {producer_id: batches[-1][:4] for producer_id, *_, batches in known[1]}
+            wrong = any(lasts.get(producer_id) != batches[-1][:4] for producer_id, *_, batches in truth[1])
+        else:
+            wrong = known != truth
+        if wrong:
+            raise Violation("ProducerStateOfLog", f"{self.who} knows {known}, its batches say {truth}")
 
     @property
     def high_watermark(self) -> int:
@@ -236,7 +260,7 @@ class WatchedLog:
     def append(self, batches: Sequence[Batch]) -> None:
         self.inner.append(batches)
         for batch in batches:
-            self._observe(Entry.of(batch))
+            self._observe(batch)
         self._check_end()
 
     def truncate(self, end_offset: int) -> int:
@@ -246,6 +270,7 @@ class WatchedLog:
         self.truncated = True
         self._check_end()
         self._check_epochs()
+        self.check_producers()
         return end
 
     def reset(self, start_offset: int) -> None:
@@ -254,6 +279,7 @@ class WatchedLog:
         self.truncated = True
         self._check_end()
         self._check_epochs()
+        self.check_producers()
 
     def _check_epochs(self) -> None:
         """I3: the epoch list of the log is what a scan of it would find."""

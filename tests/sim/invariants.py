@@ -10,6 +10,8 @@ LeaderFromIsr                a new leader was in the ISR or the ELR, or is a rec
 LeaderCandidateCompleteness  every running member of ISR and ELR holds the committed log
 ReplicationQuorumSuperset    what a current leader counts with contains all the controller may elect
 MetadataLogMatching          what brokers are told is the journal, record by record
+ProducerStateOfLog           (I32) what a replica knows of producers is what its batches say: at recovery, cuts, the end
+ProducerIdsNeverReused       (R33) ProducerSequences, in order and once: numbered.py, schedule.py
 WaitersEndOnce               no request is answered twice (broker_node.py) or later than it may be
 """
 
@@ -19,16 +21,20 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from minilog.config import BrokerSettings
 from minilog.core.effects import TopicPartition
 from minilog.core.follower import FollowerState
 from minilog.core.image import ClusterImage, PartitionState
 from minilog.core.leader import LeaderState, Proposal
 from minilog.core.replica import Replica
+from minilog.wire.group_messages import GroupRequest
 from minilog.wire.messages import (
     ACKS_ALL,
     Fetch,
     FetchReply,
     HeartbeatReply,
+    InitProducer,
+    InitProducerReply,
     Message,
     OffsetsReply,
     Produce,
@@ -40,6 +46,8 @@ from tests.sim.broker_node import BrokerNode
 from tests.sim.history import History, PartitionHistory, WatchedLog
 from tests.sim.network import Inbound
 from tests.sim.world import Violation
+
+GROUP_WAIT_MS = BrokerSettings(broker_id=0, data_dir="/").group_wait_ms
 
 
 class Seen(NamedTuple):
@@ -59,6 +67,8 @@ class Invariants:
         self.truth = ClusterImage()
         self.journal: list[MetadataRecord] = []
         self.figures: Counter[str] = Counter()
+        self.producer_ids: set[int] = set()
+        """Every one ever given away (R33)."""
         self._seen: dict[tuple[int, int, TopicPartition], Seen] = {}
 
     # --- brokers ---------------------------------------------------------------------------------------------
@@ -148,6 +158,10 @@ class Invariants:
             case FetchReply():
                 assert isinstance(request, Fetch)
                 self._on_fetched(node, response, any_replica=request.any_replica)
+            case InitProducerReply():
+                if response.producer_id in self.producer_ids:
+                    raise Violation("ProducerIdsNeverReused", f"{node.name} gives {response.producer_id} away again")
+                self.producer_ids.add(response.producer_id)
             case OffsetsReply():
                 for result in response.partitions:
                     if result.problem is None and result.offset is not None and result.timestamp is None:
@@ -200,7 +214,11 @@ class Invariants:
         """Nobody waits longer than was agreed (R34)."""
         for inbound in requests:
             request = inbound.request
+            if isinstance(request, InitProducer):  # waits for an answer of the controller, or the end of that request
+                continue
             wait_ms = getattr(request, "timeout_ms", getattr(request, "max_wait_ms", 0))
+            if isinstance(request, GroupRequest):
+                wait_ms = GROUP_WAIT_MS
             if now_ms - inbound.received_ms > wait_ms + overtime_ms:
                 waited_ms = now_ms - inbound.received_ms
                 raise Violation("WaitersEndOnce", f"{who}: {request} waits for {waited_ms} ms")

@@ -173,8 +173,9 @@ class Network:
             self._transmit(call)
 
     def _doubles(self, probability: float, source: Process) -> bool:
-        """Only between brokers and controller: what a client writes twice it must know to have written twice."""
-        doubled = probability > 0 and source.node_id < CLIENT_IDS and self._rng.random() < probability
+        """Only of brokers and controller, and of clients whose requests do no harm twice."""
+        may_double = source.node_id < CLIENT_IDS or source.doubles
+        doubled = probability > 0 and may_double and self._rng.random() < probability
         self.figures["duplicated"] += doubled
         return doubled
 

@@ -65,6 +65,9 @@ class Options:
     topic_churn: float
     down_ms: int
     tick_ms: int
+    numbered: bool
+    """Producers number their batches."""
+    segment_bytes: int
 
     @property
     def losses_max(self) -> int:
@@ -160,4 +163,6 @@ def draw(seed: int) -> Options:
         topic_churn=sometimes(0.2, 0.1, 1.0),
         down_ms=rng.choice((50, 500, 3000)),
         tick_ms=rng.choice((20, 50)),
+        numbered=rng.random() < 0.5,
+        segment_bytes=rng.choice((4096, 4096, 2**28)),
     )

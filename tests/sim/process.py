@@ -15,6 +15,9 @@ TICK_MS = 20
 class Process:
     """``life`` grows when the process starts and when it ends; what was meant for another life is dropped."""
 
+    doubles = False
+    """The network may deliver its requests twice although it is a client."""
+
     def __init__(self, world: World, node_id: int, name: str) -> None:
         self.world = world
         self.node_id, self.name = node_id, name

@@ -4,16 +4,17 @@ somebody in a hurry might have written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
+from unittest.mock import patch
 
 from msgspec.structs import replace
 
 from minilog.core import alteration, partition_change
 from minilog.core.broker import BrokerCore
-from minilog.core.controller import ControllerCore, Decision
+from minilog.core.controller import PRODUCER_IDS_BLOCK, ControllerCore, Decision
 from minilog.core.draft import Draft
-from minilog.core.effects import Effect
+from minilog.core.effects import Effect, Reply
 from minilog.core.fetcher import Fetcher
 from minilog.core.follower import FollowerState
 from minilog.core.image import BrokerState, ClusterImage, PartitionState
@@ -21,8 +22,13 @@ from minilog.core.leader import LeaderState, Outcome
 from minilog.core.liveness import Session
 from minilog.core.registration import Registration
 from minilog.core.sessions import FetchSession, ParkedReplicaFetch, Sessions
+from minilog.core.waiting import Waiter
+from minilog.storage.log import PartitionLog
 from minilog.storage.store import Store
+from minilog.wire.batch import Batch
 from minilog.wire.messages import (
+    AllocateProducerIds,
+    AllocateProducerIdsReply,
     HeartbeatReply,
     IsrProposal,
     Message,
@@ -303,3 +309,28 @@ def as_it_was(state: PartitionState, *arguments: Any) -> PartitionState:
 
 def the_committed_isr(self: LeaderState) -> set[int]:
     return set(self.state.isr)
+
+
+# --- idempotent producers ---------------------------------------------------------------------------------------
+
+
+def all_new(self: PartitionLog, batches: Sequence[Batch]) -> list[Any]:
+    return []
+
+
+def again_at_once(pending: Any, position: int, places: Any, acks: int) -> Waiter:
+    """One that any high watermark has reached."""
+    return Waiter(pending, position, places[0].base_offset, 0, 0, places[0].crc, acks, places[0].leader_epoch, True)
+
+
+_truncate = PartitionLog.truncate
+
+
+def cut_without_numbers(self: PartitionLog, end_offset: int) -> int:
+    with patch.object(PartitionLog, "restore_producers", nothing):
+        return _truncate(self, end_offset)
+
+
+def allocate_unwritten(self: ControllerCore, request_id: int, request: AllocateProducerIds) -> Decision:
+    first = self.image.next_producer_id
+    return Decision([], [Reply(request_id, AllocateProducerIdsReply(first, first + PRODUCER_IDS_BLOCK))])

@@ -12,7 +12,9 @@ from minilog.wire.records import decode_batch
 from tests.sim.clients import Consumer, Producer, Write
 from tests.sim.cluster import SimCluster
 from tests.sim.faults import Faults
+from tests.sim.group_load import GroupLoad
 from tests.sim.history import UNBOUNDED
+from tests.sim.numbered import NumberedProducer
 from tests.sim.options import Options
 from tests.sim.world import START_MS, Violation
 
@@ -37,6 +39,7 @@ class Schedule:
         self.options = options
         self.cluster = SimCluster(options.seed, brokers=options.brokers, timeouts=options.timeouts())
         self.faults = Faults(self.cluster, options)
+        self.groups = GroupLoad(self.cluster, options)
         self.producers: list[Producer] = []
         self.consumers: list[Consumer] = []
         self.names: list[tuple[str, int]] = []
@@ -87,13 +90,16 @@ class Schedule:
                 min_isr=options.min_isr,
                 flush_policy=options.flush_policy,
                 flush_ms="100",
+                segment_bytes=str(options.segment_bytes),
             )
             self.names += [(f"t{number}", partition) for partition in range(options.partitions)]
         self._add_clients()
+        self.groups.begin(self.names)
 
     def _add_clients(self) -> None:
         for number in range(self.options.producers):
-            producer = self.cluster.add_producer(f"p{number}", self.options.load())
+            add = self.cluster.add_numbered_producer if self.options.numbered else self.cluster.add_producer
+            producer = add(f"p{number}", self.options.load())
             producer.partitions = self.names
             producer.begin()
             self.producers.append(producer)
@@ -111,18 +117,21 @@ class Schedule:
     def _heal(self) -> None:
         cluster = self.cluster
         self.faults.end()
+        self.groups.heal()
         self._supervise()
         cluster.until(cluster.all_ready, "all brokers ready after healing", SETTLE_MS)
         for name in self.names:
             cluster.until(lambda name=name: self._is_led(name), f"{name} has a leader and a full ISR", SETTLE_MS)  # type: ignore[misc]
         for producer in self.producers:
             producer.active = False
+        cluster.until(lambda: all(producer.is_idle for producer in self.producers), "numbered writes end", SETTLE_MS)
         writes = {name: cluster.producer.write(*name, -1, 2) for name in self.names}
         cluster.until(lambda: self._written(writes), "new acks=all writes succeed", WRITE_MS)
         for name in self.names:
             cluster.until(lambda name=name: cluster.converged(*name), f"{name} converges", SETTLE_MS)  # type: ignore[misc]
         cluster.until(self._is_quiet, "nobody waits any more", SETTLE_MS)
         cluster.until(self._consumed, "consumers reach the end", SETTLE_MS)
+        self.groups.settle(SETTLE_MS)
         cluster.until(self._metadata_converged, "brokers know all metadata", SETTLE_MS)
 
     def _supervise(self) -> None:
@@ -172,9 +181,11 @@ class Schedule:
             values = [value for _, value in contents[0]]
             found.update(values)
             self._check_order(topic, partition, dict(contents[0]))
+            self._check_numbered(topic, partition, values)
         for producer in (*self.producers, self.cluster.producer):
             for write in producer.writes:
-                self._check_write(write.values, write.outcome, write.acks, found)
+                for values in write.batches():
+                    self._check_write(values, write.outcome, write.acks, found)
         twice = [value for value, count in found.items() if count > 1]
         if twice:
             raise Violation("Duplicates", f"{twice[:5]} are there more than once")
@@ -196,11 +207,20 @@ class Schedule:
         for producer in self.producers:
             for write in producer.writes:
                 if write.outcome == "ok" and write.acks == -1 and (write.topic, write.partition) == (topic, partition):
-                    assert write.receipt is not None
-                    assert write.receipt.base_offset is not None
-                    for i, value in enumerate(write.values):
-                        if by_offset.get(write.receipt.base_offset + i) != value:
+                    for offset, value in write.places():
+                        if by_offset.get(offset) != value:
                             raise Violation("AckedBatchesSurvive", f"{value!r} is not at its offset: {write.receipt}")
+
+    def _check_numbered(self, topic: str, partition: int, values: list[bytes]) -> None:
+        """What a numbering producer has written is there in the order in which it was made (I33), and no replica
+        remembers anything else than its log says (I32)."""
+        for producer in self.producers:
+            if isinstance(producer, NumberedProducer):
+                made = [int(v.partition(b".")[2]) for v in values if v.startswith(producer.name.encode() + b".")]
+                if made != sorted(made):
+                    raise Violation("ProducerSequences", f"{topic}-{partition}: {producer.name} wrote {made}")
+        for broker_id in self.cluster.state(topic, partition).replicas:
+            self.cluster.log(broker_id, topic, partition).check_producers()
 
     def _check_write(self, values: list[bytes], outcome: str | None, acks: int, found: Counter[bytes]) -> None:
         present = sum(value in found for value in values)
@@ -216,6 +236,8 @@ class Schedule:
     def _figures(self) -> Counter[str]:
         figures = Counter(self.cluster.invariants.figures)
         figures.update(self.faults.figures)
+        figures.update(self.groups.figures)
+        figures.update(self.cluster.watch.figures)
         figures.update(self.cluster.network.figures)
         for node in self.cluster.brokers.values():
             figures["torn files"] += node.machine.disk.torn
@@ -223,6 +245,11 @@ class Schedule:
         figures.update({f"controller {name}": count for name, count in self.cluster.controller.figures.items()})
         for producer in self.producers:
             figures.update(f"writes {write.outcome}" for write in producer.writes)
+            if isinstance(producer, NumberedProducer):
+                figures["writes numbered"] += len(producer.writes)
+                figures["duplicate answers"] += producer.duplicates
+                figures["duplicates in parts"] += producer.parted
+                figures["producer epochs"] += producer.epochs_begun
         return figures
 
 

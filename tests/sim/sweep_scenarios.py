@@ -158,9 +158,9 @@ def retention(w: StoreWitness, begin: Begin) -> None:
     w.flush()
     w.high_watermark(14)
     begin()
-    w.drop_before(7)
+    w.advance_start(7)
     w.append(1)
-    w.drop_before(12)
+    w.advance_start(12)
     w.checkpoint()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 
 from tests.sim.ablation import ABLATIONS, Ablation, detect, told
+from tests.sim.group_ablation import GROUP_ABLATIONS
 
 SCHEDULES = 4
 QUICK = [
@@ -31,6 +32,6 @@ def test_schedules_notice_that_a_rule_is_gone(ablation: Ablation) -> None:
     assert not found.by_story
 
 
-@pytest.mark.parametrize("ablation", [a for a in ABLATIONS if a.story], ids=lambda a: a.name)
+@pytest.mark.parametrize("ablation", [a for a in (*ABLATIONS, *GROUP_ABLATIONS) if a.story], ids=lambda a: a.name)
 def test_the_story_of_a_rule_fails_without_it(ablation: Ablation) -> None:
     assert told(ablation)

@@ -13,7 +13,8 @@ from minilog.controller.journal import FileJournal
 from minilog.errors import RefusesToStart
 from minilog.storage import checkpoint
 from minilog.storage.disk import Disk
-from minilog.storage.log import FlushJob, PartitionLog
+from minilog.storage.flush_job import FlushJob
+from minilog.storage.log import PartitionLog
 from minilog.storage.meta import Meta
 from minilog.storage.quarantine import Quarantine
 from minilog.storage.segment import Segment
@@ -65,8 +66,8 @@ def flush_without_directories(job: FlushJob, run: Callable[[FlushJob], None] = F
     run(job)
 
 
-def begin_generation_in_memory(log: PartitionLog, end_offset: int) -> None:
-    log.generation += 1
+def begin_generation_in_memory(log: PartitionLog, end_offset: int, start_offset: int | None = None) -> None:
+    log.state = log.state.after_cut(end_offset, log.start_offset if start_offset is None else start_offset)
     log._epochs.truncate_end(end_offset)
 
 

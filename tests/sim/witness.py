@@ -313,13 +313,13 @@ class StoreWitness:
         model.high_watermark = start_offset
         model.settle(start_offset, (), start_offset)
 
-    def drop_before(self, offset: int, topic: str = "t") -> None:
-        """Retention."""
+    def advance_start(self, offset: int, topic: str = "t") -> None:
+        """Retention; ``offset`` is the border of a batch."""
         model, log = self.models[topic], self.logs[topic]
         model.expected = model.expected._replace(starts=range(model.start, offset + 1))
-        self._log_step(topic, lambda: log.drop_before(offset))
+        self._log_step(topic, lambda: log.advance_start(offset))
         kept = tuple(batch for batch in model.batches if batch.base_offset >= log.start_offset)
-        check(log.start_offset <= offset, f"dropped to {log.start_offset}, asked for {offset}")
+        check(log.start_offset == offset, f"the log starts at {log.start_offset}, asked for {offset}")
         model.settle(log.start_offset, kept, log.durable_end)
 
     # --- a full disk -------------------------------------------------------------------------------------------
