@@ -4,6 +4,7 @@
     python -m tests.process.soak --minutes 10         all of them, alone and mixed, with a table and a JSON file
     python -m tests.process.fullload --minutes 10     as much load as the machine bears: nobody may be fenced
     python -m tests.process.report soak.json --write  the figures of the READMEs; plot draws the pictures
+    python -m tests.process.idempotence --minutes 10  idempotent producers while leaders are killed and cut off
 
     nemesis_*  the faults; catalogue      cluster      processes, placed in networks and on disks of their own
     workload   clients that take notes    network      namespaces around a router that drops what it is told to
