@@ -148,8 +148,8 @@ class Producer(Client):
 
     @property
     def is_idle(self) -> bool:
-        """Nothing of it waits for its turn."""
-        return True
+        """Nothing of it waits for its turn, or for an answer."""
+        return self._inflight == 0
 
     def begin(self) -> None:
         self.active = True

@@ -124,7 +124,7 @@ class Schedule:
             cluster.until(lambda name=name: self._is_led(name), f"{name} has a leader and a full ISR", SETTLE_MS)  # type: ignore[misc]
         for producer in self.producers:
             producer.active = False
-        cluster.until(lambda: all(producer.is_idle for producer in self.producers), "numbered writes end", SETTLE_MS)
+        cluster.until(lambda: all(producer.is_idle for producer in self.producers), "writes end", SETTLE_MS)
         writes = {name: cluster.producer.write(*name, -1, 2) for name in self.names}
         cluster.until(lambda: self._written(writes), "new acks=all writes succeed", WRITE_MS)
         for name in self.names:
@@ -133,6 +133,11 @@ class Schedule:
         cluster.until(self._consumed, "consumers reach the end", SETTLE_MS)
         self.groups.settle(SETTLE_MS)
         cluster.until(self._metadata_converged, "brokers know all metadata", SETTLE_MS)
+        cluster.until(self._is_settled, "all of this at once", SETTLE_MS)
+
+    def _is_settled(self) -> bool:
+        """A late copy of a write may have come after a look at its partition."""
+        return all(self.cluster.converged(*name) for name in self.names) and self._consumed()
 
     def _supervise(self) -> None:
         """As an init system would: whatever ends now (a stop under way, a disk found broken) is started again."""
