@@ -43,7 +43,7 @@ def draw_groups(options: Options) -> GroupOptions:
     rng = Random(f"{options.seed}/groups")
     survives = options.losses_max < 2 or not options.wipes
     """The groups' topic has a min ISR of two, so it outlives the loss of one machine and no more."""
-    active = rng.random() < 0.6 and survives
+    active = rng.random() < 0.35 and survives
 
     def sometimes(probability: float, high: float) -> float:
         return round(rng.uniform(0.05, high), 3) if rng.random() < probability else 0.0
