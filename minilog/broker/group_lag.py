@@ -24,26 +24,29 @@ class PartitionLag(NamedTuple):
     seconds: float | None
 
 
-async def measure(runtime: Runtime, committed: Sequence[CommittedOffset]) -> list[PartitionLag]:
-    """The lag of every partition with a committed offset; asks each leader once."""
+async def measure(
+    runtime: Runtime, committed: Sequence[CommittedOffset], patience_ms: int | None = None
+) -> list[PartitionLag]:
+    """The lag of every partition with a committed offset; asks each leader once, for peer_timeout_ms by default."""
+    patience_ms = patience_ms or runtime.settings.peer_timeout_ms
     asked: dict[int, list[CommittedOffset]] = {}
     for entry in committed:
         state = runtime.image.partition(entry.topic, entry.partition)
         if entry.offset is not None and state is not None:
             asked.setdefault(state.leader, []).append(entry)
-    answers = await asyncio.gather(*(_ask(runtime, leader, entries) for leader, entries in asked.items()))
+    answers = await asyncio.gather(*(_ask(runtime, leader, entries, patience_ms) for leader, entries in asked.items()))
     lags = [lag for of_leader in answers for lag in of_leader]
     return sorted(lags)
 
 
-async def _ask(runtime: Runtime, leader: int, entries: list[CommittedOffset]) -> list[PartitionLag]:
+async def _ask(runtime: Runtime, leader: int, entries: list[CommittedOffset], patience_ms: int) -> list[PartitionLag]:
     request = Offsets([OffsetsPartition(e.topic, e.partition, LATEST, e.offset) for e in entries])
     broker = runtime.image.brokers.get(leader)
     reply: Message | None = None
     if leader == runtime.settings.broker_id:
         reply = await runtime.submit(request)
     elif broker is not None:
-        reply = await runtime.call(broker.url, request, runtime.settings.peer_timeout_ms)
+        reply = await runtime.call(broker.url, request, patience_ms)
     if not isinstance(reply, OffsetsReply):
         return [_unknown(entry) for entry in entries]
     now_ms = runtime.clock.now_ms()

@@ -12,22 +12,30 @@ from minilog.broker.group_lag import PartitionLag, measure
 from minilog.broker.ports import Runtime
 from minilog.wire.group_messages import CommittedOffsets, CommittedOffsetsReply, GroupInfo, ListGroups, ListGroupsReply
 
+PATIENCE_MS = 500
+LEADER_PATIENCE_MS = 300
 GROUP_SERIES_MAX = 5000
 """With more partitions than this in all groups together, series by partition are left out."""
 GroupLags = list[tuple[GroupInfo, list[PartitionLag]]]
 
 
 async def collect(runtime: Runtime) -> list[Metric]:
-    """What leaders do not answer in time is missing, rather than wrong."""
-    listed = await runtime.submit(ListGroups())
-    groups = listed.groups if isinstance(listed, ListGroupsReply) else []
-    lags = await asyncio.gather(*(_lags(runtime, info) for info in groups))
+    """What is not answered within PATIENCE_MS is missing, rather than wrong: a frozen broker blinds no scrape."""
+    try:
+        async with asyncio.timeout(PATIENCE_MS / 1000):
+            listed = await runtime.submit(ListGroups())
+            groups = listed.groups if isinstance(listed, ListGroupsReply) else []
+            lags = await asyncio.gather(*(_lags(runtime, info) for info in groups))
+    except TimeoutError:
+        groups, lags = [], []
     return list(_families(list(zip(groups, lags, strict=True))))
 
 
 async def _lags(runtime: Runtime, info: GroupInfo) -> list[PartitionLag]:
     committed = await runtime.submit(CommittedOffsets(info.group))
-    return await measure(runtime, committed.offsets) if isinstance(committed, CommittedOffsetsReply) else []
+    if not isinstance(committed, CommittedOffsetsReply):
+        return []
+    return await measure(runtime, committed.offsets, LEADER_PATIENCE_MS)
 
 
 def _families(found: GroupLags) -> Iterator[Metric]:

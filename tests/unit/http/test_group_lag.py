@@ -79,3 +79,12 @@ def test_the_coordinator_exports_its_groups() -> None:
     assert 'minilog_consumergroup_lag{group="billing",partition="0",topic="orders"} 9.0' in text
     assert 'minilog_consumergroup_lag_seconds{group="billing",partition="0",topic="orders"} 2.5' in text
     assert 'minilog_consumergroup_committed_offset{group="billing",partition="1",topic="orders"} 0.0' in text
+
+
+def test_a_coordinator_that_cannot_answer_does_not_hold_up_the_scrape() -> None:
+    async def scrape() -> list[str]:
+        _, runtime = cluster_of(1)
+        runtime.gate = asyncio.Event()  # submit waits for it, for ever
+        return [family.name for family in await group_metrics.collect(runtime)]
+
+    assert "minilog_consumergroup_members" in asyncio.run(scrape())
