@@ -190,7 +190,7 @@ def _section(soak: Row) -> list[str]:
         "",
         f"{totals['acknowledged']:,} records acknowledged and {totals['reads']:,} read in {len(soak['rounds'])} rounds: "
         f"{totals['violations']} violations, {len(soak['failures'])} failures. acks=1, which promises less, lost "
-        f"{totals['weak_lost']:,}; retries doubled {totals['duplicates']:,} (of producers that were allowed to).",
+        f"{totals['weak_lost']:,}; retries doubled {totals['duplicates']:,}.",
         "",
         *_split_lines(soak["rounds"]),
     ]
@@ -216,8 +216,7 @@ def short_markdown(soaks: Sequence[Row], load: Row | None) -> str:
         f"In all {len(rounds)} rounds of {len(kinds)} kinds (kills, pauses, partitions, power cuts, damaged disks, mixes) "
         f"{totals['acknowledged']:,} records were acknowledged, with acks=all and acks=1: {totals['violations']} violations. "
         "Nothing acknowledged with acks=all was lost, changed or put out of order; of acks=1, which promises less, "
-        f"{totals['weak_lost']:,} were lost; {totals['duplicates']:,} were doubled by retries, as producers are not "
-        f"idempotent yet. Times: {_conditions(soaks[0])}",
+        f"{totals['weak_lost']:,} were lost; retries doubled {totals['duplicates']:,}. Times: {_conditions(soaks[0])}",
     ]
     return "\n".join([*lines, *([full_load_sentence(load)] if load else [])])
 
