@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Callable
+from functools import cache
 from typing import Annotated
 
 import typer
@@ -54,6 +56,12 @@ def root(
     pass
 
 
+@cache
+def _command() -> Callable[..., object]:
+    """All commands in the form that parses arguments: read from their signatures once, not for every run."""
+    return typer.main.get_command(app)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run one command and leave the process with its exit code; never shows a traceback."""
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
@@ -62,7 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """Run one command; returns the exit code. Everything raised becomes one sentence on stderr."""
     try:
-        outcome = app(arguments, prog_name="minilog", standalone_mode=False)
+        outcome = _command()(arguments, prog_name="minilog", standalone_mode=False)
         sys.stdout.flush()
         if outcome == INTERRUPTED:  # what typer makes of Ctrl-C
             raise KeyboardInterrupt

@@ -19,7 +19,6 @@ from random import Random
 from typing import Any
 
 from minilog.config import BrokerSettings
-from minilog.core.alter import Proposals
 from minilog.core.coordinator import Coordinator
 from minilog.core.effects import CONTROLLER_ID, Effect, Flush, Reply, Send, TopicPartition
 from minilog.core.fetcher import Fetcher
@@ -28,6 +27,7 @@ from minilog.core.image import ClusterImage
 from minilog.core.leader import LeaderState, Outcome
 from minilog.core.ports import LogStore
 from minilog.core.producer_ids import ProducerIds
+from minilog.core.proposals import Proposals
 from minilog.core.reading import Reading
 from minilog.core.registration import Registration
 from minilog.core.replica import Replica, Replicas

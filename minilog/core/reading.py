@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from minilog.core.effects import Effect, Reply, TopicPartition
 from minilog.core.leader import LeaderState
-from minilog.core.reads import find_offset, read
 from minilog.core.replica import ParkedFetch, Replica
+from minilog.core.shown import find_offset, read
 from minilog.core.waiting import Deadlines
 from minilog.errors import (
     InvalidRequest,

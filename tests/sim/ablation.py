@@ -11,14 +11,14 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
-from minilog.core import alteration, controller, election, leader, reads
-from minilog.core.alter import Proposals
+from minilog.core import alteration, controller, election, leader, shown
 from minilog.core.broker import BrokerCore
 from minilog.core.controller import ControllerCore
 from minilog.core.fetcher import Fetcher
 from minilog.core.follower import FollowerState
 from minilog.core.leader import LeaderState
 from minilog.core.liveness import Liveness
+from minilog.core.proposals import Proposals
 from minilog.core.reading import Reading
 from minilog.core.registration import Registration
 from minilog.core.sessions import FetchSession, Sessions
@@ -181,7 +181,7 @@ ABLATIONS: tuple[Ablation, ...] = (
              ((LeaderState, "_fail_unreachable", removals.no_effects),), PROPOSING,
              test_isr.test_too_few_replicas_after_the_append_say_that_it_may_yet_commit),
     Ablation("R12", "consumers are shown what is not committed",
-             ((reads, "_read", removals.read_to_the_end),), _with(consumers=1),
+             ((shown, "_read", removals.read_to_the_end),), _with(consumers=1),
              test_waiting.test_a_reader_sees_a_record_when_it_is_committed_and_not_when_it_is_written),
     Ablation("R13", "the proposed ISR is not counted",
              ((LeaderState, "maximal_isr", property(removals.the_committed_isr)),), PROPOSING,
@@ -216,7 +216,7 @@ ABLATIONS: tuple[Ablation, ...] = (
              ((election, "recovery_candidates", removals.whoever_is_back),), LOSSY,
              test_elections.test_when_nobody_is_known_to_be_complete_all_of_the_last_ones_are_asked),
     Ablation("R23", "nobody looks whether what a consumer has read still exists",
-             ((reads, "check_truncation", removals.nothing),), _with(consumers=2, kills=1.0),
+             ((shown, "check_truncation", removals.nothing),), _with(consumers=2, kills=1.0),
              test_waiting.test_a_reader_is_told_what_it_has_read_and_exists_no_more),
     Ablation("R24", "the controller speaks before its journal is durable",
              ((ControllerNode, "_carry_out", removals.effects_first),),

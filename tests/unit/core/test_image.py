@@ -127,7 +127,7 @@ STEPS = ["register", "unfence", "fence", "leave", "expand", "elect", "create", "
 
 
 @given(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(1, 4)), max_size=40))
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=50)
 def test_a_snapshot_loads_into_what_replaying_the_journal_gives(steps: list[tuple[str, int]]) -> None:
     cluster = Cluster()
     for name in ("register", "unfence"):

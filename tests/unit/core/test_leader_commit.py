@@ -226,7 +226,7 @@ HISTORY = ["append", "append", "flush", "fetch", "fetch", "fetch", "wait", "prop
     isr=st.sampled_from([[1], [1, 2], [1, 3], [1, 2, 3]]),
     steps=st.lists(st.tuples(st.sampled_from(HISTORY), st.integers(0, 15)), max_size=40),
 )
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=70)
 def test_the_high_watermark_never_passes_what_r8_allows(
     min_isr: int, isr: list[int], steps: list[tuple[str, int]]
 ) -> None:

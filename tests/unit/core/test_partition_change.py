@@ -252,7 +252,7 @@ EVENTS = ["fence", "hand_over", "come_back", "come_back_unclean", "expand", "shr
     min_isr=st.integers(1, 3),
     steps=st.lists(st.tuples(st.sampled_from(EVENTS), st.integers(1, 5)), max_size=40),
 )
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 def test_isr_and_elr_stay_sound_through_any_life(replicas: int, min_isr: int, steps: list[tuple[str, int]]) -> None:
     members = list(range(1, replicas + 1))
     life = Life(min_isr, partition_state(replicas=members), alive=set(members))

@@ -13,7 +13,7 @@ racks_of = st.dictionaries(st.integers(1, 30), st.sampled_from(["", "a", "b", "c
 
 
 @given(st.data(), racks_of, st.integers(1, 40), st.integers(0, 50))
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 def test_placement_is_sound(data: st.DataObject, racks: dict[int, str], partitions: int, start: int) -> None:
     factor = data.draw(st.integers(1, len(racks)))
     placed = place(partitions, factor, racks, start)

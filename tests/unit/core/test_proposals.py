@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from minilog.core.alter import RETRY_MS
 from minilog.core.effects import CONTROLLER_ID
+from minilog.core.proposals import RETRY_MS
 from minilog.errors import (
     BrokerUnavailable,
     IneligibleReplica,

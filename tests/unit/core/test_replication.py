@@ -220,7 +220,7 @@ STEPS = [
     in_isr=False,
     steps=[("append", 0), ("ask", 0), ("arrive", 0), ("append", 1), ("hear", 0), ("flush_follower", 2), ("ask", 0)],
 )
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 def test_whatever_the_network_does_nothing_right_is_lost_and_healing_copies_everything(
     start: tuple[Runs, Runs], in_isr: bool, steps: list[tuple[str, int]]
 ) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from minilog.core.follower import FollowerState
 from minilog.core.leader import LeaderState
-from minilog.core.reads import check_truncation, find_offset, known_high_watermark, read
+from minilog.core.shown import check_truncation, find_offset, known_high_watermark, read
 from minilog.errors import LogTruncated, NotLeader, OffsetNotAvailable
 from minilog.wire.batch import split
 from minilog.wire.messages import EARLIEST, LATEST, Fetch, FetchPartition, FetchResult, OffsetsPartition
