@@ -29,6 +29,7 @@ from tests.unit.client.test_batching import Rig, bytes_of, values_of
 from tests.unit.client.test_producer import now, scenario
 from tests.unit.client.virtual_time import run
 
+LAST_TRIES_MAX = 10
 Sent = dict[bytes, tuple[int, asyncio.Future[Receipt]]]
 
 
@@ -300,7 +301,7 @@ _ACTIONS: list[str | MinilogError] = [
 ]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=16, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     rate=st.sampled_from([0.0, 0.1, 0.3, 0.6]),
@@ -331,16 +332,24 @@ def test_nothing_is_doubled_or_overtaken(seed: int, rate: float, **options: Any)
         await producer.flush()
         cluster.chaos = lambda kind, broker: None
         for partition in range(3):
-            value = b"last of %d" % partition
-            sent[value] = partition, asyncio.ensure_future(producer.send("t", value, partition=partition))
-            await asyncio.wait([sent[value][1]])
-            assert options["acks"] != "all" or sent[value][1].exception() is None
+            await _write_last(producer, partition, sent, options["acks"])
         await asyncio.sleep(10)
         _check(cluster, sent, lost)
         if options["acks"] == "all":
             _check_errors(sent)
         assert max(late) < 0.5
         assert producer.statistics().buffered_bytes == 0
+
+
+async def _write_last(producer: Producer, partition: int, sent: Sent, acks: Any) -> None:
+    """In calm weather it succeeds, at the latest when old answers have stopped to arrive and the leader is known."""
+    for number in range(LAST_TRIES_MAX):
+        value = b"last of %d, %d" % (partition, number)
+        sent[value] = partition, asyncio.ensure_future(producer.send("t", value, partition=partition))
+        await asyncio.wait([sent[value][1]])
+        if acks != "all" or sent[value][1].exception() is None:
+            return
+    raise AssertionError(f"nothing is acknowledged any more: {sent[value][1].exception()!r}")
 
 
 def _draw(random: Random, rate: float, kind: str) -> str | MinilogError | None:
