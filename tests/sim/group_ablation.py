@@ -86,7 +86,7 @@ def _adapt_nothing(self: Groups, now_ms: int) -> Iterator[Any]:
 
 
 def _bumpy(options: Options) -> Options:
-    return replace(options, kills=0.4, down_ms=400)
+    return replace(options, kills=0.4, down_ms=400, faults_ms=8000)
 
 
 GROUP_ABLATIONS = (
@@ -115,6 +115,7 @@ GROUP_ABLATIONS = (
         "a new coordinator gives members a fresh session",
         ((Groups, "begin", _begin_without_sessions),),
         _bumpy,
+        test_groups.test_a_coordinator_that_dies_in_a_rebalance_is_replaced_and_the_rebalance_ends,
     ),
     Ablation(
         "groups",
