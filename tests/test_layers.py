@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -66,10 +67,14 @@ def modules() -> dict[str, Path]:
 
 
 MODULES = modules()
+LOOKED_AT = (ast.Import, ast.ImportFrom, ast.Call, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    """All nodes of a file that a test below looks at. Each file is read and walked once, whatever number of tests ask."""
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    return [node for node in ast.walk(tree) if isinstance(node, LOOKED_AT)]
 
 
 def within(name: str, package: str) -> bool:
@@ -78,7 +83,7 @@ def within(name: str, package: str) -> bool:
 
 def imports(module: str, path: Path) -> Iterator[tuple[str, int]]:
     """(absolute name, line) of everything a module imports, ``from x import y`` as x.y when y is a module of ours."""
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name, node.lineno
@@ -116,7 +121,7 @@ def test_core_touches_nothing_that_is_not_given_to_it(module: str) -> None:
     for name, line in imports(module, path):
         top = name.partition(".")[0]
         assert top not in CORE_BANNED_MODULES, f"{path}:{line}: core must not import {name}"
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id not in CORE_BANNED_CALLS, f"{path}:{node.lineno}: core must not call {node.func.id}()"
         if isinstance(node, ast.Import):
@@ -129,7 +134,7 @@ def test_core_touches_nothing_that_is_not_given_to_it(module: str) -> None:
 
 @pytest.mark.parametrize("module", [name for name in MODULES if within(name, "minilog.core")])
 def test_core_makes_no_randomness_of_its_own(module: str) -> None:
-    for node in ast.walk(tree(MODULES[module])):
+    for node in nodes(MODULES[module]):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id != "Random", f"{MODULES[module]}:{node.lineno}: the Random is injected"
 
@@ -146,7 +151,7 @@ def test_bans_of_the_lower_layers(layer: str, banned: set[str]) -> None:
 
 def functions(path: Path) -> Iterator[tuple[str, int, int]]:
     """(name, line, lines of code) of every function; decorators are not counted."""
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno is not None
             yield node.name, node.lineno, node.end_lineno - node.lineno + 1

@@ -57,7 +57,7 @@ def test_a_shift_needs_something_to_start_from() -> None:
     first=st.integers(0, 100),
     length=st.integers(0, 100),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_nobody_is_sent_where_nothing_can_be_read(to: str, committed: int, first: int, length: int) -> None:
     found = move(parse_goal(to), "t", 0, committed, Bounds(first, first + length, first))
     assert first <= found.after <= first + length

@@ -291,7 +291,7 @@ def test_unkeyed_records_stay_with_a_partition_until_its_batch_leaves() -> None:
     assert rig.sent(10)[0][0] != sent[0][0]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_every_record_meets_one_fate_in_order(data: st.DataObject) -> None:
     """Random appends, answers and time: each token comes out once, partitions keep their order, the buffer empties."""

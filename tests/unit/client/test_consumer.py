@@ -620,7 +620,7 @@ def test_under_chaos_every_record_comes_once_and_in_order(seed: int, read_from: 
         logs = cluster.logs["t"]
         seen: dict[int, list[int]] = {log.partition: [] for log in logs}
         async with client.consumer("t", read_from=read_from, prefetch_bytes=4000) as consumer:
-            for _ in range(150):
+            for _ in range(100):
                 fill(random.choice(logs), random.randrange(1, 12), each=4)
                 cluster._wake()
                 if random.random() < 0.1:

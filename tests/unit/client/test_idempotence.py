@@ -301,7 +301,7 @@ _ACTIONS: list[str | MinilogError] = [
 ]
 
 
-@settings(max_examples=16, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     rate=st.sampled_from([0.0, 0.1, 0.3, 0.6]),

@@ -408,7 +408,7 @@ _ACTIONS = [
 ]  # fmt: skip
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     st.integers(2, 3),
     st.lists(st.tuples(st.integers(0, 2), st.sampled_from(_ACTIONS), st.integers(0, 6000)), min_size=30, max_size=150),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from minilog_client.partitioner import next_sticky, partition_for_key
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.binary(max_size=40), st.integers(1, 1000))
 def test_keys_land_where_a_kafka_producer_puts_them(key: bytes, count: int) -> None:
     assert partition_for_key(key, count) == (aiokafka_murmur2(key) & 0x7FFFFFFF) % count

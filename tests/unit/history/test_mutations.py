@@ -19,7 +19,7 @@ from tests.process.history_selftest import OPTIONS, TOLERATED, Workshops, detect
 from tests.process.verdict import CLASSES
 
 MUTATIONS = 3
-STEPS = 300
+STEPS = 200
 
 shapes = st.builds(
     Shape,

@@ -99,7 +99,7 @@ class Naive:
         return skips, back
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32), damages=st.integers(0, 3))
 def test_counts_agree_with_the_definitions(seed: int, damages: int) -> None:
     random = Random(seed)
@@ -139,7 +139,7 @@ def naive_g0(logs: dict[str, list[str]], writer: dict[Pair, int]) -> int:
     return sum(len(group) > 1 for group in groups)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_cycles_of_writes_agree_with_reachability(data: st.DataObject) -> None:
     """Concurrent operations, each sending a few records to three keys, laid down in any order."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from minilog.config import TopicSettings
 from minilog.storage.disk import Disk
 from minilog.storage.log import PartitionLog
@@ -15,6 +17,7 @@ SMALL = TopicSettings(segment_bytes=4096)
 NOW_MS = 1_700_000_000_000
 
 
+@lru_cache(1024)  # a sweep writes the same batches again at each of its stops
 def make(
     base_offset: int, epoch: int = 0, *, records: int = 1, size: int = 10, acks_level: int = 3, timestamp: int = 1000
 ) -> Batch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -33,12 +34,19 @@ def keyed(
     producer: tuple[int, int, int] = (-1, -1, -1),
 ) -> Batch:
     """Append one batch of these keys and values; ``producer``: id, epoch, base sequence."""
+    batch = stamp(_encoded(tuple(pairs), timestamp, producer), log.end_offset, epoch, 3)
+    log.append([batch])
+    return batch
+
+
+@lru_cache(1024)  # a sweep writes the same batches again at each of its stops
+def _encoded(
+    pairs: tuple[tuple[bytes | None, bytes | None], ...], timestamp: int, producer: tuple[int, int, int]
+) -> Batch:
     records = [Record(i, timestamp, key, value) for i, (key, value) in enumerate(pairs)]
     producer_id, producer_epoch, base_sequence = producer
     data = encode_batch(records, producer_id=producer_id, producer_epoch=producer_epoch, base_sequence=base_sequence)
     (batch,) = split(data, UNBOUNDED)
-    batch = stamp(batch, log.end_offset, epoch, 3)
-    log.append([batch])
     return batch
 
 

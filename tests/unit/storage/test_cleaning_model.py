@@ -204,7 +204,7 @@ class CleaningMachine(RuleBasedStateMachine):
 
 
 CleaningMachine.TestCase.settings = settings(
-    max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=16, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
 test_cleaning_model = CleaningMachine.TestCase
 

@@ -143,6 +143,6 @@ def latest(records: list[Seen]) -> dict[bytes | None, Seen]:
 
 
 ReplicationMachine.TestCase.settings = settings(
-    max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=16, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
 test_compacted_replication = ReplicationMachine.TestCase

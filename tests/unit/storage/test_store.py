@@ -499,7 +499,7 @@ def life(store: Store) -> None:
     store.registered()
     store.save_controller_epoch(store.controller_epoch + 1)
     log = store.open("events", "id-1", 0, SETTINGS)
-    fill(log, 12, epoch=max(log.last_epoch, 0) + 1, size=1500)
+    fill(log, 8, epoch=max(log.last_epoch, 0) + 1, size=1500)
     flush(log)
     log.high_watermark = log.end_offset - 6
     store.checkpoint()

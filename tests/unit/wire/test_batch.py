@@ -233,7 +233,7 @@ def test_refusing_allocates_next_to_nothing() -> None:
 
 
 @given(position=st.integers(0, len(THREE) - 1), bit=st.integers(0, 7))
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_a_flipped_bit_is_found_unless_it_is_outside_the_crc(position: int, bit: int) -> None:
     data = bytearray(THREE)
     data[position] ^= 1 << bit
@@ -260,7 +260,7 @@ edges_long = edges | st.sampled_from([2**63 - 1, 2**63 - 5, -(2**63)])
     record_count=edges,
     stored=st.booleans(),
 )
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_any_header_is_accepted_or_refused_in_order(
     base_offset: int,
     attributes: int,

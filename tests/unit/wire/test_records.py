@@ -360,7 +360,7 @@ PIECES = st.sampled_from(
 
 @pytest.mark.skipif(COMPILED is None, reason=f"not compiled; {BUILD}")
 @given(pieces=st.lists(PIECES | st.binary(max_size=4), max_size=8), count=st.integers(1, 4))
-@settings(max_examples=200)
+@settings(max_examples=120)
 def test_pure_and_compiled_agree_on_anything(pieces: list[bytes], count: int) -> None:
     data = b"".join(pieces)
     assert outcome(COMPILED, data, count) == outcome(PURE, data, count)
@@ -368,7 +368,7 @@ def test_pure_and_compiled_agree_on_anything(pieces: list[bytes], count: int) ->
 
 @pytest.mark.parametrize("compression", CODECS)
 @given(data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=16, deadline=None)
 def test_mutated_batches_decode_or_are_corrupt(compression: str, data: st.DataObject) -> None:
     records = oracles.records_of(data.draw(oracles.contents))
     batch = bytearray(encode_batch(records, compression=compression))
