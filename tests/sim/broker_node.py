@@ -231,11 +231,11 @@ class BrokerNode(Process):
         self._turn(self.core.on_request, inbound.request_id, inbound.request)
 
     def disconnected(self, inbound: Inbound) -> None:
-        """The client is gone. What only reads is forgotten; a write goes on, and its answer finds nobody."""
+        """The client is gone. What writes nothing is forgotten; a write goes on, and its answer finds nobody."""
         assert self.core is not None
         if inbound.request_id not in self.requests:
             return
-        if isinstance(inbound.request, Fetch | ReplicaFetch):
+        if isinstance(inbound.request, Fetch | ReplicaFetch | InitProducer):
             del self.requests[inbound.request_id]
         self._turn(self.core.on_disconnect, inbound.request_id)
 
