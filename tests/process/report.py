@@ -148,7 +148,7 @@ def table_of(campaign: Mapping[str, Any]) -> Table:
     table.add_row("all", *(f"{total:,}" for total in totals), "", "", "", "")
     table.caption = (
         "ms as applications see it (client defaults, acks=all), of each round the worst partition. acks=1 lost: that "
-        "level promises no more. Doubled: by retries of producers without idempotence, none of those that forbid them."
+        "level promises no more."
     )
     return table
 
