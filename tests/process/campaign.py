@@ -222,7 +222,8 @@ class _Round:
                 continue
             longest_ms = max(longest_ms, gap_ms)
             outcome.slowest_ms = max(outcome.slowest_ms, after.latency_ms)
-            if after.leader_epoch > before.leader_epoch and gap_ms > (outcome.switch_ms or 0.0):
+            is_switch = after.leader_epoch > before.leader_epoch or after.leader_epoch < 0
+            if is_switch and gap_ms > (outcome.switch_ms or 0.0):
                 outcome.switch_ms = gap_ms
                 around = {"last_ack_ms": before.t_s, "first_ack_ms": after.t_s}
                 outcome.switch = {name: round((t_s - fault_s) * 1000, 1) for name, t_s in around.items()}

@@ -115,7 +115,7 @@ def draw_failover(campaign: Row, picture: Path) -> None:
     figure.suptitle(
         "How long producers wait when the leader is lost", x=0.01, ha="left", fontsize=13, fontweight="bold"
     )
-    figure.supxlabel("from the last acknowledgement of the old leader to the first of the new one, ms", fontsize=10)
+    figure.supxlabel("longest time without an acknowledgement, worst partition of a run, ms", fontsize=10)
     figure.savefig(picture, dpi=DPI)
 
 

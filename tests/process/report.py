@@ -1,12 +1,9 @@
 """What soaks measured, as tables: ``python -m tests.process.report soak.json [--full-load fullload.json] [--write]``.
 
-Two figures of each round, of its worst partition, from the begin of the fault until the cluster has recovered:
-    unavailable   time between the last acknowledgement of a leader and the first of the next one; of rounds in which
-                  every partition kept its leader: the longest silence
-    silence       the longest time without an acknowledgement, whatever the reason: also a machine that is busy with
-                  starting the dead broker anew
-Both include the pause that a producer makes between two sends. A percentile is a value that was measured: of fewer than
-a hundred rounds the 99th is the largest.
+Of each round: *unavailable*, the longest time without an acknowledgement of its worst partition, from the begin of the fault
+until the cluster has recovered, whatever the reason: also a machine that is busy with starting the dead broker anew, and
+the pause that a producer makes between two sends. A percentile is a value that was measured: of fewer than a hundred
+rounds the 99th is the largest.
 
 ``--write`` puts the Markdown between the marker comments of tests/process/README.md and README.md; nobody else does.
 """
@@ -74,14 +71,13 @@ def summary(rounds: Iterable[Row]) -> list[dict[str, Any]]:
 def _summed(name: str, rounds: Sequence[Row]) -> dict[str, Any]:
     measured = [unavailable_ms(row) for row in rounds]
     times = {f"{label}_ms": percentile(measured, share) for label, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))}
-    times["silence_max_ms"] = max(row["longest_ms"] for row in rounds)
     row: dict[str, Any] = {"fault": name, "runs": len(rounds), **_totals(rounds), **times}
     goal = GOALS.get(name)
     return {**row, "goal": "" if goal is None else str(goal), "met": None if goal is None else goal.met(row)}
 
 
 def unavailable_ms(row: Row) -> float:
-    return float(row["longest_ms"] if row["switch_ms"] is None else row["switch_ms"])
+    return float(row["longest_ms"])
 
 
 def _totals(rounds: Iterable[Row]) -> dict[str, int]:
@@ -135,17 +131,14 @@ def table_of(campaign: Mapping[str, Any]) -> Table:
     for title in ("runs", "acked", "read", "violations", "acks=1 lost", "doubled"):
         table.add_column(title, justify="right")
     table.add_column("unavailable p50 / p99 / max", justify="right", no_wrap=True)
-    table.add_column("silence max", justify="right")
     table.add_column("goal", no_wrap=True)
     table.add_column("met")
     for row in rows:
         counts = [f"{row[key]:,}" for key in ("runs", *COUNTS)]
-        table.add_row(
-            row["fault"], *counts, _times(row), f"{row['silence_max_ms']:,.0f}", row["goal"], _met(row).strip("*")
-        )
+        table.add_row(row["fault"], *counts, _times(row), row["goal"], _met(row).strip("*"))
     table.add_section()
     totals = [sum(row[key] for row in rows) for key in ("runs", *COUNTS)]
-    table.add_row("all", *(f"{total:,}" for total in totals), "", "", "", "")
+    table.add_row("all", *(f"{total:,}" for total in totals), "", "", "")
     table.caption = (
         "ms as applications see it (client defaults, acks=all), of each round the worst partition. acks=1 lost: that "
         "level promises no more."
@@ -186,7 +179,7 @@ def _section(soak: Row) -> list[str]:
     return [
         _conditions(soak),
         "",
-        *_table([*titles, "longest silence"], map(_line, rows)),
+        *_table(titles, map(_line, rows)),
         "",
         f"{totals['acknowledged']:,} records acknowledged and {totals['reads']:,} read in {len(soak['rounds'])} rounds: "
         f"{totals['violations']} violations, {len(soak['failures'])} failures. acks=1, which promises less, lost "
@@ -245,7 +238,7 @@ def _line(row: Row) -> list[Any]:
     times = [f"{row[key]:,.0f}" for key in ("p50_ms", "p99_ms", "max_ms")]
     name = "quiet (no fault)" if row["fault"] == QUIET else row["fault"]
     counts = [row["runs"], f"{row['acknowledged']:,}", row["violations"]]
-    return [name, *counts, *times, row["goal"], _met(row), f"{row['silence_max_ms']:,.0f}"]
+    return [name, *counts, *times, row["goal"], _met(row)]
 
 
 def _split_lines(rounds: Sequence[Row]) -> list[str]:

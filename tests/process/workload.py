@@ -40,6 +40,7 @@ class Ack:
     """Monotonic."""
     latency_ms: float
     leader_epoch: int
+    """In which it was written; -1 for a repeated send, which some later leader may have answered."""
 
 
 @dataclass
@@ -136,7 +137,9 @@ class Workload:
         self.recorder.ok(op, done, epoch=None if receipt.duplicate else receipt.leader_epoch)
         if acks == "all":
             now_s = time.monotonic()
-            self.tally.acks[partition].append(Ack(now_s, (now_s - began_s) * 1000, receipt.leader_epoch))
+            self.tally.acks[partition].append(
+                Ack(now_s, (now_s - began_s) * 1000, -1 if receipt.duplicate else receipt.leader_epoch)
+            )
             self.tally.records += len(values)
         return True
 
