@@ -49,7 +49,7 @@ class Ledger:
 
 @dataclass
 class Proof:
-    """Counts of records. ``ok`` is the claim: nothing acknowledged is lost, misplaced, changed or out of order."""
+    """Counts of records. ``ok`` is the claim: nothing acknowledged is lost, doubled, misplaced, changed or out of order."""
 
     sent: int = 0
     acknowledged: int = 0
@@ -71,7 +71,9 @@ class Proof:
 
     @property
     def ok(self) -> bool:
-        wrong = self.lost + self.misplaced + self.changed + self.unknown + self.out_of_order + self.gaps
+        wrong = (
+            self.lost + self.misplaced + self.changed + self.unknown + self.out_of_order + self.gaps + self.duplicates
+        )
         return wrong == 0 and self.acknowledged > 0 and self.replicas_compared > 0 and not self.differing
 
 

@@ -66,7 +66,7 @@ def proof_lines(proof: Proof) -> Iterator[str]:
     wrong = proof.misplaced + proof.changed + proof.unknown + proof.gaps
     yield f"  {MARK[wrong == 0]}  changed, misplaced{wrong:>10,}   other bytes or another offset than acknowledged"
     yield f"  {MARK[proof.out_of_order == 0]}  out of order      {proof.out_of_order:>10,}   against the order of sending, per partition"
-    yield f"       duplicates        {proof.duplicates:>10,}   retries can write twice: no idempotent producers yet"
+    yield f"  {MARK[proof.duplicates == 0]}  duplicates        {proof.duplicates:>10,}   sent again after a lost answer, and written twice"
     same = not proof.differing and proof.replicas_compared > 0
     yield f"  {MARK[same]}  replicas identical{proof.replicas_compared:>10,}   {proof.replica_bytes / 1e6:,.1f} MB compared byte for byte"
     for difference in proof.differing:

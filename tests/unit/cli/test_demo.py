@@ -70,11 +70,11 @@ def test_a_record_elsewhere_than_its_receipt_says_is_misplaced() -> None:
     assert judge(ledger, whole()).misplaced == 1
 
 
-def test_a_retry_makes_a_duplicate_and_no_disorder() -> None:
+def test_a_record_written_twice_is_a_duplicate_and_no_disorder() -> None:
     again = [*whole(), (1, 3, SENT[3]), (1, 4, SENT[5])]
     proof = replicated(judge(ledger_of(), again))
-    assert proof.ok
-    assert proof.duplicates == 2
+    assert not proof.ok
+    assert (proof.duplicates, proof.out_of_order, proof.gaps) == (2, 0, 0)
 
 
 def test_disorder_gaps_changes_and_strangers_are_found() -> None:
