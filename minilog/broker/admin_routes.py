@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final
 
 import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from minilog.broker.exchange import Exchange, Face, Handler, json_answer, plain
+from minilog.broker.exchange import Exchange, Face, Handler, checked, json_answer, plain
 from minilog.broker.forward import to_controller
-from minilog.errors import InternalError, InvalidRequest
+from minilog.errors import InvalidRequest
 from minilog.wire.http import topic_name
 from minilog.wire.json_records import DECODE_ERRORS, reason
 from minilog.wire.messages import (
@@ -21,13 +21,9 @@ from minilog.wire.messages import (
     DeleteTopic,
     DescribeCluster,
     DescribeClusterReply,
-    Message,
     Ok,
-    Problem,
 )
 from minilog.wire.routes import path_of
-
-Reply = TypeVar("Reply", bound=Message)
 
 
 class CreateTopicBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -63,7 +59,7 @@ async def create_topic(face: Face, exchange: Exchange) -> web.Response:
     message = CreateTopic(
         topic_name(wanted.topic), wanted.partitions, wanted.replication_factor, config, wanted.assignment
     )
-    reply = _checked(await to_controller(face, message), CreateTopicReply)
+    reply = checked(await to_controller(face, message), CreateTopicReply)
     location = path_of("describe_topic", topic=wanted.topic)
     return json_answer(plain(reply.topic), 201, {"Location": location})
 
@@ -76,28 +72,19 @@ async def alter_topic(face: Face, exchange: Exchange) -> web.Response:
         wanted = _alter_decoder.decode(body)
     except DECODE_ERRORS as error:
         raise InvalidRequest(f'the body must be {{"partitions": how many in all}}: {reason(error)}') from None
-    _checked(await to_controller(face, AddPartitions(topic, wanted.partitions)), Ok)
+    checked(await to_controller(face, AddPartitions(topic, wanted.partitions)), Ok)
     return json_answer({"topic": topic, "partitions": wanted.partitions})
 
 
 async def delete_topic(face: Face, exchange: Exchange) -> web.Response:
     topic = exchange.values["topic"]
-    _checked(await to_controller(face, DeleteTopic(topic)), Ok)
+    checked(await to_controller(face, DeleteTopic(topic)), Ok)
     return json_answer({"topic": topic, "deleted": True})
 
 
 async def failovers(face: Face, exchange: Exchange) -> web.Response:
-    reply = _checked(await to_controller(face, DescribeCluster()), DescribeClusterReply)
+    reply = checked(await to_controller(face, DescribeCluster()), DescribeClusterReply)
     return json_answer({"failovers": plain(reply.failovers), "elections": reply.elections})
-
-
-def _checked(reply: Message, wanted: type[Reply]) -> Reply:
-    """The controller's answer; raises the error it stands for."""
-    if isinstance(reply, Problem):
-        raise reply.error()
-    if not isinstance(reply, wanted):
-        raise InternalError(f"the controller answered with a {type(reply).__name__}, not with a {wanted.__name__}")
-    return reply
 
 
 HANDLERS: Final[Mapping[str, Handler]] = {

@@ -34,6 +34,7 @@ from minilog.wire.metadata import NO_LEADER, PartitionChanged
 from minilog.wire.routes import Match, parse_query
 
 T = TypeVar("T")
+Reply = TypeVar("Reply", bound=Message)
 SERVER: Final = "minilog"
 THREAD_BYTES_MIN: Final = 32 * 1024
 """The worst JSON of this size, all tiny records, keeps the event loop for some 15 ms."""
@@ -172,6 +173,17 @@ def problem_answer(
     if body is None:
         body = problem_body(error, status)
     return answer(body, PROBLEM, error.http_status if status is None else status, names)
+
+
+def checked(reply: Message, wanted: type[Reply]) -> Reply:
+    """An answer of the core, the coordinator or the controller as what it should be; raises the error it stands for."""
+    if isinstance(reply, Problem):
+        raise reply.error()
+    if not isinstance(reply, wanted):
+        raise InternalError(
+            f"the answer was a {type(reply).__name__}, not a {wanted.__name__}; the broker's log says more"
+        )
+    return reply
 
 
 def plain(value: Any) -> Any:

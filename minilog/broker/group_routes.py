@@ -7,15 +7,15 @@ again within the session timeout with the epoch it was told and what it ``owned`
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 from aiohttp import web
 
-from minilog.broker.exchange import Exchange, Face, Handler, json_answer, plain
+from minilog.broker.exchange import Exchange, Face, Handler, Reply, checked, json_answer, plain
 from minilog.broker.group_forward import group_call
 from minilog.broker.group_lag import measure
-from minilog.errors import InternalError, InvalidRequest
+from minilog.errors import InvalidRequest
 from minilog.wire.group_messages import (
     CommitOffsets,
     CommitOffsetsReply,
@@ -38,9 +38,8 @@ from minilog.wire.group_messages import (
     TopicPartitions,
 )
 from minilog.wire.json_records import DECODE_ERRORS, reason
-from minilog.wire.messages import Message, Ok, Problem
+from minilog.wire.messages import Ok
 
-Reply = TypeVar("Reply", bound=Message)
 Body = TypeVar("Body", bound=msgspec.Struct)
 
 
@@ -181,12 +180,7 @@ async def _body(exchange: Exchange, decoder: msgspec.json.Decoder[Body], shape: 
 
 async def _call(face: Face, message: GroupRequest, wanted: type[Reply]) -> Reply:
     """The coordinator's answer; raises the error it stands for."""
-    reply: Any = await group_call(face, message)
-    if isinstance(reply, Problem):
-        raise reply.error()
-    if not isinstance(reply, wanted):
-        raise InternalError(f"the coordinator answered with a {type(reply).__name__}, not with a {wanted.__name__}")
-    return reply
+    return checked(await group_call(face, message), wanted)
 
 
 HANDLERS: Final[Mapping[str, Handler]] = {

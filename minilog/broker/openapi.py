@@ -206,7 +206,7 @@ def _description() -> str:
 
 
 def _schema_hook(kind: type) -> Schema:
-    """Raw is any JSON value; batches are bytes in msgpack."""
+    """Raw is any JSON value. Of any other kind NotImplementedError tells msgspec that it has to know it by itself."""
     if kind is msgspec.Raw:
         return {"description": "any JSON value"}
     raise NotImplementedError(kind)

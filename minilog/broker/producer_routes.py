@@ -21,10 +21,10 @@ from typing import Final, NamedTuple
 import msgspec
 from aiohttp import web
 
-from minilog.broker.exchange import Exchange, Face, Handler, json_answer
-from minilog.errors import InternalError, InvalidRequest
+from minilog.broker.exchange import Exchange, Face, Handler, checked, json_answer
+from minilog.errors import InvalidRequest
 from minilog.wire.batch import split
-from minilog.wire.messages import InitProducer, InitProducerReply, Problem
+from minilog.wire.messages import InitProducer, InitProducerReply
 from minilog.wire.records import SealedBatch
 from minilog.wire.routes import NUMBERS
 
@@ -45,11 +45,7 @@ class ProducerAnswer(msgspec.Struct):
 
 
 async def create_producer(face: Face, exchange: Exchange) -> web.Response:
-    reply = await face.runtime.submit(InitProducer())
-    if isinstance(reply, Problem):
-        raise reply.error()
-    if not isinstance(reply, InitProducerReply):
-        raise InternalError(f"the broker answered InitProducer with a {type(reply).__name__}")
+    reply = checked(await face.runtime.submit(InitProducer()), InitProducerReply)
     return json_answer(ProducerAnswer(reply.producer_id, 0))
 
 

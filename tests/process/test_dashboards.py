@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import subprocess
 import threading
 import urllib.request
@@ -21,6 +20,7 @@ from grafana.panels import expressions
 from minilog_client import AsyncClient
 from tests.process import prometheus
 from tests.process.cluster import ProcessCluster, process_cluster
+from tests.process.conftest import leave_out
 from tests.process.prometheus import ROOT, Prometheus
 
 TOPIC, GROUP = "orders", "billing"
@@ -136,9 +136,14 @@ def _break_things(cluster: ProcessCluster, seen: Prometheus, load: Traffic) -> N
     seen.wait(lambda p: max(p.now(lag_s).values(), default=0) > 2, "the consumer's lag", SEEN_S)
 
 
-@pytest.mark.skipif(
-    prometheus.unavailable() is not None and not os.environ.get("CI"), reason=str(prometheus.unavailable())
-)
+@pytest.fixture
+def prometheus_is_here() -> None:
+    missing = prometheus.unavailable()
+    if missing:
+        leave_out(missing)
+
+
+@pytest.mark.usefixtures("prometheus_is_here")
 def test_every_panel_shows_something_and_the_right_ones_move(tmp_path: Path) -> None:
     with process_cluster(tmp_path / "cluster", overrides=OVERRIDES) as cluster:
         asyncio.run(_create(cluster.url))
@@ -179,9 +184,7 @@ def _check_expositions(cluster: ProcessCluster) -> None:
         assert checked.returncode == 0, f"{member.name}: {checked.stdout.decode()}{checked.stderr.decode()}"
 
 
-@pytest.mark.skipif(
-    prometheus.unavailable() is not None and not os.environ.get("CI"), reason=str(prometheus.unavailable())
-)
+@pytest.mark.usefixtures("prometheus_is_here")
 @pytest.mark.parametrize(
     "command",
     [("check", "config", "prometheus.yml"), ("check", "rules", "alerts.yml"), ("test", "rules", "alerts_test.yml")],

@@ -5,7 +5,6 @@ The short mix of ``python -m tests.process.soak``, one round each, always with t
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 
 from tests.process.campaign import MIXED, Outcome, Settings, run_round
 from tests.process.catalogue import CATALOGUE
-from tests.process.conftest import Stage
+from tests.process.conftest import Stage, leave_out
 
 SETTINGS = Settings(hold_s=1.2, quiet_s=0.3)
 SEED = 1
@@ -30,13 +29,6 @@ def play(stage: Stage, name: str, random: Random) -> Outcome:
     print(f"{outcome.nemesis}: {outcome.acknowledged} acknowledged, {silence}, {outcome.duplicates} duplicates")
     assert outcome.valid, outcome.explain()
     return outcome
-
-
-def leave_out(reason: str) -> None:
-    """On a laptop a fault that this machine cannot make is skipped; in continuous integration nothing is."""
-    if os.environ.get("CI"):
-        pytest.fail(f"cannot run here: {reason}")
-    pytest.skip(reason)
 
 
 def cases() -> list[Any]:

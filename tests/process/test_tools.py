@@ -12,7 +12,7 @@ import pytest
 
 from minilog.wire.metadata import BrokerFenced, PartitionChanged
 from tests.process import faulty_disk, fullload, report, soak
-from tests.process.conftest import Stage
+from tests.process.conftest import Stage, leave_out
 from tests.process.faulty_disk import MIB, Volume
 from tests.process.network import CLIENT
 from tests.process.slow_link import Link
@@ -22,13 +22,13 @@ from tests.process.slow_link import Link
 def volume(tmp_path: Path) -> Volume:
     why_not = faulty_disk.unavailable()
     if why_not:
-        pytest.skip(why_not)
+        leave_out(why_not)
     return Volume(tmp_path / "disk", 16 * MIB)
 
 
 def test_each_direction_is_cut_alone(stage: Stage) -> None:
     if stage.no_network:
-        pytest.skip(stage.no_network)
+        leave_out(stage.no_network)
     cluster = stage.cluster()
     network, broker = cluster.network, cluster.node(1)
     for pair in ((CLIENT, broker), (broker, CLIENT)):
@@ -41,7 +41,7 @@ def test_each_direction_is_cut_alone(stage: Stage) -> None:
 
 def test_a_slow_link_is_slow_until_it_is_healed(stage: Stage) -> None:
     if stage.no_network:
-        pytest.skip(stage.no_network)
+        leave_out(stage.no_network)
     cluster = stage.cluster()
     cluster.network.slow(cluster.node(1), CLIENT, Link(delay_ms=100))
     slow_s = _answer_s(stage)

@@ -82,14 +82,8 @@ class Process:
         self.host_up = host_up
         self._backlog = []
 
-    def start(self) -> None:
-        raise NotImplementedError
-
-    def kill(self) -> None:
-        raise NotImplementedError
-
     def receive(self, inbound: Inbound) -> None:
-        raise NotImplementedError
+        raise AssertionError(f"{self.name} is a client: nobody sends it requests, not even {inbound.request}")
 
     def disconnected(self, inbound: Inbound) -> None:
         """The peer of an unanswered request is gone."""
