@@ -258,11 +258,14 @@ class SimCluster:
         return twin
 
     def kill_all(self) -> None:
-        for node in (*self.brokers.values(), self.controller):
+        for node in self.brokers.values():
             node.kill()
+        self.controller.kill()
 
     def start_all(self) -> None:
-        for node in (self.controller, *self.brokers.values()):
+        """Whatever does not run."""
+        self.controller.start()
+        for node in self.brokers.values():
             node.start()
 
     def converged(self, topic: str, partition: int = 0) -> bool:

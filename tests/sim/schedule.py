@@ -141,8 +141,7 @@ class Schedule:
 
     def _supervise(self) -> None:
         """As an init system would: whatever ends now (a stop under way, a disk found broken) is started again."""
-        for node in (self.cluster.controller, *self.cluster.brokers.values()):
-            node.start()
+        self.cluster.start_all()
         self.cluster.world.after(SUPERVISION_MS, "supervision", self._supervise)
 
     def _written(self, writes: dict[tuple[str, int], Write]) -> bool:
