@@ -26,17 +26,22 @@ _FRAME: Final = struct.Struct(">IIQ")
 _CHECKED: Final = struct.Struct(">IQ")
 FILE_HEADER_BYTES: Final = _FILE_HEADER.size
 FRAME_BYTES: Final = _FRAME.size
+SECTOR_BYTES: Final = 512
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[AnyMetadataRecord])
 
 
 class Damage(NamedTuple):
-    """What is wrong at ``position``, and where the next whole frame begins, if there is one."""
+    """What is wrong at ``position``, and where the next whole frame begins, if there is one.
+
+    ``is_torn``: a crash in the middle of the last append explains it.
+    """
 
     position: int
     reason: str
-    next_frame: int | None
+    next_frame: int | None = None
+    is_torn: bool = False
 
 
 class Scan(NamedTuple):
@@ -65,8 +70,7 @@ def scan(data: bytes, position: int, index: int) -> Scan:
     while position < len(data):
         found = _frame_at(view, position)
         if found is None:
-            reason = f"the frame of record {index} is incomplete or its checksum is wrong"
-            return Scan(records, position, Damage(position, reason, _next_frame(view, position + 1, index)))
+            return Scan(records, position, _damage(view, position, index))
         seen, payload = found
         if seen != index:
             reason = f"a whole frame holds record {seen} where {index} is expected"
@@ -94,6 +98,27 @@ def _frame_at(view: memoryview, position: int) -> tuple[int, memoryview] | None:
     return (index, payload) if _crc(length, index, payload) == crc else None
 
 
+def _damage(view: memoryview, position: int, index: int) -> Damage:
+    reason = f"the frame of record {index} is incomplete or its checksum is wrong"
+    next_frame = _next_frame(view, position + 1, index)
+    return Damage(position, reason, next_frame, next_frame is None and _is_torn(view, position))
+
+
+def _is_torn(view: memoryview, position: int) -> bool:
+    """The rest of the file is one append that did not come to its end: it is too short, or a sector never arrived.
+
+    Whatever a crash leaves of a frame that nobody was told of looks like one of these; a changed bit in a frame that
+    counts does not.
+    """
+    if position + FRAME_BYTES > len(view):
+        return True
+    length, crc, seen = _FRAME.unpack_from(view, position)
+    rest = view[position + FRAME_BYTES :]
+    if length > len(rest) and _crc(len(rest), seen, rest) != crc:  # else only the length is wrong
+        return True
+    return _has_lost_sector(view, position)
+
+
 def _next_frame(view: memoryview, position: int, index: int) -> int | None:
     """Where the next whole frame of a record from ``index`` on begins: there is none after a torn tail."""
     for at in range(position, len(view) - FRAME_BYTES):
@@ -101,6 +126,16 @@ def _next_frame(view: memoryview, position: int, index: int) -> int | None:
         if index <= seen < index + 2**32 and length <= len(view) - at and _frame_at(view, at) is not None:
             return at
     return None
+
+
+def _has_lost_sector(view: memoryview, position: int) -> bool:
+    """What reads as zeros was never written: no frame holds that many, but for the last bytes of its index."""
+    while position < len(view):
+        end = min((position // SECTOR_BYTES + 1) * SECTOR_BYTES, len(view))
+        if not any(view[position:end]):
+            return True
+        position = end
+    return False
 
 
 def _crc(length: int, index: int, payload: bytes | memoryview) -> int:

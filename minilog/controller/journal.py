@@ -9,8 +9,8 @@ A snapshot is written aside, and the journal that follows it is made, before a r
 generation before it stays. So at any crash one whole chain "snapshot, then journals without a gap" exists.
 
 Invariants: indexes begin at 1 and have no gap; ``append`` returns only after fdatasync; a failed write or fsync is
-never retried. Only a torn last frame with no whole frame after it is cut (and kept aside): a crash can cause that
-and nobody was ever told of it. Any other damage refuses the start: it may hide metadata that others rely on.
+never retried. Only a torn last frame is cut (and kept aside): one that a crash has left too short or with a sector of
+zeros, and nobody was ever told of it. Any other damage refuses the start: it may hide metadata that others rely on.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ class FileJournal:
             raise RefusesToStart(_damaged(path, Damage(0, "the file header is not that of this journal", None), first))
         found = scan(data, FILE_HEADER_BYTES, first)
         if found.damage is not None:
-            if not is_last or found.damage.next_frame is not None:
+            if not is_last or not found.damage.is_torn:
                 raise RefusesToStart(_damaged(path, found.damage, first + len(found.records)))
             kept = f"{self._dir}/torn-journal-{first:020d}-{found.end}.bin"
             log.warning("%s ends in a torn write: cutting it at byte %d, the rest goes to %s", path, found.end, kept)

@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from minilog.config import TopicSettings
-from minilog.errors import CorruptRange, DiskFull
+from minilog.errors import CorruptRange, DiskFull, StorageFailed
 from minilog.storage.epochs import EpochCache, recompute
 from minilog.storage.flush_job import FlushJob
 from minilog.storage.log_place import LogPlace, Recovered, RecoveryPoint
@@ -287,7 +287,7 @@ class PartitionLog:
         self.producers.save(self.end_offset, self.last_epoch, self._high_watermark, bytes_min)
 
     def restore_producers(self) -> None:
-        """Make the producers' state that of this log's batches again: after it was opened, or cut."""
+        """Make the producers' state that of this log's batches again: after it was opened, or cut. Raises BadBatch."""
         start = self.producers.load(self.start_offset, self.end_offset, self.epoch_at)
         self.producers.replay(self._headers(start))
 
@@ -320,8 +320,16 @@ class PartitionLog:
         self.end_offset = self.durable_end = end_offset
         self._high_watermark = min(self._high_watermark, end_offset)
         if self.producers.table.end_offset > end_offset:
-            self.restore_producers()
+            self._restore_producers_after_cut()
         return end_offset
+
+    def _restore_producers_after_cut(self) -> None:
+        try:
+            self.restore_producers()
+        except BadBatch as bad:  # without them repeated batches would be written again (R32): not in this process
+            raise StorageFailed(
+                f"{self.place.directory} was cut to offset {self.end_offset}, and what is left of it is damaged {bad}"
+            ) from bad
 
     def _border(self, offset: int) -> tuple[Segment, int, int]:
         """(segment, offset, position) of the last batch border at or before ``offset`` that can be cut at."""

@@ -1,8 +1,8 @@
-"""What a log must remember and no batch says: its last cuts, where it starts, how far it is cleaned.
+"""What a log must remember and no batch says: its last cuts, where it starts, how far it is cleaned, what damage took.
 
 Owns: the file ``truncations`` (named after what it held first), replaced as a whole, so that the parts always fit
 together. It is written only when one of them changes: at a truncation, when the log start moves, after a round of
-cleaning.
+cleaning, when recovery has found that something durable is gone.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ class LogState(NamedTuple):
 
     Below ``cleaned_end`` no key has two values. ``horizon_ms``: when the last tombstone that cleaning has met may go.
     ``swept_end``: whatever cleaning has taken away, it did because of a record below it.
+    ``missing_end``: the log was durable up to here; while it ends before, damage has taken something that counts.
     """
 
     generation: int = 0
@@ -29,6 +30,7 @@ class LogState(NamedTuple):
     cleaned_end: int = 0
     horizon_ms: int = -1
     swept_end: int = 0
+    missing_end: int = 0
 
     def after_cut(self, end_offset: int, start_offset: int) -> LogState:
         """A generation begins: the log was cut to ``end_offset`` and starts at ``start_offset``."""
@@ -40,6 +42,7 @@ class LogState(NamedTuple):
             start_offset=start_offset,
             cleaned_end=min(self.cleaned_end, end_offset),
             swept_end=min(self.swept_end, end_offset),
+            missing_end=0,
         )
 
     def save(self, disk: Disk, directory: str) -> None:

@@ -22,7 +22,6 @@ from minilog.errors import CorruptRange, DiskFull
 from minilog.storage import checkpoint
 from minilog.storage.disk import Disk
 from minilog.storage.producers import Producer, ProducerTable
-from minilog.storage.scan import BadBatch
 from minilog.wire.batch import Batch
 
 SUFFIX = ".producers"
@@ -66,10 +65,9 @@ class ProducerStates:
                 self.table.observe(batch)
 
     def replay(self, batches: Iterable[Batch]) -> None:
-        """Batches that were in the log already, as far as they can be read: a log with damage is not served anyway."""
-        with suppress(BadBatch):
-            for batch in batches:
-                self.observe((batch,), batch.bytes_total)
+        """Batches that were in the log already."""
+        for batch in batches:
+            self.observe((batch,), batch.bytes_total)
 
     def save(self, offset: int, last_epoch: int, high_watermark: int, bytes_min: int = 0) -> None:
         """Snapshot the state at ``offset``, the log's end, if ``bytes_min`` were appended since the last one.

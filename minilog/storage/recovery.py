@@ -19,8 +19,9 @@ from minilog.errors import CorruptRange
 from minilog.storage.epochs import EpochCache
 from minilog.storage.log import PartitionLog
 from minilog.storage.log_place import LogPlace, Recovered, RecoveryPoint
-from minilog.storage.log_state import CUTS_KEPT, LoadedState, load_state
+from minilog.storage.log_state import CUTS_KEPT, LoadedState, LogState, load_state
 from minilog.storage.quarantine import Piece
+from minilog.storage.scan import BadBatch, check_readable
 from minilog.storage.segment import Damage, Segment
 from minilog.storage.swap import settle
 from minilog.storage.tail import first_torn
@@ -64,27 +65,36 @@ def open_log(
         damages = _walk_all(place, segments, derived)
     if damages or segments[-1].end_offset != derived.durable_end:
         damages = _walk_medium(place, segments[-1], derived)
-    torn_bytes = _cut_torn_tail(place, segments[-1], damages, derived, power_loss)
-    start_offset = max(segments[0].base_offset, min(loaded.state.start_offset, segments[-1].end_offset))
+    cut = _where_to_cut(segments[-1], damages, derived, power_loss)
+    state = _noted(place, loaded.state, segments[-1], cut, derived)
+    torn_bytes = _cut_tail(place, segments[-1], cut, derived)
+    start_offset = max(segments[0].base_offset, min(state.start_offset, segments[-1].end_offset))
     derived.epochs.truncate_start(start_offset, segments[-1].end_offset)
     if (
         segments[-1].end_offset == segments[-1].base_offset and not place.unsynced
     ):  # nothing to sync, but has the file been?
         place = place._replace(unsynced=(place.directory,))
     log = PartitionLog(place, settings, segments, derived.epochs)
-    cleaned_end = min(loaded.state.cleaned_end, log.end_offset)
-    log.state = loaded.state._replace(generation=derived.generation, cleaned_end=cleaned_end)
+    cleaned_end = min(state.cleaned_end, log.end_offset)
+    log.state = state._replace(generation=derived.generation, cleaned_end=cleaned_end)
     log.start_offset = start_offset
-    if log.end_offset < derived.durable_end:
-        log.missing = (log.end_offset, derived.durable_end)
-    elif damages and damages[-1].end_offset is None and not torn_bytes:
-        log.missing = (log.end_offset, log.end_offset + 1)
+    if log.end_offset < state.missing_end:
+        log.missing = (log.end_offset, state.missing_end)
     committed = max(start_offset, cleaned_end, point.high_watermark)  # only what is committed goes or is cleaned
     log.high_watermark = min(committed, log.end_offset)
     log.recovered = Recovered(torn_bytes, tuple(damages))
     log.producers.open(log.end_offset)
-    log.restore_producers()
+    _restore_producers(log)
     return log
+
+
+def _restore_producers(log: PartitionLog) -> None:
+    """Of a log that is known to be damaged as far as it can be read: it is not served."""
+    try:
+        log.restore_producers()
+    except BadBatch as bad:
+        if not log.is_damaged:
+            raise CorruptRange(f"{log.place.directory} is damaged {bad}", start_offset=bad.offset) from bad
 
 
 def _segments(place: LogPlace, start_offset: int) -> list[Segment]:
@@ -157,23 +167,51 @@ def _walk_medium(place: LogPlace, active: Segment, derived: _Derived) -> list[Da
     return _walk_all(place, [active], derived)
 
 
-def _cut_torn_tail(place: LogPlace, active: Segment, damages: list[Damage], derived: _Derived, power_loss: bool) -> int:
-    """Cut the active segment where its tail is torn, or at damage that nothing good follows; returns the torn bytes.
+class _Cut(NamedTuple):
+    """The active segment is cut at this damage. Torn is what a crash explains; the rest is corruption."""
 
-    Whatever is cut and could be anything but a half-written batch is copied to quarantine first.
-    """
+    damage: Damage
+    is_torn: bool
+
+
+def _where_to_cut(active: Segment, damages: list[Damage], derived: _Derived, power_loss: bool) -> _Cut | None:
+    """At a torn tail, or at damage that nothing good follows. Raises CorruptRange when what is to go cannot be read:
+    no crash explains that, and another attempt may be luckier."""
     torn = first_torn(active, damages, derived.durable_end, power_loss)
-    cut = torn
-    if cut is None and damages and damages[-1].end_offset is None:
-        cut = damages[-1]
+    if torn is None and (not damages or damages[-1].end_offset is not None):
+        return None
+    cut = _Cut(torn or damages[-1], torn is not None)
+    check_readable(active.log_bytes(), cut.damage.position)
+    return cut
+
+
+def _noted(place: LogPlace, state: LogState, active: Segment, cut: _Cut | None, derived: _Derived) -> LogState:
+    """The state with what is missing noted durably, before a cut takes the last trace of it from the log.
+
+    Without this the next start would find a log that is shorter and whole.
+    """
+    missing_end = state.missing_end
+    if cut is not None and not cut.is_torn:
+        missing_end = max(missing_end, cut.damage.offset + 1)
+    if (cut.damage.offset if cut else active.end_offset) < derived.durable_end:
+        missing_end = max(missing_end, derived.durable_end)
+    if missing_end > state.missing_end:
+        state = state._replace(missing_end=missing_end)
+        state.save(place.disk, place.directory)
+    return state
+
+
+def _cut_tail(place: LogPlace, active: Segment, cut: _Cut | None, derived: _Derived) -> int:
+    """Whatever is cut and could be anything but a half-written batch is copied to quarantine first; returns the torn
+    bytes."""
     if cut is None:
         return 0
-    if torn is None or torn.end_offset is not None:
-        reason = "corrupt tail found by recovery" if torn is None else "behind a write that a power cut lost"
-        place.quarantine.save(
-            place.name, reason, active.end_offset, [Piece(active.log_bytes(), cut.position, cut.offset)]
-        )
-    torn_bytes = active.size_bytes - cut.position
-    derived.epochs.truncate_end(cut.offset)
-    active.truncate(cut.offset, cut.position)
-    return torn_bytes if torn is not None else 0
+    damage = cut.damage
+    if not cut.is_torn or damage.end_offset is not None:
+        reason = "behind a write that a power cut lost" if cut.is_torn else "corrupt tail found by recovery"
+        piece = Piece(active.log_bytes(), damage.position, damage.offset)
+        place.quarantine.save(place.name, reason, active.end_offset, [piece])
+    cut_bytes = active.size_bytes - damage.position
+    derived.epochs.truncate_end(damage.offset)
+    active.truncate(damage.offset, damage.position)
+    return cut_bytes if cut.is_torn else 0

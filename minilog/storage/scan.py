@@ -128,6 +128,12 @@ def next_batch(log: LogBytes, bad: BadBatch, epoch: int) -> Found | None:
     return _after_length(log, bad, epoch) or _search(log, bad, epoch)
 
 
+def check_readable(log: LogBytes, position: int) -> None:
+    """Raises CorruptRange when something from ``position`` on cannot be read."""
+    while position < log.size:
+        position += len(log.pread(position, CHUNK_BYTES))
+
+
 def _pread(log: LogBytes, position: int, size: int, offset: int) -> bytes:
     try:
         return log.pread(position, size)

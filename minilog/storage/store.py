@@ -79,6 +79,8 @@ class Store:
         self._logs: dict[tuple[str, int], PartitionLog] = {}
         self._topic_ids: dict[tuple[str, int], str] = {}
         """Topic id of every partition directory."""
+        self._made_in: dict[str, str] = {}
+        """By directory the boot it was made in: for as long as there is no recovery point of the log."""
         self._points: dict[str, _Point] = {}
         self._saved_points: dict[str, _Point] = {}
 
@@ -154,6 +156,7 @@ class Store:
                     f"restore it from a backup, or move the directory {name} away to have it copied from its leader"
                 )
             self._topic_ids[match[1], int(match[2])] = str(body["topic_id"])
+            self._made_in[name] = str(body.get("boot_id", ""))
 
     def _load_points(self) -> None:
         """Without whole recovery points every log is scanned from its start: slow, but safe."""
@@ -180,10 +183,18 @@ class Store:
 
     def _forget_boot(self) -> None:
         """Let no recovery point of this boot vouch for what was written after it; durable before ``running`` is."""
-        for name, known in self._points.items():
+        for key, topic_id in self._topic_ids.items():
+            name = _directory_name(*key)
+            known = self._point(name, topic_id)
             if known.boot_id == self._boot_id:
                 self._points[name] = known._replace(boot_id="")
         self._save_points()
+
+    def _point(self, name: str, topic_id: str) -> _Point:
+        known = self._points.get(name)
+        if known is None or known.topic_id != topic_id:
+            return _Point(topic_id, self._made_in[name], NOTHING_KNOWN)
+        return known
 
     def _gone(self) -> list[str]:
         """Logs that held records at the last checkpoint and have no directory now, neither here nor in the trash."""
@@ -301,10 +312,9 @@ class Store:
             self._points.pop(name, None)  # of a directory that was moved away: it says nothing about this new log
             self._make_directory(name, StoredPartition(topic, topic_id, partition))
             self._topic_ids[key] = topic_id
+            self._made_in[name] = self._boot_id
             place = place._replace(unsynced=(place.directory, self.data_dir))
-        known = self._points.get(name)
-        if known is None or known.topic_id != topic_id:
-            known = _Point(topic_id, "", NOTHING_KNOWN)
+        known = self._point(name, topic_id)
         power_loss = known.boot_id == "" or known.boot_id != self._boot_id
         log = open_log(place, settings, known.point, power_loss)
         self._logs[key] = log
@@ -318,7 +328,8 @@ class Store:
         path = self._path(name) + _NEW_SUFFIX
         self._remove_directory(path)
         self._disk.mkdir(path)
-        checkpoint.write_synced(self._disk, f"{path}/{PARTITION_FILE}", checkpoint.encode(stored._asdict()))
+        body = stored._asdict() | {"boot_id": self._boot_id}
+        checkpoint.write_synced(self._disk, f"{path}/{PARTITION_FILE}", checkpoint.encode(body))
         self._disk.rename(path, self._path(name))
 
     def get(self, topic: str, partition: int) -> PartitionLog | None:

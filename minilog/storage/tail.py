@@ -4,7 +4,7 @@ Owns: the difference between a torn tail, which is cut, and corruption, which is
 
 A place where the bytes are not what belongs there is *torn* when it lies at or after the recovery point (the last
 durable end that was checkpointed) and a crash alone explains it:
-* the file ends inside the batch: the write was under way;
+* the file ends inside the batch, and not because of a length that is wrong: the write was under way;
 * or the machine may have stopped too, and either nothing good follows (the last writes were not synced), or a whole
   sector in it reads as zeros (writes that were not synced reach the disk in any order, so later ones may be whole).
 Everything else is *corruption*: the range is marked, reads of it raise CorruptRange, and the replica is incomplete
@@ -18,10 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from crc32c import crc32c
+
 from minilog.errors import CorruptBatch, CorruptRange
 from minilog.storage.scan import LogBytes
 from minilog.storage.segment import Damage, Segment
-from minilog.wire.batch import HEADER_BYTES, peek
+from minilog.wire.batch import CRC_START, HEADER_BYTES, peek
 
 SECTOR_BYTES = 512
 
@@ -47,7 +49,9 @@ def _ends_inside_batch(log: LogBytes, damage: Damage) -> bool:
         header = peek(log.pread(damage.position, HEADER_BYTES))
     except (CorruptBatch, CorruptRange):
         return False
-    return header.base_offset == damage.offset and header.bytes_total > left
+    if header.base_offset != damage.offset or header.bytes_total <= left:
+        return False
+    return crc32c(log.pread(damage.position + CRC_START, left)) != header.crc  # whole but for its length field
 
 
 def _has_lost_sector(log: LogBytes, damage: Damage) -> bool:

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 from tests.sim.faulty_disk import FaultyDisk
-from tests.sim.witness import JournalWitness, StoreWitness, Witness
+from tests.sim.journal_witness import JournalWitness
+from tests.sim.witness import StoreWitness, Witness
 
 W = TypeVar("W", StoreWitness, JournalWitness)
 Begin = Callable[[], None]
@@ -161,7 +162,75 @@ def retention(w: StoreWitness, begin: Begin) -> None:
     w.advance_start(7)
     w.append(1)
     w.advance_start(12)
+    w.remove_garbage("t")
     w.checkpoint()
+
+
+def keyed(w: StoreWitness) -> None:
+    """A broker with a compacted topic of three segments, all of it committed and most of it overtaken."""
+    w.start()
+    w.registered()
+    w.open("keyed")
+    for number in range(8):
+        value = f"{number}".encode() * 600
+        w.put((b"a", value), (b"%d" % (number % 3), value), (b"b", None if number == 5 else value))
+    w.flush("keyed")
+    w.checkpoint()
+    w.high_watermark(24, "keyed")
+
+
+@over(StoreWitness)
+def compaction(w: StoreWitness, begin: Begin) -> None:
+    keyed(w)
+    begin()
+    w.compact(2000)
+    w.put((b"a", b"new"), epoch=1)
+    w.remove_garbage("keyed")
+    w.flush("keyed")
+    w.checkpoint()
+
+
+@over(StoreWitness)
+def compaction_of_what_was_compacted(w: StoreWitness, begin: Begin) -> None:
+    keyed(w)
+    w.compact(2000)
+    for number in range(4):
+        w.put((b"c", b"%d" % number * 900), (b"a", None if number == 0 else b"%d" % number * 900))
+    w.flush("keyed")
+    w.high_watermark(w.logs["keyed"].end_offset, "keyed")
+    begin()
+    w.compact(2500)
+    w.compact(9000, tombstones_go=True)
+    w.kill()
+    w.start()
+    w.put((b"a", b"again"))
+
+
+@over(StoreWitness)
+def compaction_then_retention_and_a_cut(w: StoreWitness, begin: Begin) -> None:
+    keyed(w)
+    w.put((b"a", b"not committed"), epoch=1)
+    begin()
+    w.compact(2000)
+    w.truncate(24, "keyed")
+    w.advance_start(w.models["keyed"].batches[1].base_offset, "keyed")
+    w.remove_garbage("keyed")
+    w.crash()
+    w.start()
+    w.put((b"b", b"after"), epoch=2)
+
+
+@over(StoreWitness)
+def reads_and_look_ups(w: StoreWitness, begin: Begin) -> None:
+    running(w)
+    w.append(4, size=900)
+    w.append(3, size=900, epoch=2)
+    w.kill()
+    w.start()
+    begin()
+    w.read()
+    w.append(1)
+    w.read()
 
 
 @over(StoreWitness)

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
 import pytest
 
+from minilog.controller import frames
 from minilog.controller.frames import frame
 from minilog.controller.journal import FileJournal
 from minilog.errors import RefusesToStart
-from minilog.storage import checkpoint
+from minilog.storage import checkpoint, recovery
 from minilog.storage.disk import Disk
 from minilog.storage.flush_job import FlushJob
 from minilog.storage.log import PartitionLog
 from minilog.storage.meta import Meta
+from minilog.storage.producer_snapshots import ProducerStates
 from minilog.storage.quarantine import Quarantine
+from minilog.storage.scan import BadBatch
 from minilog.storage.segment import Segment
 from minilog.storage.store import Store
+from minilog.wire.batch import Batch
 from minilog.wire.metadata import MetadataRecord
+from tests.sim.log_model import Broken
 from tests.sim.sweep import Failure, run, sweep
 from tests.sim.sweep_scenarios import SCENARIOS
-from tests.sim.witness import Broken
 
 SHOWN_MAX = 5
 CASES_MIN = 100
@@ -89,6 +94,12 @@ def save_meta_in_memory_first(store: Store, changed: Meta) -> None:
     checkpoint.save(store._disk, store._path("meta.json"), msgspec.to_builtins(changed))
 
 
+def replay_as_far_as_it_goes(states: ProducerStates, batches: Iterable[Batch]) -> None:
+    with suppress(BadBatch):
+        for batch in batches:
+            states.observe((batch,), batch.bytes_total)
+
+
 def nothing(*_: object, **__: object) -> None:
     pass
 
@@ -110,6 +121,11 @@ FAULTS = [
           save_meta_in_memory_first),
     Fault("the journal is not synced", "journal appends", FileJournal, "append", append_unsynced),
     Fault("the next journal is made in place", "journal snapshots", FileJournal, "_write_file", write_in_place),
+    Fault("a changed bit at the journal's end counts as torn", "journal appends", frames, "_is_torn", lambda *_: True),
+    Fault("what damage took is not noted", APPENDS, recovery, "_noted", lambda place, state, *_: state),
+    Fault("what cannot be read is cut", "recovery after a crash", recovery, "check_readable", nothing),
+    Fault("producers are read as far as it goes", CREATED, ProducerStates, "replay", replay_as_far_as_it_goes),
+    Fault("a swap that was decided is not finished", "compaction of what was compacted", recovery, "settle", nothing),
 ]  # fmt: skip
 
 

@@ -1,5 +1,5 @@
-"""What a scenario of the disk sweep works with, and who checks it: StoreWitness over the Store, JournalWitness over the
-controller's journal.
+"""What a scenario of the disk sweep works with, and who checks it: StoreWitness over the Store (journal_witness.py has the
+one over the controller's journal).
 
 Each call of a witness does one thing to the real storage and notes, in plain lists, what must be there afterwards and
 what may be there if the call is interrupted. ``start`` and ``open`` compare; nothing here looks inside the storage.
@@ -7,36 +7,51 @@ what may be there if the call is interrupted. ``start`` and ``open`` compare; no
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from minilog.config import TopicSettings
-from minilog.controller.journal import FileJournal
 from minilog.errors import DiskFull, RefusesToStart, StorageFailed
 from minilog.storage import checkpoint
+from minilog.storage.cleaning import clean_now
 from minilog.storage.log import PartitionLog
+from minilog.storage.log_state import STATE_FILE
 from minilog.storage.store import Store
-from minilog.wire.batch import Batch
-from minilog.wire.metadata import MetadataRecord, ProducerIdsAllocated
+from minilog.wire.batch import Batch, split, stamp
+from minilog.wire.records import Record, encode_batch
 from tests.sim.faulty_disk import FaultyDisk
-from tests.unit.storage.batches import everything, make
+from tests.sim.log_model import UNBOUNDED, LogModel, as_bytes, check, check_clean, check_cleaned, held_by
+from tests.unit.storage.producer_model import check_table
 
 T = TypeVar("T")
 
-SETTINGS = TopicSettings(segment_bytes=4096)
 DATA_DIR = "/data/broker"
-JOURNAL_DIR = "/data/controller"
-make_batch = cache(make)
+DELETE_RETENTION_MS = 1000
+SETTINGS = {
+    "t": TopicSettings(segment_bytes=4096),
+    "u": TopicSettings(segment_bytes=4096),
+    "keyed": TopicSettings(
+        segment_bytes=4096, cleanup_policy="compact,delete", delete_retention_ms=DELETE_RETENTION_MS
+    ),
+}
+PRODUCER_ID, ACKS_LEVEL = 7, 3
+Pair = tuple[bytes | None, bytes | None]
 
 
-class Broken(AssertionError):
-    """A promise of the storage was broken."""
+@cache
+def numbered(base_offset: int, epoch: int, size: int) -> Batch:
+    """One record of the only producer, whose sequence is the offset."""
+    value = f"{base_offset}:{epoch}:".encode().ljust(size, b".")
+    return _batch(((None, value),), base_offset, epoch)
 
 
-def check(holds: bool, promise: str) -> None:
-    if not holds:
-        raise Broken(promise)
+@cache
+def _batch(pairs: tuple[Pair, ...], base_offset: int, epoch: int) -> Batch:
+    records = [Record(i, 1000, key, value) for i, (key, value) in enumerate(pairs)]
+    data = encode_batch(records, producer_id=PRODUCER_ID, producer_epoch=0, base_sequence=base_offset)
+    (batch,) = split(data, UNBOUNDED)
+    return stamp(batch, base_offset, epoch, ACKS_LEVEL)
 
 
 class Witness(Protocol):
@@ -59,46 +74,6 @@ class Witness(Protocol):
     def go_on(self) -> None:
         """Write a little more, to see that it can be written to."""
         ...
-
-
-class Expected(NamedTuple):
-    """What a log may hold when it is opened next: a run of ``batches`` from a start in ``starts`` on.
-
-    It ends at ``written_end`` or later, or, if unsynced writes may be missing, at ``durable_end`` or later; or else it
-    is empty and begins at one of ``empty_at``.
-    """
-
-    batches: tuple[Batch, ...]
-    starts: range
-    durable_end: int
-    written_end: int
-    empty_at: tuple[int, ...] = ()
-
-
-class LogModel:
-    def __init__(self, topic: str, topic_id: str) -> None:
-        self.topic, self.topic_id = topic, topic_id
-        self.start = self.durable_end = self.high_watermark = 0
-        self.batches: tuple[Batch, ...] = ()
-        self.cut: list[Batch] = []
-        """What a truncation has cut or may have cut: in the log or in quarantine."""
-        self.wanted_end: int | None = None
-        """Of a truncation that was interrupted: the leader asks for it again."""
-        self.lossy = False
-        """Unsynced writes may be missing: the process did not simply end."""
-        self.exists = False
-        """Something in it was durable, so its directory is."""
-        self.expected = Expected((), range(1), 0, 0)
-
-    @property
-    def end(self) -> int:
-        return self.batches[-1].end_offset if self.batches else self.start
-
-    def settle(self, start: int, batches: tuple[Batch, ...], durable_end: int) -> None:
-        """Nothing is under way: exactly this is in the log."""
-        self.start, self.batches, self.durable_end = start, batches, durable_end
-        self.exists = self.exists or durable_end > start
-        self.expected = Expected(batches, range(start, start + 1), durable_end, self.end)
 
 
 class StoreWitness:
@@ -233,7 +208,7 @@ class StoreWitness:
             model = None
         is_new = model is None
         model = model or LogModel(topic, topic_id)
-        log = self._with_room(lambda: self.store.open(topic, model.topic_id, 0, SETTINGS))
+        log = self._with_room(lambda: self.store.open(topic, model.topic_id, 0, SETTINGS[topic]))
         self.models[topic], self.logs[topic] = model, log
         self._deleting = ""
         if is_new:
@@ -261,14 +236,31 @@ class StoreWitness:
 
     def append(self, count: int, *, epoch: int | None = None, size: int = 700, topic: str = "t") -> None:
         """``count`` batches in one write."""
+        end_offset, epoch = self.models[topic].end, self._epoch(epoch, topic)
+        self._append(tuple(numbered(end_offset + i, epoch, size) for i in range(count)), topic)
+
+    def put(self, *pairs: Pair, epoch: int | None = None, topic: str = "keyed") -> None:
+        """Keys and values (none: a tombstone) in one batch."""
+        self._append((_batch(pairs, self.models[topic].end, self._epoch(epoch, topic)),), topic)
+
+    def _epoch(self, epoch: int | None, topic: str) -> int:
+        return max(self.logs[topic].last_epoch, 0) if epoch is None else epoch
+
+    def _append(self, new: tuple[Batch, ...], topic: str) -> None:
         model, log = self.models[topic], self.logs[topic]
-        if epoch is None:
-            epoch = max(log.last_epoch, 0)
-        new = tuple(make_batch(model.end + i, epoch, size=size) for i in range(count))
         batches = model.batches + new
         model.expected = model.expected._replace(batches=batches)
         self._log_step(topic, lambda: log.append(new))
         model.settle(model.start, batches, log.durable_end)
+
+    def read(self, topic: str = "t") -> None:
+        """As a consumer would, from every offset on, and by time."""
+        model, log = self.models[topic], self.logs[topic]
+        for batch in model.batches:
+            data = log.read(batch.base_offset, UNBOUNDED, log.end_offset)
+            check(data.startswith(batch.tobytes()), f"from {batch.base_offset} on there is something else")
+        first = min(batch.base_offset for batch in model.batches)
+        check(log.offset_at(1000) == (first, 1000), "the first record is not found by its time")
 
     def flush(self, topic: str = "t") -> None:
         model, log = self.models[topic], self.logs[topic]
@@ -319,8 +311,40 @@ class StoreWitness:
         model.expected = model.expected._replace(starts=range(model.start, offset + 1))
         self._log_step(topic, lambda: log.advance_start(offset))
         kept = tuple(batch for batch in model.batches if batch.base_offset >= log.start_offset)
+        model.gone += model.batches[: len(model.batches) - len(kept)]
         check(log.start_offset == offset, f"the log starts at {log.start_offset}, asked for {offset}")
         model.settle(log.start_offset, kept, log.durable_end)
+
+    def compact(self, now_ms: int, *, tombstones_go: bool = False, topic: str = "keyed") -> None:
+        """A whole round; with a full disk it is done again when there is room."""
+        model, log = self.models[topic], self.logs[topic]
+        model.expected = model.expected._replace(cleaned=True, tombstones_go=tombstones_go)
+        try:
+            check(clean_now(log, now_ms), "a round was given up, and nothing had changed under it")
+        except (DiskFull, StorageFailed) as error:
+            if not self.disk.full:
+                raise
+            self.disk.full = False
+            if isinstance(error, StorageFailed):  # half-way through a swap: the process ends, the next one goes on
+                self.kill()
+                self.start()
+                self.high_watermark(self.models[topic].high_watermark, topic)
+            self.compact(now_ms, tombstones_go=tombstones_go, topic=topic)
+            return
+        finally:
+            self.disk.full = False
+        with self.disk.looking_on():
+            found = held_by(log)
+            check_cleaned(found, model.batches, tombstones_go=tombstones_go)
+            check_clean(log, found)
+        model.settle(log.start_offset, found, log.durable_end)
+
+    def remove_garbage(self, topic: str) -> None:
+        """Files that are no part of the log any more."""
+        log = self.logs[topic]
+        paths, log.garbage = log.garbage, []
+        for path in paths:
+            self.disk.remove(path)
 
     # --- a full disk -------------------------------------------------------------------------------------------
 
@@ -333,7 +357,10 @@ class StoreWitness:
             self.disk.full = False
             if not (resets and log.start_offset == log.end_offset == model.start):
                 check((log.start_offset, log.end_offset) == (model.start, model.end), "a full disk has changed the log")
-                check(everything(log) == _bytes(model.batches), "a full disk has changed what the log holds")
+                with self.disk.looking_on():
+                    check(
+                        as_bytes(held_by(log)) == as_bytes(model.batches), "a full disk has changed what the log holds"
+                    )
             action()
         finally:
             self.disk.full = False
@@ -350,32 +377,50 @@ class StoreWitness:
     # --- comparing ---------------------------------------------------------------------------------------------
 
     def _compare(self, model: LogModel, log: PartitionLog) -> None:
-        expected = model.expected
+        if log.is_damaged and self.disk.misread:
+            raise RefusesToStart("what could not be read counts as damaged, until the next start")
         if self._window and log.is_damaged:
-            self._repair(log, expected.durable_end)
-        found = everything(log)
+            self._repair(log, model.expected.durable_end)
+        with self.disk.looking_on():
+            batches = self._compare_batches(model, log)
+            self._compare_state(model, log, batches)
+            model.settle(log.start_offset, batches, log.durable_end)
+            model.lossy = False
+            self._compare_quarantine(model)
+
+    def _compare_batches(self, model: LogModel, log: PartitionLog) -> tuple[Batch, ...]:
+        expected, found = model.expected, held_by(log)
         floor = expected.durable_end if model.lossy else expected.written_end
         where = f"offsets {log.start_offset} to {log.end_offset}"
         if log.start_offset == log.end_offset and log.start_offset in expected.empty_at:
-            batches: tuple[Batch, ...] = ()
-        else:
-            check(log.start_offset in expected.starts, f"{where}: it may begin in {expected.starts}")
-            check(log.end_offset >= floor, f"{where}: written to {floor}")
-            batches = tuple(
-                batch
-                for batch in expected.batches
-                if log.start_offset <= batch.base_offset and batch.end_offset <= log.end_offset
-            )
-            check(found == _bytes(batches), f"{where}: it holds what was never written there")
+            return ()
+        starts = expected.starts
+        if self.disk.flipped.endswith(STATE_FILE):  # then the one before it holds: what retention removed may be back
+            starts = range(starts.stop)
+        check(log.start_offset in starts, f"{where}: it may begin in {starts}")
+        check(log.end_offset >= floor, f"{where}: written to {floor}")
+        written = tuple(
+            batch
+            for batch in _in_order(model.gone + expected.batches)
+            if log.start_offset <= batch.base_offset and batch.end_offset <= log.end_offset
+        )
+        if expected.cleaned:
+            check_cleaned(found, written, tombstones_go=expected.tombstones_go)
+            return found
+        check(as_bytes(found) == as_bytes(written), f"{where}: it holds what was never written there")
+        return written
+
+    def _compare_state(self, model: LogModel, log: PartitionLog, batches: tuple[Batch, ...]) -> None:
+        where = f"offsets {log.start_offset} to {log.end_offset}"
         check(not log.is_damaged, f"{where}: damaged {log.bad_ranges}, recovered {log.recovered}")
         check(log.durable_end == log.end_offset, f"durable to {log.durable_end} of {log.end_offset} after recovery")
         check(log.epoch_entries == log.recompute_epochs(), f"{where}: epochs {log.epoch_entries}")
         check(log.start_offset <= log.high_watermark <= log.end_offset, f"{where}: high watermark {log.high_watermark}")
         highest = max(model.high_watermark, log.start_offset)
         check(log.high_watermark <= highest, f"high watermark {log.high_watermark}, highest ever was {highest}")
-        model.settle(log.start_offset, batches, log.durable_end)
-        model.lossy = False
-        self._compare_quarantine(model)
+        whole = log.start_offset == 0 and not log.settings.is_compacted
+        wrong = check_table(log.producers.table, batches, whole=whole)
+        check(not wrong, f"{where}: {wrong}")
 
     def _repair(self, log: PartitionLog, durable_end: int) -> None:
         """What a failed sync has lost is taken for damage when nobody could note the failure: cut, to be fetched again."""
@@ -397,84 +442,6 @@ class StoreWitness:
             check(batch.tobytes() in kept, f"offset {batch.base_offset} was cut and is not in quarantine")
 
 
-class JournalWitness:
-    """A decision is a list of records; ``decided`` holds those of all that were acknowledged, in order."""
-
-    def __init__(self, disk: FaultyDisk) -> None:
-        self.disk = disk
-        disk.mkdir("/data")
-        disk.fsync_dir("/")
-        self.journal = FileJournal(JOURNAL_DIR, disk)
-        self.decided: list[MetadataRecord] = []
-        self._under_way: list[MetadataRecord] = []
-
-    def start(self) -> None:
-        self.journal = FileJournal(JOURNAL_DIR, self.disk)
-        try:
-            replayed = self.journal.open()
-        except RefusesToStart:
-            if not self.disk.full:
-                raise
-            self.journal.close()
-            self.disk.full = False
-            self.journal = FileJournal(JOURNAL_DIR, self.disk)
-            replayed = self.journal.open()
-        self.disk.full = False
-        found = [*replayed.snapshot, *replayed.tail]
-        check(
-            found in (self.decided, self.decided + self._under_way),
-            f"{len(found)} records were found, {len(self.decided)} acknowledged, {len(self._under_way)} under way",
-        )
-        check(self.journal.last_index == len(found), f"the last index is {self.journal.last_index} of {len(found)}")
-        self.decided, self._under_way = found, []
-
-    def append(self, count: int) -> None:
-        first = len(self.decided) + 1
-        self._under_way = [ProducerIdsAllocated(1, number) for number in range(first, first + count)]
-        try:
-            last = self.journal.append(self._under_way)
-        except StorageFailed:
-            if not self.disk.full:
-                raise
-            self.kill()  # a controller does not go on without a journal; it does when there is room
-            self.disk.full = False
-            self.start()
-            self.append(count)
-            return
-        check(last == first + count - 1, "an index has a gap")
-        self.decided = self.decided + self._under_way
-        self._under_way = []
-
-    def snapshot(self) -> None:
-        """A full disk puts it off; the journal goes on."""
-        self.journal.snapshot(len(self.decided), self.decided)
-        self.disk.full = False
-
-    def stop(self) -> None:
-        self.journal.close()
-        self.disk.kill()
-
-    def end(self, how: str) -> None:
-        if how == "crash":
-            self.disk.crash(self.disk.rng)
-        elif how == "kill":
-            self.disk.kill()
-        else:
-            self.disk.lose_pages(self.disk.rng)
-
-    def kill(self) -> None:
-        self.end("kill")
-
-    def crash(self) -> None:
-        self.end("crash")
-
-    def go_on(self) -> None:
-        self.append(2)
-        self.snapshot()
-        self.append(1)
-        self.crash()
-        self.start()
-
-
-def _bytes(batches: tuple[Batch, ...]) -> bytes:
-    return b"".join(batch.tobytes() for batch in batches)
+def _in_order(batches: tuple[Batch, ...]) -> Iterable[Batch]:
+    """Each once, by offset."""
+    return [batch for _, batch in sorted({batch.base_offset: batch for batch in batches}.items())]

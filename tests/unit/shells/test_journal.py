@@ -98,6 +98,30 @@ def test_the_very_first_write_may_be_torn(tmp_path: Path) -> None:
     assert everything(tmp_path) == records(1, 2)
 
 
+def test_a_changed_bit_in_the_last_decision_is_no_torn_write(tmp_path: Path) -> None:
+    """Somebody may have been told of it: every bit of the frame, its length too."""
+    write(tmp_path, 2, 1)
+    path = only_journal(tmp_path)
+    whole = path.read_bytes()
+    start_of_last = len(whole) - len(frame(3, records(3, 4)))
+    for bit in range(8 * start_of_last, 8 * len(whole)):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        with pytest.raises(RefusesToStart, match=f"damaged at byte {start_of_last}"):
+            everything(tmp_path)
+        assert path.read_bytes() == flipped
+
+
+def test_a_sector_that_never_reached_the_disk_is_a_torn_write(tmp_path: Path) -> None:
+    write(tmp_path, 2, 300)
+    path = only_journal(tmp_path)
+    whole = path.read_bytes()
+    for first in range(512, len(whole), 512):
+        path.write_bytes((whole[:first] + bytes(512) + whole[first + 512 :])[: len(whole)])
+        assert everything(tmp_path) == records(1, 3)
+
+
 def test_after_a_cut_the_journal_goes_on(tmp_path: Path) -> None:
     write(tmp_path, 2, 3)
     path = only_journal(tmp_path)

@@ -112,3 +112,18 @@ def of_log(batches: Iterable[Batch], expiration_ms: int = DAY_MS) -> tuple[int, 
     """What a log of these batches must know."""
     model = Model([Numbered.of(batch) for batch in batches if batch.producer_id >= 0], expiration_ms)
     return model.time_ms, model.known()
+
+
+def check_table(table: ProducerTable, batches: Iterable[Batch], *, whole: bool) -> str:
+    """I32: what a log knows of its producers is a function of its batches; what is wrong with it, or nothing.
+
+    Of a log that is not ``whole``, because its beginning has gone or it was cleaned, what is left must say the same of each
+    producer's last batch.
+    """
+    truth, known = of_log(batches, table.expiration_ms), of_table(table)
+    if whole:
+        wrong = known != truth
+    else:
+        lasts = {producer_id: written[-1][:4] for producer_id, *_, written in known[1]}
+        wrong = any(lasts.get(producer_id) != written[-1][:4] for producer_id, *_, written in truth[1])
+    return f"producers {known}, its batches say {truth}" if wrong else ""

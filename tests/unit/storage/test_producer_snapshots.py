@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from minilog.errors import CorruptRange, StorageFailed
 from minilog.storage import checkpoint, producer_snapshots
 from minilog.storage.log import PartitionLog
 from minilog.storage.log_place import RecoveryPoint
@@ -222,6 +223,25 @@ def test_how_long_a_silent_producer_is_remembered_is_the_topics_setting() -> Non
     write(log, 20, 8, size=10)
     assert [producer_id for producer_id, _ in log.producers.table.items()] == [8]
     assert [producer_id for producer_id, _ in reopened(disk).producers.table.items()] == [7, 8]
+
+
+def test_what_cannot_be_read_of_a_log_is_not_left_out_of_its_producers() -> None:
+    """R32: with some of the batches unread, a retry of one of them would be written again."""
+    disk = MemoryDisk()
+    log = open_in(disk)
+    write(log, 10)
+    point = log.close()
+    for offset in snapshots(disk):
+        disk.remove(path_of(offset))
+    content = disk.file("/d/t-0/00000000000000000000.log").content
+    content[100] ^= 1  # of a sealed segment: recovery has no other reason to read it
+    with pytest.raises(CorruptRange, match="is damaged at byte 0"):
+        reopened(disk, point)
+    content[100] ^= 1
+    log = reopened(disk, point)
+    content[100] ^= 1
+    with pytest.raises(StorageFailed, match="cut to offset 2"):
+        log.truncate(2)
 
 
 class ProducerMachine(RuleBasedStateMachine):

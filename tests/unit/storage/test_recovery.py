@@ -382,3 +382,54 @@ def check_after(step: str, log: PartitionLog, written: bytes) -> None:
     else:
         assert written.endswith(stored)
         assert (log.start_offset <= 3, log.end_offset) == (True, 7)
+
+
+def test_a_tail_that_damage_has_taken_is_missing_at_every_later_start() -> None:
+    """The first start cuts it, and refuses; the second must not find a log that is shorter and whole."""
+    disk = MemoryDisk()
+    fill(open_in(disk, LARGE), 3)
+    log_file(disk).content[-1] ^= 1
+    for _ in range(3):
+        again = reopened(disk, power_loss=False)
+        assert (again.end_offset, again.bad_ranges) == (2, [(2, 3)])
+    fill(again, 1)
+    flush(again)
+    assert not again.is_damaged
+    assert not reopened(disk, power_loss=False).is_damaged, "it is all there again"
+
+
+def test_a_wrong_length_in_the_last_batch_is_no_torn_write() -> None:
+    for bit in range(32):
+        disk = MemoryDisk()
+        size = fill(open_in(disk, LARGE), 3, size=100)[0].bytes_total
+        log_file(disk).content[2 * size + 8 + bit // 8] ^= 1 << bit % 8
+        again = reopened(disk, power_loss=False)
+        assert (again.end_offset, again.is_damaged) == (2, True)
+        again.truncate(1)
+        assert not reopened(disk, power_loss=False).is_damaged, "the leader has said that it is not part of the log"
+
+
+class BadSector(MemoryDisk):
+    bad: tuple[str, int] | None = None
+
+    def pread(self, handle: int, position: int, size: int) -> bytes:
+        if self.bad is not None:
+            path, at = self.bad
+            if self._opened(handle) is self._find(path) and position <= at < position + size:
+                raise CorruptRange("could not be read: input/output error")
+        return super().pread(handle, position, size)
+
+
+@pytest.mark.parametrize("power_loss", [True, False])
+def test_nothing_is_cut_that_cannot_be_read(power_loss: bool) -> None:
+    """No crash makes a sector unreadable, and the next attempt may be luckier."""
+    disk = BadSector()
+    log = open_in(disk, LARGE)
+    fill(log, 3, size=600)
+    written = everything(log)
+    disk.bad = (FIRST, len(written) - 1)
+    for _ in range(2):
+        with pytest.raises(CorruptRange, match="could not be read"):
+            open_in(disk, LARGE, power_loss=power_loss)
+    disk.bad = None
+    assert everything(reopened(disk, power_loss=power_loss)) == written

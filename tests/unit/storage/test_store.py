@@ -399,6 +399,33 @@ def test_tear_or_corruption_is_judged_by_the_boot_of_the_last_checkpoint() -> No
         assert (log.end_offset, log.is_damaged) == (3, damaged)
 
 
+def test_a_log_without_any_checkpoint_is_judged_by_the_boot_it_was_made_in() -> None:
+    for boot_id, damaged in (("boot-2", False), ("boot-1", True)):
+        disk = MemoryDisk()
+        store = started(disk)
+        log = store.open("events", "id-1", 0, SETTINGS)
+        fill(log, 3)
+        disk.file("/data/events-0/00000000000000000000.log").content[-1] ^= 1
+        store.abandon()
+        log = started(disk, boot_id).open("events", "id-1", 0, SETTINGS)
+        assert (log.end_offset, log.is_damaged) == (2, damaged)
+
+
+def test_a_disk_that_failed_in_this_boot_vouches_for_no_log_made_in_it() -> None:
+    disk = MemoryDisk()
+    store = started(disk)
+    log = store.open("events", "id-1", 0, SETTINGS)
+    fill(log, 3)
+    store.distrust()
+    disk.kill()
+    disk.file("/data/events-0/00000000000000000000.log").content[-1] ^= 1
+    store = started(disk)
+    assert not store.was_clean
+    store.abandon()
+    log = started(disk).open("events", "id-1", 0, SETTINGS)
+    assert (log.end_offset, log.is_damaged) == (2, False)
+
+
 def test_an_unchanged_checkpoint_is_not_written_again() -> None:
     disk = MemoryDisk()
     store = started(disk)
