@@ -171,11 +171,14 @@ class Fetcher:
     def _on_problem(self, follower: FollowerState, result: ReplicaFetchResult, now_ms: int) -> None:
         assert result.problem is not None
         log = follower.log
-        has_nothing_to_keep = log.last_epoch < 0 or log.end_offset < result.log_start_offset
-        if result.problem.code == OffsetOutOfRange.code and has_nothing_to_keep:
-            log.reset(result.log_start_offset)
+        has_nothing_to_keep = log.last_epoch < 0 or log.end_offset <= result.log_start_offset
+        if result.problem.code != OffsetOutOfRange.code or not has_nothing_to_keep:
+            self._sleep(follower.partition, now_ms + RETRY_MS)
             return
-        self._sleep(follower.partition, now_ms + RETRY_MS)
+        try:
+            log.reset(result.log_start_offset)
+        except DiskFull:
+            self._sleep(follower.partition, now_ms + DISK_FULL_RETRY_MS)
 
     def _sleep(self, partition: TopicPartition, until_ms: int) -> None:
         self._changed.pop(partition, None)

@@ -42,6 +42,8 @@ class FollowerState:
         self.settings = settings
         self.log = log
         self.leader_high_watermark = -1
+        self.leader_start = 0
+        """The log start that the leader has published."""
         self.caught_up_ms: int | None = None
         """When this log last held everything its leader had committed at that moment."""
         self.quiet_ms: Callable[[TopicPartition], int | None] | None = None
@@ -77,7 +79,12 @@ class FollowerState:
             self._check(batches)
             self.log.append(batches)
         self._learn_high_watermark(result.high_watermark, now_ms)
-        follow_start(self.log, result.log_start_offset)
+        self.leader_start = result.log_start_offset
+        self.follow_start()
+
+    def follow_start(self) -> None:
+        """Delete what the leader lets go, as far as this log may by now; said again when more of it is durable."""
+        follow_start(self.log, self.leader_start)
 
     def _check(self, batches: Sequence[Batch]) -> None:
         expected, epoch = self.log.end_offset, self.log.last_epoch

@@ -312,15 +312,26 @@ class LeaderState:
             epoch, end_offset = self.log.epoch_end(fetch.last_epoch)
             if epoch < fetch.last_epoch or end_offset < fetch.fetch_offset:
                 return epoch, end_offset
-        if not self.log.start_offset <= fetch.fetch_offset <= self.log.end_offset:
-            raise OffsetOutOfRange(
-                f"{self.partition}: fetch offset {fetch.fetch_offset} is outside {self.log.start_offset} to {self.log.end_offset}",
-                log_start_offset=self.log.start_offset,
-                log_end_offset=self.log.end_offset,
-            )
+        self.check_position(fetch)
         self.log_start.on_fetch(broker_id)
         self.followers[broker_id].on_fetch(fetch.fetch_offset, broker_epoch, self.log.end_offset, now_ms)
         return None
+
+    def check_position(self, fetch: ReplicaFetchPartition) -> None:
+        """Raises OffsetOutOfRange: the follower is to begin anew at the log's start, or to ask again.
+
+        Of what ended at the start nothing is left but the epoch it had. A follower that stands there with another one
+        diverges further down, where nobody can compare any more (Kafka lets it pass).
+        """
+        log, offset = self.log, fetch.fetch_offset
+        diverged = 0 < offset == log.start_offset and fetch.last_epoch not in (-1, log.start_epoch)
+        if diverged or not log.start_offset <= offset <= log.end_offset:
+            raise OffsetOutOfRange(
+                f"{self.partition}: fetch offset {offset} after epoch {fetch.last_epoch} does not follow what this log "
+                f"holds, {log.start_offset} to {log.end_offset} after epoch {log.start_epoch}",
+                log_start_offset=log.start_offset,
+                log_end_offset=log.end_offset,
+            )
 
     def check_epoch(self, leader_epoch: int) -> None:
         if leader_epoch < self.leader_epoch:

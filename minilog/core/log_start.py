@@ -38,6 +38,10 @@ class LogStart:
         self.published = end_offset
         return True
 
+    def on_session(self, broker_id: int) -> None:
+        """A session's first request proves no answer: it may have been on its way before the last one was given."""
+        self._told.pop(broker_id, None)
+
     def on_answer(self, broker_id: int) -> None:
         self._told[broker_id] = self.published
 

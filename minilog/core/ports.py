@@ -43,6 +43,11 @@ class ReplicaLog(Protocol):
     def start_offset(self) -> int: ...
 
     @property
+    def start_epoch(self) -> int:
+        """Leader epoch of the batch that ended at ``start_offset`` and has gone; -1 when there was none or it is not known."""
+        ...
+
+    @property
     def end_offset(self) -> int:
         """Log end offset (LEO): the offset the next record will get."""
         ...

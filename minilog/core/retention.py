@@ -1,6 +1,6 @@
 """Retention: looks at each log in turn, some in every tick: is its active segment old, and may its oldest records go?
 
-A leader's answer is published first (log_start.py); followers only begin new segments here.
+A leader's answer is published first (log_start.py); followers begin new segments here, and catch up with what was published.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from minilog.core.effects import TopicPartition
+from minilog.core.follower import FollowerState
 from minilog.core.leader import LeaderState
 from minilog.errors import DiskFull
 
@@ -40,6 +41,8 @@ class Retention:
         with suppress(DiskFull):
             replica.log.maybe_roll(now_ms)
         role = replica.role
+        if isinstance(role, FollowerState):
+            role.follow_start()
         if isinstance(role, LeaderState) and role.high_watermark_known and not self._core.is_isolated(now_ms):
             if role.log_start.plan(now_ms, role.high_watermark):
                 self._core.sessions.on_high_watermark(partition)

@@ -199,6 +199,8 @@ class Sessions:
         try:
             if not isinstance(role, LeaderState) or session.broker_id not in role.followers:
                 raise FencedLeaderEpoch(f"{replica.partition}: I do not lead it to you in epoch {entry.leader_epoch}")
+            if session.next_sequence == 1:
+                role.log_start.on_session(session.broker_id)
             diverging = role.on_fetch(session.broker_id, session.broker_epoch, entry, now_ms)
         except MinilogError as error:
             session.verdicts.append(_result(replica, entry, problem=Problem.of(error)))
@@ -275,6 +277,7 @@ class Sessions:
         if entry.fetch_offset >= end_offset:
             return None
         try:
+            replica.role.check_position(entry)  # retention may have been there since
             batches = replica.log.read(entry.fetch_offset, room, end_offset)
         except (CorruptRange, OffsetOutOfRange) as error:
             return _result(replica, entry, problem=Problem.of(error))

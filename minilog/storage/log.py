@@ -80,6 +80,10 @@ class PartitionLog:
         return self.state.generation
 
     @property
+    def start_epoch(self) -> int:
+        return self.state.start_epoch if self.state.start_offset == self.start_offset else -1
+
+    @property
     def last_epoch(self) -> int:
         return self._epochs.last_epoch
 
@@ -429,12 +433,13 @@ class PartitionLog:
             return
         drop = max(bisect_right(self._bases, offset) - 1, 0)
         self._snapshot_producers()  # the batches that go may be all that tells of a producer
+        state = self.state._replace(start_offset=offset, start_epoch=self.epoch_at(offset - 1))
         try:
-            self._save(self.state._replace(start_offset=offset))
+            self._save(state)
         except DiskFull:  # the very moment when deleting is wanted: what can be made anew makes room for the note
             for segment in self._segments[:drop]:
                 segment.remove_index()
-            self._save(self.state._replace(start_offset=offset))
+            self._save(state)
         self.start_offset = offset
         self._epochs.truncate_start(offset, self.end_offset)
         with suppress(DiskFull):  # what cannot be moved away now goes next time

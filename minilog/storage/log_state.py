@@ -21,6 +21,7 @@ class LogState(NamedTuple):
 
     Below ``cleaned_end`` no key has two values. ``horizon_ms``: when the last tombstone that cleaning has met may go.
     ``swept_end``: whatever cleaning has taken away, it did because of a record below it.
+    ``start_epoch``: leader epoch of the last batch before ``start_offset``, -1 when it is not known.
     ``missing_end``: the log was durable up to here; while it ends before, damage has taken something that counts.
     """
 
@@ -31,6 +32,7 @@ class LogState(NamedTuple):
     horizon_ms: int = -1
     swept_end: int = 0
     missing_end: int = 0
+    start_epoch: int = -1
 
     def after_cut(self, end_offset: int, start_offset: int) -> LogState:
         """A generation begins: the log was cut to ``end_offset`` and starts at ``start_offset``."""
@@ -43,6 +45,7 @@ class LogState(NamedTuple):
             cleaned_end=min(self.cleaned_end, end_offset),
             swept_end=min(self.swept_end, end_offset),
             missing_end=0,
+            start_epoch=self.start_epoch if start_offset == self.start_offset else -1,
         )
 
     def save(self, disk: Disk, directory: str) -> None:

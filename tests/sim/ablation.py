@@ -71,7 +71,8 @@ class Ablation(NamedTuple):
             yield
 
     def options(self, seed: int) -> Options:
-        return self.tune(draw(seed))
+        """Without retention, which ends what a schedule could notice."""
+        return self.tune(replace(draw(seed), retention_bytes=-1, retention_ms=-1))
 
     def run(self, seed: int) -> Outcome:
         """One random schedule without the rule."""

@@ -132,6 +132,8 @@ class Load:
     values_max: int = 4
     timeout_ms: int = 1000
     attempts_max: int = 10
+    value_bytes_max: int = 0
+    """Values are made longer, up to this, so that segments fill."""
 
 
 class Producer(Client):
@@ -169,12 +171,18 @@ class Producer(Client):
         return write
 
     def _make(self, topic: str, partition: int, acks: int, count: int) -> Write:
-        values = [b"%s.%d" % (self.name.encode(), self._made + i) for i in range(count)]
+        values = [self._value(self._made + i) for i in range(count)]
         self._made += count
         write = Write(topic, partition, acks, values, began_ms=self.world.now_ms)
         self.writes.append(write)
         self._inflight += 1
         return write
+
+    def _value(self, number: int) -> bytes:
+        value = b"%s.%d" % (self.name.encode(), number)
+        if self.load.value_bytes_max:
+            value += b"." + b"-" * self.rng.randint(0, self.load.value_bytes_max)
+        return value
 
     def _attempt(self, write: Write) -> None:
         write.attempts += 1
@@ -238,6 +246,8 @@ class Consumer(Client):
         """Of a scenario that destroys data: goes on behind what it is told was lost."""
         self.losses: list[tuple[int, int]] = []
         """(from, to): offsets it had read and was told are lost."""
+        self.overtaken = 0
+        """How often the log began beyond the next record by then: it goes on from there."""
 
     def assign(self, topic: str, partition: int) -> None:
         self.cursors.setdefault((topic, partition), Cursor())
@@ -273,7 +283,11 @@ class Consumer(Client):
     def _on_error(self, topic: str, partition: int, cursor: Cursor, error: MinilogError, leader_epoch: int) -> None:
         self.problems[error.code] += 1
         is_loss = error.code in ("LOG_TRUNCATED", "OFFSET_OUT_OF_RANGE")
-        if is_loss and leader_epoch >= cursor.leader_epoch:
+        if error.code == "OFFSET_OUT_OF_RANGE" and error.info["log_start_offset"] > cursor.offset:
+            self.overtaken += 1
+            cursor.offset, cursor.last_epoch = error.info["log_start_offset"], -1
+            cursor.leader_epoch = max(cursor.leader_epoch, leader_epoch)
+        elif is_loss and leader_epoch >= cursor.leader_epoch:
             if not self.survives_losses:
                 raise Violation("ConsistentRead", f"{self.name} at {cursor.offset} of {topic}-{partition}: {error}")
             self.losses.append((error.info["lost_from"], error.info["lost_to"]))

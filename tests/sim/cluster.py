@@ -32,7 +32,7 @@ from tests.sim.broker_node import BrokerNode
 from tests.sim.clients import Admin, Consumer, Load, Producer, Write
 from tests.sim.controller_node import ControllerNode
 from tests.sim.group_watch import GroupWatch
-from tests.sim.history import History, WatchedLog
+from tests.sim.history import History, Mirror, WatchedLog
 from tests.sim.invariants import Invariants
 from tests.sim.members import Habits, Member, Reader
 from tests.sim.network import CLIENT_IDS, Network, Response
@@ -281,10 +281,18 @@ class SimCluster:
         if leader.high_watermark < leader.end_offset:
             return False
         replicas = [self.replica(r, topic, partition) for r in state.replicas]
-        return all(r is not None and r.log.mirror.entries == leader.mirror.entries for r in replicas)  # type: ignore[attr-defined]
+        return all(r is not None and _agree(r.log.mirror, leader.mirror) for r in replicas)  # type: ignore[attr-defined]
 
     def settle(self, topic: str = "t", partition: int = 0, within_ms: int = 20_000) -> None:
         self.until(lambda: self.converged(topic, partition), f"{topic}-{partition} converges", within_ms)
+
+
+def _agree(one: Mirror, other: Mirror) -> bool:
+    """From where both begin."""
+    if one.start_offset == other.start_offset:
+        return one.entries == other.entries
+    start_offset = max(one.start_offset, other.start_offset)
+    return one.end_offset == other.end_offset and one.since(start_offset) == other.since(start_offset)
 
 
 def _with(settings: Any, changes: dict[str, int]) -> Any:

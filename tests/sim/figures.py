@@ -68,6 +68,10 @@ class Figures:
                 "numbered writes, answered as duplicates, in parts",
                 f"{count['writes numbered']:,}, {count['duplicate answers']:,}, {count['duplicates in parts']:,}",
             ),
+            (
+                "log starts moved, records they took, consumers overtaken",
+                f"{count['log starts moved']:,}, {count['records removed']:,}, {count['consumers overtaken']:,}",
+            ),
             ("producer epochs begun after giving up", count["producer epochs"]),
             (
                 "group members crashed, frozen, left",

@@ -17,7 +17,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from minilog.config import TopicSettings
+from minilog.errors import StorageFailed
 from minilog.wire.batch import Batch, split
+from tests.sim.log_starts import LogStarts
+from tests.sim.records import Records, are_remembered
 from tests.sim.world import Violation
 from tests.unit.storage.producer_model import Model, Numbered, of_table
 
@@ -61,6 +64,16 @@ class Mirror:
         while self.numbered and self.numbered[-1].base_offset >= end_offset:
             self.numbered.pop()
 
+    def forget(self, start_offset: int) -> None:
+        """The log begins here now, which is a border."""
+        drop = bisect_left(self.bases, start_offset)
+        del self.entries[:drop], self.bases[:drop]
+        self.numbered = [batch for batch in self.numbered if batch.base_offset >= start_offset]
+        self.start_offset = start_offset
+
+    def since(self, start_offset: int) -> list[Entry]:
+        return self.entries[bisect_left(self.bases, start_offset) :]
+
     def at(self, base_offset: int) -> Entry | None:
         index = bisect_left(self.bases, base_offset)
         found = index < len(self.bases) and self.bases[index] == base_offset
@@ -91,6 +104,9 @@ class PartitionHistory:
         self.shown: dict[int, int] = {}
         """Highest high watermark shown to clients, by leader epoch."""
         self.deleted = False
+        self.starts = LogStarts(name)
+        self.records: Records | None = None
+        """Of a topic that loses some."""
         self._seen: dict[tuple[int, int], tuple[Entry, Entry | None]] = {}
 
     def fail(self, name: str, detail: str) -> None:
@@ -101,6 +117,13 @@ class PartitionHistory:
         self.committed.cut(end_offset)
         del self.commit_epochs[len(self.committed.entries) :]
         self.shown.clear()
+
+    def before_start(self, who: str, start_offset: int) -> Entry | None:
+        """What lay before the first batch of a log that begins here; all that ever goes was committed."""
+        before = self.committed.ending_at(start_offset)
+        if before is None and start_offset > 0:
+            self.fail("LogStartCommitted", f"{who} begins at {start_offset}, where nothing committed ends")
+        return before
 
     def on_append(self, who: str, entry: Entry, before: Entry | None) -> None:
         first = self._seen.setdefault((entry.leader_epoch, entry.base_offset), (entry, before))
@@ -121,9 +144,9 @@ class PartitionHistory:
             self._check_holds(name, who, mirror, -1)
 
     def _check_holds(self, name: str, who: str, mirror: Mirror, index: int) -> None:
-        """``mirror`` holds this committed batch, and so, by LogMatching, all before it."""
+        """``mirror`` holds this committed batch, and so, by LogMatching, all before it down to its start."""
         entry = self.committed.entries[index]
-        if mirror.at(entry.base_offset) != entry:
+        if entry.end_offset > mirror.start_offset and mirror.at(entry.base_offset) != entry:
             self.fail(name, f"{who} lacks committed {entry}, it holds {mirror.entries[-3:]}")
 
     def on_commit(self, who: str, leader_epoch: int, mirror: Mirror, high_watermark: int) -> bool:
@@ -141,6 +164,13 @@ class PartitionHistory:
         if self.committed.end_offset != high_watermark:
             self.fail("AckedBatchesSurvive", f"{who}: high watermark {high_watermark} is on no batch border")
         return high_watermark > known
+
+    def committed_records(self) -> list[tuple[int, bytes]]:
+        """(offset, value) of everything ever committed, also of what has gone since."""
+        assert self.records is not None
+        originals = self.records.originals
+        entries = self.committed.entries
+        return [(r.offset, r.value or b"") for e in entries for r in originals[e.leader_epoch, e.base_offset]]
 
     def on_acked(self, who: str, base_offset: int, end_offset: int, leader_epoch: int, crc: int) -> None:
         entry = self.committed.at(base_offset)
@@ -183,24 +213,35 @@ class History:
         return self.partitions[key]
 
 
+class Left(NamedTuple):
+    """What a process left behind. ``starts``: where the log may begin; below ``durable_end`` nothing may be missing."""
+
+    mirror: Mirror
+    starts: tuple[int, ...]
+    durable_end: int
+
+
 class WatchedLog:
     """A replica's log with the checker looking on; satisfies ReplicaLog by passing everything through."""
 
-    def __init__(
-        self, inner: Any, who: str, history: PartitionHistory, before: Mirror | None, durable_end: int
-    ) -> None:
-        """``before``: what the last process knew; ``durable_end``: below it nothing may be missing now."""
+    def __init__(self, inner: Any, who: str, history: PartitionHistory, left: Left | None) -> None:
         self.inner = inner
         self.who = who
         self.history = history
         self.mirror = Mirror(inner.start_offset)
         self.truncated = False
-        self._load(before, durable_end)
+        self.start_moved = False
+        """What went from the beginning is still in the mirror, until the turn is over and it has been looked at."""
+        self.start_in_doubt: int | None = None
+        """A new start that the disk failed to take: both may be found when it is read again."""
+        self.expects_nothing = False
+        """The disk failed while everything was being thrown away."""
+        self._load(left)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
-    def _load(self, before: Mirror | None, durable_end: int) -> None:
+    def _load(self, left: Left | None) -> None:
         data = self.inner.read(self.inner.start_offset, UNBOUNDED, self.inner.end_offset)
         while len(data):
             for batch in split(data, UNBOUNDED, stored=True):
@@ -212,22 +253,30 @@ class WatchedLog:
             )
         self._check_epochs()
         self.check_producers()
-        if before is None:
-            return
-        if self.mirror.end_offset < durable_end or self.mirror.entries != before.entries[: len(self.mirror.entries)]:
+        if left is not None:
+            self._check_survival(left)
+
+    def _check_survival(self, left: Left) -> None:
+        mirror, before = self.mirror, left.mirror
+        if mirror.start_offset not in left.starts:
+            raise Violation("DurableSurvives", f"{self.who} reopened from {mirror.start_offset}, not {left.starts}")
+        before.forget(mirror.start_offset)
+        if mirror.end_offset < left.durable_end or mirror.entries != before.entries[: len(mirror.entries)]:
             raise Violation(
                 "DurableSurvives",
-                f"{self.who} reopened with {self.mirror.entries[-3:]}, durable was {durable_end} of {before.entries[-3:]}",
+                f"{self.who} reopened with {mirror.entries[-3:]}, durable was {left.durable_end} of {before.entries[-3:]}",
             )
 
     def _observe(self, batch: Batch) -> None:
         entry, mirror = Entry.of(batch), self.mirror
         if entry.base_offset != mirror.end_offset:
             raise Violation("OffsetsContiguous", f"{self.who}: {entry} after {mirror.end_offset}")
-        last = mirror.entries[-1] if mirror.entries else None
+        last = mirror.entries[-1] if mirror.entries else self.history.before_start(self.who, entry.base_offset)
         if last is not None and last.leader_epoch > entry.leader_epoch:
             raise Violation("EpochMonotonic", f"{self.who}: {entry} after {last}")
         self.history.on_append(self.who, entry, last)
+        if self.history.records is not None:
+            self.history.records.observe(batch)
         mirror.append(entry)
         if batch.producer_id >= 0:
             mirror.numbered.append(Numbered.of(batch))
@@ -274,12 +323,38 @@ class WatchedLog:
         return end
 
     def reset(self, start_offset: int) -> None:
-        self.inner.reset(start_offset)
+        try:
+            self.inner.reset(start_offset)
+        except StorageFailed:
+            self.expects_nothing = True
+            raise
         self.mirror = Mirror(start_offset)
-        self.truncated = True
+        self.truncated = self.start_moved = True
         self._check_end()
         self._check_epochs()
         self.check_producers()
+
+    def advance_start(self, offset: int) -> None:
+        try:
+            self.inner.advance_start(offset)
+        except StorageFailed:
+            self.start_in_doubt = offset
+            raise
+        if self.inner.start_offset != offset:
+            raise Violation("LogStartMonotonic", f"{self.who} starts at {self.inner.start_offset}, asked for {offset}")
+        self.start_moved = True
+
+    def settle_start(self) -> None:
+        """What went from the beginning is accounted for."""
+        self.start_moved = False
+        self.mirror.forget(self.inner.start_offset)
+        self._check_epochs()
+
+    def left(self, durable_end: int) -> Left:
+        """The process ends, or gives the log away: what must be there when it is opened again."""
+        starts = (self.mirror.start_offset, self.inner.start_offset) if self.start_moved else (self.inner.start_offset,)
+        doubt = () if self.start_in_doubt is None else (self.start_in_doubt,)
+        return Left(self.mirror, (*starts, *doubt), durable_end)
 
     def _check_epochs(self) -> None:
         """I3: the epoch list of the log is what a scan of it would find."""
@@ -307,9 +382,9 @@ class WatchedStore:
         self.history = history
         self.logs: dict[tuple[str, int], WatchedLog] = {}
         self._topic_ids: dict[tuple[str, int], str] = {}
-        self._before: dict[tuple[str, str, int], tuple[Mirror, int]] = {}
+        self._left: dict[tuple[str, str, int], Left] = {}
         self._durable: dict[tuple[str, str, int], int] = {}
-        """Of the logs in ``_before`` that no process has read again yet."""
+        """Of the logs in ``_left`` that no process has read again yet."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -317,9 +392,11 @@ class WatchedStore:
     def open(self, topic: str, topic_id: str, partition: int, settings: TopicSettings) -> WatchedLog:
         log = self.inner.open(topic, topic_id, partition, settings)
         history = self.history.of(topic, topic_id, partition)
-        before, durable_end = self._before.pop((topic, topic_id, partition), (None, 0))
+        if history.records is None and are_remembered(settings):
+            history.records = Records()
+        left = self._left.pop((topic, topic_id, partition), None)
         self._durable.pop((topic, topic_id, partition), None)
-        watched = WatchedLog(log, f"{self.who} {topic}-{partition}", history, before, durable_end)
+        watched = WatchedLog(log, f"{self.who} {topic}-{partition}", history, left)
         self.logs[topic, partition] = watched
         self._topic_ids[topic, partition] = topic_id
         return watched
@@ -335,10 +412,10 @@ class WatchedStore:
     def close(self, topic: str, partition: int) -> None:
         log = self.logs.pop((topic, partition))
         self.inner.close(topic, partition)
-        self._before[topic, self._topic_ids[topic, partition], partition] = (log.mirror, log.mirror.end_offset)
+        self._left[topic, self._topic_ids[topic, partition], partition] = log.left(log.mirror.end_offset)
 
     def delete(self, topic: str, topic_id: str, partition: int) -> None:
-        self._before.pop((topic, topic_id, partition), None)
+        self._left.pop((topic, topic_id, partition), None)
         self._durable.pop((topic, topic_id, partition), None)
         self.inner.delete(topic, topic_id, partition)
 
@@ -346,17 +423,19 @@ class WatchedStore:
         """The process died: everything written must be there again, unless the machine dies before it is read."""
         for (topic, partition), log in self.logs.items():
             key = (topic, self._topic_ids[topic, partition], partition)
-            self._before[key] = (log.mirror, log.mirror.end_offset)
+            if log.expects_nothing:
+                continue
+            self._left[key] = log.left(log.mirror.end_offset)
             self._durable[key] = int(log.inner.durable_end)
         self.logs = {}
 
     def on_wipe(self) -> None:
         """The disk is empty: nothing is expected of it."""
-        self._before.clear()
+        self._left.clear()
         self._durable.clear()
 
     def on_crash(self) -> None:
         """The machine died: everything durable must be there again, and nothing that was not written."""
         self.on_kill()
         for key, durable_end in self._durable.items():
-            self._before[key] = (self._before[key][0], durable_end)
+            self._left[key] = self._left[key]._replace(durable_end=durable_end)

@@ -4,6 +4,7 @@ AckedBatchesSurvive          an acks=all answer names a committed batch; every l
 OneLeaderPerEpoch            (with EpochMonotonic: no epoch ever goes back, in logs, roles or metadata)
 HighWatermarkMonotonic       per role, and as shown to clients across epochs
 LogMatching, OffsetsContiguous, ConsistentRead, DurableSurvives, EpochCacheMatchesLog          history.py
+LogStartMonotonic, LogStartCommitted, LogStartByRetention, LogStartPublished, ZombiesDeleteNothing     log_starts.py
 MinIsrAtAck                  an acks=all answer to a new write names an ISR of at least min.insync.replicas
 IsrWithinReplicas            ClusterImage.check_invariants on the journalled truth
 LeaderFromIsr                a new leader was in the ISR or the ELR, or is a recovery's choice
@@ -27,16 +28,19 @@ from minilog.core.follower import FollowerState
 from minilog.core.image import ClusterImage, PartitionState
 from minilog.core.leader import LeaderState, Proposal
 from minilog.core.replica import Replica
+from minilog.errors import OffsetOutOfRange
 from minilog.wire.group_messages import GroupRequest
 from minilog.wire.messages import (
     ACKS_ALL,
     Fetch,
+    FetchPartition,
     FetchReply,
     HeartbeatReply,
     InitProducer,
     InitProducerReply,
     Message,
     OffsetsReply,
+    Problem,
     Produce,
     ProduceReply,
     ProduceResult,
@@ -61,6 +65,7 @@ class Seen(NamedTuple):
     high_watermark: int
     state: PartitionState
     proposal: Proposal | None
+    published_start: int
 
 
 class Invariants:
@@ -88,11 +93,12 @@ class Invariants:
     def _look_at(self, node: BrokerNode, partition: TopicPartition, replica: Replica) -> None:
         key = (node.node_id, node.life, partition)
         seen, role = self._seen.get(key), replica.role
-        proposal = role.proposal if isinstance(role, LeaderState) else None
+        proposal, published = (role.proposal, role.log_start.published) if isinstance(role, LeaderState) else (None, -1)
         log = replica.log
         assert isinstance(log, WatchedLog)
-        now = Seen(role, replica.topic_id, role.high_watermark, role.state, proposal)
-        if seen is not None and seen[0] is role and seen[2:] == now[2:] and not log.truncated:
+        now = Seen(role, replica.topic_id, role.high_watermark, role.state, proposal, published)
+        unchanged = seen is not None and seen[0] is role and seen[2:] == now[2:]
+        if unchanged and not log.truncated and not log.start_moved:
             return
         self._seen[key] = now
         self.figures["checks"] += 1
@@ -100,6 +106,7 @@ class Invariants:
         self._check_epochs(node, partition, seen, now)
         if isinstance(role, LeaderState):
             self._check_leader(node, role, log, history, seen)
+        self._check_start(node, role, log, history, seen)
         if log.truncated:
             log.truncated = False
             self._check_candidates(partition, [node.node_id])
@@ -125,6 +132,23 @@ class Invariants:
         if history.on_commit(node.name, role.leader_epoch, log.mirror, role.high_watermark):
             self._check_candidates(role.partition)
         self._check_quorum(role)
+
+    def _check_start(
+        self,
+        node: BrokerNode,
+        role: LeaderState | FollowerState,
+        log: WatchedLog,
+        history: PartitionHistory,
+        seen: Seen | None,
+    ) -> None:
+        is_new_role = seen is None or seen.role is not role
+        if is_new_role:
+            history.starts.on_role(node.node_id, role.leader_epoch)
+        if isinstance(role, LeaderState):
+            history.starts.on_published(node.name, role, log, node.now_ms, is_new_role=is_new_role)
+        if log.start_moved:
+            history.starts.on_moved(node.name, role, log.mirror, history.committed, log.inner.start_offset)
+            log.settle_start()
 
     def _check_quorum(self, role: LeaderState) -> None:
         state = self.truth.partition(*role.partition)
@@ -160,7 +184,7 @@ class Invariants:
                 self._on_produced(node, request, response)
             case FetchReply():
                 assert isinstance(request, Fetch)
-                self._on_fetched(node, response, any_replica=request.any_replica)
+                self._on_fetched(node, request, response)
             case InitProducerReply():
                 if response.producer_id in self.producer_ids:
                     raise Violation("ProducerIdsNeverReused", f"{node.name} gives {response.producer_id} away again")
@@ -202,16 +226,29 @@ class Invariants:
         if len(result.isr) < needed and not result.duplicate:
             raise Violation("MinIsrAtAck", f"{node.name} acknowledged with an ISR of {result.isr}, needed are {needed}")
 
-    def _on_fetched(self, node: BrokerNode, reply: FetchReply, *, any_replica: bool) -> None:
-        for result in reply.partitions:
+    def _on_fetched(self, node: BrokerNode, request: Fetch, reply: FetchReply) -> None:
+        for fetch, result in zip(request.partitions, reply.partitions, strict=True):
             if result.problem is not None:
+                self._check_range(node, fetch, result.problem)
                 continue
             self.figures["checks"] += 1
             self.after_broker_turn(node)
             history = self._history(node, result.topic, result.partition)
             history.on_read(node.name, result.batches)
-            if result.high_watermark is not None and not any_replica:
+            if result.high_watermark is not None and not request.any_replica:
                 history.on_shown(node.name, result.leader_epoch, result.high_watermark)
+
+    def _check_range(self, node: BrokerNode, fetch: FetchPartition, problem: Problem) -> None:
+        """Whoever is told to be outside the log is, and is told where the log begins."""
+        if problem.code != OffsetOutOfRange.code:
+            return
+        assert node.core is not None
+        log = node.core.replicas[TopicPartition(fetch.topic, fetch.partition)].log
+        told = problem.error().info["log_start_offset"]
+        if told != log.start_offset or log.start_offset <= fetch.offset <= log.end_offset:
+            raise Violation(
+                "ConsistentRead", f"{node.name} of {fetch}: {problem}, it is {log.start_offset} to {log.end_offset}"
+            )
 
     def check_waiting(self, who: str, requests: Iterable[Inbound], now_ms: int, overtime_ms: int) -> None:
         """Nobody waits longer than was agreed (R34)."""

@@ -6,7 +6,7 @@ the world is calm.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from random import Random
 
 from tests.sim.clients import Load
@@ -68,6 +68,19 @@ class Options:
     numbered: bool
     """Producers number their batches."""
     segment_bytes: int
+    retention_bytes: int
+    """-1: nothing goes because of its size. With this or the next, segments are small."""
+    retention_ms: int
+    """-1: nothing goes because of its age."""
+    segment_ms: int
+    """-1: segments are sealed when they are full."""
+    cleaning_check_ms: int
+    value_bytes_max: int
+
+    @property
+    def retains(self) -> bool:
+        """Logs lose their beginnings."""
+        return self.retention_bytes >= 0 or self.retention_ms >= 0
 
     @property
     def losses_max(self) -> int:
@@ -80,10 +93,21 @@ class Options:
         )
 
     def load(self) -> Load:
-        return Load(self.produce_interval_ms, self.inflight_max, ACKS, values_max=3, timeout_ms=self.produce_timeout_ms)
+        load = Load(self.produce_interval_ms, self.inflight_max, ACKS, values_max=3, timeout_ms=self.produce_timeout_ms)
+        return replace(load, value_bytes_max=self.value_bytes_max) if self.retains else load
+
+    def topic_config(self) -> dict[str, str]:
+        config = {"flush_policy": self.flush_policy, "flush_ms": "100", "segment_bytes": str(self.segment_bytes)}
+        if self.retains:
+            config |= {"segment_bytes": "4096", "retention_bytes": str(self.retention_bytes)}
+            config |= {"retention_ms": str(self.retention_ms)}
+        if self.retains and self.segment_ms > 0:
+            config["segment_ms"] = str(self.segment_ms)
+        return config
 
     def timeouts(self) -> dict[str, int]:
-        return {
+        cleaning = {"retention_check_ms": self.cleaning_check_ms} if self.retains else {}
+        return cleaning | {
             "session_timeout_ms": self.session_timeout_ms,
             "replica_lag_max_ms": self.replica_lag_max_ms,
             "peer_timeout_ms": self.peer_timeout_ms,
@@ -165,4 +189,21 @@ def draw(seed: int) -> Options:
         tick_ms=rng.choice((20, 50)),
         numbered=rng.random() < 0.5,
         segment_bytes=rng.choice((4096, 4096, 2**28)),
+        **_draw_cleaning(seed),
     )
+
+
+def _draw_cleaning(seed: int) -> dict[str, int]:
+    """From a generator of its own: what was drawn for a seed before there was cleaning is drawn still."""
+    rng = Random(f"{seed}/cleaning")
+    retains = rng.random() < 0.25
+    by_size, by_age = rng.choice(((True, False), (True, False), (True, True), (False, True)))
+    retention_bytes = rng.choice((0, 6_000, 12_000, 30_000))
+    retention_ms = rng.choice((100, 500, 2000))
+    return {
+        "retention_bytes": retention_bytes if retains and by_size else -1,
+        "retention_ms": retention_ms if retains and by_age else -1,
+        "segment_ms": rng.choice((-1, -1, 200, 1000)),
+        "cleaning_check_ms": rng.choice((20, 100, 500)),
+        "value_bytes_max": rng.choice((30, 300, 1500)),
+    }

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from minilog.core.leader import LeaderState
 from minilog.wire.batch import split
 from minilog.wire.records import decode_batch
 from tests.sim.clients import Consumer, Producer, Write
@@ -88,9 +89,7 @@ class Schedule:
                 partitions=options.partitions,
                 replicas=options.replicas,
                 min_isr=options.min_isr,
-                flush_policy=options.flush_policy,
-                flush_ms="100",
-                segment_bytes=str(options.segment_bytes),
+                **options.topic_config(),
             )
             self.names += [(f"t{number}", partition) for partition in range(options.partitions)]
         self._add_clients()
@@ -132,6 +131,8 @@ class Schedule:
         cluster.until(self._is_quiet, "nobody waits any more", SETTLE_MS)
         cluster.until(self._consumed, "consumers reach the end", SETTLE_MS)
         self.groups.settle(SETTLE_MS)
+        if self.options.retains:
+            cluster.until(self._starts_settled, "what was to go has gone", SETTLE_MS)
         cluster.until(self._metadata_converged, "brokers know all metadata", SETTLE_MS)
         cluster.until(self._is_settled, "all of this at once", SETTLE_MS)
 
@@ -168,6 +169,18 @@ class Schedule:
         ends = {name: self.cluster.log(self.cluster.leader(*name), *name).end_offset for name in self.names}
         return all(consumer.cursors[name].offset == ends[name] for consumer in self.consumers for name in self.names)
 
+    def _starts_settled(self) -> bool:
+        """What a leader has published has been done, by itself and by its followers."""
+        for name in self.names:
+            leader = self.cluster.replica(self.cluster.leader(*name), *name)
+            if leader is None or not isinstance(leader.role, LeaderState):
+                return False
+            start_offset = leader.role.log_start.published
+            replicas = [self.cluster.replica(r, *name) for r in leader.role.state.replicas]
+            if any(r is None or r.log.start_offset < start_offset for r in replicas):
+                return False
+        return True
+
     def _metadata_converged(self) -> bool:
         truth = sorted(map(repr, self.cluster.invariants.truth.snapshot()))
         cores = [node.core for node in self.cluster.brokers.values()]
@@ -177,20 +190,25 @@ class Schedule:
 
     def _check_end(self) -> None:
         found: Counter[bytes] = Counter()
+        held: Counter[bytes] = Counter()
         for topic, partition in self.names:
             state = self.cluster.state(topic, partition)
+            history = self.cluster.history.of(topic, state.topic_id, partition)
             contents = [self._content(r, topic, partition) for r in state.replicas]
-            if any(content != contents[0] for content in contents):
-                raise Violation("LogMatching", f"{topic}-{partition}: replicas differ in what they give back")
-            values = [value for _, value in contents[0]]
-            found.update(values)
-            self._check_order(topic, partition, dict(contents[0]))
-            self._check_numbered(topic, partition, values)
+            whole = history.committed_records() if history.records is not None else contents[0]
+            for broker_id, content in zip(state.replicas, contents, strict=True):
+                start_offset = self.cluster.log(broker_id, topic, partition).start_offset
+                if content != [record for record in whole if record[0] >= start_offset]:
+                    raise Violation("LogMatching", f"{topic}-{partition}: {broker_id} gives back something else")
+            found.update(value for _, value in whole)
+            held.update(value for _, value in contents[0])
+            self._check_order(topic, partition, dict(whole))
+            self._check_numbered(topic, partition, [value for _, value in contents[0]])
         for producer in (*self.producers, self.cluster.producer):
             for write in producer.writes:
                 for values in write.batches():
                     self._check_write(values, write.outcome, write.acks, found)
-        twice = [value for value, count in found.items() if count > 1]
+        twice = [value for value, count in held.items() if count > 1]  # whose first copy has gone is not known any more
         if twice:
             raise Violation("Duplicates", f"{twice[:5]} are there more than once")
 
@@ -220,7 +238,7 @@ class Schedule:
         remembers anything else than its log says (I32)."""
         for producer in self.producers:
             if isinstance(producer, NumberedProducer):
-                made = [int(v.partition(b".")[2]) for v in values if v.startswith(producer.name.encode() + b".")]
+                made = [int(v.split(b".")[1]) for v in values if v.startswith(producer.name.encode() + b".")]
                 if made != sorted(made):
                     raise Violation("ProducerSequences", f"{topic}-{partition}: {producer.name} wrote {made}")
         for broker_id in self.cluster.state(topic, partition).replicas:
@@ -243,6 +261,10 @@ class Schedule:
         figures.update(self.groups.figures)
         figures.update(self.cluster.watch.figures)
         figures.update(self.cluster.network.figures)
+        for history in self.cluster.history.partitions.values():
+            figures["log starts moved"] += history.starts.moved
+            figures["records removed"] += history.starts.records_removed
+        figures["consumers overtaken"] += sum(consumer.overtaken for consumer in self.consumers)
         for node in self.cluster.brokers.values():
             figures["torn files"] += node.machine.disk.torn
             figures.update({f"broker {name}": count for name, count in node.figures.items()})

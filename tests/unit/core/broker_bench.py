@@ -69,6 +69,8 @@ class BrokerBench:
         self.now_ms = 0
         self.next_request_id = 1
         self.next_session_id = 1
+        self.sessions: dict[int, tuple[int, int]] = {}
+        """By broker: its session, and the next sequence in it."""
         self.replies: dict[int, Message] = {}
         self.fetches: list[tuple[int, ReplicaFetch]] = []
         self.alters: list[AlterPartition] = []
@@ -208,15 +210,25 @@ class BrokerBench:
     # --- its peers -----------------------------------------------------------------------------------------------------
 
     def acknowledge(
-        self, broker_id: int, fetch_offset: int, partition: int = 0, *, broker_epoch: int | None = None
+        self,
+        broker_id: int,
+        fetch_offset: int,
+        partition: int = 0,
+        *,
+        broker_epoch: int | None = None,
+        same_session: bool = False,
     ) -> int:
-        """Broker ``broker_id`` fetches in a new session: it holds what lies below ``fetch_offset``."""
+        """Broker ``broker_id`` fetches, by default in a new session: it holds what lies below ``fetch_offset``."""
         log = self.log(partition)
         epoch = self.core.replicas[TopicPartition(TOPIC, partition)].leader_epoch
         entry = ReplicaFetchPartition(TOPIC, TOPIC_ID, partition, epoch, fetch_offset, log.epoch_at(fetch_offset - 1))
-        session_id, self.next_session_id = self.next_session_id, self.next_session_id + 1
+        if same_session:
+            session_id, sequence = self.sessions[broker_id]
+        else:
+            session_id, sequence, self.next_session_id = self.next_session_id, 0, self.next_session_id + 1
+        self.sessions[broker_id] = session_id, sequence + 1
         process = BROKER_EPOCHS[broker_id] if broker_epoch is None else broker_epoch
-        return self.send(ReplicaFetch(broker_id, process, session_id, 0, 500, ROOM, [entry]))
+        return self.send(ReplicaFetch(broker_id, process, session_id, sequence, 500, ROOM, [entry]))
 
     # --- looking inside ----------------------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ class MemoryLog:
     def __init__(self, start_offset: int = 0) -> None:
         self.batches: list[Batch] = []
         self.start_offset = start_offset
+        self.start_epoch = -1
         self.durable_end = start_offset
         self.high_watermark = start_offset
         self.settings = TopicSettings()
@@ -71,11 +72,15 @@ class MemoryLog:
         return self.end_offset
 
     def reset(self, start_offset: int) -> None:
+        if self.room == 0:
+            raise DiskFull("no room to note a new start")
         self.batches = []
+        self.start_epoch = -1
         self.start_offset = self.durable_end = self.high_watermark = start_offset
 
     def trim(self, start_offset: int) -> None:
         """What retention does: forget everything before ``start_offset``, which lies on a batch border."""
+        self.start_epoch = self.epoch_at(start_offset - 1) if start_offset > self.start_offset else self.start_epoch
         self.batches = [batch for batch in self.batches if batch.base_offset >= start_offset]
         self.start_offset = start_offset
         self.durable_end = max(self.durable_end, start_offset)

@@ -366,6 +366,21 @@ def test_a_follower_whose_records_are_deleted_on_the_leader_begins_at_its_start(
     assert [(e.fetch_offset, e.last_epoch) for e in again.partitions] == [(20, -1)]
 
 
+def test_a_follower_that_finds_no_room_to_begin_anew_tries_again_later() -> None:
+    made = fetcher(follower())
+    request = ask(made)
+    behind = result()
+    behind.problem, behind.log_start_offset = Problem.of(OffsetOutOfRange("out of range")), 20
+    log = memory_log(made.followers[FIRST])
+    log.room = 0
+    made.on_reply(request, answer(request, behind), 0)
+    assert (log.start_offset, log.end_offset) == (0, 3)
+    request = ask(made, RETRY_MS)
+    assert named(request) == {}
+    made.on_reply(request, answer(request), DISK_FULL_RETRY_MS)
+    assert named(ask(made, DISK_FULL_RETRY_MS)) == {0: 3}
+
+
 def test_out_of_range_on_the_other_side_deletes_nothing() -> None:
     made = fetcher(follower())
     request = ask(made)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from minilog.core.follower import FollowerState
 from minilog.core.leader import LeaderState
-from minilog.errors import CorruptBatch, DiskFull, RecordTooLarge
+from minilog.errors import CorruptBatch, DiskFull, OffsetOutOfRange, RecordTooLarge
 from minilog.wire.messages import NOTHING, ReplicaFetchResult
 from minilog.wire.metadata import NO_LEADER
 from tests.unit.core.builders import (
@@ -109,7 +109,6 @@ def test_a_cut_below_the_high_watermark_takes_it_along() -> None:
 @pytest.mark.parametrize(
     ("leader", "follower", "start_offset", "end_offset"),
     [
-        ([(5, 5)], [(3, 20)], 10, 10),  # the common part was deleted: nothing below the leader's start can be compared
         ([(3, 5)], [(3, 12)], 10, 12),
         ([(3, 5)], [(3, 20)], 10, 15),
     ],
@@ -118,6 +117,17 @@ def test_a_leader_whose_log_begins_later(leader: Runs, follower: Runs, start_off
     leading, following = pair(log_of(*leader, start_offset=start_offset), log_of(*follower))
     join(leading, following)
     assert following.log.end_offset == end_offset
+
+
+def test_a_follower_that_diverges_below_the_leaders_start_is_told_to_begin_anew() -> None:
+    """The common part was deleted, so nothing below the start can be compared: only the epoch that ended there is known."""
+    leading, following = pair(log_of((3, 10), (5, 5), high_watermark=10), log_of((4, 10)))
+    leading.log.advance_start(10)
+    with pytest.raises(OffsetOutOfRange, match="10 to 15 after epoch 3"):
+        join(leading, following)
+    leading, following = pair(log_of((3, 10), (5, 5), high_watermark=10), log_of((3, 10)))
+    leading.log.advance_start(10)
+    assert join(leading, following) == 0
 
 
 def test_a_follower_that_begins_after_the_divergence_begins_anew_there() -> None:

@@ -91,9 +91,9 @@ def test_through_a_broker_the_start_is_published_and_followed_by_deleting() -> N
     told = [reply for reply in bench.replies.values() if isinstance(reply, ReplicaFetchReply)][-2:]
     assert [[result.log_start_offset for result in reply.partitions] for reply in told] == [[5], [5]]
     assert bench.log().start_offset == 0
-    bench.acknowledge(2, 6)
+    bench.acknowledge(2, 6, same_session=True)
     assert bench.log().start_offset == 0
-    bench.acknowledge(3, 6)
+    bench.acknowledge(3, 6, same_session=True)
     assert bench.log().start_offset == 5
     problem = bench.fetched(bench.fetch(4))[0].problem
     assert problem is not None

@@ -230,6 +230,31 @@ def test_what_has_no_room_comes_with_the_next_answer() -> None:
     assert broker.sent(second) == {1: [0]}
 
 
+def test_a_position_that_retention_has_overtaken_since_is_refused() -> None:
+    broker = leading(partitions=2)
+    broker.fetch(request(entry(0, 0), entry(1, 0), max_bytes=1))
+    broker.replicas[TopicPartition(TOPIC, 1)].log.advance_start(2)
+    (result,) = broker.results(broker.fetch(request(entry(0, 3), sequence=1)))
+    assert result.problem is not None
+    assert (result.partition, result.problem.code) == (1, "OFFSET_OUT_OF_RANGE")
+
+
+def test_the_first_request_of_a_session_proves_no_answer() -> None:
+    """It may have been under way before the last answer: a leader deletes only what its followers have heard of."""
+    broker = settled(leading(), entry(0, 3))
+    log = memory_log(broker.leader)
+    log.expired = 2
+    broker.leader.log_start.plan(0, 3)
+    broker.fetch(request(entry(0, 3), sequence=1))
+    broker.append()  # an answer, which says where the log is to begin
+    broker.fetch(request(entry(0, 3), session_id=2))
+    broker.leader.advance(0, 4000)
+    assert log.start_offset == 0
+    broker.fetch(request(entry(0, 4), session_id=2, sequence=1))
+    broker.leader.advance(0, 4000)
+    assert log.start_offset == 2
+
+
 def test_a_damaged_range_is_told() -> None:
     broker = leading()
     memory_log(broker.leader).damaged = True

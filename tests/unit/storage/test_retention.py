@@ -101,3 +101,35 @@ def test_a_full_disk_does_not_keep_a_log_from_shrinking() -> None:
     disk.faults.clear()
     again.advance_start(5)
     assert open_in(disk).start_offset == 5
+
+
+def test_a_segment_is_as_old_as_its_last_record_also_when_it_was_looked_at_before_that_and_is_closed_since() -> None:
+    log = open_in(MemoryDisk(), TopicSettings(segment_bytes=4096, retention_ms=1000))
+    log.append([make(0, timestamp=1000)])
+    assert log.segments[0].max_timestamp == 1000
+    log.append([make(1, timestamp=5000)])
+    for offset in range(2, 14):
+        log.append([make(offset, size=4000, timestamp=9000)])
+    flush(log)
+    log.high_watermark = log.end_offset
+    assert not log.segments[0].is_open
+    assert log.segments[0].max_timestamp == 5000
+    assert log.expired_end(5500) == 0
+    assert log.offset_at(4000) == (1, 5000)
+
+
+def test_the_epoch_of_what_went_last_is_remembered() -> None:
+    """Also over a restart, and when nothing is left; a log that was begun anew does not know it."""
+    disk = MemoryDisk()
+    log = open_in(disk)
+    fill(log, 3, epoch=2, size=900)
+    fill(log, 9, epoch=4, size=900)
+    flush(log)
+    log.high_watermark = log.end_offset
+    assert log.start_epoch == -1
+    for start_offset, epoch in ((3, 2), (5, 4), (12, 4)):
+        log.advance_start(start_offset)
+        assert (log.start_offset, log.start_epoch) == (start_offset, epoch)
+        assert open_in(disk).start_epoch == epoch
+    log.reset(20)
+    assert log.start_epoch == -1
