@@ -383,10 +383,8 @@ class Segment:
 
     def close(self) -> None:
         """Release file and indexes; the next use opens them again."""
-        if self._index is not None:
-            self._max_timestamp = (
-                self._index.max_timestamp
-            )  # what was noted before may be of when it was still written to
+        if self._index is not None:  # what was noted before may be of when it was still written to
+            self._max_timestamp = self._index.max_timestamp
         if self._handle is not None:
             self._disk.close(self._handle)
         self._handle = self._index = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 
 from tests.sim.ablation import ABLATIONS, Ablation, detect, told
+from tests.sim.cleaning_ablation import CLEANING_ABLATIONS
 from tests.sim.group_ablation import GROUP_ABLATIONS
 
 SCHEDULES = 4
@@ -22,16 +23,19 @@ QUICK = [
     "R27: fencing leaves",
     "R27: fencing opens",
     "fsync: ",
+    "retention: a leader deletes",
+    "retention: only what",
 ]
+ALL = (*ABLATIONS, *CLEANING_ABLATIONS, *GROUP_ABLATIONS)
 
 
-@pytest.mark.parametrize("ablation", [a for a in ABLATIONS if a.name.startswith(tuple(QUICK))], ids=lambda a: a.name)
+@pytest.mark.parametrize("ablation", [a for a in ALL if a.name.startswith(tuple(QUICK))], ids=lambda a: a.name)
 def test_schedules_notice_that_a_rule_is_gone(ablation: Ablation) -> None:
     found = detect(ablation, SCHEDULES)
     assert found.violation
     assert not found.by_story
 
 
-@pytest.mark.parametrize("ablation", [a for a in (*ABLATIONS, *GROUP_ABLATIONS) if a.story], ids=lambda a: a.name)
+@pytest.mark.parametrize("ablation", [a for a in ALL if a.story], ids=lambda a: a.name)
 def test_the_story_of_a_rule_fails_without_it(ablation: Ablation) -> None:
     assert told(ablation)
