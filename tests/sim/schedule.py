@@ -129,6 +129,8 @@ class Schedule:
         for name in self.names:
             cluster.until(lambda name=name: cluster.converged(*name), f"{name} converges", SETTLE_MS)  # type: ignore[misc]
         cluster.until(self._is_quiet, "nobody waits any more", SETTLE_MS)
+        for consumer in self.consumers:
+            consumer.any_replica = False  # asking around among brokers that have no replica takes longer than is worth waiting
         cluster.until(self._consumed, "consumers reach the end", SETTLE_MS)
         self.groups.settle(SETTLE_MS)
         if self.options.retains:
