@@ -130,7 +130,7 @@ class Schedule:
             cluster.until(lambda name=name: cluster.converged(*name), f"{name} converges", SETTLE_MS)  # type: ignore[misc]
         cluster.until(self._is_quiet, "nobody waits any more", SETTLE_MS)
         for consumer in self.consumers:
-            consumer.any_replica = False  # asking around among brokers that have no replica takes longer than is worth waiting
+            consumer.any_replica = False  # asking around among brokers without a replica takes too long
         cluster.until(self._consumed, "consumers reach the end", SETTLE_MS)
         self.groups.settle(SETTLE_MS)
         if self.options.retains:
