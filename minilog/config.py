@@ -166,6 +166,8 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     default_partitions: PositiveInt = 1
     groups_partitions: Annotated[int, Meta(ge=1, le=1000)] = 8
     """Partitions of the internal topic of consumer groups, fixed when it is first needed."""
+    groups_brokers_min: Annotated[int, Meta(ge=1, le=32)] = 1
+    """The topic of consumer groups is not made before so many brokers have registered: its copies are as many as then are known, at most 3."""
     topics_max: PositiveInt = 10_000
     partitions_max: PositiveInt = 100_000
     limits: Limits = Limits()

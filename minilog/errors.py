@@ -2,6 +2,7 @@
 
     MinilogError
     ├── RetriableError            the same request may succeed later
+    │   ├── InconsistentTopicId   refresh metadata: another topic has the name now (definite)
     │   ├── NotLeader             refresh metadata, retry at the leader      (definite)
     │   ├── LeaderNotAvailable    wait for an election, retry                (definite)
     │   ├── LeadershipLost        appended, then the leader changed: retry   (indefinite)
@@ -79,6 +80,13 @@ class FatalError(MinilogError):
     code = "FATAL"
     http_status = 400
     definite = True
+
+
+class InconsistentTopicId(RetriableError):
+    """The topic of that name here is another one than the request means: deleted and made again, or not yet heard of."""
+
+    code = "INCONSISTENT_TOPIC_ID"
+    http_status = 409
 
 
 class NotLeader(RetriableError):

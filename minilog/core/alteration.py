@@ -7,6 +7,7 @@ The order matters to the leader: only IneligibleReplica proves that a proposal w
 from __future__ import annotations
 
 from minilog.core.draft import Draft
+from minilog.core.election import IsFit
 from minilog.core.image import ClusterImage, PartitionState
 from minilog.errors import (
     FencedLeaderEpoch,
@@ -19,7 +20,9 @@ from minilog.errors import (
 from minilog.wire.messages import IsrProposal
 
 
-def check_proposal(image: ClusterImage, draft: Draft, sender: int, proposal: IsrProposal) -> PartitionState:
+def check_proposal(
+    image: ClusterImage, draft: Draft, sender: int, proposal: IsrProposal, is_fit: IsFit
+) -> PartitionState:
     """The partition's state if the proposal may be applied to it; raises the answer otherwise."""
     name = f"{proposal.topic}-{proposal.partition}"
     state = image.partition(proposal.topic, proposal.partition)
@@ -40,15 +43,14 @@ def check_proposal(image: ClusterImage, draft: Draft, sender: int, proposal: Isr
         raise InvalidRequest(
             f"{name}: ISR {members} must be a subset of {state.replicas} that holds the leader {sender}"
         )
-    _check_eligible(image, draft, name, proposal)
-    return state
-
-
-def _check_eligible(image: ClusterImage, draft: Draft, name: str, proposal: IsrProposal) -> None:
     for member in proposal.isr:
         broker = image.brokers.get(member.broker_id)
-        if broker is None or not draft.is_eligible(member.broker_id) or broker.epoch != member.broker_epoch:
+        is_stayer = member.broker_id == sender  # it may know itself to be damaged, and lead while nobody else can
+        fit = is_stayer or is_fit(member.broker_id, state)
+        if broker is None or not draft.is_eligible(member.broker_id) or broker.epoch != member.broker_epoch or not fit:
             seen = "unknown" if broker is None else f"{broker.state} with epoch {broker.epoch}"
+            seen = seen if fit else "damaged or not open there"
             raise IneligibleReplica(
                 f"{name}: broker {member.broker_id} of epoch {member.broker_epoch} may not be in the ISR, it is {seen}"
             )
+    return state

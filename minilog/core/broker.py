@@ -92,7 +92,7 @@ class BrokerCore:
         self.fetchers: dict[int, Fetcher] = {}
         self.sessions = Sessions(self.replicas)
         self.proposals = Proposals(self.replicas)
-        self.producer_ids = ProducerIds(self.broker_id)
+        self.producer_ids = ProducerIds(self.broker_id, incarnation)
         self.writing = Writing(self)
         self.reading = Reading(self)
         self.roles = Roles(self)
@@ -128,9 +128,13 @@ class BrokerCore:
     def accepts_writes(self) -> bool:
         return not self.registration.draining
 
+    def unsure_ms(self, now_ms: int) -> int:
+        """For how long another broker may already lead what this one leads: since the session with the controller may be over."""
+        return self.registration.unsure_ms(now_ms, self.settings.session_timeout_ms)
+
     def is_isolated(self, now_ms: int) -> bool:
         """R30, when it is switched on: another broker may lead by now what this one led."""
-        return self.settings.self_fencing and self.registration.is_isolated(now_ms, self.settings.session_timeout_ms)
+        return self.settings.self_fencing and self.unsure_ms(now_ms) > 0
 
     def is_current(self, broker_id: int, broker_epoch: int) -> bool:
         """R17: registered with that very epoch, unfenced, not shutting down."""
@@ -234,7 +238,7 @@ class BrokerCore:
         effects += self.writing.expire(now_ms)
         effects += self.reading.expire(now_ms)
         effects += self.coordinator.tick(now_ms)
-        effects += self.sessions.answer_late(now_ms)
+        effects += self.sessions.answer_late(now_ms, self.unsure_ms(now_ms))
         effects += self._flush_due(now_ms)
         self.retention.tick(now_ms)
         if now_ms >= self._lag_check_ms:
@@ -263,6 +267,8 @@ class BrokerCore:
     def _check_lag(self, now_ms: int) -> None:
         for partition, replica in self.replicas.items():
             leader = replica.role
+            if replica.log.is_damaged:
+                self.roles.on_damaged(replica)
             if isinstance(leader, LeaderState):
                 for broker_id in leader.followers:
                     session = self.sessions.of(broker_id)
@@ -293,7 +299,7 @@ class BrokerCore:
             self._outcomes += replica.role.advance(now_ms, lag_max_ms)
             if replica.role.high_watermark != before:
                 self.sessions.on_high_watermark(partition)
-                self.reading.wake(replica)
+                self.reading.wake(replica.partition)
                 self.coordinator.wake(partition)
             if replica.role.propose(now_ms, lag_max_ms, shrink=False):
                 self.proposals.add(partition)
@@ -301,7 +307,7 @@ class BrokerCore:
         self._outcomes = []
         effects += self.coordinator.answer_woken()
         effects += self.reading.answer_woken(now_ms)
-        effects += self.sessions.answer_ready()
+        effects += self.sessions.answer_ready(now_ms, self.unsure_ms(now_ms))
         self._send(effects, now_ms)
         return effects
 
@@ -319,7 +325,12 @@ class BrokerCore:
             effects.append(Send(CONTROLLER_ID, allocate))
         drained = self.registration.draining and self._drained()
         request = self.registration.next_request(
-            self.store.cluster_id, epoch, self.image.metadata_offset, now_ms, drained=drained
+            self.store.cluster_id,
+            epoch,
+            self.image.metadata_offset,
+            now_ms,
+            drained=drained,
+            unfit=self.roles.unfit_replicas,
         )
         if request is not None:
             effects.append(Send(CONTROLLER_ID, request))
@@ -363,11 +374,11 @@ class BrokerCore:
         effects += fetcher.on_reply(request, response, now_ms)
         for result in response.partitions:
             replica = self.replicas.get(TopicPartition(result.topic, result.partition))
-            if replica is None or not isinstance(replica.role, FollowerState):
+            if replica is None or replica.topic_id != result.topic_id or not isinstance(replica.role, FollowerState):
                 continue
             if replica.settings.flush_policy == "interval":
                 effects += self.appended(replica, now_ms)
-            self.reading.wake(replica)
+            self.reading.wake(replica.partition)
 
     def fetcher(self, leader: int) -> Fetcher:
         if leader not in self.fetchers:
@@ -381,6 +392,8 @@ class BrokerCore:
 
     def _on_controller(self, response: Message | MinilogError, effects: list[Effect], now_ms: int) -> None:
         match response:
+            case RegisterReply() | HeartbeatReply() if not self.registration.is_answer(response):
+                self.registration.on_failed("the answer is for another process or another request", now_ms)
             case RegisterReply() if self._obeys(response.controller_epoch) and self._belongs_to(response.cluster_id):
                 self.image.load(0, [])
                 self.registration.on_registered(response)
@@ -433,20 +446,29 @@ class BrokerCore:
                 self.advance(partition)
 
     def _on_positions(self, request: Positions, effects: list[Effect], now_ms: int) -> Message:
+        if (request.broker_id, request.broker_epoch) != (self.broker_id, self.broker_epoch):
+            raise StaleBrokerEpoch(
+                f"the question is for broker {request.broker_id} in epoch {request.broker_epoch}, "
+                f"this is broker {self.broker_id} in epoch {self.broker_epoch}"
+            )
         if not self._obeys(request.controller_epoch):
             raise NotController(
                 f"controller epoch {request.controller_epoch} is not the one this broker obeys, {self.store.controller_epoch}"
             )
         answers = [self._position(query, effects, now_ms) for query in request.partitions]
-        return PositionsReply(request.sequence, answers)
+        return PositionsReply(self.broker_id, self.broker_epoch, request.sequence, answers)
 
     def _position(self, query: PositionQuery, effects: list[Effect], now_ms: int) -> Position:
         partition = TopicPartition(query.topic, query.partition)
+        asked = query.topic, query.topic_id, query.partition, query.leader_epoch
         replica = self.replicas.get(partition)
         if replica is None or replica.topic_id != query.topic_id or replica.leader_epoch > query.leader_epoch:
             error = BrokerUnavailable(
                 f"broker {self.broker_id} cannot answer for {partition} in epoch {query.leader_epoch}"
             )
-            return Position(*partition, query.leader_epoch, problem=Problem.of(error))
+            return Position(*asked, problem=Problem.of(error))
         effects += self.roles.fence(replica, query.leader_epoch, now_ms)
-        return Position(*partition, query.leader_epoch, replica.log.last_epoch, replica.log.end_offset)
+        if replica.log.is_damaged:
+            error = BrokerUnavailable(f"broker {self.broker_id} has a damaged log of {partition} and must not lead it")
+            return Position(*asked, problem=Problem.of(error))
+        return Position(*asked, replica.log.last_epoch, replica.log.end_offset)

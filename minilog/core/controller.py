@@ -14,7 +14,7 @@ Invariants: broker epoch = journal index of its registration (R26); a fenced bro
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from random import Random
 from typing import NamedTuple
 
@@ -24,9 +24,18 @@ from minilog.core.draft import Draft
 from minilog.core.effects import Effect, Reply, Send, TopicPartition
 from minilog.core.election import Elections
 from minilog.core.failovers import Failovers
-from minilog.core.image import BrokerState, ClusterImage
+from minilog.core.image import BrokerState, ClusterImage, PartitionState, min_isr
 from minilog.core.liveness import Liveness, ParkedHeartbeat, Session
-from minilog.core.partition_change import Move, handed_over, with_isr, with_leader, without_replica, without_unclean
+from minilog.core.partition_change import (
+    IsEligible,
+    Move,
+    handed_over,
+    with_isr,
+    with_leader,
+    without_replica,
+    without_unclean,
+    without_unfit,
+)
 from minilog.core.topics import add_partitions, create_topic, created_info, delete_topic
 from minilog.core.views import describe_cluster, metadata_reply
 from minilog.errors import (
@@ -101,9 +110,12 @@ class ControllerCore:
         self.rng = rng
         self.image = ClusterImage()
         self.liveness = Liveness(settings.session_timeout_ms)
-        self.elections = Elections(self.image, settings.election_timeout_ms)
+        self.elections = Elections(self.image, settings.election_timeout_ms, self.liveness.is_fit)
         self.failovers = Failovers()
         self._tail: list[MetadataRecord] = []
+        self._changed_at: dict[tuple[str, int], int] = {}
+        """Journal index of each partition's last record, of those this controller has replayed one by one."""
+        self._loaded_at = 0
         self._sequences: dict[tuple[int, int], int] = {}
         self._registering: dict[int, tuple[int, Register]] = {}
         self._waiting: list[_Waiting] = []
@@ -118,6 +130,7 @@ class ControllerCore:
         """Begin from a snapshot."""
         self.image.load(metadata_offset, records)
         self._tail = []
+        self._changed_at, self._loaded_at = {}, metadata_offset
         for _, state in self.image.partitions():
             self.elections.on_changed(state)
 
@@ -129,12 +142,16 @@ class ControllerCore:
         if len(self._tail) > 2 * TAIL_MAX:
             del self._tail[:TAIL_MAX]
         match record:
+            case BrokerRegistered():
+                self.elections.on_registered(record.broker_id)
             case PartitionChanged():
+                self._changed_at[record.topic, record.partition] = index
                 self.elections.on_changed(record)
                 if record.leader != NO_LEADER:
                     self.failovers.on_elected(TopicPartition(record.topic, record.partition))
             case TopicDeleted():
                 self.elections.on_deleted(record.topic)
+                self.failovers.on_deleted(record.topic)
 
     def snapshot(self) -> list[MetadataRecord]:
         return self.image.snapshot()
@@ -173,7 +190,7 @@ class ControllerCore:
                 end = self.metadata_offset + len(records)
                 return self._when_known(request_id, records, CreateTopicReply(created_info(records), end), now_ms)
             case DeleteTopic():
-                records = delete_topic(request.topic, self.image)
+                records = delete_topic(request, self.image)
                 return self._when_known(request_id, records, Ok(self.metadata_offset + len(records)), now_ms)
             case AddPartitions():
                 records = add_partitions(request, self.image, self.settings)
@@ -200,7 +217,7 @@ class ControllerCore:
                 self.elections.on_reply(node_id, response)
                 return self._decide_elections(now_ms)
             case Positions(), _:
-                self.elections.on_failed(node_id, request)
+                self.elections.on_failed(request)
                 return self._decide_elections(now_ms)
             case Probe(), _:
                 return self._on_probed(request, response, now_ms)
@@ -245,7 +262,7 @@ class ControllerCore:
         self._check_cluster(request)
         known = self.image.brokers.get(request.broker_id)
         if known is not None and known.incarnation == request.incarnation:
-            return Decision([], [Reply(request_id, self._registered(known.epoch))])
+            return Decision([], [Reply(request_id, self._registered(known.incarnation, known.epoch))])
         if known is not None and not known.fenced:
             return self._challenge(request_id, request, known, now_ms)
         draft = Draft(self.image)
@@ -293,19 +310,15 @@ class ControllerCore:
         epoch = draft.next_index
         draft.add(BrokerRegistered(request.broker_id, epoch, request.incarnation, request.url, request.rack))
         self.liveness.open(request.broker_id, epoch, now_ms)
-        return [Reply(request_id, self._registered(epoch))]
+        return [Reply(request_id, self._registered(request.incarnation, epoch))]
 
-    def _registered(self, broker_epoch: int) -> RegisterReply:
-        return RegisterReply(broker_epoch, self.image.cluster_id, self.image.controller_epoch)
+    def _registered(self, incarnation: str, broker_epoch: int) -> RegisterReply:
+        return RegisterReply(incarnation, broker_epoch, self.image.cluster_id, self.image.controller_epoch)
 
     # --- heartbeats --------------------------------------------------------------------------------------------
 
     def _on_heartbeat(self, request_id: int, request: Heartbeat, now_ms: int) -> Decision:
-        broker = self.image.brokers.get(request.broker_id)
-        if broker is None or broker.epoch != request.broker_epoch:
-            raise StaleBrokerEpoch(
-                f"broker {request.broker_id}: epoch {request.broker_epoch} is not registered; register again"
-            )
+        broker = self._process(request.broker_id, request.broker_epoch, request.incarnation)
         if request.controller_epoch > self.image.controller_epoch:
             raise NotController(f"controller epoch {request.controller_epoch} is newer than this controller's")
         session = self.liveness.sessions.get(request.broker_id)
@@ -315,8 +328,9 @@ class ControllerCore:
             raise InvalidUpdateVersion(f"broker {request.broker_id}: heartbeat {request.sequence} is a late copy")
         effects = self._park(session, request_id, request, now_ms)
         draft = Draft(self.image)
+        self._take_unfit(draft, session, request)
         if request.shutting_down and session.shutdown_offset is None:
-            self._shut_down(draft, session, drained=request.drained, now_ms=now_ms)
+            self._shut_down(draft, session, request, now_ms)
             session.shutdown_offset = self.metadata_offset + len(draft.records())
         elif broker.fenced and not request.shutting_down and request.metadata_offset >= broker.epoch:
             draft.add(BrokerUnfenced(broker.broker_id, broker.epoch))
@@ -325,6 +339,28 @@ class ControllerCore:
             effects += self._answer_heartbeats(now_ms)
             effects += self._answer_waiting(now_ms)
         return Decision(records, effects)
+
+    def _process(self, broker_id: int, broker_epoch: int, incarnation: str) -> BrokerState:
+        """The registered process, if it is this one: epochs alone are places in a journal, and there are other journals."""
+        broker = self.image.brokers.get(broker_id)
+        if broker is None or (broker.epoch, broker.incarnation) != (broker_epoch, incarnation):
+            raise StaleBrokerEpoch(
+                f"broker {broker_id}: process {incarnation} with epoch {broker_epoch} is not registered; register again"
+            )
+        return broker
+
+    def _take_unfit(self, draft: Draft, session: Session, request: Heartbeat) -> None:
+        """Replicas that their broker knows to be damaged, or could not open, leave ISR and leadership while others can lead."""
+        session.unfit = frozenset((r.topic_id, r.partition) for r in request.unfit)
+        for unfit in request.unfit:
+            state = self.image.partition(unfit.topic, unfit.partition)
+            if state is not None and state.topic_id == unfit.topic_id:
+                topic = self.image.topics[state.topic]
+                changed = without_unfit(state, session.broker_id, min_isr(topic, state), self._fit(draft, state))
+                draft.change(changed)
+
+    def _fit(self, draft: Draft, state: PartitionState) -> IsEligible:
+        return lambda broker_id: draft.is_eligible(broker_id) and self.liveness.is_fit(broker_id, state)
 
     def _park(self, session: Session, request_id: int, request: Heartbeat, now_ms: int) -> list[Effect]:
         effects: list[Effect] = []
@@ -363,25 +399,44 @@ class ControllerCore:
     def _news(self, heartbeat: Heartbeat, *, may_exit: bool) -> HeartbeatReply:
         offset, end = heartbeat.metadata_offset, self.metadata_offset
         missing = end - offset
-        epoch = self.image.controller_epoch
+        heard, epoch = (heartbeat.broker_epoch, heartbeat.sequence), self.image.controller_epoch
         if offset == 0 or missing > len(self._tail) or missing < 0:
-            return HeartbeatReply(heartbeat.sequence, epoch, 0, end, self.snapshot(), True, may_exit)  # type: ignore[arg-type]
+            return HeartbeatReply(*heard, epoch, 0, end, self.snapshot(), True, may_exit)  # type: ignore[arg-type]
         records = self._tail[len(self._tail) - missing :]
-        return HeartbeatReply(heartbeat.sequence, epoch, offset, end, records, False, may_exit)  # type: ignore[arg-type]
+        return HeartbeatReply(*heard, epoch, offset, end, records, False, may_exit)  # type: ignore[arg-type]
 
     # --- leaving -------------------------------------------------------------------------------------------------
 
-    def _shut_down(self, draft: Draft, session: Session, *, drained: bool, now_ms: int) -> None:
-        """R28: no new ISR joins, every leadership moved, in one step; if it could not drain, by an election."""
-        draft.add(BrokerShuttingDown(session.broker_id, session.broker_epoch))
-        self._take_out(draft, session, handed_over if drained else without_replica, "shutdown", now_ms, now_ms)
+    def _shut_down(self, draft: Draft, session: Session, request: Heartbeat, now_ms: int) -> None:
+        """R28: no new ISR joins, every leadership moved, in one step; where it is not known to be drained, by an election.
 
-    def _take_out(self, draft: Draft, session: Session, move: Move, kind: str, detected_ms: int, now_ms: int) -> None:
+        Drained is said of the ISR that the leader knows. One that was changed behind its back is another ISR.
+        """
+
+        def move(state: PartitionState) -> Move:
+            is_same = self._last_change(state) <= request.metadata_offset
+            return handed_over if request.drained and is_same else without_replica
+
+        draft.add(BrokerShuttingDown(session.broker_id, session.broker_epoch))
+        self._take_out(draft, session, move, "shutdown", now_ms, now_ms)
+
+    def _last_change(self, state: PartitionState) -> int:
+        return self._changed_at.get((state.topic, state.partition), self._loaded_at)
+
+    def _take_out(
+        self,
+        draft: Draft,
+        session: Session,
+        move: Callable[[PartitionState], Move],
+        kind: str,
+        detected_ms: int,
+        now_ms: int,
+    ) -> None:
         """Out of every ISR and from every leadership, in one step."""
         broker_id, led, leaderless = session.broker_id, 0, set()
         draft.ineligible.add(broker_id)
-        for state, min_isr in list(draft.partitions()):
-            changed = move(state, broker_id, min_isr, draft.is_eligible)
+        for state, minimum in list(draft.partitions()):
+            changed = move(state)(state, broker_id, minimum, self._fit(draft, state))
             draft.change(changed)
             led += state.leader == broker_id
             if state.leader == broker_id and changed.leader == NO_LEADER:
@@ -412,7 +467,7 @@ class ControllerCore:
             return effects
         draft.add(BrokerFenced(broker.broker_id, broker.epoch))
         told_already = broker.shutting_down
-        self._take_out(draft, session, without_replica, "" if told_already else kind, detected_ms, now_ms)
+        self._take_out(draft, session, lambda _: without_replica, "" if told_already else kind, detected_ms, now_ms)
         return effects
 
     # --- probes ----------------------------------------------------------------------------------------------------
@@ -467,16 +522,17 @@ class ControllerCore:
         draft = Draft(self.image)
         decisions = []
         for proposal in request.partitions:
-            decision = IsrDecision(proposal.topic, proposal.partition)
+            decision = IsrDecision(proposal.topic, proposal.topic_id, proposal.partition)
             try:
-                state = check_proposal(self.image, draft, request.broker_id, proposal)
+                state = check_proposal(self.image, draft, request.broker_id, proposal, self.liveness.is_fit)
             except MinilogError as error:
                 decision.problem = Problem.of(error)
             else:
-                minimum = min(self.image.topics[state.topic].settings.min_insync_replicas, len(state.replicas))
+                minimum = min_isr(self.image.topics[state.topic], state)
                 draft.change(with_isr(state, [m.broker_id for m in proposal.isr], minimum))
             decisions.append(decision)
-        return Decision(draft.records(), [Reply(request_id, AlterPartitionReply(request.sequence, decisions))])
+        reply = AlterPartitionReply(request.broker_epoch, request.sequence, decisions)
+        return Decision(draft.records(), [Reply(request_id, reply)])
 
     # --- admin ---------------------------------------------------------------------------------------------------------
 
@@ -494,6 +550,7 @@ class ControllerCore:
         return [Reply(w.request_id, w.reply) for w in ready]
 
     def _on_allocate(self, request_id: int, request: AllocateProducerIds) -> Decision:
+        self._process(request.broker_id, request.broker_epoch, request.incarnation)
         first = self.image.next_producer_id
         end = first + PRODUCER_IDS_BLOCK
         records: list[MetadataRecord] = [ProducerIdsAllocated(request.broker_id, end)]

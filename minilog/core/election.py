@@ -4,41 +4,63 @@ Owns soft state only: an election is begun again from the image after a controll
 epoch, which the leaderless partition record has already taken. Any ISR member holds every committed record, so
 whoever wins is safe; the longest log also keeps what was acknowledged at weaker levels (R9).
 
-Invariants: a position counts only for the leader epoch it was asked in (answering has fenced older ones); a
-winner is always a candidate by the image of the moment of decision. Model: KIP-966's unclean recovery manager,
-used here for every election of two or more candidates.
+Invariants
+* A position counts only for the leader epoch it was asked in (answering has fenced older ones), and only as long as
+  the process that told it is the registered one: the next process of that broker may have another disk.
+* A winner is always a candidate by the image of the moment of decision, and none that knows its replica to be unfit.
+
+Model: KIP-966's unclean recovery manager, used here for every election of two or more candidates.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from minilog.core.effects import Send, TopicPartition
 from minilog.core.image import ClusterImage, PartitionState
 from minilog.core.isr import most_up_to_date
-from minilog.core.partition_change import IsEligible, candidates, recovery_candidates
-from minilog.wire.messages import PositionQuery, Positions, PositionsReply
+from minilog.core.partition_change import candidates, recovery_candidates
+from minilog.wire.messages import Position, PositionQuery, Positions, PositionsReply
 from minilog.wire.metadata import NO_LEADER
+
+IsFit = Callable[[int, PartitionState], bool]
+"""May this broker's replica lead and count, by what its process has said of it?"""
+
+
+class Asked(NamedTuple):
+    """One process of a candidate was asked, under this sequence: an answer to anything else counts for nothing (R5)."""
+
+    broker_epoch: int
+    sequence: int
 
 
 @dataclass(slots=True)
 class Election:
     """``positions``: (last epoch, end offset) by broker; ``silent``: who could not answer this time.
 
-    ``asked``: sequence of the request by broker; a late answer to an earlier one counts for nothing (R5)."""
+    Both are about the process in ``asked``, and forgotten with it."""
 
     partition: TopicPartition
+    topic_id: str
     leader_epoch: int
     is_recovery: bool
     deadline_ms: int
-    asked: dict[int, int] = field(default_factory=dict)
+    asked: dict[int, Asked] = field(default_factory=dict)
     silent: set[int] = field(default_factory=set)
     positions: dict[int, tuple[int, int]] = field(default_factory=dict)
 
+    def forget(self, broker_id: int) -> None:
+        self.asked.pop(broker_id, None)
+        self.silent.discard(broker_id)
+        self.positions.pop(broker_id, None)
+
 
 class Elections:
-    def __init__(self, image: ClusterImage, timeout_ms: int) -> None:
+    def __init__(self, image: ClusterImage, timeout_ms: int, is_fit: IsFit) -> None:
         self.image = image
+        self.is_fit = is_fit
         self.timeout_ms = timeout_ms
         self.leaderless: dict[TopicPartition, None] = {}
         self.held: dict[str, int] = {}
@@ -74,6 +96,11 @@ class Elections:
             del self.leaderless[partition]
             self._open.pop(partition, None)
 
+    def on_registered(self, broker_id: int) -> None:
+        """Another process has the broker id now: what the one before told of its logs is about its logs."""
+        for election in self._open.values():
+            election.forget(broker_id)
+
     # --- asking --------------------------------------------------------------------------------------------
 
     def ask(self, now_ms: int) -> list[Send]:
@@ -83,10 +110,11 @@ class Elections:
             state = self._state(partition)
             runners, is_recovery = self._candidates(state)
             election = self._open.get(partition)
-            if election is None or election.leader_epoch != state.leader_epoch or election.is_recovery != is_recovery:
+            if election is None or not _is_about(election, state) or election.is_recovery != is_recovery:
                 if not runners:
                     continue
-                election = Election(partition, state.leader_epoch, is_recovery, now_ms + self.timeout_ms)
+                deadline_ms = now_ms + self.timeout_ms
+                election = Election(partition, state.topic_id, state.leader_epoch, is_recovery, deadline_ms)
                 self._open[partition] = election
             for broker_id in runners:
                 if broker_id not in election.asked:
@@ -96,9 +124,11 @@ class Elections:
 
     def _request(self, broker_id: int, queries: list[PositionQuery]) -> Positions:
         self._sequence += 1
+        broker_epoch = self.image.brokers[broker_id].epoch
         for query in queries:
-            self._open[TopicPartition(query.topic, query.partition)].asked[broker_id] = self._sequence
-        return Positions(self.image.controller_epoch, self._sequence, queries)
+            election = self._open[TopicPartition(query.topic, query.partition)]
+            election.asked[broker_id] = Asked(broker_epoch, self._sequence)
+        return Positions(broker_id, broker_epoch, self.image.controller_epoch, self._sequence, queries)
 
     def _state(self, partition: TopicPartition) -> PartitionState:
         state = self.image.partition(*partition)
@@ -107,29 +137,33 @@ class Elections:
         return state
 
     def _candidates(self, state: PartitionState) -> tuple[list[int], bool]:
-        eligible: IsEligible = self.image.is_eligible
+        def eligible(broker_id: int) -> bool:
+            return self.image.is_eligible(broker_id) and self.is_fit(broker_id, state)
+
         runners = candidates(state, eligible)
         return (runners, False) if runners else (recovery_candidates(state, eligible), True)
 
     # --- answers -------------------------------------------------------------------------------------------
 
     def on_reply(self, broker_id: int, reply: PositionsReply) -> None:
+        if reply.broker_id != broker_id:
+            return  # another broker answers at this address
+        told_by = Asked(reply.broker_epoch, reply.sequence)
         for answer in reply.partitions:
             election = self._open.get(TopicPartition(answer.topic, answer.partition))
-            if election is None or election.leader_epoch != answer.leader_epoch:
-                continue
-            if election.asked.get(broker_id) != reply.sequence:
+            if election is None or not _is_about(election, answer) or election.asked.get(broker_id) != told_by:
                 continue
             if answer.problem is None:
                 election.positions[broker_id] = (answer.last_epoch, answer.end_offset)
             else:
                 election.silent.add(broker_id)
 
-    def on_failed(self, broker_id: int, request: Positions) -> None:
+    def on_failed(self, request: Positions) -> None:
+        asked = Asked(request.broker_epoch, request.sequence)
         for query in request.partitions:
             election = self._open.get(TopicPartition(query.topic, query.partition))
-            if election is not None and election.asked.get(broker_id) == request.sequence:
-                election.silent.add(broker_id)
+            if election is not None and election.asked.get(request.broker_id) == asked:
+                election.silent.add(request.broker_id)
 
     # --- deciding --------------------------------------------------------------------------------------------
 
@@ -156,6 +190,10 @@ class Elections:
     @property
     def open_count(self) -> int:
         return len(self._open)
+
+
+def _is_about(election: Election, it: PartitionState | Position) -> bool:
+    return (election.topic_id, election.leader_epoch) == (it.topic_id, it.leader_epoch)
 
 
 def _named(state: PartitionState) -> tuple[str, str, int]:

@@ -27,6 +27,11 @@ class Failovers:
         for _, leaderless, _ in self._open:
             leaderless.discard(partition)
 
+    def on_deleted(self, topic: str) -> None:
+        """A partition that is gone waits for no leader."""
+        for _, leaderless, _ in self._open:
+            leaderless -= {partition for partition in leaderless if partition.topic == topic}
+
     def on_committed(self, metadata_offset: int, now_ms: int) -> None:
         """Journalled and replayed up to ``metadata_offset``: what has no leaderless partition left is elected."""
         for info, leaderless, published_at in self._open:

@@ -8,8 +8,12 @@ Invariants
 * At most one request in flight; an answer counts only if it carries that request's session and sequence, and
   per partition only if leader epoch and fetch offset are still the current ones (R5).
 * A request is made only when nothing appended here still waits for its flush, for a fetch acknowledges (R8).
+* A result counts only for the very topic it names: another topic of that name may have been made meanwhile.
 * Every partition an answer mentions is named in the next request, so leader and follower agree on positions
   again after anything was dropped.
+* How fresh a replica is rests on evidence: the time of an answer is when its request was sent, plus how long the leader
+  kept it, less for how long that leader may have been replaced. Silence is evidence only about what the leader leads
+  and had room to mention.
 """
 
 from __future__ import annotations
@@ -34,13 +38,15 @@ class Fetcher:
         self.is_open = False
         self.retry_ms = 0
         self.answered_ms: int | None = None
-        """When the last answer came that had room for everything there was."""
+        """As of when the last answer spoke for everything it does not call untold."""
         self.flushing: dict[TopicPartition, None] = {}
         self._changed: dict[TopicPartition, None] = {}
         self._forgotten: dict[TopicPartition, None] = {}
         self._asleep: dict[TopicPartition, int] = {}
         self._named: set[TopicPartition] = set()
         """Partitions that the request in flight names."""
+        self._untold: set[tuple[str, int]] = set()
+        self._sent_ms = 0
 
     def add(self, follower: FollowerState) -> Flush | None:
         """Start following; answers with the flush that must come before the first fetch, if any."""
@@ -97,6 +103,7 @@ class Fetcher:
         self._changed.clear()
         self._forgotten.clear()
         self.inflight = request
+        self._sent_ms = now_ms
         return request
 
     def _open(self) -> None:
@@ -134,24 +141,31 @@ class Fetcher:
         self.inflight = None
         self.sequence += 1
         self._named.clear()
-        if sum(len(result.batches) for result in reply.partitions) < request.max_bytes:
-            self.answered_ms = now_ms
+        self.answered_ms = seen_ms = self._as_of(reply, now_ms)
+        self._untold = set(reply.untold)
         flushes = []
         for result in reply.partitions:
             follower = self.followers.get(TopicPartition(result.topic, result.partition))
-            if follower is not None:
-                self._apply(follower, result, now_ms)
+            if follower is not None and follower.topic_id == result.topic_id:
+                self._apply(follower, result, seen_ms, now_ms)
                 flush = self._flush(follower)
                 if flush is not None:
                     flushes.append(flush)
         return flushes
 
-    def quiet_ms(self, partition: TopicPartition) -> int | None:
-        """When an answer last said, by not mentioning it, that nothing is new in a partition; None while one may."""
-        waits = partition in self._changed or partition in self._asleep or partition in self._named
-        return None if waits else self.answered_ms
+    def _as_of(self, reply: ReplicaFetchReply, now_ms: int) -> int:
+        """The moment, by this broker's clock, whose committed records the answer surely reflects."""
+        held_ms = min(max(reply.held_ms, 0), now_ms - self._sent_ms)
+        return self._sent_ms + held_ms - max(reply.unsure_ms, 0)
 
-    def _apply(self, follower: FollowerState, result: ReplicaFetchResult, now_ms: int) -> None:
+    def quiet_ms(self, partition: TopicPartition) -> int | None:
+        """As of when an answer said, by not mentioning it, that nothing is new in a partition; None while one may."""
+        waits = partition in self._changed or partition in self._asleep or partition in self._named
+        if waits or partition in self._untold or partition not in self.followers:
+            return None
+        return self.answered_ms
+
+    def _apply(self, follower: FollowerState, result: ReplicaFetchResult, seen_ms: int, now_ms: int) -> None:
         partition = follower.partition
         if partition in self._asleep:
             return
@@ -162,7 +176,7 @@ class Fetcher:
             self._on_problem(follower, result, now_ms)
             return
         try:
-            follower.on_fetched(result, now_ms)
+            follower.on_fetched(result, seen_ms)
         except (CorruptBatch, CorruptRange, RecordTooLarge):
             self._sleep(partition, now_ms + RETRY_MS)
         except DiskFull:

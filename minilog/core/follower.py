@@ -42,12 +42,14 @@ class FollowerState:
         self.settings = settings
         self.log = log
         self.leader_high_watermark = -1
+        self.leader_is_exact = False
+        """The leader's high watermark is the true one, not the floor that a new leader begins with (R7)."""
         self.leader_start = 0
         """The log start that the leader has published."""
         self.caught_up_ms: int | None = None
-        """When this log last held everything its leader had committed at that moment."""
+        """As of when this log last held everything that was committed."""
         self.quiet_ms: Callable[[TopicPartition], int | None] | None = None
-        """The fetcher's word on when the leader last had nothing to say of this partition."""
+        """The fetcher's word: as of when the leader last had nothing to say of this partition."""
 
     @property
     def must_flush(self) -> bool:
@@ -65,8 +67,8 @@ class FollowerState:
             topic, self.topic_id, partition, self.leader_epoch, self.log.end_offset, self.log.last_epoch
         )
 
-    def on_fetched(self, result: ReplicaFetchResult, now_ms: int) -> None:
-        """Apply one matched, current, error-free answer: truncate or append.
+    def on_fetched(self, result: ReplicaFetchResult, seen_ms: int) -> None:
+        """Apply one matched, current, error-free answer, which shows the leader as of ``seen_ms``: truncate or append.
 
         Raises CorruptBatch, RecordTooLarge or DiskFull; then nothing changed."""
         assert result.leader_epoch == self.leader_epoch
@@ -78,7 +80,7 @@ class FollowerState:
             batches = split(result.batches, REPLICA_BATCH_BYTES_MAX, stored=True)
             self._check(batches)
             self.log.append(batches)
-        self._learn_high_watermark(result.high_watermark, now_ms)
+        self._learn_high_watermark(result, seen_ms)
         self.leader_start = result.log_start_offset
         self.follow_start()
 
@@ -98,13 +100,17 @@ class FollowerState:
                 )
             expected, epoch = batch.end_offset, batch.leader_epoch
 
-    def _learn_high_watermark(self, leader_high_watermark: int, now_ms: int) -> None:
-        self.leader_high_watermark = leader_high_watermark
-        end = min(leader_high_watermark, self.log.end_offset)
+    def _learn_high_watermark(self, result: ReplicaFetchResult, seen_ms: int) -> None:
+        self.leader_high_watermark, self.leader_is_exact = result.high_watermark, result.is_exact
+        end = min(result.high_watermark, self.log.end_offset)
         if end > self.log.high_watermark:
             self.log.high_watermark = end
-        if self.log.end_offset >= leader_high_watermark:
-            self.caught_up_ms = now_ms
+        if self._holds_all:
+            self.caught_up_ms = seen_ms if self.caught_up_ms is None else max(self.caught_up_ms, seen_ms)
+
+    @property
+    def _holds_all(self) -> bool:
+        return self.leader_is_exact and self.log.end_offset >= self.leader_high_watermark
 
     def truncate(self, epoch: int, end_offset: int) -> None:
         """Cut to the divergence point (R2): where the leader's ``epoch`` ends, or where this log's last epoch below it does."""
@@ -120,8 +126,7 @@ class FollowerState:
         if self.caught_up_ms is None:
             return None
         quiet_ms = self.quiet_ms(self.partition) if self.quiet_ms is not None else None
-        held_all = self.log.end_offset >= self.leader_high_watermark
-        seen_ms = max(self.caught_up_ms, quiet_ms) if held_all and quiet_ms is not None else self.caught_up_ms
+        seen_ms = max(self.caught_up_ms, quiet_ms) if self._holds_all and quiet_ms is not None else self.caught_up_ms
         return max(0, now_ms - seen_ms)
 
     @property

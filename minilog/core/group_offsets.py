@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from minilog.core.assign import TopicPart
 from minilog.core.group_state import GroupState
-from minilog.core.membership import Topics
-from minilog.errors import GroupNotEmpty, NotAssigned, StaleMemberEpoch, UnknownMember
+from minilog.core.membership import Topics, held_id
+from minilog.errors import GroupNotEmpty, NotAssigned, StaleMemberEpoch, UnknownMember, UnknownTopic
 from minilog.wire.group_messages import (
     CommitOffsets,
     CommittedOffset,
     CommittedOffsets,
     CommittedOffsetsReply,
+    OffsetCommit,
     TopicPartitions,
 )
 from minilog.wire.group_records import GroupKey, GroupRecord, OffsetKey, OffsetValue
@@ -24,7 +25,7 @@ Records = list[GroupRecord]
 
 
 def commit(request: CommitOffsets, state: GroupState | None, topics: Topics, now_ms: int) -> Records:
-    """Raises UnknownMember, StaleMemberEpoch, NotAssigned or GroupNotEmpty; topics and offsets are checked already."""
+    """Raises UnknownMember, StaleMemberEpoch, NotAssigned, UnknownTopic or GroupNotEmpty; offsets are checked already."""
     if request.member_id:
         _check_member(request, state)
     elif state is not None and state.group.members:
@@ -35,9 +36,21 @@ def commit(request: CommitOffsets, state: GroupState | None, topics: Topics, now
     records = []
     for entry in request.offsets:
         topic_id = topics[entry.topic].topic_id
+        _check_topic(entry, topic_id, state if request.member_id else None)
         value = OffsetValue(entry.offset, entry.leader_epoch, entry.metadata, now_ms, topic_id)
         records.append(GroupRecord(OffsetKey(request.group, entry.topic, entry.partition), value))
     return records
+
+
+def _check_topic(entry: OffsetCommit, topic_id: str, state: GroupState | None) -> None:
+    """The offset is of the topic there is, and not of one of that name that was deleted."""
+    held = "" if state is None else held_id(state.group, entry.topic)
+    if not {entry.topic_id, held} <= {"", topic_id}:
+        raise UnknownTopic(
+            f"{entry.topic} was deleted and made anew: the offset is of topic id {entry.topic_id or held}, "
+            f"the topic there is has {topic_id}; nothing was committed",
+            topic_id=topic_id,
+        )
 
 
 def _check_member(request: CommitOffsets, state: GroupState | None) -> None:
@@ -77,7 +90,10 @@ def committed(request: CommittedOffsets, state: GroupState | None, topics: Topic
 def _shown(part: TopicPart, value: OffsetValue | None) -> CommittedOffset:
     if value is None:
         return CommittedOffset(*part)
-    return CommittedOffset(*part, value.offset, value.leader_epoch, value.metadata, value.committed_ms)
+    topic, partition = part
+    return CommittedOffset(
+        topic, partition, value.offset, value.leader_epoch, value.metadata, value.committed_ms, value.topic_id
+    )
 
 
 def _is_current(part: TopicPart, value: OffsetValue, topics: Topics) -> bool:
@@ -99,7 +115,8 @@ def forget(name: str, state: GroupState, partitions: list[TopicPartitions]) -> R
             owner = state.owners.get((entry.topic, partition))
             if owner is not None:
                 raise GroupNotEmpty(f"{entry.topic}-{partition} is given to member {owner!r}; nothing was deleted")
-            if (entry.topic, partition) in state.offsets:
+            value = state.offsets.get((entry.topic, partition))
+            if value is not None and entry.topic_id in ("", value.topic_id):
                 records.append(GroupRecord(OffsetKey(name, entry.topic, partition), None))
     return records
 

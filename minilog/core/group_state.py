@@ -13,11 +13,13 @@ UNTOLD = -1
 
 class Session:
     """What the coordinator of the moment knows of a member. ``named_epoch``: the last one the member named itself;
-    ``told_epoch``: the last one it was told here; ``return_ms``: when it must have given back what it was told to;
+    ``told_epoch``: the last one it was told here; ``forgiven_ms``: what this broker's own pauses have added to its deadlines
+    since it was heard; ``return_ms``: when it must have given back what it was told to;
     ``knocked_ms``: when another process last asked for its instance; ``watched_ms``: when it is looked at next."""
 
     __slots__ = (
         "deadline_ms",
+        "forgiven_ms",
         "heard_ms",
         "is_expelled",
         "knocked_ms",
@@ -30,6 +32,7 @@ class Session:
 
     def __init__(self, now_ms: int, joined_epoch: int) -> None:
         self.deadline_ms = now_ms
+        self.forgiven_ms = 0
         self.heard_ms = now_ms
         self.named_epoch = joined_epoch
         self.told_epoch = UNTOLD

@@ -31,7 +31,7 @@ from minilog.config import BrokerSettings
 from minilog.core.group_checks import check_commit, check_heartbeat, check_name, unavailable_instance
 from minilog.core.group_offsets import Records, commit, committed, farewell, forget, outlived
 from minilog.core.group_state import GroupState, Session, group_info, group_member
-from minilog.core.membership import GroupDraft, Topics, parts_of, revoked
+from minilog.core.membership import GroupDraft, Topics, held_id, parts_of, revoked
 from minilog.core.pattern import Pattern
 from minilog.errors import (
     GroupNotEmpty,
@@ -166,7 +166,7 @@ class Groups:
             self._join(request, state, draft, now_ms)
         else:
             self._check_member(request.member_id, request.member_epoch, state)
-            self._check_owned(request, state.group.members[request.member_id])
+            self._check_owned(request, state.group)
         return self._go_on(request, state, draft)
 
     def _new_group(self, request: GroupHeartbeat) -> GroupState:
@@ -204,6 +204,7 @@ class Groups:
         if session is None or session.is_expelled:
             session = state.sessions[request.member_id] = Session(now_ms, member.joined_epoch)
         session.heard_ms, session.deadline_ms = now_ms, now_ms + member.session_timeout_ms
+        session.forgiven_ms = 0
         session.owned = parts_of({t.topic: t.partitions for t in request.owned})
         session.named_epoch = max(session.named_epoch, request.member_epoch)
         session.told_epoch = state.group.epoch
@@ -221,7 +222,7 @@ class Groups:
             held = [partition for partition, given in of_topic.items() if not given.revoked]
             held_count += len(held)
             if held:
-                assignment.append(TopicPartitions(topic, held))
+                assignment.append(TopicPartitions(topic, held, draft.held_id(topic)))
         pending = sum(map(len, member.target.values())) - held_count
         interval_ms = min(self.settings.group_heartbeat_interval_ms, member.session_timeout_ms // 3)
         if pending:
@@ -246,12 +247,14 @@ class Groups:
             )
         return member
 
-    def _check_owned(self, request: GroupHeartbeat, member: MemberValue) -> None:
+    def _check_owned(self, request: GroupHeartbeat, group: GroupValue) -> None:
+        member = group.members[request.member_id]
         for entry in request.owned:
             held = member.held.get(entry.topic, {})
+            is_other = entry.topic_id not in ("", held_id(group, entry.topic))
             for partition in entry.partitions:
                 given = held.get(partition)
-                if given is None:
+                if given is None or is_other:
                     raise NotAssigned(
                         f"{request.member_id!r} says it owns {entry.topic}-{partition}, which is not given to it; "
                         "drop all partitions and join anew"
@@ -387,12 +390,18 @@ class Groups:
                 yield name, farewell(name, state)
 
     def _forgive_own_pause(self, now_ms: int) -> None:
-        """While this process stood still nobody could be heard: such a gap moves every deadline."""
+        """While this process stood still nobody could be heard: such a gap moves every deadline.
+
+        Forgiveness has a bound: who was forgiven a whole session and is still silent is not forgiven any more.
+        """
         gap_ms, self._ticked_ms = now_ms - self._ticked_ms, now_ms
-        if gap_ms > PAUSE_MS:
-            for state in self.groups.values():
-                for session in state.sessions.values():
+        if gap_ms <= PAUSE_MS:
+            return
+        for state in self.groups.values():
+            for member_id, session in state.sessions.items():
+                if session.forgiven_ms < state.group.members[member_id].session_timeout_ms:
                     missed_ms = min(gap_ms, now_ms - session.heard_ms)
+                    session.forgiven_ms += missed_ms
                     session.deadline_ms += missed_ms
                     session.return_ms = None if session.return_ms is None else session.return_ms + missed_ms
 

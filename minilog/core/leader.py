@@ -9,7 +9,8 @@ Invariants
 * Every position counted is from a fetch in this leader epoch (R4) and, under flush.policy commit, durable.
 * The ISR used for the high watermark is committed united with proposed (R13); a proposal is given up only when
   the controller proves that it was not applied, or when metadata with a newer partition epoch arrives (R14).
-* acks=N counts members of the committed ISR only, because an election asks nobody else (R9).
+* acks=N counts only members that are in the committed ISR and stay in it by the proposal in flight, because an
+  election asks nobody else, and which of both the controller goes by is not known here (R9, R13).
 
 Why pull: a follower's fetch offset is its acknowledgement, so there is no second message and no ack state to
 lose. Sources: KIP-101, KIP-279, KIP-320 (epochs), KIP-497 (AlterPartition), KIP-841/903 (eligibility), KIP-966.
@@ -147,6 +148,12 @@ class LeaderState:
         proposed = self.proposal.isr if self.proposal else ()
         return {*self.state.isr, *proposed}
 
+    @property
+    def minimal_isr(self) -> list[int]:
+        """Members by the committed ISR and by the proposed one: whichever the controller goes by, these are in it."""
+        proposal = self.proposal
+        return self.state.isr if proposal is None else [r for r in self.state.isr if r in proposal.isr]
+
     def position_of(self, broker_id: int) -> int | None:
         return self.position if broker_id == self.broker_id else self.followers[broker_id].position
 
@@ -186,7 +193,7 @@ class LeaderState:
             return self.high_watermark
         if acks == 1:
             return self.position
-        return min(self.position, copies_end((self.position_of(r) for r in self.state.isr), acks))
+        return min(self.position, copies_end((self.position_of(r) for r in self.minimal_isr), acks))
 
     def _receipt(self, waiter: Waiter) -> ProduceResult:
         return ProduceResult(
@@ -201,6 +208,7 @@ class LeaderState:
             isr=list(self.state.isr),
             duplicate=waiter.duplicate,
             base_offsets=list(waiter.base_offsets),
+            topic_id=self.topic_id,
         )
 
     # --- produce -----------------------------------------------------------------------------------------
@@ -224,12 +232,27 @@ class LeaderState:
 
         acks=0 is decided at once and names no offset. Batches that this log holds already are not written again:
         they are answered with their offsets, under the same conditions as new ones (R31). Raises what ``check_acks``
-        and ``ReplicaLog.find_written`` raise, and DiskFull; nothing was written then.
+        and ``ReplicaLog.find_written`` raise, and DiskFull; nothing was written then. Where some of the batches were
+        written before, what goes wrong with the others is indefinite: of the whole it is not true that nothing was written.
         """
         written = self.log.find_written(batches)
         new = [batch for batch, place in zip(batches, written, strict=True) if place is None] if written else batches
         if not new:
             return self._on_duplicates(written, acks, pending, position)
+        try:
+            return self._append(new, written, acks, pending, position, now_ms)
+        except MinilogError as error:
+            raise _partly(error) if written else error from None
+
+    def _append(
+        self,
+        new: Sequence[Batch],
+        written: Sequence[WrittenBatch | None],
+        acks: int,
+        pending: PendingProduce,
+        position: int,
+        now_ms: int,
+    ) -> Outcome | None:
         self.check_acks(acks)
         append_ms = now_ms if self.settings.message_timestamp_type == "LogAppendTime" else None
         stamped = self._stamp(new, self.log.end_offset, acks_level_for(acks), append_ms)
@@ -249,7 +272,8 @@ class LeaderState:
 
     def _unpromised(self, pending: PendingProduce, position: int, *, duplicate: bool) -> Outcome:
         topic, partition = self.partition
-        return Outcome(pending, position, ProduceResult(topic, partition, acks=0, duplicate=duplicate))
+        result = ProduceResult(topic, partition, acks=0, duplicate=duplicate, topic_id=self.topic_id)
+        return Outcome(pending, position, result)
 
     def _on_duplicates(
         self, written: Sequence[WrittenBatch | None], acks: int, pending: PendingProduce, position: int
@@ -291,11 +315,8 @@ class LeaderState:
         return self._fail(error)
 
     def _fail(self, error: MinilogError, acks: int | None = None) -> list[Outcome]:
-        problem = Problem.of(error)
-        return [
-            Outcome(w.pending, w.position, ProduceResult(self.partition.topic, self.partition.partition, problem))
-            for w in self.waiters.fail_all(acks)
-        ]
+        result = ProduceResult(*self.partition, Problem.of(error), topic_id=self.topic_id)
+        return [Outcome(w.pending, w.position, result) for w in self.waiters.fail_all(acks)]
 
     # --- followers -----------------------------------------------------------------------------------------
 
@@ -316,6 +337,11 @@ class LeaderState:
         self.log_start.on_fetch(broker_id)
         self.followers[broker_id].on_fetch(fetch.fetch_offset, broker_epoch, self.log.end_offset, now_ms)
         return None
+
+    def on_forgotten(self, broker_id: int) -> None:
+        """The follower has stopped following in this epoch: what it held then is no word on what it will hold."""
+        progress = self.followers[broker_id]
+        progress.position, progress.caught_up_ms = None, progress.caught_up_ms - 2**40
 
     def check_position(self, fetch: ReplicaFetchPartition) -> None:
         """Raises OffsetOutOfRange: the follower is to begin anew at the log's start, or to ask again.
@@ -357,9 +383,12 @@ class LeaderState:
 
     @property
     def drained(self) -> bool:
-        """Every ISR member holds everything that was ever appended here (controlled shutdown, R28)."""
+        """Every ISR member holds everything that was ever appended here (controlled shutdown, R28).
+
+        Not while a proposal is open: the controller may have let somebody in by now, and name it.
+        """
         positions = [self.position_of(r) for r in self.state.isr]
-        return all(p is not None and p >= self.log.end_offset for p in positions)
+        return self.proposal is None and all(p is not None and p >= self.log.end_offset for p in positions)
 
     # --- ISR -----------------------------------------------------------------------------------------------
 
@@ -440,6 +469,14 @@ class LeaderState:
             isr=list(isr),
             needed=needed,
         )
+
+
+def _partly(error: MinilogError) -> MinilogError:
+    """The same refusal of batches whose first ones had been written by an earlier attempt."""
+    if isinstance(error, NotEnoughReplicas):
+        detail = f"{error.detail.removesuffix('; nothing was written, retry when replicas are back')}; a part of the batches was written before"
+        return NotEnoughReplicasAfterAppend(detail, **error.info)
+    return type(error)(f"{error.detail}; a part of the batches was written before", definite=False, **error.info)
 
 
 def _acks_text(acks: int) -> str:

@@ -1,11 +1,16 @@
 """Liveness: which broker processes are heard from, as the controller knows it right now.
 
-Owns one Session per registered broker: when it was last heard, what metadata it has applied, its parked
-heartbeat, a probe under way. All of it is soft: a new controller gives every broker a full session timeout.
+Owns one Session per registered broker: when it was last heard, what metadata it has applied, which of its replicas are
+unfit, its parked heartbeat, a probe under way. All of it is soft: a new controller gives every broker a full session timeout.
 
-Invariants: at most one parked heartbeat and one probe per broker; the controller's own pauses never fence
-anybody (a gap between ticks moves every deadline by that gap). Source: Kafka's BrokerHeartbeatManager; the
-probe is minilog's: a dropped connection plus a refused probe proves the process dead long before its session ends.
+Invariants
+* At most one parked heartbeat and one probe per broker.
+* A pause of the controller fences nobody: a gap between ticks moves every deadline by that gap.
+* Forgiveness has a bound: once a session was forgiven a session timeout, further gaps count until the broker is heard.
+  So a silent broker is fenced at last, also by a controller that is slow all the time.
+
+Source: Kafka's BrokerHeartbeatManager; the probe is minilog's: a dropped connection plus a refused probe proves the
+process dead long before its session ends.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from minilog.core.image import PartitionState
 from minilog.wire.messages import Heartbeat
 
 STALL_MS = 250
@@ -34,6 +40,10 @@ class Session:
     deadline_ms: int
     expected_ms: int
     """When the next heartbeat was due, while none is parked."""
+    forgiven_ms: int = 0
+    """What the controller's own pauses have added to the deadline since the broker was last heard."""
+    unfit: frozenset[tuple[str, int]] = frozenset()
+    """(topic id, partition) of replicas that must neither lead nor count, by the word of this process."""
     metadata_offset: int = 0
     sequence: int = 0
     parked: ParkedHeartbeat | None = None
@@ -67,6 +77,11 @@ class Liveness:
     def heard(self, session: Session, now_ms: int) -> None:
         session.heard_ms = now_ms
         session.deadline_ms = now_ms + self.session_timeout_ms
+        session.forgiven_ms = 0
+
+    def is_fit(self, broker_id: int, state: PartitionState) -> bool:
+        session = self.sessions.get(broker_id)
+        return session is None or (state.topic_id, state.partition) not in session.unfit
 
     def on_tick(self, now_ms: int) -> None:
         """Must come before ``expired``: takes the controller's own stall out of every deadline.
@@ -76,10 +91,15 @@ class Liveness:
         last_ms = self._tick_ms
         if last_ms is None or now_ms - last_ms > STALL_MS:
             for session in self.sessions.values():
-                stall_ms = now_ms - (session.heard_ms if last_ms is None else max(last_ms, session.heard_ms))
-                session.deadline_ms += stall_ms
-                session.expected_ms = min(session.expected_ms + stall_ms, now_ms)
+                self._forgive(session, now_ms - max(session.heard_ms, session.heard_ms if last_ms is None else last_ms))
+                session.expected_ms = min(session.expected_ms, now_ms)
         self._tick_ms = now_ms
+
+    def _forgive(self, session: Session, stall_ms: int) -> None:
+        if session.forgiven_ms < self.session_timeout_ms:
+            session.forgiven_ms += stall_ms
+            session.deadline_ms += stall_ms
+            session.expected_ms += stall_ms
 
     def expired(self, now_ms: int) -> Iterator[Session]:
         for session in list(self.sessions.values()):

@@ -9,6 +9,8 @@ back. Invariants:
 * What leaves a member's target stays in its ``held``, marked with the epoch in which it was told to give it back,
   until the member names that epoch (or a later one) and does not list the partition any more. So neither a lost
   answer nor a late copy of an older heartbeat can free what a member still works on.
+* A topic that was deleted and made anew is given to nobody while partitions of the old one are held. So ``held_ids`` has
+  one topic id for a name: what members hold, commit and are told is about that very topic.
 * ``target`` and ``topics`` are functions of members, their subscriptions, the former target, and the topics there are.
 
 Source: KIP-848 (epochs, cooperative hand-over on the server), KIP-429 (revoke before give).
@@ -53,6 +55,11 @@ def missing(member: MemberValue) -> list[TopicPart]:
     ]
 
 
+def held_id(group: GroupValue, topic: str) -> str:
+    """The id of the topic that members hold partitions of under this name; "" when a group of an older version does not say."""
+    return group.held_ids.get(topic, "")
+
+
 def revoked(member: MemberValue) -> bool:
     return any(held.revoked for of_topic in member.held.values() for held in of_topic.values())
 
@@ -75,13 +82,20 @@ class GroupDraft:
         self.emptied_ms = group.emptied_ms
         self.is_changed = False
         self._all_topics, self._matches = topics, matches
+        self._held_ids = dict(group.held_ids)
         self.is_due = False
         """Targets must be computed anew."""
         self.waits_for_topic = False
         """A topic was made anew and takes part again when all of the old one is given back."""
 
     def value(self) -> GroupValue:
-        return GroupValue(self.epoch, self.assignor, self.members, self.topics, self.emptied_ms)
+        held = {topic for member in self.members.values() for topic in member.held}
+        ids = {topic: topic_id for topic, topic_id in self._held_ids.items() if topic in held}
+        return GroupValue(self.epoch, self.assignor, self.members, self.topics, self.emptied_ms, ids)
+
+    def held_id(self, topic: str) -> str:
+        """The id of the topic that members hold partitions of under this name."""
+        return self._held_ids.get(topic, "")
 
     # --- members ---------------------------------------------------------------------------------------------
 
@@ -128,6 +142,7 @@ class GroupDraft:
         wanted = [part for part in missing(member) if self._is_free(part, owners)]
         if wanted:
             self._hold(member_id, {**_flat(member), **{part: Held(self.epoch) for part in wanted}})
+            self._held_ids.update((topic, self.topics[topic].topic_id) for topic, _ in wanted)
 
     def _is_free(self, part: TopicPart, owners: Mapping[TopicPart, str]) -> bool:
         owner = self.members.get(owners.get(part, ""))

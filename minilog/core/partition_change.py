@@ -87,6 +87,18 @@ def with_leader(state: PartitionState, leader: int, min_isr: int) -> PartitionSt
     return replace(state, leader=leader)
 
 
+def without_unfit(state: PartitionState, broker_id: int, min_isr: int, is_eligible: IsEligible) -> PartitionState:
+    """A replica that its own broker knows to be damaged, or cannot open, neither leads nor counts as complete.
+
+    ``is_eligible`` knows it as unfit. A leader stays while nobody else is known to be complete and alive: what it can
+    read is served on. Everybody else goes from ISR and ELR at once, to the last known members: it comes back like any
+    follower, or in a recovery when it can be asked again.
+    """
+    if state.leader == broker_id and not any(r != broker_id for r in candidates(state, is_eligible)):
+        return state
+    return without_unclean(without_replica(state, broker_id, min_isr, is_eligible), broker_id)
+
+
 def without_unclean(state: PartitionState, broker_id: int) -> PartitionState:
     """R21: a process that may have lost writes is not known to be complete; it is remembered in last_known_elr."""
     if broker_id not in state.elr:

@@ -17,6 +17,15 @@ def place(partitions: int, replication_factor: int, racks: Mapping[int, str], st
     return [_replicas(p + start, p // len(brokers), replication_factor, brokers, racks) for p in range(partitions)]
 
 
+def with_absent(assignment: list[list[int]], absent: Sequence[int], count: int) -> list[list[int]]:
+    """``count`` further replicas for each partition, on known brokers that are away; they go round as well."""
+    assert 0 <= count <= len(absent) or not count
+    return [
+        [*members, *(absent[(partition + i) % len(absent)] for i in range(count))]
+        for partition, members in enumerate(assignment)
+    ]
+
+
 def _alternate_racks(racks: Mapping[int, str]) -> list[int]:
     """Brokers in an order in which neighbours have different racks as far as possible."""
     by_rack: dict[str, list[int]] = {}

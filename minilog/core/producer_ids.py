@@ -22,8 +22,8 @@ REFILL_BELOW = 200
 
 
 class ProducerIds:
-    def __init__(self, broker_id: int) -> None:
-        self.broker_id = broker_id
+    def __init__(self, broker_id: int, incarnation: str) -> None:
+        self.broker_id, self.incarnation = broker_id, incarnation
         self._blocks: deque[range] = deque()
         self._end = 0
         """Above every id ever received."""
@@ -61,7 +61,7 @@ class ProducerIds:
         """The request that should be sent now, if any; it is then in flight."""
         if not self._wanted or self._inflight is not None or broker_epoch < 0 or len(self) > REFILL_BELOW:
             return None
-        self._inflight = AllocateProducerIds(self.broker_id, broker_epoch)
+        self._inflight = AllocateProducerIds(self.broker_id, broker_epoch, self.incarnation)
         return self._inflight
 
     def on_reply(self, request: AllocateProducerIds, reply: AllocateProducerIdsReply) -> list[Effect]:

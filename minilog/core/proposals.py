@@ -56,12 +56,18 @@ class Proposals:
             self._retry_ms = now_ms + RETRY_MS
 
     def on_reply(self, request: AlterPartition, reply: AlterPartitionReply, now_ms: int) -> None:
-        if self._inflight is None or not self._inflight.sequence == request.sequence == reply.sequence:
+        mine = self._inflight
+        if mine is None or mine.sequence != request.sequence:
+            return
+        if (reply.broker_epoch, reply.sequence) != (mine.broker_epoch, mine.sequence):
+            self.on_failed(request, now_ms)
             return
         self._inflight = None
         self._retry_ms = now_ms + RETRY_MS
         for decision in reply.partitions:
             replica = self._replicas.get(TopicPartition(decision.topic, decision.partition))
             refused = decision.problem is not None and decision.problem.code == IneligibleReplica.code
-            if refused and replica is not None and isinstance(replica.role, LeaderState):
+            if replica is None or replica.topic_id != decision.topic_id or not refused:
+                continue
+            if isinstance(replica.role, LeaderState):
                 replica.role.on_refused(request.sequence)

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from minilog.core.effects import Effect, Reply, TopicPartition
 from minilog.core.leader import LeaderState
-from minilog.core.replica import ParkedFetch, Replica
+from minilog.core.replica import Replica
 from minilog.core.shown import find_offset, read
 from minilog.core.waiting import Deadlines
 from minilog.errors import (
+    InconsistentTopicId,
     InvalidRequest,
     LeaderNotAvailable,
     MinilogError,
@@ -40,23 +43,54 @@ if TYPE_CHECKING:
     from minilog.core.broker import BrokerCore
 
 
+class ParkedFetch:
+    """A consumer's long poll; it waits on every partition it names and ends once (R34)."""
+
+    __slots__ = ("deadline_ms", "partitions", "request", "request_id")
+
+    def __init__(self, request_id: int, request: Fetch, deadline_ms: int) -> None:
+        self.request_id, self.request, self.deadline_ms = request_id, request, deadline_ms
+        self.partitions = [TopicPartition(p.topic, p.partition) for p in request.partitions]
+
+
+def _bound(request: Fetch, results: list[FetchResult]) -> Fetch:
+    """The same request about the very topics it was looked up for: one that waits does not go over to a successor."""
+    entries = [replace(e, topic_id=r.topic_id) for e, r in zip(request.partitions, results, strict=True)]
+    return replace(request, partitions=entries)
+
+
+def _check_id(topic: str, meant: str, topic_id: str) -> None:
+    """``meant``: the id a request names, "" for none. Which of the two is the newer topic is not known here."""
+    if meant not in ("", topic_id):
+        raise InconsistentTopicId(
+            f"{topic!r} is topic id {topic_id} on this broker, the request means {meant}: one of them was deleted; "
+            "refresh metadata and look which",
+            topic_id=topic_id,
+        )
+
+
 class Reading:
     def __init__(self, core: BrokerCore) -> None:
         self.core = core
         self.deadlines = Deadlines()
+        self._parked: dict[int, ParkedFetch] = {}
+        self._waiting: dict[TopicPartition, dict[int, ParkedFetch]] = {}
+        """By partition, whether or not a replica of it is here now."""
         self._woken: dict[int, ParkedFetch] = {}
 
     # --- finding -------------------------------------------------------------------------------------------
 
-    def find(self, topic: str, partition: int) -> Replica:
-        """The local replica. Raises UnknownTopic, UnknownPartition, or NotLeader when it lives elsewhere."""
+    def find(self, topic: str, partition: int, topic_id: str) -> Replica:
+        """The local replica. Raises UnknownTopic, UnknownPartition, InconsistentTopicId, or NotLeader when it lives elsewhere."""
         replica = self.core.replicas.get(TopicPartition(topic, partition))
         if replica is not None:
+            _check_id(topic, topic_id, replica.topic_id)
             return replica
         self.check_informed()
         found = self.core.image.topics.get(topic)
         if found is None:
             raise UnknownTopic(f"there is no topic {topic!r}")
+        _check_id(topic, topic_id, found.topic_id)
         state = found.partitions.get(partition)
         if state is None:
             raise UnknownPartition(f"topic {topic} has partitions 0 to {len(found.partitions) - 1}, not {partition}")
@@ -102,7 +136,7 @@ class Reading:
             return [Reply(request_id, FetchReply(results))]
         if len(self.deadlines) >= self.core.settings.limits.parked_requests_max:
             raise Overloaded(f"{len(self.deadlines)} fetches already wait here, the limit; retry later")
-        self._park(ParkedFetch(request_id, request, now_ms + request.max_wait_ms))
+        self._park(ParkedFetch(request_id, _bound(request, results), now_ms + request.max_wait_ms))
         return []
 
     def _check(self, request: Fetch) -> None:
@@ -123,10 +157,10 @@ class Reading:
         results = []
         for entry in request.partitions:
             try:
-                replica = self.find(entry.topic, entry.partition)
+                replica = self.find(entry.topic, entry.partition, entry.topic_id)
                 if not request.any_replica and isinstance(replica.role, LeaderState):
                     self.check_not_isolated(replica, now_ms)
-                result = read(replica, entry, request, room - bytes_found, now_ms)
+                result = read(replica, entry, request, room - bytes_found, now_ms, self.core.unsure_ms(now_ms))
             except MinilogError as error:
                 result = FetchResult(entry.topic, entry.partition, Problem.of(error))
             if result.problem is not None and result.problem.code == NotLeader.code:
@@ -141,22 +175,24 @@ class Reading:
 
     def _park(self, parked: ParkedFetch) -> None:
         self.deadlines.add(parked.deadline_ms, parked.request_id, parked)
-        for replica in self._replicas(parked):
-            replica.parked[parked.request_id] = parked
+        self._parked[parked.request_id] = parked
+        for partition in parked.partitions:
+            self._waiting.setdefault(partition, {})[parked.request_id] = parked
 
     def _unpark(self, parked: ParkedFetch) -> None:
         self.deadlines.remove(parked.deadline_ms, parked.request_id)
+        self._parked.pop(parked.request_id, None)
         self._woken.pop(parked.request_id, None)
-        for replica in self._replicas(parked):
-            replica.parked.pop(parked.request_id, None)
+        for partition in parked.partitions:
+            waiting = self._waiting.get(partition, {})
+            waiting.pop(parked.request_id, None)
+            if not waiting:
+                self._waiting.pop(partition, None)
 
-    def _replicas(self, parked: ParkedFetch) -> list[Replica]:
-        keys = [TopicPartition(p.topic, p.partition) for p in parked.request.partitions]
-        return [self.core.replicas[key] for key in keys if key in self.core.replicas]
-
-    def wake(self, replica: Replica) -> None:
-        """Look at this replica's long polls when the turn ends."""
-        self._woken.update(replica.parked)
+    def wake(self, partition: TopicPartition) -> None:
+        """Look at this partition's long polls when the turn ends."""
+        if partition in self._waiting:
+            self._woken.update(self._waiting[partition])
 
     def answer_woken(self, now_ms: int) -> list[Effect]:
         effects: list[Effect] = []
@@ -177,11 +213,9 @@ class Reading:
         return effects
 
     def on_disconnect(self, request_id: int) -> None:
-        for replica in self.core.replicas.values():
-            parked = replica.parked.get(request_id)
-            if parked is not None:
-                self._unpark(parked)
-                return
+        parked = self._parked.get(request_id)
+        if parked is not None:
+            self._unpark(parked)
 
     # --- offsets -----------------------------------------------------------------------------------------------
 
@@ -190,7 +224,7 @@ class Reading:
 
     def _offset(self, query: OffsetsPartition, now_ms: int) -> OffsetsResult:
         try:
-            replica = self.find(query.topic, query.partition)
+            replica = self.find(query.topic, query.partition, query.topic_id)
             if not isinstance(replica.role, LeaderState):
                 raise self.not_leader(replica.partition, replica.role.leader)
             self.check_not_isolated(replica, now_ms)

@@ -15,8 +15,9 @@ dropped connection at once, and new metadata needs no extra message.
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 
-from minilog.wire.messages import Heartbeat, HeartbeatReply, Message, Register, RegisterReply
+from minilog.wire.messages import Heartbeat, HeartbeatReply, Message, Register, RegisterReply, UnfitReplica
 
 RETRY_MS = 100
 REGISTER_RETRY_MS = 200
@@ -63,7 +64,14 @@ class Registration:
             self.may_exit = True
 
     def next_request(
-        self, cluster_id: str, controller_epoch: int, metadata_offset: int, now_ms: int, *, drained: bool
+        self,
+        cluster_id: str,
+        controller_epoch: int,
+        metadata_offset: int,
+        now_ms: int,
+        *,
+        drained: bool,
+        unfit: Callable[[], list[UnfitReplica]],
     ) -> Message | None:
         """The request that should be sent now, if any; it is then in flight."""
         if self._inflight is not None or now_ms < self._retry_ms or self.may_exit:
@@ -83,17 +91,28 @@ class Registration:
             self._inflight = Heartbeat(
                 self.broker_id,
                 self.broker_epoch,
+                self.incarnation,
                 self._sequence,
                 metadata_offset,
                 controller_epoch,
                 leaving,
                 self._drained,
+                unfit(),
             )
         self._sent_ms = now_ms
         return self._inflight
 
     def matches(self, request: Message) -> bool:
         return request == self._inflight
+
+    def is_answer(self, reply: RegisterReply | HeartbeatReply) -> bool:
+        """The answer says by itself which process and which request it is for (R5)."""
+        match self._inflight, reply:
+            case Register(), RegisterReply():
+                return reply.incarnation == self.incarnation
+            case Heartbeat() as heartbeat, HeartbeatReply():
+                return (reply.broker_epoch, reply.sequence) == (heartbeat.broker_epoch, heartbeat.sequence)
+        return False
 
     def on_failed(self, detail: str, now_ms: int) -> None:
         self.last_problem = detail
@@ -127,6 +146,8 @@ class Registration:
         if self.wants_shutdown:
             self.may_exit = True
 
-    def is_isolated(self, now_ms: int, session_timeout_ms: int) -> bool:
-        """R30: the controller may have given our leaderships away by now."""
-        return self.heard_ms is None or now_ms - self.heard_ms > session_timeout_ms
+    def unsure_ms(self, now_ms: int, session_timeout_ms: int) -> int:
+        """R30: for how long the controller may have given our leaderships away; 0 while the session surely lasts."""
+        if self.heard_ms is None:
+            return now_ms
+        return max(0, now_ms - self.heard_ms - session_timeout_ms)

@@ -1,4 +1,4 @@
-"""Replica: what this broker holds of one partition: its log, its role of the moment, and who waits to read it."""
+"""Replica: what this broker holds of one partition: its log and its role of the moment."""
 
 from __future__ import annotations
 
@@ -7,20 +7,10 @@ from minilog.core.effects import TopicPartition
 from minilog.core.follower import FollowerState
 from minilog.core.leader import LeaderState
 from minilog.core.ports import ReplicaLog
-from minilog.wire.messages import Fetch
-
-
-class ParkedFetch:
-    """A consumer's long poll; it waits on every partition it names and ends once (R34)."""
-
-    __slots__ = ("deadline_ms", "request", "request_id")
-
-    def __init__(self, request_id: int, request: Fetch, deadline_ms: int) -> None:
-        self.request_id, self.request, self.deadline_ms = request_id, request, deadline_ms
 
 
 class Replica:
-    __slots__ = ("isr_expands", "isr_shrinks", "log", "parked", "partition", "role", "settings", "topic_id")
+    __slots__ = ("isr_expands", "isr_shrinks", "log", "partition", "role", "settings", "topic_id")
 
     def __init__(
         self,
@@ -32,7 +22,6 @@ class Replica:
     ) -> None:
         self.partition, self.topic_id, self.settings, self.log = partition, topic_id, settings, log
         self.role: LeaderState | FollowerState = role
-        self.parked: dict[int, ParkedFetch] = {}
         self.isr_shrinks = self.isr_expands = 0
         """How often the ISR lost, or got back, members in the eyes of this broker as leader."""
 

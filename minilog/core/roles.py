@@ -18,6 +18,7 @@ from minilog.core.image import PartitionState, TopicImage
 from minilog.core.leader import LeaderState
 from minilog.core.replica import Replica
 from minilog.errors import CorruptRange, DiskFull, RefusesToStart
+from minilog.wire.messages import UnfitReplica
 from minilog.wire.metadata import NO_LEADER, MetadataRecord, PartitionChanged
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class Roles:
         """Replicas whose log could not be made because the disk is full."""
         self._undeleted: dict[TopicPartition, str] = {}
         """Topic ids of closed replicas whose files could not be moved away because the disk is full."""
+        self._damaged: dict[TopicPartition, str] = {}
+        """Topic ids of replicas whose log was found damaged while they were in use."""
 
     def apply(self, records: Iterable[MetadataRecord], now_ms: int, *, everything: bool) -> list[Effect]:
         """React to the net change of a run of records; ``everything`` after a snapshot."""
@@ -83,6 +86,24 @@ class Roles:
             effects += self._apply(partition, now_ms)
         return effects
 
+    def on_damaged(self, replica: Replica) -> None:
+        """The log cannot be trusted: it takes nothing more over from a leader, so that it is not counted as in sync."""
+        if self._damaged.get(replica.partition) == replica.topic_id:
+            return
+        self._damaged[replica.partition] = replica.topic_id
+        role = replica.role
+        if isinstance(role, FollowerState) and role.leader != NO_LEADER:
+            self.core.fetcher(role.leader).remove(replica.partition)
+
+    def unfit_replicas(self) -> list[UnfitReplica]:
+        """What the controller is told with every heartbeat: replicas here that must neither lead nor count."""
+        unfit = dict(self._damaged)
+        for partition in self._unopened:
+            state = self.core.image.partition(*partition)
+            if state is not None:
+                unfit[partition] = state.topic_id
+        return [UnfitReplica(p.topic, topic_id, p.partition) for p, topic_id in unfit.items()]
+
     def _change(self, replica: Replica, topic: TopicImage, state: PartitionState, now_ms: int) -> list[Effect]:
         core, role = self.core, replica.role
         if replica.settings != topic.settings:
@@ -112,7 +133,7 @@ class Roles:
         core.count_waiting(replica.partition, now_ms)
         core.coordinator.on_lead(replica, now_ms)
         core.advance(replica.partition)
-        core.reading.wake(replica)
+        core.reading.wake(replica.partition)
         return core.appended(replica, now_ms)
 
     def _follow(
@@ -123,8 +144,8 @@ class Roles:
         role = FollowerState(state, epoch, leader, topic.settings, replica.log)
         replica.role = role
         core.count_waiting(replica.partition, now_ms)
-        core.reading.wake(replica)
-        if leader == NO_LEADER:
+        core.reading.wake(replica.partition)
+        if leader == NO_LEADER or replica.log.is_damaged:
             return []
         flush = core.fetcher(leader).add(role)
         return [flush] if flush is not None else []
@@ -169,8 +190,9 @@ class Roles:
 
     def _close(self, replica: Replica, now_ms: int) -> list[Effect]:
         self._leave(replica)
-        self.core.reading.wake(replica)
+        self.core.reading.wake(replica.partition)
         del self.core.replicas[replica.partition]
+        self._damaged.pop(replica.partition, None)
         self.core.count_waiting(replica.partition, now_ms)
         self.core.store.close(*replica.partition)
         return []

@@ -11,6 +11,9 @@ Invariants
   that names an epoch this broker has not reached yet waits until it has (no error, no retry loop). One that cannot
   count (it diverges, R2) is answered so and forgotten: no data is sent to it until the follower names another.
 * A request is answered exactly once: with data, at its deadline, or when a newer request or session replaces it.
+* An answer takes along every high watermark and log start that moved: what it does not mention has not changed, and
+  what it cannot speak for it calls untold. Followers judge by that how stale they are, and retention waits for them.
+* A position, and a mark of what is to be told, is about one topic id: another topic of that name does not answer for it.
 * A long poll never keeps a follower from naming a partition whose leader changed meanwhile: it is ended early.
 """
 
@@ -34,10 +37,10 @@ EARLY_ENDS_MAX = 50
 
 
 class ParkedReplicaFetch:
-    __slots__ = ("deadline_ms", "request_id", "session")
+    __slots__ = ("arrived_ms", "deadline_ms", "request_id")
 
-    def __init__(self, request_id: int, deadline_ms: int, session: FetchSession) -> None:
-        self.request_id, self.deadline_ms, self.session = request_id, deadline_ms, session
+    def __init__(self, request_id: int, arrived_ms: int, deadline_ms: int) -> None:
+        self.request_id, self.arrived_ms, self.deadline_ms = request_id, arrived_ms, deadline_ms
 
 
 class FetchSession:
@@ -74,7 +77,7 @@ class FetchSession:
         for entry in request.partitions:
             key = TopicPartition(entry.topic, entry.partition)
             known = self.partitions.get(key)
-            if known is None or known.leader_epoch != entry.leader_epoch:
+            if known is None or (known.topic_id, known.leader_epoch) != (entry.topic_id, entry.leader_epoch):
                 self.stale[key] = None
             self.partitions[key] = entry
             self.fresh[key] = None
@@ -153,9 +156,25 @@ class Sessions:
         ):
             return None, [_refuse(request_id, request)]
         effects += self._unpark(session)
+        for topic, partition in request.forgotten:
+            self._on_forgotten(session, TopicPartition(topic, partition))
         session.take(request, now_ms)
-        session.parked = ParkedReplicaFetch(request_id, deadline_ms, session)
+        session.parked = ParkedReplicaFetch(request_id, now_ms, deadline_ms)
         return session, effects
+
+    def _on_forgotten(self, session: FetchSession, partition: TopicPartition) -> None:
+        """It does not follow here any more, so it is not about to be in sync either."""
+        leader = self._led(session, partition)
+        if leader is not None:
+            leader.on_forgotten(session.broker_id)
+
+    def _led(self, session: FetchSession, partition: TopicPartition) -> LeaderState | None:
+        """The role that answers for the position this session has of a partition: of its topic, in its epoch."""
+        entry, replica = session.partitions.get(partition), self._replicas.get(partition)
+        if entry is None or replica is None or not isinstance(replica.role, LeaderState):
+            return None
+        is_same = (replica.topic_id, replica.leader_epoch) == (entry.topic_id, entry.leader_epoch)
+        return replica.role if is_same else None
 
     def close(self, broker_id: int) -> list[Effect]:
         session = self._by_broker.pop(broker_id, None)
@@ -212,17 +231,18 @@ class Sessions:
 
     # --- answering ---------------------------------------------------------------------------------------------
 
-    def answer_ready(self) -> list[Effect]:
+    def answer_ready(self, now_ms: int, unsure_ms: int) -> list[Effect]:
         """Answer every parked request that has data, a verdict or a divergence to carry, or must end early."""
         effects: list[Effect] = []
         for session in self._by_broker.values():
             if session.parked is not None and (session.dirty or session.verdicts or session.ends_early):
                 results = self._collect(session)
                 if results or session.ends_early:
-                    effects.append(self._answer(session, results))
+                    results += self._collect_stale(session)
+                    effects.append(self._answer(session, results, now_ms, unsure_ms))
         return effects
 
-    def answer_late(self, now_ms: int) -> list[Effect]:
+    def answer_late(self, now_ms: int, unsure_ms: int) -> list[Effect]:
         """On the tick: carry high watermarks that found no data to ride with, end what waited long enough or should ask anew."""
         effects: list[Effect] = []
         for session in self._by_broker.values():
@@ -231,13 +251,16 @@ class Sessions:
                 continue
             results = self._collect(session) + self._collect_stale(session)
             if results or parked.deadline_ms <= now_ms or self._ends_early(session):
-                effects.append(self._answer(session, results))
+                effects.append(self._answer(session, results, now_ms, unsure_ms))
         return effects
 
-    def _answer(self, session: FetchSession, results: list[ReplicaFetchResult]) -> Reply:
+    def _answer(self, session: FetchSession, results: list[ReplicaFetchResult], now_ms: int, unsure_ms: int) -> Reply:
         parked, session.parked = session.parked, None
         assert parked is not None
-        return Reply(parked.request_id, ReplicaFetchReply(session.session_id, session.next_sequence - 1, results))
+        untold: list[tuple[str, int]] = [*session.fresh, *session.dirty]
+        held_ms = now_ms - parked.arrived_ms
+        reply = ReplicaFetchReply(session.session_id, session.next_sequence - 1, results, held_ms, unsure_ms, untold)
+        return Reply(parked.request_id, reply)
 
     def _collect(self, session: FetchSession) -> list[ReplicaFetchResult]:
         results, session.verdicts = session.verdicts, []
@@ -265,19 +288,18 @@ class Sessions:
 
     def _read(self, session: FetchSession, partition: TopicPartition, room: int) -> ReplicaFetchResult | None:
         """One partition's result; with no room only its high watermark. None when there is nothing new to say."""
-        entry, replica = session.partitions[partition], self._replicas.get(partition)
-        if replica is None or partition in session.fresh or replica.leader_epoch != entry.leader_epoch:
+        leader = self._led(session, partition)
+        if leader is None or partition in session.fresh:
             return None
-        if not isinstance(replica.role, LeaderState):
-            return None
-        replica.role.log_start.on_answer(session.broker_id)
+        entry, replica = session.partitions[partition], self._replicas[partition]
+        leader.log_start.on_answer(session.broker_id)
         if room == 0:
             return _result(replica, entry)
         end_offset = replica.log.end_offset
         if entry.fetch_offset >= end_offset:
             return None
         try:
-            replica.role.check_position(entry)  # retention may have been there since
+            leader.check_position(entry)  # retention may have been there since
             batches = replica.log.read(entry.fetch_offset, room, end_offset)
         except (CorruptRange, OffsetOutOfRange) as error:
             return _result(replica, entry, problem=Problem.of(error))
@@ -295,11 +317,13 @@ def _result(
     role = replica.role
     return ReplicaFetchResult(
         entry.topic,
+        entry.topic_id,
         entry.partition,
         entry.leader_epoch,
         entry.fetch_offset,
         role.high_watermark,
         role.log_start.published if isinstance(role, LeaderState) else replica.log.start_offset,
+        isinstance(role, LeaderState) and role.high_watermark_known,
         batches,
         diverging,
         problem,

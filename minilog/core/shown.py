@@ -14,6 +14,7 @@ from minilog.core.leader import LeaderState
 from minilog.core.replica import Replica
 from minilog.errors import (
     FencedLeaderEpoch,
+    LeaderNotAvailable,
     LogTruncated,
     MinilogError,
     NotLeader,
@@ -35,14 +36,20 @@ from minilog.wire.messages import (
 )
 
 
-def read(replica: Replica, fetch: FetchPartition, request: Fetch, room: int, now_ms: int) -> FetchResult:
-    """One partition of a consumer fetch; errors become the result's problem. ``room``: bytes the answer may still take."""
+def read(
+    replica: Replica, fetch: FetchPartition, request: Fetch, room: int, now_ms: int, unsure_ms: int
+) -> FetchResult:
+    """One partition of a consumer fetch; errors become the result's problem. ``room``: bytes the answer may still take.
+
+    ``unsure_ms``: for how long this broker may have been replaced as a leader without knowing."""
     try:
-        lag_ms = check_role(replica, any_replica=request.any_replica, max_lag_ms=request.max_lag_ms, now_ms=now_ms)
+        lag_ms = check_role(replica, request, now_ms, unsure_ms)
         _check_epoch(replica, fetch.leader_epoch)
         batches = _read(replica, fetch, min(room, fetch.max_bytes)) if room > 0 else NOTHING
     except MinilogError as error:
-        return FetchResult(fetch.topic, fetch.partition, Problem.of(error), leader_epoch=replica.leader_epoch)
+        problem = Problem.of(error)
+        epoch, topic_id = replica.leader_epoch, replica.topic_id
+        return FetchResult(fetch.topic, fetch.partition, problem, leader_epoch=epoch, topic_id=topic_id)
     return FetchResult(
         fetch.topic,
         fetch.partition,
@@ -52,24 +59,43 @@ def read(replica: Replica, fetch: FetchPartition, request: Fetch, room: int, now
         leader_epoch=replica.leader_epoch,
         lag_ms=lag_ms,
         lag_records=replica.role.lag_records if isinstance(replica.role, FollowerState) else 0,
+        topic_id=replica.topic_id,
     )
 
 
-def check_role(replica: Replica, *, any_replica: bool, max_lag_ms: int, now_ms: int) -> int:
-    """How stale an answer from here may be, in ms (0: leader). Raises NotLeader when that is not what was asked for."""
+def check_role(replica: Replica, request: Fetch, now_ms: int, unsure_ms: int) -> int:
+    """How stale an answer from here may be, in ms. Raises what the asker cannot use: NotLeader, LeaderNotAvailable, OffsetNotAvailable.
+
+    A leader that may have been replaced is as stale as that may be old, and one that does not know the true high
+    watermark yet cannot say how stale it is (R7)."""
     role = replica.role
     if isinstance(role, LeaderState):
-        return 0
-    if not any_replica:
+        return _check_leader(replica, role, request, unsure_ms)
+    if not request.any_replica:
         raise NotLeader(f"{replica.partition} is led by broker {role.leader}, not by this one", leader=role.leader)
     lag_ms = role.lag_ms(now_ms)
-    if lag_ms is None or (max_lag_ms >= 0 and lag_ms > max_lag_ms):
+    if lag_ms is None or (request.max_lag_ms >= 0 and lag_ms > request.max_lag_ms):
         seen = "an unknown time" if lag_ms is None else f"{lag_ms} ms"
         raise NotLeader(
-            f"{replica.partition}: this replica may be {seen} behind its leader, allowed are {max_lag_ms} ms; read from the leader",
+            f"{replica.partition}: this replica may be {seen} behind its leader, allowed are {request.max_lag_ms} ms; read from the leader",
             leader=role.leader,
         )
     return lag_ms
+
+
+def _check_leader(replica: Replica, role: LeaderState, request: Fetch, unsure_ms: int) -> int:
+    if not request.any_replica or request.max_lag_ms < 0:
+        return unsure_ms
+    if unsure_ms > request.max_lag_ms:
+        raise LeaderNotAvailable(
+            f"{replica.partition}: this broker may have been replaced as its leader {unsure_ms} ms ago, allowed are "
+            f"{request.max_lag_ms} ms; retry or ask another"
+        )
+    if not role.high_watermark_known:
+        raise OffsetNotAvailable(
+            f"{replica.partition}: its new leader does not know yet how far it is committed; retry shortly"
+        )
+    return unsure_ms
 
 
 def known_high_watermark(replica: Replica) -> int | None:
@@ -160,4 +186,5 @@ def find_offset(replica: Replica, query: OffsetsPartition) -> OffsetsResult:
         elif query.behind is not None and query.behind < high_watermark:
             timestamp = _timestamp_at(replica, max(query.behind, log.start_offset), high_watermark)
     last_epoch = log.epoch_at(offset - 1) if offset > log.start_offset else -1
-    return OffsetsResult(query.topic, query.partition, None, offset, timestamp, replica.leader_epoch, last_epoch)
+    found_at = offset, timestamp, replica.leader_epoch, last_epoch, replica.topic_id
+    return OffsetsResult(query.topic, query.partition, None, *found_at)

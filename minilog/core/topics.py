@@ -7,8 +7,9 @@ from random import Random
 
 from minilog.config import MIB, ControllerSettings, TopicSettings, topic_settings
 from minilog.core.image import ClusterImage, TopicImage
-from minilog.core.placement import place
+from minilog.core.placement import place, with_absent
 from minilog.errors import (
+    CoordinatorNotAvailable,
     InvalidConfig,
     InvalidReplication,
     InvalidRequest,
@@ -18,7 +19,7 @@ from minilog.errors import (
     UnknownTopic,
 )
 from minilog.wire.group_messages import GROUPS_TOPIC
-from minilog.wire.messages import AddPartitions, CreateTopic, PartitionInfo, TopicInfo
+from minilog.wire.messages import AddPartitions, CreateTopic, DeleteTopic, PartitionInfo, TopicInfo
 from minilog.wire.metadata import NO_LEADER, MetadataRecord, PartitionChanged, TopicCreated, TopicDeleted
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
@@ -90,6 +91,7 @@ def add_partitions(request: AddPartitions, image: ClusterImage, settings: Contro
     Raises UnknownTopic, InvalidTopic, InvalidRequest, InvalidReplication, Overloaded."""
     check_not_internal(request.topic, "given more partitions")
     topic = _known(request.topic, image)
+    check_topic_id(request.topic, request.topic_id, topic.topic_id)
     there = len(topic.partitions)
     if not there < request.partitions <= settings.partitions_max:
         raise InvalidRequest(
@@ -104,11 +106,26 @@ def add_partitions(request: AddPartitions, image: ClusterImage, settings: Contro
 
 
 def _groups_topic(image: ClusterImage, settings: ControllerSettings) -> CreateTopic:
-    """The one way the topic of consumer groups is made, whatever the request asks for."""
-    live = sum(broker.eligible for broker in image.brokers.values())
-    factor = max(1, min(GROUPS_REPLICAS, live))
+    """The one way the topic of consumer groups is made, whatever the request asks for.
+
+    Raises CoordinatorNotAvailable while fewer brokers are known than the settings demand for it.
+    """
+    known = len(image.brokers)
+    if known < settings.groups_brokers_min:
+        raise CoordinatorNotAvailable(
+            f"{GROUPS_TOPIC} is made when {settings.groups_brokers_min} brokers have registered (groups_brokers_min), "
+            f"so far {known} have; start the others and retry"
+        )
+    factor = _usual_factor(image, GROUPS_TOPIC, settings)
     config = {**GROUPS_CONFIG, "min.insync.replicas": str(min(GROUPS_MIN_ISR, factor))}
-    return CreateTopic(GROUPS_TOPIC, settings.groups_partitions, factor, config)
+    return CreateTopic(GROUPS_TOPIC, settings.groups_partitions, 0, config)
+
+
+def _usual_factor(image: ClusterImage, topic: str, settings: ControllerSettings) -> int:
+    """What a topic gets that asks for no factor: as many replicas as the brokers there are can hold, also those that are
+    away for the moment. What was made while they are away would have fewer copies for ever."""
+    usual = GROUPS_REPLICAS if topic == GROUPS_TOPIC else settings.default_replication_factor
+    return max(1, min(usual, len(image.brokers)))
 
 
 def _assignment(request: CreateTopic, image: ClusterImage, settings: ControllerSettings) -> list[list[int]]:
@@ -116,15 +133,17 @@ def _assignment(request: CreateTopic, image: ClusterImage, settings: ControllerS
         return _check_assignment(request, image)
     partitions = request.partitions or settings.default_partitions
     live = {b.broker_id: b.rack for b in image.brokers.values() if b.eligible}
-    factor = request.replication_factor or min(settings.default_replication_factor, max(1, len(live)))
+    factor = request.replication_factor or _usual_factor(image, request.topic, settings)
+    present = factor if request.replication_factor else min(factor, len(live))
     if not 1 <= partitions <= settings.partitions_max:
         raise InvalidRequest(f"partitions={partitions} is not allowed; use 1 to {settings.partitions_max}")
-    if not 1 <= factor <= len(live):
+    if not 1 <= present <= len(live):
         raise InvalidReplication(
             f"replication_factor={factor} is not possible: {len(live)} brokers are running ({_ids(live)}); use 1 to {len(live)} or start more"
         )
     existing = sum(len(t.partitions) for t in image.topics.values())
-    return place(partitions, factor, live, existing)
+    away = [b for b in sorted(image.brokers) if b not in live]
+    return with_absent(place(partitions, present, live, existing), away, factor - present)
 
 
 def _check_assignment(request: CreateTopic, image: ClusterImage) -> list[list[int]]:
@@ -161,9 +180,21 @@ def _check_limits(partitions: int, image: ClusterImage, settings: ControllerSett
         )
 
 
-def delete_topic(topic: str, image: ClusterImage) -> list[MetadataRecord]:
-    check_not_internal(topic, "deleted")
-    return [TopicDeleted(topic, _known(topic, image).topic_id)]
+def delete_topic(request: DeleteTopic, image: ClusterImage) -> list[MetadataRecord]:
+    """Raises InvalidTopic, or UnknownTopic also when another topic has that name by now."""
+    check_not_internal(request.topic, "deleted")
+    topic = _known(request.topic, image)
+    check_topic_id(request.topic, request.topic_id, topic.topic_id)
+    return [TopicDeleted(topic.topic, topic.topic_id)]
+
+
+def check_topic_id(topic: str, meant: str, topic_id: str) -> None:
+    """``meant``: the id a request names, "" for none. Raises UnknownTopic: what was meant is gone, or not known here yet."""
+    if meant not in ("", topic_id):
+        raise UnknownTopic(
+            f"there is no topic {topic!r} with topic id {meant}: {topic!r} is {topic_id} here; refresh metadata",
+            topic_id=topic_id,
+        )
 
 
 def _known(topic: str, image: ClusterImage) -> TopicImage:

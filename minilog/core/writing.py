@@ -75,7 +75,7 @@ class Writing:
         self, request: Produce, entry: ProducePartition, pending: PendingProduce, position: int, now_ms: int
     ) -> list[Effect]:
         check_not_internal(entry.topic, "written to")
-        replica = self.core.reading.find(entry.topic, entry.partition)
+        replica = self.core.reading.find(entry.topic, entry.partition, entry.topic_id)
         leader = self._leader(replica, now_ms)
         batches = self._batches(entry, replica)
         outcome = leader.on_produce(batches, request.acks, pending, position, now_ms)

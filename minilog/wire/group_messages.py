@@ -20,11 +20,12 @@ GROUPS_TOPIC = "__groups"
 JOIN = 0
 
 
-class TopicPartitions(msgspec.Struct, order=True):
-    """Partitions of one topic, ascending."""
+class TopicPartitions(msgspec.Struct, order=True, omit_defaults=True):
+    """Partitions of one topic, ascending. ``topic_id``: of the very topic; "" where a request does not say."""
 
     topic: str
     partitions: list[int]
+    topic_id: str = ""
 
 
 class GroupHeartbeat(Message):
@@ -69,13 +70,16 @@ class LeaveGroup(Message):
 
 
 class OffsetCommit(msgspec.Struct, omit_defaults=True):
-    """``offset``: the next record to read. ``leader_epoch``: of the record before it, -1 unknown (R23)."""
+    """``offset``: the next record to read. ``leader_epoch``: of the record before it, -1 unknown (R23).
+
+    ``topic_id``: of the topic that was read. Without one it is the topic the member was given, or the one there is."""
 
     topic: str
     partition: int
     offset: int
     leader_epoch: int = -1
     metadata: str = ""
+    topic_id: str = ""
 
 
 class CommitOffsets(Message):
@@ -101,6 +105,7 @@ class CommittedOffset(msgspec.Struct, omit_defaults=True):
     leader_epoch: int = -1
     metadata: str = ""
     committed_ms: int = 0
+    topic_id: str = ""
 
 
 class CommittedOffsets(Message):

@@ -61,13 +61,14 @@ class MemberValue(msgspec.Struct, array_like=True, frozen=True):
 
 class GroupValue(msgspec.Struct, array_like=True, frozen=True):
     """A group without its offsets. ``topics``: what the targets were computed for. ``emptied_ms``: when its last
-    member went, 0 while there are some."""
+    member went, 0 while there are some. ``held_ids``: topic id by name, of every topic that members hold partitions of."""
 
     epoch: int
     assignor: str
     members: dict[str, MemberValue] = {}
     topics: dict[str, TopicShape] = {}
     emptied_ms: int = 0
+    held_ids: dict[str, str] = {}
 
 
 class OffsetValue(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -5,6 +5,8 @@ forwards them to the controller. Brokers speak ReplicaFetch, Positions and Probe
 controller, and Register, Heartbeat and AlterPartition with the controller.
 
 Any request may be answered by ``Problem`` in place of its own reply: then the whole request failed.
+A topic is meant by its id where the request names one; by its name alone, "" for the id, it is whichever topic has that
+name when the request is decided. Answers name the id of the topic they are about.
 Every "end" is exclusive. Absent offsets are None, never 0 or -1 in disguise.
 ``batches`` fields hold concatenated record batches (wire/batch.py), byte for byte as they lie on disk.
 """
@@ -51,6 +53,7 @@ from minilog.wire.peer_messages import (
     ReplicaFetchPartition,
     ReplicaFetchReply,
     ReplicaFetchResult,
+    UnfitReplica,
 )
 
 __all__ = [  # defined in message.py and peer_messages.py, and part of this vocabulary
@@ -77,6 +80,7 @@ __all__ = [  # defined in message.py and peer_messages.py, and part of this voca
     "ReplicaFetchPartition",
     "ReplicaFetchReply",
     "ReplicaFetchResult",
+    "UnfitReplica",
 ]
 
 ACKS_ALL = -1
@@ -87,11 +91,12 @@ LATEST = -1
 # --- clients to brokers -------------------------------------------------------------------------------
 
 
-class ProducePartition(msgspec.Struct):
+class ProducePartition(msgspec.Struct, omit_defaults=True):
     topic: str
     partition: int
     batches: memoryview
     """Batches of one partition; base offsets and leader epochs are the leader's to set."""
+    topic_id: str = ""
 
 
 class Produce(Message):
@@ -121,6 +126,7 @@ class ProduceResult(msgspec.Struct, omit_defaults=True):
     isr: list[int] = []
     duplicate: bool = False
     base_offsets: list[int] = []
+    topic_id: str = ""
 
 
 class ProduceReply(Message):
@@ -137,6 +143,7 @@ class FetchPartition(msgspec.Struct, omit_defaults=True):
     max_bytes: int = 1024 * 1024
     leader_epoch: int = -1
     last_epoch: int = -1
+    topic_id: str = ""
 
 
 class Fetch(Message):
@@ -155,8 +162,8 @@ class Fetch(Message):
 class FetchResult(msgspec.Struct, omit_defaults=True):
     """``batches`` may begin with a batch that starts before the offset asked for: skip those records.
 
-    ``high_watermark`` is None while a new leader does not know it (R7). ``lag_ms`` is how stale a follower's
-    answer may be; 0 from a leader."""
+    ``high_watermark`` is None while a new leader does not know it (R7). ``lag_ms`` is how stale the answer may be; 0 from
+    a leader that cannot have been replaced."""
 
     topic: str
     partition: int
@@ -167,6 +174,7 @@ class FetchResult(msgspec.Struct, omit_defaults=True):
     leader_epoch: int = -1
     lag_ms: int = 0
     lag_records: int = 0
+    topic_id: str = ""
 
 
 class FetchReply(Message):
@@ -183,6 +191,7 @@ class OffsetsPartition(msgspec.Struct, omit_defaults=True):
     partition: int
     at: int
     behind: int | None = None
+    topic_id: str = ""
 
 
 class Offsets(Message):
@@ -200,6 +209,7 @@ class OffsetsResult(msgspec.Struct, omit_defaults=True):
     timestamp: int | None = None
     leader_epoch: int = -1
     last_epoch: int = -1
+    topic_id: str = ""
 
 
 class OffsetsReply(Message):
@@ -266,7 +276,10 @@ class CreateTopicReply(Message):
 
 
 class DeleteTopic(Message):
+    """``topic_id`` says which topic of that name; "" the one there is, which may be a successor of the one meant."""
+
     topic: str
+    topic_id: str = ""
 
 
 class AddPartitions(Message):
@@ -274,6 +287,7 @@ class AddPartitions(Message):
 
     topic: str
     partitions: int
+    topic_id: str = ""
 
 
 class InitProducer(Message):
@@ -287,6 +301,7 @@ class InitProducerReply(Message):
 class AllocateProducerIds(Message):
     broker_id: int
     broker_epoch: int
+    incarnation: str
 
 
 class AllocateProducerIdsReply(Message):

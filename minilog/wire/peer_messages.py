@@ -1,4 +1,9 @@
-"""Requests and responses between brokers, and between brokers and the controller."""
+"""Requests and responses between brokers, and between brokers and the controller.
+
+Every answer names what it is about by identity, never by name alone: a topic by its id, a broker process by its
+incarnation or its epoch, a leadership by its leader epoch. A name, an address or a broker id outlives what it stood for,
+and so does an answer on its way. Whoever receives one compares the identity with what it asked about, and drops the rest.
+"""
 
 from __future__ import annotations
 
@@ -24,30 +29,46 @@ class Register(Message):
 
 
 class RegisterReply(Message):
+    """``incarnation`` repeats the one that was registered."""
+
+    incarnation: str
     broker_epoch: int
     cluster_id: str
     controller_epoch: int
 
 
+class UnfitReplica(msgspec.Struct, array_like=True, frozen=True):
+    """A replica whose log lost something that was durable, or could not be opened (R20)."""
+
+    topic: str
+    topic_id: str
+    partition: int
+
+
 class Heartbeat(Message):
     """Long poll: answered when the journal grows past ``metadata_offset`` or after the heartbeat interval.
 
+    ``incarnation`` says which process this is: a broker epoch is a place in one journal, and two clusters may share it.
     ``metadata_offset`` is what the broker has applied; 0 asks for a snapshot. ``drained``, of one that is shutting
-    down: every ISR member holds all it ever appended, so nobody has to be asked who should lead instead."""
+    down: every member of every ISR this broker knows of, as of ``metadata_offset`` and with what it has proposed, holds
+    all it ever appended. ``unfit``: replicas here that must neither lead nor count, all of them each time."""
 
     broker_id: int
     broker_epoch: int
+    incarnation: str
     sequence: int
     metadata_offset: int
     controller_epoch: int
     shutting_down: bool = False
     drained: bool = False
+    unfit: list[UnfitReplica] = []
 
 
 class HeartbeatReply(Message):
     """``records`` follow ``base_offset`` without a gap. With ``snapshot`` they replace all that was known, and
     the receiver then stands at ``metadata_offset``."""
 
+    broker_epoch: int
     sequence: int
     controller_epoch: int
     base_offset: int
@@ -87,11 +108,13 @@ class IsrDecision(msgspec.Struct, omit_defaults=True):
     """No problem: applied; the new state itself comes with the metadata, never from here (R29)."""
 
     topic: str
+    topic_id: str
     partition: int
     problem: Problem | None = None
 
 
 class AlterPartitionReply(Message):
+    broker_epoch: int
     sequence: int
     partitions: list[IsrDecision]
 
@@ -104,8 +127,12 @@ class PositionQuery(msgspec.Struct):
 
 
 class Positions(Message):
-    """Asked in an election. Answering fences every epoch below ``leader_epoch`` on the answering broker."""
+    """Asked in an election. Answering fences every epoch below ``leader_epoch`` on the answering broker.
 
+    ``broker_epoch`` says which process is asked; another one that has its id or its address by now does not answer."""
+
+    broker_id: int
+    broker_epoch: int
     controller_epoch: int
     sequence: int
     partitions: list[PositionQuery]
@@ -113,6 +140,7 @@ class Positions(Message):
 
 class Position(msgspec.Struct, omit_defaults=True):
     topic: str
+    topic_id: str
     partition: int
     leader_epoch: int
     last_epoch: int = -1
@@ -121,6 +149,10 @@ class Position(msgspec.Struct, omit_defaults=True):
 
 
 class PositionsReply(Message):
+    """``broker_epoch``: of the process whose logs these are (R9, R22)."""
+
+    broker_id: int
+    broker_epoch: int
     sequence: int
     partitions: list[Position]
 
@@ -164,20 +196,34 @@ class ReplicaFetch(Message):
 
 
 class ReplicaFetchResult(msgspec.Struct, omit_defaults=True):
-    """``fetch_offset`` repeats the position this answers (R5). ``diverging``: (epoch, end offset) (R2)."""
+    """``topic_id``, ``leader_epoch`` and ``fetch_offset`` repeat the position this answers (R5). ``diverging``: (epoch,
+    end offset) (R2). ``is_exact`` False: ``high_watermark`` is a floor, a new leader
+    does not know the true one yet (R7)."""
 
     topic: str
+    topic_id: str
     partition: int
     leader_epoch: int
     fetch_offset: int
     high_watermark: int
     log_start_offset: int
+    is_exact: bool = True
     batches: memoryview = NOTHING
     diverging: tuple[int, int] | None = None
     problem: Problem | None = None
 
 
 class ReplicaFetchReply(Message):
+    """What is not mentioned has not changed since the answer before, but for ``untold``.
+
+    ``held_ms``: how long the leader kept the request, so this is the state of that long after it was sent, or later.
+    ``unsure_ms``: for how long by then the leader may have been replaced without knowing; 0 while it is sure.
+    ``untold``: (topic, partition) of the session that the leader does not lead in the follower's epoch, or that have
+    news which did not fit: silence about them means nothing."""
+
     session_id: int
     sequence: int
     partitions: list[ReplicaFetchResult]
+    held_ms: int = 0
+    unsure_ms: int = 0
+    untold: list[tuple[str, int]] = []
