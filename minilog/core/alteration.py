@@ -43,14 +43,20 @@ def check_proposal(
         raise InvalidRequest(
             f"{name}: ISR {members} must be a subset of {state.replicas} that holds the leader {sender}"
         )
+    _check_eligible(image, draft, state, proposal, is_fit)
+    return state
+
+
+def _check_eligible(
+    image: ClusterImage, draft: Draft, state: PartitionState, proposal: IsrProposal, is_fit: IsFit
+) -> None:
     for member in proposal.isr:
         broker = image.brokers.get(member.broker_id)
-        is_stayer = member.broker_id == sender  # it may know itself to be damaged, and lead while nobody else can
+        is_stayer = member.broker_id == state.leader  # it may know itself to be damaged, and lead while nobody else can
         fit = is_stayer or is_fit(member.broker_id, state)
         if broker is None or not draft.is_eligible(member.broker_id) or broker.epoch != member.broker_epoch or not fit:
             seen = "unknown" if broker is None else f"{broker.state} with epoch {broker.epoch}"
             seen = seen if fit else "damaged or not open there"
             raise IneligibleReplica(
-                f"{name}: broker {member.broker_id} of epoch {member.broker_epoch} may not be in the ISR, it is {seen}"
+                f"{state.topic}-{state.partition}: broker {member.broker_id} of epoch {member.broker_epoch} may not be in the ISR, it is {seen}"
             )
-    return state

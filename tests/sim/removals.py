@@ -15,6 +15,7 @@ from minilog.core.broker import BrokerCore
 from minilog.core.controller import PRODUCER_IDS_BLOCK, ControllerCore, Decision
 from minilog.core.draft import Draft
 from minilog.core.effects import Effect, Reply
+from minilog.core.election import IsFit
 from minilog.core.fetcher import Fetcher
 from minilog.core.follower import FollowerState
 from minilog.core.image import BrokerState, ClusterImage, PartitionState
@@ -29,6 +30,7 @@ from minilog.wire.batch import Batch
 from minilog.wire.messages import (
     AllocateProducerIds,
     AllocateProducerIdsReply,
+    Heartbeat,
     HeartbeatReply,
     IsrProposal,
     Message,
@@ -60,9 +62,9 @@ def never_diverging(
 _apply = Fetcher._apply
 
 
-def apply_asleep(self: Fetcher, follower: FollowerState, result: ReplicaFetchResult, now_ms: int) -> None:
+def apply_asleep(self: Fetcher, follower: FollowerState, result: ReplicaFetchResult, *when: int) -> None:
     self._asleep.pop(follower.partition, None)
-    _apply(self, follower, result, now_ms)
+    _apply(self, follower, result, *when)
 
 
 def match_anything(self: Fetcher, request: ReplicaFetch) -> bool:
@@ -135,10 +137,10 @@ def without_sequences(self: ControllerCore, *arguments: Any) -> None:
 _check = alteration.check_proposal
 
 
-def without_cas(image: ClusterImage, draft: Draft, sender: int, proposal: IsrProposal) -> PartitionState:
+def without_cas(image: ClusterImage, draft: Draft, sender: int, proposal: IsrProposal, is_fit: IsFit) -> PartitionState:
     state = image.partition(proposal.topic, proposal.partition)
     epoch = proposal.partition_epoch if state is None else state.partition_epoch
-    return _check(image, draft, sender, replace(proposal, partition_epoch=epoch))
+    return _check(image, draft, sender, replace(proposal, partition_epoch=epoch), is_fit)
 
 
 # --- elections ------------------------------------------------------------------------------------------------
@@ -220,11 +222,11 @@ def leave_at_once(self: ControllerCore, session: Session) -> bool:
 _shut_down = ControllerCore._shut_down
 
 
-def shut_down_unasked(self: ControllerCore, draft: Draft, session: Session, *, drained: bool, now_ms: int) -> None:
-    _shut_down(self, draft, session, drained=True, now_ms=now_ms)
+def shut_down_unasked(self: ControllerCore, draft: Draft, session: Session, request: Heartbeat, now_ms: int) -> None:
+    _shut_down(self, draft, session, replace(request, drained=True, metadata_offset=2**60), now_ms)
 
 
-def keep_leading(self: ControllerCore, draft: Draft, session: Session, *, drained: bool, now_ms: int) -> None:
+def keep_leading(self: ControllerCore, draft: Draft, session: Session, request: Heartbeat, now_ms: int) -> None:
     """The process just ends, and its failover begins then."""
     draft.add(BrokerShuttingDown(session.broker_id, session.broker_epoch))
 
@@ -243,10 +245,10 @@ _ask = Registration.next_request
 
 
 def ask_anybody(
-    self: Registration, cluster_id: str, controller_epoch: int, metadata_offset: int, now_ms: int, *, drained: bool
+    self: Registration, cluster_id: str, controller_epoch: int, metadata_offset: int, now_ms: int, **rest: Any
 ) -> Message | None:
     """Without saying whom it has obeyed before."""
-    return _ask(self, cluster_id, 0, metadata_offset, now_ms, drained=drained)
+    return _ask(self, cluster_id, 0, metadata_offset, now_ms, **rest)
 
 
 def take_any_news(self: BrokerCore, reply: HeartbeatReply, effects: list[Effect], now_ms: int) -> None:
@@ -273,7 +275,7 @@ def take_any_request(
         session = self._by_broker[request.broker_id] = FetchSession(request)
     effects += self._unpark(session)
     session.take(request, now_ms)
-    session.parked = ParkedReplicaFetch(request_id, deadline_ms, session)
+    session.parked = ParkedReplicaFetch(request_id, now_ms, deadline_ms)
     return session, effects
 
 

@@ -11,7 +11,7 @@ from tests.sim.ablation import ABLATIONS, Ablation, detect, told
 from tests.sim.cleaning_ablation import CLEANING_ABLATIONS
 from tests.sim.group_ablation import GROUP_ABLATIONS
 
-SCHEDULES = 4
+SCHEDULES = 12
 QUICK = [
     "R1: followers cut",
     "R2: leaders never point out",
