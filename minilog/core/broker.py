@@ -267,7 +267,7 @@ class BrokerCore:
     def _check_lag(self, now_ms: int) -> None:
         for partition, replica in self.replicas.items():
             leader = replica.role
-            if replica.log.is_damaged:
+            if replica.is_damaged:
                 self.roles.on_damaged(replica)
             if isinstance(leader, LeaderState):
                 for broker_id in leader.followers:
@@ -468,7 +468,7 @@ class BrokerCore:
             )
             return Position(*asked, problem=Problem.of(error))
         effects += self.roles.fence(replica, query.leader_epoch, now_ms)
-        if replica.log.is_damaged:
+        if replica.is_damaged:
             error = BrokerUnavailable(f"broker {self.broker_id} has a damaged log of {partition} and must not lead it")
             return Position(*asked, problem=Problem.of(error))
         return Position(*asked, replica.log.last_epoch, replica.log.end_offset)

@@ -83,7 +83,9 @@ class Fetcher:
 
     def next_request(self, broker_epoch: int, now_ms: int) -> ReplicaFetch | None:
         """The next request if one may be made now; it is then in flight."""
-        if self.inflight is not None or self.flushing or not self.followers or now_ms < self.retry_ms:
+        if self.inflight is not None or self.flushing or now_ms < self.retry_ms:
+            return None
+        if not self.followers and not self._forgotten:
             return None
         self._wake(now_ms)
         if not self.is_open:
@@ -145,13 +147,18 @@ class Fetcher:
         self._untold = set(reply.untold)
         flushes = []
         for result in reply.partitions:
-            follower = self.followers.get(TopicPartition(result.topic, result.partition))
-            if follower is not None and follower.topic_id == result.topic_id:
+            follower = self._meant(result)
+            if follower is not None:
                 self._apply(follower, result, seen_ms, now_ms)
                 flush = self._flush(follower)
                 if flush is not None:
                     flushes.append(flush)
         return flushes
+
+    def _meant(self, result: ReplicaFetchResult) -> FollowerState | None:
+        """Who follows the topic that the result is about; another one of that name has asked for nothing."""
+        follower = self.followers.get(TopicPartition(result.topic, result.partition))
+        return follower if follower is not None and follower.topic_id == result.topic_id else None
 
     def _as_of(self, reply: ReplicaFetchReply, now_ms: int) -> int:
         """The moment, by this broker's clock, whose committed records the answer surely reflects."""

@@ -339,9 +339,9 @@ class LeaderState:
         return None
 
     def on_forgotten(self, broker_id: int) -> None:
-        """The follower has stopped following in this epoch: what it held then is no word on what it will hold."""
-        progress = self.followers[broker_id]
-        progress.position, progress.caught_up_ms = None, progress.caught_up_ms - 2**40
+        """The follower has stopped following in this epoch: nobody waits for it to join, and it counts for nothing."""
+        if broker_id in self.followers:
+            self.followers[broker_id].position = None
 
     def check_position(self, fetch: ReplicaFetchPartition) -> None:
         """Raises OffsetOutOfRange: the follower is to begin anew at the log's start, or to ask again.

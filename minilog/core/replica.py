@@ -26,6 +26,11 @@ class Replica:
         """How often the ISR lost, or got back, members in the eyes of this broker as leader."""
 
     @property
+    def is_damaged(self) -> bool:
+        """Something that was durable here cannot be read any more: not to lead, not to count as in sync."""
+        return self.log.is_damaged
+
+    @property
     def leader_epoch(self) -> int:
         return self.role.leader_epoch
 

@@ -145,7 +145,7 @@ class Roles:
         replica.role = role
         core.count_waiting(replica.partition, now_ms)
         core.reading.wake(replica.partition)
-        if leader == NO_LEADER or replica.log.is_damaged:
+        if leader == NO_LEADER or replica.is_damaged:
             return []
         flush = core.fetcher(leader).add(role)
         return [flush] if flush is not None else []

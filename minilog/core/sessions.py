@@ -148,7 +148,9 @@ class Sessions:
             if session is not None and (request.broker_epoch, request.session_id) <= session.order:
                 return None, [_refuse(request_id, request)]
             effects += self.close(request.broker_id)
-            session = self._by_broker[request.broker_id] = FetchSession(request)
+            session, before = FetchSession(request), session
+            self._by_broker[request.broker_id] = session
+            self._on_replaced(before, request)
         elif (
             session is None
             or session.order != (request.broker_epoch, request.session_id)
@@ -161,6 +163,14 @@ class Sessions:
         session.take(request, now_ms)
         session.parked = ParkedReplicaFetch(request_id, now_ms, deadline_ms)
         return session, effects
+
+    def _on_replaced(self, before: FetchSession | None, request: ReplicaFetch) -> None:
+        """A new session that does not name a partition has forgotten it."""
+        if before is not None:
+            named = {TopicPartition(entry.topic, entry.partition) for entry in request.partitions}
+            for partition in before.partitions:
+                if partition not in named:
+                    self._on_forgotten(before, partition)
 
     def _on_forgotten(self, session: FetchSession, partition: TopicPartition) -> None:
         """It does not follow here any more, so it is not about to be in sync either."""

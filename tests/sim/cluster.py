@@ -189,7 +189,7 @@ class SimCluster:
 
     def delete_topic(self, topic: str) -> None:
         answered = len(self.admin.answers)
-        self.admin.request(DeleteTopic(topic))
+        self.admin.request(DeleteTopic(topic, self.invariants.truth.topics[topic].topic_id))
         self.until(lambda: len(self.admin.answers) > answered, f"{topic} deleted")
 
     def produce(

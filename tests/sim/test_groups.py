@@ -270,3 +270,20 @@ def test_a_member_that_heard_only_the_old_coordinator_is_fenced_when_it_knows_to
     assert len(two.held) == 2
     assert two.session_end_ms > c.world.now_ms + 2000, "it was answered just now"
     c.until(lambda: settled(c, [one]), within_ms=8000)
+
+
+def test_a_commit_for_a_topic_that_was_made_anew_is_not_stored() -> None:
+    """The member works on the old one until it is told to give it back; its offsets mean nothing in the new one."""
+    c, (one,) = grouped("one")
+    c.until(lambda: bool(one.held))
+    one._is_asking = True  # it hears nothing for now
+    c.delete_topic("t")
+    c.create_topic("t", partitions=4, min_isr=2)
+    c.run(500)
+    commit = one.commit(("t", 0))
+    c.until(lambda: commit.outcome is not None)
+    assert commit.outcome == "failed"
+    reader = c.add_reader("r")
+    reader.begin()
+    c.until(lambda: reader.offsets is not None)
+    assert reader.offsets == {}

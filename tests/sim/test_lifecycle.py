@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from minilog.wire.messages import ACKS_ALL
+from minilog.wire.messages import ACKS_ALL, CreateTopic
 from tests.sim.clients import Load
 from tests.sim.cluster import SimCluster
 
@@ -263,3 +263,39 @@ def test_a_reader_at_a_leader_that_is_one_no_more_is_not_told_of_losses() -> Non
         c.run(100)
     assert reader.problems["UNKNOWN_LEADER_EPOCH"] > 0
     assert reader.problems["LOG_TRUNCATED"] == 0
+
+
+def test_a_controller_that_is_always_slow_fences_who_is_silent() -> None:
+    """R27: each journal step takes longer than a pause is thought to be; what is forgiven for that has a bound."""
+    c = cluster()
+    c.create_topic("t", assignment=[[3, 1, 2]])
+    c.controller.journal_delay_ms = (300, 300)
+    c.broker(3).pause()
+    for number in range(40):
+        c.admin.request(CreateTopic(f"n{number}", assignment=[[1, 2]]))
+        c.run(290)
+        if c.invariants.truth.brokers[3].fenced:
+            break
+    c.until(lambda: c.leader("t") in (1, 2), within_ms=2000)
+    c.broker(3).resume()
+    c.controller.journal_delay_ms = (0, 2)
+    c.settle("t")
+
+
+def test_what_is_made_while_brokers_are_away_gets_its_copies_all_the_same() -> None:
+    """A factor nobody named is a promise, too: two brokers are restarted just when the first consumer comes."""
+    c = cluster()
+    for broker_id in (2, 3):
+        c.broker(broker_id).kill()
+    c.until(lambda: all(c.invariants.truth.brokers[b].fenced for b in (2, 3)))
+    c.admin.request(CreateTopic("orders"))
+    member = c.add_member("one")
+    member.start()
+    c.until(lambda: "__groups" in c.invariants.truth.topics and "orders" in c.invariants.truth.topics)
+    for broker_id in (2, 3):
+        c.broker(broker_id).start()
+    c.until(c.all_ready)
+    c.settle("orders")
+    assert len(c.state("orders").replicas) == 3
+    assert len(c.state("__groups").replicas) == 3
+    assert c.invariants.truth.topics["__groups"].settings.min_insync_replicas == 2

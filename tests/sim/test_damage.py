@@ -1,0 +1,92 @@
+"""Stories of replicas that know they are damaged, or could not be opened: they neither lead nor count."""
+
+from __future__ import annotations
+
+from minilog.wire.messages import Fetch, FetchPartition, FetchReply
+from tests.sim.cluster import SimCluster
+from tests.sim.network import Response
+
+FIRST_SEGMENT = "/data/broker/t-0/00000000000000000000.log"
+
+
+def cluster(assignment: list[int], brokers: int = 3) -> SimCluster:
+    c = SimCluster(seed=1, brokers=brokers).start()
+    c.create_topic("t", assignment=[assignment], min_isr=2)
+    c.produce("t", 5)
+    c.produce("t", 5)
+    c.settle("t")
+    return c
+
+
+def damage(c: SimCluster, broker_id: int) -> None:
+    """A bit has changed on that disk, and a reader finds it."""
+    c.broker(broker_id).machine.disk._file(FIRST_SEGMENT).content[70] ^= 1
+    answer = read(c, broker_id, any_replica=True)
+    assert answer.partitions[0].problem is not None
+    assert answer.partitions[0].problem.code == "CORRUPT_RANGE"
+    assert c.log(broker_id, "t").is_damaged
+
+
+def read(c: SimCluster, broker_id: int, *, any_replica: bool = False) -> FetchReply:
+    answers: list[Response] = []
+    request = Fetch([FetchPartition("t", 0, 0)], any_replica=any_replica)
+    c.admin.ask(broker_id, request, answers.append, 2000)
+    c.until(lambda: bool(answers), "an answer")
+    assert isinstance(answers[0], FetchReply)
+    return answers[0]
+
+
+def test_a_replica_that_knows_it_is_damaged_is_not_elected() -> None:
+    """R20: it is first in line and as long as the other, and a part of it cannot be read."""
+    c = cluster([2, 1, 3])
+    damage(c, 1)
+    c.broker(2).kill()
+    c.until(lambda: c.leader("t") not in (2, -1))
+    assert c.leader("t") == 3
+    assert read(c, 3).partitions[0].problem is None
+
+
+def test_a_damaged_follower_leaves_the_isr_and_is_not_let_in_again() -> None:
+    """R20: what it acknowledges is no copy to rely on."""
+    c = cluster([1, 2, 3])
+    damage(c, 2)
+    c.until(lambda: c.isr("t") == [1, 3], within_ms=2000)
+    for _ in range(20):
+        c.produce("t")
+        c.run(100)
+        assert c.isr("t") == [1, 3]
+    assert c.elr("t") == []
+
+
+def test_a_damaged_leader_hands_over_to_a_whole_replica() -> None:
+    """R20: nobody has to restart it for that."""
+    c = cluster([1, 2, 3])
+    damage(c, 1)
+    c.until(lambda: c.leader("t") in (2, 3), within_ms=2000)
+    assert c.isr("t") == [2, 3]
+    assert read(c, c.leader("t")).partitions[0].problem is None
+    c.produce("t")
+
+
+def test_a_damaged_leader_that_is_alone_serves_on_until_somebody_else_can() -> None:
+    """R20: the other one is away, and knows it all; what can be read here is better than nothing until it is back."""
+    c = cluster([1, 2], brokers=2)
+    c.broker(2).kill()
+    c.until(lambda: c.isr("t") == [1])
+    damage(c, 1)
+    c.run(2000)
+    assert c.leader("t") == 1
+    c.broker(2).start()
+    c.until(lambda: c.leader("t") == 2)
+    assert read(c, 2).partitions[0].problem is None
+
+
+def test_a_replica_that_could_not_be_opened_does_not_lead() -> None:
+    """R20: the disk was full when the topic was made; whoever leads must hold something."""
+    c = SimCluster(seed=1, brokers=3).start()
+    c.broker(1).machine.disk.full = True
+    c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
+    c.until(lambda: c.leader("t") in (2, 3) and c.isr("t") == [2, 3], within_ms=2000)
+    c.produce("t", 3)
+    c.broker(1).machine.disk.full = False
+    c.settle("t")
