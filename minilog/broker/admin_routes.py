@@ -72,14 +72,20 @@ async def alter_topic(face: Face, exchange: Exchange) -> web.Response:
         wanted = _alter_decoder.decode(body)
     except DECODE_ERRORS as error:
         raise InvalidRequest(f'the body must be {{"partitions": how many in all}}: {reason(error)}') from None
-    checked(await to_controller(face, AddPartitions(topic, wanted.partitions)), Ok)
+    checked(await to_controller(face, AddPartitions(topic, wanted.partitions, _topic_id(face, exchange))), Ok)
     return json_answer({"topic": topic, "partitions": wanted.partitions})
 
 
 async def delete_topic(face: Face, exchange: Exchange) -> web.Response:
     topic = exchange.values["topic"]
-    checked(await to_controller(face, DeleteTopic(topic)), Ok)
+    checked(await to_controller(face, DeleteTopic(topic, _topic_id(face, exchange))), Ok)
     return json_answer({"topic": topic, "deleted": True})
+
+
+def _topic_id(face: Face, exchange: Exchange) -> str:
+    """The topic that is meant: the one the client names, or the one that has the name as far as is known here."""
+    known = face.runtime.image.topics.get(exchange.values["topic"])
+    return exchange.topic_id or ("" if known is None else known.topic_id)
 
 
 async def failovers(face: Face, exchange: Exchange) -> web.Response:

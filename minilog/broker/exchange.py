@@ -12,7 +12,7 @@ from aiohttp import web
 from minilog.broker.admission import Body, Budget
 from minilog.broker.metrics import Metrics
 from minilog.broker.ports import Runtime
-from minilog.core.image import ClusterImage, TopicImage
+from minilog.core.image import ClusterImage, TopicImage, check_topic_id
 from minilog.errors import (
     ERRORS_BY_CODE,
     CoordinatorNotAvailable,
@@ -74,14 +74,16 @@ class Face:
             )
         return self.runtime.image
 
-    def topic(self, name: str) -> TopicImage:
+    def topic(self, name: str, topic_id: str = "") -> TopicImage:
+        """The topic of that name, which must be the one meant if an id is given."""
         found = self.image.topics.get(name)
         if found is None:
             raise UnknownTopic(f"there is no topic {name!r}; POST /v1/topics creates one", topic=name)
+        check_topic_id(name, topic_id, found.topic_id)
         return found
 
-    def partition(self, name: str, partition: int) -> PartitionChanged:
-        topic = self.topic(name)
+    def partition(self, name: str, partition: int, topic_id: str = "") -> PartitionChanged:
+        topic = self.topic(name, topic_id)
         state = topic.partitions.get(partition)
         if state is None:
             raise UnknownPartition(
@@ -125,6 +127,11 @@ class Exchange:
     @property
     def values(self) -> dict[str, Any]:
         return self.match.values
+
+    @property
+    def topic_id(self) -> str:
+        """Which topic of its name the client means; "" when it does not say."""
+        return str(self.query.get("topic_id", ""))
 
     def media_in(self) -> str:
         """The media type of the body; raises UnsupportedMediaType."""

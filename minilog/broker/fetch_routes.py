@@ -56,7 +56,7 @@ async def fetch_partition(face: Face, exchange: Exchange) -> web.StreamResponse:
 
 async def offsets(face: Face, exchange: Exchange) -> web.Response:
     topic, partition = exchange.values["topic"], exchange.values["partition"]
-    result = await find_offset(face, topic, partition, exchange.query.get("at", LATEST))
+    result = await find_offset(face, topic, partition, exchange.query.get("at", LATEST), exchange.topic_id)
     return json_answer(
         {
             "topic": topic,
@@ -64,6 +64,7 @@ async def offsets(face: Face, exchange: Exchange) -> web.Response:
             "offset": result.offset,
             "timestamp": result.timestamp,
             "leader_epoch": result.last_epoch if result.last_epoch >= 0 else None,
+            "topic_id": result.topic_id,
         }
     )
 
@@ -76,6 +77,8 @@ class Reader:
         self.face = face
         self.topic: str = exchange.values["topic"]
         self.partition: int = exchange.values["partition"]
+        self.topic_id = exchange.topic_id
+        """The topic that is read, from the first look on: never one that takes its name meanwhile."""
         self.any_replica = query.get("replica") == "any"
         self.max_lag_ms: int = query.get("max_lag_ms", -1)
         self.max_bytes: int = query.get("max_bytes", min(MAX_BYTES, face.limits.fetch_bytes_max))
@@ -87,7 +90,8 @@ class Reader:
 
     async def begin(self, start: Start) -> None:
         """Find where to begin, which may need the leader; raises NotLeader."""
-        state = self.face.partition(self.topic, self.partition)
+        state = self.face.partition(self.topic, self.partition, self.topic_id)
+        self.topic_id = state.topic_id
         here = state.leader == self.face.broker_id
         if not here and not (self.any_replica and self.face.broker_id in state.replicas):
             raise self.face.not_leader(state)
@@ -95,7 +99,7 @@ class Reader:
             self.offset = start.offset
             return
         assert start.at is not None
-        found = await find_offset(self.face, self.topic, self.partition, start.at)
+        found = await find_offset(self.face, self.topic, self.partition, start.at, self.topic_id)
         assert found.offset is not None
         self.offset = found.offset
         if self.last_epoch < 0:
@@ -103,7 +107,8 @@ class Reader:
 
     async def read(self, wait_ms: int, min_bytes: int) -> FetchResult:
         """One fetch; raises the error it met."""
-        entry = FetchPartition(self.topic, self.partition, self.offset, self.max_bytes, -1, self.last_epoch)
+        where = self.topic, self.partition, self.offset
+        entry = FetchPartition(*where, self.max_bytes, -1, self.last_epoch, self.topic_id)
         reply = await run_fetch(
             self.face,
             Fetch([entry], wait_ms, min_bytes, self.max_bytes, self.any_replica, self.max_lag_ms),
@@ -127,12 +132,12 @@ class Reader:
         return page
 
 
-async def find_offset(face: Face, topic: str, partition: int, at: int) -> OffsetsResult:
+async def find_offset(face: Face, topic: str, partition: int, at: int, topic_id: str) -> OffsetsResult:
     """Raises the error met; ``offset`` of the result is set."""
-    state = face.partition(topic, partition)
+    state = face.partition(topic, partition, topic_id)
     if state.leader != face.broker_id:
         raise face.not_leader(state)
-    reply = await face.runtime.submit(Offsets([OffsetsPartition(topic, partition, at)]))
+    reply = await face.runtime.submit(Offsets([OffsetsPartition(topic, partition, at, topic_id=state.topic_id)]))
     if isinstance(reply, Problem):
         raise reply.error()
     if not isinstance(reply, OffsetsReply) or len(reply.partitions) != 1:
@@ -167,6 +172,7 @@ def _position_headers(page: Page, result: FetchResult) -> dict[str, str]:
     headers = {
         "Minilog-Next-Offset": str(page.next_offset),
         "Minilog-Log-Start-Offset": str(result.log_start_offset),
+        "Minilog-Topic-Id": result.topic_id,
         **_lag_headers(result),
     }
     if result.high_watermark is not None:
@@ -190,6 +196,7 @@ def _json(page: Page, result: FetchResult) -> bytes:
         "high_watermark": result.high_watermark,
         "log_start_offset": result.log_start_offset,
         "leader_epoch": page.last_epoch if page.last_epoch >= 0 else None,
+        "topic_id": result.topic_id,
     }
     return _encoder.encode(content)
 

@@ -40,7 +40,7 @@ async def measure(
 
 
 async def _ask(runtime: Runtime, leader: int, entries: list[CommittedOffset], patience_ms: int) -> list[PartitionLag]:
-    request = Offsets([OffsetsPartition(e.topic, e.partition, LATEST, e.offset) for e in entries])
+    request = Offsets([OffsetsPartition(e.topic, e.partition, LATEST, e.offset, e.topic_id) for e in entries])
     broker = runtime.image.brokers.get(leader)
     reply: Message | None = None
     if leader == runtime.settings.broker_id:

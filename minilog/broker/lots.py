@@ -41,9 +41,11 @@ RETRY_MAX_S: Final = 0.25
 
 
 class Lot(msgspec.Struct):
-    """``indexes`` say which of the request's records are in ``batches``, in order."""
+    """``indexes`` say which of the request's records are in ``batches``, in order. ``topic_id``: they are for this very
+    topic, however long the delivery takes and whatever has its name by then."""
 
     topic: str
+    topic_id: str
     partition: int
     indexes: list[int]
     batches: bytes
@@ -109,7 +111,7 @@ def encode_lot(
     """The batches of one partition, each within the topic's max.message.bytes; what fits into none goes to ``errors``."""
     bytes_max = topic.settings.max_message_bytes
     level = acks_level_for(acks)
-    lot = Lot(topic.topic, partition, [], b"")
+    lot = Lot(topic.topic, topic.topic_id, partition, [], b"")
     batches: list[bytes] = []
     builder = BatchBuilder(bytes_max)
     for index in indexes:
@@ -146,7 +148,7 @@ def encode_numbered(
         base_sequence=numbers.base_sequence,
         acks_level=acks_level_for(acks),
     )
-    return Lot(topic.topic, partition, list(range(len(records))), batch)
+    return Lot(topic.topic, topic.topic_id, partition, list(range(len(records))), batch)
 
 
 async def deliver(face: Face, lots: Sequence[Lot], acks: int, timeout_ms: int) -> None:
@@ -175,7 +177,7 @@ async def _deliver_once(face: Face, lots: Sequence[Lot], acks: int, timeout_ms: 
     by_leader: dict[str, list[Lot]] = {}
     for lot in lots:
         try:
-            state = face.partition(lot.topic, lot.partition)
+            state = face.partition(lot.topic, lot.partition, lot.topic_id)
             url = "" if state.leader == face.broker_id else face.leader_url(state)
         except MinilogError as error:
             lot.result = ProduceResult(lot.topic, lot.partition, Problem.of(error))
@@ -190,7 +192,7 @@ async def _deliver_once(face: Face, lots: Sequence[Lot], acks: int, timeout_ms: 
 
 async def _deliver_to(face: Face, url: str, lots: Sequence[Lot], acks: int, timeout_ms: int) -> None:
     """One Produce to one leader: this broker when ``url`` is empty."""
-    entries = [ProducePartition(lot.topic, lot.partition, memoryview(lot.batches)) for lot in lots]
+    entries = [ProducePartition(lot.topic, lot.partition, memoryview(lot.batches), lot.topic_id) for lot in lots]
     message = Produce(acks, timeout_ms, entries)
     if url:
         reply = await face.runtime.call(url, message, timeout_ms + face.runtime.settings.peer_timeout_ms)

@@ -46,6 +46,7 @@ class FetchAnswer(msgspec.Struct):
     high_watermark: int | None
     log_start_offset: int
     leader_epoch: int | None
+    topic_id: str
 
 
 class OffsetsAnswer(msgspec.Struct):
@@ -56,6 +57,7 @@ class OffsetsAnswer(msgspec.Struct):
     offset: int
     timestamp: int | None
     leader_epoch: int | None
+    topic_id: str
 
 
 class TopicsAnswer(msgspec.Struct):

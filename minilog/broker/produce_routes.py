@@ -52,6 +52,7 @@ class Receipt(msgspec.Struct):
     acks: str
     isr: list[int]
     duplicate: bool
+    topic_id: str
 
 
 class ProduceAnswer(msgspec.Struct):
@@ -60,7 +61,7 @@ class ProduceAnswer(msgspec.Struct):
 
 
 async def produce_topic(face: Face, exchange: Exchange) -> web.Response:
-    topic = face.topic(exchange.values["topic"])
+    topic = face.topic(exchange.values["topic"], exchange.topic_id)
     acks, timeout_ms = _promise(face, exchange)
     refuse_numbers(exchange)
     media = exchange.media_in()
@@ -81,7 +82,7 @@ async def produce_topic(face: Face, exchange: Exchange) -> web.Response:
 async def produce_partition(face: Face, exchange: Exchange) -> web.Response:
     name, partition = exchange.values["topic"], exchange.values["partition"]
     state = face.partition(name, partition)
-    topic = face.topic(name)
+    topic = face.topic(name, exchange.topic_id)
     acks, timeout_ms = _promise(face, exchange)
     numbers = numbers_of(exchange)
     if state.leader != face.broker_id:
@@ -103,7 +104,7 @@ async def produce_partition(face: Face, exchange: Exchange) -> web.Response:
 
     lots = await face.compute(exchange.body.size_bytes, encode)
     for lot in lots:
-        message = Produce(acks, timeout_ms, [ProducePartition(name, partition, memoryview(lot.batches))])
+        message = Produce(acks, timeout_ms, [ProducePartition(name, partition, memoryview(lot.batches), lot.topic_id)])
         lot.result = _only(await run_produce(face, message), name, partition)
         _raise_elsewhere(lot.result)
     return await _answer(face, exchange, topic, records, lots, errors, acks)
@@ -125,7 +126,8 @@ async def _produce_batches(
         raise InvalidRequest("the body is empty; it must hold at least one record batch")
     if numbers is not None:
         body = number_batch(body, numbers, topic.settings.max_message_bytes)
-    message = Produce(acks, timeout_ms, [ProducePartition(topic.topic, partition, memoryview(body))])
+    entry = ProducePartition(topic.topic, partition, memoryview(body), topic.topic_id)
+    message = Produce(acks, timeout_ms, [entry])
     result = _only(await run_produce(face, message), topic.topic, partition)
     if result.problem is not None:
         raise result.problem.error()
@@ -266,6 +268,7 @@ def _receipts(results: Sequence[ProduceResult]) -> list[Receipt]:
             acks_text(ACKS_ALL if result.acks is None else result.acks),
             result.isr,
             result.duplicate,
+            result.topic_id,
         )
         for result in results
         if result.base_offset is not None and result.end_offset is not None and result.leader_epoch is not None

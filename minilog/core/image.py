@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from minilog.config import TopicSettings, topic_settings
+from minilog.errors import InconsistentTopicId
 from minilog.wire.metadata import (
     NO_LEADER,
     BrokerFenced,
@@ -67,6 +68,18 @@ class TopicImage:
     config: dict[str, str]
     settings: TopicSettings
     partitions: dict[int, PartitionState] = field(default_factory=dict)
+
+
+def check_topic_id(topic: str, meant: str, topic_id: str) -> None:
+    """``meant``: the id a request names, "" for none. Which of the two is the newer topic is not known here.
+
+    Raises InconsistentTopicId."""
+    if meant not in ("", topic_id):
+        raise InconsistentTopicId(
+            f"{topic!r} is topic id {topic_id} here, the request means {meant}: one of the two was deleted, or is not "
+            "known here yet; refresh metadata and look which",
+            topic_id=topic_id,
+        )
 
 
 def min_isr(topic: TopicImage, state: PartitionState) -> int:

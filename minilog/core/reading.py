@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from minilog.core.effects import Effect, Reply, TopicPartition
+from minilog.core.image import check_topic_id
 from minilog.core.leader import LeaderState
 from minilog.core.replica import Replica
 from minilog.core.shown import find_offset, read
 from minilog.core.waiting import Deadlines
 from minilog.errors import (
-    InconsistentTopicId,
     InvalidRequest,
     LeaderNotAvailable,
     MinilogError,
@@ -59,16 +59,6 @@ def _bound(request: Fetch, results: list[FetchResult]) -> Fetch:
     return replace(request, partitions=entries)
 
 
-def _check_id(topic: str, meant: str, topic_id: str) -> None:
-    """``meant``: the id a request names, "" for none. Which of the two is the newer topic is not known here."""
-    if meant not in ("", topic_id):
-        raise InconsistentTopicId(
-            f"{topic!r} is topic id {topic_id} on this broker, the request means {meant}: one of them was deleted; "
-            "refresh metadata and look which",
-            topic_id=topic_id,
-        )
-
-
 class Reading:
     def __init__(self, core: BrokerCore) -> None:
         self.core = core
@@ -84,13 +74,13 @@ class Reading:
         """The local replica. Raises UnknownTopic, UnknownPartition, InconsistentTopicId, or NotLeader when it lives elsewhere."""
         replica = self.core.replicas.get(TopicPartition(topic, partition))
         if replica is not None:
-            _check_id(topic, topic_id, replica.topic_id)
+            check_topic_id(topic, topic_id, replica.topic_id)
             return replica
         self.check_informed()
         found = self.core.image.topics.get(topic)
         if found is None:
             raise UnknownTopic(f"there is no topic {topic!r}")
-        _check_id(topic, topic_id, found.topic_id)
+        check_topic_id(topic, topic_id, found.topic_id)
         state = found.partitions.get(partition)
         if state is None:
             raise UnknownPartition(f"topic {topic} has partitions 0 to {len(found.partitions) - 1}, not {partition}")

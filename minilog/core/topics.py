@@ -91,7 +91,7 @@ def add_partitions(request: AddPartitions, image: ClusterImage, settings: Contro
     Raises UnknownTopic, InvalidTopic, InvalidRequest, InvalidReplication, Overloaded."""
     check_not_internal(request.topic, "given more partitions")
     topic = _known(request.topic, image)
-    check_topic_id(request.topic, request.topic_id, topic.topic_id)
+    _check_id(topic, request.topic_id)
     there = len(topic.partitions)
     if not there < request.partitions <= settings.partitions_max:
         raise InvalidRequest(
@@ -184,16 +184,16 @@ def delete_topic(request: DeleteTopic, image: ClusterImage) -> list[MetadataReco
     """Raises InvalidTopic, or UnknownTopic also when another topic has that name by now."""
     check_not_internal(request.topic, "deleted")
     topic = _known(request.topic, image)
-    check_topic_id(request.topic, request.topic_id, topic.topic_id)
+    _check_id(topic, request.topic_id)
     return [TopicDeleted(topic.topic, topic.topic_id)]
 
 
-def check_topic_id(topic: str, meant: str, topic_id: str) -> None:
-    """``meant``: the id a request names, "" for none. Raises UnknownTopic: what was meant is gone, or not known here yet."""
-    if meant not in ("", topic_id):
+def _check_id(topic: TopicImage, meant: str) -> None:
+    """The controller knows for certain: what was meant is gone. Raises UnknownTopic."""
+    if meant not in ("", topic.topic_id):
         raise UnknownTopic(
-            f"there is no topic {topic!r} with topic id {meant}: {topic!r} is {topic_id} here; refresh metadata",
-            topic_id=topic_id,
+            f"there is no topic {topic.topic!r} with topic id {meant} any more; the one of that name has {topic.topic_id}",
+            topic_id=topic.topic_id,
         )
 
 

@@ -46,6 +46,7 @@ SHOWN_MAX: Final = 60
 RETRY_AFTER_S: Final = 1
 
 _MEMBER_CHARS_MAX: Final = 249
+_TOPIC_ID = re.compile(rb"[0-9a-f]{32}")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -145,6 +146,15 @@ def time_or_end(name: str, value: bytes) -> int:
     parsed = start(name, value if word in ("earliest", "latest") or word.startswith("@") else b"@" + value)
     assert parsed.at is not None
     return parsed.at
+
+
+def topic_id(name: str, value: bytes) -> str:
+    """The id of a topic, as metadata shows it. Raises InvalidRequest."""
+    if not _TOPIC_ID.fullmatch(value):
+        raise InvalidRequest(
+            f"{name} is {shown(value)}; it must be a topic id, 32 hexadecimal digits as metadata shows it"
+        )
+    return value.decode()
 
 
 def topic_name(name: str) -> str:

@@ -72,7 +72,10 @@ _KEY_FORMAT = _choice("key_format", FORMATS, "the same for keys alone; by defaul
 _KEY = Parameter(
     "key", lambda _, value: value, _STRING, "key of the one raw record (application/octet-stream), as bytes"
 )
-_PRODUCE = (_ACKS, _TIMEOUT, _FORMAT, _KEY_FORMAT)
+_TOPIC_ID = Parameter(
+    "topic_id", http.topic_id, _STRING, "the topic you mean: refused when another one has its name by now"
+)
+_PRODUCE = (_ACKS, _TIMEOUT, _FORMAT, _KEY_FORMAT, _TOPIC_ID)
 NUMBERS: Final = (
     _integer("Minilog-Producer-Id", 0, 2**63 - 1, "safe retries: an id from POST /v1/producers; with the other two"),
     _integer(
@@ -99,6 +102,7 @@ _FETCH = (
     _integer(
         "leader_epoch", 0, INT32_MAX, "leader_epoch of your last answer; detects that what you read was truncated"
     ),
+    _TOPIC_ID,
 )
 _GROUP_PATH = "/v1/groups/{group}"
 _NAMES: Final[Mapping[str, Callable[[str], str]]] = {
@@ -127,8 +131,9 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("list_topics", "GET", "/v1/topics", "All topics"),
     Route("create_topic", "POST", "/v1/topics", "Create a topic", (), (JSON,)),
     Route("describe_topic", "GET", _TOPIC_PATH, "One topic with its partitions"),
-    Route("alter_topic", "PATCH", _TOPIC_PATH, 'Add partitions: {"partitions": how many in all}', (), (JSON,)),
-    Route("delete_topic", "DELETE", _TOPIC_PATH, "Delete a topic and its records"),
+    Route("alter_topic", "PATCH", _TOPIC_PATH, 'Add partitions: {"partitions": how many in all}', (_TOPIC_ID,), (JSON,)),
+    Route("delete_topic", "DELETE", _TOPIC_PATH,
+          "Delete a topic and its records; with topic_id a request that a proxy repeats deletes no successor", (_TOPIC_ID,)),
     Route("produce_topic", "POST", f"{_TOPIC_PATH}/records", "Produce; any broker partitions and forwards",
           (*_PRODUCE, _KEY), (JSON, NDJSON, OCTETS)),
     Route("produce_partition", "POST", _RECORDS_PATH, "Produce to one partition; elsewhere 307 to its leader",
@@ -136,7 +141,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("create_producer", "POST", "/v1/producers", "A producer id: with it a request sent twice is written once"),
     Route("fetch_partition", "GET", _RECORDS_PATH, "Read committed records, long poll or live tail",
           _FETCH, (), (JSON, NDJSON, BATCH, EVENTS)),
-    Route("offsets", "GET", "/v1/topics/{topic}/partitions/{partition}/offsets", "The offset at a time", (_AT,)),
+    Route("offsets", "GET", "/v1/topics/{topic}/partitions/{partition}/offsets", "The offset at a time", (_AT, _TOPIC_ID)),
     Route("brokers", "GET", "/v1/brokers", "All brokers"),
     Route("cluster", "GET", "/v1/cluster", "Identity and size of the cluster"),
     Route("health", "GET", "/v1/cluster/health", "Healthy, or what is wrong"),

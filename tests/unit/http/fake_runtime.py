@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+from zlib import crc32
 
 from minilog.broker.flusher import FlushStatistics
 from minilog.broker.runtime import RuntimeStatistics
 from minilog.config import BrokerSettings, Limits
-from minilog.core.image import ClusterImage
+from minilog.core.image import ClusterImage, check_topic_id
 from minilog.core.views import topic_info
 from minilog.errors import (
     BrokerUnavailable,
@@ -87,6 +88,13 @@ NOW_MS = 1_700_000_000_000
 EPOCH = 3
 
 
+Named = TypeVar("Named", ProduceResult, FetchResult, OffsetsResult)
+
+
+def topic_id_of(topic: str) -> str:
+    return f"{crc32(topic.encode()):032x}"
+
+
 @dataclass
 class FakeLog:
     batches: list[Batch] = field(default_factory=list)
@@ -130,14 +138,14 @@ class FakeCluster:
         self.image.apply(self.image.metadata_offset + 1, record)
 
     def create(self, topic: str, partitions: int = 1, config: dict[str, str] | None = None) -> None:
-        self.apply(TopicCreated(topic, f"id-{topic}", config or {}))
+        self.apply(TopicCreated(topic, topic_id_of(topic), config or {}))
         self.add_partitions(topic, 0, partitions)
 
     def add_partitions(self, topic: str, first: int, end: int) -> None:
         for partition in range(first, end):
             leader = 1 + partition % 2
             replicas = [leader, 3 - leader]
-            self.apply(PartitionChanged(topic, f"id-{topic}", partition, replicas, leader, EPOCH, 0, replicas))
+            self.apply(PartitionChanged(topic, topic_id_of(topic), partition, replicas, leader, EPOCH, 0, replicas))
             self.logs[topic, partition] = FakeLog()
 
     def lead(self, topic: str, partition: int, leader: int) -> None:
@@ -165,15 +173,19 @@ class FakeCluster:
             case AddPartitions():
                 self.add_partitions(request.topic, len(self.image.topics[request.topic].partitions), request.partitions)
                 return Ok(self.image.metadata_offset)
-            case DeleteTopic() if request.topic not in self.image.topics:
+            case DeleteTopic() if not self._is_there(request):
                 return Problem.of(UnknownTopic(f"there is no topic {request.topic}"))
             case DeleteTopic():
-                self.apply(TopicDeleted(request.topic, f"id-{request.topic}"))
+                self.apply(TopicDeleted(request.topic, topic_id_of(request.topic)))
                 return Ok(self.image.metadata_offset)
             case DescribeCluster():
                 lost = FailoverInfo(2, 4, "refused", 1, 2, 3, 1, 4, 5)
                 return DescribeClusterReply("fake", 1, 9, [], [lost], {"clean": 1})
         raise AssertionError(request)
+
+    def _is_there(self, request: DeleteTopic) -> bool:
+        found = self.image.topics.get(request.topic)
+        return found is not None and request.topic_id in ("", found.topic_id)
 
 
 class FakeClock:
@@ -232,12 +244,13 @@ class FakeRuntime:
             return intercepted
         match request:
             case Produce():
-                return ProduceReply([self._produce(request, entry) for entry in request.partitions])
+                return ProduceReply([self._named(self._produce(request, entry)) for entry in request.partitions])
             case Fetch():
-                return await self._fetch(request)
+                reply = await self._fetch(request)
+                return FetchReply([self._named(result) for result in reply.partitions])
             case Offsets():
                 return OffsetsReply(
-                    [self._offset(entry.topic, entry.partition, entry.at) for entry in request.partitions]
+                    [self._named(self._offset(entry.topic, entry.partition, entry.at)) for entry in request.partitions]
                 )
             case Metadata():
                 return MetadataReply("fake", 1, 1, [], [])
@@ -253,10 +266,16 @@ class FakeRuntime:
                 return ProbeReply(self.settings.broker_id, "i")
         raise AssertionError(request)
 
+    def _named(self, result: Named) -> Named:
+        """The result says which topic it is about, as a broker's does."""
+        result.topic_id = self.image.topics[result.topic].topic_id
+        return result
+
     def _produce(self, request: Produce, entry: ProducePartition) -> ProduceResult:
         try:
             if not -1 <= request.acks <= 2:
                 raise InvalidAcks(f"acks={request.acks} is more than there are replicas (2)")
+            check_topic_id(entry.topic, entry.topic_id, self.image.topics[entry.topic].topic_id)
             log = self._log(entry.topic, entry.partition)
             topic = self.image.topics[entry.topic]
             append_ms = NOW_MS + 5 if topic.settings.message_timestamp_type == "LogAppendTime" else None
@@ -304,6 +323,7 @@ class FakeRuntime:
         results, size = [], 0
         for entry in request.partitions:
             try:
+                check_topic_id(entry.topic, entry.topic_id, self.image.topics[entry.topic].topic_id)
                 log = self._log(entry.topic, entry.partition, any_replica=request.any_replica)
                 if entry.offset > log.end_offset:
                     raise OffsetOutOfRange(

@@ -54,6 +54,7 @@ def test_json_shape() -> None:
             "high_watermark": 5,
             "log_start_offset": 0,
             "leader_epoch": EPOCH,
+            "topic_id": broker.runtime.image.topics["orders"].topic_id,
         }
 
     with_broker(test, filled())

@@ -92,6 +92,7 @@ def test_one_native_produce_per_leader_and_one_receipt_per_partition() -> None:
             "acks": "all",
             "isr": [1, 2],
             "duplicate": False,
+            "topic_id": broker.runtime.image.topics["orders"].topic_id,
         }
         assert sorted(receipts) == [0, 1, 2, 3]
 
