@@ -183,7 +183,7 @@ class ControllerBench:
         broker.heartbeat_id = None
         if not isinstance(reply, HeartbeatReply):
             return
-        assert reply.sequence == broker.sequence
+        assert (reply.broker_epoch, reply.sequence) == (broker.epoch, broker.sequence)
         if reply.snapshot:
             broker.image.load(reply.metadata_offset, reply.records)
         else:
@@ -200,6 +200,7 @@ class ControllerBench:
         request = Heartbeat(
             broker.broker_id,
             broker.epoch,
+            broker.incarnation,
             broker.sequence,
             broker.image.metadata_offset,
             broker.image.controller_epoch,
@@ -241,8 +242,12 @@ class ControllerBench:
         for send in [s for s in self.sends if s.node_id == broker_id and isinstance(s.request, Positions)]:
             request = send.request
             assert isinstance(request, Positions)
-            found = [Position(q.topic, q.partition, q.leader_epoch, last_epoch, end_offset) for q in request.partitions]
-            self.respond(send, PositionsReply(request.sequence, found))
+            found = [
+                Position(q.topic, q.topic_id, q.partition, q.leader_epoch, last_epoch, end_offset)
+                for q in request.partitions
+            ]
+            reply = PositionsReply(request.broker_id, request.broker_epoch, request.sequence, found)
+            self.respond(send, reply)
 
     def create(self, *assignment: Sequence[int], min_isr: int = 1) -> int:
         """The topic with these replicas per partition."""

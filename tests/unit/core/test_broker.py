@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
@@ -35,6 +37,7 @@ from minilog.wire.messages import (
 )
 from minilog.wire.metadata import (
     NO_LEADER,
+    AnyMetadataRecord,
     BrokerFenced,
     BrokerRegistered,
     BrokerUnfenced,
@@ -51,6 +54,26 @@ FIRST = TopicPartition(TOPIC, 0)
 def heartbeat(bench: BrokerBench) -> Heartbeat:
     assert isinstance(bench.to_controller, Heartbeat)
     return bench.to_controller
+
+
+def news(
+    asked: Heartbeat,
+    base_offset: int,
+    metadata_offset: int,
+    *records: AnyMetadataRecord,
+    controller_epoch: int = 1,
+    snapshot: bool = False,
+) -> HeartbeatReply:
+    heard = asked.broker_epoch, asked.sequence
+    return HeartbeatReply(*heard, controller_epoch, base_offset, metadata_offset, list(records), snapshot)
+
+
+def positions(
+    bench: BrokerBench, leader_epoch: int, *, topic_id: str = TOPIC_ID, controller_epoch: int = 1, **more: Any
+) -> Positions:
+    """``more``: what the question says otherwise of whom it is for."""
+    query = PositionQuery(TOPIC, topic_id, 0, leader_epoch)
+    return replace(Positions(1, bench.core.broker_epoch, controller_epoch, 8, [query]), **more)
 
 
 # --- registration ---------------------------------------------------------------------------------------------
@@ -118,7 +141,7 @@ def test_a_late_copy_of_a_heartbeats_answer_changes_nothing() -> None:
     old = heartbeat(bench)
     bench.metadata()
     offset = bench.core.image.metadata_offset
-    bench.respond(CONTROLLER_ID, old, HeartbeatReply(old.sequence, 1, 0, 99, [ControllerStarted("cluster", 9)], True))
+    bench.respond(CONTROLLER_ID, old, news(old, 0, 99, ControllerStarted("cluster", 9), snapshot=True))
     assert bench.core.image.metadata_offset == offset
     assert heartbeat(bench).sequence == old.sequence + 1
 
@@ -163,7 +186,7 @@ def test_an_older_controller_is_not_believed() -> None:
     bench.metadata(ControllerStarted("cluster", 4))
     offset = bench.core.image.metadata_offset
     asked = heartbeat(bench)
-    bench.answer(HeartbeatReply(asked.sequence, 3, offset, offset + 1, [TopicDeleted(TOPIC, TOPIC_ID)]))
+    bench.answer(news(asked, offset, offset + 1, TopicDeleted(TOPIC, TOPIC_ID), controller_epoch=3))
     assert bench.core.image.metadata_offset == offset
     assert FIRST in bench.core.replicas
 
@@ -172,7 +195,7 @@ def test_an_older_controllers_registration_is_not_taken() -> None:
     bench = BrokerBench()
     bench.store.controller_epoch = 7
     bench.tick()
-    bench.answer(RegisterReply(2, "cluster", 6))
+    bench.answer(RegisterReply("process", 2, "cluster", 6))
     assert bench.core.broker_epoch == -1
     assert bench.store.controller_epoch == 7
 
@@ -180,7 +203,7 @@ def test_an_older_controllers_registration_is_not_taken() -> None:
 def test_an_older_controller_gets_no_positions() -> None:
     bench = BrokerBench.started(partition_state())
     bench.metadata(ControllerStarted("cluster", 4))
-    sent = bench.send(Positions(3, 1, [PositionQuery(TOPIC, TOPIC_ID, 0, 6)]))
+    sent = bench.send(positions(bench, 6, controller_epoch=3))
     assert bench.refusal(sent).code == NotController.code
     assert isinstance(bench.core.replicas[FIRST].role, LeaderState), "and ends no role"
 
@@ -193,8 +216,7 @@ def test_metadata_that_does_not_join_on_is_not_taken(base_offset: int) -> None:
     bench = BrokerBench.started(partition_state())
     offset = bench.core.image.metadata_offset
     asked = heartbeat(bench)
-    news = HeartbeatReply(asked.sequence, 1, offset + base_offset, offset + base_offset + 1, [BrokerFenced(3, 6)])
-    bench.answer(news)
+    bench.answer(news(asked, offset + base_offset, offset + base_offset + 1, BrokerFenced(3, 6)))
     assert bench.core.image.metadata_offset == offset
     assert not bench.core.image.brokers[3].fenced
 
@@ -203,7 +225,7 @@ def test_an_older_snapshot_is_not_taken() -> None:
     bench = BrokerBench.started(partition_state())
     offset = bench.core.image.metadata_offset
     asked = heartbeat(bench)
-    bench.answer(HeartbeatReply(asked.sequence, 1, 0, offset - 1, [ControllerStarted("cluster", 1)], True))
+    bench.answer(news(asked, 0, offset - 1, ControllerStarted("cluster", 1), snapshot=True))
     assert bench.core.image.metadata_offset == offset
     assert FIRST in bench.core.replicas
 
@@ -270,7 +292,7 @@ def test_a_damaged_log_stops_the_broker_instead_of_being_led() -> None:
 
 
 def ask_positions(bench: BrokerBench, leader_epoch: int, *, topic_id: str = TOPIC_ID) -> PositionsReply:
-    reply = bench.replies[bench.send(Positions(1, 8, [PositionQuery(TOPIC, topic_id, 0, leader_epoch)]))]
+    reply = bench.replies[bench.send(positions(bench, leader_epoch, topic_id=topic_id))]
     assert isinstance(reply, PositionsReply)
     assert reply.sequence == 8
     return reply
@@ -358,7 +380,7 @@ def test_the_answer_of_a_leader_that_is_followed_no_more_changes_nothing() -> No
     ((node_id, request),) = bench.fetches
     bench.metadata(TopicDeleted(TOPIC, TOPIC_ID))
     batches = memoryview(batch_at(0, 5, b"late").tobytes())
-    result = ReplicaFetchResult(TOPIC, 0, 5, 0, 1, 0, batches)
+    result = ReplicaFetchResult(TOPIC, TOPIC_ID, 0, 5, 0, 1, 0, batches=batches)
     bench.respond(node_id, request, ReplicaFetchReply(request.session_id, request.sequence, [result]))
     bench.respond(3, request, ReplicaFetchReply(request.session_id, request.sequence, [result]))
     assert bench.core.replicas == {}
@@ -369,7 +391,7 @@ def test_a_follower_under_flush_policy_interval_flushes_later() -> None:
     bench = BrokerBench.started(partition_state(leader=2), config={"flush.policy": "interval", "flush.ms": "100"})
     ((node_id, request),) = bench.fetches
     batches = memoryview(batch_at(0, 5, b"v").tobytes())
-    result = ReplicaFetchResult(TOPIC, 0, 5, 0, 1, 0, batches)
+    result = ReplicaFetchResult(TOPIC, TOPIC_ID, 0, 5, 0, 1, 0, batches=batches)
     bench.respond(node_id, request, ReplicaFetchReply(request.session_id, request.sequence, [result]))
     assert [r.partitions[0].fetch_offset for _, r in bench.fetches] == [0, 1], "it acknowledges what is written"
     assert bench.flushes == []

@@ -106,11 +106,16 @@ def test_a_topic_that_is_deleted_in_an_election_is_gone() -> None:
 # --- producer ids -------------------------------------------------------------------------------------------------
 
 
+def allocate(bench: ControllerBench, broker_id: int = 1) -> AllocateProducerIds:
+    broker = bench.brokers[broker_id]
+    return AllocateProducerIds(broker_id, broker.epoch, broker.incarnation)
+
+
 def test_producer_ids_are_handed_out_in_blocks_and_never_twice_even_after_a_restart() -> None:
     bench = ControllerBench()
     blocks = []
     for _ in range(2):
-        reply = bench.ask(AllocateProducerIds(1, 2))
+        reply = bench.ask(allocate(bench))
         assert isinstance(reply, AllocateProducerIdsReply)
         blocks.append((reply.first, reply.end))
         bench.restart()
@@ -154,7 +159,7 @@ def eventful() -> ControllerBench:
     bench.join(3)
     bench.brokers[2].leaving = True
     bench.run(400)
-    bench.ask(AllocateProducerIds(1, 2))
+    bench.ask(allocate(bench))
     return bench
 
 

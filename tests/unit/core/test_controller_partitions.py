@@ -343,11 +343,20 @@ class Life:
         self.bench.restart()
 
     def pause(self, broker_id: int) -> None:
-        self.bench.tick()
-        alive = {b.broker_id for b in self.bench.core.image.brokers.values() if not b.fenced}
-        self.bench.now_ms += 30_000
-        self.bench.tick()
-        assert alive == {b.broker_id for b in self.bench.core.image.brokers.values() if not b.fenced}
+        """Fences nobody that was heard since the pause before; who lives is heard after it."""
+        bench = self.bench
+        bench.tick()
+        sessions = bench.core.liveness.sessions.values()
+        forgiven = {s.broker_id for s in sessions if s.forgiven_ms >= TIMEOUT_MS}
+        assert not any(bench.brokers[b].alive and not bench.brokers[b].may_exit for b in forgiven)
+        before = self.unfenced()
+        bench.now_ms += 30_000
+        bench.tick()
+        assert before - self.unfenced() == before & forgiven
+        bench.beat()
+
+    def unfenced(self) -> set[int]:
+        return {b.broker_id for b in self.bench.core.image.brokers.values() if not b.fenced}
 
     def check(self, before: list[PartitionState]) -> None:
         for partition, old in enumerate(before):

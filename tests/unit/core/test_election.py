@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from minilog.core.effects import TopicPartition
 from minilog.core.election import Elections
@@ -15,6 +18,7 @@ from minilog.wire.messages import Position, PositionQuery, Positions, PositionsR
 from minilog.wire.metadata import (
     NO_LEADER,
     BrokerFenced,
+    BrokerRegistered,
     BrokerUnfenced,
     MetadataRecord,
     PartitionChanged,
@@ -32,7 +36,8 @@ class Poll:
 
     def __init__(self, *states: PartitionState) -> None:
         self.image: ClusterImage = image_of(*topic_records(*(states or (LEADERLESS,)), min_isr=2))
-        self.elections = Elections(self.image, TIMEOUT_MS)
+        self.unfit: set[int] = set()
+        self.elections = Elections(self.image, TIMEOUT_MS, lambda broker_id, _: broker_id not in self.unfit)
         for _, state in self.image.partitions():
             self.elections.on_changed(state)
         self.asked: dict[int, Positions] = {}
@@ -42,6 +47,8 @@ class Poll:
             self.image.apply(self.image.metadata_offset + 1, record)
             if isinstance(record, PartitionChanged):
                 self.elections.on_changed(record)
+            if isinstance(record, BrokerRegistered):
+                self.elections.on_registered(record.broker_id)
             if isinstance(record, TopicDeleted):
                 self.elections.on_deleted(record.topic)
 
@@ -53,19 +60,28 @@ class Poll:
         return [send.node_id for send in sends]
 
     def answer(self, broker_id: int, last_epoch: int, end_offset: int, *, leader_epoch: int = 6) -> None:
-        found = [Position(TOPIC, q.partition, leader_epoch, last_epoch, end_offset) for q in self.queries(broker_id)]
-        self.elections.on_reply(broker_id, PositionsReply(self.asked[broker_id].sequence, found))
+        found = [
+            Position(TOPIC, TOPIC_ID, q.partition, leader_epoch, last_epoch, end_offset)
+            for q in self.queries(broker_id)
+        ]
+        self.reply(broker_id, *found)
+
+    def reply(self, broker_id: int, *found: Position, **more: Any) -> None:
+        """``more``: what the reply says otherwise of itself than the last question did."""
+        asked = self.asked[broker_id]
+        reply = PositionsReply(asked.broker_id, asked.broker_epoch, asked.sequence, list(found))
+        self.elections.on_reply(broker_id, replace(reply, **more))
 
     def refuse(self, broker_id: int) -> None:
         problem = Problem.of(BrokerUnavailable("not here"))
-        found = [Position(TOPIC, q.partition, q.leader_epoch, problem=problem) for q in self.queries(broker_id)]
-        self.elections.on_reply(broker_id, PositionsReply(self.asked[broker_id].sequence, found))
+        asked = self.queries(broker_id)
+        self.reply(broker_id, *(Position(TOPIC, TOPIC_ID, q.partition, q.leader_epoch, problem=problem) for q in asked))
 
     def queries(self, broker_id: int) -> list[PositionQuery]:
         return self.asked[broker_id].partitions
 
     def fail(self, broker_id: int) -> None:
-        self.elections.on_failed(broker_id, self.asked[broker_id])
+        self.elections.on_failed(self.asked[broker_id])
 
     def decided(self, now_ms: int = 1) -> list[tuple[int, int, bool]]:
         return [(state.partition, winner, recovery) for state, winner, recovery in self.elections.decide(now_ms)]
@@ -176,8 +192,7 @@ def test_a_late_answer_to_an_earlier_question_does_not_count() -> None:
     poll.fail(3)
     assert poll.decided(TIMEOUT_MS) == []
     poll.ask(TIMEOUT_MS)
-    late = PositionsReply(first, [Position(TOPIC, 0, 6, 5, 99)])
-    poll.elections.on_reply(3, late)
+    poll.reply(3, Position(TOPIC, TOPIC_ID, 0, 6, 5, 99), sequence=first)
     poll.answer(2, 5, 10)
     assert poll.decided(TIMEOUT_MS + 1) == []
     poll.answer(3, 5, 9)
@@ -238,7 +253,7 @@ def test_a_restarted_controller_begins_the_election_again_from_the_image() -> No
     before = Poll()
     before.ask()
     before.answer(3, 5, 99)
-    after = Elections(before.image, TIMEOUT_MS)
+    after = Elections(before.image, TIMEOUT_MS, lambda *_: True)
     for _, state in before.image.partitions():
         after.on_changed(state)
     asked = after.ask(0)

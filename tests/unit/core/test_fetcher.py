@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from minilog.core.effects import Flush, TopicPartition
 from minilog.core.fetcher import DISK_FULL_RETRY_MS, RETRY_MS, Fetcher
 from minilog.core.follower import FollowerState
 from minilog.errors import FencedLeaderEpoch, OffsetOutOfRange
 from minilog.wire.messages import NOTHING, Problem, ReplicaFetch, ReplicaFetchReply, ReplicaFetchResult
-from tests.unit.core.builders import TOPIC, batch_at, extend, follower_of, log_of, memory_log, partition_state
+from tests.unit.core.builders import TOPIC, TOPIC_ID, batch_at, extend, follower_of, log_of, memory_log, partition_state
 
 FIRST, SECOND = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
 Spoil = Callable[[ReplicaFetchResult], None]
@@ -43,11 +45,11 @@ def result(
 ) -> ReplicaFetchResult:
     batches = b"".join(batch_at(fetch_offset + i, 5, b"v").tobytes() for i in range(values))
     view = memoryview(batches) if batches else NOTHING
-    return ReplicaFetchResult(TOPIC, partition, leader_epoch, fetch_offset, high_watermark, 0, view)
+    return ReplicaFetchResult(TOPIC, TOPIC_ID, partition, leader_epoch, fetch_offset, high_watermark, 0, batches=view)
 
 
-def answer(request: ReplicaFetch, *results: ReplicaFetchResult) -> ReplicaFetchReply:
-    return ReplicaFetchReply(request.session_id, request.sequence, list(results))
+def answer(request: ReplicaFetch, *results: ReplicaFetchResult, **more: Any) -> ReplicaFetchReply:
+    return replace(ReplicaFetchReply(request.session_id, request.sequence, list(results)), **more)
 
 
 def settle(made: Fetcher, partition: TopicPartition = FIRST) -> None:
@@ -251,10 +253,10 @@ def test_an_answer_that_does_not_mention_a_partition_says_that_nothing_is_new_th
     assert made.quiet_ms(FIRST) is None, "it has just been asked about"
     made.on_reply(request, answer(request, result(high_watermark=3)), 100)
     assert made.quiet_ms(FIRST) is None, "it will be named again"
-    request = ask(made)
-    made.on_reply(request, answer(request), 600)
+    request = ask(made, 100)
+    made.on_reply(request, answer(request, held_ms=500), 600)
     assert made.quiet_ms(FIRST) == 600
-    request = ask(made)
+    request = ask(made, 650)
     made.on_failed(request, 700)
     assert made.quiet_ms(FIRST) == 600
 
@@ -263,10 +265,13 @@ def test_an_answer_that_was_full_says_nothing_about_what_it_left_out() -> None:
     made = fetcher(follower(0), follower(1))
     made.max_bytes = 10
     request = ask(made)
-    made.on_reply(request, answer(request), 100)
-    request = ask(made)
-    made.on_reply(request, answer(request, result(0, values=1)), 600)
-    assert made.quiet_ms(SECOND) == 100
+    made.on_reply(request, answer(request, held_ms=100), 100)
+    request = ask(made, 100)
+    made.on_reply(request, answer(request, held_ms=500), 600)
+    assert made.quiet_ms(SECOND) == 600
+    request = ask(made, 600)
+    made.on_reply(request, answer(request, result(0, values=1), held_ms=50, untold=[SECOND]), 650)
+    assert made.quiet_ms(SECOND) is None
 
 
 # --- failures ------------------------------------------------------------------------------------------------------------

@@ -173,7 +173,8 @@ def result(
     batches: bytes, *, fetch_offset: int = 3, high_watermark: int = 0, diverging: tuple[int, int] | None = None
 ) -> ReplicaFetchResult:
     view = memoryview(batches) if batches else NOTHING
-    return ReplicaFetchResult(TOPIC, 0, LEADER_EPOCH, fetch_offset, high_watermark, 0, view, diverging)
+    at = LEADER_EPOCH, fetch_offset, high_watermark
+    return ReplicaFetchResult(TOPIC, TOPIC_ID, 0, *at, 0, batches=view, diverging=diverging)
 
 
 def following(*runs: tuple[int, int], **settings: str) -> FollowerState:

@@ -26,7 +26,7 @@ from minilog.wire.messages import (
 )
 from minilog.wire.metadata import BrokerFenced, BrokerRegistered, BrokerUnfenced
 from tests.unit.core.broker_bench import BrokerBench
-from tests.unit.core.builders import TOPIC, partition_state
+from tests.unit.core.builders import TOPIC, TOPIC_ID, partition_state
 
 
 def proposing() -> BrokerBench:
@@ -38,8 +38,9 @@ def proposing() -> BrokerBench:
 
 
 def decide(bench: BrokerBench, request: AlterPartition, error: MinilogError | None = None) -> None:
-    decision = IsrDecision(TOPIC, 0, None if error is None else Problem.of(error))
-    bench.respond(CONTROLLER_ID, request, AlterPartitionReply(request.sequence, [decision]))
+    decision = IsrDecision(TOPIC, TOPIC_ID, 0, None if error is None else Problem.of(error))
+    reply = AlterPartitionReply(request.broker_epoch, request.sequence, [decision])
+    bench.respond(CONTROLLER_ID, request, reply)
 
 
 def test_a_follower_that_caught_up_is_proposed_at_once() -> None:
@@ -96,8 +97,9 @@ def test_a_definite_refusal_ends_it() -> None:
 def test_a_refusal_that_answers_another_request_does_not_end_it() -> None:
     bench = proposing()
     (request,) = bench.alters
-    decision = IsrDecision(TOPIC, 0, Problem.of(IneligibleReplica("fenced")))
-    bench.respond(CONTROLLER_ID, request, AlterPartitionReply(request.sequence + 1, [decision]))
+    decision = IsrDecision(TOPIC, TOPIC_ID, 0, Problem.of(IneligibleReplica("fenced")))
+    reply = AlterPartitionReply(request.broker_epoch, request.sequence + 1, [decision])
+    bench.respond(CONTROLLER_ID, request, reply)
     assert bench.leader().maximal_isr == {1, 2, 3}
 
 

@@ -45,7 +45,7 @@ class Leading:
         self.sessions = Sessions(self.replicas)
         self.replies: dict[int, Problem | ReplicaFetchReply] = {}
         self.next_id = 1
-        self.now_ms = 0
+        self.now_ms = self.unsure_ms = 0
 
     @property
     def leader(self) -> LeaderState:
@@ -94,10 +94,10 @@ class Leading:
 
     def tick(self, now_ms: int) -> None:
         self.now_ms = now_ms
-        self.finish(self.sessions.answer_late(now_ms))
+        self.finish(self.sessions.answer_late(now_ms, self.unsure_ms))
 
     def finish(self, effects: Sequence[Effect]) -> None:
-        for effect in [*effects, *self.sessions.answer_ready()]:
+        for effect in [*effects, *self.sessions.answer_ready(self.now_ms, self.unsure_ms)]:
             assert isinstance(effect, Reply)
             assert effect.request_id not in self.replies, "answered twice"
             assert isinstance(effect.response, Problem | ReplicaFetchReply)

@@ -57,10 +57,11 @@ def ask(
     any_replica: bool = False,
     max_lag_ms: int = -1,
     now_ms: int = 1000,
+    unsure_ms: int = 0,
 ) -> FetchResult:
     entry = FetchPartition(TOPIC, 0, offset, max_bytes, leader_epoch, last_epoch)
     request = Fetch([entry], any_replica=any_replica, max_lag_ms=max_lag_ms)
-    return read(replica_of(role), entry, request, room, now_ms)
+    return read(replica_of(role), entry, request, room, now_ms, unsure_ms)
 
 
 def offsets(found: FetchResult) -> list[int]:

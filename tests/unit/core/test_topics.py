@@ -14,7 +14,7 @@ from minilog.config import ControllerSettings
 from minilog.core.image import ClusterImage
 from minilog.core.topics import add_partitions, check_topic_name, create_topic, created_info, delete_topic
 from minilog.errors import InvalidTopic, MinilogError, UnknownTopic
-from minilog.wire.messages import AddPartitions, CreateTopic
+from minilog.wire.messages import AddPartitions, CreateTopic, DeleteTopic
 from minilog.wire.metadata import BrokerFenced, BrokerShuttingDown, PartitionChanged, TopicCreated, TopicDeleted
 from tests.unit.core.builders import TOPIC, TOPIC_ID, image_of, partition_state, topic_records
 
@@ -187,9 +187,9 @@ def test_whatever_name_passes_is_one_plain_path_segment(name: str) -> None:
 
 def test_deleting_names_the_topic_by_its_id() -> None:
     image = image_of(*topic_records(partition_state()))
-    assert delete_topic(TOPIC, image) == [TopicDeleted(TOPIC, TOPIC_ID)]
+    assert delete_topic(DeleteTopic(TOPIC), image) == [TopicDeleted(TOPIC, TOPIC_ID)]
     with pytest.raises(UnknownTopic, match="there is no topic 'absent'"):
-        delete_topic("absent", image)
+        delete_topic(DeleteTopic("absent"), image)
 
 
 def test_the_creator_is_told_what_was_made() -> None:
@@ -255,7 +255,7 @@ def test_the_topic_of_groups_is_made_in_one_way_only() -> None:
 @pytest.mark.parametrize("name", ["__groups", "__x", "__"])
 def test_internal_names_are_not_for_users(name: str) -> None:
     with pytest.raises(InvalidTopic, match="minilog's own"):
-        delete_topic(name, image_of())
+        delete_topic(DeleteTopic(name), image_of())
     if name != "__groups":
         with pytest.raises(InvalidTopic, match="minilog's own"):
             create(CreateTopic(name))
