@@ -76,6 +76,26 @@ def test_refusals(asked: IsrProposal, sender: int, records: list[MetadataRecord]
     assert TOPIC in caught.value.detail
 
 
+@pytest.mark.parametrize(
+    ("isr", "unfit", "is_refused"),
+    [
+        ((1, 2, 3), (3,), True),
+        ((1, 2, 3), (2, 3), True),
+        ((1, 2), (3,), False),
+        ((1,), (2, 3), False),
+        # the leader stays while nobody else can lead, so what it knows of itself is no reason to refuse the others
+        ((1, 2, 3), (1,), False),
+        ((1,), (1,), False),
+    ],
+)
+def test_a_damaged_follower_is_not_let_in(isr: tuple[int, ...], unfit: tuple[int, ...], is_refused: bool) -> None:
+    if not is_refused:
+        assert judge(proposal(isr), unfit=unfit) == STATE
+        return
+    with pytest.raises(IneligibleReplica, match="may not be in the ISR, it is damaged or not open there"):
+        judge(proposal(isr), unfit=unfit)
+
+
 def test_who_leaves_in_the_same_step_is_not_eligible() -> None:
     image = image_of(*topic_records(STATE))
     draft = Draft(image)

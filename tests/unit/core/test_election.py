@@ -66,7 +66,7 @@ class Poll:
         ]
         self.reply(broker_id, *found)
 
-    def reply(self, broker_id: int, *found: Position, **more: Any) -> None:
+    def reply(self, broker_id: int, /, *found: Position, **more: Any) -> None:
         """``more``: what the reply says otherwise of itself than the last question did."""
         asked = self.asked[broker_id]
         reply = PositionsReply(asked.broker_id, asked.broker_epoch, asked.sequence, list(found))
@@ -197,6 +197,125 @@ def test_a_late_answer_to_an_earlier_question_does_not_count() -> None:
     assert poll.decided(TIMEOUT_MS + 1) == []
     poll.answer(3, 5, 9)
     assert poll.decided(TIMEOUT_MS + 1) == [(0, 2, False)]
+
+
+FOREIGN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    # what the reply, and what the position in it, says otherwise than what was asked
+    "another broker": ({"broker_id": 1}, {}),
+    "an earlier process": ({"broker_epoch": 5}, {}),
+    "a later process": ({"broker_epoch": 7}, {}),
+    "an earlier request": ({"sequence": 1}, {}),
+    "a request that was never made": ({"sequence": 99}, {}),
+    "another topic of that name": ({}, {"topic_id": "another"}),
+    "an earlier epoch": ({}, {"leader_epoch": 5}),
+    "a later epoch": ({}, {"leader_epoch": 7}),
+    "another partition": ({}, {"partition": 1}),
+    "another topic": ({}, {"topic": "payments"}),
+}
+
+
+@pytest.mark.parametrize("is_refusal", [False, True])
+@pytest.mark.parametrize(("reply", "position"), FOREIGN.values(), ids=FOREIGN)
+def test_a_position_about_anything_else_counts_for_nothing(
+    reply: dict[str, Any], position: dict[str, Any], is_refusal: bool
+) -> None:
+    """Neither as a position nor as a reason not to wait for the true one."""
+    poll = Poll()
+    poll.ask()
+    problem = Problem.of(BrokerUnavailable("not here")) if is_refusal else None
+    poll.reply(3, replace(Position(TOPIC, TOPIC_ID, 0, 6, 5, 99, problem), **position), **reply)
+    poll.answer(2, 5, 10)
+    assert poll.decided() == []
+    poll.answer(3, 5, 9)
+    assert poll.decided() == [(0, 2, False)]
+
+
+@pytest.mark.parametrize(
+    "more", [{"sequence": 1}, {"sequence": 99}, {"broker_epoch": 5}, {"broker_epoch": 7}, {"broker_id": 1}]
+)
+def test_the_failure_of_another_request_is_no_reason_not_to_wait(more: dict[str, int]) -> None:
+    poll = Poll()
+    poll.ask()
+    poll.elections.on_failed(replace(poll.asked[3], **more))
+    poll.answer(2, 5, 10)
+    assert poll.decided() == []
+    poll.fail(3)
+    assert poll.decided() == [(0, 2, False)]
+
+
+def new_process(broker_id: int) -> tuple[MetadataRecord, MetadataRecord, MetadataRecord]:
+    """Broker 3 is fenced and comes back under the epoch 50."""
+    registered = BrokerRegistered(broker_id, 50, "another process", "http://broker-3:8082")
+    return BrokerFenced(broker_id, EPOCHS[broker_id]), registered, BrokerUnfenced(broker_id, 50)
+
+
+@pytest.mark.parametrize("before", ["answer", "refuse", "fail", None])
+def test_what_a_process_told_is_forgotten_when_the_next_one_registers(before: str | None) -> None:
+    """R9: the next process of that broker may have another disk."""
+    poll = Poll()
+    poll.ask()
+    if before == "answer":
+        poll.answer(3, 5, 99)
+    elif before is not None:
+        getattr(poll, before)(3)
+    old = poll.asked[3]
+    poll.write(*new_process(3))
+    poll.answer(2, 5, 10)
+    assert poll.decided() == [], "the new process has not been asked yet"
+    assert poll.ask() == [3]
+    assert (poll.asked[3].broker_id, poll.asked[3].broker_epoch) == (3, 50)
+    poll.reply(3, Position(TOPIC, TOPIC_ID, 0, 6, 5, 99), broker_epoch=old.broker_epoch, sequence=old.sequence)
+    poll.elections.on_failed(old)
+    assert poll.decided() == [], "a late word of the old process"
+    poll.answer(3, 5, 7)
+    assert poll.decided() == [(0, 2, False)]
+
+
+def test_a_registration_lets_nobody_elses_answer_be_forgotten() -> None:
+    poll = Poll()
+    poll.ask()
+    poll.answer(2, 5, 10)
+    poll.answer(3, 5, 9)
+    poll.write(*new_process(1))
+    assert poll.ask() == []
+    assert poll.decided() == [(0, 2, False)]
+
+
+# --- damaged replicas ---------------------------------------------------------------------------------------------
+
+
+def test_a_replica_that_is_unfit_is_not_asked() -> None:
+    poll = Poll()
+    poll.unfit = {2}
+    assert poll.ask() == [3]
+    poll.answer(3, 5, 1)
+    assert poll.decided() == [(0, 3, False)]
+
+
+def test_one_that_turns_out_to_be_unfit_after_it_answered_does_not_win() -> None:
+    poll = Poll()
+    poll.ask()
+    poll.answer(2, 5, 99)
+    poll.answer(3, 5, 1)
+    poll.unfit = {2}
+    assert poll.decided() == [(0, 3, False)]
+
+
+def test_where_all_are_unfit_nobody_is_asked_until_one_is_whole_again() -> None:
+    poll = Poll()
+    poll.unfit = {2, 3}
+    assert poll.ask() == []
+    assert poll.decided(TIMEOUT_MS) == []
+    poll.unfit = {2}
+    assert poll.ask() == [3]
+
+
+def test_a_recovery_does_not_begin_while_one_of_the_last_known_is_unfit() -> None:
+    poll = Poll(RECOVERING)
+    poll.unfit = {1}
+    assert poll.ask() == []
+    poll.unfit = set()
+    assert poll.ask() == [1, 2]
 
 
 def test_a_candidate_that_died_after_answering_cannot_win() -> None:

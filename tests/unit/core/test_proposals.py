@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from msgspec.structs import replace
 
 from minilog.core.effects import CONTROLLER_ID
 from minilog.core.proposals import RETRY_MS
@@ -101,6 +104,29 @@ def test_a_refusal_that_answers_another_request_does_not_end_it() -> None:
     reply = AlterPartitionReply(request.broker_epoch, request.sequence + 1, [decision])
     bench.respond(CONTROLLER_ID, request, reply)
     assert bench.leader().maximal_isr == {1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("reply", "decision"),
+    [
+        ({"broker_epoch": 1}, {}),
+        ({"broker_epoch": 3}, {}),
+        ({"sequence": 0}, {}),
+        ({}, {"topic_id": "another"}),
+        ({}, {"topic": "payments"}),
+        ({}, {"partition": 1}),
+    ],
+)
+def test_a_refusal_of_anything_else_does_not_end_it(reply: dict[str, Any], decision: dict[str, Any]) -> None:
+    """Meant for another process, another request, another topic of that name."""
+    bench = proposing()
+    (request,) = bench.alters
+    refused = replace(IsrDecision(TOPIC, TOPIC_ID, 0, Problem.of(IneligibleReplica("fenced"))), **decision)
+    answer = AlterPartitionReply(request.broker_epoch, request.sequence, [refused])
+    bench.respond(CONTROLLER_ID, request, replace(answer, **reply))
+    assert bench.leader().maximal_isr == {1, 2, 3}
+    bench.tick(RETRY_MS)
+    assert len(bench.alters) == 2, "it is asked again"
 
 
 def test_a_late_refusal_of_the_first_copy_does_not_end_the_second() -> None:
