@@ -126,10 +126,15 @@ class ControllerBench:
             self.tick(min(TICK_MS, end_ms - self.now_ms))
             self.beat()
 
-    def restart(self) -> None:
-        """A new controller process: the journal alone survives. Connections to the old one are gone."""
+    def restart(self, *, snapshot_at: int = 0) -> None:
+        """A new controller process: the journal alone survives, and its snapshot at an index. Connections are gone."""
         core = ControllerCore(self.settings, Random(2))
-        for index, record in enumerate(self.journal, 1):
+        if snapshot_at:
+            image = ClusterImage()
+            for index, record in enumerate(self.journal[:snapshot_at], 1):
+                image.apply(index, record)
+            core.load(snapshot_at, image.snapshot())
+        for index, record in enumerate(self.journal[snapshot_at:], snapshot_at + 1):
             core.replay(index, record)
         self.core = core
         self.sends.clear()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from minilog.core.liveness import STALL_MS, Liveness, ParkedHeartbeat
 from minilog.wire.messages import Heartbeat
+from tests.unit.core.builders import TOPIC_ID, partition_state
 
 TIMEOUT_MS = 2000
 PROBE_AFTER_MS = 150
@@ -142,6 +144,28 @@ def test_to_be_heard_is_to_be_forgiven_anew() -> None:
     liveness.heard(session, 60_010)
     assert ticked(liveness, 120_000) == [], "another one"
     assert ticked(liveness, 180_000) == [1], "and one more, in which nobody was heard since the one before"
+
+
+@pytest.mark.parametrize(
+    ("broker_id", "topic_id", "partition", "is_fit"),
+    [
+        (1, TOPIC_ID, 0, False),
+        (1, TOPIC_ID, 1, True),
+        (1, "another", 0, True),
+        (2, TOPIC_ID, 0, True),
+        (3, TOPIC_ID, 0, True),
+    ],
+)
+def test_a_replica_is_fit_unless_the_process_of_the_session_says_otherwise(
+    broker_id: int, topic_id: str, partition: int, is_fit: bool
+) -> None:
+    liveness = Liveness(TIMEOUT_MS)
+    liveness.open(1, 7, 0).unfit = frozenset({(TOPIC_ID, 0)})
+    liveness.open(2, 8, 0)
+    state = replace(partition_state(partition=partition), topic_id=topic_id)
+    assert liveness.is_fit(broker_id, state) is is_fit
+    liveness.open(1, 9, 0)
+    assert liveness.is_fit(broker_id, state)
 
 
 def test_a_late_heartbeat_makes_a_broker_overdue_until_it_is_probed() -> None:
