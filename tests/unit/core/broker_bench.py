@@ -145,7 +145,7 @@ class BrokerBench:
 
     def register(self, broker_epoch: int | None = None) -> None:
         epoch = BROKER_EPOCHS[self.broker_id] if broker_epoch is None else broker_epoch
-        self.answer(RegisterReply(epoch, "cluster", self.controller.controller_epoch))
+        self.answer(RegisterReply("process", epoch, "cluster", self.controller.controller_epoch))
 
     def write(self, *records: MetadataRecord) -> None:
         for record in records:
@@ -157,13 +157,14 @@ class BrokerBench:
         self.write(*records)
         asked = self.to_controller
         assert isinstance(asked, Heartbeat)
+        heard = asked.broker_epoch, asked.sequence
         known, end, epoch = asked.metadata_offset, len(self.journal), self.controller.controller_epoch
         if known == 0 or snapshot:
             found = self.controller.snapshot()
-            reply = HeartbeatReply(asked.sequence, epoch, 0, end, found, True, may_exit)  # type: ignore[arg-type]
+            reply = HeartbeatReply(*heard, epoch, 0, end, found, True, may_exit)  # type: ignore[arg-type]
         else:
             tail = self.journal[known:]
-            reply = HeartbeatReply(asked.sequence, epoch, known, end, tail, False, may_exit)  # type: ignore[arg-type]
+            reply = HeartbeatReply(*heard, epoch, known, end, tail, False, may_exit)  # type: ignore[arg-type]
         self.answer(reply)
 
     def answer(self, response: Message | MinilogError) -> None:
@@ -251,5 +252,11 @@ class BrokerBench:
         statistics = self.core.statistics(self.now_ms)
         roles = [r.role for r in self.core.replicas.values() if isinstance(r.role, LeaderState)]
         waiters = sum(len(role.waiters) for role in roles)
-        parked = sum(len(replica.parked) for replica in self.core.replicas.values())
-        return int(statistics["parked_produces"]) + int(statistics["parked_fetches"]) + waiters + parked
+        fetches = int(statistics["parked_fetches"]) + self.polls_count
+        return int(statistics["parked_produces"]) + fetches + waiters
+
+    @property
+    def polls_count(self) -> int:
+        """Long polls as Reading keeps them: by request, and once by every partition they name."""
+        reading = self.core.reading
+        return len(reading._parked) + len(reading._woken) + sum(map(len, reading._waiting.values()))

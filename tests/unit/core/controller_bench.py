@@ -126,10 +126,15 @@ class ControllerBench:
             self.tick(min(TICK_MS, end_ms - self.now_ms))
             self.beat()
 
-    def restart(self) -> None:
-        """A new controller process: the journal alone survives. Connections to the old one are gone."""
+    def restart(self, *, snapshot_at: int = 0) -> None:
+        """A new controller process: the journal alone survives, and its snapshot at an index. Connections are gone."""
         core = ControllerCore(self.settings, Random(2))
-        for index, record in enumerate(self.journal, 1):
+        if snapshot_at:
+            image = ClusterImage()
+            for index, record in enumerate(self.journal[:snapshot_at], 1):
+                image.apply(index, record)
+            core.load(snapshot_at, image.snapshot())
+        for index, record in enumerate(self.journal[snapshot_at:], snapshot_at + 1):
             core.replay(index, record)
         self.core = core
         self.sends.clear()
@@ -183,7 +188,7 @@ class ControllerBench:
         broker.heartbeat_id = None
         if not isinstance(reply, HeartbeatReply):
             return
-        assert reply.sequence == broker.sequence
+        assert (reply.broker_epoch, reply.sequence) == (broker.epoch, broker.sequence)
         if reply.snapshot:
             broker.image.load(reply.metadata_offset, reply.records)
         else:
@@ -200,6 +205,7 @@ class ControllerBench:
         request = Heartbeat(
             broker.broker_id,
             broker.epoch,
+            broker.incarnation,
             broker.sequence,
             broker.image.metadata_offset,
             broker.image.controller_epoch,
@@ -241,8 +247,12 @@ class ControllerBench:
         for send in [s for s in self.sends if s.node_id == broker_id and isinstance(s.request, Positions)]:
             request = send.request
             assert isinstance(request, Positions)
-            found = [Position(q.topic, q.partition, q.leader_epoch, last_epoch, end_offset) for q in request.partitions]
-            self.respond(send, PositionsReply(request.sequence, found))
+            found = [
+                Position(q.topic, q.topic_id, q.partition, q.leader_epoch, last_epoch, end_offset)
+                for q in request.partitions
+            ]
+            reply = PositionsReply(request.broker_id, request.broker_epoch, request.sequence, found)
+            self.respond(send, reply)
 
     def create(self, *assignment: Sequence[int], min_isr: int = 1) -> int:
         """The topic with these replicas per partition."""

@@ -39,9 +39,9 @@ def proposal(
     return IsrProposal(TOPIC, topic_id, partition, leader_epoch, partition_epoch, members)
 
 
-def judge(asked: IsrProposal, *records: MetadataRecord, sender: int = 1) -> object:
+def judge(asked: IsrProposal, *records: MetadataRecord, sender: int = 1, unfit: Sequence[int] = ()) -> object:
     image = image_of(*topic_records(STATE), *records)
-    return check_proposal(image, Draft(image), sender, asked)
+    return check_proposal(image, Draft(image), sender, asked, lambda broker_id, _: broker_id not in unfit)
 
 
 @pytest.mark.parametrize("isr", [(1,), (1, 2), (1, 2, 3), (3, 2, 1), (1, 3)])
@@ -76,18 +76,38 @@ def test_refusals(asked: IsrProposal, sender: int, records: list[MetadataRecord]
     assert TOPIC in caught.value.detail
 
 
+@pytest.mark.parametrize(
+    ("isr", "unfit", "is_refused"),
+    [
+        ((1, 2, 3), (3,), True),
+        ((1, 2, 3), (2, 3), True),
+        ((1, 2), (3,), False),
+        ((1,), (2, 3), False),
+        # the leader stays while nobody else can lead, so what it knows of itself is no reason to refuse the others
+        ((1, 2, 3), (1,), False),
+        ((1,), (1,), False),
+    ],
+)
+def test_a_damaged_follower_is_not_let_in(isr: tuple[int, ...], unfit: tuple[int, ...], is_refused: bool) -> None:
+    if not is_refused:
+        assert judge(proposal(isr), unfit=unfit) == STATE
+        return
+    with pytest.raises(IneligibleReplica, match="may not be in the ISR, it is damaged or not open there"):
+        judge(proposal(isr), unfit=unfit)
+
+
 def test_who_leaves_in_the_same_step_is_not_eligible() -> None:
     image = image_of(*topic_records(STATE))
     draft = Draft(image)
     draft.ineligible.add(3)
     with pytest.raises(IneligibleReplica):
-        check_proposal(image, draft, 1, proposal())
+        check_proposal(image, draft, 1, proposal(), lambda *_: True)
 
 
 def test_a_member_that_was_never_registered_is_not_eligible() -> None:
     image = image_of(*topic_records(STATE), brokers=(1, 2))
     with pytest.raises(IneligibleReplica, match="broker 3 of epoch 6 may not be in the ISR, it is unknown"):
-        check_proposal(image, Draft(image), 1, proposal())
+        check_proposal(image, Draft(image), 1, proposal(), lambda *_: True)
 
 
 ORDER: list[tuple[str, IsrProposal, int, type[MinilogError]]] = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
@@ -32,13 +34,16 @@ from minilog.wire.messages import (
     RegisterReply,
     ReplicaFetchReply,
     ReplicaFetchResult,
+    UnfitReplica,
 )
 from minilog.wire.metadata import (
     NO_LEADER,
+    AnyMetadataRecord,
     BrokerFenced,
     BrokerRegistered,
     BrokerUnfenced,
     ControllerStarted,
+    PartitionChanged,
     TopicCreated,
     TopicDeleted,
 )
@@ -51,6 +56,26 @@ FIRST = TopicPartition(TOPIC, 0)
 def heartbeat(bench: BrokerBench) -> Heartbeat:
     assert isinstance(bench.to_controller, Heartbeat)
     return bench.to_controller
+
+
+def news(
+    asked: Heartbeat,
+    base_offset: int,
+    metadata_offset: int,
+    *records: AnyMetadataRecord,
+    controller_epoch: int = 1,
+    snapshot: bool = False,
+) -> HeartbeatReply:
+    heard = asked.broker_epoch, asked.sequence
+    return HeartbeatReply(*heard, controller_epoch, base_offset, metadata_offset, list(records), snapshot)
+
+
+def positions(
+    bench: BrokerBench, leader_epoch: int, *, topic_id: str = TOPIC_ID, controller_epoch: int = 1, **more: Any
+) -> Positions:
+    """``more``: what the question says otherwise of whom it is for."""
+    query = PositionQuery(TOPIC, topic_id, 0, leader_epoch)
+    return replace(Positions(1, bench.core.broker_epoch, controller_epoch, 8, [query]), **more)
 
 
 # --- registration ---------------------------------------------------------------------------------------------
@@ -118,9 +143,53 @@ def test_a_late_copy_of_a_heartbeats_answer_changes_nothing() -> None:
     old = heartbeat(bench)
     bench.metadata()
     offset = bench.core.image.metadata_offset
-    bench.respond(CONTROLLER_ID, old, HeartbeatReply(old.sequence, 1, 0, 99, [ControllerStarted("cluster", 9)], True))
+    bench.respond(CONTROLLER_ID, old, news(old, 0, 99, ControllerStarted("cluster", 9), snapshot=True))
     assert bench.core.image.metadata_offset == offset
     assert heartbeat(bench).sequence == old.sequence + 1
+
+
+@pytest.mark.parametrize("incarnation", ["another process", ""])
+def test_the_registration_of_another_process_is_not_taken(incarnation: str) -> None:
+    """Two processes were started with one broker id; the answers of both come from the same controller."""
+    bench = BrokerBench()
+    bench.tick()
+    bench.answer(RegisterReply(incarnation, 2, "cluster", 1))
+    assert (bench.core.broker_epoch, bench.store.cluster_id, bench.store.controller_epoch) == (-1, "", 0)
+    assert "another process" in bench.core.statistics(0)["last_problem"]
+    bench.tick(200)
+    assert isinstance(bench.to_controller, Register)
+    bench.register()
+    assert bench.core.broker_epoch == 2
+
+
+@pytest.mark.parametrize("more", [{"broker_epoch": 1}, {"broker_epoch": 3}, {"sequence": 0}, {"sequence": 99}])
+def test_the_answer_to_another_heartbeat_is_not_taken(more: dict[str, int]) -> None:
+    bench = BrokerBench.started(partition_state())
+    offset, asked = bench.core.image.metadata_offset, heartbeat(bench)
+    deletes = news(asked, offset, offset + 1, TopicDeleted(TOPIC, TOPIC_ID), controller_epoch=9)
+    bench.now_ms += 500
+    bench.answer(replace(deletes, **more))
+    assert bench.core.image.metadata_offset == offset
+    assert bench.store.controller_epoch == 1
+    assert FIRST in bench.core.replicas
+    assert bench.core.registration.heard_ms == 0, "it proves nothing about this broker's session"
+    bench.tick(100)
+    assert heartbeat(bench).sequence == asked.sequence + 1
+
+
+def test_an_answer_of_the_other_kind_is_not_taken() -> None:
+    bench = BrokerBench.started(partition_state())
+    bench.answer(RegisterReply("process", 99, "cluster", 1))
+    assert bench.core.broker_epoch == 2
+    again = BrokerBench()
+    again.tick()
+    again.answer(HeartbeatReply(-1, 0, 1, 0, 1, [ControllerStarted("cluster", 1)], True))
+    assert (again.core.broker_epoch, again.core.image.metadata_offset) == (-1, 0)
+
+
+def test_every_heartbeat_says_which_process_it_is_of() -> None:
+    bench = BrokerBench.started()
+    assert (heartbeat(bench).broker_epoch, heartbeat(bench).incarnation) == (2, "process")
 
 
 def test_who_forgot_this_process_makes_it_drop_everything_and_register_again() -> None:
@@ -163,7 +232,7 @@ def test_an_older_controller_is_not_believed() -> None:
     bench.metadata(ControllerStarted("cluster", 4))
     offset = bench.core.image.metadata_offset
     asked = heartbeat(bench)
-    bench.answer(HeartbeatReply(asked.sequence, 3, offset, offset + 1, [TopicDeleted(TOPIC, TOPIC_ID)]))
+    bench.answer(news(asked, offset, offset + 1, TopicDeleted(TOPIC, TOPIC_ID), controller_epoch=3))
     assert bench.core.image.metadata_offset == offset
     assert FIRST in bench.core.replicas
 
@@ -172,7 +241,7 @@ def test_an_older_controllers_registration_is_not_taken() -> None:
     bench = BrokerBench()
     bench.store.controller_epoch = 7
     bench.tick()
-    bench.answer(RegisterReply(2, "cluster", 6))
+    bench.answer(RegisterReply("process", 2, "cluster", 6))
     assert bench.core.broker_epoch == -1
     assert bench.store.controller_epoch == 7
 
@@ -180,7 +249,7 @@ def test_an_older_controllers_registration_is_not_taken() -> None:
 def test_an_older_controller_gets_no_positions() -> None:
     bench = BrokerBench.started(partition_state())
     bench.metadata(ControllerStarted("cluster", 4))
-    sent = bench.send(Positions(3, 1, [PositionQuery(TOPIC, TOPIC_ID, 0, 6)]))
+    sent = bench.send(positions(bench, 6, controller_epoch=3))
     assert bench.refusal(sent).code == NotController.code
     assert isinstance(bench.core.replicas[FIRST].role, LeaderState), "and ends no role"
 
@@ -193,8 +262,7 @@ def test_metadata_that_does_not_join_on_is_not_taken(base_offset: int) -> None:
     bench = BrokerBench.started(partition_state())
     offset = bench.core.image.metadata_offset
     asked = heartbeat(bench)
-    news = HeartbeatReply(asked.sequence, 1, offset + base_offset, offset + base_offset + 1, [BrokerFenced(3, 6)])
-    bench.answer(news)
+    bench.answer(news(asked, offset + base_offset, offset + base_offset + 1, BrokerFenced(3, 6)))
     assert bench.core.image.metadata_offset == offset
     assert not bench.core.image.brokers[3].fenced
 
@@ -203,7 +271,7 @@ def test_an_older_snapshot_is_not_taken() -> None:
     bench = BrokerBench.started(partition_state())
     offset = bench.core.image.metadata_offset
     asked = heartbeat(bench)
-    bench.answer(HeartbeatReply(asked.sequence, 1, 0, offset - 1, [ControllerStarted("cluster", 1)], True))
+    bench.answer(news(asked, 0, offset - 1, ControllerStarted("cluster", 1), snapshot=True))
     assert bench.core.image.metadata_offset == offset
     assert FIRST in bench.core.replicas
 
@@ -266,14 +334,102 @@ def test_a_damaged_log_stops_the_broker_instead_of_being_led() -> None:
         bench.metadata()
 
 
+# --- damaged replicas (R20) -----------------------------------------------------------------------------------------------
+
+
+UNFIT = [UnfitReplica(TOPIC, TOPIC_ID, 0)]
+
+
+def next_heartbeat(bench: BrokerBench) -> Heartbeat:
+    bench.metadata()
+    return heartbeat(bench)
+
+
+def damaged(*states: PartitionChanged) -> BrokerBench:
+    """The log of the first partition is found damaged while it is in use."""
+    bench = BrokerBench.started(*states)
+    assert heartbeat(bench).unfit == []
+    bench.log().is_damaged = True
+    bench.tick(500)
+    return bench
+
+
+@pytest.mark.parametrize("leader", [1, 2, NO_LEADER])
+def test_a_damaged_replica_is_told_to_the_controller_with_every_heartbeat(leader: int) -> None:
+    bench = damaged(partition_state(leader=leader), partition_state(partition=1))
+    assert [next_heartbeat(bench).unfit for _ in range(2)] == [UNFIT, UNFIT]
+
+
+def test_a_damaged_follower_takes_nothing_more_over() -> None:
+    bench = damaged(partition_state(leader=2), partition_state(partition=1, leader=2))
+    ((_, request),) = bench.fetches
+    bench.respond(2, request, ReplicaFetchReply(request.session_id, request.sequence, []))
+    assert bench.fetches[-1][1].forgotten == [FIRST]
+    bench.metadata(partition_state(leader=3, leader_epoch=6, partition_epoch=11, isr=[2, 3]))
+    assert [node for node, _ in bench.fetches] == [2, 2], "nor does it from the next leader"
+
+
+def test_a_damaged_leader_serves_on_until_another_leads() -> None:
+    bench = damaged(partition_state())
+    assert bench.leader().leader_epoch == 5
+    bench.metadata(partition_state(leader=2, leader_epoch=6, partition_epoch=11, isr=[2, 3]))
+    assert bench.follower().leader == 2
+    assert bench.fetches == []
+
+
+def test_a_damaged_replica_does_not_stand_for_election() -> None:
+    bench = damaged(partition_state())
+    (position,) = ask_positions(bench, 6).partitions
+    assert position.problem is not None
+    assert "damaged log" in position.problem.detail
+    assert bench.follower().leader_epoch == 6, "and the older epoch ends all the same"
+
+
+def test_a_damaged_replica_of_a_topic_that_is_gone_is_told_no_more() -> None:
+    bench = damaged(partition_state())
+    again = replace(partition_state(partition_epoch=0, leader_epoch=0), topic_id="second")
+    bench.metadata(TopicDeleted(TOPIC, TOPIC_ID), TopicCreated(TOPIC, "second", {}), again)
+    bench.tick(500)
+    assert next_heartbeat(bench).unfit == []
+
+
+def test_a_replica_that_found_no_room_is_unfit_until_it_is_open() -> None:
+    bench = BrokerBench(partition_state())
+    bench.store.is_full = True
+    bench.tick()
+    bench.register()
+    bench.metadata()
+    assert heartbeat(bench).unfit == UNFIT
+    bench.store.is_full = False
+    bench.tick(500)
+    assert next_heartbeat(bench).unfit == []
+
+
 # --- roles and epochs (R4) ---------------------------------------------------------------------------------------------------
 
 
 def ask_positions(bench: BrokerBench, leader_epoch: int, *, topic_id: str = TOPIC_ID) -> PositionsReply:
-    reply = bench.replies[bench.send(Positions(1, 8, [PositionQuery(TOPIC, topic_id, 0, leader_epoch)]))]
+    reply = bench.replies[bench.send(positions(bench, leader_epoch, topic_id=topic_id))]
     assert isinstance(reply, PositionsReply)
     assert reply.sequence == 8
     return reply
+
+
+@pytest.mark.parametrize("more", [{"broker_id": 2}, {"broker_epoch": 1}, {"broker_epoch": 3}, {"broker_epoch": -1}])
+def test_a_question_for_another_process_is_not_answered_and_ends_nothing(more: dict[str, Any]) -> None:
+    """Another broker has its address by now, or another process its id: its log is not the one that was meant."""
+    bench = BrokerBench.started(partition_state())
+    sent = bench.send(positions(bench, 6, **more, controller_epoch=9))
+    assert bench.refusal(sent).code == StaleBrokerEpoch.code
+    assert bench.store.controller_epoch == 1
+    assert bench.leader().leader_epoch == 5
+
+
+def test_a_position_says_whose_it_is_and_of_what() -> None:
+    bench = BrokerBench.started(partition_state())
+    reply = ask_positions(bench, 6)
+    assert (reply.broker_id, reply.broker_epoch) == (1, 2)
+    assert [(p.topic, p.topic_id, p.partition) for p in reply.partitions] == [(TOPIC, TOPIC_ID, 0)]
 
 
 def test_answering_a_position_query_ends_the_older_epoch() -> None:
@@ -358,7 +514,7 @@ def test_the_answer_of_a_leader_that_is_followed_no_more_changes_nothing() -> No
     ((node_id, request),) = bench.fetches
     bench.metadata(TopicDeleted(TOPIC, TOPIC_ID))
     batches = memoryview(batch_at(0, 5, b"late").tobytes())
-    result = ReplicaFetchResult(TOPIC, 0, 5, 0, 1, 0, batches)
+    result = ReplicaFetchResult(TOPIC, TOPIC_ID, 0, 5, 0, 1, 0, batches=batches)
     bench.respond(node_id, request, ReplicaFetchReply(request.session_id, request.sequence, [result]))
     bench.respond(3, request, ReplicaFetchReply(request.session_id, request.sequence, [result]))
     assert bench.core.replicas == {}
@@ -369,7 +525,7 @@ def test_a_follower_under_flush_policy_interval_flushes_later() -> None:
     bench = BrokerBench.started(partition_state(leader=2), config={"flush.policy": "interval", "flush.ms": "100"})
     ((node_id, request),) = bench.fetches
     batches = memoryview(batch_at(0, 5, b"v").tobytes())
-    result = ReplicaFetchResult(TOPIC, 0, 5, 0, 1, 0, batches)
+    result = ReplicaFetchResult(TOPIC, TOPIC_ID, 0, 5, 0, 1, 0, batches=batches)
     bench.respond(node_id, request, ReplicaFetchReply(request.session_id, request.sequence, [result]))
     assert [r.partitions[0].fetch_offset for _, r in bench.fetches] == [0, 1], "it acknowledges what is written"
     assert bench.flushes == []

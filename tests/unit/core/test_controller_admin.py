@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from msgspec.structs import replace
 
 from minilog.core import controller as controller_module
 from minilog.core.controller import PRODUCER_IDS_BLOCK, ControllerCore
 from minilog.errors import InvalidRequest
 from minilog.wire.messages import (
+    AddPartitions,
     AllocateProducerIds,
     AllocateProducerIdsReply,
     CreateTopic,
@@ -90,6 +94,21 @@ def test_what_is_refused_is_answered_at_once_and_journals_nothing() -> None:
     assert bench.core.metadata_offset == offset
 
 
+def test_a_late_deletion_does_not_meet_the_topic_that_was_made_anew() -> None:
+    bench = ControllerBench()
+    bench.create([1, 2, 3])
+    first = bench.state().topic_id
+    bench.handle(DeleteTopic(TOPIC, first))
+    bench.beat()
+    bench.create([1, 2, 3])
+    offset = bench.core.metadata_offset
+    assert bench.problem(DeleteTopic(TOPIC, first)) == "UNKNOWN_TOPIC_OR_PARTITION"
+    assert bench.problem(AddPartitions(TOPIC, 3, first)) == "UNKNOWN_TOPIC_OR_PARTITION"
+    assert bench.core.metadata_offset == offset
+    bench.handle(AddPartitions(TOPIC, 3, bench.state().topic_id))
+    assert len(bench.core.image.topics[TOPIC].partitions) == 3
+
+
 def test_a_topic_that_is_deleted_in_an_election_is_gone() -> None:
     bench = ControllerBench()
     bench.create([1, 2, 3])
@@ -106,16 +125,50 @@ def test_a_topic_that_is_deleted_in_an_election_is_gone() -> None:
 # --- producer ids -------------------------------------------------------------------------------------------------
 
 
+def allocate(bench: ControllerBench, broker_id: int = 1) -> AllocateProducerIds:
+    broker = bench.brokers[broker_id]
+    return AllocateProducerIds(broker_id, broker.epoch, broker.incarnation)
+
+
 def test_producer_ids_are_handed_out_in_blocks_and_never_twice_even_after_a_restart() -> None:
     bench = ControllerBench()
     blocks = []
     for _ in range(2):
-        reply = bench.ask(AllocateProducerIds(1, 2))
+        reply = bench.ask(allocate(bench))
         assert isinstance(reply, AllocateProducerIdsReply)
         blocks.append((reply.first, reply.end))
         bench.restart()
     assert blocks == [(0, PRODUCER_IDS_BLOCK), (PRODUCER_IDS_BLOCK, 2 * PRODUCER_IDS_BLOCK)]
     assert sum(isinstance(record, ProducerIdsAllocated) for record in bench.journal) == 2
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"broker_epoch": 1},
+        {"broker_epoch": 3},
+        {"incarnation": "another process"},
+        {"incarnation": ""},
+        {"broker_id": 9},
+    ],
+)
+def test_another_process_gets_no_producer_ids(more: dict[str, Any]) -> None:
+    bench = ControllerBench()
+    offset = bench.core.metadata_offset
+    assert bench.problem(replace(allocate(bench), **more)) == "STALE_BROKER_EPOCH"
+    assert bench.core.metadata_offset == offset
+    reply = bench.ask(allocate(bench))
+    assert isinstance(reply, AllocateProducerIdsReply)
+    assert reply.first == 0
+
+
+def test_a_process_that_was_replaced_gets_no_producer_ids() -> None:
+    bench = ControllerBench()
+    old = allocate(bench)
+    bench.kill(1)
+    bench.join(1)
+    assert bench.problem(old) == "STALE_BROKER_EPOCH"
+    assert isinstance(bench.ask(allocate(bench)), AllocateProducerIdsReply)
 
 
 # --- views -----------------------------------------------------------------------------------------------------------
@@ -154,7 +207,7 @@ def eventful() -> ControllerBench:
     bench.join(3)
     bench.brokers[2].leaving = True
     bench.run(400)
-    bench.ask(AllocateProducerIds(1, 2))
+    bench.ask(allocate(bench))
     return bench
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from minilog.errors import BrokerUnavailable, MinilogError
 from minilog.wire.messages import (
+    CreateTopic,
+    DeleteTopic,
     DescribeCluster,
     DescribeClusterReply,
     HeartbeatReply,
@@ -21,6 +23,7 @@ from minilog.wire.metadata import (
     BrokerRegistered,
     PartitionChanged,
 )
+from tests.unit.core.builders import TOPIC
 from tests.unit.core.controller_bench import REFUSED, SILENT, TICK_MS, Broker, ControllerBench
 
 TIMEOUT_MS = 2000
@@ -56,7 +59,7 @@ def test_a_brokers_epoch_is_the_journal_index_of_its_registration() -> None:
 def test_a_new_process_stays_fenced_until_it_knows_of_itself() -> None:
     bench = ControllerBench(brokers=())
     reply = bench.replies[bench.register(1, "p")]
-    assert reply == RegisterReply(2, bench.core.image.cluster_id, 1)
+    assert reply == RegisterReply("p", 2, bench.core.image.cluster_id, 1)
     broker = Broker(1, "p")
     broker.epoch = 2
     bench.heartbeat(broker)
@@ -201,6 +204,35 @@ def test_the_heartbeat_of_an_earlier_process_is_refused() -> None:
     assert code(bench, bench.heartbeat(old)) == "STALE_BROKER_EPOCH"
     old.broker_id = 9
     assert code(bench, bench.heartbeat(old)) == "STALE_BROKER_EPOCH"
+
+
+def test_the_heartbeat_of_a_process_of_another_journal_is_refused() -> None:
+    """A broker epoch is a place in one journal: another cluster's broker 1 may have the same one."""
+    bench = ControllerBench()
+    broker = bench.brokers[1]
+    offset = bench.core.metadata_offset
+    assert (
+        code(bench, bench.heartbeat(broker, incarnation="another process", shutting_down=True)) == "STALE_BROKER_EPOCH"
+    )
+    assert (bench.core.metadata_offset, bench.core.image.brokers[1].state) == (offset, "running")
+    assert bench.core.liveness.sessions[1].sequence == broker.sequence - 1
+    bench.run(100)
+    assert bench.core.liveness.sessions[1].parked is not None, "the true one goes on"
+
+
+def test_answers_say_whom_they_are_for() -> None:
+    bench = ControllerBench()
+    registered = bench.replies[bench.register(4, "p")]
+    assert isinstance(registered, RegisterReply)
+    assert registered.incarnation == "p"
+    again = bench.replies[bench.register(4, "p")]
+    assert again == registered
+    broker = bench.brokers[1]
+    sent = bench.heartbeat(broker)
+    bench.run(1000)
+    reply = bench.replies[sent]
+    assert isinstance(reply, HeartbeatReply)
+    assert reply.broker_epoch == broker.epoch
 
 
 def test_a_controller_that_is_behind_its_brokers_steps_back() -> None:
@@ -395,6 +427,35 @@ def test_a_failover_is_told_as_a_timeline() -> None:
     assert (info.broker_id, info.kind, info.partitions) == (2, "refused", 1)
     assert info.last_heard_ms <= info.detected_ms == info.fenced_ms == 1000
     assert (info.elected_ms, info.published_ms) == (elected_ms, elected_ms + TICK_MS)
+
+
+def test_a_failover_ends_when_the_topic_it_waits_for_is_deleted() -> None:
+    """A partition that is gone waits for no leader."""
+    bench = ControllerBench()
+    bench.create([1, 2, 3], [2, 1, 3])
+    bench.kill(1)
+    assert bench.state().leader == NO_LEADER
+    assert failovers(bench).failovers[0].elected_ms is None
+    bench.run(100)
+    bench.handle(DeleteTopic(TOPIC))
+    deleted_ms = bench.now_ms
+    bench.run(100)
+    (info,) = failovers(bench).failovers
+    assert (info.broker_id, info.elected_ms) == (1, deleted_ms)
+    assert info.published_ms is not None
+
+
+def test_the_deletion_of_another_topic_ends_no_failover() -> None:
+    bench = ControllerBench()
+    bench.create([1, 2, 3])
+    bench.handle(CreateTopic("another", 1, 3))
+    bench.kill(1)
+    bench.handle(DeleteTopic("another"))
+    bench.run(100)
+    assert failovers(bench).failovers[0].elected_ms is None
+    for broker_id in (2, 3):
+        bench.answer_positions(broker_id)
+    assert failovers(bench).failovers[0].elected_ms == bench.now_ms
 
 
 def test_a_clean_stop_is_told_as_a_timeline_too() -> None:

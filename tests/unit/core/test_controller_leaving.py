@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
+from minilog.wire.messages import CreateTopic
 from minilog.wire.metadata import NO_LEADER, BrokerShuttingDown, BrokerUnfenced, PartitionChanged
+from tests.unit.core.builders import TOPIC
 from tests.unit.core.controller_bench import TICK_MS, ControllerBench
 
 TIMEOUT_MS = 2000
@@ -12,10 +16,10 @@ def fenced(bench: ControllerBench) -> set[int]:
     return {b.broker_id for b in bench.core.image.brokers.values() if b.fenced}
 
 
-def leave(bench: ControllerBench, broker_id: int) -> None:
+def leave(bench: ControllerBench, broker_id: int, **more: object) -> None:
     """Its next heartbeat says so; nobody else does anything yet."""
     bench.brokers[broker_id].leaving = True
-    bench.heartbeat(bench.brokers[broker_id])
+    bench.heartbeat(bench.brokers[broker_id], **more)
 
 
 def test_leaving_moves_everything_away_in_one_step() -> None:
@@ -83,6 +87,64 @@ def test_one_that_could_not_drain_is_followed_by_the_longest_log() -> None:
     bench.run(400)
     assert (bench.state().leader, bench.state().isr) == (3, [2, 3])
     assert bench.brokers[1].may_exit
+
+
+def changed_at(bench: ControllerBench, partition: int) -> int:
+    """Journal index of the partition's last record."""
+    return max(
+        index
+        for index, record in enumerate(bench.journal, 1)
+        if isinstance(record, PartitionChanged) and (record.topic, record.partition) == (TOPIC, partition)
+    )
+
+
+def two_partitions() -> ControllerBench:
+    """Both led by 1; the ISR of the first was changed after the second was."""
+    bench = ControllerBench()
+    bench.create([1, 2, 3], [1, 3, 2])
+    bench.ask(bench.alter(1, bench.proposal([1, 2], 0)))
+    bench.beat()
+    bench.ask(bench.alter(1, bench.proposal([1, 2, 3], 0)))
+    return bench
+
+
+@pytest.mark.parametrize(
+    ("behind", "first", "second"),
+    [
+        (0, 2, 3),  # it knows everything
+        (1, NO_LEADER, 3),  # but for the last change of the first partition: another ISR than it speaks of
+        (2, NO_LEADER, 3),
+        (3, NO_LEADER, NO_LEADER),  # nor of the second
+    ],
+)
+def test_drained_counts_only_for_an_isr_that_the_leader_knows(behind: int, first: int, second: int) -> None:
+    bench = two_partitions()
+    assert changed_at(bench, 1) == len(bench.journal) - 2
+    leave(bench, 1, metadata_offset=len(bench.journal) - behind)
+    assert [bench.state(p).leader for p in (0, 1)] == [first, second]
+    assert sorted(bench.queries()) == ([] if first != NO_LEADER else [2, 3])
+
+
+def test_what_changed_elsewhere_is_no_reason_to_ask() -> None:
+    bench = ControllerBench()
+    bench.create([1, 2, 3])
+    bench.handle(CreateTopic("another", 1, 3))
+    assert changed_at(bench, 0) < len(bench.journal)
+    leave(bench, 1, metadata_offset=changed_at(bench, 0))
+    assert bench.state().leader == 2
+
+
+@pytest.mark.parametrize("behind", [0, 1])
+def test_after_a_restart_from_a_snapshot_what_lies_before_it_is_known_from_the_snapshot_on(behind: int) -> None:
+    """When a partition last changed is not in a snapshot: a heartbeat that covers the snapshot covers that too."""
+    bench = ControllerBench()
+    bench.create([1, 2, 3])
+    bench.handle(CreateTopic("another", 1, 3))
+    snapshot_at = len(bench.journal)
+    assert changed_at(bench, 0) < snapshot_at
+    bench.restart(snapshot_at=snapshot_at)
+    leave(bench, 1, metadata_offset=snapshot_at - behind)
+    assert bench.state().leader == (NO_LEADER if behind else 2)
 
 
 def test_one_that_leaves_is_not_asked_to_leave_again_by_each_heartbeat() -> None:

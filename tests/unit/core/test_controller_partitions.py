@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from minilog.core.image import ClusterImage, PartitionState
 from minilog.errors import BrokerUnavailable
-from minilog.wire.messages import AlterPartition, AlterPartitionReply, IsrMember, PositionQuery
+from minilog.wire.messages import AlterPartition, AlterPartitionReply, IsrMember, PositionQuery, UnfitReplica
 from minilog.wire.metadata import NO_LEADER, BrokerRegistered, PartitionChanged
 from tests.unit.core.builders import TOPIC
 from tests.unit.core.controller_bench import TICK_MS, ControllerBench
@@ -281,6 +281,131 @@ def test_an_unclean_return_of_somebody_outside_the_elr_changes_no_partition() ->
     assert bench.state() == before
 
 
+@pytest.mark.parametrize("clean", [True, False])
+def test_the_next_process_of_a_candidate_is_asked_anew(clean: bool) -> None:
+    """R9: all three are in the ELR; 3 told of a long log, and its next process has another disk."""
+    bench = ControllerBench()
+    bench.create([1, 2, 3], min_isr=3)
+    for broker_id in (3, 2, 1):
+        bench.kill(broker_id)
+    bench.join(2)
+    bench.join(3)
+    assert (shape(bench.state()), sorted(bench.queries())) == ((NO_LEADER, [], [1, 2, 3], []), [2, 3])
+    (late,) = (send for send in bench.sends if send.node_id == 3)
+    bench.answer_positions(3, 0, 99)
+    bench.kill(3)
+    bench.join(3, clean=clean)
+    assert bench.state().leader == NO_LEADER
+    (again,) = (send for send in bench.sends if send.node_id == 3) if clean else (late,)
+    assert (again.request == late.request) is not clean
+    bench.answer_positions(2, 0, 10)
+    assert bench.state().leader == (NO_LEADER if clean else 2), "an unclean one is no candidate any more"
+    bench.answer_positions(3, 0, 7)
+    assert bench.state().leader == 2
+
+
+# --- damaged replicas (R20) -----------------------------------------------------------------------------------------------
+
+
+def unfit(bench: ControllerBench, *partitions: int) -> list[UnfitReplica]:
+    return [UnfitReplica(TOPIC, bench.state(p).topic_id, p) for p in partitions]
+
+
+def tell(bench: ControllerBench, broker_id: int, *partitions: int) -> None:
+    bench.heartbeat(bench.brokers[broker_id], unfit=unfit(bench, *partitions))
+
+
+def test_a_damaged_leader_resigns_in_one_step_and_the_others_are_asked() -> None:
+    bench = ControllerBench()
+    bench.create([1, 2, 3], [1, 3, 2], min_isr=2)
+    steps = len(bench.steps)
+    tell(bench, 1, 0)
+    assert len(bench.steps) == steps + 1
+    assert shape(bench.state(0)) == (NO_LEADER, [2, 3], [], [])
+    assert (bench.state(0).leader_epoch, bench.state(1).leader) == (1, 1), "its other partition is whole"
+    assert sorted(bench.queries()) == [2, 3]
+    bench.answer_positions(2, 0, 7)
+    bench.answer_positions(3, 0, 9)
+    assert bench.state(0).leader == 3
+
+
+def test_a_damaged_leader_hands_over_at_once_where_one_other_is_in_sync() -> None:
+    bench = ControllerBench()
+    bench.create([1, 2])
+    tell(bench, 1, 0)
+    assert (shape(bench.state()), bench.state().leader_epoch) == ((2, [2], [], []), 1)
+
+
+def test_a_damaged_leader_alone_serves_on_until_another_is_in_sync() -> None:
+    bench = ControllerBench()
+    bench.create([1, 2, 3])
+    shrink(bench, [1])
+    tell(bench, 1, 0)
+    assert shape(bench.state()) == (1, [1], [], [])
+    shrink(bench, [1, 2])
+    assert shape(bench.state()) == (1, [1, 2], [], []), "it may let others in"
+    tell(bench, 1, 0)
+    assert shape(bench.state()) == (2, [2], [], [])
+
+
+def test_two_that_are_damaged_hand_nothing_over_to_each_other() -> None:
+    bench = ControllerBench()
+    bench.create([1, 2, 3], [2, 1, 3])
+    tell(bench, 2, 0)
+    assert shape(bench.state(0)) == (1, [1, 3], [], [])
+    shrink(bench, [1])
+    tell(bench, 1, 0)
+    assert bench.state(0).leader == 1
+    bench.kill(3)
+    tell(bench, 1, 0)
+    assert shape(bench.state(0)) == (1, [1], [], []), "2 is alive, but no better"
+
+
+def test_a_damaged_follower_leaves_and_is_not_let_in_again_before_it_is_whole() -> None:
+    bench = ControllerBench()
+    bench.create([1, 2, 3], min_isr=2)
+    tell(bench, 3, 0)
+    assert shape(bench.state()) == (1, [1, 2], [], [])
+    offset = bench.core.metadata_offset
+    tell(bench, 3, 0)
+    assert bench.core.metadata_offset == offset, "said again with every heartbeat"
+    assert decisions(bench, bench.alter(1, bench.proposal([1, 2, 3]))) == ["INELIGIBLE_REPLICA"]
+    tell(bench, 3)
+    shrink(bench, [1, 2, 3])
+    assert bench.state().isr == [1, 2, 3]
+
+
+def test_a_damaged_replica_is_not_elected_while_it_is_said_to_be() -> None:
+    bench = ControllerBench()
+    bench.create([1, 2, 3])
+    tell(bench, 2, 0)
+    bench.kill(1)
+    assert shape(bench.state()) == (3, [3], [], [])
+
+
+@pytest.mark.parametrize("what", [("another", 0), ("", 0), (None, 9)])
+def test_what_is_said_of_another_topic_of_that_name_or_of_no_partition_changes_nothing(
+    what: tuple[str | None, int],
+) -> None:
+    bench = ControllerBench()
+    bench.create([1, 2, 3])
+    topic_id = bench.state().topic_id if what[0] is None else what[0]
+    offset = bench.core.metadata_offset
+    bench.heartbeat(bench.brokers[1], unfit=[UnfitReplica(TOPIC, topic_id, what[1]), UnfitReplica("absent", "id", 0)])
+    assert bench.core.metadata_offset == offset
+    assert bench.state().leader == 1
+
+
+def test_a_new_process_is_whole_until_it_says_otherwise() -> None:
+    bench = ControllerBench()
+    bench.create([1, 2, 3])
+    tell(bench, 3, 0)
+    bench.kill(3)
+    bench.join(3)
+    shrink(bench, [1, 2, 3])
+    assert bench.state().isr == [1, 2, 3]
+
+
 # --- any life of a cluster ----------------------------------------------------------------------------------------------
 
 
@@ -343,11 +468,20 @@ class Life:
         self.bench.restart()
 
     def pause(self, broker_id: int) -> None:
-        self.bench.tick()
-        alive = {b.broker_id for b in self.bench.core.image.brokers.values() if not b.fenced}
-        self.bench.now_ms += 30_000
-        self.bench.tick()
-        assert alive == {b.broker_id for b in self.bench.core.image.brokers.values() if not b.fenced}
+        """Fences nobody that was heard since the pause before; who lives is heard after it."""
+        bench = self.bench
+        bench.tick()
+        sessions = bench.core.liveness.sessions.values()
+        forgiven = {s.broker_id for s in sessions if s.forgiven_ms >= TIMEOUT_MS}
+        assert not any(bench.brokers[b].alive and not bench.brokers[b].may_exit for b in forgiven)
+        before = self.unfenced()
+        bench.now_ms += 30_000
+        bench.tick()
+        assert before - self.unfenced() == before & forgiven
+        bench.beat()
+
+    def unfenced(self) -> set[int]:
+        return {b.broker_id for b in self.bench.core.image.brokers.values() if not b.fenced}
 
     def check(self, before: list[PartitionState]) -> None:
         for partition, old in enumerate(before):

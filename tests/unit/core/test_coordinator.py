@@ -28,7 +28,7 @@ from minilog.wire.group_messages import (
 from minilog.wire.messages import Message, Ok, Problem, Produce, ProducePartition, ProduceReply
 from minilog.wire.metadata import NO_LEADER, PartitionChanged, TopicCreated
 from tests.unit.core.broker_bench import BrokerBench
-from tests.unit.core.builders import TOPIC, partition_state, produced
+from tests.unit.core.builders import TOPIC, TOPIC_ID, partition_state, produced
 
 ORDERS = partition_state(replicas=[2], leader=2)
 GROUPS = TopicPartition(GROUPS_TOPIC, 0)
@@ -197,4 +197,4 @@ def test_members_hear_of_partitions_that_come() -> None:
     bench.metadata(partition_state(replicas=[2], leader=2, partition=1, leader_epoch=0, partition_epoch=0))
     again = done(bench, GroupHeartbeat("g", "m", told.member_epoch, [TOPIC], owned=told.assignment))
     assert isinstance(again, GroupHeartbeatReply)
-    assert again.assignment == [TopicPartitions(TOPIC, [0, 1])]
+    assert again.assignment == [TopicPartitions(TOPIC, [0, 1], TOPIC_ID)]

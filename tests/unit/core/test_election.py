@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from minilog.core.effects import TopicPartition
 from minilog.core.election import Elections
@@ -15,6 +18,7 @@ from minilog.wire.messages import Position, PositionQuery, Positions, PositionsR
 from minilog.wire.metadata import (
     NO_LEADER,
     BrokerFenced,
+    BrokerRegistered,
     BrokerUnfenced,
     MetadataRecord,
     PartitionChanged,
@@ -32,7 +36,8 @@ class Poll:
 
     def __init__(self, *states: PartitionState) -> None:
         self.image: ClusterImage = image_of(*topic_records(*(states or (LEADERLESS,)), min_isr=2))
-        self.elections = Elections(self.image, TIMEOUT_MS)
+        self.unfit: set[int] = set()
+        self.elections = Elections(self.image, TIMEOUT_MS, lambda broker_id, _: broker_id not in self.unfit)
         for _, state in self.image.partitions():
             self.elections.on_changed(state)
         self.asked: dict[int, Positions] = {}
@@ -42,6 +47,8 @@ class Poll:
             self.image.apply(self.image.metadata_offset + 1, record)
             if isinstance(record, PartitionChanged):
                 self.elections.on_changed(record)
+            if isinstance(record, BrokerRegistered):
+                self.elections.on_registered(record.broker_id)
             if isinstance(record, TopicDeleted):
                 self.elections.on_deleted(record.topic)
 
@@ -53,19 +60,28 @@ class Poll:
         return [send.node_id for send in sends]
 
     def answer(self, broker_id: int, last_epoch: int, end_offset: int, *, leader_epoch: int = 6) -> None:
-        found = [Position(TOPIC, q.partition, leader_epoch, last_epoch, end_offset) for q in self.queries(broker_id)]
-        self.elections.on_reply(broker_id, PositionsReply(self.asked[broker_id].sequence, found))
+        found = [
+            Position(TOPIC, TOPIC_ID, q.partition, leader_epoch, last_epoch, end_offset)
+            for q in self.queries(broker_id)
+        ]
+        self.reply(broker_id, *found)
+
+    def reply(self, broker_id: int, /, *found: Position, **more: Any) -> None:
+        """``more``: what the reply says otherwise of itself than the last question did."""
+        asked = self.asked[broker_id]
+        reply = PositionsReply(asked.broker_id, asked.broker_epoch, asked.sequence, list(found))
+        self.elections.on_reply(broker_id, replace(reply, **more))
 
     def refuse(self, broker_id: int) -> None:
         problem = Problem.of(BrokerUnavailable("not here"))
-        found = [Position(TOPIC, q.partition, q.leader_epoch, problem=problem) for q in self.queries(broker_id)]
-        self.elections.on_reply(broker_id, PositionsReply(self.asked[broker_id].sequence, found))
+        asked = self.queries(broker_id)
+        self.reply(broker_id, *(Position(TOPIC, TOPIC_ID, q.partition, q.leader_epoch, problem=problem) for q in asked))
 
     def queries(self, broker_id: int) -> list[PositionQuery]:
         return self.asked[broker_id].partitions
 
     def fail(self, broker_id: int) -> None:
-        self.elections.on_failed(broker_id, self.asked[broker_id])
+        self.elections.on_failed(self.asked[broker_id])
 
     def decided(self, now_ms: int = 1) -> list[tuple[int, int, bool]]:
         return [(state.partition, winner, recovery) for state, winner, recovery in self.elections.decide(now_ms)]
@@ -176,12 +192,130 @@ def test_a_late_answer_to_an_earlier_question_does_not_count() -> None:
     poll.fail(3)
     assert poll.decided(TIMEOUT_MS) == []
     poll.ask(TIMEOUT_MS)
-    late = PositionsReply(first, [Position(TOPIC, 0, 6, 5, 99)])
-    poll.elections.on_reply(3, late)
+    poll.reply(3, Position(TOPIC, TOPIC_ID, 0, 6, 5, 99), sequence=first)
     poll.answer(2, 5, 10)
     assert poll.decided(TIMEOUT_MS + 1) == []
     poll.answer(3, 5, 9)
     assert poll.decided(TIMEOUT_MS + 1) == [(0, 2, False)]
+
+
+FOREIGN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    # what the reply, and what the position in it, says otherwise than what was asked
+    "another broker": ({"broker_id": 1}, {}),
+    "an earlier process": ({"broker_epoch": 5}, {}),
+    "a later process": ({"broker_epoch": 7}, {}),
+    "an earlier request": ({"sequence": 1}, {}),
+    "a request that was never made": ({"sequence": 99}, {}),
+    "another topic of that name": ({}, {"topic_id": "another"}),
+    "an earlier epoch": ({}, {"leader_epoch": 5}),
+    "a later epoch": ({}, {"leader_epoch": 7}),
+    "another partition": ({}, {"partition": 1}),
+    "another topic": ({}, {"topic": "payments"}),
+}
+
+
+@pytest.mark.parametrize("is_refusal", [False, True])
+@pytest.mark.parametrize(("reply", "position"), FOREIGN.values(), ids=FOREIGN)
+def test_a_position_about_anything_else_counts_for_nothing(
+    reply: dict[str, Any], position: dict[str, Any], is_refusal: bool
+) -> None:
+    """Neither as a position nor as a reason not to wait for the true one."""
+    poll = Poll()
+    poll.ask()
+    problem = Problem.of(BrokerUnavailable("not here")) if is_refusal else None
+    poll.reply(3, replace(Position(TOPIC, TOPIC_ID, 0, 6, 5, 99, problem), **position), **reply)
+    poll.answer(2, 5, 10)
+    assert poll.decided() == []
+    poll.answer(3, 5, 9)
+    assert poll.decided() == [(0, 2, False)]
+
+
+@pytest.mark.parametrize(
+    "more", [{"sequence": 1}, {"sequence": 99}, {"broker_epoch": 5}, {"broker_epoch": 7}, {"broker_id": 1}]
+)
+def test_the_failure_of_another_request_is_no_reason_not_to_wait(more: dict[str, int]) -> None:
+    poll = Poll()
+    poll.ask()
+    poll.elections.on_failed(replace(poll.asked[3], **more))
+    poll.answer(2, 5, 10)
+    assert poll.decided() == []
+    poll.fail(3)
+    assert poll.decided() == [(0, 2, False)]
+
+
+def new_process(broker_id: int) -> tuple[MetadataRecord, MetadataRecord, MetadataRecord]:
+    """Broker 3 is fenced and comes back under the epoch 50."""
+    registered = BrokerRegistered(broker_id, 50, "another process", "http://broker-3:8082")
+    return BrokerFenced(broker_id, EPOCHS[broker_id]), registered, BrokerUnfenced(broker_id, 50)
+
+
+@pytest.mark.parametrize("before", ["answer", "refuse", "fail", None])
+def test_what_a_process_told_is_forgotten_when_the_next_one_registers(before: str | None) -> None:
+    """R9: the next process of that broker may have another disk."""
+    poll = Poll()
+    poll.ask()
+    if before == "answer":
+        poll.answer(3, 5, 99)
+    elif before is not None:
+        getattr(poll, before)(3)
+    old = poll.asked[3]
+    poll.write(*new_process(3))
+    poll.answer(2, 5, 10)
+    assert poll.decided() == [], "the new process has not been asked yet"
+    assert poll.ask() == [3]
+    assert (poll.asked[3].broker_id, poll.asked[3].broker_epoch) == (3, 50)
+    poll.reply(3, Position(TOPIC, TOPIC_ID, 0, 6, 5, 99), broker_epoch=old.broker_epoch, sequence=old.sequence)
+    poll.elections.on_failed(old)
+    assert poll.decided() == [], "a late word of the old process"
+    poll.answer(3, 5, 7)
+    assert poll.decided() == [(0, 2, False)]
+
+
+def test_a_registration_lets_nobody_elses_answer_be_forgotten() -> None:
+    poll = Poll()
+    poll.ask()
+    poll.answer(2, 5, 10)
+    poll.answer(3, 5, 9)
+    poll.write(*new_process(1))
+    assert poll.ask() == []
+    assert poll.decided() == [(0, 2, False)]
+
+
+# --- damaged replicas ---------------------------------------------------------------------------------------------
+
+
+def test_a_replica_that_is_unfit_is_not_asked() -> None:
+    poll = Poll()
+    poll.unfit = {2}
+    assert poll.ask() == [3]
+    poll.answer(3, 5, 1)
+    assert poll.decided() == [(0, 3, False)]
+
+
+def test_one_that_turns_out_to_be_unfit_after_it_answered_does_not_win() -> None:
+    poll = Poll()
+    poll.ask()
+    poll.answer(2, 5, 99)
+    poll.answer(3, 5, 1)
+    poll.unfit = {2}
+    assert poll.decided() == [(0, 3, False)]
+
+
+def test_where_all_are_unfit_nobody_is_asked_until_one_is_whole_again() -> None:
+    poll = Poll()
+    poll.unfit = {2, 3}
+    assert poll.ask() == []
+    assert poll.decided(TIMEOUT_MS) == []
+    poll.unfit = {2}
+    assert poll.ask() == [3]
+
+
+def test_a_recovery_does_not_begin_while_one_of_the_last_known_is_unfit() -> None:
+    poll = Poll(RECOVERING)
+    poll.unfit = {1}
+    assert poll.ask() == []
+    poll.unfit = set()
+    assert poll.ask() == [1, 2]
 
 
 def test_a_candidate_that_died_after_answering_cannot_win() -> None:
@@ -238,7 +372,7 @@ def test_a_restarted_controller_begins_the_election_again_from_the_image() -> No
     before = Poll()
     before.ask()
     before.answer(3, 5, 99)
-    after = Elections(before.image, TIMEOUT_MS)
+    after = Elections(before.image, TIMEOUT_MS, lambda *_: True)
     for _, state in before.image.partitions():
         after.on_changed(state)
     asked = after.ask(0)

@@ -24,7 +24,7 @@ from minilog.wire.messages import (
     ReplicaFetchReply,
     ReplicaFetchResult,
 )
-from minilog.wire.metadata import NO_LEADER, PartitionChanged, TopicDeleted
+from minilog.wire.metadata import NO_LEADER, PartitionChanged, TopicCreated, TopicDeleted
 from tests.unit.core.broker_bench import BrokerBench
 from tests.unit.core.builders import TOPIC, TOPIC_ID, batch_at, partition_state
 
@@ -145,6 +145,73 @@ def test_a_long_poll_ends_when_the_topic_does() -> None:
     assert bench.waiting_count == 0
 
 
+# --- topics of one name --------------------------------------------------------------------------------------------
+
+
+def remake(bench: BrokerBench, *partitions: int) -> None:
+    """The topic is deleted and made again under its name, in one piece of news; it has as many epochs as before."""
+    states = [replace(partition_state(replicas=[1], partition=p), topic_id="second") for p in partitions or (0,)]
+    bench.metadata(TopicDeleted(TOPIC, TOPIC_ID), TopicCreated(TOPIC, "second", {}), *states)
+
+
+@pytest.mark.parametrize("topic_id", ["", TOPIC_ID])
+@pytest.mark.parametrize("any_replica", [False, True])
+def test_a_long_poll_does_not_go_over_to_a_topic_made_anew(topic_id: str, any_replica: bool) -> None:
+    """It is bound to the topic it was looked up for, whether or not it named it."""
+    bench = started(3)
+    waiting = bench.send(Fetch([FetchPartition(TOPIC, 0, 3, topic_id=topic_id)], 500, any_replica=any_replica))
+    assert waiting not in bench.replies
+    remake(bench)
+    (result,) = bench.fetched(waiting)
+    assert result.problem is not None
+    assert (result.problem.code, result.problem.info) == ("INCONSISTENT_TOPIC_ID", {"topic_id": "second"})
+    assert bench.waiting_count == 0
+
+
+def test_a_long_poll_on_many_partitions_made_anew_ends_once() -> None:
+    bench = started(0, ALONE, partition_state(replicas=[1], partition=1))
+    waiting = bench.fetch(0, partitions=(0, 1, 1))
+    remake(bench, 0, 1)
+    assert codes(bench, waiting) == ["INCONSISTENT_TOPIC_ID"] * 3
+    assert bench.waiting_count == 0
+
+
+@pytest.mark.parametrize("topic_id", ["", "second"])
+def test_a_long_poll_on_the_topic_made_anew_is_woken_by_its_records(topic_id: str) -> None:
+    bench = started(3)
+    remake(bench)
+    waiting = bench.send(Fetch([FetchPartition(TOPIC, 0, 0, topic_id=topic_id)], 500))
+    assert waiting not in bench.replies
+    bench.produce(b"new")
+    bench.flush()
+    assert bench.shown(waiting) == [[0]]
+    assert [r.topic_id for r in bench.fetched(waiting)] == ["second"]
+
+
+@pytest.mark.parametrize("wait_ms", [0, 500])
+def test_another_topic_than_the_one_there_is_is_refused_at_once(wait_ms: int) -> None:
+    bench = started(3)
+    entries = [FetchPartition(TOPIC, 0, 0, topic_id=topic_id) for topic_id in ("", TOPIC_ID, "another")]
+    sent = bench.send(Fetch(entries, wait_ms))
+    assert codes(bench, sent) == [None, None, "INCONSISTENT_TOPIC_ID"]
+    assert "refresh metadata and look which" in bench.fetched(sent)[2].problem.detail  # type: ignore[union-attr]
+
+
+def test_a_topic_that_lives_elsewhere_is_told_apart_too() -> None:
+    bench = BrokerBench.started(partition_state(replicas=[2, 3], leader=2))
+    entries = [FetchPartition(TOPIC, 0, 0, topic_id=topic_id) for topic_id in (TOPIC_ID, "another")]
+    assert codes(bench, bench.send(Fetch(entries))) == ["NOT_LEADER", "INCONSISTENT_TOPIC_ID"]
+
+
+def test_a_long_poll_at_a_follower_is_looked_at_again_when_its_role_changes() -> None:
+    """Its leader is another one by now, and how stale it is not known: the poll named a bound."""
+    bench = following()
+    waiting = bench.fetch(1, any_replica=True, max_lag_ms=1000)
+    bench.metadata(partition_state(leader=3, leader_epoch=6, partition_epoch=11, isr=[1, 3]))
+    assert codes(bench, waiting) == ["NOT_LEADER"]
+    assert bench.waiting_count == 0
+
+
 # --- bounds ------------------------------------------------------------------------------------------------------
 
 
@@ -233,7 +300,7 @@ def replicate(bench: BrokerBench, records: int, *, high_watermark: int) -> None:
     assert node_id == 2
     offset = bench.log().end_offset
     batches = b"".join(batch_at(offset + i, 5, b"v").tobytes() for i in range(records))
-    result = ReplicaFetchResult(TOPIC, 0, 5, offset, high_watermark, 0, memoryview(batches))
+    result = ReplicaFetchResult(TOPIC, TOPIC_ID, 0, 5, offset, high_watermark, 0, batches=memoryview(batches))
     bench.respond(node_id, request, ReplicaFetchReply(request.session_id, request.sequence, [result]))
     if records:
         bench.flush()
@@ -267,11 +334,32 @@ def test_a_follower_that_is_too_far_behind_sends_the_reader_to_the_leader() -> N
     assert "may be 1000 ms behind its leader, allowed are 999 ms" in result.problem.detail
 
 
+def test_a_leader_that_was_not_heard_says_how_long_it_may_have_been_replaced() -> None:
+    bench = started(1)
+    bench.now_ms += bench.settings.session_timeout_ms + 300
+    (result,) = bench.fetched(bench.fetch(0, any_replica=True))
+    assert (result.problem, result.lag_ms) == (None, 300)
+    assert codes(bench, bench.fetch(0, any_replica=True, max_lag_ms=300)) == [None]
+    assert codes(bench, bench.fetch(0, any_replica=True, max_lag_ms=299)) == ["LEADER_NOT_AVAILABLE"]
+    assert [r.lag_ms for r in bench.fetched(bench.fetch(0))] == [300], "who asks the leader alone has named no bound"
+
+
+def test_a_follower_knows_how_unsure_its_leader_was() -> None:
+    bench = following()
+    node_id, request = bench.fetches.pop()
+    bench.now_ms += 500
+    told = ReplicaFetchResult(TOPIC, TOPIC_ID, 0, 5, 3, 3, 0)
+    bench.respond(node_id, request, ReplicaFetchReply(request.session_id, request.sequence, [told], 500, 400))
+    (result,) = bench.fetched(bench.fetch(0, any_replica=True))
+    assert result.lag_ms == 400
+    assert codes(bench, bench.fetch(0, any_replica=True, max_lag_ms=399)) == ["NOT_LEADER"]
+
+
 # --- offsets ----------------------------------------------------------------------------------------------------------------
 
 
-def offset_of(bench: BrokerBench, at: int, partition: int = 0) -> tuple[str | None, int | None]:
-    reply = bench.replies[bench.send(Offsets([OffsetsPartition(TOPIC, partition, at)]))]
+def offset_of(bench: BrokerBench, at: int, partition: int = 0, topic_id: str = "") -> tuple[str | None, int | None]:
+    reply = bench.replies[bench.send(Offsets([OffsetsPartition(TOPIC, partition, at, topic_id=topic_id)]))]
     assert isinstance(reply, OffsetsReply)
     (result,) = reply.partitions
     return (None if result.problem is None else result.problem.code), result.offset
@@ -283,6 +371,8 @@ def test_offsets_of_what_is_led_here() -> None:
     assert offset_of(bench, LATEST) == (None, 3)
     assert offset_of(bench, 1000) == (None, 0)
     assert offset_of(bench, 5000) == (None, 3)
+    assert offset_of(bench, LATEST, topic_id=TOPIC_ID) == (None, 3)
+    assert offset_of(bench, LATEST, topic_id="another") == ("INCONSISTENT_TOPIC_ID", None)
 
 
 @pytest.mark.parametrize(
@@ -379,7 +469,7 @@ def test_every_fetch_ends_exactly_once_whatever_happens(steps: list[tuple[str, i
         else:
             assert isinstance(readers.bench.replies[request_id], FetchReply)
     assert int(readers.bench.core.statistics(0)["parked_fetches"]) == 0
-    assert all(not replica.parked for replica in readers.bench.core.replicas.values())
+    assert readers.bench.polls_count == 0
 
 
 def test_a_follower_asks_its_leader_and_nobody_else() -> None:

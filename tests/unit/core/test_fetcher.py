@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from minilog.core.effects import Flush, TopicPartition
 from minilog.core.fetcher import DISK_FULL_RETRY_MS, RETRY_MS, Fetcher
 from minilog.core.follower import FollowerState
 from minilog.errors import FencedLeaderEpoch, OffsetOutOfRange
 from minilog.wire.messages import NOTHING, Problem, ReplicaFetch, ReplicaFetchReply, ReplicaFetchResult
-from tests.unit.core.builders import TOPIC, batch_at, extend, follower_of, log_of, memory_log, partition_state
+from tests.unit.core.builders import TOPIC, TOPIC_ID, batch_at, extend, follower_of, log_of, memory_log, partition_state
 
 FIRST, SECOND = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
 Spoil = Callable[[ReplicaFetchResult], None]
@@ -43,11 +45,11 @@ def result(
 ) -> ReplicaFetchResult:
     batches = b"".join(batch_at(fetch_offset + i, 5, b"v").tobytes() for i in range(values))
     view = memoryview(batches) if batches else NOTHING
-    return ReplicaFetchResult(TOPIC, partition, leader_epoch, fetch_offset, high_watermark, 0, view)
+    return ReplicaFetchResult(TOPIC, TOPIC_ID, partition, leader_epoch, fetch_offset, high_watermark, 0, batches=view)
 
 
-def answer(request: ReplicaFetch, *results: ReplicaFetchResult) -> ReplicaFetchReply:
-    return ReplicaFetchReply(request.session_id, request.sequence, list(results))
+def answer(request: ReplicaFetch, *results: ReplicaFetchResult, **more: Any) -> ReplicaFetchReply:
+    return replace(ReplicaFetchReply(request.session_id, request.sequence, list(results)), **more)
 
 
 def settle(made: Fetcher, partition: TopicPartition = FIRST) -> None:
@@ -216,8 +218,12 @@ def mark_partition(found: ReplicaFetchResult) -> None:
     found.partition = 9
 
 
-@pytest.mark.parametrize("spoil", [mark_epoch, mark_offset, mark_partition])
-def test_a_result_about_another_epoch_offset_or_partition_is_not_applied(spoil: Spoil) -> None:
+def mark_topic(found: ReplicaFetchResult) -> None:
+    found.topic_id = "id-of-another-topic-of-that-name"
+
+
+@pytest.mark.parametrize("spoil", [mark_epoch, mark_offset, mark_partition, mark_topic])
+def test_a_result_about_another_epoch_offset_partition_or_topic_is_not_applied(spoil: Spoil) -> None:
     made = fetcher(follower())
     request = ask(made)
     spoiled = result(values=1)
@@ -251,10 +257,10 @@ def test_an_answer_that_does_not_mention_a_partition_says_that_nothing_is_new_th
     assert made.quiet_ms(FIRST) is None, "it has just been asked about"
     made.on_reply(request, answer(request, result(high_watermark=3)), 100)
     assert made.quiet_ms(FIRST) is None, "it will be named again"
-    request = ask(made)
-    made.on_reply(request, answer(request), 600)
+    request = ask(made, 100)
+    made.on_reply(request, answer(request, held_ms=500), 600)
     assert made.quiet_ms(FIRST) == 600
-    request = ask(made)
+    request = ask(made, 650)
     made.on_failed(request, 700)
     assert made.quiet_ms(FIRST) == 600
 
@@ -263,10 +269,71 @@ def test_an_answer_that_was_full_says_nothing_about_what_it_left_out() -> None:
     made = fetcher(follower(0), follower(1))
     made.max_bytes = 10
     request = ask(made)
-    made.on_reply(request, answer(request), 100)
+    made.on_reply(request, answer(request, held_ms=100), 100)
+    request = ask(made, 100)
+    made.on_reply(request, answer(request, held_ms=500), 600)
+    assert made.quiet_ms(SECOND) == 600
+    request = ask(made, 600)
+    made.on_reply(request, answer(request, result(0, values=1), held_ms=50, untold=[SECOND]), 650)
+    assert made.quiet_ms(SECOND) is None
+
+
+def test_a_result_about_another_topic_is_no_word_on_this_one() -> None:
+    made = fetcher(follower())
     request = ask(made)
-    made.on_reply(request, answer(request, result(0, values=1)), 600)
-    assert made.quiet_ms(SECOND) == 100
+    foreign = result(high_watermark=3)
+    mark_topic(foreign)
+    made.on_reply(request, answer(request, foreign, held_ms=100), 100)
+    assert made.followers[FIRST].high_watermark == 0
+    assert made.followers[FIRST].lag_ms(100) is None
+
+
+AS_OF: dict[str, tuple[int, int, int, int, int]] = {
+    # sent, answered, and what the answer says: held, unsure; as of when it speaks
+    "at once": (1000, 1000, 0, 0, 1000),
+    "answered at once, but long on the way": (1000, 9000, 0, 0, 1000),
+    "held until the end": (1000, 1500, 500, 0, 1500),
+    "held, and long on the way": (1000, 9000, 500, 0, 1500),
+    "by a leader that may have been replaced": (1000, 1500, 500, 700, 800),
+    "by a leader that never heard from the controller": (1000, 1500, 500, 99_999, -98_499),
+    "held for longer than it took, which is a lie": (1000, 1500, 9000, 0, 1500),
+    "held for less than no time, which is a lie": (1000, 1500, -9000, 0, 1000),
+    "surer than sure, which is a lie": (1000, 1500, 500, -9000, 1500),
+    "two lies": (1000, 1500, 9000, -9000, 1500),
+}
+
+
+@pytest.mark.parametrize(("sent_ms", "now_ms", "held_ms", "unsure_ms", "seen_ms"), AS_OF.values(), ids=AS_OF)
+def test_as_of_when_an_answer_speaks(sent_ms: int, now_ms: int, held_ms: int, unsure_ms: int, seen_ms: int) -> None:
+    """The same for a partition it mentions and for one it does not."""
+    made = fetcher(follower(0), follower(1))
+    request = ask(made)
+    made.on_reply(
+        request, answer(request, result(0, high_watermark=3), result(1, high_watermark=3), unsure_ms=10**6), 0
+    )
+    request = ask(made)
+    made.on_reply(request, answer(request, unsure_ms=10**6), 0)
+    made.followers[FIRST].caught_up_ms = made.followers[SECOND].caught_up_ms = None
+    request = ask(made, sent_ms)
+    mentioned = result(0, high_watermark=3)
+    made.on_reply(request, answer(request, mentioned, held_ms=held_ms, unsure_ms=unsure_ms), now_ms)
+    assert made.followers[FIRST].caught_up_ms == seen_ms
+    assert made.quiet_ms(SECOND) == seen_ms
+    assert made.followers[FIRST].lag_ms(now_ms) == now_ms - seen_ms
+
+
+@pytest.mark.parametrize("untold", [[FIRST], [FIRST, SECOND]])
+def test_silence_about_what_is_untold_means_nothing(untold: list[tuple[str, int]]) -> None:
+    made = fetcher(follower(0), follower(1))
+    request = ask(made)
+    made.on_reply(request, answer(request), 0)
+    request = ask(made, 100)
+    made.on_reply(request, answer(request, held_ms=500, untold=untold), 600)
+    assert made.quiet_ms(FIRST) is None
+    assert made.quiet_ms(SECOND) == (None if SECOND in untold else 600)
+    request = ask(made, 600)
+    made.on_reply(request, answer(request, held_ms=500), 1100)
+    assert made.quiet_ms(FIRST) == 1100, "each answer says by itself what it does not tell"
 
 
 # --- failures ------------------------------------------------------------------------------------------------------------

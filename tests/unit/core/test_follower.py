@@ -170,10 +170,16 @@ def test_after_the_cut_the_follower_is_the_longest_common_prefix(steps: list[tup
 
 
 def result(
-    batches: bytes, *, fetch_offset: int = 3, high_watermark: int = 0, diverging: tuple[int, int] | None = None
+    batches: bytes,
+    *,
+    fetch_offset: int = 3,
+    high_watermark: int = 0,
+    diverging: tuple[int, int] | None = None,
+    is_exact: bool = True,
 ) -> ReplicaFetchResult:
     view = memoryview(batches) if batches else NOTHING
-    return ReplicaFetchResult(TOPIC, 0, LEADER_EPOCH, fetch_offset, high_watermark, 0, view, diverging)
+    at = LEADER_EPOCH, fetch_offset, high_watermark
+    return ReplicaFetchResult(TOPIC, TOPIC_ID, 0, *at, 0, is_exact, view, diverging)
 
 
 def following(*runs: tuple[int, int], **settings: str) -> FollowerState:
@@ -294,6 +300,39 @@ def test_how_stale_a_read_may_be() -> None:
     follower.on_fetched(result(b"", high_watermark=3), 2000)
     assert (follower.lag_ms(2000), follower.lag_ms(2700)) == (0, 700)
     assert follower.lag_records == 0
+
+
+def test_a_floor_of_the_high_watermark_shows_records_and_says_nothing_of_how_stale_they_are() -> None:
+    """R7: a new leader's floor may lie below what was committed and read elsewhere long ago."""
+    follower = following()
+    follower.quiet_ms = lambda _: 5000
+    follower.on_fetched(result(b"", high_watermark=3, is_exact=False), 1000)
+    assert (follower.high_watermark, follower.lag_ms(5000)) == (3, None)
+    follower.on_fetched(result(b"", high_watermark=3), 2000)
+    assert follower.lag_ms(5000) == 0, "now it is the true one, and has not moved since"
+    follower.on_fetched(result(b"", high_watermark=3, is_exact=False), 3000)
+    assert follower.lag_ms(5000) == 3000, "silence after a floor is no evidence; what was known stays known"
+
+
+@pytest.mark.parametrize(
+    ("high_watermark", "quiet_ms", "lag_ms"), [(3, None, 4000), (3, 3000, 2000), (3, 500, 4000), (9, 3000, 4000)]
+)
+def test_silence_is_evidence_only_for_who_holds_all_that_was_committed(
+    high_watermark: int, quiet_ms: int | None, lag_ms: int
+) -> None:
+    follower = following()
+    follower.quiet_ms = lambda _: quiet_ms
+    follower.on_fetched(result(b"", high_watermark=3), 1000)
+    follower.on_fetched(result(b"", high_watermark=high_watermark), 900)
+    assert follower.lag_ms(5000) == lag_ms
+
+
+def test_an_answer_that_speaks_of_an_earlier_time_makes_nothing_older() -> None:
+    follower = following()
+    follower.on_fetched(result(b"", high_watermark=3), 2000)
+    follower.on_fetched(result(b"", high_watermark=3), -500)
+    assert follower.lag_ms(2000) == 0
+    assert follower.lag_ms(1000) == 0, "never less than nothing"
 
 
 def test_a_new_leader_or_epoch_is_a_new_start() -> None:

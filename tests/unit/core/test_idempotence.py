@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
 from minilog.errors import DuplicateSequence, OutOfOrderSequence, ProducerFenced
@@ -159,6 +160,39 @@ def test_a_request_of_which_a_head_was_written_before_gets_one_receipt_for_all_o
     assert (found.base_offset, found.end_offset, found.base_offsets) == (0, 5, [0, 1, 4])
     assert found.duplicate
     assert bench.log().end_offset == 5
+
+
+MIXED_REFUSED: dict[str, tuple[int, bool, str]] = {
+    # acks, whether the disk is full, the code
+    "more copies than replicas": (4, False, "INVALID_ACKS"),
+    "more copies than the ISR has": (2, False, "NOT_ENOUGH_REPLICAS_AFTER_APPEND"),
+    "fewer than min ISR": (ACKS_ALL, False, "NOT_ENOUGH_REPLICAS_AFTER_APPEND"),
+    "a full disk": (1, True, "DISK_FULL"),
+    "a full disk, and no promise": (0, True, "DISK_FULL"),
+}
+
+
+@pytest.mark.parametrize("is_mixed", [True, False])
+@pytest.mark.parametrize(("acks", "is_full", "code_"), MIXED_REFUSED.values(), ids=MIXED_REFUSED)
+def test_a_refusal_is_definite_only_when_nothing_of_the_request_lies_in_the_log(
+    acks: int, is_full: bool, code_: str, is_mixed: bool
+) -> None:
+    bench = BrokerBench.started(LED, min_isr=2)
+    send(bench, batch(0), acks=0)
+    bench.metadata(replace(LED, isr=[1], elr=[2, 3], partition_epoch=LED.partition_epoch + 1))
+    if is_full:
+        bench.log().room = 0
+    batches = [batch(0), batch(1)] if is_mixed else [batch(1)]
+    problem = result(bench, send(bench, *batches, acks=acks)).problem
+    assert problem is not None
+    assert (problem.code, problem.definite) == (
+        code_ if is_mixed else code_.removesuffix("_AFTER_APPEND"),
+        not is_mixed,
+    )
+    assert ("a part of the batches was written before" in problem.detail) is is_mixed
+    assert "nothing was written, retry" not in problem.detail or not is_mixed
+    assert bench.log().end_offset == 1
+    assert bench.waiting_count == 0
 
 
 def test_batches_that_lie_in_a_row_need_no_list_of_places() -> None:

@@ -15,7 +15,7 @@ from minilog.core.draft import Draft
 from minilog.core.image import ClusterImage, check_partition, min_isr
 from minilog.core.partition_change import candidates, with_isr, with_leader, without_replica, without_unclean
 from minilog.core.topics import create_topic, delete_topic
-from minilog.wire.messages import CreateTopic
+from minilog.wire.messages import CreateTopic, DeleteTopic
 from minilog.wire.metadata import (
     NO_LEADER,
     BrokerFenced,
@@ -113,7 +113,7 @@ class Cluster:
 
     def delete(self, draft: Draft, broker_id: int) -> None:
         if f"t{broker_id}" in self.image.topics:
-            for record in delete_topic(f"t{broker_id}", self.image):
+            for record in delete_topic(DeleteTopic(f"t{broker_id}"), self.image):
                 draft.add(record)
 
     def allocate(self, draft: Draft, broker_id: int) -> None:

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from minilog.core.leader import LeaderState, Outcome
+from minilog.core.leader import LeaderState, Outcome, Proposal
+from minilog.core.waiting import Waiter
 from minilog.errors import DiskFull, InvalidAcks, LeadershipLost, NotEnoughReplicas, NotEnoughReplicasAfterAppend
 from minilog.wire.batch import ACKS_MANY, ACKS_ONE, ACKS_ZERO, LOG_APPEND_TIME, split
-from minilog.wire.messages import ACKS_ALL
+from minilog.wire.messages import ACKS_ALL, IsrMember
 from tests.unit.core.builders import (
     BATCH_BYTES_MAX,
     LAG_MAX_MS,
@@ -330,6 +331,48 @@ def test_a_copy_outside_the_isr_does_not_count_because_no_election_asks_it() -> 
     fetched(leader, 3, 1)
     assert not ended(leader)
     fetched(leader, 2, 1)
+    assert ended(leader)
+
+
+@pytest.mark.parametrize(
+    ("isr", "proposed", "holders", "acks", "reached"),
+    [
+        # a proposal that removes 3: the controller may have agreed, and an election would not ask it any more
+        ([1, 2, 3], [1, 2], {3}, 2, False),
+        ([1, 2, 3], [1, 2], {2}, 2, True),
+        ([1, 2, 3], [1, 2], {2, 3}, 3, False),
+        ([1, 2, 3], [1], {2, 3}, 2, False),
+        # one that adds 3: the controller may not have agreed yet
+        ([1, 2], [1, 2, 3], {3}, 2, False),
+        ([1, 2], [1, 2, 3], {2}, 2, True),
+        ([1, 2], [1, 2, 3], {2, 3}, 3, False),
+        # one that does both
+        ([1, 2], [1, 3], {2, 3}, 2, False),
+        # none
+        ([1, 2, 3], None, {3}, 2, True),
+        ([1, 2, 3], None, {2, 3}, 3, True),
+    ],
+)
+def test_acks_n_counts_only_who_is_in_the_isr_whatever_becomes_of_the_proposal(
+    isr: list[int], proposed: list[int] | None, holders: set[int], acks: int, reached: bool
+) -> None:
+    leader = leader_of(partition_state(isr=isr))
+    if proposed is not None:
+        leader.proposal = Proposal(tuple(IsrMember(r, 7) for r in proposed), 10, 1)
+    leader.waiters.park(Waiter(pending_of(), 0, 0, 1, 1000, 0, acks, 5))
+    extend(memory_log(leader), 5, 1)
+    for follower in (2, 3):
+        fetched(leader, follower, int(follower in holders))
+    assert ended(leader) is reached
+
+
+def test_a_copy_that_a_refused_proposal_had_taken_out_counts_again() -> None:
+    leader = leader_of(partition_state())
+    produce(leader, b"a", acks=2)
+    fetched(leader, 3, 1)
+    leader.proposal = Proposal((IsrMember(1, 7), IsrMember(2, 7)), 10, 4)
+    assert not ended(leader)
+    leader.on_refused(4)
     assert ended(leader)
 
 

@@ -325,3 +325,19 @@ def test_drained_means_every_isr_member_holds_all_of_it() -> None:
     assert not leader.drained
     memory_log(leader).sync()
     assert leader.drained
+
+
+def test_a_leader_with_an_open_proposal_is_not_drained() -> None:
+    """The controller may have let somebody in by now who does not hold everything, and would name it."""
+    leader = leader_of(partition_state(isr=[1, 2]), log_of((5, 2)))
+    fetched(leader, 2, 2)
+    fetched(leader, 3, 2)
+    assert leader.drained
+    assert leader.propose(0, LAG_MAX_MS, shrink=False)
+    assert not leader.drained
+    leader.send_proposal(1)
+    leader.on_refused(1)
+    assert leader.drained
+    leader.propose(0, LAG_MAX_MS, shrink=False)
+    leader.on_state_changed(partition_state(partition_epoch=11), leader.settings)
+    assert leader.drained

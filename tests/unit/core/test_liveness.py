@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from minilog.core.liveness import STALL_MS, Liveness, ParkedHeartbeat
 from minilog.wire.messages import Heartbeat
+from tests.unit.core.builders import TOPIC_ID, partition_state
 
 TIMEOUT_MS = 2000
 PROBE_AFTER_MS = 150
@@ -27,7 +30,7 @@ def run_until(liveness: Liveness, start_ms: int, end_ms: int) -> list[int]:
 
 def park(liveness: Liveness, broker_id: int, request_id: int) -> None:
     session = liveness.sessions[broker_id]
-    session.parked = ParkedHeartbeat(request_id, Heartbeat(broker_id, 1, 1, 0, 1), 0)
+    session.parked = ParkedHeartbeat(request_id, Heartbeat(broker_id, 1, "process", 1, 0, 1), 0)
 
 
 def overdue(liveness: Liveness, now_ms: int) -> list[int]:
@@ -97,16 +100,72 @@ def test_slow_ticks_that_are_no_pause_move_nothing() -> None:
     st.lists(st.sampled_from([10, 20, 50, STALL_MS, STALL_MS + 1, 900, 5000, 90_000]), max_size=40),
 )
 @settings(deadline=None, max_examples=60)
-def test_only_time_the_controller_was_awake_counts(gaps_ms: list[int]) -> None:
-    """Second version: a broker is gone when the ticks that were on time add up to its timeout."""
+def test_only_time_the_controller_was_awake_counts_until_pauses_add_up_to_a_session(gaps_ms: list[int]) -> None:
+    """Second version: a broker is gone when the time that counts adds up to its timeout: that of ticks on time, and all
+    of it once earlier pauses have added up to a timeout too."""
     liveness = Liveness(TIMEOUT_MS)
-    now_ms = awake_ms = 0
+    now_ms = counted_ms = paused_ms = 0
     liveness.open(1, 7, now_ms)
     liveness.on_tick(now_ms)
     for gap_ms in gaps_ms:
         now_ms += gap_ms
-        awake_ms += gap_ms if gap_ms <= STALL_MS else 0
-        assert ticked(liveness, now_ms) == ([1] if awake_ms >= TIMEOUT_MS else [])
+        if gap_ms > STALL_MS and paused_ms < TIMEOUT_MS:
+            paused_ms += gap_ms
+        else:
+            counted_ms += gap_ms
+        assert ticked(liveness, now_ms) == ([1] if counted_ms >= TIMEOUT_MS else [])
+
+
+@pytest.mark.parametrize("gap_ms", [260, 600, 1500])
+def test_a_controller_that_is_slow_all_the_time_fences_a_silent_broker_at_last(gap_ms: int) -> None:
+    """Within two session timeouts and one gap, at the next tick; and not before it has had its own timeout."""
+    liveness = Liveness(TIMEOUT_MS)
+    liveness.open(1, 7, 0)
+    latest_ms = 2 * TIMEOUT_MS + gap_ms
+    ends_ms = next(now_ms for now_ms in range(0, 100_000, gap_ms) if ticked(liveness, now_ms))
+    assert 2 * TIMEOUT_MS <= ends_ms < latest_ms + gap_ms
+    assert liveness.sessions[1].deadline_ms <= latest_ms
+
+
+@pytest.mark.parametrize("gap_ms", [260, 600, 1500])
+def test_a_controller_that_is_slow_all_the_time_keeps_a_broker_it_hears(gap_ms: int) -> None:
+    liveness = Liveness(TIMEOUT_MS)
+    session = liveness.open(1, 7, 0)
+    for now_ms in range(0, 20 * TIMEOUT_MS, gap_ms):
+        assert ticked(liveness, now_ms) == []
+        liveness.heard(session, now_ms)
+
+
+def test_to_be_heard_is_to_be_forgiven_anew() -> None:
+    liveness = Liveness(TIMEOUT_MS)
+    session = liveness.open(1, 7, 0)
+    liveness.on_tick(0)
+    assert ticked(liveness, 60_000) == [], "one pause of a minute"
+    liveness.heard(session, 60_010)
+    assert ticked(liveness, 120_000) == [], "another one"
+    assert ticked(liveness, 180_000) == [1], "and one more, in which nobody was heard since the one before"
+
+
+@pytest.mark.parametrize(
+    ("broker_id", "topic_id", "partition", "is_fit"),
+    [
+        (1, TOPIC_ID, 0, False),
+        (1, TOPIC_ID, 1, True),
+        (1, "another", 0, True),
+        (2, TOPIC_ID, 0, True),
+        (3, TOPIC_ID, 0, True),
+    ],
+)
+def test_a_replica_is_fit_unless_the_process_of_the_session_says_otherwise(
+    broker_id: int, topic_id: str, partition: int, is_fit: bool
+) -> None:
+    liveness = Liveness(TIMEOUT_MS)
+    liveness.open(1, 7, 0).unfit = frozenset({(TOPIC_ID, 0)})
+    liveness.open(2, 8, 0)
+    state = replace(partition_state(partition=partition), topic_id=topic_id)
+    assert liveness.is_fit(broker_id, state) is is_fit
+    liveness.open(1, 9, 0)
+    assert liveness.is_fit(broker_id, state)
 
 
 def test_a_late_heartbeat_makes_a_broker_overdue_until_it_is_probed() -> None:

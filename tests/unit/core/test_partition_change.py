@@ -176,6 +176,72 @@ def test_an_unclean_broker_leaves_the_elr_and_is_remembered() -> None:
     assert change.without_unclean(changed, 2) == changed
 
 
+@pytest.mark.parametrize(
+    ("leader", "isr", "elr", "last_known", "min_isr", "alive", "expected"),
+    [
+        # the leader stays while nobody else is known to be complete and alive: what it can read is served on
+        (1, [1], [], [], 1, (2, 3), (1, [1], [], [])),
+        (1, [1], [2, 3], [], 3, (), (1, [1], [2, 3], [])),
+        (1, [1, 2, 3], [], [], 1, (), (1, [1, 2, 3], [], [])),
+        (1, [1], [], [2], 2, (2, 3), (1, [1], [], [2])),
+        # it resigns when somebody is: one candidate leads at once, more are asked
+        (1, [1, 2], [], [], 1, (2, 3), (2, [2], [], [])),
+        (1, [1, 2, 3], [], [], 2, (2, 3), (NO_LEADER, [2, 3], [], [])),
+        (1, [1, 2, 3], [], [], 2, (3,), (3, [2, 3], [], [])),
+        # and is not known to be complete, where others who leave would be
+        (1, [1, 2], [], [], 2, (2,), (2, [2], [], [1])),
+        (1, [1], [2], [], 2, (2,), (2, [2], [], [1])),
+        (1, [1], [2, 3], [], 3, (2, 3), (NO_LEADER, [], [2, 3], [1])),
+    ],
+)
+def test_a_leader_whose_replica_is_damaged(
+    leader: int,
+    isr: list[int],
+    elr: list[int],
+    last_known: list[int],
+    min_isr: int,
+    alive: tuple[int, ...],
+    expected: object,
+) -> None:
+    state = partition_state(leader=leader, isr=isr, elr=elr, last_known_elr=last_known)
+    changed = change.without_unfit(state, 1, min_isr, only(*alive))
+    check_partition(changed)
+    assert shape(changed) == expected
+    assert changed.leader_epoch == 5 + (changed.leader != 1)
+
+
+@pytest.mark.parametrize(
+    ("leader", "isr", "elr", "last_known", "min_isr", "expected"),
+    [
+        (1, [1, 2, 3], [], [], 2, (1, [1, 2], [], [])),
+        (1, [1, 3], [], [], 2, (1, [1], [], [3])),
+        (1, [1], [2, 3], [], 3, (1, [1], [2], [3])),
+        (1, [1], [3], [2], 3, (1, [1], [], [2, 3])),
+        (NO_LEADER, [], [2, 3], [1], 2, (NO_LEADER, [], [2], [1, 3])),
+        (NO_LEADER, [], [3], [], 1, (NO_LEADER, [], [], [3])),
+        # outside of both there is nothing to leave
+        (1, [1, 2], [], [], 2, (1, [1, 2], [], [])),
+        (1, [1], [], [3], 2, (1, [1], [], [3])),
+    ],
+)
+@pytest.mark.parametrize("alive", [(), (1, 2)])
+def test_a_follower_whose_replica_is_damaged_neither_counts_nor_is_known_to_be_complete(
+    leader: int,
+    isr: list[int],
+    elr: list[int],
+    last_known: list[int],
+    min_isr: int,
+    expected: object,
+    alive: tuple[int, ...],
+) -> None:
+    state = partition_state(leader=leader, isr=isr, elr=elr, last_known_elr=last_known)
+    changed = change.without_unfit(state, 3, min_isr, only(*alive))
+    check_partition(changed)
+    assert shape(changed) == expected
+    assert changed.leader_epoch == 5
+    assert change.without_unfit(changed, 3, min_isr, only(*alive)) == changed, "said again with every heartbeat"
+
+
 # --- every order of events (R20) -----------------------------------------------------------------------------------
 
 

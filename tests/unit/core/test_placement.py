@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minilog.core.placement import place
+from minilog.core.placement import place, with_absent
 
 racks_of = st.dictionaries(st.integers(1, 30), st.sampled_from(["", "a", "b", "c"]), min_size=1, max_size=8)
 
@@ -47,6 +48,21 @@ def test_a_dead_brokers_load_goes_to_all_the_others() -> None:
 def test_the_start_rotates_so_that_small_topics_spread() -> None:
     leaders = [place(1, 1, dict.fromkeys([1, 2, 3], ""), existing)[0][0] for existing in range(6)]
     assert leaders == [1, 2, 3, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("absent", "count", "expected"),
+    [
+        ([], 0, [[1], [2], [1]]),
+        ([8, 9], 0, [[1], [2], [1]]),
+        ([8], 1, [[1, 8], [2, 8], [1, 8]]),
+        ([8, 9], 1, [[1, 8], [2, 9], [1, 8]]),
+        ([8, 9], 2, [[1, 8, 9], [2, 9, 8], [1, 8, 9]]),
+        ([7, 8, 9], 2, [[1, 7, 8], [2, 8, 9], [1, 9, 7]]),
+    ],
+)
+def test_those_that_are_away_come_last_and_go_round(absent: list[int], count: int, expected: list[list[int]]) -> None:
+    assert with_absent([[1], [2], [1]], absent, count) == expected
 
 
 def test_neighbours_stand_in_different_racks() -> None:

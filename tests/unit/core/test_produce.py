@@ -14,7 +14,7 @@ from minilog.wire.messages import ACKS_ALL, Produce, ProducePartition, ProduceRe
 from minilog.wire.metadata import NO_LEADER, PartitionChanged
 from minilog.wire.records import encode_values
 from tests.unit.core.broker_bench import BrokerBench
-from tests.unit.core.builders import TOPIC, partition_state, produced
+from tests.unit.core.builders import TOPIC, TOPIC_ID, partition_state, produced
 
 LED = partition_state()
 ALONE = partition_state(replicas=[1])
@@ -211,6 +211,22 @@ def test_a_batch_that_cannot_be_taken(batches: bytes, code_: str) -> None:
     assert found.problem.definite
     assert bench.log().end_offset == 0
     assert bench.waiting_count == 0
+
+
+@pytest.mark.parametrize(("topic_id", "code_"), [("", None), (TOPIC_ID, None), ("another", "INCONSISTENT_TOPIC_ID")])
+@pytest.mark.parametrize("acks", [0, 1])
+def test_a_write_goes_to_the_topic_that_was_meant_or_to_none(topic_id: str, code_: str | None, acks: int) -> None:
+    bench = BrokerBench.started(partition_state(replicas=[1]))
+    sent = bench.send(Produce(acks, 1000, [ProducePartition(TOPIC, 0, memoryview(produced(b"a")), topic_id)]))
+    bench.flush()
+    (result,) = bench.produced(sent)
+    if code_ is None:
+        assert (result.problem, result.topic_id) == (None, TOPIC_ID)
+    else:
+        assert result.problem is not None
+        assert (result.problem.code, result.problem.definite) == (code_, True)
+        assert result.problem.info == {"topic_id": TOPIC_ID}
+    assert bench.log().end_offset == int(code_ is None)
 
 
 def test_a_full_disk_is_definite() -> None:

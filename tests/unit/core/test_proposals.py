@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from msgspec.structs import replace
 
 from minilog.core.effects import CONTROLLER_ID
 from minilog.core.proposals import RETRY_MS
@@ -26,7 +29,7 @@ from minilog.wire.messages import (
 )
 from minilog.wire.metadata import BrokerFenced, BrokerRegistered, BrokerUnfenced
 from tests.unit.core.broker_bench import BrokerBench
-from tests.unit.core.builders import TOPIC, partition_state
+from tests.unit.core.builders import TOPIC, TOPIC_ID, partition_state
 
 
 def proposing() -> BrokerBench:
@@ -38,8 +41,9 @@ def proposing() -> BrokerBench:
 
 
 def decide(bench: BrokerBench, request: AlterPartition, error: MinilogError | None = None) -> None:
-    decision = IsrDecision(TOPIC, 0, None if error is None else Problem.of(error))
-    bench.respond(CONTROLLER_ID, request, AlterPartitionReply(request.sequence, [decision]))
+    decision = IsrDecision(TOPIC, TOPIC_ID, 0, None if error is None else Problem.of(error))
+    reply = AlterPartitionReply(request.broker_epoch, request.sequence, [decision])
+    bench.respond(CONTROLLER_ID, request, reply)
 
 
 def test_a_follower_that_caught_up_is_proposed_at_once() -> None:
@@ -96,9 +100,33 @@ def test_a_definite_refusal_ends_it() -> None:
 def test_a_refusal_that_answers_another_request_does_not_end_it() -> None:
     bench = proposing()
     (request,) = bench.alters
-    decision = IsrDecision(TOPIC, 0, Problem.of(IneligibleReplica("fenced")))
-    bench.respond(CONTROLLER_ID, request, AlterPartitionReply(request.sequence + 1, [decision]))
+    decision = IsrDecision(TOPIC, TOPIC_ID, 0, Problem.of(IneligibleReplica("fenced")))
+    reply = AlterPartitionReply(request.broker_epoch, request.sequence + 1, [decision])
+    bench.respond(CONTROLLER_ID, request, reply)
     assert bench.leader().maximal_isr == {1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("reply", "decision"),
+    [
+        ({"broker_epoch": 1}, {}),
+        ({"broker_epoch": 3}, {}),
+        ({"sequence": 0}, {}),
+        ({}, {"topic_id": "another"}),
+        ({}, {"topic": "payments"}),
+        ({}, {"partition": 1}),
+    ],
+)
+def test_a_refusal_of_anything_else_does_not_end_it(reply: dict[str, Any], decision: dict[str, Any]) -> None:
+    """Meant for another process, another request, another topic of that name."""
+    bench = proposing()
+    (request,) = bench.alters
+    refused = replace(IsrDecision(TOPIC, TOPIC_ID, 0, Problem.of(IneligibleReplica("fenced"))), **decision)
+    answer = AlterPartitionReply(request.broker_epoch, request.sequence, [refused])
+    bench.respond(CONTROLLER_ID, request, replace(answer, **reply))
+    assert bench.leader().maximal_isr == {1, 2, 3}
+    bench.tick(RETRY_MS)
+    assert len(bench.alters) == 2, "it is asked again"
 
 
 def test_a_late_refusal_of_the_first_copy_does_not_end_the_second() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from msgspec.structs import replace
 
 from minilog.core.effects import Effect, Reply, TopicPartition
 from minilog.core.leader import LeaderState
@@ -24,6 +25,7 @@ from tests.unit.core.builders import (
     TOPIC,
     TOPIC_ID,
     extend,
+    fetched,
     follower_of,
     leader_of,
     log_of,
@@ -45,7 +47,7 @@ class Leading:
         self.sessions = Sessions(self.replicas)
         self.replies: dict[int, Problem | ReplicaFetchReply] = {}
         self.next_id = 1
-        self.now_ms = 0
+        self.now_ms = self.unsure_ms = 0
 
     @property
     def leader(self) -> LeaderState:
@@ -94,10 +96,10 @@ class Leading:
 
     def tick(self, now_ms: int) -> None:
         self.now_ms = now_ms
-        self.finish(self.sessions.answer_late(now_ms))
+        self.finish(self.sessions.answer_late(now_ms, self.unsure_ms))
 
     def finish(self, effects: Sequence[Effect]) -> None:
-        for effect in [*effects, *self.sessions.answer_ready()]:
+        for effect in [*effects, *self.sessions.answer_ready(self.now_ms, self.unsure_ms)]:
             assert isinstance(effect, Reply)
             assert effect.request_id not in self.replies, "answered twice"
             assert isinstance(effect.response, Problem | ReplicaFetchReply)
@@ -451,6 +453,113 @@ def test_a_follower_that_never_names_it_is_not_hurried_for_ever() -> None:
             break
         early += 1
     assert 0 < early < 100
+
+
+# --- how fresh an answer is -------------------------------------------------------------------------------------------------
+
+
+def reply_of(broker: Leading, request_id: int) -> ReplicaFetchReply:
+    reply = broker.replies[request_id]
+    assert isinstance(reply, ReplicaFetchReply)
+    return reply
+
+
+@pytest.mark.parametrize("after_ms", [0, 1, 300, WAIT_MS])
+def test_an_answer_says_how_long_the_request_was_held_and_how_unsure_its_leader_is(after_ms: int) -> None:
+    broker = settled(leading(), entry(0, 3))
+    waiting = broker.fetch(request(sequence=1))
+    broker.now_ms += after_ms
+    broker.unsure_ms = 2 * after_ms
+    broker.append()
+    reply = reply_of(broker, waiting)
+    assert (reply.held_ms, reply.unsure_ms, reply.untold) == (after_ms, 2 * after_ms, [])
+
+
+def test_an_answer_at_its_deadline_says_so_too() -> None:
+    broker = settled(leading(), entry(0, 3))
+    waiting = broker.fetch(request(sequence=1))
+    broker.unsure_ms = 77
+    broker.tick(broker.now_ms + WAIT_MS)
+    reply = reply_of(broker, waiting)
+    assert (reply.held_ms, reply.unsure_ms, reply.partitions) == (WAIT_MS, 77, [])
+
+
+def test_what_had_no_room_is_untold() -> None:
+    broker = leading(partitions=3)
+    first = broker.fetch(request(entry(0, 0), entry(1, 0), entry(2, 3), max_bytes=1))
+    assert broker.sent(first) == {0: [0]}
+    assert reply_of(broker, first).untold == [(TOPIC, 1), (TOPIC, 2)], "that nothing is new in 2 was not looked at"
+    second = broker.fetch(request(entry(0, 1), sequence=1, max_bytes=1 << 20))
+    assert broker.sent(second) == {0: [1, 2], 1: [0, 1, 2]}
+    assert reply_of(broker, second).untold == []
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [entry(1, 3, leader_epoch=6), ReplicaFetchPartition(TOPIC, "another", 1, 5, 3, 5), entry(9, 3)],
+    ids=["a coming epoch", "another topic of that name", "a partition that is not here"],
+)
+def test_what_is_not_led_here_as_it_was_asked_for_is_untold_in_every_answer(asked: ReplicaFetchPartition) -> None:
+    broker = leading(partitions=2)
+    sent = broker.fetch(request(entry(0, 2), asked))
+    for sequence in range(1, 4):
+        assert reply_of(broker, sent).untold == [(TOPIC, asked.partition)]
+        assert all(found.partition == 0 for found in broker.results(sent))
+        sent = broker.fetch(request(sequence=sequence))
+        broker.tick(broker.now_ms + WAIT_MS)
+    assert broker.leader.followers[2].position == 2
+
+
+def test_what_was_closed_here_is_untold_from_then_on() -> None:
+    """Its files may be gone, or the broker has registered anew and does not know what it has yet."""
+    broker = settled(leading(partitions=2), entry(0, 3), entry(1, 3))
+    second = TopicPartition(TOPIC, 1)
+    del broker.replicas[second]
+    broker.sessions.on_role_changed(second)
+    sent = broker.fetch(request(sequence=1))
+    broker.tick(broker.now_ms + WAIT_MS)
+    assert reply_of(broker, sent).untold == [second]
+
+
+# --- topics of one name -------------------------------------------------------------------------------------------------------
+
+
+def remade(leader_epoch: int = 5) -> LeaderState:
+    state = replace(partition_state(replicas=[1, 2], leader_epoch=leader_epoch), topic_id="another")
+    return leader_of(state, log_of((4, 3)))
+
+
+@pytest.mark.parametrize("leader_epoch", [4, 5, 6])
+def test_a_position_in_another_topic_of_that_name_is_not_counted_and_gets_no_records(leader_epoch: int) -> None:
+    broker = settled(leading(), entry(0, 3))
+    waiting = broker.fetch(request(sequence=1))
+    broker.become(remade(leader_epoch))
+    broker.append(2)
+    broker.tick(broker.now_ms + WAIT_MS)
+    assert broker.leader.followers[2].position is None
+    assert broker.leader.high_watermark == 0
+    assert broker.results(waiting) == []
+    named = ReplicaFetchPartition(TOPIC, "another", 0, leader_epoch, 3, 4)
+    asked = broker.fetch(request(named, sequence=2))
+    assert broker.leader.followers[2].position == 3
+    assert [(r.topic_id, offsets(r)) for r in broker.results(asked)] == [("another", [3, 4])]
+
+
+def test_a_partition_that_is_forgotten_under_an_earlier_topic_id_keeps_its_position() -> None:
+    broker = leading()
+    broker.fetch(request(ReplicaFetchPartition(TOPIC, "another", 0, 5, 3, 5)))
+    fetched(broker.leader, 2, 3)
+    broker.fetch(request(sequence=1, forgotten=[FIRST]))
+    assert broker.leader.followers[2].position == 3
+
+
+def test_every_result_names_its_topic_and_whether_its_high_watermark_is_the_true_one() -> None:
+    broker = Leading(leader_of(partition_state(replicas=[1, 2]), log_of((4, 3), high_watermark=1)))
+    sent = broker.fetch(request(entry(0, 1, 4)))
+    assert [(r.topic_id, r.is_exact, r.high_watermark) for r in broker.results(sent)] == [(TOPIC_ID, False, 1)]
+    sent = broker.fetch(request(entry(0, 3, 4), sequence=1))
+    broker.tick(20)
+    assert [(r.topic_id, r.is_exact, r.high_watermark) for r in broker.results(sent)] == [(TOPIC_ID, True, 3)]
 
 
 # --- order and copies (R5, R35) ----------------------------------------------------------------------------------------------

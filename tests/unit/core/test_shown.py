@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from minilog.core.follower import FollowerState
 from minilog.core.leader import LeaderState
 from minilog.core.shown import check_truncation, find_offset, known_high_watermark, read
-from minilog.errors import LogTruncated, NotLeader, OffsetNotAvailable
+from minilog.errors import LeaderNotAvailable, LogTruncated, NotLeader, OffsetNotAvailable
 from minilog.wire.batch import split
 from minilog.wire.messages import EARLIEST, LATEST, Fetch, FetchPartition, FetchResult, OffsetsPartition
 from tests.unit.core.builders import (
     TOPIC,
+    TOPIC_ID,
     batch_at,
     extend,
     follower_of,
@@ -57,10 +58,11 @@ def ask(
     any_replica: bool = False,
     max_lag_ms: int = -1,
     now_ms: int = 1000,
+    unsure_ms: int = 0,
 ) -> FetchResult:
     entry = FetchPartition(TOPIC, 0, offset, max_bytes, leader_epoch, last_epoch)
     request = Fetch([entry], any_replica=any_replica, max_lag_ms=max_lag_ms)
-    return read(replica_of(role), entry, request, room, now_ms)
+    return read(replica_of(role), entry, request, room, now_ms, unsure_ms)
 
 
 def offsets(found: FetchResult) -> list[int]:
@@ -266,8 +268,49 @@ def test_a_follower_keeps_to_the_lag_it_is_allowed(caught_up_ms: int | None, max
         assert code(found) == NotLeader.code
 
 
-def test_a_leader_is_never_stale() -> None:
-    assert offsets(ask(leading(), 9, any_replica=True, max_lag_ms=0)) == [9]
+@pytest.mark.parametrize(
+    ("unsure_ms", "any_replica", "max_lag_ms", "served"),
+    [
+        (0, True, 0, True),
+        (0, False, -1, True),
+        (700, True, -1, True),
+        (700, True, 700, True),
+        (700, True, 699, False),
+        (1, True, 0, False),
+        # who asks the leader alone has named no bound
+        (700, False, 0, True),
+    ],
+)
+def test_a_leader_is_as_stale_as_it_may_have_been_replaced(
+    unsure_ms: int, any_replica: bool, max_lag_ms: int, served: bool
+) -> None:
+    found = ask(leading(), 9, any_replica=any_replica, max_lag_ms=max_lag_ms, unsure_ms=unsure_ms)
+    if served:
+        assert (offsets(found), found.lag_ms) == ([9], unsure_ms)
+    else:
+        assert code(found) == LeaderNotAvailable.code
+        assert found.problem is not None
+        assert f"{unsure_ms} ms ago, allowed are {max_lag_ms} ms" in found.problem.detail
+
+
+@pytest.mark.parametrize(
+    ("any_replica", "max_lag_ms", "served"),
+    [(True, 0, False), (True, 10**9, False), (True, -1, True), (False, -1, True)],
+)
+def test_a_leader_that_does_not_know_the_end_cannot_say_how_stale_it_is(
+    any_replica: bool, max_lag_ms: int, served: bool
+) -> None:
+    found = ask(new_leader(), 0, any_replica=any_replica, max_lag_ms=max_lag_ms)
+    if served:
+        assert (offsets(found), found.high_watermark) == ([0, 1, 2], None)
+    else:
+        assert code(found) == OffsetNotAvailable.code
+
+
+def test_every_answer_names_its_topic_also_a_refusal() -> None:
+    assert ask(leading(), 0).topic_id == TOPIC_ID
+    assert ask(leading(), 99).topic_id == TOPIC_ID
+    assert find_offset(replica_of(leading()), OffsetsPartition(TOPIC, 0, LATEST)).topic_id == TOPIC_ID
 
 
 # --- offsets, and not knowing the end yet (R7) -----------------------------------------------------------------------------

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from minilog.config import ControllerSettings
 from minilog.core.image import ClusterImage
 from minilog.core.topics import add_partitions, check_topic_name, create_topic, created_info, delete_topic
-from minilog.errors import InvalidTopic, MinilogError, UnknownTopic
-from minilog.wire.messages import AddPartitions, CreateTopic
+from minilog.errors import CoordinatorNotAvailable, InvalidTopic, MinilogError, UnknownTopic
+from minilog.wire.messages import AddPartitions, CreateTopic, DeleteTopic
 from minilog.wire.metadata import BrokerFenced, BrokerShuttingDown, PartitionChanged, TopicCreated, TopicDeleted
 from tests.unit.core.builders import TOPIC, TOPIC_ID, image_of, partition_state, topic_records
+
+EPOCHS = {1: 2, 2: 4, 3: 6}
 
 
 def create(request: CreateTopic, image: ClusterImage | None = None, **limits: int) -> list[Any]:
@@ -44,6 +46,50 @@ def test_the_cluster_defaults_fill_in_what_is_left_out() -> None:
 def test_the_default_factor_bends_to_the_brokers_that_run() -> None:
     _, partition = create(CreateTopic("t"), image_of(brokers=(4, 5)), default_replication_factor=3)
     assert sorted(partition.replicas) == [4, 5]
+
+
+@pytest.mark.parametrize(
+    ("away", "default", "replicas"),
+    [
+        ([], 3, [1, 2, 3]),
+        ([3], 3, [1, 2, 3]),
+        ([2, 3], 3, [1, 2, 3]),
+        ([1], 3, [2, 3, 1]),
+        ([3], 2, [1, 2]),
+        ([2, 3], 2, [1, 2]),
+        ([3], 5, [1, 2, 3]),
+        ([2, 3], 1, [1]),
+    ],
+)
+def test_a_topic_that_asks_for_no_factor_gets_replicas_on_brokers_that_are_away_for_the_moment(
+    away: list[int], default: int, replicas: list[int]
+) -> None:
+    """Or it would have fewer copies for ever. Only those that are here are in sync, and one of them leads."""
+    image = image_of(*(BrokerFenced(broker_id, EPOCHS[broker_id]) for broker_id in away))
+    _, partition = create(CreateTopic("t"), image, default_replication_factor=default)
+    assert partition.replicas == replicas
+    assert partition.isr == [r for r in replicas if r not in away]
+    assert partition.leader == replicas[0]
+
+
+def test_one_that_is_leaving_counts_as_away() -> None:
+    _, partition = create(CreateTopic("t"), image_of(BrokerShuttingDown(3, 6)))
+    assert (partition.replicas, partition.isr) == ([1, 2, 3], [1, 2])
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_who_asks_for_more_copies_than_can_be_made_now_is_refused(factor: int) -> None:
+    image = image_of(BrokerFenced(2, 4), BrokerFenced(3, 6))
+    with pytest.raises(
+        MinilogError, match=rf"replication_factor={factor} is not possible: 1 brokers are running \(1\)"
+    ):
+        create(CreateTopic("t", 1, factor), image, default_replication_factor=3)
+
+
+def test_where_all_are_away_nothing_can_be_created() -> None:
+    image = image_of(*(BrokerFenced(broker_id, epoch) for broker_id, epoch in EPOCHS.items()))
+    with pytest.raises(MinilogError, match=r"0 brokers are running \(none\)"):
+        create(CreateTopic("t"), image)
 
 
 def test_brokers_that_are_fenced_or_leaving_get_no_replica() -> None:
@@ -187,9 +233,19 @@ def test_whatever_name_passes_is_one_plain_path_segment(name: str) -> None:
 
 def test_deleting_names_the_topic_by_its_id() -> None:
     image = image_of(*topic_records(partition_state()))
-    assert delete_topic(TOPIC, image) == [TopicDeleted(TOPIC, TOPIC_ID)]
+    assert delete_topic(DeleteTopic(TOPIC), image) == [TopicDeleted(TOPIC, TOPIC_ID)]
     with pytest.raises(UnknownTopic, match="there is no topic 'absent'"):
-        delete_topic("absent", image)
+        delete_topic(DeleteTopic("absent"), image)
+
+
+@pytest.mark.parametrize("topic_id", ["another", TOPIC_ID[:-1], TOPIC_ID + " "])
+def test_a_topic_that_is_not_the_one_that_was_meant_is_not_deleted(topic_id: str) -> None:
+    """It was deleted and made again since, or is not known here yet."""
+    image = image_of(*topic_records(partition_state()))
+    with pytest.raises(UnknownTopic, match="there is no topic 'orders' with topic id") as refused:
+        delete_topic(DeleteTopic(TOPIC, topic_id), image)
+    assert refused.value.info == {"topic_id": TOPIC_ID}
+    assert delete_topic(DeleteTopic(TOPIC, TOPIC_ID), image) == [TopicDeleted(TOPIC, TOPIC_ID)]
 
 
 def test_the_creator_is_told_what_was_made() -> None:
@@ -204,12 +260,12 @@ def test_the_creator_is_told_what_was_made() -> None:
 # --- more partitions ----------------------------------------------------------------------------------------------------
 
 
-def add(partitions: int, topic: str = TOPIC, **limits: int) -> list[Any]:
+def add(partitions: int, topic: str = TOPIC, topic_id: str = "", **limits: int) -> list[Any]:
     image = image_of(
         *topic_records(partition_state(replicas=[1, 2]), partition_state(partition=1, replicas=[2, 3], leader=2))
     )
     settings = ControllerSettings(data_dir="x", **limits)  # type: ignore[arg-type]
-    return list(add_partitions(AddPartitions(topic, partitions), image, settings))
+    return list(add_partitions(AddPartitions(topic, partitions, topic_id), image, settings))
 
 
 def test_added_partitions_go_on_where_the_topic_ended() -> None:
@@ -235,8 +291,15 @@ def test_partitions_that_cannot_be_added(
     partitions: int, topic: str, limits: dict[str, int], code: str, sentence: str
 ) -> None:
     with pytest.raises(MinilogError, match=re.escape(sentence)) as refused:
-        add(partitions, topic, **limits)
+        add(partitions, topic, "", **limits)
     assert refused.value.code == code
+
+
+def test_a_topic_that_is_not_the_one_that_was_meant_gets_no_partitions() -> None:
+    with pytest.raises(UnknownTopic, match="there is no topic 'orders' with topic id another") as refused:
+        add(4, topic_id="another")
+    assert refused.value.info == {"topic_id": TOPIC_ID}
+    assert len(add(4, topic_id=TOPIC_ID)) == 2
 
 
 def test_a_full_cluster_may_still_give_its_topics_partitions() -> None:
@@ -252,10 +315,49 @@ def test_the_topic_of_groups_is_made_in_one_way_only() -> None:
     assert (head.config["min.insync.replicas"], partitions[0].replicas) == ("1", [4])
 
 
+def test_the_topic_of_groups_has_copies_on_brokers_that_are_away_for_the_moment() -> None:
+    image = image_of(BrokerFenced(2, 4), BrokerShuttingDown(3, 6))
+    head, *partitions = create(CreateTopic("__groups"), image, groups_partitions=2, default_replication_factor=1)
+    assert head.config["min.insync.replicas"] == "2"
+    assert [(p.replicas, p.leader, p.isr) for p in partitions] == [([1, 2, 3], 1, [1]), ([1, 3, 2], 1, [1])]
+
+
+@pytest.mark.parametrize(
+    ("known", "away", "minimum", "factor"),
+    [
+        ((1, 2), [], 3, None),
+        ((1,), [], 2, None),
+        ((), [], 1, None),
+        ((1, 2, 3), [], 3, 3),
+        ((1, 2, 3), [2, 3], 3, 3),
+        ((1,), [], 1, 1),
+        ((1, 2, 3, 4), [], 4, 3),
+    ],
+)
+def test_the_topic_of_groups_waits_for_as_many_brokers_as_are_coming(
+    known: tuple[int, ...], away: list[int], minimum: int, factor: int | None
+) -> None:
+    image = image_of(*(BrokerFenced(broker_id, EPOCHS[broker_id]) for broker_id in away), brokers=known)
+    if factor is None:
+        with pytest.raises(CoordinatorNotAvailable) as refused:
+            create(CreateTopic("__groups"), image, groups_brokers_min=minimum)
+        assert refused.value.detail == (
+            f"__groups is made when {minimum} brokers have registered (groups_brokers_min), so far {len(known)} have; "
+            "start the others and retry"
+        )
+        return
+    _, partition, *_ = create(CreateTopic("__groups"), image, groups_brokers_min=minimum)
+    assert len(partition.replicas) == factor
+
+
+def test_other_topics_do_not_wait_for_brokers() -> None:
+    assert create(CreateTopic("t"), image_of(brokers=(1,)), groups_brokers_min=3)
+
+
 @pytest.mark.parametrize("name", ["__groups", "__x", "__"])
 def test_internal_names_are_not_for_users(name: str) -> None:
     with pytest.raises(InvalidTopic, match="minilog's own"):
-        delete_topic(name, image_of())
+        delete_topic(DeleteTopic(name), image_of())
     if name != "__groups":
         with pytest.raises(InvalidTopic, match="minilog's own"):
             create(CreateTopic(name))

@@ -213,7 +213,9 @@ NATIVE = [
     post("/v1/produce", b"", 400, "INVALID_REQUEST", "msgpack", media=MSGPACK),
     post("/v1/produce", b"\xc1", 400, "INVALID_REQUEST", "msgpack", media=MSGPACK),
     post("/v1/produce", b"\x91" * 50_000, 400, "INVALID_REQUEST", media=MSGPACK),
-    post("/v1/produce", b"\x81\xa4type\xa2\xff\xfe", 400, "INVALID_REQUEST", "not one message in msgpack", media=MSGPACK),
+    post(
+        "/v1/produce", b"\x81\xa4type\xa2\xff\xfe", 400, "INVALID_REQUEST", "not one message in msgpack", media=MSGPACK
+    ),
     post("/v1/produce", b"\xdd\xff\xff\xff\xff", 400, "INVALID_REQUEST", media=MSGPACK),
     post("/v1/produce", encode(Fetch([])), 400, "INVALID_REQUEST", "Fetch", "Produce", media=MSGPACK),
     post("/v1/fetch", encode(Metadata()), 400, "INVALID_REQUEST", "Metadata", "Offsets", media=MSGPACK),

@@ -169,7 +169,7 @@ class FakeControllerCore:
 
     def tick(self, now_ms: int) -> FakeDecision:
         self.events.append(("tick", now_ms))
-        replies: list[Effect] = [Reply(request_id, HeartbeatReply(1, 1, 0, 0)) for request_id in self.parked]
+        replies: list[Effect] = [Reply(request_id, HeartbeatReply(1, 1, 1, 0, 0)) for request_id in self.parked]
         self.parked.clear()
         return FakeDecision([], replies)
 

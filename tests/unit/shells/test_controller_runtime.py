@@ -23,7 +23,7 @@ from minilog.wire.metadata import ControllerStarted
 from tests.unit.shells.fakes import FakeControllerCore, FakeDecision, FakeJournal
 from tests.unit.shells.peer_server import Exchange, PeerServer, until
 
-PARKED = Heartbeat(1, 1, 1, 0, 0)
+PARKED = Heartbeat(1, 1, "process", 1, 0, 0)
 CHANGE = CreateTopic("t")
 
 

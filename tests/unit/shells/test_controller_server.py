@@ -20,7 +20,7 @@ from minilog.wire.messages import CreateTopic, Heartbeat, Message, Ok, Produce, 
 from tests.unit.shells.fakes import FakeControllerCore, FakeJournal
 from tests.unit.shells.peer_server import until
 
-PARKED = Heartbeat(1, 1, 1, 0, 0)
+PARKED = Heartbeat(1, 1, "process", 1, 0, 0)
 DISCONNECT_S_MAX = 0.5
 """Milliseconds on an idle machine; far below every timeout, so that only the socket's end can have told."""
 

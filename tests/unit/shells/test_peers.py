@@ -113,7 +113,7 @@ def test_requests_of_one_purpose_leave_in_order_and_one_at_a_time() -> None:
 
 def test_a_large_answer_arrives_whole_in_however_many_pieces() -> None:
     batches = bytes(range(256)) * 8192
-    reply = ReplicaFetchReply(1, 1, [ReplicaFetchResult("t", 0, 1, 0, 0, 0, memoryview(batches))])
+    reply = ReplicaFetchReply(1, 1, [ReplicaFetchResult("t", "id", 0, 1, 0, 0, 0, batches=memoryview(batches))])
 
     async def pieces(exchange: Exchange) -> None:
         data = answer(reply)
@@ -133,7 +133,7 @@ def test_a_large_answer_arrives_whole_in_however_many_pieces() -> None:
 
 def test_a_large_request_arrives_whole() -> None:
     async def check(client: Client, peer: PeerServer) -> None:
-        request = HeartbeatReply(1, 1, 0, 0, [], True)
+        request = HeartbeatReply(1, 1, 1, 0, 0, [], True)
         assert await client.ask(request) == OK
         big = Problem("X", "y" * 300_000, False)
         assert await client.ask(big) == OK
@@ -295,7 +295,7 @@ def test_a_probe_does_not_wait_behind_positions() -> None:
             exchange.reply(OK)
 
     async def check(client: Client, peer: PeerServer) -> None:
-        client.send(Positions(1, 1, []))
+        client.send(Positions(2, 1, 1, 1, []))
         assert await client.ask(Probe(1, "x")) == OK
 
     with_peer(only_probes, check)
@@ -347,7 +347,7 @@ def test_forwarded_calls_do_not_wait_for_each_other() -> None:
             exchange.reply(OK)
 
     async def check(client: Client, peer: PeerServer) -> None:
-        stuck = asyncio.create_task(client.peers.call(peer.url, Heartbeat(1, 1, 1, 0, 0), 1000))
+        stuck = asyncio.create_task(client.peers.call(peer.url, Heartbeat(1, 1, "process", 1, 0, 0), 1000))
         await until(lambda: peer.requests)
         assert await client.peers.call(peer.url, OK, 1000) == OK
         stuck.cancel()

@@ -19,7 +19,7 @@ from minilog.wire.messages import Heartbeat, Message, Metadata, Ok, Probe, Probl
 from tests.unit.shells.fakes import FakeBrokerCore, FakeLog, FakeStore
 from tests.unit.shells.peer_server import Exchange, PeerServer, until
 
-PARKED = Heartbeat(1, 1, 1, 0, 0)
+PARKED = Heartbeat(1, 1, "process", 1, 0, 0)
 P0 = TopicPartition("t", 0)
 
 

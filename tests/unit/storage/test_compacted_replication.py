@@ -76,13 +76,14 @@ class ReplicationMachine(RuleBasedStateMachine):
             data = memoryview(self.source.read(entry.fetch_offset, max_bytes, self.source.end_offset))
         result = ReplicaFetchResult(
             entry.topic,
+            entry.topic_id,
             entry.partition,
             self.epoch,
             entry.fetch_offset,
             self.source.high_watermark,
             self.source.start_offset,
-            data,
-            diverging,
+            batches=data,
+            diverging=diverging,
         )
         before, history = self.copy.end_offset, self.histories[1 - self.leader]
         self.following.on_fetched(result, NOW_MS)
