@@ -48,7 +48,7 @@ WIRE_BANNED_MODULES = {"asyncio", "aiohttp", "os", "threading", "socket"}
 
 TOP_LEVEL = {
     ".ci", ".git", ".gitignore", "CHANGELOG.md", "LICENSE", "Makefile", "README.md", "clients", "config", "grafana",
-    "minilog", "pyproject.toml", "setup.py", "tests",
+    "minilog", "pyproject.toml", "requirements.lock", "setup.py", "tests",
 }  # fmt: skip
 TOP_LEVEL_UNTRACKED = {".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis", "build", "dist"}
 

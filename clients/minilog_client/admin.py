@@ -115,9 +115,12 @@ class Admin:
         return info
 
     async def delete_topic(self, topic: str, timeout_ms: int = TIMEOUT_MS) -> None:
-        """Delete a topic and its records. Raises UnknownTopic."""
-        path = path_of("delete_topic", topic=topic_name(topic))
-        await self._call("DELETE", path, _Deleted, now_ms() + timeout_ms)
+        """Delete a topic and its records: the one that has the name now, also when the request must be sent twice and a
+        successor has the name by then. Raises UnknownTopic."""
+        deadline_ms = now_ms() + timeout_ms
+        described = await self._call("GET", path_of("describe_topic", topic=topic_name(topic)), TopicInfo, deadline_ms)
+        path = path_of("delete_topic", {"topic_id": described.topic_id}, topic=topic)
+        await self._call("DELETE", path, _Deleted, deadline_ms)
 
     async def list_topics(self, timeout_ms: int = TIMEOUT_MS) -> list[TopicInfo]:
         return (await self._get("list_topics", _Topics, timeout_ms)).topics

@@ -26,6 +26,7 @@ from minilog.core.election import Elections
 from minilog.core.failovers import Failovers
 from minilog.core.image import BrokerState, ClusterImage, PartitionState, min_isr
 from minilog.core.liveness import Liveness, ParkedHeartbeat, Session
+from minilog.core.metadata_feed import MetadataFeed
 from minilog.core.partition_change import (
     IsEligible,
     Move,
@@ -59,7 +60,6 @@ from minilog.wire.messages import (
     DescribeCluster,
     FailoverInfo,
     Heartbeat,
-    HeartbeatReply,
     IsrDecision,
     Message,
     Metadata,
@@ -86,22 +86,11 @@ from minilog.wire.metadata import (
 )
 
 PRODUCER_IDS_BLOCK = 1000
-TAIL_MAX = 10_000
-"""Records kept in memory for brokers that lag; one that lags further gets a snapshot."""
 
 
 class Decision(NamedTuple):
     records: list[MetadataRecord]
     effects: list[Effect]
-
-
-class _Waiting(NamedTuple):
-    """An admin request answered once every live broker has applied ``metadata_offset``."""
-
-    request_id: int
-    reply: Message
-    metadata_offset: int
-    deadline_ms: int
 
 
 class ControllerCore:
@@ -112,13 +101,12 @@ class ControllerCore:
         self.liveness = Liveness(settings.session_timeout_ms)
         self.elections = Elections(self.image, settings.election_timeout_ms, self.liveness.is_fit)
         self.failovers = Failovers()
-        self._tail: list[MetadataRecord] = []
+        self.feed = MetadataFeed(settings, self.image, self.liveness)
         self._changed_at: dict[tuple[str, int], int] = {}
         """Journal index of each partition's last record, of those this controller has replayed one by one."""
         self._loaded_at = 0
         self._sequences: dict[tuple[int, int], int] = {}
         self._registering: dict[int, tuple[int, Register]] = {}
-        self._waiting: list[_Waiting] = []
 
     @property
     def metadata_offset(self) -> int:
@@ -129,7 +117,7 @@ class ControllerCore:
     def load(self, metadata_offset: int, records: Iterable[MetadataRecord]) -> None:
         """Begin from a snapshot."""
         self.image.load(metadata_offset, records)
-        self._tail = []
+        self.feed.load()
         self._changed_at, self._loaded_at = {}, metadata_offset
         for _, state in self.image.partitions():
             self.elections.on_changed(state)
@@ -138,9 +126,7 @@ class ControllerCore:
         if isinstance(record, PartitionChanged):
             self.elections.count(self.image.partition(record.topic, record.partition), record)
         self.image.apply(index, record)
-        self._tail.append(record)
-        if len(self._tail) > 2 * TAIL_MAX:
-            del self._tail[:TAIL_MAX]
+        self.feed.replay(record)
         match record:
             case BrokerRegistered():
                 self.elections.on_registered(record.broker_id)
@@ -244,8 +230,8 @@ class ControllerCore:
             return Decision(records, effects)
         for session in list(self.liveness.overdue(now_ms, self.settings.probe_after_ms)):
             effects += self._probe(session, now_ms)
-        effects += self._answer_heartbeats(now_ms)
-        effects += self._answer_waiting(now_ms)
+        effects += self.feed.answer_heartbeats(now_ms)
+        effects += self.feed.answer_waiting(now_ms)
         decision = self._decide_elections(now_ms)
         effects += self.elections.ask(now_ms)
         return Decision(decision.records, effects + decision.effects)
@@ -253,8 +239,8 @@ class ControllerCore:
     def on_committed(self, now_ms: int) -> Decision:
         """After the records of a decision are durable and replayed: tell everybody, and go on where it leads."""
         self.failovers.on_committed(self.metadata_offset, now_ms)
-        effects: list[Effect] = [*self._answer_heartbeats(now_ms), *self.elections.ask(now_ms)]
-        return Decision([], effects + self._answer_waiting(now_ms))
+        effects: list[Effect] = [*self.feed.answer_heartbeats(now_ms), *self.elections.ask(now_ms)]
+        return Decision([], effects + self.feed.answer_waiting(now_ms))
 
     # --- registration ------------------------------------------------------------------------------------------
 
@@ -336,8 +322,8 @@ class ControllerCore:
             draft.add(BrokerUnfenced(broker.broker_id, broker.epoch))
         records = draft.records()
         if not records:
-            effects += self._answer_heartbeats(now_ms)
-            effects += self._answer_waiting(now_ms)
+            effects += self.feed.answer_heartbeats(now_ms)
+            effects += self.feed.answer_waiting(now_ms)
         return Decision(records, effects)
 
     def _process(self, broker_id: int, broker_epoch: int, incarnation: str) -> BrokerState:
@@ -371,39 +357,8 @@ class ControllerCore:
         session.sequence = request.sequence
         session.metadata_offset = request.metadata_offset
         session.parked = ParkedHeartbeat(request_id, request, now_ms + self.settings.heartbeat_interval_ms)
-        self.failovers.on_applied(self._known_everywhere(), now_ms)
+        self.failovers.on_applied(self.feed.known_everywhere(), now_ms)
         return effects
-
-    def _known_everywhere(self) -> int:
-        """What every live broker has applied."""
-        live = [
-            s.metadata_offset for s in self.liveness.sessions.values() if not self.image.brokers[s.broker_id].fenced
-        ]
-        return min(live, default=self.metadata_offset)
-
-    def _answer_heartbeats(self, now_ms: int) -> list[Effect]:
-        """Answer every parked heartbeat that has news, may exit, or has waited its interval."""
-        effects: list[Effect] = []
-        for session in self.liveness.sessions.values():
-            parked = session.parked
-            if parked is None:
-                continue
-            has_news = parked.heartbeat.metadata_offset < self.metadata_offset
-            may_exit = self._may_exit(session)
-            if has_news or may_exit or parked.deadline_ms <= now_ms:
-                session.parked = None
-                session.expected_ms = now_ms
-                effects.append(Reply(parked.request_id, self._news(parked.heartbeat, may_exit=may_exit)))
-        return effects
-
-    def _news(self, heartbeat: Heartbeat, *, may_exit: bool) -> HeartbeatReply:
-        offset, end = heartbeat.metadata_offset, self.metadata_offset
-        missing = end - offset
-        heard, epoch = (heartbeat.broker_epoch, heartbeat.sequence), self.image.controller_epoch
-        if offset == 0 or missing > len(self._tail) or missing < 0:
-            return HeartbeatReply(*heard, epoch, 0, end, self.snapshot(), True, may_exit)  # type: ignore[arg-type]
-        records = self._tail[len(self._tail) - missing :]
-        return HeartbeatReply(*heard, epoch, offset, end, records, False, may_exit)  # type: ignore[arg-type]
 
     # --- leaving -------------------------------------------------------------------------------------------------
 
@@ -444,16 +399,6 @@ class ControllerCore:
         if kind:
             info = FailoverInfo(broker_id, session.broker_epoch, kind, session.heard_ms, detected_ms, now_ms, led)
             self.failovers.begin(info, leaderless)
-
-    def _may_exit(self, session: Session) -> bool:
-        if session.shutdown_offset is None or self.metadata_offset < session.shutdown_offset:
-            return False
-        others = [
-            s.metadata_offset
-            for s in self.liveness.sessions.values()
-            if s is not session and not self.image.brokers[s.broker_id].fenced
-        ]
-        return all(offset >= session.shutdown_offset for offset in others)
 
     def _fence(self, draft: Draft, session: Session, kind: str, detected_ms: int, now_ms: int) -> list[Effect]:
         """R27: one step takes a silent or dead process out of every ISR and opens the next leader epochs."""
@@ -537,17 +482,8 @@ class ControllerCore:
     # --- admin ---------------------------------------------------------------------------------------------------------
 
     def _when_known(self, request_id: int, records: list[MetadataRecord], reply: Message, now_ms: int) -> Decision:
-        """Answer when every live broker knows, so that the next request of the same user cannot be too early."""
-        deadline_ms = now_ms + self.settings.topic_create_wait_ms
-        self._waiting.append(_Waiting(request_id, reply, self.metadata_offset + len(records), deadline_ms))
+        self.feed.wait(request_id, reply, self.metadata_offset + len(records), now_ms)
         return Decision(records, [])
-
-    def _answer_waiting(self, now_ms: int) -> list[Effect]:
-        known = self._known_everywhere()
-        ready = [w for w in self._waiting if known >= w.metadata_offset or w.deadline_ms <= now_ms]
-        if ready:
-            self._waiting = [w for w in self._waiting if w not in ready]
-        return [Reply(w.request_id, w.reply) for w in ready]
 
     def _on_allocate(self, request_id: int, request: AllocateProducerIds) -> Decision:
         self._process(request.broker_id, request.broker_epoch, request.incarnation)

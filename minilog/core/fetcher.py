@@ -85,7 +85,7 @@ class Fetcher:
         """The next request if one may be made now; it is then in flight."""
         if self.inflight is not None or self.flushing or now_ms < self.retry_ms:
             return None
-        if not self.followers and not self._forgotten:
+        if not self.followers and not (self.is_open and self._forgotten):
             return None
         self._wake(now_ms)
         if not self.is_open:

@@ -18,6 +18,7 @@ from minilog.core.fetcher import Fetcher
 from minilog.core.follower import FollowerState
 from minilog.core.leader import LeaderState
 from minilog.core.liveness import Liveness
+from minilog.core.metadata_feed import MetadataFeed
 from minilog.core.proposals import Proposals
 from minilog.core.reading import Reading
 from minilog.core.registration import Registration
@@ -244,7 +245,7 @@ ABLATIONS: tuple[Ablation, ...] = (
              ((Liveness, "expired", removals.nobody),), PAUSING,
              test_lifecycle.test_a_paused_leader_is_replaced_and_comes_back_as_a_follower),
     Ablation("R28", "a leader exits before the others know its successor",
-             ((ControllerCore, "_may_exit", removals.leave_at_once),), STOPPING,
+             ((MetadataFeed, "may_exit", removals.leave_at_once),), STOPPING,
              test_lifecycle.test_a_broker_leaves_when_the_others_know_who_leads_instead),
     Ablation("R28", "a leader hands over although not all of the ISR holds everything",
              ((ControllerCore, "_shut_down", removals.shut_down_unasked),), STOPPING,

@@ -21,6 +21,7 @@ from minilog.core.follower import FollowerState
 from minilog.core.image import BrokerState, ClusterImage, PartitionState
 from minilog.core.leader import LeaderState, Outcome
 from minilog.core.liveness import Session
+from minilog.core.metadata_feed import MetadataFeed
 from minilog.core.registration import Registration
 from minilog.core.sessions import FetchSession, ParkedReplicaFetch, Sessions
 from minilog.core.waiting import Waiter
@@ -215,7 +216,7 @@ def nobody(*arguments: Any) -> Iterator[Any]:
     return iter(())
 
 
-def leave_at_once(self: ControllerCore, session: Session) -> bool:
+def leave_at_once(self: MetadataFeed, session: Session) -> bool:
     return session.shutdown_offset is not None
 
 
