@@ -24,7 +24,6 @@ QUICK = [
     "R27: fencing leaves",
     "R27: fencing opens",
     "fsync: ",
-    "retention: a leader deletes",
     "retention: only what",
 ]
 ALL = (*ABLATIONS, *EVIDENCE_ABLATIONS, *CLEANING_ABLATIONS, *GROUP_ABLATIONS)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from minilog.core import controller as controller_module
+from minilog.core import metadata_feed
 from minilog.core.controller import PRODUCER_IDS_BLOCK, ControllerCore
 from minilog.errors import InvalidRequest
 from minilog.wire.messages import (
@@ -302,7 +302,7 @@ def test_one_that_knows_nothing_or_more_than_there_is_gets_everything(ahead: boo
 
 
 def test_one_that_lags_further_than_is_kept_gets_a_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(controller_module, "TAIL_MAX", 4)
+    monkeypatch.setattr(metadata_feed, "TAIL_MAX", 4)
     bench = eventful()
     end = bench.core.metadata_offset
     assert news(bench, 1, 1).snapshot
