@@ -140,8 +140,10 @@ class Roles:
         self, replica: Replica, topic: TopicImage, state: PartitionState, epoch: int, leader: int, now_ms: int
     ) -> list[Effect]:
         core = self.core
+        seen_ms = self._seen_ms(replica, now_ms)
         self._leave(replica)
         role = FollowerState(state, epoch, leader, topic.settings, replica.log)
+        role.caught_up_ms = seen_ms
         replica.role = role
         core.count_waiting(replica.partition, now_ms)
         core.reading.wake(replica.partition)
@@ -149,6 +151,14 @@ class Roles:
             return []
         flush = core.fetcher(leader).add(role)
         return [flush] if flush is not None else []
+
+    def _seen_ms(self, replica: Replica, now_ms: int) -> int | None:
+        """As of when this replica last showed everything that was committed: true in any later role, for no cut takes that."""
+        role = replica.role
+        if isinstance(role, LeaderState):
+            return now_ms - self.core.unsure_ms(now_ms) if role.high_watermark_known else None
+        lag_ms = role.lag_ms(now_ms)
+        return None if lag_ms is None else now_ms - lag_ms
 
     def _leave(self, replica: Replica) -> None:
         """End the role of the moment: its waiters fail, its fetching stops."""
