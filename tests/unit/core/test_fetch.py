@@ -204,12 +204,22 @@ def test_a_topic_that_lives_elsewhere_is_told_apart_too() -> None:
 
 
 def test_a_long_poll_at_a_follower_is_looked_at_again_when_its_role_changes() -> None:
-    """Its leader is another one by now, and how stale it is not known: the poll named a bound."""
+    """Its leader is another one by now, and it is staler than the poll allows."""
     bench = following()
-    waiting = bench.fetch(1, any_replica=True, max_lag_ms=1000)
+    waiting = bench.fetch(1, any_replica=True, max_lag_ms=100)
+    bench.now_ms += 200
     bench.metadata(partition_state(leader=3, leader_epoch=6, partition_epoch=11, isr=[1, 3]))
     assert codes(bench, waiting) == ["NOT_LEADER"]
     assert bench.waiting_count == 0
+
+
+def test_how_stale_a_follower_is_stays_known_when_its_leader_changes() -> None:
+    bench = following()
+    bench.now_ms += 200
+    bench.metadata(partition_state(leader=3, leader_epoch=6, partition_epoch=11, isr=[1, 3]))
+    sent = bench.fetch(0, wait_ms=0, any_replica=True, max_lag_ms=1000)
+    assert codes(bench, sent) == [None]
+    assert bench.fetched(sent)[0].lag_ms == 200
 
 
 # --- bounds ------------------------------------------------------------------------------------------------------
