@@ -18,6 +18,7 @@ from minilog.errors import (
     BrokerUnavailable,
     CoordinatorNotAvailable,
     FencedLeaderEpoch,
+    InconsistentTopicId,
     LeaderNotAvailable,
     LeadershipLost,
     MinilogError,
@@ -44,6 +45,7 @@ _HUNTING: Final = (
     BrokerUnavailable,
     TimedOut,
     UnknownTopic,
+    InconsistentTopicId,
     NotCoordinator,
     CoordinatorNotAvailable,
 )
