@@ -136,6 +136,7 @@ class ControllerCore:
                 if record.leader != NO_LEADER:
                     self.failovers.on_elected(TopicPartition(record.topic, record.partition))
             case TopicDeleted():
+                self._changed_at = {key: at for key, at in self._changed_at.items() if key[0] != record.topic}
                 self.elections.on_deleted(record.topic)
                 self.failovers.on_deleted(record.topic)
 

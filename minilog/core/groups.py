@@ -456,6 +456,7 @@ class Groups:
             if member.instance_id and not member.away and now_ms - session.knocked_ms <= KNOCK_MS:
                 draft.send_away(member_id)
                 session.deadline_ms, session.return_ms = now_ms + member.session_timeout_ms, None
+                session.forgiven_ms = 0
                 self._watch(session, name, member_id)
             else:
                 draft.remove(member_id, now_ms)

@@ -119,6 +119,8 @@ class LeaderState:
         """(broker id, broker epoch) -> registered with that very epoch, unfenced, not shutting down (R17)."""
         self.start_offset = log.end_offset
         self.began_ms = now_ms
+        self.seen_ms: int | None = None
+        """As of when this replica, in its role before, last showed everything that was committed."""
         self.high_watermark = log.high_watermark
         self.log_start = LogStart(log)
         self.proposal: Proposal | None = None

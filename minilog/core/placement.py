@@ -17,13 +17,26 @@ def place(partitions: int, replication_factor: int, racks: Mapping[int, str], st
     return [_replicas(p + start, p // len(brokers), replication_factor, brokers, racks) for p in range(partitions)]
 
 
-def with_absent(assignment: list[list[int]], absent: Sequence[int], count: int) -> list[list[int]]:
-    """``count`` further replicas for each partition, on known brokers that are away; they go round as well."""
-    assert 0 <= count <= len(absent) or not count
-    return [
-        [*members, *(absent[(partition + i) % len(absent)] for i in range(count))]
-        for partition, members in enumerate(assignment)
-    ]
+def with_absent(
+    assignment: list[list[int]], absent: Sequence[int], count: int, racks: Mapping[int, str]
+) -> list[list[int]]:
+    """``count`` further replicas for each partition, on known brokers that are away; they go round as well, those of racks
+    that are not used yet first. ``racks``: of all brokers."""
+    assert 0 <= count <= len(absent)
+    filled = []
+    for partition, present in enumerate(assignment):
+        members = list(present)
+        rest = [absent[(partition + i) % len(absent)] for i in range(len(absent))]
+        for _ in range(count):
+            members.append(_next(rest, members, racks))
+            rest.remove(members[-1])
+        filled.append(members)
+    return filled
+
+
+def _next(rest: Sequence[int], members: Sequence[int], racks: Mapping[int, str]) -> int:
+    used = {racks[b] for b in members}
+    return next((b for b in rest if racks[b] not in used), rest[0])
 
 
 def _alternate_racks(racks: Mapping[int, str]) -> list[int]:
@@ -42,8 +55,6 @@ def _replicas(first: int, shift: int, count: int, brokers: Sequence[int], racks:
     chosen = [brokers[first % n]]
     rest = [brokers[(first + 1 + (shift + i) % (n - 1)) % n] for i in range(n - 1)] if n > 1 else []
     while len(chosen) < count:
-        used = {racks[b] for b in chosen}
-        fresh = [b for b in rest if racks[b] not in used]
-        chosen.append((fresh or rest)[0])
+        chosen.append(_next(rest, chosen, racks))
         rest.remove(chosen[-1])
     return chosen

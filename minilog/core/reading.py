@@ -86,6 +86,11 @@ class Reading:
             raise UnknownPartition(f"topic {topic} has partitions 0 to {len(found.partitions) - 1}, not {partition}")
         raise self.not_leader(TopicPartition(topic, partition), state.leader)
 
+    def topic_id_of(self, topic: str) -> str:
+        """For an answer that says no: which topic has the name, as far as this broker knows; "" for none."""
+        found = self.core.image.topics.get(topic)
+        return "" if found is None else found.topic_id
+
     def check_informed(self) -> None:
         if not self.core.informed:
             raise LeaderNotAvailable(
@@ -152,7 +157,8 @@ class Reading:
                     self.check_not_isolated(replica, now_ms)
                 result = read(replica, entry, request, room - bytes_found, now_ms, self.core.unsure_ms(now_ms))
             except MinilogError as error:
-                result = FetchResult(entry.topic, entry.partition, Problem.of(error))
+                problem = Problem.of(error)
+                result = FetchResult(entry.topic, entry.partition, problem, topic_id=self.topic_id_of(entry.topic))
             if result.problem is not None and result.problem.code == NotLeader.code:
                 elsewhere = self.not_leader(TopicPartition(entry.topic, entry.partition), NO_LEADER)
                 result.problem = Problem(elsewhere.code, result.problem.detail, elsewhere.definite, elsewhere.info)
@@ -222,4 +228,5 @@ class Reading:
                 raise InvalidRequest(f"at={query.at} is not allowed; use a time in ms, -1 (latest) or -2 (earliest)")
             return find_offset(replica, query)
         except MinilogError as error:
-            return OffsetsResult(query.topic, query.partition, Problem.of(error))
+            problem = Problem.of(error)
+            return OffsetsResult(query.topic, query.partition, problem, topic_id=self.topic_id_of(query.topic))

@@ -126,10 +126,12 @@ class Roles:
 
     def _lead(self, replica: Replica, topic: TopicImage, state: PartitionState, now_ms: int) -> list[Effect]:
         core = self.core
+        seen_ms = self._seen_ms(replica, now_ms)
         self._leave(replica)
         replica.role = LeaderState(
             core.broker_id, core.broker_epoch, state, topic.settings, replica.log, core.is_current, now_ms
         )
+        replica.role.seen_ms = seen_ms
         core.count_waiting(replica.partition, now_ms)
         core.coordinator.on_lead(replica, now_ms)
         core.advance(replica.partition)
@@ -156,7 +158,7 @@ class Roles:
         """As of when this replica last showed everything that was committed: true in any later role, for no cut takes that."""
         role = replica.role
         if isinstance(role, LeaderState):
-            return now_ms - self.core.unsure_ms(now_ms) if role.high_watermark_known else None
+            return now_ms - self.core.unsure_ms(now_ms) if role.high_watermark_known else role.seen_ms
         lag_ms = role.lag_ms(now_ms)
         return None if lag_ms is None else now_ms - lag_ms
 

@@ -35,6 +35,9 @@ from minilog.wire.messages import (
     Problem,
 )
 
+UNKNOWN_LAG_MS = 2**31 - 1
+"""Said by a new leader that does not know the true high watermark and has no older evidence."""
+
 
 def read(
     replica: Replica, fetch: FetchPartition, request: Fetch, room: int, now_ms: int, unsure_ms: int
@@ -70,7 +73,7 @@ def check_role(replica: Replica, request: Fetch, now_ms: int, unsure_ms: int) ->
     watermark yet cannot say how stale it is (R7)."""
     role = replica.role
     if isinstance(role, LeaderState):
-        return _check_leader(replica, role, request, unsure_ms)
+        return _check_leader(replica, role, request, now_ms, unsure_ms)
     if not request.any_replica:
         raise NotLeader(f"{replica.partition} is led by broker {role.leader}, not by this one", leader=role.leader)
     lag_ms = role.lag_ms(now_ms)
@@ -83,19 +86,20 @@ def check_role(replica: Replica, request: Fetch, now_ms: int, unsure_ms: int) ->
     return lag_ms
 
 
-def _check_leader(replica: Replica, role: LeaderState, request: Fetch, unsure_ms: int) -> int:
-    if not request.any_replica or request.max_lag_ms < 0:
-        return unsure_ms
-    if unsure_ms > request.max_lag_ms:
-        raise LeaderNotAvailable(
-            f"{replica.partition}: this broker may have been replaced as its leader {unsure_ms} ms ago, allowed are "
-            f"{request.max_lag_ms} ms; retry or ask another"
-        )
+def _check_leader(replica: Replica, role: LeaderState, request: Fetch, now_ms: int, unsure_ms: int) -> int:
+    lag_ms = unsure_ms
+    if not role.high_watermark_known:
+        lag_ms = UNKNOWN_LAG_MS if role.seen_ms is None else now_ms - role.seen_ms
+    if not request.any_replica or not 0 <= request.max_lag_ms < lag_ms:
+        return lag_ms
     if not role.high_watermark_known:
         raise OffsetNotAvailable(
             f"{replica.partition}: its new leader does not know yet how far it is committed; retry shortly"
         )
-    return unsure_ms
+    raise LeaderNotAvailable(
+        f"{replica.partition}: this broker may have been replaced as its leader {unsure_ms} ms ago, allowed are "
+        f"{request.max_lag_ms} ms; retry or ask another"
+    )
 
 
 def known_high_watermark(replica: Replica) -> int | None:

@@ -99,8 +99,7 @@ def add_partitions(request: AddPartitions, image: ClusterImage, settings: Contro
             f"{settings.partitions_max} (partitions can only be added: their records could not go anywhere)"
         )
     factor = len(topic.partitions[0].replicas)
-    wanted = CreateTopic(request.topic, request.partitions - there, factor)
-    replicas = _assignment(wanted, image, settings)
+    replicas = _placed(request.partitions - there, factor, image, may_be_absent=True)
     _check_limits(len(replicas), image, settings, topics=0)
     return _new_partitions(request.topic, topic.topic_id, there, replicas, image)
 
@@ -132,18 +131,24 @@ def _assignment(request: CreateTopic, image: ClusterImage, settings: ControllerS
     if request.assignment:
         return _check_assignment(request, image)
     partitions = request.partitions or settings.default_partitions
-    live = {b.broker_id: b.rack for b in image.brokers.values() if b.eligible}
-    factor = request.replication_factor or _usual_factor(image, request.topic, settings)
-    present = factor if request.replication_factor else min(factor, len(live))
     if not 1 <= partitions <= settings.partitions_max:
         raise InvalidRequest(f"partitions={partitions} is not allowed; use 1 to {settings.partitions_max}")
+    factor = request.replication_factor or _usual_factor(image, request.topic, settings)
+    return _placed(partitions, factor, image, may_be_absent=not request.replication_factor)
+
+
+def _placed(partitions: int, factor: int, image: ClusterImage, *, may_be_absent: bool) -> list[list[int]]:
+    """Replicas on running brokers; what these cannot hold goes to brokers that are away, if that was not ruled out."""
+    racks = {b.broker_id: b.rack for b in image.brokers.values()}
+    live = {b: racks[b] for b in racks if image.is_eligible(b)}
+    present = min(factor, len(live)) if may_be_absent else factor
     if not 1 <= present <= len(live):
         raise InvalidReplication(
             f"replication_factor={factor} is not possible: {len(live)} brokers are running ({_ids(live)}); use 1 to {len(live)} or start more"
         )
     existing = sum(len(t.partitions) for t in image.topics.values())
-    away = [b for b in sorted(image.brokers) if b not in live]
-    return with_absent(place(partitions, present, live, existing), away, factor - present)
+    away = [b for b in sorted(racks) if b not in live]
+    return with_absent(place(partitions, present, live, existing), away, factor - present, racks)
 
 
 def _check_assignment(request: CreateTopic, image: ClusterImage) -> list[list[int]]:

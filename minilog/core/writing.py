@@ -50,7 +50,8 @@ class Writing:
             try:
                 effects += self._append(request, entry, pending, position, now_ms)
             except MinilogError as error:
-                result = ProduceResult(entry.topic, entry.partition, Problem.of(error))
+                topic_id = self.core.reading.topic_id_of(entry.topic)
+                result = ProduceResult(entry.topic, entry.partition, Problem.of(error), topic_id=topic_id)
                 self.core.decided([Outcome(pending, position, result)])
         return effects
 

@@ -163,7 +163,7 @@ class FetchResult(msgspec.Struct, omit_defaults=True):
     """``batches`` may begin with a batch that starts before the offset asked for: skip those records.
 
     ``high_watermark`` is None while a new leader does not know it (R7). ``lag_ms`` is how stale the answer may be; 0 from
-    a leader that cannot have been replaced."""
+    a leader that cannot have been replaced and knows the end, 2^31 - 1 when nobody can say."""
 
     topic: str
     partition: int

@@ -62,7 +62,13 @@ def test_the_start_rotates_so_that_small_topics_spread() -> None:
     ],
 )
 def test_those_that_are_away_come_last_and_go_round(absent: list[int], count: int, expected: list[list[int]]) -> None:
-    assert with_absent([[1], [2], [1]], absent, count) == expected
+    assert with_absent([[1], [2], [1]], absent, count, dict.fromkeys([1, 2, *absent], "")) == expected
+
+
+def test_those_that_are_away_stand_in_other_racks_where_there_are_any() -> None:
+    racks = {1: "a", 7: "a", 8: "b", 9: "c"}
+    assert with_absent([[1]], [7, 8, 9], 2, racks) == [[1, 8, 9]]
+    assert with_absent([[1]], [7, 8, 9], 3, racks) == [[1, 8, 9, 7]]
 
 
 def test_neighbours_stand_in_different_racks() -> None:
