@@ -12,6 +12,7 @@ what is refused is ``BadSettings``. A key that only the other role knows is igno
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -21,8 +22,9 @@ from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec.structs import replace
 
-from minilog.config import BrokerSettings, ControllerSettings, Limits
+from minilog.config import BrokerSettings, ControllerSettings, Limits, ascii_host, ascii_url
 from minilog.errors import RefusesToStart
 
 Role = Literal["broker", "controller"]
@@ -66,7 +68,16 @@ def load_broker(
     """``flags`` are ``key=value`` texts; ``defaults`` are weaker than every other source. Raises BadSettings."""
     loaded = _load(BrokerSettings, "broker", _sources(file, environment, flags, defaults))
     _check_broker(loaded)
-    return loaded
+    settings = loaded.settings
+    return Loaded(
+        replace(
+            settings,
+            host=_host(loaded),
+            controller_url=ascii_url(settings.controller_url),
+            advertised_url=settings.advertised_url and ascii_url(settings.advertised_url),
+        ),
+        loaded.origins,
+    )
 
 
 def load_controller(
@@ -79,7 +90,7 @@ def load_controller(
     loaded = _load(ControllerSettings, "controller", _sources(file, environment, flags, defaults))
     _check_limits(loaded.settings.limits, loaded.origins)
     _check_session(loaded.settings, loaded.origins)
-    return loaded
+    return Loaded(replace(loaded.settings, host=_host(loaded)), loaded.origins)
 
 
 def role_of(file: Path) -> Role:
@@ -307,11 +318,34 @@ def _check_limits(limits: Limits, origins: Mapping[str, str]) -> None:
             )
 
 
+def _host(loaded: Loaded[S]) -> str:
+    """``host`` in ASCII: it is listened on, and told to others where advertised_url is not set."""
+    host = loaded.settings.host
+    if host in ADDRESSES_ANY:
+        return host
+    try:
+        return ascii_host(host)
+    except ValueError as error:
+        raise BadSettings(f"{loaded.origins['host']}: host = {host!r} is not allowed: {_reason(error)}") from None
+
+
+def _reason(error: ValueError) -> str:
+    return "it is no IPv6 address" if isinstance(error, ipaddress.AddressValueError) else str(error)
+
+
 def _check_url(key: str, url: str, origins: Mapping[str, str]) -> None:
-    parts = urlsplit(url)
+    wanted = f"{origins[key]}: {key} = {url!r} is not allowed; it must look like http://host:port"
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets without an IPv6 address between them, letters that normalize to : or /
+        raise BadSettings(wanted) from None
     plain = parts.scheme in ("http", "https") and parts.hostname and parts.path in ("", "/") and not parts.query
     if not plain or not re.fullmatch(r"[^@\s]+", parts.netloc):
-        raise BadSettings(f"{origins[key]}: {key} = {url!r} is not allowed; it must look like http://host:port")
+        raise BadSettings(wanted)
+    try:
+        ascii_host(parts.hostname or "")
+    except ValueError as error:
+        raise BadSettings(f"{origins[key]}: the host of {key} = {url!r} is not allowed: {_reason(error)}") from None
     try:
         parts.port  # noqa: B018  urlsplit checks the port's range on access
     except ValueError:

@@ -58,6 +58,9 @@ class Metrics:
         flusher = getattr(runtime, "flusher", None)
         if flusher is not None:
             self.registry.register(flusher.latency)
+        peers = getattr(runtime, "peers", None)
+        if peers is not None:
+            self.registry.register(peers.queue_latency)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)

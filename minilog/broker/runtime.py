@@ -96,6 +96,7 @@ class Runtime:
         self._next_request_id = 1
         self._in_turn = False
         self._closed = False
+        self._metadata_offset = 0
         self._turns = 0
         self._unclaimed = 0
         self._disconnects = 0
@@ -192,6 +193,7 @@ class Runtime:
                 self._perform(effect)
             if self.core.broker_epoch >= 0:
                 self.registered.set()
+            self._look_at_metadata()
             if self.core.may_exit:
                 self.may_exit.set()
         except Exception as error:
@@ -199,6 +201,13 @@ class Runtime:
             self.close()
         finally:
             self._in_turn = False
+
+    def _look_at_metadata(self) -> None:
+        """The brokers the metadata has told of since the last look will be connected to sooner or later."""
+        image, seen = self.core.image, self._metadata_offset
+        if image.metadata_offset != seen:
+            self._metadata_offset = image.metadata_offset
+            self.peers.expect(broker.url for broker in image.brokers.values() if broker.epoch > seen)
 
     def _perform(self, effect: Effect) -> None:
         match effect:

@@ -33,6 +33,7 @@ class Metrics:
         self._snapshot = _Snapshot()
         self._registry.register(self._snapshot)
         self._registry.register(runtime.append_latency)
+        self._registry.register(runtime.peers.queue_latency)
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
 
