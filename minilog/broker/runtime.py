@@ -33,6 +33,8 @@ UNLIMITED = (ReplicaFetch, Positions, Probe)
 class Core(Protocol):
     """What the runtime asks of a BrokerCore."""
 
+    wall_ahead_ms: int
+
     @property
     def image(self) -> ClusterImage: ...
 
@@ -188,8 +190,10 @@ class Runtime:
         assert not self._in_turn, "a turn within a turn"
         self._in_turn = True
         self._turns += 1
+        now_ms = self.clock.now_ms()
+        self.core.wall_ahead_ms = self.clock.wall_ms() - now_ms
         try:
-            for effect in handler(*event, self.clock.now_ms()):
+            for effect in handler(*event, now_ms):
                 self._perform(effect)
             if self.core.broker_epoch >= 0:
                 self.registered.set()

@@ -54,6 +54,8 @@ class Decision(Protocol):
 class Core(Protocol):
     """What the runtime asks of a ControllerCore."""
 
+    wall_ahead_ms: int
+
     @property
     def image(self) -> ClusterImage: ...
 
@@ -238,6 +240,7 @@ class Runtime:
     async def _decide(self, event: _Event) -> None:
         try:
             self._decisions += 1
+            self.core.wall_ahead_ms = self.clock.offset_ms
             await self._carry_out(event.handler(*event.arguments, event.received_ms), event.received_ms)
         except Exception as error:
             self.failure.trip(error)

@@ -83,6 +83,8 @@ class BrokerCore:
         self, settings: BrokerSettings, store: LogStore, rng: Random, *, incarnation: str, clean: bool, url: str
     ) -> None:
         self.settings = settings
+        self.wall_ahead_ms = 0
+        """How far the wall clock is ahead of the time of turns; the shell says so before each turn."""
         self.store = store
         self.rng = rng
         self.broker_id = settings.broker_id
@@ -127,6 +129,10 @@ class BrokerCore:
     @property
     def accepts_writes(self) -> bool:
         return not self.registration.draining
+
+    def wall_ms(self, now_ms: int) -> int:
+        """The time of this turn as people know it, 1970 at the earliest: for stamps, and for the age of what was stamped elsewhere."""
+        return max(0, now_ms + self.wall_ahead_ms)
 
     def is_isolated(self, now_ms: int) -> bool:
         """R30, when it is switched on: another broker may lead by now what this one led."""

@@ -177,7 +177,13 @@ class FakeCluster:
 
 
 class FakeClock:
+    offset_ms = 0
+    steps = 0
+
     def now_ms(self) -> int:
+        return NOW_MS
+
+    def wall_ms(self) -> int:
         return NOW_MS
 
 
