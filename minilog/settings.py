@@ -16,13 +16,12 @@ import ipaddress
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
-from msgspec.structs import replace
 
 from minilog.config import BrokerSettings, ControllerSettings, Limits, ascii_host, ascii_url
 from minilog.errors import RefusesToStart
@@ -33,6 +32,8 @@ SHARED_KEYS = frozenset({"session_timeout_ms", "heartbeat_interval_ms"})
 """Both roles have these and want the same value, so a bare key sets both in one go (``assign``)."""
 ENVIRONMENT_OTHER = frozenset({"MINILOG_URL", "MINILOG_DEBUG", "MINILOG_PURE", "MINILOG_COMPILED", "MINILOG_SIM_SEEDS"})
 """``MINILOG_*`` variables that are not settings."""
+FOLDERS: dict[Role, str] = {"broker": "broker-1", "controller": "controller"}
+"""Within the folder of ``minilog serve``."""
 ADDRESSES_ANY = frozenset({"", "0.0.0.0", "::", "*"})
 
 S = TypeVar("S", BrokerSettings, ControllerSettings)
@@ -66,11 +67,15 @@ def load_broker(
     defaults: Mapping[str, str] | None = None,
 ) -> Loaded[BrokerSettings]:
     """``flags`` are ``key=value`` texts; ``defaults`` are weaker than every other source. Raises BadSettings."""
-    loaded = _load(BrokerSettings, "broker", _sources(file, environment, flags, defaults))
+    return _broker(_sources(file, environment, flags, defaults))
+
+
+def _broker(sources: Iterable[Mapping[str, Given]]) -> Loaded[BrokerSettings]:
+    loaded = _load(BrokerSettings, "broker", sources)
     _check_broker(loaded)
     settings = loaded.settings
     return Loaded(
-        replace(
+        msgspec.structs.replace(
             settings,
             host=_host(loaded),
             controller_url=ascii_url(settings.controller_url),
@@ -87,10 +92,46 @@ def load_controller(
     defaults: Mapping[str, str] | None = None,
 ) -> Loaded[ControllerSettings]:
     """As ``load_broker``."""
-    loaded = _load(ControllerSettings, "controller", _sources(file, environment, flags, defaults))
+    return _controller(_sources(file, environment, flags, defaults))
+
+
+def _controller(sources: Iterable[Mapping[str, Given]]) -> Loaded[ControllerSettings]:
+    loaded = _load(ControllerSettings, "controller", sources)
     _check_limits(loaded.settings.limits, loaded.origins)
     _check_session(loaded.settings, loaded.origins)
-    return Loaded(replace(loaded.settings, host=_host(loaded)), loaded.origins)
+    return Loaded(msgspec.structs.replace(loaded.settings, host=_host(loaded)), loaded.origins)
+
+
+def load_both(
+    file: Path | None,
+    environment: Mapping[str, str],
+    flags: Mapping[Role, Mapping[str, Given]],
+    defaults: Mapping[str, str],
+) -> tuple[Loaded[ControllerSettings], Loaded[BrokerSettings]]:
+    """A controller and a broker for one process. What they cannot both mean by one bare key, in whatever source, means what
+    ``serve`` means by its flag: ``data_dir`` the folder that holds the folders of both, ``port`` the broker's. The broker
+    is told where the controller is, unless some source says otherwise. Raises BadSettings."""
+    known = {key: Given(value, "default", text=True) for key, value in defaults.items()}
+    shared = [known, _read_toml(file) if file else {}, _read_environment(environment)]
+
+    def sources(role: Role) -> list[Mapping[str, Given]]:
+        return [*(_in_one_process(source, role) for source in shared), flags[role]]
+
+    controller = _controller(sources("controller"))
+    at = Given(f"http://127.0.0.1:{controller.settings.port}", "default", text=True)
+    return controller, _broker([{"controller_url": at}, *sources("broker")])
+
+
+def _in_one_process(source: Mapping[str, Given], role: Role) -> dict[str, Given]:
+    dealt = dict(source)
+    folder, port = dealt.pop("data_dir", None), dealt.pop("port", None)
+    if folder is not None:
+        check_value(role, "data_dir", folder)
+        path = f"{folder.value}/{FOLDERS[role]}" if folder.value else ""
+        dealt.setdefault(f"{role}.data_dir", replace(folder, value=path))
+    if port is not None and role == "broker":
+        dealt.setdefault("broker.port", port)
+    return dealt
 
 
 def role_of(file: Path) -> Role:
