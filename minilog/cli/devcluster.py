@@ -16,6 +16,7 @@ import fcntl
 import os
 import random
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -101,6 +102,14 @@ class DevCluster:
         self.folder = folder
         self.spec = spec
         self.children: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def data_words(self) -> str:
+        """What a command to be copied into a shell needs besides, so that it is about this cluster."""
+        return "" if self.folder == default_folder().resolve() else f" --data {shlex.quote(str(self.folder))}"
+
+    def command(self, words: str) -> str:
+        return f"`minilog dev {words}{self.data_words}`"
 
     @classmethod
     def open(cls, folder: Path) -> DevCluster:
