@@ -22,8 +22,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +30,8 @@ import msgspec
 
 from minilog.cli import process
 from minilog.cli.output import CliError
+from minilog.cli.request import Unanswered, send
+from minilog.errors import MinilogError
 from minilog.settings import Role, assign
 
 HOST = "127.0.0.1"
@@ -329,10 +329,10 @@ class DevCluster:
 
 def http_ok(url: str, timeout_s: float = 1.0) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=timeout_s) as answer:
-            return bool(answer.status == 200)
-    except (OSError, ValueError, urllib.error.URLError):
+        send(url, "GET", timeout_s)
+    except (MinilogError, Unanswered):
         return False
+    return True
 
 
 def last_words(member: Member) -> str:
