@@ -3,7 +3,8 @@
 All three sources speak of the same dotted keys: ``port``, ``limits.request_bytes_max``. A leading ``broker.`` or
 ``controller.`` names one process and wins over the bare key of the same source, so one file (a ``[broker]`` and a
 ``[controller]`` table) or one environment can serve both. In the environment a dot is written ``__``:
-``MINILOG_LIMITS__REQUEST_BYTES_MAX``, ``MINILOG_CONTROLLER__PORT``.
+``MINILOG_LIMITS__REQUEST_BYTES_MAX``, ``MINILOG_CONTROLLER__PORT``. ``minilog serve`` runs both in one process: there a bare
+``data_dir`` is the folder of both and a bare ``port`` the broker's (``load_both``).
 
 Everything wrong is refused with one sentence that names the source, the key, the value and what is allowed;
 what is refused is ``BadSettings``. A key that only the other role knows is ignored in a shared source.

@@ -70,8 +70,12 @@ class Names:
         if len(self._under_way) >= LOOKUPS_MAX:
             lookup.outcome.set_result(OSError(f"{LOOKUPS_MAX} other names wait for the resolver"))
             return lookup
-        self._under_way[host] = lookup
-        threading.Thread(target=self._look_up, args=(host,), name=f"look up {host}", daemon=True).start()
+        try:
+            threading.Thread(target=self._look_up, args=(host,), name=f"look up {host}", daemon=True).start()
+        except RuntimeError as error:  # this machine, or this process's limits, have no thread left
+            lookup.outcome.set_result(OSError(f"no thread to look its name up in: {error}"))
+        else:
+            self._under_way[host] = lookup
         return lookup
 
     def _look_up(self, host: str) -> None:

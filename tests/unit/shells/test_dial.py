@@ -291,6 +291,44 @@ def test_a_name_expected_beforehand_is_known_when_dns_falls_silent(resolver: dic
     run(main)
 
 
+def test_without_a_thread_to_spare_a_name_is_unreachable_for_now(
+    resolver: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolver["spare.test"] = ["127.0.0.1"]
+
+    def no_thread(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def main() -> None:
+        async with PeerServer(answer_probe) as peer:
+            url = f"http://spare.test:{Address.of(peer.url).port}"
+            with monkeypatch.context() as patch:
+                patch.setattr(threading.Thread, "start", no_thread)
+                Names().expect("spare.test")
+                assert reason(await probed(url)) == "unreachable"
+            assert await probed(url) == ProbeReply(2, "x")
+
+    run(main)
+
+
+def test_more_silent_names_than_there_may_be_threads(resolver: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minilog.broker.names.LOOKUPS_MAX", 2)
+    gate = threading.Event()
+    resolver.update(dict.fromkeys(["hang-1.test", "hang-2.test", "hang-3.test"], silent_resolver(gate)))
+
+    async def main() -> None:
+        names = Names()
+        for host in ("hang-1.test", "hang-2.test"):
+            names.expect(host)
+        with pytest.raises(OSError, match="2 other names wait"):
+            await names.find("hang-3.test", 1)
+
+    try:
+        run(main)
+    finally:
+        gate.set()
+
+
 def test_hanging_names_keep_nobody_elses_threads_and_no_exit(resolver: dict[str, Any]) -> None:
     gate = threading.Event()
     hosts = [f"hang-{n}.test" for n in range(30)]
