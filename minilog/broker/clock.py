@@ -1,12 +1,10 @@
-"""The two clocks of a process: one that time limits are measured by, and one that stamps are taken from.
+"""The two clocks of a process: one that time limits are measured by, and one that stamps and ages are taken from.
 
 ``now_ms`` is the time of turns. It begins as the wall clock stands when the process starts, and then goes with the
 monotonic clock alone: no step of the system's time moves a deadline, and a machine that slept has lost no session.
 
-``wall_ms`` is the wall clock, for what is written down and for ages of what others wrote down. It follows each step forward
-at once (NTP at last, a machine that wakes up). A small step back it does not take: it stands still until the time has
-caught up, so that what is stamped later is not older. Only a clock that was wrong by more than HELD_MS_MAX is set back: its stamps
-were wrong, and going on with them would be worse than a step.
+``wall_ms`` is the wall clock as the system has it, for the age of what was written down earlier or elsewhere. It follows each step at
+once: NTP at last, a machine that wakes up. ``stamp_ms`` is the same for what is written onto records (``core/stamps.py``).
 """
 
 from __future__ import annotations
@@ -19,9 +17,10 @@ from typing import Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from minilog.core.stamps import Stamps
+
 log = logging.getLogger("minilog.clock")
 
-HELD_MS_MAX: Final = 60_000
 STEP_MS_MIN: Final = 1000
 """What the wall clock must have gained or lost on the monotonic one, between two looks, to be told as a step."""
 
@@ -29,7 +28,7 @@ STEP_MS_MIN: Final = 1000
 class Clock:
     def __init__(self) -> None:
         self._begun_ms = self._system_ms() - self._monotonic_ms()
-        self._last_ms = 0
+        self._stamps = Stamps()
         self._offset_ms = 0
         self.steps = 0
         """How often the wall clock was seen to jump, forward or back."""
@@ -47,12 +46,13 @@ class Clock:
         return self._monotonic_ms() + self._begun_ms
 
     def wall_ms(self) -> int:
-        """Goes back only when the clock was wrong by more than HELD_MS_MAX."""
         system_ms = self._system_ms()
         self._notice_step(system_ms)
-        if not system_ms < self._last_ms <= system_ms + HELD_MS_MAX:
-            self._last_ms = system_ms
-        return self._last_ms
+        return system_ms
+
+    def stamp_ms(self) -> int:
+        """Goes back only when the clock was wrong by more than ``stamps.HELD_MS_MAX``."""
+        return self._stamps.take(self.wall_ms())
 
     @property
     def offset_ms(self) -> int:

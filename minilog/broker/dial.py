@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
 import socket
 from collections import deque
 from collections.abc import Sequence
@@ -17,8 +18,8 @@ from typing import Final
 from minilog.broker.names import Names, Target
 
 STAGGER_MAX_S: Final = 0.1
-NOT_OURS: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
-"""This machine has no such kind of address (IPv6 switched off): the failure says nothing about the peer."""
+NOT_HERE: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+"""This machine has no such kind of address (IPv6 is switched off). Nobody can listen on its loopback address then."""
 
 
 class Unreached(OSError):
@@ -27,10 +28,14 @@ class Unreached(OSError):
     def __init__(self, failures: Sequence[tuple[Target, OSError]]) -> None:
         said = [f"{target.address[0]}: {error.strerror or error}" for target, error in failures]
         super().__init__("; ".join(said) or "its name has no address")
-        numbers = [error.errno for _, error in failures]
-        of_peer = [number for number in numbers if number not in NOT_OURS]
-        self.refused = bool(of_peer) and all(number == errno.ECONNREFUSED for number in of_peer)
+        numbers = [error.errno for target, error in failures if not _cannot_be(target, error)]
+        self.refused = bool(numbers) and all(number == errno.ECONNREFUSED for number in numbers)
         """Nobody listens, on whatever address."""
+
+
+def _cannot_be(target: Target, error: OSError) -> bool:
+    """``localhost`` names ::1 on many a machine that has no IPv6."""
+    return error.errno in NOT_HERE and ipaddress.ip_address(target.address[0]).is_loopback
 
 
 async def dial(names: Names, host: str, port: int, timeout_s: float) -> socket.socket:

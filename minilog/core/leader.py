@@ -218,7 +218,7 @@ class LeaderState:
             )
 
     def on_produce(
-        self, batches: Sequence[Batch], acks: int, pending: PendingProduce, position: int, wall_ms: int
+        self, batches: Sequence[Batch], acks: int, pending: PendingProduce, position: int, stamp_ms: int
     ) -> Outcome | None:
         """Stamp, append and park; ``advance`` afterwards completes what is already reached.
 
@@ -231,7 +231,7 @@ class LeaderState:
         if not new:
             return self._on_duplicates(written, acks, pending, position)
         self.check_acks(acks)
-        append_ms = wall_ms if self.settings.message_timestamp_type == "LogAppendTime" else None
+        append_ms = stamp_ms if self.settings.message_timestamp_type == "LogAppendTime" else None
         stamped = self._stamp(new, self.log.end_offset, acks_level_for(acks), append_ms)
         self.log.append(stamped)
         assert self.log.end_offset == stamped[-1].end_offset

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from minilog.core.broker import BrokerCore
+from minilog.core.stamps import Stamps
 from tests.sim import test_clocks
 from tests.sim.ablation import Ablation
 from tests.sim.process import Process
@@ -14,6 +15,10 @@ def _turns_by_the_wall_clock(self: Process) -> int:
 
 def _stamps_by_turns(self: BrokerCore, now_ms: int) -> int:
     return now_ms
+
+
+def _as_it_is(self: Stamps, wall_ms: int) -> int:
+    return wall_ms
 
 
 CLOCK_ABLATIONS: tuple[Ablation, ...] = (
@@ -28,6 +33,12 @@ CLOCK_ABLATIONS: tuple[Ablation, ...] = (
         "stamps go by the wall clock",
         ((BrokerCore, "wall_ms", _stamps_by_turns),),
         story=test_clocks.test_records_are_stamped_by_the_wall_clock_of_their_leader,
+    ),
+    Ablation(
+        "clock",
+        "stamps wait for a wall clock that was set back",
+        ((Stamps, "take", _as_it_is),),
+        story=test_clocks.test_stamps_do_not_go_back_when_the_wall_clock_does_unless_it_was_far_wrong,
     ),
     Ablation(
         "clock",

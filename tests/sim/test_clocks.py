@@ -45,6 +45,21 @@ def test_records_are_stamped_by_the_wall_clock_of_their_leader() -> None:
         assert abs(stored(c, 1)[-1].max_timestamp - c.broker(1).wall_ms) < 1000
 
 
+def test_stamps_do_not_go_back_when_the_wall_clock_does_unless_it_was_far_wrong() -> None:
+    c = SimCluster(seed=1).start()
+    c.create_topic("t", assignment=[[1, 2, 3]], message_timestamp_type="LogAppendTime")
+    for ahead_ms in (HOUR_MS, HOUR_MS // 2, 0):
+        c.broker(1).set_wall_clock(ahead_ms)
+        c.produce("t")
+    stamps = [batch.max_timestamp for batch in stored(c, 1)]
+    assert stamps == [stamps[0]] * 3
+    c.broker(1).set_wall_clock(10 * HOUR_MS)
+    c.produce("t")
+    c.broker(1).set_wall_clock(0)
+    c.produce("t")
+    assert abs(stored(c, 1)[-1].max_timestamp - c.broker(1).wall_ms) < 1000
+
+
 def test_records_go_when_they_are_old_by_the_wall_clock() -> None:
     """The clock of a broker that started before the time was known is set right: what is old is old at once."""
     c = SimCluster(seed=1, timeouts={"retention_check_ms": 50}).start()

@@ -147,19 +147,23 @@ def test_many_silent_addresses_before_the_right_one_fit_into_the_time(resolver: 
 @pytest.mark.parametrize(
     ("errors", "refused"),
     [
-        ([errno.ECONNREFUSED], True),
-        ([errno.ECONNREFUSED, errno.ECONNREFUSED], True),
-        ([errno.ECONNREFUSED, errno.EAFNOSUPPORT], True),
-        ([errno.ECONNREFUSED, errno.EADDRNOTAVAIL], True),
-        ([errno.ECONNREFUSED, errno.ENETUNREACH], False),
-        ([errno.ECONNREFUSED, None], False),
-        ([errno.EADDRNOTAVAIL], False),
+        ([("192.0.2.1", errno.ECONNREFUSED)], True),
+        ([("192.0.2.1", errno.ECONNREFUSED), ("2001:db8::1", errno.ECONNREFUSED)], True),
+        ([("192.0.2.1", errno.ECONNREFUSED), ("2001:db8::1", errno.ENETUNREACH)], False),
+        ([("192.0.2.1", errno.ECONNREFUSED), ("2001:db8::1", errno.EADDRNOTAVAIL)], False),
+        ([("192.0.2.1", errno.ECONNREFUSED), ("192.0.2.2", None)], False),
+        ([("127.0.0.1", errno.ECONNREFUSED), ("::1", errno.EADDRNOTAVAIL)], True),
+        ([("127.0.0.1", errno.ECONNREFUSED), ("::1", errno.EAFNOSUPPORT)], True),
+        ([("127.0.0.1", errno.ECONNREFUSED), ("::1", errno.ENETUNREACH)], False),
+        ([("::1", errno.EADDRNOTAVAIL)], False),
         ([], False),
     ],
 )
-def test_what_counts_as_refused(errors: list[int | None], refused: bool) -> None:
-    target = Target(socket.AF_INET, ("192.0.2.1", 1))
-    failures = [(target, OSError("odd") if number is None else OSError(number, "x")) for number in errors]
+def test_what_counts_as_refused(errors: list[tuple[str, int | None]], refused: bool) -> None:
+    failures = [
+        (Target(socket.AF_INET, (host, 1)), OSError("odd") if number is None else OSError(number, "x"))
+        for host, number in errors
+    ]
     assert Unreached(failures).refused is refused
 
 
