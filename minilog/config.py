@@ -6,7 +6,10 @@ Unknown keys, wrong types and impossible combinations are refused with file, key
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import ipaddress
+import re
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -25,6 +28,53 @@ CleanupPolicy = Literal["delete", "compact", "compact,delete", "delete,compact"]
 MillisecondsOrNever = Annotated[int, Meta(ge=-1, le=2**53)]
 MillisecondsOrNone = Annotated[int, Meta(ge=0, le=2**53)]
 DAY_MS = 24 * 60 * 60 * 1000
+
+
+_LABEL: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+_DOTS: Final = re.compile("[.\u3002\uff0e\uff61]")
+HOST_CHARACTERS_MAX: Final = 253
+
+
+def ascii_host(host: str) -> str:
+    """A host as resolvers and HTTP know it: letters beyond ASCII become IDNA. Raises ValueError saying what is wrong."""
+    if ":" in host:
+        ipaddress.IPv6Address(host)
+        return host
+    labels = [_ascii_label(label) for label in _DOTS.split(host)]
+    whole = ".".join(labels)
+    if not labels[-1]:  # the root: "example.org."
+        labels.pop()
+    for label in labels or [""]:
+        if not _LABEL.fullmatch(label):
+            raise ValueError(f"its part {label!r} is no name: 1 to 63 letters, digits, - and _")
+    if len(whole) > HOST_CHARACTERS_MAX:
+        raise ValueError(f"it is {len(whole)} characters long, at most {HOST_CHARACTERS_MAX} are allowed")
+    return whole
+
+
+def _ascii_label(label: str) -> str:
+    if label.isascii():
+        return label
+    import idna  # here, because hardly any process meets such a name
+
+    try:
+        return idna.encode(label, uts46=True).decode("ascii")
+    except UnicodeError:
+        raise ValueError(f"its part {label!r} cannot be written as an international domain name (IDNA)") from None
+
+
+def ascii_url(url: str) -> str:
+    """``url`` with its host in ASCII; one that is ASCII already is returned as it was written. Raises ValueError."""
+    host = urlsplit(url).hostname
+    if not host:
+        raise ValueError("it names no host")
+    written = ascii_host(host)
+    if url.isascii():
+        return url
+    scheme, _, rest = url.partition("://")
+    netloc, slash, path = rest.partition("/")
+    _, colon, port = netloc.rpartition(":")
+    return f"{scheme}://{written}{colon}{port if colon else ''}{slash}{path}"
 
 
 def _dotted(name: str) -> str:

@@ -3,7 +3,8 @@
 All three sources speak of the same dotted keys: ``port``, ``limits.request_bytes_max``. A leading ``broker.`` or
 ``controller.`` names one process and wins over the bare key of the same source, so one file (a ``[broker]`` and a
 ``[controller]`` table) or one environment can serve both. In the environment a dot is written ``__``:
-``MINILOG_LIMITS__REQUEST_BYTES_MAX``, ``MINILOG_CONTROLLER__PORT``.
+``MINILOG_LIMITS__REQUEST_BYTES_MAX``, ``MINILOG_CONTROLLER__PORT``. ``minilog serve`` runs both in one process: there a bare
+``data_dir`` is the folder of both and a bare ``port`` the broker's (``load_both``).
 
 Everything wrong is refused with one sentence that names the source, the key, the value and what is allowed;
 what is refused is ``BadSettings``. A key that only the other role knows is ignored in a shared source.
@@ -12,17 +13,18 @@ what is refused is ``BadSettings``. A key that only the other role knows is igno
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
 
-from minilog.config import BrokerSettings, ControllerSettings, Limits
+from minilog.config import BrokerSettings, ControllerSettings, Limits, ascii_host, ascii_url
 from minilog.errors import RefusesToStart
 
 Role = Literal["broker", "controller"]
@@ -31,6 +33,8 @@ SHARED_KEYS = frozenset({"session_timeout_ms", "heartbeat_interval_ms"})
 """Both roles have these and want the same value, so a bare key sets both in one go (``assign``)."""
 ENVIRONMENT_OTHER = frozenset({"MINILOG_URL", "MINILOG_DEBUG", "MINILOG_PURE", "MINILOG_COMPILED", "MINILOG_SIM_SEEDS"})
 """``MINILOG_*`` variables that are not settings."""
+FOLDERS: dict[Role, str] = {"broker": "broker-1", "controller": "controller"}
+"""Within the folder of ``minilog serve``."""
 ADDRESSES_ANY = frozenset({"", "0.0.0.0", "::", "*"})
 
 S = TypeVar("S", BrokerSettings, ControllerSettings)
@@ -64,9 +68,22 @@ def load_broker(
     defaults: Mapping[str, str] | None = None,
 ) -> Loaded[BrokerSettings]:
     """``flags`` are ``key=value`` texts; ``defaults`` are weaker than every other source. Raises BadSettings."""
-    loaded = _load(BrokerSettings, "broker", _sources(file, environment, flags, defaults))
+    return _broker(_sources(file, environment, flags, defaults))
+
+
+def _broker(sources: Iterable[Mapping[str, Given]]) -> Loaded[BrokerSettings]:
+    loaded = _load(BrokerSettings, "broker", sources)
     _check_broker(loaded)
-    return loaded
+    settings = loaded.settings
+    return Loaded(
+        msgspec.structs.replace(
+            settings,
+            host=_host(loaded),
+            controller_url=ascii_url(settings.controller_url),
+            advertised_url=settings.advertised_url and ascii_url(settings.advertised_url),
+        ),
+        loaded.origins,
+    )
 
 
 def load_controller(
@@ -76,10 +93,46 @@ def load_controller(
     defaults: Mapping[str, str] | None = None,
 ) -> Loaded[ControllerSettings]:
     """As ``load_broker``."""
-    loaded = _load(ControllerSettings, "controller", _sources(file, environment, flags, defaults))
+    return _controller(_sources(file, environment, flags, defaults))
+
+
+def _controller(sources: Iterable[Mapping[str, Given]]) -> Loaded[ControllerSettings]:
+    loaded = _load(ControllerSettings, "controller", sources)
     _check_limits(loaded.settings.limits, loaded.origins)
     _check_session(loaded.settings, loaded.origins)
-    return loaded
+    return Loaded(msgspec.structs.replace(loaded.settings, host=_host(loaded)), loaded.origins)
+
+
+def load_both(
+    file: Path | None,
+    environment: Mapping[str, str],
+    flags: Mapping[Role, Mapping[str, Given]],
+    defaults: Mapping[str, str],
+) -> tuple[Loaded[ControllerSettings], Loaded[BrokerSettings]]:
+    """A controller and a broker for one process. What they cannot both mean by one bare key, in whatever source, means what
+    ``serve`` means by its flag: ``data_dir`` the folder that holds the folders of both, ``port`` the broker's. The broker
+    is told where the controller is, unless some source says otherwise. Raises BadSettings."""
+    known = {key: Given(value, "default", text=True) for key, value in defaults.items()}
+    shared = [known, _read_toml(file) if file else {}, _read_environment(environment)]
+
+    def sources(role: Role) -> list[Mapping[str, Given]]:
+        return [*(_in_one_process(source, role) for source in shared), flags[role]]
+
+    controller = _controller(sources("controller"))
+    at = Given(f"http://127.0.0.1:{controller.settings.port}", "default", text=True)
+    return controller, _broker([{"controller_url": at}, *sources("broker")])
+
+
+def _in_one_process(source: Mapping[str, Given], role: Role) -> dict[str, Given]:
+    dealt = dict(source)
+    folder, port = dealt.pop("data_dir", None), dealt.pop("port", None)
+    if folder is not None:
+        check_value(role, "data_dir", folder)
+        path = f"{folder.value}/{FOLDERS[role]}" if folder.value else ""
+        dealt.setdefault(f"{role}.data_dir", replace(folder, value=path))
+    if port is not None and role == "broker":
+        dealt.setdefault("broker.port", port)
+    return dealt
 
 
 def role_of(file: Path) -> Role:
@@ -307,11 +360,34 @@ def _check_limits(limits: Limits, origins: Mapping[str, str]) -> None:
             )
 
 
+def _host(loaded: Loaded[S]) -> str:
+    """``host`` in ASCII: it is listened on, and told to others where advertised_url is not set."""
+    host = loaded.settings.host
+    if host in ADDRESSES_ANY:
+        return host
+    try:
+        return ascii_host(host)
+    except ValueError as error:
+        raise BadSettings(f"{loaded.origins['host']}: host = {host!r} is not allowed: {_reason(error)}") from None
+
+
+def _reason(error: ValueError) -> str:
+    return "it is no IPv6 address" if isinstance(error, ipaddress.AddressValueError) else str(error)
+
+
 def _check_url(key: str, url: str, origins: Mapping[str, str]) -> None:
-    parts = urlsplit(url)
+    wanted = f"{origins[key]}: {key} = {url!r} is not allowed; it must look like http://host:port"
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets without an IPv6 address between them, letters that normalize to : or /
+        raise BadSettings(wanted) from None
     plain = parts.scheme in ("http", "https") and parts.hostname and parts.path in ("", "/") and not parts.query
     if not plain or not re.fullmatch(r"[^@\s]+", parts.netloc):
-        raise BadSettings(f"{origins[key]}: {key} = {url!r} is not allowed; it must look like http://host:port")
+        raise BadSettings(wanted)
+    try:
+        ascii_host(parts.hostname or "")
+    except ValueError as error:
+        raise BadSettings(f"{origins[key]}: the host of {key} = {url!r} is not allowed: {_reason(error)}") from None
     try:
         parts.port  # noqa: B018  urlsplit checks the port's range on access
     except ValueError:

@@ -118,7 +118,7 @@ class Cleaner:
         return cleaned
 
     def _due(self) -> Iterator[tuple[tuple[str, int], tuple[PartitionLog, Dirt]]]:
-        now_ms = self._clock.now_ms()
+        now_ms = self._clock.wall_ms()
         for stored, found in self._store.logs():
             if found.settings.is_compacted and self._damaged.get(found.name) is not found:
                 dirt = survey(found, now_ms)
@@ -130,7 +130,7 @@ class Cleaner:
         return self._store.get(*name) is found and not self._failure.tripped
 
     async def _clean(self, name: tuple[str, int], found: PartitionLog) -> bool:
-        now_ms, started = self._clock.now_ms(), time.monotonic()
+        now_ms, started = self._clock.wall_ms(), time.monotonic()
         end_offset = survey(found, now_ms).end_offset
         round_ = Round(found, end_offset, now_ms, self.figures, self._pace, self._settings.cleaner_map_bytes)
         try:

@@ -49,7 +49,7 @@ async def _ask(runtime: Runtime, leader: int, entries: list[CommittedOffset], pa
         reply = await runtime.call(broker.url, request, patience_ms)
     if not isinstance(reply, OffsetsReply):
         return [_unknown(entry) for entry in entries]
-    now_ms = runtime.clock.now_ms()
+    now_ms = runtime.clock.wall_ms()
     return [_lag(entry, result, now_ms) for entry, result in zip(entries, reply.partitions, strict=True)]
 
 

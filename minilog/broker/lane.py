@@ -2,22 +2,33 @@
 
 Order is the point (R5, R15): a request leaves only after its predecessor was answered or given up, and giving one
 up closes the connection, so that no late answer can meet a later request. Nothing is ever sent twice.
+
+Whatever goes wrong on the way is an outcome: nothing that a peer, its name or its address does ends this process. A
+connection that nothing has used for IDLE_S is closed from this side, long before the peer's listener would (its own
+IDLE_S), so that no request leaves just as the other side closes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
+import logging
+import socket
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from minilog.broker.connection import Answer, Connection, Outcome
+from minilog.broker.dial import Unreached, dial
+from minilog.broker.names import Names
+from minilog.config import ascii_host
 from minilog.errors import BrokerUnavailable, MinilogError, Overloaded, TimedOut
 from minilog.wire.http import MSGPACK
 
+log = logging.getLogger("minilog.peers")
+
 CONNECT_TIMEOUT_MS = 500
+IDLE_S: Final = 60.0
 QUEUE_MAX = 1024
 RPC_PATH = "/internal/rpc"
 
@@ -28,17 +39,21 @@ class Address(NamedTuple):
 
     @classmethod
     def of(cls, url: str) -> Address:
-        """Raises ValueError for anything but ``http://host[:port]``."""
+        """Raises ValueError for anything but ``http://host[:port]``; a host beyond ASCII becomes IDNA."""
         parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname:
+        if parts.scheme != "http" or not parts.hostname or parts.port == 0:
             raise ValueError(f"{url!r} is no http://host:port")
-        return cls(parts.hostname, parts.port or 80)
+        return cls(ascii_host(parts.hostname), parts.port or 80)
+
+    def __str__(self) -> str:
+        """As in a URL and in a Host header."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class Call:
     """One request on its way. ``on_outcome`` is called once, unless the call is withdrawn before."""
 
-    __slots__ = ("address", "body", "on_outcome", "timeout_ms", "timer")
+    __slots__ = ("address", "body", "on_outcome", "queued_s", "timeout_ms", "timer")
 
     def __init__(self, address: Address, body: bytes, timeout_ms: int, on_outcome: Callable[[Outcome], None]) -> None:
         self.address = address
@@ -46,13 +61,33 @@ class Call:
         self.timeout_ms = timeout_ms
         self.on_outcome = on_outcome
         self.timer: asyncio.TimerHandle | None = None
+        self.queued_s = 0.0
+        """When it was sent off, by the loop's clock."""
 
 
 class Lane:
-    """``fresh`` makes a new connection for every call: only connecting tells a dead process from a silent one."""
+    """``fresh`` makes a new connection for every call: only connecting tells a dead process from a silent one.
 
-    def __init__(self, tasks: asyncio.TaskGroup, name: str, body_bytes_max: int, *, fresh: bool = False) -> None:
+    ``on_start`` is told how many seconds a call has waited before this lane turned to it."""
+
+    def __init__(
+        self,
+        tasks: asyncio.TaskGroup,
+        name: str,
+        body_bytes_max: int,
+        *,
+        fresh: bool = False,
+        names: Names | None = None,
+        on_start: Callable[[float], None] = lambda seconds: None,
+        on_idle: Callable[[Lane], None] = lambda lane: None,
+    ) -> None:
+        """``on_idle`` is told when the lane has closed itself for want of use."""
         self.name = name
+        self._names = names or Names()
+        self._on_start = on_start
+        self._on_idle = on_idle
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._used_s = 0.0
         self._tasks = tasks
         self._loop = asyncio.get_running_loop()
         self._body_bytes_max = body_bytes_max
@@ -70,11 +105,13 @@ class Lane:
     def send(self, call: Call) -> None:
         """Queue a call; its outcome never comes from inside this method."""
         if len(self._waiting) >= QUEUE_MAX:
-            error = Overloaded(f"{QUEUE_MAX} requests already wait for {call.address.host}:{call.address.port}")
+            error = Overloaded(f"{QUEUE_MAX} requests already wait for {call.address}")
             self._loop.call_soon(call.on_outcome, error)
             return
         call.timer = self._loop.call_later(call.timeout_ms / 1000, self._expire, call)
+        call.queued_s = self._loop.time()
         self._waiting.append(call)
+        self._watch_idle()
         self._advance()
 
     def withdraw(self, call: Call) -> None:
@@ -93,11 +130,14 @@ class Lane:
                 call.timer.cancel()
         self._waiting.clear()
         self._give_up_current()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
 
     def _advance(self) -> None:
         if self._current is not None or not self._waiting:
             return
         call = self._current = self._waiting.popleft()
+        self._on_start(self._loop.time() - call.queued_s)
         connection = self._connection
         if connection is not None and connection.is_open and self._address == call.address and not self._fresh:
             self._post(connection, call)
@@ -106,12 +146,12 @@ class Lane:
             self._connecting = self._tasks.create_task(self._connect(call), name=f"connect {self.name}")
 
     async def _connect(self, call: Call) -> None:
+        connection = Connection(self._body_bytes_max)
         try:
-            async with asyncio.timeout(min(CONNECT_TIMEOUT_MS, call.timeout_ms) / 1000):
-                _, connection = await self._loop.create_connection(
-                    lambda: Connection(self._body_bytes_max), call.address.host, call.address.port
-                )
-        except (OSError, TimeoutError) as error:
+            address, timeout_s = call.address, min(CONNECT_TIMEOUT_MS, call.timeout_ms) / 1000
+            connected = await dial(self._names, address.host, address.port, timeout_s)
+            await self._adopt(connected, connection)
+        except Exception as error:  # also what nobody has thought of: it is this address's, not this process's end
             if call is self._current:
                 self._settle(call, connect_error(error, call.address))
             return
@@ -122,10 +162,16 @@ class Lane:
         self._connection, self._address = connection, call.address
         self._post(connection, call)
 
+    async def _adopt(self, connected: socket.socket, connection: Connection) -> None:
+        try:
+            await self._loop.create_connection(lambda: connection, sock=connected)
+        except BaseException:
+            connected.close()
+            raise
+
     def _post(self, connection: Connection, call: Call) -> None:
-        host = f"[{call.address.host}]" if ":" in call.address.host else call.address.host
         head = (
-            f"POST {RPC_PATH} HTTP/1.1\r\nHost: {host}:{call.address.port}\r\n"
+            f"POST {RPC_PATH} HTTP/1.1\r\nHost: {call.address}\r\n"
             f"Content-Type: {MSGPACK}\r\nContent-Length: {len(call.body)}\r\n\r\n"
         )
         connection.post(head.encode("ascii"), call.body, lambda outcome: self._settle(call, outcome))
@@ -136,8 +182,9 @@ class Lane:
         call.timer.cancel()
         self._current = None
         self._connecting = None
-        if not isinstance(outcome, Answer):
+        if self._fresh or not isinstance(outcome, Answer):
             self._disconnect()
+        self._used_s = self._loop.time()
         self._advance()
         call.on_outcome(outcome)
 
@@ -145,18 +192,34 @@ class Lane:
         """Time is up: definite as long as no byte of the request has been handed to a connection."""
         if call is not self._current:
             self._waiting.remove(call)
-            call.on_outcome(_timed_out(call, "it was not sent: earlier requests are unanswered", definite=True))
+            why = "it was not sent: earlier requests are unanswered"
+            call.on_outcome(timed_out(call.address, call.timeout_ms, why, definite=True))
             return
         sent = self._connecting is None
         self._give_up_current()
         self._advance()
-        where = "its answer did not come" if sent else "the connection was not made"
-        call.on_outcome(_timed_out(call, where, definite=not sent))
+        why = "its answer did not come" if sent else "the connection was not made"
+        call.on_outcome(timed_out(call.address, call.timeout_ms, why, definite=not sent))
 
     def _give_up_current(self) -> None:
         self._current = None
         self._connecting = None  # not cancelled: the task finds its call given up and closes what it made
         self._disconnect()
+
+    def _watch_idle(self) -> None:
+        """One timer for all calls: it looks when the last one was, instead of being set anew by each."""
+        self._used_s = self._loop.time()
+        if self._idle_timer is None:
+            self._idle_timer = self._loop.call_later(IDLE_S, self._on_idle_timer)
+
+    def _on_idle_timer(self) -> None:
+        left_s = self._used_s + IDLE_S - self._loop.time()
+        if self.load or left_s > 0:
+            self._idle_timer = self._loop.call_later(left_s if left_s > 0 else IDLE_S, self._on_idle_timer)
+            return
+        self._idle_timer = None
+        self._disconnect()
+        self._on_idle(self)
 
     def _disconnect(self) -> None:
         if self._connection is not None:
@@ -165,15 +228,19 @@ class Lane:
 
 
 def connect_error(error: BaseException, address: Address) -> MinilogError:
-    """Nothing was sent, so each of these is definite."""
-    where = f"{address.host}:{address.port}"
-    if isinstance(error, TimeoutError) and not getattr(error, "errno", None):
-        return TimedOut(f"{where} did not accept a connection in time", definite=True, reason="connect")
-    if isinstance(error, ConnectionRefusedError) or getattr(error, "errno", None) == errno.ECONNREFUSED:
-        return BrokerUnavailable(f"{where} refused the connection", definite=True, reason="refused")
-    return BrokerUnavailable(f"{where} cannot be reached: {error}", definite=True, reason="unreachable")
+    """Nothing was sent, so each of these is definite. "refused" is said only when every address of the host refused."""
+    if isinstance(error, TimeoutError) and not error.errno:
+        return TimedOut(f"{address} did not accept a connection in time", definite=True, reason="connect")
+    if isinstance(error, Unreached) and error.refused:
+        return BrokerUnavailable(f"{address} refused the connection", definite=True, reason="refused")
+    if not isinstance(error, (OSError, ValueError)):
+        log.warning("connecting to %s failed in a way of its own: %r", address, error, exc_info=error)
+    if isinstance(error, socket.gaierror):
+        why = f"its name is not resolved ({error.strerror})"
+    else:
+        why = str(error) or type(error).__name__
+    return BrokerUnavailable(f"{address} cannot be reached: {why}", definite=True, reason="unreachable")
 
 
-def _timed_out(call: Call, where: str, *, definite: bool) -> TimedOut:
-    address = f"{call.address.host}:{call.address.port}"
-    return TimedOut(f"no answer from {address} in {call.timeout_ms} ms: {where}", definite=definite, reason="timeout")
+def timed_out(address: Address, timeout_ms: int, why: str, *, definite: bool) -> TimedOut:
+    return TimedOut(f"no answer from {address} in {timeout_ms} ms: {why}", definite=definite, reason="timeout")

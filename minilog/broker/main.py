@@ -32,7 +32,7 @@ class Broker:
         self.listening = asyncio.Event()
         self.registered = False
         self._clock = Clock()
-        self._store = Store(OsDisk(), settings.data_dir, settings.broker_id, self._clock.now_ms)
+        self._store = Store(OsDisk(), settings.data_dir, settings.broker_id, self._clock.wall_ms)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set. Raises RefusesToStart, FailStop or StorageFailed, alone or in a group."""

@@ -19,6 +19,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from minilog.broker import group_metrics
+from minilog.broker.clock import clock_metrics
 from minilog.broker.ports import Runtime
 from minilog.storage.compaction import CleaningFigures
 from minilog.wire.http import acks_text
@@ -58,6 +59,9 @@ class Metrics:
         flusher = getattr(runtime, "flusher", None)
         if flusher is not None:
             self.registry.register(flusher.latency)
+        peers = getattr(runtime, "peers", None)
+        if peers is not None:
+            self.registry.register(peers.queue_latency)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
@@ -167,6 +171,7 @@ class Metrics:
         yield GaugeMetricFamily(
             "minilog_event_loop_lag_seconds_max", "The latest tick so far", statistics.loop_lag_seconds_max
         )
+        yield from clock_metrics(self._runtime.clock.offset_ms, self._runtime.clock.steps)
         yield from _cleaning(statistics.cleaning)
         if self.listener is not None:
             yield GaugeMetricFamily("minilog_http_connections", "Open connections", self.listener.open_connections)

@@ -1,5 +1,9 @@
 """Performs Send: each request goes out once, in order, on the one connection of its (node, purpose).
 
+What clients' requests make necessary (``call``) travels apart from that, in a pool per address and purpose: so group heartbeats wait
+behind no slow produce, and the cluster's own traffic behind neither. Whatever is not used is closed and forgotten after
+a minute, lanes to addresses that are no more among it.
+
 The outcome, an answer or the error that stands for it, comes back on the loop after the turn that sent it:
 refused and never-sent are definite; a timeout, a reset or an answer not understood is not (R14).
 """
@@ -7,19 +11,26 @@ refused and never-sent are definite; a timeout, a reset or an answer not underst
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Final, NamedTuple
 
 import msgspec
+from prometheus_client import Histogram
 
 from minilog.broker.connection import Answer, Outcome
 from minilog.broker.lane import Address, Call, Lane
+from minilog.broker.names import Names
+from minilog.broker.pool import Errand, Pool
 from minilog.config import MIB
 from minilog.errors import BrokerUnavailable, MinilogError
+from minilog.wire.group_messages import ForwardedGroupRequest
 from minilog.wire.http import MSGPACK, PROBLEM, error_from_response
 from minilog.wire.messages import (
+    AddPartitions,
     AlterPartition,
     CreateTopic,
+    DeleteTopic,
     Fetch,
     Heartbeat,
     Message,
@@ -34,7 +45,7 @@ from minilog.wire.messages import (
 )
 
 ANSWER_BYTES_MAX: Final = 128 * MIB
-FORWARD_LANES_MAX: Final = 16
+QUEUE_BUCKETS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 OTHER: Final = "other"
 PURPOSES: Final[dict[type[Message], str]] = {
     ReplicaFetch: "fetch",
@@ -48,6 +59,28 @@ PURPOSES: Final[dict[type[Message], str]] = {
 Response = Message | MinilogError
 
 
+class PoolLimits(NamedTuple):
+    """Per address. The connections of one broker's pools together leave most of a peer's ``limits.connections_max`` to clients."""
+
+    purpose: str
+    lanes_max: int
+    bytes_max: int
+
+
+QUESTIONS: Final = PoolLimits("questions", 64, 16 * MIB)
+GROUPS: Final = PoolLimits("groups", 256, 16 * MIB)
+CHANGES: Final = PoolLimits("changes", 64, 16 * MIB)
+PRODUCE: Final = PoolLimits("forwarded produce", 512, 64 * MIB)
+"""A produce may take as long as its client allows, so it is bounded by what it holds; connections are for the many small ones."""
+POOLS: Final[dict[type[Message], PoolLimits]] = {
+    ForwardedGroupRequest: GROUPS,
+    Produce: PRODUCE,
+    CreateTopic: CHANGES,
+    DeleteTopic: CHANGES,
+    AddPartitions: CHANGES,
+}
+
+
 class Peers:
     def __init__(self, tasks: asyncio.TaskGroup, timeout_ms: int, heartbeat_ms: int = 0) -> None:
         """``timeout_ms`` bounds an answer, on top of what the request itself asks the peer to wait."""
@@ -55,8 +88,16 @@ class Peers:
         self._loop = asyncio.get_running_loop()
         self._timeout_ms = timeout_ms
         self._heartbeat_ms = heartbeat_ms
+        self._names = Names()
         self._lanes: dict[tuple[int, str], Lane] = {}
-        self._forward: dict[Address, list[Lane]] = {}
+        self._pools: dict[tuple[Address, str], Pool] = {}
+        self.queue_latency = Histogram(
+            "minilog_peer_queue_seconds",
+            "Time a request to another process waited behind earlier ones before a connection was free.",
+            ["purpose"],
+            buckets=QUEUE_BUCKETS,
+            registry=None,
+        )
 
     def send(self, node_id: int, url: str | None, request: Message, on_response: Callable[[Response], None]) -> None:
         """``on_response`` is called once, later. ``url`` None means that nobody knows where the node is."""
@@ -76,35 +117,69 @@ class Peers:
         if address is None:
             return Problem.of(BrokerUnavailable(f"{url!r} is no http://host:port", definite=True, reason="unknown"))
         answered: asyncio.Future[Outcome] = self._loop.create_future()
-        call = Call(address, encode(request), timeout_ms, lambda outcome: _resolve(answered, outcome))
-        lane = self._forward_lane(address)
-        lane.send(call)
+        errand = Errand(encode(request), timeout_ms, lambda outcome: _resolve(answered, outcome))
+        pool = self._pool(address, POOLS.get(type(request), QUESTIONS))
+        pool.send(errand)
         try:
             response = read(await answered)
         except asyncio.CancelledError:
-            lane.withdraw(call)
+            pool.withdraw(errand)
             raise
         return Problem.of(response) if isinstance(response, MinilogError) else response
 
+    def expect(self, urls: Iterable[str]) -> None:
+        """Nodes that are new, or have come back: where they are is looked up before it is needed."""
+        for address in filter(None, map(_address, urls)):
+            self._names.expect(address.host)
+
+    @property
+    def remembered(self) -> int:
+        """Lanes and pools that there are now."""
+        return len(self._lanes) + len(self._pools)
+
     def close(self) -> None:
-        for lane in [*self._lanes.values(), *(lane for lanes in self._forward.values() for lane in lanes)]:
+        for lane in self._lanes.values():
             lane.close()
+        for pool in self._pools.values():
+            pool.close()
 
     def _lane(self, node_id: int, request: Message) -> Lane:
         purpose = PURPOSES.get(type(request), OTHER)
         lane = self._lanes.get((node_id, purpose))
         if lane is None:
-            lane = Lane(self._tasks, f"{purpose} to {node_id}", ANSWER_BYTES_MAX, fresh=purpose == "probe")
-            self._lanes[node_id, purpose] = lane
+            lane = self._lanes[node_id, purpose] = Lane(
+                self._tasks,
+                f"{purpose} to {node_id}",
+                ANSWER_BYTES_MAX,
+                fresh=purpose == "probe",
+                names=self._names,
+                on_start=self.queue_latency.labels(purpose).observe,
+                on_idle=lambda _: self._forget_lane(node_id, purpose),
+            )
         return lane
 
-    def _forward_lane(self, address: Address) -> Lane:
-        lanes = self._forward.setdefault(address, [])
-        lane = min(lanes, key=lambda lane: lane.load, default=None)
-        if lane is None or (lane.load and len(lanes) < FORWARD_LANES_MAX):
-            lane = Lane(self._tasks, f"forward to {address.host}:{address.port}", ANSWER_BYTES_MAX)
-            lanes.append(lane)
-        return lane
+    def _forget_lane(self, node_id: int, purpose: str) -> None:
+        del self._lanes[node_id, purpose]
+
+    def _pool(self, address: Address, limits: PoolLimits) -> Pool:
+        key = (address, limits.purpose)
+        pool = self._pools.get(key)
+        if pool is None:
+            pool = self._pools[key] = Pool(
+                address,
+                partial(self._pool_lane, f"{limits.purpose} to {address}"),
+                self.queue_latency.labels(limits.purpose).observe,
+                lambda: self._forget_pool(key),
+                lanes_max=limits.lanes_max,
+                bytes_max=limits.bytes_max,
+            )
+        return pool
+
+    def _pool_lane(self, name: str, on_idle: Callable[[Lane], None]) -> Lane:
+        return Lane(self._tasks, name, ANSWER_BYTES_MAX, names=self._names, on_idle=on_idle)
+
+    def _forget_pool(self, key: tuple[Address, str]) -> None:
+        del self._pools[key]
 
     def _wait_ms(self, request: Message) -> int:
         match request:

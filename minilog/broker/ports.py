@@ -12,6 +12,16 @@ from minilog.wire.messages import Message
 class Clock(Protocol):
     def now_ms(self) -> int: ...
 
+    def wall_ms(self) -> int: ...
+
+    def stamp_ms(self) -> int: ...
+
+    @property
+    def offset_ms(self) -> int: ...
+
+    @property
+    def steps(self) -> int: ...
+
 
 class Core(Protocol):
     @property

@@ -152,7 +152,7 @@ async def _records(face: Face, exchange: Exchange, media: str) -> list[ProducedR
     """The records of the body; those without a timestamp get the time of now."""
     query = exchange.query
     body = await exchange.body.read()
-    now_ms = face.runtime.clock.now_ms()
+    now_ms = face.runtime.clock.stamp_ms()
     if media == OCTETS:
         if {"format", "key_format"} & query.keys():
             raise InvalidRequest(f"format and key_format are for JSON; {OCTETS} is bytes")

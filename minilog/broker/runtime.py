@@ -33,6 +33,8 @@ UNLIMITED = (ReplicaFetch, Positions, Probe)
 class Core(Protocol):
     """What the runtime asks of a BrokerCore."""
 
+    wall_ahead_ms: int
+
     @property
     def image(self) -> ClusterImage: ...
 
@@ -96,6 +98,7 @@ class Runtime:
         self._next_request_id = 1
         self._in_turn = False
         self._closed = False
+        self._metadata_offset = 0
         self._turns = 0
         self._unclaimed = 0
         self._disconnects = 0
@@ -187,11 +190,14 @@ class Runtime:
         assert not self._in_turn, "a turn within a turn"
         self._in_turn = True
         self._turns += 1
+        now_ms = self.clock.now_ms()
+        self.core.wall_ahead_ms = self.clock.wall_ms() - now_ms
         try:
-            for effect in handler(*event, self.clock.now_ms()):
+            for effect in handler(*event, now_ms):
                 self._perform(effect)
             if self.core.broker_epoch >= 0:
                 self.registered.set()
+            self._look_at_metadata()
             if self.core.may_exit:
                 self.may_exit.set()
         except Exception as error:
@@ -199,6 +205,13 @@ class Runtime:
             self.close()
         finally:
             self._in_turn = False
+
+    def _look_at_metadata(self) -> None:
+        """The brokers the metadata has told of since the last look will be connected to sooner or later."""
+        image, seen = self.core.image, self._metadata_offset
+        if image.metadata_offset != seen:
+            self._metadata_offset = image.metadata_offset
+            self.peers.expect(broker.url for broker in image.brokers.values() if broker.epoch > seen)
 
     def _perform(self, effect: Effect) -> None:
         match effect:

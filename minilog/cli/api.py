@@ -2,14 +2,14 @@
 
 Records travel through ``minilog_client``; this stays small so that ``minilog topic list`` starts quickly.
 Every error is the typed one the server reported, or BrokerUnavailable naming every URL that was tried.
+
+Only what changes nothing is asked of the next broker when an answer does not come. A change is sent once, to a broker
+that has shown that it answers; when its answer does not come it may have happened, and the error says so (``definite``).
 """
 
 from __future__ import annotations
 
-import http.client
 import os
-import urllib.error
-import urllib.request
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -17,13 +17,18 @@ import msgspec
 import typer
 
 from minilog.cli.output import CliError, ExitCode
+from minilog.cli.request import Unanswered, send
+from minilog.config import ascii_url
 from minilog.errors import BrokerUnavailable, MinilogError, TimedOut
-from minilog.wire.http import JSON, error_from_response
+from minilog.wire.http import JSON
 from minilog.wire.messages import FailoverInfo, MetadataReply, TopicInfo
 from minilog.wire.routes import BY_NAME, path_of
 
 DEFAULT_URL = "http://127.0.0.1:8082"
 TIMEOUT_S = 10.0
+SHORT_TIMEOUT_S = 3.0
+"""For a broker that may be frozen while there are others to ask."""
+SAFE = ("GET", "HEAD")
 CLOCK_SLACK_MS = 50
 
 UrlOption = Annotated[
@@ -37,10 +42,17 @@ def resolve_url(url: str | None) -> str:
     """What was given, or the brokers of the default dev cluster, or the default port. Raises CliError (usage)."""
     if url is None:
         return _dev_url() or DEFAULT_URL
-    for one in url.split(","):
-        parts = urlsplit(one.strip())
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise CliError(f"--url {one!r} is not a URL; write http://host:port", ExitCode.USAGE)
+    return ",".join(_checked(one) for one in url.split(","))
+
+
+def _checked(url: str) -> str:
+    try:
+        parts = urlsplit(url.strip())
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+            raise CliError(f"--url {url!r} is not a URL; write http://host:port", ExitCode.USAGE)
+        ascii_url(url.strip())
+    except ValueError as error:
+        raise CliError(f"--url {url!r} is not a URL: {error}; write http://host:port", ExitCode.USAGE) from None
     return url
 
 
@@ -62,11 +74,14 @@ class _Failovers(msgspec.Struct):
 
 
 class Api:
-    """One cluster, named by the URLs of one or more of its brokers; the first that answers is asked."""
+    """One cluster, named by the URLs of one or more of its brokers."""
 
     def __init__(self, url: str | None, timeout_s: float = TIMEOUT_S) -> None:
         self.url = resolve_url(url)
         self.timeout_s = timeout_s
+        self._urls = [ascii_url(one.strip()).rstrip("/") for one in self.url.split(",")]
+        self._answered = ""
+        """The URL that answered last: it is asked first."""
 
     def metadata(self, topics: list[str] | None = None) -> MetadataReply:
         query = {"topics": ",".join(topics)} if topics else {}
@@ -114,33 +129,64 @@ class Api:
         return msgspec.json.decode(self.call(route, query, **values), type=cls)
 
     def call(self, route: str, query: dict[str, str] | None = None, body: Any = None, **values: str | int) -> bytes:
-        """The body of a success. Raises the server's MinilogError, BrokerUnavailable or TimedOut."""
+        """The body of a success. Raises the server's MinilogError; BrokerUnavailable or TimedOut: not ``definite``
+        if it may have happened."""
         data = msgspec.json.encode(body) if body is not None else None
-        path = path_of(route, query, **values)
-        refusals = []
-        for base in self.url.split(","):
-            request = urllib.request.Request(base.strip().rstrip("/") + path, data, method=BY_NAME[route].method)
-            request.add_header("Accept", JSON)
-            if data is not None:
-                request.add_header("Content-Type", JSON)
+        method, path = BY_NAME[route].method, path_of(route, query, **values)
+        headers = {"Accept": JSON} if data is None else {"Accept": JSON, "Content-Type": JSON}
+        if method not in SAFE and not self._answered and len(self._urls) > 1:
+            self._find_one_that_answers()
+        failures = []
+        known, urls = self._answered, self._in_order()
+        for base in urls:
+            is_patient = method not in SAFE or base in (known, urls[-1])
+            timeout_s = self.timeout_s if is_patient else min(self.timeout_s, SHORT_TIMEOUT_S)
             try:
-                with urllib.request.urlopen(request, timeout=self.timeout_s) as answer:
-                    return bytes(answer.read())
-            except urllib.error.HTTPError as error:
-                raise error_from_response(error.code, dict(error.headers.items()), error.read()) from None
-            except TimeoutError:
-                refusals.append(f"{base}: no answer in {self.timeout_s:.0f} s")
-                if data is not None:
-                    raise TimedOut(f"{base} did not answer in {self.timeout_s:.0f} s; it may still happen") from None
-            except (OSError, http.client.HTTPException) as error:
-                refusals.append(f"{base}: {_reason(error)}")
-        raise BrokerUnavailable(
-            f"cannot reach {'; '.join(refusals)}. Is a cluster running? `minilog dev up` starts one, "
-            "--url or MINILOG_URL names another",
-            definite=True,
-        )
+                return self._ask(base, path, method, timeout_s, data, headers)
+            except Unanswered as failure:
+                if failure.was_sent and method not in SAFE:
+                    raise _may_have_happened(base, failure) from None
+                failures.append(f"{base}: {failure.reason}")
+        raise _unreachable(failures)
+
+    def _in_order(self) -> list[str]:
+        first = [self._answered] if self._answered else []
+        return first + [base for base in self._urls if base != self._answered]
+
+    def _ask(self, base: str, path: str, method: str, timeout_s: float, *request: Any) -> bytes:
+        """As ``send``; a refusal is an answer, too."""
+        try:
+            answer = send(base + path, method, timeout_s, *request)
+        except MinilogError:
+            self._answered = base
+            raise
+        self._answered = base
+        return answer
+
+    def _find_one_that_answers(self) -> None:
+        """So that a change is not entrusted to a frozen broker. Raises BrokerUnavailable: then nothing was sent."""
+        failures = []
+        for base in self._urls:
+            try:
+                self._ask(base, path_of("healthz"), "GET", min(self.timeout_s, SHORT_TIMEOUT_S))
+            except Unanswered as failure:
+                failures.append(f"{base}: {failure.reason}")
+                continue
+            except MinilogError:
+                pass
+            return
+        raise _unreachable(failures)
 
 
-def _reason(error: Exception) -> str:
-    reason = getattr(error, "reason", error)
-    return getattr(reason, "strerror", None) or str(reason) or type(error).__name__
+def _may_have_happened(base: str, failure: Unanswered) -> MinilogError:
+    cls = TimedOut if failure.is_late else BrokerUnavailable
+    detail = f"{base}: {failure.reason}; the request was sent, so it may have happened: look before you repeat it"
+    return cls(detail, definite=False)
+
+
+def _unreachable(failures: list[str]) -> BrokerUnavailable:
+    return BrokerUnavailable(
+        f"cannot reach {'; '.join(failures)}. Is a cluster running? `minilog dev up` starts one, "
+        "--url or MINILOG_URL names another",
+        definite=True,
+    )

@@ -69,7 +69,7 @@ def up(
             raise
     if detach:
         cluster.supervisor_file.unlink(missing_ok=True)
-        note(f"logs in {cluster.folder / 'logs'}; `minilog dev down{_data_words(data)}` stops it")
+        note(f"logs in {cluster.folder / 'logs'}; {cluster.command('down')} stops it")
         return
     note(f"logs in {cluster.folder / 'logs'}; Ctrl-C stops it")
     try:
@@ -132,7 +132,7 @@ def start(
             if names == ["all"] and state != "dead":
                 continue
             if state != "dead":
-                raise CliError(f"{member.name} is {state} (pid {member.pid()}); `minilog dev status` shows all")
+                raise CliError(f"{member.name} is {state} (pid {member.pid()}); {cluster.command('status')} shows all")
             note(f"{member.name} started, pid {cluster.start(member)}")
             started.append(member)
     if wait and cluster.controller.state() == "running":
@@ -181,7 +181,7 @@ def _refuse_running(cluster: DevCluster) -> None:
     if alive:
         raise CliError(
             f"a dev cluster is already running in {cluster.folder} ({alive[0].name}, pid {alive[0].pid() or '-'}): "
-            "`minilog dev status` shows it, `minilog dev down` stops it, --data DIR starts another beside it"
+            f"{cluster.command('status')} shows it, {cluster.command('down')} stops it, --data DIR starts another beside it"
         )
 
 
@@ -215,7 +215,8 @@ def _signal(names: list[str], data: Path | None, signal_number: signal.Signals, 
     for member in members:
         known = member.known()
         if known is None or not process.signal_to(known, signal_number):
-            raise CliError(f"{member.name} is not running; `minilog dev start {member.id or 'controller'}` starts it")
+            again = cluster.command(f"start {member.id or 'controller'}")
+            raise CliError(f"{member.name} is not running; {again} starts it")
         note(f"{member.name} {done} (pid {known.pid})")
     for known in _settling(members):
         _wait_for_signal(known, signal_number)
@@ -238,7 +239,3 @@ def _wait_for_signal(known: process.PidFile, signal_number: signal.Signals) -> N
 
 def _members(cluster: DevCluster, names: list[str]) -> list[Member]:
     return cluster.members if names == ["all"] else [cluster.member(name) for name in names]
-
-
-def _data_words(data: Path | None) -> str:
-    return f" --data {data}" if data else ""

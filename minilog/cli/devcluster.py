@@ -16,13 +16,12 @@ import fcntl
 import os
 import random
 import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,8 @@ import msgspec
 
 from minilog.cli import process
 from minilog.cli.output import CliError
+from minilog.cli.request import Unanswered, send
+from minilog.errors import MinilogError
 from minilog.settings import Role, assign
 
 HOST = "127.0.0.1"
@@ -101,6 +102,14 @@ class DevCluster:
         self.folder = folder
         self.spec = spec
         self.children: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def data_words(self) -> str:
+        """What a command to be copied into a shell needs besides, so that it is about this cluster."""
+        return "" if self.folder == default_folder().resolve() else f" --data {shlex.quote(str(self.folder))}"
+
+    def command(self, words: str) -> str:
+        return f"`minilog dev {words}{self.data_words}`"
 
     @classmethod
     def open(cls, folder: Path) -> DevCluster:
@@ -320,10 +329,10 @@ class DevCluster:
 
 def http_ok(url: str, timeout_s: float = 1.0) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=timeout_s) as answer:
-            return bool(answer.status == 200)
-    except (OSError, ValueError, urllib.error.URLError):
+        send(url, "GET", timeout_s)
+    except (MinilogError, Unanswered):
         return False
+    return True
 
 
 def last_words(member: Member) -> str:

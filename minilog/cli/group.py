@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -137,7 +138,9 @@ def _refuse_members(api: GroupApi, group: str, is_new_allowed: bool) -> None:
         return
     if members:
         who = "1 member; stop it" if members == 1 else f"{members} members; stop them"
-        raise GroupNotEmpty(f"group {group} has {who} first, `minilog group describe {group}` shows who it is")
+        raise GroupNotEmpty(
+            f"group {group} has {who} first, `minilog group describe {shlex.quote(group)}` shows who it is"
+        )
 
 
 def _show(show: Callable[[], None], watch: bool, output: Format) -> None:

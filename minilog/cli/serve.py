@@ -13,13 +13,22 @@ from typing import Annotated
 import typer
 
 from minilog.cli.output import CliError, note
-from minilog.settings import assign, load_broker, load_controller
+from minilog.config import BrokerSettings, ControllerSettings
+from minilog.settings import FOLDERS, Given, Role, assign, load_both, load_broker, load_controller, parse_flags
 
 broker_app = typer.Typer(no_args_is_help=True, help="Run one broker process.")
 controller_app = typer.Typer(no_args_is_help=True, help="Run one controller process.")
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="TOML file; config/ holds examples.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", "-s", help="key=value; wins over file and environment.")]
+DEFAULTS = {
+    "data_dir": "minilog-data",
+    "controller.port": "9093",
+    "controller.default_replication_factor": "1",
+    "broker.broker_id": "1",
+    "broker.port": "8082",
+}
+"""Of ``serve``: weaker than anything that anybody says."""
 ParentOption = Annotated[bool, typer.Option("--exit-with-parent", hidden=True)]
 
 
@@ -46,9 +55,10 @@ def controller_run(config: ConfigOption = None, set_: SetOption = None, exit_wit
 
 
 def serve(
-    data: Annotated[Path, typer.Option("--data", help="Folder for everything this process keeps.")] = Path(
-        "minilog-data"
-    ),
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Folder for everything this process keeps, default minilog-data."),
+    ] = None,
     port: Annotated[
         int | None, typer.Option("--port", help="The broker's port, default 8082; 0: a free one.", min=0, max=65535)
     ] = None,
@@ -59,34 +69,47 @@ def serve(
     set_: SetOption = None,
     exit_with_parent: ParentOption = False,
 ) -> int:
-    """Run a controller and one broker in a single process (replication factor 1): for embedding, tests, small uses."""
+    """Run a controller and one broker in a single process (replication factor 1): for embedding, tests, small uses.
+
+    A setting without broker. or controller. in front is meant for both, but for data_dir and port: they mean what --data and
+    --port do.
+    """
     from minilog.cli.devcluster import free_ports
 
-    dealt = assign(set_ or ())
     free = free_ports(2)
-    own = {"data_dir": str(data / "controller"), "port": "9093", "default_replication_factor": "1"}
-    flags = _port_flag(controller_port, free[0]) + dealt["controller"]
-    controller = load_controller(config, os.environ, flags, own).settings
-    own = {
-        "broker_id": "1",
-        "data_dir": str(data / "broker-1"),
-        "port": "8082",
-        "controller_url": f"http://127.0.0.1:{controller.port}",
+    dealt = assign(set_ or ())
+    flags: dict[Role, dict[str, Given]] = {
+        "controller": _flags("controller", data, controller_port, free[0], dealt),
+        "broker": _flags("broker", data, port, free[1], dealt),
     }
-    flags = _port_flag(port, free[1]) + dealt["broker"]
-    broker = load_broker(config, os.environ, flags, own).settings
+    loaded = load_both(config, os.environ, flags, DEFAULTS)
+    controller, broker = loaded[0].settings, loaded[1].settings
     if broker.port == controller.port:
         raise CliError(f"broker and controller cannot share port {broker.port}; give --port and --controller-port", 2)
     if exit_with_parent:
         stop_when_stdin_ends(delay_s=0, timeout_s=broker.shutdown_timeout_ms / 1000 + 5)
-    note(f"minilog serves http://{broker.host}:{broker.port}, data in {data.resolve()}; Ctrl-C stops it")
+    note(f"minilog serves http://{broker.host}:{broker.port}, data in {_where(broker, controller)}; Ctrl-C stops it")
     from minilog.broker.serve import run_both
 
     return run_both(broker, controller)
 
 
-def _port_flag(port: int | None, free: int) -> list[str]:
-    return [] if port is None else [f"port={port or free}"]
+def _flags(
+    role: Role, data: Path | None, port: int | None, free: int, dealt: dict[Role, list[str]]
+) -> dict[str, Given]:
+    """What the command line says for one of the two. Raises BadSettings when it says something twice."""
+    options = dealt[role] if port is None else [f"port={port or free}", *dealt[role]]
+    flags = parse_flags(options)
+    if data is not None:
+        flags.setdefault("data_dir", Given(str(data / FOLDERS[role]), "--data", text=True))
+    return flags
+
+
+def _where(broker: BrokerSettings, controller: ControllerSettings) -> str:
+    of_broker, of_controller = Path(broker.data_dir).resolve(), Path(controller.data_dir).resolve()
+    if of_broker.parent == of_controller.parent:
+        return str(of_broker.parent)
+    return f"{of_broker} and {of_controller}"
 
 
 def stop_when_stdin_ends(delay_s: float, timeout_s: float) -> None:

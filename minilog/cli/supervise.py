@@ -52,7 +52,7 @@ def supervise(cluster: DevCluster) -> None:
                 now = (member.state(), member.pid())
                 if now != states[member.name]:
                     states[member.name] = now
-                    print(change_sentence(member, *now, statuses.get(member.name)), flush=True)
+                    print(change_sentence(member, *now, statuses.get(member.name), cluster.data_words), flush=True)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -64,9 +64,10 @@ def is_important(line: str) -> bool:
     return match is None or match["level"] in SHOWN_LEVELS
 
 
-def change_sentence(member: Member, state: str, pid: int | None, status: int | None) -> str:
+def change_sentence(member: Member, state: str, pid: int | None, status: int | None, data: str = "") -> str:
+    """``data``: the words that name the cluster's folder in a command."""
     if state == "dead":
         how = f" by signal {-status}" if status is not None and status < 0 else f" with exit code {status}"
-        again = member.id or "controller"
-        return f"{member.name} ended{how if status is not None else ''}; `minilog dev start {again}` starts it again"
+        again = f"`minilog dev start {member.id or 'controller'}{data}`"
+        return f"{member.name} ended{how if status is not None else ''}; {again} starts it again"
     return f"{member.name} is {state}, pid {pid}"

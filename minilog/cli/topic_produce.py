@@ -6,6 +6,7 @@ import asyncio
 import base64
 import binascii
 import os
+import shlex
 import sys
 from asyncio import Future
 from collections import defaultdict
@@ -77,7 +78,7 @@ def produce(
     api = Api(url)
     with _opened(file) as lines:
         if not api.metadata([name]).topics:
-            raise UnknownTopic(f"there is no topic {name!r}; `minilog topic create {name}` makes it")
+            raise UnknownTopic(f"there is no topic {name!r}; `minilog topic create {shlex.quote(name)}` makes it")
         outcome = asyncio.run(_produce(api.url, name, lines, parse, partition, options))
     for number, (first, end) in sorted(outcome.ranges.items()):
         note(f"partition {number}: offsets {first} to {end - 1}")

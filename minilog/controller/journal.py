@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -288,5 +289,5 @@ def _damaged(path: str, damage: Damage, index: int) -> str:
     return (
         f"{path} is damaged at byte {damage.position}: {damage.reason}{follows}. Nothing was changed. Options: restore "
         f"the file from a copy; or, giving up all metadata from record {index} on (topics, leaders and ISRs go back "
-        f"in time), move later journal and snapshot files away and run: truncate -s {damage.position} {path}"
+        f"in time), move later journal and snapshot files away and run: truncate -s {damage.position} {shlex.quote(path)}"
     )

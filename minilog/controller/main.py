@@ -37,9 +37,11 @@ class Controller:
         self.url = process.url_of(bound, settings.host)
         failure = process.Failure()
         failure.watch_loop()
+        close_journal = self._journal.close
         try:
             async with asyncio.TaskGroup() as tasks:
                 runtime = Runtime(self._core, self._journal, settings, Clock(), failure, tasks)
+                close_journal = runtime.close_journal
                 await runtime.start()
                 runner = Server(runtime).runner(SHUTDOWN_TIMEOUT_S)
                 loops = [
@@ -58,7 +60,7 @@ class Controller:
             failure.check()  # its watcher may have been cancelled before it could raise
         finally:
             bound.close()
-            self._journal.close()
+            close_journal()
         log.info("controller stopped")
 
     async def _listen(self, runner: web.ServerRunner, bound: process.Socket, runtime: Runtime) -> None:

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from minilog.broker.clock import clock_metrics
 from minilog.broker.listener import Listener
 from minilog.controller.runtime import Runtime
 from minilog.wire.messages import DescribeClusterReply
@@ -33,6 +34,7 @@ class Metrics:
         self._snapshot = _Snapshot()
         self._registry.register(self._snapshot)
         self._registry.register(runtime.append_latency)
+        self._registry.register(runtime.peers.queue_latency)
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
 
@@ -67,6 +69,7 @@ class Metrics:
         yield _gauge("minilog_journal_tail_records", "Records since the last snapshot.", now.journal_tail_records)
         yield _gauge("minilog_parked_requests", "Requests that wait for an answer.", now.parked)
         yield _gauge("minilog_event_loop_lag_seconds", "How late the last tick was.", now.loop_lag_seconds)
+        yield from clock_metrics(self._runtime.clock.offset_ms, self._runtime.clock.steps)
         yield _gauge("minilog_http_connections", "Open connections.", self._listener.open_connections)
         yield CounterMetricFamily(
             "minilog_http_connections_refused",

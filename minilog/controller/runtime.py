@@ -13,8 +13,9 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
 
 import msgspec
 from prometheus_client import Histogram
@@ -29,9 +30,10 @@ from minilog.core.effects import Effect, Flush, Reply, Send
 from minilog.core.image import ClusterImage
 from minilog.errors import BrokerUnavailable, MinilogError, Overloaded, RefusesToStart
 from minilog.wire.messages import AlterPartition, Heartbeat, Message, Problem, Register
-from minilog.wire.metadata import MetadataRecord
+from minilog.wire.metadata import BrokerRegistered, MetadataRecord
 
 log = logging.getLogger("minilog.controller")
+T = TypeVar("T")
 
 TICK_MS = 20
 LATE_TICK_MS = 100
@@ -51,6 +53,8 @@ class Decision(Protocol):
 
 class Core(Protocol):
     """What the runtime asks of a ControllerCore."""
+
+    wall_ahead_ms: int
 
     @property
     def image(self) -> ClusterImage: ...
@@ -107,6 +111,7 @@ class Runtime:
         self.settings = settings
         self.clock = clock
         self.failure = failure
+        self.peers = Peers(tasks, settings.election_timeout_ms)
         self.started = False
         self.append_latency = Histogram(
             "minilog_journal_append_seconds",
@@ -115,7 +120,8 @@ class Runtime:
             registry=None,
         )
         self._journal = journal
-        self._peers = Peers(tasks, settings.election_timeout_ms)
+        self._journal_thread = ThreadPoolExecutor(1, "journal")
+        """Its own, so that no append ever waits for something else to leave a shared one."""
         self._loop = asyncio.get_running_loop()
         self._events: deque[_Event] = deque()
         self._wake = asyncio.Event()
@@ -135,12 +141,13 @@ class Runtime:
         """Replay the journal and open a new term. Raises RefusesToStart and StorageFailed.
 
         Must return before requests come in."""
-        replayed = await asyncio.to_thread(self._journal.open)
+        replayed = await self._in_journal_thread(self._journal.open)
         if replayed.snapshot_index:
             self.core.load(replayed.snapshot_index, replayed.snapshot)
         for index, record in enumerate(replayed.tail, replayed.snapshot_index + 1):
             self.core.replay(index, record)
         assert self.core.metadata_offset == self._journal.last_index, "replaying must reach the end of the journal"
+        self.peers.expect(broker.url for broker in self.image.brokers.values())
         now_ms = self.clock.now_ms()
         try:
             decision = self.core.start(now_ms)
@@ -201,10 +208,15 @@ class Runtime:
         """No more events; whoever still waits hears that this process went away."""
         self._closed = True
         self._events.clear()
-        self._peers.close()
+        self.peers.close()
         gone = Problem.of(BrokerUnavailable("this controller is stopping"))
         for request_id in list(self._parked):
             self._resolve(request_id, gone)
+
+    def close_journal(self) -> None:
+        """After the last event: a write that is under way ends first, in this thread's time."""
+        self._journal_thread.shutdown()
+        self._journal.close()
 
     def statistics(self) -> RuntimeStatistics:
         return RuntimeStatistics(
@@ -228,6 +240,7 @@ class Runtime:
     async def _decide(self, event: _Event) -> None:
         try:
             self._decisions += 1
+            self.core.wall_ahead_ms = self.clock.offset_ms
             await self._carry_out(event.handler(*event.arguments, event.received_ms), event.received_ms)
         except Exception as error:
             self.failure.trip(error)
@@ -241,16 +254,20 @@ class Runtime:
         self._perform(decision.effects)
         if self._journal.tail_records > self.settings.snapshot_records:
             index = self.core.metadata_offset
-            await asyncio.to_thread(self._journal.snapshot, index, self.core.snapshot())
+            await self._in_journal_thread(self._journal.snapshot, index, self.core.snapshot())
 
     async def _commit(self, records: Sequence[MetadataRecord]) -> None:
         started = self._loop.time()
         first = self.core.metadata_offset + 1
-        last = await asyncio.to_thread(self._journal.append, records)
+        last = await self._in_journal_thread(self._journal.append, records)
         self.append_latency.observe(self._loop.time() - started)
         assert last == first + len(records) - 1, f"the journal ends at {last}, not at {first + len(records) - 1}"
         for index, record in enumerate(records, first):
             self.core.replay(index, record)
+        self.peers.expect(record.url for record in records if isinstance(record, BrokerRegistered))
+
+    async def _in_journal_thread(self, work: Callable[..., T], *arguments: Any) -> T:
+        return await self._loop.run_in_executor(self._journal_thread, partial(work, *arguments))
 
     def _perform(self, effects: Sequence[Effect]) -> None:
         for effect in effects:
@@ -259,7 +276,7 @@ class Runtime:
                     self._resolve(request_id, response)
                 case Send(node_id, request):
                     on_response = partial(self._put, self.core.on_response, node_id, request)
-                    self._peers.send(node_id, self._url_of(node_id), request, on_response)
+                    self.peers.send(node_id, self._url_of(node_id), request, on_response)
                 case Flush():
                     raise AssertionError("a controller has no partitions to flush")
 

@@ -34,6 +34,7 @@ from minilog.core.replica import Replica, Replicas
 from minilog.core.retention import Retention
 from minilog.core.roles import Roles
 from minilog.core.sessions import Sessions
+from minilog.core.stamps import Stamps
 from minilog.core.statistics import partition_statistics
 from minilog.core.views import metadata_reply
 from minilog.core.writing import Writing
@@ -83,6 +84,9 @@ class BrokerCore:
         self, settings: BrokerSettings, store: LogStore, rng: Random, *, incarnation: str, clean: bool, url: str
     ) -> None:
         self.settings = settings
+        self.wall_ahead_ms = 0
+        """How far the wall clock is ahead of the time of turns; the shell says so before each turn."""
+        self.stamps = Stamps()
         self.store = store
         self.rng = rng
         self.broker_id = settings.broker_id
@@ -131,6 +135,10 @@ class BrokerCore:
     def unsure_ms(self, now_ms: int) -> int:
         """For how long another broker may already lead what this one leads: since the session with the controller may be over."""
         return self.registration.unsure_ms(now_ms, self.settings.session_timeout_ms)
+
+    def wall_ms(self, now_ms: int) -> int:
+        """The time of this turn as people know it, 1970 at the earliest: what is noted, and what ages are measured by."""
+        return max(0, now_ms + self.wall_ahead_ms)
 
     def is_isolated(self, now_ms: int) -> bool:
         """R30, when it is switched on: another broker may lead by now what this one led."""

@@ -97,6 +97,7 @@ class ControllerCore:
     def __init__(self, settings: ControllerSettings, rng: Random) -> None:
         self.settings = settings
         self.rng = rng
+        self.wall_ahead_ms = 0  # of the time of turns; the shell says so before each event
         self.image = ClusterImage()
         self.liveness = Liveness(settings.session_timeout_ms)
         self.elections = Elections(self.image, settings.election_timeout_ms, self.liveness.is_fit)
@@ -399,7 +400,7 @@ class ControllerCore:
                 leaderless.add(TopicPartition(state.topic, state.partition))
         if kind:
             info = FailoverInfo(broker_id, session.broker_epoch, kind, session.heard_ms, detected_ms, now_ms, led)
-            self.failovers.begin(info, leaderless)
+            self.failovers.begin(info, leaderless, self.wall_ahead_ms)
 
     def _fence(self, draft: Draft, session: Session, kind: str, detected_ms: int, now_ms: int) -> list[Effect]:
         """R27: one step takes a silent or dead process out of every ISR and opens the next leader epochs."""
@@ -435,12 +436,11 @@ class ControllerCore:
         reason = response.info.get("reason") if isinstance(response, BrokerUnavailable) else None
         # A dying process closes its sockets one by one: a reset means look again at the next tick.
         session.expected_ms = now_ms - self.settings.probe_after_ms if reason in ("reset", "unreachable") else now_ms
-        refused = reason == "refused"
         replaced = isinstance(response, ProbeReply) and response.incarnation != request.incarnation
-        if not (refused or replaced):
+        if reason != "refused" and not replaced:
             return Decision([], self._give_up_registering(request.broker_id))
         draft = Draft(self.image)
-        effects = self._fence(draft, session, "refused" if refused else "replaced", now_ms, now_ms)
+        effects = self._fence(draft, session, "replaced" if replaced else "refused", now_ms, now_ms)
         effects += self._register_waiting(draft, request.broker_id, now_ms)
         return Decision(draft.records(), effects)
 

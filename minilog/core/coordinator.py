@@ -114,7 +114,7 @@ class Coordinator:
     def on_lead(self, replica: Replica, now_ms: int) -> None:
         assert isinstance(replica.role, LeaderState)
         if replica.partition.topic == GROUPS_TOPIC:
-            shard = Shard(replica, replica.role, Groups(self.core.settings, self.core.broker_id))
+            shard = Shard(replica, replica.role, Groups(self.core.settings, self.core.broker_id, self.core.wall_ms))
             self.shards[replica.partition] = shard
             self._load(shard, LOAD_FIRST_BYTES, now_ms)
 
@@ -257,7 +257,7 @@ class Coordinator:
         replica = shard.replica
         builder = BatchBuilder()
         for record in records:
-            builder.append(*encode_record(record), (), now_ms)
+            builder.append(*encode_record(record), (), self.core.wall_ms(now_ms))
         try:
             shard.role.check_acks(ACKS_ALL)
             if builder.bytes_total > replica.settings.max_message_bytes:

@@ -24,7 +24,7 @@ from minilog.wire.group_records import GroupKey, GroupRecord, OffsetKey, OffsetV
 Records = list[GroupRecord]
 
 
-def commit(request: CommitOffsets, state: GroupState | None, topics: Topics, now_ms: int) -> Records:
+def commit(request: CommitOffsets, state: GroupState | None, topics: Topics, wall_ms: int) -> Records:
     """Raises UnknownMember, StaleMemberEpoch, NotAssigned, UnknownTopic or GroupNotEmpty; offsets are checked already."""
     if request.member_id:
         _check_member(request, state)
@@ -37,7 +37,7 @@ def commit(request: CommitOffsets, state: GroupState | None, topics: Topics, now
     for entry in request.offsets:
         topic_id = topics[entry.topic].topic_id
         _check_topic(entry, topic_id, state if request.member_id else None)
-        value = OffsetValue(entry.offset, entry.leader_epoch, entry.metadata, now_ms, topic_id)
+        value = OffsetValue(entry.offset, entry.leader_epoch, entry.metadata, wall_ms, topic_id)
         records.append(GroupRecord(OffsetKey(request.group, entry.topic, entry.partition), value))
     return records
 

@@ -22,7 +22,7 @@ Why records of whole groups: one append is one decision, so no failover finds ha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from heapq import heappop, heappush
 
 from msgspec.structs import replace
@@ -79,9 +79,13 @@ GROUPS_PER_TICK_MAX = 200
 
 
 class Groups:
-    def __init__(self, settings: BrokerSettings, broker_id: int) -> None:
+    def __init__(
+        self, settings: BrokerSettings, broker_id: int, wall_ms: Callable[[int], int] = lambda now_ms: now_ms
+    ) -> None:
+        """``wall_ms`` makes of the time of a turn what is written down: commits and empty groups age by the wall clock."""
         self.settings = settings
         self.broker_id = broker_id
+        self.wall_ms = wall_ms
         self.groups: dict[str, GroupState] = {}
         self.topics: Topics = {}
         self._version = 0
@@ -270,7 +274,7 @@ class Groups:
     def _join(self, request: GroupHeartbeat, state: GroupState, draft: GroupDraft, now_ms: int) -> None:
         known = draft.members.get(request.member_id)
         if known is not None and state.is_expelled(request.member_id):
-            draft.remove(request.member_id, now_ms)  # it owns nothing any more, or it would not join
+            draft.remove(request.member_id, self.wall_ms(now_ms))  # it owns nothing any more, or it would not join
         elif known is not None and not known.away:
             return
         place = draft.of_instance(request.instance_id) if request.instance_id else None
@@ -325,7 +329,7 @@ class Groups:
         if member.instance_id:
             draft.send_away(request.member_id)
         else:
-            draft.remove(request.member_id, now_ms)
+            draft.remove(request.member_id, self.wall_ms(now_ms))
         self._settle(draft, state)
         return self._records(request.group, draft), Ok()
 
@@ -334,7 +338,7 @@ class Groups:
     def on_commit(self, request: CommitOffsets, now_ms: int) -> tuple[Records, Message]:
         check_commit(request, self.topics)
         state = self.groups.get(request.group)
-        records = commit(request, state, self.topics, now_ms)
+        records = commit(request, state, self.topics, self.wall_ms(now_ms))
         if state is None:
             self._check_room()
         return records, CommitOffsetsReply()
@@ -459,7 +463,7 @@ class Groups:
                 session.forgiven_ms = 0
                 self._watch(session, name, member_id)
             else:
-                draft.remove(member_id, now_ms)
+                draft.remove(member_id, self.wall_ms(now_ms))
         self._settle(draft, state)
         return self._records(name, draft)
 
@@ -473,5 +477,5 @@ class Groups:
         return self._records(name, draft) + outlived(name, state, self.topics)
 
     def _expired(self, now_ms: int) -> list[tuple[str, GroupState]]:
-        retention_ms = self.settings.group_offsets_retention_ms
-        return [(n, s) for n, s in self.groups.items() if not s.group.members and s.used_ms + retention_ms <= now_ms]
+        retention_ms, wall_ms = self.settings.group_offsets_retention_ms, self.wall_ms(now_ms)
+        return [(n, s) for n, s in self.groups.items() if not s.group.members and s.used_ms + retention_ms <= wall_ms]

@@ -228,7 +228,7 @@ class LeaderState:
             )
 
     def on_produce(
-        self, batches: Sequence[Batch], acks: int, pending: PendingProduce, position: int, now_ms: int
+        self, batches: Sequence[Batch], acks: int, pending: PendingProduce, position: int, stamp_ms: int
     ) -> Outcome | None:
         """Stamp, append and park; ``advance`` afterwards completes what is already reached.
 
@@ -242,7 +242,7 @@ class LeaderState:
         if not new:
             return self._on_duplicates(written, acks, pending, position)
         try:
-            return self._append(new, written, acks, pending, position, now_ms)
+            return self._append(new, written, acks, pending, position, stamp_ms)
         except MinilogError as error:
             raise _partly(error) if written else error from None
 
@@ -253,10 +253,10 @@ class LeaderState:
         acks: int,
         pending: PendingProduce,
         position: int,
-        now_ms: int,
+        stamp_ms: int,
     ) -> Outcome | None:
         self.check_acks(acks)
-        append_ms = now_ms if self.settings.message_timestamp_type == "LogAppendTime" else None
+        append_ms = stamp_ms if self.settings.message_timestamp_type == "LogAppendTime" else None
         stamped = self._stamp(new, self.log.end_offset, acks_level_for(acks), append_ms)
         self.log.append(stamped)
         assert self.log.end_offset == stamped[-1].end_offset

@@ -30,9 +30,9 @@ class LogStart:
         self._known: dict[int, int] = {}
         """By broker: what it had been told before it asked again."""
 
-    def plan(self, now_ms: int, high_watermark: int) -> bool:
+    def plan(self, wall_ms: int, high_watermark: int) -> bool:
         """Look what may go by the topic's settings; True when there is something new to publish."""
-        end_offset = min(self._log.expired_end(now_ms), high_watermark)
+        end_offset = min(self._log.expired_end(wall_ms), high_watermark)
         if end_offset <= self.published:
             return False
         self.published = end_offset

@@ -105,11 +105,11 @@ class GroupDraft:
         self.is_changed = True
         self.is_due = self.is_due or retarget
 
-    def remove(self, member_id: str, now_ms: int) -> None:
+    def remove(self, member_id: str, wall_ms: int) -> None:
         del self.members[member_id]
         self.is_changed = self.is_due = True
         if not self.members:
-            self.emptied_ms = now_ms
+            self.emptied_ms = wall_ms
 
     def send_away(self, member_id: str) -> None:
         """A static member is gone for now: what it was to own waits for it, what it was giving back is free."""

@@ -122,7 +122,7 @@ class ReplicaLog(Protocol):
         """
         ...
 
-    def expired_end(self, now_ms: int) -> int:
+    def expired_end(self, wall_ms: int) -> int:
         """Where the log may start by the topic's retention settings, a border at or below the high watermark.
 
         ``start_offset`` when nothing is to go."""
@@ -134,7 +134,7 @@ class ReplicaLog(Protocol):
         ``offset`` is at most the high watermark and ``durable_end`` (asserted)."""
         ...
 
-    def maybe_roll(self, now_ms: int) -> bool:
+    def maybe_roll(self, wall_ms: int) -> bool:
         """Begin a new segment when the active one has become too old, so that retention can get at it. Raises DiskFull."""
         ...
 

@@ -39,12 +39,12 @@ class Retention:
         if replica is None:
             return
         with suppress(DiskFull):
-            replica.log.maybe_roll(now_ms)
+            replica.log.maybe_roll(self._core.wall_ms(now_ms))
         role = replica.role
         if isinstance(role, FollowerState):
             role.follow_start()
         if isinstance(role, LeaderState) and role.high_watermark_known and not self._core.is_isolated(now_ms):
-            if role.log_start.plan(now_ms, role.high_watermark):
+            if role.log_start.plan(self._core.wall_ms(now_ms), role.high_watermark):
                 self._core.sessions.on_high_watermark(partition)
             if role.log_start.published > replica.log.start_offset:
                 self._core.advance(partition)

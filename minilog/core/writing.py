@@ -79,7 +79,9 @@ class Writing:
         replica = self.core.reading.find(entry.topic, entry.partition, entry.topic_id)
         leader = self._leader(replica, now_ms)
         batches = self._batches(entry, replica)
-        outcome = leader.on_produce(batches, request.acks, pending, position, now_ms)
+        outcome = leader.on_produce(
+            batches, request.acks, pending, position, self.core.stamps.take(self.core.wall_ms(now_ms))
+        )
         if outcome is not None:
             self.core.decided([outcome])
         self.core.sessions.on_append(replica.partition)

@@ -21,6 +21,7 @@ from tests.sim.ablation import ABLATIONS as LOG_ABLATIONS
 from tests.sim.ablation import STORY, Ablation, Detection, detect
 from tests.sim.campaign import lines_of, run_missing, summed
 from tests.sim.cleaning_ablation import CLEANING_ABLATIONS
+from tests.sim.clock_ablation import CLOCK_ABLATIONS
 from tests.sim.evidence_ablation import EVIDENCE_ABLATIONS
 from tests.sim.figures import Figures
 from tests.sim.group_ablation import GROUP_ABLATIONS
@@ -32,7 +33,7 @@ CHUNK = 4
 COLLECT_EVERY = 8
 FAILURES_SHOWN_MAX = 5
 ABLATION_COLUMNS = ("rule", "what was removed", "caught after", "by")
-ABLATIONS = (*LOG_ABLATIONS, *EVIDENCE_ABLATIONS, *CLEANING_ABLATIONS, *GROUP_ABLATIONS)
+ABLATIONS = (*LOG_ABLATIONS, *EVIDENCE_ABLATIONS, *CLEANING_ABLATIONS, *CLOCK_ABLATIONS, *GROUP_ABLATIONS)
 
 
 def run_seed(seed: int, without: str = "") -> Outcome:

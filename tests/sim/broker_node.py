@@ -163,6 +163,7 @@ class BrokerNode(Process):
     def _turn(self, handler: Callable[..., list[Effect]], *event: Any) -> None:
         assert self.core is not None
         core = self.core
+        core.wall_ahead_ms = self.wall_ahead_ms
         try:
             effects = handler(*event, self.now_ms)
         except RefusesToStart as error:

@@ -148,6 +148,8 @@ class ControllerNode(Process):
             handler, arguments, received_ms = self._queue.popleft()
             if self.core is not None and handler == self.core.tick:
                 self._tick_queued = False
+            assert self.core is not None
+            self.core.wall_ahead_ms = self.wall_ahead_ms
             self._carry_out(handler(*arguments, received_ms), received_ms)
 
     def _carry_out(self, decision: Decision, now_ms: int) -> None:

@@ -145,7 +145,7 @@ class Invariants:
         if is_new_role:
             history.starts.on_role(node.node_id, role.leader_epoch)
         if isinstance(role, LeaderState):
-            history.starts.on_published(node.name, role, log, node.now_ms, is_new_role=is_new_role)
+            history.starts.on_published(node.name, role, log, node.wall_ms, is_new_role=is_new_role)
         if log.start_moved:
             history.starts.on_moved(node.name, role, log.mirror, history.committed, log.inner.start_offset)
             log.settle_start()

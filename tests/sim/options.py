@@ -76,6 +76,8 @@ class Options:
     """-1: segments are sealed when they are full."""
     cleaning_check_ms: int
     value_bytes_max: int
+    wall_step_max_ms: int
+    """0: the wall clocks of the nodes go as their monotonic ones do."""
 
     @property
     def retains(self) -> bool:
@@ -190,7 +192,13 @@ def draw(seed: int) -> Options:
         numbered=rng.random() < 0.5,
         segment_bytes=rng.choice((4096, 4096, 2**28)),
         **_draw_cleaning(seed),
+        wall_step_max_ms=_draw_wall_steps(seed),
     )
+
+
+def _draw_wall_steps(seed: int) -> int:
+    """From a generator of its own, as cleaning."""
+    return Random(f"{seed}/wall clocks").choice((0, 0, 5000, 7_200_000))
 
 
 def _draw_cleaning(seed: int) -> dict[str, int]:

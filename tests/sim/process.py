@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tests.sim.network import Inbound
 
 TICK_MS = 20
+WALL_STEP_PAUSE_MS = (100, 3000)
 
 
 class Process:
@@ -29,6 +30,11 @@ class Process:
         self.clock_offset_ms = 0
         self.clock_drift = 0.0
         """Fraction by which this clock runs fast (or, negative, slow)."""
+        self.wall_ahead_ms = 0
+        """How far its wall clock is ahead of its monotonic one."""
+        self.wall_step_max_ms = 0
+        """From time to time the wall clock is set to anything within this of the monotonic one; 0: never."""
+        self._wall_rng = world.rng(f"{name} wall clock")
         self.requests: dict[int, Inbound] = {}
         """Received and not answered yet, by the id the core knows them under."""
         self._backlog: list[tuple[int, Action]] = []
@@ -37,6 +43,22 @@ class Process:
     def now_ms(self) -> int:
         """Monotonic, as minilog's clocks are, but neither right nor equally fast everywhere."""
         return self.world.now_ms + self.clock_offset_ms + int(self.world.now_ms * self.clock_drift)
+
+    @property
+    def wall_ms(self) -> int:
+        """What is written down and what ages are measured by; it jumps, forward and back."""
+        return max(0, self.now_ms + self.wall_ahead_ms)
+
+    def set_wall_clock(self, ahead_ms: int) -> None:
+        self.world.note(f"{self.name} has its wall clock set by {ahead_ms - self.wall_ahead_ms} ms")
+        self.wall_ahead_ms = ahead_ms
+
+    def _keep_setting_wall_clock(self) -> None:
+        self.later(self._wall_rng.randint(*WALL_STEP_PAUSE_MS), "wall clock", self._step_wall_clock)
+
+    def _step_wall_clock(self) -> None:
+        self.set_wall_clock(self._wall_rng.randint(-self.wall_step_max_ms, self.wall_step_max_ms))
+        self._keep_setting_wall_clock()
 
     def post(self, action: Action) -> None:
         """Do it now, or when a paused process goes on; never in another life."""
@@ -74,6 +96,8 @@ class Process:
         self.world.note(f"{self.name} starts")
         self.life += 1
         self.running = self.host_up = True
+        if self.wall_step_max_ms:
+            self._keep_setting_wall_clock()
 
     def end_life(self, *, host_up: bool = True) -> None:
         self.world.note(f"{self.name} ends" if host_up else f"{self.name} loses its machine")

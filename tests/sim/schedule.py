@@ -79,6 +79,7 @@ class Schedule:
             node.clock_offset_ms = rng.randint(-options.clock_skew_ms, options.clock_skew_ms)
             node.clock_drift = rng.uniform(-options.clock_drift, options.clock_drift)
             node.tick_ms = options.tick_ms
+            node.wall_step_max_ms = options.wall_step_max_ms
         for node in cluster.brokers.values():
             node.disk_delay_ms = (1, options.disk_delay_max_ms)
         cluster.controller.journal_delay_ms = (0, options.journal_delay_max_ms)

@@ -9,6 +9,7 @@ import pytest
 
 from tests.sim.ablation import ABLATIONS, Ablation, detect, told
 from tests.sim.cleaning_ablation import CLEANING_ABLATIONS
+from tests.sim.clock_ablation import CLOCK_ABLATIONS
 from tests.sim.evidence_ablation import EVIDENCE_ABLATIONS
 from tests.sim.group_ablation import GROUP_ABLATIONS
 
@@ -26,7 +27,7 @@ QUICK = [
     "fsync: ",
     "retention: only what",
 ]
-ALL = (*ABLATIONS, *EVIDENCE_ABLATIONS, *CLEANING_ABLATIONS, *GROUP_ABLATIONS)
+ALL = (*ABLATIONS, *EVIDENCE_ABLATIONS, *CLEANING_ABLATIONS, *CLOCK_ABLATIONS, *GROUP_ABLATIONS)
 
 
 @pytest.mark.parametrize("ablation", [a for a in ALL if a.name.startswith(tuple(QUICK))], ids=lambda a: a.name)

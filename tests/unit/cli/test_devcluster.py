@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -9,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from minilog.cli import process
+from minilog.cli import dev, process
 from minilog.cli.dev import topic_specs
-from minilog.cli.devcluster import DevCluster, free_ports, last_words, refuse_port_in_use
+from minilog.cli.devcluster import DevCluster, default_folder, free_ports, last_words, refuse_port_in_use
 from minilog.cli.output import CliError
 from minilog.cli.supervise import LogTail, change_sentence, is_important
 from minilog.settings import BadSettings
@@ -145,3 +147,18 @@ def test_the_foreground_shows_what_matters(tmp_path: Path) -> None:
     broker = DevCluster.create(tmp_path / "c", 1).brokers[0]
     assert change_sentence(broker, "dead", None, -9).startswith("broker 1 ended by signal 9; `minilog dev start 1`")
     assert change_sentence(broker, "paused", 5, None) == "broker 1 is paused, pid 5"
+
+
+def test_commands_to_be_copied_survive_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "my cluster; it's here"
+    cluster = DevCluster.create(folder, 1)
+    cluster.save()
+    with pytest.raises(CliError) as refused:
+        dev.kill(["1"], folder)
+    command = re.findall(r"`(.*)`", refused.value.sentence)[0]
+    assert shlex.split(command) == ["minilog", "dev", "start", "1", "--data", str(folder)]
+    said = change_sentence(cluster.member("1"), "dead", None, -9, cluster.data_words)
+    assert shlex.split(re.findall(r"`(.*)`", said)[0]) == shlex.split(command)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    usual = DevCluster.create(default_folder(), 1)
+    assert usual.command("down") == "`minilog dev down`"

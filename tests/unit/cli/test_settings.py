@@ -135,3 +135,51 @@ def test_the_examples_name_every_setting_with_its_default() -> None:
 
 def test_the_variable_of_a_key() -> None:
     assert variable("limits.connections_max") == "MINILOG_LIMITS__CONNECTIONS_MAX"
+
+
+@pytest.mark.parametrize(
+    ("flag", "written"),
+    [
+        ("advertised_url=http://bücher.example:8082", "http://xn--bcher-kva.example:8082"),
+        ("advertised_url=http://Straße.example", "http://xn--strae-oqa.example"),
+        ("advertised_url=http://b。example:1/", "http://b.example:1/"),
+        ("advertised_url=http://Broker_1.example.:8082", "http://Broker_1.example.:8082"),
+        ("advertised_url=http://[2001:db8::1]:8082", "http://[2001:db8::1]:8082"),
+    ],
+)
+def test_host_names_are_written_as_resolvers_and_http_know_them(flag: str, written: str) -> None:
+    assert load_broker(None, {}, [*MINIMAL, flag]).settings.advertised_url == written
+
+
+def test_every_setting_that_names_a_host_is_written_so() -> None:
+    settings = load_broker(
+        None, {}, [*MINIMAL, "controller_url=http://bücher.example:1", "host=bücher.example"]
+    ).settings
+    assert settings.controller_url == "http://xn--bcher-kva.example:1"
+    assert settings.host == "xn--bcher-kva.example"
+    assert load_controller(None, {}, ["data_dir=d", "host=bücher.example"]).settings.host == "xn--bcher-kva.example"
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://a..b:80", "its part '' is no name"),
+        (f"http://{'a' * 64}.example:80", "1 to 63 letters, digits, - and _"),
+        (f"http://{'.'.join(['a' * 60] * 5)}:80", "304 characters long, at most 253"),
+        ("http://☃.example:80", "cannot be written as an international domain name"),
+        ("http://a$b:80", "its part 'a$b' is no name"),
+        ("http://-a:80", "its part '-a' is no name"),
+        ("http://[zz]:80", "is not allowed"),
+        ("http://a\u2100b:80", "it must look like http://host:port"),
+    ],
+)
+def test_a_host_that_no_resolver_could_know_is_refused_with_its_reason(url: str, said: str) -> None:
+    for key in ("controller_url", "advertised_url"):
+        with pytest.raises(BadSettings) as refused:
+            load_broker(None, {}, [*MINIMAL, f"{key}={url}"])
+        assert said in str(refused.value)
+        assert f"--set {key}" in str(refused.value)
+    if "[" not in url and "\u2100" not in url:
+        with pytest.raises(BadSettings) as refused:
+            load_controller(None, {}, ["data_dir=d", f"host={url[7:-3]}"])
+        assert said in str(refused.value)

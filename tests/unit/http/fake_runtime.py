@@ -189,7 +189,17 @@ class FakeCluster:
 
 
 class FakeClock:
+    offset_ms = 0
+    steps = 0
+
     def now_ms(self) -> int:
+        """The time of turns is nobody's stamp and no age."""
+        return NOW_MS - 5_000_000
+
+    def wall_ms(self) -> int:
+        return NOW_MS
+
+    def stamp_ms(self) -> int:
         return NOW_MS
 
 

@@ -32,6 +32,7 @@ class FakeBrokerCore:
 
     def __init__(self) -> None:
         self.image = ClusterImage()
+        self.wall_ahead_ms = 0
         self.may_exit = False
         self.ready = True
         self.broker_epoch = 5
@@ -120,6 +121,7 @@ class FakeControllerCore:
 
     def __init__(self) -> None:
         self.image = ClusterImage()
+        self.wall_ahead_ms = 0
         self.events: list[tuple[Any, ...]] = []
         self.replayed: list[MetadataRecord] = []
         self.after_commit: list[FakeDecision] = []

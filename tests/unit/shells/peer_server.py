@@ -45,8 +45,9 @@ class Exchange:
 class PeerServer:
     """``async with PeerServer(handler) as peer``: counts connections, records requests in order of arrival."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, port: int = 0) -> None:
         self._handler = handler
+        self._port = port
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.connections = 0
@@ -55,7 +56,7 @@ class PeerServer:
         self.url = ""
 
     async def __aenter__(self) -> PeerServer:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port, backlog=1024)
         host, port = self._server.sockets[0].getsockname()
         self.url = f"http://{host}:{port}"
         return self

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from minilog.core.effects import Reply, Send
 from minilog.core.image import BrokerState
 from minilog.errors import BrokerUnavailable, InvalidRequest, RefusesToStart
 from minilog.wire.messages import CreateTopic, Heartbeat, HeartbeatReply, Message, Metadata, Ok, Probe, Problem
-from minilog.wire.metadata import ControllerStarted
+from minilog.wire.metadata import BrokerRegistered, ControllerStarted
 from tests.unit.shells.fakes import FakeControllerCore, FakeDecision, FakeJournal
 from tests.unit.shells.peer_server import Exchange, PeerServer, until
 
@@ -258,3 +260,56 @@ def test_a_tick_answers_what_the_core_decides() -> None:
         ticking.cancel()
 
     run(check)
+
+
+def test_the_journal_waits_for_nothing_else_that_uses_threads() -> None:
+    """Appends and snapshots go on while every thread of the loop's own executor hangs."""
+    gate = threading.Event()
+
+    async def check(f: Fixture) -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        hanging = loop.run_in_executor(None, gate.wait, 10)
+        try:
+            for _ in range(5):
+                assert isinstance(await asyncio.wait_for(f.runtime.submit(CHANGE), 2), Ok)
+            assert isinstance(f.journal, FakeJournal)
+            await asyncio.wait_for(until(lambda: f.journal.snapshots), 2)  # type: ignore[attr-defined]
+        finally:
+            gate.set()
+            await hanging
+
+    run(check, snapshot_records=3)
+
+
+def test_a_write_under_way_ends_before_the_journal_is_closed() -> None:
+    async def check(f: Fixture) -> None:
+        assert isinstance(f.journal, FakeJournal)
+        f.journal.gate.clear()
+        waiting = f.submit(CHANGE)
+        await until(lambda: "request" in f.names())
+        written = len(f.journal.records)
+        threading.Timer(0.05, f.journal.gate.set).start()
+        f.runtime.close()
+        f.runtime.close_journal()
+        assert len(f.journal.records) == written + 1
+        assert isinstance(await waiting, Problem)
+
+    run(check)
+
+
+def test_names_of_brokers_are_looked_up_when_they_register(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected: list[str] = []
+    monkeypatch.setattr("minilog.broker.names.Names.expect", lambda self, host: expected.append(host))
+    journal = FakeJournal([BrokerRegistered(1, 1, "i", "http://old.test:1")])
+
+    async def check(f: Fixture) -> None:
+        record = BrokerRegistered(2, f.core.metadata_offset + 1, "i", "http://new.test:1")
+        f.core.on_heartbeat = [FakeDecision([record])]
+        task = f.submit(PARKED)
+        await until(lambda: 2 in f.core.image.brokers)
+        await asyncio.sleep(0)
+        assert expected == ["old.test", "new.test"]
+        task.cancel()
+
+    run(check, journal)

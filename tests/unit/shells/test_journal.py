@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -303,3 +304,17 @@ def test_a_close_waits_for_the_append_under_way(tmp_path: Path, monkeypatch: pyt
         close.result(5)
     monkeypatch.undo()
     assert everything(tmp_path) == [record(1)]
+
+
+def test_the_command_to_be_copied_survives_a_shell(tmp_path: Path) -> None:
+    folder = tmp_path / "the controller's data"
+    write(folder, 1, 2)
+    path = only_journal(folder)
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(RefusesToStart) as refusal, opened(folder):
+        pass
+    _, run, command = str(refusal.value).partition("run: ")
+    assert run
+    assert shlex.split(command)[-1] == str(path)

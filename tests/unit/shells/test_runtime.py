@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -275,5 +276,22 @@ def test_closing_answers_who_still_waits_and_takes_nothing_new() -> None:
         refused = await f.runtime.submit(Metadata())
         assert isinstance(refused, Problem)
         assert refused.definite
+
+    run(check)
+
+
+def test_turns_go_by_the_monotonic_clock_and_are_told_how_far_the_wall_clock_is_ahead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def check(f: Fixture) -> None:
+        wall_s, monotonic_s = time.time(), time.monotonic()
+        monkeypatch.setattr(time, "monotonic_ns", lambda: int(monotonic_s * 1e9))
+        seen = []
+        for ahead_s in (0, 7200, -7200):
+            monkeypatch.setattr(time, "time_ns", lambda: int((wall_s + ahead_s) * 1e9))  # noqa: B023
+            await f.runtime.submit(Metadata())
+            seen.append((f.runtime.clock.now_ms(), round(f.core.wall_ahead_ms / 1000)))
+        assert [ahead_s for _, ahead_s in seen] == [0, 7200, -7200]
+        assert len({now_ms for now_ms, _ in seen}) == 1
 
     run(check)
