@@ -33,6 +33,7 @@ from minilog.wire.messages import (
     OffsetsResult,
     Problem,
 )
+from minilog.wire.records import first_timestamp
 
 
 def read(replica: Replica, fetch: FetchPartition, request: Fetch, room: int, now_ms: int) -> FetchResult:
@@ -138,7 +139,9 @@ def _timestamp_at(replica: Replica, offset: int, high_watermark: int) -> int | N
     if not data:
         return None
     batch = peek(data)
-    return batch.base_timestamp if batch.base_offset >= offset else batch.max_timestamp
+    if batch.base_offset < offset:
+        return batch.max_timestamp
+    return first_timestamp(batch._replace(buffers=(data[: batch.bytes_total],)))
 
 
 def find_offset(replica: Replica, query: OffsetsPartition) -> OffsetsResult:
