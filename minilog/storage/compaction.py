@@ -28,13 +28,13 @@ from minilog.storage.disk import Buffer, Disk
 from minilog.storage.offset_map import OffsetMap
 from minilog.storage.producers import Lasts
 from minilog.storage.scan import LogBytes, scan
+from minilog.storage.segment import SEGMENT_SPAN_MAX
 from minilog.storage.segment_index import SegmentIndex
 from minilog.storage.swap import Swap
 from minilog.wire.batch import Batch, filler
 from minilog.wire.records import Record, decode_batch, retain
 
 WRITE_BYTES = 256 * 1024
-SPAN_MAX = 2**31 - 1
 Throttle = Callable[[int], None]
 """Called in the thread with the bytes just read or written; waits as long as it likes, raises to stop the round."""
 
@@ -188,7 +188,11 @@ class Writer:
     def remove(self, batch: Batch) -> None:
         """Leave out the whole batch, but for its offsets."""
         gone = self._gone
-        if gone is None or gone.leader_epoch != batch.leader_epoch or batch.end_offset - gone.base_offset > SPAN_MAX:
+        if (
+            gone is None
+            or gone.leader_epoch != batch.leader_epoch
+            or batch.end_offset - gone.base_offset > SEGMENT_SPAN_MAX
+        ):
             self._fill()
             self._gone = batch
         else:
