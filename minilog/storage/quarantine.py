@@ -18,6 +18,7 @@ from minilog.errors import CorruptRange
 from minilog.storage import checkpoint
 from minilog.storage.disk import Disk
 from minilog.storage.scan import CHUNK_BYTES, BadBatch, Found, LogBytes, next_batch, scan
+from minilog.wire.batch import Batch
 from minilog.wire.records import first_timestamp
 
 ACKS_NAMES = ("unknown", "acks_0", "acks_1", "acks_many")
@@ -78,7 +79,8 @@ class Quarantine:
 
     def _describe(self, partition: str, reason: str, end_offset: int, pieces: Sequence[Piece]) -> CutTail:
         by_acks = [0, 0, 0, 0]
-        batches, readable, first_ms = [], 0, -1
+        batches: list[Batch] = []
+        readable, first_ms = 0, -1
         for log, found in _readable(pieces):
             batch = found.batch
             if not batches:
