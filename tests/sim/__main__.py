@@ -26,12 +26,13 @@ from tests.sim.group_ablation import GROUP_ABLATIONS
 from tests.sim.options import draw
 from tests.sim.record import markdown, record
 from tests.sim.schedule import Outcome, Schedule
+from tests.sim.storage_ablation import STORAGE_ABLATIONS
 
 CHUNK = 4
 COLLECT_EVERY = 8
 FAILURES_SHOWN_MAX = 5
 ABLATION_COLUMNS = ("rule", "what was removed", "caught after", "by")
-ABLATIONS = (*LOG_ABLATIONS, *CLEANING_ABLATIONS, *GROUP_ABLATIONS)
+ABLATIONS = (*LOG_ABLATIONS, *CLEANING_ABLATIONS, *GROUP_ABLATIONS, *STORAGE_ABLATIONS)
 
 
 def run_seed(seed: int, without: str = "") -> Outcome:

@@ -10,6 +10,7 @@ import pytest
 from tests.sim.ablation import ABLATIONS, Ablation, detect, told
 from tests.sim.cleaning_ablation import CLEANING_ABLATIONS
 from tests.sim.group_ablation import GROUP_ABLATIONS
+from tests.sim.storage_ablation import STORAGE_ABLATIONS
 
 SCHEDULES = 4
 QUICK = [
@@ -26,7 +27,7 @@ QUICK = [
     "retention: a leader deletes",
     "retention: only what",
 ]
-ALL = (*ABLATIONS, *CLEANING_ABLATIONS, *GROUP_ABLATIONS)
+ALL = (*ABLATIONS, *CLEANING_ABLATIONS, *GROUP_ABLATIONS, *STORAGE_ABLATIONS)
 
 
 @pytest.mark.parametrize("ablation", [a for a in ALL if a.name.startswith(tuple(QUICK))], ids=lambda a: a.name)
