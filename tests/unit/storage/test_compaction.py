@@ -86,6 +86,8 @@ def test_a_record_as_far_as_can_be_from_the_horizon_leaves_its_batch_readable() 
         assert clean_now(log, now_ms)
         kept = [record for record in decode_all(log.read(60, 1 << 20, log.end_offset)) if record.offset < 63]
         assert [(record.timestamp, record.key) for record in kept] == [(-1, b"k0"), (-(2**63), b"k1")]
+    assert log.state.horizon_ms == -1, "a tombstone that can never go makes no cleaning due"
+    assert not is_due(log, survey(log, NOW_MS + 10**9), NOW_MS + 10**9)
 
 
 def test_neighbours_are_merged_up_to_the_size_of_a_segment() -> None:
