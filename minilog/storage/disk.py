@@ -6,7 +6,7 @@ Invariants:
 * Files only grow by ``append`` at their end and shrink by ``truncate``; nothing is overwritten in place.
 * Nothing is durable before ``fdatasync`` (content) and ``fsync_dir`` (creations, renames, removals) return.
 * A full disk leaves a file as it was: what was written of the failed append is cut off again.
-* A name that the file system does not take (too long, mostly) is no failure of the disk, whatever is done with it.
+* A name that the file system does not take (too long, or taken) is no failure of the disk, whatever is done with it.
 * After one failed write or sync the disk refuses all further writes and syncs. A second fsync may report
   success although the kernel has dropped the pages the first one failed to write, so none is ever retried.
   ``on_failure`` is called before that first failure is raised, in the same thread: whatever vouches for the page
@@ -32,7 +32,8 @@ Buffer = bytes | memoryview
 IOV_MAX = os.sysconf("SC_IOV_MAX")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_NAME = (errno.ENAMETOOLONG, errno.EILSEQ)
+_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EEXIST, errno.ENOTEMPTY)
+"""Too long, of characters it does not take, or taken: by a name that differs in case only, on some."""
 
 
 class Disk(Protocol):
@@ -213,7 +214,6 @@ class OsDisk:
         except FileNotFoundError:
             raise
         except OSError as error:
-            _refuse_name(error)
             self._fail(f"fsync of the directory {path} failed: {error.strerror}", error)
 
     def rename(self, source: str, target: str) -> None:
@@ -233,7 +233,6 @@ class OsDisk:
         except IsADirectoryError:
             self._remove_dir(path)
         except OSError as error:
-            _refuse_name(error)
             self._fail(f"could not remove {path}: {error.strerror}", error)
 
     def _remove_dir(self, path: str) -> None:
@@ -303,7 +302,8 @@ class OsDisk:
 
 def _refuse_name(error: OSError) -> None:
     if error.errno in _NAME:
-        raise NameRefused(f"the file system takes no such name: {error.filename} ({error.strerror})") from error
+        name = error.filename2 or error.filename
+        raise NameRefused(f"the file system takes no such name: {name} ({error.strerror})") from error
 
 
 def _nobody() -> None:

@@ -385,9 +385,9 @@ class Store:
     def _move_to_trash(self, topic: str, partition: int) -> None:
         """Raises DiskFull, and then the partition stays where it is, open if it was."""
         name = _directory_name(topic, partition)
-        taken = self._disk.list(self._path("trash"))
+        taken = {taken.lower() for taken in self._disk.list(self._path("trash"))}  # some file systems do not tell
         stem, number = _trash_stem(name), 1
-        while f"{stem}.{number}" in taken:
+        while f"{stem}.{number}".lower() in taken:
             number += 1
         self._disk.rename(self._path(name), self._path(f"trash/{stem}.{number}"))
         log = self._logs.pop((topic, partition), None)

@@ -397,6 +397,20 @@ def test_a_name_the_file_system_does_not_take_is_no_failure_of_the_disk(
     assert [stored.topic for stored in again.partitions()] == ["events"]
 
 
+def test_a_name_that_is_taken_is_no_failure_of_the_disk_either(tmp_path: Path) -> None:
+    """Where file names do not tell upper from lower case, two topics can mean one directory."""
+    disk = OsDisk()
+    store = Store(disk, str(tmp_path / "data"), 1, lambda: NOW_MS)
+    store.start("boot-1")
+    taken = tmp_path / "data" / "events-0"
+    taken.mkdir()
+    (taken / "something").write_text("")
+    with pytest.raises(NameRefused, match=r"takes no such name: .*/events-0 "):
+        store.open("events", "id-1", 0, SETTINGS)
+    assert disk.failure == ""
+    fill(store.open("others", "id-2", 0, SETTINGS), 1)
+
+
 def test_what_is_in_the_trash_is_not_missed_while_a_checkpoint_speaks_of_it() -> None:
     """The topic went and the records with it, to make room; there was none for the checkpoint. Then the process is killed."""
     disk = MemoryDisk()
