@@ -27,6 +27,8 @@ FlushPolicy = Literal["commit", "interval", "never"]
 CleanupPolicy = Literal["delete", "compact", "compact,delete", "delete,compact"]
 MillisecondsOrNever = Annotated[int, Meta(ge=-1, le=2**53)]
 MillisecondsOrNone = Annotated[int, Meta(ge=0, le=2**53)]
+FILE_NAME_BYTES_MAX = 255
+"""What file systems take as one name: topics are named so that their directories can be made."""
 DAY_MS = 24 * 60 * 60 * 1000
 
 
@@ -103,7 +105,8 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     message_timestamp_type: Literal["CreateTime", "LogAppendTime"] = "CreateTime"
     compression_type: Literal["producer"] = "producer"
     producer_id_expiration_ms: Milliseconds = DAY_MS
-    """A producer silent for longer is forgotten: its next batch may have any sequence (R31). By the records' timestamps."""
+    """A producer silent for longer is forgotten once many others have come: its next batch may have any sequence (R31).
+    By the records' timestamps, of which no few count (storage/producers.py)."""
 
     @property
     def is_compacted(self) -> bool:

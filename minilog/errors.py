@@ -360,6 +360,11 @@ class StorageFailed(Exception):
     """The disk failed (EIO, a failed fsync): the process must stop, restart and re-read. Never sent to a client."""
 
 
+class NameRefused(StorageFailed):
+    """The file system takes no file of that name: nothing was done, and the disk is as good as before: whoever
+    can do without the file goes on."""
+
+
 class RefusesToStart(Exception):
     """A start that would be unsafe or senseless; the message is the one sentence the operator reads."""
 

@@ -186,3 +186,11 @@ def test_the_top_level_holds_only_what_belongs_there() -> None:
     seen = {path.name for path in ROOT.iterdir()} - TOP_LEVEL_UNTRACKED
     extra = {name for name in seen - TOP_LEVEL if not name.endswith(".egg-info")}
     assert not extra, f"these do not belong to the top level: {sorted(extra)}"
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if not within(name, "minilog.wire")])
+def test_nobody_takes_the_base_of_a_batchs_deltas_for_a_time(module: str) -> None:
+    """The field holds a delete horizon in batches that cleaning has met: ``first_timestamp`` knows."""
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute) and node.attr == "base_timestamp":
+            assert module == "minilog_client.records", f"{MODULES[module]}:{node.lineno}: reads the raw field"

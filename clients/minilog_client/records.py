@@ -10,10 +10,9 @@ from typing import Final
 import msgspec
 
 from minilog.wire import codec
-from minilog.wire.batch import Batch
+from minilog.wire.batch import EXPANDED_BYTES_MAX, Batch
 from minilog.wire.codec import Headers
 from minilog.wire.compression import decompress
-from minilog.wire.records import EXPANDED_BYTES_MAX
 
 _offset_of: Final = attrgetter("offset")
 

@@ -86,8 +86,7 @@ def number_batch(body: bytes, numbers: Numbers, bytes_max: int) -> bytes:
         raise InvalidRequest(
             f"the batch is numbered already (producer id {batch.producer_id}); leave the Minilog- headers out"
         )
-    times = batch.base_timestamp, batch.max_timestamp
-    sealed = SealedBatch(batch.attributes, *times, batch.record_count, bytes(batch.payload))
+    sealed = SealedBatch.of(batch)
     return sealed.head(*numbers) + sealed.payload
 
 

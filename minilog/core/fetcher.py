@@ -197,7 +197,16 @@ class Fetcher:
             self._sleep(follower.partition, now_ms + RETRY_MS)
             return
         try:
+            if (
+                log.end_offset < result.log_start_offset
+                and result.problem.info.get("log_start_epoch") == log.last_epoch
+            ):
+                log.high_watermark = (
+                    log.end_offset
+                )  # one epoch reaches from here to there, so all of this was committed
             log.reset(result.log_start_offset)
+        except CorruptRange:  # what is to be given up cannot be read
+            self._sleep(follower.partition, now_ms + RETRY_MS)
         except DiskFull:
             self._sleep(follower.partition, now_ms + DISK_FULL_RETRY_MS)
 

@@ -354,12 +354,15 @@ class LeaderState:
         log, offset = self.log, fetch.fetch_offset
         diverged = 0 < offset == log.start_offset and fetch.last_epoch not in (-1, log.start_epoch)
         if diverged or not log.start_offset <= offset <= log.end_offset:
-            raise OffsetOutOfRange(
+            error = OffsetOutOfRange(
                 f"{self.partition}: fetch offset {offset} after epoch {fetch.last_epoch} does not follow what this log "
                 f"holds, {log.start_offset} to {log.end_offset} after epoch {log.start_epoch}",
                 log_start_offset=log.start_offset,
                 log_end_offset=log.end_offset,
             )
+            if log.start_epoch >= 0:
+                error.info["log_start_epoch"] = log.start_epoch
+            raise error
 
     def check_epoch(self, leader_epoch: int) -> None:
         if leader_epoch < self.leader_epoch:

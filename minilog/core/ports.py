@@ -100,7 +100,11 @@ class ReplicaLog(Protocol):
         ...
 
     def reset(self, start_offset: int) -> None:
-        """Drop everything and begin anew at ``start_offset`` (a follower whose leader has deleted that far)."""
+        """Drop everything and begin anew at ``start_offset`` (a follower whose leader has deleted that far).
+
+        What is not known to be committed goes to quarantine and is counted: what lies above the high watermark; all of it
+        when ``start_offset`` is not beyond the end, because then the log diverges, and nobody knows from where on. Raises
+        DiskFull: nothing is lost then that was not saved."""
         ...
 
     def epoch_end(self, epoch: int) -> tuple[int, int]:
@@ -155,7 +159,9 @@ class LogStore(Protocol):
     """The logs of one broker's data directory, and the little state that is the broker's own."""
 
     def open(self, topic: str, topic_id: str, partition: int, settings: TopicSettings) -> ReplicaLog:
-        """Open or create. A directory left by an earlier topic of the same name is moved to trash first."""
+        """Open or create. A directory left by an earlier topic of the same name is moved to trash first.
+
+        Raises DiskFull, NameRefused (the file system takes no such directory), CorruptRange or StorageFailed."""
         ...
 
     def close(self, topic: str, partition: int) -> None: ...

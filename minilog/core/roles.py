@@ -17,7 +17,7 @@ from minilog.core.follower import FollowerState
 from minilog.core.image import PartitionState, TopicImage
 from minilog.core.leader import LeaderState
 from minilog.core.replica import Replica
-from minilog.errors import CorruptRange, DiskFull, RefusesToStart
+from minilog.errors import CorruptRange, DiskFull, NameRefused, RefusesToStart
 from minilog.wire.messages import UnfitReplica
 from minilog.wire.metadata import NO_LEADER, MetadataRecord, PartitionChanged
 
@@ -29,7 +29,7 @@ class Roles:
     def __init__(self, core: BrokerCore) -> None:
         self.core = core
         self._unopened: dict[TopicPartition, None] = {}
-        """Replicas whose log could not be made because the disk is full."""
+        """Replicas whose log could not be made because the disk is full, or does not take their names."""
         self._undeleted: dict[TopicPartition, str] = {}
         """Topic ids of closed replicas whose files could not be moved away because the disk is full."""
         self._damaged: dict[TopicPartition, str] = {}
@@ -63,7 +63,7 @@ class Roles:
     def _open(self, partition: TopicPartition, topic: TopicImage, state: PartitionState, now_ms: int) -> list[Effect]:
         try:
             log = self.core.store.open(partition.topic, state.topic_id, partition.partition, topic.settings)
-        except DiskFull:
+        except (DiskFull, NameRefused):
             self._unopened[partition] = None
             return []
         except CorruptRange as error:

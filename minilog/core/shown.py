@@ -34,6 +34,7 @@ from minilog.wire.messages import (
     OffsetsResult,
     Problem,
 )
+from minilog.wire.records import first_timestamp
 
 UNKNOWN_LAG_MS = 2**31 - 1
 """Said by a new leader that does not know the true high watermark and has no older evidence."""
@@ -163,12 +164,16 @@ def check_truncation(replica: Replica, offset: int, last_epoch: int) -> None:
 
 
 def _timestamp_at(replica: Replica, offset: int, high_watermark: int) -> int | None:
-    """Of the batch that holds ``offset``: its first record's time when it begins there, otherwise its latest."""
-    data = replica.log.read(offset, 1, high_watermark)
-    if not data:
-        return None
-    batch = peek(data)
-    return batch.base_timestamp if batch.base_offset >= offset else batch.max_timestamp
+    """Of the batch that holds the first record from ``offset`` on: that record's time, or the batch's latest when some of
+    its records lie before. None when there is no record, as in what cleaning has left of a log's end."""
+    position = offset
+    while data := replica.log.read(position, 1, high_watermark):
+        batch = peek(data)
+        if batch.record_count > 0:
+            whole = batch._replace(buffers=(data[: batch.bytes_total],))
+            return first_timestamp(whole) if batch.base_offset >= offset else batch.max_timestamp
+        position = batch.end_offset
+    return None
 
 
 def find_offset(replica: Replica, query: OffsetsPartition) -> OffsetsResult:

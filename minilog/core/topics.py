@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from random import Random
 
-from minilog.config import MIB, ControllerSettings, TopicSettings, topic_settings
+from minilog.config import FILE_NAME_BYTES_MAX, MIB, ControllerSettings, TopicSettings, topic_settings
 from minilog.core.image import ClusterImage, TopicImage
 from minilog.core.placement import place, with_absent
 from minilog.errors import (
@@ -53,6 +53,16 @@ def check_topic_name(topic: str) -> None:
         )
 
 
+def _check_directories(topic: str, partitions: int) -> None:
+    """Every partition is a directory on its brokers, ``<topic>-<partition>``. Raises InvalidTopic."""
+    digits = len(str(partitions - 1))
+    if len(topic) + len("-") + digits > FILE_NAME_BYTES_MAX:
+        raise InvalidTopic(
+            f"a topic name of {len(topic)} characters is too long for {partitions} partitions, because file names have at "
+            f"most {FILE_NAME_BYTES_MAX}; use at most {FILE_NAME_BYTES_MAX - len('-') - digits} characters or fewer partitions"
+        )
+
+
 def create_topic(
     request: CreateTopic, image: ClusterImage, settings: ControllerSettings, rng: Random
 ) -> list[MetadataRecord]:
@@ -67,6 +77,7 @@ def create_topic(
     typed = topic_settings(request.config)
     replicas = _assignment(request, image, settings)
     _check_min_isr(typed, replicas)
+    _check_directories(request.topic, len(replicas))
     _check_limits(len(replicas), image, settings)
     topic_id = f"{rng.getrandbits(128):032x}"
     return [
@@ -98,6 +109,7 @@ def add_partitions(request: AddPartitions, image: ClusterImage, settings: Contro
             f"{request.topic} has {there} partitions and cannot have {request.partitions}; use {there + 1} to "
             f"{settings.partitions_max} (partitions can only be added: their records could not go anywhere)"
         )
+    _check_directories(request.topic, request.partitions)
     factor = len(topic.partitions[0].replicas)
     replicas = _placed(request.partitions - there, factor, image, may_be_absent=True)
     _check_limits(len(replicas), image, settings, topics=0)

@@ -25,11 +25,11 @@ from typing import NamedTuple
 
 from minilog.config import TopicSettings
 from minilog.errors import CorruptRange, DiskFull
-from minilog.storage.compaction import SPAN_MAX, CleaningFigures, Sieve, Source, Throttle, clean, fill_map
+from minilog.storage.compaction import CleaningFigures, Sieve, Source, Throttle, clean, fill_map
 from minilog.storage.log import PartitionLog
 from minilog.storage.offset_map import OffsetMap
 from minilog.storage.scan import BadBatch
-from minilog.storage.segment import Segment
+from minilog.storage.segment import SEGMENT_SPAN_MAX, Segment
 from minilog.storage.swap import Swap
 
 MAP_BYTES_MAX = 64 * 1024 * 1024
@@ -148,7 +148,7 @@ class Round:
                 break
             size_bytes = sum(self._sources[i].log.size for i in [*run, index])
             span = source.end_offset - self._sources[run[0] if run else index].base_offset
-            if run and (size_bytes > self._settings.segment_bytes or span > SPAN_MAX):
+            if run and (size_bytes > self._settings.segment_bytes or span > SEGMENT_SPAN_MAX):
                 yield self._group(run)
                 run = []
             run.append(index)

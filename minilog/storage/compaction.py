@@ -28,13 +28,13 @@ from minilog.storage.disk import Buffer, Disk
 from minilog.storage.offset_map import OffsetMap
 from minilog.storage.producers import Lasts
 from minilog.storage.scan import LogBytes, scan
+from minilog.storage.segment import SEGMENT_SPAN_MAX
 from minilog.storage.segment_index import SegmentIndex
 from minilog.storage.swap import Swap
 from minilog.wire.batch import Batch, filler
 from minilog.wire.records import Record, decode_batch, retain
 
 WRITE_BYTES = 256 * 1024
-SPAN_MAX = 2**31 - 1
 Throttle = Callable[[int], None]
 """Called in the thread with the bytes just read or written; waits as long as it likes, raises to stop the round."""
 
@@ -133,14 +133,16 @@ class Sieve:
             self.figures.batches_unreadable += 1
             return batch
         kept = self._select(batch, records)
-        horizon_ms = self._horizon(batch, kept)
+        tombstones = any(record.value is None and record.key is not None for record in kept)
+        horizon_ms = self.next_horizon_ms if tombstones and batch.delete_horizon_ms is None else None
         self.figures.records_read += len(records)
         self.figures.records_removed += len(records) - len(kept)
-        if len(kept) == len(records) and horizon_ms is None:
-            return batch
         if not kept and not self.lasts.has(batch):
             return None
-        return retain(batch, kept, horizon_ms)
+        left = batch if len(kept) == len(records) and horizon_ms is None else retain(batch, kept, horizon_ms)
+        if tombstones and left.delete_horizon_ms is not None:  # without one they stay for good, and nothing is due
+            self.horizon_ms = max(self.horizon_ms, left.delete_horizon_ms)
+        return left
 
     def _select(self, batch: Batch, records: Sequence[Record]) -> list[Record]:
         latest = self.latest.latest
@@ -151,14 +153,6 @@ class Sieve:
         alive = [record for record in kept if record.key is None or record.value is not None]
         self.figures.tombstones_removed += len(kept) - len(alive)
         return alive
-
-    def _horizon(self, batch: Batch, kept: Sequence[Record]) -> int | None:
-        """The delete horizon to write into the batch: it has tombstones, and has none yet."""
-        if not any(record.value is None and record.key is not None for record in kept):
-            return None
-        known = batch.delete_horizon_ms
-        self.horizon_ms = max(self.horizon_ms, self.next_horizon_ms if known is None else known)
-        return self.next_horizon_ms if known is None else None
 
 
 class Writer:
@@ -188,7 +182,11 @@ class Writer:
     def remove(self, batch: Batch) -> None:
         """Leave out the whole batch, but for its offsets."""
         gone = self._gone
-        if gone is None or gone.leader_epoch != batch.leader_epoch or batch.end_offset - gone.base_offset > SPAN_MAX:
+        if (
+            gone is None
+            or gone.leader_epoch != batch.leader_epoch
+            or batch.end_offset - gone.base_offset > SEGMENT_SPAN_MAX
+        ):
             self._fill()
             self._gone = batch
         else:

@@ -6,6 +6,7 @@ Invariants:
 * Files only grow by ``append`` at their end and shrink by ``truncate``; nothing is overwritten in place.
 * Nothing is durable before ``fdatasync`` (content) and ``fsync_dir`` (creations, renames, removals) return.
 * A full disk leaves a file as it was: what was written of the failed append is cut off again.
+* A name that the file system does not take (too long, or taken) is no failure of the disk, whatever is done with it.
 * After one failed write or sync the disk refuses all further writes and syncs. A second fsync may report
   success although the kernel has dropped the pages the first one failed to write, so none is ever retried.
   ``on_failure`` is called before that first failure is raised, in the same thread: whatever vouches for the page
@@ -25,19 +26,21 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn, Protocol
 
-from minilog.errors import CorruptRange, DiskFull, StorageFailed
+from minilog.errors import CorruptRange, DiskFull, NameRefused, StorageFailed
 
 Buffer = bytes | memoryview
 IOV_MAX = os.sysconf("SC_IOV_MAX")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EEXIST, errno.ENOTEMPTY)
+"""Too long, of characters it does not take, or taken: by a name that differs in case only, on some."""
 
 
 class Disk(Protocol):
     """File operations; all synchronous, paths absolute, handles opaque ints valid until closed.
 
-    A missing file or directory raises FileNotFoundError and is no failure of the disk. Every failure but those named
-    raises StorageFailed: the process must stop.
+    A missing file or directory raises FileNotFoundError, a path the file system cannot take NameRefused; neither is a failure
+    of the disk. Every failure but those named raises StorageFailed: the process must stop.
     """
 
     on_failure: Callable[[], None]
@@ -117,6 +120,7 @@ class OsDisk:
         except FileNotFoundError:
             raise
         except OSError as error:
+            _refuse_name(error)
             raise StorageFailed(f"could not open {path}: {error.strerror}") from error
 
     def create(self, path: str) -> int:
@@ -249,6 +253,7 @@ class OsDisk:
         except FileNotFoundError:
             raise
         except OSError as error:
+            _refuse_name(error)
             raise StorageFailed(f"could not list {path}: {error.strerror}") from error
 
     def size(self, path: str) -> int:
@@ -257,6 +262,7 @@ class OsDisk:
         except FileNotFoundError:
             raise
         except OSError as error:
+            _refuse_name(error)
             raise StorageFailed(f"could not stat {path}: {error.strerror}") from error
 
     def lock(self, path: str) -> int | None:
@@ -282,6 +288,7 @@ class OsDisk:
             raise StorageFailed(f"the disk has failed before and is not trusted any more: {self.failure}")
 
     def _full_or_fail(self, what: str, error: OSError) -> NoReturn:
+        _refuse_name(error)
         if error.errno in _FULL:
             raise DiskFull(f"{what}: the disk is full; make room and try again") from error
         self._fail(f"{what}: {error.strerror}", error)
@@ -291,6 +298,12 @@ class OsDisk:
             self.failure = reason
             self.on_failure()
         raise StorageFailed(reason) from error
+
+
+def _refuse_name(error: OSError) -> None:
+    if error.errno in _NAME:
+        name = error.filename2 or error.filename
+        raise NameRefused(f"the file system takes no such name: {name} ({error.strerror})") from error
 
 
 def _nobody() -> None:

@@ -8,6 +8,8 @@ Invariants:
   increase. The implicit first entry is (base offset, 0).
 * Time index: entry (timestamp, offset) says that no record at or below ``offset`` is later than ``timestamp``;
   both columns strictly increase.
+* An offset that 32 bits cannot tell from the base has no entry in the offset index, and a time index with one has no file
+  form (``fits_file``). Logs from before the spans of segments were bounded hold such offsets.
 
 Both are derived from the log file. A file that breaks an invariant is dropped and rebuilt by a scan; a wrong entry
 that keeps them is found by the reader, who checks the batch an entry leads to, and is then rebuilt as well.
@@ -27,6 +29,7 @@ INTERVAL_BYTES = 4096
 _TIME_ENTRY = struct.Struct(">qI")
 ENTRY_BYTES = 8
 TIME_ENTRY_BYTES = _TIME_ENTRY.size
+_RELATIVE_MAX = 2**32 - 1
 
 
 class OffsetIndex:
@@ -52,6 +55,8 @@ class OffsetIndex:
         delta = offset - self.base_offset
         assert delta > (self._deltas[-1] if self._deltas else 0)
         assert position > self.last_position
+        if delta > _RELATIVE_MAX:
+            return
         self._deltas.append(delta)
         self._positions.append(position)
 
@@ -110,6 +115,10 @@ class TimeIndex:
         """(latest timestamp, its offset); (-1, base offset) without entries."""
         return (self.timestamps[-1], self.offsets[-1]) if self.offsets else (-1, self.base_offset)
 
+    @property
+    def fits_file(self) -> bool:
+        return self.last[1] - self.base_offset <= _RELATIVE_MAX
+
     def maybe_add(self, timestamp: int, offset: int) -> None:
         """Note that ``timestamp`` is the latest up to ``offset``; nothing when that is known already."""
         if not self.offsets or (timestamp > self.timestamps[-1] and offset > self.offsets[-1]):
@@ -128,6 +137,7 @@ class TimeIndex:
         del self.offsets[keep:]
 
     def encode(self, first: int = 0) -> bytes:
+        assert self.fits_file
         base = self.base_offset
         pack = _TIME_ENTRY.pack
         return b"".join(

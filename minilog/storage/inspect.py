@@ -30,7 +30,8 @@ class ReadOnlyDisk(OsDisk):
 
 class BatchInfo(msgspec.Struct, frozen=True):
     """One batch of a file, or, with ``problem`` set, a stretch that is none: then only position, bytes and base offset
-    (the offset that belongs there) mean anything. Timestamps are ms."""
+    (the offset that belongs there) mean anything. Timestamps are ms; ``base_timestamp`` is the first record's, -1 when the
+    header does not say it, and ``delete_horizon_ms`` when tombstones in it may go, -1 without any."""
 
     path: str
     position: int
@@ -46,6 +47,7 @@ class BatchInfo(msgspec.Struct, frozen=True):
     base_sequence: int = -1
     base_timestamp: int = -1
     max_timestamp: int = -1
+    delete_horizon_ms: int = -1
     crc: int = 0
     problem: str = ""
 
@@ -145,8 +147,9 @@ def _info(path: str, found: Found) -> BatchInfo:
         producer_id=batch.producer_id,
         producer_epoch=batch.producer_epoch,
         base_sequence=batch.base_sequence,
-        base_timestamp=batch.base_timestamp,
+        base_timestamp=-1 if batch.first_timestamp is None else batch.first_timestamp,
         max_timestamp=batch.max_timestamp,
+        delete_horizon_ms=-1 if batch.delete_horizon_ms is None else batch.delete_horizon_ms,
         crc=batch.crc,
     )
 

@@ -27,22 +27,23 @@ from contextlib import suppress
 
 from minilog.config import TopicSettings
 from minilog.errors import CorruptRange, DiskFull, StorageFailed
+from minilog.storage.cutting import Border, border_at, tail
 from minilog.storage.epochs import EpochCache, recompute
 from minilog.storage.flush_job import FlushJob
 from minilog.storage.log_place import LogPlace, Recovered, RecoveryPoint
 from minilog.storage.log_state import LogState
 from minilog.storage.producer_snapshots import SNAPSHOT_BYTES, ProducerStates
 from minilog.storage.producers import WrittenBatch
-from minilog.storage.quarantine import Piece
 from minilog.storage.retention import expired_end
 from minilog.storage.scan import BadBatch
-from minilog.storage.segment import SEGMENT_SIZE_MAX, Segment
+from minilog.storage.segment import SEGMENT_SIZE_MAX, SEGMENT_SPAN_MAX, Segment, runs
 from minilog.storage.swap import Swap
 from minilog.wire.batch import Batch, filler, is_filler, peek
 
 OPEN_SEALED_MAX = 8
 """Sealed segments of one log that are kept open for readers."""
-_RELATIVE_OFFSET_MAX = 2**31 - 1
+DIVERGED = "diverged from the leader"
+OVERTAKEN = "the leader's log begins behind it, and it is not known to be committed"
 
 
 class PartitionLog:
@@ -158,22 +159,25 @@ class PartitionLog:
             assert batch.leader_epoch >= epoch, f"{self.name}: epoch {batch.leader_epoch} after {epoch} (I6)"
             expected, epoch = batch.end_offset, batch.leader_epoch
             bytes_total += batch.bytes_total
-        active = self._segments[-1]
-        if not self._fits(active, bytes_total, expected) or self._is_old(active, batches[0].max_timestamp):
+        assert bytes_total <= SEGMENT_SIZE_MAX
+        if expected - batches[0].base_offset <= SEGMENT_SPAN_MAX:
+            self._append(batches, bytes_total)
+            return
+        for run in runs(batches):
+            self._append(run, sum(batch.bytes_total for batch in run))
+
+    def _append(self, batches: Sequence[Batch], bytes_total: int) -> None:
+        """Batches that one segment can hold. Nothing behind the write may raise: it has happened."""
+        active, end_offset = self._segments[-1], batches[-1].end_offset
+        has_room = active.has_room(bytes_total, end_offset, self._settings.segment_bytes)
+        if not has_room or self._is_old(active, batches[0].max_timestamp):
             active = self._roll()
         active.append(batches)
-        if epoch != self._epochs.last_epoch:
+        if batches[-1].leader_epoch != self._epochs.last_epoch:
             for batch in batches:
                 self._epochs.observe(batch.leader_epoch, batch.base_offset)
         self.producers.observe(batches, bytes_total)
-        self.end_offset = expected
-
-    def _fits(self, active: Segment, bytes_total: int, end_offset: int) -> bool:
-        assert bytes_total <= SEGMENT_SIZE_MAX
-        if active.size_bytes == 0:
-            return True
-        size_bytes = active.size_bytes + bytes_total
-        return size_bytes <= self._settings.segment_bytes and end_offset - active.base_offset <= _RELATIVE_OFFSET_MAX
+        self.end_offset = end_offset
 
     def _is_old(self, active: Segment, now_ms: int) -> bool:
         """By record time, as Kafka does: ``now_ms`` is the time of what comes next."""
@@ -309,94 +313,30 @@ class PartitionLog:
         assert end_offset >= self.start_offset
         if end_offset >= self.end_offset:
             return self.end_offset
-        segment, end_offset, position = self._border(end_offset)
-        lost = self._quarantine(segment, end_offset, position)
-        if end_offset < self.state.swept_end:  # older values went because of what is cut: all is to be fetched again
-            self.reset(self.start_offset)
-            self._count_lost(lost)
+        border = border_at(self._segment_at(end_offset), end_offset)
+        # Older values went because of what is cut, so all is to be fetched again; or nothing is left of the log.
+        if border.offset < max(self.state.swept_end, self.start_offset):
+            self._begin_anew(self.start_offset, border, DIVERGED)
             return self.end_offset
-        self.producers.forget_above(end_offset)
-        self._begin_generation(end_offset)
-        self._count_lost(lost)
-        self._remove_after(segment)
-        segment.truncate(end_offset, position)
-        self.missing = None
-        self.end_offset = self.durable_end = end_offset
-        self._high_watermark = min(self._high_watermark, end_offset)
-        if self.producers.table.end_offset > end_offset:
+        self._cut(border, border, border.offset, self.start_offset, DIVERGED)
+        if self.producers.table.end_offset > self.end_offset:
             self._restore_producers_after_cut()
-        return end_offset
-
-    def _restore_producers_after_cut(self) -> None:
-        try:
-            self.restore_producers()
-        except BadBatch as bad:  # without them repeated batches would be written again (R32): not in this process
-            raise StorageFailed(
-                f"{self.place.directory} was cut to offset {self.end_offset}, and what is left of it is damaged {bad}"
-            ) from bad
-
-    def _border(self, offset: int) -> tuple[Segment, int, int]:
-        """(segment, offset, position) of the last batch border at or before ``offset`` that can be cut at."""
-        segment = self._segment_at(offset)
-        known = segment.bad_range_at(offset)
-        try:
-            return segment, *segment.find(known[0] if known else offset)
-        except BadBatch:
-            segment.rebuild()
-        known = segment.bad_range_at(offset)
-        try:
-            return segment, *segment.find(known[0] if known else offset)
-        except BadBatch as bad:
-            return segment, bad.offset, bad.position
-
-    def _quarantine(self, segment: Segment, offset: int, position: int) -> tuple[int, int, int, int]:
-        """Copy what is about to be cut; returns its records by acks level."""
-        pieces = [Piece(segment.log_bytes(), position, offset)]
-        later = self._segments[self._segments.index(segment) + 1 :]
-        pieces.extend(Piece(removed.log_bytes(), 0, removed.base_offset) for removed in later)
-        if not any(piece.log.size > piece.position for piece in pieces):
-            return 0, 0, 0, 0
-        return self.place.quarantine.save(
-            self.name, "diverged from the leader", self.end_offset, pieces
-        ).records_by_acks
-
-    def _begin_generation(self, end_offset: int, start_offset: int | None = None) -> None:
-        """From here on no flush job, and after a crash no recovery point, speaks for more than ``end_offset``."""
-        self._sync_directories()
-        start_offset = self.start_offset if start_offset is None else start_offset
-        self._save(self.state.after_cut(end_offset, start_offset))
-        self._epochs.truncate_end(end_offset)
-
-    def _save(self, state: LogState) -> None:
-        """Raises DiskFull: the old state stays in force."""
-        state.save(self._disk, self.place.directory)
-        self.state = state
-
-    def _count_lost(self, records_by_acks: Sequence[int]) -> None:
-        self.records_lost = [a + b for a, b in zip(self.records_lost, records_by_acks, strict=True)]
-
-    def _remove_after(self, segment: Segment) -> None:
-        """Remove the segments after this one, newest first, so that what is left has no gap."""
-        keep = self._segments.index(segment) + 1
-        if keep == len(self._segments):
-            return
-        while len(self._segments) > keep:
-            removed = self._segments.pop()
-            self._readers.pop(self._bases.pop(), None)
-            removed.remove()
-        self._disk.fsync_dir(self.place.directory)
-        self._readers.pop(segment.base_offset, None)
+        return self.end_offset
 
     def reset(self, start_offset: int) -> None:
         """As in ``ReplicaLog``, durably. Raises DiskFull: the log is as before, or empty where it began."""
-        self.producers.forget_above(-1)
-        # Not the new start yet: what is appended after a crash before the rename would lie below it.
-        self._begin_generation(min(self.start_offset, start_offset), self._segments[0].base_offset)
-        assert self._epochs.last_epoch == -1
+        if start_offset > self.end_offset:
+            lost_from, reason = self._high_watermark, OVERTAKEN
+        else:
+            lost_from, reason = self.start_offset, DIVERGED
+        self._begin_anew(start_offset, border_at(self._segment_at(lost_from), lost_from), reason)
+
+    def _begin_anew(self, start_offset: int, lost_from: Border, reason: str) -> None:
         first = self._segments[0]
-        self._remove_after(first)
-        first.truncate(first.base_offset, 0)
-        self.missing = None
+        # Not the new start yet: what is appended after a crash before the rename would lie below it.
+        beginning = Border(first, first.base_offset, 0)
+        self._cut(beginning, lost_from, min(self.start_offset, start_offset), first.base_offset, reason)
+        assert self._epochs.last_epoch == -1
         self._begin_at(first.base_offset)
         if start_offset != first.base_offset:
             self._segments[0] = first.rename(start_offset)
@@ -406,7 +346,64 @@ class PartitionLog:
         self.restore_producers()
 
     def _begin_at(self, offset: int) -> None:
-        self.start_offset = self.end_offset = self.durable_end = self._high_watermark = offset
+        self.start_offset = offset
+        self._end_at(offset)
+        self._high_watermark = offset
+
+    def _cut(self, at: Border, lost_from: Border, end_offset: int, start_offset: int, reason: str) -> None:
+        """The one way in which records leave the end of a log. What nobody is known to have besides, everything behind
+        ``lost_from``, lies in quarantine and is counted. ``end_offset`` and ``start_offset`` are noted for recovery.
+
+        Raises DiskFull: the log is as before.
+        """
+        lost = self._quarantine(lost_from, reason)
+        self.producers.forget_above(at.offset if at is lost_from else -1)
+        self._begin_generation(end_offset, start_offset)
+        self.records_lost = [a + b for a, b in zip(self.records_lost, lost, strict=True)]
+        self._remove_after(at.segment)
+        at.segment.truncate(at.offset, at.position)
+        self._end_at(at.offset)
+
+    def _end_at(self, offset: int) -> None:
+        self.missing = None
+        self.end_offset = self.durable_end = offset
+        self._high_watermark = min(self._high_watermark, offset)
+
+    def _restore_producers_after_cut(self) -> None:
+        try:
+            self.restore_producers()
+        except BadBatch as bad:  # without them repeated batches would be written again (R32): not in this process
+            raise StorageFailed(
+                f"{self.place.directory} was cut to offset {self.end_offset}, and what is left of it is damaged {bad}"
+            ) from bad
+
+    def _quarantine(self, lost_from: Border, reason: str) -> tuple[int, int, int, int]:
+        """Copy what is about to be lost; returns its records by acks level."""
+        pieces = tail(lost_from, self._segments)
+        if not pieces:
+            return 0, 0, 0, 0
+        return self.place.quarantine.save(self.name, reason, self.end_offset, pieces).records_by_acks
+
+    def _begin_generation(self, end_offset: int, start_offset: int) -> None:
+        """From here on no flush job, and after a crash no recovery point, speaks for more than ``end_offset``."""
+        self._sync_directories()
+        self._save(self.state.after_cut(end_offset, start_offset))
+        self._epochs.truncate_end(end_offset)
+
+    def _save(self, state: LogState) -> None:
+        """Raises DiskFull: the old state stays in force."""
+        state.save(self._disk, self.place.directory)
+        self.state = state
+
+    def _remove_after(self, segment: Segment) -> None:
+        """Remove the segments after this one, newest first, each durably before the next: a file system may make removals
+        durable in any order, and a power cut must not leave a gap."""
+        while self._segments[-1] is not segment:
+            removed = self._segments.pop()
+            self._readers.pop(self._bases.pop(), None)
+            removed.remove()
+            self._disk.fsync_dir(self.place.directory)
+        self._readers.pop(segment.base_offset, None)
 
     # ---- retention and compaction
 
@@ -433,7 +430,7 @@ class PartitionLog:
             return
         drop = max(bisect_right(self._bases, offset) - 1, 0)
         self._snapshot_producers()  # the batches that go may be all that tells of a producer
-        state = self.state._replace(start_offset=offset, start_epoch=self.epoch_at(offset - 1))
+        state = self.state.starting_at(offset, self.epoch_at(offset - 1))
         try:
             self._save(state)
         except DiskFull:  # the very moment when deleting is wanted: what can be made anew makes room for the note
@@ -451,7 +448,7 @@ class PartitionLog:
     def note_sweep(self, end_offset: int) -> None:
         """Records are about to go because of others below ``end_offset``. Raises DiskFull."""
         if end_offset > self.state.swept_end:
-            self._save(self.state._replace(start_offset=self.start_offset, swept_end=end_offset))
+            self._save(self.state.starting_at(self.start_offset)._replace(swept_end=end_offset))
 
     def replace(self, old: Sequence[Segment], new: Swap) -> bool:
         """Let the cleaned segment take the place of ``old``; False when they are not all of this log any more.
@@ -473,7 +470,8 @@ class PartitionLog:
     def note_cleaned(self, end_offset: int, horizon_ms: int) -> None:
         """A round of cleaning is complete up to here. Raises DiskFull."""
         end_offset = max(end_offset, self.state.cleaned_end)
-        self._save(self.state._replace(start_offset=self.start_offset, cleaned_end=end_offset, horizon_ms=horizon_ms))
+        state = self.state.starting_at(self.start_offset)
+        self._save(state._replace(cleaned_end=end_offset, horizon_ms=horizon_ms))
 
     # ---- end of life
 

@@ -22,6 +22,12 @@ class RecoveryPoint(NamedTuple):
     generation: int
     epochs: tuple[tuple[int, int], ...] = ()
 
+    def cut_to(self, end_offset: int) -> RecoveryPoint:
+        """What it still says of a log that was cut there since: all of it speaks for what lies below, and no more."""
+        epochs = tuple(entry for entry in self.epochs if entry[1] < end_offset)
+        marks = min(self.offset, end_offset), min(self.high_watermark, end_offset)
+        return RecoveryPoint(*marks, self.generation, epochs)
+
 
 class Recovered(NamedTuple):
     """What recovery found: bytes cut as torn, and damage in the active segment."""

@@ -22,7 +22,8 @@ class LogState(NamedTuple):
     Below ``cleaned_end`` no key has two values. ``horizon_ms``: when the last tombstone that cleaning has met may go.
     ``swept_end``: whatever cleaning has taken away, it did because of a record below it.
     ``start_epoch``: leader epoch of the last batch before ``start_offset``, -1 when it is not known.
-    ``missing_end``: the log was durable up to here; while it ends before, damage has taken something that counts.
+    ``missing_end``: the log was durable up to here; while it ends before, damage has taken something that counts. Noted by
+    recovery, of what it misses and of what it found after a power cut.
     """
 
     generation: int = 0
@@ -38,15 +39,19 @@ class LogState(NamedTuple):
         """A generation begins: the log was cut to ``end_offset`` and starts at ``start_offset``."""
         generation = self.generation + 1
         cuts = (*self.cuts[1 - CUTS_KEPT :], (generation, end_offset))
-        return self._replace(
+        return self.starting_at(start_offset)._replace(
             generation=generation,
             cuts=cuts,
-            start_offset=start_offset,
             cleaned_end=min(self.cleaned_end, end_offset),
             swept_end=min(self.swept_end, end_offset),
             missing_end=0,
-            start_epoch=self.start_epoch if start_offset == self.start_offset else -1,
         )
+
+    def starting_at(self, start_offset: int, start_epoch: int = -1) -> LogState:
+        """The log starts there, after a batch of that epoch: an epoch belongs to the one offset it was noted with."""
+        if start_offset == self.start_offset:
+            return self
+        return self._replace(start_offset=start_offset, start_epoch=start_epoch)
 
     def save(self, disk: Disk, directory: str) -> None:
         """Durable on return. Raises DiskFull (the old state stays in force) or StorageFailed."""
@@ -54,15 +59,21 @@ class LogState(NamedTuple):
 
 
 class LoadedState(NamedTuple):
-    """``damaged``: the present file is bad, and ``state`` is the one before it or nothing known."""
+    """``damaged``: the present file is bad, and ``state`` is the one before it or nothing known. The log may have been cut
+    since, so nothing of it counts as clean; that something was swept still does, because then it is only fetched again.
+    """
 
     state: LogState
     damaged: bool
 
 
 def load_state(disk: Disk, directory: str) -> LoadedState:
-    body, damaged = checkpoint.load(disk, f"{directory}/{STATE_FILE}")
-    body = body or {}
+    path = f"{directory}/{STATE_FILE}"
+    body, damaged = checkpoint.load(disk, path)
+    if body is None:  # killed between two renames, and what is left is bad
+        damaged = damaged or checkpoint.read_file(disk, path + checkpoint.PREVIOUS) is not None
+        body = {}
     cuts = tuple((int(generation), int(end_offset)) for generation, end_offset in body.pop("cuts", ()))
     known = {name: int(value) for name, value in body.items() if name in LogState._fields}
-    return LoadedState(LogState(cuts=cuts, **known), damaged)
+    state = LogState(cuts=cuts, **known)
+    return LoadedState(state._replace(cleaned_end=0) if damaged else state, damaged)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 
@@ -36,7 +37,6 @@ class Snapshot(msgspec.Struct):
 
     offset: int
     last_epoch: int
-    time_ms: int
     producers: list[tuple[int, Producer]]
 
 
@@ -76,7 +76,7 @@ class ProducerStates:
         """
         if self._bytes_since < bytes_min or (self._offsets and self._offsets[-1] == offset):
             return
-        snapshot = Snapshot(offset, last_epoch, self.table.time_ms, self.table.items())
+        snapshot = Snapshot(offset, last_epoch, self.table.items())
         path = self._path(offset)
         with suppress(DiskFull):
             self._write(path, checkpoint.encode(msgspec.structs.asdict(snapshot)))
@@ -130,20 +130,28 @@ class ProducerStates:
                 if snapshot is None or (offset > start_offset and snapshot.last_epoch != epoch_at(offset - 1)):
                     self._remove([offset])
                     continue
-                self._restart(snapshot.time_ms, snapshot.producers)
+                self._restart(snapshot.producers)
                 return offset
-        self._restart(-1, [])
+        self._restart([])
         return start_offset
 
-    def _restart(self, time_ms: int, producers: list[tuple[int, Producer]]) -> None:
-        self.table = ProducerTable(self.table.expiration_ms, time_ms, producers)
+    def _restart(self, producers: list[tuple[int, Producer]]) -> None:
+        self.table = ProducerTable(self.table.expiration_ms, producers)
         self._bytes_since = 0
 
     def _read(self, offset: int) -> Snapshot | None:
         """None when it is damaged, gone, or not of this offset."""
         try:
             data = checkpoint.read_file(self._disk, self._path(offset))
-            snapshot = msgspec.convert(None if data is None else checkpoint.decode(data), Snapshot)
+            snapshot = msgspec.convert(_as_today(None if data is None else checkpoint.decode(data)), Snapshot)
         except (CorruptRange, msgspec.ValidationError):
             return None
         return snapshot if snapshot.offset == offset else None
+
+
+def _as_today(body: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Snapshots used to hold a time, and with each producer the time that was when it wrote last."""
+    if body is not None and "time_ms" in body:
+        for _, producer in body["producers"]:
+            del producer[2]
+    return body

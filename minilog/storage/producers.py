@@ -7,20 +7,23 @@ below it. Whoever has the log has the state; a new leader needs nothing else.
 
 Invariants:
 * The state is a pure function of the batches from the log's start to its end (I32), and of one setting. Nothing here
-  looks at a clock: age is measured by the timestamps of numbered batches.
+  looks at a clock.
 * ``observe`` rejects nothing: what is in the log is a fact. Only a leader asks ``find_written``, before it appends.
 * Producers are kept in the order of their last batches, so the longest silent one is the first.
 
-Age. The table's time is the latest timestamp of a numbered batch, but one batch moves it on by half the expiration time
-at most: a single client with its clock in the next century must not make the log forget everybody else's numbers, and
-with them the promise that a retry writes nothing twice. A producer is silent since the table's time at its last batch,
-not since that batch's own timestamp, so a producer may write records as old as it likes.
+Age. A log has no clock but what its producers say, and each of them may be wrong, lie, or load history: none must make the
+log forget the numbers of others, and with them the promise that a retry writes nothing twice. So it takes many different
+producers to make it forget one. The last PRODUCERS_KEPT are never forgotten. Of those before them the longest silent go
+when the middle one of the times that the oldest WITNESSES wrote last and the middle one of the latest WITNESSES lie further
+apart than the expiration time: what any few of them say changes neither. How far a producer's own times lie in the past or
+the future never matters.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from minilog.errors import DuplicateSequence, OutOfOrderSequence, ProducerFenced
@@ -30,6 +33,10 @@ WINDOW = 5
 """Batches remembered of each producer: as many as Kafka's clients have in flight, and ours in one request."""
 PRODUCERS_MAX = 10_000
 """Producers remembered by one log; one more makes it forget the longest silent one."""
+WITNESSES = 512
+PRODUCERS_KEPT = 2 * WITNESSES
+FORGOTTEN_AT_ONCE = 128
+"""Half as many have to come before it is looked again, so looking costs next to nothing for each."""
 SEQUENCE_MAX = 2**31 - 1
 """Sequences count records and begin at 0 again after this."""
 _NEAR = 2**30
@@ -49,11 +56,10 @@ class WrittenBatch(NamedTuple):
 
 
 class Producer(NamedTuple):
-    """``run``: records written in this epoch without a gap, up to the last. ``seen_ms``: the table's time then."""
+    """``run``: records written in this epoch without a gap, up to the last."""
 
     epoch: int
     run: int
-    seen_ms: int
     batches: tuple[WrittenBatch, ...]
     """At most WINDOW, oldest first, never none."""
 
@@ -108,11 +114,9 @@ class Lasts(NamedTuple):
 class ProducerTable:
     """Everything known of producers up to ``end_offset``."""
 
-    def __init__(self, expiration_ms: int, time_ms: int = -1, producers: Iterable[tuple[int, Producer]] = ()) -> None:
+    def __init__(self, expiration_ms: int, producers: Iterable[tuple[int, Producer]] = ()) -> None:
         """``producers`` in the order of their last batches."""
         self.expiration_ms = expiration_ms
-        self.time_ms = time_ms
-        """-1 before the first numbered batch."""
         self._producers: OrderedDict[int, Producer] = OrderedDict(producers)
 
     def __len__(self) -> int:
@@ -150,28 +154,30 @@ class ProducerTable:
         base_offset, _, leader_epoch, crc, _, delta, _, latest, producer_id, epoch, first, _, _ = batch
         if producer_id < 0:
             return
-        if latest > self.time_ms:
-            self._move_time(latest)
         producers, count = self._producers, delta + 1
         last = (first + delta) & SEQUENCE_MAX
         written = WrittenBatch(first, last, base_offset, base_offset + count, leader_epoch, crc, latest)
         known = producers.get(producer_id)
         if known is not None and epoch == known.epoch and first == known.next_sequence:
             batches = (*known.batches[1 - WINDOW :], written)
-            producers[producer_id] = Producer(epoch, known.run + count, self.time_ms, batches)
+            producers[producer_id] = Producer(epoch, known.run + count, batches)
         else:
-            producers[producer_id] = Producer(epoch, count, self.time_ms, (written,))
+            producers[producer_id] = Producer(epoch, count, (written,))
         producers.move_to_end(producer_id)
-        if len(producers) > PRODUCERS_MAX:
-            producers.popitem(last=False)
+        if known is None:
+            self._forget()
 
-    def _move_time(self, timestamp_ms: int) -> None:
-        if self.time_ms >= 0:
-            timestamp_ms = min(timestamp_ms, self.time_ms + max(self.expiration_ms // 2, 1))
-        self.time_ms = timestamp_ms
+    def _forget(self) -> None:
+        """Somebody new has come."""
         producers = self._producers
-        while producers and next(iter(producers.values())).seen_ms < timestamp_ms - self.expiration_ms:
+        count = len(producers)
+        if count > PRODUCERS_MAX:
             producers.popitem(last=False)
+        elif count >= PRODUCERS_KEPT + FORGOTTEN_AT_ONCE and count % (FORGOTTEN_AT_ONCE // 2) == 0:
+            oldest, latest = _middle_time(producers.values()), _middle_time(reversed(producers.values()))
+            if latest - oldest > self.expiration_ms:
+                for _ in range(FORGOTTEN_AT_ONCE):
+                    producers.popitem(last=False)
 
     def find_written(self, batches: Sequence[Batch]) -> list[WrittenBatch | None]:
         """R31: where each of these batches, which a leader is about to append in one go, lies already (None: it is new).
@@ -199,6 +205,11 @@ class ProducerTable:
                     found = True
             places.append(place)
         return places if found else []
+
+
+def _middle_time(producers: Iterable[Producer]) -> int:
+    """The middle one of the times when the first of these wrote last, as they say."""
+    return sorted(producer.batches[-1].timestamp for producer in islice(producers, WITNESSES))[WITNESSES // 2]
 
 
 def _check_follows(batch: Batch, before: Batch) -> None:

@@ -18,6 +18,8 @@ from minilog.errors import CorruptRange
 from minilog.storage import checkpoint
 from minilog.storage.disk import Disk
 from minilog.storage.scan import CHUNK_BYTES, BadBatch, Found, LogBytes, next_batch, scan
+from minilog.wire.batch import Batch
+from minilog.wire.records import first_timestamp
 
 ACKS_NAMES = ("unknown", "acks_0", "acks_1", "acks_many")
 
@@ -77,9 +79,12 @@ class Quarantine:
 
     def _describe(self, partition: str, reason: str, end_offset: int, pieces: Sequence[Piece]) -> CutTail:
         by_acks = [0, 0, 0, 0]
-        batches, readable = [], 0
-        for found in _readable(pieces):
+        batches: list[Batch] = []
+        readable, first_ms = 0, -1
+        for log, found in _readable(pieces):
             batch = found.batch
+            if not batches:
+                first_ms = _first_timestamp(log, found)
             by_acks[batch.acks_level] += batch.record_count
             readable += batch.bytes_total
             batches.append(batch)
@@ -97,7 +102,7 @@ class Quarantine:
             records=sum(by_acks),
             records_by_acks=(by_acks[0], by_acks[1], by_acks[2], by_acks[3]),
             unreadable_bytes=bytes_total - readable,
-            first_timestamp=batches[0].base_timestamp if batches else -1,
+            first_timestamp=first_ms,
             last_timestamp=max((batch.max_timestamp for batch in batches), default=-1),
         )
 
@@ -155,12 +160,21 @@ def _chunks(pieces: Sequence[Piece]) -> Iterator[bytes]:
             yield piece.log.pread(start, CHUNK_BYTES)
 
 
-def _readable(pieces: Sequence[Piece]) -> Iterator[Found]:
-    """Every whole batch of the tail, stepping over what is damaged."""
+def _first_timestamp(log: LogBytes, found: Found) -> int:
+    try:
+        data = log.pread(found.position, found.batch.bytes_total)
+    except CorruptRange:
+        return found.batch.max_timestamp
+    return first_timestamp(found.batch._replace(buffers=(data,)))
+
+
+def _readable(pieces: Sequence[Piece]) -> Iterator[tuple[LogBytes, Found]]:
+    """Every whole batch of the tail and where it lies, stepping over what is damaged."""
     for log, position, offset in pieces:
         while True:
             try:
-                yield from scan(log, position, offset)
+                for found in scan(log, position, offset):
+                    yield log, found
                 break
             except BadBatch as bad:
                 resume = next_batch(log, bad, -1)

@@ -6,7 +6,8 @@ recovery point vouches for, the file is synced and read once more from the mediu
 failed sync has given up (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020).
 
 The recovery point comes from a checkpoint that may be older than a truncation; the cuts noted in ``truncations``
-pull it down to where the log was cut since.
+pull it down to where the log was cut since, the whole of it (``RecoveryPoint.cut_to``): a high watermark that outlives
+the records it was said of would show, clean and count as committed whatever has come in their place.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import re
 from typing import NamedTuple
 
 from minilog.config import TopicSettings
-from minilog.errors import CorruptRange
+from minilog.errors import CorruptRange, DiskFull
 from minilog.storage.epochs import EpochCache
 from minilog.storage.log import PartitionLog
 from minilog.storage.log_place import LogPlace, Recovered, RecoveryPoint
@@ -41,6 +42,8 @@ class _Derived(NamedTuple):
     generation: int
     scan_from: int
     durable_end: int
+    high_watermark: int
+    """Committed is what lies below, of this log and not of what was cut since."""
 
 
 class _EpochsDisagree(Exception):
@@ -67,7 +70,9 @@ def open_log(
         damages = _walk_medium(place, segments[-1], derived)
     cut = _where_to_cut(segments[-1], damages, derived, power_loss)
     state = _noted(place, loaded.state, segments[-1], cut, derived)
-    torn_bytes = _cut_tail(place, segments[-1], cut, derived)
+    torn_bytes, lost = _cut_tail(place, segments[-1], cut, derived)
+    if power_loss and segments[-1].end_offset > derived.durable_end:
+        state = _vouched(place, state, segments[-1].end_offset)
     start_offset = max(segments[0].base_offset, min(state.start_offset, segments[-1].end_offset))
     derived.epochs.truncate_start(start_offset, segments[-1].end_offset)
     if (
@@ -76,12 +81,12 @@ def open_log(
         place = place._replace(unsynced=(place.directory,))
     log = PartitionLog(place, settings, segments, derived.epochs)
     cleaned_end = min(state.cleaned_end, log.end_offset)
-    log.state = state._replace(generation=derived.generation, cleaned_end=cleaned_end)
+    log.state = state._replace(cleaned_end=cleaned_end)
     log.start_offset = start_offset
+    log.records_lost = list(lost)
     if log.end_offset < state.missing_end:
         log.missing = (log.end_offset, state.missing_end)
-    committed = max(start_offset, cleaned_end, point.high_watermark)  # only what is committed goes or is cleaned
-    log.high_watermark = min(committed, log.end_offset)
+    log.high_watermark = min(max(start_offset, derived.high_watermark), log.end_offset)
     log.recovered = Recovered(torn_bytes, tuple(damages))
     log.producers.open(log.end_offset)
     _restore_producers(log)
@@ -114,15 +119,23 @@ def _derive(loaded: LoadedState, base_offset: int, point: RecoveryPoint) -> _Der
     """The recovery point as far as no later cut has overtaken it; without its epochs everything is scanned."""
     state = loaded.state
     generation = max(state.generation, point.generation)
-    later_cuts = [end_offset for cut, end_offset in state.cuts if cut > point.generation]
+    for cut, end_offset in state.cuts:
+        if cut > point.generation:
+            point = point.cut_to(end_offset)
     if generation - point.generation > CUTS_KEPT:
-        later_cuts.append(base_offset)
-    durable_end = max(min([point.offset, *later_cuts]), base_offset)
-    if loaded.damaged or not point.epochs:
-        return _Derived(EpochCache(), generation, base_offset, durable_end)
+        point = point.cut_to(base_offset)
+    # Only what is committed is cleaned, or makes older values go.
+    high_watermark = max(point.high_watermark, state.cleaned_end, state.swept_end)
+    if loaded.damaged or state.generation < point.generation:
+        # The last cut is not known: of which records was this said?
+        point, high_watermark = point._replace(epochs=()), base_offset
+    durable_end = max(point.offset, base_offset)
+    vouched_end = durable_end if loaded.damaged else max(durable_end, state.missing_end)
+    if not point.epochs:
+        return _Derived(EpochCache(), generation, base_offset, vouched_end, high_watermark)
     epochs = EpochCache(entry for entry in point.epochs if entry[1] < durable_end)
     epochs.truncate_start(base_offset, durable_end)
-    return _Derived(epochs, generation, durable_end, durable_end)
+    return _Derived(epochs, generation, durable_end, vouched_end, high_watermark)
 
 
 def _walk(segments: list[Segment], derived: _Derived) -> list[Damage]:
@@ -143,7 +156,7 @@ def _walk(segments: list[Segment], derived: _Derived) -> list[Damage]:
             if segment.end_offset < end_offset:
                 segment.bad_ranges.append((segment.end_offset, end_offset))
                 segment.end_offset = end_offset
-            segment.maybe_save_index()
+            segment.seal()
             segment.close()
     return segments[-1].walk(max(scan_from, segments[-1].base_offset), on_batch)
 
@@ -188,30 +201,48 @@ def _where_to_cut(active: Segment, damages: list[Damage], derived: _Derived, pow
 def _noted(place: LogPlace, state: LogState, active: Segment, cut: _Cut | None, derived: _Derived) -> LogState:
     """The state with what is missing noted durably, before a cut takes the last trace of it from the log.
 
-    Without this the next start would find a log that is shorter and whole.
+    Without this the next start would find a log that is shorter and whole; or, where what is missing was committed but never
+    synced, a log that has become longer meanwhile, of which a high watermark was not said.
     """
     missing_end = state.missing_end
+    end_offset = cut.damage.offset if cut else active.end_offset
     if cut is not None and not cut.is_torn:
         missing_end = max(missing_end, cut.damage.offset + 1)
-    if (cut.damage.offset if cut else active.end_offset) < derived.durable_end:
+    if end_offset < derived.durable_end:
         missing_end = max(missing_end, derived.durable_end)
-    if missing_end > state.missing_end:
-        state = state._replace(missing_end=missing_end)
-        state.save(place.disk, place.directory)
-    return state
+    noted = state._replace(generation=derived.generation, missing_end=missing_end)
+    if missing_end <= end_offset < derived.high_watermark:
+        noted = noted.after_cut(end_offset, noted.start_offset)
+    if noted != state._replace(generation=noted.generation):
+        noted.save(place.disk, place.directory)
+    return noted
 
 
-def _cut_tail(place: LogPlace, active: Segment, cut: _Cut | None, derived: _Derived) -> int:
+def _vouched(place: LogPlace, state: LogState, end_offset: int) -> LogState:
+    """What has survived a power cut is durable by now, so damage to it is no crash's doing any more. The recovery point
+    does not say so before the next checkpoint. Without room for the note that one has to do."""
+    noted = state._replace(missing_end=end_offset)
+    try:
+        noted.save(place.disk, place.directory)
+    except DiskFull:
+        return state
+    return noted
+
+
+def _cut_tail(
+    place: LogPlace, active: Segment, cut: _Cut | None, derived: _Derived
+) -> tuple[int, tuple[int, int, int, int]]:
     """Whatever is cut and could be anything but a half-written batch is copied to quarantine first; returns the torn
-    bytes."""
+    bytes, and the lost records by acks level."""
+    lost = (0, 0, 0, 0)
     if cut is None:
-        return 0
+        return 0, lost
     damage = cut.damage
     if not cut.is_torn or damage.end_offset is not None:
         reason = "behind a write that a power cut lost" if cut.is_torn else "corrupt tail found by recovery"
         piece = Piece(active.log_bytes(), damage.position, damage.offset)
-        place.quarantine.save(place.name, reason, active.end_offset, [piece])
+        lost = place.quarantine.save(place.name, reason, active.end_offset, [piece]).records_by_acks
     cut_bytes = active.size_bytes - damage.position
     derived.epochs.truncate_end(damage.offset)
     active.truncate(damage.offset, damage.position)
-    return cut_bytes if cut.is_torn else 0
+    return (cut_bytes if cut.is_torn else 0), lost

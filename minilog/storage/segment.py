@@ -26,6 +26,8 @@ from minilog.wire.records import decode_batch
 LOG_SUFFIX = ".log"
 DELETED_SUFFIX = ".deleted"
 SEGMENT_SIZE_MAX = 2**31 - 1
+SEGMENT_SPAN_MAX = 2**31
+"""Offsets of one segment: its indexes count from its base, and any single batch fits."""
 _STEP_BYTES = 2 * INTERVAL_BYTES
 _HINTS_MAX = 64
 _unpack_epoch_and_delta = struct.Struct(">12xi7xi").unpack_from
@@ -74,6 +76,12 @@ class Segment:
         segment._handle = handle
         segment._new_index()
         return segment
+
+    def has_room(self, bytes_total: int, end_offset: int, bytes_max: int) -> bool:
+        """For batches that end at ``end_offset``. An empty segment takes any batch, but not any number of them."""
+        if end_offset - self.base_offset > SEGMENT_SPAN_MAX:
+            return False
+        return self.size_bytes == 0 or self.size_bytes + bytes_total <= bytes_max
 
     @property
     def handle(self) -> int:
@@ -378,6 +386,7 @@ class Segment:
     # ---- end of life
 
     def maybe_save_index(self) -> None:
+        """Of the active segment, which a restart reads from the last entry on."""
         if self._index is not None:
             self._index.maybe_save()
 
@@ -414,6 +423,16 @@ class Segment:
         self.close()
         self._disk.remove(self.path)
         self.remove_index()
+
+
+def runs(batches: Sequence[Batch]) -> Iterator[Sequence[Batch]]:
+    """``batches`` in pieces that each fit into one empty segment."""
+    first = 0
+    for index, batch in enumerate(batches):
+        if batch.end_offset - batches[first].base_offset > SEGMENT_SPAN_MAX:
+            yield batches[first:index]
+            first = index
+    yield batches[first:]
 
 
 def _damage(bad: BadBatch, resume: Found | None, size_bytes: int) -> Damage:

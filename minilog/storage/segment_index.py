@@ -1,7 +1,8 @@
 """Both indexes of one segment together, and their two files.
 
-Owns: ``<base>.index`` and ``<base>.timeindex``. The files are appended to at checkpoints, never synced, and simply
-removed when in doubt: the segment rebuilds what is missing.
+Owns: ``<base>.index`` and ``<base>.timeindex``. The files are appended to at checkpoints, not synced before ``seal``,
+and simply removed when in doubt: the segment rebuilds what is missing. Of a segment that gets no more batches ``seal`` is
+the only way to write them, because nobody reads such a segment again to find what they leave out.
 
 Invariant: when an entry for a batch is made, the time index already speaks for everything before that batch. A scan
 that begins at an index entry therefore restores the time index exactly.
@@ -107,7 +108,11 @@ class SegmentIndex:
             self.save()
 
     def save(self) -> None:
-        """Append the new entries to the files. On a full disk the files are removed instead."""
+        """Append the new entries to the files. On a full disk, and where a file could not hold them, the files are
+        removed instead: then the log file has to tell."""
+        if not self.times.fits_file:
+            self.remove_files()
+            return
         is_saved = len(self.offsets) == self._saved and len(self.times) == self._times_saved
         if is_saved and self._exists and not self._rewound:
             return

@@ -7,6 +7,9 @@ Invariants:
 * One process at a time (the lock), and only the broker and cluster the directory belongs to (meta.py).
 * A partition directory appears complete, by one rename, and disappears the same way, into ``trash/``: only for a delete
   record of its topic id, or because a topic of that name with another id has taken its place.
+* No file or directory has a longer name than a partition's own directory, so whatever can be opened can be deleted; and a
+  name that the file system refuses costs one replica, not the broker.
+* What is in the trash says whose it is for as long as a saved recovery point speaks of it: else the next start would miss it.
 * ``clean-shutdown`` is written after everything else on a clean stop and removed, durably, before anything else at the
   next start. ``start`` may say clean as well when the machine has not restarted since the last process ran: the page
   cache kept what was written. ``running`` holds that process's boot id and whether it could itself vouch for what it
@@ -18,17 +21,18 @@ Invariants:
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
 from crc32c import crc32c
 
-from minilog.config import TopicSettings
-from minilog.errors import RefusesToStart, StorageFailed
+from minilog.config import FILE_NAME_BYTES_MAX, TopicSettings
+from minilog.errors import NameRefused, RefusesToStart, StorageFailed
 from minilog.storage import checkpoint, meta
 from minilog.storage.disk import Disk
 from minilog.storage.log import PartitionLog
@@ -41,7 +45,11 @@ POINTS_FILE = "recovery-points"
 RUNNING_FILE = "running"
 CLEAN_FILE = "clean-shutdown"
 _NEW_SUFFIX = ".new"
+_NEW_DIRECTORY = "partition.new"
+"""One is made at a time. No partition has this name: theirs end in a number."""
+_TRASH_STEM_MAX = FILE_NAME_BYTES_MAX - len(".4294967295")
 _VOLATILE_DIR = "/dev/shm"
+_logger = logging.getLogger("minilog.storage")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _DIRECTORY = re.compile(r"([A-Za-z0-9._-]{1,249})-(0|[1-9][0-9]{0,9})")
 
@@ -83,6 +91,8 @@ class Store:
         """By directory the boot it was made in: for as long as there is no recovery point of the log."""
         self._points: dict[str, _Point] = {}
         self._saved_points: dict[str, _Point] = {}
+        self._refused: set[str] = set()
+        """Partition directories that the file system does not take."""
 
     def _path(self, name: str) -> str:
         return f"{self.data_dir}/{name}"
@@ -163,8 +173,13 @@ class Store:
         body = checkpoint.load(self._disk, self._path(POINTS_FILE)).body or {}
         for name, (topic_id, boot_id, offset, high_watermark, generation, epochs) in body.get("logs", {}).items():
             point = RecoveryPoint(offset, high_watermark, generation, tuple((epoch, start) for epoch, start in epochs))
-            self._points[name] = _Point(topic_id, boot_id, point)
-        self._saved_points = dict(self._points)
+            self._saved_points[name] = _Point(topic_id, boot_id, point)
+        trash = {name.rpartition(".")[0] for name in self._disk.list(self._path("trash"))}
+        here = self._directories()
+        for name, known in self._saved_points.items():
+            was_deleted = name not in here and _trash_stem(name) in trash
+            if not was_deleted:  # or it would be missed, and spoken of again
+                self._points[name] = known
 
     def _judge_last_process(self) -> bool:
         marker = checkpoint.load(self._disk, self._path(CLEAN_FILE)).body
@@ -198,9 +213,11 @@ class Store:
 
     def _gone(self) -> list[str]:
         """Logs that held records at the last checkpoint and have no directory now, neither here nor in the trash."""
-        trash = {name.rpartition(".")[0] for name in self._disk.list(self._path("trash"))}
-        here = {_directory_name(*key) for key in self._topic_ids}
-        return [name for name, known in self._points.items() if known.point.offset > 0 and name not in here | trash]
+        here = self._directories()
+        return [name for name, known in self._points.items() if known.point.offset > 0 and name not in here]
+
+    def _directories(self) -> set[str]:
+        return {_directory_name(*key) for key in self._topic_ids}
 
     def _save_running(self, vouched: bool) -> None:
         body = {"boot_id": self._boot_id, "vouched": vouched, "start": self._start_number}
@@ -297,7 +314,7 @@ class Store:
     def open(self, topic: str, topic_id: str, partition: int, settings: TopicSettings) -> PartitionLog:
         """As in ``LogStore``; opening an open log of the same topic id gives that log.
 
-        Raises DiskFull, StorageFailed, or CorruptRange when the log cannot be made sense of.
+        Raises DiskFull, StorageFailed, NameRefused, or CorruptRange when the log cannot be made sense of.
         """
         assert self._lock is not None, "start the store first"
         name = _directory_name(topic, partition)
@@ -310,7 +327,7 @@ class Store:
         place = LogPlace(self._disk, self._path(name), name, self._quarantine)
         if key not in self._topic_ids:
             self._points.pop(name, None)  # of a directory that was moved away: it says nothing about this new log
-            self._make_directory(name, StoredPartition(topic, topic_id, partition))
+            self._make(name, StoredPartition(topic, topic_id, partition))
             self._topic_ids[key] = topic_id
             self._made_in[name] = self._boot_id
             place = place._replace(unsynced=(place.directory, self.data_dir))
@@ -320,12 +337,22 @@ class Store:
         self._logs[key] = log
         return log
 
+    def _make(self, name: str, stored: StoredPartition) -> None:
+        """Raises NameRefused, and tells the operator, but only once: it will be tried again and again."""
+        try:
+            self._make_directory(name, stored)
+        except NameRefused as refused:
+            if name not in self._refused:
+                self._refused.add(name)
+                _logger.error("no replica of %s can be kept here, the others are not affected: %s", name, refused)
+            raise
+
     def _make_directory(self, name: str, stored: StoredPartition) -> None:
         """Make the directory complete under another name, so that it never exists by halves.
 
         Only the content is synced: the directory becomes durable with the first records in it.
         """
-        path = self._path(name) + _NEW_SUFFIX
+        path = self._path(_NEW_DIRECTORY)
         self._remove_directory(path)
         self._disk.mkdir(path)
         body = stored._asdict() | {"boot_id": self._boot_id}
@@ -358,11 +385,11 @@ class Store:
     def _move_to_trash(self, topic: str, partition: int) -> None:
         """Raises DiskFull, and then the partition stays where it is, open if it was."""
         name = _directory_name(topic, partition)
-        taken = self._disk.list(self._path("trash"))
-        number = 1
-        while f"{name}.{number}" in taken:
+        taken = {taken.lower() for taken in self._disk.list(self._path("trash"))}  # some file systems do not tell
+        stem, number = _trash_stem(name), 1
+        while f"{stem}.{number}".lower() in taken:
             number += 1
-        self._disk.rename(self._path(name), self._path(f"trash/{name}.{number}"))
+        self._disk.rename(self._path(name), self._path(f"trash/{stem}.{number}"))
         log = self._logs.pop((topic, partition), None)
         if log is not None:
             log.abandon()
@@ -372,23 +399,30 @@ class Store:
         self._disk.fsync_dir(self.data_dir)
 
     def purge_trash(self) -> int:
-        """Remove for good what is in the trash; returns the bytes freed."""
+        """Remove for good what is in the trash; returns the bytes freed. Of a log that the saved recovery points speak of
+        the name stays until the next checkpoint: there may be no room for that one before the records have gone."""
         freed = 0
+        spoken_of = {(_trash_stem(name), known.topic_id) for name, known in self._saved_points.items()}
         for name in self._disk.list(self._path("trash")):
             path = self._path(f"trash/{name}")
-            freed += sum(self._disk.size(f"{path}/{file}") for file in self._disk.list(path))
-            self._remove_directory(path)
+            names = self._disk.list(path)
+            body = checkpoint.load(self._disk, f"{path}/{PARTITION_FILE}").body or {}
+            kept = [PARTITION_FILE] if (name.rpartition(".")[0], body.get("topic_id")) in spoken_of else []
+            freed += sum(self._disk.size(f"{path}/{file}") for file in names if file not in kept)
+            self._remove_directory(path, kept)
         return freed
 
-    def _remove_directory(self, path: str) -> None:
-        """Remove a directory of files, if it exists."""
+    def _remove_directory(self, path: str, kept: Sequence[str] = ()) -> None:
+        """Remove a directory of files, if it exists; with files to be kept only the others in it."""
         try:
             names = self._disk.list(path)
         except FileNotFoundError:
             return
         for name in names:
-            self._disk.remove(f"{path}/{name}")
-        self._disk.remove(path)
+            if name not in kept:
+                self._disk.remove(f"{path}/{name}")
+        if not kept:
+            self._disk.remove(path)
 
     # ---- checkpoints
 
@@ -407,6 +441,13 @@ class Store:
         logs = {name: (known.topic_id, known.boot_id, *known.point) for name, known in sorted(self._points.items())}
         checkpoint.save(self._disk, self._path(POINTS_FILE), {"logs": logs})
         self._saved_points = dict(self._points)
+
+
+def _trash_stem(name: str) -> str:
+    """The name of a partition's directory in the trash, without its number."""
+    if len(name) <= _TRASH_STEM_MAX:
+        return name
+    return f"{name[: _TRASH_STEM_MAX - 9]}~{crc32c(name.encode()):08x}"
 
 
 def _directory_name(topic: str, partition: int) -> str:

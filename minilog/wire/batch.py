@@ -42,6 +42,10 @@ ACKS_UNKNOWN, ACKS_ZERO, ACKS_ONE, ACKS_MANY = 0, 1, 2, 3
 CREATE_TIME, LOG_APPEND_TIME = 0, 1
 CODEC_MAX: Final = 4
 NO_PRODUCER_ID: Final = -1
+EXPANDED_BYTES_MAX: Final = 64 * 1024 * 1024
+"""What the compressed payload of one batch may expand to, for whoever reads it."""
+RECORDS_MAX: Final = 2**31 - 1
+"""Records that the batches of one partition in one request may claim together: a segment's indexes count so far."""
 
 _CODEC_MASK: Final = 0x07
 _APPEND_TIME_BIT: Final = 0x08
@@ -63,7 +67,11 @@ _new: Final = tuple.__new__
 
 
 class Batch(NamedTuple):
-    """One whole batch. ``bytes_total`` = 12 + the length field; ``end_offset`` is exclusive; times are ms."""
+    """One whole batch. ``bytes_total`` = 12 + the length field; ``end_offset`` is exclusive; times are ms.
+
+    ``base_timestamp`` is the field as it stands: what the deltas of the records' times count from, and nobody's time.
+    Who wants to know when something was uses ``first_timestamp``, ``max_timestamp`` or ``delete_horizon_ms``.
+    """
 
     base_offset: int
     bytes_total: int
@@ -118,6 +126,16 @@ class Batch(NamedTuple):
         return self.base_timestamp if self.attributes & DELETE_HORIZON_BIT else None
 
     @property
+    def first_timestamp(self) -> int | None:
+        """Time of the first record. None when the header does not say it, because cleaning has taken records away or
+        has put the delete horizon into the field; ``records.first_timestamp`` looks inside then."""
+        if self.attributes & _APPEND_TIME_BIT:
+            return self.max_timestamp
+        if self.attributes & DELETE_HORIZON_BIT or self.record_count <= self.last_offset_delta:
+            return None
+        return self.base_timestamp
+
+    @property
     def last_sequence(self) -> int:
         """Sequence of the last record; sequences wrap to 0 after 2^31 - 1. -1 without a producer id."""
         if self.base_sequence < 0:
@@ -162,6 +180,10 @@ def split(data: bytes | memoryview, batch_bytes_max: int, *, stored: bool = Fals
         batch = batch_at(view, position, batch_bytes_max, stored)
         batches.append(batch)
         position += batch.bytes_total
+    if len(batches) > 1 and not stored:
+        records = sum(batch.record_count for batch in batches)
+        if records > RECORDS_MAX:
+            raise _corrupt(0, f"it and those behind it claim {records} records, allowed are {RECORDS_MAX}")
     return batches
 
 
@@ -292,6 +314,8 @@ def _producer_fault(header: Batch) -> str | None:
     _, _, _, _, attributes, delta, base, latest, producer_id, epoch, sequence, count, _ = header
     if count != delta + 1:
         return f"its record count is {count}, its last offset delta {delta}"
+    if attributes & _CODEC_MASK and count > EXPANDED_BYTES_MAX // RECORD_BYTES_MIN:
+        return f"its record count is {count}, which cannot fit into the {EXPANDED_BYTES_MAX} bytes it may expand to"
     if attributes & (_CONTROL_BIT | _TRANSACTIONAL_BIT):
         return "control and transactional batches are not accepted from producers"
     if attributes & ~_PRODUCER_MASK:

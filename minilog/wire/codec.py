@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from minilog.errors import CorruptBatch
+from minilog.errors import CorruptBatch, InvalidRecord
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -42,7 +42,12 @@ _INT64_END: Final = 1 << 63
 
 
 def varint(value: int) -> bytes:
-    """Zigzag varint of a signed 64-bit integer, as short as can be: 1 to 10 bytes."""
+    """Zigzag varint of a signed 64-bit integer, as short as can be: 1 to 10 bytes. Raises InvalidRecord for any other,
+    because no reader would take it: of what is encoded here only the distance of two timestamps can be so large."""
+    if not -_INT64_END <= value < _INT64_END:
+        raise InvalidRecord(
+            f"the timestamps of a batch lie {value} ms apart, which takes more than 64 bits; send them in separate batches"
+        )
     rest = value << 1 if value >= 0 else (-value << 1) - 1
     out = bytearray()
     while rest > 127:
@@ -166,11 +171,11 @@ def _decode(
     append_timestamp: int | None,
 ) -> list[T]:
     records: list[T] = []
-    none: Headers = ()
     position: i64 = 0
     limit: i64 = len(data)
     previous: i64 = -1
     delta_max: i64 = last_offset_delta
+    at_edge = not -_INT64_END + 64 <= base_timestamp < _INT64_END - 64  # there a byte's delta can leave 64 bits
     for _ in range(count):
         length: i64 = data[position]
         position += 1
@@ -181,10 +186,10 @@ def _decode(
             raise CorruptBatch(f"the record at byte {position} has a length that is negative or beyond the payload")
         zigzag: i64 = data[position + 1]  # past the record's attributes, which mean nothing
         position += 2
-        if zigzag < 128:
-            timestamp = base_timestamp + ((zigzag >> 1) ^ -(zigzag & 1))
-        else:
+        if zigzag >= 128 or at_edge:
             timestamp, position = _long_timestamp(data, position, base_timestamp)
+        else:
+            timestamp = base_timestamp + ((zigzag >> 1) ^ -(zigzag & 1))
         zigzag = data[position]
         position += 1
         if zigzag >= 128:
@@ -205,7 +210,7 @@ def _decode(
             value, position = _sized_bytes(data, position, zigzag)
         zigzag = data[position]
         position += 1
-        headers = none
+        headers: Headers = ()
         if zigzag != 0:
             headers, position = _decode_headers(data, position, zigzag)
         if position != record_end:
@@ -268,17 +273,16 @@ def _long_varint(data: bytes, position: i64, first: i64) -> tuple[i64, i64]:
 
 
 def _long_timestamp(data: bytes, position: i64, base_timestamp: int) -> tuple[int, i64]:
-    """``base_timestamp`` plus a delta of more than one byte, of which the first lies before ``position``."""
-    zigzag: int = data[position - 1] & 127
+    """``base_timestamp`` plus a delta of any length, of which the first byte lies before ``position``."""
+    byte: int = data[position - 1]
+    zigzag: int = byte & 127
     shift = 7
-    while shift < 70:
-        byte: int = data[position]
+    while byte > 127 and shift < 70:
+        byte = data[position]
         position += 1
         zigzag |= (byte & 127) << shift
-        if byte < 128:
-            break
         shift += 7
     timestamp = base_timestamp + ((zigzag >> 1) ^ -(zigzag & 1))
-    if shift == 70 or zigzag >> 64 or not -_INT64_END <= timestamp < _INT64_END:
+    if byte > 127 or zigzag >> 64 or not -_INT64_END <= timestamp < _INT64_END:
         raise CorruptBatch(f"the timestamp before byte {position} is longer than 64 bits")
     return timestamp, position

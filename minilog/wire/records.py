@@ -22,13 +22,14 @@ from typing import Final, NamedTuple
 import msgspec
 from crc32c import crc32c
 
-from minilog.errors import RecordTooLarge
+from minilog.errors import CorruptBatch, RecordTooLarge
 from minilog.wire import codec
 from minilog.wire.batch import (
     ACKS_SHIFT,
     ACKS_UNKNOWN,
     CRC_START,
     DELETE_HORIZON_BIT,
+    EXPANDED_BYTES_MAX,
     HEADER,
     HEADER_BYTES,
     MAGIC,
@@ -39,8 +40,7 @@ from minilog.wire.batch import (
 from minilog.wire.codec import Headers
 from minilog.wire.compression import codec_for, compress, decompress
 
-EXPANDED_BYTES_MAX: Final = 64 * 1024 * 1024
-"""What a compressed payload may expand to unless the caller says otherwise."""
+_INT64_END: Final = 1 << 63
 _UNBOUNDED: Final = 2**31 - 1
 _offset_of: Final = attrgetter("offset")
 
@@ -67,6 +67,12 @@ class SealedBatch(NamedTuple):
     max_timestamp: int
     record_count: int
     payload: bytes
+
+    @classmethod
+    def of(cls, batch: Batch) -> SealedBatch:
+        """The records of a producer's batch, whatever number it has."""
+        times = batch.base_timestamp, batch.max_timestamp
+        return cls(batch.attributes, *times, batch.record_count, bytes(batch.payload))
 
     @property
     def bytes_total(self) -> int:
@@ -260,6 +266,19 @@ def decode_batch(
     return records
 
 
+def first_timestamp(batch: Batch) -> int:
+    """When the first record of a whole batch was: from the header, or from inside where cleaning has been at work.
+    The batch's latest time when nothing can tell."""
+    known = batch.first_timestamp
+    if known is not None:
+        return known
+    try:
+        records = decode_batch(batch)
+    except CorruptBatch:
+        return batch.max_timestamp
+    return records[0].timestamp if records else batch.max_timestamp
+
+
 def decode_all(
     data: bytes | memoryview, *, batch_bytes_max: int = _UNBOUNDED, expanded_bytes_max: int = EXPANDED_BYTES_MAX
 ) -> list[Record]:
@@ -275,8 +294,13 @@ def retain(batch: Batch, records: Sequence[Record], delete_horizon_ms: int | Non
 
     The offsets, producer id and sequence, epoch, codec and kind of timestamp are kept, so that a reader sees the
     same log with holes. It may be left with no records at all. ``delete_horizon_ms`` notes from when on its tombstones
-    may go, in the place of the base timestamp (KIP-534); the records' times stay.
+    may go, in the place of the base timestamp (KIP-534); the records' times stay. A record too far from it in time for a
+    delta of 64 bits keeps it out: then the tombstones stay for good, which is better than a batch nobody can read.
     """
+    if delete_horizon_ms is not None and not _can_count_from(delete_horizon_ms, batch, records):
+        delete_horizon_ms = None
+        if len(records) == batch.record_count:
+            return batch
     if delete_horizon_ms is not None:
         batch = batch._replace(attributes=batch.attributes | DELETE_HORIZON_BIT, base_timestamp=delete_horizon_ms)
     parts: list[bytes] = []
@@ -289,6 +313,14 @@ def retain(batch: Batch, records: Sequence[Record], delete_horizon_ms: int | Non
     tail = (batch.attributes, *batch[5:11], len(records))
     data = _seal(payload, batch.base_offset, batch.leader_epoch, tail)
     return split(data, len(data), stored=True)[0]
+
+
+def _can_count_from(base_timestamp: int, batch: Batch, records: Sequence[Record]) -> bool:
+    """Every time can be written as a delta to it that ``decode_batch`` takes."""
+    if not -_INT64_END <= base_timestamp < _INT64_END:
+        return False
+    deltas = (record.timestamp - base_timestamp for record in records)
+    return bool(batch.timestamp_type) or all(-_INT64_END <= delta < _INT64_END for delta in deltas)
 
 
 def _seal(payload: bytes, base_offset: int, leader_epoch: int, tail: tuple[int, ...]) -> bytes:

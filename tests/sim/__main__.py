@@ -28,12 +28,20 @@ from tests.sim.group_ablation import GROUP_ABLATIONS
 from tests.sim.options import draw
 from tests.sim.record import markdown, record
 from tests.sim.schedule import Outcome, Schedule
+from tests.sim.storage_ablation import STORAGE_ABLATIONS
 
 CHUNK = 4
 COLLECT_EVERY = 8
 FAILURES_SHOWN_MAX = 5
 ABLATION_COLUMNS = ("rule", "what was removed", "caught after", "by")
-ABLATIONS = (*LOG_ABLATIONS, *EVIDENCE_ABLATIONS, *CLEANING_ABLATIONS, *CLOCK_ABLATIONS, *GROUP_ABLATIONS)
+ABLATIONS = (
+    *LOG_ABLATIONS,
+    *EVIDENCE_ABLATIONS,
+    *CLEANING_ABLATIONS,
+    *CLOCK_ABLATIONS,
+    *GROUP_ABLATIONS,
+    *STORAGE_ABLATIONS,
+)
 
 
 def run_seed(seed: int, without: str = "") -> Outcome:

@@ -19,10 +19,11 @@ from functools import lru_cache
 from random import Random
 from typing import NoReturn
 
-from minilog.errors import DiskFull, StorageFailed
+from minilog.errors import DiskFull, NameRefused, StorageFailed
 from minilog.storage.disk import Buffer
 
 SECTOR = 512
+NAME_MAX = 255
 VOLATILE = "/dev/shm/"
 """Not on the disk but in memory: works whatever the disk does, and is empty after a crash."""
 
@@ -116,6 +117,7 @@ class SimDisk:
         self.full = False
         self.failure = ""
         """Why writes and syncs are refused until the process restarts."""
+        self.name_max = NAME_MAX
         self.read_only = False
         """Nothing can be changed until ``remount``, not even by another process; only memory can (``/dev/shm``)."""
         self.on_failure: Callable[[], None] = _nobody
@@ -248,6 +250,7 @@ class SimDisk:
         self._change((parent, name, None))
 
     def mkdir(self, path: str) -> None:
+        self._refuse_name(path)
         node = self.root
         for part in _parts(path):
             child = node.entries.get(part)
@@ -322,7 +325,12 @@ class SimDisk:
         self._handles[self._next_handle] = node
         return self._next_handle
 
+    def _refuse_name(self, path: str) -> None:
+        if _longest(path) > self.name_max:
+            raise NameRefused(f"the file system takes no such name: {path} (File name too long)")
+
     def _parent(self, path: str) -> tuple[Dir, str]:
+        self._refuse_name(path)
         *parts, name = _parts(path)
         return self._dir("/".join(parts)), name
 
@@ -339,6 +347,7 @@ class SimDisk:
         return node
 
     def _find(self, path: str) -> File | Dir:
+        self._refuse_name(path)
         node: File | Dir = self.root
         for part in _parts(path):
             if isinstance(node, File):
@@ -357,3 +366,9 @@ def _nobody() -> None:
 @lru_cache(4096)
 def _parts(path: str) -> tuple[str, ...]:
     return tuple(part for part in path.split("/") if part)
+
+
+@lru_cache(4096)
+def _longest(path: str) -> int:
+    """Of the names in it."""
+    return max((len(part.encode()) for part in _parts(path)), default=0)

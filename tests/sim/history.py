@@ -288,10 +288,10 @@ class WatchedLog:
         """
         table = self.inner.producers.table
         model = Model(self.mirror.numbered, table.expiration_ms)
-        truth, known = (model.time_ms, model.known()), of_table(table)
+        truth, known = model.known(), of_table(table)
         if self.inner.start_offset > 0 or self.inner.settings.is_compacted:
-            lasts = {producer_id: batches[-1][:4] for producer_id, *_, batches in known[1]}
-            wrong = any(lasts.get(producer_id) != batches[-1][:4] for producer_id, *_, batches in truth[1])
+            lasts = {producer_id: batches[-1][:4] for producer_id, *_, batches in known}
+            wrong = any(lasts.get(producer_id) != batches[-1][:4] for producer_id, *_, batches in truth)
         else:
             wrong = known != truth
         if wrong:

@@ -140,6 +140,18 @@ def truncations_one_after_the_other(w: StoreWitness, begin: Begin) -> None:
 
 
 @over(StoreWitness)
+def a_cut_below_the_high_watermark(w: StoreWitness, begin: Begin) -> None:
+    """Only an unclean election makes one; what comes in place of what was committed is not."""
+    running(w)
+    begin()
+    w.truncate(3)
+    w.append(4, epoch=2)
+    w.flush()
+    w.kill()
+    w.start()
+
+
+@over(StoreWitness)
 def reset_to_a_later_start(w: StoreWitness, begin: Begin) -> None:
     running(w)
     w.append(3, size=900)

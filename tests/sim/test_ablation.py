@@ -12,6 +12,7 @@ from tests.sim.cleaning_ablation import CLEANING_ABLATIONS
 from tests.sim.clock_ablation import CLOCK_ABLATIONS
 from tests.sim.evidence_ablation import EVIDENCE_ABLATIONS
 from tests.sim.group_ablation import GROUP_ABLATIONS
+from tests.sim.storage_ablation import STORAGE_ABLATIONS
 
 SCHEDULES = 12
 QUICK = [
@@ -27,7 +28,7 @@ QUICK = [
     "fsync: ",
     "retention: only what",
 ]
-ALL = (*ABLATIONS, *EVIDENCE_ABLATIONS, *CLEANING_ABLATIONS, *CLOCK_ABLATIONS, *GROUP_ABLATIONS)
+ALL = (*ABLATIONS, *EVIDENCE_ABLATIONS, *CLEANING_ABLATIONS, *CLOCK_ABLATIONS, *GROUP_ABLATIONS, *STORAGE_ABLATIONS)
 
 
 @pytest.mark.parametrize("ablation", [a for a in ALL if a.name.startswith(tuple(QUICK))], ids=lambda a: a.name)

@@ -289,6 +289,7 @@ class StoreWitness:
         model.wanted_end = end_offset
         self._log_step(topic, lambda: log.truncate(end_offset))
         model.wanted_end = None
+        model.high_watermark = min(model.high_watermark, new_end)
         model.cut += cut
         check(log.end_offset == new_end, f"truncated to {log.end_offset}, asked for {end_offset}")
         model.settle(model.start, kept, new_end)
@@ -297,6 +298,7 @@ class StoreWitness:
     def reset(self, start_offset: int, topic: str = "t") -> None:
         model, log = self.models[topic], self.logs[topic]
         model.cut = []
+        lost = [batch for batch in model.batches if batch.end_offset > model.high_watermark]
         lowest = min(model.start, 0)
         model.expected = model.expected._replace(
             durable_end=0, written_end=0, empty_at=(lowest, model.start, start_offset)
@@ -304,6 +306,8 @@ class StoreWitness:
         self._log_step(topic, lambda: log.reset(start_offset), resets=True)
         model.high_watermark = start_offset
         model.settle(start_offset, (), start_offset)
+        model.cut = lost
+        self._compare_quarantine(model)
 
     def advance_start(self, offset: int, topic: str = "t") -> None:
         """Retention; ``offset`` is the border of a batch."""
@@ -395,7 +399,7 @@ class StoreWitness:
         if log.start_offset == log.end_offset and log.start_offset in expected.empty_at:
             return ()
         starts = expected.starts
-        if self.disk.flipped.endswith(STATE_FILE):  # then the one before it holds: what retention removed may be back
+        if STATE_FILE in self.disk.flipped:  # then the one before it holds, or none: what retention removed may be back
             starts = range(starts.stop)
         check(log.start_offset in starts, f"{where}: it may begin in {starts}")
         check(log.end_offset >= floor, f"{where}: written to {floor}")

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from minilog.core.effects import Flush, TopicPartition
 from minilog.core.fetcher import DISK_FULL_RETRY_MS, RETRY_MS, Fetcher
 from minilog.core.follower import FollowerState
-from minilog.errors import FencedLeaderEpoch, OffsetOutOfRange
+from minilog.errors import CorruptRange, FencedLeaderEpoch, OffsetOutOfRange
 from minilog.wire.messages import NOTHING, Problem, ReplicaFetch, ReplicaFetchReply, ReplicaFetchResult
 from tests.unit.core.builders import TOPIC, TOPIC_ID, batch_at, extend, follower_of, log_of, memory_log, partition_state
 
@@ -431,6 +431,42 @@ def test_a_follower_whose_records_are_deleted_on_the_leader_begins_at_its_start(
     assert (log.start_offset, log.end_offset) == (20, 20)
     again = ask(made)
     assert [(e.fetch_offset, e.last_epoch) for e in again.partitions] == [(20, -1)]
+
+
+@pytest.mark.parametrize(
+    ("start", "epoch", "committed"), [(20, 4, True), (20, 3, False), (20, 5, False), (20, None, False), (3, 4, False)]
+)
+def test_what_the_leaders_epoch_reaches_back_to_was_committed_and_is_not_lost(
+    start: int, epoch: int | None, committed: bool
+) -> None:
+    made = fetcher(follower())
+    log = memory_log(made.followers[FIRST])
+    assert (log.last_epoch, log.high_watermark) == (4, 0)
+    before: list[int] = []
+    log.reset = lambda start_offset: before.append(log.high_watermark)  # type: ignore[method-assign]
+    request = ask(made)
+    behind = result()
+    error = OffsetOutOfRange("out of range")
+    error.info |= {} if epoch is None else {"log_start_epoch": epoch}
+    behind.problem, behind.log_start_offset = Problem.of(error), start
+    made.on_reply(request, answer(request, behind), 0)
+    assert before == [3 if committed else 0]
+
+
+def test_a_follower_that_cannot_read_what_it_would_give_up_keeps_it() -> None:
+    made = fetcher(follower())
+    log = memory_log(made.followers[FIRST])
+
+    def reset(start_offset: int) -> None:
+        raise CorruptRange("unreadable")
+
+    log.reset = reset  # type: ignore[method-assign]
+    request = ask(made)
+    behind = result()
+    behind.problem, behind.log_start_offset = Problem.of(OffsetOutOfRange("out of range")), 20
+    made.on_reply(request, answer(request, behind), 0)
+    assert (log.start_offset, log.end_offset) == (0, 3)
+    assert named(ask(made, RETRY_MS)) == {0: 3}
 
 
 def test_a_follower_that_finds_no_room_to_begin_anew_tries_again_later() -> None:

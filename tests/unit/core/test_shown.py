@@ -10,8 +10,9 @@ from minilog.core.follower import FollowerState
 from minilog.core.leader import LeaderState
 from minilog.core.shown import check_truncation, find_offset, known_high_watermark, read
 from minilog.errors import LeaderNotAvailable, LogTruncated, NotLeader, OffsetNotAvailable
-from minilog.wire.batch import split
+from minilog.wire.batch import filler, split, stamp
 from minilog.wire.messages import EARLIEST, LATEST, Fetch, FetchPartition, FetchResult, OffsetsPartition
+from minilog.wire.records import Record, decode_batch, encode_batch, retain
 from tests.unit.core.builders import (
     TOPIC,
     TOPIC_ID,
@@ -364,6 +365,25 @@ def test_offsets_by_time(at: int, offset: int, timestamp: int | None, last_epoch
     found = find_offset(replica_of(leader), OffsetsPartition(TOPIC, 0, at))
     assert (found.offset, found.timestamp, found.last_epoch) == (offset, timestamp, last_epoch)
     assert (found.leader_epoch, found.problem) == (9, None)
+
+
+@pytest.mark.parametrize(("behind", "timestamp"), [(0, 1000), (1, 1500), (2, 3000), (4, 3000), (5, 3000), (6, None)])
+def test_lag_in_time_is_that_of_a_record_in_a_cleaned_log_too(behind: int, timestamp: int | None) -> None:
+    """The delete horizon stands where the first record's time was, and a filler has no record at all."""
+    log = MemoryLog()
+    (first,) = split(encode_batch([Record(0, 1000, b"k"), Record(1, 1500, b"j", b"v")]), ROOM)
+    log.append([retain(stamp(first, 0, 4, 3), decode_batch(first), 90_000_000)])
+    for base_offset in (2, 4):
+        gone = batch_at(base_offset, 4, b"a", b"b", timestamp_ms=2000)
+        log.append([filler(gone, base_offset)] if base_offset == 2 else [retain(gone, [])])
+    log.batches[-1] = filler(log.batches[-1]._replace(last_offset_delta=0), 4)
+    log.append([batch_at(5, 4, b"last", timestamp_ms=3000)])
+    log.sync()
+    leader = leader_of(partition_state(leader_epoch=9), log)
+    leader.start_offset, leader.high_watermark = 0, 6
+    log.high_watermark = 6
+    found = find_offset(replica_of(leader), OffsetsPartition(TOPIC, 0, LATEST, behind))
+    assert found.timestamp == timestamp
 
 
 def test_offsets_of_a_log_that_begins_later() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minilog.config import ControllerSettings
+from minilog.core import topics
 from minilog.core.image import ClusterImage
 from minilog.core.topics import add_partitions, check_topic_name, create_topic, created_info, delete_topic
 from minilog.errors import CoordinatorNotAvailable, InvalidTopic, MinilogError, UnknownTopic
@@ -211,6 +212,29 @@ def test_nothing_can_be_created_without_brokers() -> None:
 @pytest.mark.parametrize("name", ["a", "A-b_c.9", "x" * 249, "...", "-", "_"])
 def test_good_names(name: str) -> None:
     check_topic_name(name)
+
+
+@pytest.mark.parametrize(("length", "most"), [(249, 100_000), (248, 1_000_000), (244, 2**31 - 1), (1, 2**31 - 1)])
+def test_a_name_and_the_highest_partition_make_a_directory_together(length: int, most: int) -> None:
+    """``<topic>-<partition>`` is a file name, and file systems take 255 bytes."""
+    topics._check_directories("n" * length, most)
+    if most < 2**31 - 1:
+        said = f"a topic name of {length} characters is too long for {most + 1} partitions"
+        with pytest.raises(InvalidTopic, match=said):
+            topics._check_directories("n" * length, most + 1)
+
+
+def test_a_name_that_leaves_no_room_for_its_partitions_is_refused_before_anything_is_decided(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(topics, "FILE_NAME_BYTES_MAX", 12)
+    create(CreateTopic("n" * 10, partitions=10))
+    with pytest.raises(InvalidTopic, match="use at most 9 characters or fewer partitions"):
+        create(CreateTopic("n" * 10, partitions=11))
+    monkeypatch.setattr(topics, "FILE_NAME_BYTES_MAX", len(TOPIC) + 2)
+    assert len(add(10)) == 8
+    with pytest.raises(InvalidTopic, match="is too long for 11 partitions"):
+        add(11)
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "x" * 250, "a/b", "a b", "é", "a\n", "a\x00", "\\", "a:b"])

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from minilog.storage.producers import PRODUCERS_MAX, ProducerTable
+from minilog.storage import producers
+from minilog.storage.producers import ProducerTable
 from minilog.wire.batch import Batch
 
 DAY_MS = 86_400_000
@@ -39,36 +40,42 @@ class Numbered(NamedTuple):
         return (self.first + self.records) % MODULUS
 
 
-Known = tuple[int, int, int, int, list[tuple[int, ...]]]
-"""(producer id, epoch, records without a gap, seen at, the last batches)."""
+Known = tuple[int, int, int, list[tuple[int, ...]]]
+"""(producer id, epoch, records without a gap, the last batches)."""
 
 
 class Model:
     def __init__(self, batches: Iterable[Numbered], expiration_ms: int = DAY_MS) -> None:
-        self.time_ms = -1
         self.histories: dict[int, list[Numbered]] = {}
         """Of one epoch and without a gap, the longest silent producer first."""
-        self._seen: dict[int, int] = {}
         for batch in batches:
             self._add(batch, expiration_ms)
 
     def _add(self, batch: Numbered, expiration_ms: int) -> None:
-        latest = batch.timestamp if self.time_ms < 0 else min(batch.timestamp, self.time_ms + expiration_ms // 2)
-        self.time_ms = max(self.time_ms, latest)
-        for producer_id in [p for p, seen in self._seen.items() if seen < self.time_ms - expiration_ms]:
-            del self.histories[producer_id], self._seen[producer_id]
+        is_new = batch.producer_id not in self.histories
         history = self.histories.pop(batch.producer_id, [])
         if history and (history[-1].epoch != batch.epoch or history[-1].next != batch.first):
             history = []
         self.histories[batch.producer_id] = [*history, batch]
-        self._seen[batch.producer_id] = self.time_ms
-        if len(self.histories) > PRODUCERS_MAX:
-            oldest = next(iter(self.histories))
-            del self.histories[oldest], self._seen[oldest]
+        if is_new:
+            for producer_id in list(self.histories)[: self._too_many(expiration_ms)]:
+                del self.histories[producer_id]
+
+    def _too_many(self, expiration_ms: int) -> int:
+        """Of the longest silent producers."""
+        count, at_once = len(self.histories), producers.FORGOTTEN_AT_ONCE
+        if count > producers.PRODUCERS_MAX:
+            return 1
+        if count < producers.PRODUCERS_KEPT + at_once or count % (at_once // 2):
+            return 0
+        times = [history[-1].timestamp for history in self.histories.values()]
+        middle, witnesses = producers.WITNESSES // 2, producers.WITNESSES
+        age_ms = sorted(times[-witnesses:])[middle] - sorted(times[:witnesses])[middle]
+        return at_once if age_ms > expiration_ms else 0
 
     def known(self) -> list[Known]:
         return [
-            (p, history[-1].epoch, sum(b.records for b in history), self._seen[p], [_written(b) for b in history[-5:]])
+            (p, history[-1].epoch, sum(b.records for b in history), [_written(b) for b in history[-5:]])
             for p, history in self.histories.items()
         ]
 
@@ -100,18 +107,15 @@ def _written(batch: Numbered) -> tuple[int, ...]:
     return batch.first, last, batch.base_offset, end_offset, batch.leader_epoch, batch.crc, batch.timestamp
 
 
-def of_table(table: ProducerTable) -> tuple[int, list[Known]]:
-    """The state as ``Model`` gives it: (time, what is known)."""
-    return table.time_ms, [
-        (producer_id, p.epoch, p.run, p.seen_ms, [tuple(batch) for batch in p.batches])
-        for producer_id, p in table.items()
-    ]
+def of_table(table: ProducerTable) -> list[Known]:
+    """The state as ``Model`` gives it."""
+    return [(producer_id, p.epoch, p.run, [tuple(batch) for batch in p.batches]) for producer_id, p in table.items()]
 
 
-def of_log(batches: Iterable[Batch], expiration_ms: int = DAY_MS) -> tuple[int, list[Known]]:
+def of_log(batches: Iterable[Batch], expiration_ms: int = DAY_MS) -> list[Known]:
     """What a log of these batches must know."""
     model = Model([Numbered.of(batch) for batch in batches if batch.producer_id >= 0], expiration_ms)
-    return model.time_ms, model.known()
+    return model.known()
 
 
 def check_table(table: ProducerTable, batches: Iterable[Batch], *, whole: bool) -> str:
@@ -124,6 +128,6 @@ def check_table(table: ProducerTable, batches: Iterable[Batch], *, whole: bool) 
     if whole:
         wrong = known != truth
     else:
-        lasts = {producer_id: written[-1][:4] for producer_id, *_, written in known[1]}
-        wrong = any(lasts.get(producer_id) != written[-1][:4] for producer_id, *_, written in truth[1])
+        lasts = {producer_id: written[-1][:4] for producer_id, *_, written in known}
+        wrong = any(lasts.get(producer_id) != written[-1][:4] for producer_id, *_, written in truth)
     return f"producers {known}, its batches say {truth}" if wrong else ""

@@ -74,6 +74,22 @@ def test_records_keep_their_times_when_the_horizon_takes_the_base_timestamp() ->
     assert log.offset_at(1000) == (56, 1000), "a batch without records has no time to be found at"
 
 
+def test_a_record_as_far_as_can_be_from_the_horizon_leaves_its_batch_readable() -> None:
+    log = make_log(StoppingDisk())
+    records = [Record(0, -1, b"k0"), Record(1, 0, b"new", b"v"), Record(2, -(2**63), b"k1", b"w")]
+    (batch,) = split(encode_batch(records), 1 << 20)
+    log.append([stamp(batch, 60, 1, 3)])
+    keyed(log, [(b"new", b"newer")], epoch=1, timestamp=1000)
+    commit(log)
+    log.maybe_roll(NOW_MS + log.settings.segment_ms)
+    for now_ms in (NOW_MS, NOW_MS + 1000, NOW_MS + 5000):
+        assert clean_now(log, now_ms)
+        kept = [record for record in decode_all(log.read(60, 1 << 20, log.end_offset)) if record.offset < 63]
+        assert [(record.timestamp, record.key) for record in kept] == [(-1, b"k0"), (-(2**63), b"k1")]
+    assert log.state.horizon_ms == -1, "a tombstone that can never go makes no cleaning due"
+    assert not is_due(log, survey(log, NOW_MS + 10**9), NOW_MS + 10**9)
+
+
 def test_neighbours_are_merged_up_to_the_size_of_a_segment() -> None:
     log = make_log(StoppingDisk())
     before = log.segment_count

@@ -8,6 +8,8 @@ from minilog.storage.disk import OsDisk
 from minilog.storage.inspect import dump, verify
 from minilog.storage.log import PartitionLog
 from minilog.storage.recovery import open_log
+from minilog.wire.batch import split, stamp
+from minilog.wire.records import Record, decode_batch, encode_batch, retain
 from tests.unit.storage.batches import SMALL, fill, make, place
 
 
@@ -61,6 +63,15 @@ def test_damage_is_shown_by_both_and_nothing_is_changed(tmp_path: Path) -> None:
     (problem,) = verify([directory]).problems
     assert (problem.path, problem.offset, problem.position) == (str(path), 2, infos[2].position)
     assert before == {p.name: p.read_bytes() for p in Path(directory).iterdir()}
+
+
+def test_a_delete_horizon_is_shown_as_such_and_not_as_a_time(tmp_path: Path) -> None:
+    (batch,) = split(encode_batch([Record(0, 77, b"k"), Record(1, 88, b"j", b"v")]), 1 << 20)
+    path = tmp_path / "00000000000000000000.log"
+    path.write_bytes(retain(batch, decode_batch(batch), 999_999).tobytes() + stamp(batch, 2, 0, 0).tobytes())
+    cleaned, other = dump(str(path))
+    assert (cleaned.base_timestamp, cleaned.max_timestamp, cleaned.delete_horizon_ms) == (-1, 88, 999_999)
+    assert (other.base_timestamp, other.max_timestamp, other.delete_horizon_ms) == (77, 88, -1)
 
 
 def test_every_other_file_is_checked_too(tmp_path: Path) -> None:

@@ -271,6 +271,7 @@ def test_a_reset_that_finds_no_room_leaves_an_empty_log() -> None:
     log = open_in(disk)
     fill(log, 12, size=900)
     flush(log)
+    log.high_watermark = 12
     disk.faults = dict.fromkeys(range(len(disk.operations) + 1, 1000), "full")
     with pytest.raises(DiskFull):
         log.reset(50)

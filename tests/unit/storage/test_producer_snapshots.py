@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from minilog.errors import CorruptRange, StorageFailed
-from minilog.storage import checkpoint, producer_snapshots
+from minilog.storage import checkpoint, producer_snapshots, producers
 from minilog.storage.log import PartitionLog
 from minilog.storage.log_place import RecoveryPoint
 from minilog.storage.producer_snapshots import SUFFIX
@@ -215,14 +215,19 @@ def test_what_retention_has_taken_is_remembered_over_a_restart() -> None:
     assert of_table(reopened(disk).producers.table) == before
 
 
-def test_how_long_a_silent_producer_is_remembered_is_the_topics_setting() -> None:
+def test_how_long_a_silent_producer_is_remembered_is_the_topics_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("WITNESSES", 2), ("PRODUCERS_KEPT", 4), ("FORGOTTEN_AT_ONCE", 2)):
+        monkeypatch.setattr(producers, name, value)
     disk = MemoryDisk()
-    log = open_in(disk, SMALL)
-    write(log, 1)
-    log.configure(msgspec.structs.replace(SMALL, producer_id_expiration_ms=10))
-    write(log, 20, 8, size=10)
-    assert [producer_id for producer_id, _ in log.producers.table.items()] == [8]
-    assert [producer_id for producer_id, _ in reopened(disk).producers.table.items()] == [7, 8]
+    log = open_in(disk, msgspec.structs.replace(SMALL, producer_id_expiration_ms=10_000))
+    for producer_id in range(8):
+        write(log, 1, producer_id)
+    log.configure(msgspec.structs.replace(SMALL, producer_id_expiration_ms=1))
+    write(log, 1, 8)
+    assert [producer_id for producer_id, _ in log.producers.table.items()] == [2, 3, 4, 5, 6, 7, 8]
+    before = of_table(log.producers.table)
+    point = log.close()
+    assert of_table(open_in(disk, log.settings, point).producers.table) == before
 
 
 def test_what_cannot_be_read_of_a_log_is_not_left_out_of_its_producers() -> None:
@@ -313,3 +318,25 @@ ProducerMachine.TestCase.settings = settings(
     max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestProducerMachine = ProducerMachine.TestCase
+
+
+def test_a_snapshot_of_an_older_version_is_read() -> None:
+    """It held a time with each producer; without it the whole log would have to be read."""
+    disk = MemoryDisk()
+    log = open_in(disk)
+    write(log, 3)
+    write(log, 2, 8)
+    before = of_table(log.producers.table)
+    point = log.close()
+    for offset in snapshots(disk):
+        body = checkpoint.decode(checkpoint.read_file(disk, path_of(offset)) or b"")
+        assert body is not None
+        body["time_ms"] = 4_100_000_000_000
+        for _, producer in body["producers"]:
+            producer.insert(2, 4_100_000_000_000)
+        disk.remove(path_of(offset))
+        checkpoint.write_synced(disk, path_of(offset), checkpoint.encode(body))
+    kept = snapshots(disk)
+    again = reopened(disk, point)
+    assert of_table(again.producers.table) == before
+    assert snapshots(disk) == kept

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from minilog.errors import DuplicateSequence, MinilogError, OutOfOrderSequence, ProducerFenced
@@ -14,6 +14,7 @@ from minilog.wire.records import encode_values
 from tests.unit.storage.producer_model import DAY_MS, Model, Numbered, of_table
 
 P = 7
+NOW = 1_700_000_000_000
 VERDICTS: dict[type[MinilogError], str] = {
     ProducerFenced: "fenced",
     OutOfOrderSequence: "out of order",
@@ -170,27 +171,62 @@ def test_several_batches_of_one_request(batches: list[Batch], wanted: list[int |
 # --- forgetting ----------------------------------------------------------------------------------------------
 
 
-def test_a_producer_silent_for_longer_than_the_expiration_is_forgotten() -> None:
-    log = Log(expiration_ms=1000)
-    log.take(numbered(0, timestamp=5000))
-    log.take(*[numbered(n, producer_id=8, timestamp=5000 + 500 * n) for n in range(3)])
-    assert log.judge(numbered(7)) == "out of order"
-    log.take(numbered(3, producer_id=8, timestamp=6001))
-    assert log.judge(numbered(7)) == "new"
-    assert len(log.table) == 1
+@pytest.fixture
+def few_witnesses(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("WITNESSES", 4), ("PRODUCERS_KEPT", 8), ("FORGOTTEN_AT_ONCE", 4), ("PRODUCERS_MAX", 30)):
+        monkeypatch.setattr(producers, name, value)
 
 
-def test_one_clock_in_the_next_century_makes_nobody_forgotten() -> None:
-    log = log_of(numbered(0, timestamp=1_700_000_000_000), numbered(0, producer_id=8, timestamp=4_000_000_000_000))
-    assert log.judge(numbered(0)) == 0
-    log.take(numbered(1, timestamp=1_700_000_000_001), numbered(1, producer_id=8, timestamp=4_000_000_000_001))
-    assert log.judge(numbered(1)) == 2
+def many(first_id: int, count: int, timestamp: int) -> list[Batch]:
+    return [numbered(0, producer_id=first_id + n, timestamp=timestamp) for n in range(count)]
 
 
-def test_records_of_long_ago_do_not_age_their_producer() -> None:
-    log = log_of(numbered(0, timestamp=1_700_000_000_000), numbered(0, producer_id=8, timestamp=5))
-    log.take(numbered(1, timestamp=1_700_000_000_001))
-    assert log.judge(numbered(0, producer_id=8)) == 1
+def ids(log: Log) -> list[int]:
+    return [producer_id for producer_id, _ in log.table.items()]
+
+
+@pytest.mark.usefixtures("few_witnesses")
+def test_those_who_were_silent_for_longer_than_the_expiration_go_when_many_others_have_come() -> None:
+    log = log_of(*many(100, 8, NOW), *many(200, 3, NOW + DAY_MS + 1))
+    assert len(log.table) == 11, "too few of the later ones to tell that it is later"
+    log.take(*many(300, 1, NOW + DAY_MS + 1))
+    assert ids(log) == [*range(104, 108), *range(200, 203), 300]
+    log.take(*many(400, 9, NOW + DAY_MS + 1))
+    assert len(log.table) == 13, "and all of them, step by step: what is left is of one day"
+
+
+@pytest.mark.usefixtures("few_witnesses")
+def test_nobody_is_forgotten_within_the_expiration_before_there_are_too_many() -> None:
+    log = log_of(*many(100, 15, NOW), *many(200, 15, NOW + DAY_MS))
+    assert len(log.table) == 30
+    log.take(*many(300, 1, NOW + DAY_MS))
+    assert ids(log)[0] == 101
+
+
+@pytest.mark.usefixtures("few_witnesses")
+@pytest.mark.parametrize("time", [4_100_000_000_000, 2**63 - 1, 1_370_000_000_000, 0, -1])
+def test_no_single_producer_makes_others_forgotten_whatever_times_it_gives(time: int) -> None:
+    log = log_of(*many(100, 11, NOW))
+    for n in range(50):
+        log.take(numbered(n, producer_id=99, timestamp=time), *many(1000 + n, n % 4 == 0, NOW + n))
+    assert ids(log)[:11] == list(range(100, 111))
+    assert log.judge(numbered(0, producer_id=100)) == 0
+
+
+@pytest.mark.usefixtures("few_witnesses")
+def test_after_history_was_loaded_those_who_write_now_are_remembered() -> None:
+    log = log_of(*[numbered(n, producer_id=9, timestamp=1_370_000_000_000 + n * DAY_MS) for n in range(40)])
+    log.take(*many(100, 7, NOW))
+    for n in range(40):
+        log.take(numbered(1 + n, producer_id=106, timestamp=NOW + n))
+    assert ids(log) == [9, *range(100, 107)]
+
+
+@pytest.mark.usefixtures("few_witnesses")
+def test_a_producer_of_records_of_long_ago_is_remembered_like_any_other() -> None:
+    log = log_of(*many(100, 7, NOW), numbered(0, producer_id=9, timestamp=5), *many(200, 7, NOW))
+    log.take(*many(300, 9, NOW + DAY_MS // 2))
+    assert log.judge(numbered(0, producer_id=9)) == 7
 
 
 def test_one_producer_too_many_pushes_out_the_longest_silent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +239,7 @@ def test_one_producer_too_many_pushes_out_the_longest_silent(monkeypatch: pytest
 def test_batches_without_a_producer_id_leave_no_trace() -> None:
     table = ProducerTable(DAY_MS)
     table.observe(numbered(-1, producer_id=-1))
-    assert of_table(table) == (-1, [])
+    assert of_table(table) == []
     assert table.end_offset == 0
 
 
@@ -232,6 +268,17 @@ BATCHES = st.builds(
 )
 
 
+@pytest.mark.usefixtures("few_witnesses")
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(1, 40), st.sampled_from((-1, 0, 50, 99, 150, 250, 2**63 - 1))), max_size=60))
+def test_who_is_forgotten_is_what_the_model_says(steps: list[tuple[int, int]]) -> None:
+    log = Log(expiration_ms=100)
+    for producer_id, timestamp in steps:
+        known = log.table.get(producer_id)
+        log.take(numbered(known.next_sequence if known else 0, producer_id=producer_id, timestamp=timestamp))
+        assert of_table(log.table) == Model([Numbered.of(b) for b in log.batches], 100).known()
+
+
 @settings(max_examples=60)
 @given(st.lists(st.tuples(st.one_of(st.none(), BATCHES), st.integers(0, 6), st.booleans()), max_size=25))
 def test_judgement_and_state_are_those_of_the_model(steps: list[tuple[Batch | None, int, bool]]) -> None:
@@ -245,7 +292,7 @@ def test_judgement_and_state_are_those_of_the_model(steps: list[tuple[Batch | No
         if verdict == "new" or replicated:
             log.take(batch)
     model = Model([Numbered.of(b) for b in log.batches], 100)
-    assert of_table(log.table) == (model.time_ms, model.known())
+    assert of_table(log.table) == model.known()
 
 
 def _again_or_next(log: Log, back: int) -> Batch:

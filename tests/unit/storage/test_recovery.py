@@ -311,6 +311,30 @@ def test_index_files_are_continued_after_a_restart() -> None:
     assert len(everything(log)) == log.size_bytes
 
 
+@pytest.mark.parametrize("starts", [1, 2, 3])
+@pytest.mark.parametrize("power_loss", [False, True])
+def test_the_time_index_of_a_sealed_segment_reaches_its_end_however_often_it_is_recovered(
+    starts: int, power_loss: bool
+) -> None:
+    """Killed soon after a roll: recovery walks the sealed segment, and what it saves is all that later starts look at."""
+    disk = MemoryDisk()
+    settings = TopicSettings(segment_bytes=300_000)
+    log = open_in(disk, settings)
+    point = log.checkpoint()
+    while log.segment_count < 3:
+        log.append([make(log.end_offset, size=2000, timestamp=1_000_000 + log.end_offset * 60_000)])
+    flush(log)
+    expected = [(segment.max_timestamp, segment.end_offset - 1) for segment in log.segments]
+    for _ in range(starts):
+        if power_loss:
+            disk.crash()
+        log = open_in(disk, settings, point, power_loss=power_loss)
+        point = log.checkpoint()
+    for segment, (latest, last_offset) in zip(log.segments, expected, strict=True):
+        assert segment.max_timestamp == latest
+        assert log.offset_at(latest) == (last_offset, latest)
+
+
 def test_batches_in_the_wrong_place_are_corrupt_although_their_checksums_are_right() -> None:
     disk = MemoryDisk()
     log = open_in(disk, LARGE)

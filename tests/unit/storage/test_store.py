@@ -8,7 +8,7 @@ import pytest
 
 from minilog.config import TopicSettings
 from minilog.core.ports import LogStore
-from minilog.errors import DiskFull, RefusesToStart, StorageFailed
+from minilog.errors import DiskFull, NameRefused, RefusesToStart, StorageFailed
 from minilog.storage import checkpoint
 from minilog.storage.disk import OsDisk
 from minilog.storage.store import Store, StoredPartition
@@ -350,6 +350,105 @@ def test_delete_moves_to_trash_only_what_belongs_to_the_topic_id() -> None:
     disk.crash()
     assert started(disk).partitions() == []
     assert started_trash_bytes(disk) > 0
+
+
+LONGEST = "t" * 249
+
+
+@pytest.mark.parametrize("partition", [0, 10, 99_999])
+@pytest.mark.parametrize("kind", ["memory", "real"])
+def test_whatever_can_be_opened_can_be_cut_deleted_and_made_again(kind: str, partition: int, tmp_path: Path) -> None:
+    """No name that storage makes of a partition's is longer than the partition's own."""
+    disk: MemoryDisk | OsDisk = MemoryDisk() if kind == "memory" else OsDisk()
+    store = Store(disk, str(tmp_path / "data"), 1, lambda: NOW_MS)
+    store.start("boot-1")
+    for number in range(3):
+        log = store.open(LONGEST, f"id-{number}", partition, SETTINGS)
+        fill(log, 3)
+        log.truncate(1)
+    assert len(disk.list(f"{store.data_dir}/trash")) == 2
+    store.checkpoint()
+    store.delete(LONGEST, "id-2", partition)
+    store.checkpoint()
+    store.purge_trash()
+    assert disk.list(f"{store.data_dir}/trash") == []
+    assert disk.list(f"{store.data_dir}/quarantine") == [f"{LONGEST}-{partition}"]
+    assert disk.failure == ""
+
+
+@pytest.mark.parametrize("kind", ["memory", "real"])
+def test_a_name_the_file_system_does_not_take_is_no_failure_of_the_disk(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk: MemoryDisk | OsDisk = MemoryDisk() if kind == "memory" else OsDisk()
+    store = Store(disk, str(tmp_path / "data"), 1, lambda: NOW_MS)
+    store.start("boot-1")
+    for _ in range(3):
+        with pytest.raises(NameRefused):
+            store.open(LONGEST, "id-1", 100_000, SETTINGS)
+    (said,) = caplog.messages
+    assert said.startswith(f"no replica of {LONGEST}-100000 can be kept here, the others are not affected: ")
+    assert disk.failure == ""
+    fill(store.open("events", "id-2", 0, SETTINGS), 1)
+    store.registered()
+    store.abandon()
+    again = Store(disk, str(tmp_path / "data"), 1, lambda: NOW_MS)
+    assert again.start("boot-1"), "nothing has shaken the trust in what was written"
+    assert [stored.topic for stored in again.partitions()] == ["events"]
+
+
+def test_a_name_that_is_taken_is_no_failure_of_the_disk_either(tmp_path: Path) -> None:
+    """Where file names do not tell upper from lower case, two topics can mean one directory."""
+    disk = OsDisk()
+    store = Store(disk, str(tmp_path / "data"), 1, lambda: NOW_MS)
+    store.start("boot-1")
+    taken = tmp_path / "data" / "events-0"
+    taken.mkdir()
+    (taken / "something").write_text("")
+    with pytest.raises(NameRefused, match=r"takes no such name: .*/events-0 "):
+        store.open("events", "id-1", 0, SETTINGS)
+    assert disk.failure == ""
+    fill(store.open("others", "id-2", 0, SETTINGS), 1)
+
+
+def test_what_is_in_the_trash_is_not_missed_while_a_checkpoint_speaks_of_it() -> None:
+    """The topic went and the records with it, to make room; there was none for the checkpoint. Then the process is killed."""
+    disk = MemoryDisk()
+    store = started(disk)
+    for topic in ("events", LONGEST):
+        fill(store.open(topic, f"id-{topic[0]}", 10, SETTINGS), 3)
+        flush_all(store)
+    store.checkpoint()
+    for topic in ("events", LONGEST):
+        store.delete(topic, f"id-{topic[0]}", 10)
+    disk.full = True
+    with pytest.raises(DiskFull):
+        store.checkpoint()
+    assert store.purge_trash() > 0
+    assert [disk.list(f"/data/trash/{name}") for name in disk.list("/data/trash")] == [["partition.json"]] * 2
+    disk.full = False
+    disk.kill()
+    store = store_on(disk)
+    assert store.start("boot-1"), "nothing is missing that was not deleted"
+    store.checkpoint()
+    store.purge_trash()
+    assert disk.list("/data/trash") == [], "the checkpoint says nothing of them any more"
+
+
+def test_a_topic_made_again_does_not_hold_its_predecessors_name_in_the_trash() -> None:
+    disk = MemoryDisk()
+    store = started(disk)
+    for topic_id in ("id-1", "id-2"):
+        fill(store.open("events", topic_id, 0, SETTINGS), 3)
+        flush_all(store)
+        store.checkpoint()
+    store.purge_trash()
+    assert disk.list("/data/trash") == []
+
+
+def flush_all(store: Store) -> None:
+    for _, log in store.logs():
+        flush(log)
 
 
 def started_trash_bytes(disk: MemoryDisk) -> int:

@@ -206,6 +206,29 @@ def test_a_batch_without_records_may_lie_in_a_log_only() -> None:
         only(data)
 
 
+@pytest.mark.parametrize("codec", [1, 2, 3, 4])
+def test_a_compressed_batch_claims_no_more_records_than_its_payload_may_expand_to(codec: int) -> None:
+    most = wire.EXPANDED_BYTES_MAX // 7
+    assert only(claiming(most, codec)).record_count == most
+    for count in (most + 1, 2**31 - 1):
+        with pytest.raises(CorruptBatch, match=f"record count is {count}"):
+            split(claiming(count, codec), MAX)
+        assert only(claiming(count, codec), stored=True).record_count == count, "a log may hold it from before"
+
+
+def test_the_batches_of_one_request_together_claim_no_more_than_an_index_can_count() -> None:
+    most = wire.EXPANDED_BYTES_MAX // 7
+    fitting = (2**31 - 1) // most
+    assert len(split(claiming(most) * fitting, MAX)) == fitting
+    with pytest.raises(CorruptBatch, match="those behind it claim"):
+        split(claiming(most) * (fitting + 1), MAX)
+
+
+def claiming(count: int, codec: int = 1) -> bytes:
+    """A compressed batch that says it holds ``count`` records."""
+    return oracles.sealed(HEADER.pack(0, 53, -1, 2, 0, codec, count - 1, 1000, 1000, -1, -1, -1, count) + b"data")
+
+
 def test_too_large_is_said_before_the_bytes_are_missed() -> None:
     with pytest.raises(RecordTooLarge, match=f"a batch of {len(THREE)} bytes .* exceeds the {len(THREE) - 1} bytes"):
         split(THREE, len(THREE) - 1)

@@ -16,12 +16,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minilog.errors import CorruptBatch, RecordTooLarge
+from minilog.errors import CorruptBatch, InvalidRecord, RecordTooLarge
 from minilog.wire import codec as imported_codec
 from minilog.wire import records as wire
 from minilog.wire.batch import ACKS_MANY, HEADER_BYTES, LOG_APPEND_TIME, Batch, split, stamp
 from minilog.wire.compression import CODECS
-from minilog.wire.records import BatchBuilder, Record, decode_all, decode_batch, encode_batch, encode_values, retain
+from minilog.wire.records import (
+    BatchBuilder,
+    Record,
+    decode_all,
+    decode_batch,
+    encode_batch,
+    encode_values,
+    first_timestamp,
+    retain,
+)
 from tests.unit.wire import oracles
 
 MAX = 1 << 20
@@ -272,6 +281,76 @@ def test_retain_may_leave_no_record(compression: str) -> None:
     after = retain(stored([b"a", b"b"], 100, compression=compression), [])
     assert decode_batch(after) == []
     assert (after.end_offset, after.record_count, after.bytes_total) == (102, 0, HEADER_BYTES)
+
+
+LOWEST, HIGHEST = -(2**63), 2**63 - 1
+TIMES = st.one_of(
+    st.integers(LOWEST, HIGHEST),
+    st.sampled_from([LOWEST, LOWEST + 1, LOWEST + 63, LOWEST + 64, -1, 0, 1, HIGHEST - 64, HIGHEST - 63, HIGHEST]),
+    st.integers(HIGHEST - 130, HIGHEST),
+    st.integers(LOWEST, LOWEST + 130),
+)
+
+
+@both
+@given(
+    first=TIMES.filter(lambda t: t >= -1), others=st.lists(TIMES, max_size=4), horizon=TIMES, kept=st.integers(0, 31)
+)
+@settings(max_examples=200)
+def test_what_is_encoded_or_cleaned_can_be_decoded_at_all_extremes_of_time(
+    variant: Any, first: int, others: list[int], horizon: int, kept: int
+) -> None:
+    records = [Record(n, time, b"k", None) for n, time in enumerate([first, *others])]
+    with using(variant):
+        try:
+            data = encode_batch(records)
+        except InvalidRecord:
+            assert any(not LOWEST <= time - first <= HIGHEST for time in others)
+            return
+        batch = stored_batch(data)
+        assert decode_batch(batch) == records
+        chosen = [record for record in records if kept >> record.offset & 1]
+        cleaned = retain(batch, chosen, horizon)
+        assert decode_batch(cleaned) in (chosen, records)
+        assert (cleaned.base_offset, cleaned.end_offset) == (batch.base_offset, batch.end_offset)
+        assert first_timestamp(cleaned) == (decode_batch(cleaned) or [Record(0, batch.max_timestamp)])[0].timestamp
+        again = retain(cleaned, decode_batch(cleaned), HIGHEST)
+        assert decode_batch(again) == decode_batch(cleaned)
+
+
+def stored_batch(data: bytes) -> Batch:
+    (batch,) = split(data, MAX, stored=True)
+    return batch
+
+
+@both
+def test_a_time_beyond_64_bits_is_never_handed_out(variant: Any) -> None:
+    """Also where the delta has one byte only; otherwise cleaning would write it back as what cannot be read."""
+    with using(variant):
+        batch = stored_batch(encode_batch([Record(0, HIGHEST)]))
+        assert decode_batch(batch)[0].timestamp == HIGHEST
+        payload = bytes(batch.payload).replace(b"\x0c\x00\x00", b"\x0c\x00\x02")
+        with pytest.raises(CorruptBatch, match="longer than 64 bits"):
+            decode_batch(batch._replace(buffers=(batch.tobytes()[:HEADER_BYTES] + payload,)))
+
+
+def test_a_tombstone_too_far_from_its_horizon_stays_and_its_batch_is_left_alone() -> None:
+    batch = stored_batch(encode_batch([Record(0, -1, b"k"), Record(1, LOWEST, b"l")]))
+    assert retain(batch, decode_batch(batch), 1_700_000_000_000) is batch
+    less = retain(batch, decode_batch(batch)[1:], 1_700_000_000_000)
+    assert (less.delete_horizon_ms, less.record_count) == (None, 1)
+
+
+def test_the_first_time_of_a_batch_is_that_of_a_record_whatever_cleaning_has_done() -> None:
+    batch = stored_batch(encode_batch([Record(n, 1000 + n, b"k", None if n == 1 else b"v") for n in range(3)]))
+    assert (batch.first_timestamp, first_timestamp(batch)) == (1000, 1000)
+    cleaned = retain(batch, decode_batch(batch)[1:], 999_999)
+    assert (cleaned.first_timestamp, first_timestamp(cleaned), cleaned.delete_horizon_ms) == (None, 1001, 999_999)
+    assert first_timestamp(retain(batch, decode_batch(batch)[2:])) == 1002
+    assert first_timestamp(retain(batch, [], 999_999)) == 1002, "nothing but the latest time is left"
+    assert first_timestamp(stamp(batch, 0, 0, ACKS_MANY, 5555)) == 5555
+    unreadable = cleaned._replace(buffers=(cleaned.tobytes()[:-1],))
+    assert first_timestamp(unreadable) == cleaned.max_timestamp
 
 
 @pytest.mark.parametrize("compression", list(CODECS)[1:])

@@ -1,0 +1,43 @@
+"""Where a log can be cut, and what lies behind a cut: the arithmetic of ``PartitionLog``'s one way to lose records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from minilog.storage.quarantine import Piece
+from minilog.storage.scan import BadBatch
+from minilog.storage.segment import Segment
+
+
+class Border(NamedTuple):
+    """A batch ends, or damage begins, at this offset and position of this segment."""
+
+    segment: Segment
+    offset: int
+    position: int
+
+
+def border_at(segment: Segment, offset: int) -> Border:
+    """The last border at or before ``offset``, which lies in ``segment``, that can be cut at."""
+    try:
+        return _border(segment, offset)
+    except BadBatch:
+        segment.rebuild()
+    try:
+        return _border(segment, offset)
+    except BadBatch as bad:
+        return Border(segment, bad.offset, bad.position)
+
+
+def _border(segment: Segment, offset: int) -> Border:
+    known = segment.bad_range_at(offset)
+    return Border(segment, *segment.find(known[0] if known else offset))
+
+
+def tail(border: Border, segments: Sequence[Segment]) -> list[Piece]:
+    """Everything behind the border in a log of these segments; empty when that is no byte."""
+    pieces = [Piece(border.segment.log_bytes(), border.position, border.offset)]
+    later = segments[segments.index(border.segment) + 1 :]
+    pieces.extend(Piece(segment.log_bytes(), 0, segment.base_offset) for segment in later)
+    return pieces if any(piece.log.size > piece.position for piece in pieces) else []

@@ -1,0 +1,79 @@
+"""What keeps the storage honest towards those above it, taken away one rule at a time: its story must notice."""
+
+from __future__ import annotations
+
+from minilog.storage.log import PartitionLog
+from minilog.storage.log_place import RecoveryPoint
+from minilog.storage.producers import ProducerTable
+from minilog.storage.segment import Segment
+from minilog.wire.batch import Batch
+from tests.sim import test_storage
+from tests.sim.ablation import Ablation
+
+_reset = PartitionLog.reset
+
+
+def _drop_unseen(self: PartitionLog, start_offset: int) -> None:
+    """Whatever the leader does not have any more was committed, or it would be there."""
+    self.high_watermark = self.end_offset
+    _reset(self, max(start_offset, self.end_offset + 1))
+    if start_offset < self.start_offset:
+        _reset(self, start_offset)
+
+
+def _the_marks_stay(self: RecoveryPoint, end_offset: int) -> RecoveryPoint:
+    epochs = tuple(entry for entry in self.epochs if entry[1] < end_offset)
+    return self._replace(offset=min(self.offset, end_offset), epochs=epochs)
+
+
+def _remove_and_sync_once(self: PartitionLog, segment: Segment) -> None:
+    while self._segments[-1] is not segment:
+        removed = self._segments.pop()
+        self._readers.pop(self._bases.pop(), None)
+        removed.remove()
+    self._disk.fsync_dir(self.place.directory)
+    self._readers.pop(segment.base_offset, None)
+
+
+_observe = ProducerTable.observe
+
+
+def _believe_any_clock(self: ProducerTable, batch: Batch) -> None:
+    _observe(self, batch)
+    for producer_id, producer in self.items():
+        if producer.batches[-1].timestamp < batch.max_timestamp - self.expiration_ms:
+            del self._producers[producer_id]
+
+
+STORAGE_ABLATIONS: tuple[Ablation, ...] = (
+    Ablation(
+        "quarantine",
+        "what the leader's start has overtaken is dropped",
+        ((PartitionLog, "reset", _drop_unseen),),
+        story=test_storage.test_records_that_the_leaders_start_has_overtaken_are_kept_and_counted,
+    ),
+    Ablation(
+        "quarantine",
+        "a log that diverges where nobody can compare is dropped",
+        ((PartitionLog, "reset", _drop_unseen),),
+        story=test_storage.test_a_log_that_diverges_where_the_leaders_begins_is_kept_and_counted,
+    ),
+    Ablation(
+        "cuts",
+        "a high watermark outlives the records it was said of",
+        ((RecoveryPoint, "cut_to", _the_marks_stay),),
+        story=test_storage.a_cut_below_the_high_watermark,
+    ),
+    Ablation(
+        "cuts",
+        "segments are removed all at once",
+        ((PartitionLog, "_remove_after", _remove_and_sync_once),),
+        story=test_storage.power_cuts_among_removals,
+    ),
+    Ablation(
+        "producers",
+        "the latest time that anybody gives is the time",
+        ((ProducerTable, "observe", _believe_any_clock),),
+        story=test_storage.test_a_client_with_a_wrong_clock_makes_nobodys_retry_a_second_record,
+    ),
+)
