@@ -380,6 +380,11 @@ ERRORS_BY_CODE: Mapping[str, type[MinilogError]] = {
 }
 
 
+def partly_done(error: MinilogError) -> MinilogError:
+    """The same refusal, of a request of which a part was carried out by an earlier attempt: so not definite for the whole."""
+    return type(error)(f"{error.detail}; a part of the batches was written before", definite=False, **error.info)
+
+
 def error_from(code: str, detail: str, definite: bool, info: Mapping[str, Any]) -> MinilogError:
     """Rebuild the error a peer reported. An unknown code becomes InternalError and keeps its ``definite`` flag."""
     cls = ERRORS_BY_CODE.get(code, InternalError)

@@ -37,6 +37,7 @@ from minilog.errors import (
     NotEnoughReplicasAfterAppend,
     OffsetOutOfRange,
     UnknownLeaderEpoch,
+    partly_done,
 )
 from minilog.wire.batch import Batch, acks_level_for, stamp
 from minilog.wire.messages import (
@@ -481,7 +482,7 @@ def _partly(error: MinilogError) -> MinilogError:
     if isinstance(error, NotEnoughReplicas):
         detail = f"{error.detail.removesuffix('; nothing was written, retry when replicas are back')}; a part of the batches was written before"
         return NotEnoughReplicasAfterAppend(detail, **error.info)
-    return type(error)(f"{error.detail}; a part of the batches was written before", definite=False, **error.info)
+    return partly_done(error)
 
 
 def _acks_text(acks: int) -> str:

@@ -26,7 +26,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from minilog.errors import DuplicateSequence, OutOfOrderSequence, ProducerFenced
+from minilog.errors import DuplicateSequence, OutOfOrderSequence, ProducerFenced, partly_done
 from minilog.wire.batch import Batch
 
 WINDOW = 5
@@ -193,18 +193,24 @@ class ProducerTable:
         for batch in batches:
             place = None
             if batch.producer_id >= 0:
-                before = ahead.get(batch.producer_id)
-                if before is None:
-                    known = self._producers.get(batch.producer_id)
-                    place = None if known is None else known.find_written(batch)
-                else:
-                    _check_follows(batch, before)
+                try:
+                    place = self._judge(batch, ahead.get(batch.producer_id))
+                except (ProducerFenced, OutOfOrderSequence) as error:
+                    raise partly_done(error) if found else error from None
                 if place is None:
                     ahead[batch.producer_id] = batch
                 else:
                     found = True
             places.append(place)
         return places if found else []
+
+    def _judge(self, batch: Batch, before: Batch | None) -> WrittenBatch | None:
+        """``before``: the producer's batch ahead of this one in the same request, a new one."""
+        if before is not None:
+            _check_follows(batch, before)
+            return None
+        known = self._producers.get(batch.producer_id)
+        return None if known is None else known.find_written(batch)
 
 
 def _middle_time(producers: Iterable[Producer]) -> int:

@@ -195,6 +195,19 @@ def test_a_refusal_is_definite_only_when_nothing_of_the_request_lies_in_the_log(
     assert bench.waiting_count == 0
 
 
+@pytest.mark.parametrize("other", [batch(5), batch(5, epoch=1)], ids=["a gap", "another epoch"])
+def test_a_wrong_sequence_behind_a_head_that_was_written_is_indefinite(other: bytes) -> None:
+    bench = BrokerBench.started(LED)
+    send(bench, batch(0), acks=0)
+    alone = result(bench, send(bench, other)).problem
+    behind = result(bench, send(bench, batch(0), other)).problem
+    assert alone is not None
+    assert behind is not None
+    assert (alone.code, alone.definite) == ("OUT_OF_ORDER_SEQUENCE", True)
+    assert (behind.code, behind.definite) == ("OUT_OF_ORDER_SEQUENCE", False)
+    assert behind.info == alone.info
+
+
 def test_batches_that_lie_in_a_row_need_no_list_of_places() -> None:
     bench = BrokerBench.started(LED)
     send(bench, batch(0), batch(1))
