@@ -28,13 +28,13 @@ import msgspec
 from crc32c import crc32c
 
 from minilog.config import TopicSettings
-from minilog.errors import RefusesToStart, StorageFailed
+from minilog.errors import CorruptRange, DiskFull, RefusesToStart, StorageFailed
 from minilog.storage import checkpoint, meta
 from minilog.storage.disk import Disk
 from minilog.storage.log import PartitionLog
 from minilog.storage.log_place import LogPlace, RecoveryPoint
 from minilog.storage.quarantine import Quarantine
-from minilog.storage.recovery import NOTHING_KNOWN, open_log
+from minilog.storage.recovery import NOTHING_KNOWN, adopt, open_log
 
 PARTITION_FILE = "partition.json"
 POINTS_FILE = "recovery-points"
@@ -60,6 +60,13 @@ class _Point(NamedTuple):
     point: RecoveryPoint
 
 
+class Checked(NamedTuple):
+    """How far ``recover`` is."""
+
+    logs: int
+    logs_total: int
+
+
 class Store:
     def __init__(self, disk: Disk, data_dir: str, broker_id: int, now_ms: Callable[[], int]) -> None:
         """``now_ms`` is wall-clock time, for the reports in quarantine only. Nothing is touched before ``start``."""
@@ -76,7 +83,10 @@ class Store:
         self._start_number = 0
         self._vouched = False
         """This process can answer for the data: its start was clean, or the controller knows that it was not."""
+        self.checked = Checked(0, 0)
         self._logs: dict[tuple[str, int], PartitionLog] = {}
+        self._recovered: dict[tuple[str, int], PartitionLog] = {}
+        """Checked before their topics' settings were known; each becomes one of ``_logs`` when it is opened."""
         self._topic_ids: dict[tuple[str, int], str] = {}
         """Topic id of every partition directory."""
         self._made_in: dict[str, str] = {}
@@ -240,6 +250,19 @@ class Store:
             pass  # somebody has put something else there
         return True
 
+    def recover(self, ask: Callable[[], None]) -> None:
+        """Check every log there is, so that ``open`` finds it done. For a thread, between ``start`` and the first ``open``.
+
+        ``ask`` is called between logs and segments; what it raises ends the recovery, and the next start does it again.
+        A log that cannot be opened is left to ``open``, whose caller can say what it means. Raises StorageFailed.
+        """
+        for at, (key, topic_id) in enumerate(list(self._topic_ids.items())):
+            self.checked = Checked(at, len(self._topic_ids))
+            ask()
+            with suppress(CorruptRange, DiskFull):
+                self._recovered[key] = self._open_log(_directory_name(*key), topic_id, TopicSettings(), ask=ask)
+        self.checked = Checked(len(self._topic_ids), len(self._topic_ids))
+
     def close_cleanly(self, broker_epoch: int) -> None:
         """Make everything durable, write the checkpoints, and last of all the marker; then release the directory.
 
@@ -261,6 +284,9 @@ class Store:
         self._release()
 
     def _release(self) -> None:
+        for log in self._recovered.values():
+            log.abandon()
+        self._recovered.clear()
         if self._lock is not None:
             self._disk.close(self._lock)
             self._lock = None
@@ -307,18 +333,34 @@ class Store:
             return self._logs[key]
         if key in self._topic_ids and self._topic_ids[key] != topic_id:
             self._move_to_trash(topic, partition)
-        place = LogPlace(self._disk, self._path(name), name, self._quarantine)
+        unsynced: tuple[str, ...] = ()
         if key not in self._topic_ids:
             self._points.pop(name, None)  # of a directory that was moved away: it says nothing about this new log
             self._make_directory(name, StoredPartition(topic, topic_id, partition))
             self._topic_ids[key] = topic_id
             self._made_in[name] = self._boot_id
-            place = place._replace(unsynced=(place.directory, self.data_dir))
-        known = self._point(name, topic_id)
-        power_loss = known.boot_id == "" or known.boot_id != self._boot_id
-        log = open_log(place, settings, known.point, power_loss)
+            unsynced = (self._path(name), self.data_dir)
+        log = self._recovered.pop(key, None)
+        if log is None:
+            log = self._open_log(name, topic_id, settings, unsynced=unsynced)
+        else:
+            adopt(log, settings)
         self._logs[key] = log
         return log
+
+    def _open_log(
+        self,
+        name: str,
+        topic_id: str,
+        settings: TopicSettings,
+        *,
+        unsynced: tuple[str, ...] = (),
+        ask: Callable[[], None] = lambda: None,
+    ) -> PartitionLog:
+        known = self._point(name, topic_id)
+        power_loss = known.boot_id == "" or known.boot_id != self._boot_id
+        place = LogPlace(self._disk, self._path(name), name, self._quarantine, unsynced, ask)
+        return open_log(place, settings, known.point, power_loss)
 
     def _make_directory(self, name: str, stored: StoredPartition) -> None:
         """Make the directory complete under another name, so that it never exists by halves.
@@ -363,21 +405,26 @@ class Store:
         while f"{name}.{number}" in taken:
             number += 1
         self._disk.rename(self._path(name), self._path(f"trash/{name}.{number}"))
-        log = self._logs.pop((topic, partition), None)
-        if log is not None:
-            log.abandon()
+        for opened in (self._logs, self._recovered):
+            log = opened.pop((topic, partition), None)
+            if log is not None:
+                log.abandon()
         del self._topic_ids[topic, partition]
         self._points.pop(name, None)
         self._disk.fsync_dir(self._path("trash"))
         self._disk.fsync_dir(self.data_dir)
 
-    def purge_trash(self) -> int:
-        """Remove for good what is in the trash; returns the bytes freed."""
+    def purge_trash(self, is_stopped: Callable[[], bool] = lambda: False) -> int:
+        """Remove for good what is in the trash; returns the bytes freed. ``is_stopped`` is asked between files."""
         freed = 0
         for name in self._disk.list(self._path("trash")):
             path = self._path(f"trash/{name}")
-            freed += sum(self._disk.size(f"{path}/{file}") for file in self._disk.list(path))
-            self._remove_directory(path)
+            for file in self._disk.list(path):
+                if is_stopped():
+                    return freed
+                freed += self._disk.size(f"{path}/{file}")
+                self._disk.remove(f"{path}/{file}")
+            self._disk.remove(path)
         return freed
 
     def _remove_directory(self, path: str) -> None:
