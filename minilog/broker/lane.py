@@ -19,6 +19,8 @@ from minilog.wire.http import MSGPACK
 
 CONNECT_TIMEOUT_MS = 500
 QUEUE_MAX = 1024
+IDLE_S = 300
+"""A connection idle for longer is not used again: the other side may be about to close it (``listener.IDLE_S``)."""
 RPC_PATH = "/internal/rpc"
 
 
@@ -62,6 +64,8 @@ class Lane:
         self._connecting: asyncio.Task[None] | None = None
         self._connection: Connection | None = None
         self._address: Address | None = None
+        self._used_s = 0.0
+        """When the last answer came."""
 
     @property
     def load(self) -> int:
@@ -99,7 +103,8 @@ class Lane:
             return
         call = self._current = self._waiting.popleft()
         connection = self._connection
-        if connection is not None and connection.is_open and self._address == call.address and not self._fresh:
+        usable = connection is not None and connection.is_open and self._loop.time() - self._used_s < IDLE_S
+        if connection is not None and usable and self._address == call.address and not self._fresh:
             self._post(connection, call)
         else:
             self._disconnect()
@@ -136,6 +141,7 @@ class Lane:
         call.timer.cancel()
         self._current = None
         self._connecting = None
+        self._used_s = self._loop.time()
         if not isinstance(outcome, Answer):
             self._disconnect()
         self._advance()

@@ -44,6 +44,7 @@ class Reading:
     def __init__(self, core: BrokerCore) -> None:
         self.core = core
         self.deadlines = Deadlines()
+        self._parked: dict[int, ParkedFetch] = {}
         self._woken: dict[int, ParkedFetch] = {}
 
     # --- finding -------------------------------------------------------------------------------------------
@@ -141,11 +142,13 @@ class Reading:
 
     def _park(self, parked: ParkedFetch) -> None:
         self.deadlines.add(parked.deadline_ms, parked.request_id, parked)
+        self._parked[parked.request_id] = parked
         for replica in self._replicas(parked):
             replica.parked[parked.request_id] = parked
 
     def _unpark(self, parked: ParkedFetch) -> None:
         self.deadlines.remove(parked.deadline_ms, parked.request_id)
+        self._parked.pop(parked.request_id, None)
         self._woken.pop(parked.request_id, None)
         for replica in self._replicas(parked):
             replica.parked.pop(parked.request_id, None)
@@ -177,11 +180,9 @@ class Reading:
         return effects
 
     def on_disconnect(self, request_id: int) -> None:
-        for replica in self.core.replicas.values():
-            parked = replica.parked.get(request_id)
-            if parked is not None:
-                self._unpark(parked)
-                return
+        parked = self._parked.get(request_id)
+        if parked is not None:
+            self._unpark(parked)
 
     # --- offsets -----------------------------------------------------------------------------------------------
 
