@@ -25,6 +25,8 @@ from minilog.config import Limits
 from minilog.errors import Overloaded
 
 PIECE_BYTES: Final = 2 * 1024 * 1024
+LOOKS: Final = 4
+"""How often within response_write_ms it is looked whether a client has taken something."""
 
 
 class Answers(Budget):
@@ -138,7 +140,7 @@ def _watch(request: web.BaseRequest, transport: asyncio.Transport, limits: Limit
 class _Progress:
     """Looks again and again whether the client has taken something."""
 
-    __slots__ = ("_end_s", "_loop", "_request", "_taken", "_timer", "_transport", "_window_s")
+    __slots__ = ("_end_s", "_loop", "_request", "_taken", "_taken_s", "_timer", "_transport", "_window_s")
 
     def __init__(
         self, request: web.BaseRequest, transport: asyncio.Transport, window_s: float, deadline_s: float
@@ -149,30 +151,33 @@ class _Progress:
         self._loop = asyncio.get_running_loop()
         self._end_s = self._loop.time() + deadline_s
         self._taken = self._taken_bytes()
-        self._timer = self._loop.call_later(window_s, self._look)
+        self._taken_s = self._loop.time()
+        """When it was last seen to be more."""
+        self._timer = self._loop.call_later(window_s / LOOKS, self._look)
 
     def cancel(self) -> None:
         self._timer.cancel()
 
     def _look(self) -> None:
-        taken = self._taken_bytes()
-        left_s = self._end_s - self._loop.time()
-        if taken <= self._taken or left_s <= 0:
+        now_s, taken = self._loop.time(), self._taken_bytes()
+        if taken > self._taken:
+            self._taken, self._taken_s = taken, now_s
+        left_s = min(self._taken_s + self._window_s, self._end_s) - now_s
+        if left_s <= 0:
             self._transport.abort()
             return
-        self._taken = taken
-        self._timer = self._loop.call_later(min(self._window_s, left_s), self._look)
+        self._timer = self._loop.call_later(min(self._window_s / LOOKS, left_s), self._look)
 
     def _taken_bytes(self) -> int:
         """What the client's machine has acknowledged; where the kernel does not tell, what this kernel has taken."""
         written = self._request.writer.output_size
-        return written - self._transport.get_write_buffer_size() - _unacknowledged(self._transport)
+        return written - self._transport.get_write_buffer_size() - unacknowledged(self._transport)
 
 
-def _unacknowledged(transport: asyncio.Transport) -> int:
+def unacknowledged(transport: asyncio.BaseTransport) -> int:
     """Bytes that this kernel holds for the other side."""
     connection = transport.get_extra_info("socket")
-    if not sys.platform.startswith("linux") or connection is None:
+    if not sys.platform.startswith("linux") or connection is None or connection.fileno() < 0:
         return 0
     try:
         count: int = struct.unpack("i", fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)))[0]

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from minilog.broker.admission import Budget
-from minilog.broker.delivery import PIECE_BYTES, Answers
+from minilog.broker.delivery import PIECE_BYTES, Answers, unacknowledged
 from minilog.config import Limits
 from minilog.errors import Overloaded
 from minilog.wire.http import BATCH, EVENTS, JSON
@@ -149,3 +149,34 @@ def test_an_answer_gets_half_of_what_is_free_and_one_alone_all() -> None:
     answers.give_back(87)
     answers.check(100)
     assert isinstance(answers, Budget)
+
+
+def test_of_a_connection_that_is_closed_nothing_is_unacknowledged() -> None:
+    """The look may come in the very turn in which the connection is lost; what it raised would stop the process."""
+
+    async def main() -> None:
+        async with serving(orders()) as broker, broker.connect() as connection:
+            transport = connection.writer.transport
+            assert unacknowledged(transport) == 0
+            transport.abort()
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert unacknowledged(transport) == 0
+
+    asyncio.run(main())
+
+
+def test_what_is_charged_is_given_back_however_an_answer_ends() -> None:
+    async def main() -> None:
+        limits = Limits(response_write_ms=100, body_bytes_per_second_min=1, inflight_bytes_max=16 * 1024 * 1024)
+        async with serving(large(), limits=limits) as broker, broker.connect() as connection:
+            for media in (JSON, BATCH, EVENTS):
+                async with idle_reader(broker, media):
+                    await until_open(connection, 2)
+                    await until_open(connection, 1)  # cut off
+                async with idle_reader(broker, media) as client:
+                    await asyncio.get_running_loop().sock_recv(client, 1000)
+                await until_open(connection, 1)  # it has left
+                assert (await connection.request("GET", P0 + "?max_bytes=12000000", Accept=BATCH)).status == 200, media
+
+    asyncio.run(main())
