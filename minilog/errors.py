@@ -23,7 +23,7 @@
     │   ├── UnknownTopic, UnknownPartition, UnknownRoute, TopicExists
     │   ├── InvalidRequest, InvalidTopic, InvalidConfig, InvalidAcks, InvalidReplication
     │   ├── InvalidRecord         a compacted topic takes no record without a key
-    │   ├── RecordTooLarge, RequestTooLarge, UnsupportedMediaType, MethodNotAllowed, CorruptBatch
+    │   ├── RecordTooLarge, RequestTooLarge, UnsupportedMediaType, NotAcceptable, MethodNotAllowed, CorruptBatch
     │   ├── CorruptRange          stored data is damaged and no copy is whole
     │   ├── OutOfOrderSequence, ProducerFenced, DuplicateSequence (written before, where is not known any more)
     │   ├── UnknownGroup, InvalidGroup, GroupNotEmpty, InconsistentGroup
@@ -259,6 +259,11 @@ class RequestTooLarge(FatalError):
 class UnsupportedMediaType(FatalError):
     code = "UNSUPPORTED_MEDIA_TYPE"
     http_status = 415
+
+
+class NotAcceptable(FatalError):
+    code = "NOT_ACCEPTABLE"
+    http_status = 406
 
 
 class CorruptBatch(FatalError):

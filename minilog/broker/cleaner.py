@@ -10,16 +10,15 @@ A damaged segment ends the cleaning of its log until the log is opened anew; a f
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
+from minilog.broker.background import Stop, Stopped
 from minilog.broker.clock import Clock
 from minilog.broker.process import Failure
 from minilog.config import BrokerSettings
@@ -32,7 +31,7 @@ from minilog.storage.log import PartitionLog
 log = logging.getLogger("minilog.broker")
 PAUSE_SECONDS = 0.004
 """Pauses shorter than this are saved up: a thread that computes for longer would be felt by the loop."""
-Result = TypeVar("Result")
+T = TypeVar("T")
 
 
 class CleanableStore(Protocol):
@@ -41,30 +40,19 @@ class CleanableStore(Protocol):
     def logs(self) -> Iterator[tuple[Any, PartitionLog]]: ...
 
 
-class Stopped(Exception):
-    """The broker is stopping: whatever was being written is thrown away."""
-
-
 class Pace:
     """Bytes a second, kept by sleeping; ends early, with Stopped, when told to."""
 
-    def __init__(self, bytes_per_second: int) -> None:
+    def __init__(self, bytes_per_second: int, stop: Stop) -> None:
         self._bytes_per_second = bytes_per_second
-        self._stopped = threading.Event()
+        self._stop = stop
         self._due = 0.0
 
     def __call__(self, bytes_total: int) -> None:
         now = time.monotonic()
         self._due = max(self._due, now) + bytes_total / self._bytes_per_second
-        if self._due - now >= PAUSE_SECONDS and self._stopped.wait(self._due - now):
-            raise Stopped
-
-    def stop(self) -> None:
-        self._stopped.set()
-
-    @property
-    def is_stopped(self) -> bool:
-        return self._stopped.is_set()
+        pause = self._due - now
+        self._stop.hold(pause if pause >= PAUSE_SECONDS else 0)
 
 
 class Cleaner:
@@ -75,43 +63,38 @@ class Cleaner:
         clock: Clock,
         failure: Failure,
         figures: CleaningFigures,
+        stop: Stop,
     ) -> None:
+        """``stop``: ``run`` returns soon; a round under way is given up, and files not removed yet go at the next start."""
         self.figures = figures
         self._store = store
         self._settings = settings
         self._clock = clock
         self._failure = failure
-        self._pace = Pace(settings.cleaner_bytes_per_second)
-        self._woken = asyncio.Event()
+        self._stop = stop
+        self._pace = Pace(settings.cleaner_bytes_per_second, self._stop)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="clean")
         self._damaged: dict[str, PartitionLog] = {}
 
     async def run(self) -> None:
-        """Until ``stop``; the process stops when the disk fails."""
+        """Until the stop; the process stops when the disk fails."""
         try:
-            while not self._pace.is_stopped:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), self._settings.retention_check_ms / 1000)
+            while not await self._stop.pause(self._settings.retention_check_ms / 1000):
                 await self.look()
         except Stopped:
             return
         except Exception as error:
             self._failure.trip(error)
         finally:
-            self.stop()
-
-    def stop(self) -> None:
-        """``run`` returns soon; a round under way is given up."""
-        self._pace.stop()
-        self._woken.set()
-        self._thread.shutdown(wait=False)
+            self._stop.set()
+            self._thread.shutdown(wait=False)  # nothing runs there any more
 
     async def look(self) -> int:
         """Clean what is due; returns how many logs were. Raises StorageFailed or Stopped."""
         cleaned = 0
         await self._remove_garbage()
         for name, due in sorted(self._due(), key=lambda found: -found[1][1].ratio):
-            if not self._pace.is_stopped and self._is_present(name, due[0]):
+            if not self._stop.is_set and self._is_present(name, due[0]):
                 cleaned += await self._clean(name, due[0])
         if cleaned:
             await self._remove_garbage()
@@ -145,26 +128,23 @@ class Cleaner:
         except CorruptRange as error:
             log.error("%s-%d is not compacted any more: %s", *name, error.detail)
             self._damaged[found.name] = found
-        except asyncio.CancelledError:
-            self._pace.stop()  # or the thread would go on for as long as the round takes
-            raise
         finally:
             self.figures.seconds += time.monotonic() - started
-            if not self._pace.is_stopped:
-                await self._in_thread(round_.close)
+            await self._in_thread(round_.close)
         return False
 
-    async def _in_thread(self, work: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await self._stop.in_thread(work, self._thread)
 
     async def _remove_garbage(self) -> None:
         for _, found in list(self._store.logs()):
-            if found.garbage:
+            if found.garbage and not self._stop.is_set:
                 paths, found.garbage = found.garbage, []
-                await self._in_thread(partial(_remove, found.place.disk, paths))
+                await self._in_thread(partial(self._remove, found.place.disk, paths))
 
-
-def _remove(disk: Disk, paths: Iterable[str]) -> None:
-    for path in paths:
-        with suppress(FileNotFoundError):  # its topic has been deleted, or opened anew, meanwhile
-            disk.remove(path)
+    def _remove(self, disk: Disk, paths: Iterable[str]) -> None:
+        for path in paths:
+            if self._stop.is_set:
+                return
+            with suppress(FileNotFoundError):  # its topic has been deleted, or opened anew, meanwhile
+                disk.remove(path)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 import msgspec
 from aiohttp import web
 
 from minilog.broker.admission import Body, Budget
+from minilog.broker.delivery import Answers, Delivery
+from minilog.broker.listener import Connection
 from minilog.broker.metrics import Metrics
 from minilog.broker.ports import Runtime
 from minilog.core.image import ClusterImage, TopicImage, check_topic_id
@@ -37,7 +40,7 @@ T = TypeVar("T")
 Reply = TypeVar("Reply", bound=Message)
 SERVER: Final = "minilog"
 THREAD_BYTES_MIN: Final = 32 * 1024
-"""The worst JSON of this size, all tiny records, keeps the event loop for some 15 ms."""
+"""The worst JSON of this size, all tiny records, keeps the event loop for some 15 ms. Of batches only when they are not compressed."""
 RETRY_LATER: Final = (Throttled, Overloaded, LeaderNotAvailable, OffsetNotAvailable, CoordinatorNotAvailable)
 
 
@@ -52,18 +55,21 @@ class Face:
         self.metrics = Metrics(runtime)
         self.requests = Budget("request bodies", limits.inflight_bytes_max)
         self.peer_requests = Budget("request bodies of peers", limits.inflight_bytes_max)
-        self.answers = Budget("answers", limits.inflight_bytes_max)
+        self.answers = Answers(limits.inflight_bytes_max)
         self.closing = False
         self.rotation = 0
         """Where the next unkeyed request looks for a partition first."""
-        self._computing = asyncio.Semaphore(1)
+        self._pages = ThreadPoolExecutor(1, thread_name_prefix="pages")
 
-    async def compute(self, size_bytes: int, work: Callable[[], T]) -> T:
-        """Run pure ``work``: in a thread, one at a time, when it is about much data, so that heartbeats go on meanwhile."""
-        if size_bytes < THREAD_BYTES_MIN:
+    async def compute(self, work: Callable[[], T], *, is_long: bool) -> T:
+        """Run pure ``work``; in a thread, one at a time, when it is long, so that heartbeats go on meanwhile."""
+        if not is_long:
             return work()
-        async with self._computing:
-            return await asyncio.to_thread(work)
+        return await asyncio.get_running_loop().run_in_executor(self._pages, work)
+
+    def close(self) -> None:
+        """Once no handler is left."""
+        self._pages.shutdown(wait=False)
 
     @property
     def image(self) -> ClusterImage:
@@ -116,13 +122,20 @@ class Face:
 class Exchange:
     """One request. ``values`` are from the path, ``query`` from the query string: both parsed and checked."""
 
-    __slots__ = ("body", "match", "query", "request")
+    __slots__ = ("body", "delivery", "match", "query", "request")
 
-    def __init__(self, request: web.BaseRequest, match: Match, body: Body) -> None:
+    def __init__(self, request: web.BaseRequest, match: Match, body: Body, delivery: Delivery) -> None:
         self.request = request
         self.match = match
         self.query = parse_query(match.route, match.query)
         self.body = body
+        self.delivery = delivery
+
+    def end_with_client(self) -> None:
+        """The handler is cancelled when its client leaves: for what changes nothing, or will be asked again."""
+        connection = self.request.protocol
+        if isinstance(connection, Connection):
+            connection.ends_with_it = asyncio.current_task()
 
     @property
     def values(self) -> dict[str, Any]:
@@ -138,7 +151,7 @@ class Exchange:
         return http.content_type(self.request.headers.get("Content-Type"), self.match.route.accepts)
 
     def media_out(self) -> str:
-        """The media type of the answer; raises UnsupportedMediaType."""
+        """The media type of the answer; raises NotAcceptable."""
         return http.accepted(self.request.headers.get("Accept"), self.match.route.offers)
 
 

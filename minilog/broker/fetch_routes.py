@@ -6,15 +6,15 @@ last answer, which is the epoch of the last record it was shown, hears LOG_TRUNC
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
 from aiohttp import web
 
-from minilog.broker.exchange import Exchange, Face, Handler, answer, json_answer
+from minilog.broker.exchange import THREAD_BYTES_MIN, Exchange, Face, Handler, answer, json_answer
 from minilog.broker.native_routes import run_fetch
-from minilog.broker.pages import Page, page_of, skip_batches
+from minilog.broker.pages import PAGE_BYTES_MIN, Page, Wanted, is_compressed, page_of, skip_batches
 from minilog.broker.tail import tail
 from minilog.config import MIB
 from minilog.errors import InternalError, InvalidRequest
@@ -46,9 +46,11 @@ async def fetch_partition(face: Face, exchange: Exchange) -> web.StreamResponse:
     await reader.begin(exchange.query.get("offset", Start(at=EARLIEST)))
     result = await reader.read(exchange.query.get("wait_ms", 0), exchange.query.get("min_bytes", 1))
     if media == BATCH:
-        return _batches(result, reader)
-    page = await reader.page(result)
-    body = await face.compute(len(result.batches), lambda: _json(page, result) if media == JSON else _ndjson(page))
+        return await _batches(face, result, reader)
+    shape = _json if media == JSON else _ndjson
+    page, body = await reader.page(result, lambda page: shape(page, result))
+    if page.offsets:
+        exchange.delivery.expect(len(body))
     if media == NDJSON:
         return answer(body, NDJSON, headers=_position_headers(page, result))
     return answer(body, JSON, headers=_lag_headers(result) if "replica" in exchange.query else None)
@@ -75,6 +77,7 @@ class Reader:
     def __init__(self, face: Face, exchange: Exchange) -> None:
         query = exchange.query
         self.face = face
+        self.delivery = exchange.delivery
         self.topic: str = exchange.values["topic"]
         self.partition: int = exchange.values["partition"]
         self.topic_id = exchange.topic_id
@@ -82,9 +85,14 @@ class Reader:
         self.any_replica = query.get("replica") == "any"
         self.max_lag_ms: int = query.get("max_lag_ms", -1)
         self.max_bytes: int = query.get("max_bytes", min(MAX_BYTES, face.limits.fetch_bytes_max))
-        self.max_records: int | None = query.get("max_records")
-        self.value_format: str = query.get("format", "json")
-        self.key_format: str = query.get("key_format", self.value_format)
+        value_format: str = query.get("format", "json")
+        self.wanted = Wanted(
+            query.get("max_records"),
+            value_format,
+            query.get("key_format", value_format),
+            max(self.max_bytes, PAGE_BYTES_MIN),
+            face.limits.fetch_bytes_max,
+        )
         self.last_epoch: int = query.get("leader_epoch", -1)
         self.offset = 0
 
@@ -111,6 +119,7 @@ class Reader:
         entry = FetchPartition(*where, self.max_bytes, -1, self.last_epoch, self.topic_id)
         reply = await run_fetch(
             self.face,
+            self.delivery,
             Fetch([entry], wait_ms, min_bytes, self.max_bytes, self.any_replica, self.max_lag_ms),
         )
         if isinstance(reply, Problem):
@@ -122,14 +131,17 @@ class Reader:
             raise result.problem.error()
         return result
 
-    async def page(self, result: FetchResult) -> Page:
-        """The records of a result that were asked for, and move on behind them."""
-        batches, formats = result.batches, (self.value_format, self.key_format)
-        page = await self.face.compute(
-            len(batches), lambda: page_of(batches, self.offset, self.last_epoch, self.max_records, *formats)
-        )
+    async def page(self, result: FetchResult, shape: Callable[[Page], bytes]) -> tuple[Page, bytes]:
+        """The records of a result that were asked for and the answer they make; and move on behind them."""
+        batches = result.batches
+
+        def work() -> tuple[Page, bytes]:
+            page = page_of(batches, self.offset, self.last_epoch, self.wanted)
+            return page, shape(page)
+
+        page, body = await self.face.compute(work, is_long=len(batches) >= THREAD_BYTES_MIN or is_compressed(batches))
         self.offset, self.last_epoch = page.next_offset, page.last_epoch
-        return page
+        return page, body
 
 
 async def find_offset(face: Face, topic: str, partition: int, at: int, topic_id: str) -> OffsetsResult:
@@ -190,24 +202,28 @@ def _lag_headers(result: FetchResult) -> dict[str, str]:
 
 
 def _json(page: Page, result: FetchResult) -> bytes:
-    content: dict[str, Any] = {
-        "records": page.records,
+    about: dict[str, Any] = {
         "next_offset": page.next_offset,
         "high_watermark": result.high_watermark,
         "log_start_offset": result.log_start_offset,
         "leader_epoch": page.last_epoch if page.last_epoch >= 0 else None,
         "topic_id": result.topic_id,
     }
-    return _encoder.encode(content)
+    return b'{"records":[' + b",".join(page.texts) + b"]," + _encoder.encode(about)[1:]
 
 
-def _ndjson(page: Page) -> bytes:
-    return b"".join(_encoder.encode(record) + b"\n" for record in page.records)
+def _ndjson(page: Page, result: FetchResult) -> bytes:
+    return b"".join(text + b"\n" for text in page.texts)
 
 
-def _batches(result: FetchResult, reader: Reader) -> web.Response:
-    page = skip_batches(result.batches, reader.offset, reader.last_epoch)
-    return answer(bytes(result.batches), BATCH, headers=_position_headers(page, result))
+async def _batches(face: Face, result: FetchResult, reader: Reader) -> web.Response:
+    batches = result.batches
+
+    def work() -> tuple[Page, bytes]:
+        return skip_batches(batches, reader.offset, reader.last_epoch), bytes(batches)
+
+    page, body = await face.compute(work, is_long=len(batches) >= THREAD_BYTES_MIN)
+    return answer(body, BATCH, headers=_position_headers(page, result))
 
 
 HANDLERS: Final[Mapping[str, Handler]] = {"fetch_partition": fetch_partition, "offsets": offsets}

@@ -61,6 +61,7 @@ class Flusher:
         self._flights: dict[TopicPartition, _Flight] = {}
         self._idle = asyncio.Event()
         self._idle.set()
+        self._closed = False
         self._requests = 0
         self._flushes = 0
         self.latency = Histogram(
@@ -87,12 +88,13 @@ class Flusher:
         await self._idle.wait()
 
     def close(self) -> None:
-        """Start no more jobs; one that runs is not waited for."""
+        """Start no more jobs; one that runs is not waited for: ``drain`` before, unless the process fails."""
+        self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _start(self, partition: TopicPartition) -> None:
         log = self._store.get(*partition)
-        if log is None or self._failure.tripped:  # deleted after the core asked: nothing is left to make durable
+        if log is None or self._closed or self._failure.tripped:  # deleted after the core asked: nothing is left to do
             self._forget(partition)
             return
         flight = _Flight(log, log.flush_job(), self._loop.time())

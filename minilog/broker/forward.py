@@ -32,6 +32,6 @@ async def to_controller(face: Face, message: Message) -> Message:
 
 async def _wait_applied(face: Face, metadata_offset: int) -> None:
     for _ in range(APPLY_WAIT_MS // POLL_MS):
-        if face.runtime.image.metadata_offset >= metadata_offset:
+        if face.runtime.image.metadata_offset >= metadata_offset or face.closing:
             return
         await asyncio.sleep(POLL_MS / 1000)

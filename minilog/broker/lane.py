@@ -29,6 +29,7 @@ log = logging.getLogger("minilog.peers")
 
 CONNECT_TIMEOUT_MS = 500
 IDLE_S: Final = 60.0
+"""A connection idle for so long is closed, and not used again: the other side may be about to close it (``listener.IDLE_S``)."""
 QUEUE_MAX = 1024
 RPC_PATH = "/internal/rpc"
 
@@ -97,6 +98,8 @@ class Lane:
         self._connecting: asyncio.Task[None] | None = None
         self._connection: Connection | None = None
         self._address: Address | None = None
+        self._used_s = 0.0
+        """When the last answer came."""
 
     @property
     def load(self) -> int:
@@ -139,7 +142,8 @@ class Lane:
         call = self._current = self._waiting.popleft()
         self._on_start(self._loop.time() - call.queued_s)
         connection = self._connection
-        if connection is not None and connection.is_open and self._address == call.address and not self._fresh:
+        usable = connection is not None and connection.is_open and self._loop.time() - self._used_s < IDLE_S
+        if connection is not None and usable and self._address == call.address and not self._fresh:
             self._post(connection, call)
         else:
             self._disconnect()

@@ -24,7 +24,8 @@ from minilog.wire.http import PROBLEM, problem_body, shown
 log = logging.getLogger("minilog.http")
 
 IDLE_S: Final = 600
-"""Longer than any pool of ours keeps a connection: the side that closes first must be the client."""
+"""Longer than any client of ours uses a connection again (``lane.IDLE_S``, the Python client's 30 s): were it this side that
+closes, a request in that moment would be lost, and nobody could say whether it was carried out."""
 LINGER_S: Final = 10
 REFUSED_S: Final = 1
 READ_BUFFER_BYTES: Final = 1024 * 1024
@@ -52,7 +53,7 @@ class Listener(web.Server):
 
 
 class Connection(RequestHandler):
-    __slots__ = ("_any_byte", "_head_timer", "_limits", "_listener", "_refused")
+    __slots__ = ("_any_byte", "_head_timer", "_limits", "_listener", "_refused", "ends_with_it")
 
     def __init__(self, listener: Listener, limits: Limits) -> None:
         super().__init__(
@@ -69,6 +70,8 @@ class Connection(RequestHandler):
         self._head_timer: asyncio.TimerHandle | None = None
         self._any_byte = False
         self._refused = False
+        self.ends_with_it: asyncio.Task[Any] | None = None
+        """The handler that is cancelled when the client leaves: nobody waits for what it reads."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -97,6 +100,8 @@ class Connection(RequestHandler):
             self._head_timer.cancel()
         if not self._refused:
             super().connection_lost(exc)
+        if self.ends_with_it is not None:
+            self.ends_with_it.cancel()
 
     def handle_error(
         self,

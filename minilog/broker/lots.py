@@ -50,6 +50,8 @@ class Lot(msgspec.Struct):
     indexes: list[int]
     batches: bytes
     result: ProduceResult | None = None
+    reached_leader: bool = False
+    """The result is a leader's own, who has counted it."""
 
 
 def sort_records(
@@ -152,7 +154,15 @@ def encode_numbered(
 
 
 async def deliver(face: Face, lots: Sequence[Lot], acks: int, timeout_ms: int) -> None:
-    """Set the ``result`` of every lot."""
+    """Set the ``result`` of every lot, and count what failed before it came to a leader, or on the way."""
+    await _deliver(face, lots, acks, timeout_ms)
+    for lot in lots:
+        assert lot.result is not None
+        if lot.result.problem is not None and not lot.reached_leader:
+            face.metrics.on_produce_refused(lot.result.problem.code)
+
+
+async def _deliver(face: Face, lots: Sequence[Lot], acks: int, timeout_ms: int) -> None:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_ms / 1000
     pause = RETRY_FIRST_S
@@ -161,7 +171,7 @@ async def deliver(face: Face, lots: Sequence[Lot], acks: int, timeout_ms: int) -
         remaining_ms = max(1, round((deadline - loop.time()) * 1000))
         await _deliver_once(face, waiting, acks, remaining_ms)
         waiting = [lot for lot in waiting if _is_passing(lot.result)]
-        if not waiting or loop.time() + pause >= deadline:
+        if not waiting or face.closing or loop.time() + pause >= deadline:
             return
         await asyncio.sleep(pause)
         pause = min(2 * pause, RETRY_MAX_S)
@@ -180,7 +190,7 @@ async def _deliver_once(face: Face, lots: Sequence[Lot], acks: int, timeout_ms: 
             state = face.partition(lot.topic, lot.partition, lot.topic_id)
             url = "" if state.leader == face.broker_id else face.leader_url(state)
         except MinilogError as error:
-            lot.result = ProduceResult(lot.topic, lot.partition, Problem.of(error))
+            lot.result, lot.reached_leader = ProduceResult(lot.topic, lot.partition, Problem.of(error)), False
             continue
         by_leader.setdefault(url, []).append(lot)
     if len(by_leader) == 1:
@@ -199,7 +209,7 @@ async def _deliver_to(face: Face, url: str, lots: Sequence[Lot], acks: int, time
     else:
         reply = await run_produce(face, message)
     for lot, result in zip(lots, _results(reply, lots), strict=True):
-        lot.result = result
+        lot.result, lot.reached_leader = result, not url or isinstance(reply, ProduceReply)
 
 
 def _results(reply: object, lots: Sequence[Lot]) -> list[ProduceResult]:

@@ -10,10 +10,12 @@ import uuid
 from aiohttp import web
 
 from minilog.broker import process
+from minilog.broker.background import Stop, Stopped, first_of, in_daemon_thread
 from minilog.broker.cleaner import Cleaner
 from minilog.broker.clock import Clock
+from minilog.broker.recovering import Recovering
 from minilog.broker.runtime import Runtime
-from minilog.broker.server import make_runner
+from minilog.broker.server import Runner, Server
 from minilog.config import BrokerSettings
 from minilog.core.broker import BrokerCore
 from minilog.errors import DiskFull, RefusesToStart
@@ -22,9 +24,13 @@ from minilog.storage.store import Store
 
 log = logging.getLogger("minilog.broker")
 
+SHUTDOWN_TIMEOUT_S = 1.0
+RECOVERY_STOP_S = 1.0
+"""What recovery gets to come to the end of a segment; then the process ends without it, as in a crash."""
+
 
 class Broker:
-    """``run`` once. A clean marker is written if and only if ``run`` returns without raising."""
+    """``run`` once. A clean marker is written if and only if ``run`` has served and returns without raising."""
 
     def __init__(self, settings: BrokerSettings) -> None:
         self.settings = settings
@@ -33,28 +39,85 @@ class Broker:
         self.registered = False
         self._clock = Clock()
         self._store = Store(OsDisk(), settings.data_dir, settings.broker_id, self._clock.wall_ms)
+        self._incarnation = uuid.uuid4().hex
+        self._recovery: asyncio.Future[bool] | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set. Raises RefusesToStart, FailStop or StorageFailed, alone or in a group."""
         bound = self._bind()
+        recovering = Recovering(
+            self.settings.broker_id, self._incarnation, self.settings.limits, lambda: self._store.checked
+        )
+        runner = Runner(self.settings.limits, SHUTDOWN_TIMEOUT_S, recovering.handle)
         try:
-            clean = await asyncio.to_thread(self._store.start, process.boot_id())
-            async with asyncio.TaskGroup() as tasks:
-                runtime = self._runtime(tasks, clean=clean)
-                try:
-                    await self._serve(runtime, tasks, bound, stop)
-                finally:
-                    runtime.close()
-                    runtime.flusher.close()
-            runtime.failure.check()  # its watcher may have been cancelled before it could raise
-            await self._close_cleanly(runtime.core.broker_epoch)
+            await self._listen(runner, bound)
+            if await self._recover(stop):
+                await self._run(runner, stop)
         except BaseException as error:
             if process.is_disk_failure(error):
                 self._store.distrust()
-            self._store.abandon()
+            if self._recovery is None or self._recovery.done():
+                self._store.abandon()
             raise
         finally:
+            await runner.cleanup()
             bound.close()
+
+    async def _listen(self, runner: Runner, bound: process.Socket) -> None:
+        await runner.setup()
+        process.listen(bound, "the broker")
+        await web.SockSite(runner, bound, backlog=process.LISTEN_BACKLOG).start()
+
+    async def _recover(self, stop: asyncio.Event) -> bool:
+        """Start the store and check its logs; False when told to stop before that was done.
+
+        What was done then counts as after a crash, and the next start goes on from there. Only a start that has found a
+        clean marker leaves it again: nobody has written anything since.
+        """
+        halt = Stop()
+
+        def work() -> bool:
+            clean = self._store.start(process.boot_id())
+            self._store.recover(lambda: halt.hold(0))
+            return clean
+
+        self._recovery = in_daemon_thread(work, "recovery")
+        try:
+            if await first_of(self._recovery, stop):
+                self._recovery.result()
+                return True
+        finally:
+            halt.set()
+        await asyncio.wait([self._recovery], timeout=RECOVERY_STOP_S)
+        if self._recovery.done():
+            if not isinstance(self._recovery.exception(), Stopped):
+                self._recovery.result()
+            await self._close_unused()
+        checked = self._store.checked
+        log.info(
+            "broker %d stopped while it recovered, %d of %d logs checked; the next start goes on",
+            self.settings.broker_id,
+            *checked,
+        )
+        return False
+
+    async def _close_unused(self) -> None:
+        if self._store.was_clean and self._store.last_broker_epoch >= 0:
+            await self._close_cleanly(self._store.last_broker_epoch)
+        else:
+            self._store.abandon()
+
+    async def _run(self, runner: Runner, stop: asyncio.Event) -> None:
+        assert self._recovery is not None
+        async with asyncio.TaskGroup() as tasks:
+            runtime = self._runtime(tasks, clean=self._recovery.result())
+            try:
+                await self._serve(runtime, tasks, runner, stop)
+            finally:
+                runtime.close()
+                runtime.flusher.close()
+        runtime.failure.check()  # its watcher may have been cancelled before it could raise
+        await self._close_cleanly(runtime.core.broker_epoch)
         log.info("broker %d stopped cleanly", self.settings.broker_id)
 
     def _bind(self) -> process.Socket:
@@ -70,34 +133,30 @@ class Broker:
 
     def _runtime(self, tasks: asyncio.TaskGroup, *, clean: bool) -> Runtime:
         core = BrokerCore(
-            self.settings, self._store, random.Random(), incarnation=uuid.uuid4().hex, clean=clean, url=self.url
+            self.settings, self._store, random.Random(), incarnation=self._incarnation, clean=clean, url=self.url
         )
         failure = process.Failure()
         failure.watch_loop()
         return Runtime(core, self._store, self.settings, self._clock, failure, tasks)
 
-    async def _serve(
-        self, runtime: Runtime, tasks: asyncio.TaskGroup, bound: process.Socket, stop: asyncio.Event
-    ) -> None:
+    async def _serve(self, runtime: Runtime, tasks: asyncio.TaskGroup, runner: Runner, stop: asyncio.Event) -> None:
         """Listen first and tick second: the controller probes this address before it takes the registration."""
-        runner = make_runner(runtime)
-        await runner.setup()
-        cleaner = Cleaner(self._store, self.settings, self._clock, runtime.failure, runtime.cleaning)
+        background = Stop()
+        cleaner = Cleaner(self._store, self.settings, self._clock, runtime.failure, runtime.cleaning, background)
         loops: list[asyncio.Task[None]] = [tasks.create_task(runtime.failure.wait(), name="watch for failure")]
         try:
-            process.listen(bound, "the broker")
-            await web.SockSite(runner, bound, backlog=process.LISTEN_BACKLOG).start()
+            runner.serve(Server(runtime))
             log.info("broker %d listening on %s, data in %s", self.settings.broker_id, self.url, self.settings.data_dir)
             self.listening.set()
             loops.append(tasks.create_task(runtime.tick(), name="tick"))
-            loops.append(tasks.create_task(self._keep_checkpoints(), name="checkpoint"))
-            tasks.create_task(cleaner.run(), name="compaction")
             loops.append(tasks.create_task(self._on_registered(runtime), name="registration"))
+            tasks.create_task(self._keep_checkpoints(background), name="checkpoint")
+            tasks.create_task(cleaner.run(), name="compaction")
             await stop.wait()
             await self._leave(runtime)
         finally:
+            background.set()
             runtime.close()
-            cleaner.stop()
             await runner.cleanup()
         await runtime.flusher.drain()
         for loop in loops:
@@ -127,14 +186,13 @@ class Broker:
         self.registered = True
         log.info("broker %d registered, epoch %d", self.settings.broker_id, runtime.core.broker_epoch)
 
-    async def _keep_checkpoints(self) -> None:
-        while True:
-            await asyncio.sleep(self.settings.checkpoint_interval_ms / 1000)
+    async def _keep_checkpoints(self, stop: Stop) -> None:
+        while not await stop.pause(self.settings.checkpoint_interval_ms / 1000):
             try:
                 self._store.checkpoint()
             except DiskFull as error:
                 log.warning("no checkpoint: %s", error)
-            freed = await asyncio.to_thread(self._store.purge_trash)
+            freed = await stop.in_thread(lambda: self._store.purge_trash(lambda: stop.is_set))
             if freed:
                 log.info("%d bytes of deleted topics removed", freed)
 

@@ -118,6 +118,10 @@ class Metrics:
         for code in codes:
             self._errors["produce"].labels(code).inc()
 
+    def on_produce_refused(self, code: str) -> None:
+        """A partition's share of a JSON produce that came to no leader, or records of it that never left here."""
+        self._errors["produce"].labels(code).inc()
+
     def on_fetch(self, source: str, size_bytes: int, seconds: float, codes: Sequence[str]) -> None:
         requests, volume, latency = (by[kind].labels(source) for by, kind in self._by("fetch"))
         requests.inc()

@@ -9,11 +9,19 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
+from minilog.broker.delivery import Delivery
 from minilog.broker.exchange import Exchange, Face, Handler, message_answer
 from minilog.broker.forward import to_controller
 from minilog.broker.group_forward import answer_forwarded, group_call
 from minilog.errors import InvalidRequest
-from minilog.wire.group_messages import ForwardedGroupRequest, GroupRequest
+from minilog.wire.group_messages import (
+    CommittedOffsets,
+    DescribeGroup,
+    ForwardedGroupRequest,
+    GroupHeartbeat,
+    GroupRequest,
+    ListGroups,
+)
 from minilog.wire.json_records import reason
 from minilog.wire.messages import (
     AddPartitions,
@@ -39,6 +47,8 @@ from minilog.wire.messages import (
 
 CONTROLLER_MESSAGES: Final = (CreateTopic, DeleteTopic, AddPartitions, DescribeCluster, AllocateProducerIds)
 PEER_MESSAGES: Final = (ReplicaFetch, Positions, Probe)
+REPEATED: Final = (GroupHeartbeat, DescribeGroup, ListGroups, CommittedOffsets)
+"""Group messages that change nothing, or that their sender sends again and again: nobody wants an answer after it has gone."""
 CLIENT_MESSAGES: Final = (Produce, Fetch, Offsets, Metadata, InitProducer)
 
 
@@ -55,7 +65,7 @@ async def fetch(face: Face, exchange: Exchange) -> web.Response:
         return message_answer(await face.runtime.submit(message))
     if not isinstance(message, Fetch):
         raise _wrong_message(message, (Fetch, Offsets))
-    return message_answer(await run_fetch(face, message))
+    return message_answer(await run_fetch(face, exchange.delivery, message))
 
 
 async def rpc(face: Face, exchange: Exchange) -> web.Response:
@@ -64,18 +74,22 @@ async def rpc(face: Face, exchange: Exchange) -> web.Response:
         case Produce():
             return message_answer(await run_produce(face, message))
         case Fetch():
-            return message_answer(await run_fetch(face, message))
+            exchange.end_with_client()
+            return message_answer(await run_fetch(face, exchange.delivery, message))
         case ReplicaFetch():
             reply = await face.runtime.submit(message)
             face.metrics.on_replica_fetch(_size_of(reply), _codes(reply))
             return message_answer(reply)
         case Positions() | Probe() | Offsets() | Metadata() | InitProducer():
+            exchange.end_with_client()
             return message_answer(await face.runtime.submit(message))
         case CreateTopic() | DeleteTopic() | AddPartitions() | DescribeCluster() | AllocateProducerIds():
             return message_answer(await to_controller(face, message))
         case ForwardedGroupRequest():
             return message_answer(await answer_forwarded(face, message))
         case _ if isinstance(message, GroupRequest):
+            if isinstance(message, REPEATED):
+                exchange.end_with_client()
             return message_answer(await group_call(face, message))
         case _:
             raise _wrong_message(message, (*CLIENT_MESSAGES, *PEER_MESSAGES, *CONTROLLER_MESSAGES))
@@ -90,14 +104,15 @@ async def run_produce(face: Face, message: Produce) -> Message:
     return reply
 
 
-async def run_fetch(face: Face, message: Fetch) -> Message:
+async def run_fetch(face: Face, delivery: Delivery, message: Fetch) -> Message:
     """Submit and count one native fetch."""
     begin = asyncio.get_running_loop().time()
     reply = await face.runtime.submit(message)
     size = _size_of(reply)
     source = "any" if message.any_replica else "leader"
     face.metrics.on_fetch(source, size, asyncio.get_running_loop().time() - begin, _codes(reply))
-    face.answers.check(size)
+    if size:
+        delivery.expect(size)
     return reply
 
 

@@ -1,79 +1,138 @@
-"""Pages: fetched batches as the records a client asked for, and where it goes on."""
+"""Pages: fetched batches as the records a client asked for, and where it goes on.
+
+The size of compressed batches says nothing about their records, so a page has bounds of its own: it ends where its text becomes
+larger than was asked for, also in the middle of a batch, and decoding ends there too. Records are made by a function of Python's that the
+compiled decoder calls, so that a thread which makes a page lets the event loop in between.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple, NoReturn
 
 import msgspec
 
 from minilog.errors import InvalidRequest
-from minilog.wire.batch import Batch, split
+from minilog.wire.batch import HEADER_BYTES, Batch, peek, split
+from minilog.wire.codec import Headers
+from minilog.wire.compression import NONE
 from minilog.wire.json_records import JsonRecordOut, NotRepresentable, headers_of, raw_of
-from minilog.wire.records import Record, decode_batch
+from minilog.wire.records import decode_with
 
 _BATCH_BYTES_MAX: Final = 2**31 - 1
+PAGE_BYTES_MIN: Final = 4 * 1024 * 1024
+"""A page may be so large whatever max_bytes says: a batch that is read in many pages is decompressed for each of them."""
+_encoder = msgspec.json.Encoder()
 
 
 class Page(msgspec.Struct):
-    """``next_offset`` is where the next fetch begins; ``last_epoch`` the epoch of the record before it (-1: unknown)."""
+    """``texts`` are the records as JSON, ``offsets`` beside them. ``next_offset`` is where the next fetch begins; ``last_epoch`` the
+    epoch of the record before it (-1: unknown)."""
 
-    records: list[JsonRecordOut]
     next_offset: int
     last_epoch: int
+    offsets: list[int] = []
+    texts: list[bytes] = []
 
 
-def page_of(
-    batches: memoryview,
-    offset: int,
-    last_epoch: int,
-    max_records: int | None,
-    value_format: str,
-    key_format: str,
-) -> Page:
-    """The records from ``offset`` on, at most ``max_records``.
+class Wanted(NamedTuple):
+    """What a client asked for, and what it may get."""
 
-    A record that the format cannot show ends the page before it; as the first of a page it raises InvalidRequest,
+    records_max: int | None
+    value_format: str
+    key_format: str
+    page_bytes_max: int
+    record_bytes_max: int
+    """Key, value and headers of one record, unless its batch is as large as it is stored."""
+
+
+def is_compressed(batches: memoryview) -> bool:
+    """Whether any of the batches expands when it is read. Raises CorruptBatch."""
+    position = 0
+    while len(batches) - position >= HEADER_BYTES:
+        header = peek(batches, position)
+        if header.codec != NONE:
+            return True
+        position += header.bytes_total
+    return False
+
+
+def page_of(batches: memoryview, offset: int, last_epoch: int, wanted: Wanted) -> Page:
+    """The records from ``offset`` on that ``wanted`` allows, at least one if there is any.
+
+    A record that cannot be shown ends the page before it; as the first of a page it raises InvalidRequest,
     which names it and says what to do. Batches without records left (compaction) are stepped over."""
-    page = Page([], offset, last_epoch)
-    for batch in split(batches, _BATCH_BYTES_MAX, stored=True):
-        for record in _records(batch, page.next_offset):
-            if max_records is not None and len(page.records) >= max_records:
-                return page
-            try:
-                page.records.append(_out(record, value_format, key_format))
-            except NotRepresentable as error:
-                if page.records:
-                    return page
-                raise InvalidRequest(
-                    f"the record at offset {record.offset} is not {error} in its key or value; ask with "
-                    f"format=base64 (or format=text), or go on at offset {record.offset + 1}",
-                    offset=record.offset,
-                ) from None
-            page.next_offset, page.last_epoch = record.offset + 1, batch.leader_epoch
-        page.next_offset, page.last_epoch = max(page.next_offset, batch.end_offset), batch.leader_epoch
-    return page
+    filling = _Filling(Page(offset, last_epoch), wanted)
+    try:
+        for batch in split(batches, _BATCH_BYTES_MAX, stored=True):
+            filling.add_batch(batch)
+    except _Full:
+        pass
+    return filling.page
 
 
 def skip_batches(batches: memoryview, offset: int, last_epoch: int) -> Page:
     """The page that whole batches are: no records, only where they end."""
-    page = Page([], offset, last_epoch)
+    page = Page(offset, last_epoch)
     for batch in split(batches, _BATCH_BYTES_MAX, stored=True):
         page.next_offset, page.last_epoch = max(page.next_offset, batch.end_offset), batch.leader_epoch
     return page
 
 
-def _records(batch: Batch, offset: int) -> Iterator[Record]:
-    if batch.is_control:
-        return iter(())
-    return iter(decode_batch(batch, from_offset=offset))
+class _Full(Exception):
+    """The page holds all it may; decoding ends here."""
 
 
-def _out(record: Record, value_format: str, key_format: str) -> JsonRecordOut:
-    return JsonRecordOut(
-        record.offset,
-        record.timestamp,
-        raw_of(record.key, key_format),
-        raw_of(record.value, value_format),
-        headers_of(record.headers),
-    )
+class _Filling:
+    """A page in the making."""
+
+    def __init__(self, page: Page, wanted: Wanted) -> None:
+        self.page = page
+        self._wanted = wanted
+        self._epoch = -1
+        self._record_bytes_max = 0
+        self._room_bytes = wanted.page_bytes_max
+
+    def add_batch(self, batch: Batch) -> None:
+        """Raises _Full, InvalidRequest and CorruptBatch."""
+        page, self._epoch = self.page, batch.leader_epoch
+        self._record_bytes_max = max(self._wanted.record_bytes_max, batch.bytes_total)
+        if not batch.is_control:
+            decode_with(self._add, batch)
+        page.next_offset, page.last_epoch = max(page.next_offset, batch.end_offset), batch.leader_epoch
+
+    def _add(self, offset: int, timestamp: int, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+        page, wanted = self.page, self._wanted
+        if offset < page.next_offset:
+            return
+        if wanted.records_max is not None and len(page.offsets) >= wanted.records_max:
+            raise _Full
+        text = self._text(offset, timestamp, key, value, headers)
+        if page.offsets and len(text) > self._room_bytes:
+            raise _Full
+        self._room_bytes -= len(text)
+        page.offsets.append(offset)
+        page.texts.append(text)
+        page.next_offset, page.last_epoch = offset + 1, self._epoch
+
+    def _text(self, offset: int, timestamp: int, key: bytes | None, value: bytes | None, headers: Headers) -> bytes:
+        wanted = self._wanted
+        size = len(key or b"") + len(value or b"")
+        if headers:
+            size += sum(len(name) + len(content or b"") for name, content in headers)
+        if size > self._record_bytes_max:
+            self._refuse(
+                offset,
+                f"has {size} bytes, more than is shown as JSON (limits.fetch_bytes_max, {self._record_bytes_max}); "
+                "ask for whole batches (Accept: application/vnd.minilog.batch)",
+            )
+        try:
+            shown = raw_of(key, wanted.key_format), raw_of(value, wanted.value_format)
+            return _encoder.encode(JsonRecordOut(offset, timestamp, *shown, headers_of(headers)))
+        except NotRepresentable as error:
+            self._refuse(offset, f"is not {error} in its key or value; ask with format=base64 (or format=text)")
+
+    def _refuse(self, offset: int, why: str) -> NoReturn:
+        """A page that has begun ends before the record; else the client has to know."""
+        if self.page.offsets:
+            raise _Full
+        raise InvalidRequest(f"the record at offset {offset} {why}, or go on at offset {offset + 1}", offset=offset)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 from aiohttp import web
 from msgspec import UNSET, Raw, UnsetType
 
-from minilog.broker.exchange import Exchange, Face, Handler, answer, problem_answer
+from minilog.broker.exchange import THREAD_BYTES_MIN, Exchange, Face, Handler, answer, problem_answer
 from minilog.broker.lots import Lot, deliver, encode_lots, encode_numbered, sort_records
 from minilog.broker.native_routes import run_produce
 from minilog.broker.producer_routes import Numbers, number_batch, numbers_of, refuse_numbers
@@ -74,7 +75,7 @@ async def produce_topic(face: Face, exchange: Exchange) -> web.Response:
         by_partition = sort_records(face, topic, records, errors)
         return encode_lots(topic, records, by_partition, acks, errors)
 
-    lots = await face.compute(exchange.body.size_bytes, encode)
+    lots = await face.compute(encode, is_long=exchange.body.size_bytes >= THREAD_BYTES_MIN)
     await deliver(face, lots, acks, timeout_ms)
     return await _answer(face, exchange, topic, records, lots, errors, acks)
 
@@ -102,7 +103,7 @@ async def produce_partition(face: Face, exchange: Exchange) -> web.Response:
             return [encode_numbered(topic, partition, records, acks, numbers)]
         return encode_lots(topic, records, everything, acks, errors)
 
-    lots = await face.compute(exchange.body.size_bytes, encode)
+    lots = await face.compute(encode, is_long=exchange.body.size_bytes >= THREAD_BYTES_MIN)
     for lot in lots:
         message = Produce(acks, timeout_ms, [ProducePartition(name, partition, memoryview(lot.batches), lot.topic_id)])
         lot.result = _only(await run_produce(face, message), name, partition)
@@ -160,7 +161,8 @@ async def _records(face: Face, exchange: Exchange, media: str) -> list[ProducedR
     parse = parse_json if media == JSON else parse_ndjson
     value_format = query.get("format", "json")
     key_format = query.get("key_format", value_format)
-    return await face.compute(len(body), lambda: parse(body, value_format, key_format, now_ms))
+    work = partial(parse, body, value_format, key_format, now_ms)
+    return await face.compute(work, is_long=len(body) >= THREAD_BYTES_MIN)
 
 
 # --- the answer -------------------------------------------------------------------------------------------------
@@ -194,16 +196,19 @@ async def _answer(
     succeeded = [lot.result for lot in lots if lot.result is not None and lot.result.problem is None]
     problems = [lot.result.problem for lot in lots if lot.result is not None and lot.result.problem is not None]
     failed = [*errors.values(), *(problem.error() for problem in problems)]
+    for code in {error.code for error in errors.values()}:
+        face.metrics.on_produce_refused(code)
     status = 207 if failed else 202 if acks == 0 else 200
 
     def encode() -> bytes:
         content = ProduceAnswer(_results(topic, records, lots, errors), _receipts(succeeded))
         return msgspec.json.encode(content) if succeeded else problem_body(_all_failed(content, failed))
 
-    body = await face.compute(exchange.body.size_bytes, encode)
+    body = await face.compute(encode, is_long=exchange.body.size_bytes >= THREAD_BYTES_MIN)
     if succeeded:
         return answer(body, JSON, status)
     worst = _worst(failed)
+    face.metrics.on_error(exchange.match.route.name, worst.code)
     return problem_answer(worst, body=body)
 
 

@@ -23,9 +23,12 @@ from minilog.core.effects import CONTROLLER_ID, Effect, Flush, Reply, Send, Topi
 from minilog.core.image import ClusterImage
 from minilog.errors import BrokerUnavailable, Overloaded, TimedOut
 from minilog.storage.compaction import CleaningFigures
-from minilog.wire.messages import Message, Positions, Probe, Problem, ReplicaFetch
+from minilog.wire.group_messages import GroupRequest
+from minilog.wire.messages import Fetch, Message, Positions, Probe, Problem, Produce, ReplicaFetch
 
 TICK_MS = 20
+STOPPING = "this broker is stopping; ask another one"
+KINDS = ("produce", "fetch", "group", "other")
 UNLIMITED = (ReplicaFetch, Positions, Probe)
 """Requests the cluster itself depends on; each peer has at most one of a kind under way."""
 
@@ -95,6 +98,8 @@ class Runtime:
         self.cleaning = CleaningFigures()
         self._loop = asyncio.get_running_loop()
         self._parked: dict[int, asyncio.Future[Message]] = {}
+        self._waiting = dict.fromkeys(KINDS, 0)
+        self._calls: set[asyncio.Task[Message]] = set()
         self._next_request_id = 1
         self._in_turn = False
         self._closed = False
@@ -119,7 +124,8 @@ class Runtime:
 
         Cancelling the caller (its client went away) tells the core to forget the request.
         """
-        refusal = self._refusal(request)
+        kind = _kind_of(request)
+        refusal = self._refusal(request, kind)
         if refusal is not None:
             return Problem.of(refusal)
         request_id = self._next_request_id
@@ -132,6 +138,7 @@ class Runtime:
         timer = None
         if timeout_ms is not None:
             timer = self._loop.call_later(timeout_ms / 1000, self._expire, request_id, timeout_ms)
+        self._waiting[kind] += 1
         try:
             return await answered
         except asyncio.CancelledError:
@@ -140,12 +147,24 @@ class Runtime:
                 self._turn(self.core.on_disconnect, request_id)
             raise
         finally:
+            self._waiting[kind] -= 1
             if timer is not None:
                 timer.cancel()
 
     async def call(self, url: str, request: Message, timeout_ms: int) -> Message:
         """Forward a request to the controller or another broker; a Problem when it failed there or on the way."""
-        return await self.peers.call(url, request, timeout_ms)
+        if self._closed:
+            return Problem.of(BrokerUnavailable(STOPPING, definite=True))
+        calling = self._loop.create_task(self.peers.call(url, request, timeout_ms))
+        self._calls.add(calling)
+        try:
+            await asyncio.wait([calling])
+        except asyncio.CancelledError:
+            calling.cancel()
+            raise
+        finally:
+            self._calls.discard(calling)
+        return Problem.of(BrokerUnavailable(STOPPING)) if calling.cancelled() else calling.result()
 
     async def tick(self) -> NoReturn:
         """Turn the core's clock every TICK_MS; a late tick is measured and never made up for."""
@@ -164,8 +183,10 @@ class Runtime:
     def close(self) -> None:
         """No more turns; whoever still waits hears that this process went away, which proves nothing about a write."""
         self._closed = True
+        for calling in self._calls:
+            calling.cancel()
         self.peers.close()
-        gone = Problem.of(BrokerUnavailable("this broker is stopping; ask another one"))
+        gone = Problem.of(BrokerUnavailable(STOPPING))
         for request_id in list(self._parked):
             self._resolve(request_id, gone)
 
@@ -242,12 +263,12 @@ class Runtime:
         answered.set_result(response)
         return True
 
-    def _refusal(self, request: Message) -> BrokerUnavailable | Overloaded | None:
+    def _refusal(self, request: Message, kind: str) -> BrokerUnavailable | Overloaded | None:
         if self._closed or self.failure.tripped:
-            return BrokerUnavailable("this broker is stopping; ask another one", definite=True)
+            return BrokerUnavailable(STOPPING, definite=True)
         limit = self.settings.limits.parked_requests_max
-        if len(self._parked) >= limit and not isinstance(request, UNLIMITED):
-            return Overloaded(f"{limit} requests already wait here (limits.parked_requests_max); retry later")
+        if self._waiting[kind] >= limit and not isinstance(request, UNLIMITED):
+            return Overloaded(f"{limit} {kind} requests already wait here (limits.parked_requests_max); retry later")
         return None
 
     def _url_of(self, node_id: int) -> str | None:
@@ -255,3 +276,12 @@ class Runtime:
             return self.settings.controller_url
         broker = self.image.brokers.get(node_id)
         return None if broker is None else broker.url
+
+
+def _kind_of(request: Message) -> str:
+    """Each kind has a limit of its own, so that those who wait for records, or for their groups, keep nobody from writing."""
+    if isinstance(request, Produce):
+        return "produce"
+    if isinstance(request, Fetch):
+        return "fetch"
+    return "group" if isinstance(request, GroupRequest) else "other"

@@ -7,6 +7,7 @@ import asyncio
 from msgspec.structs import replace
 
 from minilog.broker import process
+from minilog.broker.background import first_of
 from minilog.broker.main import Broker
 from minilog.config import BrokerSettings, ControllerSettings
 from minilog.controller.main import make_controller
@@ -20,8 +21,10 @@ async def serve_both(
     stop_controller = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(controller.run(stop_controller), name="controller")
-        await controller.listening.wait()
-        await Broker(replace(broker_settings, controller_url=controller.url)).run(stop)
+        listening = tasks.create_task(controller.listening.wait(), name="controller's start")
+        if await first_of(listening, stop):
+            await Broker(replace(broker_settings, controller_url=controller.url)).run(stop)
+        listening.cancel()
         stop_controller.set()
 
 

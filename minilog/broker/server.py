@@ -4,14 +4,13 @@
 behind an ``aiohttp.web.Application``, without the limits on connections and request heads.
 
 Whatever happens, the answer is a problem document with a sentence: no traceback and no HTML leaves here. A client
-that goes away does not cancel what it asked for: a produce is carried out, a parked fetch ends by its deadline.
+that goes away does not cancel what it asked to change: a produce is carried out. What it asked to read is dropped at once.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from aiohttp import web
@@ -26,15 +25,18 @@ from minilog.broker import (
     producer_routes,
 )
 from minilog.broker.admission import Body
+from minilog.broker.delivery import Delivery
 from minilog.broker.exchange import Exchange, Face, Handler, message_answer, problem_answer, redirect
-from minilog.broker.listener import Listener
+from minilog.broker.listener import Connection, Listener
 from minilog.broker.ports import Runtime
+from minilog.config import Limits
 from minilog.errors import InternalError, MinilogError, NotLeader, TimedOut
 from minilog.wire.http import MSGPACK
 from minilog.wire.messages import Problem
 from minilog.wire.routes import ROUTES, Match, match
 
 log = logging.getLogger("minilog.http")
+RequestHandler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 HANDLERS: Final[Mapping[str, Handler]] = {
     **native_routes.HANDLERS,
@@ -45,6 +47,8 @@ HANDLERS: Final[Mapping[str, Handler]] = {
     **admin_routes.HANDLERS,
     **group_routes.HANDLERS,
 }
+ENDS_WITH_CLIENT: Final = frozenset(("fetch", "group_heartbeat"))
+"""Routes that end when their client leaves, besides every GET: what they wait for is nobody's then, or asked for again."""
 assert set(HANDLERS) == {route.name for route in ROUTES}, "every route has its handler"
 
 
@@ -54,30 +58,47 @@ class Server:
     def __init__(self, runtime: Runtime) -> None:
         self.face = Face(runtime)
 
-    def close(self) -> None:
+    def begin_close(self) -> None:
         """Ends live tails; everything else ends when the runtime closes."""
         self.face.closing = True
 
+    def close(self) -> None:
+        """When every handler has ended."""
+        self.face.close()
+
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        response: web.StreamResponse
+        delivery = Delivery(request, self.face.answers, self.face.limits)
+        try:
+            return await delivery.send(await self._answer(request, delivery))
+        finally:
+            delivery.release()
+            connection = request.protocol
+            if isinstance(connection, Connection):
+                connection.ends_with_it = None
+
+    async def _answer(self, request: web.BaseRequest, delivery: Delivery) -> web.StreamResponse:
         found: Match | None = None
         body: Body | None = None
         try:
             found = match(request.method, request.raw_path)
             body = self._body(request, found)
-            exchange = Exchange(request, found, body)
-            response = await HANDLERS[found.route.name](self.face, exchange)
+            exchange = Exchange(request, found, body, delivery)
+            route = found.route
+            if len(route.offers) == 1 and "Accept" in request.headers:
+                exchange.media_out()  # where there is a choice, the handler asks
+            if route.method == "GET" or route.name in ENDS_WITH_CLIENT:
+                exchange.end_with_client()
+            return await HANDLERS[found.route.name](self.face, exchange)
         except MinilogError as error:
-            response = self._problem(found, error)
+            return self._problem(found, error)
         except ConnectionError:
             raise
         except Exception:
             log.exception("a fault in %s %s", request.method, request.raw_path)
-            response = self._problem(found, InternalError("a fault inside minilog; the broker's log says more"))
+            return self._problem(found, InternalError("a fault inside minilog; the broker's log says more"))
         finally:
             if body is not None:
                 body.release()
-        return await self._send(request, response)
 
     def _body(self, request: web.BaseRequest, found: Match) -> Body:
         face = self.face
@@ -86,58 +107,57 @@ class Server:
         return Body(request, face.limits, face.requests, face.limits.request_bytes_max)
 
     def _problem(self, found: Match | None, error: MinilogError) -> web.Response:
+        native = found is not None and found.route.offers == (MSGPACK,)
+        if found is not None and not native and isinstance(error, NotLeader):
+            there = redirect(found, error)
+            if there is not None:
+                return there  # no failure: this is how a client finds the leader
         self.face.metrics.on_error("none" if found is None else found.route.name, error.code)
-        if found is not None and found.route.offers == (MSGPACK,):
+        if native:
             return message_answer(Problem.of(error))
-        if found is not None and isinstance(error, NotLeader) and (there := redirect(found, error)) is not None:
-            return there
         late_body = isinstance(error, TimedOut) and error.definite
         return problem_answer(error, status=408 if late_body else None)
 
-    async def _send(self, request: web.BaseRequest, response: web.StreamResponse) -> web.StreamResponse:
-        """Write the answer; a client that does not take it in time loses its connection."""
-        size = response.content_length or 0
-        transport = request.transport
-        if transport is None:
-            return response
-        if not request.content.is_eof() and "Expect" in request.headers:
-            response.force_close()  # whether the body will still come is unknown
-        limits = self.face.limits
-        allowance_s = max(limits.response_write_ms / 1000, size / limits.body_bytes_per_second_min)
-        timer = asyncio.get_running_loop().call_later(allowance_s, transport.abort)
-        self.face.answers.used_bytes += size  # whether there is room was asked where refusing was still possible
-        try:
-            await response.prepare(request)
-            await response.write_eof()
-        finally:
-            self.face.answers.give_back(size)
-            timer.cancel()
-        return response
-
 
 class Runner(web.ServerRunner):
-    """A runner (``setup``, sites, ``cleanup``) whose connections are limited."""
+    """A runner (``setup``, sites, ``cleanup``) whose connections are limited. ``begin`` says who answers until ``serve``."""
 
-    __slots__ = ("_broker_server",)
+    __slots__ = ("_broker_server", "_handle", "_listener")
 
-    def __init__(self, server: Server, shutdown_timeout_s: float) -> None:
-        listener = Listener(server.handle, server.face.limits)
-        server.face.metrics.listener = listener
-        super().__init__(listener, shutdown_timeout=shutdown_timeout_s)
+    def __init__(self, limits: Limits, shutdown_timeout_s: float, begin: RequestHandler) -> None:
+        self._handle = begin
+        self._broker_server: Server | None = None
+        self._listener = Listener(lambda request: self._handle(request), limits)
+        super().__init__(self._listener, shutdown_timeout=shutdown_timeout_s)
+
+    def serve(self, server: Server) -> None:
+        server.face.metrics.listener = self._listener
         self._broker_server = server
+        self._handle = server.handle
 
     async def shutdown(self) -> None:
-        self._broker_server.close()
+        if self._broker_server is not None:
+            self._broker_server.begin_close()
+
+    async def _cleanup_server(self) -> None:
+        if self._broker_server is not None:
+            self._broker_server.close()
 
 
 def make_runner(runtime: Runtime, shutdown_timeout_s: float = 1.0) -> web.BaseRunner:
     """Call inside the event loop; then ``await runner.setup()`` and start a site on it."""
-    return Runner(Server(runtime), shutdown_timeout_s)
+    server = Server(runtime)
+    runner = Runner(server.face.limits, shutdown_timeout_s, server.handle)
+    runner.serve(server)
+    return runner
 
 
 def make_app(runtime: Runtime) -> web.Application:
     server = Server(runtime)
     app = web.Application()
+
+    async def begin_close(_: web.Application) -> None:
+        server.begin_close()
 
     async def close(_: web.Application) -> None:
         server.close()
@@ -146,5 +166,6 @@ def make_app(runtime: Runtime) -> web.Application:
         """The body's reader answers Expect, after admission."""
 
     app.router.add_route("*", "/{path:.*}", server.handle, expect_handler=expect)
-    app.on_shutdown.append(close)
+    app.on_shutdown.append(begin_close)
+    app.on_cleanup.append(close)
     return app

@@ -7,36 +7,33 @@ reconnects to the same URL, which redirects to whoever leads by now.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Final
 
-import msgspec
 from aiohttp import web
 
 from minilog.broker.exchange import SERVER, Exchange, Face
 from minilog.errors import InvalidRequest, MinilogError
 from minilog.wire.http import EVENTS, Start, integer, problem_body, shown
-from minilog.wire.json_records import JsonRecordOut
 from minilog.wire.messages import LATEST
 
 if TYPE_CHECKING:
     from minilog.broker.fetch_routes import Reader
+    from minilog.broker.pages import Page
 
 KEEP_ALIVE_MS: Final = 5000
-_encoder = msgspec.json.Encoder()
 
 
 async def tail(face: Face, exchange: Exchange, reader: Reader) -> web.StreamResponse:
     """Raises only before the stream has begun: afterwards an error is an event."""
     await reader.begin(_start(exchange, reader))
     wait_ms = min(KEEP_ALIVE_MS, face.limits.wait_ms_max)
-    page = await reader.page(await reader.read(0, 1))
-    stream = _Stream(face, exchange)
+    events = await _next_events(reader, 0)
+    stream = _Stream(exchange)
     await stream.open()
     try:
         while not face.closing and stream.is_open:
-            await stream.write(_events(reader.partition, page.records) or b": keep-alive\n\n")
-            page = await reader.page(await reader.read(wait_ms, 1))
+            await stream.write(events or b": keep-alive\n\n")
+            events = await _next_events(reader, wait_ms)
     except MinilogError as error:
         await stream.write(b"event: error\ndata: " + problem_body(error) + b"\n\n")
     await stream.close()
@@ -56,18 +53,24 @@ def _start(exchange: Exchange, reader: Reader) -> Start:
     return Start(offset=integer("the offset in Last-Event-ID", offset.encode(), 0, 2**63 - 2) + 1)
 
 
-def _events(partition: int, records: list[JsonRecordOut]) -> bytes:
-    return b"".join(b"id: %d-%d\ndata: %b\n\n" % (partition, r.offset, _encoder.encode(r)) for r in records)
+async def _next_events(reader: Reader, wait_ms: int) -> bytes:
+    result = await reader.read(wait_ms, 1)
+    return (await reader.page(result, lambda page: _events(reader.partition, page)))[1]
+
+
+def _events(partition: int, page: Page) -> bytes:
+    rows = zip(page.offsets, page.texts, strict=True)
+    return b"".join(b"id: %d-%d\ndata: %b\n\n" % (partition, offset, text) for offset, text in rows)
 
 
 class _Stream:
     """A response that goes out piece by piece, each within the write deadline."""
 
-    def __init__(self, face: Face, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange) -> None:
         headers = {"Content-Type": EVENTS, "Cache-Control": "no-store", "X-Accel-Buffering": "no", "Server": SERVER}
         self.response = web.StreamResponse(headers=headers)
         self._request = exchange.request
-        self._deadline_s = face.limits.response_write_ms / 1000
+        self._delivery = exchange.delivery
 
     @property
     def is_open(self) -> bool:
@@ -77,16 +80,8 @@ class _Stream:
         await self.response.prepare(self._request)
 
     async def write(self, data: bytes) -> None:
-        """Raises ConnectionError when the client is gone or too slow."""
-        transport = self._request.transport
-        if transport is None:
-            raise ConnectionResetError("the client has left")
-        timer = asyncio.get_running_loop().call_later(self._deadline_s, transport.abort)
-        try:
-            await self.response.write(data)
-            await self._request.writer.drain()
-        finally:
-            timer.cancel()
+        """Raises Overloaded, or ConnectionError when the client is gone or too slow."""
+        await self._delivery.write(self.response, data)
 
     async def close(self) -> None:
         if self._request.transport is not None:

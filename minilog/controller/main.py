@@ -9,6 +9,7 @@ import random
 from aiohttp import web
 
 from minilog.broker import process
+from minilog.broker.background import first_of
 from minilog.broker.clock import Clock
 from minilog.config import ControllerSettings
 from minilog.controller.journal import FileJournal, Journal
@@ -18,6 +19,8 @@ from minilog.controller.server import Server
 log = logging.getLogger("minilog.controller")
 
 SHUTDOWN_TIMEOUT_S = 1.0
+START_STOP_S = 1.0
+"""What reading the journal gets to come to its end when the controller is told to stop meanwhile."""
 
 
 class Controller:
@@ -37,31 +40,46 @@ class Controller:
         self.url = process.url_of(bound, settings.host)
         failure = process.Failure()
         failure.watch_loop()
+        starting: asyncio.Task[None] | None = None
         close_journal = self._journal.close
         try:
             async with asyncio.TaskGroup() as tasks:
                 runtime = Runtime(self._core, self._journal, settings, Clock(), failure, tasks)
                 close_journal = runtime.close_journal
-                await runtime.start()
-                runner = Server(runtime).runner(SHUTDOWN_TIMEOUT_S)
-                loops = [
-                    tasks.create_task(failure.wait(), name="watch for failure"),
-                    tasks.create_task(runtime.work(), name="decide"),
-                    tasks.create_task(runtime.tick(), name="tick"),
-                ]
-                try:
-                    await self._listen(runner, bound, runtime)
-                    await stop.wait()
-                finally:
-                    runtime.close()
-                    await runner.cleanup()
-                for loop in loops:
-                    loop.cancel()
+                starting = asyncio.create_task(runtime.start(), name="replay")
+                if not await first_of(starting, stop):
+                    await asyncio.wait([starting], timeout=START_STOP_S)
+                if not starting.done():
+                    log.info("controller stopped while it read its journal")
+                    return
+                starting.result()
+                await self._serve(runtime, tasks, bound, stop)
             failure.check()  # its watcher may have been cancelled before it could raise
         finally:
             bound.close()
-            close_journal()
+            if starting is None or starting.done():
+                close_journal()
+            else:
+                starting.cancel()  # what it reads is left to the end of the process
         log.info("controller stopped")
+
+    async def _serve(
+        self, runtime: Runtime, tasks: asyncio.TaskGroup, bound: process.Socket, stop: asyncio.Event
+    ) -> None:
+        runner = Server(runtime).runner(SHUTDOWN_TIMEOUT_S)
+        loops: list[asyncio.Task[None]] = [
+            tasks.create_task(runtime.failure.wait(), name="watch for failure"),
+            tasks.create_task(runtime.tick(), name="tick"),
+        ]
+        tasks.create_task(runtime.work(), name="decide")  # ends by itself, when what it writes is written
+        try:
+            await self._listen(runner, bound, runtime)
+            await stop.wait()
+        finally:
+            runtime.close()
+            await runner.cleanup()
+        for loop in loops:
+            loop.cancel()
 
     async def _listen(self, runner: web.ServerRunner, bound: process.Socket, runtime: Runtime) -> None:
         await runner.setup()

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
 import msgspec
 from prometheus_client import Histogram
 
+from minilog.broker.background import Stop, in_daemon_thread
 from minilog.broker.clock import Clock
 from minilog.broker.flusher import LATENCY_BUCKETS
 from minilog.broker.peers import Peers, Response
@@ -125,6 +126,7 @@ class Runtime:
         self._loop = asyncio.get_running_loop()
         self._events: deque[_Event] = deque()
         self._wake = asyncio.Event()
+        self._writing = Stop()
         self._parked: dict[int, asyncio.Future[Message]] = {}
         self._next_request_id = 1
         self._tick_queued = False
@@ -141,7 +143,7 @@ class Runtime:
         """Replay the journal and open a new term. Raises RefusesToStart and StorageFailed.
 
         Must return before requests come in."""
-        replayed = await self._in_journal_thread(self._journal.open)
+        replayed = await in_daemon_thread(self._journal.open, "replay")
         if replayed.snapshot_index:
             self.core.load(replayed.snapshot_index, replayed.snapshot)
         for index, record in enumerate(replayed.tail, replayed.snapshot_index + 1):
@@ -177,16 +179,17 @@ class Runtime:
                 self._put(self.core.on_disconnect, request_id)
             raise
 
-    async def work(self) -> NoReturn:
-        """Carry out events, one after the other, for ever."""
-        while True:
+    async def work(self) -> None:
+        """Carry out events, one after the other, until ``close``: then what is being carried out is finished first."""
+        while not self._closed:
             while self._events:
                 event = self._events.popleft()
                 if event.handler == self.core.tick:
                     self._tick_queued = False
                 await self._decide(event)
             self._wake.clear()
-            await self._wake.wait()
+            if not self._closed:
+                await self._wake.wait()
 
     async def tick(self) -> NoReturn:
         """Queue a tick every TICK_MS unless one is queued."""
@@ -208,6 +211,7 @@ class Runtime:
         """No more events; whoever still waits hears that this process went away."""
         self._closed = True
         self._events.clear()
+        self._wake.set()
         self.peers.close()
         gone = Problem.of(BrokerUnavailable("this controller is stopping"))
         for request_id in list(self._parked):
@@ -254,20 +258,18 @@ class Runtime:
         self._perform(decision.effects)
         if self._journal.tail_records > self.settings.snapshot_records:
             index = self.core.metadata_offset
-            await self._in_journal_thread(self._journal.snapshot, index, self.core.snapshot())
+            records = self.core.snapshot()
+            await self._writing.in_thread(lambda: self._journal.snapshot(index, records), self._journal_thread)
 
     async def _commit(self, records: Sequence[MetadataRecord]) -> None:
         started = self._loop.time()
         first = self.core.metadata_offset + 1
-        last = await self._in_journal_thread(self._journal.append, records)
+        last = await self._writing.in_thread(lambda: self._journal.append(records), self._journal_thread)
         self.append_latency.observe(self._loop.time() - started)
         assert last == first + len(records) - 1, f"the journal ends at {last}, not at {first + len(records) - 1}"
         for index, record in enumerate(records, first):
             self.core.replay(index, record)
         self.peers.expect(record.url for record in records if isinstance(record, BrokerRegistered))
-
-    async def _in_journal_thread(self, work: Callable[..., T], *arguments: Any) -> T:
-        return await self._loop.run_in_executor(self._journal_thread, partial(work, *arguments))
 
     def _perform(self, effects: Sequence[Effect]) -> None:
         for effect in effects:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -10,6 +9,7 @@ import msgspec
 from aiohttp import web
 
 from minilog.broker.admission import Body, Budget
+from minilog.broker.delivery import Answers, Delivery
 from minilog.broker.listener import Listener
 from minilog.controller.metrics import Metrics
 from minilog.controller.runtime import Runtime
@@ -22,7 +22,7 @@ from minilog.errors import (
     UnknownRoute,
     UnsupportedMediaType,
 )
-from minilog.wire.http import JSON, MSGPACK, PROBLEM, problem_body, shown
+from minilog.wire.http import JSON, MSGPACK, PROBLEM, TEXT, accepted, problem_body, shown
 from minilog.wire.messages import (
     AddPartitions,
     AllocateProducerIds,
@@ -65,53 +65,48 @@ class Server:
         self._runtime = runtime
         self._limits = limits
         self._requests = Budget("requests", limits.inflight_bytes_max)
+        self._answers = Answers(limits.inflight_bytes_max)
         # A dropped connection must reach ``runtime.submit`` at once, so handlers are cancelled with it.
         self.listener = Listener(self.handle, limits, handler_cancellation=True)
         self._metrics = Metrics(runtime, self.listener)
-        self._handlers: dict[str, tuple[str, Handler]] = {
-            "/internal/rpc": ("POST", self._rpc),
-            "/healthz": ("GET", self._healthz),
-            "/readyz": ("GET", self._readyz),
-            "/metrics": ("GET", self._exposition),
-            "/v1/cluster": ("GET", self._cluster),
+        self._handlers: dict[str, tuple[str, str, Handler]] = {
+            "/internal/rpc": ("POST", MSGPACK, self._rpc),
+            "/healthz": ("GET", TEXT, self._healthz),
+            "/readyz": ("GET", TEXT, self._readyz),
+            "/metrics": ("GET", TEXT, self._exposition),
+            "/v1/cluster": ("GET", JSON, self._cluster),
         }
 
     def runner(self, shutdown_timeout_s: float) -> web.ServerRunner:
         return web.ServerRunner(self.listener, shutdown_timeout=shutdown_timeout_s)
 
-    async def handle(self, request: web.BaseRequest) -> web.Response:
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Every failure leaves as a problem document; of a bug only its existence."""
+        delivery = Delivery(request, self._answers, self._limits)
         try:
-            response = await self._handler(request)(request)
+            return await delivery.send(await self._answer(request))
+        finally:
+            delivery.release()
+
+    async def _answer(self, request: web.BaseRequest) -> web.Response:
+        try:
+            return await self._handler(request)(request)
         except MinilogError as error:
-            response = _problem(error)
+            return _problem(error)
         except ConnectionError:
             raise
         except Exception:
             log.exception("%s %s failed", request.method, shown(request.raw_path))
-            response = _problem(InternalError("the controller failed at this request; its log says why"))
-        return await self._send(request, response)
-
-    async def _send(self, request: web.BaseRequest, response: web.Response) -> web.Response:
-        """Who does not take the answer in time loses the connection."""
-        transport = request.transport
-        if transport is None:
-            return response
-        timer = asyncio.get_running_loop().call_later(self._limits.response_write_ms / 1000, transport.abort)
-        try:
-            await response.prepare(request)
-            await response.write_eof()
-        finally:
-            timer.cancel()
-        return response
+            return _problem(InternalError("the controller failed at this request; its log says why"))
 
     def _handler(self, request: web.BaseRequest) -> Handler:
         path = request.raw_path.partition("?")[0]
         if path not in self._handlers:
             raise UnknownRoute(f"there is nothing at {shown(path)} on a controller; see {', '.join(self._handlers)}")
-        method, handler = self._handlers[path]
+        method, media, handler = self._handlers[path]
         if request.method not in (method, "HEAD" if method == "GET" else method):
             raise MethodNotAllowed(f"{shown(request.method)} is not for {path}; allowed: {method}", allow=method)
+        accepted(request.headers.get("Accept"), (media,))
         return handler
 
     async def _rpc(self, request: web.BaseRequest) -> web.Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from minilog.storage.disk import Disk
@@ -46,3 +47,5 @@ class LogPlace(NamedTuple):
     unsynced: tuple[str, ...] = ()
     """Directories with entries of this log that are not durable yet: the first flush syncs them, not the creation,
     because a topic with hundreds of partitions is made in one turn of the broker."""
+    ask: Callable[[], None] = lambda: None
+    """Asked between segments while the log is checked; what it raises ends the opening, as a crash would."""

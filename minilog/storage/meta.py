@@ -14,6 +14,8 @@ from minilog.storage.disk import Disk
 
 FORMAT = 1
 META_FILE = "meta.json"
+PARTITION_FILE = "partition.json"
+"""In the directory of each partition: whose it is."""
 
 
 class Meta(msgspec.Struct, kw_only=True):

@@ -62,10 +62,11 @@ def open_log(
     segments = _segments(place, loaded.state.start_offset)
     derived = _derive(loaded, segments[0].base_offset, point)
     try:
-        damages = _walk(segments, derived)
+        damages = _walk(place, segments, derived)
     except _EpochsDisagree:
         derived = derived._replace(epochs=EpochCache(), scan_from=segments[0].base_offset)
         damages = _walk_all(place, segments, derived)
+    place.ask()
     if damages or segments[-1].end_offset != derived.durable_end:
         damages = _walk_medium(place, segments[-1], derived)
     cut = _where_to_cut(segments[-1], damages, derived, power_loss)
@@ -79,7 +80,7 @@ def open_log(
         segments[-1].end_offset == segments[-1].base_offset and not place.unsynced
     ):  # nothing to sync, but has the file been?
         place = place._replace(unsynced=(place.directory,))
-    log = PartitionLog(place, settings, segments, derived.epochs)
+    log = PartitionLog(place._replace(ask=_nobody), settings, segments, derived.epochs)
     cleaned_end = min(state.cleaned_end, log.end_offset)
     log.state = state._replace(cleaned_end=cleaned_end)
     log.start_offset = start_offset
@@ -91,6 +92,21 @@ def open_log(
     log.producers.open(log.end_offset)
     _restore_producers(log)
     return log
+
+
+def adopt(log: PartitionLog, settings: TopicSettings) -> None:
+    """Take into use what was opened before the topic's settings were known. Raises CorruptRange.
+
+    How long a producer is remembered is a setting, so another one makes another state of the same batches (I32).
+    """
+    remembered_ms = log.producers.table.expiration_ms
+    log.configure(settings)
+    if settings.producer_id_expiration_ms != remembered_ms:
+        _restore_producers(log)
+
+
+def _nobody() -> None:
+    """Asks nobody: the log is open."""
 
 
 def _restore_producers(log: PartitionLog) -> None:
@@ -138,7 +154,7 @@ def _derive(loaded: LoadedState, base_offset: int, point: RecoveryPoint) -> _Der
     return _Derived(epochs, generation, durable_end, vouched_end, high_watermark)
 
 
-def _walk(segments: list[Segment], derived: _Derived) -> list[Damage]:
+def _walk(place: LogPlace, segments: list[Segment], derived: _Derived) -> list[Damage]:
     """Check everything from ``scan_from`` on; returns the damages of the active segment."""
     epochs, scan_from = derived.epochs, derived.scan_from
 
@@ -158,12 +174,13 @@ def _walk(segments: list[Segment], derived: _Derived) -> list[Damage]:
                 segment.end_offset = end_offset
             segment.seal()
             segment.close()
+            place.ask()
     return segments[-1].walk(max(scan_from, segments[-1].base_offset), on_batch)
 
 
 def _walk_all(place: LogPlace, segments: list[Segment], derived: _Derived) -> list[Damage]:
     try:
-        return _walk(segments, derived)
+        return _walk(place, segments, derived)
     except _EpochsDisagree:
         raise CorruptRange(
             f"the leader epochs in {place.directory} go backwards from one segment to the next; "

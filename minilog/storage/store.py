@@ -24,30 +24,29 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
 from crc32c import crc32c
 
-from minilog.config import FILE_NAME_BYTES_MAX, TopicSettings
-from minilog.errors import NameRefused, RefusesToStart, StorageFailed
-from minilog.storage import checkpoint, meta
+from minilog.config import TopicSettings
+from minilog.errors import CorruptRange, DiskFull, NameRefused, RefusesToStart, StorageFailed
+from minilog.storage import checkpoint, meta, trash
 from minilog.storage.disk import Disk
 from minilog.storage.log import PartitionLog
 from minilog.storage.log_place import LogPlace, RecoveryPoint
+from minilog.storage.meta import PARTITION_FILE
 from minilog.storage.quarantine import Quarantine
-from minilog.storage.recovery import NOTHING_KNOWN, open_log
+from minilog.storage.recovery import NOTHING_KNOWN, adopt, open_log
 
-PARTITION_FILE = "partition.json"
 POINTS_FILE = "recovery-points"
 RUNNING_FILE = "running"
 CLEAN_FILE = "clean-shutdown"
 _NEW_SUFFIX = ".new"
 _NEW_DIRECTORY = "partition.new"
 """One is made at a time. No partition has this name: theirs end in a number."""
-_TRASH_STEM_MAX = FILE_NAME_BYTES_MAX - len(".4294967295")
 _VOLATILE_DIR = "/dev/shm"
 _logger = logging.getLogger("minilog.storage")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
@@ -68,6 +67,13 @@ class _Point(NamedTuple):
     point: RecoveryPoint
 
 
+class Checked(NamedTuple):
+    """How far ``recover`` is."""
+
+    logs: int
+    logs_total: int
+
+
 class Store:
     def __init__(self, disk: Disk, data_dir: str, broker_id: int, now_ms: Callable[[], int]) -> None:
         """``now_ms`` is wall-clock time, for the reports in quarantine only. Nothing is touched before ``start``."""
@@ -77,6 +83,7 @@ class Store:
         """The broker epoch in the clean-shutdown marker found at start; -1 without one."""
         self._disk = disk
         self._broker_id = broker_id
+        self._trash = trash.Trash(disk, self._path("trash"))
         self._quarantine = Quarantine(disk, self._path("quarantine"), now_ms)
         self._lock: int | None = None
         self._meta = meta.Meta(broker_id=broker_id)
@@ -84,7 +91,10 @@ class Store:
         self._start_number = 0
         self._vouched = False
         """This process can answer for the data: its start was clean, or the controller knows that it was not."""
+        self.checked = Checked(0, 0)
         self._logs: dict[tuple[str, int], PartitionLog] = {}
+        self._recovered: dict[tuple[str, int], PartitionLog] = {}
+        """Checked before their topics' settings were known; each becomes one of ``_logs`` when it is opened."""
         self._topic_ids: dict[tuple[str, int], str] = {}
         """Topic id of every partition directory."""
         self._made_in: dict[str, str] = {}
@@ -174,10 +184,9 @@ class Store:
         for name, (topic_id, boot_id, offset, high_watermark, generation, epochs) in body.get("logs", {}).items():
             point = RecoveryPoint(offset, high_watermark, generation, tuple((epoch, start) for epoch, start in epochs))
             self._saved_points[name] = _Point(topic_id, boot_id, point)
-        trash = {name.rpartition(".")[0] for name in self._disk.list(self._path("trash"))}
-        here = self._directories()
+        deleted, here = self._trash.stems(), self._directories()
         for name, known in self._saved_points.items():
-            was_deleted = name not in here and _trash_stem(name) in trash
+            was_deleted = name not in here and trash.stem(name) in deleted
             if not was_deleted:  # or it would be missed, and spoken of again
                 self._points[name] = known
 
@@ -257,6 +266,19 @@ class Store:
             pass  # somebody has put something else there
         return True
 
+    def recover(self, ask: Callable[[], None]) -> None:
+        """Check every log there is, so that ``open`` finds it done. For a thread, between ``start`` and the first ``open``.
+
+        ``ask`` is called between logs and segments; what it raises ends the recovery, and the next start does it again.
+        A log that cannot be opened is left to ``open``, whose caller can say what it means. Raises StorageFailed.
+        """
+        for at, (key, topic_id) in enumerate(list(self._topic_ids.items())):
+            self.checked = Checked(at, len(self._topic_ids))
+            ask()
+            with suppress(CorruptRange, DiskFull):
+                self._recovered[key] = self._open_log(_directory_name(*key), topic_id, TopicSettings(), ask=ask)
+        self.checked = Checked(len(self._topic_ids), len(self._topic_ids))
+
     def close_cleanly(self, broker_epoch: int) -> None:
         """Make everything durable, write the checkpoints, and last of all the marker; then release the directory.
 
@@ -278,6 +300,9 @@ class Store:
         self._release()
 
     def _release(self) -> None:
+        for log in self._recovered.values():
+            log.abandon()
+        self._recovered.clear()
         if self._lock is not None:
             self._disk.close(self._lock)
             self._lock = None
@@ -324,16 +349,18 @@ class Store:
             return self._logs[key]
         if key in self._topic_ids and self._topic_ids[key] != topic_id:
             self._move_to_trash(topic, partition)
-        place = LogPlace(self._disk, self._path(name), name, self._quarantine)
+        unsynced: tuple[str, ...] = ()
         if key not in self._topic_ids:
             self._points.pop(name, None)  # of a directory that was moved away: it says nothing about this new log
             self._make(name, StoredPartition(topic, topic_id, partition))
             self._topic_ids[key] = topic_id
             self._made_in[name] = self._boot_id
-            place = place._replace(unsynced=(place.directory, self.data_dir))
-        known = self._point(name, topic_id)
-        power_loss = known.boot_id == "" or known.boot_id != self._boot_id
-        log = open_log(place, settings, known.point, power_loss)
+            unsynced = (self._path(name), self.data_dir)
+        log = self._recovered.pop(key, None)
+        if log is None:
+            log = self._open_log(name, topic_id, settings, unsynced=unsynced)
+        else:
+            adopt(log, settings)
         self._logs[key] = log
         return log
 
@@ -346,6 +373,20 @@ class Store:
                 self._refused.add(name)
                 _logger.error("no replica of %s can be kept here, the others are not affected: %s", name, refused)
             raise
+
+    def _open_log(
+        self,
+        name: str,
+        topic_id: str,
+        settings: TopicSettings,
+        *,
+        unsynced: tuple[str, ...] = (),
+        ask: Callable[[], None] = lambda: None,
+    ) -> PartitionLog:
+        known = self._point(name, topic_id)
+        power_loss = known.boot_id == "" or known.boot_id != self._boot_id
+        place = LogPlace(self._disk, self._path(name), name, self._quarantine, unsynced, ask)
+        return open_log(place, settings, known.point, power_loss)
 
     def _make_directory(self, name: str, stored: StoredPartition) -> None:
         """Make the directory complete under another name, so that it never exists by halves.
@@ -385,44 +426,32 @@ class Store:
     def _move_to_trash(self, topic: str, partition: int) -> None:
         """Raises DiskFull, and then the partition stays where it is, open if it was."""
         name = _directory_name(topic, partition)
-        taken = {taken.lower() for taken in self._disk.list(self._path("trash"))}  # some file systems do not tell
-        stem, number = _trash_stem(name), 1
-        while f"{stem}.{number}".lower() in taken:
-            number += 1
-        self._disk.rename(self._path(name), self._path(f"trash/{stem}.{number}"))
-        log = self._logs.pop((topic, partition), None)
-        if log is not None:
-            log.abandon()
+        self._trash.take(self._path(name), name)
+        for opened in (self._logs, self._recovered):
+            log = opened.pop((topic, partition), None)
+            if log is not None:
+                log.abandon()
         del self._topic_ids[topic, partition]
         self._points.pop(name, None)
-        self._disk.fsync_dir(self._path("trash"))
+        self._trash.sync()
         self._disk.fsync_dir(self.data_dir)
 
-    def purge_trash(self) -> int:
-        """Remove for good what is in the trash; returns the bytes freed. Of a log that the saved recovery points speak of
-        the name stays until the next checkpoint: there may be no room for that one before the records have gone."""
-        freed = 0
-        spoken_of = {(_trash_stem(name), known.topic_id) for name, known in self._saved_points.items()}
-        for name in self._disk.list(self._path("trash")):
-            path = self._path(f"trash/{name}")
-            names = self._disk.list(path)
-            body = checkpoint.load(self._disk, f"{path}/{PARTITION_FILE}").body or {}
-            kept = [PARTITION_FILE] if (name.rpartition(".")[0], body.get("topic_id")) in spoken_of else []
-            freed += sum(self._disk.size(f"{path}/{file}") for file in names if file not in kept)
-            self._remove_directory(path, kept)
-        return freed
+    def purge_trash(self, is_stopped: Callable[[], bool] = lambda: False) -> int:
+        """Remove for good what is in the trash; returns the bytes freed. ``is_stopped`` is asked between files. Of a log
+        that the saved recovery points speak of the name stays until the next checkpoint: there may be no room for that one
+        before the records have gone."""
+        spoken_of = {(trash.stem(name), known.topic_id) for name, known in self._saved_points.items()}
+        return self._trash.purge(spoken_of, is_stopped)
 
-    def _remove_directory(self, path: str, kept: Sequence[str] = ()) -> None:
-        """Remove a directory of files, if it exists; with files to be kept only the others in it."""
+    def _remove_directory(self, path: str) -> None:
+        """Remove a directory of files, if it exists."""
         try:
             names = self._disk.list(path)
         except FileNotFoundError:
             return
         for name in names:
-            if name not in kept:
-                self._disk.remove(f"{path}/{name}")
-        if not kept:
-            self._disk.remove(path)
+            self._disk.remove(f"{path}/{name}")
+        self._disk.remove(path)
 
     # ---- checkpoints
 
@@ -441,13 +470,6 @@ class Store:
         logs = {name: (known.topic_id, known.boot_id, *known.point) for name, known in sorted(self._points.items())}
         checkpoint.save(self._disk, self._path(POINTS_FILE), {"logs": logs})
         self._saved_points = dict(self._points)
-
-
-def _trash_stem(name: str) -> str:
-    """The name of a partition's directory in the trash, without its number."""
-    if len(name) <= _TRASH_STEM_MAX:
-        return name
-    return f"{name[: _TRASH_STEM_MAX - 9]}~{crc32c(name.encode()):08x}"
 
 
 def _directory_name(topic: str, partition: int) -> str:

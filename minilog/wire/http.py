@@ -24,6 +24,7 @@ from minilog.errors import (
     InvalidRequest,
     InvalidTopic,
     MinilogError,
+    NotAcceptable,
     UnsupportedMediaType,
     error_from,
 )
@@ -201,21 +202,29 @@ def content_type(header: str | None, allowed: Sequence[str]) -> str:
 def accepted(header: str | None, offered: Sequence[str]) -> str:
     """The offered media type the client likes best, the first offered one when it does not mind.
 
-    Raises UnsupportedMediaType when none of the offered types will do."""
+    The most specific range that covers a type says how much it is liked (RFC 9110, 12.5.1); of types liked the same the one
+    named more specifically wins, then the one named first. Raises NotAcceptable when none of the offered types will do."""
     if not header or header == "*/*":
         return offered[0]
-    best, best_weight = "", 0.0
-    for part in header.split(","):
-        found = _MEDIA_TYPE.fullmatch(part)
-        if found is None:
-            continue
-        name, weight = found.group(1).lower(), _weight(found.group(2))
-        hit = next((media for media in offered if _covers(name, media)), None)
-        if hit is not None and weight > best_weight:
-            best, best_weight = hit, weight
-    if best:
-        return best
-    raise UnsupportedMediaType(f"Accept is {shown(header)}; offered here: {', '.join(offered)}", allowed=list(offered))
+    ranges = [_range(part, place) for place, part in enumerate(header.split(","))]
+    liked: list[tuple[float, int, int, str]] = []
+    for media in offered:
+        hit = max((found[1:] for found in ranges if found is not None and _covers(found[0], media)), default=None)
+        if hit is not None and hit[2] > 0:
+            specific, later, weight = hit
+            liked.append((weight, specific, later, media))
+    if not liked:
+        raise NotAcceptable(f"Accept is {shown(header)}; offered here: {', '.join(offered)}", allowed=list(offered))
+    return max(liked, key=lambda best: best[:3])[3]
+
+
+def _range(part: str, place: int) -> tuple[str, int, int, float] | None:
+    """(name, how specific, minus its place, weight) of one part of an Accept header; None when it is not understood."""
+    found = _MEDIA_TYPE.fullmatch(part)
+    if found is None:
+        return None
+    name = found.group(1).lower()
+    return name, 2 - name.count("*"), -place, _weight(found.group(2))
 
 
 def _covers(pattern: str, media: str) -> bool:

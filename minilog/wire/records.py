@@ -15,9 +15,9 @@ it is what the producer sent).
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 from crc32c import crc32c
@@ -41,6 +41,7 @@ from minilog.wire.codec import Headers
 from minilog.wire.compression import codec_for, compress, decompress
 
 _INT64_END: Final = 1 << 63
+Made = TypeVar("Made")
 _UNBOUNDED: Final = 2**31 - 1
 _offset_of: Final = attrgetter("offset")
 
@@ -248,22 +249,26 @@ def decode_batch(
     The whole payload is checked even if only its end is wanted. ``expanded_bytes_max`` caps what a compressed
     payload may expand to.
     """
+    records = decode_with(Record, batch, expanded_bytes_max)
+    if from_offset is not None and from_offset > batch.base_offset:
+        return records[bisect_left(records, from_offset, key=_offset_of) :]
+    return records
+
+
+def decode_with(
+    make: Callable[[int, int, bytes | None, bytes | None, Headers], Made],
+    batch: Batch,
+    expanded_bytes_max: int = EXPANDED_BYTES_MAX,
+) -> list[Made]:
+    """What ``make(offset, timestamp, key, value, headers)`` returns of each record, in order; what it raises ends the decoding.
+
+    Raises CorruptBatch."""
     if batch.record_count == 0:
         return []
     data = decompress(batch.codec, batch.payload, expanded_bytes_max)
     append_timestamp = batch.max_timestamp if batch.timestamp_type else None
-    records = codec.decode_records(
-        Record,
-        data,
-        batch.record_count,
-        batch.base_offset,
-        batch.base_timestamp,
-        batch.last_offset_delta,
-        append_timestamp,
-    )
-    if from_offset is not None and from_offset > batch.base_offset:
-        return records[bisect_left(records, from_offset, key=_offset_of) :]
-    return records
+    times = (batch.base_timestamp, batch.last_offset_delta, append_timestamp)
+    return codec.decode_records(make, data, batch.record_count, batch.base_offset, *times)
 
 
 def first_timestamp(batch: Batch) -> int:

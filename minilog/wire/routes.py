@@ -91,7 +91,12 @@ _FETCH = (
         _STRING,
         "earliest (default), latest, an offset, or @ms: the first record at or after a time",
     ),
-    _integer("max_bytes", 1, INT32_MAX, "about how much to read; one batch is always delivered"),
+    _integer(
+        "max_bytes",
+        1,
+        INT32_MAX,
+        "about how much to read; one record is always delivered, one batch of raw ones, and a page may have 4 MiB",
+    ),
     _integer("max_records", 1, INT32_MAX, "at most so many records; not for raw batches"),
     _integer("min_bytes", 0, INT32_MAX, "wait until so much is there, or wait_ms is over"),
     _integer("wait_ms", 0, INT32_MAX, "long poll: how long to wait for min_bytes"),

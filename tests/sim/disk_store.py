@@ -27,7 +27,9 @@ class DiskStore:
 
     def start(self) -> bool:
         self.store = Store(self.disk, DATA_DIR, self.broker_id, lambda: 0)
-        return self.store.start(f"boot-{self._boots}")
+        clean = self.store.start(f"boot-{self._boots}")
+        self.store.recover(lambda: None)
+        return clean
 
     def kill(self) -> None:
         self.disk.kill()

@@ -214,6 +214,8 @@ class FakeRuntime:
         self.core = FakeCore(self)
         self.ready = True
         self.submitted: list[Message] = []
+        self.waiting = 0
+        """Requests that are not answered yet, nor given up by their clients."""
         self.calls: list[tuple[str, Message]] = []
         self.intercept: Callable[[Message], Message | None] = lambda request: None
         self.gate: asyncio.Event | None = None
@@ -247,6 +249,13 @@ class FakeRuntime:
 
     async def submit(self, request: Message, timeout_ms: int | None = None) -> Message:
         self.submitted.append(request)
+        self.waiting += 1
+        try:
+            return await self._answer(request)
+        finally:
+            self.waiting -= 1
+
+    async def _answer(self, request: Message) -> Message:
         if self.gate is not None:
             await self.gate.wait()
         intercepted = self.intercept(request)

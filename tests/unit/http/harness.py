@@ -12,7 +12,10 @@ from aiohttp import web
 
 from minilog.broker.server import make_app, make_runner
 from minilog.config import Limits
-from tests.unit.http.fake_runtime import FakeCluster, FakeRuntime
+from minilog.wire.batch import ACKS_ONE, split, stamp
+from minilog.wire.http import EVENTS
+from minilog.wire.records import Record, encode_batch
+from tests.unit.http.fake_runtime import EPOCH, FakeCluster, FakeRuntime
 
 PATIENCE_S = 5
 
@@ -137,3 +140,44 @@ def orders() -> FakeCluster:
     cluster.create("orders", 4)
     cluster.brokers[2] = FakeRuntime(cluster, 2)
     return cluster
+
+
+def fill(
+    cluster: FakeCluster,
+    partition: int,
+    *batches: list[bytes],
+    epochs: list[int] | None = None,
+    compression: str = "none",
+) -> None:
+    log = cluster.logs["orders", partition]
+    for number, values in enumerate(batches):
+        records = [Record(0, 1000 + n, b'"k"', value, (("h", b"x"),)) for n, value in enumerate(values)]
+        (batch,) = split(encode_batch(records, compression=compression), 10**6)
+        log.batches.append(stamp(batch, log.end_offset, epochs[number] if epochs else EPOCH, ACKS_ONE))
+
+
+class Events:
+    """Reads server-sent events from a chunked response."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._reader = connection.reader
+        self._text = ""
+
+    async def next(self) -> dict[str, str]:
+        async with asyncio.timeout(5):
+            while "\n\n" not in self._text:
+                size = int(await self._reader.readline(), 16)
+                self._text += (await self._reader.readexactly(size)).decode()
+                await self._reader.readexactly(2)
+                assert size, "the stream has ended"
+        event, _, self._text = self._text.partition("\n\n")
+        return {name: value for name, _, value in (line.partition(": ") for line in event.split("\n"))}
+
+
+async def open_tail(connection: Connection, target: str, *headers: str) -> Events:
+    lines = [f"GET {target} HTTP/1.1", "Host: a", f"Accept: {EVENTS}", *headers]
+    connection.send("\r\n".join(lines).encode() + b"\r\n\r\n")
+    head = await connection.reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200"), head
+    assert b"text/event-stream" in head
+    return Events(connection)

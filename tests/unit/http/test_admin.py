@@ -249,6 +249,45 @@ def test_metrics_parse_and_hold_the_promised_names() -> None:
     with_broker(test)
 
 
+async def errors_counted(connection: Connection) -> dict[str, float]:
+    text = (await connection.request("GET", "/metrics")).body.decode()
+    return {
+        f"{sample.name.removeprefix('minilog_').removesuffix('_errors_total')} {sample.labels['code']}": sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name.endswith("_errors_total")
+    }
+
+
+def test_produces_that_come_to_no_leader_are_counted_and_redirects_are_not() -> None:
+    cluster = orders()
+
+    async def test(broker: Broker, connection: Connection) -> None:
+        to_p1 = b'{"records": [{"value": 1, "partition": 1}]}'
+        path = "/v1/topics/orders/records?timeout_ms=1"
+        cluster.down.add(2)
+        assert (await connection.request("POST", path, to_p1, JSON)).status == 502
+        assert await errors_counted(connection) == {"produce BROKER_UNAVAILABLE": 1, "http BROKER_UNAVAILABLE": 1}
+        cluster.lead("orders", 1, -1)
+        both = (
+            b'{"records": [{"value": 1, "partition": 1}, {"value": 1, "partition": 0}, {"value": 1, "partition": 9}]}'
+        )
+        assert (await connection.request("POST", path, both, JSON)).status == 207
+        cluster.lead("orders", 1, 2)
+        cluster.down.clear()
+        assert (await connection.request("GET", "/v1/topics/orders/partitions/1/records")).status == 307
+        assert (await connection.request("POST", path + "&acks=9", to_p1, JSON)).status == 422
+        assert await errors_counted(connection) == {
+            "produce BROKER_UNAVAILABLE": 1,
+            "http BROKER_UNAVAILABLE": 1,
+            "produce LEADER_NOT_AVAILABLE": 1,
+            "produce UNKNOWN_PARTITION": 1,
+            "http INVALID_ACKS": 1,  # the leader has counted the produce
+        }
+
+    with_broker(test, cluster)
+
+
 def test_openapi_describes_every_route_and_every_parameter_the_server_takes() -> None:
     async def test(broker: Broker, connection: Connection) -> None:
         description = (await connection.request("GET", "/openapi.json")).json()

@@ -17,6 +17,7 @@ from minilog.errors import (
     InvalidRequest,
     InvalidTopic,
     MinilogError,
+    NotAcceptable,
     UnsupportedMediaType,
     error_from,
 )
@@ -117,6 +118,10 @@ def test_other_content_types_are_refused_by_name(header: str | None) -> None:
         (f"{JSON};q=0.1, {NDJSON};q=0.9", NDJSON),
         (f"{MSGPACK}, {NDJSON};q=0.5", NDJSON),
         (f"{JSON};q=0, {BATCH}", BATCH),
+        (f"{JSON};q=0, */*", NDJSON),
+        (f"*/*, {NDJSON}", NDJSON),
+        (f"*/*;q=0.9, {NDJSON};q=0.2", JSON),
+        (f"{NDJSON}, {JSON}", NDJSON),
     ],
 )
 def test_accept(header: str | None, media: str) -> None:
@@ -125,7 +130,7 @@ def test_accept(header: str | None, media: str) -> None:
 
 @pytest.mark.parametrize("header", ["text/html", "nonsense", f"{JSON};q=0", ",,,", "a/b/c"])
 def test_accept_of_nothing_offered(header: str) -> None:
-    with pytest.raises(UnsupportedMediaType, match="offered here"):
+    with pytest.raises(NotAcceptable, match="offered here"):
         http.accepted(header, (JSON,))
 
 

@@ -25,7 +25,7 @@ from minilog.wire.metadata import ControllerStarted, MetadataRecord
 
 
 class FakeBrokerCore:
-    """Parks Heartbeat and answers everything else with Ok(metadata_offset=request id).
+    """Parks Heartbeat, or what ``parks`` says, and answers everything else with Ok(metadata_offset=request id).
 
     ``plan`` maps an event's name to the effects of its next occurrences; ``events`` is what happened, in order.
     """
@@ -37,6 +37,7 @@ class FakeBrokerCore:
         self.ready = True
         self.broker_epoch = 5
         self.events: list[tuple[Any, ...]] = []
+        self.parks: type[Message] = Heartbeat
         self.plan: dict[str, list[list[Effect]]] = {}
         self.on_event: Callable[[tuple[Any, ...]], None] = lambda event: None
 
@@ -51,7 +52,7 @@ class FakeBrokerCore:
 
     def on_request(self, request_id: int, request: Message, now_ms: int) -> list[Effect]:
         effects = self._turn("request", request_id, request)
-        if not isinstance(request, Heartbeat):
+        if not isinstance(request, self.parks):
             effects = [*effects, Reply(request_id, Ok(request_id))]
         return effects
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from minilog.broker.cleaner import Cleaner, Pace, Stopped
+from minilog.broker.background import Stop, Stopped
+from minilog.broker.cleaner import Cleaner, Pace
 from minilog.broker.clock import Clock
 from minilog.broker.process import Failure
 from minilog.config import BrokerSettings
@@ -57,21 +59,20 @@ class OneLog:
 
 
 def run(
-    directory: Path, check: Callable[[OneLog, Cleaner, Failure], Coroutine[Any, Any, None]], **settings: Any
+    directory: Path, check: Callable[[OneLog, Cleaner, Failure, Stop], Coroutine[Any, Any, None]], **settings: Any
 ) -> None:
     async def main() -> None:
-        store, failure = OneLog(directory), Failure()
+        store, failure, stop = OneLog(directory), Failure(), Stop()
         chosen = BrokerSettings(broker_id=1, data_dir="", **settings)
-        cleaner = Cleaner(store, chosen, Clock(), failure, CleaningFigures())
+        cleaner = Cleaner(store, chosen, Clock(), failure, CleaningFigures(), stop)
         async with asyncio.timeout(10):
-            await check(store, cleaner, failure)
-        cleaner.stop()
+            await check(store, cleaner, failure, stop)
 
     asyncio.run(main())
 
 
 def test_a_dirty_log_is_cleaned_and_its_old_files_go(tmp_path: Path) -> None:
-    async def check(store: OneLog, cleaner: Cleaner, failure: Failure) -> None:
+    async def check(store: OneLog, cleaner: Cleaner, failure: Failure, stop: Stop) -> None:
         assert await cleaner.look() == 1
         assert [seen.offset for seen in read_from(store.log, 0)] == [56, 57, 58, 59]
         assert store.leftovers == []
@@ -83,10 +84,10 @@ def test_a_dirty_log_is_cleaned_and_its_old_files_go(tmp_path: Path) -> None:
 
 
 def test_it_looks_by_itself_and_stops_when_told(tmp_path: Path) -> None:
-    async def check(store: OneLog, cleaner: Cleaner, failure: Failure) -> None:
+    async def check(store: OneLog, cleaner: Cleaner, failure: Failure, stop: Stop) -> None:
         task = asyncio.create_task(cleaner.run())
         await until(lambda: store.log.state.cleaned_end > 0)
-        cleaner.stop()
+        stop.set()
         await task
         assert not failure.tripped
 
@@ -94,10 +95,10 @@ def test_it_looks_by_itself_and_stops_when_told(tmp_path: Path) -> None:
 
 
 def test_a_round_under_way_is_given_up_when_the_broker_stops(tmp_path: Path) -> None:
-    async def check(store: OneLog, cleaner: Cleaner, failure: Failure) -> None:
+    async def check(store: OneLog, cleaner: Cleaner, failure: Failure, stop: Stop) -> None:
         task = asyncio.create_task(cleaner.run())
         await until(lambda: cleaner.figures.rounds == 1)
-        cleaner.stop()
+        stop.set()
         await task
         assert not failure.tripped
         assert store.log.state.cleaned_end == 0
@@ -107,7 +108,7 @@ def test_a_round_under_way_is_given_up_when_the_broker_stops(tmp_path: Path) -> 
 
 
 def test_a_log_that_is_closed_meanwhile_is_left_alone(tmp_path: Path) -> None:
-    async def check(store: OneLog, cleaner: Cleaner, failure: Failure) -> None:
+    async def check(store: OneLog, cleaner: Cleaner, failure: Failure, stop: Stop) -> None:
         look = asyncio.create_task(cleaner.look())
         await until(lambda: cleaner.figures.rounds == 1)
         store.is_open = False
@@ -118,7 +119,7 @@ def test_a_log_that_is_closed_meanwhile_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_failed_disk_stops_the_process(tmp_path: Path) -> None:
-    async def check(store: OneLog, cleaner: Cleaner, failure: Failure) -> None:
+    async def check(store: OneLog, cleaner: Cleaner, failure: Failure, stop: Stop) -> None:
         store.disk.failure = "somebody pulled the plug"
         await cleaner.run()
         assert failure.tripped
@@ -127,7 +128,7 @@ def test_a_failed_disk_stops_the_process(tmp_path: Path) -> None:
 
 
 def test_a_damaged_log_is_not_tried_again(tmp_path: Path) -> None:
-    async def check(store: OneLog, cleaner: Cleaner, failure: Failure) -> None:
+    async def check(store: OneLog, cleaner: Cleaner, failure: Failure, stop: Stop) -> None:
         store.damage()
         assert await cleaner.look() == 0
         assert await cleaner.look() == 0
@@ -138,8 +139,73 @@ def test_a_damaged_log_is_not_tried_again(tmp_path: Path) -> None:
 
 
 def test_pace_waits_as_long_as_the_bytes_take_and_no_longer_once_stopped() -> None:
-    pace = Pace(1_000_000)
+    stop = Stop()
+    pace = Pace(1_000_000, stop)
     pace(1000)
-    pace.stop()
+    stop.set()
     with pytest.raises(Stopped):
         pace(10_000_000)
+
+
+def test_a_pace_that_never_has_to_wait_ends_all_the_same() -> None:
+    stop = Stop()
+    pace = Pace(10**12, stop)
+    pace(1000)
+    stop.set()
+    with pytest.raises(Stopped):
+        pace(1000)
+
+
+def garbage(store: OneLog, count: int) -> list[Path]:
+    """Files that retention has taken out of the log and nobody has removed yet."""
+    paths = [Path(f"{store.log.place.directory}/{number:020d}.log.deleted") for number in range(count)]
+    for path in paths:
+        path.write_bytes(b"x")
+    store.log.garbage = [str(path) for path in paths]
+    return paths
+
+
+def test_a_stop_while_files_wait_to_be_removed_is_no_failure(tmp_path: Path) -> None:
+    async def check(store: OneLog, cleaner: Cleaner, failure: Failure, stop: Stop) -> None:
+        task = asyncio.create_task(cleaner.run())
+        await asyncio.sleep(0)
+        paths = garbage(store, 2)
+        stop.set()
+        await task
+        assert not failure.tripped
+        assert all(path.exists() for path in paths), "nothing begins once it is told to stop"
+        store.log.close()
+        open_log(place(store.disk, store.log.place.directory), COMPACTED)
+        assert not any(path.exists() for path in paths), "the next start removes them"
+
+    run(tmp_path, check)
+
+
+@pytest.mark.parametrize("ended_by", ["stop", "cancel"])
+def test_no_file_is_removed_after_the_cleaner_has_ended(
+    tmp_path: Path, ended_by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def check(store: OneLog, cleaner: Cleaner, failure: Failure, stop: Stop) -> None:
+        paths, begun, go_on = garbage(store, 3), threading.Event(), threading.Event()
+        remove = store.disk.remove
+
+        def slowly(path: str) -> None:
+            begun.set()
+            assert go_on.wait(5)
+            remove(path)
+
+        monkeypatch.setattr(store.disk, "remove", slowly)
+        task = asyncio.create_task(cleaner.run())
+        await until(begun.is_set)
+        if ended_by == "stop":
+            stop.set()
+        else:
+            task.cancel()
+        await asyncio.sleep(0.02)
+        assert not task.done(), "a thread is still at work on the log's files"
+        go_on.set()
+        await asyncio.wait([task])
+        assert not failure.tripped
+        assert [path.exists() for path in paths] == [False, True, True]
+
+    run(tmp_path, check, retention_check_ms=1)

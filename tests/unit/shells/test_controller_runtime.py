@@ -64,7 +64,7 @@ def run(check: Callable[[Fixture], Coroutine[Any, Any, None]], journal: Journal 
             working = tasks.create_task(fixture.runtime.work())
             await check(fixture)
             fixture.runtime.close()
-            working.cancel()
+            await working
 
     asyncio.run(main())
 
@@ -313,3 +313,26 @@ def test_names_of_brokers_are_looked_up_when_they_register(monkeypatch: pytest.M
         task.cancel()
 
     run(check, journal)
+
+
+def test_what_is_being_written_is_written_before_the_work_ends() -> None:
+    journal = FakeJournal()
+
+    async def main() -> None:
+        async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+            f = Fixture(tasks, journal)
+            await f.runtime.start()
+            working = tasks.create_task(f.runtime.work())
+            journal.gate.clear()
+            change, late = f.submit(CHANGE), f.submit(CHANGE)
+            await until(lambda: f.runtime.statistics().decisions == 1)
+            f.runtime.close()
+            assert isinstance(await change, Problem)
+            await asyncio.sleep(0.01)
+            assert not working.done(), "the journal is in use"
+            journal.gate.set()
+            await working
+            assert isinstance(await late, Problem)
+            assert journal.last_index == 2, "the second change was never begun"
+
+    asyncio.run(main())

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from minilog.broker import lane, listener
 from minilog.broker.connection import content_length, parse_head
 from minilog.broker.lane import Address
 from minilog.broker.peers import Peers, Response
@@ -78,6 +79,22 @@ async def ok(exchange: Exchange) -> None:
 
 async def silent(exchange: Exchange) -> None:
     """Never answer; the connection stays open."""
+
+
+def test_a_connection_idle_for_long_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server closes what is idle, too, and a request in that moment would be lost: the client gives it up long before."""
+    assert 2 * lane.IDLE_S <= listener.IDLE_S
+
+    async def check(client: Client, peer: PeerServer) -> None:
+        for _ in range(2):
+            assert await client.ask(fetch()) == OK
+        assert peer.connections == 1
+        monkeypatch.setattr(lane, "IDLE_S", 0)
+        assert await client.ask(fetch()) == OK
+        assert peer.connections == 2
+        await until(lambda: peer.open_connections == 1)
+
+    with_peer(ok, check)
 
 
 def test_one_connection_per_peer_and_purpose_is_reused() -> None:

@@ -12,15 +12,29 @@ import pytest
 
 from minilog.broker.clock import Clock
 from minilog.broker.process import FailStop, Failure
-from minilog.broker.runtime import Runtime
+from minilog.broker.runtime import Runtime, _kind_of
 from minilog.config import BrokerSettings, Limits
 from minilog.core.effects import CONTROLLER_ID, Flush, Reply, Send, TopicPartition
 from minilog.errors import BrokerUnavailable, RefusesToStart, StorageFailed
-from minilog.wire.messages import Heartbeat, Message, Metadata, Ok, Probe, Problem, ReplicaFetch
+from minilog.wire.group_messages import GroupHeartbeat
+from minilog.wire.messages import (
+    Fetch,
+    Heartbeat,
+    Message,
+    Metadata,
+    Ok,
+    Probe,
+    Problem,
+    Produce,
+    Register,
+    ReplicaFetch,
+)
 from tests.unit.shells.fakes import FakeBrokerCore, FakeLog, FakeStore
 from tests.unit.shells.peer_server import Exchange, PeerServer, until
 
 PARKED = Heartbeat(1, 1, "process", 1, 0, 0)
+FETCH = Fetch([], 60_000, 1, 1)
+HEARTBEAT = GroupHeartbeat("g", "m", 0)
 P0 = TopicPartition("t", 0)
 
 
@@ -153,6 +167,45 @@ def test_too_many_parked_requests_are_refused_definitely_but_not_what_the_cluste
         await parked
 
     run(check, limits=Limits(parked_requests_max=1))
+
+
+@pytest.mark.parametrize("waiting", [FETCH, PARKED, HEARTBEAT])
+def test_what_waits_in_great_numbers_refuses_its_own_kind_alone(waiting: Message) -> None:
+    async def check(f: Fixture) -> None:
+        f.core.parks = type(waiting)
+        parked = asyncio.get_running_loop().create_task(f.runtime.submit(waiting))
+        await f.event("request")
+        reply = await f.runtime.submit(waiting)
+        assert isinstance(reply, Problem)
+        assert (reply.code, reply.definite) == ("OVERLOADED", True)
+        for other in (Produce(-1, 1000, []), FETCH, HEARTBEAT, Metadata()):
+            refused = isinstance(await f.runtime.submit(other), Problem)
+            assert refused == (_kind_of(other) == _kind_of(waiting)), other
+        parked.cancel()
+        await asyncio.wait([parked])
+        f.core.parks = Register
+        assert isinstance(await f.runtime.submit(waiting), Ok), "who has left has left room"
+
+    run(check, limits=Limits(parked_requests_max=1))
+
+
+def test_a_call_under_way_ends_with_the_process_and_proves_nothing() -> None:
+    async def never(exchange: Exchange) -> None:
+        await asyncio.Event().wait()
+
+    async def check(f: Fixture) -> None:
+        async with PeerServer(never) as peer:
+            calling = asyncio.get_running_loop().create_task(f.runtime.call(peer.url, Metadata(), 60_000))
+            await until(lambda: peer.requests)
+            f.runtime.close()
+            reply = await calling
+            assert isinstance(reply, Problem)
+            assert (reply.code, reply.definite) == ("BROKER_UNAVAILABLE", False)
+            later = await f.runtime.call(peer.url, Metadata(), 60_000)
+            assert isinstance(later, Problem)
+            assert later.definite
+
+    run(check)
 
 
 def test_effects_are_performed_in_order_and_outcomes_are_turns() -> None:

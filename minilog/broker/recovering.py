@@ -1,0 +1,72 @@
+"""What a broker answers while it checks its logs: that it is alive, how far it is, and that nothing else is to be had yet.
+
+The controller's probe is answered too, with the incarnation of this process: the process it asks about is another one and has gone,
+which the controller may believe at once ("replaced"). So to listen early hides no death, and "refused" still means that no process is there.
+Everything else is refused as by a broker that does not know the cluster yet: definitely, with the advice to come again or to ask another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from minilog.broker.admission import Body, Budget
+from minilog.broker.exchange import json_answer, message_answer, problem_answer
+from minilog.config import Limits
+from minilog.errors import LeaderNotAvailable, MinilogError
+from minilog.storage.store import Checked
+from minilog.wire.http import MSGPACK
+from minilog.wire.messages import Message, Probe, ProbeReply, Problem, decode
+from minilog.wire.routes import Match, match
+
+PROBE_BYTES_MAX: Final = 16 * 1024
+
+
+class Recovering:
+    """``handle`` is the handler of the whole HTTP server for so long."""
+
+    def __init__(self, broker_id: int, incarnation: str, limits: Limits, progress: Callable[[], Checked]) -> None:
+        self._broker_id = broker_id
+        self._incarnation = incarnation
+        self._limits = limits
+        self._progress = progress
+        self._requests = Budget("request bodies", limits.inflight_bytes_max)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await self._answer(request, match(request.method, request.raw_path))
+        except MinilogError as error:
+            return problem_answer(error)
+
+    async def _answer(self, request: web.BaseRequest, found: Match) -> web.Response:
+        match found.route.name:
+            case "healthz":
+                return json_answer({"status": "alive", "broker_id": self._broker_id})
+            case "readyz":
+                return json_answer(self._readiness(), 503)
+            case "rpc" if isinstance(await self._message(request), Probe):
+                return message_answer(ProbeReply(self._broker_id, self._incarnation))
+        refusal = LeaderNotAvailable(f"{self._state()}; retry later or ask another")
+        return message_answer(Problem.of(refusal)) if found.route.offers == (MSGPACK,) else problem_answer(refusal)
+
+    def _readiness(self) -> dict[str, object]:
+        checked = self._progress()
+        recovery = {"logs_checked": checked.logs, "logs": checked.logs_total}
+        return {"ready": False, "broker_id": self._broker_id, "reason": self._state(), "recovery": recovery}
+
+    def _state(self) -> str:
+        checked = self._progress()
+        return f"broker {self._broker_id} is recovering: {checked.logs} of {checked.logs_total} logs are checked"
+
+    async def _message(self, request: web.BaseRequest) -> Message | None:
+        body = Body(request, self._limits, self._requests, PROBE_BYTES_MAX)
+        try:
+            with contextlib.suppress(MinilogError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                return decode(await body.read())
+            return None
+        finally:
+            body.release()

@@ -1,0 +1,70 @@
+"""Trash: directories of partitions whose topic was deleted, until their files are unlinked.
+
+A directory comes here by one rename, so that deleting takes no longer than a turn may; unlinking can take long and is done
+in a thread, in steps. What is here says whose it is, for as long as a saved recovery point speaks of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from typing import Final
+
+from crc32c import crc32c
+
+from minilog.config import FILE_NAME_BYTES_MAX
+from minilog.storage import checkpoint
+from minilog.storage.disk import Disk
+from minilog.storage.meta import PARTITION_FILE
+
+_STEM_MAX: Final = FILE_NAME_BYTES_MAX - len(".4294967295")
+
+
+def stem(name: str) -> str:
+    """The name of a partition's directory in the trash, without its number."""
+    if len(name) <= _STEM_MAX:
+        return name
+    return f"{name[: _STEM_MAX - 9]}~{crc32c(name.encode()):08x}"
+
+
+class Trash:
+    def __init__(self, disk: Disk, path: str) -> None:
+        self._disk, self._path = disk, path
+
+    def stems(self) -> set[str]:
+        return {name.rpartition(".")[0] for name in self._disk.list(self._path)}
+
+    def take(self, directory: str, name: str) -> None:
+        """Move a partition's directory here. Raises DiskFull, and then it stays where it is."""
+        taken = {taken.lower() for taken in self._disk.list(self._path)}  # some file systems do not tell
+        number = 1
+        while f"{stem(name)}.{number}".lower() in taken:
+            number += 1
+        self._disk.rename(directory, f"{self._path}/{stem(name)}.{number}")
+
+    def sync(self) -> None:
+        self._disk.fsync_dir(self._path)
+
+    def purge(self, spoken_of: Container[tuple[str, str]], is_stopped: Callable[[], bool]) -> int:
+        """Unlink everything, but the name of what is spoken of, by (stem, topic id); returns the bytes freed."""
+        freed = 0
+        for name in self._disk.list(self._path):
+            path = f"{self._path}/{name}"
+            body = checkpoint.load(self._disk, f"{path}/{PARTITION_FILE}").body or {}
+            is_spoken_of = (name.rpartition(".")[0], body.get("topic_id")) in spoken_of
+            files = [file for file in self._disk.list(path) if file != PARTITION_FILE]
+            for file in files if is_spoken_of else [*files, PARTITION_FILE]:
+                if is_stopped():
+                    return freed
+                freed += self._unlink(f"{path}/{file}")
+            if not is_spoken_of:
+                self._disk.remove(path)
+        return freed
+
+    def _unlink(self, path: str) -> int:
+        """Returns the bytes freed; the file may be gone already, when a purge before this one was interrupted."""
+        try:
+            size = self._disk.size(path)
+        except FileNotFoundError:
+            return 0
+        self._disk.remove(path)
+        return size

@@ -1,0 +1,182 @@
+"""Answers on their way out: who takes nothing is cut off, who takes something is not, and nobody's unread answer stops other reads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+
+from minilog.broker.admission import Budget
+from minilog.broker.delivery import PIECE_BYTES, Answers, unacknowledged
+from minilog.config import Limits
+from minilog.errors import Overloaded
+from minilog.wire.http import BATCH, EVENTS, JSON
+from tests.unit.http.fake_runtime import FakeCluster
+from tests.unit.http.harness import Broker, Connection, fill, orders, serving
+
+P0 = "/v1/topics/orders/partitions/0/records"
+P2 = "/v1/topics/orders/partitions/2/records"
+LARGE = 12 * 1024 * 1024
+"""More than two kernels keep for a client that does not read, as long as its buffer is a small one."""
+
+
+def large() -> FakeCluster:
+    cluster = orders()
+    for _ in range(LARGE // 900_000):
+        fill(cluster, 0, [b'"' + b"x" * 900_000 + b'"'])
+    fill(cluster, 2, [b"1"])
+    return cluster
+
+
+@contextlib.asynccontextmanager
+async def idle_reader(broker: Broker, media: str = JSON) -> AsyncIterator[socket.socket]:
+    """Asks for everything; reads what the test makes it read."""
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(client, ("127.0.0.1", broker.port))
+        head = f"GET {P0}?offset=0&max_bytes=16000000 HTTP/1.1\r\nHost: a\r\nAccept: {media}\r\n\r\n"
+        await loop.sock_sendall(client, head.encode())
+        yield client
+
+
+async def open_connections(connection: Connection) -> int:
+    text = (await connection.request("GET", "/metrics")).body.decode()
+    (line,) = [line for line in text.split("\n") if line.startswith("minilog_http_connections ")]
+    return int(float(line.split()[1]))
+
+
+async def until_open(connection: Connection, count: int) -> None:
+    async with asyncio.timeout(5):
+        while await open_connections(connection) != count:
+            pass
+
+
+@pytest.mark.parametrize("media", [JSON, BATCH, EVENTS])
+def test_who_takes_nothing_is_cut_off_however_large_the_answer(media: str) -> None:
+    async def main() -> None:
+        limits = Limits(response_write_ms=100, body_bytes_per_second_min=1)  # by size it would be months
+        async with (
+            serving(large(), limits=limits) as broker,
+            broker.connect() as connection,
+            idle_reader(broker, media),
+        ):
+            await until_open(connection, 2)
+            await until_open(connection, 1)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("media", [JSON, EVENTS])
+def test_who_takes_a_little_all_the_time_keeps_the_connection(media: str) -> None:
+    async def main() -> None:
+        limits = Limits(response_write_ms=150, body_bytes_per_second_min=1)
+        async with (
+            serving(large(), limits=limits) as broker,
+            broker.connect() as connection,
+            idle_reader(broker, media) as client,
+        ):
+            loop = asyncio.get_running_loop()
+            for _ in range(25):  # five times as long as response_write_ms
+                assert await loop.sock_recv(client, 40_000), "cut off"
+                await asyncio.sleep(0.03)
+            assert await open_connections(connection) == 2
+
+    asyncio.run(main())
+
+
+def test_who_takes_less_than_the_least_rate_is_cut_off_too() -> None:
+    async def main() -> None:
+        limits = Limits(response_write_ms=100, body_bytes_per_second_min=60_000_000)
+        async with (
+            serving(large(), limits=limits) as broker,
+            broker.connect() as connection,
+            idle_reader(broker) as client,
+        ):
+            await until_open(connection, 2)
+            loop = asyncio.get_running_loop()
+            async with asyncio.timeout(5):
+                while await open_connections(connection) == 2:
+                    assert await loop.sock_recv(client, 1000)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("media", [JSON, EVENTS, BATCH])
+def test_unread_answers_leave_room_for_those_that_are_read(media: str) -> None:
+    async def main() -> None:
+        limits = Limits(inflight_bytes_max=64 * 1024 * 1024)
+        async with serving(large(), limits=limits) as broker, broker.connect() as connection:
+            async with contextlib.AsyncExitStack() as readers:
+                for number in range(12):
+                    await readers.enter_async_context(idle_reader(broker, media))
+                    assert (await connection.request("GET", P2)).status == 200, number
+                for _ in range(20):
+                    assert (await connection.request("GET", P2)).status == 200
+            await until_open(connection, 1)
+            assert (await connection.request("GET", P0 + "?max_bytes=16000000")).status == 200
+
+    asyncio.run(main())
+
+
+def test_a_large_answer_comes_whole_and_its_connection_goes_on() -> None:
+    async def main() -> None:
+        async with serving(large()) as broker, broker.connect() as connection:
+            whole = await connection.request("GET", P0 + "?max_bytes=16000000")
+            assert [record["offset"] for record in whole.json()["records"]] == list(range(LARGE // 900_000))
+            assert len(whole.body) == int(whole.headers["content-length"]) > PIECE_BYTES
+            head = await connection.request("HEAD", P0 + "?max_bytes=16000000")
+            assert head.headers["content-length"] == whole.headers["content-length"]
+            assert (await connection.request("GET", P2)).status == 200
+            raw = await connection.request("GET", P0 + "?max_bytes=16000000", Accept=BATCH)
+            assert (raw.status, raw.headers["minilog-next-offset"]) == (200, str(LARGE // 900_000))
+
+    asyncio.run(main())
+
+
+def test_an_answer_gets_half_of_what_is_free_and_one_alone_all() -> None:
+    answers = Answers(100)
+    answers.check(100)
+    answers.take(50)
+    answers.take(25)
+    with pytest.raises(Overloaded, match="half"):
+        answers.check(13)
+    answers.take(12)
+    answers.give_back(87)
+    answers.check(100)
+    assert isinstance(answers, Budget)
+
+
+def test_of_a_connection_that_is_closed_nothing_is_unacknowledged() -> None:
+    """The look may come in the very turn in which the connection is lost; what it raised would stop the process."""
+
+    async def main() -> None:
+        async with serving(orders()) as broker, broker.connect() as connection:
+            transport = connection.writer.transport
+            assert unacknowledged(transport) == 0
+            transport.abort()
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert unacknowledged(transport) == 0
+
+    asyncio.run(main())
+
+
+def test_what_is_charged_is_given_back_however_an_answer_ends() -> None:
+    async def main() -> None:
+        limits = Limits(response_write_ms=100, body_bytes_per_second_min=1, inflight_bytes_max=16 * 1024 * 1024)
+        async with serving(large(), limits=limits) as broker, broker.connect() as connection:
+            for media in (JSON, BATCH, EVENTS):
+                async with idle_reader(broker, media):
+                    await until_open(connection, 2)
+                    await until_open(connection, 1)  # cut off
+                async with idle_reader(broker, media) as client:
+                    await asyncio.get_running_loop().sock_recv(client, 1000)
+                await until_open(connection, 1)  # it has left
+                assert (await connection.request("GET", P0 + "?max_bytes=12000000", Accept=BATCH)).status == 200, media
+
+    asyncio.run(main())
