@@ -6,20 +6,23 @@ from collections import Counter
 from collections.abc import Callable
 
 from minilog.core.effects import CONTROLLER_ID
-from minilog.wire.messages import CreateTopic, DeleteTopic
+from minilog.wire.messages import CreateTopic, DeleteTopic, Message, PositionsReply, ReplicaFetchReply
 from tests.sim.broker_node import BrokerNode
 from tests.sim.cluster import SimCluster
 from tests.sim.controller_node import ControllerNode
 from tests.sim.network import CLIENT_IDS, Weather
 from tests.sim.options import Options
+from tests.sim.process import Process
+from tests.sim.recreation import Recreation
 
 STEP_MS = 50
 
 
 class Faults:
-    def __init__(self, cluster: SimCluster, options: Options) -> None:
+    def __init__(self, cluster: SimCluster, options: Options, recreation: Recreation) -> None:
         self.cluster = cluster
         self.options = options
+        self.recreation = recreation
         self.rng = cluster.world.rng("faults")
         self.figures: Counter[str] = Counter()
         self.active = True
@@ -41,11 +44,14 @@ class Faults:
             ("failed disk", options.failed_disks, self._fail_disk),
             ("wipe", options.wipes, self._wipe),
             ("topic churn", options.topic_churn, self._churn),
+            ("recreation", options.recreations, recreation.delete),
+            ("power cut", options.power_cuts, self._cut_power),
         ]
 
     def begin(self) -> None:
         cluster, options = self.cluster, self.options
         cluster.network.weather = options.weather()
+        cluster.network.on_straggler = self._on_straggler
         cluster.controller.dies_in_commit = options.dies_in_commit
         self._step()
 
@@ -68,6 +74,7 @@ class Faults:
         self.active = False
         cluster = self.cluster
         cluster.network.weather = Weather(encoded=self.options.encoded)
+        cluster.network.on_straggler = None
         cluster.network.heal()
         cluster.controller.dies_in_commit = 0.0
         nodes: list[BrokerNode | ControllerNode] = [cluster.controller, *cluster.brokers.values()]
@@ -212,3 +219,37 @@ class Faults:
             admin.request(DeleteTopic(topic))
         else:
             admin.request(CreateTopic(topic, 2, 0, {}))
+
+    # --- while a straggler is on its way ---------------------------------------------------------------------
+
+    def _on_straggler(self, message: Message, sender: Process, delay_ms: int) -> None:
+        """What it speaks of may end before it arrives: its topic, the process it is from, one it is weighed against."""
+        if self.rng.random() >= self.options.troubles:
+            return
+        topics = {part.topic for part in message.partitions} if isinstance(message, ReplicaFetchReply) else set()
+        if self.recreation.topic in topics:
+            self.recreation.delete()
+            return
+        node = self._broker()
+        wiped = isinstance(message, PositionsReply) and node is not sender and self._in_recovery(message)
+        wiped = wiped and self._may_lose()
+        self._later(self.rng.randint(0, delay_ms // 4), f"trouble for {node.name}", lambda: self._restart(node, wiped))
+
+    def _in_recovery(self, message: PositionsReply) -> bool:
+        """Nobody is known to be complete, so that a position decides what is left."""
+        states = [self.cluster.invariants.truth.partition(part.topic, part.partition) for part in message.partitions]
+        return any(state is not None and not state.isr and not state.elr for state in states)
+
+    def _restart(self, node: BrokerNode, wiped: bool) -> None:
+        self.figures["troubles"] += 1
+        if wiped:
+            node.wipe()
+        else:
+            node.kill()
+        self._later(self.rng.randint(1, 10), f"start {node.name}", node.start)
+
+    def _cut_power(self) -> None:
+        if self.options.flush_policy == "commit":
+            for node in self.cluster.brokers.values():
+                node.crash()
+                self._later(self.rng.randint(1, 50), f"start {node.name}", node.start)

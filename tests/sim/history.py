@@ -104,6 +104,8 @@ class PartitionHistory:
         self.shown: dict[int, int] = {}
         """Highest high watermark shown to clients, by leader epoch."""
         self.deleted = False
+        self.receipts: set[tuple[int, int]] = set()
+        """(base offset, CRC) of everything that was acknowledged, at whatever level."""
         self.starts = LogStarts(name)
         self.records: Records | None = None
         """Of a topic that loses some."""

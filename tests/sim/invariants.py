@@ -209,6 +209,7 @@ class Invariants:
             assert result.crc is not None
             self.figures["checks"] += 1
             history = self._history(node, result.topic, result.partition)
+            history.receipts.add((result.base_offset, result.crc))
             if result.acks == ACKS_ALL:
                 # The commit that woke the waiter happened in this very turn.
                 self.after_broker_turn(node)

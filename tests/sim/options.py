@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from random import Random
+from typing import Any
 
 from tests.sim.clients import Load
 from tests.sim.network import Weather
@@ -76,6 +77,17 @@ class Options:
     """-1: segments are sealed when they are full."""
     cleaning_check_ms: int
     value_bytes_max: int
+    recreations: float
+    """A topic that is written to and read all the time is deleted, and made anew under its name."""
+    stragglers: float
+    """Probability that a message of the straggling kinds takes up to ``straggler_ms``."""
+    straggler_ms: int
+    straggling: tuple[str, ...]
+    troubles: float
+    """Probability that what a straggler speaks of ends while it is on its way: a topic, a process, a disk."""
+    power_cuts: float
+    """All machines at once; they are back soon."""
+    election_timeout_ms: int
 
     @property
     def retains(self) -> bool:
@@ -89,7 +101,16 @@ class Options:
 
     def weather(self) -> Weather:
         return Weather(
-            self.lost, self.request_twice, self.answer_twice, self.late, self.late_ms, self.delay_ms, self.encoded
+            self.lost,
+            self.request_twice,
+            self.answer_twice,
+            self.late,
+            self.late_ms,
+            self.delay_ms,
+            self.encoded,
+            self.stragglers,
+            self.straggler_ms,
+            self.straggling,
         )
 
     def load(self) -> Load:
@@ -116,6 +137,7 @@ class Options:
             "snapshot_records": self.snapshot_records,
             "shutdown_timeout_ms": 3000,
             "checkpoint_interval_ms": 700,
+            "election_timeout_ms": self.election_timeout_ms,
         }
 
     def lines(self) -> list[str]:
@@ -190,10 +212,11 @@ def draw(seed: int) -> Options:
         numbered=rng.random() < 0.5,
         segment_bytes=rng.choice((4096, 4096, 2**28)),
         **_draw_cleaning(seed),
+        **_draw_earlier_lives(seed),
     )
 
 
-def _draw_cleaning(seed: int) -> dict[str, int]:
+def _draw_cleaning(seed: int) -> dict[str, Any]:
     """From a generator of its own: what was drawn for a seed before there was cleaning is drawn still."""
     rng = Random(f"{seed}/cleaning")
     retains = rng.random() < 0.25
@@ -206,4 +229,34 @@ def _draw_cleaning(seed: int) -> dict[str, int]:
         "segment_ms": rng.choice((-1, -1, 200, 1000)),
         "cleaning_check_ms": rng.choice((20, 100, 500)),
         "value_bytes_max": rng.choice((30, 300, 1500)),
+    }
+
+
+STRAGGLING = (
+    ("ReplicaFetchReply",),
+    ("ReplicaFetchReply",),
+    ("PositionsReply",),
+    ("PositionsReply",),
+    ("ReplicaFetchReply", "PositionsReply", "HeartbeatReply", "AlterPartitionReply", "RegisterReply"),
+    ("ReplicaFetch", "Heartbeat", "AlterPartition", "Register", "Positions"),
+)
+"""Of one kind, or all answers, or all requests."""
+
+
+def _draw_earlier_lives(seed: int) -> dict[str, Any]:
+    """Messages that outlive the topic and the process they speak of."""
+    rng = Random(f"{seed}/earlier lives")
+    recreates, straggles = rng.random() < 0.2, rng.random() < 0.3
+    straggling = rng.choice(STRAGGLING)
+    in_elections = straggles and "PositionsReply" in straggling
+    rate = 0.2 * 4 ** rng.random() if straggling == ("PositionsReply",) else 0.02 * 20 ** rng.random()
+    power_cuts = round(0.3 * 6 ** rng.random(), 4) if rng.random() < 0.7 else 0.0
+    return {
+        "recreations": round(0.2 * 40 ** rng.random(), 4) if recreates else 0.0,
+        "stragglers": round(rate, 4) if straggles else 0.0,
+        "straggler_ms": rng.choice((100, 400, 2000)),
+        "straggling": straggling if straggles else (),
+        "troubles": rng.choice((0.0, 0.3, 0.8)),
+        "power_cuts": power_cuts if in_elections else 0.0,
+        "election_timeout_ms": rng.choice((300, 1000, 1000)) if straggles else 300,
     }

@@ -17,6 +17,7 @@ from tests.sim.group_load import GroupLoad
 from tests.sim.history import UNBOUNDED
 from tests.sim.numbered import NumberedProducer
 from tests.sim.options import Options
+from tests.sim.recreation import Recreation
 from tests.sim.world import START_MS, Violation
 
 SETTLE_MS = 15_000
@@ -39,7 +40,8 @@ class Schedule:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.cluster = SimCluster(options.seed, brokers=options.brokers, timeouts=options.timeouts())
-        self.faults = Faults(self.cluster, options)
+        self.recreation = Recreation(self.cluster, options)
+        self.faults = Faults(self.cluster, options, self.recreation)
         self.groups = GroupLoad(self.cluster, options)
         self.producers: list[Producer] = []
         self.consumers: list[Consumer] = []
@@ -94,6 +96,7 @@ class Schedule:
             self.names += [(f"t{number}", partition) for partition in range(options.partitions)]
         self._add_clients()
         self.groups.begin(self.names)
+        self.recreation.begin()
 
     def _add_clients(self) -> None:
         for number in range(self.options.producers):
@@ -119,6 +122,7 @@ class Schedule:
         self.groups.heal()
         self._supervise()
         cluster.until(cluster.all_ready, "all brokers ready after healing", SETTLE_MS)
+        self._adopt()
         for name in self.names:
             cluster.until(lambda name=name: self._is_led(name), f"{name} has a leader and a full ISR", SETTLE_MS)  # type: ignore[misc]
         for producer in self.producers:
@@ -141,6 +145,14 @@ class Schedule:
     def _is_settled(self) -> bool:
         """A late copy of a write may have come after a look at its partition."""
         return all(self.cluster.converged(*name) for name in self.names) and self._consumed()
+
+    def _adopt(self) -> None:
+        """What was deleted and made anew is a topic like the others now."""
+        recreation = self.recreation
+        self.cluster.until(lambda: recreation.settled, "the last topic made anew", SETTLE_MS)
+        self.names = self.names + recreation.names
+        self.producers += recreation.producers
+        self.consumers += recreation.consumers
 
     def _supervise(self) -> None:
         """As an init system would: whatever ends now (a stop under way, a disk found broken) is started again."""
@@ -169,7 +181,7 @@ class Schedule:
         if not all(self._is_led(name) for name in self.names):
             return False  # whoever was restarted just now is still coming back
         ends = {name: self.cluster.log(self.cluster.leader(*name), *name).end_offset for name in self.names}
-        return all(consumer.cursors[name].offset == ends[name] for consumer in self.consumers for name in self.names)
+        return all(c.offset == ends[name] for consumer in self.consumers for name, c in consumer.cursors.items())
 
     def _starts_settled(self) -> bool:
         """What a leader has published has been done, by itself and by its followers."""
@@ -206,8 +218,11 @@ class Schedule:
             held.update(value for _, value in contents[0])
             self._check_order(topic, partition, dict(whole))
             self._check_numbered(topic, partition, [value for _, value in contents[0]])
+        self.recreation.check(set(found))
         for producer in (*self.producers, self.cluster.producer):
             for write in producer.writes:
+                if not self.recreation.is_answerable(write):
+                    continue
                 for values in write.batches():
                     self._check_write(values, write.outcome, write.acks, found)
         twice = [value for value, count in held.items() if count > 1]  # whose first copy has gone is not known any more
@@ -230,7 +245,8 @@ class Schedule:
             raise Violation("OffsetsContiguous", f"{topic}-{partition}: a gap in {sorted(by_offset)[:20]}")
         for producer in self.producers:
             for write in producer.writes:
-                if write.outcome == "ok" and write.acks == -1 and (write.topic, write.partition) == (topic, partition):
+                is_here = (write.topic, write.partition) == (topic, partition)
+                if is_here and write.outcome == "ok" and write.acks == -1 and self.recreation.of_present(write):
                     for offset, value in write.places():
                         if by_offset.get(offset) != value:
                             raise Violation("AckedBatchesSurvive", f"{value!r} is not at its offset: {write.receipt}")
