@@ -16,7 +16,7 @@ import msgspec
 from minilog.config import ControllerSettings
 from minilog.core.controller import ControllerCore, Decision
 from minilog.core.effects import CONTROLLER_ID, Flush, Reply, Send
-from minilog.wire.messages import Message
+from minilog.wire.messages import Message, Positions, PositionsReply
 from minilog.wire.metadata import AnyMetadataRecord, MetadataRecord
 from tests.sim.network import Inbound, Network, Response
 from tests.sim.process import Process
@@ -86,6 +86,8 @@ class ControllerNode(Process):
         self.requests, self._queue = {}, deque()
         self._busy = self._tick_queued = False
         core = self.core = ControllerCore(self.settings, self.rng)
+        if self.invariants is not None:
+            self.invariants.ballots.on_controller_started()
         snapshot, tail = self.journal.replayed()
         if snapshot:
             core.load(self.journal.snapshot_index, snapshot)
@@ -122,6 +124,8 @@ class ControllerNode(Process):
         inbound.request_id, inbound.received_ms = self._next_request_id, self.now_ms
         self._next_request_id += 1
         self.requests[inbound.request_id] = inbound
+        if self.invariants is not None:
+            self.invariants.ballots.on_received(inbound.request)
         self._put(self.core.handle, inbound.request_id, inbound.request)
 
     def disconnected(self, inbound: Inbound) -> None:
@@ -209,9 +213,13 @@ class ControllerNode(Process):
 
     def _send(self, node_id: int, request: Message) -> None:
         assert self.core is not None
-        core = self.core
+        core, ballots = self.core, None if self.invariants is None else self.invariants.ballots
+        if ballots is not None and isinstance(request, Positions):
+            ballots.on_asked(node_id, request)
 
         def on_response(response: Response) -> None:
+            if ballots is not None and isinstance(request, Positions) and isinstance(response, PositionsReply):
+                ballots.on_answered(node_id, request, response)
             self._put(core.on_response, node_id, request, response)
 
         self.network.send(self, node_id, request, on_response, self.settings.election_timeout_ms)

@@ -11,6 +11,7 @@ LeaderFromIsr                a new leader was in the ISR or the ELR, or is a rec
 LeaderCandidateCompleteness  every running member of ISR and ELR holds the committed log
 ReplicationQuorumSuperset    what a current leader counts with contains all the controller may elect
 MetadataLogMatching          what brokers are told is the journal, record by record
+WeakAcksSurvive              acks=1, acks=N: lost only where no holder could answer; at no planned stop     weak_acks.py
 ProducerStateOfLog           (I32) what a replica knows of producers is what its batches say: at recovery, cuts, the end
 ProducerIdsNeverReused       (R33) ProducerSequences, in order and once: numbered.py, schedule.py
 WaitersEndOnce               no request is answered twice (broker_node.py) or later than it may be
@@ -45,10 +46,19 @@ from minilog.wire.messages import (
     ProduceReply,
     ProduceResult,
 )
-from minilog.wire.metadata import NO_LEADER, BrokerRegistered, MetadataRecord, PartitionChanged, TopicDeleted
+from minilog.wire.metadata import (
+    NO_LEADER,
+    BrokerRegistered,
+    BrokerShuttingDown,
+    MetadataRecord,
+    PartitionChanged,
+    TopicDeleted,
+)
+from tests.sim.ballots import Ballots
 from tests.sim.broker_node import BrokerNode
 from tests.sim.history import History, PartitionHistory, WatchedLog
 from tests.sim.network import Inbound
+from tests.sim.weak_acks import Witness
 from tests.sim.world import Violation
 
 GROUP_WAIT_MS = BrokerSettings(broker_id=0, data_dir="/").group_wait_ms
@@ -73,6 +83,7 @@ class Invariants:
         self.history = history
         self.brokers = brokers
         self.truth = ClusterImage()
+        self.ballots = Ballots(brokers)
         self.journal: list[MetadataRecord] = []
         self.figures: Counter[str] = Counter()
         self.producer_ids: set[int] = set()
@@ -217,7 +228,21 @@ class Invariants:
                 self._check_min_isr(node, result)
                 self.figures["acked_all"] += result.end_offset - result.base_offset
             else:
+                self._on_weakly_acked(node, result, history)
                 self.figures["acked_less"] += result.end_offset - result.base_offset
+
+    def _on_weakly_acked(self, node: BrokerNode, result: ProduceResult, history: PartitionHistory) -> None:
+        assert node.core is not None
+        replica = node.core.replicas[TopicPartition(result.topic, result.partition)]
+        assert isinstance(replica.log, WatchedLog)
+        assert result.base_offset is not None
+        assert result.end_offset is not None
+        mirror = replica.log.mirror
+        entries = [e for b in result.base_offsets if (e := mirror.at(b)) is not None]
+        state = self.truth.partition(result.topic, result.partition)
+        deposed = state is None or state.topic_id != replica.topic_id or state.leader_epoch > replica.leader_epoch
+        entries = entries or mirror.between(result.base_offset, result.end_offset)
+        history.weak.on_acked(entries, history.committed.end_offset, deposed=deposed)
 
     def _check_min_isr(self, node: BrokerNode, result: ProduceResult) -> None:
         """I11, against the settings of the topic itself. A repeated batch was committed before: nothing new is promised."""
@@ -268,10 +293,12 @@ class Invariants:
 
     def on_journalled(self, first: int, records: list[MetadataRecord]) -> None:
         assert first == len(self.journal) + 1
+        leaving = {r.broker_id for r in records if isinstance(r, BrokerShuttingDown)}
+        leaving = {b for b in leaving if self.ballots.has_drained(b, self.truth.brokers[b].epoch)}
         for index, record in enumerate(records, first):
             self.figures["checks"] += 1
             if isinstance(record, PartitionChanged):
-                self._check_transition(self.truth.partition(record.topic, record.partition), record)
+                self._check_transition(self.truth.partition(record.topic, record.partition), record, leaving)
             if isinstance(record, BrokerRegistered):
                 self._on_registered(record)
             if isinstance(record, TopicDeleted):
@@ -296,7 +323,7 @@ class Invariants:
         for partition in self.truth.topics[record.topic].partitions:
             self.history.of(record.topic, record.topic_id, partition).deleted = True
 
-    def _check_transition(self, old: PartitionState | None, new: PartitionState) -> None:
+    def _check_transition(self, old: PartitionState | None, new: PartitionState, leaving: set[int]) -> None:
         if old is None or old.topic_id != new.topic_id or new.leader == NO_LEADER:
             return
         if new.leader == old.leader and new.leader_epoch == old.leader_epoch:
@@ -306,6 +333,24 @@ class Invariants:
         self.figures["recoveries"] += recovery
         if not recovery and new.leader not in old.isr and new.leader not in old.elr:
             raise Violation("LeaderFromIsr", f"{new} after {old}")
+        witnesses = self._witnesses(new, [*self.ballots.voters(new), *leaving.intersection([old.leader])])
+        self.history.of(*_names(TopicPartition(new.topic, new.partition), new.topic_id)).weak.on_elected(
+            new.leader_epoch, witnesses
+        )
+
+    def _witnesses(self, state: PartitionState, brokers: Iterable[int]) -> Iterable[Witness]:
+        """Those whose word the choice rests on, with what they hold as firmly as the topic asks for."""
+        for broker_id in brokers:
+            node = self.brokers[broker_id]
+            log = node.store.open_log(state.topic, state.partition, state.topic_id)
+            if log is not None and (broker_id == state.leader or self._may_witness(state, broker_id)):
+                is_commit = log.inner.settings.flush_policy == "commit"
+                yield Witness(node.name, log.mirror, log.inner.durable_end if is_commit else log.inner.end_offset)
+
+    def _may_witness(self, state: PartitionState, broker_id: int) -> bool:
+        """It was a candidate, or leaves in order in this very step."""
+        broker = self.truth.brokers[broker_id]
+        return broker.shutting_down or (not broker.fenced and broker_id in {*state.isr, *state.elr})
 
     def on_controller_reply(self, request_id: int, response: Message) -> None:
         if not isinstance(response, HeartbeatReply):

@@ -224,7 +224,7 @@ class Schedule:
                 if not self.recreation.is_answerable(write):
                     continue
                 for values in write.batches():
-                    self._check_write(values, write.outcome, write.acks, found)
+                    self._check_write(write, values, found)
         twice = [value for value, count in held.items() if count > 1]  # whose first copy has gone is not known any more
         if twice:
             raise Violation("Duplicates", f"{twice[:5]} are there more than once")
@@ -262,7 +262,8 @@ class Schedule:
         for broker_id in self.cluster.state(topic, partition).replicas:
             self.cluster.log(broker_id, topic, partition).check_producers()
 
-    def _check_write(self, values: list[bytes], outcome: str | None, acks: int, found: Counter[bytes]) -> None:
+    def _check_write(self, write: Write, values: list[bytes], found: Counter[bytes]) -> None:
+        outcome, acks = write.outcome, write.acks
         present = sum(value in found for value in values)
         if present not in (0, len(values)):
             raise Violation("Atomicity", f"{values} is there in part")
@@ -271,7 +272,17 @@ class Schedule:
         lost = outcome == "ok" and not present
         if lost and acks == -1:
             raise Violation("AckedBatchesSurvive", f"{values} is lost")
+        if lost and acks > 0:
+            self._check_given_up(write, values)
         self.cluster.invariants.figures[f"lost acks={acks}"] += lost
+
+    def _check_given_up(self, write: Write, values: list[bytes]) -> None:
+        """The election is known at which this was lost, and it may have been."""
+        state = self.cluster.state(write.topic, write.partition)
+        weak = self.cluster.history.of(write.topic, state.topic_id, write.partition).weak
+        base_offset = next(offset for offset, value in write.places() if value == values[0])
+        if base_offset not in weak.given_up:
+            raise Violation("WeakAcksSurvive", f"{values}, acks={write.acks}, is lost at no election: {write.receipt}")
 
     def _figures(self) -> Counter[str]:
         figures = Counter(self.cluster.invariants.figures)
