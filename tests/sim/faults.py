@@ -6,7 +6,14 @@ from collections import Counter
 from collections.abc import Callable
 
 from minilog.core.effects import CONTROLLER_ID
-from minilog.wire.messages import CreateTopic, DeleteTopic, Message, PositionsReply, ReplicaFetchReply
+from minilog.wire.messages import (
+    AlterPartition,
+    CreateTopic,
+    DeleteTopic,
+    Message,
+    PositionsReply,
+    ReplicaFetchReply,
+)
 from tests.sim.broker_node import BrokerNode
 from tests.sim.cluster import SimCluster
 from tests.sim.controller_node import ControllerNode
@@ -230,6 +237,9 @@ class Faults:
         if self.recreation.topic in topics:
             self.recreation.delete()
             return
+        if isinstance(message, AlterPartition) and sender.node_id in self.cluster.brokers:
+            self._stop_while_joining(self.cluster.brokers[sender.node_id], message, delay_ms)
+            return
         node = self._broker()
         wiped = isinstance(message, PositionsReply) and node is not sender and self._in_recovery(message)
         wiped = wiped and self._may_lose()
@@ -253,3 +263,20 @@ class Faults:
             for node in self.cluster.brokers.values():
                 node.crash()
                 self._later(self.rng.randint(1, 50), f"start {node.name}", node.start)
+
+    def _stop_while_joining(self, leader: BrokerNode, message: AlterPartition, delay_ms: int) -> None:
+        """Its ISR is about to become another one: a leader is stopped, who joins is cut off from it, the others are slow."""
+        members = {m.broker_id for proposal in message.partitions for m in proposal.isr} - {leader.node_id}
+        states = [self.cluster.invariants.truth.partition(p.topic, p.partition) for p in message.partitions]
+        joining = members - {b for state in states if state is not None for b in state.isr}
+        for other in joining:
+            self._cut({(leader.node_id, other), (other, leader.node_id)})
+        for other in members - joining:
+            self._slow(self.cluster.brokers[other], delay_ms)
+        self._later(self.rng.randint(0, delay_ms), f"stop {leader.name}", leader.stop)
+        self._later(delay_ms + self._down_ms(), f"start {leader.name}", lambda: self._start_when_ended(leader))
+
+    def _slow(self, node: BrokerNode, duration_ms: int) -> None:
+        usual = (1, self.options.disk_delay_max_ms)
+        node.disk_delay_ms = (50, 300)
+        self._later(duration_ms + 100, "disk ok", lambda: setattr(node, "disk_delay_ms", usual))

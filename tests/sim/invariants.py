@@ -345,7 +345,10 @@ class Invariants:
             log = node.store.open_log(state.topic, state.partition, state.topic_id)
             if log is not None and (broker_id == state.leader or self._may_witness(state, broker_id)):
                 is_commit = log.inner.settings.flush_policy == "commit"
-                yield Witness(node.name, log.mirror, log.inner.durable_end if is_commit else log.inner.end_offset)
+                end_offset = log.inner.durable_end if is_commit else log.inner.end_offset
+                left = self.truth.brokers[broker_id].shutting_down
+                word = "leaving in order" if left else "answering the election"
+                yield Witness(f"{node.name}, {word},", log.mirror, end_offset)
 
     def _may_witness(self, state: PartitionState, broker_id: int) -> bool:
         """It was a candidate, or leaves in order in this very step."""

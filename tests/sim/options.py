@@ -237,6 +237,7 @@ STRAGGLING = (
     ("ReplicaFetchReply",),
     ("PositionsReply",),
     ("PositionsReply",),
+    ("AlterPartition",),
     ("ReplicaFetchReply", "PositionsReply", "HeartbeatReply", "AlterPartitionReply", "RegisterReply"),
     ("ReplicaFetch", "Heartbeat", "AlterPartition", "Register", "Positions"),
 )
@@ -249,7 +250,8 @@ def _draw_earlier_lives(seed: int) -> dict[str, Any]:
     recreates, straggles = rng.random() < 0.2, rng.random() < 0.3
     straggling = rng.choice(STRAGGLING)
     in_elections = straggles and "PositionsReply" in straggling
-    rate = 0.2 * 4 ** rng.random() if straggling == ("PositionsReply",) else 0.02 * 20 ** rng.random()
+    is_rare = straggling in (("PositionsReply",), ("AlterPartition",))
+    rate = 0.2 * 4 ** rng.random() if is_rare else 0.02 * 20 ** rng.random()
     power_cuts = round(0.3 * 6 ** rng.random(), 4) if rng.random() < 0.7 else 0.0
     return {
         "recreations": round(0.2 * 40 ** rng.random(), 4) if recreates else 0.0,
