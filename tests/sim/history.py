@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from minilog.config import TopicSettings
 from minilog.errors import StorageFailed
 from minilog.wire.batch import Batch, split
+from tests.sim.freshness import Commits
 from tests.sim.log_starts import LogStarts
 from tests.sim.records import Records, are_remembered
 from tests.sim.weak_acks import WeakAcks
@@ -98,6 +99,7 @@ class PartitionHistory:
     def __init__(self, name: str) -> None:
         self.name = name
         self.committed = Mirror()
+        self.commits = Commits()
         self.commit_epochs: list[int] = []
         """Of each committed batch the leader epoch it was committed in, which is not the one it was written in."""
         self.leaders: dict[int, int] = {}

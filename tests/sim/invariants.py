@@ -11,6 +11,8 @@ LeaderFromIsr                a new leader was in the ISR or the ELR, or is a rec
 LeaderCandidateCompleteness  every running member of ISR and ELR holds the committed log
 ReplicationQuorumSuperset    what a current leader counts with contains all the controller may elect
 MetadataLogMatching          what brokers are told is the journal, record by record
+HighWatermarkCommitted       no follower has, and no reader is told, a high watermark above what is committed
+LagIsTrue                    a follower that says it is X ms behind shows all that was committed before     freshness.py
 WeakAcksSurvive              acks=1, acks=N: lost only where no holder could answer; at no planned stop     weak_acks.py
 ProducerStateOfLog           (I32) what a replica knows of producers is what its batches say: at recovery, cuts, the end
 ProducerIdsNeverReused       (R33) ProducerSequences, in order and once: numbered.py, schedule.py
@@ -36,6 +38,7 @@ from minilog.wire.messages import (
     Fetch,
     FetchPartition,
     FetchReply,
+    FetchResult,
     HeartbeatReply,
     InitProducer,
     InitProducerReply,
@@ -56,15 +59,13 @@ from minilog.wire.metadata import (
 )
 from tests.sim.ballots import Ballots
 from tests.sim.broker_node import BrokerNode
+from tests.sim.freshness import CLOCK_DRIFT_MAX, promised_since
 from tests.sim.history import History, PartitionHistory, WatchedLog
 from tests.sim.network import Inbound
 from tests.sim.weak_acks import Witness
 from tests.sim.world import Violation
 
 GROUP_WAIT_MS = BrokerSettings(broker_id=0, data_dir="/").group_wait_ms
-
-CLOCK_DRIFT_MAX = 1.1
-"""How much faster than the world a clock may run, and some more."""
 
 
 class Seen(NamedTuple):
@@ -117,6 +118,8 @@ class Invariants:
         self._check_epochs(node, partition, seen, now)
         if isinstance(role, LeaderState):
             self._check_leader(node, role, log, history, seen)
+        elif role.high_watermark > history.committed.end_offset:
+            self._fail_high_watermark(node, partition, role.high_watermark, history)
         self._check_start(node, role, log, history, seen)
         if log.truncated:
             log.truncated = False
@@ -141,6 +144,7 @@ class Invariants:
             history.on_lead(node.name, node.node_id, role.leader_epoch, log.mirror)
             self.figures["leaderships"] += 1
         if history.on_commit(node.name, role.leader_epoch, log.mirror, role.high_watermark):
+            history.commits.add(node.world.now_ms, role.high_watermark)
             self._check_candidates(role.partition)
         self._check_quorum(role)
 
@@ -261,8 +265,44 @@ class Invariants:
             self.after_broker_turn(node)
             history = self._history(node, result.topic, result.partition)
             history.on_read(node.name, result.batches)
+            if result.high_watermark is not None and result.high_watermark > history.committed.end_offset:
+                self._fail_high_watermark(
+                    node, TopicPartition(fetch.topic, fetch.partition), result.high_watermark, history
+                )
+            self._check_lag(node, TopicPartition(fetch.topic, fetch.partition), result, history)
             if result.high_watermark is not None and not request.any_replica:
                 history.on_shown(node.name, result.leader_epoch, result.high_watermark)
+
+    def _fail_high_watermark(
+        self, node: BrokerNode, partition: TopicPartition, high_watermark: int, history: PartitionHistory
+    ) -> None:
+        committed = history.committed.end_offset
+        raise Violation(
+            "HighWatermarkCommitted", f"{node.name} {partition}: {high_watermark}, committed is up to {committed}"
+        )
+
+    def _check_lag(
+        self, node: BrokerNode, partition: TopicPartition, result: FetchResult, history: PartitionHistory
+    ) -> None:
+        """What a follower says of its own age is true."""
+        assert node.core is not None
+        role = node.core.replicas[partition].role
+        if not isinstance(role, FollowerState) or result.lag_ms is None or result.high_watermark is None:
+            return
+        state = self.truth.partition(*partition)
+        if state is None or (state.topic_id, state.leader_epoch) != (role.topic_id, role.leader_epoch):
+            self.figures["lags told of a replaced leader"] += 1
+            return
+        self.figures["lags told"] += 1
+        now_ms = node.world.now_ms
+        since_ms = promised_since(now_ms, result.lag_ms, node.transits)
+        committed = history.commits.end_at(since_ms)
+        if result.high_watermark < committed:
+            raise Violation(
+                "LagIsTrue",
+                f"{node.name} {partition} says it is {result.lag_ms} ms behind and shows {result.high_watermark}; "
+                f"{now_ms - since_ms:.0f} ms ago {committed} was committed",
+            )
 
     def _check_range(self, node: BrokerNode, fetch: FetchPartition, problem: Problem) -> None:
         """Whoever is told to be outside the log is, and is told where the log begins."""

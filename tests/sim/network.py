@@ -44,7 +44,7 @@ class Weather:
 
 
 class Call:
-    __slots__ = ("done", "on_response", "request", "source", "source_life", "target")
+    __slots__ = ("answered_ms", "done", "on_response", "request", "source", "source_life", "target")
 
     def __init__(self, source: Process, target: int, request: Message, on_response: OnResponse) -> None:
         self.source, self.source_life = source, source.life
@@ -52,6 +52,8 @@ class Call:
         self.request = request
         self.on_response = on_response
         self.done = False
+        self.answered_ms = 0
+        """When the first answer to it was given."""
 
 
 class Inbound:
@@ -181,12 +183,13 @@ class Network:
 
     # --- requests --------------------------------------------------------------------------------------------
 
-    def send(self, source: Process, target: int, request: Message, on_response: OnResponse, timeout_ms: int) -> None:
+    def send(self, source: Process, target: int, request: Message, on_response: OnResponse, timeout_ms: int) -> Call:
         call = Call(source, target, request, on_response)
         self.world.after(timeout_ms, "expire", lambda: self._expire(call))
         self._transmit(call)
         if self._doubles(self.weather.request_twice, source):
             self._transmit(call)
+        return call
 
     def _doubles(self, probability: float, source: Process) -> bool:
         """Only of brokers and controller, and of clients whose requests do no harm twice."""
@@ -228,6 +231,7 @@ class Network:
     # --- answers ---------------------------------------------------------------------------------------------
 
     def reply(self, inbound: Inbound, response: Message) -> None:
+        inbound.call.answered_ms = inbound.call.answered_ms or self.world.now_ms
         self._open.pop(inbound, None)
         self._tell(inbound.call, response, inbound.process)
         if self._doubles(self.weather.answer_twice, inbound.call.source):
