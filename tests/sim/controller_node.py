@@ -117,6 +117,11 @@ class ControllerNode(Process):
             self.figures["pauses"] += 1
             super().pause()
 
+    @property
+    def is_idle(self) -> bool:
+        """Nothing to write, and nothing waiting to be looked at."""
+        return self.running and not self.paused and not self._busy and not self._queue
+
     # --- events ----------------------------------------------------------------------------------------------
 
     def receive(self, inbound: Inbound) -> None:

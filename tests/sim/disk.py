@@ -326,6 +326,13 @@ class SimDisk:
         *parts, name = _parts(path)
         return self._dir("/".join(parts)), name
 
+    def flip_bit(self, path: str, at: int) -> None:
+        """One bit of this byte is another one, on the disk and in memory; twice, and the file is whole again."""
+        file = self._file(path)
+        for content in (file.content, file.durable):
+            if at < len(content):
+                content[at] ^= 1
+
     def _file(self, path: str) -> File:
         node = self._find(path)
         if isinstance(node, Dir):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from random import Random
 from typing import Any
 
+from minilog.config import DAY_MS
 from tests.sim.clients import Load
 from tests.sim.network import Weather
 
@@ -88,11 +89,23 @@ class Options:
     power_cuts: float
     """All machines at once; they are back soon."""
     election_timeout_ms: int
+    trial: str
+    """What is slow, busy or damaged when all else has healed (trials.py); "" for nothing."""
+    history_age_ms: int
+    """Producers that number find records of this age, loaded before they begin; 0: none."""
+    wrong_clock_ms: int
+    """How far the clock of one producer is ahead, then."""
+    reader_lag_max_ms: int
+    """What a consumer that reads from anybody accepts; -1: anything."""
 
     @property
     def retains(self) -> bool:
         """Logs lose their beginnings."""
         return self.retention_bytes >= 0 or self.retention_ms >= 0
+
+    @property
+    def loads_history(self) -> bool:
+        return self.numbered and self.history_age_ms > 0
 
     @property
     def losses_max(self) -> int:
@@ -128,6 +141,8 @@ class Options:
 
     def timeouts(self) -> dict[str, int]:
         cleaning = {"retention_check_ms": self.cleaning_check_ms} if self.retains else {}
+        if self.trial == "busy neighbour":
+            cleaning = {"retention_check_ms": 100}
         return cleaning | {
             "session_timeout_ms": self.session_timeout_ms,
             "replica_lag_max_ms": self.replica_lag_max_ms,
@@ -213,6 +228,8 @@ def draw(seed: int) -> Options:
         segment_bytes=rng.choice((4096, 4096, 2**28)),
         **_draw_cleaning(seed),
         **_draw_earlier_lives(seed),
+        **_draw_trial(seed),
+        **_draw_history(seed),
     )
 
 
@@ -262,3 +279,18 @@ def _draw_earlier_lives(seed: int) -> dict[str, Any]:
         "power_cuts": power_cuts if in_elections else 0.0,
         "election_timeout_ms": rng.choice((300, 1000, 1000)) if straggles else 300,
     }
+
+
+def _draw_trial(seed: int) -> dict[str, Any]:
+    rng = Random(f"{seed}/trial")
+    trial = rng.choice(("busy neighbour", "slow journal", "damage")) if rng.random() < 0.1 else ""
+    return {"trial": trial, "reader_lag_max_ms": rng.choice((-1, -1, 20, 200))}
+
+
+def _draw_history(seed: int) -> dict[str, Any]:
+    """Records that are older than anything the brokers remember of producers, and clocks that are ahead."""
+    rng = Random(f"{seed}/history")
+    loads = rng.random() < 0.25
+    age_ms = rng.choice((3 * DAY_MS, 3650 * DAY_MS))
+    wrong_ms = rng.choice((0, 0, 3 * DAY_MS, 36_500 * DAY_MS))
+    return {"history_age_ms": age_ms if loads else 0, "wrong_clock_ms": wrong_ms if loads else 0}

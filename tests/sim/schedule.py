@@ -18,11 +18,14 @@ from tests.sim.history import UNBOUNDED
 from tests.sim.numbered import NumberedProducer
 from tests.sim.options import Options
 from tests.sim.recreation import Recreation
+from tests.sim.trials import Trials
 from tests.sim.world import START_MS, Violation
 
 SETTLE_MS = 15_000
 WRITE_MS = 3_000
 SUPERVISION_MS = 100
+TODAY_MS = 1_700_000_000_000
+"""What clocks show where history is loaded: elsewhere they begin in 1970, and nothing could be older."""
 
 
 @dataclass
@@ -42,6 +45,7 @@ class Schedule:
         self.cluster = SimCluster(options.seed, brokers=options.brokers, timeouts=options.timeouts())
         self.recreation = Recreation(self.cluster, options)
         self.faults = Faults(self.cluster, options, self.recreation)
+        self.trials = Trials(self.cluster, options)
         self.groups = GroupLoad(self.cluster, options)
         self.producers: list[Producer] = []
         self.consumers: list[Consumer] = []
@@ -80,6 +84,7 @@ class Schedule:
         for node in (cluster.controller, *cluster.brokers.values()):
             node.clock_offset_ms = rng.randint(-options.clock_skew_ms, options.clock_skew_ms)
             node.clock_drift = rng.uniform(-options.clock_drift, options.clock_drift)
+            node.clock_offset_ms += TODAY_MS if options.loads_history else 0
             node.tick_ms = options.tick_ms
         for node in cluster.brokers.values():
             node.disk_delay_ms = (1, options.disk_delay_max_ms)
@@ -94,20 +99,36 @@ class Schedule:
                 **options.topic_config(),
             )
             self.names += [(f"t{number}", partition) for partition in range(options.partitions)]
+        self._load_history()
         self._add_clients()
         self.groups.begin(self.names)
         self.recreation.begin()
 
+    def _load_history(self) -> None:
+        """Old records of a producer that numbers them, in every partition."""
+        if not self.options.loads_history:
+            return
+        loader = self.cluster.add_numbered_producer("loader", self.options.load())
+        loader.clock_offset_ms = TODAY_MS - self.options.history_age_ms
+        loader.ask_for_id()
+        writes = [loader.write(*name, -1, 2) for name in self.names for _ in range(2)]
+        self.cluster.until(lambda: all(write.outcome == "ok" for write in writes), "history is loaded", SETTLE_MS)
+        self.producers.append(loader)
+
     def _add_clients(self) -> None:
-        for number in range(self.options.producers):
+        count = max(self.options.producers, 3) if self.options.loads_history else self.options.producers
+        for number in range(count):
             add = self.cluster.add_numbered_producer if self.options.numbered else self.cluster.add_producer
             producer = add(f"p{number}", self.options.load())
             producer.partitions = self.names
+            if self.options.loads_history:
+                producer.clock_offset_ms = TODAY_MS + (self.options.wrong_clock_ms if number == 0 else 0)
             producer.begin()
             self.producers.append(producer)
         for number in range(self.options.consumers):
             consumer = self.cluster.add_consumer(f"c{number}")
             consumer.any_replica = number == 1
+            consumer.max_lag_ms = self.options.reader_lag_max_ms if number == 1 else -1
             consumer.names_epoch = self.options.seed % 2 == 0
             for name in self.names:
                 consumer.assign(*name)
@@ -123,8 +144,9 @@ class Schedule:
         self._supervise()
         cluster.until(cluster.all_ready, "all brokers ready after healing", SETTLE_MS)
         self._adopt()
-        for name in self.names:
-            cluster.until(lambda name=name: self._is_led(name), f"{name} has a leader and a full ISR", SETTLE_MS)  # type: ignore[misc]
+        self._until_led()
+        self.trials.run()
+        self._until_led()
         for producer in self.producers:
             producer.active = False
         cluster.until(lambda: all(producer.is_idle for producer in self.producers), "writes end", SETTLE_MS)
@@ -134,7 +156,10 @@ class Schedule:
             cluster.until(lambda name=name: cluster.converged(*name), f"{name} converges", SETTLE_MS)  # type: ignore[misc]
         cluster.until(self._is_quiet, "nobody waits any more", SETTLE_MS)
         for consumer in self.consumers:
-            consumer.any_replica = False  # asking around among brokers without a replica takes too long
+            consumer.any_replica, consumer.max_lag_ms = (
+                False,
+                -1,
+            )  # asking around among brokers without a replica takes too long
         cluster.until(self._consumed, "consumers reach the end", SETTLE_MS)
         self.groups.settle(SETTLE_MS)
         if self.options.retains:
@@ -145,6 +170,11 @@ class Schedule:
     def _is_settled(self) -> bool:
         """A late copy of a write may have come after a look at its partition."""
         return all(self.cluster.converged(*name) for name in self.names) and self._consumed()
+
+    def _until_led(self) -> None:
+        for name in self.names:
+            what = f"{name} has a leader and a full ISR"
+            self.cluster.until(lambda name=name: self._is_led(name), what, SETTLE_MS)  # type: ignore[misc]
 
     def _adopt(self) -> None:
         """What was deleted and made anew is a topic like the others now."""
