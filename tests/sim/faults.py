@@ -233,6 +233,7 @@ class Faults:
         """What it speaks of may end before it arrives: its topic, the process it is from, one it is weighed against."""
         if self.rng.random() >= self.options.troubles:
             return
+        self.figures["troubles"] += 1
         topics = {part.topic for part in message.partitions} if isinstance(message, ReplicaFetchReply) else set()
         if self.recreation.topic in topics:
             self.recreation.delete()
@@ -251,7 +252,6 @@ class Faults:
         return any(state is not None and not state.isr and not state.elr for state in states)
 
     def _restart(self, node: BrokerNode, wiped: bool) -> None:
-        self.figures["troubles"] += 1
         if wiped:
             node.wipe()
         else:

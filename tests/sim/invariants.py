@@ -301,8 +301,16 @@ class Invariants:
             raise Violation(
                 "LagIsTrue",
                 f"{node.name} {partition} says it is {result.lag_ms} ms behind and shows {result.high_watermark}; "
-                f"{now_ms - since_ms:.0f} ms ago {committed} was committed",
+                f"{now_ms - since_ms:.0f} ms ago {committed} was committed{self._doubt(state)}",
             )
+
+    def _doubt(self, state: PartitionState) -> str:
+        """Why the leader's high watermark may itself be behind."""
+        core = self.brokers[state.leader].core if state.leader in self.brokers else None
+        replica = None if core is None else core.replicas.get(TopicPartition(state.topic, state.partition))
+        role = None if replica is None else replica.role
+        unknown = isinstance(role, LeaderState) and not role.high_watermark_known
+        return ", and its new leader does not know the true high watermark yet (R7)" if unknown else ""
 
     def _check_range(self, node: BrokerNode, fetch: FetchPartition, problem: Problem) -> None:
         """Whoever is told to be outside the log is, and is told where the log begins."""

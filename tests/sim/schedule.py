@@ -66,12 +66,15 @@ class Schedule:
             violation = f"Assertion: {found} ({_place(found)})"
         except Exception as found:
             violation = f"{type(found).__name__}: {found} ({_place(found)})"
+        figures = self._figures()
+        if violation:
+            figures[f"violation {violation.partition(':')[0]}"] += 1
         return Outcome(
             self.options.seed,
             world.digest,
             world.events,
             world.now_ms - START_MS,
-            self._figures(),
+            figures,
             violation,
             tuple(world.trace_lines()) if violation else (),
         )
@@ -318,6 +321,7 @@ class Schedule:
         figures = Counter(self.cluster.invariants.figures)
         figures.update(self.faults.figures)
         figures.update(self.groups.figures)
+        figures.update(self.trials.figures)
         figures.update(self.cluster.watch.figures)
         figures.update(self.cluster.network.figures)
         for history in self.cluster.history.partitions.values():

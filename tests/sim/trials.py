@@ -12,6 +12,7 @@ Drawn per seed, mostly none. Each leaves the cluster as it found it, so that the
 
 from __future__ import annotations
 
+from collections import Counter
 from random import Random
 from typing import Any
 
@@ -34,6 +35,7 @@ FENCED_MORE_MS = 4000
 SLOW_APPEND_MS = (270, 600)
 HANDED_OVER_MS = 5000
 BACK_MS = 15_000
+DAMAGED_FILE = "/data/broker/damaged-0/00000000000000000000.log"
 FLIPPED_BYTE = 70
 """In the records of the first batch of a log."""
 
@@ -42,11 +44,13 @@ class Trials:
     def __init__(self, cluster: SimCluster, options: Options) -> None:
         self.cluster, self.options = cluster, options
         self.rng: Random = cluster.world.rng("trials")
+        self.figures: Counter[str] = Counter()
 
     def run(self) -> None:
         if self.options.trial:
             self.producer = self.cluster.add_producer("trial")
             self.cluster.world.note(f"trial: {self.options.trial}")
+            self.figures[f"trial {self.options.trial}"] += 1
             {"busy neighbour": self._neighbour, "slow journal": self._slow_journal, "damage": self._damage}[
                 self.options.trial
             ]()
@@ -156,7 +160,8 @@ class Trials:
         self._write("damaged", 5)
         self._write("damaged", 5)
         cluster.settle("damaged")
-        self._flip(damaged)
+        disk = cluster.brokers[damaged].machine.disk
+        flipped = disk.flip_bit(DAMAGED_FILE, FLIPPED_BYTE)
         self._find(damaged)
         if leads:
             cluster.until(lambda: self._leader() not in (damaged, -1), "a damaged leader gives up", HANDED_OVER_MS)
@@ -165,16 +170,12 @@ class Trials:
             cluster.until(lambda: self._leader() not in (replicas[0], -1), "a leader elected", HANDED_OVER_MS)
             if self._leader() == damaged:
                 raise Violation("DamagedNotElected", f"b{damaged} leads damaged-0, and knows that it cannot be read")
-        self._flip(damaged)
+        disk.restore_bit(DAMAGED_FILE, FLIPPED_BYTE, flipped)
         cluster.brokers[damaged].kill()
         cluster.start_all()
         cluster.until(cluster.all_ready, "all brokers ready after damage", BACK_MS)
         cluster.settle("damaged")
         cluster.delete_topic("damaged")
-
-    def _flip(self, broker_id: int) -> None:
-        disk = self.cluster.brokers[broker_id].machine.disk
-        disk.flip_bit("/data/broker/damaged-0/00000000000000000000.log", FLIPPED_BYTE)
 
     def _find(self, broker_id: int) -> None:
         answers = self._ask(broker_id, "damaged")
