@@ -135,6 +135,8 @@ class Options:
         if self.retains:
             config |= {"segment_bytes": "4096", "retention_bytes": str(self.retention_bytes)}
             config |= {"retention_ms": str(self.retention_ms)}
+        elif self.loads_history:
+            config["retention_ms"] = "-1"  # or the default would take it
         if self.retains and self.segment_ms > 0:
             config["segment_ms"] = str(self.segment_ms)
         return config
