@@ -13,6 +13,7 @@ ReplicationQuorumSuperset    what a current leader counts with contains all the 
 MetadataLogMatching          what brokers are told is the journal, record by record
 HighWatermarkCommitted       no follower has, and no reader is told, a high watermark above what is committed
 LagIsTrue                    a follower that says it is X ms behind shows all that was committed before     freshness.py
+CopiesAtAck                  acks=N was answered when N members of the ISR held the record, the leader among them
 WeakAcksSurvive              acks=1, acks=N: lost only where no holder could answer; at no planned stop     weak_acks.py
 ProducerStateOfLog           (I32) what a replica knows of producers is what its batches say: at recovery, cuts, the end
 ProducerIdsNeverReused       (R33) ProducerSequences, in order and once: numbered.py, schedule.py
@@ -60,7 +61,7 @@ from minilog.wire.metadata import (
 from tests.sim.ballots import Ballots
 from tests.sim.broker_node import BrokerNode
 from tests.sim.freshness import CLOCK_DRIFT_MAX, promised_since
-from tests.sim.history import History, PartitionHistory, WatchedLog
+from tests.sim.history import Entry, History, PartitionHistory, WatchedLog
 from tests.sim.network import Inbound
 from tests.sim.weak_acks import Witness
 from tests.sim.world import Violation
@@ -241,12 +242,33 @@ class Invariants:
         assert isinstance(replica.log, WatchedLog)
         assert result.base_offset is not None
         assert result.end_offset is not None
+        assert result.acks is not None
         mirror = replica.log.mirror
         entries = [e for b in result.base_offsets if (e := mirror.at(b)) is not None]
         state = self.truth.partition(result.topic, result.partition)
         deposed = state is None or state.topic_id != replica.topic_id or state.leader_epoch > replica.leader_epoch
         entries = entries or mirror.between(result.base_offset, result.end_offset)
+        if not deposed:
+            self._check_copies(node, replica, entries, result.acks)
         history.weak.on_acked(entries, history.committed.end_offset, deposed=deposed)
+
+    def _check_copies(self, node: BrokerNode, replica: Replica, entries: list[Entry], acks: int) -> None:
+        """acks=N was said when N members of the ISR held it. Whoever is not there to be looked at is believed."""
+        name = replica.partition
+        holders = [b for b in replica.role.state.isr if all(self._may_hold(b, replica, entry) for entry in entries)]
+        self.figures["checks"] += 1
+        if len(holders) < acks:
+            raise Violation("CopiesAtAck", f"{node.name} {name}: acks={acks} of {entries}, and only {holders} hold it")
+
+    def _may_hold(self, broker_id: int, replica: Replica, entry: Entry) -> bool:
+        node = self.brokers[broker_id]
+        log = node.store.open_log(*replica.partition, replica.topic_id)
+        other = None if node.core is None else node.core.replicas.get(replica.partition)
+        if log is None or other is None or other.leader_epoch > replica.leader_epoch:
+            return True
+        is_commit = replica.settings.flush_policy == "commit"
+        end_offset = log.inner.durable_end if is_commit else log.inner.end_offset
+        return end_offset >= entry.end_offset and log.mirror.at(entry.base_offset) in (entry, None)
 
     def _check_min_isr(self, node: BrokerNode, result: ProduceResult) -> None:
         """I11, against the settings of the topic itself. A repeated batch was committed before: nothing new is promised."""

@@ -292,7 +292,7 @@ def _draw_trial(seed: int) -> dict[str, Any]:
 def _draw_history(seed: int) -> dict[str, Any]:
     """Records that are older than anything the brokers remember of producers, and clocks that are ahead."""
     rng = Random(f"{seed}/history")
-    loads = rng.random() < 0.25
+    loads = rng.random() < 0.16
     age_ms = rng.choice((3 * DAY_MS, 3650 * DAY_MS))
     wrong_ms = rng.choice((0, 0, 3 * DAY_MS, 36_500 * DAY_MS))
     return {"history_age_ms": age_ms if loads else 0, "wrong_clock_ms": wrong_ms if loads else 0}

@@ -18,6 +18,7 @@ from minilog.core.effects import Effect, Reply
 from minilog.core.fetcher import Fetcher
 from minilog.core.follower import FollowerState
 from minilog.core.image import BrokerState, ClusterImage, PartitionState
+from minilog.core.isr import copies_end
 from minilog.core.leader import LeaderState, Outcome
 from minilog.core.liveness import Session
 from minilog.core.registration import Registration
@@ -27,6 +28,7 @@ from minilog.storage.log import PartitionLog
 from minilog.storage.store import Store
 from minilog.wire.batch import Batch
 from minilog.wire.messages import (
+    ACKS_ALL,
     AllocateProducerIds,
     AllocateProducerIdsReply,
     HeartbeatReply,
@@ -71,6 +73,23 @@ def match_anything(self: Fetcher, request: ReplicaFetch) -> bool:
 
 def ack_when_written(self: LeaderState, acks: int) -> int:
     return self.log.end_offset
+
+
+def ack_when_the_leader_holds(self: LeaderState, acks: int) -> int:
+    return self.high_watermark if acks == ACKS_ALL else self.position
+
+
+def ack_by_anybody(self: LeaderState, acks: int) -> int:
+    """Every replica counts, as far as it was ever heard."""
+    if acks == ACKS_ALL:
+        return self.high_watermark
+    return min(self.position, copies_end((self.position_of(r) for r in self.state.replicas), acks))
+
+
+def learn_own_end(self: FollowerState, leader_high_watermark: int, now_ms: int) -> None:
+    self.leader_high_watermark = leader_high_watermark
+    self.log.high_watermark = self.log.end_offset
+    self.caught_up_ms = now_ms
 
 
 def first_that_answers(positions: Mapping[int, tuple[int, int]], preference: Iterable[int]) -> int | None:
