@@ -59,8 +59,8 @@ class Trials:
         return self.rng.sample(list(self.cluster.brokers), 2)
 
     def _create(self, topic: str, replicas: list[int], **config: Any) -> None:
+        """Whoever leads it: a stop that was under way may still move that."""
         self.cluster.create_topic(topic, assignment=[replicas], **config)
-        self.cluster.until(lambda: self.cluster.leads(replicas[0], topic), f"{topic} is led", BACK_MS)
         self._write(topic, 1)
         self.cluster.settle(topic)  # what was late before all healed is over
 
@@ -90,7 +90,7 @@ class Trials:
         load.begin()
         cluster.run(50)
         for _ in range(2):
-            self._until_told(pair[1], self._write("quiet", 300))
+            self._until_told(pair, self._write("quiet", 300))
         cluster.until(
             lambda: all(cluster.log(b, "quiet").start_offset >= 300 for b in pair),
             "retention of a quiet partition beside a busy one",
@@ -101,10 +101,11 @@ class Trials:
         for topic in ("busy", "quiet"):
             cluster.delete_topic(topic)
 
-    def _until_told(self, follower: int, end_offset: int) -> None:
+    def _until_told(self, pair: list[int], end_offset: int) -> None:
         """Readers ask the follower all the while; what they are told of its age is an invariant."""
 
         def is_told() -> bool:
+            follower = next(b for b in pair if b != self.cluster.leader("quiet"))
             self._ask(follower, "quiet", max_lag_ms=100)
             replica = self.cluster.replica(follower, "quiet")
             return replica is not None and replica.role.high_watermark >= end_offset
@@ -154,20 +155,20 @@ class Trials:
     def _damage(self) -> None:
         cluster = self.cluster
         replicas = self.rng.sample(list(cluster.brokers), min(3, len(cluster.brokers)))
-        leads = len(replicas) < 3 or self.rng.random() < 0.5
-        damaged = replicas[0] if leads else replicas[self.rng.randint(1, 2)]
         self._create("damaged", replicas, min_isr=1)
         self._write("damaged", 5)
         self._write("damaged", 5)
         cluster.settle("damaged")
+        leader, leads = self._leader(), len(replicas) < 3 or self.rng.random() < 0.5
+        damaged = leader if leads else self.rng.choice([r for r in replicas if r != leader])
         disk = cluster.brokers[damaged].machine.disk
         flipped = disk.flip_bit(DAMAGED_FILE, FLIPPED_BYTE)
         self._find(damaged)
         if leads:
             cluster.until(lambda: self._leader() not in (damaged, -1), "a damaged leader gives up", HANDED_OVER_MS)
         else:
-            cluster.brokers[replicas[0]].kill()
-            cluster.until(lambda: self._leader() not in (replicas[0], -1), "a leader elected", HANDED_OVER_MS)
+            cluster.brokers[leader].kill()
+            cluster.until(lambda: self._leader() not in (leader, -1), "a leader elected", HANDED_OVER_MS)
             if self._leader() == damaged:
                 raise Violation("DamagedNotElected", f"b{damaged} leads damaged-0, and knows that it cannot be read")
         disk.restore_bit(DAMAGED_FILE, FLIPPED_BYTE, flipped)
