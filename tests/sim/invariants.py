@@ -403,7 +403,9 @@ class Invariants:
         self.figures["recoveries"] += recovery
         if not recovery and new.leader not in old.isr and new.leader not in old.elr:
             raise Violation("LeaderFromIsr", f"{new} after {old}")
-        witnesses = self._witnesses(new, [*self.ballots.voters(new), *leaving.intersection([old.leader])])
+        asked = next(pool for pool in (old.isr, old.elr, new.replicas) if new.leader in pool)  # R20: the ELR, if no ISR
+        voters = [b for b in self.ballots.voters(new) if b in asked and self.truth.is_eligible(b)]
+        witnesses = self._witnesses(new, [*voters, *leaving.intersection([old.leader])])
         self.history.of(*_names(TopicPartition(new.topic, new.partition), new.topic_id)).weak.on_elected(
             new.leader_epoch, witnesses
         )
@@ -413,17 +415,12 @@ class Invariants:
         for broker_id in brokers:
             node = self.brokers[broker_id]
             log = node.store.open_log(state.topic, state.partition, state.topic_id)
-            if log is not None and (broker_id == state.leader or self._may_witness(state, broker_id)):
+            if log is not None:
                 is_commit = log.inner.settings.flush_policy == "commit"
                 end_offset = log.inner.durable_end if is_commit else log.inner.end_offset
                 left = self.truth.brokers[broker_id].shutting_down
                 word = "leaving in order" if left else "answering the election"
                 yield Witness(f"{node.name}, {word},", log.mirror, end_offset)
-
-    def _may_witness(self, state: PartitionState, broker_id: int) -> bool:
-        """It was a candidate, or leaves in order in this very step."""
-        broker = self.truth.brokers[broker_id]
-        return broker.shutting_down or (not broker.fenced and broker_id in {*state.isr, *state.elr})
 
     def on_controller_reply(self, request_id: int, response: Message) -> None:
         if not isinstance(response, HeartbeatReply):
