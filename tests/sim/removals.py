@@ -92,6 +92,10 @@ def learn_own_end(self: FollowerState, leader_high_watermark: int, now_ms: int) 
     self.caught_up_ms = now_ms
 
 
+def always_fresh(self: FollowerState, now_ms: int) -> int:
+    return 0
+
+
 def first_that_answers(positions: Mapping[int, tuple[int, int]], preference: Iterable[int]) -> int | None:
     return next((broker_id for broker_id in preference if broker_id in positions), None)
 

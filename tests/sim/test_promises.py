@@ -103,3 +103,41 @@ def test_a_follower_shows_what_is_committed_and_no_more() -> None:
     assert isinstance(answers[0], FetchReply)
     assert c.log(2, "t").end_offset == 2
     assert answers[0].partitions[0].high_watermark == 1
+
+
+def test_a_follower_that_is_cut_off_grows_older_and_says_so() -> None:
+    """R12: what it shows is what was committed when it last heard; a reader that wants it fresher is sent to the leader."""
+    c = cluster()
+    c.create_topic("t", assignment=[[1, 2, 3]])
+    c.produce("t")
+    c.settle("t")
+    c.run(300)
+    c.network.cut(1, 3)
+    c.produce("t", acks=2)
+    c.run(400)
+    answers: list[Response] = []
+    for lag_max_ms in (-1, 100):
+        fetch = Fetch([FetchPartition("t", 0, 0)], any_replica=True, max_lag_ms=lag_max_ms)
+        c.admin.ask(3, fetch, answers.append, 1000)
+    c.until(lambda: len(answers) == 2)
+    anything, fresh = (answer.partitions[0] for answer in answers if isinstance(answer, FetchReply))
+    assert anything.lag_ms >= 400
+    assert fresh.problem is not None
+    assert fresh.problem.code == "NOT_LEADER"
+
+
+def test_an_election_hears_who_answers_however_long_the_journal_took() -> None:
+    """R9: the append that fences a leader takes longer than an election may; its candidates are asked after that."""
+    c = cluster()
+    c.create_topic("t", assignment=[[1, 2, 3]])
+    c.produce("t")
+    c.settle("t")
+    c.network.cut(1, 2)
+    write = c.ended(c.produce("t", acks=2, wait=False))
+    assert write.outcome == "ok"
+    assert (c.log(2, "t").end_offset, c.log(3, "t").end_offset) == (1, 2)
+    c.controller.journal_delay_ms = (400, 400)
+    c.broker(1).kill()
+    c.network.heal()
+    c.until(lambda: c.leader("t") in (2, 3) and c.leads(c.leader("t"), "t"))
+    assert c.leader("t") == 3, "a holder answered within a few milliseconds"
