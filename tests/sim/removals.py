@@ -86,10 +86,8 @@ def ack_by_anybody(self: LeaderState, acks: int) -> int:
     return min(self.position, copies_end((self.position_of(r) for r in self.state.replicas), acks))
 
 
-def learn_own_end(self: FollowerState, leader_high_watermark: int, now_ms: int) -> None:
-    self.leader_high_watermark = leader_high_watermark
+def learn_own_end(self: FollowerState, *arguments: Any) -> None:
     self.log.high_watermark = self.log.end_offset
-    self.caught_up_ms = now_ms
 
 
 def always_fresh(self: FollowerState, now_ms: int) -> int:
