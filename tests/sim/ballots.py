@@ -58,5 +58,8 @@ class Ballots:
         answered = self._answered.get(ballot, ())
         return [b for b in answered if self.brokers[b].running and self.brokers[b].life == asked[b][1]]
 
+    def is_asked(self, state: PartitionChanged) -> bool:
+        return (state.topic_id, state.partition, state.leader_epoch) in self._asked
+
     def has_drained(self, broker_id: int, broker_epoch: int) -> bool:
         return self._drained.get(broker_id) == broker_epoch

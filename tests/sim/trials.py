@@ -19,7 +19,7 @@ from typing import Any
 from minilog.core.effects import CONTROLLER_ID
 from minilog.wire.messages import ACKS_ALL, CreateTopic, DeleteTopic, Fetch, FetchPartition, FetchReply
 from tests.sim.clients import Load, Producer
-from tests.sim.cluster import SimCluster
+from tests.sim.cluster import SimCluster, config_of
 from tests.sim.network import Response
 from tests.sim.options import Options
 from tests.sim.world import Violation
@@ -35,6 +35,7 @@ FENCED_MORE_MS = 4000
 SLOW_APPEND_MS = (270, 600)
 HANDED_OVER_MS = 5000
 BACK_MS = 15_000
+AGAIN_MS = 1000
 DAMAGED_FILE = "/data/broker/damaged-0/00000000000000000000.log"
 FLIPPED_BYTE = 70
 """In the records of the first batch of a log."""
@@ -59,8 +60,17 @@ class Trials:
         return self.rng.sample(list(self.cluster.brokers), 2)
 
     def _create(self, topic: str, replicas: list[int], **config: Any) -> None:
-        """Whoever leads it: a stop that was under way may still move that."""
-        self.cluster.create_topic(topic, assignment=[replicas], **config)
+        """Whoever leads it: a stop that was under way may still move that. Asked for again until it is there."""
+        topics, asked_ms = self.cluster.invariants.truth.topics, [0]
+        request = CreateTopic(topic, config=config_of(config.pop("min_isr", 1), config), assignment=[replicas])
+
+        def exists() -> bool:
+            if topic not in topics and self.cluster.world.now_ms - asked_ms[0] >= AGAIN_MS:
+                asked_ms[0] = self.cluster.world.now_ms
+                self.cluster.admin.request(request)
+            return topic in topics
+
+        self.cluster.until(exists, f"{topic} is created", BACK_MS)
         self._write(topic, 1)
         self.cluster.settle(topic)  # what was late before all healed is over
 
