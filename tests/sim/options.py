@@ -266,7 +266,7 @@ STRAGGLING = (
 def _draw_earlier_lives(seed: int) -> dict[str, Any]:
     """Messages that outlive the topic and the process they speak of."""
     rng = Random(f"{seed}/earlier lives")
-    recreates, straggles = rng.random() < 0.2, rng.random() < 0.3
+    recreates, straggles = rng.random() < 0.12, rng.random() < 0.3
     straggling = rng.choice(STRAGGLING)
     in_elections = straggles and "PositionsReply" in straggling
     is_rare = straggling in (("PositionsReply",), ("AlterPartition",))
