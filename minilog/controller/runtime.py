@@ -155,7 +155,7 @@ class Runtime:
             decision = self.core.start(now_ms)
         except MinilogError as error:
             raise RefusesToStart(error.detail) from error
-        await self._carry_out(decision, now_ms)
+        await self._carry_out(decision)
         self.started = True
 
     async def submit(self, request: Message) -> Message:
@@ -245,16 +245,17 @@ class Runtime:
         try:
             self._decisions += 1
             self.core.wall_ahead_ms = self.clock.offset_ms
-            await self._carry_out(event.handler(*event.arguments, event.received_ms), event.received_ms)
+            await self._carry_out(event.handler(*event.arguments, event.received_ms))
         except Exception as error:
             self.failure.trip(error)
             self.close()
 
-    async def _carry_out(self, decision: Decision, now_ms: int) -> None:
+    async def _carry_out(self, decision: Decision) -> None:
+        """What follows a decision happens when that one is durable: what begins then has its time from then on."""
         while decision.records:
             await self._commit(decision.records)
             self._perform(decision.effects)
-            decision = self.core.on_committed(now_ms)
+            decision = self.core.on_committed(self.clock.now_ms())
         self._perform(decision.effects)
         if self._journal.tail_records > self.settings.snapshot_records:
             index = self.core.metadata_offset

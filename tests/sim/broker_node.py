@@ -13,8 +13,9 @@ from minilog.config import BrokerSettings
 from minilog.core.broker import BrokerCore
 from minilog.core.effects import CONTROLLER_ID, Effect, Flush, Reply, Send, TopicPartition
 from minilog.errors import DiskFull, RefusesToStart, StorageFailed
-from minilog.wire.messages import Fetch, Heartbeat, InitProducer, Message, Produce, ReplicaFetch
+from minilog.wire.messages import Fetch, Heartbeat, InitProducer, Message, Produce, ReplicaFetch, ReplicaFetchReply
 from tests.sim.disk_store import DiskStore
+from tests.sim.freshness import Transits
 from tests.sim.history import History, WatchedStore
 from tests.sim.network import Inbound, Network, Response
 from tests.sim.process import Process
@@ -54,6 +55,7 @@ class BrokerNode(Process):
         self.wiped = False
         """Everything is missing, until the controller has been told."""
         self.figures = {"kills": 0, "crashes": 0, "pauses": 0, "wipes": 0, "stops": 0, "fail_stops": 0}
+        self.transits = Transits()
         self._next_request_id = 1
         self.is_registered = False
         self._flights: dict[TopicPartition, Flight] = {}
@@ -220,9 +222,11 @@ class BrokerNode(Process):
             assert node_id in core.image.brokers, f"{self.name} does not know {node_id}"
 
         def on_response(response: Response) -> None:
+            if isinstance(response, ReplicaFetchReply):
+                self.transits.add(self.world.now_ms, self.world.now_ms - call.answered_ms)
             self._turn(core.on_response, node_id, request, response)
 
-        self.network.send(self, node_id, request, on_response, timeout_ms)
+        call = self.network.send(self, node_id, request, on_response, timeout_ms)
 
     def receive(self, inbound: Inbound) -> None:
         assert self.core is not None

@@ -49,9 +49,10 @@ def _stays_open(self: Segment) -> int:
 
 
 def retaining(**changes: Any) -> Tune:
-    """Small logs that lose their beginnings all the time."""
-    usual = {"replicas": 3, "brokers": 3, "faults_ms": 4000, "retention_bytes": -1, "retention_ms": 300}
+    """Small logs that lose their beginnings all the time, and no faults that are about something else."""
+    usual: dict[str, Any] = {"replicas": 3, "brokers": 3, "faults_ms": 4000, "retention_bytes": -1, "retention_ms": 300}
     usual |= {"cleaning_check_ms": 20, "segment_ms": 200, "produce_interval_ms": 10}
+    usual |= {"recreations": 0.0, "stragglers": 0.0, "power_cuts": 0.0, "history_age_ms": 0, "trial": ""}
 
     def tune(options: Options) -> Options:
         return replace(options, **(usual | changes))

@@ -78,9 +78,12 @@ class SimCluster:
             node.settings = _with(node.settings, timeouts)
         self.controller.settings = _with(self.controller.settings, timeouts)
 
-    def _client(self, cls: Any, name: str, *more: Any) -> Any:
+    def next_client(self) -> int:
         self._next_client += 1
-        return cls(self.world, self.network, self._next_client, name, list(self.brokers), *more)
+        return self._next_client
+
+    def _client(self, cls: Any, name: str, *more: Any) -> Any:
+        return cls(self.world, self.network, self.next_client(), name, list(self.brokers), *more)
 
     def add_producer(self, name: str, load: Load | None = None) -> Producer:
         producer: Producer = self._client(Producer, name, load)
@@ -175,7 +178,7 @@ class SimCluster:
         assignment: Any = None,
         **config: str,
     ) -> None:
-        settings = {"min.insync.replicas": str(min_isr), **{k.replace("_", "."): v for k, v in config.items()}}
+        settings = config_of(min_isr, config)
         if assignment is not None:
             request = CreateTopic(topic, config=settings, assignment=assignment)
         else:
@@ -293,6 +296,11 @@ def _agree(one: Mirror, other: Mirror) -> bool:
         return one.entries == other.entries
     start_offset = max(one.start_offset, other.start_offset)
     return one.end_offset == other.end_offset and one.since(start_offset) == other.since(start_offset)
+
+
+def config_of(min_isr: int, config: dict[str, str]) -> dict[str, str]:
+    """A topic's settings under their real names."""
+    return {"min.insync.replicas": str(min_isr), **{k.replace("_", "."): v for k, v in config.items()}}
 
 
 def _with(settings: Any, changes: dict[str, int]) -> Any:

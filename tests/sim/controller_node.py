@@ -16,7 +16,7 @@ import msgspec
 from minilog.config import ControllerSettings
 from minilog.core.controller import ControllerCore, Decision
 from minilog.core.effects import CONTROLLER_ID, Flush, Reply, Send
-from minilog.wire.messages import Message
+from minilog.wire.messages import Message, Positions, PositionsReply
 from minilog.wire.metadata import AnyMetadataRecord, MetadataRecord
 from tests.sim.network import Inbound, Network, Response
 from tests.sim.process import Process
@@ -86,6 +86,8 @@ class ControllerNode(Process):
         self.requests, self._queue = {}, deque()
         self._busy = self._tick_queued = False
         core = self.core = ControllerCore(self.settings, self.rng)
+        if self.invariants is not None:
+            self.invariants.ballots.on_controller_started()
         snapshot, tail = self.journal.replayed()
         if snapshot:
             core.load(self.journal.snapshot_index, snapshot)
@@ -99,7 +101,7 @@ class ControllerNode(Process):
         """As the real one, it does not listen before its own start is durable."""
         decision = core.start(self.now_ms)
         self._busy = True
-        self._commit(decision, self.now_ms)
+        self._commit(decision)
 
     def kill(self) -> None:
         if self.running:
@@ -115,6 +117,11 @@ class ControllerNode(Process):
             self.figures["pauses"] += 1
             super().pause()
 
+    @property
+    def is_idle(self) -> bool:
+        """Nothing to write, and nothing waiting to be looked at."""
+        return self.running and not self.paused and not self._busy and not self._queue
+
     # --- events ----------------------------------------------------------------------------------------------
 
     def receive(self, inbound: Inbound) -> None:
@@ -122,6 +129,8 @@ class ControllerNode(Process):
         inbound.request_id, inbound.received_ms = self._next_request_id, self.now_ms
         self._next_request_id += 1
         self.requests[inbound.request_id] = inbound
+        if self.invariants is not None:
+            self.invariants.ballots.on_received(inbound.request)
         self._put(self.core.handle, inbound.request_id, inbound.request)
 
     def disconnected(self, inbound: Inbound) -> None:
@@ -150,19 +159,19 @@ class ControllerNode(Process):
                 self._tick_queued = False
             assert self.core is not None
             self.core.wall_ahead_ms = self.wall_ahead_ms
-            self._carry_out(handler(*arguments, received_ms), received_ms)
+            self._carry_out(handler(*arguments, received_ms))
 
-    def _carry_out(self, decision: Decision, now_ms: int) -> None:
+    def _carry_out(self, decision: Decision) -> None:
         if decision.records:
             self._busy = True
             delay_ms = self.rng.randint(*self.journal_delay_ms)
-            self.later(delay_ms, "durable", lambda: self._commit(decision, now_ms))
+            self.later(delay_ms, "durable", lambda: self._commit(decision))
             return
         self._perform(decision)
         self._busy = False
         self._snapshot()
 
-    def _commit(self, decision: Decision, now_ms: int) -> None:
+    def _commit(self, decision: Decision) -> None:
         assert self.core is not None
         dies = self.dies_in_commit > 0 and self.rng.random() < self.dies_in_commit
         if dies and self.rng.random() < 0.5:
@@ -180,7 +189,7 @@ class ControllerNode(Process):
             self.core.replay(index, record)
         self.core.image.check_invariants()
         self._perform(decision)
-        self._carry_out(self.core.on_committed(now_ms), now_ms)
+        self._carry_out(self.core.on_committed(self.now_ms))
         self._work()
 
     def _die_in_commit(self) -> None:
@@ -211,9 +220,13 @@ class ControllerNode(Process):
 
     def _send(self, node_id: int, request: Message) -> None:
         assert self.core is not None
-        core = self.core
+        core, ballots = self.core, None if self.invariants is None else self.invariants.ballots
+        if ballots is not None and isinstance(request, Positions):
+            ballots.on_asked(node_id, request)
 
         def on_response(response: Response) -> None:
+            if ballots is not None and isinstance(request, Positions) and isinstance(response, PositionsReply):
+                ballots.on_answered(node_id, request, response)
             self._put(core.on_response, node_id, request, response)
 
         self.network.send(self, node_id, request, on_response, self.settings.election_timeout_ms)

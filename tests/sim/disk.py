@@ -334,6 +334,23 @@ class SimDisk:
         *parts, name = _parts(path)
         return self._dir("/".join(parts)), name
 
+    def flip_bit(self, path: str, at: int) -> int:
+        """One bit of this byte is another one, on the disk and in memory; the byte as it is now."""
+        file = self._file(path)
+        for content in (file.content, file.durable):
+            if at < len(content):
+                content[at] ^= 1
+        return file.content[at]
+
+    def restore_bit(self, path: str, at: int, flipped: int) -> None:
+        """Undo ``flip_bit``, unless somebody has written the file anew meanwhile."""
+        try:
+            is_flipped = self._file(path).content[at : at + 1] == bytes([flipped])
+        except FileNotFoundError:
+            return
+        if is_flipped:
+            self.flip_bit(path, at)
+
     def _file(self, path: str) -> File:
         node = self._find(path)
         if isinstance(node, Dir):

@@ -6,20 +6,30 @@ from collections import Counter
 from collections.abc import Callable
 
 from minilog.core.effects import CONTROLLER_ID
-from minilog.wire.messages import CreateTopic, DeleteTopic
+from minilog.wire.messages import (
+    AlterPartition,
+    CreateTopic,
+    DeleteTopic,
+    Message,
+    PositionsReply,
+    ReplicaFetchReply,
+)
 from tests.sim.broker_node import BrokerNode
 from tests.sim.cluster import SimCluster
 from tests.sim.controller_node import ControllerNode
 from tests.sim.network import CLIENT_IDS, Weather
 from tests.sim.options import Options
+from tests.sim.process import Process
+from tests.sim.recreation import Recreation
 
 STEP_MS = 50
 
 
 class Faults:
-    def __init__(self, cluster: SimCluster, options: Options) -> None:
+    def __init__(self, cluster: SimCluster, options: Options, recreation: Recreation) -> None:
         self.cluster = cluster
         self.options = options
+        self.recreation = recreation
         self.rng = cluster.world.rng("faults")
         self.figures: Counter[str] = Counter()
         self.active = True
@@ -41,11 +51,14 @@ class Faults:
             ("failed disk", options.failed_disks, self._fail_disk),
             ("wipe", options.wipes, self._wipe),
             ("topic churn", options.topic_churn, self._churn),
+            ("recreation", options.recreations, recreation.delete),
+            ("power cut", options.power_cuts, self._cut_power),
         ]
 
     def begin(self) -> None:
         cluster, options = self.cluster, self.options
         cluster.network.weather = options.weather()
+        cluster.network.on_straggler = self._on_straggler
         cluster.controller.dies_in_commit = options.dies_in_commit
         self._step()
 
@@ -68,6 +81,7 @@ class Faults:
         self.active = False
         cluster = self.cluster
         cluster.network.weather = Weather(encoded=self.options.encoded)
+        cluster.network.on_straggler = None
         cluster.network.heal()
         cluster.controller.dies_in_commit = 0.0
         nodes: list[BrokerNode | ControllerNode] = [cluster.controller, *cluster.brokers.values()]
@@ -212,3 +226,57 @@ class Faults:
             admin.request(DeleteTopic(topic))
         else:
             admin.request(CreateTopic(topic, 2, 0, {}))
+
+    # --- while a straggler is on its way ---------------------------------------------------------------------
+
+    def _on_straggler(self, message: Message, sender: Process, delay_ms: int) -> None:
+        """What it speaks of may end before it arrives: its topic, the process it is from, one it is weighed against."""
+        if self.rng.random() >= self.options.troubles:
+            return
+        self.figures["troubles"] += 1
+        topics = {part.topic for part in message.partitions} if isinstance(message, ReplicaFetchReply) else set()
+        if self.recreation.topic in topics:
+            self.recreation.delete()
+            return
+        if isinstance(message, AlterPartition) and sender.node_id in self.cluster.brokers:
+            self._stop_while_joining(self.cluster.brokers[sender.node_id], message, delay_ms)
+            return
+        node = self._broker()
+        wiped = isinstance(message, PositionsReply) and node is not sender and self._in_recovery(message)
+        wiped = wiped and self._may_lose()
+        self._later(self.rng.randint(0, delay_ms // 4), f"trouble for {node.name}", lambda: self._restart(node, wiped))
+
+    def _in_recovery(self, message: PositionsReply) -> bool:
+        """Nobody is known to be complete, so that a position decides what is left."""
+        states = [self.cluster.invariants.truth.partition(part.topic, part.partition) for part in message.partitions]
+        return any(state is not None and not state.isr and not state.elr for state in states)
+
+    def _restart(self, node: BrokerNode, wiped: bool) -> None:
+        if wiped:
+            node.wipe()
+        else:
+            node.kill()
+        self._later(self.rng.randint(1, 10), f"start {node.name}", node.start)
+
+    def _cut_power(self) -> None:
+        if self.options.flush_policy == "commit":
+            for node in self.cluster.brokers.values():
+                node.crash()
+                self._later(self.rng.randint(1, 50), f"start {node.name}", node.start)
+
+    def _stop_while_joining(self, leader: BrokerNode, message: AlterPartition, delay_ms: int) -> None:
+        """Its ISR is about to become another one: a leader is stopped, who joins is cut off from it, the others are slow."""
+        members = {m.broker_id for proposal in message.partitions for m in proposal.isr} - {leader.node_id}
+        states = [self.cluster.invariants.truth.partition(p.topic, p.partition) for p in message.partitions]
+        joining = members - {b for state in states if state is not None for b in state.isr}
+        for other in joining:
+            self._cut({(leader.node_id, other), (other, leader.node_id)})
+        for other in members - joining:
+            self._slow(self.cluster.brokers[other], delay_ms)
+        self._later(self.rng.randint(0, delay_ms), f"stop {leader.name}", leader.stop)
+        self._later(delay_ms + self._down_ms(), f"start {leader.name}", lambda: self._start_when_ended(leader))
+
+    def _slow(self, node: BrokerNode, duration_ms: int) -> None:
+        usual = (1, self.options.disk_delay_max_ms)
+        node.disk_delay_ms = (50, 300)
+        self._later(duration_ms + 100, "disk ok", lambda: setattr(node, "disk_delay_ms", usual))

@@ -53,7 +53,7 @@ class Figures:
             ),
             ("messages, lost, duplicated", f"{count['messages']:,}, {count['lost']:,}, {count['duplicated']:,}"),
         ]
-        lost_less = count["lost acks=1"], count["lost acks=2"], count["lost acks=0"]
+        allowed = f"{count['lost acks=1']:,}, {count['lost acks=2']:,}"
         rows = [
             ("schedules", self.schedules),
             ("virtual time", f"{self.virtual_ms / 3_600_000:,.2f} h"),
@@ -63,7 +63,18 @@ class Figures:
             ("records acknowledged acks=all", count["acked_all"]),
             ("records acknowledged with less", count["acked_less"]),
             ("writes lost of acks=all", count["lost acks=-1"]),
-            ("writes lost of acks=1, 2, 0 (no promise broken)", "{:,}, {:,}, {:,}".format(*lost_less)),
+            ("writes lost of acks=1, 2: allowed (an election that heard no holder)", allowed),
+            ("writes lost of acks=1, 2: violations", count["violation WeakAcksSurvive"]),
+            ("writes lost of acks=0 (nothing is promised)", count["lost acks=0"]),
+            (
+                "topics made anew, stragglers, what they spoke of ended",
+                f"{count['recreation']:,}, {count['stragglers']:,}, {count['troubles']:,}",
+            ),
+            ("trials: busy neighbour, slow journal, damage", _trials(count)),
+            (
+                "followers' lags compared, of a replaced leader (not compared)",
+                f"{count['lags told']:,}, {count['lags told of a replaced leader']:,}",
+            ),
             (
                 "numbered writes, answered as duplicates, in parts",
                 f"{count['writes numbered']:,}, {count['duplicate answers']:,}, {count['duplicates in parts']:,}",
@@ -88,3 +99,7 @@ class Figures:
             ("schedules per hour", f"{per_hour:,.0f}"),
         ]
         return [(name, value if isinstance(value, str) else f"{value:,}") for name, value in rows]
+
+
+def _trials(count: Counter[str]) -> str:
+    return ", ".join(f"{count[f'trial {name}']:,}" for name in ("busy neighbour", "slow journal", "damage"))

@@ -41,7 +41,7 @@ class GroupOptions:
 
 def draw_groups(options: Options) -> GroupOptions:
     rng = Random(f"{options.seed}/groups")
-    survives = options.losses_max < 2 or not options.wipes
+    survives = options.losses_max < 2 or not (options.wipes or options.power_cuts)
     """The groups' topic has a min ISR of two, so it outlives the loss of one machine and no more."""
     active = rng.random() < 0.35 and survives
 

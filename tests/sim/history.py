@@ -19,8 +19,10 @@ from typing import Any, NamedTuple
 from minilog.config import TopicSettings
 from minilog.errors import StorageFailed
 from minilog.wire.batch import Batch, split
+from tests.sim.freshness import Commits
 from tests.sim.log_starts import LogStarts
 from tests.sim.records import Records, are_remembered
+from tests.sim.weak_acks import WeakAcks
 from tests.sim.world import Violation
 from tests.unit.storage.producer_model import Model, Numbered, of_table
 
@@ -97,6 +99,7 @@ class PartitionHistory:
     def __init__(self, name: str) -> None:
         self.name = name
         self.committed = Mirror()
+        self.commits = Commits()
         self.commit_epochs: list[int] = []
         """Of each committed batch the leader epoch it was committed in, which is not the one it was written in."""
         self.leaders: dict[int, int] = {}
@@ -104,7 +107,10 @@ class PartitionHistory:
         self.shown: dict[int, int] = {}
         """Highest high watermark shown to clients, by leader epoch."""
         self.deleted = False
+        self.receipts: set[tuple[int, int]] = set()
+        """(base offset, CRC) of everything that was acknowledged, at whatever level."""
         self.starts = LogStarts(name)
+        self.weak = WeakAcks(name)
         self.records: Records | None = None
         """Of a topic that loses some."""
         self._seen: dict[tuple[int, int], tuple[Entry, Entry | None]] = {}
@@ -134,6 +140,7 @@ class PartitionHistory:
         if self.leaders.setdefault(leader_epoch, broker_id) != broker_id:
             self.fail("OneLeaderPerEpoch", f"{who} leads epoch {leader_epoch}, and so did {self.leaders[leader_epoch]}")
         # One that learns of its leadership late may have a successor already, and need not hold what that has committed.
+        self.weak.on_lead(who, leader_epoch, mirror)
         before = bisect_left(self.commit_epochs, leader_epoch)
         if before:
             self._check_holds("AckedBatchesSurvive", f"{who}, leader of epoch {leader_epoch},", mirror, before - 1)
@@ -163,6 +170,7 @@ class PartitionHistory:
             self.commit_epochs.append(max([leader_epoch, *self.commit_epochs[-1:]]))
         if self.committed.end_offset != high_watermark:
             self.fail("AckedBatchesSurvive", f"{who}: high watermark {high_watermark} is on no batch border")
+        self.weak.on_committed(high_watermark)
         return high_watermark > known
 
     def committed_records(self) -> list[tuple[int, bytes]]:

@@ -11,6 +11,10 @@ LeaderFromIsr                a new leader was in the ISR or the ELR, or is a rec
 LeaderCandidateCompleteness  every running member of ISR and ELR holds the committed log
 ReplicationQuorumSuperset    what a current leader counts with contains all the controller may elect
 MetadataLogMatching          what brokers are told is the journal, record by record
+HighWatermarkCommitted       no follower has, and no reader is told, a high watermark above what is committed
+LagIsTrue                    a follower that says it is X ms behind shows all that was committed before     freshness.py
+CopiesAtAck                  acks=N was answered when N members of the ISR held the record, the leader among them
+WeakAcksSurvive              acks=1, acks=N: lost only where no holder could answer; at no planned stop     weak_acks.py
 ProducerStateOfLog           (I32) what a replica knows of producers is what its batches say: at recovery, cuts, the end
 ProducerIdsNeverReused       (R33) ProducerSequences, in order and once: numbered.py, schedule.py
 WaitersEndOnce               no request is answered twice (broker_node.py) or later than it may be
@@ -35,6 +39,7 @@ from minilog.wire.messages import (
     Fetch,
     FetchPartition,
     FetchReply,
+    FetchResult,
     HeartbeatReply,
     InitProducer,
     InitProducerReply,
@@ -45,16 +50,23 @@ from minilog.wire.messages import (
     ProduceReply,
     ProduceResult,
 )
-from minilog.wire.metadata import NO_LEADER, BrokerRegistered, MetadataRecord, PartitionChanged, TopicDeleted
+from minilog.wire.metadata import (
+    NO_LEADER,
+    BrokerRegistered,
+    BrokerShuttingDown,
+    MetadataRecord,
+    PartitionChanged,
+    TopicDeleted,
+)
+from tests.sim.ballots import Ballots
 from tests.sim.broker_node import BrokerNode
-from tests.sim.history import History, PartitionHistory, WatchedLog
+from tests.sim.freshness import CLOCK_DRIFT_MAX, promised_since
+from tests.sim.history import Entry, History, PartitionHistory, WatchedLog
 from tests.sim.network import Inbound
+from tests.sim.weak_acks import Witness
 from tests.sim.world import Violation
 
 GROUP_WAIT_MS = BrokerSettings(broker_id=0, data_dir="/").group_wait_ms
-
-CLOCK_DRIFT_MAX = 1.1
-"""How much faster than the world a clock may run, and some more."""
 
 
 class Seen(NamedTuple):
@@ -73,6 +85,7 @@ class Invariants:
         self.history = history
         self.brokers = brokers
         self.truth = ClusterImage()
+        self.ballots = Ballots(brokers)
         self.journal: list[MetadataRecord] = []
         self.figures: Counter[str] = Counter()
         self.producer_ids: set[int] = set()
@@ -106,6 +119,8 @@ class Invariants:
         self._check_epochs(node, partition, seen, now)
         if isinstance(role, LeaderState):
             self._check_leader(node, role, log, history, seen)
+        elif role.high_watermark > history.committed.end_offset:
+            self._fail_high_watermark(node, partition, role.high_watermark, history)
         self._check_start(node, role, log, history, seen)
         if log.truncated:
             log.truncated = False
@@ -130,6 +145,7 @@ class Invariants:
             history.on_lead(node.name, node.node_id, role.leader_epoch, log.mirror)
             self.figures["leaderships"] += 1
         if history.on_commit(node.name, role.leader_epoch, log.mirror, role.high_watermark):
+            history.commits.add(node.world.now_ms, role.high_watermark)
             self._check_candidates(role.partition)
         self._check_quorum(role)
 
@@ -209,6 +225,7 @@ class Invariants:
             assert result.crc is not None
             self.figures["checks"] += 1
             history = self._history(node, result.topic, result.partition)
+            history.receipts.add((result.base_offset, result.crc))
             if result.acks == ACKS_ALL:
                 # The commit that woke the waiter happened in this very turn.
                 self.after_broker_turn(node)
@@ -216,7 +233,42 @@ class Invariants:
                 self._check_min_isr(node, result)
                 self.figures["acked_all"] += result.end_offset - result.base_offset
             else:
+                self._on_weakly_acked(node, result, history)
                 self.figures["acked_less"] += result.end_offset - result.base_offset
+
+    def _on_weakly_acked(self, node: BrokerNode, result: ProduceResult, history: PartitionHistory) -> None:
+        assert node.core is not None
+        replica = node.core.replicas[TopicPartition(result.topic, result.partition)]
+        assert isinstance(replica.log, WatchedLog)
+        assert result.base_offset is not None
+        assert result.end_offset is not None
+        assert result.acks is not None
+        mirror = replica.log.mirror
+        entries = [e for b in result.base_offsets if (e := mirror.at(b)) is not None]
+        state = self.truth.partition(result.topic, result.partition)
+        deposed = state is None or state.topic_id != replica.topic_id or state.leader_epoch > replica.leader_epoch
+        entries = entries or mirror.between(result.base_offset, result.end_offset)
+        if not deposed:
+            self._check_copies(node, replica, entries, result.acks)
+        history.weak.on_acked(entries, history.committed.end_offset, deposed=deposed)
+
+    def _check_copies(self, node: BrokerNode, replica: Replica, entries: list[Entry], acks: int) -> None:
+        """acks=N was said when N members of the ISR held it. Whoever is not there to be looked at is believed."""
+        name = replica.partition
+        holders = [b for b in replica.role.state.isr if all(self._may_hold(b, replica, entry) for entry in entries)]
+        self.figures["checks"] += 1
+        if len(holders) < acks:
+            raise Violation("CopiesAtAck", f"{node.name} {name}: acks={acks} of {entries}, and only {holders} hold it")
+
+    def _may_hold(self, broker_id: int, replica: Replica, entry: Entry) -> bool:
+        node = self.brokers[broker_id]
+        log = node.store.open_log(*replica.partition, replica.topic_id)
+        other = None if node.core is None else node.core.replicas.get(replica.partition)
+        if log is None or other is None or other.leader_epoch > replica.leader_epoch:
+            return True
+        is_commit = replica.settings.flush_policy == "commit"
+        end_offset = log.inner.durable_end if is_commit else log.inner.end_offset
+        return end_offset >= entry.end_offset and log.mirror.at(entry.base_offset) in (entry, None)
 
     def _check_min_isr(self, node: BrokerNode, result: ProduceResult) -> None:
         """I11, against the settings of the topic itself. A repeated batch was committed before: nothing new is promised."""
@@ -235,8 +287,52 @@ class Invariants:
             self.after_broker_turn(node)
             history = self._history(node, result.topic, result.partition)
             history.on_read(node.name, result.batches)
+            if result.high_watermark is not None and result.high_watermark > history.committed.end_offset:
+                self._fail_high_watermark(
+                    node, TopicPartition(fetch.topic, fetch.partition), result.high_watermark, history
+                )
+            self._check_lag(node, TopicPartition(fetch.topic, fetch.partition), result, history)
             if result.high_watermark is not None and not request.any_replica:
                 history.on_shown(node.name, result.leader_epoch, result.high_watermark)
+
+    def _fail_high_watermark(
+        self, node: BrokerNode, partition: TopicPartition, high_watermark: int, history: PartitionHistory
+    ) -> None:
+        committed = history.committed.end_offset
+        raise Violation(
+            "HighWatermarkCommitted", f"{node.name} {partition}: {high_watermark}, committed is up to {committed}"
+        )
+
+    def _check_lag(
+        self, node: BrokerNode, partition: TopicPartition, result: FetchResult, history: PartitionHistory
+    ) -> None:
+        """What a follower says of its own age is true."""
+        assert node.core is not None
+        role = node.core.replicas[partition].role
+        if not isinstance(role, FollowerState) or result.lag_ms is None or result.high_watermark is None:
+            return
+        state = self.truth.partition(*partition)
+        if state is None or (state.topic_id, state.leader_epoch) != (role.topic_id, role.leader_epoch):
+            self.figures["lags told of a replaced leader"] += 1
+            return
+        self.figures["lags told"] += 1
+        now_ms = node.world.now_ms
+        since_ms = promised_since(now_ms, result.lag_ms, node.transits)
+        committed = history.commits.end_at(since_ms)
+        if result.high_watermark < committed:
+            raise Violation(
+                "LagIsTrue",
+                f"{node.name} {partition} says it is {result.lag_ms} ms behind and shows {result.high_watermark}; "
+                f"{now_ms - since_ms:.0f} ms ago {committed} was committed{self._doubt(state)}",
+            )
+
+    def _doubt(self, state: PartitionState) -> str:
+        """Why the leader's high watermark may itself be behind."""
+        core = self.brokers[state.leader].core if state.leader in self.brokers else None
+        replica = None if core is None else core.replicas.get(TopicPartition(state.topic, state.partition))
+        role = None if replica is None else replica.role
+        unknown = isinstance(role, LeaderState) and not role.high_watermark_known
+        return ", and its new leader does not know the true high watermark yet (R7)" if unknown else ""
 
     def _check_range(self, node: BrokerNode, fetch: FetchPartition, problem: Problem) -> None:
         """Whoever is told to be outside the log is, and is told where the log begins."""
@@ -267,10 +363,12 @@ class Invariants:
 
     def on_journalled(self, first: int, records: list[MetadataRecord]) -> None:
         assert first == len(self.journal) + 1
+        leaving = {r.broker_id for r in records if isinstance(r, BrokerShuttingDown)}
+        leaving = {b for b in leaving if self.ballots.has_drained(b, self.truth.brokers[b].epoch)}
         for index, record in enumerate(records, first):
             self.figures["checks"] += 1
             if isinstance(record, PartitionChanged):
-                self._check_transition(self.truth.partition(record.topic, record.partition), record)
+                self._check_transition(self.truth.partition(record.topic, record.partition), record, leaving)
             if isinstance(record, BrokerRegistered):
                 self._on_registered(record)
             if isinstance(record, TopicDeleted):
@@ -295,7 +393,7 @@ class Invariants:
         for partition in self.truth.topics[record.topic].partitions:
             self.history.of(record.topic, record.topic_id, partition).deleted = True
 
-    def _check_transition(self, old: PartitionState | None, new: PartitionState) -> None:
+    def _check_transition(self, old: PartitionState | None, new: PartitionState, leaving: set[int]) -> None:
         if old is None or old.topic_id != new.topic_id or new.leader == NO_LEADER:
             return
         if new.leader == old.leader and new.leader_epoch == old.leader_epoch:
@@ -305,6 +403,37 @@ class Invariants:
         self.figures["recoveries"] += recovery
         if not recovery and new.leader not in old.isr and new.leader not in old.elr:
             raise Violation("LeaderFromIsr", f"{new} after {old}")
+        asked = next(pool for pool in (old.isr, old.elr, new.replicas) if new.leader in pool)  # R20: the ELR, if no ISR
+        heard = (
+            self.ballots.voters(new) if self.ballots.is_asked(new) else [b for b in asked if self.brokers[b].running]
+        )
+        voters = [b for b in heard if b in asked and self.truth.is_eligible(b)]
+        witnesses = self._witnesses(new, [*voters, *(b for b in leaving if self._knows_that_it_leads(b, old))])
+        self.history.of(*_names(TopicPartition(new.topic, new.partition), new.topic_id)).weak.on_elected(
+            new.leader_epoch, witnesses
+        )
+
+    def _knows_that_it_leads(self, broker_id: int, state: PartitionState) -> bool:
+        """So that what it says of being drained is about this partition, too."""
+        core = self.brokers[broker_id].core
+        replica = None if core is None else core.replicas.get(TopicPartition(state.topic, state.partition))
+        is_same = replica is not None and (replica.topic_id, replica.leader_epoch) == (
+            state.topic_id,
+            state.leader_epoch,
+        )
+        return replica is not None and is_same and isinstance(replica.role, LeaderState) and broker_id == state.leader
+
+    def _witnesses(self, state: PartitionState, brokers: Iterable[int]) -> Iterable[Witness]:
+        """Those whose word the choice rests on, with what they hold as firmly as the topic asks for."""
+        for broker_id in brokers:
+            node = self.brokers[broker_id]
+            log = node.store.open_log(state.topic, state.partition, state.topic_id)
+            if log is not None:
+                is_commit = log.inner.settings.flush_policy == "commit"
+                end_offset = log.inner.durable_end if is_commit else log.inner.end_offset
+                left = self.truth.brokers[broker_id].shutting_down
+                word = "leaving in order" if left else "a candidate"
+                yield Witness(f"{node.name}, {word},", log.mirror, end_offset)
 
     def on_controller_reply(self, request_id: int, response: Message) -> None:
         if not isinstance(response, HeartbeatReply):

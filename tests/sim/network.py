@@ -37,10 +37,14 @@ class Weather:
     """Ordinary messages take 1 to this."""
     encoded: float = 1.0
     """How many messages really pass through the codec."""
+    stragglers: float = 0.0
+    """As ``late``, of the kinds named in ``straggling`` only, and somebody is told (``on_straggler``)."""
+    straggler_ms: int = 1000
+    straggling: tuple[str, ...] = ()
 
 
 class Call:
-    __slots__ = ("done", "on_response", "request", "source", "source_life", "target")
+    __slots__ = ("answered_ms", "done", "on_response", "request", "source", "source_life", "target")
 
     def __init__(self, source: Process, target: int, request: Message, on_response: OnResponse) -> None:
         self.source, self.source_life = source, source.life
@@ -48,6 +52,8 @@ class Call:
         self.request = request
         self.on_response = on_response
         self.done = False
+        self.answered_ms = 0
+        """When the first answer to it was given."""
 
 
 class Inbound:
@@ -88,7 +94,9 @@ class Network:
         """(from, to): nothing passes in this direction."""
         self._watching: list[tuple[Callable[[Message], bool], bool, Held]] = []
         self._spoiling: list[Callable[[Message], Message | None]] = []
-        self.figures = {"messages": 0, "lost": 0, "duplicated": 0}
+        self.figures = {"messages": 0, "lost": 0, "duplicated": 0, "stragglers": 0}
+        self.on_straggler: Callable[[Message, Process, int], None] | None = None
+        """Told of a message that will take long: what it says, who says it, how many ms."""
         self._rng: Random = world.rng("network")
         self._open: dict[Inbound, None] = {}
 
@@ -110,11 +118,21 @@ class Network:
             if other != node_id:
                 self.cut(node_id, other)
 
-    def _delay(self) -> int:
+    def _delay(self, message: Response, sender: Process) -> int:
         weather = self.weather
+        may_straggle = weather.stragglers > 0 and type(message).__name__ in weather.straggling
+        if may_straggle and self._rng.random() < weather.stragglers:
+            return self._straggle(message, sender)
         if weather.late and self._rng.random() < weather.late:
             return self._rng.randint(1, weather.late_ms)
         return 1 if weather.delay_ms <= 1 else self._rng.randint(1, weather.delay_ms)
+
+    def _straggle(self, message: Response, sender: Process) -> int:
+        delay_ms = self._rng.randint(1, self.weather.straggler_ms)
+        self.figures["stragglers"] += 1
+        if self.on_straggler is not None and isinstance(message, Message):
+            self.on_straggler(message, sender, delay_ms)
+        return delay_ms
 
     def _passes(self, source: int, target: int) -> bool:
         return (source, target) not in self.cuts
@@ -165,12 +183,13 @@ class Network:
 
     # --- requests --------------------------------------------------------------------------------------------
 
-    def send(self, source: Process, target: int, request: Message, on_response: OnResponse, timeout_ms: int) -> None:
+    def send(self, source: Process, target: int, request: Message, on_response: OnResponse, timeout_ms: int) -> Call:
         call = Call(source, target, request, on_response)
         self.world.after(timeout_ms, "expire", lambda: self._expire(call))
         self._transmit(call)
         if self._doubles(self.weather.request_twice, source):
             self._transmit(call)
+        return call
 
     def _doubles(self, probability: float, source: Process) -> bool:
         """Only of brokers and controller, and of clients whose requests do no harm twice."""
@@ -188,7 +207,7 @@ class Network:
             return
         request = self._carried(request)
         if not self._is_held(request, lambda: self._arrive(call, request)):
-            self.world.after(self._delay(), label, lambda: self._arrive(call, request), request)
+            self.world.after(self._delay(request, source), label, lambda: self._arrive(call, request), request)
 
     def _carried(self, message: Message) -> Message:
         if self._spoiling:
@@ -212,6 +231,7 @@ class Network:
     # --- answers ---------------------------------------------------------------------------------------------
 
     def reply(self, inbound: Inbound, response: Message) -> None:
+        inbound.call.answered_ms = inbound.call.answered_ms or self.world.now_ms
         self._open.pop(inbound, None)
         self._tell(inbound.call, response, inbound.process)
         if self._doubles(self.weather.answer_twice, inbound.call.source):
@@ -227,7 +247,8 @@ class Network:
             response = self._carried(response)
         if self._is_held(response, lambda: self._return(call, response, process, copy=True)):
             return
-        self.world.after(self._delay(), label, lambda: self._return(call, response, process, copy=copy), response)
+        delay_ms = self._delay(response, process)
+        self.world.after(delay_ms, label, lambda: self._return(call, response, process, copy=copy), response)
 
     def _return(self, call: Call, response: Response, process: Process, *, copy: bool) -> None:
         if self._passes(process.node_id, call.source.node_id):

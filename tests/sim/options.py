@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from random import Random
+from typing import Any
 
+from minilog.config import DAY_MS
 from tests.sim.clients import Load
 from tests.sim.network import Weather
 
@@ -78,11 +80,34 @@ class Options:
     value_bytes_max: int
     wall_step_max_ms: int
     """0: the wall clocks of the nodes go as their monotonic ones do."""
+    recreations: float
+    """A topic that is written to and read all the time is deleted, and made anew under its name."""
+    stragglers: float
+    """Probability that a message of the straggling kinds takes up to ``straggler_ms``."""
+    straggler_ms: int
+    straggling: tuple[str, ...]
+    troubles: float
+    """Probability that what a straggler speaks of ends while it is on its way: a topic, a process, a disk."""
+    power_cuts: float
+    """All machines at once; they are back soon."""
+    election_timeout_ms: int
+    trial: str
+    """What is slow, busy or damaged when all else has healed (trials.py); "" for nothing."""
+    history_age_ms: int
+    """Producers that number find records of this age, loaded before they begin; 0: none."""
+    wrong_clock_ms: int
+    """How far the clock of one producer is ahead, then."""
+    reader_lag_max_ms: int
+    """What a consumer that reads from anybody accepts; -1: anything."""
 
     @property
     def retains(self) -> bool:
         """Logs lose their beginnings."""
         return self.retention_bytes >= 0 or self.retention_ms >= 0
+
+    @property
+    def loads_history(self) -> bool:
+        return self.numbered and self.history_age_ms > 0
 
     @property
     def losses_max(self) -> int:
@@ -91,7 +116,16 @@ class Options:
 
     def weather(self) -> Weather:
         return Weather(
-            self.lost, self.request_twice, self.answer_twice, self.late, self.late_ms, self.delay_ms, self.encoded
+            self.lost,
+            self.request_twice,
+            self.answer_twice,
+            self.late,
+            self.late_ms,
+            self.delay_ms,
+            self.encoded,
+            self.stragglers,
+            self.straggler_ms,
+            self.straggling,
         )
 
     def load(self) -> Load:
@@ -103,12 +137,16 @@ class Options:
         if self.retains:
             config |= {"segment_bytes": "4096", "retention_bytes": str(self.retention_bytes)}
             config |= {"retention_ms": str(self.retention_ms)}
+        elif self.loads_history:
+            config["retention_ms"] = "-1"  # or the default would take it
         if self.retains and self.segment_ms > 0:
             config["segment_ms"] = str(self.segment_ms)
         return config
 
     def timeouts(self) -> dict[str, int]:
         cleaning = {"retention_check_ms": self.cleaning_check_ms} if self.retains else {}
+        if self.trial == "busy neighbour":
+            cleaning = {"retention_check_ms": 100}
         return cleaning | {
             "session_timeout_ms": self.session_timeout_ms,
             "replica_lag_max_ms": self.replica_lag_max_ms,
@@ -118,6 +156,7 @@ class Options:
             "snapshot_records": self.snapshot_records,
             "shutdown_timeout_ms": 3000,
             "checkpoint_interval_ms": 700,
+            "election_timeout_ms": self.election_timeout_ms,
         }
 
     def lines(self) -> list[str]:
@@ -193,6 +232,9 @@ def draw(seed: int) -> Options:
         segment_bytes=rng.choice((4096, 4096, 2**28)),
         **_draw_cleaning(seed),
         wall_step_max_ms=_draw_wall_steps(seed),
+        **_draw_earlier_lives(seed),
+        **_draw_trial(seed),
+        **_draw_history(seed),
     )
 
 
@@ -201,7 +243,7 @@ def _draw_wall_steps(seed: int) -> int:
     return Random(f"{seed}/wall clocks").choice((0, 0, 5000, 7_200_000))
 
 
-def _draw_cleaning(seed: int) -> dict[str, int]:
+def _draw_cleaning(seed: int) -> dict[str, Any]:
     """From a generator of its own: what was drawn for a seed before there was cleaning is drawn still."""
     rng = Random(f"{seed}/cleaning")
     retains = rng.random() < 0.25
@@ -215,3 +257,50 @@ def _draw_cleaning(seed: int) -> dict[str, int]:
         "cleaning_check_ms": rng.choice((20, 100, 500)),
         "value_bytes_max": rng.choice((30, 300, 1500)),
     }
+
+
+STRAGGLING = (
+    ("ReplicaFetchReply",),
+    ("ReplicaFetchReply",),
+    ("PositionsReply",),
+    ("PositionsReply",),
+    ("AlterPartition",),
+    ("ReplicaFetchReply", "PositionsReply", "HeartbeatReply", "AlterPartitionReply", "RegisterReply"),
+    ("ReplicaFetch", "Heartbeat", "AlterPartition", "Register", "Positions"),
+)
+"""Of one kind, or all answers, or all requests."""
+
+
+def _draw_earlier_lives(seed: int) -> dict[str, Any]:
+    """Messages that outlive the topic and the process they speak of."""
+    rng = Random(f"{seed}/earlier lives")
+    recreates, straggles = rng.random() < 0.12, rng.random() < 0.3
+    straggling = rng.choice(STRAGGLING)
+    in_elections = straggles and "PositionsReply" in straggling
+    is_rare = straggling in (("PositionsReply",), ("AlterPartition",))
+    rate = 0.2 * 4 ** rng.random() if is_rare else 0.02 * 20 ** rng.random()
+    power_cuts = round(0.3 * 6 ** rng.random(), 4) if rng.random() < 0.7 else 0.0
+    return {
+        "recreations": round(0.2 * 40 ** rng.random(), 4) if recreates else 0.0,
+        "stragglers": round(rate, 4) if straggles else 0.0,
+        "straggler_ms": rng.choice((100, 400, 2000)),
+        "straggling": straggling if straggles else (),
+        "troubles": rng.choice((0.0, 0.3, 0.8)),
+        "power_cuts": power_cuts if in_elections else 0.0,
+        "election_timeout_ms": rng.choice((300, 1000, 1000)) if straggles else 300,
+    }
+
+
+def _draw_trial(seed: int) -> dict[str, Any]:
+    rng = Random(f"{seed}/trial")
+    trial = rng.choice(("busy neighbour", "slow journal", "damage")) if rng.random() < 0.1 else ""
+    return {"trial": trial, "reader_lag_max_ms": rng.choice((-1, -1, 20, 200))}
+
+
+def _draw_history(seed: int) -> dict[str, Any]:
+    """Records that are older than anything the brokers remember of producers, and clocks that are ahead."""
+    rng = Random(f"{seed}/history")
+    loads = rng.random() < 0.16
+    age_ms = rng.choice((3 * DAY_MS, 3650 * DAY_MS))
+    wrong_ms = rng.choice((0, 0, 3 * DAY_MS, 36_500 * DAY_MS))
+    return {"history_age_ms": age_ms if loads else 0, "wrong_clock_ms": wrong_ms if loads else 0}

@@ -19,6 +19,7 @@ from minilog.core.election import IsFit
 from minilog.core.fetcher import Fetcher
 from minilog.core.follower import FollowerState
 from minilog.core.image import BrokerState, ClusterImage, PartitionState
+from minilog.core.isr import copies_end
 from minilog.core.leader import LeaderState, Outcome
 from minilog.core.liveness import Session
 from minilog.core.metadata_feed import MetadataFeed
@@ -29,6 +30,7 @@ from minilog.storage.log import PartitionLog
 from minilog.storage.store import Store
 from minilog.wire.batch import Batch
 from minilog.wire.messages import (
+    ACKS_ALL,
     AllocateProducerIds,
     AllocateProducerIdsReply,
     Heartbeat,
@@ -74,6 +76,25 @@ def match_anything(self: Fetcher, request: ReplicaFetch) -> bool:
 
 def ack_when_written(self: LeaderState, acks: int) -> int:
     return self.log.end_offset
+
+
+def ack_when_the_leader_holds(self: LeaderState, acks: int) -> int:
+    return self.high_watermark if acks == ACKS_ALL else self.position
+
+
+def ack_by_anybody(self: LeaderState, acks: int) -> int:
+    """Every replica counts, as far as it was ever heard."""
+    if acks == ACKS_ALL:
+        return self.high_watermark
+    return min(self.position, copies_end((self.position_of(r) for r in self.state.replicas), acks))
+
+
+def learn_own_end(self: FollowerState, *arguments: Any) -> None:
+    self.log.high_watermark = self.log.end_offset
+
+
+def always_fresh(self: FollowerState, now_ms: int) -> int:
+    return 0
 
 
 def first_that_answers(positions: Mapping[int, tuple[int, int]], preference: Iterable[int]) -> int | None:
@@ -176,16 +197,16 @@ def in_the_same_epoch(state: PartitionState, *arguments: Any) -> PartitionState:
 _carry_out = ControllerNode._carry_out
 
 
-def effects_first(self: ControllerNode, decision: Decision, now_ms: int) -> None:
+def effects_first(self: ControllerNode, decision: Decision) -> None:
     """Replay, tell everybody, and only then write the journal, unless the process dies before."""
     if not decision.records or self.core is None:
-        _carry_out(self, decision, now_ms)
+        _carry_out(self, decision)
         return
     core, first = self.core, self.core.metadata_offset + 1
     for index, record in enumerate(decision.records, first):
         core.replay(index, record)
     self._perform(decision)
-    self._perform(core.on_committed(now_ms))
+    self._perform(core.on_committed(self.now_ms))
     if self.rng.random() < self.dies_in_commit:
         self._die_in_commit()
         return

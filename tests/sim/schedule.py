@@ -17,11 +17,15 @@ from tests.sim.group_load import GroupLoad
 from tests.sim.history import UNBOUNDED
 from tests.sim.numbered import NumberedProducer
 from tests.sim.options import Options
+from tests.sim.recreation import Recreation
+from tests.sim.trials import Trials
 from tests.sim.world import START_MS, Violation
 
 SETTLE_MS = 15_000
 WRITE_MS = 3_000
 SUPERVISION_MS = 100
+TODAY_MS = 1_700_000_000_000
+"""What clocks show where history is loaded: elsewhere they begin in 1970, and nothing could be older."""
 
 
 @dataclass
@@ -39,7 +43,9 @@ class Schedule:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.cluster = SimCluster(options.seed, brokers=options.brokers, timeouts=options.timeouts())
-        self.faults = Faults(self.cluster, options)
+        self.recreation = Recreation(self.cluster, options)
+        self.faults = Faults(self.cluster, options, self.recreation)
+        self.trials = Trials(self.cluster, options)
         self.groups = GroupLoad(self.cluster, options)
         self.producers: list[Producer] = []
         self.consumers: list[Consumer] = []
@@ -60,12 +66,15 @@ class Schedule:
             violation = f"Assertion: {found} ({_place(found)})"
         except Exception as found:
             violation = f"{type(found).__name__}: {found} ({_place(found)})"
+        figures = self._figures()
+        if violation:
+            figures[f"violation {violation.partition(':')[0]}"] += 1
         return Outcome(
             self.options.seed,
             world.digest,
             world.events,
             world.now_ms - START_MS,
-            self._figures(),
+            figures,
             violation,
             tuple(world.trace_lines()) if violation else (),
         )
@@ -78,6 +87,7 @@ class Schedule:
         for node in (cluster.controller, *cluster.brokers.values()):
             node.clock_offset_ms = rng.randint(-options.clock_skew_ms, options.clock_skew_ms)
             node.clock_drift = rng.uniform(-options.clock_drift, options.clock_drift)
+            node.clock_offset_ms += TODAY_MS if options.loads_history else 0
             node.tick_ms = options.tick_ms
             node.wall_step_max_ms = options.wall_step_max_ms
         for node in cluster.brokers.values():
@@ -93,19 +103,36 @@ class Schedule:
                 **options.topic_config(),
             )
             self.names += [(f"t{number}", partition) for partition in range(options.partitions)]
+        self._load_history()
         self._add_clients()
         self.groups.begin(self.names)
+        self.recreation.begin()
+
+    def _load_history(self) -> None:
+        """Old records of a producer that numbers them, in every partition."""
+        if not self.options.loads_history:
+            return
+        loader = self.cluster.add_numbered_producer("loader", self.options.load())
+        loader.clock_offset_ms = TODAY_MS - self.options.history_age_ms
+        loader.ask_for_id()
+        writes = [loader.write(*name, -1, 2) for name in self.names for _ in range(2)]
+        self.cluster.until(lambda: all(write.outcome == "ok" for write in writes), "history is loaded", SETTLE_MS)
+        self.producers.append(loader)
 
     def _add_clients(self) -> None:
-        for number in range(self.options.producers):
+        count = max(self.options.producers, 3) if self.options.loads_history else self.options.producers
+        for number in range(count):
             add = self.cluster.add_numbered_producer if self.options.numbered else self.cluster.add_producer
             producer = add(f"p{number}", self.options.load())
             producer.partitions = self.names
+            if self.options.loads_history:
+                producer.clock_offset_ms = TODAY_MS + (self.options.wrong_clock_ms if number == 0 else 0)
             producer.begin()
             self.producers.append(producer)
         for number in range(self.options.consumers):
             consumer = self.cluster.add_consumer(f"c{number}")
             consumer.any_replica = number == 1
+            consumer.max_lag_ms = self.options.reader_lag_max_ms if number == 1 else -1
             consumer.names_epoch = self.options.seed % 2 == 0
             for name in self.names:
                 consumer.assign(*name)
@@ -120,8 +147,10 @@ class Schedule:
         self.groups.heal()
         self._supervise()
         cluster.until(cluster.all_ready, "all brokers ready after healing", SETTLE_MS)
-        for name in self.names:
-            cluster.until(lambda name=name: self._is_led(name), f"{name} has a leader and a full ISR", SETTLE_MS)  # type: ignore[misc]
+        self._adopt()
+        self._until_led()
+        self.trials.run()
+        self._until_led()
         for producer in self.producers:
             producer.active = False
         cluster.until(lambda: all(producer.is_idle for producer in self.producers), "writes end", SETTLE_MS)
@@ -131,7 +160,10 @@ class Schedule:
             cluster.until(lambda name=name: cluster.converged(*name), f"{name} converges", SETTLE_MS)  # type: ignore[misc]
         cluster.until(self._is_quiet, "nobody waits any more", SETTLE_MS)
         for consumer in self.consumers:
-            consumer.any_replica = False  # asking around among brokers without a replica takes too long
+            consumer.any_replica, consumer.max_lag_ms = (
+                False,
+                -1,
+            )  # asking around among brokers without a replica takes too long
         cluster.until(self._consumed, "consumers reach the end", SETTLE_MS)
         self.groups.settle(SETTLE_MS)
         if self.options.retains:
@@ -142,6 +174,19 @@ class Schedule:
     def _is_settled(self) -> bool:
         """A late copy of a write may have come after a look at its partition."""
         return all(self.cluster.converged(*name) for name in self.names) and self._consumed()
+
+    def _until_led(self) -> None:
+        for name in self.names:
+            what = f"{name} has a leader and a full ISR"
+            self.cluster.until(lambda name=name: self._is_led(name), what, SETTLE_MS)  # type: ignore[misc]
+
+    def _adopt(self) -> None:
+        """What was deleted and made anew is a topic like the others now."""
+        recreation = self.recreation
+        self.cluster.until(lambda: recreation.settled, "the last topic made anew", SETTLE_MS)
+        self.names = self.names + recreation.names
+        self.producers += recreation.producers
+        self.consumers += recreation.consumers
 
     def _supervise(self) -> None:
         """As an init system would: whatever ends now (a stop under way, a disk found broken) is started again."""
@@ -170,7 +215,7 @@ class Schedule:
         if not all(self._is_led(name) for name in self.names):
             return False  # whoever was restarted just now is still coming back
         ends = {name: self.cluster.log(self.cluster.leader(*name), *name).end_offset for name in self.names}
-        return all(consumer.cursors[name].offset == ends[name] for consumer in self.consumers for name in self.names)
+        return all(c.offset == ends[name] for consumer in self.consumers for name, c in consumer.cursors.items())
 
     def _starts_settled(self) -> bool:
         """What a leader has published has been done, by itself and by its followers."""
@@ -207,10 +252,13 @@ class Schedule:
             held.update(value for _, value in contents[0])
             self._check_order(topic, partition, dict(whole))
             self._check_numbered(topic, partition, [value for _, value in contents[0]])
+        self.recreation.check(set(found))
         for producer in (*self.producers, self.cluster.producer):
             for write in producer.writes:
+                if not self.recreation.is_answerable(write):
+                    continue
                 for values in write.batches():
-                    self._check_write(values, write.outcome, write.acks, found)
+                    self._check_write(write, values, found)
         twice = [value for value, count in held.items() if count > 1]  # whose first copy has gone is not known any more
         if twice:
             raise Violation("Duplicates", f"{twice[:5]} are there more than once")
@@ -231,7 +279,8 @@ class Schedule:
             raise Violation("OffsetsContiguous", f"{topic}-{partition}: a gap in {sorted(by_offset)[:20]}")
         for producer in self.producers:
             for write in producer.writes:
-                if write.outcome == "ok" and write.acks == -1 and (write.topic, write.partition) == (topic, partition):
+                is_here = (write.topic, write.partition) == (topic, partition)
+                if is_here and write.outcome == "ok" and write.acks == -1 and self.recreation.of_present(write):
                     for offset, value in write.places():
                         if by_offset.get(offset) != value:
                             raise Violation("AckedBatchesSurvive", f"{value!r} is not at its offset: {write.receipt}")
@@ -247,7 +296,8 @@ class Schedule:
         for broker_id in self.cluster.state(topic, partition).replicas:
             self.cluster.log(broker_id, topic, partition).check_producers()
 
-    def _check_write(self, values: list[bytes], outcome: str | None, acks: int, found: Counter[bytes]) -> None:
+    def _check_write(self, write: Write, values: list[bytes], found: Counter[bytes]) -> None:
+        outcome, acks = write.outcome, write.acks
         present = sum(value in found for value in values)
         if present not in (0, len(values)):
             raise Violation("Atomicity", f"{values} is there in part")
@@ -256,12 +306,23 @@ class Schedule:
         lost = outcome == "ok" and not present
         if lost and acks == -1:
             raise Violation("AckedBatchesSurvive", f"{values} is lost")
+        if lost and acks > 0:
+            self._check_given_up(write, values)
         self.cluster.invariants.figures[f"lost acks={acks}"] += lost
+
+    def _check_given_up(self, write: Write, values: list[bytes]) -> None:
+        """The election is known at which this was lost, and it may have been."""
+        state = self.cluster.state(write.topic, write.partition)
+        weak = self.cluster.history.of(write.topic, state.topic_id, write.partition).weak
+        base_offset = next(offset for offset, value in write.places() if value == values[0])
+        if base_offset not in weak.given_up:
+            raise Violation("WeakAcksSurvive", f"{values}, acks={write.acks}, is lost at no election: {write.receipt}")
 
     def _figures(self) -> Counter[str]:
         figures = Counter(self.cluster.invariants.figures)
         figures.update(self.faults.figures)
         figures.update(self.groups.figures)
+        figures.update(self.trials.figures)
         figures.update(self.cluster.watch.figures)
         figures.update(self.cluster.network.figures)
         for history in self.cluster.history.partitions.values():
