@@ -407,7 +407,11 @@ class BrokerCore:
                 self.registration.on_registered(response)
             case HeartbeatReply() if self._obeys(response.controller_epoch):
                 self._on_metadata(response, effects, now_ms)
-                self.registration.on_heartbeat(response, now_ms, self.settings.drain_timeout_ms)
+                me = self.image.brokers.get(self.broker_id)
+                leaves = me is not None and me.epoch == self.broker_epoch and me.shutting_down
+                self.registration.on_heartbeat(
+                    response, now_ms, self.settings.drain_timeout_ms, is_shutting_down=leaves
+                )
             case StaleBrokerEpoch():
                 effects += self.roles.drop_all(now_ms)
                 self.registration.on_stale(now_ms)

@@ -14,7 +14,7 @@ Invariants: broker epoch = journal index of its registration (R26); a fenced bro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from random import Random
 from typing import NamedTuple
 
@@ -317,8 +317,8 @@ class ControllerCore:
         effects = self._park(session, request_id, request, now_ms)
         draft = Draft(self.image)
         self._take_unfit(draft, session, request)
-        if request.shutting_down and session.shutdown_offset is None:
-            self._shut_down(draft, session, request, now_ms)
+        if request.shutting_down and session.shutdown_offset is None and self._has_heard_all(request):
+            self._shut_down(draft, session, drained=request.drained, now_ms=now_ms)
             session.shutdown_offset = self.metadata_offset + len(draft.records())
         elif broker.fenced and not request.shutting_down and request.metadata_offset >= broker.epoch:
             draft.add(BrokerUnfenced(broker.broker_id, broker.epoch))
@@ -358,42 +358,33 @@ class ControllerCore:
         self.liveness.heard(session, now_ms)
         session.sequence = request.sequence
         session.metadata_offset = request.metadata_offset
-        session.parked = ParkedHeartbeat(request_id, request, now_ms + self.settings.heartbeat_interval_ms)
+        waits_ms = self.settings.heartbeat_interval_ms if request.waits else 0
+        session.parked = ParkedHeartbeat(request_id, request, now_ms + waits_ms)
         self.failovers.on_applied(self.feed.known_everywhere(), now_ms)
         return effects
 
     # --- leaving -------------------------------------------------------------------------------------------------
 
-    def _shut_down(self, draft: Draft, session: Session, request: Heartbeat, now_ms: int) -> None:
-        """R28: no new ISR joins, every leadership moved, in one step; where it is not known to be drained, by an election.
+    def _has_heard_all(self, request: Heartbeat) -> bool:
+        """R28: "drained" is said of the leaderships and ISRs that the broker knows. One that was changed behind its back, or
+        given to it a moment ago, is another: then it hears of that first, and says so again."""
+        led = (state for _, state in self.image.partitions() if state.leader == request.broker_id)
+        return not request.drained or all(self._last_change(state) <= request.metadata_offset for state in led)
 
-        Drained is said of the ISR that the leader knows. One that was changed behind its back is another ISR.
-        """
-
-        def move(state: PartitionState) -> Move:
-            is_same = self._last_change(state) <= request.metadata_offset
-            return handed_over if request.drained and is_same else without_replica
-
+    def _shut_down(self, draft: Draft, session: Session, *, drained: bool, now_ms: int) -> None:
+        """R28: no new ISR joins, every leadership moved, in one step; if it could not drain, by an election."""
         draft.add(BrokerShuttingDown(session.broker_id, session.broker_epoch))
-        self._take_out(draft, session, move, "shutdown", now_ms, now_ms)
+        self._take_out(draft, session, handed_over if drained else without_replica, "shutdown", now_ms, now_ms)
 
     def _last_change(self, state: PartitionState) -> int:
         return self._changed_at.get((state.topic, state.partition), self._loaded_at)
 
-    def _take_out(
-        self,
-        draft: Draft,
-        session: Session,
-        move: Callable[[PartitionState], Move],
-        kind: str,
-        detected_ms: int,
-        now_ms: int,
-    ) -> None:
+    def _take_out(self, draft: Draft, session: Session, move: Move, kind: str, detected_ms: int, now_ms: int) -> None:
         """Out of every ISR and from every leadership, in one step."""
         broker_id, led, leaderless = session.broker_id, 0, set()
         draft.ineligible.add(broker_id)
         for state, minimum in list(draft.partitions()):
-            changed = move(state)(state, broker_id, minimum, self._fit(draft, state))
+            changed = move(state, broker_id, minimum, self._fit(draft, state))
             draft.change(changed)
             led += state.leader == broker_id
             if state.leader == broker_id and changed.leader == NO_LEADER:
@@ -414,7 +405,7 @@ class ControllerCore:
             return effects
         draft.add(BrokerFenced(broker.broker_id, broker.epoch))
         told_already = broker.shutting_down
-        self._take_out(draft, session, lambda _: without_replica, "" if told_already else kind, detected_ms, now_ms)
+        self._take_out(draft, session, without_replica, "" if told_already else kind, detected_ms, now_ms)
         return effects
 
     # --- probes ----------------------------------------------------------------------------------------------------

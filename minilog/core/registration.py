@@ -1,8 +1,11 @@
 """Registration: this process's standing with the controller: register, heartbeat, learn metadata, leave.
 
     REGISTERING --broker epoch--> ACTIVE --begin_shutdown--> DRAINING --drained--> LEAVING --may_exit--> done
-         ^                          |
-         +----- STALE_BROKER_EPOCH -+
+         ^                          |                            ^                    |
+         +----- STALE_BROKER_EPOCH -+                            +-- there was news --+
+
+While it drains it asks for news again and again, without waiting: it must hear what becomes of its ISR proposals, and whether
+it was given another leadership meanwhile. The controller does not let it go before it has heard (R28).
 
 Owns: the broker epoch, the one request in flight to the controller, when to ask again. Soft state only.
 
@@ -21,6 +24,7 @@ from minilog.wire.messages import Heartbeat, HeartbeatReply, Message, Register, 
 
 RETRY_MS = 100
 REGISTER_RETRY_MS = 200
+DRAIN_POLL_MS = 20
 LEAVE_PATIENCE_MS = 2000
 """A broker told to stop while the controller does not answer leaves after this long without its consent."""
 
@@ -48,6 +52,7 @@ class Registration:
         self._sent_ms = 0
         self._retry_ms = 0
         self._leave_ms = 0
+        self._poll_ms = 0
         self._drained = False
 
     @property
@@ -76,11 +81,11 @@ class Registration:
         """The request that should be sent now, if any; it is then in flight."""
         if self._inflight is not None or now_ms < self._retry_ms or self.may_exit:
             return None
-        if self.standing is Standing.DRAINING and not (drained or now_ms >= self.drain_deadline_ms):
-            return None
-        if self.standing is Standing.DRAINING:
+        if self.standing is Standing.DRAINING and (drained or now_ms >= self.drain_deadline_ms):
             self.standing = Standing.LEAVING
             self._drained = drained
+        if self.standing is Standing.DRAINING and now_ms < self._poll_ms:
+            return None
         if self.standing is Standing.REGISTERING:
             self._inflight = Register(
                 self.broker_id, self.incarnation, cluster_id, self.url, self.rack, self.clean, controller_epoch
@@ -97,6 +102,7 @@ class Registration:
                 controller_epoch,
                 leaving,
                 self._drained,
+                self.standing is not Standing.DRAINING,
                 unfit(),
             )
         self._sent_ms = now_ms
@@ -128,12 +134,19 @@ class Registration:
         self.standing = Standing.ACTIVE
         self.heard_ms = self._sent_ms
 
-    def on_heartbeat(self, reply: HeartbeatReply, now_ms: int, drain_timeout_ms: int) -> None:
+    def on_heartbeat(
+        self, reply: HeartbeatReply, now_ms: int, drain_timeout_ms: int, *, is_shutting_down: bool
+    ) -> None:
+        """``is_shutting_down``: by the metadata, with what this reply has brought."""
         self._inflight = None
         self.last_problem = ""
         self.heard_ms = self._sent_ms
         if reply.may_exit and self.standing is Standing.LEAVING:
             self.may_exit = True
+        if self.standing is Standing.LEAVING and not is_shutting_down:
+            self.standing = Standing.DRAINING
+        if self.standing is Standing.DRAINING:
+            self._poll_ms = now_ms + DRAIN_POLL_MS
         if self.wants_shutdown and self.standing is Standing.ACTIVE:
             self.standing = Standing.DRAINING
             self.drain_deadline_ms = now_ms + drain_timeout_ms

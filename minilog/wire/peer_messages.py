@@ -51,7 +51,7 @@ class Heartbeat(Message):
     ``incarnation`` says which process this is: a broker epoch is a place in one journal, and two clusters may share it.
     ``metadata_offset`` is what the broker has applied; 0 asks for a snapshot. ``drained``, of one that is shutting
     down: every member of every ISR this broker knows of, as of ``metadata_offset`` and with what it has proposed, holds
-    all it ever appended. ``unfit``: replicas here that must neither lead nor count, all of them each time."""
+    all it ever appended. ``waits`` False: answered at once, news or not. ``unfit``: replicas here that must neither lead nor count, all of them each time."""
 
     broker_id: int
     broker_epoch: int
@@ -61,6 +61,7 @@ class Heartbeat(Message):
     controller_epoch: int
     shutting_down: bool = False
     drained: bool = False
+    waits: bool = True
     unfit: list[UnfitReplica] = []
 
 

@@ -33,7 +33,6 @@ from minilog.wire.messages import (
     ACKS_ALL,
     AllocateProducerIds,
     AllocateProducerIdsReply,
-    Heartbeat,
     HeartbeatReply,
     IsrProposal,
     Message,
@@ -244,11 +243,11 @@ def leave_at_once(self: MetadataFeed, session: Session) -> bool:
 _shut_down = ControllerCore._shut_down
 
 
-def shut_down_unasked(self: ControllerCore, draft: Draft, session: Session, request: Heartbeat, now_ms: int) -> None:
-    _shut_down(self, draft, session, replace(request, drained=True, metadata_offset=2**60), now_ms)
+def shut_down_unasked(self: ControllerCore, draft: Draft, session: Session, *, drained: bool, now_ms: int) -> None:
+    _shut_down(self, draft, session, drained=True, now_ms=now_ms)
 
 
-def keep_leading(self: ControllerCore, draft: Draft, session: Session, request: Heartbeat, now_ms: int) -> None:
+def keep_leading(self: ControllerCore, draft: Draft, session: Session, *, drained: bool, now_ms: int) -> None:
     """The process just ends, and its failover begins then."""
     draft.add(BrokerShuttingDown(session.broker_id, session.broker_epoch))
 

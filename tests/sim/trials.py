@@ -30,8 +30,8 @@ GONE_MS = 1500
 """What retention lets go has gone everywhere: a few of its looks."""
 FENCED_SESSIONS = 3
 """Clocks that run slow, and once more for what the controller forgives itself."""
-FENCED_MORE_MS = 4000
-"""Some appends, each of up to SLOW_APPEND_MS."""
+FENCED_MORE_MS = 8000
+"""Two rounds of requests that are each written down by themselves: one is forgiven, the next one notices."""
 SLOW_APPEND_MS = (270, 600)
 HANDED_OVER_MS = 5000
 BACK_MS = 15_000

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from minilog.core.effects import CONTROLLER_ID, TopicPartition
 from minilog.core.follower import FollowerState
 from minilog.core.leader import LeaderState
+from minilog.core.registration import DRAIN_POLL_MS
 from minilog.errors import (
     BrokerUnavailable,
     MinilogError,
@@ -41,6 +42,7 @@ from minilog.wire.metadata import (
     AnyMetadataRecord,
     BrokerFenced,
     BrokerRegistered,
+    BrokerShuttingDown,
     BrokerUnfenced,
     ControllerStarted,
     PartitionChanged,
@@ -566,18 +568,27 @@ def leaving(bench: BrokerBench) -> BrokerBench:
     return bench
 
 
+def asks_to_leave(bench: BrokerBench) -> bool:
+    """If nothing else is under way to the controller."""
+    if isinstance(bench.to_controller, Heartbeat) and not bench.to_controller.shutting_down:
+        bench.metadata()
+    return isinstance(bench.to_controller, Heartbeat) and bench.to_controller.shutting_down
+
+
 def test_a_broker_leaves_when_its_followers_hold_everything() -> None:
     bench = BrokerBench.started(partition_state())
     bench.produce(b"a", acks=1)
     leaving(bench)
-    assert bench.to_controller is None, "it waits for its followers"
+    assert not asks_to_leave(bench), "it waits for its followers"
     bench.flush()
     bench.acknowledge(2, 1)
-    assert bench.to_controller is None
+    assert not asks_to_leave(bench)
     bench.acknowledge(3, 1)
-    assert heartbeat(bench).shutting_down
+    assert asks_to_leave(bench)
+    assert heartbeat(bench).drained
     assert not bench.core.may_exit
-    bench.metadata(partition_state(leader=2, leader_epoch=6, partition_epoch=11, isr=[2, 3]))
+    moved = partition_state(leader=2, leader_epoch=6, partition_epoch=11, isr=[2, 3])
+    bench.metadata(BrokerShuttingDown(1, bench.core.broker_epoch), moved)
     assert not bench.core.may_exit
     bench.metadata(may_exit=True)
     assert bench.core.may_exit
@@ -587,10 +598,35 @@ def test_a_broker_leaves_when_its_followers_hold_everything() -> None:
 
 def test_it_does_not_wait_for_followers_longer_than_allowed() -> None:
     bench = leaving(BrokerBench.started(partition_state(), drain_timeout_ms=1000))
+    bench.metadata()
     bench.tick(999)
-    assert bench.to_controller is None
+    assert not asks_to_leave(bench)
     bench.tick(1)
-    assert heartbeat(bench).shutting_down
+    assert asks_to_leave(bench)
+    assert not heartbeat(bench).drained
+
+
+def test_while_it_drains_it_asks_for_news_without_waiting() -> None:
+    """What becomes of its ISR proposals decides whether it is drained."""
+    bench = leaving(BrokerBench.started(partition_state()))
+    first = heartbeat(bench)
+    assert (first.shutting_down, first.waits) == (False, False)
+    bench.metadata()
+    assert bench.to_controller is None
+    bench.tick(DRAIN_POLL_MS)
+    assert heartbeat(bench).sequence == first.sequence + 1
+
+
+def test_one_that_is_given_a_leadership_while_it_leaves_drains_that_too() -> None:
+    """The controller does not let it go before it has heard of that: it says nothing of shutting down yet."""
+    bench = leaving(BrokerBench.started(partition_state(leader=2)))
+    assert asks_to_leave(bench), "it leads nothing"
+    bench.metadata(partition_state(leader=1, leader_epoch=6, partition_epoch=11))
+    bench.tick(DRAIN_POLL_MS)
+    assert not asks_to_leave(bench), "its followers have not been heard"
+    for follower in (2, 3):
+        bench.acknowledge(follower, 0)
+    assert asks_to_leave(bench)
 
 
 def test_a_broker_that_never_registered_may_leave_at_once() -> None:
