@@ -408,20 +408,10 @@ class Invariants:
             self.ballots.voters(new) if self.ballots.is_asked(new) else [b for b in asked if self.brokers[b].running]
         )
         voters = [b for b in heard if b in asked and self.truth.is_eligible(b)]
-        witnesses = self._witnesses(new, [*voters, *(b for b in leaving if self._knows_that_it_leads(b, old))])
+        witnesses = self._witnesses(new, [*voters, *(leaving & {old.leader})])
         self.history.of(*_names(TopicPartition(new.topic, new.partition), new.topic_id)).weak.on_elected(
             new.leader_epoch, witnesses
         )
-
-    def _knows_that_it_leads(self, broker_id: int, state: PartitionState) -> bool:
-        """So that what it says of being drained is about this partition, too."""
-        core = self.brokers[broker_id].core
-        replica = None if core is None else core.replicas.get(TopicPartition(state.topic, state.partition))
-        is_same = replica is not None and (replica.topic_id, replica.leader_epoch) == (
-            state.topic_id,
-            state.leader_epoch,
-        )
-        return replica is not None and is_same and isinstance(replica.role, LeaderState) and broker_id == state.leader
 
     def _witnesses(self, state: PartitionState, brokers: Iterable[int]) -> Iterable[Witness]:
         """Those whose word the choice rests on, with what they hold as firmly as the topic asks for."""

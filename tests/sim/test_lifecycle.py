@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from minilog.wire.messages import ACKS_ALL, CreateTopic
+from minilog.wire.messages import ACKS_ALL, CreateTopic, HeartbeatReply
 from tests.sim.clients import Load
 from tests.sim.cluster import SimCluster
 
@@ -299,3 +299,29 @@ def test_what_is_made_while_brokers_are_away_gets_its_copies_all_the_same() -> N
     assert len(c.state("orders").replicas) == 3
     assert len(c.state("__groups").replicas) == 3
     assert c.invariants.truth.topics["__groups"].settings.min_insync_replicas == 2
+
+
+def test_one_that_is_elected_while_it_leaves_hands_that_over_too() -> None:
+    """R28, R9: 2 is stopped, and elected before it has said so; the acks=2 record is on 2 and on the dead leader."""
+    c = cluster(replica_lag_max_ms=20_000)
+    c.create_topic("t", assignment=[[1, 2, 3]])
+    c.produce("t")
+    c.settle("t")
+    c.network.cut(1, 3)
+    two = c.ended(c.produce("t", acks=2, wait=False))
+    assert two.outcome == "ok"
+    assert [c.log(b, "t").end_offset for b in (2, 3)] == [2, 1]
+    news = c.network.hold(HeartbeatReply, when=lambda m: m.broker_epoch == c.invariants.truth.brokers[2].epoch)  # type: ignore[attr-defined]
+    c.broker(1).kill()
+    c.broker(2).stop()
+    c.until(lambda: c.leader("t") == 2)
+    c.network.pass_all()
+    c.network.heal()
+    news.release()
+    c.until(lambda: not c.broker(2).running)
+    assert c.leader("t") == 3
+    assert c.log(3, "t").end_offset == 2
+    for broker_id in (1, 2):
+        c.broker(broker_id).start()
+    c.settle("t")
+    assert c.ends("t") == [2, 2, 2]

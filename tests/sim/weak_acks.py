@@ -7,8 +7,7 @@ acks=all promises that a record is never lost (history.py). A weaker level promi
   leader itself, as long as it is a candidate again when its successor is chosen. An answer is that of the process that
   gave it: what has been restarted since has not answered. Where nobody was asked, everybody alive who could have been counts.
 * **A planned stop loses nothing.** A leader that says it has drained is alive and holds everything, so whoever is named in
-  the same step, unasked, holds it too. That is about partitions it knows that it leads: one that leaves at the moment it
-  is elected, and has not heard of it, has drained nothing there, and the next leader is chosen without it.
+  the same step, unasked, holds it too. One that is elected while it leaves hears of that first, and drains that too.
 
 Allowed is the rest: every holder was dead, cut off, or silent when the next leader was chosen. A record acknowledged by a
 leader that had been replaced already, and did not know, is in nobody's promise: its election is over.
