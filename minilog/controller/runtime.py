@@ -186,10 +186,19 @@ class Runtime:
                 event = self._events.popleft()
                 if event.handler == self.core.tick:
                     self._tick_queued = False
-                await self._decide(event)
+                if not self._is_abandoned(event):
+                    await self._decide(event)
             self._wake.clear()
             if not self._closed:
                 await self._wake.wait()
+
+    def _is_abandoned(self, event: _Event) -> bool:
+        """Whoever asked has gone, and nothing was begun for it: with a slow journal such requests would pile up, each to be
+        written down for nobody, and time would stand still behind them. A heartbeat says something all the same."""
+        if event.handler != self.core.handle:
+            return False
+        request_id, request = event.arguments
+        return request_id not in self._parked and not isinstance(request, Heartbeat)
 
     async def tick(self) -> NoReturn:
         """Queue a tick every TICK_MS unless one is queued."""

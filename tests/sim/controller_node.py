@@ -16,7 +16,7 @@ import msgspec
 from minilog.config import ControllerSettings
 from minilog.core.controller import ControllerCore, Decision
 from minilog.core.effects import CONTROLLER_ID, Flush, Reply, Send
-from minilog.wire.messages import Message, Positions, PositionsReply
+from minilog.wire.messages import Heartbeat, Message, Positions, PositionsReply
 from minilog.wire.metadata import AnyMetadataRecord, MetadataRecord
 from tests.sim.network import Inbound, Network, Response
 from tests.sim.process import Process
@@ -158,8 +158,13 @@ class ControllerNode(Process):
             if self.core is not None and handler == self.core.tick:
                 self._tick_queued = False
             assert self.core is not None
+            if handler == self.core.handle and self._is_abandoned(*arguments):
+                continue
             self.core.wall_ahead_ms = self.wall_ahead_ms
             self._carry_out(handler(*arguments, received_ms))
+
+    def _is_abandoned(self, request_id: int, request: Message) -> bool:
+        return request_id not in self.requests and not isinstance(request, Heartbeat)
 
     def _carry_out(self, decision: Decision) -> None:
         if decision.records:

@@ -315,6 +315,27 @@ def test_names_of_brokers_are_looked_up_when_they_register(monkeypatch: pytest.M
     run(check, journal)
 
 
+def test_nothing_is_written_for_who_has_left_before_it_was_begun() -> None:
+    """With a slow journal such requests would pile up, and time would stand still behind them."""
+
+    async def check(f: Fixture) -> None:
+        assert isinstance(f.journal, FakeJournal)
+        f.journal.gate.clear()
+        first, left, parked = f.submit(CHANGE), f.submit(CHANGE), f.submit(PARKED)
+        await until(lambda: "request" in f.names())
+        written, heard = len(f.journal.records), f.names().count("request")
+        left.cancel()
+        parked.cancel()
+        await asyncio.sleep(0)
+        f.journal.gate.set()
+        assert isinstance(await asyncio.wait_for(first, 2), Ok)
+        await until(lambda: f.names().count("disconnect") == 2)
+        assert len(f.journal.records) == written + 1
+        assert f.names().count("request") == heard + 1, "a heartbeat says something all the same"
+
+    run(check)
+
+
 def test_what_is_being_written_is_written_before_the_work_ends() -> None:
     journal = FakeJournal()
 
