@@ -389,11 +389,13 @@ class LeaderState:
 
     @property
     def drained(self) -> bool:
-        """Every ISR member holds everything that was ever appended here (controlled shutdown, R28).
+        """Whoever may lead instead holds everything that was ever appended here (controlled shutdown, R28): the other members
+        of the ISR, or where there are none, those of the ELR.
 
         Not while a proposal is open: the controller may have let somebody in by now, and name it.
         """
-        positions = [self.position_of(r) for r in self.state.isr]
+        others = [r for r in self.state.isr if r != self.broker_id] or self.state.elr
+        positions = [self.position_of(r) for r in (self.broker_id, *others)]
         return self.proposal is None and all(p is not None and p >= self.log.end_offset for p in positions)
 
     # --- ISR -----------------------------------------------------------------------------------------------

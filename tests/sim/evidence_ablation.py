@@ -81,6 +81,24 @@ EVIDENCE_ABLATIONS = (
     ),
     Ablation(
         "identity",
+        "who is alone in the ISR is drained whoever leads next",
+        (
+            (
+                LeaderState,
+                "drained",
+                property(lambda self: self.proposal is None and _drained_by_the_isr_it_knows(self)),
+            ),
+        ),
+        story=test_lifecycle.test_a_leader_that_is_alone_in_the_isr_hands_over_when_its_heirs_hold_everything,
+    ),
+    Ablation(
+        "identity",
+        "who is elected while it leaves is let go",
+        ((ControllerCore, "_has_heard_all", removals.always),),
+        story=test_lifecycle.test_one_that_is_elected_while_it_leaves_hands_that_over_too,
+    ),
+    Ablation(
+        "identity",
         "acks=N counts who is about to leave the ISR",
         ((LeaderState, "minimal_isr", property(lambda self: self.state.isr)),),
         story=test_identity.test_two_copies_are_two_members_of_whatever_isr_the_controller_goes_by,

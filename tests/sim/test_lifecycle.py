@@ -325,3 +325,21 @@ def test_one_that_is_elected_while_it_leaves_hands_that_over_too() -> None:
         c.broker(broker_id).start()
     c.settle("t")
     assert c.ends("t") == [2, 2, 2]
+
+
+def test_a_leader_that_is_alone_in_the_isr_hands_over_when_its_heirs_hold_everything() -> None:
+    """R28, R20: the others fell out of the ISR and are eligible still; the acks=1 record is on the leader alone."""
+    c = cluster(2, replica_lag_max_ms=300, drain_timeout_ms=5000)
+    c.create_topic("t", assignment=[[1, 2]], min_isr=2)
+    c.produce("t")
+    c.settle("t")
+    c.network.cut(1, 2)
+    c.until(lambda: c.isr("t") == [1] and c.elr("t") == [2])
+    c.produce("t", acks=1)
+    c.broker(1).stop()
+    c.run(500)
+    assert c.broker(1).running
+    c.network.heal()
+    c.until(lambda: not c.broker(1).running)
+    assert c.leader("t") == 2
+    assert c.log(2, "t").end_offset == 2
