@@ -1,7 +1,7 @@
 """Live tails: one partition as server-sent events, until the client leaves or falls behind its write deadline.
 
-Each record is an event ``id: <partition>-<offset>``; a client that comes back with Last-Event-ID goes on behind that
-record. Comments keep the connection alive. An error ends the stream as an event named ``error``; a browser then
+Each record is an event ``id: <partition>-<offset>-<topic id>``; a client that comes back with Last-Event-ID goes on behind
+that record, or hears that its topic was deleted, whatever has the name by now. The topic id may be left out. Comments keep the connection alive. An error ends the stream as an event named ``error``; a browser then
 reconnects to the same URL, which redirects to whoever leads by now.
 """
 
@@ -13,7 +13,7 @@ from aiohttp import web
 
 from minilog.broker.exchange import SERVER, Exchange, Face
 from minilog.errors import InvalidRequest, MinilogError
-from minilog.wire.http import EVENTS, Start, integer, problem_body, shown
+from minilog.wire.http import EVENTS, Start, integer, problem_body, shown, topic_id
 from minilog.wire.messages import LATEST
 
 if TYPE_CHECKING:
@@ -45,22 +45,27 @@ def _start(exchange: Exchange, reader: Reader) -> Start:
     if not header:
         start: Start = exchange.query.get("offset", Start(at=LATEST))
         return start
-    number, dash, offset = header.partition("-")
+    number, dash, rest = header.partition("-")
+    offset, _, meant = rest.partition("-")
     if not dash or number != str(reader.partition):
         raise InvalidRequest(
-            f"Last-Event-ID is {shown(header)}; it must be {reader.partition}-<offset>, as the events of this partition say"
+            f"Last-Event-ID is {shown(header)}; it must be {reader.partition}-<offset>-<topic id>, as the events of this "
+            "partition say"
         )
+    if meant:
+        reader.topic_id = reader.topic_id or topic_id("the topic id in Last-Event-ID", meant.encode())
     return Start(offset=integer("the offset in Last-Event-ID", offset.encode(), 0, 2**63 - 2) + 1)
 
 
 async def _next_events(reader: Reader, wait_ms: int) -> bytes:
     result = await reader.read(wait_ms, 1)
-    return (await reader.page(result, lambda page: _events(reader.partition, page)))[1]
+    return (await reader.page(result, lambda page: _events(reader, page)))[1]
 
 
-def _events(partition: int, page: Page) -> bytes:
+def _events(reader: Reader, page: Page) -> bytes:
+    partition, named = reader.partition, reader.topic_id.encode()
     rows = zip(page.offsets, page.texts, strict=True)
-    return b"".join(b"id: %d-%d\ndata: %b\n\n" % (partition, offset, text) for offset, text in rows)
+    return b"".join(b"id: %d-%d-%b\ndata: %b\n\n" % (partition, offset, named, text) for offset, text in rows)
 
 
 class _Stream:

@@ -238,15 +238,30 @@ def test_a_tail_shows_what_is_there_then_what_comes_and_can_be_resumed() -> None
     async def test(broker: Broker, connection: Connection) -> None:
         events = await open_tail(connection, P0 + "?offset=3")
         seen = [await events.next(), await events.next()]
-        assert [event["id"] for event in seen] == ["0-3", "0-4"]
+        topic_id = broker.runtime.image.topics["orders"].topic_id
+        assert [event["id"] for event in seen] == [f"0-3-{topic_id}", f"0-4-{topic_id}"]
         assert json.loads(seen[0]["data"])["value"] == 3
         async with broker.connect() as other:
             await other.request("POST", P0, b'{"records": [{"value": {\n"pretty": 1}}]}', JSON)
             event = await events.next()
-            assert (event["id"], json.loads(event["data"])["value"]) == ("0-5", {"pretty": 1})
+            assert (event["id"], json.loads(event["data"])["value"]) == (f"0-5-{topic_id}", {"pretty": 1})
 
-            resumed = await open_tail(other, P0 + "?offset=earliest", "Last-Event-ID: 0-4")
-            assert (await resumed.next())["id"] == "0-5"
+        for last in (seen[1]["id"], "0-4"):
+            async with broker.connect() as other:
+                resumed = await open_tail(other, P0 + "?offset=earliest", f"Last-Event-ID: {last}")
+                assert (await resumed.next())["id"] == f"0-5-{topic_id}"
+
+    with_broker(test, filled())
+
+
+def test_a_tail_is_not_resumed_in_a_topic_that_has_the_name_by_now() -> None:
+    async def test(broker: Broker, connection: Connection) -> None:
+        last = {"Accept": EVENTS, "Last-Event-ID": f"0-4-{'0' * 32}"}
+        answer = await connection.request("GET", P0, **last)  # type: ignore[arg-type]
+        assert (answer.status, answer.json()["code"]) == (409, "INCONSISTENT_TOPIC_ID")
+        last["Last-Event-ID"] = "0-4-x"
+        answer = await connection.request("GET", P0, **last)  # type: ignore[arg-type]
+        assert (answer.status, answer.json()["code"]) == (400, "INVALID_REQUEST")
 
     with_broker(test, filled())
 
@@ -257,7 +272,7 @@ def test_a_tail_begins_at_the_end_by_default_and_says_so_at_once() -> None:
         assert "" not in (await events.next()).values()
         async with broker.connect() as other:
             await other.request("POST", P0, b'{"records": [{"value": 9}]}', JSON)
-        assert (await events.next())["id"] == "0-5"
+        assert (await events.next())["id"].startswith("0-5-")
 
     with_broker(test, filled())
 
