@@ -193,6 +193,7 @@ class Fetcher:
         assert result.problem is not None
         log = follower.log
         has_nothing_to_keep = log.last_epoch < 0 or log.end_offset <= result.log_start_offset
+        has_nothing_to_keep |= result.problem.info.get("begins_anew") is True
         if result.problem.code != OffsetOutOfRange.code or not has_nothing_to_keep:
             self._sleep(follower.partition, now_ms + RETRY_MS)
             return

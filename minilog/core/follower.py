@@ -63,8 +63,10 @@ class FollowerState:
     def next_fetch(self) -> ReplicaFetchPartition:
         assert not self.must_flush, f"{self.partition}: a fetch would acknowledge what is not durable"
         topic, partition = self.partition
+        log = self.log
+        last_epoch = log.last_epoch if log.last_epoch >= 0 else log.start_epoch
         return ReplicaFetchPartition(
-            topic, self.topic_id, partition, self.leader_epoch, self.log.end_offset, self.log.last_epoch
+            topic, self.topic_id, partition, self.leader_epoch, log.end_offset, last_epoch, log.start_offset
         )
 
     def on_fetched(self, result: ReplicaFetchResult, seen_ms: int) -> None:

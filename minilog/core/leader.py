@@ -27,6 +27,7 @@ from minilog.core.image import PartitionState
 from minilog.core.isr import committed_end, copies_end, is_lagging, may_join
 from minilog.core.log_start import LogStart
 from minilog.core.ports import ReplicaLog, WrittenBatch
+from minilog.core.progress import Progress, Proposal
 from minilog.core.waiting import PendingProduce, Place, ProduceWaiters, Waiter
 from minilog.errors import (
     FencedLeaderEpoch,
@@ -49,6 +50,9 @@ from minilog.wire.messages import (
     ReplicaFetchPartition,
 )
 
+LACKS_MAX_MS = 300_000
+"""How long a replica whose log begins later than its leader's is waited for: usually retention evens that out."""
+
 
 class Outcome(NamedTuple):
     """One partition of a produce request is decided."""
@@ -56,45 +60,6 @@ class Outcome(NamedTuple):
     pending: PendingProduce
     position: int
     result: ProduceResult
-
-
-class Progress:
-    """What the leader knows of one follower in this epoch. ``position`` None: not heard from yet."""
-
-    __slots__ = ("broker_epoch", "caught_up_ms", "last_fetch_end", "last_fetch_ms", "position")
-
-    def __init__(self, caught_up_ms: int) -> None:
-        self.position: int | None = None
-        self.broker_epoch = -1
-        self.caught_up_ms = caught_up_ms
-        self.last_fetch_ms = caught_up_ms
-        self.last_fetch_end = -1
-
-    def on_fetch(self, position: int, broker_epoch: int, leader_end: int, now_ms: int) -> None:
-        """Positions only grow within one process of the follower: a late copy of an older fetch changes nothing."""
-        if broker_epoch == self.broker_epoch and self.position is not None:
-            position = max(position, self.position)
-        if position >= leader_end:
-            self.caught_up_ms = now_ms
-        elif self.last_fetch_end >= 0 and position >= self.last_fetch_end:
-            self.caught_up_ms = max(self.caught_up_ms, self.last_fetch_ms)
-        self.position, self.broker_epoch = position, broker_epoch
-        self.last_fetch_ms, self.last_fetch_end = now_ms, leader_end
-
-
-class Proposal(NamedTuple):
-    """An ISR the controller has been or will be asked for. ``sequence`` -1: not sent yet.
-
-    ``members`` name the processes that were seen fit when it was opened: a retry vouches for no other (R17, KIP-903).
-    """
-
-    members: tuple[IsrMember, ...]
-    partition_epoch: int
-    sequence: int
-
-    @property
-    def isr(self) -> tuple[int, ...]:
-        return tuple(m.broker_id for m in self.members)
 
 
 class LeaderState:
@@ -165,7 +130,8 @@ class LeaderState:
         reach, or under steady load none could ever catch up with an ISR of one."""
         for broker_id, progress in self.followers.items():
             in_sync = not is_lagging(progress.caught_up_ms, now_ms, replica_lag_max_ms)
-            if in_sync and progress.position is not None and self.is_current(broker_id, progress.broker_epoch):
+            is_whole = progress.position is not None and progress.lacks_since_ms is None
+            if in_sync and is_whole and self.is_current(broker_id, progress.broker_epoch):
                 yield broker_id
 
     def advance(self, now_ms: int, replica_lag_max_ms: int) -> list[Outcome]:
@@ -337,6 +303,7 @@ class LeaderState:
             if epoch < fetch.last_epoch or end_offset < fetch.fetch_offset:
                 return epoch, end_offset
         self.check_position(fetch)
+        self._check_start(broker_id, fetch, now_ms)
         self.log_start.on_fetch(broker_id)
         self.followers[broker_id].on_fetch(fetch.fetch_offset, broker_epoch, self.log.end_offset, now_ms)
         return None
@@ -345,6 +312,28 @@ class LeaderState:
         """The follower has stopped following in this epoch: nobody waits for it to join, and it counts for nothing."""
         if broker_id in self.followers:
             self.followers[broker_id].position = None
+
+    def _check_start(self, broker_id: int, fetch: ReplicaFetchPartition, now_ms: int) -> None:
+        """R18: a log that begins later than this one lacks records, and would have the others delete them if it led.
+
+        A member of the ISR may begin later: it has heard of a start that this leader had not yet, as a follower. Everybody
+        else waits outside until this log begins there, too; one that is empty, or has waited for LACKS_MAX_MS, begins anew.
+        Raises OffsetOutOfRange."""
+        progress = self.followers[broker_id]
+        if fetch.start_offset <= self.log_start.published or broker_id in self.maximal_isr:
+            progress.lacks_since_ms = None
+            return
+        if progress.lacks_since_ms is None:
+            progress.lacks_since_ms = now_ms
+        is_empty = fetch.fetch_offset == fetch.start_offset
+        if is_empty or now_ms - progress.lacks_since_ms > LACKS_MAX_MS:
+            raise OffsetOutOfRange(
+                f"{self.partition}: the follower's log begins at {fetch.start_offset}, this one at {self.log.start_offset}: "
+                "it lacks what lies between, and has to begin anew",
+                log_start_offset=self.log.start_offset,
+                log_end_offset=self.log.end_offset,
+                begins_anew=True,
+            )
 
     def check_position(self, fetch: ReplicaFetchPartition) -> None:
         """Raises OffsetOutOfRange: the follower is to begin anew at the log's start, or to ask again.
@@ -426,6 +415,7 @@ class LeaderState:
         progress = self.followers[broker_id]
         return (
             may_join(progress.position, self.high_watermark, self.start_offset)
+            and progress.lacks_since_ms is None
             and not is_lagging(progress.caught_up_ms, now_ms, replica_lag_max_ms)
             and self.is_current(broker_id, progress.broker_epoch)
         )

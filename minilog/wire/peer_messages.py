@@ -172,7 +172,8 @@ class ProbeReply(Message):
 
 class ReplicaFetchPartition(msgspec.Struct, array_like=True):
     """``fetch_offset`` is the follower's end offset and acknowledges everything below it as held (R8: durable
-    when the topic's flush policy is ``commit``). ``last_epoch`` is the epoch of its last batch, -1 for none."""
+    when the topic's flush policy is ``commit``). ``last_epoch`` is the epoch of the batch that ended there, -1 when it is
+    not known. ``start_offset``: where the follower's log begins; below that it holds nothing."""
 
     topic: str
     topic_id: str
@@ -180,6 +181,7 @@ class ReplicaFetchPartition(msgspec.Struct, array_like=True):
     leader_epoch: int
     fetch_offset: int
     last_epoch: int
+    start_offset: int = 0
 
 
 class ReplicaFetch(Message):

@@ -6,7 +6,10 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
+import msgspec
+
 from minilog.core import follower, log_start
+from minilog.core.follower import FollowerState
 from minilog.core.leader import LeaderState
 from minilog.core.log_start import LogStart
 from minilog.core.ports import ReplicaLog
@@ -60,6 +63,14 @@ def retaining(**changes: Any) -> Tune:
     return tune
 
 
+_next_fetch = FollowerState.next_fetch
+
+
+def _without_start(self: FollowerState) -> ReplicaFetchPartition:
+    """An empty log says nothing of what was there before."""
+    return msgspec.structs.replace(_next_fetch(self), last_epoch=self.log.last_epoch, start_offset=0)
+
+
 CLEANING_ABLATIONS: tuple[Ablation, ...] = (
     Ablation(
         "retention",
@@ -86,6 +97,12 @@ CLEANING_ABLATIONS: tuple[Ablation, ...] = (
         "a follower deletes only what is committed and durable",
         ((follower, "follow_start", _start_anywhere),),
         retaining(kills=0.5),
+    ),
+    Ablation(
+        "retention",
+        "nobody asks where a follower's log begins",
+        ((LeaderState, "_check_start", removals.nothing), (FollowerState, "next_fetch", _without_start)),
+        story=test_retention.test_a_log_that_begins_later_than_its_leaders_does_not_join_before_it_holds_the_rest,
     ),
     Ablation(
         "retention",

@@ -30,7 +30,8 @@ from minilog.config import BrokerSettings
 from minilog.core.effects import TopicPartition
 from minilog.core.follower import FollowerState
 from minilog.core.image import ClusterImage, PartitionState
-from minilog.core.leader import LeaderState, Proposal
+from minilog.core.leader import LeaderState
+from minilog.core.progress import Proposal
 from minilog.core.replica import Replica
 from minilog.errors import OffsetOutOfRange
 from minilog.wire.group_messages import GroupRequest

@@ -98,3 +98,29 @@ def test_a_tail_that_diverges_below_the_log_start_is_not_taken_for_what_has_gone
     assert starts(c) == [2, 2, 2]
     c.produce("t", 1)
     c.settle("t")
+
+
+def test_a_log_that_begins_later_than_its_leaders_does_not_join_before_it_holds_the_rest() -> None:
+    """R18: broker 2 is empty from offset 5 on, since retention took all. Broker 1 has a new disk and begins at 0."""
+    c = SimCluster(seed=1, brokers=2, timeouts={"retention_check_ms": 50}).start()
+    c.create_topic("t", assignment=[[1, 2]], min_isr=1, retention_ms="60000")
+    c.produce("t", 5)
+    c.until(lambda: [c.log(b, "t").start_offset for b in (1, 2)] == [5, 5], within_ms=90_000)
+    c.broker(2).kill()
+    c.until(lambda: c.isr("t") == [1])
+    c.broker(1).wipe()
+    c.accept_loss("t")
+    c.broker(1).start()
+    c.run(1000)
+    c.until(lambda: c.leads(1, "t"))
+    for _ in range(7):
+        c.produce("t")
+    c.broker(2).start()
+    c.until(lambda: c.isr("t") == [1, 2])
+    assert c.log(2, "t").start_offset == 0
+    c.produce("t")
+    c.broker(1).kill()
+    c.until(lambda: c.leader("t") == 2)
+    c.broker(1).start()
+    c.settle("t")
+    assert [(c.log(b, "t").start_offset, c.log(b, "t").end_offset) for b in (1, 2)] == [(0, 8), (0, 8)]

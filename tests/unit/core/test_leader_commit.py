@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from minilog.core.leader import LeaderState, Outcome, Proposal
+from minilog.core.leader import LeaderState
+from minilog.core.progress import Proposal
 from minilog.core.waiting import Waiter
 from minilog.errors import DiskFull, InvalidAcks, LeadershipLost, NotEnoughReplicas, NotEnoughReplicasAfterAppend
 from minilog.wire.batch import ACKS_MANY, ACKS_ONE, ACKS_ZERO, LOG_APPEND_TIME, split

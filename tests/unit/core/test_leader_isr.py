@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from minilog.core.leader import LeaderState, Progress
+from minilog.core.leader import LACKS_MAX_MS, LeaderState
+from minilog.core.progress import Progress
 from minilog.errors import FencedLeaderEpoch, OffsetOutOfRange, UnknownLeaderEpoch
-from minilog.wire.messages import IsrMember
+from minilog.wire.messages import IsrMember, ReplicaFetchPartition
 from tests.unit.core.builders import (
     LAG_MAX_MS,
     TOPIC,
@@ -61,6 +63,55 @@ def test_a_diverging_position_is_not_counted() -> None:
     leader = leader_of(partition_state(), log_of((2, 3), (5, 3)))
     assert leader.on_fetch(2, 7, position(5, 3), 0) == (2, 3)
     assert leader.followers[2].position is None
+
+
+# --- where a follower's log begins (R18) -----------------------------------------------------------------------
+
+
+def later(fetch_offset: int, start_offset: int) -> ReplicaFetchPartition:
+    """A position of a log that begins there, and agrees with the leader's as far as it goes."""
+    return replace(position(fetch_offset, 5), start_offset=start_offset)
+
+
+def test_an_empty_log_that_begins_later_than_the_leaders_is_to_begin_anew() -> None:
+    leader = leader_of(partition_state(isr=[1]), log_of((5, 5)))
+    with pytest.raises(OffsetOutOfRange) as caught:
+        leader.on_fetch(2, 7, later(3, 3), 0)
+    assert caught.value.info == {"log_start_offset": 0, "log_end_offset": 5, "begins_anew": True}
+    assert leader.followers[2].position is None
+
+
+def test_a_log_that_begins_later_than_the_leaders_is_waited_for_outside_the_isr() -> None:
+    leader = leader_of(partition_state(isr=[1]), log_of((5, 5)))
+    assert leader.on_fetch(2, 7, later(5, 3), 0) is None
+    assert not grow(leader)
+    leader.log_start.published = 3
+    assert leader.on_fetch(2, 7, later(5, 3), 1) is None
+    assert grow(leader, 1)
+    assert proposed(leader) == {1, 2}
+
+
+def test_one_that_has_been_waited_for_long_enough_begins_anew() -> None:
+    leader = leader_of(partition_state(isr=[1]), log_of((5, 5)))
+    for now_ms in (0, LACKS_MAX_MS):
+        leader.on_fetch(2, 7, later(5, 3), now_ms)
+    with pytest.raises(OffsetOutOfRange) as caught:
+        leader.on_fetch(2, 7, later(5, 3), LACKS_MAX_MS + 1)
+    assert caught.value.info["begins_anew"] is True
+
+
+def test_a_member_of_the_isr_may_begin_later() -> None:
+    """It took over what the leader before had published."""
+    leader = leader_of(partition_state(), log_of((5, 5)))
+    assert leader.on_fetch(2, 7, later(5, 3), 0) is None
+    assert leader.followers[2].position == 5
+
+
+def test_nobody_waits_for_one_that_lacks_records_to_join() -> None:
+    leader = leader_of(partition_state(isr=[1]), log_of((5, 5)))
+    leader.on_fetch(2, 7, later(4, 3), 0)
+    leader.advance(0, LAG_MAX_MS)
+    assert leader.high_watermark == 5
 
 
 # --- progress ---------------------------------------------------------------------------------------------------
