@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from minilog.core.leader import LeaderState
+from minilog.core.leader import LeaderState, Outcome
 from minilog.core.progress import Proposal
 from minilog.core.waiting import Waiter
 from minilog.errors import DiskFull, InvalidAcks, LeadershipLost, NotEnoughReplicas, NotEnoughReplicasAfterAppend
