@@ -132,9 +132,14 @@ class BrokerCore:
     def accepts_writes(self) -> bool:
         return not self.registration.draining
 
+    def session_over_ms(self, now_ms: int) -> int:
+        """For how long the session with the controller may have been over."""
+        return self.registration.session_over_ms(now_ms, self.settings.session_timeout_ms)
+
     def unsure_ms(self, now_ms: int) -> int:
-        """For how long another broker may already lead what this one leads: since the session with the controller may be over."""
-        return self.registration.unsure_ms(now_ms, self.settings.session_timeout_ms)
+        """For how long another broker may already lead what this one leads: the session may be over, or this broker has
+        asked for it, leaving or with a damaged replica, and has not heard what came of that."""
+        return max(self.session_over_ms(now_ms), self.registration.asked_away_ms(now_ms))
 
     def wall_ms(self, now_ms: int) -> int:
         """The time of this turn as people know it, 1970 at the earliest: what is noted, and what ages are measured by."""
@@ -142,7 +147,8 @@ class BrokerCore:
 
     def is_isolated(self, now_ms: int) -> bool:
         """R30, when it is switched on: another broker may lead by now what this one led."""
-        return self.settings.self_fencing and self.unsure_ms(now_ms) > 0
+        left_ms = self.registration.asked_away_ms(now_ms) if self.registration.draining else 0
+        return self.settings.self_fencing and max(self.session_over_ms(now_ms), left_ms) > 0
 
     def is_current(self, broker_id: int, broker_epoch: int) -> bool:
         """R17: registered with that very epoch, unfenced, not shutting down."""
@@ -238,7 +244,7 @@ class BrokerCore:
 
     def begin_shutdown(self, now_ms: int) -> list[Effect]:
         """R28: leave in order; ``may_exit`` becomes true when the controller has moved everything away."""
-        self.registration.begin_shutdown(now_ms)
+        self.registration.begin_shutdown(now_ms, self.settings.drain_timeout_ms)
         return self._finish([], now_ms)
 
     def tick(self, now_ms: int) -> list[Effect]:
@@ -367,7 +373,7 @@ class BrokerCore:
         for broker_id in self.image.brokers:
             session = self.sessions.of(broker_id)
             if session is not None:
-                for leader in self.sessions.count(session, now_ms):
+                for leader in self.sessions.count(session, now_ms, partition):
                     self.advance(leader.partition)
 
     def _on_replica_fetched(
@@ -409,18 +415,28 @@ class BrokerCore:
                 self._on_metadata(response, effects, now_ms)
                 me = self.image.brokers.get(self.broker_id)
                 leaves = me is not None and me.epoch == self.broker_epoch and me.shutting_down
-                self.registration.on_heartbeat(
-                    response, now_ms, self.settings.drain_timeout_ms, is_shutting_down=leaves
+                self.registration.on_heartbeat(response, now_ms, is_shutting_down=leaves)
+            case MinilogError() if not self._is_of_my_controller(response):
+                self.registration.on_failed(
+                    f"somebody else answers at the controller's address: {response.detail}", now_ms
                 )
             case StaleBrokerEpoch():
                 effects += self.roles.drop_all(now_ms)
                 self.registration.on_stale(now_ms)
-            case MinilogError() if not response.retriable and response.code != "INTERNAL":
+            case MinilogError() if (
+                self.registration.is_first and not response.retriable and response.code != "INTERNAL"
+            ):
                 raise RefusesToStart(f"the controller refuses broker {self.broker_id}: {response.detail}")
             case MinilogError():
                 self.registration.on_failed(response.detail, now_ms)
             case _:
                 self.registration.on_failed(f"unexpected answer {type(response).__name__}", now_ms)
+
+    def _is_of_my_controller(self, error: MinilogError) -> bool:
+        """An error that would end something says which cluster it comes from; whoever has the controller's address for a
+        moment, or by mistake, does not end a broker that has a cluster. The first registration may be told anything."""
+        is_grave = isinstance(error, StaleBrokerEpoch)
+        return not is_grave or error.info.get("cluster_id") == self.store.cluster_id
 
     def _obeys(self, controller_epoch: int) -> bool:
         """R25: remember the highest controller epoch, durably, before acting on it; with a full disk it cannot yet."""

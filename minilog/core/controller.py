@@ -301,7 +301,13 @@ class ControllerCore:
         return [Reply(request_id, self._registered(request.incarnation, epoch))]
 
     def _registered(self, incarnation: str, broker_epoch: int) -> RegisterReply:
-        return RegisterReply(incarnation, broker_epoch, self.image.cluster_id, self.image.controller_epoch)
+        return RegisterReply(
+            incarnation,
+            broker_epoch,
+            self.image.cluster_id,
+            self.image.controller_epoch,
+            self.settings.session_timeout_ms,
+        )
 
     # --- heartbeats --------------------------------------------------------------------------------------------
 
@@ -333,7 +339,8 @@ class ControllerCore:
         broker = self.image.brokers.get(broker_id)
         if broker is None or (broker.epoch, broker.incarnation) != (broker_epoch, incarnation):
             raise StaleBrokerEpoch(
-                f"broker {broker_id}: process {incarnation} with epoch {broker_epoch} is not registered; register again"
+                f"broker {broker_id}: process {incarnation} with epoch {broker_epoch} is not registered; register again",
+                cluster_id=self.image.cluster_id,
             )
         return broker
 
@@ -427,7 +434,9 @@ class ControllerCore:
         reason = response.info.get("reason") if isinstance(response, BrokerUnavailable) else None
         # A dying process closes its sockets one by one: a reset means look again at the next tick.
         session.expected_ms = now_ms - self.settings.probe_after_ms if reason in ("reset", "unreachable") else now_ms
-        replaced = isinstance(response, ProbeReply) and response.incarnation != request.incarnation
+        # Another broker at this address proves nothing about this one.
+        answers = isinstance(response, ProbeReply) and response.broker_id == request.broker_id
+        replaced = answers and response.incarnation != request.incarnation  # type: ignore[union-attr]
         if reason != "refused" and not replaced:
             return Decision([], self._give_up_registering(request.broker_id))
         draft = Draft(self.image)

@@ -225,7 +225,7 @@ class Coordinator:
     def _is_sure(self, shard: Shard, now_ms: int) -> bool:
         """Nobody can have coordinated instead of this broker for longer than a broker session."""
         core, timeout_ms = self.core, self.core.settings.session_timeout_ms
-        if core.unsure_ms(now_ms) == 0:
+        if core.session_over_ms(now_ms) == 0:
             return True
         others = {*shard.role.maximal_isr, *shard.role.state.elr} - {core.broker_id}
         return all(self._fetches(other, shard.replica.partition, now_ms - timeout_ms) for other in others)

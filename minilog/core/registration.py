@@ -25,6 +25,8 @@ from minilog.wire.messages import Heartbeat, HeartbeatReply, Message, Register, 
 RETRY_MS = 100
 REGISTER_RETRY_MS = 200
 DRAIN_POLL_MS = 20
+DRAIN_PATIENCE_MS = 500
+"""So long a broker told to stop takes writes on, while the controller does not answer."""
 LEAVE_PATIENCE_MS = 2000
 """A broker told to stop while the controller does not answer leaves after this long without its consent."""
 
@@ -43,6 +45,8 @@ class Registration:
         self.broker_epoch = -1
         self.may_exit = False
         self.wants_shutdown = False
+        self.session_timeout_ms: int | None = None
+        """The controller's word, with the last registration."""
         self.drain_deadline_ms = 0
         self.heard_ms: int | None = None
         """Send time of the last acknowledged registration or heartbeat (R30)."""
@@ -53,18 +57,25 @@ class Registration:
         self._retry_ms = 0
         self._leave_ms = 0
         self._poll_ms = 0
+        self._drain_timeout_ms = 0
+        self._drain_ms = 0
+        self._asked_away_ms: int | None = None
+        """When it was first asked, without an answer since, that others may lead instead of this broker."""
         self._drained = False
 
     @property
     def draining(self) -> bool:
         return self.standing in (Standing.DRAINING, Standing.LEAVING)
 
-    def begin_shutdown(self, now_ms: int) -> None:
-        """Takes effect when the heartbeat in flight has returned, so that the next one can leave without delay."""
+    def begin_shutdown(self, now_ms: int, drain_timeout_ms: int) -> None:
+        """Takes effect when the heartbeat in flight has returned, so that the next one can leave without delay; or soon, for
+        draining needs no controller, only handing over does."""
         if self.wants_shutdown:
             return
         self.wants_shutdown = True
+        self._drain_timeout_ms = drain_timeout_ms
         self._leave_ms = now_ms + LEAVE_PATIENCE_MS
+        self._drain_ms = now_ms + DRAIN_PATIENCE_MS
         if self.standing is Standing.REGISTERING:
             self.may_exit = True
 
@@ -79,6 +90,8 @@ class Registration:
         unfit: Callable[[], list[UnfitReplica]],
     ) -> Message | None:
         """The request that should be sent now, if any; it is then in flight."""
+        if self.wants_shutdown and now_ms >= self._drain_ms:
+            self._drain(now_ms)
         if self._inflight is not None or now_ms < self._retry_ms or self.may_exit:
             return None
         if self.standing is Standing.DRAINING and (drained or now_ms >= self.drain_deadline_ms):
@@ -105,8 +118,20 @@ class Registration:
                 self.standing is not Standing.DRAINING,
                 unfit(),
             )
+            if (leaving or self._inflight.unfit) and self._asked_away_ms is None:
+                self._asked_away_ms = now_ms
         self._sent_ms = now_ms
         return self._inflight
+
+    def _drain(self, now_ms: int) -> None:
+        if self.standing is Standing.ACTIVE:
+            self.standing = Standing.DRAINING
+            self.drain_deadline_ms = now_ms + self._drain_timeout_ms
+
+    @property
+    def is_first(self) -> bool:
+        """This process has never been registered: what refuses it now is for whoever has started it."""
+        return self.heard_ms is None
 
     def matches(self, request: Message) -> bool:
         return request == self._inflight
@@ -124,6 +149,8 @@ class Registration:
         self.last_problem = detail
         self._inflight = None
         self._retry_ms = now_ms + (REGISTER_RETRY_MS if self.standing is Standing.REGISTERING else RETRY_MS)
+        if self.wants_shutdown:
+            self._drain(now_ms)
         if self.wants_shutdown and now_ms >= self._leave_ms:
             self.may_exit = True
 
@@ -133,23 +160,23 @@ class Registration:
         self.broker_epoch = reply.broker_epoch
         self.standing = Standing.ACTIVE
         self.heard_ms = self._sent_ms
+        self.session_timeout_ms = reply.session_timeout_ms
+        self._asked_away_ms = None
 
-    def on_heartbeat(
-        self, reply: HeartbeatReply, now_ms: int, drain_timeout_ms: int, *, is_shutting_down: bool
-    ) -> None:
+    def on_heartbeat(self, reply: HeartbeatReply, now_ms: int, *, is_shutting_down: bool) -> None:
         """``is_shutting_down``: by the metadata, with what this reply has brought."""
         self._inflight = None
         self.last_problem = ""
         self.heard_ms = self._sent_ms
+        self._asked_away_ms = None
         if reply.may_exit and self.standing is Standing.LEAVING:
             self.may_exit = True
         if self.standing is Standing.LEAVING and not is_shutting_down:
             self.standing = Standing.DRAINING
         if self.standing is Standing.DRAINING:
             self._poll_ms = now_ms + DRAIN_POLL_MS
-        if self.wants_shutdown and self.standing is Standing.ACTIVE:
-            self.standing = Standing.DRAINING
-            self.drain_deadline_ms = now_ms + drain_timeout_ms
+        if self.wants_shutdown:
+            self._drain(now_ms)
 
     def on_stale(self, now_ms: int) -> None:
         """Another process holds this id, or the controller forgot us: begin again (the caller has dropped all roles)."""
@@ -159,8 +186,14 @@ class Registration:
         if self.wants_shutdown:
             self.may_exit = True
 
-    def unsure_ms(self, now_ms: int, session_timeout_ms: int) -> int:
-        """R30: for how long the controller may have given our leaderships away; 0 while the session surely lasts."""
+    def session_over_ms(self, now_ms: int, session_timeout_ms: int) -> int:
+        """R30: for how long the session with the controller may have been over; 0 while it surely lasts."""
         if self.heard_ms is None:
             return now_ms
+        if self.session_timeout_ms is not None:
+            session_timeout_ms = min(session_timeout_ms, self.session_timeout_ms)
         return max(0, now_ms - self.heard_ms - session_timeout_ms)
+
+    def asked_away_ms(self, now_ms: int) -> int:
+        """For how long leaderships may have been moved because this broker itself has asked for that."""
+        return 0 if self._asked_away_ms is None else now_ms - self._asked_away_ms

@@ -20,6 +20,7 @@ Invariants
 from __future__ import annotations
 
 from minilog.core.effects import Effect, Reply, TopicPartition
+from minilog.core.follower import FollowerState
 from minilog.core.leader import LeaderState
 from minilog.core.replica import Replica, Replicas
 from minilog.errors import CorruptRange, FencedLeaderEpoch, InvalidFetchSession, MinilogError, OffsetOutOfRange
@@ -31,6 +32,7 @@ from minilog.wire.messages import (
     ReplicaFetchReply,
     ReplicaFetchResult,
 )
+from minilog.wire.metadata import NO_LEADER
 
 EARLY_ENDS_MAX = 50
 """How many long polls of a follower end early after a role began, one per tick, until it has named the partition."""
@@ -204,13 +206,13 @@ class Sessions:
 
     # --- counting ----------------------------------------------------------------------------------------------
 
-    def count(self, session: FetchSession, now_ms: int) -> list[LeaderState]:
-        """Give fresh positions to their leaders; returns the leaders whose progress moved."""
+    def count(self, session: FetchSession, now_ms: int, only: TopicPartition | None = None) -> list[LeaderState]:
+        """Give fresh positions, or that of one partition, to their leaders; returns the leaders whose progress moved."""
         counted = []
-        for partition in list(session.fresh):
+        for partition in list(session.fresh) if only is None else [only] if only in session.fresh else []:
             entry = session.partitions[partition]
             replica = self._replicas.get(partition)
-            if replica is None or replica.leader_epoch < entry.leader_epoch or replica.topic_id != entry.topic_id:
+            if replica is None or replica.topic_id != entry.topic_id or _is_to_come(replica, entry):
                 continue
             del session.fresh[partition]
             leader = self._count(session, replica, entry, now_ms)
@@ -338,6 +340,14 @@ def _result(
         diverging,
         problem,
     )
+
+
+def _is_to_come(replica: Replica, entry: ReplicaFetchPartition) -> bool:
+    """The epoch the follower names has not begun here yet, or its election is not over as far as is known here."""
+    if replica.leader_epoch < entry.leader_epoch:
+        return True
+    is_open = isinstance(replica.role, FollowerState) and replica.role.leader == NO_LEADER
+    return is_open and replica.leader_epoch == entry.leader_epoch
 
 
 def _refuse(request_id: int, request: ReplicaFetch) -> Reply:

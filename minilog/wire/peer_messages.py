@@ -29,12 +29,14 @@ class Register(Message):
 
 
 class RegisterReply(Message):
-    """``incarnation`` repeats the one that was registered."""
+    """``incarnation`` repeats the one that was registered. ``session_timeout_ms``: after so long without a heartbeat the
+    controller may fence it, whatever the broker's own settings say."""
 
     incarnation: str
     broker_epoch: int
     cluster_id: str
     controller_epoch: int
+    session_timeout_ms: int
 
 
 class UnfitReplica(msgspec.Struct, array_like=True, frozen=True):

@@ -145,7 +145,7 @@ class BrokerBench:
 
     def register(self, broker_epoch: int | None = None) -> None:
         epoch = BROKER_EPOCHS[self.broker_id] if broker_epoch is None else broker_epoch
-        self.answer(RegisterReply("process", epoch, "cluster", self.controller.controller_epoch))
+        self.answer(RegisterReply("process", epoch, "cluster", self.controller.controller_epoch, 2000))
 
     def write(self, *records: MetadataRecord) -> None:
         for record in records:

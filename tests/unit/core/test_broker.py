@@ -13,6 +13,7 @@ from minilog.core.leader import LeaderState
 from minilog.core.registration import DRAIN_POLL_MS
 from minilog.errors import (
     BrokerUnavailable,
+    InvalidRequest,
     MinilogError,
     NotController,
     RefusesToStart,
@@ -155,7 +156,7 @@ def test_the_registration_of_another_process_is_not_taken(incarnation: str) -> N
     """Two processes were started with one broker id; the answers of both come from the same controller."""
     bench = BrokerBench()
     bench.tick()
-    bench.answer(RegisterReply(incarnation, 2, "cluster", 1))
+    bench.answer(RegisterReply(incarnation, 2, "cluster", 1, 2000))
     assert (bench.core.broker_epoch, bench.store.cluster_id, bench.store.controller_epoch) == (-1, "", 0)
     assert "another process" in bench.core.statistics(0)["last_problem"]
     bench.tick(200)
@@ -181,7 +182,7 @@ def test_the_answer_to_another_heartbeat_is_not_taken(more: dict[str, int]) -> N
 
 def test_an_answer_of_the_other_kind_is_not_taken() -> None:
     bench = BrokerBench.started(partition_state())
-    bench.answer(RegisterReply("process", 99, "cluster", 1))
+    bench.answer(RegisterReply("process", 99, "cluster", 1, 2000))
     assert bench.core.broker_epoch == 2
     again = BrokerBench()
     again.tick()
@@ -197,7 +198,7 @@ def test_every_heartbeat_says_which_process_it_is_of() -> None:
 def test_who_forgot_this_process_makes_it_drop_everything_and_register_again() -> None:
     bench = BrokerBench.started(partition_state())
     sent = bench.produce(b"a")
-    bench.answer(StaleBrokerEpoch("unknown"))
+    bench.answer(StaleBrokerEpoch("unknown", cluster_id="cluster"))
     (result,) = bench.produced(sent)
     assert result.problem is not None
     assert (result.problem.code, result.problem.definite) == ("LEADERSHIP_LOST", False)
@@ -209,7 +210,7 @@ def test_who_forgot_this_process_makes_it_drop_everything_and_register_again() -
 
 def test_a_second_registration_takes_the_metadata_from_the_start() -> None:
     bench = BrokerBench.started(partition_state())
-    bench.answer(StaleBrokerEpoch("unknown"))
+    bench.answer(StaleBrokerEpoch("unknown", cluster_id="cluster"))
     bench.tick(200)
     bench.write(BrokerFenced(1, 2), BrokerRegistered(1, len(bench.journal) + 2, "process", "http://broker-1:8082"))
     bench.register(len(bench.journal))
@@ -243,7 +244,7 @@ def test_an_older_controllers_registration_is_not_taken() -> None:
     bench = BrokerBench()
     bench.store.controller_epoch = 7
     bench.tick()
-    bench.answer(RegisterReply("process", 2, "cluster", 6))
+    bench.answer(RegisterReply("process", 2, "cluster", 6, 2000))
     assert bench.core.broker_epoch == -1
     assert bench.store.controller_epoch == 7
 
@@ -328,7 +329,7 @@ def test_a_replica_that_finds_no_room_is_tried_again() -> None:
 
 def test_a_damaged_log_stops_the_broker_instead_of_being_led() -> None:
     bench = BrokerBench.started(partition_state())
-    bench.answer(StaleBrokerEpoch("unknown"))
+    bench.answer(StaleBrokerEpoch("unknown", cluster_id="cluster"))
     bench.log().is_damaged = True
     bench.tick(200)
     bench.register()
@@ -637,7 +638,7 @@ def test_a_broker_that_never_registered_may_leave_at_once() -> None:
 
 def test_a_broker_that_the_controller_forgot_while_it_leaves_may_go() -> None:
     bench = leaving(BrokerBench.started())
-    bench.answer(StaleBrokerEpoch("unknown"))
+    bench.answer(StaleBrokerEpoch("unknown", cluster_id="cluster"))
     assert bench.core.may_exit
 
 
@@ -687,3 +688,54 @@ def test_a_leader_counts_how_often_its_isr_shrank_and_grew() -> None:
         bench.metadata(partition_state(isr=isr, partition_epoch=epoch))
     led = bench.core.statistics(bench.now_ms)["partitions"][0]
     assert (led["isr_shrinks"], led["isr_expands"]) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InvalidRequest("a broker does not answer Heartbeat; send it to the controller"),
+        InvalidRequest("its data directory belongs to cluster other"),
+        StaleBrokerEpoch("not registered"),
+        StaleBrokerEpoch("not registered", cluster_id="other"),
+    ],
+    ids=lambda error: error.detail,
+)
+def test_who_has_the_controllers_address_for_a_moment_ends_no_broker(error: MinilogError) -> None:
+    bench = BrokerBench.started(partition_state())
+    bench.answer(error)
+    assert bench.core.broker_epoch == 2
+    assert (TOPIC, 0) in bench.core.replicas
+    assert error.detail in bench.core.statistics(0)["last_problem"]
+    bench.tick(1000)
+    bench.metadata()
+    assert bench.core.ready
+
+
+def test_one_that_may_have_been_replaced_at_its_own_wish_is_not_sure() -> None:
+    """It has asked to leave and has not heard what came of that: others may lead since then."""
+    bench = leaving(BrokerBench.started(partition_state(leader=2)))
+    assert asks_to_leave(bench)
+    asked_ms = bench.now_ms
+    bench.tick(300)
+    assert bench.core.unsure_ms(bench.now_ms) == bench.now_ms - asked_ms
+    assert bench.core.session_over_ms(bench.now_ms) == 0
+    bench.metadata(BrokerShuttingDown(1, bench.core.broker_epoch))
+    bench.metadata()
+    assert bench.core.unsure_ms(bench.now_ms) <= bench.now_ms - asked_ms - 300
+
+
+def test_a_session_is_as_long_as_the_controller_says_if_that_is_shorter() -> None:
+    bench = BrokerBench.started(partition_state(), session_timeout_ms=60_000)
+    bench.now_ms += 3000
+    assert bench.core.session_over_ms(bench.now_ms) > 0
+
+
+def test_writes_are_refused_soon_when_a_stop_meets_no_controller() -> None:
+    """Draining needs no controller: what is acknowledged until the end is on the followers, too."""
+    bench = BrokerBench.started(partition_state())
+    bench.perform(bench.core.begin_shutdown(bench.now_ms))
+    assert bench.core.accepts_writes
+    bench.tick(499)
+    assert bench.core.accepts_writes
+    bench.tick(1)
+    assert not bench.core.accepts_writes

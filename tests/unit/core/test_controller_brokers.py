@@ -59,7 +59,7 @@ def test_a_brokers_epoch_is_the_journal_index_of_its_registration() -> None:
 def test_a_new_process_stays_fenced_until_it_knows_of_itself() -> None:
     bench = ControllerBench(brokers=())
     reply = bench.replies[bench.register(1, "p")]
-    assert reply == RegisterReply("p", 2, bench.core.image.cluster_id, 1)
+    assert reply == RegisterReply("p", 2, bench.core.image.cluster_id, 1, bench.core.settings.session_timeout_ms)
     broker = Broker(1, "p")
     broker.epoch = 2
     bench.heartbeat(broker)
