@@ -35,7 +35,7 @@ from minilog.core.retention import Retention
 from minilog.core.roles import Roles
 from minilog.core.sessions import Sessions
 from minilog.core.stamps import Stamps
-from minilog.core.statistics import partition_statistics
+from minilog.core.statistics import broker_statistics
 from minilog.core.views import metadata_reply
 from minilog.core.writing import Writing
 from minilog.errors import (
@@ -156,16 +156,7 @@ class BrokerCore:
         return broker is not None and broker.eligible and broker.epoch == broker_epoch
 
     def statistics(self, now_ms: int) -> dict[str, Any]:
-        return {
-            "broker_id": self.broker_id,
-            "ready": self.ready,
-            "standing": self.registration.standing.value,
-            "last_problem": self.registration.last_problem,
-            "parked_produces": len(self.writing.deadlines),
-            "parked_fetches": len(self.reading.deadlines),
-            "parked_groups": len(self.coordinator.deadlines),
-            "partitions": [partition_statistics(replica, now_ms) for replica in self.replicas.values()],
-        }
+        return broker_statistics(self, now_ms)
 
     # --- events --------------------------------------------------------------------------------------------
 

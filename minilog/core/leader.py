@@ -130,8 +130,7 @@ class LeaderState:
         reach, or under steady load none could ever catch up with an ISR of one."""
         for broker_id, progress in self.followers.items():
             in_sync = not is_lagging(progress.caught_up_ms, now_ms, replica_lag_max_ms)
-            is_whole = progress.position is not None and progress.lacks_since_ms is None
-            if in_sync and is_whole and self.is_current(broker_id, progress.broker_epoch):
+            if in_sync and progress.lacks_since_ms is None and self._catches_up(progress, broker_id):
                 yield broker_id
 
     def advance(self, now_ms: int, replica_lag_max_ms: int) -> list[Outcome]:
@@ -381,11 +380,17 @@ class LeaderState:
         """Whoever may lead instead holds everything that was ever appended here (controlled shutdown, R28): the other members
         of the ISR, or where there are none, those of the ELR.
 
-        Not while a proposal is open: the controller may have let somebody in by now, and name it.
+        Not while a proposal is open: the controller may have let somebody in by now, and name it. And not while nobody may
+        lead instead, but somebody is catching up.
         """
         others = [r for r in self.state.isr if r != self.broker_id] or self.state.elr
+        if not others and any(self._catches_up(p, b) for b, p in self.followers.items()):
+            return False
         positions = [self.position_of(r) for r in (self.broker_id, *others)]
         return self.proposal is None and all(p is not None and p >= self.log.end_offset for p in positions)
+
+    def _catches_up(self, progress: Progress, broker_id: int) -> bool:
+        return progress.position is not None and self.is_current(broker_id, progress.broker_epoch)
 
     # --- ISR -----------------------------------------------------------------------------------------------
 

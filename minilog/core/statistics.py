@@ -1,11 +1,14 @@
-"""Numbers about one replica, for metrics and status pages; plain values, no live references."""
+"""Numbers about a broker and its replicas, for metrics and status pages; plain values, no live references."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minilog.core.leader import LeaderState
 from minilog.core.replica import Replica
+
+if TYPE_CHECKING:
+    from minilog.core.broker import BrokerCore
 
 
 def partition_statistics(replica: Replica, now_ms: int) -> dict[str, Any]:
@@ -40,3 +43,16 @@ def _lags(leader: LeaderState, now_ms: int) -> dict[int, tuple[int | None, int]]
         records = None if progress.position is None else end - progress.position
         lags[broker_id] = records, 0 if records == 0 else leader.behind_ms(broker_id, now_ms)
     return lags
+
+
+def broker_statistics(core: BrokerCore, now_ms: int) -> dict[str, Any]:
+    return {
+        "broker_id": core.broker_id,
+        "ready": core.ready,
+        "standing": core.registration.standing.value,
+        "last_problem": core.registration.last_problem,
+        "parked_produces": len(core.writing.deadlines),
+        "parked_fetches": len(core.reading.deadlines),
+        "parked_groups": len(core.coordinator.deadlines),
+        "partitions": [partition_statistics(replica, now_ms) for replica in core.replicas.values()],
+    }

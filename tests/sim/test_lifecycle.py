@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from minilog.wire.messages import ACKS_ALL, CreateTopic, HeartbeatReply
+from minilog.wire.messages import ACKS_ALL, CreateTopic, HeartbeatReply, ReplicaFetchReply
 from tests.sim.clients import Load
 from tests.sim.cluster import SimCluster
+from tests.sim.network import Weather
 
 
 def cluster(brokers: int = 3, **timeouts: int) -> SimCluster:
@@ -343,3 +344,48 @@ def test_a_leader_that_is_alone_in_the_isr_hands_over_when_its_heirs_hold_everyt
     c.until(lambda: not c.broker(1).running)
     assert c.leader("t") == 2
     assert c.log(2, "t").end_offset == 2
+
+
+def test_a_leader_that_leaves_gives_those_who_catch_up_the_time_it_has() -> None:
+    """R28: nobody else is in sync, but one will be in a moment; without waiting for it nobody could be written to."""
+    c = cluster(2)
+    c.create_topic("t", assignment=[[1, 2]])
+    c.produce("t")
+    c.settle("t")
+    c.broker(2).stop()
+    c.until(lambda: not c.broker(2).running)
+    c.produce("t", 5)
+    c.run(5000)
+    slow = c.network.hold(ReplicaFetchReply, when=lambda m: any(len(r.batches) for r in m.partitions))  # type: ignore[attr-defined]
+    c.broker(2).start()
+    c.until(lambda: bool(slow.messages) and c.all_ready())
+    c.broker(1).stop()
+    c.run(300)
+    slow.release()
+    c.network.pass_all()
+    c.until(lambda: c.leader("t") == 2, "the other one leads", 5000)
+
+
+def test_a_stop_while_the_controller_is_away_loses_nothing_at_acks_1() -> None:
+    """R28: draining needs no controller; only handing over does."""
+    c = cluster(2)
+    c.create_topic("t", assignment=[[1, 2]])
+    c.produce("t")
+    c.settle("t")
+    c.network.weather = Weather(delay_ms=30)
+    c.controller.kill()
+    c.run(500)
+    c.broker(1).stop()
+    writes = []
+    while c.broker(1).running:
+        c.producer.leaders["t", 0] = (1, 0)
+        writes.append(c.producer.write("t", 0, 1, 1))
+        c.run(2)
+    c.controller.start()
+    c.until(lambda: c.leader("t") == 2)
+    c.broker(1).start()
+    c.settle("t")
+    receipts = [write.receipt for write in writes if write.outcome == "ok"]
+    assert receipts
+    held = {entry.crc for entry in c.log(2, "t").mirror.entries}
+    assert not [receipt for receipt in receipts if receipt is not None and receipt.crc not in held]
