@@ -165,7 +165,7 @@ class Trials:
     def _damage(self) -> None:
         cluster = self.cluster
         replicas = self.rng.sample(list(cluster.brokers), min(3, len(cluster.brokers)))
-        self._create("damaged", replicas, min_isr=1)
+        self._create("damaged", replicas, min_isr=1, retention_ms="-1")
         self._write("damaged", 5)
         self._write("damaged", 5)
         cluster.settle("damaged")
