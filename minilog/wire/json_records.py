@@ -22,6 +22,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from minilog.errors import InvalidRequest, RequestTooLarge
+from minilog.wire.codec import HEADERS_MAX
 from minilog.wire.http import INT32_MAX, INT64_MAX, shown
 
 RECORDS_MAX: Final = 100_000
@@ -41,7 +42,7 @@ class JsonRecord(msgspec.Struct, forbid_unknown_fields=True):
 
     value: Raw
     key: Raw | UnsetType = UNSET
-    headers: list[JsonHeader] | UnsetType = UNSET
+    headers: Annotated[list[JsonHeader], Meta(max_length=HEADERS_MAX)] | UnsetType = UNSET
     timestamp: Annotated[int, Meta(ge=0, le=INT64_MAX)] | UnsetType | None = UNSET
     partition: Annotated[int, Meta(ge=0, le=INT32_MAX)] | UnsetType | None = UNSET
 
