@@ -325,22 +325,31 @@ def retain(batch: Batch, records: Sequence[Record], delete_horizon_ms: int | Non
 
     The offsets, producer id and sequence, epoch, codec and kind of timestamp are kept, so that a reader sees the
     same log with holes. It may be left with no records at all. ``delete_horizon_ms`` notes from when on its tombstones
-    may go, in the place of the base timestamp (KIP-534); the records' times stay. A record too far from it in time for a
-    delta of 64 bits keeps it out: then the tombstones stay for good, which is better than a batch nobody can read.
+    may go, in the place of the base timestamp (KIP-534); the records' times stay. Two things keep it out: a record too far
+    from it in time for a delta of 64 bits, and a batch that would outgrow what readers and followers take, for such deltas
+    are longer. Then the tombstones stay for good, which is better than a batch nobody can read.
     """
-    if delete_horizon_ms is not None and not _can_count_from(delete_horizon_ms, batch, records):
-        delete_horizon_ms = None
-        if len(records) == batch.record_count:
-            return batch
-    if delete_horizon_ms is not None:
-        batch = batch._replace(attributes=batch.attributes | DELETE_HORIZON_BIT, base_timestamp=delete_horizon_ms)
+    left: Batch | None = None
+    if delete_horizon_ms is not None and _can_count_from(delete_horizon_ms, batch, records):
+        attributes = batch.attributes | DELETE_HORIZON_BIT
+        left = _rewritten(batch._replace(attributes=attributes, base_timestamp=delete_horizon_ms), records)
+    if left is None and len(records) < batch.record_count:
+        left = _rewritten(batch, records)
+    return batch if left is None else left
+
+
+def _rewritten(batch: Batch, records: Sequence[Record]) -> Batch | None:
+    """``batch``'s header with ``records``; None if they outgrow EXPANDED_BYTES_MAX."""
     parts: list[bytes] = []
     for record in records:
         assert batch.base_offset <= record.offset < batch.end_offset, "only the batch's own records can stay"
         delta_ms = 0 if batch.timestamp_type else record.timestamp - batch.base_timestamp
         offset_delta = record.offset - batch.base_offset
         codec.append_record(parts, offset_delta, delta_ms, record.key, record.value, record.headers)
-    payload = compress(batch.codec, b"".join(parts)) if parts else b""
+    expanded = b"".join(parts)
+    payload = compress(batch.codec, expanded) if parts else b""
+    if max(len(expanded), HEADER_BYTES + len(payload)) > EXPANDED_BYTES_MAX:
+        return None
     tail = (batch.attributes, *batch[5:11], len(records))
     data = _seal(payload, batch.base_offset, batch.leader_epoch, tail)
     return split(data, len(data), stored=True)[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import random
 import shutil
 import sysconfig
 import tracemalloc
@@ -340,6 +341,25 @@ def test_a_tombstone_too_far_from_its_horizon_stays_and_its_batch_is_left_alone(
     assert retain(batch, decode_batch(batch), 1_700_000_000_000) is batch
     less = retain(batch, decode_batch(batch)[1:], 1_700_000_000_000)
     assert (less.delete_horizon_ms, less.record_count) == (None, 1)
+
+
+@pytest.mark.parametrize("compression", CODECS)
+def test_what_cleaning_leaves_is_no_larger_than_readers_and_followers_take(
+    compression: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Times as distances to a horizon of another day are longer, by four bytes a record."""
+    value = bytes(random.Random(1).randbytes(1000))
+    tombstones = [Record(n, 1_700_000_000_000, b"%d" % n) for n in range(1, 1000)]
+    records = [Record(0, 1_700_000_000_000, b"k", value), *tombstones]
+    batch = stored_batch(encode_batch(records, compression=compression))
+    expanded = len(wire.expand(batch)) + (HEADER_BYTES if compression == "none" else 0)
+    horizon_ms = 1_700_086_400_000
+    assert retain(batch, records, horizon_ms).delete_horizon_ms == horizon_ms
+    monkeypatch.setattr(wire, "EXPANDED_BYTES_MAX", expanded)
+    assert retain(batch, records, horizon_ms) is batch
+    less = retain(batch, records[1:], horizon_ms)
+    assert (less.delete_horizon_ms, decode_batch(less, expanded_bytes_max=expanded)) == (None, records[1:])
+    assert retain(batch, records[:100], horizon_ms).delete_horizon_ms == horizon_ms, "now there is room"
 
 
 def test_the_first_time_of_a_batch_is_that_of_a_record_whatever_cleaning_has_done() -> None:
