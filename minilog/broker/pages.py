@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, NoReturn
 
 import msgspec
 
-from minilog.errors import InvalidRequest
+from minilog.errors import CorruptBatch, InvalidRequest
 from minilog.wire.batch import HEADER_BYTES, Batch, peek, split
 from minilog.wire.codec import Headers
 from minilog.wire.compression import NONE
@@ -97,7 +97,10 @@ class _Filling:
         page, self._epoch = self.page, batch.leader_epoch
         self._record_bytes_max = max(self._wanted.record_bytes_max, batch.bytes_total)
         if not batch.is_control:
-            decode_with(self._add, batch)
+            try:
+                decode_with(self._add, batch)
+            except CorruptBatch as error:
+                self._refuse_batch(batch, error)
         page.next_offset, page.last_epoch = max(page.next_offset, batch.end_offset), batch.leader_epoch
 
     def _add(self, offset: int, timestamp: int, key: bytes | None, value: bytes | None, headers: Headers) -> None:
@@ -130,6 +133,18 @@ class _Filling:
             return _encoder.encode(JsonRecordOut(offset, timestamp, *shown, headers_of(headers)))
         except NotRepresentable as error:
             self._refuse(offset, f"is not {error} in its key or value; ask with format=base64 (or format=text)")
+
+    def _refuse_batch(self, batch: Batch, error: CorruptBatch) -> NoReturn:
+        """What its producer sent cannot be decoded: a page that has begun ends there; else the client has to know."""
+        if self.page.offsets:
+            raise _Full
+        raise CorruptBatch(
+            f"the batch of offsets {batch.base_offset} to {batch.last_offset} cannot be decoded, as its producer sent it: "
+            f"{error.detail}; ask for whole batches (Accept: application/vnd.minilog.batch), or go on at offset "
+            f"{batch.end_offset}",
+            offset=batch.base_offset,
+            end_offset=batch.end_offset,
+        ) from None
 
     def _refuse(self, offset: int, why: str) -> NoReturn:
         """A page that has begun ends before the record; else the client has to know."""

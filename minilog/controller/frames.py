@@ -27,6 +27,10 @@ _CHECKED: Final = struct.Struct(">IQ")
 FILE_HEADER_BYTES: Final = _FILE_HEADER.size
 FRAME_BYTES: Final = _FRAME.size
 SECTOR_BYTES: Final = 512
+LENGTH_ZEROS_MAX: Final = 3
+"""A frame begins with its length, which is not 0: so many zeros may be its first bytes, alone at the end of a sector."""
+END_ZEROS_MAX: Final = 8
+"""A frame may end with a number, so many zeros may be its last bytes, alone in a sector."""
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[AnyMetadataRecord])
@@ -129,12 +133,14 @@ def _next_frame(view: memoryview, position: int, index: int) -> int | None:
 
 
 def _has_lost_sector(view: memoryview, position: int) -> bool:
-    """What reads as zeros was never written: no frame holds that many, but for the last bytes of its index."""
-    while position < len(view):
-        end = min((position // SECTOR_BYTES + 1) * SECTOR_BYTES, len(view))
-        if not any(view[position:end]):
+    """Some sector of the frame reads as zeros, so it was never written; zeros that a good frame may have are no evidence."""
+    start = position
+    while start < len(view):
+        end = min((start // SECTOR_BYTES + 1) * SECTOR_BYTES, len(view))
+        may_be_zeros = LENGTH_ZEROS_MAX if start == position else END_ZEROS_MAX if end == len(view) else 0
+        if end - start > may_be_zeros and not any(view[start:end]):
             return True
-        position = end
+        start = end
     return False
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from minilog.core.allowance import Allowance
 from minilog.core.effects import Effect, Reply
 from minilog.core.leader import LeaderState, Outcome
 from minilog.core.replica import Replica
@@ -19,7 +20,6 @@ from minilog.core.topics import check_not_internal
 from minilog.core.waiting import Deadlines, PendingProduce
 from minilog.errors import (
     InvalidAcks,
-    InvalidRecord,
     InvalidRequest,
     LeaderNotAvailable,
     MinilogError,
@@ -28,7 +28,6 @@ from minilog.errors import (
 )
 from minilog.wire.batch import Batch, split
 from minilog.wire.messages import ACKS_ALL, Problem, Produce, ProducePartition, ProduceReply, ProduceResult
-from minilog.wire.records import decode_batch
 
 if TYPE_CHECKING:
     from minilog.core.broker import BrokerCore
@@ -46,9 +45,10 @@ class Writing:
         pending = PendingProduce(request_id, request.partitions, now_ms + request.timeout_ms)
         self.deadlines.add(pending.deadline_ms, request_id, pending)
         effects: list[Effect] = []
+        allowance = Allowance()
         for position, entry in enumerate(request.partitions):
             try:
-                effects += self._append(request, entry, pending, position, now_ms)
+                effects += self._append(request.acks, entry, pending, position, allowance, now_ms)
             except MinilogError as error:
                 topic_id = self.core.reading.topic_id_of(entry.topic)
                 result = ProduceResult(entry.topic, entry.partition, Problem.of(error), topic_id=topic_id)
@@ -73,15 +73,21 @@ class Writing:
             )
 
     def _append(
-        self, request: Produce, entry: ProducePartition, pending: PendingProduce, position: int, now_ms: int
+        self,
+        acks: int,
+        entry: ProducePartition,
+        pending: PendingProduce,
+        position: int,
+        allowance: Allowance,
+        now_ms: int,
     ) -> list[Effect]:
         check_not_internal(entry.topic, "written to")
         replica = self.core.reading.find(entry.topic, entry.partition, entry.topic_id)
         leader = self._leader(replica, now_ms)
-        batches = self._batches(entry, replica)
-        outcome = leader.on_produce(
-            batches, request.acks, pending, position, self.core.stamps.take(self.core.wall_ms(now_ms))
-        )
+        batches = _batches(entry, replica)
+        allowance.take(batches, replica)
+        stamp_ms = self.core.stamps.take(self.core.wall_ms(now_ms))
+        outcome = leader.on_produce(batches, acks, pending, position, stamp_ms)
         if outcome is not None:
             self.core.decided([outcome])
         self.core.sessions.on_append(replica.partition)
@@ -95,14 +101,6 @@ class Writing:
             raise LeaderNotAvailable(f"broker {self.core.broker_id} is handing {replica.partition} over; retry shortly")
         self.core.reading.check_not_isolated(replica, now_ms)
         return replica.role
-
-    def _batches(self, entry: ProducePartition, replica: Replica) -> list[Batch]:
-        batches = split(entry.batches, replica.settings.max_message_bytes)
-        if not batches:
-            raise InvalidRequest(f"no records for {replica.partition}: the batches field is empty")
-        if replica.settings.is_compacted:
-            _check_keys(batches, replica)
-        return batches
 
     # --- answering -----------------------------------------------------------------------------------------
 
@@ -123,15 +121,11 @@ class Writing:
         return effects
 
 
-def _check_keys(batches: Iterable[Batch], replica: Replica) -> None:
-    """Compaction goes by keys. Raises InvalidRecord, or CorruptBatch for records that cannot be read."""
-    for batch in batches:
-        for record in decode_batch(batch):
-            if record.key is None:
-                raise InvalidRecord(
-                    f"{replica.partition} is compacted (cleanup.policy={replica.settings.cleanup_policy}), and record "
-                    f"{record.offset} of the batch has no key; give every record a key"
-                )
+def _batches(entry: ProducePartition, replica: Replica) -> list[Batch]:
+    batches = split(entry.batches, replica.settings.max_message_bytes)
+    if not batches:
+        raise InvalidRequest(f"no records for {replica.partition}: the batches field is empty")
+    return batches
 
 
 def _reply(pending: PendingProduce, *, timed_out: bool = False) -> Reply:

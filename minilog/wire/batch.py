@@ -29,7 +29,7 @@ from typing import Final, NamedTuple
 from crc32c import crc32c
 
 from minilog.errors import CorruptBatch, InvalidAcks, RecordTooLarge
-from minilog.wire.codec import RECORD_BYTES_MIN
+from minilog.wire.codec import OBJECTS_MAX, RECORD_BYTES_MIN
 
 HEADER_BYTES: Final = 61
 PREFIX_BYTES: Final = 12
@@ -314,8 +314,8 @@ def _producer_fault(header: Batch) -> str | None:
     _, _, _, _, attributes, delta, base, latest, producer_id, epoch, sequence, count, _ = header
     if count != delta + 1:
         return f"its record count is {count}, its last offset delta {delta}"
-    if attributes & _CODEC_MASK and count > EXPANDED_BYTES_MAX // RECORD_BYTES_MIN:
-        return f"its record count is {count}, which cannot fit into the {EXPANDED_BYTES_MAX} bytes it may expand to"
+    if count > OBJECTS_MAX:
+        return f"its record count is {count}, a batch holds at most {OBJECTS_MAX} records and headers"
     if attributes & (_CONTROL_BIT | _TRANSACTIONAL_BIT):
         return "control and transactional batches are not accepted from producers"
     if attributes & ~_PRODUCER_MASK:

@@ -15,6 +15,8 @@ Invariants of decoding, on which its safety rests:
 * The position only grows, and whatever is read past the end of the data raises IndexError.
 * A slice that runs past its record leaves the position past ``record_end``, which is checked once per record.
 * Nothing is allocated by a claimed count or length before it is known to fit into the data.
+* Bytes say little about memory: an empty header is two bytes in a payload, next to none when compressed, and a hundred as
+  an object. So objects are counted, records and headers, and refused by their claimed count before they are made.
 
 Source: KIP-98 (record format v2), KIP-82 (headers).
 """
@@ -35,6 +37,10 @@ Headers = tuple[tuple[str, bytes | None], ...]
 COMPILED: Final = not __file__.endswith(".py")
 RECORD_BYTES_MIN: Final = 7
 """The smallest record: each of the seven fields above takes at least a byte."""
+HEADERS_MAX: Final = 10_000
+"""Headers of one record."""
+OBJECTS_MAX: Final = 2**20
+"""Records and headers of one batch together: what decoding makes of it, a hundred bytes and more each."""
 _ZERO: Final = b"\x00"
 _NULL: Final = b"\x01"
 _TABLE_END: Final = 8192
@@ -95,9 +101,15 @@ def append_record(
 
 
 def append_values(
-    parts: list[bytes], values: Sequence[bytes], start: int, offset_delta: int, timestamp_delta: int, room_bytes: int
+    parts: list[bytes],
+    values: Sequence[bytes],
+    start: int,
+    offset_delta: int,
+    timestamp_delta: int,
+    room_bytes: int,
+    count_max: int,
 ) -> tuple[int, int]:
-    """Append records without key and headers for ``values[start:]``, as many as fit into ``room_bytes``.
+    """Append records without key and headers for ``values[start:]``, at most ``count_max`` and what fits into ``room_bytes``.
 
     Returns (index of the first value left out, bytes added). All share one timestamp.
     """
@@ -105,7 +117,7 @@ def append_values(
     left: i64 = room
     delta: i64 = offset_delta
     index: i64 = start
-    end: i64 = len(values)
+    end: i64 = min(len(values), start + count_max)
     timestamp = varint(timestamp_delta)
     fixed_bytes: i64 = 3 + len(timestamp)
     head = _ZERO + timestamp
@@ -145,16 +157,22 @@ def decode_records(
     base_timestamp: int,
     last_offset_delta: int,
     append_timestamp: int | None,
+    objects_max: int = OBJECTS_MAX,
 ) -> list[T]:
     """All ``count`` records of an uncompressed payload, each as ``make(offset, timestamp, key, value, headers)``.
 
     With ``append_timestamp`` every record has that timestamp. Raises CorruptBatch unless ``data`` is exactly
-    ``count`` well-formed records with growing offset deltas up to ``last_offset_delta``.
+    ``count`` well-formed records with growing offset deltas up to ``last_offset_delta``, and at most ``objects_max`` records
+    and headers.
     """
+    if count > objects_max:
+        raise CorruptBatch(f"it claims {count} records; allowed are {objects_max} records and headers together")
     if count * RECORD_BYTES_MIN > len(data):
         raise CorruptBatch(f"{count} records cannot fit into {len(data)} bytes")
     try:
-        return _decode(make, data, count, base_offset, base_timestamp, last_offset_delta, append_timestamp)
+        return _decode(
+            make, data, count, base_offset, base_timestamp, last_offset_delta, append_timestamp, objects_max - count
+        )
     except IndexError:
         raise CorruptBatch(f"the payload of {len(data)} bytes ends inside a record") from None
     except UnicodeDecodeError as error:
@@ -167,14 +185,14 @@ def _decode(
     count: int,
     base_offset: int,
     base_timestamp: int,
-    last_offset_delta: int,
+    delta_max: i64,
     append_timestamp: int | None,
+    spare: i64,
 ) -> list[T]:
     records: list[T] = []
     position: i64 = 0
     limit: i64 = len(data)
     previous: i64 = -1
-    delta_max: i64 = last_offset_delta
     at_edge = not -_INT64_END + 64 <= base_timestamp < _INT64_END - 64  # there a byte's delta can leave 64 bits
     for _ in range(count):
         length: i64 = data[position]
@@ -212,12 +230,12 @@ def _decode(
         position += 1
         headers: Headers = ()
         if zigzag != 0:
-            headers, position = _decode_headers(data, position, zigzag)
+            headers, position = _decode_headers(data, position, zigzag, spare)
+            spare -= len(headers)
         if position != record_end:
             raise CorruptBatch(f"the record that should end at byte {record_end} ends at byte {position}")
-        if append_timestamp is not None:
-            timestamp = append_timestamp
-        records.append(make(base_offset + delta, timestamp, key, value, headers))
+        made_ms = timestamp if append_timestamp is None else append_timestamp
+        records.append(make(base_offset + delta, made_ms, key, value, headers))
     if position != limit:
         raise CorruptBatch(f"{limit - position} bytes follow the last of {count} records")
     return records
@@ -235,13 +253,17 @@ def _sized_bytes(data: bytes, position: i64, zigzag: i64) -> tuple[bytes | None,
     return data[position:end], end
 
 
-def _decode_headers(data: bytes, position: i64, zigzag: i64) -> tuple[Headers, i64]:
-    """The headers after their count, whose first byte was ``zigzag``."""
+def _decode_headers(data: bytes, position: i64, zigzag: i64, spare: i64) -> tuple[Headers, i64]:
+    """The headers after their count, whose first byte was ``zigzag``; at most ``spare``, so many may the rest of the batch have."""
     if zigzag >= 128:
         zigzag, position = _long_varint(data, position, zigzag)
     count: i64 = zigzag >> 1
     if zigzag & 1 or 2 * count > len(data) - position:
         raise CorruptBatch(f"the header count before byte {position} is negative or beyond the payload")
+    if count > HEADERS_MAX:
+        raise CorruptBatch(f"a record claims {count} headers before byte {position}; allowed are {HEADERS_MAX}")
+    if count > spare:
+        raise CorruptBatch(f"{count} headers before byte {position} are {count - spare} more than its batch may have")
     headers: list[tuple[str, bytes | None]] = []
     for _ in range(count):
         name, position = _sized_bytes(data, position + 1, data[position])

@@ -38,6 +38,9 @@ _XERIAL_MAGIC: Final = _XERIAL_HEADER[:8]
 _XERIAL_BLOCK_BYTES: Final = 32 * 1024
 _SNAPPY_RATIO_MAX: Final = 22
 """Raw snappy's best case is a 3-byte copy of 64 bytes; a larger claim is a lie."""
+_XERIAL_SMALL_MAX: Final = 16
+_XERIAL_SMALL_BYTES: Final = 64
+"""More blocks than the first so many expand to the second at least, on average: writers make 32 KiB of each."""
 _GUESS_RATIO: Final = 8
 _GUESS_BYTES_MIN: Final = 16 * 1024
 
@@ -119,6 +122,12 @@ def _decompress_snappy(view: memoryview, expanded_bytes_max: int) -> bytes:
         parts.append(_decompress_block(view[position : position + block_bytes], room_bytes))
         room_bytes -= len(parts[-1])
         position += block_bytes
+        expanded_bytes = expanded_bytes_max - room_bytes
+        if (len(parts) - _XERIAL_SMALL_MAX) * _XERIAL_SMALL_BYTES > expanded_bytes:
+            raise CorruptBatch(
+                f"{len(parts)} snappy blocks expand to {expanded_bytes} bytes; behind the first {_XERIAL_SMALL_MAX} "
+                f"{_XERIAL_SMALL_BYTES} bytes each are wanted"
+            )
     return b"".join(parts)
 
 

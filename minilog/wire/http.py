@@ -51,7 +51,8 @@ _TOPIC_ID = re.compile(rb"[0-9a-f]{32}")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-_MEDIA_TYPE = re.compile(r"\s*([^\s;,]+/[^\s;,]+)\s*((?:;[^,]*)?)")
+_MEDIA_NAME = re.compile(r"[^\s/]+/[^\s/]+")
+_WEIGHT = re.compile(r"\s*q\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*", re.ASCII)
 _PROBLEM_MEMBERS = frozenset(("type", "title", "status", "detail", "code", "retriable", "definite"))
 
 
@@ -220,11 +221,11 @@ def accepted(header: str | None, offered: Sequence[str]) -> str:
 
 def _range(part: str, place: int) -> tuple[str, int, int, float] | None:
     """(name, how specific, minus its place, weight) of one part of an Accept header; None when it is not understood."""
-    found = _MEDIA_TYPE.fullmatch(part)
-    if found is None:
+    name, _, parameters = part.partition(";")
+    name = name.strip().lower()
+    if _MEDIA_NAME.fullmatch(name) is None:
         return None
-    name = found.group(1).lower()
-    return name, 2 - name.count("*"), -place, _weight(found.group(2))
+    return name, 2 - name.count("*"), -place, _weight(parameters)
 
 
 def _covers(pattern: str, media: str) -> bool:
@@ -232,8 +233,11 @@ def _covers(pattern: str, media: str) -> bool:
 
 
 def _weight(parameters: str) -> float:
-    found = re.search(r";\s*q\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*(?:;|$)", parameters)
-    return float(found.group(1)) if found else 1.0
+    for parameter in parameters.split(";"):
+        found = _WEIGHT.fullmatch(parameter)
+        if found is not None:
+            return float(found.group(1))
+    return 1.0
 
 
 # --- errors -----------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from minilog.errors import InvalidRequest, RequestTooLarge
+from minilog.wire.codec import HEADERS_MAX
 from minilog.wire.http import INT32_MAX, INT64_MAX, shown
 
 RECORDS_MAX: Final = 100_000
@@ -41,7 +42,7 @@ class JsonRecord(msgspec.Struct, forbid_unknown_fields=True):
 
     value: Raw
     key: Raw | UnsetType = UNSET
-    headers: list[JsonHeader] | UnsetType = UNSET
+    headers: Annotated[list[JsonHeader], Meta(max_length=HEADERS_MAX)] | UnsetType = UNSET
     timestamp: Annotated[int, Meta(ge=0, le=INT64_MAX)] | UnsetType | None = UNSET
     partition: Annotated[int, Meta(ge=0, le=INT32_MAX)] | UnsetType | None = UNSET
 
@@ -89,7 +90,7 @@ def parse_json(body: bytes, value_format: str, key_format: str, now_ms: int) -> 
         decoded = _records_decoder.decode(body)
     except DECODE_ERRORS as error:
         raise InvalidRequest(f'the body must be {{"records": [{{"value": ...}}, ...]}}: {reason(error)}') from None
-    if _may_repeat_members(body, decoded):
+    if _may_repeat_members("the body", body, decoded):
         _refuse_repeated_members(body)
     return [
         _produced(f"records[{index}]", record, value_format, key_format, now_ms)
@@ -131,8 +132,8 @@ def _parse_line(where: str, line: bytes, value_format: str, key_format: str, now
         record = _record_decoder.decode(line)
     except DECODE_ERRORS as error:
         raise InvalidRequest(f"{where}: {reason(error)}") from None
-    if _may_repeat_members(line, record):
-        _check_record(where, _members_of(line))
+    if _may_repeat_members(where, line, record):
+        _check_record(where, _members_of(where, line))
     return _produced(where, record, value_format, key_format, now_ms)
 
 
@@ -154,26 +155,33 @@ def _check_utf8(body: bytes) -> None:
         raise InvalidRequest(f"the body is not UTF-8: byte {error.start} is 0x{body[error.start]:02x}") from None
 
 
-def _may_repeat_members(text: bytes, understood: JsonRecord | JsonRecords) -> bool:
+def _may_repeat_members(where: str, text: bytes, understood: JsonRecord | JsonRecords) -> bool:
     """Without white space a text is as long as what was understood of it, unless something was given and not kept.
 
     Also true for escapes that need not be there: then the slow check finds nothing."""
-    again = msgspec.json.format(_encoder.encode(understood), indent=-1)
-    return len(msgspec.json.format(text, indent=-1)) != len(again)
+    try:
+        again = msgspec.json.format(_encoder.encode(understood), indent=-1)
+        return len(msgspec.json.format(text, indent=-1)) != len(again)
+    except RecursionError as error:
+        raise InvalidRequest(f"{where}: {reason(error)}") from None
 
 
 class _Members(list[tuple[str, Any]]):
     """The members of one JSON object in order, repeated ones included."""
 
 
-def _members_of(text: bytes) -> _Members:
-    members = json.loads(text, object_pairs_hook=_Members, parse_int=str, parse_float=str)
+def _members_of(where: str, text: bytes) -> _Members:
+    """Takes less depth than msgspec does, and less still the deeper it is called."""
+    try:
+        members = json.loads(text, object_pairs_hook=_Members, parse_int=str, parse_float=str)
+    except RecursionError as error:
+        raise InvalidRequest(f"{where}: {reason(error)}") from None
     assert isinstance(members, _Members), "msgspec has seen an object here"
     return members
 
 
 def _refuse_repeated_members(body: bytes) -> None:
-    envelope = _members_of(body)
+    envelope = _members_of("the body", body)
     _check_members("the body", envelope)
     for index, record in enumerate(envelope[0][1]):
         _check_record(f"records[{index}]", record)

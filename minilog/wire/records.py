@@ -37,7 +37,7 @@ from minilog.wire.batch import (
     Batch,
     split,
 )
-from minilog.wire.codec import Headers
+from minilog.wire.codec import HEADERS_MAX, OBJECTS_MAX, Headers
 from minilog.wire.compression import codec_for, compress, decompress
 
 _INT64_END: Final = 1 << 63
@@ -94,6 +94,7 @@ class BatchBuilder:
     """
 
     __slots__ = (
+        "_count_max",
         "_parts",
         "_payload_bytes",
         "_room_bytes",
@@ -109,6 +110,7 @@ class BatchBuilder:
         self.base_timestamp = -1
         self.max_timestamp = -1
         self._parts: list[bytes] = []
+        self._count_max = OBJECTS_MAX
         self._payload_bytes = 0
         self._room_bytes = batch_bytes_max - HEADER_BYTES
 
@@ -129,12 +131,16 @@ class BatchBuilder:
         Raises RecordTooLarge if no batch has room for it.
         """
         count = self.record_count
+        if headers:
+            _check_headers(len(headers))
+            if count + len(headers) >= self._count_max:
+                return 0
         if count == 0:
             self.base_timestamp = self.max_timestamp = timestamp_ms
         parts = self._parts
         mark = len(parts)
         record_bytes = codec.append_record(parts, count, timestamp_ms - self.base_timestamp, key, value, headers)
-        if self._payload_bytes + record_bytes > self._room_bytes:
+        if self._payload_bytes + record_bytes > self._room_bytes or count == self._count_max:
             del parts[mark:]
             if count == 0:
                 raise _too_large(record_bytes, self.batch_bytes_max)
@@ -142,6 +148,8 @@ class BatchBuilder:
         if timestamp_ms > self.max_timestamp:
             self.max_timestamp = timestamp_ms
         self.record_count = count + 1
+        if headers:
+            self._count_max -= len(headers)
         self._payload_bytes += record_bytes
         return record_bytes
 
@@ -156,8 +164,11 @@ class BatchBuilder:
         mark = len(self._parts)
         room_bytes = self._room_bytes - self._payload_bytes
         delta_ms = timestamp_ms - self.base_timestamp
+        count_max = self._count_max - self.record_count
         try:
-            end, added_bytes = codec.append_values(self._parts, values, start, self.record_count, delta_ms, room_bytes)
+            end, added_bytes = codec.append_values(
+                self._parts, values, start, self.record_count, delta_ms, room_bytes, count_max
+            )
         except TypeError:
             del self._parts[mark:]
             raise
@@ -201,10 +212,11 @@ def encode_batch(
     base_sequence: int = -1,
     acks_level: int = ACKS_UNKNOWN,
 ) -> bytes:
-    """One batch of ``records`` (at least one), numbered from 0 whatever their offsets say."""
+    """One batch of ``records`` (at least one), numbered from 0 whatever their offsets say. Raises RecordTooLarge."""
     builder = BatchBuilder()
     for record in records:
-        builder.append(record.key, record.value, record.headers, record.timestamp)
+        if not builder.append(record.key, record.value, record.headers, record.timestamp):
+            raise _too_many()
     return builder.build(
         compression=compression,
         producer_id=producer_id,
@@ -225,13 +237,15 @@ def encode_values(
     base_sequence: int = -1,
     acks_level: int = ACKS_UNKNOWN,
 ) -> bytes:
-    """One batch of ``values`` (at least one), with the key of the same index if there are ``keys``."""
+    """One batch of ``values`` (at least one), with the key of the same index if there are ``keys``. Raises RecordTooLarge."""
     builder = BatchBuilder()
     if keys is None:
-        builder.extend(values, timestamp_ms)
+        if builder.extend(values, timestamp_ms) < len(values):
+            raise _too_many()
     else:
         for key, value in zip(keys, values, strict=True):
-            builder.append(key, value, (), timestamp_ms)
+            if not builder.append(key, value, (), timestamp_ms):
+                raise _too_many()
     return builder.build(
         compression=compression,
         producer_id=producer_id,
@@ -263,12 +277,24 @@ def decode_with(
     """What ``make(offset, timestamp, key, value, headers)`` returns of each record, in order; what it raises ends the decoding.
 
     Raises CorruptBatch."""
-    if batch.record_count == 0:
-        return []
-    data = decompress(batch.codec, batch.payload, expanded_bytes_max)
+    return decode_payload(make, batch, expand(batch, expanded_bytes_max)) if batch.record_count else []
+
+
+def expand(batch: Batch, expanded_bytes_max: int = EXPANDED_BYTES_MAX) -> bytes:
+    """The payload before compression; raises CorruptBatch."""
+    return decompress(batch.codec, batch.payload, expanded_bytes_max)
+
+
+def decode_payload(
+    make: Callable[[int, int, bytes | None, bytes | None, Headers], Made],
+    batch: Batch,
+    payload: bytes,
+    objects_max: int = OBJECTS_MAX,
+) -> list[Made]:
+    """``decode_with`` for what ``expand`` has returned: at most ``objects_max`` records and headers. Raises CorruptBatch."""
     append_timestamp = batch.max_timestamp if batch.timestamp_type else None
     times = (batch.base_timestamp, batch.last_offset_delta, append_timestamp)
-    return codec.decode_records(make, data, batch.record_count, batch.base_offset, *times)
+    return codec.decode_records(make, payload, batch.record_count, batch.base_offset, *times, objects_max)
 
 
 def first_timestamp(batch: Batch) -> int:
@@ -278,10 +304,10 @@ def first_timestamp(batch: Batch) -> int:
     if known is not None:
         return known
     try:
-        records = decode_batch(batch)
+        times = decode_with(lambda offset, timestamp, key, value, headers: timestamp, batch)
     except CorruptBatch:
         return batch.max_timestamp
-    return records[0].timestamp if records else batch.max_timestamp
+    return times[0] if times else batch.max_timestamp
 
 
 def decode_all(
@@ -299,22 +325,31 @@ def retain(batch: Batch, records: Sequence[Record], delete_horizon_ms: int | Non
 
     The offsets, producer id and sequence, epoch, codec and kind of timestamp are kept, so that a reader sees the
     same log with holes. It may be left with no records at all. ``delete_horizon_ms`` notes from when on its tombstones
-    may go, in the place of the base timestamp (KIP-534); the records' times stay. A record too far from it in time for a
-    delta of 64 bits keeps it out: then the tombstones stay for good, which is better than a batch nobody can read.
+    may go, in the place of the base timestamp (KIP-534); the records' times stay. Two things keep it out: a record too far
+    from it in time for a delta of 64 bits, and a batch that would outgrow what readers and followers take, for such deltas
+    are longer. Then the tombstones stay for good, which is better than a batch nobody can read.
     """
-    if delete_horizon_ms is not None and not _can_count_from(delete_horizon_ms, batch, records):
-        delete_horizon_ms = None
-        if len(records) == batch.record_count:
-            return batch
-    if delete_horizon_ms is not None:
-        batch = batch._replace(attributes=batch.attributes | DELETE_HORIZON_BIT, base_timestamp=delete_horizon_ms)
+    left: Batch | None = None
+    if delete_horizon_ms is not None and _can_count_from(delete_horizon_ms, batch, records):
+        attributes = batch.attributes | DELETE_HORIZON_BIT
+        left = _rewritten(batch._replace(attributes=attributes, base_timestamp=delete_horizon_ms), records)
+    if left is None and len(records) < batch.record_count:
+        left = _rewritten(batch, records)
+    return batch if left is None else left
+
+
+def _rewritten(batch: Batch, records: Sequence[Record]) -> Batch | None:
+    """``batch``'s header with ``records``; None if they outgrow EXPANDED_BYTES_MAX."""
     parts: list[bytes] = []
     for record in records:
         assert batch.base_offset <= record.offset < batch.end_offset, "only the batch's own records can stay"
         delta_ms = 0 if batch.timestamp_type else record.timestamp - batch.base_timestamp
         offset_delta = record.offset - batch.base_offset
         codec.append_record(parts, offset_delta, delta_ms, record.key, record.value, record.headers)
-    payload = compress(batch.codec, b"".join(parts)) if parts else b""
+    expanded = b"".join(parts)
+    payload = compress(batch.codec, expanded) if parts else b""
+    if max(len(expanded), HEADER_BYTES + len(payload)) > EXPANDED_BYTES_MAX:
+        return None
     tail = (batch.attributes, *batch[5:11], len(records))
     data = _seal(payload, batch.base_offset, batch.leader_epoch, tail)
     return split(data, len(data), stored=True)[0]
@@ -338,6 +373,17 @@ def _head(payload: bytes, base_offset: int, leader_epoch: int, tail: tuple[int, 
     unsigned = HEADER.pack(base_offset, length, leader_epoch, MAGIC, 0, *tail)
     crc = crc32c(payload, crc32c(unsigned[CRC_START:]))
     return HEADER.pack(base_offset, length, leader_epoch, MAGIC, crc, *tail)
+
+
+def _check_headers(count: int) -> None:
+    if count > HEADERS_MAX:
+        raise RecordTooLarge(f"a record has {count} headers; allowed are {HEADERS_MAX}")
+
+
+def _too_many() -> RecordTooLarge:
+    return RecordTooLarge(
+        f"a batch holds at most {OBJECTS_MAX} records and headers and {_UNBOUNDED} bytes; make more of them"
+    )
 
 
 def _too_large(record_bytes: int, batch_bytes_max: int) -> RecordTooLarge:

@@ -301,6 +301,25 @@ def test_more_records_than_allowed_in_one_json_request(media: str) -> None:
     with_broker(test)
 
 
+@pytest.mark.parametrize("media", [NDJSON, JSON])
+def test_json_of_any_depth_is_taken_or_refused(media: str) -> None:
+    """Two parsers look at it, and each gives up at a depth of its own."""
+
+    async def test(broker: Broker, connection: Connection) -> None:
+        refused = 0
+        for depth in (*range(100, 880, 260), *range(880, 1030)):
+            line = b'{"value":' + b"[" * depth + b"]" * depth + b',"key":"\\u0041"}'
+            body = line if media == NDJSON else b'{"records":[' + line + b"]}"
+            answer = await connection.request("POST", TOPIC, body, media)
+            if answer.status != 200:
+                refused += 1
+                assert (answer.status, answer.json()["code"]) == (400, "INVALID_REQUEST"), depth
+                assert answer.json()["definite"] is True
+        assert 0 < refused < 150
+
+    with_broker(test)
+
+
 def test_a_fault_of_the_runtime_shows_no_traceback_and_is_indefinite() -> None:
     async def test(broker: Broker, connection: Connection) -> None:
         def fail(request: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -132,6 +133,34 @@ def test_accept(header: str | None, media: str) -> None:
 def test_accept_of_nothing_offered(header: str) -> None:
     with pytest.raises(NotAcceptable, match="offered here"):
         http.accepted(header, (JSON,))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "/" * 8000 + " x",
+        "a/" * 4000 + " x",
+        " " * 8000 + "x",
+        f"a/b{' ' * 8000}x",
+        f"a/b;q{' ' * 8000}x",
+        "a/b" + ";q =" * 2000,
+    ],
+)
+def test_an_accept_header_is_read_in_linear_time(header: str) -> None:
+    """It is read on the event loop: 8 KB of slashes took it a second."""
+
+    def seconds(times: int) -> float:
+        started = time.thread_time()
+        with pytest.raises(NotAcceptable):
+            http.accepted(header * times, (JSON,))
+        return time.thread_time() - started
+
+    assert min(seconds(1) for _ in range(3)) < 0.02
+    assert min(seconds(4) for _ in range(3)) < 0.08
+
+
+def test_a_weight_is_found_among_other_parameters() -> None:
+    assert http.accepted(f"{JSON} ; charset=utf-8;Q=x; q = 0.1 ;x=1 , {NDJSON};q=0.5", (JSON, NDJSON)) == NDJSON
 
 
 codes = st.sampled_from(sorted(ERRORS_BY_CODE))

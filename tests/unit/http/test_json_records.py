@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minilog.errors import InvalidRequest
+from minilog.wire.codec import HEADERS_MAX
 from minilog.wire.json_records import NotRepresentable, headers_of, parse_json, parse_ndjson, raw_of
 
 json_values = st.recursive(
@@ -113,6 +114,31 @@ def test_every_repeated_member_is_found(name: str) -> None:
     body = f'{{"records": [{{"value": 0}}, {{{record}, "{name}": {again}}}]}}'
     with pytest.raises(InvalidRequest, match=rf"records\[1\]: '{name}' is given more than once"):
         parse_json(body.encode(), "json", "json", 5)
+
+
+@pytest.mark.parametrize("parse", [parse_json, parse_ndjson])
+@pytest.mark.parametrize("brackets", [(b"[", b"]"), (b'{"a":', b"}")])
+def test_every_depth_is_taken_or_refused_also_by_the_second_look(parse: Any, brackets: tuple[bytes, bytes]) -> None:
+    """An escape that need not be there makes it look twice, with a parser that gives up sooner than the first one."""
+    refused = 0
+    for depth in [*range(20, 900, 100), *range(900, 1100)]:
+        inside = b"1" if brackets[0] != b"[" else b""
+        record = b'{"value":' + brackets[0] * depth + inside + brackets[1] * depth + b',"key":"\\u0041"}'
+        body = b'{"records":[' + record + b"]}" if parse is parse_json else record
+        try:
+            assert len(parse(body, "json", "json", 0)) == 1
+        except InvalidRequest:
+            refused += 1
+    assert 0 < refused < 205
+
+
+def test_a_record_has_so_many_headers_and_no_more() -> None:
+    def line(count: int) -> bytes:
+        return msgspec.json.encode({"value": 1, "headers": [{"name": "a", "value": None}] * count})
+
+    assert len(parse_ndjson(line(HEADERS_MAX), "json", "json", 5)[0].headers) == HEADERS_MAX
+    with pytest.raises(InvalidRequest, match=rf"line 1: .*{HEADERS_MAX}.*headers"):
+        parse_ndjson(line(HEADERS_MAX + 1), "json", "json", 5)
 
 
 def test_repeated_members_inside_a_value_are_the_clients_own_business() -> None:

@@ -10,10 +10,12 @@ import pytest
 from minilog.broker import fetch_routes
 from minilog.broker.pages import PAGE_BYTES_MIN, Page, Wanted, is_compressed, page_of
 from minilog.config import MIB, Limits
-from minilog.errors import InvalidRequest
+from minilog.errors import CorruptBatch, InvalidRequest
 from minilog.wire.batch import Batch, split, stamp
+from minilog.wire.codec import HEADERS_MAX, varint
+from minilog.wire.compression import ZSTD, compress
 from minilog.wire.http import EVENTS
-from minilog.wire.records import Record, encode_batch
+from minilog.wire.records import Record, SealedBatch, encode_batch
 from tests.unit.http.harness import Broker, Connection, fill, open_tail, orders, with_broker
 
 P0 = "/v1/topics/orders/partitions/0/records"
@@ -72,6 +74,23 @@ def test_a_record_larger_than_any_page_is_named_and_can_be_stepped_over() -> Non
     assert page_of(stored, 2, -1, wanted).offsets == [2]
     plain = memoryview(batch([b'"' + b"x" * 5000 + b'"']).tobytes())
     assert page_of(plain, 0, -1, wanted).offsets == [0], "what was stored as it is can be shown as it is"
+
+
+def test_a_batch_that_cannot_be_decoded_is_named_and_can_be_stepped_over() -> None:
+    """Six kilobytes with millions of empty headers: refused by their number, without a page's memory being used."""
+    headers = 5_000_000
+    inside = b"\x00\x00\x00\x01\x01" + varint(headers) + b"\x00\x01" * headers
+    sealed = SealedBatch(ZSTD, 1000, 1000, 1, compress(ZSTD, varint(len(inside)) + inside))
+    (bomb,) = split(sealed.head() + sealed.payload, MIB)
+    parts = batch([b"1"]), stamp(bomb, 1, 3, 0), batch([b"3"], base_offset=2)
+    stored = memoryview(b"".join(part.tobytes() for part in parts))
+    page = page_of(stored, 0, -1, WANTED)
+    assert (page.offsets, page.next_offset) == ([0], 1)
+    rest = stored[parts[0].bytes_total :]
+    said = rf"offsets 1 to 1 cannot be decoded.*claims {headers} headers.*allowed are {HEADERS_MAX}.*go on at offset 2"
+    with pytest.raises(CorruptBatch, match=said):
+        page_of(rest, 1, 3, WANTED)
+    assert page_of(rest[parts[1].bytes_total :], 2, 3, WANTED).offsets == [2]
 
 
 def test_compressed_batches_are_found_wherever_they_are() -> None:

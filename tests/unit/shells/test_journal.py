@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from minilog.controller.frames import FILE_HEADER_BYTES, frame
+from minilog.controller.frames import FILE_HEADER_BYTES, JOURNAL_MAGIC, SECTOR_BYTES, Damage, file_header, frame, scan
 from minilog.controller.journal import FileJournal, Replayed
 from minilog.errors import RefusesToStart, StorageFailed
-from minilog.wire.metadata import ControllerStarted, MetadataRecord, ProducerIdsAllocated
+from minilog.wire.metadata import BrokerFenced, ControllerStarted, MetadataRecord, ProducerIdsAllocated, TopicDeleted
 
 
 def record(number: int) -> MetadataRecord:
@@ -121,6 +121,46 @@ def test_a_sector_that_never_reached_the_disk_is_a_torn_write(tmp_path: Path) ->
     for first in range(512, len(whole), 512):
         path.write_bytes((whole[:first] + bytes(512) + whole[first + 512 :])[: len(whole)])
         assert everything(tmp_path) == records(1, 3)
+
+
+def framed(size: int, index: int) -> bytes:
+    """A frame of one record with just that size."""
+    name = "t" * (size - len(frame(index, [TopicDeleted("", "")])))
+    while len(found := frame(index, [TopicDeleted(name, "")])) > size:
+        name = name[1:]
+    assert len(found) == size
+    return found
+
+
+def judged(first: bytes, last: bytes, at: int, change: int) -> Damage:
+    data = bytearray(file_header(JOURNAL_MAGIC, 1) + first + last)
+    assert scan(bytes(data), FILE_HEADER_BYTES, 1).damage is None
+    data[at] ^= change
+    damage = scan(bytes(data), FILE_HEADER_BYTES, 1).damage
+    assert damage is not None
+    return damage
+
+
+@pytest.mark.parametrize("left", [*range(1, 20), 100])
+def test_a_changed_bit_is_damage_wherever_in_a_sector_the_last_frame_begins(left: int) -> None:
+    """The first bytes of its length are zeros, also alone at a sector's end: no evidence of a write that was lost."""
+    first = framed(SECTOR_BYTES - FILE_HEADER_BYTES - left, 1)
+    last = frame(2, [TopicDeleted("acknowledged", "0" * 32)])
+    start = FILE_HEADER_BYTES + len(first)
+    assert start % SECTOR_BYTES == SECTOR_BYTES - left
+    for at in range(start, start + len(last)):
+        assert not judged(first, last, at, 1).is_torn
+
+
+@pytest.mark.parametrize("epoch", [0, 256, 2**16, 2**24, 2**32, 2**56])
+@pytest.mark.parametrize("over", range(1, 12))
+def test_nor_where_its_last_zeros_lie_alone_in_a_sector(epoch: int, over: int) -> None:
+    last = frame(2, [BrokerFenced(broker_id=1, broker_epoch=epoch)])
+    first = framed(2 * SECTOR_BYTES + over - FILE_HEADER_BYTES - len(last), 1)
+    whole = FILE_HEADER_BYTES + len(first) + len(last)
+    assert whole % SECTOR_BYTES == over
+    for at in range(whole - len(last), whole):
+        assert not judged(first, last, at, 1).is_torn
 
 
 def test_after_a_cut_the_journal_goes_on(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from minilog.errors import CorruptBatch, InvalidAcks, RecordTooLarge
 from minilog.wire import batch as wire
 from minilog.wire.batch import HEADER, HEADER_BYTES, Batch, acks_level_for, peek, split, stamp
+from minilog.wire.codec import OBJECTS_MAX
 from minilog.wire.records import Record, encode_values
 from tests.unit.wire import oracles
 
@@ -207,8 +208,8 @@ def test_a_batch_without_records_may_lie_in_a_log_only() -> None:
 
 
 @pytest.mark.parametrize("codec", [1, 2, 3, 4])
-def test_a_compressed_batch_claims_no_more_records_than_its_payload_may_expand_to(codec: int) -> None:
-    most = wire.EXPANDED_BYTES_MAX // 7
+def test_a_batch_claims_no_more_records_than_its_readers_make(codec: int) -> None:
+    most = OBJECTS_MAX
     assert only(claiming(most, codec)).record_count == most
     for count in (most + 1, 2**31 - 1):
         with pytest.raises(CorruptBatch, match=f"record count is {count}"):
@@ -217,7 +218,7 @@ def test_a_compressed_batch_claims_no_more_records_than_its_payload_may_expand_t
 
 
 def test_the_batches_of_one_request_together_claim_no_more_than_an_index_can_count() -> None:
-    most = wire.EXPANDED_BYTES_MAX // 7
+    most = OBJECTS_MAX
     fitting = (2**31 - 1) // most
     assert len(split(claiming(most) * fitting, MAX)) == fitting
     with pytest.raises(CorruptBatch, match="those behind it claim"):

@@ -53,6 +53,23 @@ def test_both_ways_with_another_implementation(codec: int, payload: bytes) -> No
     assert decompress(codec, memoryview(ENCODE[codec](payload)), MAX) == payload
 
 
+def xerial(*blocks: bytes) -> bytes:
+    head = compress(SNAPPY, b"")[:16]
+    packed = [bytes(cramjam.snappy.compress_raw(block)) for block in blocks]
+    return head + b"".join(len(block).to_bytes(4, "big") + block for block in packed)
+
+
+@pytest.mark.parametrize("size", [0, 1, 63])
+def test_snappy_is_not_cut_into_more_blocks_than_bytes_are_worth(size: int) -> None:
+    """A block costs a microsecond whatever is in it, and five bytes: 16 MB of empty ones took three seconds."""
+    few = [bytes(size)] * 16
+    assert decompress(SNAPPY, xerial(*few), MAX) == b"".join(few)
+    with pytest.raises(CorruptBatch, match=r"snappy blocks expand to .* 64 bytes each are wanted"):
+        decompress(SNAPPY, xerial(*few * 65), MAX)
+    usual = [bytes(64)] * 1000
+    assert decompress(SNAPPY, xerial(*usual), MAX) == b"".join(usual)
+
+
 @pytest.mark.parametrize("codec", COMPRESSING)
 def test_the_cap_is_exact(codec: int) -> None:
     data = compress(codec, TEXT)

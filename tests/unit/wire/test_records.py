@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import random
 import shutil
 import sysconfig
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -341,6 +343,25 @@ def test_a_tombstone_too_far_from_its_horizon_stays_and_its_batch_is_left_alone(
     assert (less.delete_horizon_ms, less.record_count) == (None, 1)
 
 
+@pytest.mark.parametrize("compression", CODECS)
+def test_what_cleaning_leaves_is_no_larger_than_readers_and_followers_take(
+    compression: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Times as distances to a horizon of another day are longer, by four bytes a record."""
+    value = bytes(random.Random(1).randbytes(1000))
+    tombstones = [Record(n, 1_700_000_000_000, b"%d" % n) for n in range(1, 1000)]
+    records = [Record(0, 1_700_000_000_000, b"k", value), *tombstones]
+    batch = stored_batch(encode_batch(records, compression=compression))
+    expanded = len(wire.expand(batch)) + (HEADER_BYTES if compression == "none" else 0)
+    horizon_ms = 1_700_086_400_000
+    assert retain(batch, records, horizon_ms).delete_horizon_ms == horizon_ms
+    monkeypatch.setattr(wire, "EXPANDED_BYTES_MAX", expanded)
+    assert retain(batch, records, horizon_ms) is batch
+    less = retain(batch, records[1:], horizon_ms)
+    assert (less.delete_horizon_ms, decode_batch(less, expanded_bytes_max=expanded)) == (None, records[1:])
+    assert retain(batch, records[:100], horizon_ms).delete_horizon_ms == horizon_ms, "now there is room"
+
+
 def test_the_first_time_of_a_batch_is_that_of_a_record_whatever_cleaning_has_done() -> None:
     batch = stored_batch(encode_batch([Record(n, 1000 + n, b"k", None if n == 1 else b"v") for n in range(3)]))
     assert (batch.first_timestamp, first_timestamp(batch)) == (1000, 1000)
@@ -351,6 +372,65 @@ def test_the_first_time_of_a_batch_is_that_of_a_record_whatever_cleaning_has_don
     assert first_timestamp(stamp(batch, 0, 0, ACKS_MANY, 5555)) == 5555
     unreadable = cleaned._replace(buffers=(cleaned.tobytes()[:-1],))
     assert first_timestamp(unreadable) == cleaned.max_timestamp
+
+
+# --- bounds on what is made of a batch ------------------------------------------------------------------------
+
+
+def with_headers(record: int, count: int, claimed: int | None = None) -> bytes:
+    """A record with ``count`` empty headers."""
+    inside = b"\x00\x00" + imported_codec.varint(record) + b"\x01\x01"
+    inside += imported_codec.varint(count if claimed is None else claimed) + b"\x00\x01" * count
+    return imported_codec.varint(len(inside)) + inside
+
+
+@both
+def test_headers_are_counted_before_they_are_made(variant: ModuleType) -> None:
+    """33 million empty headers are 6 KB of a compressed batch, and gigabytes as objects."""
+    most = imported_codec.HEADERS_MAX
+    assert len(variant.decode_records(Record, with_headers(0, most), 1, 0, 0, 0, None)[0].headers) == most
+    bomb = with_headers(0, 3_000_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorruptBatch, match=f"claims 3000000 headers .* allowed are {most}"):
+            variant.decode_records(Record, bomb, 1, 0, 0, 0, None)
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+@both
+def test_records_and_headers_are_counted_together(variant: ModuleType) -> None:
+    payload = with_headers(0, 3) + with_headers(1, 4)
+    assert len(variant.decode_records(Record, payload, 2, 0, 0, 1, None, 9)) == 2
+    with pytest.raises(CorruptBatch, match="4 headers before byte 20 are 1 more than its batch may have"):
+        variant.decode_records(Record, payload, 2, 0, 0, 1, None, 8)
+    with pytest.raises(CorruptBatch, match="claims 2 records; allowed are 1 "):
+        variant.decode_records(Record, payload, 2, 0, 0, 1, None, 1)
+    most = imported_codec.OBJECTS_MAX
+    with pytest.raises(CorruptBatch, match=f"claims {most + 1} records; allowed are {most} "):
+        variant.decode_records(Record, bytes(8 * (most + 1)), most + 1, 0, 0, most, None)
+
+
+@both
+def test_no_batch_is_built_that_its_readers_refuse(variant: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "HEADERS_MAX", 3)
+    monkeypatch.setattr(wire, "OBJECTS_MAX", 6)
+    headers = [("", None)] * 3
+    with using(variant):
+        builder = BatchBuilder()
+        with pytest.raises(RecordTooLarge, match="a record has 4 headers; allowed are 3"):
+            builder.append(None, b"", [*headers, ("", None)], 0)
+        assert builder.append(None, b"", headers, 0) > 0
+        assert builder.append(None, b"", headers, 0) == 0
+        assert builder.extend([b"a", b"b", b"c"], 0) == 2
+        assert builder.append(None, b"", (), 0) == 0
+        assert builder.extend([b"c"], 0) == 0
+        (batch,) = split(builder.build(), MAX)
+        assert [len(record.headers) for record in decode_batch(batch)] == [3, 0, 0]
+        for keys in (None, [None] * 7):
+            with pytest.raises(RecordTooLarge, match="at most 6 records and headers"):
+                encode_values([b""] * 7, 0, keys=keys)
 
 
 @pytest.mark.parametrize("compression", list(CODECS)[1:])
@@ -425,9 +505,9 @@ def test_padded_varints_are_read_as_kafka_reads_them() -> None:
     assert decode_all(batch) == oracles.decode(oracles.KAFKA_PYTHON, batch) == [Record(0, 1000)]
 
 
-def outcome(variant: Any, data: bytes, count: int) -> Any:
+def outcome(variant: Any, data: bytes, count: int, objects_max: int) -> Any:
     try:
-        return variant.decode_records(Record, data, count, 5, 1000, count + 2, None)
+        return variant.decode_records(Record, data, count, 5, 1000, count + 2, None, objects_max)
     except CorruptBatch as error:
         return str(error)
 
@@ -438,11 +518,13 @@ PIECES = st.sampled_from(
 
 
 @pytest.mark.skipif(COMPILED is None, reason=f"not compiled; {BUILD}")
-@given(pieces=st.lists(PIECES | st.binary(max_size=4), max_size=8), count=st.integers(1, 4))
+@given(
+    pieces=st.lists(PIECES | st.binary(max_size=4), max_size=8), count=st.integers(1, 4), objects_max=st.integers(1, 6)
+)
 @settings(max_examples=120)
-def test_pure_and_compiled_agree_on_anything(pieces: list[bytes], count: int) -> None:
+def test_pure_and_compiled_agree_on_anything(pieces: list[bytes], count: int, objects_max: int) -> None:
     data = b"".join(pieces)
-    assert outcome(COMPILED, data, count) == outcome(PURE, data, count)
+    assert outcome(COMPILED, data, count, objects_max) == outcome(PURE, data, count, objects_max)
 
 
 @pytest.mark.parametrize("compression", CODECS)
