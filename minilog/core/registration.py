@@ -114,7 +114,7 @@ class Registration:
                 metadata_offset,
                 controller_epoch,
                 leaving,
-                self._drained,
+                leaving and self._drained,
                 self.standing is not Standing.DRAINING,
                 unfit(),
             )

@@ -32,8 +32,9 @@ class Ballots:
         self._answered.clear()
 
     def on_received(self, request: Message) -> None:
-        if isinstance(request, Heartbeat) and request.shutting_down and request.drained:
-            self._drained[request.broker_id] = request.broker_epoch
+        """What a broker said last counts: it may have been given something since it had drained."""
+        if isinstance(request, Heartbeat) and request.shutting_down:
+            self._drained[request.broker_id] = request.broker_epoch if request.drained else -1
 
     def on_asked(self, broker_id: int, request: Positions) -> None:
         for query in request.partitions:
