@@ -407,6 +407,10 @@ class LeaderState:
         if set(isr) == set(self.state.isr):
             return False
         assert self.broker_id in isr
+        if any(self._broker_epoch_of(r) < 0 for r in isr):
+            return (
+                False  # of one that was not heard in this epoch nobody can say which process it is: it would be refused
+            )
         members = tuple(IsrMember(r, self._broker_epoch_of(r)) for r in isr)
         self.proposal = Proposal(members, self.state.partition_epoch, -1)
         return True

@@ -65,6 +65,16 @@ def test_a_diverging_position_is_not_counted() -> None:
     assert leader.followers[2].position is None
 
 
+def test_nothing_is_proposed_while_a_member_was_not_heard() -> None:
+    """A proposal names the process of each member; the controller would refuse one it cannot name."""
+    leader = leader_of(partition_state(isr=[1, 2]), log_of((5, 5)))
+    fetched(leader, 3, 5)
+    assert not grow(leader)
+    fetched(leader, 2, 5)
+    assert grow(leader)
+    assert proposed(leader) == {1, 2, 3}
+
+
 # --- where a follower's log begins (R18) -----------------------------------------------------------------------
 
 
@@ -210,6 +220,7 @@ def test_the_leader_itself_never_leaves() -> None:
 
 def test_growing_does_not_shrink() -> None:
     leader = leader_of(partition_state(isr=[1, 2]), log_of((5, 1)))
+    fetched(leader, 2, 0)
     fetched(leader, 3, 1, now_ms=LAG_MAX_MS + 1)
     assert grow(leader, LAG_MAX_MS + 1)
     assert proposed(leader) == {1, 2, 3}
@@ -238,6 +249,7 @@ def test_who_is_caught_up_joins(fetch_offset: int, joins: bool) -> None:
 def test_the_start_of_the_epoch_counts_even_where_the_high_watermark_is_behind() -> None:
     log = log_of((4, 6), high_watermark=1)
     leader = leader_of(partition_state(isr=[1, 3]), log)
+    fetched(leader, 3, 5)
     fetched(leader, 2, 5)
     leader.followers[2].caught_up_ms = 0
     assert leader.high_watermark == 1

@@ -58,6 +58,7 @@ def test_one_request_in_flight_with_every_open_proposal_in_the_next() -> None:
     states = [partition_state(isr=[1, 2], partition=p) for p in range(3)]
     bench = BrokerBench.started(*states)
     for partition in range(3):
+        bench.acknowledge(2, 0, partition)
         bench.acknowledge(3, 0, partition)
     assert [[p.partition for p in request.partitions] for request in bench.alters] == [[0]]
     decide(bench, bench.alters[0])
