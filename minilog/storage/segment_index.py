@@ -68,7 +68,7 @@ class SegmentIndex:
 
     def note_border(self, position: int, offset: int) -> None:
         """Index the border at ``position`` although the interval is not over: the place after a damaged stretch."""
-        if position > self.offsets.last_position:
+        if position > self.offsets.last_position and offset > self.offsets.last_offset:
             self._note_time()
             self.offsets.add(offset, position)
 

@@ -68,7 +68,8 @@ def test_damage_is_shown_by_both_and_nothing_is_changed(tmp_path: Path) -> None:
 def test_a_delete_horizon_is_shown_as_such_and_not_as_a_time(tmp_path: Path) -> None:
     (batch,) = split(encode_batch([Record(0, 77, b"k"), Record(1, 88, b"j", b"v")]), 1 << 20)
     path = tmp_path / "00000000000000000000.log"
-    path.write_bytes(retain(batch, decode_batch(batch), 999_999).tobytes() + stamp(batch, 2, 0, 0).tobytes())
+    cleaned_batch = stamp(retain(batch, decode_batch(batch), 999_999), 0, 0, 0)
+    path.write_bytes(cleaned_batch.tobytes() + stamp(batch, 2, 0, 0).tobytes())
     cleaned, other = dump(str(path))
     assert (cleaned.base_timestamp, cleaned.max_timestamp, cleaned.delete_horizon_ms) == (-1, 88, 999_999)
     assert (other.base_timestamp, other.max_timestamp, other.delete_horizon_ms) == (77, 88, -1)
