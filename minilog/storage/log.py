@@ -52,6 +52,7 @@ class PartitionLog:
         self.name = place.name
         self.place = place
         self.state = LogState()
+        self.is_closed = False
         self.records_lost = [0, 0, 0, 0]
         """Records cut by truncation since the start, by acks level (quarantine.ACKS_NAMES)."""
         self.recovered = Recovered(0, ())
@@ -491,6 +492,7 @@ class PartitionLog:
 
     def abandon(self) -> None:
         """Release the files as they are."""
+        self.is_closed = True
         for segment in self._segments:
             segment.close()
         self._readers.clear()

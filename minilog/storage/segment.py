@@ -118,10 +118,14 @@ class Segment:
     def first_timestamp(self) -> int:
         """Latest timestamp of the first batch, -1 when there is none: how old the segment is."""
         if self._first_timestamp is None:
+            was_open = self.is_open
             try:
                 self._first_timestamp = peek(self._pread(0, HEADER_BYTES, self.base_offset)).max_timestamp
             except (BadBatch, CorruptBatch):
                 return -1
+            finally:
+                if not was_open:
+                    self.close()
         return self._first_timestamp
 
     def log_bytes(self) -> LogBytes:
