@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from minilog.config import TopicSettings
-from minilog.errors import CorruptRange, DiskFull, StorageFailed
+from minilog.errors import DiskFull, StorageFailed
 from minilog.storage.cutting import Border, border_at, tail
 from minilog.storage.epochs import EpochCache, recompute
 from minilog.storage.flush_job import FlushJob
@@ -218,10 +218,9 @@ class PartitionLog:
         if offset >= end_offset:
             return b""
         segment = self._segment_at(offset)
-        data = segment.read(offset, max_bytes, end_offset)
+        data = segment.read(offset, max_bytes, end_offset, self._epoch_span)
         if data:
             first = peek(data)
-            self._check_epoch(segment, first)
             if first.base_offset < offset and is_filler(first):
                 data = filler(first, offset).tobytes() + data[first.bytes_total :]
         return data
@@ -239,15 +238,8 @@ class PartitionLog:
         if len(self._readers) > OPEN_SEALED_MAX:
             self._readers.pop(next(iter(self._readers))).close()
 
-    def _check_epoch(self, segment: Segment, header: Batch) -> None:
-        epoch = self._epochs.epoch_at(max(header.base_offset, self.start_offset))  # a filler may begin below the start
-        if header.leader_epoch != epoch:
-            raise CorruptRange(
-                f"the batch at offset {header.base_offset} of {segment.path} says leader epoch {header.leader_epoch}, "
-                f"the log's epochs say {epoch}",
-                start_offset=header.base_offset,
-                end_offset=header.end_offset,
-            )
+    def _epoch_span(self, offset: int) -> tuple[int, int | None]:
+        return self._epochs.span_at(max(offset, self.start_offset))  # a filler may begin below the start
 
     def offset_at(self, timestamp_ms: int) -> tuple[int, int] | None:
         for segment in self._segments:
