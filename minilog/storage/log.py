@@ -110,8 +110,14 @@ class PartitionLog:
 
     @property
     def bad_ranges(self) -> list[tuple[int, int]]:
-        """Known damaged offset ranges, ends exclusive; a missing durable tail counts until it is durable again."""
-        ranges = [bad for segment in self._segments for bad in segment.bad_ranges]
+        """Known damaged offset ranges, ends exclusive; a missing durable tail counts until it is durable again, and what lies
+        below the start counts for nothing."""
+        ranges = [
+            bad
+            for segment in self._segments
+            for bad in segment.bad_ranges
+            if max(bad[0], bad[1] - 1) >= self.start_offset
+        ]
         if self.missing is not None and self.durable_end < self.missing[1]:
             ranges.append(self.missing)
         return ranges if self.missing_head is None else [self.missing_head, *ranges]
@@ -136,10 +142,7 @@ class PartitionLog:
 
     def recompute_epochs(self) -> list[tuple[int, int]]:
         """``epoch_entries`` as a full scan finds them (I3: both agree). Raises BadBatch on a damaged log."""
-        segments = (self._segment_at(base_offset) for base_offset in self._bases)
-        found = EpochCache(
-            recompute(found.batch for segment in segments for found in segment.scan(segment.base_offset))
-        )
+        found = EpochCache(recompute(self._headers(self.start_offset)))
         found.truncate_start(self.start_offset, self.end_offset)
         return found.entries
 

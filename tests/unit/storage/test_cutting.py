@@ -263,6 +263,21 @@ def test_what_a_power_cut_has_left_is_durable_from_then_on() -> None:
     assert again.recovered.torn_bytes == 0
 
 
+def test_damage_below_the_start_is_no_damage_of_the_log() -> None:
+    disk = MemoryDisk()
+    log = open_in(disk, LARGE)
+    batches = fill(log, 6, epoch=1)
+    flush(log)
+    log.high_watermark = 4
+    log.advance_start(3)
+    at = sum(batch.bytes_total for batch in batches[:3]) - 2
+    for content in (disk.file(FILE).content, disk.file(FILE).durable):
+        content[at] ^= 1
+    assert log.truncate(4) == 4
+    assert not log.is_damaged
+    assert log.epoch_entries == log.recompute_epochs() == [(1, 3)]
+
+
 class SmallDisk(MemoryDisk):
     room_bytes = 1 << 40
     refused = ""
