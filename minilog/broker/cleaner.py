@@ -104,9 +104,17 @@ class Cleaner:
         now_ms = self._clock.wall_ms()
         for stored, found in self._store.logs():
             if found.settings.is_compacted and self._damaged.get(found.name) is not found:
-                dirt = survey(found, now_ms)
-                if is_due(found, dirt, now_ms):
+                dirt = self._survey(found, now_ms)
+                if dirt is not None and is_due(found, dirt, now_ms):
                     yield (stored.topic, stored.partition), (found, dirt)
+
+    def _survey(self, found: PartitionLog, now_ms: int) -> Dirt | None:
+        try:
+            return survey(found, now_ms)
+        except CorruptRange as error:
+            log.error("%s is not compacted any more: %s", found.name, error.detail)
+            self._damaged[found.name] = found
+            return None
 
     def _is_present(self, name: tuple[str, int], found: PartitionLog) -> bool:
         """The log is still open: not deleted, nor closed and opened anew."""
@@ -114,15 +122,18 @@ class Cleaner:
 
     async def _clean(self, name: tuple[str, int], found: PartitionLog) -> bool:
         now_ms, started = self._clock.wall_ms(), time.monotonic()
-        end_offset = survey(found, now_ms).end_offset
-        round_ = Round(found, end_offset, now_ms, self.figures, self._pace, self._settings.cleaner_map_bytes)
+        dirt = self._survey(found, now_ms)
+        if dirt is None:
+            return False
+        round_ = Round(found, dirt.end_offset, now_ms, self.figures, self._pace, self._settings.cleaner_map_bytes)
         try:
             for group in await self._in_thread(round_.prepare):
                 written = await self._in_thread(partial(round_.clean, group))
-                if not self._is_present(name, found) or (written and not round_.install(group)):
+                if round_.is_cancelled or not self._is_present(name, found):
                     return False
-            round_.complete()
-            return True
+                if written and not round_.install(group):
+                    return False
+            return round_.complete()
         except DiskFull as error:
             log.warning("no room to compact %s-%d: %s", *name, error.detail)
         except CorruptRange as error:

@@ -197,15 +197,13 @@ class Fetcher:
         if result.problem.code != OffsetOutOfRange.code or not has_nothing_to_keep:
             self._sleep(follower.partition, now_ms + RETRY_MS)
             return
+        told = result.problem.info.get("log_start_epoch")
+        start_epoch = told if isinstance(told, int) and 0 <= told <= follower.leader_epoch else -1
         try:
-            if (
-                log.end_offset < result.log_start_offset
-                and result.problem.info.get("log_start_epoch") == log.last_epoch
-            ):
-                log.high_watermark = (
-                    log.end_offset
-                )  # one epoch reaches from here to there, so all of this was committed
-            log.reset(result.log_start_offset)
+            if log.end_offset < result.log_start_offset and start_epoch == log.last_epoch >= 0:
+                # one epoch reaches from here to there, so all of this was committed
+                log.high_watermark = log.end_offset
+            log.reset(result.log_start_offset, start_epoch)
         except CorruptRange:  # what is to be given up cannot be read
             self._sleep(follower.partition, now_ms + RETRY_MS)
         except DiskFull:

@@ -326,13 +326,19 @@ class LeaderState:
             progress.lacks_since_ms = now_ms
         is_empty = fetch.fetch_offset == fetch.start_offset
         if is_empty or now_ms - progress.lacks_since_ms > LACKS_MAX_MS:
-            raise OffsetOutOfRange(
+            raise self._out_of_range(
                 f"{self.partition}: the follower's log begins at {fetch.start_offset}, this one at {self.log.start_offset}: "
                 "it lacks what lies between, and has to begin anew",
-                log_start_offset=self.log.start_offset,
-                log_end_offset=self.log.end_offset,
                 begins_anew=True,
             )
+
+    def _out_of_range(self, detail: str, **more: bool) -> OffsetOutOfRange:
+        """Where the follower is to begin, and which epoch ended there: of the start that has been published."""
+        log, start_offset = self.log, self.log_start.published
+        epoch = log.start_epoch if start_offset <= log.start_offset else log.epoch_at(start_offset - 1)
+        known = {"log_start_epoch": epoch} if epoch >= 0 else {}
+        ends = {"log_start_offset": log.start_offset, "log_end_offset": log.end_offset}
+        return OffsetOutOfRange(detail, **ends, **known, **more)
 
     def check_position(self, fetch: ReplicaFetchPartition) -> None:
         """Raises OffsetOutOfRange: the follower is to begin anew at the log's start, or to ask again.
@@ -343,15 +349,10 @@ class LeaderState:
         log, offset = self.log, fetch.fetch_offset
         diverged = 0 < offset == log.start_offset and fetch.last_epoch not in (-1, log.start_epoch)
         if diverged or not log.start_offset <= offset <= log.end_offset:
-            error = OffsetOutOfRange(
+            raise self._out_of_range(
                 f"{self.partition}: fetch offset {offset} after epoch {fetch.last_epoch} does not follow what this log "
-                f"holds, {log.start_offset} to {log.end_offset} after epoch {log.start_epoch}",
-                log_start_offset=log.start_offset,
-                log_end_offset=log.end_offset,
+                f"holds, {log.start_offset} to {log.end_offset} after epoch {log.start_epoch}"
             )
-            if log.start_epoch >= 0:
-                error.info["log_start_epoch"] = log.start_epoch
-            raise error
 
     def check_epoch(self, leader_epoch: int) -> None:
         if leader_epoch < self.leader_epoch:

@@ -99,8 +99,10 @@ class ReplicaLog(Protocol):
         """Cut the log so that its end is at most ``end_offset``, on a batch border; returns the new end."""
         ...
 
-    def reset(self, start_offset: int) -> None:
+    def reset(self, start_offset: int, start_epoch: int = -1) -> None:
         """Drop everything and begin anew at ``start_offset`` (a follower whose leader has deleted that far).
+
+        ``start_epoch`` is the leader's ``start_epoch`` there, so that this log can tell as well who diverges.
 
         What is not known to be committed goes to quarantine and is counted: what lies above the high watermark; all of it
         when ``start_offset`` is not beyond the end, because then the log diverges, and nobody knows from where on. Raises

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from minilog.core.effects import TopicPartition
 from minilog.core.follower import FollowerState
 from minilog.core.leader import LeaderState
-from minilog.errors import DiskFull
+from minilog.core.replica import Replica
+from minilog.errors import CorruptRange, DiskFull
 
 if TYPE_CHECKING:
     from minilog.core.broker import BrokerCore
@@ -38,6 +39,12 @@ class Retention:
         replica = self._core.replicas.get(partition)
         if replica is None:
             return
+        try:
+            self._look_at(replica, now_ms)
+        except CorruptRange:  # of this log the controller hears once; the others are looked at
+            self._core.roles.on_damaged(replica)
+
+    def _look_at(self, replica: Replica, now_ms: int) -> None:
         with suppress(DiskFull):
             replica.log.maybe_roll(self._core.wall_ms(now_ms))
         role = replica.role
@@ -45,6 +52,6 @@ class Retention:
             role.follow_start()
         if isinstance(role, LeaderState) and role.high_watermark_known and not self._core.is_isolated(now_ms):
             if role.log_start.plan(self._core.wall_ms(now_ms), role.high_watermark):
-                self._core.sessions.on_high_watermark(partition)
+                self._core.sessions.on_high_watermark(replica.partition)
             if role.log_start.published > replica.log.start_offset:
-                self._core.advance(partition)
+                self._core.advance(replica.partition)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import msgspec
 from crc32c import crc32c
 
+from minilog.errors import CorruptRange
 from minilog.storage.disk import Disk
 
 PREVIOUS = ".previous"
@@ -45,7 +46,7 @@ def save(disk: Disk, path: str, body: dict[str, Any], *, keep_previous: bool = T
 
 
 def load(disk: Disk, path: str) -> Loaded:
-    """The newest whole generation of the file at ``path``."""
+    """The newest whole generation of the file at ``path``. Raises CorruptRange when that cannot be read."""
     data = read_file(disk, path)
     body = None if data is None else decode(data)
     if body is not None:
@@ -88,8 +89,19 @@ def write_synced(disk: Disk, path: str, data: bytes) -> None:
         disk.close(handle)
 
 
+def load_dispensable(disk: Disk, path: str) -> dict[str, Any]:
+    """The body of a file that one can do without: empty when nothing whole can be read."""
+    for name in (path, path + PREVIOUS):
+        with suppress(CorruptRange):
+            data = read_file(disk, name)
+            body = None if data is None else decode(data)
+            if body is not None:
+                return body
+    return {}
+
+
 def read_file(disk: Disk, path: str) -> bytes | None:
-    """The whole content; None when there is no such file."""
+    """The whole content; None when there is no such file. Raises CorruptRange when it cannot be read."""
     try:
         handle = disk.open(path)
     except FileNotFoundError:

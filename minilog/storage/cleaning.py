@@ -1,12 +1,12 @@
 """One round of compaction over one log: when it is due, and its steps, some for a thread and some for the loop.
 
     survey, is_due          loop      how much of the log is dirty
-    Round(log, ...)         loop      takes handles of its own on the sealed segments
+    Round(log, ...)         loop      notes which sealed segments there are
       .prepare()            thread    reads the dirty part into the offset map
       .clean(group)         thread    writes the ``.cleaned`` file of neighbouring segments
       .install(group)       loop      swaps it in, unless the log was cut or trimmed meanwhile
       .complete()           loop      notes how far the log is clean now
-      .close()              thread    releases the handles: here the disk space of what was replaced is freed
+      .close()              thread    releases the last handle: here the disk space of what was replaced is freed
 
 The *dirty* part lies between ``cleaned_end`` and the first segment that may not be cleaned: the active one, one that
 reaches above the high watermark, one with a record younger than ``min.compaction.lag.ms``, a damaged one. A round
@@ -16,6 +16,9 @@ keys do not fit into the map, a round ends where the map was full and the next o
 
 A follower cleans its own log on its own, as far as its own high watermark. Only an unclean election can cut a log below
 that; what was removed because of a record that is cut then is missed, so such a log is fetched anew (``swept_end``).
+
+The thread opens one segment at a time, and keeps the one that the swap replaces until its space is to be freed. A log may
+be closed, cut or deleted meanwhile, and another one have its directory: a round that meets this in any form is over.
 """
 
 from __future__ import annotations
@@ -24,8 +27,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from minilog.config import TopicSettings
-from minilog.errors import CorruptRange, DiskFull
-from minilog.storage.compaction import CleaningFigures, Sieve, Source, Throttle, clean, fill_map
+from minilog.errors import CorruptRange, DiskFull, StorageFailed
+from minilog.storage.compaction import CleaningFigures, LogGone, Sieve, Source, Throttle, clean, fill_map
 from minilog.storage.log import PartitionLog
 from minilog.storage.offset_map import OffsetMap
 from minilog.storage.scan import BadBatch
@@ -33,6 +36,7 @@ from minilog.storage.segment import SEGMENT_SPAN_MAX, Segment
 from minilog.storage.swap import Swap
 
 MAP_BYTES_MAX = 64 * 1024 * 1024
+_FAILURES = (FileNotFoundError, CorruptRange, DiskFull, StorageFailed)
 
 
 class Dirt(NamedTuple):
@@ -113,6 +117,9 @@ class Round:
         self._latest = OffsetMap(map_bytes_max)
         self._segments = [segment for segment in log.segments[:-1] if segment.end_offset <= end_offset]
         self._sources = [self._source(segment) for segment in self._segments]
+        self.is_cancelled = False
+        self._held: int | None = None
+        """Handle of the segment that the present group's swap replaces."""
         self._sieve = Sieve(
             self._latest,
             self._dirty_from,
@@ -123,19 +130,28 @@ class Round:
         )
 
     def _source(self, segment: Segment) -> Source:
-        was_open, log = segment.is_open, segment.log_bytes()
-        handle = self._disk.duplicate(log.handle)
-        if not was_open:
-            segment.close()
-        return Source(segment.base_offset, segment.end_offset, log._replace(handle=handle))
+        return Source(
+            segment.base_offset, segment.end_offset, segment.size_bytes, self._disk, segment.path, self._check_log
+        )
+
+    @property
+    def _is_over(self) -> bool:
+        return self.log.is_closed or self.log.generation != self._generation
+
+    def _check_log(self) -> None:
+        if self._is_over:
+            raise LogGone
 
     def prepare(self) -> list[Group]:
-        """Thread. Fill the map; returns what to clean, oldest first. Raises CorruptRange for a damaged segment."""
+        """Thread. Fill the map; returns what to clean, oldest first: nothing when the log has gone meanwhile.
+
+        Raises CorruptRange for a damaged segment."""
         self.figures.rounds += 1
         try:
             end_offset = fill_map(self._sources, self._dirty_from, self._latest, self._throttle, self.figures)
-        except BadBatch as bad:
-            raise self._damaged(bad) from bad
+        except (*_FAILURES, LogGone, BadBatch) as error:
+            self._cancel(error)
+            return []
         self._sieve.end_offset = end_offset
         self.figures.map_bytes_max = max(self.figures.map_bytes_max, self._latest.bytes_used)
         return list(self._groups(end_offset))
@@ -146,7 +162,7 @@ class Round:
         for index, source in enumerate(self._sources):
             if source.base_offset >= end_offset:
                 break
-            size_bytes = sum(self._sources[i].log.size for i in [*run, index])
+            size_bytes = sum(self._sources[i].size_bytes for i in [*run, index])
             span = source.end_offset - self._sources[run[0] if run else index].base_offset
             if run and (size_bytes > self._settings.segment_bytes or span > SEGMENT_SPAN_MAX):
                 yield self._group(run)
@@ -161,16 +177,34 @@ class Round:
         return Group(swap, tuple(self._segments[i] for i in run), sources)
 
     def clean(self, group: Group) -> bool:
-        """Thread. True when there is a cleaned segment to install. Raises CorruptRange, DiskFull or StorageFailed."""
+        """Thread. True when there is a cleaned segment to install; not when the log has gone meanwhile.
+
+        Raises CorruptRange, DiskFull or StorageFailed."""
         try:
-            return clean(self._disk, group.swap, group.sources, self._sieve, self._throttle)
-        except BadBatch as bad:
-            raise self._damaged(bad) from bad
+            self._release()
+            self._held = group.sources[0].open()
+            written = clean(self._disk, group.swap, group.sources, self._sieve, self._throttle)
+            self._check_log()
+            return written
+        except (*_FAILURES, LogGone, BadBatch) as error:
+            group.swap.discard(self._disk)
+            self._cancel(error)
+            return False
+
+    def _cancel(self, error: Exception) -> None:
+        """The round is over when the log has gone; otherwise the error is what it says."""
+        if isinstance(error, LogGone | FileNotFoundError) or (self._is_over and not isinstance(error, StorageFailed)):
+            self.is_cancelled = True
+            self.figures.cancelled += 1
+            return
+        if isinstance(error, BadBatch):
+            raise self._damaged(error) from error
+        raise error
 
     def install(self, group: Group) -> bool:
         """Loop. False when the log has changed under the round, which is over then. Raises DiskFull, StorageFailed."""
         try:
-            if self.log.generation == self._generation:
+            if not self._is_over:
                 self.log.note_sweep(self._sieve.end_offset)
                 if self.log.replace(group.segments, group.swap):
                     self.figures.segments_replaced += len(group.segments)
@@ -182,16 +216,21 @@ class Round:
         self.figures.cancelled += 1
         return False
 
-    def complete(self) -> None:
-        """Loop. Every group is in place. Raises DiskFull: the next round does it all again."""
-        if self.log.generation == self._generation:
+    def complete(self) -> bool:
+        """Loop. Every group is in place, if no step was cancelled. Raises DiskFull: the next round does it all again."""
+        is_whole = not self._is_over and not self.is_cancelled
+        if is_whole:
             self.log.note_cleaned(self._sieve.end_offset, self._sieve.horizon_ms)
+        return is_whole
 
     def close(self) -> None:
         """Thread."""
-        for source in self._sources:
-            self._disk.close(source.log.handle)
-        self._sources = []
+        self._release()
+
+    def _release(self) -> None:
+        handle, self._held = self._held, None
+        if handle is not None:
+            self._disk.close(handle)
 
     def _damaged(self, bad: BadBatch) -> CorruptRange:
         return CorruptRange(f"a segment of {self.log.place.directory} is damaged {bad}", start_offset=bad.offset)
@@ -205,9 +244,8 @@ def clean_now(
     round_ = Round(log, dirt.end_offset, now_ms, figures or CleaningFigures(), map_bytes_max=map_bytes_max)
     try:
         for group in round_.prepare():
-            if round_.clean(group) and not round_.install(group):
+            if (round_.clean(group) and not round_.install(group)) or round_.is_cancelled:
                 return False
-        round_.complete()
-        return True
+        return round_.complete()
     finally:
         round_.close()

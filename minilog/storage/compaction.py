@@ -55,18 +55,40 @@ class CleaningFigures(msgspec.Struct):
     seconds: float = 0.0
 
 
+class LogGone(Exception):
+    """The log has been closed, moved or cut since the round began: what lies at its paths now may be another's."""
+
+
 class Source(NamedTuple):
-    """A sealed segment as the thread sees it: a file handle of its own, so nobody can take the file away."""
+    """A sealed segment as the thread sees it: opened to be read, by a handle of its own, and closed then."""
 
     base_offset: int
     end_offset: int
-    log: LogBytes
+    size_bytes: int
+    disk: Disk
+    path: str
+    check: Callable[[], None]
+    """Raises LogGone when the log has gone meanwhile; asked once a file is open or made, which then was the log's."""
+
+    def open(self) -> int:
+        """A handle on the file. Raises LogGone, or FileNotFoundError when retention has let it go."""
+        handle = self.disk.open(self.path)
+        try:
+            self.check()
+        except LogGone:
+            self.disk.close(handle)
+            raise
+        return handle
 
     def batches(self) -> Iterator[Batch]:
-        """Every batch, checked and whole. Raises BadBatch or CorruptRange."""
-        for found in scan(self.log, 0, self.base_offset):
-            data = self.log.pread(found.position, found.batch.bytes_total)
-            yield found.batch._replace(buffers=(data,))
+        """Every batch, checked and whole. Raises BadBatch or CorruptRange, and as ``open``."""
+        log = LogBytes(self.disk, self.open(), self.size_bytes)
+        try:
+            for found in scan(log, 0, self.base_offset):
+                data = log.pread(found.position, found.batch.bytes_total)
+                yield found.batch._replace(buffers=(data,))
+        finally:
+            self.disk.close(log.handle)
 
 
 def fill_map(

@@ -46,6 +46,11 @@ class EpochCache:
         at = bisect_right(self._starts, offset) - 1
         return self._epochs[at] if at >= 0 else -1
 
+    def span_at(self, offset: int) -> tuple[int, int | None]:
+        """(the epoch that covers ``offset``, where the next one starts: None for the last)."""
+        at = bisect_right(self._starts, offset)
+        return self._epochs[at - 1] if at > 0 else -1, self._starts[at] if at < len(self._starts) else None
+
     def end_of(self, epoch: int, end_offset: int) -> tuple[int, int]:
         """R2: (largest epoch <= ``epoch``, where it ends), for a log that ends at ``end_offset``."""
         if not self._epochs:

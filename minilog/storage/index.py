@@ -46,6 +46,10 @@ class OffsetIndex:
         return self._positions[-1] if self._positions else 0
 
     @property
+    def last_offset(self) -> int:
+        return self.base_offset + (self._deltas[-1] if self._deltas else 0)
+
+    @property
     def entries(self) -> list[tuple[int, int]]:
         return [
             (self.base_offset + delta, position) for delta, position in zip(self._deltas, self._positions, strict=True)

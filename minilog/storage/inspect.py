@@ -15,6 +15,8 @@ from minilog.errors import MinilogError
 from minilog.storage import checkpoint
 from minilog.storage.disk import Disk, OsDisk
 from minilog.storage.index import OffsetIndex
+from minilog.storage.log_state import load_state
+from minilog.storage.meta import PARTITION_FILE
 from minilog.storage.scan import BadBatch, Found, LogBytes, next_batch, scan
 from minilog.storage.segment import LOG_SUFFIX
 from minilog.storage.segment_index import INDEX_SUFFIX
@@ -160,7 +162,10 @@ def _stretch(path: str, stretch: _Stretch) -> BatchInfo:
 
 
 def _verify_directory(directory: str, disk: Disk, report: Report) -> None:
-    names = [name for name in disk.list(directory) if name.endswith(LOG_SUFFIX)]
+    found = disk.list(directory)
+    names = [name for name in found if name.endswith(LOG_SUFFIX)]
+    if names and PARTITION_FILE in found:  # a partition's own directory, and no heap of files
+        _verify_start(directory, int(names[0].removesuffix(LOG_SUFFIX)), disk, report)
     end_offset: int | None = None
     epoch = -1
     for name in names:
@@ -172,6 +177,15 @@ def _verify_directory(directory: str, disk: Disk, report: Report) -> None:
         batches = _verify_file(path, disk, report)
         epoch = _verify_epochs(path, batches, epoch, report)
         end_offset = batches[-1].end_offset if batches else base_offset
+
+
+def _verify_start(directory: str, base_offset: int, disk: Disk, report: Report) -> None:
+    loaded = load_state(disk, directory)
+    state = loaded.state.begun(base_offset)
+    if state.start_offset < base_offset and state.is_start_noted and not loaded.damaged:
+        path = f"{directory}/{base_offset:020d}{LOG_SUFFIX}"
+        reason = f"the log begins at offset {state.start_offset}: what lay before this file is gone"
+        report.problems.append(Problem(path, 0, state.start_offset, reason))
 
 
 def _verify_file(path: str, disk: Disk, report: Report) -> list[BatchInfo]:

@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from minilog.config import TopicSettings
-from minilog.errors import CorruptRange, DiskFull, StorageFailed
+from minilog.errors import DiskFull, StorageFailed
 from minilog.storage.cutting import Border, border_at, tail
 from minilog.storage.epochs import EpochCache, recompute
 from minilog.storage.flush_job import FlushJob
@@ -52,11 +52,14 @@ class PartitionLog:
         self.name = place.name
         self.place = place
         self.state = LogState()
+        self.is_closed = False
         self.records_lost = [0, 0, 0, 0]
         """Records cut by truncation since the start, by acks level (quarantine.ACKS_NAMES)."""
         self.recovered = Recovered(0, ())
         self.missing: tuple[int, int] | None = None
         """Offsets that were durable once and are gone from the end of the log."""
+        self.missing_head: tuple[int, int] | None = None
+        """Offsets that are gone from the beginning, where nobody has let them go."""
         self.start_offset = segments[0].base_offset
         self.garbage: list[str] = []
         """Files that are no part of the log any more: to be removed by whoever has time (recovery, at the latest)."""
@@ -107,11 +110,17 @@ class PartitionLog:
 
     @property
     def bad_ranges(self) -> list[tuple[int, int]]:
-        """Known damaged offset ranges, ends exclusive; a missing durable tail counts until it is durable again."""
-        ranges = [bad for segment in self._segments for bad in segment.bad_ranges]
+        """Known damaged offset ranges, ends exclusive; a missing durable tail counts until it is durable again, and what lies
+        below the start counts for nothing."""
+        ranges = [
+            bad
+            for segment in self._segments
+            for bad in segment.bad_ranges
+            if max(bad[0], bad[1] - 1) >= self.start_offset
+        ]
         if self.missing is not None and self.durable_end < self.missing[1]:
             ranges.append(self.missing)
-        return ranges
+        return ranges if self.missing_head is None else [self.missing_head, *ranges]
 
     @property
     def is_damaged(self) -> bool:
@@ -133,10 +142,7 @@ class PartitionLog:
 
     def recompute_epochs(self) -> list[tuple[int, int]]:
         """``epoch_entries`` as a full scan finds them (I3: both agree). Raises BadBatch on a damaged log."""
-        segments = (self._segment_at(base_offset) for base_offset in self._bases)
-        found = EpochCache(
-            recompute(found.batch for segment in segments for found in segment.scan(segment.base_offset))
-        )
+        found = EpochCache(recompute(self._headers(self.start_offset)))
         found.truncate_start(self.start_offset, self.end_offset)
         return found.entries
 
@@ -215,10 +221,9 @@ class PartitionLog:
         if offset >= end_offset:
             return b""
         segment = self._segment_at(offset)
-        data = segment.read(offset, max_bytes, end_offset)
+        data = segment.read(offset, max_bytes, end_offset, self._epoch_span)
         if data:
             first = peek(data)
-            self._check_epoch(segment, first)
             if first.base_offset < offset and is_filler(first):
                 data = filler(first, offset).tobytes() + data[first.bytes_total :]
         return data
@@ -236,15 +241,8 @@ class PartitionLog:
         if len(self._readers) > OPEN_SEALED_MAX:
             self._readers.pop(next(iter(self._readers))).close()
 
-    def _check_epoch(self, segment: Segment, header: Batch) -> None:
-        epoch = self._epochs.epoch_at(max(header.base_offset, self.start_offset))  # a filler may begin below the start
-        if header.leader_epoch != epoch:
-            raise CorruptRange(
-                f"the batch at offset {header.base_offset} of {segment.path} says leader epoch {header.leader_epoch}, "
-                f"the log's epochs say {epoch}",
-                start_offset=header.base_offset,
-                end_offset=header.end_offset,
-            )
+    def _epoch_span(self, offset: int) -> tuple[int, int | None]:
+        return self._epochs.span_at(max(offset, self.start_offset))  # a filler may begin below the start
 
     def offset_at(self, timestamp_ms: int) -> tuple[int, int] | None:
         for segment in self._segments:
@@ -316,49 +314,53 @@ class PartitionLog:
         border = border_at(self._segment_at(end_offset), end_offset)
         # Older values went because of what is cut, so all is to be fetched again; or nothing is left of the log.
         if border.offset < max(self.state.swept_end, self.start_offset):
-            self._begin_anew(self.start_offset, border, DIVERGED)
+            self._begin_anew(self.start_offset, self.start_epoch, border, DIVERGED)
             return self.end_offset
-        self._cut(border, border, border.offset, self.start_offset, DIVERGED)
+        self._cut(border, border, self.state.after_cut(border.offset, self.start_offset), DIVERGED)
         if self.producers.table.end_offset > self.end_offset:
             self._restore_producers_after_cut()
         return self.end_offset
 
-    def reset(self, start_offset: int) -> None:
+    def reset(self, start_offset: int, start_epoch: int = -1) -> None:
         """As in ``ReplicaLog``, durably. Raises DiskFull: the log is as before, or empty where it began."""
         if start_offset > self.end_offset:
             lost_from, reason = self._high_watermark, OVERTAKEN
         else:
             lost_from, reason = self.start_offset, DIVERGED
-        self._begin_anew(start_offset, border_at(self._segment_at(lost_from), lost_from), reason)
+        self._begin_anew(start_offset, start_epoch, border_at(self._segment_at(lost_from), lost_from), reason)
 
-    def _begin_anew(self, start_offset: int, lost_from: Border, reason: str) -> None:
+    def _begin_anew(self, start_offset: int, start_epoch: int, lost_from: Border, reason: str) -> None:
         first = self._segments[0]
-        # Not the new start yet: what is appended after a crash before the rename would lie below it.
         beginning = Border(first, first.base_offset, 0)
-        self._cut(beginning, lost_from, min(self.start_offset, start_offset), first.base_offset, reason)
+        # Not the new start yet: what is appended after a crash before the rename would lie below it.
+        state = self.state.after_cut(min(self.start_offset, start_offset), first.base_offset)
+        self._cut(beginning, lost_from, state._replace(next_start=start_offset, next_epoch=start_epoch), reason)
         assert self._epochs.last_epoch == -1
         self._begin_at(first.base_offset)
+        self.restore_producers()
         if start_offset != first.base_offset:
             self._segments[0] = first.rename(start_offset)
             self._bases[0] = start_offset
             self._disk.fsync_dir(self.place.directory)
             self._begin_at(start_offset)
-        self.restore_producers()
+        self.state = self.state.begun(start_offset)
+        with suppress(DiskFull):  # what was noted before says the same of a log that begins here
+            self._save(self.state)
 
     def _begin_at(self, offset: int) -> None:
         self.start_offset = offset
         self._end_at(offset)
         self._high_watermark = offset
 
-    def _cut(self, at: Border, lost_from: Border, end_offset: int, start_offset: int, reason: str) -> None:
+    def _cut(self, at: Border, lost_from: Border, state: LogState, reason: str) -> None:
         """The one way in which records leave the end of a log. What nobody is known to have besides, everything behind
-        ``lost_from``, lies in quarantine and is counted. ``end_offset`` and ``start_offset`` are noted for recovery.
+        ``lost_from``, lies in quarantine and is counted. ``state``, of after the cut, is noted for recovery.
 
         Raises DiskFull: the log is as before.
         """
         lost = self._quarantine(lost_from, reason)
         self.producers.forget_above(at.offset if at is lost_from else -1)
-        self._begin_generation(end_offset, start_offset)
+        self._begin_generation(state)
         self.records_lost = [a + b for a, b in zip(self.records_lost, lost, strict=True)]
         self._remove_after(at.segment)
         at.segment.truncate(at.offset, at.position)
@@ -384,11 +386,11 @@ class PartitionLog:
             return 0, 0, 0, 0
         return self.place.quarantine.save(self.name, reason, self.end_offset, pieces).records_by_acks
 
-    def _begin_generation(self, end_offset: int, start_offset: int) -> None:
-        """From here on no flush job, and after a crash no recovery point, speaks for more than ``end_offset``."""
+    def _begin_generation(self, state: LogState) -> None:
+        """From here on no flush job, and after a crash no recovery point, speaks for more than what is left."""
         self._sync_directories()
-        self._save(self.state.after_cut(end_offset, start_offset))
-        self._epochs.truncate_end(end_offset)
+        self._save(state)
+        self._epochs.truncate_end(state.cuts[-1][1])
 
     def _save(self, state: LogState) -> None:
         """Raises DiskFull: the old state stays in force."""
@@ -485,6 +487,7 @@ class PartitionLog:
 
     def abandon(self) -> None:
         """Release the files as they are."""
+        self.is_closed = True
         for segment in self._segments:
             segment.close()
         self._readers.clear()

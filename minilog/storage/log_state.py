@@ -7,7 +7,7 @@ cleaning, when recovery has found that something durable is gone.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from minilog.storage import checkpoint
 from minilog.storage.disk import Disk
@@ -24,6 +24,9 @@ class LogState(NamedTuple):
     ``start_epoch``: leader epoch of the last batch before ``start_offset``, -1 when it is not known.
     ``missing_end``: the log was durable up to here; while it ends before, damage has taken something that counts. Noted by
     recovery, of what it misses and of what it found after a power cut.
+    ``next_start``, ``next_epoch``: the log is beginning anew there; -1 when it is not. Noted before the one rename that does
+    it, so at every moment the name of the first segment tells which of the two starts is the log's.
+    ``is_start_noted``: every start of this log was noted. Logs of before that was so may begin elsewhere.
     """
 
     generation: int = 0
@@ -34,6 +37,9 @@ class LogState(NamedTuple):
     swept_end: int = 0
     missing_end: int = 0
     start_epoch: int = -1
+    next_start: int = -1
+    next_epoch: int = -1
+    is_start_noted: bool = True
 
     def after_cut(self, end_offset: int, start_offset: int) -> LogState:
         """A generation begins: the log was cut to ``end_offset`` and starts at ``start_offset``."""
@@ -52,6 +58,13 @@ class LogState(NamedTuple):
         if start_offset == self.start_offset:
             return self
         return self._replace(start_offset=start_offset, start_epoch=start_epoch)
+
+    def begun(self, base_offset: int) -> LogState:
+        """Of a log whose first segment begins at ``base_offset``: nothing is under way any more."""
+        state = self._replace(next_start=-1, next_epoch=-1)
+        if base_offset != self.next_start:
+            return state
+        return state._replace(start_offset=self.next_start, start_epoch=self.next_epoch)
 
     def save(self, disk: Disk, directory: str) -> None:
         """Durable on return. Raises DiskFull (the old state stays in force) or StorageFailed."""
@@ -73,7 +86,8 @@ def load_state(disk: Disk, directory: str) -> LoadedState:
     if body is None:  # killed between two renames, and what is left is bad
         damaged = damaged or checkpoint.read_file(disk, path + checkpoint.PREVIOUS) is not None
         body = {}
+    is_start_noted = bool(body.pop("is_start_noted", not body))
     cuts = tuple((int(generation), int(end_offset)) for generation, end_offset in body.pop("cuts", ()))
-    known = {name: int(value) for name, value in body.items() if name in LogState._fields}
-    state = LogState(cuts=cuts, **known)
+    known: dict[str, Any] = {name: int(value) for name, value in body.items() if name in LogState._fields}
+    state = LogState(cuts=cuts, is_start_noted=is_start_noted, **known)
     return LoadedState(state._replace(cleaned_end=0) if damaged else state, damaged)

@@ -10,11 +10,12 @@ Counts are by the acks level kept in each batch, because that says which promise
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
 
-from minilog.errors import CorruptRange
+from minilog.errors import CorruptRange, DiskFull
 from minilog.storage import checkpoint
 from minilog.storage.disk import Disk
 from minilog.storage.scan import CHUNK_BYTES, BadBatch, Found, LogBytes, next_batch, scan
@@ -73,9 +74,19 @@ class Quarantine:
         if is_kept:
             self._disk.fsync_dir(directory)  # its name may not be durable yet
         else:
-            self._copy(stem + ".log", pieces)
-            checkpoint.save(self._disk, stem + ".json", msgspec.to_builtins(tail), keep_previous=False)
+            try:
+                self._copy(stem + ".log", pieces)
+                checkpoint.save(self._disk, stem + ".json", msgspec.to_builtins(tail), keep_previous=False)
+            except (DiskFull, CorruptRange):
+                self._discard(stem)
+                raise
         return tail
+
+    def _discard(self, stem: str) -> None:
+        """Half a copy is worthless, and takes the room that others need."""
+        for path in (f"{stem}.log", f"{stem}.json{checkpoint.TEMPORARY}"):
+            with suppress(FileNotFoundError):
+                self._disk.remove(path)
 
     def _describe(self, partition: str, reason: str, end_offset: int, pieces: Sequence[Piece]) -> CutTail:
         by_acks = [0, 0, 0, 0]

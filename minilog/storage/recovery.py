@@ -13,6 +13,7 @@ the records it was said of would show, clean and count as committed whatever has
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import NamedTuple
 
 from minilog.config import TopicSettings
@@ -44,6 +45,8 @@ class _Derived(NamedTuple):
     durable_end: int
     high_watermark: int
     """Committed is what lies below, of this log and not of what was cut since."""
+    start_offset: int
+    """Where the recovery point says that the log began, as far as no later cut has overtaken it."""
 
 
 class _EpochsDisagree(Exception):
@@ -60,7 +63,9 @@ def open_log(
     settle(place.disk, place.directory)
     loaded = load_state(place.disk, place.directory)
     segments = _segments(place, loaded.state.start_offset)
+    loaded = loaded._replace(state=_begun(place, loaded, segments[0].base_offset))
     derived = _derive(loaded, segments[0].base_offset, point)
+    noted_start = _noted_start(loaded, segments[0].base_offset, derived)
     try:
         damages = _walk(place, segments, derived)
     except _EpochsDisagree:
@@ -75,6 +80,9 @@ def open_log(
     if power_loss and segments[-1].end_offset > derived.durable_end:
         state = _vouched(place, state, segments[-1].end_offset)
     start_offset = max(segments[0].base_offset, min(state.start_offset, segments[-1].end_offset))
+    if start_offset < state.start_offset:  # or what is appended from here on would lie below the start
+        state = state.starting_at(start_offset)
+        state.save(place.disk, place.directory)
     derived.epochs.truncate_start(start_offset, segments[-1].end_offset)
     if (
         segments[-1].end_offset == segments[-1].base_offset and not place.unsynced
@@ -84,6 +92,10 @@ def open_log(
     cleaned_end = min(state.cleaned_end, log.end_offset)
     log.state = state._replace(cleaned_end=cleaned_end)
     log.start_offset = start_offset
+    if noted_start < start_offset:
+        log.missing_head = (noted_start, start_offset)
+    else:
+        log.state = log.state.starting_at(start_offset)._replace(is_start_noted=True)
     log.records_lost = list(lost)
     if log.end_offset < state.missing_end:
         log.missing = (log.end_offset, state.missing_end)
@@ -131,6 +143,15 @@ def _segments(place: LogPlace, start_offset: int) -> list[Segment]:
     return segments
 
 
+def _begun(place: LogPlace, loaded: LoadedState, base_offset: int) -> LogState:
+    """The state of a log that was perhaps about to begin anew. Of a damaged state nothing is noted: it stays damaged."""
+    state = loaded.state.begun(base_offset)
+    if state != loaded.state and not loaded.damaged:
+        with suppress(DiskFull):  # what is noted says the same
+            state.save(place.disk, place.directory)
+    return state
+
+
 def _derive(loaded: LoadedState, base_offset: int, point: RecoveryPoint) -> _Derived:
     """The recovery point as far as no later cut has overtaken it; without its epochs everything is scanned."""
     state = loaded.state
@@ -146,12 +167,25 @@ def _derive(loaded: LoadedState, base_offset: int, point: RecoveryPoint) -> _Der
         # The last cut is not known: of which records was this said?
         point, high_watermark = point._replace(epochs=()), base_offset
     durable_end = max(point.offset, base_offset)
+    start_offset = point.epochs[0][1] if point.epochs else base_offset
     vouched_end = durable_end if loaded.damaged else max(durable_end, state.missing_end)
     if not point.epochs:
-        return _Derived(EpochCache(), generation, base_offset, vouched_end, high_watermark)
+        return _Derived(EpochCache(), generation, base_offset, vouched_end, high_watermark, start_offset)
     epochs = EpochCache(entry for entry in point.epochs if entry[1] < durable_end)
     epochs.truncate_start(base_offset, durable_end)
-    return _Derived(epochs, generation, durable_end, vouched_end, high_watermark)
+    return _Derived(epochs, generation, durable_end, vouched_end, high_watermark, start_offset)
+
+
+def _noted_start(loaded: LoadedState, base_offset: int, derived: _Derived) -> int:
+    """Where the log must begin at the latest. Nothing goes from its beginning before that is noted, so a first segment
+    above is not the first: a file is gone. Of a damaged state nothing is known, the present one may have said more.
+
+    A log whose starts were not all noted may have begun anew: that was a cut, and no recovery point of before speaks of it.
+    """
+    if loaded.damaged:
+        return base_offset
+    start_offset = loaded.state.start_offset
+    return start_offset if loaded.state.is_start_noted else max(start_offset, derived.start_offset)
 
 
 def _walk(place: LogPlace, segments: list[Segment], derived: _Derived) -> list[Damage]:

@@ -96,6 +96,7 @@ def step(view: memoryview, at: int, end: int, offset: int, epoch: int, position:
         and length >= HEADER_BYTES - PREFIX_BYTES
         and base_offset == offset
         and leader_epoch >= epoch
+        and leader_epoch >= 0
         and delta >= 0
         and crc32c(view[at + CRC_START : stop]) == crc
     ):
@@ -115,6 +116,8 @@ def check_place(batch: Batch, offset: int, epoch: int) -> str | None:
     """Why ``batch`` cannot stand where ``offset`` follows a batch of ``epoch``; None when it can (R6)."""
     if batch.base_offset != offset:
         return f"its base offset is {batch.base_offset}"
+    if batch.leader_epoch < 0:
+        return f"its leader epoch is {batch.leader_epoch}"
     if batch.leader_epoch < epoch:
         return f"its leader epoch is {batch.leader_epoch}, the batch before it has {epoch}"
     return None
@@ -123,9 +126,20 @@ def check_place(batch: Batch, offset: int, epoch: int) -> str | None:
 def next_batch(log: LogBytes, bad: BadBatch, epoch: int) -> Found | None:
     """The first good batch after a bad place; None when there is none up to the end of the file.
 
-    The bad batch's own length is tried first, so that a batch carried inside a record is not taken for one of the log.
+    A record may carry whole batches, so what lies inside a batch is searched only when its header does not say where it
+    ends. When the header says that the file ends first, nothing follows, unless the length is what is wrong: the checksum,
+    which does not cover it, holds up to some batch that continues the log.
     """
-    return _after_length(log, bad, epoch) or _search(log, bad, epoch)
+    found = _at(log, bad.position, bad.offset, epoch)  # it could not be read, and now it can
+    header = _header(log, bad)
+    if found is not None or header is None:
+        return found or _search(log, bad, epoch, bad.position)
+    end, is_its_own = bad.position + header.bytes_total, header.base_offset == bad.offset
+    if end > log.size and is_its_own:
+        return _after_checksum(log, bad, header, epoch)
+    found = _at(log, end, bad.offset + header.last_offset_delta + 1, epoch)
+    is_end_known = is_its_own or (end <= log.size and _is_good(log, bad.position, header))
+    return found or _search(log, bad, epoch, end if is_end_known else bad.position)
 
 
 def check_readable(log: LogBytes, position: int) -> None:
@@ -155,20 +169,50 @@ def _large_batch(log: LogBytes, view: memoryview, position: int, offset: int, re
     return bytes_total
 
 
-def _after_length(log: LogBytes, bad: BadBatch, epoch: int) -> Found | None:
+def _header(log: LogBytes, bad: BadBatch) -> Batch | None:
+    """The header at the bad place, None when there is none."""
     try:
         header = peek(log.pread(bad.position, HEADER_BYTES))
-        position = bad.position + header.bytes_total
-        if not header.last_offset_delta >= 0 or position >= log.size:
-            return None
-        follower = next(scan(log, position, bad.offset + header.last_offset_delta + 1, epoch), None)
-    except (CorruptBatch, CorruptRange, BadBatch):
+    except (CorruptBatch, CorruptRange):
         return None
-    return follower
+    return header if header.last_offset_delta >= 0 else None
 
 
-def _search(log: LogBytes, bad: BadBatch, epoch: int) -> Found | None:
-    position = bad.position
+def _at(log: LogBytes, position: int, offset: int, epoch: int) -> Found | None:
+    """The batch at ``position``, if it is a good one that belongs there."""
+    try:
+        return next(scan(log, position, offset, epoch), None)
+    except BadBatch:
+        return None
+
+
+def _after_checksum(log: LogBytes, bad: BadBatch, header: Batch, epoch: int) -> Found | None:
+    """The batch before which the one with this header ends by its checksum, and which continues the log."""
+    crc, summed_to = 0, bad.position + CRC_START
+    for position, candidate in _headers(log, bad, epoch, bad.position + HEADER_BYTES):
+        if candidate.base_offset != header.end_offset:
+            continue
+        try:
+            while summed_to < position:
+                data = log.pread(summed_to, min(position - summed_to, CHUNK_BYTES))
+                crc, summed_to = crc32c(data, crc), summed_to + len(data)
+        except CorruptRange:
+            return None
+        if crc == header.crc and _is_good(log, position, candidate):
+            return Found(position, candidate)
+    return None
+
+
+def _search(log: LogBytes, bad: BadBatch, epoch: int, position: int) -> Found | None:
+    """The first good batch from ``position`` on that can come some time after the bad place."""
+    for at, header in _headers(log, bad, epoch, position):
+        if _is_good(log, at, header):
+            return Found(at, header)
+    return None
+
+
+def _headers(log: LogBytes, bad: BadBatch, epoch: int, position: int) -> Iterator[tuple[int, Batch]]:
+    """Whatever from ``position`` on looks like the header of a later batch, and where."""
     while position + HEADER_BYTES <= log.size:
         try:
             data = log.pread(position, CHUNK_BYTES)
@@ -176,26 +220,30 @@ def _search(log: LogBytes, bad: BadBatch, epoch: int) -> Found | None:
             position += 512
             continue
         for match in _MAGIC.finditer(data, _MAGIC_POSITION):
-            found = _candidate(log, data, match.start() - _MAGIC_POSITION, position, bad.offset, epoch)
-            if found is not None:
-                return found
-        position += len(data) - HEADER_BYTES + 1
-    return None
+            at = match.start() - _MAGIC_POSITION
+            header = _plausible(data, at, log.size - position - at, bad.offset, epoch)
+            if header is not None:
+                yield position + at, header
+        position += max(len(data) - HEADER_BYTES + 1, 1)
 
 
-def _candidate(log: LogBytes, data: bytes, at: int, start: int, offset: int, epoch: int) -> Found | None:
-    """The batch at ``data[at]`` if it is a good one that can follow ``offset`` and ``epoch``."""
+def _plausible(data: bytes, at: int, left: int, offset: int, epoch: int) -> Batch | None:
+    """The header at ``data[at]`` if it can be one of a batch after the one at ``offset``."""
     try:
         header = peek(data, at)
-        plausible = (
-            0 <= header.base_offset - offset < _OFFSET_STEP_MAX
-            and epoch <= header.leader_epoch < epoch + _EPOCH_STEP_MAX
-            and header.bytes_total <= log.size - start - at
-        )
-        if not plausible:
-            return None
-        whole = memoryview(log.pread(start + at, header.bytes_total))
-        batch_at(whole, 0, BATCH_BYTES_MAX, True)
-        return Found(start + at, header)
-    except (CorruptBatch, CorruptRange, RecordTooLarge):
+    except CorruptBatch:
         return None
+    is_plausible = (
+        0 < header.base_offset - offset < _OFFSET_STEP_MAX
+        and max(epoch, 0) <= header.leader_epoch < epoch + _EPOCH_STEP_MAX
+        and header.bytes_total <= left
+    )
+    return header if is_plausible else None
+
+
+def _is_good(log: LogBytes, position: int, header: Batch) -> bool:
+    try:
+        batch_at(memoryview(log.pread(position, header.bytes_total)), 0, BATCH_BYTES_MAX, True)
+    except (CorruptBatch, CorruptRange, RecordTooLarge):
+        return False
+    return True

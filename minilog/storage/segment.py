@@ -46,6 +46,18 @@ class Damage(NamedTuple):
     reason: str
 
 
+EpochSpan = Callable[[int], tuple[int, int | None]]
+"""Of an offset the leader epoch that the log says it has, and where the next one starts (EpochCache.span_at)."""
+
+
+class WrongEpoch(BadBatch):
+    """A batch that is whole, and the log says another leader epoch of its offsets. The checksum does not cover it."""
+
+    def __init__(self, position: int, offset: int, end_offset: int, found: int, known: int) -> None:
+        super().__init__(position, offset, f"its leader epoch is {found}, the log's epochs say {known}")
+        self.end_offset = end_offset
+
+
 class Segment:
     def __init__(self, disk: Disk, directory: str, base_offset: int, end_offset: int) -> None:
         """A segment whose file exists. Recovery finds ``end_offset`` of the active one with ``walk``."""
@@ -118,10 +130,14 @@ class Segment:
     def first_timestamp(self) -> int:
         """Latest timestamp of the first batch, -1 when there is none: how old the segment is."""
         if self._first_timestamp is None:
+            was_open = self.is_open
             try:
                 self._first_timestamp = peek(self._pread(0, HEADER_BYTES, self.base_offset)).max_timestamp
             except (BadBatch, CorruptBatch):
                 return -1
+            finally:
+                if not was_open:
+                    self.close()
         return self._first_timestamp
 
     def log_bytes(self) -> LogBytes:
@@ -164,33 +180,33 @@ class Segment:
         self._first_timestamp = None
         self.bad_ranges = [bad for bad in self.bad_ranges if bad[0] < end_offset]
         self.walk(end_offset, lambda batch: None)
-        self.end_offset = end_offset
+        self._ends_at(end_offset)
 
     # ---- reading
 
-    def read(self, offset: int, max_bytes: int, end_offset: int) -> bytes:
+    def read(self, offset: int, max_bytes: int, end_offset: int, epoch_span: EpochSpan) -> bytes:
         """Whole verified batches from the one that holds ``offset``; sizes and errors as in ``ReplicaLog.read``."""
         assert self.base_offset <= offset < min(end_offset, self.end_offset)
         self._refuse_bad(offset)
         try:
-            return self._read(offset, max_bytes, end_offset)
+            return self._read(offset, max_bytes, end_offset, epoch_span)
         except BadBatch as bad:
-            if self._index_is_checked:
+            if self._index_is_checked or isinstance(bad, WrongEpoch):
                 raise self._corrupt(bad) from bad
         self.rebuild()
         try:
-            return self._read(offset, max_bytes, end_offset)
+            return self._read(offset, max_bytes, end_offset, epoch_span)
         except BadBatch as bad:
             raise self._corrupt(bad) from bad
 
-    def _read(self, offset: int, max_bytes: int, end_offset: int) -> bytes:
+    def _read(self, offset: int, max_bytes: int, end_offset: int, epoch_span: EpochSpan) -> bytes:
         base_offset, position = self.find(offset)
         stop = self._stop(position, max_bytes, end_offset)
         data = self._pread(position, stop - position, base_offset)
-        size, next_offset = self._verified(data, position, base_offset, max_bytes, end_offset)
+        size, next_offset = self._verified(data, position, base_offset, max_bytes, end_offset, epoch_span)
         if size == 0:
             data = self._pread(position, self._first_bytes(data, position, base_offset), base_offset)
-            size, next_offset = self._verified(data, position, base_offset, len(data), end_offset)
+            size, next_offset = self._verified(data, position, base_offset, len(data), end_offset, epoch_span)
         self._remember(next_offset, position + size)
         return data if size == len(data) else data[:size]
 
@@ -254,16 +270,19 @@ class Segment:
             raise BadBatch(position, offset, f"its length field claims {header.bytes_total} bytes, {left} are left")
         return header.bytes_total
 
-    def _verified(self, data: bytes, position: int, offset: int, max_bytes: int, end_offset: int) -> tuple[int, int]:
+    def _verified(
+        self, data: bytes, position: int, offset: int, max_bytes: int, end_offset: int, epoch_span: EpochSpan
+    ) -> tuple[int, int]:
         """(bytes, next offset) of the whole good batches at the start of ``data`` that keep within the bounds.
 
         Raises BadBatch for the first batch only: what is good before a bad one is served.
         """
         view = memoryview(data)
-        size, epoch, length = 0, -1, min(len(data), max_bytes)
+        size, length = 0, min(len(data), max_bytes)
+        epoch, epoch_end = epoch_span(offset)
         while True:
             try:
-                bytes_total = step(view, size, length, offset, epoch, position + size)
+                bytes_total = step(view, size, length, offset, -1, position + size)
             except BadBatch:
                 if size:
                     break
@@ -271,10 +290,17 @@ class Segment:
             if bytes_total == 0:
                 break
             leader_epoch, delta = _unpack_epoch_and_delta(view, size)
-            if offset + delta + 1 > end_offset:
+            next_offset = offset + delta + 1
+            if next_offset > end_offset:
                 break
+            if epoch_end is not None and offset >= epoch_end:
+                epoch, epoch_end = epoch_span(offset)
+            if leader_epoch != epoch:
+                if size:
+                    break
+                raise WrongEpoch(position, offset, next_offset, leader_epoch, epoch)
             size += bytes_total
-            offset, epoch = offset + delta + 1, leader_epoch
+            offset = next_offset
         return size, offset
 
     def scan(self, offset: int) -> Iterator[Found]:
@@ -350,6 +376,10 @@ class Segment:
         end_offset = self.end_offset
         self._new_index()
         self.walk(self.base_offset, lambda batch: None)
+        self._ends_at(end_offset)
+
+    def _ends_at(self, end_offset: int) -> None:
+        """It does, so what a walk has not found before that is damaged."""
         if self.end_offset < end_offset:
             self.bad_ranges.append((self.end_offset, end_offset))
         self.end_offset = end_offset
@@ -373,7 +403,9 @@ class Segment:
 
     def _corrupt(self, bad: BadBatch) -> CorruptRange:
         """Note how far the damage at ``bad`` goes, and the error that says so."""
-        if self.bad_range_at(bad.offset) is None:
+        if isinstance(bad, WrongEpoch):
+            self.bad_ranges.append((bad.offset, bad.end_offset))
+        elif self.bad_range_at(bad.offset) is None:
             self.rebuild()
         if self.bad_range_at(bad.offset) is None:  # the medium reads differently each time: trust the bad news
             self.bad_ranges.append((bad.offset, bad.offset + 1))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from minilog.errors import DiskFull
+from minilog.errors import CorruptRange, DiskFull
 from minilog.storage.checkpoint import read_file
 from minilog.storage.disk import Disk
 from minilog.storage.index import ENTRY_BYTES, INTERVAL_BYTES, TIME_ENTRY_BYTES, OffsetIndex, TimeIndex
@@ -41,8 +41,11 @@ class SegmentIndex:
 
     @classmethod
     def load(cls, disk: Disk, stem: str, base_offset: int, size_bytes: int) -> SegmentIndex | None:
-        """The indexes from their files, for a log of ``size_bytes``; None when a file is missing or bad."""
-        data, times_data = read_file(disk, stem + INDEX_SUFFIX), read_file(disk, stem + TIME_SUFFIX)
+        """The indexes from their files, for a log of ``size_bytes``; None when a file is missing, bad or unreadable."""
+        try:
+            data, times_data = read_file(disk, stem + INDEX_SUFFIX), read_file(disk, stem + TIME_SUFFIX)
+        except CorruptRange:
+            return None
         if data is None or times_data is None:
             return None
         offsets, times = OffsetIndex.decode(data, base_offset, size_bytes), TimeIndex.decode(times_data, base_offset)
@@ -68,7 +71,7 @@ class SegmentIndex:
 
     def note_border(self, position: int, offset: int) -> None:
         """Index the border at ``position`` although the interval is not over: the place after a damaged stretch."""
-        if position > self.offsets.last_position:
+        if position > self.offsets.last_position and offset > self.offsets.last_offset:
             self._note_time()
             self.offsets.add(offset, position)
 

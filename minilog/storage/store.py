@@ -10,8 +10,8 @@ Invariants:
 * No file or directory has a longer name than a partition's own directory, so whatever can be opened can be deleted; and a
   name that the file system refuses costs one replica, not the broker.
 * What is in the trash says whose it is for as long as a saved recovery point speaks of it: else the next start would miss it.
-* ``clean-shutdown`` is written after everything else on a clean stop and removed, durably, before anything else at the
-  next start. ``start`` may say clean as well when the machine has not restarted since the last process ran: the page
+* ``clean-shutdown`` is written after everything else on a clean stop and removed, durably, before any log is touched at
+  the next start. ``start`` may say clean as well when the machine has not restarted since the last process ran: the page
   cache kept what was written. ``running`` holds that process's boot id and whether it could itself vouch for what it
   found, so an unclean start stays unclean through quick restarts until the controller has been told.
 * A write or sync that failed withdraws ``running`` at once, before anybody hears of it. A disk that refuses even that
@@ -180,7 +180,7 @@ class Store:
 
     def _load_points(self) -> None:
         """Without whole recovery points every log is scanned from its start: slow, but safe."""
-        body = checkpoint.load(self._disk, self._path(POINTS_FILE)).body or {}
+        body = checkpoint.load_dispensable(self._disk, self._path(POINTS_FILE))
         for name, (topic_id, boot_id, offset, high_watermark, generation, epochs) in body.get("logs", {}).items():
             point = RecoveryPoint(offset, high_watermark, generation, tuple((epoch, start) for epoch, start in epochs))
             self._saved_points[name] = _Point(topic_id, boot_id, point)
@@ -191,18 +191,18 @@ class Store:
                 self._points[name] = known
 
     def _judge_last_process(self) -> bool:
-        marker = checkpoint.load(self._disk, self._path(CLEAN_FILE)).body
-        running = checkpoint.load(self._disk, self._path(RUNNING_FILE)).body or {}
+        marker = checkpoint.load_dispensable(self._disk, self._path(CLEAN_FILE))
+        running = checkpoint.load_dispensable(self._disk, self._path(RUNNING_FILE))
         same_boot = self._boot_id != "" and running.get("boot_id") == self._boot_id and not self._is_doubted()
-        self.last_broker_epoch = -1 if marker is None else int(marker["broker_epoch"])
-        self.was_clean = marker is not None or (same_boot and running.get("vouched") is True)
+        self.last_broker_epoch = int(marker.get("broker_epoch", -1))
+        self.was_clean = bool(marker) or (same_boot and running.get("vouched") is True)
         self.was_clean = self.was_clean and not self._gone()
         self._vouched = self.was_clean
         if not same_boot:
             self._forget_boot()
-        checkpoint.remove(self._disk, self._path(CLEAN_FILE))
         self._start_number = int(running.get("start", 0)) + 1
-        self._save_running(self.was_clean)
+        self._save_running(self.was_clean)  # with no room for that, the marker is still there at the next start
+        checkpoint.remove(self._disk, self._path(CLEAN_FILE))
         return self.was_clean
 
     def _forget_boot(self) -> None:

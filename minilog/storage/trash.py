@@ -49,7 +49,7 @@ class Trash:
         freed = 0
         for name in self._disk.list(self._path):
             path = f"{self._path}/{name}"
-            body = checkpoint.load(self._disk, f"{path}/{PARTITION_FILE}").body or {}
+            body = checkpoint.load_dispensable(self._disk, f"{path}/{PARTITION_FILE}")
             is_spoken_of = (name.rpartition(".")[0], body.get("topic_id")) in spoken_of
             files = [file for file in self._disk.list(path) if file != PARTITION_FILE]
             for file in files if is_spoken_of else [*files, PARTITION_FILE]:

@@ -330,9 +330,9 @@ class WatchedLog:
         self.check_producers()
         return end
 
-    def reset(self, start_offset: int) -> None:
+    def reset(self, start_offset: int, start_epoch: int = -1) -> None:
         try:
-            self.inner.reset(start_offset)
+            self.inner.reset(start_offset, start_epoch)
         except StorageFailed:
             self.expects_nothing = True
             raise

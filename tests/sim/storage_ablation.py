@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from minilog.storage import recovery, scan, segment
 from minilog.storage.log import PartitionLog
 from minilog.storage.log_place import RecoveryPoint
+from minilog.storage.log_state import LoadedState, LogState
 from minilog.storage.producers import ProducerTable
+from minilog.storage.scan import BadBatch, Found, LogBytes
 from minilog.storage.segment import Segment
 from minilog.wire.batch import Batch
-from tests.sim import test_storage
+from tests.sim import test_damage, test_storage
 from tests.sim.ablation import Ablation
 
 _reset = PartitionLog.reset
 
 
-def _drop_unseen(self: PartitionLog, start_offset: int) -> None:
+def _drop_unseen(self: PartitionLog, start_offset: int, start_epoch: int = -1) -> None:
     """Whatever the leader does not have any more was committed, or it would be there."""
     self.high_watermark = self.end_offset
-    _reset(self, max(start_offset, self.end_offset + 1))
+    _reset(self, max(start_offset, self.end_offset + 1), start_epoch)
     if start_offset < self.start_offset:
-        _reset(self, start_offset)
+        _reset(self, start_offset, start_epoch)
 
 
 def _the_marks_stay(self: RecoveryPoint, end_offset: int) -> RecoveryPoint:
@@ -43,6 +46,18 @@ def _believe_any_clock(self: ProducerTable, batch: Batch) -> None:
     for producer_id, producer in self.items():
         if producer.batches[-1].timestamp < batch.max_timestamp - self.expiration_ms:
             del self._producers[producer_id]
+
+
+def _nothing_is_under_way(self: LogState, base_offset: int) -> LogState:
+    return self._replace(next_start=-1, next_epoch=-1)
+
+
+def _the_first_file_is_the_first(loaded: LoadedState, base_offset: int, derived: object) -> int:
+    return base_offset
+
+
+def _search_from_the_bad_place(log: LogBytes, bad: BadBatch, epoch: int) -> Found | None:
+    return scan._search(log, bad, epoch, bad.position)
 
 
 STORAGE_ABLATIONS: tuple[Ablation, ...] = (
@@ -75,5 +90,23 @@ STORAGE_ABLATIONS: tuple[Ablation, ...] = (
         "the latest time that anybody gives is the time",
         ((ProducerTable, "observe", _believe_any_clock),),
         story=test_storage.test_a_client_with_a_wrong_clock_makes_nobodys_retry_a_second_record,
+    ),
+    Ablation(
+        "beginnings",
+        "a log that begins anew goes by the start it had",
+        ((LogState, "begun", _nothing_is_under_way),),
+        story=test_storage.test_a_log_that_began_anew_further_down_begins_there_when_it_starts_again,
+    ),
+    Ablation(
+        "beginnings",
+        "the oldest file that is there is the oldest there was",
+        ((recovery, "_noted_start", _the_first_file_is_the_first),),
+        story=test_damage.test_what_one_disk_has_lost_from_the_beginning_is_not_deleted_everywhere,
+    ),
+    Ablation(
+        "recovery",
+        "what follows a torn batch is searched in its records",
+        ((segment, "next_batch", _search_from_the_bad_place),),
+        story=test_storage.test_a_segment_file_that_was_uploaded_is_no_part_of_the_log,
     ),
 )

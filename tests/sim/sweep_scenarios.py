@@ -164,6 +164,55 @@ def reset_to_a_later_start(w: StoreWitness, begin: Begin) -> None:
 
 
 @over(StoreWitness)
+def two_resets(w: StoreWitness, begin: Begin) -> None:
+    running(w)
+    w.append(3, size=900)
+    w.flush()
+    w.checkpoint()
+    begin()
+    w.reset(1000)
+    w.append(2, epoch=2)
+    w.reset(2000)
+    w.append(2, epoch=3)
+    w.flush()
+    w.checkpoint()
+
+
+@over(StoreWitness)
+def reset_to_an_earlier_start(w: StoreWitness, begin: Begin) -> None:
+    """A leader whose disk is new begins further down than the log that follows it."""
+    running(w)
+    w.reset(1000)
+    w.append(2, epoch=2)
+    w.flush()
+    w.checkpoint()
+    begin()
+    w.reset(500)
+    w.append(2, epoch=3)
+    w.flush()
+    w.checkpoint()
+    w.kill()
+    w.start()
+
+
+@over(StoreWitness)
+def a_start_within_a_segment_and_a_cut_there(w: StoreWitness, begin: Begin) -> None:
+    running(w)
+    w.append(3, size=900)
+    w.flush()
+    w.high_watermark(8)
+    w.checkpoint()
+    begin()
+    w.advance_start(3)
+    w.truncate(3)
+    w.append(2, epoch=2)
+    w.flush()
+    w.checkpoint()
+    w.kill()
+    w.start()
+
+
+@over(StoreWitness)
 def retention(w: StoreWitness, begin: Begin) -> None:
     running(w)
     for _ in range(3):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 from minilog.wire.messages import Fetch, FetchPartition, FetchReply
 from tests.sim.cluster import SimCluster
 from tests.sim.network import Response
@@ -90,3 +92,42 @@ def test_a_replica_that_could_not_be_opened_does_not_lead() -> None:
     c.produce("t", 3)
     c.broker(1).machine.disk.full = False
     c.settle("t")
+
+
+def test_what_one_disk_has_lost_from_the_beginning_is_not_deleted_everywhere() -> None:
+    """The oldest file is gone, no retention has let it go: that replica must not lead, or all would follow its start."""
+    c = SimCluster(seed=1, brokers=3, timeouts={"retention_check_ms": 50}).start()
+    c.create_topic(
+        "t", assignment=[[1, 2, 3]], min_isr=2, segment_bytes="1048576", retention_ms="3600000", segment_ms="5000"
+    )
+    c.produce("t", 5)
+    c.run(10_000)
+    c.produce("t", 5)
+    c.until(lambda: all(c.log(b, "t").segment_count == 2 for b in (1, 2, 3)))
+    c.settle("t")
+    c.broker(1).kill()
+    c.until(lambda: c.leader("t") in (2, 3))
+    c.broker(1).machine.disk.remove(FIRST_SEGMENT)
+    c.broker(1).store.on_wipe()  # what is gone is no surprise to the witness
+    c.broker(1).start()
+    c.run(2000)
+    assert "is damaged" in c.broker(1).refused
+    c.broker(2).kill()
+    c.run(5000)
+    assert c.log(3, "t").start_offset == 0
+
+
+def test_a_leader_that_cannot_give_a_batch_because_of_its_epoch_hands_over() -> None:
+    """Broker 3 was away and lacks it. The checksum is right, and only the log's own epochs tell; broker 2 has it whole."""
+    c = SimCluster(seed=1, brokers=3).start()
+    c.create_topic("t", assignment=[[1, 2, 3]], min_isr=1)
+    c.produce("t", 5)
+    c.settle("t")
+    c.broker(3).kill()
+    c.until(lambda: c.isr("t") == [1, 2])
+    position = c.log(1, "t").size_bytes
+    c.produce("t", 5)
+    c.until(lambda: c.log(2, "t").high_watermark == 10)
+    struct.pack_into(">i", c.broker(1).machine.disk._file(FIRST_SEGMENT).content, position + 12, 0x100)
+    c.broker(3).start()
+    c.until(lambda: c.leader("t") == 2 and c.isr("t") == [2, 3], within_ms=30_000)

@@ -15,7 +15,7 @@ from tests.sim.cluster import SimCluster
 from tests.sim.faulty_disk import FaultyDisk
 from tests.sim.sweep import undisturbed
 from tests.sim.sweep_scenarios import SCENARIOS
-from tests.unit.storage import test_cutting
+from tests.unit.storage import test_cutting, test_embedded_batches
 
 
 def cluster(**timeouts: int) -> SimCluster:
@@ -41,6 +41,37 @@ def sent(c: SimCluster, batches: bytes, at: int = 1) -> ProduceReply:
     (reply,) = answers
     assert isinstance(reply, ProduceReply)
     return reply
+
+
+def test_a_log_that_began_anew_further_down_begins_there_when_it_starts_again() -> None:
+    undisturbed(SCENARIOS["reset to an earlier start"])
+
+
+def test_a_segment_file_that_was_uploaded_is_no_part_of_the_log() -> None:
+    test_embedded_batches.test_a_torn_tail_is_torn_whatever_was_in_it(test_embedded_batches.FORGED, 2000, True)
+
+
+def test_what_retention_let_go_is_not_lost_because_the_leader_had_to_begin_anew() -> None:
+    """It took over its own leader's start, and the epoch before that: who stands exactly there does not diverge."""
+    c = cluster(retention_check_ms=50)
+    c.create_topic("t", assignment=[[1, 2, 3]], min_isr=1, retention_ms="2000")
+    c.produce("t", 3)
+    c.settle("t")
+    c.broker(2).kill()
+    c.until(lambda: c.isr("t") == [1, 3])
+    c.produce("t", 2)
+    c.until(lambda: c.log(3, "t").high_watermark == 5)
+    c.broker(3).kill()
+    c.until(lambda: c.isr("t") == [1])
+    c.until(lambda: c.log(1, "t").start_offset == 5)
+    c.broker(2).start()
+    c.until(lambda: c.isr("t") == [1, 2])
+    assert c.log(2, "t").start_offset == 5
+    c.broker(1).kill()
+    c.until(lambda: c.leader("t") == 2)
+    c.broker(3).start()
+    c.until(lambda: 3 in c.isr("t"))
+    assert c.log(3, "t").records_lost == [0, 0, 0, 0]
 
 
 def test_records_that_the_leaders_start_has_overtaken_are_kept_and_counted() -> None:

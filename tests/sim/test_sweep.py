@@ -12,11 +12,12 @@ import pytest
 from minilog.controller import frames
 from minilog.controller.frames import frame
 from minilog.controller.journal import FileJournal
-from minilog.errors import RefusesToStart
+from minilog.errors import CorruptRange, RefusesToStart
 from minilog.storage import checkpoint, recovery
 from minilog.storage.disk import Disk
 from minilog.storage.flush_job import FlushJob
 from minilog.storage.log import PartitionLog
+from minilog.storage.log_state import LogState
 from minilog.storage.meta import Meta
 from minilog.storage.producer_snapshots import ProducerStates
 from minilog.storage.quarantine import Quarantine
@@ -71,9 +72,13 @@ def flush_without_directories(job: FlushJob, run: Callable[[FlushJob], None] = F
     run(job)
 
 
-def begin_generation_in_memory(log: PartitionLog, end_offset: int, start_offset: int | None = None) -> None:
-    log.state = log.state.after_cut(end_offset, log.start_offset if start_offset is None else start_offset)
-    log._epochs.truncate_end(end_offset)
+def begin_generation_in_memory(log: PartitionLog, state: LogState) -> None:
+    log.state = state
+    log._epochs.truncate_end(state.cuts[-1][1])
+
+
+def nothing_is_under_way(state: LogState, base_offset: int) -> LogState:
+    return state._replace(next_start=-1, next_epoch=-1)
 
 
 def append_unsynced(journal: FileJournal, records: list[MetadataRecord]) -> int:
@@ -111,6 +116,8 @@ FAULTS = [
     Fault("small files are written in place", "first start and registration", checkpoint, "save", save_in_place),
     Fault("a truncation is not noted", "truncations one after the other", PartitionLog, "_begin_generation",
           begin_generation_in_memory),
+    Fault("a log that begins anew goes by its old start", "reset to an earlier start", LogState, "begun",
+          nothing_is_under_way),
     Fault("a segment is sealed unsynced", "segment roll", Segment, "sync", nothing),
     Fault("the clean marker stays", "clean stop and start", checkpoint, "remove", nothing),
     Fault("a failed sync leaves the marker of this boot", APPENDS, Store, "distrust", nothing),
@@ -139,7 +146,7 @@ def broken(scenario: str) -> bool:
     """Without any fault of the disk, or with the first that shows it."""
     try:
         return bool(failures(scenario, stop_at=1)[1])
-    except (Broken, AssertionError, RefusesToStart):
+    except (Broken, AssertionError, RefusesToStart, CorruptRange):
         return True
 
 

@@ -439,9 +439,10 @@ class StoreWitness:
             return
         directory = f"{DATA_DIR}/quarantine/{model.topic}-0"
         kept = b""
-        for name in self.disk.list(directory):
-            if name.endswith(".json") and checkpoint.load(self.disk, f"{directory}/{name}").body is not None:
-                kept += checkpoint.read_file(self.disk, f"{directory}/{name.removesuffix('.json')}.log") or b""
+        with self.disk.looking_on():
+            for name in self.disk.list(directory):
+                if name.endswith(".json") and checkpoint.load(self.disk, f"{directory}/{name}").body is not None:
+                    kept += checkpoint.read_file(self.disk, f"{directory}/{name.removesuffix('.json')}.log") or b""
         for batch in missing:
             check(batch.tobytes() in kept, f"offset {batch.base_offset} was cut and is not in quarantine")
 

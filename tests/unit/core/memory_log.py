@@ -71,11 +71,11 @@ class MemoryLog:
         self.high_watermark = min(self.high_watermark, self.end_offset)
         return self.end_offset
 
-    def reset(self, start_offset: int) -> None:
+    def reset(self, start_offset: int, start_epoch: int = -1) -> None:
         if self.room == 0:
             raise DiskFull("no room to note a new start")
         self.batches = []
-        self.start_epoch = -1
+        self.start_epoch = start_epoch
         self.start_offset = self.durable_end = self.high_watermark = start_offset
 
     def trim(self, start_offset: int) -> None:

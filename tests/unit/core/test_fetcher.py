@@ -443,7 +443,13 @@ def test_what_the_leaders_epoch_reaches_back_to_was_committed_and_is_not_lost(
     log = memory_log(made.followers[FIRST])
     assert (log.last_epoch, log.high_watermark) == (4, 0)
     before: list[int] = []
-    log.reset = lambda start_offset: before.append(log.high_watermark)  # type: ignore[method-assign]
+    told: list[int] = []
+
+    def reset(start_offset: int, start_epoch: int = -1) -> None:
+        before.append(log.high_watermark)
+        told.append(start_epoch)
+
+    log.reset = reset  # type: ignore[method-assign]
     request = ask(made)
     behind = result()
     error = OffsetOutOfRange("out of range")
@@ -451,13 +457,14 @@ def test_what_the_leaders_epoch_reaches_back_to_was_committed_and_is_not_lost(
     behind.problem, behind.log_start_offset = Problem.of(error), start
     made.on_reply(request, answer(request, behind), 0)
     assert before == [3 if committed else 0]
+    assert told == [-1 if epoch is None or epoch > made.followers[FIRST].leader_epoch else epoch]
 
 
 def test_a_follower_that_cannot_read_what_it_would_give_up_keeps_it() -> None:
     made = fetcher(follower())
     log = memory_log(made.followers[FIRST])
 
-    def reset(start_offset: int) -> None:
+    def reset(start_offset: int, start_epoch: int = -1) -> None:
         raise CorruptRange("unreadable")
 
     log.reset = reset  # type: ignore[method-assign]

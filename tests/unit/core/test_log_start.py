@@ -6,6 +6,7 @@ import pytest
 
 from minilog.core.effects import TopicPartition
 from minilog.core.log_start import follow_start
+from minilog.errors import CorruptRange
 from minilog.wire.messages import Produce, ProducePartition, ReplicaFetchReply
 from minilog.wire.records import encode_values
 from tests.unit.core.broker_bench import BrokerBench
@@ -120,3 +121,16 @@ def test_a_compacted_topic_takes_no_record_without_a_key() -> None:
     half = encode_values([b"v", b"w"], 1000, keys=[b"k", None])
     sent = bench.send(Produce(-1, 1000, [ProducePartition(TOPIC, 0, memoryview(half))]))
     assert code(only(bench, sent)) == "INVALID_RECORD"
+
+
+def test_a_log_that_cannot_be_looked_at_is_reported_and_the_broker_goes_on() -> None:
+    bench = led()
+    log = bench.log()
+
+    def unreadable(now_ms: int) -> int:
+        raise CorruptRange("unreadable")
+
+    log.expired_end = unreadable  # type: ignore[method-assign]
+    for _ in range(3):
+        bench.tick(2 * CHECK_MS)
+    assert [unfit.topic for unfit in bench.core.roles.unfit_replicas()] == [TOPIC]

@@ -209,3 +209,18 @@ def test_no_file_is_removed_after_the_cleaner_has_ended(
         assert [path.exists() for path in paths] == [False, True, True]
 
     run(tmp_path, check, retention_check_ms=1)
+
+
+def test_a_topic_that_is_deleted_while_it_is_cleaned_ends_its_round_and_no_broker(tmp_path: Path) -> None:
+    async def check(store: OneLog, cleaner: Cleaner, failure: Failure, stop: Stop) -> None:
+        task = asyncio.create_task(cleaner.run())
+        await until(lambda: bool(store.leftovers))
+        store.is_open = False
+        store.disk.rename(store.log.place.directory, f"{tmp_path}/trash")
+        store.log.abandon()
+        await until(lambda: cleaner.figures.cancelled == 1)
+        assert not failure.tripped
+        stop.set()
+        await task
+
+    run(tmp_path, check, retention_check_ms=1, cleaner_bytes_per_second=65536)

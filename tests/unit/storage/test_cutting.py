@@ -4,11 +4,13 @@ with everything that was known of them."""
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pytest
 
 from minilog.config import TopicSettings
 from minilog.errors import DiskFull
+from minilog.storage.disk import Buffer
 from minilog.storage.log import DIVERGED, OVERTAKEN, PartitionLog
 from minilog.storage.log_place import RecoveryPoint
 from minilog.storage.log_state import CUTS_KEPT, STATE_FILE
@@ -259,6 +261,74 @@ def test_what_a_power_cut_has_left_is_durable_from_then_on() -> None:
     again = open_in(disk, LARGE, point)
     assert again.is_damaged, "the last record was durable and acknowledged: it must be fetched again"
     assert again.recovered.torn_bytes == 0
+
+
+def test_damage_below_the_start_is_no_damage_of_the_log() -> None:
+    disk = MemoryDisk()
+    log = open_in(disk, LARGE)
+    batches = fill(log, 6, epoch=1)
+    flush(log)
+    log.high_watermark = 4
+    log.advance_start(3)
+    at = sum(batch.bytes_total for batch in batches[:3]) - 2
+    for content in (disk.file(FILE).content, disk.file(FILE).durable):
+        content[at] ^= 1
+    assert log.truncate(4) == 4
+    assert not log.is_damaged
+    assert log.epoch_entries == log.recompute_epochs() == [(1, 3)]
+
+
+class SmallDisk(MemoryDisk):
+    room_bytes = 1 << 40
+    refused = ""
+    """Names that end so find no room."""
+
+    def append(self, handle: int, position: int, buffers: Sequence[Buffer]) -> None:
+        if sum(len(buffer) for buffer in buffers) + self.used_bytes > self.room_bytes:
+            raise DiskFull("no space left")
+        super().append(handle, position, buffers)
+
+    def create(self, path: str) -> int:
+        if self.refused and path.endswith(self.refused):
+            raise DiskFull("no space left")
+        return super().create(path)
+
+    @property
+    def used_bytes(self) -> int:
+        return sum(len(file.content) for file in self._files(self.root))
+
+
+@pytest.mark.parametrize("refused", ["", ".json.tmp"])
+def test_what_finds_no_room_in_quarantine_takes_none(refused: str) -> None:
+    disk = SmallDisk()
+    log = open_in(disk, TopicSettings(segment_bytes=1 << 30))
+    for _ in range(3):
+        fill(log, 1, size=1 << 20)
+    flush(log)
+    before, disk.refused = disk.used_bytes, refused
+    if not refused:
+        disk.room_bytes = before + (3 << 19)
+    for _ in range(3):
+        with pytest.raises(DiskFull):
+            log.truncate(0)
+        assert (disk.used_bytes, disk.list(TAILS)) == (before, [])
+    disk.room_bytes, disk.refused = 1 << 40, ""
+    assert log.truncate(0) == 0
+    assert len(kept(disk)) == 1
+
+
+def test_damage_that_a_cut_meets_is_noted() -> None:
+    """Behind the last index entry all is read again, and the last record that stays is not what was written."""
+    disk = MemoryDisk()
+    log = open_in(disk, LARGE)
+    batches = fill(log, 4, epoch=1)
+    flush(log)
+    at = sum(batch.bytes_total for batch in batches[:3]) - 2
+    for content in (disk.file(FILE).content, disk.file(FILE).durable):
+        content[at] ^= 1
+    log.high_watermark = 3
+    assert log.truncate(3) == 3
+    assert log.bad_ranges == [(2, 3)]
 
 
 # --- a power cut in between ---------------------------------------------------------------------------------------

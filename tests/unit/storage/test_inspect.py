@@ -8,6 +8,7 @@ from minilog.storage.disk import OsDisk
 from minilog.storage.inspect import dump, verify
 from minilog.storage.log import PartitionLog
 from minilog.storage.recovery import open_log
+from minilog.storage.store import Store
 from minilog.wire.batch import split, stamp
 from minilog.wire.records import Record, decode_batch, encode_batch, retain
 from tests.unit.storage.batches import SMALL, fill, make, place
@@ -68,7 +69,8 @@ def test_damage_is_shown_by_both_and_nothing_is_changed(tmp_path: Path) -> None:
 def test_a_delete_horizon_is_shown_as_such_and_not_as_a_time(tmp_path: Path) -> None:
     (batch,) = split(encode_batch([Record(0, 77, b"k"), Record(1, 88, b"j", b"v")]), 1 << 20)
     path = tmp_path / "00000000000000000000.log"
-    path.write_bytes(retain(batch, decode_batch(batch), 999_999).tobytes() + stamp(batch, 2, 0, 0).tobytes())
+    cleaned_batch = stamp(retain(batch, decode_batch(batch), 999_999), 0, 0, 0)
+    path.write_bytes(cleaned_batch.tobytes() + stamp(batch, 2, 0, 0).tobytes())
     cleaned, other = dump(str(path))
     assert (cleaned.base_timestamp, cleaned.max_timestamp, cleaned.delete_horizon_ms) == (-1, 88, 999_999)
     assert (other.base_timestamp, other.max_timestamp, other.delete_horizon_ms) == (77, 88, -1)
@@ -106,3 +108,16 @@ def test_a_torn_file_and_a_copied_tail_can_be_looked_at(tmp_path: Path) -> None:
     assert list(dump(str(tmp_path / "empty.log"))) == []
     with pytest.raises(FileNotFoundError):
         list(dump(str(tmp_path / "none.log")))
+
+
+def test_a_first_file_that_is_gone_is_shown(tmp_path: Path) -> None:
+    store = Store(OsDisk(), str(tmp_path), 1, lambda: 0)
+    store.start("boot-1")
+    log = store.open("t", "a" * 32, 0, SMALL)
+    fill(log, 4, size=3000)
+    store.close_cleanly(1)
+    assert verify([f"{tmp_path}/t-0"]).is_good
+    Path(f"{tmp_path}/t-0/{0:020d}.log").unlink()
+    (problem,) = verify([f"{tmp_path}/t-0"]).problems
+    assert (problem.offset, problem.path) == (0, f"{tmp_path}/t-0/{1:020d}.log")
+    assert "gone" in problem.reason

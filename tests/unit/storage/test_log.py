@@ -438,7 +438,7 @@ def test_a_batch_of_another_epoch_than_the_log_knows_is_corrupt() -> None:
     log = open_in(disk, LARGE)
     fill(log, 2, epoch=3)
     disk.file("/d/t-0/00000000000000000000.log").content[12:16] = (2).to_bytes(4, "big")  # outside the CRC
-    with pytest.raises(CorruptRange, match="leader epoch 2"):
+    with pytest.raises(CorruptRange, match="leader epoch is 2"):
         log.read(0, 100, 2)
 
 

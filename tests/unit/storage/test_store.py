@@ -14,7 +14,7 @@ from minilog.storage.disk import OsDisk
 from minilog.storage.store import Checked, Store, StoredPartition
 from minilog.wire.batch import split, stamp
 from minilog.wire.records import encode_values
-from tests.unit.storage.batches import NOW_MS, everything, fill, flush
+from tests.unit.storage.batches import NOW_MS, everything, fill, flush, make
 from tests.unit.storage.memory_disk import Crash, MemoryDisk
 
 SETTINGS = TopicSettings(segment_bytes=8192)
@@ -792,3 +792,24 @@ def test_emptying_the_trash_ends_between_files() -> None:
     assert len(disk.list("/data/trash/events-0.1")) == count - 2
     store.purge_trash()
     assert disk.list("/data/trash") == []
+
+
+def test_a_start_that_finds_no_room_costs_nothing() -> None:
+    """The next one, with room, is as clean as this one would have been."""
+    disk = MemoryDisk()
+    disk.mkdir("/data")
+    disk.fsync_dir("/")
+    store = Store(disk, "/data", 1, lambda: 0)
+    store.start("boot-1")
+    store.registered()
+    log = store.open("t", "a" * 32, 0, TopicSettings())
+    log.append([make(0)])
+    store.close_cleanly(7)
+    disk.crash()
+    disk.full = True
+    with pytest.raises(DiskFull):
+        Store(disk, "/data", 1, lambda: 0).start("boot-2")
+    disk.full = False
+    again = Store(disk, "/data", 1, lambda: 0)
+    assert again.start("boot-2")
+    assert again.last_broker_epoch == 7

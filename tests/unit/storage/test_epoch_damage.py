@@ -1,0 +1,61 @@
+"""The checksum does not cover the leader epoch: what a read finds there is held against the epochs that the log knows."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from minilog.config import TopicSettings
+from minilog.errors import CorruptRange
+from minilog.storage.log import PartitionLog
+from tests.unit.storage.batches import everything, fill, flush, open_in
+from tests.unit.storage.memory_disk import MemoryDisk
+
+LARGE = TopicSettings(segment_bytes=1 << 20)
+FILE = "/d/t-0/00000000000000000000.log"
+AT = 5
+
+
+def damaged(epoch: int) -> tuple[PartitionLog, int]:
+    """A log of the epochs 3 and 4, ten batches each, and where in its file batch 5 lies, which says another epoch now."""
+    disk = MemoryDisk()
+    log = open_in(disk, LARGE)
+    batches = fill(log, 10, epoch=3) + fill(log, 10, epoch=4)
+    flush(log)
+    position = sum(batch.bytes_total for batch in batches[:AT])
+    for content in (disk.file(FILE).content, disk.file(FILE).durable):
+        struct.pack_into(">i", content, position + 12, epoch)
+    return log, position
+
+
+@pytest.mark.parametrize("epoch", [0, 2, 4, 7, -1])
+def test_a_read_that_is_refused_makes_the_replica_a_damaged_one(epoch: int) -> None:
+    log, _ = damaged(epoch)
+    with pytest.raises(CorruptRange):
+        log.read(AT, 1 << 20, 20)
+    assert log.is_damaged
+    with pytest.raises(CorruptRange):
+        log.read(AT, 1 << 20, 20)
+
+
+@pytest.mark.parametrize("epoch", [0, 2, 4, 7])
+def test_only_that_batch_is_damaged(epoch: int) -> None:
+    log, _ = damaged(epoch)
+    with pytest.raises(CorruptRange, match="leader epoch"):
+        log.read(AT, 1 << 20, 20)
+    assert log.bad_ranges == [(AT, AT + 1)]
+    assert log.read(AT + 1, 1 << 20, 20)
+
+
+@pytest.mark.parametrize("epoch", [0, 2, 4, 7, -1])
+def test_a_read_that_begins_before_ends_before(epoch: int) -> None:
+    log, position = damaged(epoch)
+    assert len(log.read(0, 1 << 20, 20)) == position
+
+
+def test_a_read_over_the_border_of_two_epochs_is_one_read() -> None:
+    log = open_in(MemoryDisk(), LARGE)
+    batches = fill(log, 10, epoch=3) + fill(log, 10, epoch=4)
+    assert log.read(8, 1 << 20, 20) == b"".join(batch.tobytes() for batch in batches[8:])
+    assert len(everything(log)) == log.size_bytes
