@@ -19,7 +19,7 @@ lose. Sources: KIP-101, KIP-279, KIP-320 (epochs), KIP-497 (AlterPartition), KIP
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from minilog.config import TopicSettings
 from minilog.core.effects import TopicPartition
@@ -332,13 +332,14 @@ class LeaderState:
                 begins_anew=True,
             )
 
-    def _out_of_range(self, detail: str, **more: bool) -> OffsetOutOfRange:
+    def _out_of_range(self, detail: str, **more: Any) -> OffsetOutOfRange:
         """Where the follower is to begin, and which epoch ended there: of the start that has been published."""
         log, start_offset = self.log, self.log_start.published
         epoch = log.start_epoch if start_offset <= log.start_offset else log.epoch_at(start_offset - 1)
-        known = {"log_start_epoch": epoch} if epoch >= 0 else {}
-        ends = {"log_start_offset": log.start_offset, "log_end_offset": log.end_offset}
-        return OffsetOutOfRange(detail, **ends, **known, **more)
+        error = OffsetOutOfRange(detail, log_start_offset=log.start_offset, log_end_offset=log.end_offset, **more)
+        if epoch >= 0:
+            error.info["log_start_epoch"] = epoch
+        return error
 
     def check_position(self, fetch: ReplicaFetchPartition) -> None:
         """Raises OffsetOutOfRange: the follower is to begin anew at the log's start, or to ask again.

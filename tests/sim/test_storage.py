@@ -168,11 +168,11 @@ def claiming(count: int, size: int) -> bytes:
 def test_a_batch_that_claims_more_records_than_there_can_be_is_refused_and_nobody_ends() -> None:
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
-    for batches in (claiming(2**31 - 1, 100) * 3, claiming(2**31 - 1, 5000) * 5, claiming(9_000_000, 10) * 250):
+    for batches in (claiming(2**31 - 1, 100) * 3, claiming(2**31 - 1, 5000) * 5, claiming(2**20, 50) * 2100):
         (result,) = sent(c, batches).partitions
         assert result.problem is not None
         assert (result.problem.code, result.problem.definite) == ("CORRUPT_BATCH", True)
-    (result,) = sent(c, claiming(9_000_000, 5000) * 230).partitions
+    (result,) = sent(c, claiming(2**20, 5000) * 230).partitions
     assert result.problem is None, "as many as a reader might find in it"
     c.produce("t")
     c.settle("t")
