@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
 from minilog.config import BrokerSettings
@@ -10,10 +11,12 @@ from minilog.core.assign import ASSIGNORS
 from minilog.core.membership import Topics
 from minilog.errors import InstanceInUse, InvalidGroup, InvalidRequest, UnknownPartition, UnknownTopic
 from minilog.wire.group_messages import JOIN, CommitOffsets, GroupHeartbeat
+from minilog.wire.group_records import MemberValue
 
 NAME_CHARS_MAX: Final = 249
 METADATA_CHARS_MAX: Final = 4096
 TOPICS_MAX: Final = 1000
+PATTERNS_MAX: Final = 20
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _LEAST_EPOCH: Final = -1
 
@@ -50,6 +53,16 @@ def check_heartbeat(request: GroupHeartbeat, settings: BrokerSettings) -> None:
         raise InvalidRequest(f"session_timeout_ms={request.session_timeout_ms} is not allowed; use {least} to {most}")
     if not 1 <= request.poll_timeout_ms <= 2**31:
         raise InvalidRequest(f"poll_timeout_ms={request.poll_timeout_ms} is not allowed; use 1 to {2**31}")
+
+
+def check_patterns(request: GroupHeartbeat, members: Mapping[str, MemberValue]) -> None:
+    """Every pattern is compared with every topic when a coordinator begins."""
+    patterns = {member.pattern for member_id, member in members.items() if member_id != request.member_id}
+    if request.pattern and request.pattern not in patterns and len(patterns - {""}) >= PATTERNS_MAX:
+        raise InvalidRequest(
+            f"the members of group {request.group!r} already use {PATTERNS_MAX} different patterns, the limit; "
+            f"use one of them instead of {request.pattern!r}, or name the topics"
+        )
 
 
 def check_commit(request: CommitOffsets, topics: Topics) -> None:

@@ -28,11 +28,11 @@ from heapq import heappop, heappush
 from msgspec.structs import replace
 
 from minilog.config import BrokerSettings
-from minilog.core.group_checks import check_commit, check_heartbeat, check_name, unavailable_instance
+from minilog.core.catalogue import Catalogue
+from minilog.core.group_checks import check_commit, check_heartbeat, check_name, check_patterns, unavailable_instance
 from minilog.core.group_offsets import Records, commit, committed, farewell, forget, outlived
 from minilog.core.group_state import GroupState, Session, group_info, group_member
 from minilog.core.membership import GroupDraft, Topics, held_id, parts_of, revoked
-from minilog.core.pattern import Pattern
 from minilog.errors import (
     GroupNotEmpty,
     InconsistentGroup,
@@ -76,6 +76,8 @@ PAUSE_MS = 500
 """A gap between two ticks that shows that this process stood still."""
 SWEEP_MS = 30_000
 GROUPS_PER_TICK_MAX = 200
+NAMES_PER_TICK_MAX = 20_000
+"""When so many names of topics were compared with patterns the other groups wait for the next tick."""
 
 
 class Groups:
@@ -89,7 +91,7 @@ class Groups:
         self.groups: dict[str, GroupState] = {}
         self.topics: Topics = {}
         self._version = 0
-        self._patterns: dict[str, tuple[int, list[str]]] = {}
+        self._catalogue = Catalogue()
         self._deadlines: list[tuple[int, str, str]] = []
         self._sweep_ms = 0
         self._ticked_ms = 0
@@ -133,23 +135,12 @@ class Groups:
         """The topics there are now, without internal ones."""
         if topics != self.topics:
             self.topics = topics
+            self._catalogue.on_topics(topics.keys())
             self._version += 1
             self._unchecked = [name for name, state in self.groups.items() if state.group.members or state.offsets]
 
-    def _matches(self, pattern: str) -> list[str]:
-        known = self._patterns.get(pattern)
-        if known is None or known[0] != self._version:
-            fitting = Pattern(pattern)
-            if len(self._patterns) > 1000:
-                self._patterns.clear()
-            known = self._patterns[pattern] = (
-                self._version,
-                [name for name in sorted(self.topics) if fitting.fits(name)],
-            )
-        return known[1]
-
     def _draft(self, state: GroupState) -> GroupDraft:
-        return GroupDraft(state.group, self.topics, self._matches)
+        return GroupDraft(state.group, self.topics, self._catalogue.fitting)
 
     def _settle(self, draft: GroupDraft, state: GroupState) -> None:
         if draft.is_due or state.checked_version != self._version:
@@ -286,6 +277,7 @@ class Groups:
             return
         if len(draft.members) >= self.settings.group_members_max:
             raise Overloaded(f"group {request.group!r} has {len(draft.members)} members, the limit (group_members_max)")
+        check_patterns(request, draft.members)
         member = MemberValue(
             draft.epoch + 1,
             request.topics,
@@ -301,14 +293,16 @@ class Groups:
     def _subscribe(self, request: GroupHeartbeat, draft: GroupDraft) -> None:
         """Take over what the member says about itself; a changed subscription shares out anew."""
         member = draft.members[request.member_id]
+        if request.pattern != member.pattern:
+            check_patterns(request, draft.members)
+        if request.pattern:
+            self._catalogue.check(request.pattern)
         is_other = request.assignor != draft.assignor
         if is_other and any(m.assignor != request.assignor for i, m in draft.members.items() if i != request.member_id):
             raise InconsistentGroup(
                 f"group {request.group!r} uses the assignor {draft.assignor!r}, {request.member_id!r} asks for {request.assignor!r}; "
                 "all members must use the same one"
             )
-        if request.pattern != member.pattern and request.pattern:
-            Pattern(request.pattern)
         subscribed = replace(member, topics=request.topics, pattern=request.pattern, assignor=request.assignor)
         said = replace(
             subscribed,
@@ -383,7 +377,10 @@ class Groups:
             yield name, self._fence(name, now_ms)
             if name in self.groups:
                 self.groups[name].watch_rebalance(now_ms)
+        looked_at_end = self._catalogue.work + NAMES_PER_TICK_MAX
         for _ in range(min(len(self._unchecked), GROUPS_PER_TICK_MAX)):
+            if self._catalogue.work >= looked_at_end:
+                break
             name = self._unchecked.pop()
             yield name, self._adapt(name)
             if name in self.groups:

@@ -5,7 +5,11 @@ their negations, groups ``( )`` and ``(?: )``, alternatives ``|``, and ``* + ? {
 its ends. That is the common part of RE2 and of what people write; back references and look-around are refused, for
 no automaton can do them. Why not ``re``: its backtracking takes exponential time on patterns a user can send.
 
-A pattern becomes a nondeterministic automaton (Thompson 1968) of at most STATES_MAX states, run state set by state set.
+A pattern becomes a nondeterministic automaton (Thompson 1968) of at most STATES_MAX states. Names are run through the
+deterministic one that belongs to it, of which only what names have asked for is made, and remembered: a character
+costs one look-up, whatever the pattern, and what is not known yet costs as many steps as there are states in the set.
+These steps are counted. A pattern that takes more than STEPS_MAX of them is refused, so what any pattern costs is bounded by
+STEPS_MAX and the length of the names.
 """
 
 from __future__ import annotations
@@ -19,6 +23,10 @@ PATTERN_CHARS_MAX: Final = 249
 STATES_MAX: Final = 2000
 REPEAT_MAX: Final = 100
 DEPTH_MAX: Final = 20
+STEPS_MAX: Final = 200_000
+"""Some 50 ms worth."""
+STEPS_PER_SET: Final = 10
+"""What a set of states costs besides: so many bound how many are remembered, too."""
 
 Test = Callable[[str], bool]
 _CLASSES: Final[dict[str, Test]] = {
@@ -29,6 +37,9 @@ _CLASSES: Final[dict[str, Test]] = {
     "W": lambda c: not (c.isalnum() or c == "_"),
     "S": lambda c: not c.isspace(),
 }
+
+
+_END: Final = -1
 
 
 class _Node(NamedTuple):
@@ -45,6 +56,17 @@ class _Part(NamedTuple):
     last: int
 
 
+class _States:
+    """A set of states, and the sets it goes over to. ``is_final``: whatever characters come, it stays as it is."""
+
+    __slots__ = ("accepts", "following", "is_final", "waiting")
+
+    def __init__(self, waiting: list[_Node], *, accepts: bool) -> None:
+        self.waiting, self.accepts = waiting, accepts
+        self.is_final = not waiting and not accepts
+        self.following: dict[str, _States] = {}
+
+
 class Pattern:
     def __init__(self, text: str) -> None:
         """Raises InvalidRequest with a sentence that names the place."""
@@ -54,29 +76,65 @@ class Pattern:
         parser = _Parser(text)
         self._first = parser.parse()
         self._nodes = parser.nodes
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew: nothing is remembered of the names looked at, and no step is counted."""
+        self.steps = 0
+        self._known: dict[frozenset[int], _States] = {}
+        self._start: _States | None = None
 
     def fits(self, name: str) -> bool:
-        states = self._reach([self._first])
+        """Raises InvalidRequest when this and the names before it have taken too many steps."""
+        if self._start is None:
+            self._start = self._reach([self._first])
+        states = self._start
         for character in name:
-            moved = [
-                t for s in states if (test := self._nodes[s].test) and test(character) for t in self._nodes[s].next
-            ]
-            if not moved:
-                return False
-            states = self._reach(moved)
-        return any(self._nodes[s].test is None and not self._nodes[s].next for s in states)
+            if states.is_final:
+                break
+            following = states.following.get(character)
+            if following is None:
+                following = states.following[character] = self._move(states, character)
+            states = following
+        return states.accepts
 
-    def _reach(self, states: list[int]) -> dict[int, None]:
-        """Everything that needs no character to get to."""
-        seen: dict[int, None] = {}
-        stack = states
+    def _move(self, states: _States, character: str) -> _States:
+        self._count(STEPS_PER_SET + len(states.waiting))
+        tests = [(node.test, node.next) for node in states.waiting]
+        following = self._reach([t for test, after in tests if test is not None and test(character) for t in after])
+        if following is states:
+            states.is_final = all(test is _anything for test, _ in tests)
+        return following
+
+    def _reach(self, states: list[int]) -> _States:
+        """The set of everything that needs no character to get to; the same object for the same set."""
+        seen: set[int] = set()
+        stack, found, accepts = states, [], False
         while stack:
             state = stack.pop()
-            if state not in seen:
-                seen[state] = None
-                if self._nodes[state].test is None:
-                    stack += self._nodes[state].next
-        return seen
+            if state in seen:
+                continue
+            seen.add(state)
+            node = self._nodes[state]
+            if node.test is not None:
+                found.append(state)
+            else:
+                accepts = accepts or not node.next
+                stack += node.next
+                self._count(1 + len(node.next))
+        key = frozenset((*found, *([_END] if accepts else [])))
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = _States([self._nodes[state] for state in found], accepts=accepts)
+        return known
+
+    def _count(self, steps: int) -> None:
+        self.steps += steps
+        if self.steps > STEPS_MAX:
+            raise InvalidRequest(
+                f"the pattern {self.text!r} takes more than {STEPS_MAX} steps to tell which topics it fits; "
+                "use fewer repetitions, or name the topics"
+            )
 
 
 class _Parser:

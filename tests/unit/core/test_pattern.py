@@ -65,3 +65,26 @@ def test_the_ends_may_be_written_out() -> None:
     assert not Pattern("^orders-.*$").fits("my-orders-1")
     assert Pattern("orders").fits("orders")
     assert not Pattern("orders").fits("orders-1")
+
+
+@given(patterns, st.lists(st.text(alphabet="abcd1.-", max_size=6), max_size=8))
+@settings(max_examples=40, deadline=None)
+def test_what_a_pattern_remembers_changes_no_answer(pattern: str, names: list[str]) -> None:
+    ours = Pattern(pattern)
+    first = [ours.fits(name) for name in names]
+    assert [ours.fits(name) for name in names] == first == [Pattern(pattern).fits(name) for name in names]
+
+
+def test_what_a_pattern_may_cost_is_bounded_and_counted_over_all_names() -> None:
+    pattern = Pattern("(.?.?.?.?){60}")
+    with pytest.raises(InvalidRequest, match="steps"):
+        [pattern.fits("a" * length) for length in range(249)]
+    pattern.forget()
+    assert pattern.fits("a")
+    benign = Pattern("orders.*")
+    assert all(benign.fits(f"orders-{number}") for number in range(10_000))
+    assert benign.steps < 1000
+
+
+def test_long_chains_of_states_are_no_deep_recursion() -> None:
+    assert Pattern("(.{100}){9}").fits("a" * 900)
