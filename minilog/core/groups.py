@@ -31,7 +31,7 @@ from minilog.config import BrokerSettings
 from minilog.core.catalogue import Catalogue
 from minilog.core.group_checks import check_commit, check_heartbeat, check_name, check_patterns, unavailable_instance
 from minilog.core.group_offsets import Records, commit, committed, farewell, forget, outlived
-from minilog.core.group_state import GroupState, Session, group_info, group_member
+from minilog.core.group_state import UNCHECKED, GroupState, Session, group_info, group_member
 from minilog.core.membership import GroupDraft, Topics, held_id, parts_of, revoked
 from minilog.errors import (
     GroupNotEmpty,
@@ -146,7 +146,9 @@ class Groups:
         if draft.is_due or state.checked_version != self._version:
             before = draft.epoch
             draft.settle()
-            if draft.epoch == before and not draft.waits_for_topic:
+            if draft.waits_for_topic:
+                state.checked_version = UNCHECKED  # whoever gives back the last of the old topic settles again
+            elif draft.epoch == before:
                 state.checked_version = self._version
 
     # --- heartbeats ----------------------------------------------------------------------------------------------
@@ -246,7 +248,8 @@ class Groups:
         member = group.members[request.member_id]
         for entry in request.owned:
             held = member.held.get(entry.topic, {})
-            is_other = entry.topic_id not in ("", held_id(group, entry.topic))
+            known_id = held_id(group, entry.topic)
+            is_other = bool(known_id) and entry.topic_id not in ("", known_id)
             for partition in entry.partitions:
                 given = held.get(partition)
                 if given is None or is_other:

@@ -529,6 +529,11 @@ def held_ids(bench: Bench) -> dict[str, str]:
     return bench.groups.groups["g"].group.held_ids
 
 
+def forget_held_ids(bench: Bench) -> None:
+    """As an older version writes the group."""
+    bench.write([GroupRecord(GroupKey("g"), replace(bench.groups.groups["g"].group, held_ids={}))])
+
+
 def ids(reply: GroupHeartbeatReply) -> dict[str, str]:
     return {entry.topic: entry.topic_id for entry in reply.assignment}
 
@@ -609,19 +614,52 @@ def test_one_entry_of_another_topic_refuses_the_whole_commit() -> None:
     assert bench.committed() == {}
 
 
-@pytest.mark.parametrize(("topic_id", "is_taken"), [("", True), ("t-id", False), ("another-id", True)])
-def test_in_a_group_of_an_older_version_the_commit_alone_can_say_which_topic(topic_id: str, is_taken: bool) -> None:
+@pytest.mark.parametrize("topic_id", ["", "t-id", "another-id"])
+def test_in_a_group_of_an_older_version_what_is_held_is_of_the_topic_its_targets_are_for(topic_id: str) -> None:
     bench = Bench()
     bench.beat("a")
-    group = bench.groups.groups["g"].group
-    bench.write([GroupRecord(GroupKey("g"), replace(group, held_ids={}))])
+    forget_held_ids(bench)
+    bench.fail_over(compacted=True)
     bench.topics(t="another-id")
-    if is_taken:
+    with pytest.raises(UnknownTopic, match="made anew"):
         bench.do(of_topic(topic_id))
+    assert bench.committed() == {}
+
+
+@pytest.mark.parametrize(("topic_id", "is_taken"), [("", True), ("t-id", True), ("another-id", False)])
+def test_what_a_member_says_it_owns_is_compared_with_what_an_older_version_wrote(topic_id: str, is_taken: bool) -> None:
+    bench = Bench()
+    told = bench.beat("a")
+    forget_held_ids(bench)
+    says = GroupHeartbeat("g", "a", told.member_epoch, ["t"], owned=[TopicPartitions("t", [0], topic_id)])
+    if is_taken:
+        bench.do(says)
     else:
-        with pytest.raises(UnknownTopic):
-            bench.do(of_topic(topic_id))
-    assert bench.committed() == ({0: 5} if is_taken else {})
+        with pytest.raises(NotAssigned):
+            bench.do(says)
+
+
+def test_where_nobody_knows_which_topic_is_held_any_id_is_believed_and_nothing_new_is_given() -> None:
+    """An older version wrote the group while the topic was being given back: its id is in no record."""
+    bench = Bench(t=2, u=1)
+    told = bench.beat("a", topics=["t"])
+    t_held = told.assignment
+    told = bench.beat("a", told.member_epoch, parts(told), topics=["u"])
+    forget_held_ids(bench)
+    bench.do(GroupHeartbeat("g", "a", told.member_epoch, ["u"], owned=t_held))
+    assert held_ids(bench) == {}
+    told = bench.beat("a", told.member_epoch, parts(told) | {("t", 0), ("t", 1)}, topics=["t"])
+    assert parts(told) == set()
+    told = bench.beat("a", told.member_epoch, set(), topics=["t"])
+    assert (parts(told), held_ids(bench)) == ({("t", 0), ("t", 1)}, {"t": "t-id"})
+
+
+def test_an_older_versions_group_says_what_is_held_as_soon_as_it_is_written_again() -> None:
+    bench = Bench(t=2, u=1)
+    told = bench.beat("a", topics=["t"])
+    forget_held_ids(bench)
+    bench.beat("a", told.member_epoch, parts(told), topics=["u"])
+    assert held_ids(bench)["t"] == "t-id"
 
 
 def test_what_is_held_may_be_committed_also_when_it_is_subscribed_no_more() -> None:
