@@ -66,6 +66,13 @@ def revoked(member: MemberValue) -> bool:
     return any(held.revoked for of_topic in member.held.values() for held in of_topic.values())
 
 
+def has_given_back(member: MemberValue, owned: set[TopicPart], told_epoch: int) -> bool:
+    """The member has been told everything it was to give back, and works on none of it any more."""
+    return all(
+        part not in owned and given.revoked <= told_epoch for part, given in _flat(member).items() if given.revoked
+    )
+
+
 def is_settled(group: GroupValue) -> bool:
     """Everybody has what it is to own, and nothing else."""
     return not any(revoked(member) or missing(member) for member in group.members.values())
