@@ -18,7 +18,7 @@ Source: KIP-848 (epochs, cooperative hand-over on the server), KIP-429 (revoke b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 
 from msgspec.structs import replace
 
@@ -185,8 +185,9 @@ class GroupDraft:
             return
         self.emptied_ms = 0
         self.assignor = next(iter(self.members.values())).assignor
+        same = {t for t, shape in topics.items() if self.group.topics.get(t, shape).topic_id == shape.topic_id}
         subscribers = [
-            Subscriber(m, v.instance_id or m, wanted[m], frozenset(self._current(v))) for m, v in self.members.items()
+            Subscriber(m, v.instance_id or m, wanted[m], _parts_in(v.target, same)) for m, v in self.members.items()
         ]
         targets = assign(self.assignor, subscribers, {t: shape.partitions for t, shape in topics.items()})
         for member_id, target in targets.items():
@@ -204,11 +205,6 @@ class GroupDraft:
         """What is held under this name is of another topic; or nobody knows of which."""
         return self.held_id(name) != self._all_topics[name].topic_id
 
-    def _current(self, member: MemberValue) -> set[TopicPart]:
-        """What the member was to own of topics that are still the same ones."""
-        same = {t for t, shape in self.topics.items() if self.group.topics.get(t, shape).topic_id == shape.topic_id}
-        return {part for part in parts_of(member.target) if part[0] in same}
-
     def _aim(self, member_id: str, target: set[TopicPart]) -> None:
         member = self.members[member_id]
         held = {}
@@ -218,6 +214,11 @@ class GroupDraft:
             elif not member.away:
                 held[part] = given if given.revoked else Held(given.epoch, self.epoch)
         self.members[member_id] = replace(member, target=_listed(target), held=_nested(held))
+
+
+def _parts_in(target: Mapping[str, Iterable[int]], topics: Container[str]) -> frozenset[TopicPart]:
+    """What was to be owned so far of topics that are still the same ones."""
+    return frozenset((topic, partition) for topic in target if topic in topics for partition in target[topic])
 
 
 def _flat(member: MemberValue) -> dict[TopicPart, Held]:

@@ -233,3 +233,18 @@ def test_one_that_has_everything_gives_as_much_as_a_turn_allows(monkeypatch: pyt
     for _ in range(100):
         found = assign("sticky", of_two_kinds(100, found), topics)
     assert {len(parts) for parts in found.values()} == {10}
+
+
+def test_many_topics_of_two_kinds_are_shared_out_within_a_turn() -> None:
+    """Patterns: every second member reads all topics, the others nearly all."""
+    topics = {f"t{number:04}": 1 for number in range(5000)} | {"a": 1000}
+    everything, some = frozenset(topics), frozenset(topics) - {"a"}
+    owned: Assignment = {}
+    for count in (1, 2, 3, 4, 100):
+        subscribers = [
+            Subscriber(f"m{i:03}", f"m{i:03}", some if i % 2 else everything, frozenset(owned.get(f"m{i:03}", ())))
+            for i in range(count)
+        ]
+        assert spent_ms(subscribers, topics) < 1000
+        owned = assign("sticky", subscribers, topics)
+        assert max(map(len, owned.values())) - min(map(len, owned.values())) <= 1
