@@ -14,6 +14,7 @@ from minilog.broker.forward import to_controller
 from minilog.errors import InvalidRequest
 from minilog.wire.http import topic_name
 from minilog.wire.json_records import DECODE_ERRORS, reason
+from minilog.wire.message import Int64
 from minilog.wire.messages import (
     AddPartitions,
     CreateTopic,
@@ -32,8 +33,8 @@ class CreateTopicBody(msgspec.Struct, forbid_unknown_fields=True):
     topic: str
     partitions: Annotated[int, Meta(ge=0, le=100_000)] = 0
     replication_factor: Annotated[int, Meta(ge=0, le=32)] = 0
-    config: dict[str, str | int] = {}
-    assignment: list[list[int]] = []
+    config: dict[str, str | Int64] = {}
+    assignment: list[list[Int64]] = []
 
 
 class AlterTopicBody(msgspec.Struct, forbid_unknown_fields=True):

@@ -38,6 +38,7 @@ from minilog.wire.group_messages import (
     TopicPartitions,
 )
 from minilog.wire.json_records import DECODE_ERRORS, reason
+from minilog.wire.message import Int64
 from minilog.wire.messages import Ok
 
 Body = TypeVar("Body", bound=msgspec.Struct)
@@ -46,15 +47,15 @@ Body = TypeVar("Body", bound=msgspec.Struct)
 class HeartbeatBody(msgspec.Struct, forbid_unknown_fields=True):
     """``topics`` or ``pattern``; ``member_epoch`` 0 joins; ``owned`` is what the member works on at this moment."""
 
-    member_epoch: int = 0
+    member_epoch: Int64 = 0
     topics: list[str] = []
     pattern: str = ""
     owned: list[TopicPartitions] = []
     assignor: str = "sticky"
     instance_id: str = ""
     client_id: str = ""
-    session_timeout_ms: int = 10_000
-    poll_timeout_ms: int = 300_000
+    session_timeout_ms: Int64 = 10_000
+    poll_timeout_ms: Int64 = 300_000
 
 
 class CommitBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -62,7 +63,7 @@ class CommitBody(msgspec.Struct, forbid_unknown_fields=True):
 
     offsets: list[OffsetCommit]
     member_id: str = ""
-    member_epoch: int = -1
+    member_epoch: Int64 = -1
 
 
 class HeartbeatAnswer(msgspec.Struct):

@@ -2,27 +2,30 @@
 
 ``sticky``: loads as equal as the subscriptions allow, and no partition moves that need not. Members keep what they
 have as far as an equal share goes, what is free goes to whoever has least, and what imbalance is left is worked off
-along chains of moves (a to b, b to c) until none makes it better; for bipartite matchings of this kind no better
-chain means no better assignment at all.
+along chains of moves (evening.py), as far as a turn of the broker allows.
 ``range``: each topic's partitions in runs over its subscribers in the order of their names, as Kafka's: topics that
 are partitioned alike are owned alike.
 
-Invariants: every partition of a topic that somebody subscribes to is given once, and only to a subscriber.
-Source: KIP-54 (sticky), KIP-848; optimal semi-matchings (Harvey, Ladner, Lovasz, Tamir 2006) for the chains.
+Invariants: every partition of a topic that somebody subscribes to is given once, and only to a subscriber. Members that
+subscribe alike are looked at together, so the time is near linear in members, partitions and different subscriptions.
+Source: KIP-54 (sticky), KIP-848.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from heapq import heapify, heapreplace
 from typing import Final
 
+from minilog.core.evening import Evening
+
 TopicPart = tuple[str, int]
 """(topic, partition)."""
 Assignment = dict[str, set[TopicPart]]
 """By member; every member is there."""
+Classes = dict[frozenset[str], list[str]]
+"""Members by the topics there are that they subscribe to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,36 +45,54 @@ def assign(assignor: str, subscribers: list[Subscriber], topics: Mapping[str, in
     return ASSIGNORS[assignor](ordered, topics)
 
 
+def _classes(subscribers: list[Subscriber], topics: Mapping[str, int]) -> Classes:
+    """Members by what they may own, in the order of the first of each; a thousand that subscribe alike cost one look."""
+    usable = {wanted: frozenset(t for t in wanted if t in topics) for wanted in {s.topics for s in subscribers}}
+    classes: Classes = {}
+    for subscriber in subscribers:
+        classes.setdefault(usable[subscriber.topics], []).append(subscriber.member_id)
+    return classes
+
+
 def assign_range(subscribers: list[Subscriber], topics: Mapping[str, int]) -> Assignment:
     owned: Assignment = {s.member_id: set() for s in subscribers}
-    for topic in sorted(topics):
-        members = [s.member_id for s in subscribers if topic in s.topics]
-        first = 0
-        for index, member_id in enumerate(members):
-            end = first + (topics[topic] + len(members) - 1 - index) // len(members)
-            owned[member_id].update((topic, partition) for partition in range(first, end))
-            first = end
+    place = {s.member_id: i for i, s in enumerate(subscribers)}
+    classes = _classes(subscribers, topics)
+    readers: dict[str, list[frozenset[str]]] = {}
+    for usable in classes:
+        for topic in usable:
+            readers.setdefault(topic, []).append(usable)
+    shared: dict[tuple[frozenset[str], ...], list[str]] = {}
+    for topic in sorted(readers):
+        who = tuple(readers[topic])
+        if who not in shared:
+            shared[who] = sorted((m for usable in who for m in classes[usable]), key=place.__getitem__)
+        _give_runs(topic, topics[topic], shared[who], owned)
     return owned
 
 
+def _give_runs(topic: str, partitions: int, members: list[str], owned: Assignment) -> None:
+    first = 0
+    for index, member_id in enumerate(members[:partitions]):
+        end = first + (partitions + len(members) - 1 - index) // len(members)
+        owned[member_id].update((topic, partition) for partition in range(first, end))
+        first = end
+
+
 def assign_sticky(subscribers: list[Subscriber], topics: Mapping[str, int]) -> Assignment:
-    wanted = frozenset().union(*(s.topics for s in subscribers)) if subscribers else frozenset()
-    free = {(topic, p) for topic in wanted if topic in topics for p in range(topics[topic])}
+    classes = _classes(subscribers, topics)
+    wanted: frozenset[str] = frozenset().union(*classes)
+    free = {(topic, p) for topic in wanted for p in range(topics[topic])}
     owned: Assignment = {}
     for subscriber in subscribers:
         kept = {part for part in subscriber.current if part in free and part[0] in subscriber.topics}
         owned[subscriber.member_id] = kept
         free -= kept
-    groups: dict[frozenset[str], list[str]] = {}
-    for subscriber in subscribers:
-        usable = frozenset(topic for topic in subscriber.topics if topic in topics)
-        groups.setdefault(usable, []).append(subscriber.member_id)
-    for subscription in sorted(groups, key=sorted):
-        if len(groups) == 1:
-            _shed(owned, groups[subscription], free)
-    _fill(owned, groups, free)
-    if len(groups) > 1:
-        _balance(owned, {member: usable for usable, members in groups.items() for member in members})
+    if len(classes) == 1:
+        _shed(owned, list(owned), free)
+    _fill(owned, classes, free)
+    if len(classes) > 1:
+        Evening(owned, classes).run()
     return owned
 
 
@@ -88,61 +109,30 @@ def _shed(owned: Assignment, members: list[str], free: set[TopicPart]) -> None:
             free.update(taken)
 
 
-def _fill(owned: Assignment, groups: Mapping[frozenset[str], list[str]], free: set[TopicPart]) -> None:
+def _fill(owned: Assignment, classes: Classes, free: set[TopicPart]) -> None:
     """Each free partition to the subscriber that has least; those that few may have come first."""
-    place = {member_id: i for i, member_id in enumerate(owned)}
-    subscribers: dict[str, list[str]] = {}
-    for usable, members in groups.items():
+    readers: dict[str, list[int]] = {}
+    for number, usable in enumerate(classes):
         for topic in usable:
-            subscribers.setdefault(topic, []).extend(members)
-    only = len(groups) == 1
-    heap = [(len(owned[m]), place[m], m) for m in owned] if only else []
-    heapify(heap)
-    for part in sorted(free, key=lambda p: (len(subscribers[p[0]]), p)):
-        if only:
-            load, index, member_id = heap[0]
-            heapreplace(heap, (load + 1, index, member_id))
-        else:
-            member_id = min(subscribers[part[0]], key=lambda m: (len(owned[m]), place[m]))
+            readers.setdefault(topic, []).append(number)
+    sizes = [len(members) for members in classes.values()]
+    choices = {topic: sum(sizes[number] for number in numbers) for topic, numbers in readers.items()}
+    place = {member_id: i for i, member_id in enumerate(owned)}
+    heaps = [[(len(owned[m]), place[m], m) for m in members] for members in classes.values()]
+    for heap in heaps:
+        heapify(heap)
+    tops: list[tuple[int, int, int]] = []
+    filled = ""
+    for part in sorted(free, key=lambda p: (choices[p[0]], p)):
+        if part[0] != filled:
+            filled = part[0]
+            tops = [(*heaps[number][0][:2], number) for number in readers[filled]]
+            heapify(tops)
+        load, index, number = tops[0]
+        member_id = heaps[number][0][2]
         owned[member_id].add(part)
-
-
-def _balance(owned: Assignment, usable: Mapping[str, frozenset[str]]) -> None:
-    """Work off imbalance between members of different subscriptions: follow chains of moves while there are any.
-
-    A chain takes one from its first member and gives one to its last, which had at least two less: the sum of the
-    squared loads shrinks each time, so this ends."""
-    settled = False
-    while not settled:
-        settled = True
-        for member_id in sorted(owned, key=lambda m: -len(owned[m])):
-            if _relieve(member_id, owned, usable):
-                settled = False
-                break
-
-
-def _relieve(start: str, owned: Assignment, usable: Mapping[str, frozenset[str]]) -> bool:
-    """Shortest chain from ``start`` to a member with at least two partitions less; True when it was followed."""
-    goal = len(owned[start]) - 2
-    came: dict[str, tuple[str, TopicPart] | None] = {start: None}
-    queue = deque([start])
-    while queue:
-        member_id = queue.popleft()
-        if len(owned[member_id]) <= goal:
-            while (step := came[member_id]) is not None:
-                giver, part = step
-                owned[giver].remove(part)
-                owned[member_id].add(part)
-                member_id = giver
-            return True
-        by_topic = {part[0]: part for part in sorted(owned[member_id])}
-        for other in owned:
-            if other not in came:
-                shared = next((by_topic[t] for t in sorted(by_topic) if t in usable[other]), None)
-                if shared is not None:
-                    came[other] = (member_id, shared)
-                    queue.append(other)
-    return False
+        heapreplace(heaps[number], (load + 1, index, member_id))
+        heapreplace(tops, (*heaps[number][0][:2], number))
 
 
 Assignor = Callable[[list[Subscriber], Mapping[str, int]], Assignment]

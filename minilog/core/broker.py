@@ -53,6 +53,7 @@ from minilog.wire.messages import (
     AllocateProducerIdsReply,
     AlterPartition,
     AlterPartitionReply,
+    CreateTopic,
     Fetch,
     Heartbeat,
     HeartbeatReply,
@@ -211,6 +212,8 @@ class BrokerCore:
                     effects += self.producer_ids.on_reply(request, error)
                 else:
                     effects += self.producer_ids.on_failed(request, "the controller gave no answer")
+            case CreateTopic():
+                self.coordinator.on_topic_answered(error)
             case Heartbeat() | Register():
                 if self.registration.matches(request):
                     self._on_controller(error, effects, now_ms)

@@ -72,6 +72,8 @@ LOAD_BYTES: Final = 256 * KIB
 LOAD_FIRST_BYTES: Final = 64 * KIB
 """What is replayed at once when a leadership begins: all there is, for most."""
 UNBOUNDED: Final = 2**31 - 1
+NOT_WRITTEN: Final = (NotEnoughReplicas, DiskFull, RecordTooLarge)
+"""Why a decision is not written: then nothing has changed."""
 
 
 class Parked:
@@ -106,6 +108,7 @@ class Coordinator:
         self._woken: dict[TopicPartition, None] = {}
         self._failed: list[Effect] = []
         self._asked_ms = -(2**60)
+        self._topic_refusal = ""
         self._topics: dict[str, TopicShape] = {}
         self._topics_offset = -1
 
@@ -160,7 +163,12 @@ class Coordinator:
         check_name(request.group)
         if GROUPS_TOPIC not in self.core.image.topics:
             return self._ask_for_topic(request_id, now_ms)
-        shard = self._open(self._find(request.group), now_ms)
+        shard = self._find(request.group)
+        try:
+            self._open(shard, now_ms)
+        except CoordinatorNotAvailable:
+            shard.groups.on_refused(request, now_ms)
+            raise
         shard.groups.on_topics(self._topics_now())
         is_write = False
         try:
@@ -170,6 +178,8 @@ class Coordinator:
                 is_write = True
             shard.groups.on_decided(request, now_ms)
         except MinilogError as error:
+            if isinstance(error, NOT_WRITTEN):
+                shard.groups.on_refused(request, now_ms)
             reply = Problem.of(error)
         self._park(request_id, reply, [shard], effects, now_ms, is_write=is_write)
         return effects
@@ -178,13 +188,17 @@ class Coordinator:
         """First need: the controller makes the topic, with settings of its own."""
         self.core.reading.check_informed()
         error = CoordinatorNotAvailable(
-            f"the topic of the consumer groups ({GROUPS_TOPIC}) is being made; retry shortly"
+            f"the topic of the consumer groups ({GROUPS_TOPIC}) is being made{self._topic_refusal}; retry shortly"
         )
         effects: list[Effect] = [Reply(request_id, Problem.of(error))]
         if now_ms >= self._asked_ms + CREATE_AGAIN_MS:
             self._asked_ms = now_ms
             effects.append(Send(CONTROLLER_ID, CreateTopic(GROUPS_TOPIC)))
         return effects
+
+    def on_topic_answered(self, answer: Message | MinilogError) -> None:
+        """Whoever asks next is told what the controller says against making the topic."""
+        self._topic_refusal = f"; so far: {answer.detail}" if isinstance(answer, MinilogError) else ""
 
     def _find(self, group: str) -> Shard:
         """Raises NotCoordinator, which names who is, or CoordinatorNotAvailable."""
@@ -258,17 +272,13 @@ class Coordinator:
         builder = BatchBuilder()
         for record in records:
             builder.append(*encode_record(record), (), self.core.wall_ms(now_ms))
-        try:
-            shard.role.check_acks(ACKS_ALL)
-            if builder.bytes_total > replica.settings.max_message_bytes:
-                raise RecordTooLarge(
-                    f"group {group!r}: a change of {builder.bytes_total} bytes exceeds the {replica.settings.max_message_bytes} "
-                    "a coordinator writes at once; use fewer partitions, members or less metadata"
-                )
-            self._append(shard, builder.build(acks_level=ACKS_MANY))
-        except MinilogError:
-            shard.groups.postpone(group, now_ms)
-            raise
+        shard.role.check_acks(ACKS_ALL)
+        if builder.bytes_total > replica.settings.max_message_bytes:
+            raise RecordTooLarge(
+                f"group {group!r}: a change of {builder.bytes_total} bytes exceeds the {replica.settings.max_message_bytes} "
+                "a coordinator writes at once; use fewer partitions, members or less metadata"
+            )
+        self._append(shard, builder.build(acks_level=ACKS_MANY))
         for record in records:
             shard.groups.replay(record)
         self.core.sessions.on_append(replica.partition)
@@ -357,8 +367,8 @@ class Coordinator:
             try:
                 if records:
                     self._write(shard, group, records, effects, now_ms)
-            except (NotEnoughReplicas, DiskFull, RecordTooLarge):
-                continue  # postponed
+            except NOT_WRITTEN:
+                shard.groups.postpone(group, now_ms)
 
     def _topics_now(self) -> dict[str, TopicShape]:
         """The topics groups may share out, as of the metadata this broker knows."""

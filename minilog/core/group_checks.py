@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
 from minilog.config import BrokerSettings
 from minilog.core.assign import ASSIGNORS
-from minilog.core.membership import Topics
-from minilog.errors import InstanceInUse, InvalidGroup, InvalidRequest, UnknownPartition, UnknownTopic
+from minilog.core.group_state import GroupState
+from minilog.core.membership import Topics, held_id
+from minilog.errors import (
+    InstanceInUse,
+    InvalidGroup,
+    InvalidRequest,
+    NotAssigned,
+    StaleMemberEpoch,
+    UnknownMember,
+    UnknownPartition,
+    UnknownTopic,
+)
 from minilog.wire.group_messages import JOIN, CommitOffsets, GroupHeartbeat
+from minilog.wire.group_records import GroupValue, MemberValue
 
 NAME_CHARS_MAX: Final = 249
 METADATA_CHARS_MAX: Final = 4096
 TOPICS_MAX: Final = 1000
+PATTERNS_MAX: Final = 20
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _LEAST_EPOCH: Final = -1
 
@@ -50,6 +63,55 @@ def check_heartbeat(request: GroupHeartbeat, settings: BrokerSettings) -> None:
         raise InvalidRequest(f"session_timeout_ms={request.session_timeout_ms} is not allowed; use {least} to {most}")
     if not 1 <= request.poll_timeout_ms <= 2**31:
         raise InvalidRequest(f"poll_timeout_ms={request.poll_timeout_ms} is not allowed; use 1 to {2**31}")
+
+
+def check_patterns(request: GroupHeartbeat, members: Mapping[str, MemberValue]) -> None:
+    """Every pattern is compared with every topic when a coordinator begins."""
+    patterns = {member.pattern for member_id, member in members.items() if member_id != request.member_id}
+    if request.pattern and request.pattern not in patterns and len(patterns - {""}) >= PATTERNS_MAX:
+        raise InvalidRequest(
+            f"the members of group {request.group!r} already use {PATTERNS_MAX} different patterns, the limit; "
+            f"use one of them instead of {request.pattern!r}, or name the topics"
+        )
+
+
+def least_epoch(member_id: str, state: GroupState) -> int:
+    """The last one the member has named itself, or the one it joined at."""
+    joined, session = state.group.members[member_id].joined_epoch, state.sessions.get(member_id)
+    return joined if session is None else max(session.named_epoch, joined)
+
+
+def check_member(member_id: str, member_epoch: int, state: GroupState) -> None:
+    group = state.group
+    member = group.members.get(member_id)
+    if member is None or member.away or state.is_expelled(member_id):
+        raise UnknownMember(f"{member_id!r} is no member of the group (any more); drop all partitions and join anew")
+    least = least_epoch(member_id, state)
+    if not least <= member_epoch <= group.epoch:
+        raise StaleMemberEpoch(
+            f"member epoch {member_epoch} of {member_id!r} is not between {least}, the last one it was known at, "
+            f"and {group.epoch}, the group's; drop all partitions and join anew"
+        )
+
+
+def check_owned(request: GroupHeartbeat, group: GroupValue) -> None:
+    member = group.members[request.member_id]
+    for entry in request.owned:
+        held = member.held.get(entry.topic, {})
+        known_id = held_id(group, entry.topic)
+        is_other = bool(known_id) and entry.topic_id not in ("", known_id)
+        for partition in entry.partitions:
+            given = held.get(partition)
+            if given is None or is_other:
+                raise NotAssigned(
+                    f"{request.member_id!r} says it owns {entry.topic}-{partition}, which is not given to it; "
+                    "drop all partitions and join anew"
+                )
+            if given.epoch > request.member_epoch:
+                raise StaleMemberEpoch(
+                    f"{request.member_id!r} says it owns {entry.topic}-{partition} at epoch {request.member_epoch}, "
+                    f"but was given it at {given.epoch}; drop all partitions and join anew"
+                )
 
 
 def check_commit(request: CommitOffsets, topics: Topics) -> None:

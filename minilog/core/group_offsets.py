@@ -9,8 +9,15 @@ from __future__ import annotations
 
 from minilog.core.assign import TopicPart
 from minilog.core.group_state import GroupState
-from minilog.core.membership import Topics, held_id
-from minilog.errors import GroupNotEmpty, NotAssigned, StaleMemberEpoch, UnknownMember, UnknownTopic
+from minilog.core.membership import Topics, held_id, parts_of
+from minilog.errors import (
+    GroupNotEmpty,
+    InconsistentTopicId,
+    NotAssigned,
+    StaleMemberEpoch,
+    UnknownMember,
+    UnknownTopic,
+)
 from minilog.wire.group_messages import (
     CommitOffsets,
     CommittedOffset,
@@ -25,7 +32,8 @@ Records = list[GroupRecord]
 
 
 def commit(request: CommitOffsets, state: GroupState | None, topics: Topics, wall_ms: int) -> Records:
-    """Raises UnknownMember, StaleMemberEpoch, NotAssigned, UnknownTopic or GroupNotEmpty; offsets are checked already."""
+    """Raises UnknownMember, StaleMemberEpoch, NotAssigned, UnknownTopic, InconsistentTopicId or GroupNotEmpty; offsets are
+    checked already."""
     if request.member_id:
         _check_member(request, state)
     elif state is not None and state.group.members:
@@ -45,10 +53,16 @@ def commit(request: CommitOffsets, state: GroupState | None, topics: Topics, wal
 def _check_topic(entry: OffsetCommit, topic_id: str, state: GroupState | None) -> None:
     """The offset is of the topic there is, and not of one of that name that was deleted."""
     held = "" if state is None else held_id(state.group, entry.topic)
-    if not {entry.topic_id, held} <= {"", topic_id}:
+    if held not in ("", topic_id):
         raise UnknownTopic(
-            f"{entry.topic} was deleted and made anew: the offset is of topic id {entry.topic_id or held}, "
-            f"the topic there is has {topic_id}; nothing was committed",
+            f"{entry.topic} was deleted and made anew: the offset is of topic id {entry.topic_id or held}, the partition "
+            f"was given with {held}, the topic there is has {topic_id}; nothing was committed",
+            topic_id=topic_id,
+        )
+    if entry.topic_id not in ("", topic_id):
+        raise InconsistentTopicId(
+            f"the offset is of topic id {entry.topic_id}, the topic {entry.topic} that the coordinator knows has {topic_id}: "
+            "one of the two is old; nothing was committed",
             topic_id=topic_id,
         )
 
@@ -81,10 +95,14 @@ def _check_member(request: CommitOffsets, state: GroupState | None) -> None:
 def committed(request: CommittedOffsets, state: GroupState | None, topics: Topics) -> CommittedOffsetsReply:
     offsets = {} if state is None else {p: v for p, v in state.offsets.items() if _is_current(p, v, topics)}
     if request.partitions is None:
-        wanted = sorted(offsets)
-    else:
-        wanted = [(entry.topic, partition) for entry in request.partitions for partition in entry.partitions]
-    return CommittedOffsetsReply([_shown(part, offsets.get(part)) for part in wanted])
+        return CommittedOffsetsReply([_shown(part, offsets[part]) for part in sorted(offsets)])
+    shown = []
+    for entry in request.partitions:
+        for partition in entry.partitions:
+            value = offsets.get((entry.topic, partition))
+            is_meant = value is not None and entry.topic_id in ("", value.topic_id)
+            shown.append(_shown((entry.topic, partition), value if is_meant else None))
+    return CommittedOffsetsReply(shown)
 
 
 def _shown(part: TopicPart, value: OffsetValue | None) -> CommittedOffset:
@@ -108,13 +126,20 @@ def outlived(name: str, state: GroupState, topics: Topics) -> Records:
 
 
 def forget(name: str, state: GroupState, partitions: list[TopicPartitions]) -> Records:
-    """Tombstones for some offsets of a group; raises GroupNotEmpty when one of the partitions is a member's."""
+    """Tombstones for some offsets of a group; raises GroupNotEmpty when one of the partitions is a member's, or will be."""
     records = []
+    heirs = {part: member_id for member_id, member in state.group.members.items() for part in parts_of(member.target)}
     for entry in partitions:
         for partition in entry.partitions:
             owner = state.owners.get((entry.topic, partition))
             if owner is not None:
                 raise GroupNotEmpty(f"{entry.topic}-{partition} is given to member {owner!r}; nothing was deleted")
+            heir = heirs.get((entry.topic, partition))
+            if heir is not None:
+                raise GroupNotEmpty(
+                    f"{entry.topic}-{partition} is to be given to member {heir!r}, which goes on where the group is; "
+                    "nothing was deleted"
+                )
             value = state.offsets.get((entry.topic, partition))
             if value is not None and entry.topic_id in ("", value.topic_id):
                 records.append(GroupRecord(OffsetKey(name, entry.topic, partition), None))

@@ -9,6 +9,7 @@ from minilog.wire.group_records import GroupValue, MemberValue, OffsetValue
 
 NEVER_MS = -(2**60)
 UNTOLD = -1
+UNCHECKED = -1
 
 
 class Session:
@@ -54,7 +55,7 @@ class GroupState:
         """There is a record of the group itself, not only of offsets."""
         self.offsets: dict[TopicPart, OffsetValue] = {}
         self.sessions: dict[str, Session] = {}
-        self.checked_version = -1
+        self.checked_version = UNCHECKED
         """The version of the topics its targets are known to fit."""
         self.rebalances = 0
         self.last_rebalance_ms: int | None = None

@@ -28,17 +28,24 @@ from heapq import heappop, heappush
 from msgspec.structs import replace
 
 from minilog.config import BrokerSettings
-from minilog.core.group_checks import check_commit, check_heartbeat, check_name, unavailable_instance
+from minilog.core.catalogue import Catalogue
+from minilog.core.group_checks import (
+    check_commit,
+    check_heartbeat,
+    check_member,
+    check_name,
+    check_owned,
+    check_patterns,
+    least_epoch,
+    unavailable_instance,
+)
 from minilog.core.group_offsets import Records, commit, committed, farewell, forget, outlived
-from minilog.core.group_state import GroupState, Session, group_info, group_member
-from minilog.core.membership import GroupDraft, Topics, held_id, parts_of, revoked
-from minilog.core.pattern import Pattern
+from minilog.core.group_state import UNCHECKED, GroupState, Session, group_info, group_member
+from minilog.core.membership import GroupDraft, Topics, has_given_back, parts_of, revoked
 from minilog.errors import (
     GroupNotEmpty,
     InconsistentGroup,
-    NotAssigned,
     Overloaded,
-    StaleMemberEpoch,
     UnknownGroup,
     UnknownMember,
 )
@@ -76,6 +83,8 @@ PAUSE_MS = 500
 """A gap between two ticks that shows that this process stood still."""
 SWEEP_MS = 30_000
 GROUPS_PER_TICK_MAX = 200
+NAMES_PER_TICK_MAX = 20_000
+"""When so many names of topics were compared with patterns the other groups wait for the next tick."""
 
 
 class Groups:
@@ -89,7 +98,7 @@ class Groups:
         self.groups: dict[str, GroupState] = {}
         self.topics: Topics = {}
         self._version = 0
-        self._patterns: dict[str, tuple[int, list[str]]] = {}
+        self._catalogue = Catalogue()
         self._deadlines: list[tuple[int, str, str]] = []
         self._sweep_ms = 0
         self._ticked_ms = 0
@@ -133,29 +142,20 @@ class Groups:
         """The topics there are now, without internal ones."""
         if topics != self.topics:
             self.topics = topics
+            self._catalogue.on_topics(topics.keys())
             self._version += 1
             self._unchecked = [name for name, state in self.groups.items() if state.group.members or state.offsets]
 
-    def _matches(self, pattern: str) -> list[str]:
-        known = self._patterns.get(pattern)
-        if known is None or known[0] != self._version:
-            fitting = Pattern(pattern)
-            if len(self._patterns) > 1000:
-                self._patterns.clear()
-            known = self._patterns[pattern] = (
-                self._version,
-                [name for name in sorted(self.topics) if fitting.fits(name)],
-            )
-        return known[1]
-
     def _draft(self, state: GroupState) -> GroupDraft:
-        return GroupDraft(state.group, self.topics, self._matches)
+        return GroupDraft(state.group, self.topics, self._catalogue.fitting)
 
     def _settle(self, draft: GroupDraft, state: GroupState) -> None:
         if draft.is_due or state.checked_version != self._version:
             before = draft.epoch
             draft.settle()
-            if draft.epoch == before and not draft.waits_for_topic:
+            if draft.waits_for_topic:
+                state.checked_version = UNCHECKED  # whoever gives back the last of the old topic settles again
+            elif draft.epoch == before:
                 state.checked_version = self._version
 
     # --- heartbeats ----------------------------------------------------------------------------------------------
@@ -169,8 +169,8 @@ class Groups:
         if request.member_epoch == JOIN:
             self._join(request, state, draft, now_ms)
         else:
-            self._check_member(request.member_id, request.member_epoch, state)
-            self._check_owned(request, state.group)
+            check_member(request.member_id, request.member_epoch, state)
+            check_owned(request, state.group)
         return self._go_on(request, state, draft)
 
     def _new_group(self, request: GroupHeartbeat) -> GroupState:
@@ -218,6 +218,24 @@ class Groups:
             session.return_ms = now_ms + member.poll_timeout_ms
         self._watch(session, request.group, request.member_id)
 
+    def on_refused(self, request: Message, now_ms: int) -> None:
+        """The coordinator could not write, or was not sure that it is one: who has asked was heard all the same."""
+        state = self.groups.get(request.group) if isinstance(request, GroupHeartbeat) else None
+        if state is None or not isinstance(request, GroupHeartbeat):
+            return
+        member, session = state.group.members.get(request.member_id), state.sessions.get(request.member_id)
+        if member is None or member.away or session is None or session.is_expelled:
+            return
+        least = least_epoch(request.member_id, state)
+        if request.member_epoch != JOIN and not least <= request.member_epoch <= state.group.epoch:
+            return
+        end_ms = now_ms + member.session_timeout_ms
+        session.heard_ms, session.deadline_ms = now_ms, max(session.deadline_ms, end_ms)
+        if session.return_ms is not None and has_given_back(
+            member, parts_of({t.topic: t.partitions for t in request.owned}), request.member_epoch
+        ):
+            session.return_ms = max(session.return_ms, end_ms)
+
     def _answer(self, request: GroupHeartbeat, draft: GroupDraft) -> GroupHeartbeatReply:
         member = draft.members[request.member_id]
         assignment = []
@@ -233,42 +251,6 @@ class Groups:
             interval_ms = min(interval_ms, SOON_MS)
         return GroupHeartbeatReply(request.member_id, draft.epoch, interval_ms, assignment, pending)
 
-    # --- who may -------------------------------------------------------------------------------------------------
-
-    def _check_member(self, member_id: str, member_epoch: int, state: GroupState) -> MemberValue:
-        group = state.group
-        member = group.members.get(member_id)
-        if member is None or member.away or state.is_expelled(member_id):
-            raise UnknownMember(
-                f"{member_id!r} is no member of the group (any more); drop all partitions and join anew"
-            )
-        session = state.sessions.get(member_id)
-        least = member.joined_epoch if session is None else max(session.named_epoch, member.joined_epoch)
-        if not least <= member_epoch <= group.epoch:
-            raise StaleMemberEpoch(
-                f"member epoch {member_epoch} of {member_id!r} is not between {least}, the last one it was known at, "
-                f"and {group.epoch}, the group's; drop all partitions and join anew"
-            )
-        return member
-
-    def _check_owned(self, request: GroupHeartbeat, group: GroupValue) -> None:
-        member = group.members[request.member_id]
-        for entry in request.owned:
-            held = member.held.get(entry.topic, {})
-            is_other = entry.topic_id not in ("", held_id(group, entry.topic))
-            for partition in entry.partitions:
-                given = held.get(partition)
-                if given is None or is_other:
-                    raise NotAssigned(
-                        f"{request.member_id!r} says it owns {entry.topic}-{partition}, which is not given to it; "
-                        "drop all partitions and join anew"
-                    )
-                if given.epoch > request.member_epoch:
-                    raise StaleMemberEpoch(
-                        f"{request.member_id!r} says it owns {entry.topic}-{partition} at epoch {request.member_epoch}, "
-                        f"but was given it at {given.epoch}; drop all partitions and join anew"
-                    )
-
     # --- joining, leaving ----------------------------------------------------------------------------------------
 
     def _join(self, request: GroupHeartbeat, state: GroupState, draft: GroupDraft, now_ms: int) -> None:
@@ -277,6 +259,10 @@ class Groups:
             draft.remove(request.member_id, self.wall_ms(now_ms))  # it owns nothing any more, or it would not join
         elif known is not None and not known.away:
             return
+        elif known is not None and known.instance_id != request.instance_id:
+            draft.remove(
+                request.member_id, self.wall_ms(now_ms)
+            )  # it has left, or was given up, and is another one now
         place = draft.of_instance(request.instance_id) if request.instance_id else None
         if place is not None:
             if not draft.members[place].away:
@@ -286,6 +272,7 @@ class Groups:
             return
         if len(draft.members) >= self.settings.group_members_max:
             raise Overloaded(f"group {request.group!r} has {len(draft.members)} members, the limit (group_members_max)")
+        check_patterns(request, draft.members)
         member = MemberValue(
             draft.epoch + 1,
             request.topics,
@@ -301,14 +288,16 @@ class Groups:
     def _subscribe(self, request: GroupHeartbeat, draft: GroupDraft) -> None:
         """Take over what the member says about itself; a changed subscription shares out anew."""
         member = draft.members[request.member_id]
+        if request.pattern != member.pattern:
+            check_patterns(request, draft.members)
+        if request.pattern:
+            self._catalogue.check(request.pattern)
         is_other = request.assignor != draft.assignor
         if is_other and any(m.assignor != request.assignor for i, m in draft.members.items() if i != request.member_id):
             raise InconsistentGroup(
                 f"group {request.group!r} uses the assignor {draft.assignor!r}, {request.member_id!r} asks for {request.assignor!r}; "
                 "all members must use the same one"
             )
-        if request.pattern != member.pattern and request.pattern:
-            Pattern(request.pattern)
         subscribed = replace(member, topics=request.topics, pattern=request.pattern, assignor=request.assignor)
         said = replace(
             subscribed,
@@ -383,7 +372,10 @@ class Groups:
             yield name, self._fence(name, now_ms)
             if name in self.groups:
                 self.groups[name].watch_rebalance(now_ms)
+        looked_at_end = self._catalogue.work + NAMES_PER_TICK_MAX
         for _ in range(min(len(self._unchecked), GROUPS_PER_TICK_MAX)):
+            if self._catalogue.work >= looked_at_end:
+                break
             name = self._unchecked.pop()
             yield name, self._adapt(name)
             if name in self.groups:

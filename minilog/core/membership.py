@@ -18,7 +18,7 @@ Source: KIP-848 (epochs, cooperative hand-over on the server), KIP-429 (revoke b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 
 from msgspec.structs import replace
 
@@ -56,12 +56,21 @@ def missing(member: MemberValue) -> list[TopicPart]:
 
 
 def held_id(group: GroupValue, topic: str) -> str:
-    """The id of the topic that members hold partitions of under this name; "" when a group of an older version does not say."""
-    return group.held_ids.get(topic, "")
+    """The id of the topic that members hold partitions of under this name. A group of an older version says for which topics
+    its targets are; of another one nothing was given. "" when it does not say that either."""
+    shape = group.topics.get(topic)
+    return group.held_ids.get(topic) or ("" if shape is None else shape.topic_id)
 
 
 def revoked(member: MemberValue) -> bool:
     return any(held.revoked for of_topic in member.held.values() for held in of_topic.values())
+
+
+def has_given_back(member: MemberValue, owned: set[TopicPart], told_epoch: int) -> bool:
+    """The member has been told everything it was to give back, and works on none of it any more."""
+    return all(
+        part not in owned and given.revoked <= told_epoch for part, given in _flat(member).items() if given.revoked
+    )
 
 
 def is_settled(group: GroupValue) -> bool:
@@ -69,9 +78,17 @@ def is_settled(group: GroupValue) -> bool:
     return not any(revoked(member) or missing(member) for member in group.members.values())
 
 
-def subscription(member: MemberValue, topics: Topics, matches: Matches) -> frozenset[str]:
-    names = matches(member.pattern) if member.pattern else member.topics
-    return frozenset(name for name in names if name in topics)
+def subscriptions(members: Mapping[str, MemberValue], topics: Topics, matches: Matches) -> dict[str, frozenset[str]]:
+    """The topics there are that each member subscribes to; one set for all that subscribe alike."""
+    known: dict[tuple[str, ...], frozenset[str]] = {}
+    wanted = {}
+    for member_id, member in members.items():
+        key = (member.pattern,) if member.pattern else ("", *member.topics)
+        if key not in known:
+            names = matches(member.pattern) if member.pattern else member.topics
+            known[key] = frozenset(name for name in names if name in topics)
+        wanted[member_id] = known[key]
+    return wanted
 
 
 class GroupDraft:
@@ -82,7 +99,8 @@ class GroupDraft:
         self.emptied_ms = group.emptied_ms
         self.is_changed = False
         self._all_topics, self._matches = topics, matches
-        self._held_ids = dict(group.held_ids)
+        self._held_ids: dict[str, str] = {}
+        """Of what is given in this step."""
         self.is_due = False
         """Targets must be computed anew."""
         self.waits_for_topic = False
@@ -90,12 +108,12 @@ class GroupDraft:
 
     def value(self) -> GroupValue:
         held = {topic for member in self.members.values() for topic in member.held}
-        ids = {topic: topic_id for topic, topic_id in self._held_ids.items() if topic in held}
+        ids = {topic: topic_id for topic in sorted(held) if (topic_id := self.held_id(topic))}
         return GroupValue(self.epoch, self.assignor, self.members, self.topics, self.emptied_ms, ids)
 
     def held_id(self, topic: str) -> str:
-        """The id of the topic that members hold partitions of under this name."""
-        return self._held_ids.get(topic, "")
+        """The id of the topic that members hold partitions of under this name; "" unknown."""
+        return self._held_ids.get(topic) or held_id(self.group, topic)
 
     # --- members ---------------------------------------------------------------------------------------------
 
@@ -156,8 +174,8 @@ class GroupDraft:
 
     def settle(self) -> None:
         """Compute the targets anew, in a new epoch, when members, subscriptions or topics have changed."""
-        wanted = {m: subscription(v, self._all_topics, self._matches) for m, v in self.members.items()}
-        topics = self._shapes(wanted.values())
+        wanted = subscriptions(self.members, self._all_topics, self._matches)
+        topics = self._shapes(set(wanted.values()))
         if not self.is_due and topics == self.topics:
             return
         self.is_due, self.is_changed = False, True
@@ -167,8 +185,9 @@ class GroupDraft:
             return
         self.emptied_ms = 0
         self.assignor = next(iter(self.members.values())).assignor
+        same = {t for t, shape in topics.items() if self.group.topics.get(t, shape).topic_id == shape.topic_id}
         subscribers = [
-            Subscriber(m, v.instance_id or m, wanted[m], frozenset(self._current(v))) for m, v in self.members.items()
+            Subscriber(m, v.instance_id or m, wanted[m], _parts_in(v.target, same)) for m, v in self.members.items()
         ]
         targets = assign(self.assignor, subscribers, {t: shape.partitions for t, shape in topics.items()})
         for member_id, target in targets.items():
@@ -176,20 +195,15 @@ class GroupDraft:
 
     def _shapes(self, wanted: Iterable[frozenset[str]]) -> dict[str, TopicShape]:
         """The topics to share out. One that was deleted and made anew is none until all of the old one is given back."""
+        held = {name for member in self.members.values() for name in member.held}
         names = sorted(frozenset().union(*wanted))
-        remade = [name for name in names if self._is_remade(name)]
+        remade = {name for name in names if name in held and self._is_remade(name)}
         self.waits_for_topic = bool(remade)
         return {name: self._all_topics[name] for name in names if name not in remade}
 
     def _is_remade(self, name: str) -> bool:
-        known = self.topics.get(name)
-        is_same = known is not None and known.topic_id == self._all_topics[name].topic_id
-        return not is_same and any(name in member.held for member in self.members.values())
-
-    def _current(self, member: MemberValue) -> set[TopicPart]:
-        """What the member was to own of topics that are still the same ones."""
-        same = {t for t, shape in self.topics.items() if self.group.topics.get(t, shape).topic_id == shape.topic_id}
-        return {part for part in parts_of(member.target) if part[0] in same}
+        """What is held under this name is of another topic; or nobody knows of which."""
+        return self.held_id(name) != self._all_topics[name].topic_id
 
     def _aim(self, member_id: str, target: set[TopicPart]) -> None:
         member = self.members[member_id]
@@ -200,6 +214,11 @@ class GroupDraft:
             elif not member.away:
                 held[part] = given if given.revoked else Held(given.epoch, self.epoch)
         self.members[member_id] = replace(member, target=_listed(target), held=_nested(held))
+
+
+def _parts_in(target: Mapping[str, Iterable[int]], topics: Container[str]) -> frozenset[TopicPart]:
+    """What was to be owned so far of topics that are still the same ones."""
+    return frozenset((topic, partition) for topic in target if topic in topics for partition in target[topic])
 
 
 def _flat(member: MemberValue) -> dict[TopicPart, Held]:

@@ -5,8 +5,11 @@ their negations, groups ``( )`` and ``(?: )``, alternatives ``|``, and ``* + ? {
 its ends. That is the common part of RE2 and of what people write; back references and look-around are refused, for
 no automaton can do them. Why not ``re``: its backtracking takes exponential time on patterns a user can send.
 
-A pattern becomes a nondeterministic automaton (Thompson 1968) of at most STATES_MAX states, run state set by state set. A step
-from a large set takes a fifth of a millisecond, and thousands of names take the same steps: each is remembered, as RE2 does.
+A pattern becomes a nondeterministic automaton (Thompson 1968) of at most STATES_MAX states. Names are run through the
+deterministic one that belongs to it, of which only what names have asked for is made, and remembered: a character
+costs one look-up, whatever the pattern, and what is not known yet costs as many steps as there are states in the set.
+These steps are counted. A pattern that takes more than STEPS_MAX of them is refused, so what any pattern costs is bounded by
+STEPS_MAX and the length of the names.
 """
 
 from __future__ import annotations
@@ -20,8 +23,10 @@ PATTERN_CHARS_MAX: Final = 249
 STATES_MAX: Final = 2000
 REPEAT_MAX: Final = 100
 DEPTH_MAX: Final = 20
-STANDINGS_MAX: Final = 256
-"""State sets remembered; with one more all are forgotten."""
+STEPS_MAX: Final = 200_000
+"""Some 50 ms worth."""
+STEPS_PER_SET: Final = 10
+"""What a set of states costs besides: so many bound how many are remembered, too."""
 
 Test = Callable[[str], bool]
 _CLASSES: Final[dict[str, Test]] = {
@@ -32,6 +37,9 @@ _CLASSES: Final[dict[str, Test]] = {
     "W": lambda c: not (c.isalnum() or c == "_"),
     "S": lambda c: not c.isspace(),
 }
+
+
+_END: Final = -1
 
 
 class _Node(NamedTuple):
@@ -48,12 +56,15 @@ class _Part(NamedTuple):
     last: int
 
 
-class _Standing(NamedTuple):
-    """The nodes a name can be at, and where each character leads that was met there."""
+class _States:
+    """A set of states, and the sets it goes over to. ``is_final``: whatever characters come, it stays as it is."""
 
-    states: tuple[int, ...]
-    is_end: bool
-    after: dict[str, _Standing]
+    __slots__ = ("accepts", "following", "is_final", "waiting")
+
+    def __init__(self, waiting: list[_Node], *, accepts: bool) -> None:
+        self.waiting, self.accepts = waiting, accepts
+        self.is_final = not waiting and not accepts
+        self.following: dict[str, _States] = {}
 
 
 class Pattern:
@@ -63,50 +74,67 @@ class Pattern:
             raise InvalidRequest(f"a pattern has 1 to {PATTERN_CHARS_MAX} characters, this one {len(text)}")
         self.text = text
         parser = _Parser(text)
-        first = parser.parse()
+        self._first = parser.parse()
         self._nodes = parser.nodes
-        self._known: dict[tuple[int, ...], _Standing] = {}
-        self._start = self._standing([first])
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew: nothing is remembered of the names looked at, and no step is counted."""
+        self.steps = 0
+        self._known: dict[frozenset[int], _States] = {}
+        self._start: _States | None = None
 
     def fits(self, name: str) -> bool:
-        standing = self._start
+        """Raises InvalidRequest when this and the names before it have taken too many steps."""
+        if self._start is None:
+            self._start = self._reach([self._first])
+        states = self._start
         for character in name:
-            after = standing.after.get(character)
-            if after is None:
-                after = standing.after[character] = self._step(standing, character)
-            standing = after
-            if not standing.states:
-                return False
-        return standing.is_end
+            if states.is_final:
+                break
+            following = states.following.get(character)
+            if following is None:
+                following = states.following[character] = self._move(states, character)
+            states = following
+        return states.accepts
 
-    def _step(self, standing: _Standing, character: str) -> _Standing:
-        nodes = self._nodes
-        return self._standing(
-            [t for s in standing.states if (test := nodes[s].test) and test(character) for t in nodes[s].next]
-        )
+    def _move(self, states: _States, character: str) -> _States:
+        self._count(STEPS_PER_SET + len(states.waiting))
+        tests = [(node.test, node.next) for node in states.waiting]
+        following = self._reach([t for test, after in tests if test is not None and test(character) for t in after])
+        if following is states:
+            states.is_final = all(test is _anything for test, _ in tests)
+        return following
 
-    def _standing(self, states: list[int]) -> _Standing:
-        reached = tuple(sorted(self._reach(states)))
-        found = self._known.get(reached)
-        if found is None:
-            if len(self._known) >= STANDINGS_MAX:
-                self._known.clear()
-                self._start.after.clear()
-            is_end = any(self._nodes[s].test is None and not self._nodes[s].next for s in reached)
-            found = self._known[reached] = _Standing(reached, is_end, {})
-        return found
-
-    def _reach(self, states: list[int]) -> dict[int, None]:
-        """Everything that needs no character to get to."""
-        seen: dict[int, None] = {}
-        stack = states
+    def _reach(self, states: list[int]) -> _States:
+        """The set of everything that needs no character to get to; the same object for the same set."""
+        seen: set[int] = set()
+        stack, found, accepts = states, [], False
         while stack:
             state = stack.pop()
-            if state not in seen:
-                seen[state] = None
-                if self._nodes[state].test is None:
-                    stack += self._nodes[state].next
-        return seen
+            if state in seen:
+                continue
+            seen.add(state)
+            node = self._nodes[state]
+            if node.test is not None:
+                found.append(state)
+            else:
+                accepts = accepts or not node.next
+                stack += node.next
+                self._count(1 + len(node.next))
+        key = frozenset((*found, *([_END] if accepts else [])))
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = _States([self._nodes[state] for state in found], accepts=accepts)
+        return known
+
+    def _count(self, steps: int) -> None:
+        self.steps += steps
+        if self.steps > STEPS_MAX:
+            raise InvalidRequest(
+                f"the pattern {self.text!r} takes more than {STEPS_MAX} steps to tell which topics it fits; "
+                "use fewer repetitions, or name the topics"
+            )
 
 
 class _Parser:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import msgspec
 
-from minilog.wire.message import Message, Problem
+from minilog.wire.message import Int64, Message, Problem
 
 GROUPS_TOPIC = "__groups"
 JOIN = 0
@@ -24,7 +24,7 @@ class TopicPartitions(msgspec.Struct, order=True, omit_defaults=True):
     """Partitions of one topic, ascending. ``topic_id``: of the very topic; "" where a request does not say."""
 
     topic: str
-    partitions: list[int]
+    partitions: list[Int64]
     topic_id: str = ""
 
 
@@ -75,9 +75,9 @@ class OffsetCommit(msgspec.Struct, omit_defaults=True):
     ``topic_id``: of the topic that was read. Without one it is the topic the member was given, or the one there is."""
 
     topic: str
-    partition: int
-    offset: int
-    leader_epoch: int = -1
+    partition: Int64
+    offset: Int64
+    leader_epoch: Int64 = -1
     metadata: str = ""
     topic_id: str = ""
 

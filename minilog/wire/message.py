@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from minilog.errors import MinilogError, error_from
+
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+"""What a message can carry. JSON knows larger numbers: what is decoded from it must fit, to be passed on."""
 
 
 class Message(msgspec.Struct, tag=True, omit_defaults=True):

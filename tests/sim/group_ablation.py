@@ -10,6 +10,7 @@ from minilog.core import group_offsets
 from minilog.core.assign import TopicPart
 from minilog.core.coordinator import Coordinator, Shard
 from minilog.core.effects import Effect, Reply
+from minilog.core.group_state import GroupState
 from minilog.core.groups import Groups
 from minilog.core.membership import GroupDraft
 from minilog.wire.messages import Message
@@ -77,6 +78,22 @@ def _forget_the_last(self: Coordinator, shard: Shard, max_bytes: int, now_ms: in
     shard.groups.begin(now_ms, 0)
 
 
+def _is_remade_as_guessed(self: GroupDraft, name: str) -> bool:
+    """Whatever the targets were not for is another topic."""
+    known = self.topics.get(name)
+    return known is None or known.topic_id != self._all_topics[name].topic_id
+
+
+_settle = Groups._settle
+
+
+def _settle_once(self: Groups, draft: GroupDraft, state: GroupState) -> None:
+    """As if a group that was looked at were so for good."""
+    checked = state.checked_version
+    _settle(self, draft, state)
+    state.checked_version = max(state.checked_version, checked)
+
+
 def _none_fenced(*_: Any) -> None:
     return
 
@@ -141,5 +158,23 @@ GROUP_ABLATIONS = (
         "a topic made anew begins anew",
         ((GroupDraft, "_is_remade", lambda *_: False),),
         story=test_groups.test_a_topic_made_anew_is_not_begun_while_the_old_one_is_held,
+    ),
+    Ablation(
+        "groups",
+        "a topic is another one when its id is another",
+        ((GroupDraft, "_is_remade", _is_remade_as_guessed),),
+        story=test_groups.test_a_topic_that_is_wanted_again_before_it_is_given_back_is_read_on,
+    ),
+    Ablation(
+        "groups",
+        "who gives back the last of an old topic shares out the new one",
+        ((Groups, "_settle", _settle_once),),
+        story=test_groups.test_a_topic_made_anew_and_wanted_again_is_begun_when_the_old_one_is_given_back,
+    ),
+    Ablation(
+        "groups",
+        "who is refused for want of replicas is heard",
+        ((Groups, "on_refused", lambda *_: None),),
+        story=test_groups.test_who_asks_while_too_few_replicas_are_in_sync_is_a_member_when_they_are_back,
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from minilog.core.effects import TopicPartition
 from minilog.wire.group_messages import GroupHeartbeat
 from minilog.wire.messages import ReplicaFetchReply
 from minilog.wire.murmur2 import partition_of
@@ -287,3 +288,66 @@ def test_a_commit_for_a_topic_that_was_made_anew_is_not_stored() -> None:
     reader.begin()
     c.until(lambda: reader.offsets is not None)
     assert reader.offsets == {}
+
+
+def test_a_topic_that_is_wanted_again_before_it_is_given_back_is_read_on() -> None:
+    c, (one,) = grouped("one")
+    c.create_topic("a", partitions=1, min_isr=2)
+    one.gives_back = False
+    one.habits = Habits(topics=("a",))
+    c.until(lambda: len(one.giving_back) == 4)
+    one.habits = Habits(topics=("t",))
+    c.until(lambda: sorted(one.giving_back) == [("a", 0)])
+    one.gives_back = True
+    for part in list(one.giving_back):
+        one._given_back(part)
+    c.until(lambda: settled(c, [one]))
+
+
+def test_a_topic_made_anew_and_wanted_again_is_begun_when_the_old_one_is_given_back() -> None:
+    """It was made anew while nobody wanted it, so nothing has changed any more when the last of the old one is given back."""
+    c, (one,) = grouped("one")
+    c.create_topic("a", partitions=1, min_isr=2)
+    one.gives_back = False
+    one.habits = Habits(topics=("a",))
+    c.until(lambda: len(one.giving_back) == 4)
+    c.delete_topic("t")
+    c.create_topic("t", partitions=4, min_isr=2)
+    c.run(1500)
+    one.habits = Habits(topics=("t",))
+    c.run(1500)
+    assert len(one.giving_back) >= 4
+    one.gives_back = True
+    for part in list(one.giving_back):
+        one._given_back(part)
+    c.until(lambda: settled(c, [one]))
+
+
+def joined_epoch(c: SimCluster, member: Member) -> int:
+    """When the coordinator took it in, as the group's log says."""
+    core = c.broker(coordinator(c)).core
+    assert core is not None
+    shard = core.coordinator.shards[TopicPartition("__groups", partition_of(b"g", 8))]
+    return shard.groups.groups["g"].group.members[member.member_id].joined_epoch
+
+
+def test_who_asks_while_too_few_replicas_are_in_sync_is_a_member_when_they_are_back() -> None:
+    """When they are back the coordinator looks who was silent before it is asked again."""
+    c, (one,) = grouped("one")
+    c.create_topic("u", partitions=2, min_isr=1)
+    joined = joined_epoch(c, one)
+    others = [broker_id for broker_id in c.brokers if broker_id != coordinator(c)]
+    for broker_id in others:
+        c.broker(broker_id).kill()
+    c.until(lambda: len(c.state("__groups", partition_of(b"g", 8)).isr) == 1)
+    one.habits = Habits(topics=("t", "u"))  # so there is something to write
+    c.run(8000)
+    assert one.problems["NOT_ENOUGH_REPLICAS"] > 0
+    c.network.hold(GroupHeartbeat)
+    for broker_id in others:
+        c.broker(broker_id).start()
+    c.until(lambda: len(c.state("__groups", partition_of(b"g", 8)).isr) > 1, within_ms=1500)
+    c.run(800)
+    c.network.pass_all()
+    c.until(lambda: len(one.held) == 6)
+    assert joined_epoch(c, one) == joined

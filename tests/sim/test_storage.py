@@ -180,7 +180,7 @@ def test_a_batch_that_claims_more_records_than_there_can_be_is_refused_and_nobod
         c.broker(broker_id).kill()
         c.broker(broker_id).start()
     c.settle("t")
-    assert c.ends("t") == [230 * 9_000_000 + 1] * 3
+    assert c.ends("t") == [230 * 2**20 + 1] * 3
 
 
 def test_a_name_that_one_file_system_does_not_take_costs_one_replica_and_no_broker() -> None:

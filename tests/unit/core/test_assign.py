@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 from random import Random
+from time import perf_counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minilog.core import evening
 from minilog.core.assign import Assignment, Subscriber, TopicPart, assign
 
 
@@ -151,3 +154,97 @@ def test_a_large_group_is_shared_out_evenly() -> None:
     check_complete(subscribers, topics, found)
     sizes = [len(parts) for parts in found.values()]
     assert max(sizes) - min(sizes) <= 1
+
+
+def improvable(subscribers: list[Subscriber], found: Assignment) -> bool:
+    """Naive: somebody reaches, by partitions handed from member to member, one that has at least two less."""
+    topics = {s.member_id: s.topics for s in subscribers}
+    for start in found:
+        seen, stack = {start}, [start]
+        while stack:
+            given = {topic for topic, _ in found[stack.pop()]}
+            nearby = [m for m in found if m not in seen and given & topics[m]]
+            seen.update(nearby)
+            stack += nearby
+        if any(len(found[m]) <= len(found[start]) - 2 for m in seen):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_no_chain_of_moves_is_left_that_makes_it_more_even(seed: int) -> None:
+    """Larger than all assignments could be looked through; twice, with what is owned kept as far as may be."""
+    rng = Random(seed)
+    topics = {name: rng.randint(0, 12) for name in "abcdefgh"[: rng.randint(2, 8)]}
+    names = [f"m{i:02}" for i in range(rng.randint(2, 25))]
+    found: Assignment = {}
+    for _ in range(3):
+        subscribers = [
+            Subscriber(n, n, frozenset(rng.sample(sorted(topics), rng.choice([1, 1, 2]))), frozenset(found.get(n, ())))
+            for n in names
+        ]
+        found = assign("sticky", subscribers, topics)
+        check_complete(subscribers, topics, found)
+        assert not improvable(subscribers, found)
+
+
+def of_two_kinds(count: int, owned: Assignment, shift: int = 0) -> list[Subscriber]:
+    """Every second one reads a, the others a and b: a rolling restart of a new version that reads b too."""
+    names = [f"m{number:04}" for number in range(count)]
+    return [
+        Subscriber(n, n, frozenset("a" if (i + shift) % 2 else "ab"), frozenset(owned.get(n, ())))
+        for i, n in enumerate(names)
+    ]
+
+
+def spent_ms(subscribers: list[Subscriber], topics: dict[str, int], assignor: str = "sticky") -> float:
+    """A second of a turn is far more than it takes, and less than it took."""
+    begun = perf_counter()
+    check_complete(subscribers, topics, assign(assignor, subscribers, topics))
+    return (perf_counter() - begun) * 1000
+
+
+@pytest.mark.parametrize("members", [200, 500, 1000])
+def test_members_of_two_kinds_are_shared_out_for_within_a_turn(members: int) -> None:
+    topics = {"a": 1000, "b": 1000}
+    owned = assign("sticky", of_two_kinds(members - 1, {}), topics)
+    assert spent_ms(of_two_kinds(members, owned), topics) < 1000
+    owned = assign("sticky", of_two_kinds(members, owned), topics)
+    assert max(map(len, owned.values())) - min(map(len, owned.values())) <= 1
+    assert spent_ms(of_two_kinds(members, owned, 1), topics) < 1000
+    assert spent_ms(of_two_kinds(members // 2, owned), topics) < 1000
+
+
+@pytest.mark.parametrize("assignor", ["sticky", "range"])
+def test_many_topics_for_many_members_are_shared_out_within_a_turn(assignor: str) -> None:
+    topics = {f"t{number:04}": 1 for number in range(5000)}
+    everything = frozenset(topics)
+    alike = [Subscriber(f"m{i}", f"m{i}", everything) for i in range(1000)]
+    assert spent_ms(alike, topics, assignor) < 1000
+
+
+def test_one_that_has_everything_gives_as_much_as_a_turn_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    topics = {"a": 500, "b": 500}
+    everything = {"m0000": {(topic, p) for topic in topics for p in range(500)}}
+    monkeypatch.setattr(evening, "WORK_MAX", 1000)
+    found = assign("sticky", of_two_kinds(100, everything), topics)
+    check_complete(of_two_kinds(100, {}), topics, found)
+    assert 10 < len(found["m0000"]) < 1000
+    for _ in range(100):
+        found = assign("sticky", of_two_kinds(100, found), topics)
+    assert {len(parts) for parts in found.values()} == {10}
+
+
+def test_many_topics_of_two_kinds_are_shared_out_within_a_turn() -> None:
+    """Patterns: every second member reads all topics, the others nearly all."""
+    topics = {f"t{number:04}": 1 for number in range(5000)} | {"a": 1000}
+    everything, some = frozenset(topics), frozenset(topics) - {"a"}
+    owned: Assignment = {}
+    for count in (1, 2, 3, 4, 100):
+        subscribers = [
+            Subscriber(f"m{i:03}", f"m{i:03}", some if i % 2 else everything, frozenset(owned.get(f"m{i:03}", ())))
+            for i in range(count)
+        ]
+        assert spent_ms(subscribers, topics) < 1000
+        owned = assign("sticky", subscribers, topics)
+        assert max(map(len, owned.values())) - min(map(len, owned.values())) <= 1

@@ -8,8 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from minilog.core import coordinator
-from minilog.core.effects import TopicPartition
-from minilog.errors import TimedOut
+from minilog.core.effects import CONTROLLER_ID, TopicPartition
+from minilog.errors import CoordinatorNotAvailable, DiskFull, MinilogError, NotEnoughReplicas, TimedOut
 from minilog.wire.group_messages import (
     GROUPS_TOPIC,
     CommitOffsets,
@@ -17,6 +17,7 @@ from minilog.wire.group_messages import (
     CommittedOffsets,
     CommittedOffsetsReply,
     DescribeGroup,
+    DescribeGroupReply,
     GroupHeartbeat,
     GroupHeartbeatReply,
     LeaveGroup,
@@ -73,6 +74,87 @@ def test_the_first_request_asks_the_controller_for_the_topic_and_not_every_one_d
     bench.now_ms += coordinator.CREATE_AGAIN_MS
     bench.send(JOIN)
     assert len(bench.creates) == 2
+
+
+def test_what_the_controller_says_against_making_the_topic_is_told_to_whoever_asks_next() -> None:
+    bench = BrokerBench.started(ORDERS)
+    assert "so far" not in told(bench)
+    waits = NotEnoughReplicas("__groups is made when 3 brokers have registered (groups_brokers_min), so far 1 have")
+    bench.core.on_response(CONTROLLER_ID, bench.creates[0], Problem.of(waits), bench.now_ms)
+    assert "groups_brokers_min" in told(bench)
+    bench.core.on_response(CONTROLLER_ID, bench.creates[0], Ok(), bench.now_ms)
+    assert "groups_brokers_min" not in told(bench)
+
+
+def told(bench: BrokerBench) -> str:
+    reply = bench.replies[bench.send(JOIN)]
+    assert isinstance(reply, Problem)
+    return reply.detail
+
+
+def beaten(reply: Message) -> GroupHeartbeat:
+    """The heartbeat that follows the answer."""
+    assert isinstance(reply, GroupHeartbeatReply), reply
+    return GroupHeartbeat("g", "m", reply.member_epoch, [TOPIC], owned=reply.assignment)
+
+
+@pytest.mark.parametrize("error", [NotEnoughReplicas("too few"), DiskFull("no room")])
+def test_who_asks_all_the_time_while_nothing_can_be_written_is_a_member_afterwards(
+    error: MinilogError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = started()
+    beat = beaten(done(bench, JOIN))
+    role = bench.core.replicas[GROUPS].role
+
+    def refuse(_: int) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(role, "check_acks", refuse)
+        grown = partition_state(replicas=[2], leader=2, partition=1, leader_epoch=0, partition_epoch=0)
+        bench.metadata(grown)  # so every heartbeat has something to write
+        for _ in range(60):
+            bench.tick(250)
+            assert code(bench.replies[bench.send(beat)]) == error.code
+    for _ in range(5):
+        bench.tick(100)
+    reply = done(bench, beat)
+    assert isinstance(reply, GroupHeartbeatReply), "it was heard 500 ms before"
+    assert len(reply.assignment[0].partitions) == 2
+
+
+def test_who_asks_all_the_time_while_the_coordinator_is_not_sure_is_a_member_afterwards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = started()
+    beat = beaten(done(bench, JOIN))
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.core.coordinator, "_is_sure", lambda *_: False)
+        for _ in range(60):
+            bench.tick(250)
+            with pytest.raises(CoordinatorNotAvailable):
+                bench.core.coordinator.on_request(1, beat, bench.now_ms)
+    bench.tick(250)
+    flush(bench)
+    assert isinstance(done(bench, beat), GroupHeartbeatReply)
+
+
+@pytest.mark.parametrize("member_epoch", [-1, 7])
+def test_who_is_refused_for_another_reason_is_not_heard(member_epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A late copy of an older life, or of none, keeps no member alive."""
+    bench = started()
+    beat = replace(beaten(done(bench, JOIN)), member_epoch=member_epoch)
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.core.coordinator, "_is_sure", lambda *_: False)
+        for _ in range(60):
+            bench.tick(250)
+            with pytest.raises(CoordinatorNotAvailable):
+                bench.core.coordinator.on_request(1, beat, bench.now_ms)
+    bench.tick(250)
+    flush(bench)
+    described = done(bench, DescribeGroup("g"))
+    assert isinstance(described, DescribeGroupReply)
+    assert described.group.members == 0
 
 
 def test_an_answer_waits_until_what_it_says_is_durable_and_so_does_whatever_follows() -> None:

@@ -15,6 +15,7 @@ from minilog.core.groups import Groups
 from minilog.errors import (
     GroupNotEmpty,
     InconsistentGroup,
+    InconsistentTopicId,
     InstanceInUse,
     InvalidGroup,
     InvalidRequest,
@@ -522,11 +523,31 @@ def test_forgiveness_moves_the_time_to_give_back_too_and_as_little() -> None:
     assert session.is_expelled
 
 
+@pytest.mark.parametrize("has_given_back", [False, True])
+def test_who_cannot_say_that_it_has_given_back_is_not_expelled_for_it(has_given_back: bool) -> None:
+    """It asks all the time, and is refused: nothing can be written at the moment."""
+    bench = Bench()
+    a = bench.beat("a", poll_timeout_ms=2000)
+    bench.beat("b")
+    told = bench.beat("a", a.member_epoch, parts(a), poll_timeout_ms=2000)
+    owned = listed(parts(told) if has_given_back else parts(a))
+    for _ in range(10):
+        says = GroupHeartbeat("g", "a", told.member_epoch, ["t"], owned=owned, poll_timeout_ms=2000)
+        bench.groups.on_refused(says, bench.now_ms)
+        bench.tick(500)
+    assert bench.groups.groups["g"].is_expelled("a") is not has_given_back
+
+
 # --- which topic of that name ----------------------------------------------------------------------------------------
 
 
 def held_ids(bench: Bench) -> dict[str, str]:
     return bench.groups.groups["g"].group.held_ids
+
+
+def forget_held_ids(bench: Bench) -> None:
+    """As an older version writes the group."""
+    bench.write([GroupRecord(GroupKey("g"), replace(bench.groups.groups["g"].group, held_ids={}))])
 
 
 def ids(reply: GroupHeartbeatReply) -> dict[str, str]:
@@ -595,7 +616,7 @@ def test_a_commit_that_names_a_topic_is_about_that_one(topic_id: str, is_taken: 
     if is_taken:
         bench.do(of_topic(topic_id, member=member))
     else:
-        with pytest.raises(UnknownTopic):
+        with pytest.raises(InconsistentTopicId, match="one of the two is old"):
             bench.do(of_topic(topic_id, member=member))
     assert bench.committed() == ({0: 5} if is_taken else {})
 
@@ -604,24 +625,57 @@ def test_one_entry_of_another_topic_refuses_the_whole_commit() -> None:
     bench = Bench()
     bench.beat("a")
     offsets = [OffsetCommit("t", 0, 5), OffsetCommit("t", 1, 5, topic_id="another-id")]
-    with pytest.raises(UnknownTopic):
+    with pytest.raises(InconsistentTopicId):
         bench.do(CommitOffsets("g", offsets, "a", 1))
     assert bench.committed() == {}
 
 
-@pytest.mark.parametrize(("topic_id", "is_taken"), [("", True), ("t-id", False), ("another-id", True)])
-def test_in_a_group_of_an_older_version_the_commit_alone_can_say_which_topic(topic_id: str, is_taken: bool) -> None:
+@pytest.mark.parametrize("topic_id", ["", "t-id", "another-id"])
+def test_in_a_group_of_an_older_version_what_is_held_is_of_the_topic_its_targets_are_for(topic_id: str) -> None:
     bench = Bench()
     bench.beat("a")
-    group = bench.groups.groups["g"].group
-    bench.write([GroupRecord(GroupKey("g"), replace(group, held_ids={}))])
+    forget_held_ids(bench)
+    bench.fail_over(compacted=True)
     bench.topics(t="another-id")
-    if is_taken:
+    with pytest.raises(UnknownTopic, match="made anew"):
         bench.do(of_topic(topic_id))
+    assert bench.committed() == {}
+
+
+@pytest.mark.parametrize(("topic_id", "is_taken"), [("", True), ("t-id", True), ("another-id", False)])
+def test_what_a_member_says_it_owns_is_compared_with_what_an_older_version_wrote(topic_id: str, is_taken: bool) -> None:
+    bench = Bench()
+    told = bench.beat("a")
+    forget_held_ids(bench)
+    says = GroupHeartbeat("g", "a", told.member_epoch, ["t"], owned=[TopicPartitions("t", [0], topic_id)])
+    if is_taken:
+        bench.do(says)
     else:
-        with pytest.raises(UnknownTopic):
-            bench.do(of_topic(topic_id))
-    assert bench.committed() == ({0: 5} if is_taken else {})
+        with pytest.raises(NotAssigned):
+            bench.do(says)
+
+
+def test_where_nobody_knows_which_topic_is_held_any_id_is_believed_and_nothing_new_is_given() -> None:
+    """An older version wrote the group while the topic was being given back: its id is in no record."""
+    bench = Bench(t=2, u=1)
+    told = bench.beat("a", topics=["t"])
+    t_held = told.assignment
+    told = bench.beat("a", told.member_epoch, parts(told), topics=["u"])
+    forget_held_ids(bench)
+    bench.do(GroupHeartbeat("g", "a", told.member_epoch, ["u"], owned=t_held))
+    assert held_ids(bench) == {}
+    told = bench.beat("a", told.member_epoch, parts(told) | {("t", 0), ("t", 1)}, topics=["t"])
+    assert parts(told) == set()
+    told = bench.beat("a", told.member_epoch, set(), topics=["t"])
+    assert (parts(told), held_ids(bench)) == ({("t", 0), ("t", 1)}, {"t": "t-id"})
+
+
+def test_an_older_versions_group_says_what_is_held_as_soon_as_it_is_written_again() -> None:
+    bench = Bench(t=2, u=1)
+    told = bench.beat("a", topics=["t"])
+    forget_held_ids(bench)
+    bench.beat("a", told.member_epoch, parts(told), topics=["u"])
+    assert held_ids(bench)["t"] == "t-id"
 
 
 def test_what_is_held_may_be_committed_also_when_it_is_subscribed_no_more() -> None:
@@ -678,6 +732,59 @@ def test_the_offsets_of_what_a_member_holds_are_not_deleted(topic_id: str) -> No
     with pytest.raises(GroupNotEmpty):
         bench.do(DeleteGroup("g", [TopicPartitions("t", [0], topic_id)]))
     assert bench.committed() == {0: 5}
+
+
+def test_the_offsets_of_a_partition_between_two_members_are_not_deleted() -> None:
+    """Nobody holds it for a moment; its next owner goes on where the group is."""
+    bench = Bench()
+    a = bench.join("a")["a"]
+    bench.commit("a", a.member_epoch, *((p, 5) for p in range(4)))
+    bench.beat("b")
+    a = bench.beat("a", a.member_epoch, parts(a))
+    bench.beat("a", a.member_epoch, parts(a))  # two are given back, and b has not asked again yet
+    for partition in range(4):
+        with pytest.raises(GroupNotEmpty):
+            bench.do(DeleteGroup("g", [TopicPartitions("t", [partition])]))
+    assert bench.committed() == dict.fromkeys(range(4), 5)
+    assert len(parts(bench.beat("b", a.member_epoch))) == 2
+
+
+def test_the_offsets_that_wait_for_a_static_member_are_not_deleted() -> None:
+    bench = Bench()
+    told = bench.join("a", instance_id="one")["a"]
+    bench.commit("a", told.member_epoch, (0, 5))
+    bench.do(LeaveGroup("g", "a"))
+    with pytest.raises(GroupNotEmpty):
+        bench.do(DeleteGroup("g", [TopicPartitions("t", [0])]))
+    assert bench.committed() == {0: 5}
+
+
+@pytest.mark.parametrize(("topic_id", "offset"), [("", 5), ("t-id", 5), ("another-id", None)])
+def test_who_asks_for_what_is_committed_of_one_topic_is_told_nothing_of_another(
+    topic_id: str, offset: int | None
+) -> None:
+    bench = Bench()
+    bench.commit("", -1, (0, 5))
+    reply = bench.do(CommittedOffsets("g", [TopicPartitions("t", [0], topic_id)]))
+    assert isinstance(reply, CommittedOffsetsReply)
+    assert [o.offset for o in reply.offsets] == [offset]
+
+
+@pytest.mark.parametrize("instance_id", ["one", "three", ""])
+def test_an_away_member_that_joins_as_another_instance_is_one_member(instance_id: str) -> None:
+    """Its own place is given up, whether it takes another one's or a new one."""
+    bench = Bench()
+    for member, instance in (("x", "one"), ("y", "two")):
+        bench.beat(member, instance_id=instance)
+    for member, instance in (("x", "one"), ("y", "two")):
+        bench.join(member, instance_id=instance)
+        bench.do(LeaveGroup("g", member))
+    told = bench.beat("y", instance_id=instance_id)
+    told = bench.beat("y", told.member_epoch, parts(told), instance_id=instance_id)
+    members = bench.groups.groups["g"].group.members
+    assert members["y"].instance_id == instance_id
+    assert set(members) == ({"y"} if instance_id == "one" else {"x", "y"})
+    assert len(parts(told)) == (4 if instance_id == "one" else 2)
 
 
 # --- a random walk ------------------------------------------------------------------------------------------

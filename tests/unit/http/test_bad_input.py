@@ -51,6 +51,20 @@ def one(fields: str, *says: str, target: str = TOPIC) -> Bad:
     return record(b'{"records": [{' + fields.encode() + b"}]}", *says, target=target)
 
 
+HUGE = b"0" * 30
+"""Zeros that make a number one that no message can carry."""
+
+
+def beat(fields: bytes, *says: str) -> Bad:
+    body = b'{"topics": ["t"], ' + fields + b"}"
+    return Bad("PUT", "/v1/groups/g/members/m", 400, "INVALID_REQUEST", says, body, JSON)
+
+
+def commit(fields: bytes, *says: str) -> Bad:
+    body = b'{"offsets": [{"topic": "t", ' + fields + b"}]}"
+    return Bad("PUT", "/v1/groups/g/offsets", 400, "INVALID_REQUEST", says, body, JSON)
+
+
 PATHS = [
     get("/nope", 404, "UNKNOWN_ROUTE", "/nope", "/openapi.json"),
     get("/v1", 404, "UNKNOWN_ROUTE", "/v1"),
@@ -212,6 +226,15 @@ BODIES = [
     post("/v1/topics", b'{"topic": "x", "partitions": -1}', 400, "INVALID_REQUEST", "partitions", ">= 0"),
     post("/v1/topics", b'{"topic": "x", "partitions": 1000001}', 400, "INVALID_REQUEST", "partitions"),
     post("/v1/topics", b'{"topic": "x", "config": {"a": []}}', 400, "INVALID_REQUEST", "config"),
+    post("/v1/topics", b'{"topic": "x", "config": {"a": 1%s}}' % HUGE, 400, "INVALID_REQUEST", "config"),
+    post("/v1/topics", b'{"topic": "x", "assignment": [[1%s]]}' % HUGE, 400, "INVALID_REQUEST", "assignment"),
+    beat(b'"session_timeout_ms": 1' + HUGE, "session_timeout_ms"),
+    beat(b'"poll_timeout_ms": -1' + HUGE, "poll_timeout_ms"),
+    beat(b'"member_epoch": 9223372036854775808', "member_epoch"),
+    beat(b'"owned": [{"topic": "t", "partitions": [1%s]}]' % HUGE, "partitions"),
+    commit(b'"partition": 0, "offset": 1' + HUGE, "offset"),
+    commit(b'"partition": 1%s, "offset": 0' % HUGE, "partition"),
+    commit(b'"partition": 0, "offset": 0, "leader_epoch": 1' + HUGE, "leader_epoch"),
     Bad("DELETE", "/v1/topics/unknown", 404, "UNKNOWN_TOPIC_OR_PARTITION", ("unknown",)),
 ]
 NATIVE = [
