@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final
 
-import msgspec
 from aiohttp import web
 
 from minilog.broker.delivery import Delivery
@@ -22,7 +21,6 @@ from minilog.wire.group_messages import (
     GroupRequest,
     ListGroups,
 )
-from minilog.wire.json_records import reason
 from minilog.wire.messages import (
     AddPartitions,
     AllocateProducerIds,
@@ -34,6 +32,7 @@ from minilog.wire.messages import (
     InitProducer,
     Message,
     Metadata,
+    NotAMessage,
     Offsets,
     Positions,
     Probe,
@@ -137,8 +136,8 @@ async def _message(exchange: Exchange) -> Message:
     body = await exchange.body.read()
     try:
         return decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRequest(f"the body is not one message in msgpack: {reason(error)}") from None
+    except NotAMessage as error:
+        raise InvalidRequest(f"the body is not one message in msgpack: {error}") from None
 
 
 def _wrong_message(message: Message, allowed: tuple[type[Message], ...]) -> InvalidRequest:

@@ -11,11 +11,11 @@ refused and never-sent are definite; a timeout, a reset or an answer not underst
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final, NamedTuple
 
-import msgspec
 from prometheus_client import Histogram
 
 from minilog.broker.connection import Answer, Outcome
@@ -34,6 +34,7 @@ from minilog.wire.messages import (
     Fetch,
     Heartbeat,
     Message,
+    NotAMessage,
     Positions,
     Probe,
     Problem,
@@ -45,6 +46,7 @@ from minilog.wire.messages import (
 )
 
 ANSWER_BYTES_MAX: Final = 128 * MIB
+log = logging.getLogger("minilog.peers")
 QUEUE_BUCKETS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 OTHER: Final = "other"
 PURPOSES: Final[dict[type[Message], str]] = {
@@ -208,17 +210,24 @@ def _resolve(answered: asyncio.Future[Outcome], outcome: Outcome) -> None:
 
 
 def read(outcome: Outcome) -> Response:
-    """What a peer's answer says: a message, whatever the status; or the problem an HTTP layer reports; or garbage."""
+    """What a peer's answer says: a message, whatever the status; or the problem an HTTP layer reports; or garbage.
+
+    Callbacks of connections read answers, and an exception that leaves one ends the process. So none does."""
     if not isinstance(outcome, Answer):
         return outcome
-    media = outcome.content_type.partition(";")[0].strip().lower()
     try:
-        if media == MSGPACK:
-            return decode(outcome.body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return _read(outcome)
+    except NotAMessage as error:
         return BrokerUnavailable(f"the peer's answer is no message: {error}", reason="garbage")
+    except Exception as error:
+        log.warning("an answer of a peer cannot be read: %s", type(error).__name__)
+        return BrokerUnavailable("the peer's answer cannot be read; the log says more", reason="garbage")
+
+
+def _read(answer: Answer) -> Response:
+    media = answer.content_type.partition(";")[0].strip().lower()
+    if media == MSGPACK:
+        return decode(answer.body)
     if media == PROBLEM:
-        return error_from_response(outcome.status, {"Content-Type": PROBLEM}, bytes(outcome.body))
-    return BrokerUnavailable(
-        f"status {outcome.status} with {outcome.content_type!r}: no minilog peer", reason="garbage"
-    )
+        return error_from_response(answer.status, {"Content-Type": PROBLEM}, bytes(answer.body))
+    return BrokerUnavailable(f"status {answer.status} with {answer.content_type!r}: no minilog peer", reason="garbage")

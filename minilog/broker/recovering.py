@@ -11,7 +11,6 @@ import contextlib
 from collections.abc import Callable
 from typing import Final
 
-import msgspec
 from aiohttp import web
 
 from minilog.broker.admission import Body, Budget
@@ -20,7 +19,7 @@ from minilog.config import Limits
 from minilog.errors import LeaderNotAvailable, MinilogError
 from minilog.storage.store import Checked
 from minilog.wire.http import MSGPACK
-from minilog.wire.messages import Message, Probe, ProbeReply, Problem, decode
+from minilog.wire.messages import Message, NotAMessage, Probe, ProbeReply, Problem, decode
 from minilog.wire.routes import Match, match
 
 PROBE_BYTES_MAX: Final = 16 * 1024
@@ -65,7 +64,7 @@ class Recovering:
     async def _message(self, request: web.BaseRequest) -> Message | None:
         body = Body(request, self._limits, self._requests, PROBE_BYTES_MAX)
         try:
-            with contextlib.suppress(MinilogError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            with contextlib.suppress(MinilogError, NotAMessage):
                 return decode(await body.read())
             return None
         finally:

@@ -34,6 +34,7 @@ from minilog.wire.messages import (
     Heartbeat,
     Message,
     Metadata,
+    NotAMessage,
     Problem,
     Register,
     decode,
@@ -118,8 +119,8 @@ class Server:
             if not isinstance(message, ANSWERED):
                 raise InvalidRequest(f"a controller does not answer {type(message).__name__}; send it to a broker")
             return web.Response(body=encode(await self._runtime.submit(message)), content_type=MSGPACK)
-        except msgspec.DecodeError as error:
-            raise InvalidRequest(f"the body is not one message: {error}") from None
+        except NotAMessage as error:
+            raise InvalidRequest(f"the body is not one message in msgpack: {error}") from None
         finally:
             body.release()
 
