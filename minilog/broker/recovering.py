@@ -13,7 +13,7 @@ from typing import Final
 
 from aiohttp import web
 
-from minilog.broker.admission import Body, Budget
+from minilog.broker.admission import Body, Requests
 from minilog.broker.exchange import json_answer, message_answer, problem_answer
 from minilog.config import Limits
 from minilog.errors import LeaderNotAvailable, MinilogError
@@ -33,7 +33,7 @@ class Recovering:
         self._incarnation = incarnation
         self._limits = limits
         self._progress = progress
-        self._requests = Budget("request bodies", limits.inflight_bytes_max)
+        self._requests = Requests("request bodies", limits.inflight_bytes_max)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         try:

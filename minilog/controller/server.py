@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from aiohttp import web
 
-from minilog.broker.admission import Body, Budget
+from minilog.broker.admission import Body, Requests
 from minilog.broker.delivery import Answers, Delivery
 from minilog.broker.listener import Listener
 from minilog.controller.metrics import Metrics
@@ -65,7 +65,7 @@ class Server:
         limits = runtime.settings.limits
         self._runtime = runtime
         self._limits = limits
-        self._requests = Budget("requests", limits.inflight_bytes_max)
+        self._requests = Requests("request bodies", limits.inflight_bytes_max)
         self._answers = Answers(limits.inflight_bytes_max)
         # A dropped connection must reach ``runtime.submit`` at once, so handlers are cancelled with it.
         self.listener = Listener(self.handle, limits, handler_cancellation=True)
