@@ -61,7 +61,7 @@ async def produce(face: Face, exchange: Exchange) -> web.Response:
 async def fetch(face: Face, exchange: Exchange) -> web.Response:
     message = await _message(exchange)
     if isinstance(message, Offsets):
-        return message_answer(await face.runtime.submit(message))
+        return await _answer_offsets(face, exchange.delivery, message)
     if not isinstance(message, Fetch):
         raise _wrong_message(message, (Fetch, Offsets))
     return message_answer(await run_fetch(face, exchange.delivery, message))
@@ -79,7 +79,10 @@ async def rpc(face: Face, exchange: Exchange) -> web.Response:
             reply = await face.runtime.submit(message)
             face.metrics.on_replica_fetch(_size_of(reply), _codes(reply))
             return message_answer(reply)
-        case Positions() | Probe() | Offsets() | Metadata() | InitProducer():
+        case Offsets():
+            exchange.end_with_client()
+            return await _answer_offsets(face, exchange.delivery, message)
+        case Positions() | Probe() | Metadata() | InitProducer():
             exchange.end_with_client()
             return message_answer(await face.runtime.submit(message))
         case CreateTopic() | DeleteTopic() | AddPartitions() | DescribeCluster() | AllocateProducerIds():
@@ -113,6 +116,12 @@ async def run_fetch(face: Face, delivery: Delivery, message: Fetch) -> Message:
     if size:
         delivery.expect(size)
     return reply
+
+
+async def _answer_offsets(face: Face, delivery: Delivery, message: Offsets) -> web.Response:
+    answer = message_answer(await face.runtime.submit(message))
+    delivery.expect(answer.content_length or 0)
+    return answer
 
 
 def _size_of(reply: Message) -> int:
