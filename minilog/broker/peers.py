@@ -13,12 +13,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Final, NamedTuple
 
 from prometheus_client import Histogram
 
 from minilog.broker.connection import Answer, Outcome
+from minilog.broker.dial import dial
 from minilog.broker.lane import Address, Call, Lane
 from minilog.broker.names import Names
 from minilog.broker.pool import Errand, Pool
@@ -91,6 +93,7 @@ class Peers:
         self._timeout_ms = timeout_ms
         self._heartbeat_ms = heartbeat_ms
         self._names = Names()
+        self._meetings: set[asyncio.Task[None]] = set()
         self._lanes: dict[tuple[int, str], Lane] = {}
         self._pools: dict[tuple[Address, str], Pool] = {}
         self.queue_latency = Histogram(
@@ -132,7 +135,21 @@ class Peers:
     def expect(self, urls: Iterable[str]) -> None:
         """Nodes that are new, or have come back: where they are is looked up before it is needed."""
         for address in filter(None, map(_address, urls)):
+            self._names.forget_reached(*address)
             self._names.expect(address.host)
+            if address.is_name:
+                meeting = self._tasks.create_task(self._meet(address), name=f"meet {address}")
+                self._meetings.add(meeting)
+                meeting.add_done_callback(self._meetings.discard)
+
+    async def _meet(self, address: Address) -> None:
+        """Connect once: so that, when DNS is silent later, it is known at which address this very peer was."""
+        with suppress(Exception):  # nobody waits for it
+            (await dial(self._names, address.host, address.port, self._timeout_ms / 1000)).close()
+
+    def has_met(self, url: str) -> bool:
+        """Whether a connection to it has been made since it was expected last."""
+        return self._names.reached_at(*Address.of(url)) is not None
 
     @property
     def remembered(self) -> int:
@@ -140,6 +157,8 @@ class Peers:
         return len(self._lanes) + len(self._pools)
 
     def close(self) -> None:
+        for meeting in self._meetings:
+            meeting.cancel()
         for lane in self._lanes.values():
             lane.close()
         for pool in self._pools.values():
