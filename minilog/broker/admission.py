@@ -127,6 +127,10 @@ class Body:
                 f"{arrival.age_s:.1f} s (limits.body_read_ms, limits.body_bytes_per_second_min)",
                 definite=True,
             ) from None
+        except (OSError, RuntimeError) as error:
+            if self._request.transport is not None:
+                raise
+            raise ConnectionResetError("the client has left in the middle of its body") from error
         except web.RequestPayloadError as error:
             raise InvalidRequest(f"the body is not valid HTTP/1.1: {shown(str(error))}") from None
         finally:
