@@ -88,16 +88,19 @@ class Body:
         """The whole body. Raises before reading a byte when its stated length or the state of the broker forbid it."""
         request = self._request
         length = request.content_length
+        is_here = request.content.is_eof() and request.content.exception() is None
         if "Content-Encoding" in request.headers:
             self._check_encoding(request.headers["Content-Encoding"])
         if length is not None:
             self._check_size(length)
-            self._requests.check_body(length)
+            if not is_here:
+                self._requests.check_body(length)
         if "Expect" in request.headers:
             await self._continue(request.headers["Expect"])
-        if request.content.is_eof() and request.content.exception() is None:
+        if is_here:
             body = request.content.read_nowait()
-            self._check_size(len(body))
+            if length is None:
+                self._check_size(len(body))
         else:
             body = await self._receive(length)
         self._charge(len(body))
