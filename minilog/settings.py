@@ -381,7 +381,11 @@ def _check_url(key: str, url: str, origins: Mapping[str, str]) -> None:
         parts = urlsplit(url)
     except ValueError:  # brackets without an IPv6 address between them, letters that normalize to : or /
         raise BadSettings(wanted) from None
-    plain = parts.scheme in ("http", "https") and parts.hostname and parts.path in ("", "/") and not parts.query
+    if parts.scheme == "https":
+        raise BadSettings(
+            f"{origins[key]}: {key} = {url!r} is not allowed: brokers and controllers speak http only, no TLS"
+        )
+    plain = parts.scheme == "http" and parts.hostname and parts.path in ("", "/") and not parts.query + parts.fragment
     if not plain or not re.fullmatch(r"[^@\s]+", parts.netloc):
         raise BadSettings(wanted)
     try:
@@ -391,4 +395,6 @@ def _check_url(key: str, url: str, origins: Mapping[str, str]) -> None:
     try:
         parts.port  # noqa: B018  urlsplit checks the port's range on access
     except ValueError:
-        raise BadSettings(f"{origins[key]}: {key} = {url!r} has a port outside 0 to 65535") from None
+        raise BadSettings(f"{origins[key]}: {key} = {url!r} has a port outside 1 to 65535") from None
+    if parts.port == 0:
+        raise BadSettings(f"{origins[key]}: {key} = {url!r} has port 0, which nobody can connect to; name the real one")

@@ -76,7 +76,7 @@ def reply_from(response: Response, url: str, kind: type[Reply]) -> Reply:
             message = decode(response.body)
         else:
             message = msgspec.json.decode(response.body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InternalError(f"{url} sent an answer that is not a {kind.__name__}: {error}") from error
     if isinstance(message, Problem):
         raise message.error()

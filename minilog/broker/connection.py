@@ -81,8 +81,8 @@ class Connection(asyncio.BufferedProtocol):
         try:
             if self._answer is None and not self._read_head():
                 return
-        except ValueError as error:
-            self._refuse(str(error))
+        except (ValueError, MemoryError) as error:
+            self._refuse(str(error) or "there is no memory for it")
             return
         if self._answer is not None and self._filled == len(self._body):
             self._complete(*self._answer)

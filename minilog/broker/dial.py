@@ -13,11 +13,14 @@ import ipaddress
 import socket
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
-from minilog.broker.names import Names, Target
+from minilog.broker.names import Names, Target, Targets
 
 STAGGER_MAX_S: Final = 0.1
+SILENCE_SHARE: Final = 0.8
+"""Of the time there is, how long DNS may take to say that a host has moved, once its addresses of before have refused."""
 NOT_HERE: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 """This machine has no such kind of address (IPv6 is switched off). Nobody can listen on its loopback address then."""
 
@@ -42,9 +45,35 @@ async def dial(names: Names, host: str, port: int, timeout_s: float) -> socket.s
     """A connected socket. Raises Unreached, TimeoutError, or what the resolver raised."""
     async with asyncio.timeout(timeout_s):
         targets = await names.find(host, port)
-        if len(targets) == 1:
-            return await _only(targets[0])
-        return await _race(targets, min(STAGGER_MAX_S, timeout_s / (2 * len(targets) + 1)))
+        try:
+            connected = await _connect_to(targets, timeout_s)
+        except Unreached as error:
+            if not (targets.is_stale and error.refused):
+                raise
+            connected = await _where_it_is_now(names, host, port, timeout_s, targets, error)
+        with suppress(OSError):
+            names.note_reached(host, port, connected.getpeername())
+        return connected
+
+
+async def _where_it_is_now(
+    names: Names, host: str, port: int, timeout_s: float, stale: Targets, error: Unreached
+) -> socket.socket:
+    """A refusal by addresses of before says nothing of a host that has moved. So DNS is waited for; while it is silent, the
+    refusal is believed only of an address at which this very host was reached."""
+    targets = await names.find_again(host, port, stale, timeout_s * SILENCE_SHARE)
+    if targets is None:
+        error.refused = names.reached_at(host, port) in [target.address for target in stale]
+        raise error
+    if targets == stale:
+        raise error
+    return await _connect_to(targets, timeout_s)
+
+
+async def _connect_to(targets: Targets, timeout_s: float) -> socket.socket:
+    if len(targets) == 1:
+        return await _only(targets[0])
+    return await _race(targets, min(STAGGER_MAX_S, timeout_s / (2 * len(targets) + 1)))
 
 
 async def _only(target: Target) -> socket.socket:

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from aiohttp import web
 
-from minilog.broker.admission import Body, Budget
+from minilog.broker.admission import Body, Requests
 from minilog.broker.delivery import Answers, Delivery
 from minilog.broker.listener import Connection
 from minilog.broker.metrics import Metrics
@@ -53,8 +53,8 @@ class Face:
         self.limits = limits
         self.broker_id = runtime.settings.broker_id
         self.metrics = Metrics(runtime)
-        self.requests = Budget("request bodies", limits.inflight_bytes_max)
-        self.peer_requests = Budget("request bodies of peers", limits.inflight_bytes_max)
+        self.requests = Requests("request bodies", limits.inflight_bytes_max)
+        self.peer_requests = Requests("request bodies of peers", limits.inflight_bytes_max)
         self.answers = Answers(limits.inflight_bytes_max)
         self.closing = False
         self.rotation = 0

@@ -109,9 +109,7 @@ class Reader:
         assert start.at is not None
         found = await find_offset(self.face, self.topic, self.partition, start.at, self.topic_id)
         assert found.offset is not None
-        self.offset = found.offset
-        if self.last_epoch < 0:
-            self.last_epoch = found.last_epoch
+        self.offset, self.last_epoch = found.offset, found.last_epoch
 
     async def read(self, wait_ms: int, min_bytes: int) -> FetchResult:
         """One fetch; raises the error it met."""

@@ -9,12 +9,10 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-import msgspec
-
 from minilog.broker.exchange import Face
 from minilog.errors import CoordinatorNotAvailable, InvalidRequest, NotCoordinator
 from minilog.wire.group_messages import ForwardedGroupRequest, GroupInfo, GroupRequest, ListGroups, ListGroupsReply
-from minilog.wire.messages import Message, Problem, decode, encode
+from minilog.wire.messages import Message, NotAMessage, Problem, decode, encode
 
 PATIENCE_MS: Final = 1500
 """How long a coordinator that is not there yet is waited for."""
@@ -38,7 +36,7 @@ async def answer_forwarded(face: Face, message: ForwardedGroupRequest) -> Messag
     """A group message that another broker has sent on: answered here or nowhere."""
     try:
         inner = decode(message.message)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except NotAMessage as error:
         raise InvalidRequest(f"what was forwarded is not one message in msgpack: {error}") from None
     if not isinstance(inner, GroupRequest):
         raise InvalidRequest(f"what was forwarded is a {type(inner).__name__}; only group messages are")

@@ -34,9 +34,15 @@ async def measure(
         state = runtime.image.partition(entry.topic, entry.partition)
         if entry.offset is not None and state is not None:
             asked.setdefault(state.leader, []).append(entry)
-    answers = await asyncio.gather(*(_ask(runtime, leader, entries, patience_ms) for leader, entries in asked.items()))
+    most = runtime.settings.limits.partitions_max
+    questions = [(leader, some) for leader, entries in asked.items() for some in _pieces(entries, most)]
+    answers = await asyncio.gather(*(_ask(runtime, *question, patience_ms) for question in questions))
     lags = [lag for of_leader in answers for lag in of_leader]
     return sorted(lags)
+
+
+def _pieces(entries: list[CommittedOffset], most: int) -> list[list[CommittedOffset]]:
+    return [entries[start : start + most] for start in range(0, len(entries), most)]
 
 
 async def _ask(runtime: Runtime, leader: int, entries: list[CommittedOffset], patience_ms: int) -> list[PartitionLag]:
@@ -47,7 +53,7 @@ async def _ask(runtime: Runtime, leader: int, entries: list[CommittedOffset], pa
         reply = await runtime.submit(request)
     elif broker is not None:
         reply = await runtime.call(broker.url, request, patience_ms)
-    if not isinstance(reply, OffsetsReply):
+    if not isinstance(reply, OffsetsReply) or len(reply.partitions) != len(entries):
         return [_unknown(entry) for entry in entries]
     now_ms = runtime.clock.wall_ms()
     return [_lag(entry, result, now_ms) for entry, result in zip(entries, reply.partitions, strict=True)]

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from minilog.broker.connection import Answer, Connection, Outcome
 from minilog.broker.dial import Unreached, dial
-from minilog.broker.names import Names
+from minilog.broker.names import Names, is_numeric
 from minilog.config import ascii_host
 from minilog.errors import BrokerUnavailable, MinilogError, Overloaded, TimedOut
 from minilog.wire.http import MSGPACK
@@ -45,6 +45,11 @@ class Address(NamedTuple):
         if parts.scheme != "http" or not parts.hostname or parts.port == 0:
             raise ValueError(f"{url!r} is no http://host:port")
         return cls(ascii_host(parts.hostname), parts.port or 80)
+
+    @property
+    def is_name(self) -> bool:
+        """Its host has to be looked up."""
+        return not is_numeric(self.host)
 
     def __str__(self) -> str:
         """As in a URL and in a Host header."""

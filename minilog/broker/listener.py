@@ -111,6 +111,9 @@ class Connection(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """What aiohttp calls for bytes it cannot parse, and for exceptions that ``server`` should have caught."""
+        if isinstance(exc, ConnectionError):
+            log.debug("a client left in the middle of a request: %s", exc)
+            raise exc  # aiohttp expects it, and closes
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun; it cannot become another one")
         error: MinilogError

@@ -30,6 +30,15 @@ class Target(NamedTuple):
     address: tuple[str, int] | tuple[str, int, int, int]
 
 
+class Targets(list[Target]):
+    """The addresses of a host. ``is_stale``: they are of an earlier look-up, and the host may have moved since."""
+
+    def __init__(self, source: list[Target], port: int, *, is_stale: bool) -> None:
+        super().__init__(Target(family, (address[0], port, *address[2:])) for family, address in source)
+        self.source = source
+        self.is_stale = is_stale
+
+
 class _Lookup(NamedTuple):
     began_s: float
     outcome: asyncio.Future[list[Target] | Exception]
@@ -40,20 +49,46 @@ class Names:
         self._loop = asyncio.get_running_loop()
         self._under_way: dict[str, _Lookup] = {}
         self._known: dict[str, list[Target]] = {}
+        self._reached: dict[tuple[str, int], tuple[object, ...]] = {}
+        """By host and port, where a connection was made last since somebody was expected there."""
 
-    async def find(self, host: str, port: int) -> list[Target]:
+    async def find(self, host: str, port: int) -> Targets:
         """Every address of ``host``, best first. Raises what the resolver raised when none is known; may take as long as it does."""
-        if _is_numeric(host):
-            return _resolve(host, port, socket.AI_NUMERICHOST)
-        targets = await self._ask(host)
-        return [Target(family, (address[0], port, *address[2:])) for family, address in targets]
+        if is_numeric(host):
+            return Targets(_resolve(host, port, socket.AI_NUMERICHOST), port, is_stale=False)
+        source, is_stale = await self._ask(host)
+        return Targets(source, port, is_stale=is_stale)
+
+    async def find_again(self, host: str, port: int, stale: Targets, silence_s: float) -> Targets | None:
+        """What DNS says after all, once the addresses of before have proved wrong; None when it fails, or says nothing for ``silence_s``."""
+        lookup = self._under_way.get(host)
+        if lookup is not None:
+            await asyncio.wait([lookup.outcome], timeout=max(0.0, lookup.began_s + silence_s - self._loop.time()))
+        source = self._known.get(host, stale.source)
+        return None if source is stale.source else Targets(source, port, is_stale=False)
+
+    def note_reached(self, host: str, port: int, address: tuple[object, ...]) -> None:
+        if not is_numeric(host):
+            self._reached.pop((host, port), None)
+            self._reached[host, port] = address
+            if len(self._reached) > KNOWN_MAX:
+                del self._reached[next(iter(self._reached))]
+
+    def reached_at(self, host: str, port: int) -> tuple[object, ...] | None:
+        """Where the last connection to ``host`` was made: what that address says is said of the very peer."""
+        return self._reached.get((host, port))
+
+    def forget_reached(self, host: str, port: int) -> None:
+        """Who has come back may have moved: where ``host`` was reached before proves nothing any more."""
+        self._reached.pop((host, port), None)
 
     def expect(self, host: str) -> None:
         """Somebody will want to connect to ``host``, maybe at a moment when DNS is silent: look it up now."""
-        if not _is_numeric(host) and host not in self._under_way:
+        if not is_numeric(host) and host not in self._under_way:
             self._begin(host)
 
-    async def _ask(self, host: str) -> list[Target]:
+    async def _ask(self, host: str) -> tuple[list[Target], bool]:
+        """The addresses, and whether they are those of an earlier look-up."""
         lookup = self._under_way.get(host) or self._begin(host)
         known = self._known.get(host)
         patience_s = None if known is None else max(0.0, lookup.began_s + PATIENCE_S - self._loop.time())
@@ -62,8 +97,8 @@ class Names:
             outcome = lookup.outcome.result()
             if isinstance(outcome, Exception):
                 raise outcome
-            return outcome
-        return known
+            return outcome, False
+        return known, True
 
     def _begin(self, host: str) -> _Lookup:
         lookup = _Lookup(self._loop.time(), self._loop.create_future())
@@ -97,7 +132,7 @@ class Names:
         self._under_way.pop(host).outcome.set_result(outcome)
 
 
-def _is_numeric(host: str) -> bool:
+def is_numeric(host: str) -> bool:
     try:
         ipaddress.ip_address(host)
     except ValueError:

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final
 
-import msgspec
 from aiohttp import web
 
 from minilog.broker.delivery import Delivery
@@ -22,7 +21,6 @@ from minilog.wire.group_messages import (
     GroupRequest,
     ListGroups,
 )
-from minilog.wire.json_records import reason
 from minilog.wire.messages import (
     AddPartitions,
     AllocateProducerIds,
@@ -34,6 +32,7 @@ from minilog.wire.messages import (
     InitProducer,
     Message,
     Metadata,
+    NotAMessage,
     Offsets,
     Positions,
     Probe,
@@ -62,7 +61,7 @@ async def produce(face: Face, exchange: Exchange) -> web.Response:
 async def fetch(face: Face, exchange: Exchange) -> web.Response:
     message = await _message(exchange)
     if isinstance(message, Offsets):
-        return message_answer(await face.runtime.submit(message))
+        return await _answer_offsets(face, exchange.delivery, message)
     if not isinstance(message, Fetch):
         raise _wrong_message(message, (Fetch, Offsets))
     return message_answer(await run_fetch(face, exchange.delivery, message))
@@ -80,7 +79,10 @@ async def rpc(face: Face, exchange: Exchange) -> web.Response:
             reply = await face.runtime.submit(message)
             face.metrics.on_replica_fetch(_size_of(reply), _codes(reply))
             return message_answer(reply)
-        case Positions() | Probe() | Offsets() | Metadata() | InitProducer():
+        case Offsets():
+            exchange.end_with_client()
+            return await _answer_offsets(face, exchange.delivery, message)
+        case Positions() | Probe() | Metadata() | InitProducer():
             exchange.end_with_client()
             return message_answer(await face.runtime.submit(message))
         case CreateTopic() | DeleteTopic() | AddPartitions() | DescribeCluster() | AllocateProducerIds():
@@ -116,6 +118,12 @@ async def run_fetch(face: Face, delivery: Delivery, message: Fetch) -> Message:
     return reply
 
 
+async def _answer_offsets(face: Face, delivery: Delivery, message: Offsets) -> web.Response:
+    answer = message_answer(await face.runtime.submit(message))
+    delivery.expect(answer.content_length or 0)
+    return answer
+
+
 def _size_of(reply: Message) -> int:
     """Bytes of record batches in a reply."""
     if isinstance(reply, FetchReply | ReplicaFetchReply):
@@ -137,8 +145,8 @@ async def _message(exchange: Exchange) -> Message:
     body = await exchange.body.read()
     try:
         return decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRequest(f"the body is not one message in msgpack: {reason(error)}") from None
+    except NotAMessage as error:
+        raise InvalidRequest(f"the body is not one message in msgpack: {error}") from None
 
 
 def _wrong_message(message: Message, allowed: tuple[type[Message], ...]) -> InvalidRequest:

@@ -11,14 +11,16 @@ refused and never-sent are definite; a timeout, a reset or an answer not underst
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Final, NamedTuple
 
-import msgspec
 from prometheus_client import Histogram
 
 from minilog.broker.connection import Answer, Outcome
+from minilog.broker.dial import dial
 from minilog.broker.lane import Address, Call, Lane
 from minilog.broker.names import Names
 from minilog.broker.pool import Errand, Pool
@@ -34,6 +36,7 @@ from minilog.wire.messages import (
     Fetch,
     Heartbeat,
     Message,
+    NotAMessage,
     Positions,
     Probe,
     Problem,
@@ -45,6 +48,7 @@ from minilog.wire.messages import (
 )
 
 ANSWER_BYTES_MAX: Final = 128 * MIB
+log = logging.getLogger("minilog.peers")
 QUEUE_BUCKETS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 OTHER: Final = "other"
 PURPOSES: Final[dict[type[Message], str]] = {
@@ -89,6 +93,7 @@ class Peers:
         self._timeout_ms = timeout_ms
         self._heartbeat_ms = heartbeat_ms
         self._names = Names()
+        self._meetings: set[asyncio.Task[None]] = set()
         self._lanes: dict[tuple[int, str], Lane] = {}
         self._pools: dict[tuple[Address, str], Pool] = {}
         self.queue_latency = Histogram(
@@ -130,7 +135,21 @@ class Peers:
     def expect(self, urls: Iterable[str]) -> None:
         """Nodes that are new, or have come back: where they are is looked up before it is needed."""
         for address in filter(None, map(_address, urls)):
+            self._names.forget_reached(*address)
             self._names.expect(address.host)
+            if address.is_name:
+                meeting = self._tasks.create_task(self._meet(address), name=f"meet {address}")
+                self._meetings.add(meeting)
+                meeting.add_done_callback(self._meetings.discard)
+
+    async def _meet(self, address: Address) -> None:
+        """Connect once: so that, when DNS is silent later, it is known at which address this very peer was."""
+        with suppress(Exception):  # nobody waits for it
+            (await dial(self._names, address.host, address.port, self._timeout_ms / 1000)).close()
+
+    def has_met(self, url: str) -> bool:
+        """Whether a connection to it has been made since it was expected last."""
+        return self._names.reached_at(*Address.of(url)) is not None
 
     @property
     def remembered(self) -> int:
@@ -138,6 +157,8 @@ class Peers:
         return len(self._lanes) + len(self._pools)
 
     def close(self) -> None:
+        for meeting in self._meetings:
+            meeting.cancel()
         for lane in self._lanes.values():
             lane.close()
         for pool in self._pools.values():
@@ -208,17 +229,24 @@ def _resolve(answered: asyncio.Future[Outcome], outcome: Outcome) -> None:
 
 
 def read(outcome: Outcome) -> Response:
-    """What a peer's answer says: a message, whatever the status; or the problem an HTTP layer reports; or garbage."""
+    """What a peer's answer says: a message, whatever the status; or the problem an HTTP layer reports; or garbage.
+
+    Callbacks of connections read answers, and an exception that leaves one ends the process. So none does."""
     if not isinstance(outcome, Answer):
         return outcome
-    media = outcome.content_type.partition(";")[0].strip().lower()
     try:
-        if media == MSGPACK:
-            return decode(outcome.body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return _read(outcome)
+    except NotAMessage as error:
         return BrokerUnavailable(f"the peer's answer is no message: {error}", reason="garbage")
+    except Exception as error:
+        log.warning("an answer of a peer cannot be read: %s", type(error).__name__)
+        return BrokerUnavailable("the peer's answer cannot be read; the log says more", reason="garbage")
+
+
+def _read(answer: Answer) -> Response:
+    media = answer.content_type.partition(";")[0].strip().lower()
+    if media == MSGPACK:
+        return decode(answer.body)
     if media == PROBLEM:
-        return error_from_response(outcome.status, {"Content-Type": PROBLEM}, bytes(outcome.body))
-    return BrokerUnavailable(
-        f"status {outcome.status} with {outcome.content_type!r}: no minilog peer", reason="garbage"
-    )
+        return error_from_response(answer.status, {"Content-Type": PROBLEM}, bytes(answer.body))
+    return BrokerUnavailable(f"status {answer.status} with {answer.content_type!r}: no minilog peer", reason="garbage")

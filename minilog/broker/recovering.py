@@ -11,16 +11,15 @@ import contextlib
 from collections.abc import Callable
 from typing import Final
 
-import msgspec
 from aiohttp import web
 
-from minilog.broker.admission import Body, Budget
+from minilog.broker.admission import Body, Requests
 from minilog.broker.exchange import json_answer, message_answer, problem_answer
 from minilog.config import Limits
 from minilog.errors import LeaderNotAvailable, MinilogError
 from minilog.storage.store import Checked
 from minilog.wire.http import MSGPACK
-from minilog.wire.messages import Message, Probe, ProbeReply, Problem, decode
+from minilog.wire.messages import Message, NotAMessage, Probe, ProbeReply, Problem, decode
 from minilog.wire.routes import Match, match
 
 PROBE_BYTES_MAX: Final = 16 * 1024
@@ -34,7 +33,7 @@ class Recovering:
         self._incarnation = incarnation
         self._limits = limits
         self._progress = progress
-        self._requests = Budget("request bodies", limits.inflight_bytes_max)
+        self._requests = Requests("request bodies", limits.inflight_bytes_max)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
@@ -65,7 +64,7 @@ class Recovering:
     async def _message(self, request: web.BaseRequest) -> Message | None:
         body = Body(request, self._limits, self._requests, PROBE_BYTES_MAX)
         try:
-            with contextlib.suppress(MinilogError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            with contextlib.suppress(MinilogError, NotAMessage):
                 return decode(await body.read())
             return None
         finally:

@@ -54,6 +54,7 @@ def _start(exchange: Exchange, reader: Reader) -> Start:
         )
     if meant:
         reader.topic_id = reader.topic_id or topic_id("the topic id in Last-Event-ID", meant.encode())
+    reader.last_epoch = -1  # the URL's leader_epoch is about the URL's offset
     return Start(offset=integer("the offset in Last-Event-ID", offset.encode(), 0, 2**63 - 2) + 1)
 
 

@@ -4,7 +4,8 @@ Records travel through ``minilog_client``; this stays small so that ``minilog to
 Every error is the typed one the server reported, or BrokerUnavailable naming every URL that was tried.
 
 Only what changes nothing is asked of the next broker when an answer does not come. A change is sent once, to a broker
-that has shown that it answers; when its answer does not come it may have happened, and the error says so (``definite``).
+that has shown that it answers, one that is ready if there is one; when its answer does not come it may have happened, and the
+error says so (``definite``). A broker that says that it is not the one to ask now, and that nothing was done, is answered by asking the next.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import typer
 from minilog.cli.output import CliError, ExitCode
 from minilog.cli.request import Unanswered, send
 from minilog.config import ascii_url
-from minilog.errors import BrokerUnavailable, MinilogError, TimedOut
+from minilog.errors import BrokerUnavailable, LeaderNotAvailable, MinilogError, Overloaded, TimedOut
 from minilog.wire.http import JSON
 from minilog.wire.messages import FailoverInfo, MetadataReply, TopicInfo
 from minilog.wire.routes import BY_NAME, path_of
@@ -29,6 +30,8 @@ TIMEOUT_S = 10.0
 SHORT_TIMEOUT_S = 3.0
 """For a broker that may be frozen while there are others to ask."""
 SAFE = ("GET", "HEAD")
+ASK_ANOTHER = (LeaderNotAvailable, Overloaded)
+"""What one broker refuses for reasons of its own, as that it recovers: another may well do it."""
 CLOCK_SLACK_MS = 50
 
 UrlOption = Annotated[
@@ -69,6 +72,10 @@ class _Offset(msgspec.Struct):
     offset: int
 
 
+class _Done(msgspec.Struct):
+    """What a change is answered with is an object; which members it has is of no interest here."""
+
+
 class _Failovers(msgspec.Struct):
     failovers: list[FailoverInfo]
 
@@ -94,13 +101,13 @@ class Api:
             body["partitions"] = partitions
         if replicas:
             body["replication_factor"] = replicas
-        return msgspec.json.decode(self.call("create_topic", body=body), type=TopicInfo)
+        return self._understood(self.call("create_topic", body=body), TopicInfo, definite=False)
 
     def add_partitions(self, name: str, partitions: int) -> None:
-        self.call("alter_topic", body={"partitions": partitions}, topic=name)
+        self.change("alter_topic", body={"partitions": partitions}, topic=name)
 
     def delete_topic(self, name: str) -> None:
-        self.call("delete_topic", topic=name)
+        self.change("delete_topic", topic=name)
 
     def start_offset(self, topic: str, partition: int) -> int:
         """The oldest offset that can still be read."""
@@ -126,7 +133,11 @@ class Api:
         return None
 
     def get(self, route: str, cls: type[T], query: dict[str, str] | None = None, **values: str | int) -> T:
-        return msgspec.json.decode(self.call(route, query, **values), type=cls)
+        return self._understood(self.call(route, query, **values), cls, definite=True)
+
+    def change(self, route: str, body: Any = None, **values: str | int) -> None:
+        """As ``call``, for what says nothing but that it is done."""
+        self._understood(self.call(route, None, body, **values), _Done, definite=False)
 
     def call(self, route: str, query: dict[str, str] | None = None, body: Any = None, **values: str | int) -> bytes:
         """The body of a success. Raises the server's MinilogError; BrokerUnavailable or TimedOut: not ``definite``
@@ -134,29 +145,43 @@ class Api:
         data = msgspec.json.encode(body) if body is not None else None
         method, path = BY_NAME[route].method, path_of(route, query, **values)
         headers = {"Accept": JSON} if data is None else {"Accept": JSON, "Content-Type": JSON}
-        if method not in SAFE and not self._answered and len(self._urls) > 1:
+        is_change = method not in SAFE
+        if is_change and not self._answered and len(self._urls) > 1:
             self._find_one_that_answers()
-        failures = []
+        failures: list[str] = []
+        refusal: MinilogError | None = None
         known, urls = self._answered, self._in_order()
         for base in urls:
-            is_patient = method not in SAFE or base in (known, urls[-1])
+            if is_change and refusal is not None and not self._answers(base, failures):
+                continue
+            is_patient = is_change or base in (known, urls[-1])
             timeout_s = self.timeout_s if is_patient else min(self.timeout_s, SHORT_TIMEOUT_S)
             try:
                 return self._ask(base, path, method, timeout_s, data, headers)
+            except ASK_ANOTHER as error:
+                if is_change and not error.definite:
+                    raise
+                refusal = error
             except Unanswered as failure:
-                if failure.was_sent and method not in SAFE:
+                if failure.was_sent and is_change:
                     raise _may_have_happened(base, failure) from None
                 failures.append(f"{base}: {failure.reason}")
-        raise _unreachable(failures)
+        raise refusal or _unreachable(failures)
 
     def _in_order(self) -> list[str]:
         first = [self._answered] if self._answered else []
         return first + [base for base in self._urls if base != self._answered]
 
-    def _ask(self, base: str, path: str, method: str, timeout_s: float, *request: Any) -> bytes:
-        """As ``send``; a refusal is an answer, too."""
+    def _ask(
+        self, base: str, path: str, method: str, timeout_s: float, data: bytes | None, headers: dict[str, str]
+    ) -> bytes:
+        """As ``send``; a refusal is an answer, too, but for one that sends to another."""
         try:
-            answer = send(base + path, method, timeout_s, *request)
+            answer = send(base + path, method, timeout_s, data, headers, JSON)
+        except ASK_ANOTHER:
+            if self._answered == base:
+                self._answered = ""
+            raise
         except MinilogError:
             self._answered = base
             raise
@@ -164,18 +189,42 @@ class Api:
         return answer
 
     def _find_one_that_answers(self) -> None:
-        """So that a change is not entrusted to a frozen broker. Raises BrokerUnavailable: then nothing was sent."""
-        failures = []
+        """So that a change is not entrusted to a frozen broker, nor to one that is not ready while another is.
+
+        Raises BrokerUnavailable: then nothing was sent."""
+        failures: list[str] = []
+        alive = ""
         for base in self._urls:
-            try:
-                self._ask(base, path_of("healthz"), "GET", min(self.timeout_s, SHORT_TIMEOUT_S))
-            except Unanswered as failure:
-                failures.append(f"{base}: {failure.reason}")
+            if not self._answers(base, failures):
                 continue
-            except MinilogError:
-                pass
-            return
-        raise _unreachable(failures)
+            if self._answered == base:
+                return
+            alive = alive or base
+        if not alive:
+            raise _unreachable(failures)
+        self._answered = alive
+
+    def _answers(self, base: str, failures: list[str]) -> bool:
+        """Whether somebody is there; one that is ready becomes the one that answered last."""
+        try:
+            send(base + path_of("readyz"), "GET", min(self.timeout_s, SHORT_TIMEOUT_S), media=JSON)
+        except Unanswered as failure:
+            failures.append(f"{base}: {failure.reason}")
+            return False
+        except MinilogError:
+            return True
+        self._answered = base
+        return True
+
+    def _understood(self, body: bytes, cls: type[T], *, definite: bool) -> T:
+        try:
+            return msgspec.json.decode(body, type=cls)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            what = "" if definite else "; the request was sent, so it may have happened: look before you repeat it"
+            raise BrokerUnavailable(
+                f"{self._answered} answered what is not understood: is it a minilog broker, and of this version?{what}",
+                definite=definite,
+            ) from None
 
 
 def _may_have_happened(base: str, failure: Unanswered) -> MinilogError:

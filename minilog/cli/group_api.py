@@ -86,11 +86,11 @@ class GroupApi(Api):
     def commit(self, group: str, offsets: Mapping[TopicPartition, int]) -> None:
         """All or nothing, in the name of no member. Raises GroupNotEmpty."""
         entries = [{"topic": key[0], "partition": key[1], "offset": offset} for key, offset in offsets.items()]
-        self.call("commit_offsets", body={"offsets": entries}, group=group)
+        self.change("commit_offsets", body={"offsets": entries}, group=group)
 
     def delete_group(self, group: str) -> None:
         """Raises UnknownGroup, GroupNotEmpty."""
-        self.call("delete_group", group=group)
+        self.change("delete_group", group=group)
 
     def offset_at(self, key: TopicPartition, at: str) -> int:
         """``at``: earliest, latest, or ms since the epoch (the first record at or after it, else the end)."""

@@ -27,18 +27,28 @@ class Unanswered(Exception):
 
 
 def send(
-    url: str, method: str, timeout_s: float, data: bytes | None = None, headers: Mapping[str, str] | None = None
+    url: str,
+    method: str,
+    timeout_s: float,
+    data: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    media: str | None = None,
 ) -> bytes:
-    """The body of a success. Raises the MinilogError that was answered, or Unanswered; redirects of a GET are followed."""
+    """The body of a success. Raises the MinilogError that was answered, or Unanswered; redirects of a GET are followed.
+
+    With ``media``, a success of another media type is the answer of somebody else, a proxy's page perhaps: Unanswered."""
     request = urllib.request.Request(url, data, dict(headers or {}), method=method)
     trace = _Trace()
     try:
         with _opener(trace, url).open(request, timeout=timeout_s) as answer:
-            return bytes(answer.read())
+            body, kind = bytes(answer.read()), answer.headers.get_content_type()
     except urllib.error.HTTPError as error:
         raise _answered(error, trace, timeout_s) from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise _unanswered(error, trace, timeout_s) from None
+    if media is not None and kind != media:
+        raise Unanswered(f"no minilog broker answers there: {kind} came, not {media}", was_sent=True, is_late=False)
+    return body
 
 
 def _answered(error: urllib.error.HTTPError, trace: _Trace, timeout_s: float) -> MinilogError | Unanswered:

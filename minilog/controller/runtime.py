@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -40,6 +40,8 @@ TICK_MS = 20
 LATE_TICK_MS = 100
 """After a pause this long, requests that arrived meanwhile are read before time is seen to have passed."""
 TURNS_TO_READ = 10
+QUEUED_MAX = 10_000
+"""How many may wait beyond the limit of requests for those below: more than there are brokers."""
 UNLIMITED = (Register, Heartbeat, AlterPartition)
 """Requests the cluster itself depends on; each broker has at most one of a kind under way."""
 
@@ -124,7 +126,9 @@ class Runtime:
         self._journal_thread = ThreadPoolExecutor(1, "journal")
         """Its own, so that no append ever waits for something else to leave a shared one."""
         self._loop = asyncio.get_running_loop()
-        self._events: deque[_Event] = deque()
+        self._events: OrderedDict[int, _Event] = OrderedDict()
+        """By a number of their own, in the order of receipt."""
+        self._next_event = 0
         self._wake = asyncio.Event()
         self._writing = Stop()
         self._parked: dict[int, asyncio.Future[Message]] = {}
@@ -161,7 +165,8 @@ class Runtime:
     async def submit(self, request: Message) -> Message:
         """The answer to one request; a Problem when it failed. Never raises but for cancellation.
 
-        Cancelling the caller (its connection dropped) is an event of its own: for a heartbeat it is news.
+        Cancelling the caller (its connection dropped) is an event of its own: for a heartbeat it is news. Another
+        request that was not begun goes, with all it holds: with a slow journal such ones would pile up, to be written down for nobody.
         """
         refusal = self._refusal(request)
         if refusal is not None:
@@ -170,35 +175,29 @@ class Runtime:
         self._next_request_id += 1
         answered: asyncio.Future[Message] = self._loop.create_future()
         self._parked[request_id] = answered
-        self._put(self.core.handle, request_id, request)
+        queued = self._put(self.core.handle, request_id, request)
         try:
             return await answered
         except asyncio.CancelledError:
             if self._parked.pop(request_id, None) is not None:
                 self._disconnects += 1
-                self._put(self.core.on_disconnect, request_id)
+                if queued in self._events and not isinstance(request, Heartbeat):
+                    self._events[queued] = _Event(self.core.on_disconnect, (request_id,), self.clock.now_ms())
+                else:
+                    self._put(self.core.on_disconnect, request_id)
             raise
 
     async def work(self) -> None:
         """Carry out events, one after the other, until ``close``: then what is being carried out is finished first."""
         while not self._closed:
             while self._events:
-                event = self._events.popleft()
+                _, event = self._events.popitem(last=False)
                 if event.handler == self.core.tick:
                     self._tick_queued = False
-                if not self._is_abandoned(event):
-                    await self._decide(event)
+                await self._decide(event)
             self._wake.clear()
             if not self._closed:
                 await self._wake.wait()
-
-    def _is_abandoned(self, event: _Event) -> bool:
-        """Whoever asked has gone, and nothing was begun for it: with a slow journal such requests would pile up, each to be
-        written down for nobody, and time would stand still behind them. A heartbeat says something all the same."""
-        if event.handler != self.core.handle:
-            return False
-        request_id, request = event.arguments
-        return request_id not in self._parked and not isinstance(request, Heartbeat)
 
     async def tick(self) -> NoReturn:
         """Queue a tick every TICK_MS unless one is queued."""
@@ -244,11 +243,13 @@ class Runtime:
 
     # --- events ------------------------------------------------------------------------------------------
 
-    def _put(self, handler: Callable[..., Decision], *arguments: Any) -> None:
-        if self._closed or self.failure.tripped:
-            return
-        self._events.append(_Event(handler, arguments, self.clock.now_ms()))
-        self._wake.set()
+    def _put(self, handler: Callable[..., Decision], *arguments: Any) -> int:
+        """Queue an event; the number it is known by for as long as it waits."""
+        self._next_event += 1
+        if not (self._closed or self.failure.tripped):
+            self._events[self._next_event] = _Event(handler, arguments, self.clock.now_ms())
+            self._wake.set()
+        return self._next_event
 
     async def _decide(self, event: _Event) -> None:
         try:
@@ -287,10 +288,14 @@ class Runtime:
                 case Reply(request_id, response):
                     self._resolve(request_id, response)
                 case Send(node_id, request):
-                    on_response = partial(self._put, self.core.on_response, node_id, request)
-                    self.peers.send(node_id, self._url_of(node_id), request, on_response)
+                    self.peers.send(
+                        node_id, self._url_of(node_id), request, partial(self._on_response, node_id, request)
+                    )
                 case Flush():
                     raise AssertionError("a controller has no partitions to flush")
+
+    def _on_response(self, node_id: int, request: Message, response: Response) -> None:
+        self._put(self.core.on_response, node_id, request, response)
 
     def _resolve(self, request_id: int, response: Message) -> None:
         answered = self._parked.pop(request_id, None)
@@ -301,8 +306,9 @@ class Runtime:
         if self._closed or self.failure.tripped:
             return BrokerUnavailable("this controller is stopping", definite=True)
         limit = self.settings.limits.parked_requests_max
-        if len(self._parked) >= limit and not isinstance(request, UNLIMITED):
-            return Overloaded(f"{limit} requests already wait here (limits.parked_requests_max); retry later")
+        waiting = max(len(self._parked), len(self._events))
+        if waiting >= (limit + QUEUED_MAX if isinstance(request, UNLIMITED) else limit):
+            return Overloaded(f"{waiting} requests already wait here (limits.parked_requests_max); retry later")
         return None
 
     def _url_of(self, node_id: int) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from aiohttp import web
 
-from minilog.broker.admission import Body, Budget
+from minilog.broker.admission import Body, Requests
 from minilog.broker.delivery import Answers, Delivery
 from minilog.broker.listener import Listener
 from minilog.controller.metrics import Metrics
@@ -34,6 +34,7 @@ from minilog.wire.messages import (
     Heartbeat,
     Message,
     Metadata,
+    NotAMessage,
     Problem,
     Register,
     decode,
@@ -64,7 +65,7 @@ class Server:
         limits = runtime.settings.limits
         self._runtime = runtime
         self._limits = limits
-        self._requests = Budget("requests", limits.inflight_bytes_max)
+        self._requests = Requests("request bodies", limits.inflight_bytes_max)
         self._answers = Answers(limits.inflight_bytes_max)
         # A dropped connection must reach ``runtime.submit`` at once, so handlers are cancelled with it.
         self.listener = Listener(self.handle, limits, handler_cancellation=True)
@@ -118,8 +119,8 @@ class Server:
             if not isinstance(message, ANSWERED):
                 raise InvalidRequest(f"a controller does not answer {type(message).__name__}; send it to a broker")
             return web.Response(body=encode(await self._runtime.submit(message)), content_type=MSGPACK)
-        except msgspec.DecodeError as error:
-            raise InvalidRequest(f"the body is not one message: {error}") from None
+        except NotAMessage as error:
+            raise InvalidRequest(f"the body is not one message in msgpack: {error}") from None
         finally:
             body.release()
 

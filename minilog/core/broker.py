@@ -19,6 +19,7 @@ from random import Random
 from typing import Any
 
 from minilog.config import BrokerSettings
+from minilog.core.bounds import check_bounds
 from minilog.core.coordinator import Coordinator
 from minilog.core.effects import CONTROLLER_ID, Effect, Flush, Reply, Send, TopicPartition
 from minilog.core.fetcher import Fetcher
@@ -170,6 +171,7 @@ class BrokerCore:
         return self._finish(effects, now_ms)
 
     def _dispatch(self, request_id: int, request: Message, now_ms: int, effects: list[Effect]) -> None:
+        check_bounds(request, self.settings.limits)
         match request:
             case Produce():
                 effects += self.writing.on_produce(request_id, request, now_ms)

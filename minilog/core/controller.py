@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from minilog.config import ControllerSettings
 from minilog.core.alteration import check_proposal
+from minilog.core.bounds import check_bounds
 from minilog.core.draft import Draft
 from minilog.core.effects import Effect, Reply, Send, TopicPartition
 from minilog.core.election import Elections
@@ -196,6 +197,7 @@ class ControllerCore:
                     ],
                 )
             case Metadata():
+                check_bounds(request, self.settings.limits)
                 return Decision([], [Reply(request_id, metadata_reply(self.image, request.topics))])
         raise InvalidRequest(f"the controller does not answer {type(request).__name__}; send it to a broker")
 

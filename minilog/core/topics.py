@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from random import Random
+from typing import Final
 
 from minilog.config import FILE_NAME_BYTES_MAX, MIB, ControllerSettings, TopicSettings, topic_settings
 from minilog.core.image import ClusterImage, TopicImage
@@ -32,6 +33,9 @@ GROUPS_CONFIG = {
     "max.message.bytes": str(16 * MIB),
     "flush.policy": "commit",
 }
+
+SHOWN_MAX: Final = 20
+"""Brokers of an assignment that a refusal names."""
 
 
 def is_internal(topic: str) -> bool:
@@ -140,6 +144,10 @@ def _usual_factor(image: ClusterImage, topic: str, settings: ControllerSettings)
 
 
 def _assignment(request: CreateTopic, image: ClusterImage, settings: ControllerSettings) -> list[list[int]]:
+    if len(request.assignment) > settings.partitions_max:
+        raise InvalidRequest(
+            f"an assignment is of at most {settings.partitions_max} partitions (partitions_max), this one of {len(request.assignment)}"
+        )
     if request.assignment:
         return _check_assignment(request, image)
     partitions = request.partitions or settings.default_partitions
@@ -171,12 +179,12 @@ def _check_assignment(request: CreateTopic, image: ClusterImage) -> list[list[in
     for partition, members in enumerate(request.assignment):
         if not members or len(set(members)) != len(members) or len(members) != len(request.assignment[0]):
             raise InvalidReplication(
-                f"assignment of partition {partition} is {members}; every partition needs the same number of different brokers"
+                f"assignment of partition {partition} is {members[:SHOWN_MAX]}; every partition needs the same number of different brokers"
             )
         unknown = [r for r in members if r not in image.brokers]
         if unknown or not any(image.is_eligible(r) for r in members):
             raise InvalidReplication(
-                f"assignment of partition {partition} is {members}; known brokers are {_ids(image.brokers)}, and one of them must be running"
+                f"assignment of partition {partition} is {members[:SHOWN_MAX]}; known brokers are {_ids(image.brokers)}, and one of them must be running"
             )
     return [list(members) for members in request.assignment]
 

@@ -28,7 +28,7 @@ from minilog.errors import (
     UnsupportedMediaType,
     error_from,
 )
-from minilog.wire.messages import ACKS_ALL, EARLIEST, LATEST, Problem, decode
+from minilog.wire.messages import ACKS_ALL, EARLIEST, LATEST, NotAMessage, Problem, decode
 
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
@@ -293,7 +293,7 @@ def _from_document(body: bytes) -> MinilogError | None:
     try:
         document = msgspec.json.decode(body, type=_ProblemDocument)
         members: dict[str, Any] = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except (msgspec.MsgspecError, ValueError, RecursionError, MemoryError):
         return None
     info = {name: value for name, value in members.items() if name not in _PROBLEM_MEMBERS}
     return error_from(document.code, document.detail, document.definite, info)
@@ -302,6 +302,6 @@ def _from_document(body: bytes) -> MinilogError | None:
 def _from_message(body: bytes) -> MinilogError | None:
     try:
         message = decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except NotAMessage:
         return None
     return message.error() if isinstance(message, Problem) else None

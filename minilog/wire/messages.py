@@ -406,8 +406,29 @@ def encode(message: Message) -> bytes:
     return _encoder.encode(message)
 
 
+class NotAMessage(ValueError):
+    """Bytes that are not exactly one message; ``str`` says why, for a sentence."""
+
+
+_UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError, MemoryError, OverflowError)
+"""What decoding foreign bytes raises. UnicodeDecodeError is a ValueError; deep nesting is a RecursionError."""
+
+
 def decode(body: bytes | memoryview) -> AnyMessage:
-    """Raises ``msgspec.DecodeError`` (ValidationError is one) on anything that is not exactly one message.
+    """Raises NotAMessage, and nothing else, on anything that is not exactly one message.
 
     Batches inside the message are views into ``body``, not copies."""
-    return _decoder.decode(body)
+    try:
+        return _decoder.decode(body)
+    except _UNDECODABLE as error:
+        raise NotAMessage(_why(error)) from None
+
+
+def _why(error: Exception) -> str:
+    match error:
+        case RecursionError():
+            return "nested too deeply"
+        case MemoryError():
+            return "there is no memory to hold what it announces"
+        case _:
+            return str(error).replace("`", "'")

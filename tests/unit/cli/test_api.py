@@ -18,7 +18,7 @@ from minilog.cli.devcluster import free_ports, http_ok
 from minilog.cli.group_api import GroupApi
 from minilog.cli.main import explain
 from minilog.cli.output import CliError
-from minilog.errors import BrokerUnavailable, MinilogError, TimedOut, UnknownTopic
+from minilog.errors import BrokerUnavailable, MinilogError, Overloaded, TimedOut, UnknownTopic
 from minilog.wire.http import problem_body
 
 END = b'{"offset": 1}'
@@ -224,3 +224,41 @@ def test_a_host_beyond_ascii_is_asked_for_as_idna(monkeypatch: pytest.MonkeyPatc
     with Broker() as alive:
         port = alive.url.rpartition(":")[2]
         assert Api(f"http://bücher.test:{port}").end_offset("t", 0) == 1
+
+
+def overloaded(*, definite: bool) -> Callable[[BaseHTTPRequestHandler], None]:
+    def refuse(handler: BaseHTTPRequestHandler) -> None:
+        body = problem_body(Overloaded("too much at once", definite=definite))
+        answer(handler, 503, body, "application/problem+json")
+
+    return refuse
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_that_one_broker_definitely_refuses_for_now_goes_to_the_next(
+    change: Callable[[GroupApi], object],
+) -> None:
+    with Broker(overloaded(definite=True)) as first, frozen() as stopped, Broker() as last:
+        change(GroupApi(f"{first.url},{stopped},{last.url}", timeout_s=0.3))
+        assert (len(first.changes), len(last.changes)) == (1, 1)
+
+
+def test_a_change_that_may_have_happened_goes_nowhere_else() -> None:
+    with Broker(overloaded(definite=False)) as first, Broker() as second:
+        with pytest.raises(Overloaded):
+            Api(f"{first.url},{second.url}").delete_topic("t")
+        assert not second.changes
+
+
+def test_what_all_brokers_refuse_is_refused() -> None:
+    with Broker(overloaded(definite=True)) as first, Broker(overloaded(definite=True)) as second:
+        with pytest.raises(Overloaded, match="too much"):
+            Api(f"{first.url},{second.url}").delete_topic("t")
+        assert (len(first.changes), len(second.changes)) == (1, 1)
+
+
+def test_an_answer_to_a_change_that_is_not_understood_may_mean_anything() -> None:
+    with Broker(lambda handler: answer(handler, 200, b"[1]")) as only, pytest.raises(BrokerUnavailable) as caught:
+        Api(only.url).delete_topic("t")
+    assert not caught.value.definite
+    assert "may have happened" in caught.value.detail

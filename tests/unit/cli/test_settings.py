@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from minilog.broker.lane import Address
 from minilog.config import BrokerSettings, ControllerSettings
 from minilog.settings import BadSettings, assign, load_broker, load_controller, role_of, variable
 
@@ -183,3 +184,25 @@ def test_a_host_that_no_resolver_could_know_is_refused_with_its_reason(url: str,
         with pytest.raises(BadSettings) as refused:
             load_controller(None, {}, ["data_dir=d", f"host={url[7:-3]}"])
         assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("key", ["controller_url", "advertised_url"])
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("https://127.0.0.1:9093", "http only"),
+        ("http://127.0.0.1:0", "port 0"),
+        ("http://127.0.0.1:9093#x", "must look like"),
+        ("http://127.0.0.1:9093/", ""),
+        ("http://[::1%eth0]:9093", ""),
+        ("http://1.2.3:80", ""),
+        ("http://host:", ""),
+    ],
+)
+def test_an_accepted_url_is_one_that_others_can_connect_to(key: str, url: str, words: str) -> None:
+    flags = [*MINIMAL, f"{key}={url}"]
+    if words:
+        with pytest.raises(BadSettings, match=words):
+            load_broker(None, {}, flags)
+    else:
+        Address.of(getattr(load_broker(None, {}, flags).settings, key))

@@ -326,3 +326,17 @@ def test_batches_of_a_page_decode_to_what_was_stored() -> None:
         ]
 
     with_broker(test, cluster)
+
+
+def test_leader_epoch_of_the_url_is_about_the_offset_of_the_url() -> None:
+    cluster = orders()
+    fill(cluster, 0, [b"1", b"2"], [b"3", b"4"], [b"5"], epochs=[3, 5, 5])
+
+    async def check(broker: Broker, connection: Connection) -> None:
+        events = await open_tail(connection, f"{P0}?offset=1&leader_epoch=3", "Last-Event-ID: 0-3")
+        assert (await events.next())["id"].startswith("0-4-")
+        asked = [r.partitions[0] for r in broker.runtime.submitted if isinstance(r, Fetch)]
+        behind = [entry.last_epoch for entry in asked if entry.offset == 4]
+        assert 3 not in behind, "the record before offset 4 is of epoch 5, not of the 3 that the URL says of offset 1"
+
+    with_broker(check, cluster)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, generate_latest
 
 from minilog.broker import group_metrics
 from minilog.broker.group_lag import PartitionLag, measure
+from minilog.config import Limits
 from minilog.wire.group_messages import CommittedOffset, GroupInfo
 from minilog.wire.messages import Message, Offsets, OffsetsReply, OffsetsResult
 from tests.unit.http.fake_runtime import NOW_MS, FakeCluster, FakeRuntime
@@ -88,3 +90,25 @@ def test_a_coordinator_that_cannot_answer_does_not_hold_up_the_scrape() -> None:
         return [family.name for family in await group_metrics.collect(runtime)]
 
     assert "minilog_consumergroup_members" in asyncio.run(scrape())
+
+
+def test_an_answer_of_another_length_than_the_question_tells_nothing() -> None:
+    _, runtime = cluster_of(2)
+    runtime.intercept = lambda request: OffsetsReply([]) if isinstance(request, Offsets) else None
+    assert asyncio.run(measure(runtime, committed(4))) == [PartitionLag("lagging", 0, 4, None, None, None)]
+
+
+def test_a_leader_is_asked_in_pieces_when_the_group_has_more_than_a_question_may_name() -> None:
+    _, runtime = cluster_of(6)
+    runtime.settings = replace(runtime.settings, limits=Limits(partitions_max=2))
+    asked: list[int] = []
+
+    def note(request: Message) -> Message | None:
+        if isinstance(request, Offsets):
+            asked.append(len(request.partitions))
+        return _offsets(request)
+
+    runtime.intercept = note
+    lags = asyncio.run(measure(runtime, committed(1, None, 1, None, 1)))
+    assert asked == [2, 1]
+    assert [lag.records for lag in lags] == [END - 1] * 3

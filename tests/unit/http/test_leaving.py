@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 import pytest
 
 from minilog.wire.http import EVENTS, JSON, MSGPACK
 from minilog.wire.messages import Fetch, FetchPartition, Offsets, OffsetsPartition, Produce, encode
-from tests.unit.http.harness import Broker, orders, serving
+from tests.unit.http.harness import Broker, Connection, orders, serving, with_broker
 
 P0 = "/v1/topics/orders/partitions/0/records"
 FETCH = encode(Fetch([FetchPartition("orders", 0, 0, 1000, -1, -1)], 60_000, 1, 1000))
@@ -112,3 +113,23 @@ def test_a_connection_whose_poll_was_answered_goes_on_with_a_produce() -> None:
             await until(lambda: broker.runtime.cluster.logs["orders", 0].end_offset == 1)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("sudden", [True, False])
+@pytest.mark.parametrize("pause_s", [0, 0.1])
+def test_a_client_that_leaves_in_the_middle_of_a_body_is_no_error_of_ours(
+    sudden: bool, pause_s: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def check(broker: Broker, connection: Connection) -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", broker.port)
+        head = b"POST /v1/topics/orders/records HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+        writer.write(head + b'{"rec')
+        await writer.drain()
+        await asyncio.sleep(pause_s)
+        writer.transport.abort() if sudden else writer.close()
+        async with asyncio.timeout(3):
+            while b"minilog_http_connections 1.0" not in (await connection.request("GET", "/metrics")).body:
+                pass
+        assert [r.getMessage() for r in caplog.records if r.levelno >= logging.ERROR] == []
+
+    with_broker(check)

@@ -357,3 +357,27 @@ def test_what_is_being_written_is_written_before_the_work_ends() -> None:
             assert journal.last_index == 2, "the second change was never begun"
 
     asyncio.run(main())
+
+
+def test_what_waits_for_a_slow_journal_is_bounded_also_when_its_clients_leave() -> None:
+    journal = FakeJournal()
+
+    async def check(fixture: Fixture) -> None:
+        journal.gate.clear()
+        first = fixture.submit(CHANGE)
+        await until(lambda: "request" in fixture.names())
+        refused = 0
+        for _ in range(500):
+            asking = fixture.submit(CreateTopic("x" * 100_000))
+            await asyncio.sleep(0)
+            if asking.done() and isinstance(asking.result(), Problem):
+                refused += 1
+            asking.cancel()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        queued = fixture.runtime.statistics().queued
+        journal.gate.set()
+        await asyncio.wait([first], timeout=2)
+        assert queued <= 25, f"{queued} events of clients that have gone wait; parked_requests_max is 10"
+
+    run(check, journal, limits=Limits(parked_requests_max=10))

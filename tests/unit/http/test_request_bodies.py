@@ -1,0 +1,130 @@
+"""Request bodies that do not come: who announces much and sends nothing keeps nobody out, is noticed soon, and a small body is never
+refused because of others."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from minilog.broker.admission import SMALL_BYTES, Requests
+from minilog.config import Limits
+from minilog.errors import Overloaded
+from minilog.wire.http import JSON, MSGPACK
+from minilog.wire.messages import HeartbeatReply, Probe, encode
+from tests.unit.http.harness import Broker, Connection, with_broker
+from tests.unit.shells.test_controller_server import PARKED, Fixture, run
+
+MIB = 1024 * 1024
+
+
+def announce(target: str, size: int, media: str) -> bytes:
+    return f"POST {target} HTTP/1.1\r\nHost: a\r\nContent-Type: {media}\r\nContent-Length: {size}\r\n\r\n".encode()
+
+
+async def idle(port: int, count: int, head: bytes) -> list[asyncio.StreamWriter]:
+    writers = []
+    for _ in range(count):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head)
+        writers.append(writer)
+    await asyncio.sleep(0.2)
+    return writers
+
+
+def test_a_produce_beside_bodies_that_never_come() -> None:
+    async def check(broker: Broker, connection: Connection) -> None:
+        writers = await idle(broker.port, 16, announce("/v1/topics/orders/records", 16 * MIB, JSON))
+        answer = await connection.request("POST", "/v1/topics/orders/records", b'{"records": [{"value": 1}]}', JSON)
+        for writer in writers:
+            writer.close()
+        assert answer.status == 200, answer.body
+
+    with_broker(check)
+
+
+def test_a_peer_beside_bodies_that_never_come() -> None:
+    async def check(broker: Broker, connection: Connection) -> None:
+        writers = await idle(broker.port, 8, announce("/internal/rpc", 32 * MIB, MSGPACK))
+        answer = await connection.request("POST", "/internal/rpc", encode(Probe(1, "x")), MSGPACK)
+        for writer in writers:
+            writer.close()
+        assert answer.status == 200, answer.body
+
+    with_broker(check)
+
+
+def test_a_heartbeat_beside_bodies_that_never_come() -> None:
+    async def check(fixture: Fixture) -> None:
+        writers = await idle(fixture.port, 16, announce("/internal/rpc", 16 * MIB, MSGPACK))
+        asking = asyncio.create_task(fixture.rpc(PARKED))
+        done, _ = await asyncio.wait([asking], timeout=1)
+        for writer in writers:
+            writer.close()
+        asking.cancel()
+        assert not done or isinstance(asking.result(), HeartbeatReply), "it is answered or parked, not refused"
+
+    run(check)
+
+
+def test_a_body_that_stops_coming_is_given_up_however_much_was_announced() -> None:
+    async def check(broker: Broker, connection: Connection) -> None:
+        connection.send(announce("/v1/topics/orders/records", 16 * MIB, JSON) + b"x" * MIB)
+        answer = await asyncio.wait_for(connection.answer(), 3)  # by size alone it would have 256 s, by what came 16
+        assert answer.status == 408, answer.body
+
+    with_broker(check, limits=Limits(body_read_ms=100))
+
+
+def test_a_body_that_comes_a_byte_at_a_time_is_given_up() -> None:
+    async def check(broker: Broker, connection: Connection) -> None:
+        connection.send(announce("/v1/topics/orders/records", 16 * MIB, JSON))
+        answering = asyncio.create_task(connection.answer())
+        async with asyncio.timeout(3):
+            while not answering.done():
+                connection.send(b"x")
+                await asyncio.sleep(0.01)
+        assert answering.result().status == 408
+
+    with_broker(check, limits=Limits(body_read_ms=100))
+
+
+def test_a_body_that_comes_slowly_but_surely_is_taken() -> None:
+    body = b'{"records": [{"value": 1}]}'
+
+    async def check(broker: Broker, connection: Connection) -> None:
+        connection.send(announce("/v1/topics/orders/records", len(body), JSON))
+        for byte in body:
+            connection.send(bytes([byte]))
+            await asyncio.sleep(0.02)  # 540 ms in all
+        assert (await connection.answer()).status == 200
+
+    with_broker(check, limits=Limits(body_read_ms=200, body_bytes_per_second_min=10))
+
+
+def test_what_is_charged_is_what_has_come_and_all_of_it_is_given_back() -> None:
+    async def check(broker: Broker, connection: Connection) -> None:
+        writers = await idle(broker.port, 8, announce("/v1/topics/orders/records", 16 * MIB, JSON) + b"x" * MIB)
+        text = (await connection.request("GET", "/healthz")).status
+        assert text == 200
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.sleep(0.2)
+        body = b'{"records": [{"value": "' + b"x" * 900_000 + b'"}]}'
+        assert (await connection.request("POST", "/v1/topics/orders/records", body, JSON)).status == 200
+
+    with_broker(check, limits=Limits(inflight_bytes_max=16 * MIB))
+
+
+def test_a_body_gets_half_of_what_others_leave_and_a_small_one_always_gets_in() -> None:
+    requests = Requests("request bodies", 10 * MIB)
+    requests.check_body(10 * MIB)
+    requests.used_bytes = 6 * MIB
+    requests.check_body(2 * MIB)
+    with pytest.raises(Overloaded, match="half"):
+        requests.check_body(2 * MIB + 1)
+    requests.check_body(5 * MIB, held=6 * MIB)  # nobody else holds anything
+    requests.used_bytes = 11 * MIB
+    requests.check_body(SMALL_BYTES)
+    with pytest.raises(Overloaded):
+        requests.check_body(SMALL_BYTES + 1)
