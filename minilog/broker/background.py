@@ -14,8 +14,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -68,18 +69,34 @@ class Stop:
 
 
 def in_daemon_thread(work: Callable[[], T], name: str) -> asyncio.Future[T]:
-    """``work`` in a thread that the process does not wait for when it ends: for what a crash may interrupt anywhere."""
-    result: Future[T] = Future()
-    result.set_running_or_notify_cancel()  # from here on nobody can cancel it
+    """``work`` in a thread that the process does not wait for when it ends: for what a crash may interrupt anywhere.
+
+    Who has gone without waiting does not hear how ``work`` ended, and neither does the log.
+    """
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[T] = loop.create_future()
 
     def run() -> None:
         try:
-            result.set_result(work())
+            settle = partial(_succeed, result, work())
         except BaseException as error:
-            result.set_exception(error)
+            settle = partial(_fail, result, error)
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle)
 
     threading.Thread(target=run, name=name, daemon=True).start()
-    return asyncio.wrap_future(result)
+    return result
+
+
+def _succeed(result: asyncio.Future[T], value: T) -> None:
+    if not result.done():
+        result.set_result(value)
+
+
+def _fail(result: asyncio.Future[Any], error: BaseException) -> None:
+    if not result.done():
+        result.set_exception(error)
+        result.exception()  # asyncio reports an error of a future that nobody has looked at
 
 
 async def first_of(work: asyncio.Future[T], stop: asyncio.Event) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -84,3 +86,17 @@ def test_a_daemon_thread_is_waited_for_or_not() -> None:
         abandoned.cancel()  # as the end of the loop does
 
     asyncio.run(main())
+
+
+def test_how_a_thread_that_was_left_behind_ends_is_nobodys_error() -> None:
+    reported: list[dict[str, Any]] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+        left = in_daemon_thread(lambda: int("slow"), "left behind")
+        await until(left.done)
+        del left
+        gc.collect()
+
+    asyncio.run(main())
+    assert not reported
