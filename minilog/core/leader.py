@@ -50,8 +50,9 @@ from minilog.wire.messages import (
     ReplicaFetchPartition,
 )
 
-LACKS_MAX_MS = 300_000
-"""How long a replica whose log begins later than its leader's is waited for: usually retention evens that out."""
+LACKS_MAX_MS = 60_000
+"""How long a replica whose log begins later than its leader's is waited for, unless ``lacks_max_ms`` says otherwise: two rounds
+of retention usually even that out."""
 
 
 class Outcome(NamedTuple):
@@ -87,6 +88,7 @@ class LeaderState:
         self.began_ms = now_ms
         self.seen_ms: int | None = None
         """As of when this replica, in its role before, last showed everything that was committed."""
+        self.lacks_max_ms = LACKS_MAX_MS
         self.high_watermark = log.high_watermark
         self.log_start = LogStart(log)
         self.proposal: Proposal | None = None
@@ -315,17 +317,20 @@ class LeaderState:
     def _check_start(self, broker_id: int, fetch: ReplicaFetchPartition, now_ms: int) -> None:
         """R18: a log that begins later than this one lacks records, and would have the others delete them if it led.
 
-        A member of the ISR may begin later: it has heard of a start that this leader had not yet, as a follower. Everybody
-        else waits outside until this log begins there, too; one that is empty, or has waited for LACKS_MAX_MS, begins anew.
+        A member of the ISR may begin later: it has heard of a start that this leader had not yet, as a follower. One of the ELR
+        may, too, and no log of an ELR is ever given up: should this leader be lost, it is what is left. Everybody else
+        waits outside until this log begins there, too; one that is empty, or has waited for lacks_max_ms, begins anew.
         Raises OffsetOutOfRange."""
         progress = self.followers[broker_id]
-        if fetch.start_offset <= self.log_start.published or broker_id in self.maximal_isr:
+        holds_all = broker_id in self.maximal_isr or broker_id in self.state.elr
+        if holds_all or fetch.start_offset <= self.log_start.published:
             progress.lacks_since_ms = None
             return
         if progress.lacks_since_ms is None:
             progress.lacks_since_ms = now_ms
         is_empty = fetch.fetch_offset == fetch.start_offset
-        if is_empty or now_ms - progress.lacks_since_ms > LACKS_MAX_MS:
+        if is_empty or now_ms - progress.lacks_since_ms > self.lacks_max_ms:
+            progress.position = None  # it holds nothing of this log any more, and positions only grow
             raise self._out_of_range(
                 f"{self.partition}: the follower's log begins at {fetch.start_offset}, this one at {self.log.start_offset}: "
                 "it lacks what lies between, and has to begin anew",

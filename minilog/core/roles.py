@@ -132,6 +132,7 @@ class Roles:
             core.broker_id, core.broker_epoch, state, topic.settings, replica.log, core.is_current, now_ms
         )
         replica.role.seen_ms = seen_ms
+        replica.role.lacks_max_ms = 2 * core.settings.retention_check_ms
         core.count_waiting(replica.partition, now_ms)
         core.coordinator.on_lead(replica, now_ms)
         core.advance(replica.partition)

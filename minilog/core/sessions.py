@@ -14,6 +14,8 @@ Invariants
 * An answer takes along every high watermark and log start that moved: what it does not mention has not changed, and
   what it cannot speak for it calls untold. Followers judge by that how stale they are, and retention waits for them.
 * A position, and a mark of what is to be told, is about one topic id: another topic of that name does not answer for it.
+* A follower whose log begins too late is asked for its position again at every tick, however quiet the partition: whether it
+  still lacks something, or has been waited for long enough, is found out when it names one.
 * A long poll never keeps a follower from naming a partition whose leader changed meanwhile: it is ended early.
 """
 
@@ -59,6 +61,8 @@ class FetchSession:
         self.fresh: dict[TopicPartition, None] = {}
         self.dirty: dict[TopicPartition, None] = {}
         self.stale: dict[TopicPartition, None] = {}
+        self.lacking: dict[TopicPartition, None] = {}
+        """Partitions whose log begins later at the follower than here."""
         self.verdicts: list[ReplicaFetchResult] = []
         """Errors and divergences found when positions were counted; the next answer carries them."""
         self.awaited: dict[TopicPartition, int] = {}
@@ -87,7 +91,7 @@ class FetchSession:
 
     def forget(self, partition: TopicPartition) -> None:
         self.partitions.pop(partition, None)
-        for marks in (self.fresh, self.dirty, self.stale):
+        for marks in (self.fresh, self.dirty, self.stale, self.lacking):
             marks.pop(partition, None)
 
 
@@ -220,6 +224,9 @@ class Sessions:
                 session.forget(partition)
             else:
                 session.dirty[partition] = None
+                session.lacking.pop(partition, None)
+                if leader.followers[session.broker_id].lacks_since_ms is not None:
+                    session.lacking[partition] = None
                 counted.append(leader)
         return counted
 
@@ -261,6 +268,7 @@ class Sessions:
             parked = session.parked
             if parked is None:
                 continue
+            session.stale.update(session.lacking)
             results = self._collect(session) + self._collect_stale(session)
             if results or parked.deadline_ms <= now_ms or self._ends_early(session):
                 effects.append(self._answer(session, results, now_ms, unsure_ms))

@@ -108,6 +108,8 @@ def test_one_that_has_been_waited_for_long_enough_begins_anew() -> None:
     with pytest.raises(OffsetOutOfRange) as caught:
         leader.on_fetch(2, 7, later(5, 3), LACKS_MAX_MS + 1)
     assert caught.value.info["begins_anew"] is True
+    assert leader.on_fetch(2, 7, later(0, 0), LACKS_MAX_MS + 2) is None
+    assert leader.followers[2].position == 0, "what it told before counts for nothing"
 
 
 def test_a_member_of_the_isr_may_begin_later() -> None:
@@ -115,6 +117,16 @@ def test_a_member_of_the_isr_may_begin_later() -> None:
     leader = leader_of(partition_state(), log_of((5, 5)))
     assert leader.on_fetch(2, 7, later(5, 3), 0) is None
     assert leader.followers[2].position == 5
+
+
+@pytest.mark.parametrize("end_offset", [5, 3])
+def test_a_member_of_the_elr_may_begin_later_and_never_begins_anew(end_offset: int) -> None:
+    """What is left when this leader is lost; met by schedule 62: retention had let the whole log go before the leader was fenced."""
+    leader = leader_of(partition_state(isr=[1], elr=[2]), log_of((5, 5)))
+    for now_ms in (0, LACKS_MAX_MS + 1):
+        assert leader.on_fetch(2, 7, later(end_offset, 3), now_ms) is None
+    assert leader.followers[2].position == end_offset
+    assert leader.followers[2].lacks_since_ms is None
 
 
 def test_nobody_waits_for_one_that_lacks_records_to_join() -> None:

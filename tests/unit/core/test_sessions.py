@@ -617,3 +617,23 @@ def test_a_follower_that_went_away_is_not_answered() -> None:
     broker.append()
     broker.tick(WAIT_MS)
     assert gone not in broker.replies
+
+
+def test_a_follower_whose_log_begins_too_late_is_asked_again_however_quiet_the_partition_is() -> None:
+    """Met by schedule 1630: nothing was written, so nothing was said, and it stayed outside the ISR for good."""
+    broker = settled(leading(isr=(1,)), replace(entry(0, 3), start_offset=2))
+    for sequence in (1, 2):
+        waiting = broker.fetch(request(replace(entry(0, 3), start_offset=2), sequence=sequence))
+        broker.tick(broker.now_ms + 20)
+        assert [result.problem for result in broker.results(waiting)] == [None]
+    broker.tick(broker.leader.lacks_max_ms + 20)
+    too_long = broker.fetch(request(replace(entry(0, 3), start_offset=2), sequence=3))
+    (result,) = broker.results(too_long)
+    assert result.problem is not None
+    assert result.problem.info["begins_anew"] is True
+    again = broker.fetch(request(entry(0, 0, last_epoch=-1), sequence=4))
+    assert offsets(broker.results(again)[0]) == [0, 1, 2]
+    assert broker.leader.followers[2].position == 0
+    broker.fetch(request(entry(0, 3), sequence=5))
+    broker.tick(broker.now_ms + 20)
+    assert broker.leader.followers[2].position == 3
