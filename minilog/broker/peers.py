@@ -239,7 +239,7 @@ def read(outcome: Outcome) -> Response:
     except NotAMessage as error:
         return BrokerUnavailable(f"the peer's answer is no message: {error}", reason="garbage")
     except Exception as error:
-        log.warning("an answer of a peer cannot be read: %s", type(error).__name__)
+        log.warning("an answer of a peer cannot be read: %s", type(error).__name__, exc_info=True)
         return BrokerUnavailable("the peer's answer cannot be read; the log says more", reason="garbage")
 
 

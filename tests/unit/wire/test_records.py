@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import random
-import shutil
-import sysconfig
 import tracemalloc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -77,9 +75,9 @@ def test_the_pure_variant_is_pure() -> None:
 
 
 def test_the_compiled_variant_exists_where_it_must_and_is_not_stale() -> None:
-    compiler = shutil.which((sysconfig.get_config_var("CC") or "cc").split()[0])
-    if os.environ.get("CI") == "true" and compiler and os.environ.get("MINILOG_PURE") != "1":
-        assert COMPILED is not None, f"a C compiler is here but the codec is not compiled; {BUILD}"
+    """In continuous integration what is skipped without it would be missed by nobody."""
+    if os.environ.get("CI") and os.environ.get("MINILOG_PURE") != "1":
+        assert COMPILED is not None, f"the codec is not compiled, which needs a C compiler; {BUILD}"
     if COMPILED is not None:
         (library,) = SOURCE.parent.glob("codec__mypyc.*")
         assert library.stat().st_mtime >= SOURCE.stat().st_mtime, (
