@@ -26,9 +26,11 @@ LISTEN_BACKLOG = 1024
 ECHO_S = 0.5
 """A second signal this soon is the first one's echo: a terminal signals the whole group, and a parent passes it on."""
 Socket = socket.socket
-M_MMAP_THRESHOLD = -3
-LARGE_BLOCK_BYTES = 4 * 1024 * 1024
-"""Above what the native protocol reads and writes at a time, which is not to cost a page fault for every page."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+LARGE_BLOCK_BYTES = 16 * 1024 * 1024
+"""Above what a usual fetch or produce takes: a block of its own costs a page fault for every page of it."""
+SPARE_BYTES = 32 * 1024 * 1024
+"""What stays at the end of the heap when it is freed. glibc's own 128 KiB would give back and fault in every answer's memory."""
 
 
 class FailStop(Exception):
@@ -250,10 +252,12 @@ def _tune_gc() -> None:
 
 
 def _tune_malloc() -> None:
-    """Give large blocks back to the system as soon as they are freed, where the C library is glibc.
+    """Give the largest blocks back to the system as soon as they are freed, and keep what is used again and again (glibc only).
 
-    It raises its own threshold for that when the first one is freed; then the holes that answers of different sizes leave make
-    a process twice as large as what it holds.
+    glibc raises the first bound by itself when a large block is freed; then the holes that answers of different sizes
+    leave make a process twice as large as what it holds. Once one bound is set, glibc adapts neither.
     """
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
+        libc.mallopt(M_TRIM_THRESHOLD, SPARE_BYTES)
