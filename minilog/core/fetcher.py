@@ -95,6 +95,7 @@ class Fetcher:
         request = ReplicaFetch(
             self.broker_id,
             broker_epoch,
+            self.leader,
             self.session_id,
             self.sequence,
             self.max_wait_ms,
