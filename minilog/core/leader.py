@@ -302,6 +302,8 @@ class LeaderState:
         if fetch.last_epoch >= 0:
             epoch, end_offset = self.log.epoch_end(fetch.last_epoch)
             if epoch < fetch.last_epoch or end_offset < fetch.fetch_offset:
+                if fetch.fetch_offset == fetch.start_offset:
+                    raise self._out_of_range(f"{self.partition}: the follower's log diverges, and has nothing to cut")
                 return epoch, end_offset
         self.check_position(fetch)
         self._check_start(broker_id, fetch, now_ms)

@@ -66,6 +66,14 @@ def test_a_diverging_position_is_not_counted() -> None:
     assert leader.followers[2].position is None
 
 
+def test_an_empty_log_that_diverges_is_to_begin_anew() -> None:
+    """Only the epoch before its start diverges: there is nothing to cut, and it would be told so for ever."""
+    leader = leader_of(partition_state(), log_of((3, 15)))
+    empty = replace(position(10, 4), start_offset=10)
+    with pytest.raises(OffsetOutOfRange, match="nothing to cut"):
+        leader.on_fetch(2, 7, empty, 0)
+
+
 def test_nothing_is_proposed_while_a_member_was_not_heard() -> None:
     """A proposal names the process of each member; the controller would refuse one it cannot name."""
     leader = leader_of(partition_state(isr=[1, 2]), log_of((5, 5)))
