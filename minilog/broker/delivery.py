@@ -1,8 +1,7 @@
 """Delivery: the answer to one request, from the records read for it until its client has taken the last byte.
 
 Owns two bounds. ``Answers`` is what all answers of a broker may hold at one time: an answer gets at most half of what is free, so
-large ones leave room for small ones, and clients that take nothing of theirs stop nobody else's reads. Every answer that can become
-large asks for its room while refusing is still possible: a read before it is answered, a write before anything is written. Progress is what keeps a
+large ones leave room for small ones, and clients that take nothing of theirs stop nobody else's reads. Progress is what keeps a
 connection: who takes no byte within response_write_ms loses it, however large the answer is, and so does who takes less than
 body_bytes_per_second_min on the whole.
 
@@ -21,7 +20,7 @@ from typing import Final, Protocol
 
 from aiohttp import web
 
-from minilog.broker.admission import SMALL_BYTES, Budget
+from minilog.broker.admission import Budget
 from minilog.config import Limits
 from minilog.errors import Overloaded
 
@@ -35,13 +34,9 @@ class Answers(Budget):
 
     def __init__(self, bytes_max: int) -> None:
         super().__init__("answers", bytes_max)
-        self.small_bytes = min(SMALL_BYTES, bytes_max // 16)
-        """An answer up to this size is never refused; limits.connections_max bounds how many there are."""
 
     def check(self, count: int) -> None:
         """Raises Overloaded when ``count`` is more than half of what is free; one alone may have all of it."""
-        if count <= self.small_bytes:
-            return
         free = self.bytes_max - self.used_bytes
         if count > (free // 2 if self.used_bytes else free):
             raise Overloaded(
