@@ -97,7 +97,7 @@ class BrokerCore:
         self.registration = Registration(self.broker_id, incarnation, url, settings.rack, clean=clean)
         self.fetchers: dict[int, Fetcher] = {}
         self.sessions = Sessions(self.replicas)
-        self.proposals = Proposals(self.replicas)
+        self.proposals = Proposals(self.broker_id, incarnation, self.replicas)
         self.producer_ids = ProducerIds(self.broker_id, incarnation)
         self.writing = Writing(self)
         self.reading = Reading(self)
@@ -327,7 +327,7 @@ class BrokerCore:
             if fetch is not None:
                 effects.append(Send(leader, fetch))
         epoch = self.store.controller_epoch
-        alter = self.proposals.next_request(self.broker_id, self.broker_epoch, epoch, now_ms)
+        alter = self.proposals.next_request(self.broker_epoch, epoch, now_ms)
         if alter is not None:
             effects.append(Send(CONTROLLER_ID, alter))
         allocate = self.producer_ids.next_request(self.broker_epoch)
@@ -351,6 +351,8 @@ class BrokerCore:
     # --- being followed, following -----------------------------------------------------------------------------
 
     def _on_replica_fetch(self, request_id: int, request: ReplicaFetch, now_ms: int) -> list[Effect]:
+        if request.leader != self.broker_id:
+            raise BrokerUnavailable(f"the request is for broker {request.leader}, this is broker {self.broker_id}")
         known = self.image.brokers.get(request.broker_id)
         if known is not None and request.broker_epoch < known.epoch:
             raise StaleBrokerEpoch(

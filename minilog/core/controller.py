@@ -456,9 +456,7 @@ class ControllerCore:
         return Decision(draft.records(), [])
 
     def _on_alter(self, request_id: int, request: AlterPartition) -> Decision:
-        broker = self.image.brokers.get(request.broker_id)
-        if broker is None or broker.epoch != request.broker_epoch:
-            raise StaleBrokerEpoch(f"broker {request.broker_id}: epoch {request.broker_epoch} is not registered")
+        self._process(request.broker_id, request.broker_epoch, request.incarnation)
         if request.controller_epoch != self.image.controller_epoch:
             raise NotController(
                 f"addressed to controller epoch {request.controller_epoch}, this one is {self.image.controller_epoch}"

@@ -95,6 +95,7 @@ class Fetcher:
         request = ReplicaFetch(
             self.broker_id,
             broker_epoch,
+            self.leader,
             self.session_id,
             self.sequence,
             self.max_wait_ms,
@@ -203,7 +204,7 @@ class Fetcher:
             if log.end_offset < result.log_start_offset and start_epoch == log.last_epoch >= 0:
                 # one epoch reaches from here to there, so all of this was committed
                 log.high_watermark = log.end_offset
-            log.reset(result.log_start_offset, start_epoch)
+            follower.begin_anew(result.log_start_offset, start_epoch)
         except CorruptRange:  # what is to be given up cannot be read
             self._sleep(follower.partition, now_ms + RETRY_MS)
         except DiskFull:

@@ -14,7 +14,8 @@ Source: KIP-101, KIP-279, KIP-595 (truncation on fetch).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from minilog.config import MIB, TopicSettings
 from minilog.core.effects import TopicPartition
@@ -119,9 +120,25 @@ class FollowerState:
         own_epoch, own_end = self.log.epoch_end(epoch)
         target = own_end if own_epoch != epoch else min(own_end, end_offset)
         assert target <= self.log.end_offset
-        self.log.truncate(max(target, self.log.start_offset))
-        if target < self.log.start_offset:
-            self.log.reset(target)
+        with self._cutting():
+            self.log.truncate(max(target, self.log.start_offset))
+            if target < self.log.start_offset:
+                self.log.reset(target)
+
+    def begin_anew(self, start_offset: int, start_epoch: int) -> None:
+        """Drop everything, as the leader says. Raises DiskFull or CorruptRange."""
+        with self._cutting():
+            self.log.reset(start_offset, start_epoch)
+
+    @contextmanager
+    def _cutting(self) -> Iterator[None]:
+        """A log that loses records which it had shown is not as fresh as it was, also when the cut fails half-way."""
+        shown_end = self.log.high_watermark
+        try:
+            yield
+        finally:
+            if self.log.high_watermark < shown_end:
+                self.caught_up_ms = None
 
     def lag_ms(self, now_ms: int) -> int | None:
         """How stale a read up to this high watermark may be; None when that is not known."""

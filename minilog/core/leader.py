@@ -302,6 +302,8 @@ class LeaderState:
         if fetch.last_epoch >= 0:
             epoch, end_offset = self.log.epoch_end(fetch.last_epoch)
             if epoch < fetch.last_epoch or end_offset < fetch.fetch_offset:
+                if fetch.fetch_offset == fetch.start_offset:
+                    raise self._out_of_range(f"{self.partition}: the follower's log diverges, and has nothing to cut")
                 return epoch, end_offset
         self.check_position(fetch)
         self._check_start(broker_id, fetch, now_ms)
@@ -317,13 +319,13 @@ class LeaderState:
     def _check_start(self, broker_id: int, fetch: ReplicaFetchPartition, now_ms: int) -> None:
         """R18: a log that begins later than this one lacks records, and would have the others delete them if it led.
 
-        A member of the ISR may begin later: it has heard of a start that this leader had not yet, as a follower. One of the ELR
-        may, too, and no log of an ELR is ever given up: should this leader be lost, it is what is left. Everybody else
-        waits outside until this log begins there, too; one that is empty, or has waited for lacks_max_ms, begins anew.
-        Raises OffsetOutOfRange."""
-        progress = self.followers[broker_id]
-        holds_all = broker_id in self.maximal_isr or broker_id in self.state.elr
-        if holds_all or fetch.start_offset <= self.log_start.published:
+        A member of the ISR may begin later: it has heard of a start that this leader had not yet, as a follower. One of the
+        ELR or of the last known members may, too, and no log of these is ever given up: should this leader be lost, it is
+        what is left. Everybody else waits outside until this log begins there, too; one that is empty, or has waited for
+        lacks_max_ms, begins anew. Raises OffsetOutOfRange."""
+        progress, state = self.followers[broker_id], self.state
+        was_complete = broker_id in {*self.maximal_isr, *state.elr, *state.last_known_elr}
+        if was_complete or fetch.start_offset <= self.log_start.published:
             progress.lacks_since_ms = None
             return
         if progress.lacks_since_ms is None:

@@ -20,7 +20,8 @@ RETRY_MS = 200
 
 
 class Proposals:
-    def __init__(self, replicas: Replicas) -> None:
+    def __init__(self, broker_id: int, incarnation: str, replicas: Replicas) -> None:
+        self.broker_id, self.incarnation = broker_id, incarnation
         self._replicas = replicas
         self._open: dict[TopicPartition, None] = {}
         self._sequence = 0
@@ -31,9 +32,7 @@ class Proposals:
         self._open[partition] = None
         self._retry_ms = 0
 
-    def next_request(
-        self, broker_id: int, broker_epoch: int, controller_epoch: int, now_ms: int
-    ) -> AlterPartition | None:
+    def next_request(self, broker_epoch: int, controller_epoch: int, now_ms: int) -> AlterPartition | None:
         if self._inflight is not None or not self._open or now_ms < self._retry_ms or broker_epoch < 0:
             return None
         leaders = self._leaders()
@@ -42,7 +41,8 @@ class Proposals:
             return None
         self._sequence += 1
         proposals = [leader.send_proposal(self._sequence) for leader in leaders]
-        self._inflight = AlterPartition(broker_id, broker_epoch, controller_epoch, self._sequence, proposals)
+        named = self.broker_id, broker_epoch, self.incarnation
+        self._inflight = AlterPartition(*named, controller_epoch, self._sequence, proposals)
         self._retry_ms = now_ms + RETRY_MS
         return self._inflight
 

@@ -91,6 +91,7 @@ class Roles:
         if self._damaged.get(replica.partition) == replica.topic_id:
             return
         self._damaged[replica.partition] = replica.topic_id
+        replica.looked_damaged = True
         role = replica.role
         if isinstance(role, FollowerState) and role.leader != NO_LEADER:
             self.core.fetcher(role.leader).remove(replica.partition)

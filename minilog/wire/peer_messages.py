@@ -98,10 +98,11 @@ class IsrProposal(msgspec.Struct):
 
 
 class AlterPartition(Message):
-    """``sequence`` grows with every request of one broker epoch (R15)."""
+    """``sequence`` grows with every request of one broker epoch (R15). ``incarnation`` as in a heartbeat."""
 
     broker_id: int
     broker_epoch: int
+    incarnation: str
     controller_epoch: int
     sequence: int
     partitions: list[IsrProposal]
@@ -188,10 +189,13 @@ class ReplicaFetchPartition(msgspec.Struct, array_like=True):
 
 class ReplicaFetch(Message):
     """One per (follower, leader) pair. Sequence 0 opens a session and names every partition; later ones name
-    only what changed since the previous request, and ``forgotten`` what is to be dropped (KIP-227, R5, R35)."""
+    only what changed since the previous request, and ``forgotten`` what is to be dropped (KIP-227, R5, R35).
+
+    ``leader`` says which broker is asked; another one at its address takes no part of it into its own sessions."""
 
     broker_id: int
     broker_epoch: int
+    leader: int
     session_id: int
     sequence: int
     max_wait_ms: int

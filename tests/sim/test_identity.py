@@ -168,6 +168,25 @@ def test_whoever_names_a_topic_id_means_no_other_topic() -> None:
     assert isinstance(ask(c, -1, DeleteTopic("t", c.invariants.truth.topics["t"].topic_id)), Ok)
 
 
+def test_a_broker_that_gives_the_address_of_another_one_takes_no_followers_from_it() -> None:
+    """R35: what broker 3 asks broker 2 for reaches broker 1, in sessions that are ahead of its sessions there."""
+    c = cluster()
+    c.create_topic("t", assignment=[[1, 3]], min_isr=2)
+    c.create_topic("u", assignment=[[2, 3]])
+    for topic in ("t", "u"):
+        c.settle(topic)
+    core = c.broker(3).core
+    assert core is not None
+    core.fetchers[2].session_id += 300
+    c.network.processes[2] = c.broker(1)
+    c.run(200)
+    for _ in range(20):
+        began_ms = c.world.now_ms
+        c.produce("t")
+        assert c.world.now_ms - began_ms < 50
+        c.run(100)
+
+
 def test_a_reader_that_waits_for_a_topic_does_not_go_over_to_its_successor() -> None:
     """It waits for the first record of one topic, and the first record of another is none of its business."""
     c = cluster(1)

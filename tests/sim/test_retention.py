@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from minilog.wire.messages import Message, ReplicaFetch
+from tests.sim.clients import Load
 from tests.sim.cluster import SimCluster
 
 SHORT_MS = 1000
@@ -124,3 +125,27 @@ def test_a_log_that_begins_later_than_its_leaders_does_not_join_before_it_holds_
     c.broker(1).start()
     c.settle("t")
     assert [(c.log(b, "t").start_offset, c.log(b, "t").end_offset) for b in (1, 2)] == [(0, 8), (0, 8)]
+
+
+def test_who_was_last_known_to_be_complete_gives_nothing_up_and_is_not_waited_for() -> None:
+    """R18: the power fails when broker 2 has heard of a new log start and its leader has not heard that yet. After the recovery
+    broker 1 cannot know what is committed, and so lets nothing go, without broker 2."""
+    c = SimCluster(seed=1, brokers=2, timeouts={"retention_check_ms": 10_000}).start()
+    c.create_topic("t", assignment=[[1, 2]], min_isr=2, retention_ms="20000", segment_ms="1000")
+    producer = c.add_producer("load", Load(interval_ms=200, acks=(-1,)))
+    producer.partitions = [("t", 0)]
+    producer.begin()
+    c.network.hold(ReplicaFetch, when=lambda _: c.leads(1, "t") and c.replica(1, "t").role.log_start.published > 0)  # type: ignore[union-attr]
+    c.until(lambda: starts(c, 2)[0] > 0, within_ms=60_000)
+    c.run(300)
+    producer.active = False
+    before = starts(c, 1, 2)
+    assert before[0] == 0
+    for broker_id in (1, 2):
+        c.broker(broker_id).crash()
+    c.network.pass_all()
+    c.run(3000)
+    c.start_all()
+    c.until(lambda: c.leads(1, "t"))
+    c.until(lambda: c.isr("t") == [1, 2], within_ms=1000)
+    assert starts(c, 1, 2) == before

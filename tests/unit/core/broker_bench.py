@@ -229,7 +229,8 @@ class BrokerBench:
             session_id, sequence, self.next_session_id = self.next_session_id, 0, self.next_session_id + 1
         self.sessions[broker_id] = session_id, sequence + 1
         process = BROKER_EPOCHS[broker_id] if broker_epoch is None else broker_epoch
-        return self.send(ReplicaFetch(broker_id, process, session_id, sequence, 500, ROOM, [entry]))
+        leader = self.broker_id
+        return self.send(ReplicaFetch(broker_id, process, leader, session_id, sequence, 500, ROOM, [entry]))
 
     # --- looking inside ----------------------------------------------------------------------------------------------------
 

@@ -277,9 +277,9 @@ class ControllerBench:
     def alter(self, broker_id: int, *proposals: IsrProposal, **more: Any) -> AlterPartition:
         broker = self.brokers[broker_id]
         broker.alter_sequence += 1
-        request = AlterPartition(
-            broker_id, broker.epoch, self.core.image.controller_epoch, broker.alter_sequence, list(proposals)
-        )
+        process = broker_id, broker.epoch, broker.incarnation
+        epoch = self.core.image.controller_epoch
+        request = AlterPartition(*process, epoch, broker.alter_sequence, list(proposals))
         for name, value in more.items():
             setattr(request, name, value)
         return request

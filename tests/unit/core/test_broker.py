@@ -34,6 +34,7 @@ from minilog.wire.messages import (
     Problem,
     Register,
     RegisterReply,
+    ReplicaFetch,
     ReplicaFetchReply,
     ReplicaFetchResult,
     UnfitReplica,
@@ -510,6 +511,17 @@ def test_a_fetch_of_an_earlier_process_is_refused() -> None:
     sent = bench.acknowledge(2, 0, broker_epoch=3)
     assert bench.refusal(sent).code == StaleBrokerEpoch.code
     assert bench.leader().followers[2].position is None
+
+
+def test_a_fetch_for_another_broker_is_refused_and_leaves_the_followers_session_alone() -> None:
+    """That broker had this address, or says it has."""
+    bench = BrokerBench.started(partition_state())
+    bench.acknowledge(2, 0)
+    session = bench.core.sessions.of(2)
+    sent = bench.send(ReplicaFetch(2, 4, 3, 99, 0, 500, 1000, []))
+    assert bench.refusal(sent).code == "BROKER_UNAVAILABLE"
+    assert bench.core.sessions.of(2) is session
+    assert bench.leader().followers[2].position == 0
 
 
 def test_the_answer_of_a_leader_that_is_followed_no_more_changes_nothing() -> None:

@@ -89,6 +89,16 @@ def test_a_request_of_another_process_is_refused(difference: int) -> None:
     assert bench.problem(stranger) == "STALE_BROKER_EPOCH"
 
 
+def test_a_request_of_a_process_of_another_cluster_is_refused_and_makes_no_request_of_ours_a_late_copy() -> None:
+    """Its journal gave it the same broker epoch, and its controller's address is ours for a moment."""
+    bench = ControllerBench()
+    bench.create([1, 2, 3])
+    mine = bench.alter(1, bench.proposal([1, 2]))
+    foreign = bench.alter(1, bench.proposal([1]), incarnation="foreign", sequence=99)
+    assert bench.problem(foreign) == "STALE_BROKER_EPOCH"
+    assert decisions(bench, mine) == [None]
+
+
 def test_a_new_process_begins_to_count_anew() -> None:
     bench = ControllerBench()
     bench.create([1, 2, 3])

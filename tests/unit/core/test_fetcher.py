@@ -476,6 +476,22 @@ def test_a_follower_that_cannot_read_what_it_would_give_up_keeps_it() -> None:
     assert named(ask(made, RETRY_MS)) == {0: 3}
 
 
+def test_a_follower_that_begins_anew_is_no_longer_as_fresh_as_it_was() -> None:
+    """It shows nothing of what it had shown before, until it has all of it once more."""
+    made = fetcher(follower())
+    following = made.followers[FIRST]
+    request = ask(made)
+    made.on_reply(request, answer(request, result(high_watermark=3)), 1000)
+    assert following.lag_ms(1000) == 1000
+    request = ask(made, 1000)
+    error = OffsetOutOfRange("it lacks records", begins_anew=True)
+    made.on_reply(request, answer(request, replace(result(high_watermark=3), problem=Problem.of(error))), 1000)
+    assert (following.log.end_offset, following.lag_ms(1000)) == (0, None)
+    request = ask(made, 2000)
+    made.on_reply(request, answer(request, result(fetch_offset=0, values=3, high_watermark=3)), 2000)
+    assert following.lag_ms(2000) == 0
+
+
 def test_a_follower_that_finds_no_room_to_begin_anew_tries_again_later() -> None:
     made = fetcher(follower())
     request = ask(made)

@@ -102,8 +102,10 @@ def test_a_follower_never_cuts_to_its_high_watermark() -> None:
 
 def test_a_cut_below_the_high_watermark_takes_it_along() -> None:
     leading, following = pair(log_of((3, 5)), log_of((1, 4), high_watermark=4))
+    following.caught_up_ms = 1000
     join(leading, following)
     assert following.high_watermark == 0
+    assert following.lag_ms(1000) is None, "what it showed it does not show any more"
 
 
 @pytest.mark.parametrize(

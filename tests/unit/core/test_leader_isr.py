@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from minilog.core.image import PartitionState
 from minilog.core.leader import LACKS_MAX_MS, LeaderState
 from minilog.core.progress import Progress
 from minilog.errors import FencedLeaderEpoch, OffsetOutOfRange, UnknownLeaderEpoch
@@ -65,6 +66,14 @@ def test_a_diverging_position_is_not_counted() -> None:
     assert leader.followers[2].position is None
 
 
+def test_an_empty_log_that_diverges_is_to_begin_anew() -> None:
+    """Only the epoch before its start diverges: there is nothing to cut, and it would be told so for ever."""
+    leader = leader_of(partition_state(), log_of((3, 15)))
+    empty = replace(position(10, 4), start_offset=10)
+    with pytest.raises(OffsetOutOfRange, match="nothing to cut"):
+        leader.on_fetch(2, 7, empty, 0)
+
+
 def test_nothing_is_proposed_while_a_member_was_not_heard() -> None:
     """A proposal names the process of each member; the controller would refuse one it cannot name."""
     leader = leader_of(partition_state(isr=[1, 2]), log_of((5, 5)))
@@ -119,10 +128,13 @@ def test_a_member_of_the_isr_may_begin_later() -> None:
     assert leader.followers[2].position == 5
 
 
+@pytest.mark.parametrize("state", [partition_state(isr=[1], elr=[2]), partition_state(isr=[1], last_known_elr=[2])])
 @pytest.mark.parametrize("end_offset", [5, 3])
-def test_a_member_of_the_elr_may_begin_later_and_never_begins_anew(end_offset: int) -> None:
+def test_a_member_of_the_elr_or_one_last_known_may_begin_later_and_never_begins_anew(
+    state: PartitionState, end_offset: int
+) -> None:
     """What is left when this leader is lost; met by schedule 62: retention had let the whole log go before the leader was fenced."""
-    leader = leader_of(partition_state(isr=[1], elr=[2]), log_of((5, 5)))
+    leader = leader_of(state, log_of((5, 5)))
     for now_ms in (0, LACKS_MAX_MS + 1):
         assert leader.on_fetch(2, 7, later(end_offset, 3), now_ms) is None
     assert leader.followers[2].position == end_offset

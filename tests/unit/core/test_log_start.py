@@ -134,3 +134,5 @@ def test_a_log_that_cannot_be_looked_at_is_reported_and_the_broker_goes_on() -> 
     for _ in range(3):
         bench.tick(2 * CHECK_MS)
     assert [unfit.topic for unfit in bench.core.roles.unfit_replicas()] == [TOPIC]
+    bench.metadata(partition_state(leader=2, leader_epoch=6, partition_epoch=11, isr=[2, 3]))
+    assert bench.fetches == [], "it follows nobody, whoever leads"

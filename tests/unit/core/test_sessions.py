@@ -128,7 +128,7 @@ def request(
     max_bytes: int = 1 << 20,
     forgotten: Sequence[tuple[str, int]] = (),
 ) -> ReplicaFetch:
-    return ReplicaFetch(2, broker_epoch, session_id, sequence, WAIT_MS, max_bytes, list(entries), list(forgotten))
+    return ReplicaFetch(2, broker_epoch, 1, session_id, sequence, WAIT_MS, max_bytes, list(entries), list(forgotten))
 
 
 def entry(partition: int, fetch_offset: int, last_epoch: int = 5, leader_epoch: int = 5) -> ReplicaFetchPartition:

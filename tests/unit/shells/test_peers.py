@@ -36,7 +36,7 @@ OK = Ok(7)
 
 
 def fetch(sequence: int = 1, max_wait_ms: int = 0) -> ReplicaFetch:
-    return ReplicaFetch(1, 1, 1, sequence, max_wait_ms, 1000, [])
+    return ReplicaFetch(1, 1, 2, 1, sequence, max_wait_ms, 1000, [])
 
 
 class Client:
@@ -102,7 +102,7 @@ def test_one_connection_per_peer_and_purpose_is_reused() -> None:
         for sequence in range(3):
             assert await client.ask(fetch(sequence)) == OK
         assert peer.connections == 1
-        assert await client.ask(AlterPartition(1, 1, 1, 1, [])) == OK
+        assert await client.ask(AlterPartition(1, 1, "i", 1, 1, [])) == OK
         assert await client.ask(fetch(), node_id=3) == OK
         assert peer.connections == 3
 

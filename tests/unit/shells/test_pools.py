@@ -76,7 +76,7 @@ def test_no_purpose_waits_for_another(monkeypatch: pytest.MonkeyPatch, stuck: Me
         waiting = calls(peers, peer, *[stuck] * 20)
         await until(lambda: len(peer.requests) == 4)
         assert await peers.call(peer.url, other, 1000) == OK
-        for request in (Heartbeat(1, 1, "i", 1, 0, 0), ReplicaFetch(1, 1, 1, 1, 0, 1000, [])):
+        for request in (Heartbeat(1, 1, "i", 1, 0, 0), ReplicaFetch(1, 1, 2, 1, 1, 0, 1000, [])):
             peers.send(2, peer.url, request, lambda response: None)
             await until(lambda request=request: request in peer.requests)  # type: ignore[misc]
         for call in waiting:
@@ -178,7 +178,7 @@ def test_what_nobody_uses_is_closed_by_this_side_and_forgotten(monkeypatch: pyte
     async def check(peers: Peers, peer: PeerServer) -> None:
         await asyncio.gather(*calls(peers, peer, *[produce()] * 5, GROUP))
         answered = asyncio.get_running_loop().create_future()
-        peers.send(2, peer.url, ReplicaFetch(1, 1, 1, 1, 0, 1000, []), answered.set_result)
+        peers.send(2, peer.url, ReplicaFetch(1, 1, 2, 1, 1, 0, 1000, []), answered.set_result)
         await answered
         assert peer.open_connections == 7
         for _ in range(4):  # one connection that is used stays

@@ -162,7 +162,7 @@ def test_too_many_parked_requests_are_refused_definitely_but_not_what_the_cluste
         assert isinstance(reply, Problem)
         assert (reply.code, reply.definite) == ("OVERLOADED", True)
         assert await f.runtime.submit(Probe(1, "x")) == Ok(2)
-        assert await f.runtime.submit(ReplicaFetch(1, 1, 1, 1, 1, 1, [])) == Ok(3)
+        assert await f.runtime.submit(ReplicaFetch(1, 1, 1, 1, 1, 1, 1, [])) == Ok(3)
         f.runtime.close()
         await parked
 
