@@ -319,13 +319,11 @@ class LeaderState:
     def _check_start(self, broker_id: int, fetch: ReplicaFetchPartition, now_ms: int) -> None:
         """R18: a log that begins later than this one lacks records, and would have the others delete them if it led.
 
-        A member of the ISR may begin later: it has heard of a start that this leader had not yet, as a follower. One of the
-        ELR or of the last known members may, too, and no log of these is ever given up: should this leader be lost, it is
-        what is left. Everybody else waits outside until this log begins there, too; one that is empty, or has waited for
-        lacks_max_ms, begins anew. Raises OffsetOutOfRange."""
-        progress, state = self.followers[broker_id], self.state
-        was_complete = broker_id in {*self.maximal_isr, *state.elr, *state.last_known_elr}
-        if was_complete or fetch.start_offset <= self.log_start.published:
+        A member of the ISR may begin later: it has heard of a start that this leader had not yet, as a follower. No log of an
+        eligible replica is ever given up: should this leader be lost, it is what is left. Everybody else waits outside until this
+        log begins there, too; one that is empty, or has waited for lacks_max_ms, begins anew. Raises OffsetOutOfRange."""
+        progress = self.followers[broker_id]
+        if self._was_complete(broker_id) or fetch.start_offset <= self.log_start.published:
             progress.lacks_since_ms = None
             return
         if progress.lacks_since_ms is None:
@@ -338,6 +336,10 @@ class LeaderState:
                 "it lacks what lies between, and has to begin anew",
                 begins_anew=True,
             )
+
+    def _was_complete(self, broker_id: int) -> bool:
+        """An eligible replica: as far as anybody knows it holds everything that is committed."""
+        return broker_id in {*self.maximal_isr, *self.state.elr, *self.state.last_known_elr}
 
     def _out_of_range(self, detail: str, **more: Any) -> OffsetOutOfRange:
         """Where the follower is to begin, and which epoch ended there: of the start that has been published."""

@@ -44,6 +44,10 @@ def _inside_is_enough(self: LeaderState, fetch: ReplicaFetchPartition) -> None:
         raise OffsetOutOfRange("", log_start_offset=log.start_offset, log_end_offset=log.end_offset)
 
 
+def _is_in_sync(self: LeaderState, broker_id: int) -> bool:
+    return broker_id in self.maximal_isr
+
+
 def _stays_open(self: Segment) -> int:
     """As noted when it was first looked at."""
     if self._max_timestamp is None:
@@ -103,6 +107,13 @@ CLEANING_ABLATIONS: tuple[Ablation, ...] = (
         "nobody asks where a follower's log begins",
         ((LeaderState, "_check_start", removals.nothing), (FollowerState, "next_fetch", _without_start)),
         story=test_retention.test_a_log_that_begins_later_than_its_leaders_does_not_join_before_it_holds_the_rest,
+    ),
+    Ablation(
+        "retention",
+        "no eligible replica gives its log up",
+        ((LeaderState, "_was_complete", _is_in_sync),),
+        retaining(power_cuts=1.0),
+        test_retention.test_who_was_last_known_to_be_complete_gives_nothing_up_and_is_not_waited_for,
     ),
     Ablation(
         "retention",
