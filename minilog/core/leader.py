@@ -345,10 +345,9 @@ class LeaderState:
         """Where the follower is to begin, and which epoch ended there: of the start that has been published."""
         log, start_offset = self.log, self.log_start.published
         epoch = log.start_epoch if start_offset <= log.start_offset else log.epoch_at(start_offset - 1)
-        error = OffsetOutOfRange(detail, log_start_offset=log.start_offset, log_end_offset=log.end_offset, **more)
         if epoch >= 0:
-            error.info["log_start_epoch"] = epoch
-        return error
+            more["log_start_epoch"] = epoch
+        return OffsetOutOfRange(detail, log_start_offset=log.start_offset, log_end_offset=log.end_offset, **more)
 
     def check_position(self, fetch: ReplicaFetchPartition) -> None:
         """Raises OffsetOutOfRange: the follower is to begin anew at the log's start, or to ask again.
