@@ -88,13 +88,18 @@ class Server:
                 exchange.media_out()  # where there is a choice, the handler asks
             if route.method == "GET" or route.name in ENDS_WITH_CLIENT:
                 exchange.end_with_client()
-            return await HANDLERS[found.route.name](self.face, exchange)
+            response = await HANDLERS[found.route.name](self.face, exchange)
+            if route.method == "GET" and isinstance(response, web.Response):
+                delivery.expect(response.content_length or 0)  # what only reads can still be refused
+            return response
         except MinilogError as error:
+            _check_not_begun(request)
             return self._problem(found, error)
         except ConnectionError:
             raise
         except Exception:
             log.exception("a fault in %s %s", request.method, request.raw_path)
+            _check_not_begun(request)
             return self._problem(found, InternalError("a fault inside minilog; the broker's log says more"))
         finally:
             if body is not None:
@@ -117,6 +122,12 @@ class Server:
             return message_answer(Problem.of(error))
         late_body = isinstance(error, TimedOut) and error.definite
         return problem_answer(error, status=408 if late_body else None)
+
+
+def _check_not_begun(request: web.BaseRequest) -> None:
+    """A live tail that has begun cannot become another answer: its client learns by the connection that it is over."""
+    if request.writer.output_size > 0:
+        raise ConnectionResetError("the answer has begun")
 
 
 class Runner(web.ServerRunner):
