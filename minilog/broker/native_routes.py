@@ -43,6 +43,7 @@ from minilog.wire.messages import (
     ReplicaFetchReply,
     decode,
 )
+from minilog.wire.sizes import check_size
 
 CONTROLLER_MESSAGES: Final = (CreateTopic, DeleteTopic, AddPartitions, DescribeCluster, AllocateProducerIds)
 PEER_MESSAGES: Final = (ReplicaFetch, Positions, Probe)
@@ -152,6 +153,7 @@ async def _message(exchange: Exchange) -> Message:
     exchange.media_in()
     body = await exchange.body.read()
     try:
+        check_size(body)
         return decode(body)
     except NotAMessage as error:
         raise InvalidRequest(f"the body is not one message in msgpack: {error}") from None
