@@ -155,9 +155,8 @@ class Body:
 
     def _check_size(self, count: int) -> None:
         if count > self._bytes_max:
-            raise RequestTooLarge(
-                f"the body has {count} bytes or more; allowed are {self._bytes_max} (limits.request_bytes_max)"
-            )
+            by_limits = " (limits.request_bytes_max)" if self._bytes_max >= self._limits.request_bytes_max else ""
+            raise RequestTooLarge(f"the body has {count} bytes or more; allowed here are {self._bytes_max}{by_limits}")
 
     def _check_encoding(self, encoding: str) -> None:
         if encoding.strip().lower() not in ("", "identity"):

@@ -2,7 +2,7 @@
 
 Written by hand because the hot path between brokers needs little of HTTP: no pool, no retries, no redirects, no
 chunked bodies, and an answer of several megabytes must not be copied on its way in (``batches`` of a decoded
-message are views into the buffer made here). Anything else than a plain answer with a Content-Length is garbage.
+message are views into the buffer made here). The buffer grows with what arrives: a length that is only stated costs nothing. Anything else than a plain answer with a Content-Length is garbage.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from minilog.errors import BrokerUnavailable, MinilogError
 HEAD_BYTES_MAX = 16 * 1024
 JOINED_BYTES_MAX = 64 * 1024
 """Head and body up to this size leave in one segment; above, copying costs more than a second write."""
+BELIEVED_BYTES_MAX = 2 * 1024 * 1024
+"""Room made for an answer at its word; beyond that, as much again as has arrived."""
 
 
 class Answer(NamedTuple):
@@ -36,6 +38,8 @@ class Connection(asyncio.BufferedProtocol):
         self._on_outcome: Callable[[Outcome], None] | None = None
         self._head = bytearray(HEAD_BYTES_MAX)
         self._body = bytearray()
+        self._length = 0
+        """Of the whole body, as stated; ``_body`` may be shorter yet."""
         self._filled = 0
         self._answer: tuple[int, str] | None = None
         self._keep_alive = True
@@ -74,6 +78,8 @@ class Connection(asyncio.BufferedProtocol):
         """Returning None lets the transport close itself."""
 
     def get_buffer(self, sizehint: int) -> memoryview:
+        if self._answer is not None and self._filled == len(self._body):
+            self._make_room()
         return memoryview(self._head if self._answer is None else self._body)[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -84,7 +90,7 @@ class Connection(asyncio.BufferedProtocol):
         except (ValueError, MemoryError) as error:
             self._refuse(str(error) or "there is no memory for it")
             return
-        if self._answer is not None and self._filled == len(self._body):
+        if self._answer is not None and self._filled == self._length:
             self._complete(*self._answer)
 
     # --- reading -----------------------------------------------------------------------------------------
@@ -107,10 +113,18 @@ class Connection(asyncio.BufferedProtocol):
             raise ValueError(f"{surplus - length} bytes follow the answer")
         self._keep_alive = headers.get("connection", "").lower() != "close"
         self._answer = (status, headers.get("content-type", ""))
-        self._body = bytearray(length)
+        self._body = bytearray(min(length, BELIEVED_BYTES_MAX))
         self._body[:surplus] = self._head[end + 4 : self._filled]
-        self._filled = surplus
+        self._length, self._filled = length, surplus
         return True
+
+    def _make_room(self) -> None:
+        """Here, and not when bytes have come: then the event loop still holds a view of the buffer."""
+        try:
+            self._body += bytes(min(self._length - self._filled, self._filled))
+        except MemoryError:
+            self._answer, self._filled = None, 0
+            self._refuse("there is no memory for it")
 
     def _complete(self, status: int, content_type: str) -> None:
         body, self._body = self._body, bytearray()

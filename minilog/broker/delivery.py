@@ -1,7 +1,8 @@
 """Delivery: the answer to one request, from the records read for it until its client has taken the last byte.
 
 Owns two bounds. ``Answers`` is what all answers of a broker may hold at one time: an answer gets at most half of what is free, so
-large ones leave room for small ones, and clients that take nothing of theirs stop nobody else's reads. Progress is what keeps a
+large ones leave room for small ones, and clients that take nothing of theirs stop nobody else's reads. Every answer that can become
+large asks for its room while refusing is still possible: a read before it is answered, a write before anything is written. Progress is what keeps a
 connection: who takes no byte within response_write_ms loses it, however large the answer is, and so does who takes less than
 body_bytes_per_second_min on the whole.
 
@@ -20,7 +21,7 @@ from typing import Final, Protocol
 
 from aiohttp import web
 
-from minilog.broker.admission import Budget
+from minilog.broker.admission import SMALL_BYTES, Budget
 from minilog.config import Limits
 from minilog.errors import Overloaded
 
@@ -36,7 +37,11 @@ class Answers(Budget):
         super().__init__("answers", bytes_max)
 
     def check(self, count: int) -> None:
-        """Raises Overloaded when ``count`` is more than half of what is free; one alone may have all of it."""
+        """Raises Overloaded when ``count`` is more than half of what is free; one alone may have all of it.
+
+        A small answer, as health and an empty poll are, is never refused: connections_max bounds how many there are."""
+        if count <= SMALL_BYTES:
+            return
         free = self.bytes_max - self.used_bytes
         if count > (free // 2 if self.used_bytes else free):
             raise Overloaded(

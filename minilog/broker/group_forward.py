@@ -13,6 +13,7 @@ from minilog.broker.exchange import Face
 from minilog.errors import CoordinatorNotAvailable, InvalidRequest, NotCoordinator
 from minilog.wire.group_messages import ForwardedGroupRequest, GroupInfo, GroupRequest, ListGroups, ListGroupsReply
 from minilog.wire.messages import Message, NotAMessage, Problem, decode, encode
+from minilog.wire.sizes import check_size
 
 PATIENCE_MS: Final = 1500
 """How long a coordinator that is not there yet is waited for."""
@@ -35,6 +36,7 @@ async def group_call(face: Face, message: GroupRequest) -> Message:
 async def answer_forwarded(face: Face, message: ForwardedGroupRequest) -> Message:
     """A group message that another broker has sent on: answered here or nowhere."""
     try:
+        check_size(message.message)
         inner = decode(message.message)
     except NotAMessage as error:
         raise InvalidRequest(f"what was forwarded is not one message in msgpack: {error}") from None

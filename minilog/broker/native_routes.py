@@ -43,10 +43,12 @@ from minilog.wire.messages import (
     ReplicaFetchReply,
     decode,
 )
+from minilog.wire.sizes import check_size
 
 CONTROLLER_MESSAGES: Final = (CreateTopic, DeleteTopic, AddPartitions, DescribeCluster, AllocateProducerIds)
 PEER_MESSAGES: Final = (ReplicaFetch, Positions, Probe)
-REPEATED: Final = (GroupHeartbeat, DescribeGroup, ListGroups, CommittedOffsets)
+READS: Final = (DescribeGroup, ListGroups, CommittedOffsets)
+REPEATED: Final = (GroupHeartbeat, *READS)
 """Group messages that change nothing, or that their sender sends again and again: nobody wants an answer after it has gone."""
 CLIENT_MESSAGES: Final = (Produce, Fetch, Offsets, Metadata, InitProducer)
 
@@ -61,7 +63,7 @@ async def produce(face: Face, exchange: Exchange) -> web.Response:
 async def fetch(face: Face, exchange: Exchange) -> web.Response:
     message = await _message(exchange)
     if isinstance(message, Offsets):
-        return await _answer_offsets(face, exchange.delivery, message)
+        return _answer_read(exchange.delivery, await face.runtime.submit(message))
     if not isinstance(message, Fetch):
         raise _wrong_message(message, (Fetch, Offsets))
     return message_answer(await run_fetch(face, exchange.delivery, message))
@@ -81,18 +83,24 @@ async def rpc(face: Face, exchange: Exchange) -> web.Response:
             return message_answer(reply)
         case Offsets():
             exchange.end_with_client()
-            return await _answer_offsets(face, exchange.delivery, message)
-        case Positions() | Probe() | Metadata() | InitProducer():
+            return _answer_read(exchange.delivery, await face.runtime.submit(message))
+        case Metadata():
+            exchange.end_with_client()
+            return _answer_read(exchange.delivery, await face.runtime.submit(message))
+        case Positions() | Probe() | InitProducer():
             exchange.end_with_client()
             return message_answer(await face.runtime.submit(message))
-        case CreateTopic() | DeleteTopic() | AddPartitions() | DescribeCluster() | AllocateProducerIds():
+        case DescribeCluster():
+            return _answer_read(exchange.delivery, await to_controller(face, message))
+        case CreateTopic() | DeleteTopic() | AddPartitions() | AllocateProducerIds():
             return message_answer(await to_controller(face, message))
         case ForwardedGroupRequest():
             return message_answer(await answer_forwarded(face, message))
         case _ if isinstance(message, GroupRequest):
             if isinstance(message, REPEATED):
                 exchange.end_with_client()
-            return message_answer(await group_call(face, message))
+            reply = await group_call(face, message)
+            return _answer_read(exchange.delivery, reply) if isinstance(message, READS) else message_answer(reply)
         case _:
             raise _wrong_message(message, (*CLIENT_MESSAGES, *PEER_MESSAGES, *CONTROLLER_MESSAGES))
 
@@ -118,8 +126,9 @@ async def run_fetch(face: Face, delivery: Delivery, message: Fetch) -> Message:
     return reply
 
 
-async def _answer_offsets(face: Face, delivery: Delivery, message: Offsets) -> web.Response:
-    answer = message_answer(await face.runtime.submit(message))
+def _answer_read(delivery: Delivery, reply: Message) -> web.Response:
+    """The answer to what has changed nothing, so that it can still be refused. Raises Overloaded."""
+    answer = message_answer(reply)
     delivery.expect(answer.content_length or 0)
     return answer
 
@@ -144,6 +153,7 @@ async def _message(exchange: Exchange) -> Message:
     exchange.media_in()
     body = await exchange.body.read()
     try:
+        check_size(body)
         return decode(body)
     except NotAMessage as error:
         raise InvalidRequest(f"the body is not one message in msgpack: {error}") from None

@@ -202,8 +202,9 @@ def _cannot_listen(error: OSError, host: str, port: int, setting: str) -> str:
 
 
 def url_of(bound: socket.socket, host: str) -> str:
-    """The URL of a bound socket, under the host name that was configured."""
-    port = bound.getsockname()[1]
+    """The URL of a bound socket, under the host name that was configured; without one under the address it has."""
+    address, port = bound.getsockname()[:2]
+    host = host or address
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

@@ -15,12 +15,16 @@ from minilog.broker.lots import Lot, deliver, encode_lots, encode_numbered, sort
 from minilog.broker.native_routes import run_produce
 from minilog.broker.producer_routes import Numbers, number_batch, numbers_of, refuse_numbers
 from minilog.core.image import TopicImage
-from minilog.errors import InternalError, InvalidRequest, MinilogError, NotLeader
+from minilog.errors import InternalError, InvalidRequest, MinilogError, NotLeader, Overloaded
 from minilog.wire.http import BATCH, JSON, OCTETS, acks_text, problem_body
 from minilog.wire.json_records import ProducedRecord, parse_json, parse_ndjson
 from minilog.wire.messages import ACKS_ALL, Problem, Produce, ProducePartition, ProduceReply, ProduceResult
 
 TIMEOUT_MS: Final = 10_000
+RESULT_BYTES: Final = 128
+"""What an answer says of one record that was written, at most."""
+FAILURE_BYTES: Final = 512
+"""What it says of one that was not, as a rule."""
 
 
 class RecordResult(msgspec.Struct, omit_defaults=True):
@@ -76,6 +80,7 @@ async def produce_topic(face: Face, exchange: Exchange) -> web.Response:
         return encode_lots(topic, records, by_partition, acks, errors)
 
     lots = await face.compute(encode, is_long=exchange.body.size_bytes >= THREAD_BYTES_MIN)
+    _expect_answer(exchange, records, errors)
     await deliver(face, lots, acks, timeout_ms)
     return await _answer(face, exchange, topic, records, lots, errors, acks)
 
@@ -104,6 +109,7 @@ async def produce_partition(face: Face, exchange: Exchange) -> web.Response:
         return encode_lots(topic, records, everything, acks, errors)
 
     lots = await face.compute(encode, is_long=exchange.body.size_bytes >= THREAD_BYTES_MIN)
+    _expect_answer(exchange, records, errors)
     for lot in lots:
         message = Produce(acks, timeout_ms, [ProducePartition(name, partition, memoryview(lot.batches), lot.topic_id)])
         lot.result = _only(await run_produce(face, message), name, partition)
@@ -168,6 +174,11 @@ async def _records(face: Face, exchange: Exchange, media: str) -> list[ProducedR
 # --- the answer -------------------------------------------------------------------------------------------------
 
 
+def _expect_answer(exchange: Exchange, records: Sequence[ProducedRecord], errors: Mapping[int, MinilogError]) -> None:
+    """Room for an answer that tells of every record, asked for before any of them is written. Raises Overloaded."""
+    exchange.delivery.expect(RESULT_BYTES * (len(records) - len(errors)) + FAILURE_BYTES * len(errors))
+
+
 def _only(reply: object, topic: str, partition: int) -> ProduceResult:
     if isinstance(reply, ProduceReply) and len(reply.partitions) == 1:
         return reply.partitions[0]
@@ -209,6 +220,10 @@ async def _answer(
         return answer(body, JSON, status)
     worst = _worst(failed)
     face.metrics.on_error(exchange.match.route.name, worst.code)
+    try:
+        exchange.delivery.expect(len(body))
+    except Overloaded:
+        return problem_answer(worst)  # there is room for what became of all records together, not of each
     return problem_answer(worst, body=body)
 
 

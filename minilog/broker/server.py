@@ -32,8 +32,9 @@ from minilog.broker.ports import Runtime
 from minilog.config import Limits
 from minilog.errors import InternalError, MinilogError, NotLeader, TimedOut
 from minilog.wire.http import MSGPACK
-from minilog.wire.messages import Problem
+from minilog.wire.messages import CreateTopic, Problem
 from minilog.wire.routes import ROUTES, Match, match
+from minilog.wire.sizes import MESSAGE_BYTES_MAX, SMALLER
 
 log = logging.getLogger("minilog.http")
 RequestHandler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -49,6 +50,13 @@ HANDLERS: Final[Mapping[str, Handler]] = {
 }
 ENDS_WITH_CLIENT: Final = frozenset(("fetch", "group_heartbeat"))
 """Routes that end when their client leaves, besides every GET: what they wait for is nobody's then, or asked for again."""
+JSON_BYTES_MAX: Final = {
+    "create_topic": SMALLER[CreateTopic],
+    "alter_topic": SMALLER[CreateTopic],
+    "group_heartbeat": MESSAGE_BYTES_MAX,
+    "commit_offsets": MESSAGE_BYTES_MAX,
+}
+"""Of bodies that hold no records, for the reason that bounds messages: nothing else goes on while JSON is decoded."""
 assert set(HANDLERS) == {route.name for route in ROUTES}, "every route has its handler"
 
 
@@ -88,13 +96,18 @@ class Server:
                 exchange.media_out()  # where there is a choice, the handler asks
             if route.method == "GET" or route.name in ENDS_WITH_CLIENT:
                 exchange.end_with_client()
-            return await HANDLERS[found.route.name](self.face, exchange)
+            response = await HANDLERS[found.route.name](self.face, exchange)
+            if route.method == "GET" and isinstance(response, web.Response):
+                delivery.expect(response.content_length or 0)  # what only reads can still be refused
+            return response
         except MinilogError as error:
+            _check_not_begun(request)
             return self._problem(found, error)
         except ConnectionError:
             raise
         except Exception:
             log.exception("a fault in %s %s", request.method, request.raw_path)
+            _check_not_begun(request)
             return self._problem(found, InternalError("a fault inside minilog; the broker's log says more"))
         finally:
             if body is not None:
@@ -104,7 +117,10 @@ class Server:
         face = self.face
         if found.route.name == "rpc":
             return Body(request, face.limits, face.peer_requests, 2 * face.limits.request_bytes_max)
-        return Body(request, face.limits, face.requests, face.limits.request_bytes_max)
+        bytes_max = min(
+            face.limits.request_bytes_max, JSON_BYTES_MAX.get(found.route.name, face.limits.request_bytes_max)
+        )
+        return Body(request, face.limits, face.requests, bytes_max)
 
     def _problem(self, found: Match | None, error: MinilogError) -> web.Response:
         native = found is not None and found.route.offers == (MSGPACK,)
@@ -117,6 +133,12 @@ class Server:
             return message_answer(Problem.of(error))
         late_body = isinstance(error, TimedOut) and error.definite
         return problem_answer(error, status=408 if late_body else None)
+
+
+def _check_not_begun(request: web.BaseRequest) -> None:
+    """A live tail that has begun cannot become another answer: its client learns by the connection that it is over."""
+    if request.writer.output_size > 0:
+        raise ConnectionResetError("the answer has begun")
 
 
 class Runner(web.ServerRunner):

@@ -40,6 +40,7 @@ from minilog.wire.messages import (
     decode,
     encode,
 )
+from minilog.wire.sizes import check_size
 
 log = logging.getLogger("minilog.http")
 
@@ -115,7 +116,9 @@ class Server:
             raise UnsupportedMediaType(f"Content-Type is {shown(request.content_type)}; allowed: {MSGPACK}")
         body = Body(request, self._limits, self._requests, self._limits.request_bytes_max)
         try:
-            message = decode(await body.read())
+            content = await body.read()
+            check_size(content)
+            message = decode(content)
             if not isinstance(message, ANSWERED):
                 raise InvalidRequest(f"a controller does not answer {type(message).__name__}; send it to a broker")
             return web.Response(body=encode(await self._runtime.submit(message)), content_type=MSGPACK)

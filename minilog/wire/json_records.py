@@ -27,6 +27,8 @@ from minilog.wire.http import INT32_MAX, INT64_MAX, shown
 
 RECORDS_MAX: Final = 100_000
 """Records in one JSON request: each costs memory far beyond its own bytes; the native protocol has no such bound."""
+SECOND_LOOK_MAX: Final = 2_000_000
+"""Brackets, commas and colons in a text that is looked at a second time: that takes half a second, and no other thread goes on meanwhile."""
 _NULL: Final = b"null"
 
 
@@ -171,7 +173,12 @@ class _Members(list[tuple[str, Any]]):
 
 
 def _members_of(where: str, text: bytes) -> _Members:
-    """Takes less depth than msgspec does, and less still the deeper it is called."""
+    """Takes less depth than msgspec does, and less still the deeper it is called. Raises InvalidRequest, RequestTooLarge."""
+    if sum(map(text.count, (b"[", b"{", b",", b":"))) > SECOND_LOOK_MAX:
+        raise RequestTooLarge(
+            f"{where} has members whose names may be repeated, or escapes in names and headers, and is too large to look into; "
+            "send fewer records in a request"
+        )
     try:
         members = json.loads(text, object_pairs_hook=_Members, parse_int=str, parse_float=str)
     except RecursionError as error:

@@ -9,13 +9,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from minilog.broker.admission import Budget
+from minilog.broker.admission import SMALL_BYTES, Budget
 from minilog.broker.delivery import PIECE_BYTES, Answers, unacknowledged
 from minilog.config import Limits
 from minilog.errors import Overloaded
 from minilog.wire.http import BATCH, EVENTS, JSON
+from minilog.wire.messages import Message
 from tests.unit.http.fake_runtime import FakeCluster
-from tests.unit.http.harness import Broker, Connection, fill, orders, serving
+from tests.unit.http.harness import Broker, Connection, fill, open_tail, orders, serving
 
 P0 = "/v1/topics/orders/partitions/0/records"
 P2 = "/v1/topics/orders/partitions/2/records"
@@ -123,6 +124,104 @@ def test_unread_answers_leave_room_for_those_that_are_read(media: str) -> None:
     asyncio.run(main())
 
 
+MANY = 20_000
+REFUSED = b'{"records":[' + b",".join([b'{"value":1,"partition":99}'] * MANY) + b"]}"
+FAILING = b'{"records":[' + b",".join([b'{"value":1}'] * MANY) + b"]}"
+
+
+def post(target: str, body: bytes) -> bytes:
+    head = f"POST {target} HTTP/1.1\r\nHost: a\r\nContent-Type: {JSON}\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        post("/v1/topics/orders/records", REFUSED),
+        post(P0 + "?acks=3", FAILING),
+        b"GET /v1/topics HTTP/1.1\r\nHost: a\r\n\r\n",
+    ],
+    ids=["refused records", "failed records", "topics"],
+)
+def test_unread_answers_of_any_kind_leave_room_for_reads(sent: bytes) -> None:
+    async def main() -> None:
+        limits = Limits(inflight_bytes_max=16 * 1024 * 1024)
+        cluster = large()
+        cluster.create("wide", 2 * MANY)
+        async with serving(cluster, limits=limits) as broker, broker.connect() as connection:
+            async with contextlib.AsyncExitStack() as clients:
+                for _ in range(5):
+                    client = await clients.enter_async_context(silent_client(broker, sent))
+                    await until_readable(client)
+                    assert (await connection.request("GET", P2)).status == 200
+            await until_open(connection, 1)
+
+    asyncio.run(main())
+
+
+@contextlib.asynccontextmanager
+async def silent_client(broker: Broker, sent: bytes) -> AsyncIterator[socket.socket]:
+    """Asks, and reads nothing."""
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(client, ("127.0.0.1", broker.port))
+        await loop.sock_sendall(client, sent)
+        yield client
+
+
+async def until_readable(client: socket.socket) -> None:
+    """The answer has begun."""
+    readable = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(client, readable.set)
+    async with asyncio.timeout(10):
+        await readable.wait()
+    loop.remove_reader(client)
+
+
+def test_an_answer_there_is_no_room_for_tells_what_became_of_all_records_together() -> None:
+    async def main() -> None:
+        limits = Limits(inflight_bytes_max=12 * 1024 * 1024, request_bytes_max=4 * 1024 * 1024)
+        async with serving(orders(), limits=limits) as broker, broker.connect() as connection:
+            async with silent_client(broker, post(P0 + "?acks=3", FAILING)) as client:
+                await until_readable(client)
+                answer = await connection.request("POST", P0 + "?acks=3", FAILING, JSON)
+                assert (answer.status, answer.json()["code"], "results" in answer.json()) == (
+                    422,
+                    "INVALID_ACKS",
+                    False,
+                )
+                answer = await connection.request("POST", "/v1/topics/orders/records", REFUSED, JSON)
+                assert (answer.status, answer.json()["code"], answer.json()["definite"]) == (503, "OVERLOADED", True)
+            answer = await connection.request("POST", P0 + "?acks=3", FAILING, JSON)
+            assert len(answer.json()["results"]) == MANY
+
+    asyncio.run(main())
+
+
+def test_a_fault_in_the_middle_of_a_tail_ends_its_connection_and_begins_no_second_answer() -> None:
+    async def main() -> None:
+        cluster = orders()
+        fill(cluster, 2, [b"1"])
+        async with serving(cluster) as broker, broker.connect() as connection:
+            events = await open_tail(connection, P2 + "?offset=0")
+            await events.next()
+
+            def fault(request: Message) -> Message | None:
+                raise KeyError("a fault")
+
+            broker.runtime.intercept = fault
+            log = cluster.logs["orders", 2]
+            fill(cluster, 2, [b"2"])
+            log.grown.set()
+            async with asyncio.timeout(5):
+                assert b"HTTP/1.1" not in await connection.reader.read()
+
+    asyncio.run(main())
+
+
 def test_a_large_answer_comes_whole_and_its_connection_goes_on() -> None:
     async def main() -> None:
         async with serving(large()) as broker, broker.connect() as connection:
@@ -139,15 +238,15 @@ def test_a_large_answer_comes_whole_and_its_connection_goes_on() -> None:
 
 
 def test_an_answer_gets_half_of_what_is_free_and_one_alone_all() -> None:
-    answers = Answers(100)
-    answers.check(100)
-    answers.take(50)
-    answers.take(25)
+    answers = Answers(100 * SMALL_BYTES)
+    answers.check(100 * SMALL_BYTES)
+    answers.take(50 * SMALL_BYTES)
+    answers.take(25 * SMALL_BYTES)
     with pytest.raises(Overloaded, match="half"):
-        answers.check(13)
-    answers.take(12)
-    answers.give_back(87)
-    answers.check(100)
+        answers.check(13 * SMALL_BYTES)
+    answers.take(12 * SMALL_BYTES)
+    answers.give_back(87 * SMALL_BYTES)
+    answers.check(100 * SMALL_BYTES)
     assert isinstance(answers, Budget)
 
 

@@ -228,7 +228,9 @@ def test_too_many_bytes_of_answers_at_once_are_refused() -> None:
         assert (await connection.request("GET", P0)).status == 503
         assert (await connection.request("GET", P0 + "?offset=latest")).status == 200
 
-    with_broker(test, filled(), limits=Limits(inflight_bytes_max=100))
+    cluster = orders()
+    fill(cluster, 0, [b'"' + b"x" * 100_000 + b'"'])
+    with_broker(test, cluster, limits=Limits(inflight_bytes_max=100_000))
 
 
 # --- live tails ----------------------------------------------------------------------------------------------------

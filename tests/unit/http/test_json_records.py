@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minilog.errors import InvalidRequest
+from minilog.errors import InvalidRequest, RequestTooLarge
 from minilog.wire.codec import HEADERS_MAX
-from minilog.wire.json_records import NotRepresentable, headers_of, parse_json, parse_ndjson, raw_of
+from minilog.wire.json_records import SECOND_LOOK_MAX, NotRepresentable, headers_of, parse_json, parse_ndjson, raw_of
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=10),
@@ -139,6 +139,18 @@ def test_a_record_has_so_many_headers_and_no_more() -> None:
     assert len(parse_ndjson(line(HEADERS_MAX), "json", "json", 5)[0].headers) == HEADERS_MAX
     with pytest.raises(InvalidRequest, match=rf"line 1: .*{HEADERS_MAX}.*headers"):
         parse_ndjson(line(HEADERS_MAX + 1), "json", "json", 5)
+
+
+@pytest.mark.parametrize("parse", [parse_json, parse_ndjson])
+def test_what_takes_seconds_to_look_into_a_second_time_is_refused(parse: Any) -> None:
+    """Only when something may be repeated, or is escaped: the first look takes such a value as it is."""
+    value = b"[" + b"[1]," * (SECOND_LOOK_MAX // 2) + b"1]"
+    plain, escaped = (b'{"%b":%b}' % (name, value) for name in (b"value", b"val\\u0075e"))
+    if parse is parse_json:
+        plain, escaped = (b'{"records":[%b]}' % record for record in (plain, escaped))
+    assert parse(plain, "json", "json", 0)[0].value == value
+    with pytest.raises(RequestTooLarge, match="fewer records"):
+        parse(escaped, "json", "json", 0)
 
 
 def test_repeated_members_inside_a_value_are_the_clients_own_business() -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from minilog.broker.admission import SMALL_BYTES, Requests
 from minilog.config import Limits
 from minilog.errors import Overloaded
+from minilog.wire.group_messages import ForwardedGroupRequest
 from minilog.wire.http import JSON, MSGPACK
-from minilog.wire.messages import HeartbeatReply, Probe, encode
+from minilog.wire.messages import HeartbeatReply, Probe, decode, encode
 from tests.unit.http.harness import Broker, Connection, with_broker
 from tests.unit.shells.test_controller_server import PARKED, Fixture, run
 
@@ -128,3 +130,50 @@ def test_a_body_gets_half_of_what_others_leave_and_a_small_one_always_gets_in() 
     requests.check_body(SMALL_BYTES)
     with pytest.raises(Overloaded):
         requests.check_body(SMALL_BYTES + 1)
+
+
+LISTS = b'{"topic":"t","assignment":[' + b"[1]," * 300_000 + b"[1]]}"
+NAMES = b'{"topics":[' + b'"a",' * (2 * MIB) + b'"a"]}'
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "body"),
+    [
+        ("POST", "/v1/topics", LISTS),
+        ("PATCH", "/v1/topics/orders", LISTS),
+        ("PUT", "/v1/groups/g/members/m", NAMES),
+        ("PUT", "/v1/groups/g/offsets", NAMES),
+    ],
+)
+def test_json_that_holds_no_records_has_a_bound_of_its_own(method: str, target: str, body: bytes) -> None:
+    """No thread helps: nothing else of the process goes on while it is decoded."""
+
+    async def check(broker: Broker, connection: Connection) -> None:
+        answer = await connection.request(method, target, body, JSON)
+        assert (answer.status, answer.json()["code"], answer.json()["definite"]) == (413, "REQUEST_TOO_LARGE", True)
+        assert "request_bytes_max" not in answer.json()["detail"]
+        assert not broker.runtime.submitted + [message for _, message in broker.runtime.calls]
+
+    with_broker(check)
+
+
+BOXES = msgspec.msgpack.encode({"type": "CreateTopic", "topic": "t", "assignment": [[1]] * 600_000})
+
+
+@pytest.mark.parametrize("target", ["/internal/rpc", "/v1/fetch", "/v1/produce"])
+def test_a_message_too_large_for_what_it_is_is_refused(target: str) -> None:
+    async def check(broker: Broker, connection: Connection) -> None:
+        answer = await connection.request("POST", target, BOXES, MSGPACK)
+        assert (answer.status, decode(answer.body).code) == (413, "REQUEST_TOO_LARGE")  # type: ignore[union-attr]
+        forwarded = encode(ForwardedGroupRequest(memoryview(BOXES)))
+        answer = await connection.request("POST", "/internal/rpc", forwarded, MSGPACK)
+        assert (answer.status, decode(answer.body).code) == (413, "REQUEST_TOO_LARGE")  # type: ignore[union-attr]
+
+    with_broker(check)
+
+
+def test_a_controller_refuses_one_too() -> None:
+    async def check(fixture: Fixture) -> None:
+        assert await fixture.post(BOXES) == (413, "REQUEST_TOO_LARGE")
+
+    run(check)

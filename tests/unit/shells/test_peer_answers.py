@@ -4,15 +4,16 @@ for one that does ends the process. And a controller refuses what is no message.
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 
 import pytest
 
-from minilog.broker.connection import Answer
-from minilog.broker.peers import Peers, read
+from minilog.broker.connection import BELIEVED_BYTES_MAX, Answer
+from minilog.broker.peers import ANSWER_BYTES_MAX, Peers, read
 from minilog.broker.process import Failure
 from minilog.errors import MinilogError
 from minilog.wire.http import MSGPACK, PROBLEM
-from minilog.wire.messages import Heartbeat
+from minilog.wire.messages import FetchReply, FetchResult, Heartbeat, Problem
 from tests.unit.shells.peer_server import Exchange, PeerServer
 from tests.unit.shells.test_controller_server import Fixture, run
 
@@ -52,3 +53,42 @@ def test_a_controller_refuses_what_is_no_message(body: bytes) -> None:
         assert await fixture.post(body) == (400, "INVALID_REQUEST")
 
     run(check)
+
+
+def test_a_length_that_is_only_stated_costs_nothing() -> None:
+    async def handler(exchange: Exchange) -> None:
+        exchange.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\nx" % ANSWER_BYTES_MAX)
+
+    async def main() -> int:
+        async with PeerServer(handler) as peer, asyncio.TaskGroup() as tasks:
+            peers = Peers(tasks, 2000)
+            tracemalloc.start()
+            answer = await peers.call(peer.url, Heartbeat(1, 1, "p", 1, 0, 0), 100)
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            peers.close()
+        assert isinstance(answer, Problem)
+        assert not answer.definite
+        return peak
+
+    assert asyncio.run(main()) < 2 * BELIEVED_BYTES_MAX
+
+
+@pytest.mark.parametrize("size", [BELIEVED_BYTES_MAX - 1, BELIEVED_BYTES_MAX, 9_000_001])
+def test_an_answer_that_outgrows_the_first_room_for_it_comes_whole(size: int) -> None:
+    batches = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+
+    async def handler(exchange: Exchange) -> None:
+        exchange.reply(FetchReply([FetchResult("t", 0, None, memoryview(batches))]))
+
+    async def main() -> None:
+        async with PeerServer(handler) as peer, asyncio.TaskGroup() as tasks:
+            peers = Peers(tasks, 2000)
+            for _ in range(2):
+                answer = await peers.call(peer.url, Heartbeat(1, 1, "p", 1, 0, 0), 5000)
+                assert isinstance(answer, FetchReply)
+                assert answer.partitions[0].batches == batches
+            assert peer.connections == 1
+            peers.close()
+
+    asyncio.run(main())

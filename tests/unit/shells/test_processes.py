@@ -16,6 +16,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from msgspec.structs import replace
 
 from minilog.broker import process
 from minilog.broker.main import Broker
@@ -177,6 +178,22 @@ def test_serve_registers_and_stops_cleanly(tmp_path: Path, caplog: pytest.LogCap
         asyncio.run(main())
     assert "stopped cleanly" in caplog.text
     assert (tmp_path / "b" / "clean-shutdown").exists()
+
+
+@pytest.mark.parametrize("host", ["", "0.0.0.0"])
+def test_serve_finds_a_controller_that_listens_on_every_address(
+    host: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        stop = asyncio.Event()
+        broker, controller = both(tmp_path)
+        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+            tasks.create_task(serve_both(broker, replace(controller, host=host), stop))
+            await until(lambda: "registered, epoch 2" in caplog.text)
+            stop.set()
+
+    with caplog.at_level(logging.INFO):
+        asyncio.run(main())
 
 
 def test_a_broker_of_another_cluster_refuses_to_start(tmp_path: Path) -> None:
