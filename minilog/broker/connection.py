@@ -16,8 +16,8 @@ from minilog.errors import BrokerUnavailable, MinilogError
 HEAD_BYTES_MAX = 16 * 1024
 JOINED_BYTES_MAX = 64 * 1024
 """Head and body up to this size leave in one segment; above, copying costs more than a second write."""
-BELIEVED_BYTES_MAX = 2 * 1024 * 1024
-"""Room made for an answer at its word; beyond that, as much again as has arrived."""
+BELIEVED_BYTES_MAX = 8 * 1024 * 1024
+"""Room made for an answer at its word, so that a usual replica fetch is not copied; beyond that, as much again as has arrived."""
 
 
 class Answer(NamedTuple):
