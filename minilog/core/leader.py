@@ -5,7 +5,7 @@ waiters of produce requests appended in this epoch. A new leader epoch is a new 
 change, which is what binds waiters to the epoch of their append (R10).
 
 Invariants
-* ``high_watermark`` never goes back (I7) and only advances while |committed ISR| >= min ISR (R8).
+* ``high_watermark`` never goes back (HighWatermarkMonotonic) and only advances while |committed ISR| >= min ISR (R8).
 * Every position counted is from a fetch in this leader epoch (R4) and, under flush.policy commit, durable.
 * The ISR used for the high watermark is committed united with proposed (R13); a proposal is given up only when
   the controller proves that it was not applied, or when metadata with a newer partition epoch arrives (R14).

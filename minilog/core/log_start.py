@@ -7,7 +7,7 @@ A follower takes over what the leader of its epoch has published, as far as it k
 
 Invariants: the published start is never above the high watermark and never goes back; a log's own start is never above
 one that was published; deleting is never urgent, so what fails (a full disk) is tried again at the next look.
-Source: design note storage.md ("a zombie leader deletes nothing"); KIP-107 for the follower's side.
+Source: KIP-107 for the follower's side.
 """
 
 from __future__ import annotations

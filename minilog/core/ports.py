@@ -81,7 +81,7 @@ class ReplicaLog(Protocol):
     def find_written(self, batches: Sequence[Batch]) -> Sequence[WrittenBatch | None]:
         """R31: for batches that a leader is about to append in one go, where each lies already; None: it is new.
 
-        Empty when all are new. What the log knows of producers is a function of its batches alone (I32). Raises
+        Empty when all are new. What the log knows of producers is a function of its batches alone (R32). Raises
         ProducerFenced, OutOfOrderSequence or DuplicateSequence.
         """
         ...

@@ -6,7 +6,7 @@ of operations that makes a replacement atomic: write a temporary file, sync it, 
 
 Invariant: at every moment, also after a power cut, either the present or the previous generation is whole.
 A damaged present generation is told apart from a missing one, because for some files it means "refuse to start".
-Source: design note storage.md (checkpoints: two generations with CRC).
+Why two: a file that was damaged later is no reason to lose what it said before.
 """
 
 from __future__ import annotations

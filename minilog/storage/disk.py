@@ -14,7 +14,7 @@ Invariants:
 
 Why raw descriptors: buffered files hide when a write happens and swallow errors at close, and with mmap a bad
 sector is a SIGBUS instead of an exception.
-Source: design note storage.md; the PostgreSQL "fsyncgate" discussion of 2018; SQLite's VFS for the idea of the seam.
+Source: the PostgreSQL "fsyncgate" discussion of 2018; SQLite's VFS for the idea of the seam.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Owns: the list in memory. It is derived data: every batch header holds its epoch, ``observe`` collects them at append
 and at recovery, and the copy in the store's checkpoint only spares the scan of what lies below it.
 
-Invariants (I3): epochs and start offsets both strictly increase; every entry covers at least one record, so an empty log
+Invariants (R3): epochs and start offsets both strictly increase; every entry covers at least one record, so an empty log
 has an empty list; the list equals the one recomputed from the log.
 """
 
@@ -35,7 +35,7 @@ class EpochCache:
         """Note a batch of ``epoch`` at ``base_offset``; True when it begins a new epoch."""
         if self._epochs and epoch == self._epochs[-1]:
             return False
-        assert epoch > self.last_epoch, f"epoch {epoch} after {self.last_epoch} (I6)"
+        assert epoch > self.last_epoch, f"epoch {epoch} after {self.last_epoch} (R6)"
         assert not self._starts or base_offset > self._starts[-1]
         self._epochs.append(epoch)
         self._starts.append(base_offset)

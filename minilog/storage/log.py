@@ -141,7 +141,7 @@ class PartitionLog:
         return self._epochs.entries
 
     def recompute_epochs(self) -> list[tuple[int, int]]:
-        """``epoch_entries`` as a full scan finds them (I3: both agree). Raises BadBatch on a damaged log."""
+        """``epoch_entries`` as a full scan finds them (R3: both agree). Raises BadBatch on a damaged log."""
         found = EpochCache(recompute(self._headers(self.start_offset)))
         found.truncate_start(self.start_offset, self.end_offset)
         return found.entries
@@ -162,7 +162,7 @@ class PartitionLog:
             assert batch.base_offset == expected, (
                 f"{self.name}: batch at {batch.base_offset}, the log ends at {expected}"
             )
-            assert batch.leader_epoch >= epoch, f"{self.name}: epoch {batch.leader_epoch} after {epoch} (I6)"
+            assert batch.leader_epoch >= epoch, f"{self.name}: epoch {batch.leader_epoch} after {epoch} (R6)"
             expected, epoch = batch.end_offset, batch.leader_epoch
             bytes_total += batch.bytes_total
         assert bytes_total <= SEGMENT_SIZE_MAX

@@ -6,7 +6,7 @@ or must not be written. Like the leader epochs (epochs.py) this is derived data:
 below it. Whoever has the log has the state; a new leader needs nothing else.
 
 Invariants:
-* The state is a pure function of the batches from the log's start to its end (I32), and of one setting. Nothing here
+* The state is a pure function of the batches from the log's start to its end (ProducerStateOfLog), and of one setting. Nothing here
   looks at a clock.
 * ``observe`` rejects nothing: what is in the log is a fact. Only a leader asks ``find_written``, before it appends.
 * Producers are kept in the order of their last batches, so the longest silent one is the first.

@@ -109,7 +109,7 @@ def open_log(
 def adopt(log: PartitionLog, settings: TopicSettings) -> None:
     """Take into use what was opened before the topic's settings were known. Raises CorruptRange.
 
-    How long a producer is remembered is a setting, so another one makes another state of the same batches (I32).
+    How long a producer is remembered is a setting, so another one makes another state of the same batches (R32).
     """
     remembered_ms = log.producers.table.expiration_ms
     log.configure(settings)

@@ -6,7 +6,7 @@ latest record of the oldest segment is older than ``retention.ms``. By size: as 
 
 Who may act on the answer is the core's business: a leader publishes the new log start in its epoch before it deletes,
 a follower takes over what its leader has published (core/retention.py).
-Source: Kafka's ``retention.*`` settings; design note storage.md.
+Source: Kafka's ``retention.*`` settings.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What is in the logs: conflicts, duplicates, losses, and reads of what nobody (successfully) wrote.
 
 Decisions
-* lost-write compares the earliest index of what was read with the latest index of the victim (testing.md), so the
+* lost-write compares the earliest index of what was read with the latest index of the victim, so the
   verdict does not depend on how conflicting offsets are resolved. Records below ``log_start`` are not missed.
 * phantom-read: also a value whose poll completed before its send was invoked: nothing can be read before it is sent.
 * aborted-read looks at ``ok`` polls only, as defined; phantom-read and bit-exactness at every poll.

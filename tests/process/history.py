@@ -7,7 +7,7 @@
 A history is valid iff no class of anomaly has a violation and every phase did something: at least ``ok_share_min`` of
 its operations were ok, every kind of operation succeeded at least once, and the final read took place.
 
-Where things are, each with the decisions it took where testing.md leaves a choice:
+Where things are, each with the decisions it took where Jepsen leaves a choice:
     history_format    events, recorder, file
     history_index     operations, logs, who wrote what
     anomalies_log     what is in the logs               anomalies_epochs   what may only grow; silent truncation
@@ -22,7 +22,7 @@ Decisions of this module
   first phase mark.
 * The final phase must have read every key any acknowledgement or poll knows of, from ``log_start`` up to the highest
   known offset; the absence of single records there is the class final-missing.
-Source: Jepsen's Kafka workload for the classes; testing.md for their exact definitions and the stricter ones.
+Source: Jepsen's Kafka workload for most classes; those that are stricter are minilog's own.
 """
 
 from __future__ import annotations

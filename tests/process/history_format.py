@@ -26,7 +26,7 @@ digest and leader epoch of a record are optional.
 A completion without a value repeats the invoke: nothing is known of its offsets, nothing was polled.
 
 A phase begins with {f: nemesis, type: info, value: ["phase", name]} and lasts to the next.
-Source: Jepsen's histories and its Kafka workload, testing.md.
+Source: Jepsen's histories and its Kafka workload.
 """
 
 from __future__ import annotations

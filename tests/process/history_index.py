@@ -75,7 +75,7 @@ class KeyLog:
         self.acked: dict[Value, Op] = {}  # sends with a promise: ok, acks strong enough
         self.weak_acked: dict[Value, Op] = {}
         self.failed: set[Value] = set()
-        self.order: list[int] = []  # known offsets, ascending; their place in it is the "index" of testing.md
+        self.order: list[int] = []  # known offsets, ascending; their place in it is what Jepsen calls index
         self.rank: dict[int, int] = {}
 
     def add(self, offset: int, value: Value) -> None:

@@ -1,6 +1,6 @@
 """Faults of processes: ``kill`` is SIGKILL, ``pause`` SIGSTOP, ``stop`` SIGTERM; and no fault at all.
 
-Source: the fault catalogues of public test campaigns, see testing.md.
+Source: the fault catalogues of public test campaigns.
 """
 
 from __future__ import annotations

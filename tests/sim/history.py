@@ -290,7 +290,7 @@ class WatchedLog:
             mirror.numbered.append(Numbered.of(batch))
 
     def check_producers(self) -> None:
-        """I32: what the log knows of its producers is a function of its batches.
+        """R32: what the log knows of its producers is a function of its batches.
 
         Of a log whose beginning has gone, or that was cleaned, what is left must at least say the same of each last one.
         """
@@ -365,7 +365,7 @@ class WatchedLog:
         return Left(self.mirror, (*starts, *doubt), durable_end)
 
     def _check_epochs(self) -> None:
-        """I3: the epoch list of the log is what a scan of it would find."""
+        """R3: the epoch list of the log is what a scan of it would find."""
         starts: dict[int, int] = {}
         for entry in self.mirror.entries:
             starts.setdefault(entry.leader_epoch, entry.base_offset)

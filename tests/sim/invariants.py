@@ -1,4 +1,4 @@
-"""Invariants: what must hold after every event, by the names that replication.md and the public TLA+ models use.
+"""Invariants: what must hold after every event, by the names that the public TLA+ models of Kafka use, where they have one.
 
 AckedBatchesSurvive          an acks=all answer names a committed batch; every leader has all of the committed log
 OneLeaderPerEpoch            (with EpochMonotonic: no epoch ever goes back, in logs, roles or metadata)
@@ -15,7 +15,7 @@ HighWatermarkCommitted       no follower has, and no reader is told, a high wate
 LagIsTrue                    a follower that says it is X ms behind shows all that was committed before     freshness.py
 CopiesAtAck                  acks=N was answered when N members of the ISR held the record, the leader among them
 WeakAcksSurvive              acks=1, acks=N: lost only where no holder could answer; at no planned stop     weak_acks.py
-ProducerStateOfLog           (I32) what a replica knows of producers is what its batches say: at recovery, cuts, the end
+ProducerStateOfLog           (R32) what a replica knows of producers is what its batches say: at recovery, cuts, the end
 ProducerIdsNeverReused       (R33) ProducerSequences, in order and once: numbered.py, schedule.py
 WaitersEndOnce               no request is answered twice (broker_node.py) or later than it may be
 """
@@ -272,7 +272,7 @@ class Invariants:
         return end_offset >= entry.end_offset and log.mirror.at(entry.base_offset) in (entry, None)
 
     def _check_min_isr(self, node: BrokerNode, result: ProduceResult) -> None:
-        """I11, against the settings of the topic itself. A repeated batch was committed before: nothing new is promised."""
+        """R11, against the settings of the topic itself. A repeated batch was committed before: nothing new is promised."""
         assert node.core is not None
         replica = node.core.replicas[TopicPartition(result.topic, result.partition)]
         needed = min(replica.settings.min_insync_replicas, len(replica.role.state.replicas))

@@ -286,8 +286,8 @@ class Schedule:
                             raise Violation("AckedBatchesSurvive", f"{value!r} is not at its offset: {write.receipt}")
 
     def _check_numbered(self, topic: str, partition: int, values: list[bytes]) -> None:
-        """What a numbering producer has written is there in the order in which it was made (I33), and no replica
-        remembers anything else than its log says (I32)."""
+        """What a numbering producer has written is there in the order in which it was made (R33), and no replica
+        remembers anything else than its log says (R32)."""
         for producer in self.producers:
             if isinstance(producer, NumberedProducer):
                 made = [int(v.split(b".")[1]) for v in values if v.startswith(producer.name.encode() + b".")]

@@ -249,7 +249,7 @@ class BrokerBench:
 
     @property
     def waiting_count(self) -> int:
-        """Everything that is parked: must be 0 once nothing is asked any more (I34)."""
+        """Everything that is parked: must be 0 once nothing is asked any more (R34)."""
         statistics = self.core.statistics(self.now_ms)
         roles = [r.role for r in self.core.replicas.values() if isinstance(r.role, LeaderState)]
         waiters = sum(len(role.waiters) for role in roles)

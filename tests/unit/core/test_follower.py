@@ -160,7 +160,7 @@ lives = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(0, 
 @given(lives)
 @settings(deadline=None, max_examples=60)
 def test_after_the_cut_the_follower_is_the_longest_common_prefix(steps: list[tuple[int, int, int, int]]) -> None:
-    """I2. Compared byte by byte: nothing that differs stays, and nothing that is the same is cut."""
+    """R2. Compared byte by byte: nothing that differs stays, and nothing that is the same is cut."""
     leader_log, follower_log, _ = replay(steps)
     expected = common(leader_log, follower_log)
     leading, following = pair(leader_log, follower_log)

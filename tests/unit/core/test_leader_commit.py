@@ -208,7 +208,7 @@ class Model:
         before = self.leader.high_watermark
         advance(self.leader, self.now_ms)
         found = self.leader.high_watermark
-        assert found >= before, "never back (I7)"
+        assert found >= before, "never back"
         members = {*self.isr, *self.proposed}
         ends = [memory_log(self.leader).durable_end, *(self.positions[r] for r in members if r != 1)]
         allowed = self.high_watermark

@@ -1,4 +1,4 @@
-"""The checker against definitions written down a second time, naively and in the words of testing.md.
+"""The checker against definitions written down a second time, naively and in the plainest words.
 
 The histories are generated and damaged at random, so most are wrong in several ways. Where the checker decided to go
 by offset and not by index (order of polls), the two are compared on logs without conflicts, where both mean the same.

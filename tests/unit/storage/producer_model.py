@@ -1,6 +1,6 @@
 """What a log knows of its producers, worked out from all of its batches by the plainest possible code.
 
-The second version that storage/producers.py is compared with, also by the simulator (I32). It keeps the whole history
+The second version that storage/producers.py is compared with, also by the simulator (R32). It keeps the whole history
 of each producer and looks at no window, run or order of its own.
 """
 
@@ -119,7 +119,7 @@ def of_log(batches: Iterable[Batch], expiration_ms: int = DAY_MS) -> list[Known]
 
 
 def check_table(table: ProducerTable, batches: Iterable[Batch], *, whole: bool) -> str:
-    """I32: what a log knows of its producers is a function of its batches; what is wrong with it, or nothing.
+    """R32: what a log knows of its producers is a function of its batches; what is wrong with it, or nothing.
 
     Of a log that is not ``whole``, because its beginning has gone or it was cleaned, what is left must say the same of each
     producer's last batch.

@@ -1,4 +1,4 @@
-"""Producers of a log through restarts, cuts and power cuts: always what its batches say (I32), with snapshots or without."""
+"""Producers of a log through restarts, cuts and power cuts: always what its batches say (R32), with snapshots or without."""
 
 from __future__ import annotations
 
