@@ -19,6 +19,7 @@ from rich.table import Table
 
 from tests.sim.ablation import ABLATIONS as LOG_ABLATIONS
 from tests.sim.ablation import STORY, Ablation, Detection, detect
+from tests.sim.bounds_ablation import BOUNDS_ABLATIONS
 from tests.sim.campaign import lines_of, run_missing, summed
 from tests.sim.cleaning_ablation import CLEANING_ABLATIONS
 from tests.sim.clock_ablation import CLOCK_ABLATIONS
@@ -37,6 +38,7 @@ ABLATION_COLUMNS = ("rule", "what was removed", "caught after", "by")
 ABLATIONS = (
     *LOG_ABLATIONS,
     *EVIDENCE_ABLATIONS,
+    *BOUNDS_ABLATIONS,
     *CLEANING_ABLATIONS,
     *CLOCK_ABLATIONS,
     *GROUP_ABLATIONS,

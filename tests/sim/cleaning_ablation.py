@@ -95,6 +95,7 @@ CLEANING_ABLATIONS: tuple[Ablation, ...] = (
         "only what the settings let go is published",
         ((LogStart, "plan", _plan_unsure),),
         retaining(),
+        test_retention.test_old_records_go_everywhere_and_a_reader_goes_on_where_the_log_begins,
     ),
     Ablation(
         "retention",

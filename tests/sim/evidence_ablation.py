@@ -6,7 +6,7 @@ from typing import Any
 
 from minilog.core import group_offsets, reading, topics
 from minilog.core.broker import BrokerCore
-from minilog.core.controller import ControllerCore
+from minilog.core.controller import ControllerCore, Decision
 from minilog.core.effects import Effect, TopicPartition
 from minilog.core.election import Elections
 from minilog.core.fetcher import Fetcher
@@ -17,7 +17,7 @@ from minilog.core.liveness import Liveness, Session
 from minilog.core.replica import Replica
 from minilog.core.sessions import Sessions
 from minilog.wire.messages import Fetch, ReplicaFetchReply, ReplicaFetchResult
-from tests.sim import removals, test_damage, test_freshness, test_groups, test_identity, test_lifecycle
+from tests.sim import removals, test_damage, test_freshness, test_groups, test_identity, test_lifecycle, test_promises
 from tests.sim.ablation import Ablation
 
 
@@ -55,6 +55,14 @@ def _when_it_comes(self: Fetcher, reply: ReplicaFetchReply, now_ms: int) -> int:
 
 def _by_who_is_here(image: ClusterImage, topic: str, settings: Any) -> int:
     return max(1, min(3, sum(broker.eligible for broker in image.brokers.values())))
+
+
+_on_committed = ControllerCore.on_committed
+
+
+def _as_of_the_decision(self: ControllerCore, now_ms: int) -> Decision:
+    """What follows a decision is begun at the time of the tick before it, however long the journal took."""
+    return _on_committed(self, self.liveness._tick_ms or now_ms)
 
 
 EVIDENCE_ABLATIONS = (
@@ -156,6 +164,12 @@ EVIDENCE_ABLATIONS = (
         "every gap between ticks is forgiven",
         ((Liveness, "_forgive", _forgive_always),),
         story=test_lifecycle.test_a_controller_that_is_always_slow_fences_who_is_silent,
+    ),
+    Ablation(
+        "liveness",
+        "an election has its time from the decision on, durable or not",
+        ((ControllerCore, "on_committed", _as_of_the_decision),),
+        story=test_promises.test_an_election_hears_who_answers_however_long_the_journal_took,
     ),
     Ablation(
         "copies",

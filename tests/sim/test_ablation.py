@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 
 from tests.sim.ablation import ABLATIONS, Ablation, detect, told
+from tests.sim.bounds_ablation import BOUNDS_ABLATIONS
 from tests.sim.cleaning_ablation import CLEANING_ABLATIONS
 from tests.sim.clock_ablation import CLOCK_ABLATIONS
 from tests.sim.evidence_ablation import EVIDENCE_ABLATIONS
@@ -28,7 +29,15 @@ QUICK = [
     "fsync: ",
     "retention: only what",
 ]
-ALL = (*ABLATIONS, *EVIDENCE_ABLATIONS, *CLEANING_ABLATIONS, *CLOCK_ABLATIONS, *GROUP_ABLATIONS, *STORAGE_ABLATIONS)
+ALL = (
+    *ABLATIONS,
+    *EVIDENCE_ABLATIONS,
+    *BOUNDS_ABLATIONS,
+    *CLEANING_ABLATIONS,
+    *CLOCK_ABLATIONS,
+    *GROUP_ABLATIONS,
+    *STORAGE_ABLATIONS,
+)
 
 
 @pytest.mark.parametrize("ablation", [a for a in ALL if a.name.startswith(tuple(QUICK))], ids=lambda a: a.name)
