@@ -113,8 +113,19 @@ GROUP_ABLATIONS = (
         ((Coordinator, "_park", _answer_at_once),),
         story=test_groups.test_a_commit_is_acknowledged_when_the_replicas_have_it_and_not_before,
     ),
-    Ablation("groups", "a new coordinator replays the log", ((Coordinator, "_load", _forget_the_last),), _bumpy),
-    Ablation("groups", "a partition is free when its owner says so", ((GroupDraft, "release", _release_all),)),
+    Ablation(
+        "groups",
+        "a new coordinator replays the log",
+        ((Coordinator, "_load", _forget_the_last),),
+        _bumpy,
+        test_groups.test_commits_survive_the_coordinator,
+    ),
+    Ablation(
+        "groups",
+        "a partition is free when its owner says so",
+        ((GroupDraft, "release", _release_all),),
+        story=test_groups.test_a_second_member_gets_its_half_only_after_the_first_gave_it_back,
+    ),
     Ablation(
         "groups",
         "only who was told can have given back",
@@ -152,7 +163,12 @@ GROUP_ABLATIONS = (
         ((Coordinator, "_is_sure", lambda *_: True),),
         story=test_groups.test_a_coordinator_cut_off_from_everybody_answers_nobody_for_long,
     ),
-    Ablation("groups", "silent members are fenced", ((Groups, "tick", _adapt_nothing),)),
+    Ablation(
+        "groups",
+        "silent members are fenced",
+        ((Groups, "tick", _adapt_nothing),),
+        story=test_groups.test_who_crashes_is_fenced_after_its_session_and_not_before,
+    ),
     Ablation(
         "groups",
         "a topic made anew begins anew",

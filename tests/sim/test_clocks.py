@@ -20,6 +20,7 @@ def stored(c: SimCluster, broker_id: int) -> list[Batch]:
 
 
 def test_a_wall_clock_that_is_set_ends_no_session_and_no_wait() -> None:
+    """R74: sessions of brokers and members, and writes that wait, while all clocks are set by hours."""
     c, members = grouped("one", "two")
     c.create_topic("s", assignment=[[1, 2, 3]], min_isr=2)
     epochs = {node.node_id: node.core.broker_epoch for node in c.brokers.values() if node.core}
@@ -37,6 +38,7 @@ def test_a_wall_clock_that_is_set_ends_no_session_and_no_wait() -> None:
 
 
 def test_records_are_stamped_by_the_wall_clock_of_their_leader() -> None:
+    """R75: the clock is two hours ahead, and so are the stamps."""
     c = SimCluster(seed=1).start()
     c.create_topic("t", assignment=[[1, 2, 3]], message_timestamp_type="LogAppendTime")
     for ahead_ms in (0, 2 * HOUR_MS):
@@ -46,6 +48,7 @@ def test_records_are_stamped_by_the_wall_clock_of_their_leader() -> None:
 
 
 def test_stamps_do_not_go_back_when_the_wall_clock_does_unless_it_was_far_wrong() -> None:
+    """R76: set back by an hour they wait for it; set back by ten they follow it."""
     c = SimCluster(seed=1).start()
     c.create_topic("t", assignment=[[1, 2, 3]], message_timestamp_type="LogAppendTime")
     for ahead_ms in (HOUR_MS, HOUR_MS // 2, 0):
@@ -61,7 +64,7 @@ def test_stamps_do_not_go_back_when_the_wall_clock_does_unless_it_was_far_wrong(
 
 
 def test_records_go_when_they_are_old_by_the_wall_clock() -> None:
-    """The clock of a broker that started before the time was known is set right: what is old is old at once."""
+    """R75: the clock of a broker that started before the time was known is set right: what is old is old at once."""
     c = SimCluster(seed=1, timeouts={"retention_check_ms": 50}).start()
     c.create_topic("t", assignment=[[1, 2, 3]], retention_ms=str(HOUR_MS))
     c.produce("t", 5)
@@ -73,6 +76,7 @@ def test_records_go_when_they_are_old_by_the_wall_clock() -> None:
 
 
 def test_offsets_of_a_group_go_when_they_are_old_by_the_wall_clock() -> None:
+    """R75: the group is empty since the time that the clock showed then."""
     c, (one,) = grouped("one")
     core = c.broker(coordinator(c)).core
     assert core is not None
@@ -89,7 +93,7 @@ def test_offsets_of_a_group_go_when_they_are_old_by_the_wall_clock() -> None:
 
 
 def test_a_failover_is_told_in_the_time_it_began_in() -> None:
-    """A step between two of its moments makes none of its durations wrong."""
+    """R75: a step between two of its moments makes none of its durations wrong."""
     c = SimCluster(seed=1).start()
     c.create_topic("t", assignment=[[1, 2, 3]])
     c.settle("t")

@@ -39,7 +39,7 @@ def read(c: SimCluster, broker_id: int, *, any_replica: bool = False) -> FetchRe
 
 
 def test_a_replica_that_knows_it_is_damaged_is_not_elected() -> None:
-    """R20: it is first in line and as long as the other, and a part of it cannot be read."""
+    """R53, R20: it is first in line and as long as the other, and a part of it cannot be read."""
     c = cluster([2, 1, 3])
     damage(c, 1)
     c.broker(2).kill()
@@ -49,7 +49,7 @@ def test_a_replica_that_knows_it_is_damaged_is_not_elected() -> None:
 
 
 def test_a_damaged_follower_leaves_the_isr_and_is_not_let_in_again() -> None:
-    """R20: what it acknowledges is no copy to rely on."""
+    """R53, R20: what it acknowledges is no copy to rely on."""
     c = cluster([1, 2, 3])
     damage(c, 2)
     c.until(lambda: c.isr("t") == [1, 3], within_ms=2000)
@@ -61,7 +61,7 @@ def test_a_damaged_follower_leaves_the_isr_and_is_not_let_in_again() -> None:
 
 
 def test_a_damaged_leader_hands_over_to_a_whole_replica() -> None:
-    """R20: nobody has to restart it for that."""
+    """R53, R20: nobody has to restart it for that."""
     c = cluster([1, 2, 3])
     damage(c, 1)
     c.until(lambda: c.leader("t") in (2, 3), within_ms=2000)
@@ -71,7 +71,7 @@ def test_a_damaged_leader_hands_over_to_a_whole_replica() -> None:
 
 
 def test_a_damaged_leader_that_is_alone_serves_on_until_somebody_else_can() -> None:
-    """R20: the other one is away, and knows it all; what can be read here is better than nothing until it is back."""
+    """R53, R20: the other one is away, and knows it all; what can be read here is better than nothing until it is back."""
     c = cluster([1, 2], brokers=2)
     c.broker(2).kill()
     c.until(lambda: c.isr("t") == [1])
@@ -84,7 +84,7 @@ def test_a_damaged_leader_that_is_alone_serves_on_until_somebody_else_can() -> N
 
 
 def test_a_replica_that_could_not_be_opened_does_not_lead() -> None:
-    """R20: the disk was full when the topic was made; whoever leads must hold something."""
+    """R53, R20: the disk was full when the topic was made; whoever leads must hold something."""
     c = SimCluster(seed=1, brokers=3).start()
     c.broker(1).machine.disk.full = True
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
@@ -95,7 +95,7 @@ def test_a_replica_that_could_not_be_opened_does_not_lead() -> None:
 
 
 def test_what_one_disk_has_lost_from_the_beginning_is_not_deleted_everywhere() -> None:
-    """The oldest file is gone, no retention has let it go: that replica must not lead, or all would follow its start."""
+    """R61: no retention has let the oldest file go; if that replica led, all would follow its start."""
     c = SimCluster(seed=1, brokers=3, timeouts={"retention_check_ms": 50}).start()
     c.create_topic(
         "t", assignment=[[1, 2, 3]], min_isr=2, segment_bytes="1048576", retention_ms="3600000", segment_ms="5000"
@@ -118,7 +118,7 @@ def test_what_one_disk_has_lost_from_the_beginning_is_not_deleted_everywhere() -
 
 
 def test_a_leader_that_cannot_give_a_batch_because_of_its_epoch_hands_over() -> None:
-    """Broker 3 was away and lacks it. The checksum is right, and only the log's own epochs tell; broker 2 has it whole."""
+    """R53: 3 was away and lacks it. The checksum is right, only the log's own epochs tell; 2 has it whole."""
     c = SimCluster(seed=1, brokers=3).start()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=1)
     c.produce("t", 5)

@@ -128,7 +128,7 @@ def test_when_nobody_is_known_to_be_complete_all_of_the_last_ones_are_asked() ->
 
 
 def test_everything_dies_and_comes_back_with_everything() -> None:
-    """R8: power fails everywhere at once; what was acknowledged was durable on all of the ISR."""
+    """R69, R8: power fails everywhere at once; what was acknowledged was durable on all of the ISR."""
     c = cluster()
     c.create_topic("t", partitions=3, min_isr=2)
     writes = [c.produce("t", 3, partition=p) for p in (0, 1, 2, 0, 1, 2)]

@@ -59,7 +59,7 @@ def understated_ms(c: SimCluster, broker_id: int, end_offset: int, since_ms: int
 
 
 def test_under_load_of_a_neighbour_a_follower_hears_of_what_is_committed() -> None:
-    """R7: no request of the follower ever waits, so no answer may leave out what moved."""
+    """R54, R7: no request of the follower ever waits, so no answer may leave out what moved."""
     c = cluster()
     producer = load(c)
     receipt = c.produce("quiet").receipt
@@ -70,7 +70,7 @@ def test_under_load_of_a_neighbour_a_follower_hears_of_what_is_committed() -> No
 
 
 def test_under_load_of_a_neighbour_old_records_go() -> None:
-    """The new log start travels with the high watermark."""
+    """R54: the new log start travels with the high watermark."""
     c = cluster(retention_check_ms=50)
     c.create_topic("old", assignment=[[1, 2]], retention_ms="500")
     producer = load(c)
@@ -80,7 +80,7 @@ def test_under_load_of_a_neighbour_old_records_go() -> None:
 
 
 def test_an_answer_that_was_on_its_way_for_long_is_as_old_as_its_request() -> None:
-    """R5: it says what was committed when it was given, however late it comes. Since then the leader went on alone."""
+    """R54, R5: it says what was committed when it was given, however late it comes. Since then the leader went on alone."""
     c = cluster(peer_timeout_ms=5000, replica_lag_max_ms=400)
     held = c.network.hold(ReplicaFetchReply)
     c.until(lambda: bool(held.messages))
@@ -103,7 +103,7 @@ def test_an_answer_that_was_on_its_way_for_long_is_as_old_as_its_request() -> No
 
 
 def test_who_follows_a_deposed_leader_does_not_say_that_it_is_fresh() -> None:
-    """R30: both are cut off together; the others have elected somebody else, and go on."""
+    """R54, R30: both are cut off together; the others have elected somebody else, and go on."""
     c = cluster(3, replica_lag_max_ms=400)
     for near in (1, 2):
         for far in (-1, 3):
@@ -122,7 +122,7 @@ def test_who_follows_a_deposed_leader_does_not_say_that_it_is_fresh() -> None:
 
 
 def test_who_follows_a_leader_that_does_not_know_the_end_does_not_say_that_it_is_fresh() -> None:
-    """R7: a record is committed, the follower and the next leader have not heard of that; then nobody else can commit."""
+    """R54, R7: follower and next leader have not heard that a record is committed; then nobody else can commit."""
     c = cluster(3)
     told = c.network.hold(ReplicaFetchReply, when=lambda m: any(r.high_watermark >= 2 for r in m.partitions))  # type: ignore[attr-defined]
     receipt = c.produce("quiet").receipt

@@ -44,6 +44,7 @@ def test_the_first_request_makes_the_topic_and_the_first_member_gets_everything(
 
 
 def test_a_second_member_gets_its_half_only_after_the_first_gave_it_back() -> None:
+    """R79: the first is told at once and takes its time."""
     c, (one,) = grouped("one")
     one.gives_back = False
     two = c.add_member("two")
@@ -64,6 +65,7 @@ def test_who_leaves_frees_its_partitions_at_once() -> None:
 
 
 def test_who_crashes_is_fenced_after_its_session_and_not_before() -> None:
+    """R85: nothing but silence tells that it has gone."""
     c, (one, two) = grouped("one", "two")
     c.run(1000)
     two.kill()
@@ -73,6 +75,7 @@ def test_who_crashes_is_fenced_after_its_session_and_not_before() -> None:
 
 
 def test_a_zombie_may_not_commit_and_joins_anew() -> None:
+    """R80: it was frozen, and what it held is held by another one."""
     c, (one, two) = grouped("one", "two")
     two.pause()
     c.until(lambda: settled(c, [one]), within_ms=6000)
@@ -91,6 +94,7 @@ def test_a_zombie_may_not_commit_and_joins_anew() -> None:
 
 
 def test_a_coordinator_that_dies_in_a_rebalance_is_replaced_and_the_rebalance_ends() -> None:
+    """R82, R78: the next one has it from the log who holds what and who is to give what back."""
     c, (one,) = grouped("one")
     one.gives_back = False
     two = c.add_member("two")
@@ -105,6 +109,7 @@ def test_a_coordinator_that_dies_in_a_rebalance_is_replaced_and_the_rebalance_en
 
 
 def test_commits_survive_the_coordinator() -> None:
+    """R78: the next coordinator knows them from the log of the partition that it leads."""
     c, (one,) = grouped("one")
     c.until(lambda: all(done is not None for done in one.held.values()))
     commit = one.commit(("t", 2))
@@ -115,12 +120,13 @@ def test_commits_survive_the_coordinator() -> None:
     reader.begin()
     c.until(lambda: reader.offsets is not None)
     assert reader.offsets is not None
-    shown = reader.offsets["t", 2]
+    shown = reader.offsets.get(("t", 2))
     assert shown is not None
     assert shown >= commit.offset
 
 
 def test_a_commit_is_acknowledged_when_the_replicas_have_it_and_not_before() -> None:
+    """R77: the coordinator has written it and its followers cannot fetch it."""
     c, (one,) = grouped("one")
     c.until(lambda: all(done is not None for done in one.held.values()))
     one.is_in = False
@@ -168,6 +174,7 @@ def test_a_static_member_that_stays_away_is_given_up() -> None:
 
 
 def test_a_commit_of_what_was_given_back_is_refused() -> None:
+    """R80: the member is alive and in the current epoch, but another one owns the partition."""
     c, (one,) = grouped("one")
     two = c.add_member("two")
     two.start()
@@ -180,6 +187,7 @@ def test_a_commit_of_what_was_given_back_is_refused() -> None:
 
 
 def test_who_does_not_give_back_is_expelled_and_its_partitions_wait_for_its_session() -> None:
+    """R83: it is heard no more, but it may not know that and works on for as long as its session lasts."""
     c, (one,) = grouped("one", habits=Habits(poll_timeout_ms=500))
     one.gives_back = False
     two = c.add_member("two")
@@ -195,6 +203,7 @@ def test_who_does_not_give_back_is_expelled_and_its_partitions_wait_for_its_sess
 
 
 def test_a_topic_made_anew_has_no_committed_offsets() -> None:
+    """R81: what was committed for the old topic of that name says nothing of this one."""
     c, (one,) = grouped("one")
     c.until(lambda: all(done is not None for done in one.held.values()))
     commit = one.commit(("t", 0))
@@ -209,6 +218,7 @@ def test_a_topic_made_anew_has_no_committed_offsets() -> None:
 
 
 def test_a_topic_made_anew_is_not_begun_while_the_old_one_is_held() -> None:
+    """R86: same name, same partitions, another id."""
     c, (one,) = grouped("one")
     one.gives_back = False
     c.delete_topic("t")
@@ -225,7 +235,7 @@ def test_a_topic_made_anew_is_not_begun_while_the_old_one_is_held() -> None:
 
 
 def test_a_late_copy_of_a_heartbeat_frees_nothing() -> None:
-    """One of the time before the member was given anything arrives when it has been told nothing yet."""
+    """R79: one of the time before the member was given anything arrives when it has been told nothing yet."""
     c, (one,) = grouped("one")
     late = GroupHeartbeat("g", one.member_id, one.epoch, ["t"], session_timeout_ms=3000)
     one._is_asking = True  # nothing more from itself
@@ -239,6 +249,7 @@ def test_a_late_copy_of_a_heartbeat_frees_nothing() -> None:
 
 
 def test_a_coordinator_cut_off_from_everybody_answers_nobody_for_long() -> None:
+    """R84: another one may have been elected, and may have given away what its members hold."""
     c, (one,) = grouped("one")
     old = coordinator(c)
     for other in (-1, *(b for b in c.brokers if b != old)):
@@ -253,7 +264,7 @@ def test_a_coordinator_cut_off_from_everybody_answers_nobody_for_long() -> None:
 
 
 def test_a_member_that_heard_only_the_old_coordinator_is_fenced_when_it_knows_too() -> None:
-    """Cut off from the controller, then from the rest, the old one answers while its followers may still be its own."""
+    """R82: cut off from the controller, then from the rest, the old one answers while its followers may still be its own."""
     c, (one, two) = grouped("one", "two")
     old = coordinator(c)
     c.network.cut(old, -1)
@@ -274,7 +285,7 @@ def test_a_member_that_heard_only_the_old_coordinator_is_fenced_when_it_knows_to
 
 
 def test_a_commit_for_a_topic_that_was_made_anew_is_not_stored() -> None:
-    """The member works on the old one until it is told to give it back; its offsets mean nothing in the new one."""
+    """R81: the member works on the old one until it is told to give it back; its offsets mean nothing in the new one."""
     c, (one,) = grouped("one")
     c.until(lambda: bool(one.held))
     one._is_asking = True  # it hears nothing for now
@@ -291,6 +302,7 @@ def test_a_commit_for_a_topic_that_was_made_anew_is_not_stored() -> None:
 
 
 def test_a_topic_that_is_wanted_again_before_it_is_given_back_is_read_on() -> None:
+    """R86: nobody wanted it for a moment, but it is the same topic, and its holder has not stopped."""
     c, (one,) = grouped("one")
     c.create_topic("a", partitions=1, min_isr=2)
     one.gives_back = False
@@ -305,7 +317,7 @@ def test_a_topic_that_is_wanted_again_before_it_is_given_back_is_read_on() -> No
 
 
 def test_a_topic_made_anew_and_wanted_again_is_begun_when_the_old_one_is_given_back() -> None:
-    """It was made anew while nobody wanted it, so nothing has changed any more when the last of the old one is given back."""
+    """R86: made anew while nobody wanted it, so nothing changes any more when the last of the old one is given back."""
     c, (one,) = grouped("one")
     c.create_topic("a", partitions=1, min_isr=2)
     one.gives_back = False
@@ -332,7 +344,7 @@ def joined_epoch(c: SimCluster, member: Member) -> int:
 
 
 def test_who_asks_while_too_few_replicas_are_in_sync_is_a_member_when_they_are_back() -> None:
-    """When they are back the coordinator looks who was silent before it is asked again."""
+    """R87: when they are back the coordinator looks who was silent before it is asked again."""
     c, (one,) = grouped("one")
     c.create_topic("u", partitions=2, min_isr=1)
     joined = joined_epoch(c, one)

@@ -49,6 +49,7 @@ def send_unheard(c: SimCluster, n: NumberedProducer, count: int = 1) -> Write:
 
 
 def test_a_write_whose_answer_was_lost_is_answered_again_and_not_written_again() -> None:
+    """R31: the second answer names the offset of the first write."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
     n = producer(c)
@@ -101,6 +102,7 @@ def test_a_repeated_write_is_not_acknowledged_before_it_is_committed() -> None:
 
 
 def test_a_late_copy_of_an_earlier_request_is_not_written() -> None:
+    """R31: whatever comes late has been written long ago, among the last five batches or before them."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
     n = producer(c)

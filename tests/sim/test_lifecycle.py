@@ -225,7 +225,7 @@ def test_a_failed_disk_stops_the_process_which_comes_back_and_catches_up() -> No
 
 
 def test_what_a_failed_sync_has_lost_is_fetched_again() -> None:
-    """The kernel may drop pages whose write-back failed: the unsynced tail is torn, without a reboot in between."""
+    """R69: the kernel may drop pages whose write-back failed: the unsynced tail is torn, without a reboot in between."""
     for seed in range(5):
         c = SimCluster(seed, brokers=2, timeouts={"checkpoint_interval_ms": 200}).start()
         c.create_topic("t", assignment=[[1, 2]], min_isr=1)
@@ -267,7 +267,7 @@ def test_a_reader_at_a_leader_that_is_one_no_more_is_not_told_of_losses() -> Non
 
 
 def test_a_controller_that_is_always_slow_fences_who_is_silent() -> None:
-    """R27: each journal step takes longer than a pause is thought to be; what is forgiven for that has a bound."""
+    """R55, R27: each journal step takes longer than a pause is thought to be; what is forgiven for that has a bound."""
     c = cluster()
     c.create_topic("t", assignment=[[3, 1, 2]])
     c.controller.journal_delay_ms = (300, 300)
@@ -284,7 +284,7 @@ def test_a_controller_that_is_always_slow_fences_who_is_silent() -> None:
 
 
 def test_what_is_made_while_brokers_are_away_gets_its_copies_all_the_same() -> None:
-    """A factor nobody named is a promise, too: two brokers are restarted just when the first consumer comes."""
+    """R56: a factor nobody named is a promise, too: two brokers are restarted just when the first consumer comes."""
     c = cluster()
     for broker_id in (2, 3):
         c.broker(broker_id).kill()
@@ -303,7 +303,7 @@ def test_what_is_made_while_brokers_are_away_gets_its_copies_all_the_same() -> N
 
 
 def test_one_that_is_elected_while_it_leaves_hands_that_over_too() -> None:
-    """R28, R9: 2 is stopped, and elected before it has said so; the acks=2 record is on 2 and on the dead leader."""
+    """R52, R28, R9: 2 is stopped, and elected before it has said so; the acks=2 record is on 2 and on the dead leader."""
     c = cluster(replica_lag_max_ms=20_000)
     c.create_topic("t", assignment=[[1, 2, 3]])
     c.produce("t")
@@ -329,7 +329,7 @@ def test_one_that_is_elected_while_it_leaves_hands_that_over_too() -> None:
 
 
 def test_a_leader_that_is_alone_in_the_isr_hands_over_when_its_heirs_hold_everything() -> None:
-    """R28, R20: the others fell out of the ISR and are eligible still; the acks=1 record is on the leader alone."""
+    """R51, R28, R20: the others fell out of the ISR and are eligible still; the acks=1 record is on the leader alone."""
     c = cluster(2, replica_lag_max_ms=300, drain_timeout_ms=5000)
     c.create_topic("t", assignment=[[1, 2]], min_isr=2)
     c.produce("t")

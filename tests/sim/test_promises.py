@@ -127,7 +127,7 @@ def test_a_follower_that_is_cut_off_grows_older_and_says_so() -> None:
 
 
 def test_an_election_hears_who_answers_however_long_the_journal_took() -> None:
-    """R9: the append that fences a leader takes longer than an election may; its candidates are asked after that."""
+    """R57, R9: the append that fences a leader takes longer than an election may; its candidates are asked after that."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]])
     c.produce("t")

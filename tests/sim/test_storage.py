@@ -44,15 +44,17 @@ def sent(c: SimCluster, batches: bytes, at: int = 1) -> ProduceReply:
 
 
 def test_a_log_that_began_anew_further_down_begins_there_when_it_starts_again() -> None:
+    """R60: it began anew at an earlier offset than before, and a restart finds it there."""
     undisturbed(SCENARIOS["reset to an earlier start"])
 
 
 def test_a_segment_file_that_was_uploaded_is_no_part_of_the_log() -> None:
+    """R68: a record holds whole batches, and its own batch is torn by a power cut."""
     test_embedded_batches.test_a_torn_tail_is_torn_whatever_was_in_it(test_embedded_batches.FORGED, 2000, True)
 
 
 def test_what_retention_let_go_is_not_lost_because_the_leader_had_to_begin_anew() -> None:
-    """It took over its own leader's start, and the epoch before that: who stands exactly there does not diverge."""
+    """R60: it took over its own leader's start, and the epoch before that: who stands exactly there does not diverge."""
     c = cluster(retention_check_ms=50)
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=1, retention_ms="2000")
     c.produce("t", 3)
@@ -75,7 +77,7 @@ def test_what_retention_let_go_is_not_lost_because_the_leader_had_to_begin_anew(
 
 
 def test_records_that_the_leaders_start_has_overtaken_are_kept_and_counted() -> None:
-    """Acks=1 promised one copy of them, and it comes back when nobody can compare any more."""
+    """R65: acks=1 promised one copy of them, and it comes back when nobody can compare any more."""
     c = cluster(retention_check_ms=50)
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=1, retention_ms="2000")
     c.produce("t")
@@ -92,6 +94,7 @@ def test_records_that_the_leaders_start_has_overtaken_are_kept_and_counted() -> 
 
 
 def test_a_log_that_diverges_where_the_leaders_begins_is_kept_and_counted() -> None:
+    """R65: with nothing left to compare, all that the follower holds may be what only it held."""
     c = cluster(retention_check_ms=50)
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=1, retention_ms="1000")
     cut_off(c, 1)
@@ -106,7 +109,7 @@ def test_a_log_that_diverges_where_the_leaders_begins_is_kept_and_counted() -> N
 
 
 def test_what_one_epoch_reaches_back_to_was_committed_and_is_not_counted_as_lost() -> None:
-    """Its own high watermark is of its last checkpoint. The leader's log begins behind it, after the same epoch."""
+    """R65: its own high watermark is of its last checkpoint. The leader's log begins behind it, after the same epoch."""
     c = cluster(retention_check_ms=50)
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=1, retention_ms="1000")
     c.produce("t", 5)
@@ -125,15 +128,18 @@ def test_what_one_epoch_reaches_back_to_was_committed_and_is_not_counted_as_lost
 
 @pytest.mark.parametrize("name", ["a cut below the high watermark", "truncations one after the other"])
 def test_a_high_watermark_goes_with_what_it_was_said_of(name: str) -> None:
+    """R66: a checkpoint named it, then the log was cut below it and other records came in their place."""
     disk = undisturbed(SCENARIOS[name])
     assert isinstance(disk, FaultyDisk)
 
 
 def a_cut_below_the_high_watermark() -> None:
+    """R66: the first of these."""
     test_a_high_watermark_goes_with_what_it_was_said_of("a cut below the high watermark")
 
 
 def power_cuts_among_removals() -> None:
+    """R67: the power fails between two of them, and the file system has kept any of those it was not told to sync."""
     for seed in range(12):
         test_cutting.test_a_power_cut_among_the_removals_leaves_no_gap("truncate", seed)
 
@@ -143,7 +149,7 @@ def numbered(producer_id: int, sequence: int, timestamp: int) -> bytes:
 
 
 def test_a_client_with_a_wrong_clock_makes_nobodys_retry_a_second_record() -> None:
-    """The answer to producer 1 was lost. Before it asks again another one sends batches of the next century, and history."""
+    """R73: the answer to 1 was lost; before it asks again another one sends batches of the next century, and history."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
     mine = numbered(1, 0, c.world.now_ms)
@@ -166,6 +172,7 @@ def claiming(count: int, size: int) -> bytes:
 
 
 def test_a_batch_that_claims_more_records_than_there_can_be_is_refused_and_nobody_ends() -> None:
+    """R70: small batches with large counts; those that may be are written, replicated, and read at each start."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
     for batches in (claiming(2**31 - 1, 100) * 3, claiming(2**31 - 1, 5000) * 5, claiming(2**20, 50) * 2100):
@@ -184,6 +191,7 @@ def test_a_batch_that_claims_more_records_than_there_can_be_is_refused_and_nobod
 
 
 def test_a_name_that_one_file_system_does_not_take_costs_one_replica_and_no_broker() -> None:
+    """R72: the other replicas go on, and so does everything else on that broker."""
     c = cluster(replica_lag_max_ms=1000)
     c.broker(3).machine.disk.name_max = 100
     long = "l" * 120
@@ -201,6 +209,7 @@ def test_a_name_that_one_file_system_does_not_take_costs_one_replica_and_no_brok
 
 
 def test_the_longest_name_there_can_be_is_written_cut_deleted_and_made_again() -> None:
+    """R72: with a suffix for everything that is done with a directory the longest name still fits."""
     c = cluster()
     long = "n" * 249
     for _ in range(2):
