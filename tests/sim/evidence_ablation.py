@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from minilog.core import group_offsets, reading, topics
 from minilog.core.broker import BrokerCore
 from minilog.core.controller import ControllerCore, Decision
@@ -16,7 +18,7 @@ from minilog.core.leader import LeaderState
 from minilog.core.liveness import Liveness, Session
 from minilog.core.replica import Replica
 from minilog.core.sessions import Sessions
-from minilog.wire.messages import Fetch, ReplicaFetchReply, ReplicaFetchResult
+from minilog.wire.messages import Fetch, ReplicaFetch, ReplicaFetchReply, ReplicaFetchResult
 from tests.sim import removals, test_damage, test_freshness, test_groups, test_identity, test_lifecycle, test_promises
 from tests.sim.ablation import Ablation
 
@@ -55,6 +57,13 @@ def _when_it_comes(self: Fetcher, reply: ReplicaFetchReply, now_ms: int) -> int:
 
 def _by_who_is_here(image: ClusterImage, topic: str, settings: Any) -> int:
     return max(1, min(3, sum(broker.eligible for broker in image.brokers.values())))
+
+
+_on_replica_fetch = BrokerCore._on_replica_fetch
+
+
+def _whoever_was_meant(self: BrokerCore, request_id: int, request: ReplicaFetch, now_ms: int) -> list[Effect]:
+    return _on_replica_fetch(self, request_id, msgspec.structs.replace(request, leader=self.broker_id), now_ms)
 
 
 _on_committed = ControllerCore.on_committed
@@ -122,6 +131,12 @@ EVIDENCE_ABLATIONS = (
         "a commit counts for whatever topic has the name",
         ((group_offsets, "_check_topic", removals.nothing),),
         story=test_groups.test_a_commit_for_a_topic_that_was_made_anew_is_not_stored,
+    ),
+    Ablation(
+        "identity",
+        "a fetch counts at whatever broker it reaches",
+        ((BrokerCore, "_on_replica_fetch", _whoever_was_meant),),
+        story=test_identity.test_a_broker_that_gives_the_address_of_another_one_takes_no_followers_from_it,
     ),
     Ablation(
         "damage",

@@ -169,7 +169,7 @@ def test_whoever_names_a_topic_id_means_no_other_topic() -> None:
 
 
 def test_a_broker_that_gives_the_address_of_another_one_takes_no_followers_from_it() -> None:
-    """R35: what broker 3 asks broker 2 for reaches broker 1, in sessions that are ahead of its sessions there."""
+    """R88, R35: what broker 3 asks broker 2 for reaches broker 1, in sessions that are ahead of its sessions there."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 3]], min_isr=2)
     c.create_topic("u", assignment=[[2, 3]])

@@ -149,7 +149,7 @@ def test_a_log_that_begins_later_than_its_leaders_does_not_join_before_it_holds_
 
 
 def test_who_was_last_known_to_be_complete_gives_nothing_up_and_is_not_waited_for() -> None:
-    """R18: the power fails when broker 2 has heard of a new log start and its leader has not heard that yet. After the recovery
+    """R63, R18: the power fails when broker 2 has heard of a new log start and its leader has not heard that yet. After the recovery
     broker 1 cannot know what is committed, and so lets nothing go, without broker 2."""
     c = SimCluster(seed=1, brokers=2, timeouts={"retention_check_ms": 10_000}).start()
     c.create_topic("t", assignment=[[1, 2]], min_isr=2, retention_ms="20000", segment_ms="1000")
