@@ -12,13 +12,12 @@ import pytest
 from minilog.controller import frames
 from minilog.controller.frames import frame
 from minilog.controller.journal import FileJournal
-from minilog.errors import CorruptRange, RefusesToStart
-from minilog.storage import checkpoint, recovery
+from minilog.errors import CorruptRange, DiskFull, RefusesToStart
+from minilog.storage import checkpoint, recovery, slots
 from minilog.storage.disk import Disk
 from minilog.storage.flush_job import FlushJob
 from minilog.storage.log import PartitionLog
 from minilog.storage.log_state import LogState
-from minilog.storage.meta import Meta
 from minilog.storage.producer_snapshots import ProducerStates
 from minilog.storage.quarantine import Quarantine
 from minilog.storage.scan import BadBatch
@@ -94,9 +93,24 @@ def write_in_place(journal: FileJournal, path: str, data: bytes) -> None:
     checkpoint.write_synced(journal._disk, path, data)
 
 
-def save_meta_in_memory_first(store: Store, changed: Meta) -> None:
-    store._meta = changed
-    checkpoint.save(store._disk, store._path("meta.json"), msgspec.to_builtins(changed))
+def bind_in_memory_first(store: Store, cluster_id: str) -> None:
+    if store._meta.cluster_id != cluster_id:
+        store._meta = msgspec.structs.replace(store._meta, cluster_id=cluster_id)
+        checkpoint.save(store._disk, store._path("meta.json"), msgspec.to_builtins(store._meta))
+
+
+def save_one_slot(disk: Disk, path: str, number: int) -> None:
+    handle = disk.open(path)
+    disk.overwrite(handle, number % slots.SLOTS * slots.SLOT_BYTES, slots._slot(number))
+    disk.fdatasync(handle)
+    disk.close(handle)
+
+
+def save_slots_together(disk: Disk, path: str, number: int) -> None:
+    handle = disk.open(path)
+    disk.overwrite(handle, 0, slots._slot(number) * slots.SLOTS)
+    disk.fdatasync(handle)
+    disk.close(handle)
 
 
 def replay_as_far_as_it_goes(states: ProducerStates, batches: Iterable[Batch]) -> None:
@@ -109,6 +123,7 @@ def nothing(*_: object, **__: object) -> None:
     pass
 
 
+FULL = "a new controller while the disk is full"
 CREATED, APPENDS = "topic created and written", "appends flushes and checkpoints"
 FAULTS = [
     Fault("a tail is cut before it was copied", "truncation within a segment", Quarantine, "_copy", nothing),
@@ -124,8 +139,11 @@ FAULTS = [
     Fault("a read-only disk leaves no mark", APPENDS, Store, "_is_doubted", lambda _: False),
     Fault("recovery believes the page cache", APPENDS, Segment, "reload", lambda self, _: self.sync()),
     Fault("after a failed sync the recovery points still vouch for this boot", APPENDS, Store, "_forget_boot", nothing),
-    Fault("metadata that was not saved counts as saved", "first start and registration", Store, "_save_meta",
-          save_meta_in_memory_first),
+    Fault("metadata that was not saved counts as saved", "first start and registration", Store, "bind_cluster",
+          bind_in_memory_first),
+    Fault("an epoch is noted once only", FULL, slots, "save", save_one_slot),
+    Fault("both notes of an epoch are written at once", FULL, slots, "save", save_slots_together),
+    Fault("an epoch needs room", FULL, slots, "save", slots.create),
     Fault("the journal is not synced", "journal appends", FileJournal, "append", append_unsynced),
     Fault("the next journal is made in place", "journal snapshots", FileJournal, "_write_file", write_in_place),
     Fault("a changed bit at the journal's end counts as torn", "journal appends", frames, "_is_torn", lambda *_: True),
@@ -146,7 +164,7 @@ def broken(scenario: str) -> bool:
     """Without any fault of the disk, or with the first that shows it."""
     try:
         return bool(failures(scenario, stop_at=1)[1])
-    except (Broken, AssertionError, RefusesToStart, CorruptRange):
+    except (Broken, AssertionError, RefusesToStart, CorruptRange, DiskFull):
         return True
 
 
