@@ -287,6 +287,9 @@ class PartitionLog:
         """Save the index, so that a restart scans less; the caller keeps the returned point durably afterwards."""
         self._segments[-1].maybe_save_index()
         self._snapshot_producers(SNAPSHOT_BYTES)
+        return self.recovery_point()
+
+    def recovery_point(self) -> RecoveryPoint:
         return RecoveryPoint(self.durable_end, self._high_watermark, self.generation, tuple(self._epochs.entries))
 
     def _snapshot_producers(self, bytes_min: int = 0) -> None:

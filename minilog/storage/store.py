@@ -280,6 +280,15 @@ class Store:
             with suppress(CorruptRange, DiskFull):
                 self._recovered[key] = self._open_log(_directory_name(*key), topic_id, TopicSettings(), ask=ask)
         self.checked = Checked(len(self._topic_ids), len(self._topic_ids))
+        with suppress(DiskFull):  # the next checkpoint says it, too
+            self._vouch_for_recovered()
+
+    def _vouch_for_recovered(self) -> None:
+        """All of these logs is durable in this boot, so of what is written from here on no power cut explains damage."""
+        for key, log in self._recovered.items():
+            if not log.is_damaged:
+                self._points[log.name] = _Point(self._topic_ids[key], self._boot_id, log.recovery_point())
+        self._save_points()
 
     def close_cleanly(self, broker_epoch: int) -> None:
         """Make everything durable, write the checkpoints, and last of all the marker; then release the directory.

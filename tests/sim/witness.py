@@ -112,7 +112,9 @@ class StoreWitness:
 
     def _start_store(self) -> bool:
         self.store = Store(self.disk, DATA_DIR, 1, lambda: 0)
-        return self.store.start(f"boot-{self._boot}")
+        clean = self.store.start(f"boot-{self._boot}")
+        self.store.recover(lambda: None)
+        return clean
 
     def _check_claims(self, clean: bool) -> None:
         check(not (clean and self._must_be_unclean and not self._window), "the start claims to be clean")

@@ -9,10 +9,10 @@ import pytest
 
 from minilog.errors import DiskFull
 from minilog.storage import checkpoint
-from minilog.storage.disk import OsDisk
+from minilog.storage.disk import Buffer, OsDisk
 from minilog.storage.store import Store
 from tests.unit.storage.batches import NOW_MS
-from tests.unit.storage.memory_disk import MemoryDisk
+from tests.unit.storage.memory_disk import Crash, MemoryDisk
 from tests.unit.storage.small_file_system import small_file_system
 from tests.unit.storage.test_store import refusal, started
 
@@ -47,6 +47,38 @@ def test_a_really_full_file_system_takes_a_controller_epoch(tmp_path: Path) -> N
         again.start("boot-1")
         assert again.controller_epoch == 30
         again.abandon()
+
+
+class TearingDisk(MemoryDisk):
+    """The power goes in the middle of the overwrite with this number: not even its sector is whole then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.torn_at = 0
+
+    def overwrite(self, handle: int, position: int, data: Buffer) -> None:
+        super().overwrite(handle, position, data)
+        self.torn_at -= 1
+        if self.torn_at == 0:
+            super().overwrite(handle, position + 20, b"torn")
+            self._opened(handle).sync()
+            raise Crash
+
+
+@pytest.mark.parametrize("damaged", [None, 30, 4096 + 30])
+@pytest.mark.parametrize("torn_at", [1, 2])
+def test_a_torn_write_leaves_the_epoch_before_it(torn_at: int, damaged: int | None) -> None:
+    """Also when one of the two notes was damaged before, while the broker ran."""
+    disk = TearingDisk()
+    store = started(disk)
+    store.save_controller_epoch(4)
+    if damaged is not None:
+        disk.file("/data/controller-epoch").content[damaged] ^= 1
+    disk.torn_at = torn_at
+    with pytest.raises(Crash):
+        store.save_controller_epoch(5)
+    disk.crash()
+    assert started(disk).controller_epoch == (4 if torn_at == 1 else 5)
 
 
 def filled_up(root: Path) -> None:

@@ -551,6 +551,35 @@ def full_at(disk: MemoryDisk, operation: str, action: Callable[[], object]) -> N
     assert disk.operations[-1] == operation
 
 
+@pytest.mark.parametrize("is_full", [False, True])
+def test_what_was_written_since_the_machine_started_is_not_torn_by_it(is_full: bool) -> None:
+    """After a power cut an end that nothing good follows is torn; only what was written before the cut can be."""
+    disk = MemoryDisk()
+    store = started(disk)
+    log = store.open("events", "id-1", 0, SETTINGS)
+    fill(log, 3)
+    flush(log)
+    store.checkpoint()
+    disk.crash()
+    store = store_on(disk)
+    store.start("boot-2")
+    disk.full = is_full
+    store.recover(lambda: None)  # on a full disk the next checkpoint has to say it
+    disk.full = False
+    log = store.open("events", "id-1", 0, SETTINGS)
+    fill(log, 1)
+    if is_full:
+        store.checkpoint()
+    disk.kill()
+    disk.file("/data/events-0/00000000000000000000.log").content[-10] ^= 1
+    for _ in range(2):
+        store = store_on(disk)
+        store.start("boot-2")
+        log = store.open("events", "id-1", 0, SETTINGS)
+        assert log.is_damaged, "a bit has changed: this replica must not lead"
+        store.abandon()
+
+
 def test_a_cluster_that_found_no_room_is_saved_when_it_comes_again() -> None:
     """It must not count as saved while the disk does not hold it."""
     disk = MemoryDisk()
