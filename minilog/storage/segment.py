@@ -358,16 +358,17 @@ class Segment:
 
     # ---- damage
 
-    def walk(self, offset: int, on_batch: Callable[[Batch], None]) -> list[Damage]:
+    def walk(self, offset: int, on_batch: Callable[[Batch], None], power_loss: bool = False) -> list[Damage]:
         """Read and check everything from the last index entry at or before ``offset``, and index it anew.
 
-        ``on_batch`` gets each good batch in order. Sets ``end_offset`` and notes bad ranges; the file stays as it is.
+        ``on_batch`` gets each good batch in order. Sets ``end_offset`` and notes bad ranges; the file stays as it is. After a
+        ``power_loss`` the time index may lack its end and not so the other: then all behind its last entry is read.
         """
         if self._index is None and not self._load_index():
             self._new_index()
         index = self._index
         assert index is not None
-        base_offset, position = index.offsets.floor(offset)
+        base_offset, position = index.offsets.floor(min(offset, index.times.last[1]) if power_loss else offset)
         index.rewind(position, base_offset)
         self._hints.clear()
         self._max_timestamp = None
@@ -375,7 +376,7 @@ class Segment:
         self.bad_ranges = [bad for bad in self.bad_ranges if bad[1] <= base_offset]
         if not (self._index_is_checked or self._tells_latest_time()):
             self._new_index()
-            return self.walk(offset, on_batch)
+            return self.walk(offset, on_batch, power_loss)
         damages: list[Damage] = []
         epoch = -1
         while True:
@@ -388,7 +389,7 @@ class Segment:
             except BadBatch as bad:
                 if not self._index_is_checked and not damages and self.end_offset == bad.offset == base_offset:
                     self._new_index()  # the first step went wrong: it may be the index that is, so do without it
-                    return self.walk(offset, on_batch)
+                    return self.walk(offset, on_batch, power_loss)
                 resume = next_batch(self.log_bytes(), bad, epoch)
                 damages.append(_damage(bad, resume, self.size_bytes))
             if resume is None:
@@ -481,16 +482,6 @@ class Segment:
         self.close()
         self._disk.remove(self.path)
         self.remove_index()
-
-
-def runs(batches: Sequence[Batch]) -> Iterator[Sequence[Batch]]:
-    """``batches`` in pieces that each fit into one empty segment."""
-    first = 0
-    for index, batch in enumerate(batches):
-        if batch.end_offset - batches[first].base_offset > SEGMENT_SPAN_MAX:
-            yield batches[first:index]
-            first = index
-    yield batches[first:]
 
 
 def _damage(bad: BadBatch, resume: Found | None, size_bytes: int) -> Damage:

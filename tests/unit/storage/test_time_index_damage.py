@@ -1,4 +1,5 @@
-"""A bit changes in a time index, whose file has no checksum: no record goes too early, and none is passed over."""
+"""A time index that has lost something, or in which a bit has changed (its file has no checksum): no record goes too
+early, and none is passed over."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from minilog.storage.index import TIME_ENTRY_BYTES
 from minilog.storage.log import PartitionLog
 from tests.unit.storage.batches import NOW_MS, flush, make_timed
 from tests.unit.storage.memory_disk import MemoryDisk
-from tests.unit.storage.test_store import started
+from tests.unit.storage.test_store import started, store_on
 
 DAY_MS = 24 * 3600 * 1000
 RECORDS = 600
@@ -78,3 +79,28 @@ def test_a_changed_bit_in_one_of_the_last_two_entries(name: str, byte: int) -> N
         content = disk.file(f"/data/t-0/{name}.timeindex").content
         content[len(content) - 1 - byte] ^= 1 << bit
         check(opened(disk))
+
+
+@pytest.mark.parametrize("kept", [0, 1, 20, 60, 66])
+def test_a_power_cut_takes_the_end_of_the_time_index_and_not_of_the_other(kept: int) -> None:
+    """Neither file is synced before the segment is sealed. Among old records there are some of today."""
+    disk = MemoryDisk()
+    store = started(disk)
+    log = store.open("t", "id", 0, TopicSettings(segment_ms=30 * DAY_MS))
+    for count, first_ms in ((4000, NOW_MS - 10 * DAY_MS), (100, NOW_MS), (2000, NOW_MS - 9 * DAY_MS)):
+        for number in range(count):
+            log.append([make_timed(log.end_offset, [first_ms + number])])
+    flush(log)
+    log.high_watermark = log.end_offset
+    store.checkpoint()
+    for name in (SEALED + ".index", SEALED + ".timeindex"):
+        disk.file(f"/data/t-0/{name}").sync()
+    disk.fsync_dir("/data/t-0")
+    del disk.file(f"/data/t-0/{SEALED}.timeindex").durable[kept * TIME_ENTRY_BYTES :]
+    disk.crash()
+    store = store_on(disk)
+    store.start("boot-2")
+    store.recover(lambda: None)
+    log = store.open("t", "id", 0, TopicSettings(segment_ms=30 * DAY_MS))
+    assert (log.end_offset, log.segments[0].max_timestamp) == (6100, NOW_MS + 99)
+    assert log.offset_at(NOW_MS + 50) == (4050, NOW_MS + 50)
