@@ -237,6 +237,28 @@ def test_a_broker_with_a_full_disk_obeys_a_new_controller() -> None:
     c.settle("t", 1)
 
 
+def test_a_broker_with_a_full_disk_that_was_fenced_comes_back() -> None:
+    """R25: it closes its logs, registers with the new controller and opens them again, without room for a byte."""
+    c = cluster()
+    c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
+    c.produce("t")
+    c.settle("t")
+    node = c.broker(1)
+    node.machine.disk.full = True
+    node.pause()
+    c.controller.kill()
+    c.controller.start()
+    c.until(lambda: c.leader("t") != 1, "it is fenced")
+    node.resume()
+    c.until(lambda: c.isr("t") == [1, 2, 3], "it is in sync again: nothing was written")
+    assert node.life == 1
+    c.produce("t", wait=False)
+    c.until(lambda: 1 not in c.isr("t"), "it cannot follow")
+    c.produce("t")
+    node.machine.disk.full = False
+    c.settle("t")
+
+
 def test_a_failed_disk_stops_the_process_which_comes_back_and_catches_up() -> None:
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
