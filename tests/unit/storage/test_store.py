@@ -580,6 +580,20 @@ def test_what_was_written_since_the_machine_started_is_not_torn_by_it(is_full: b
         store.abandon()
 
 
+def test_a_file_that_somebody_left_in_the_trash_ends_no_broker(tmp_path: Path) -> None:
+    for disk, data_dir in ((MemoryDisk(), "/data"), (OsDisk(), str(tmp_path))):
+        disk.mkdir(data_dir)
+        store = Store(disk, data_dir, 1, lambda: NOW_MS)
+        store.start("boot-1")
+        disk.close(disk.create(f"{data_dir}/trash/.DS_Store"))
+        store.open("events", "id-1", 0, SETTINGS)
+        store.delete("events", "id-1", 0)
+        assert store.purge_trash() > 0, "what is a deleted topic's goes"
+        assert disk.list(f"{data_dir}/trash") == [".DS_Store"]
+        store.checkpoint()
+        store.abandon()
+
+
 def test_a_cluster_that_found_no_room_is_saved_when_it_comes_again() -> None:
     """It must not count as saved while the disk does not hold it."""
     disk = MemoryDisk()
