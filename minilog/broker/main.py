@@ -28,6 +28,8 @@ SHUTDOWN_TIMEOUT_S = 1.0
 RECOVERY_STOP_S = 1.0
 """What recovery gets to come to the end of a segment; then the process ends without it, as in a crash."""
 
+NOTE_RETRY_S = 5.0
+
 
 class Broker:
     """``run`` once. A clean marker is written if and only if ``run`` has served and returns without raising."""
@@ -149,7 +151,7 @@ class Broker:
             log.info("broker %d listening on %s, data in %s", self.settings.broker_id, self.url, self.settings.data_dir)
             self.listening.set()
             loops.append(tasks.create_task(runtime.tick(), name="tick"))
-            loops.append(tasks.create_task(self._on_registered(runtime), name="registration"))
+            loops.append(tasks.create_task(self._on_registered(runtime, background), name="registration"))
             tasks.create_task(self._keep_checkpoints(background), name="checkpoint")
             tasks.create_task(cleaner.run(), name="compaction")
             await stop.wait()
@@ -180,11 +182,22 @@ class Broker:
             log.error("the disk is full: %s", error)
             raise process.FailStop(disk_failed=False) from error
 
-    async def _on_registered(self, runtime: Runtime) -> None:
+    async def _on_registered(self, runtime: Runtime, stop: Stop) -> None:
         await runtime.registered.wait()
-        self._store.registered()
         self.registered = True
         log.info("broker %d registered, epoch %d", self.settings.broker_id, runtime.core.broker_epoch)
+        while not self._note_registered():
+            if await stop.pause(NOTE_RETRY_S):
+                return
+
+    def _note_registered(self) -> bool:
+        """With a full disk it cannot be noted yet. The broker serves all the same; the next start may be unclean again."""
+        try:
+            self._store.registered()
+        except DiskFull as error:
+            log.warning("it cannot be noted that the controller knows of this start: %s", error)
+            return False
+        return True
 
     async def _keep_checkpoints(self, stop: Stop) -> None:
         while not await stop.pause(self.settings.checkpoint_interval_ms / 1000):

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 import msgspec
 from crc32c import crc32c
 
+from minilog.wire.message import UNDECODABLE, why_undecodable
 from minilog.wire.metadata import AnyMetadataRecord, MetadataRecord
 
 JOURNAL_MAGIC: Final = b"minilog journal1"
@@ -81,8 +82,9 @@ def scan(data: bytes, position: int, index: int) -> Scan:
             return Scan(records, position, Damage(position, reason, position))
         try:
             batch = _decoder.decode(payload)
-        except msgspec.DecodeError as error:
-            reason = f"the frame of record {index} holds no records of this version ({error})"
+        except UNDECODABLE as error:
+            why = why_undecodable(error)
+            reason = f"the frame of record {index} holds no records of this version ({why})"
             return Scan(records, position, Damage(position, reason, position))
         records.extend(batch)
         index += len(batch)

@@ -1,13 +1,15 @@
-"""Where a log can be cut, and what lies behind a cut: the arithmetic of ``PartitionLog``'s one way to lose records."""
+"""Where a log can be cut, what lies behind a cut (the arithmetic of ``PartitionLog``'s one way to lose records), and where
+batches that go in together come apart."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from minilog.storage.quarantine import Piece
 from minilog.storage.scan import BadBatch
-from minilog.storage.segment import Segment
+from minilog.storage.segment import SEGMENT_SPAN_MAX, Segment
+from minilog.wire.batch import Batch
 
 
 class Border(NamedTuple):
@@ -41,3 +43,13 @@ def tail(border: Border, segments: Sequence[Segment]) -> list[Piece]:
     later = segments[segments.index(border.segment) + 1 :]
     pieces.extend(Piece(segment.log_bytes(), 0, segment.base_offset) for segment in later)
     return pieces if any(piece.log.size > piece.position for piece in pieces) else []
+
+
+def runs(batches: Sequence[Batch]) -> Iterator[Sequence[Batch]]:
+    """``batches`` in pieces that each fit into one empty segment."""
+    first = 0
+    for index, batch in enumerate(batches):
+        if batch.end_offset - batches[first].base_offset > SEGMENT_SPAN_MAX:
+            yield batches[first:index]
+            first = index
+    yield batches[first:]

@@ -3,7 +3,8 @@
 Owns: raw file descriptors and the mapping of operating-system errors to what the process must do about them.
 
 Invariants:
-* Files only grow by ``append`` at their end and shrink by ``truncate``; nothing is overwritten in place.
+* Files only grow by ``append`` at their end and shrink by ``truncate``. ``overwrite`` changes what is there and is for the
+  one kind of file that must be written while the disk is full (slots.py).
 * Nothing is durable before ``fdatasync`` (content) and ``fsync_dir`` (creations, renames, removals) return.
 * A full disk leaves a file as it was: what was written of the failed append is cut off again.
 * A name that the file system does not take (too long, or taken) is no failure of the disk, whatever is done with it.
@@ -62,6 +63,13 @@ class Disk(Protocol):
 
     def append(self, handle: int, position: int, buffers: Sequence[Buffer]) -> None:
         """Write all of ``buffers`` at ``position``, the file's end (asserted). Raises DiskFull: the file is as before."""
+        ...
+
+    def overwrite(self, handle: int, position: int, data: Buffer) -> None:
+        """Replace bytes that are there (asserted). A full disk does not mind, where files stay where they were written.
+
+        Raises DiskFull on a file system that writes elsewhere; then these bytes are the old ones, the new ones or a mixture.
+        """
         ...
 
     def pread(self, handle: int, position: int, size: int) -> bytes:
@@ -155,6 +163,17 @@ class OsDisk:
                 self._fail(f"write of a data file failed: {error.strerror}", error)
             self.truncate(handle, position)
             raise DiskFull("the disk is full: nothing was written; make room and try again") from error
+
+    def overwrite(self, handle: int, position: int, data: Buffer) -> None:
+        self._refuse_after_failure()
+        try:
+            end, size = position + len(data), os.fstat(handle).st_size
+            assert end <= size, f"overwriting up to {end}, the file has {size} bytes"
+            self._write_all(handle, position, [data])
+        except OSError as error:
+            if error.errno not in _FULL:
+                self._fail(f"write of a data file failed: {error.strerror}", error)
+            raise DiskFull("the disk is full: the file system has no room to write in place") from error
 
     def _write_all(self, handle: int, position: int, buffers: Sequence[Buffer]) -> None:
         rest = buffers

@@ -129,10 +129,10 @@ class TimeIndex:
             self.timestamps.append(timestamp)
             self.offsets.append(offset)
 
-    def scan_from(self, timestamp: int) -> int:
-        """The offset before which no record is as late as ``timestamp``."""
+    def before(self, timestamp: int) -> tuple[int, int]:
+        """The last entry of an earlier time, up to whose offset no record is as late as ``timestamp``; as ``last`` without."""
         at = bisect_left(self.timestamps, timestamp) - 1
-        return self.offsets[at] + 1 if at >= 0 else self.base_offset
+        return (self.timestamps[at], self.offsets[at]) if at >= 0 else (-1, self.base_offset)
 
     def truncate(self, end_offset: int) -> None:
         """Drop the entries at or beyond ``end_offset``."""

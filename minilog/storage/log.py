@@ -27,7 +27,7 @@ from contextlib import suppress
 
 from minilog.config import TopicSettings
 from minilog.errors import DiskFull, StorageFailed
-from minilog.storage.cutting import Border, border_at, tail
+from minilog.storage.cutting import Border, border_at, runs, tail
 from minilog.storage.epochs import EpochCache, recompute
 from minilog.storage.flush_job import FlushJob
 from minilog.storage.log_place import LogPlace, Recovered, RecoveryPoint
@@ -36,7 +36,7 @@ from minilog.storage.producer_snapshots import SNAPSHOT_BYTES, ProducerStates
 from minilog.storage.producers import WrittenBatch
 from minilog.storage.retention import expired_end
 from minilog.storage.scan import BadBatch
-from minilog.storage.segment import SEGMENT_SIZE_MAX, SEGMENT_SPAN_MAX, Segment, runs
+from minilog.storage.segment import SEGMENT_SIZE_MAX, SEGMENT_SPAN_MAX, Segment
 from minilog.storage.swap import Swap
 from minilog.wire.batch import Batch, filler, is_filler, peek
 
@@ -287,6 +287,9 @@ class PartitionLog:
         """Save the index, so that a restart scans less; the caller keeps the returned point durably afterwards."""
         self._segments[-1].maybe_save_index()
         self._snapshot_producers(SNAPSHOT_BYTES)
+        return self.recovery_point()
+
+    def recovery_point(self) -> RecoveryPoint:
         return RecoveryPoint(self.durable_end, self._high_watermark, self.generation, tuple(self._epochs.entries))
 
     def _snapshot_producers(self, bytes_min: int = 0) -> None:

@@ -47,6 +47,8 @@ class _Derived(NamedTuple):
     """Committed is what lies below, of this log and not of what was cut since."""
     start_offset: int
     """Where the recovery point says that the log began, as far as no later cut has overtaken it."""
+    power_loss: bool = False
+    """Index files that were not synced may have lost what they held."""
 
 
 class _EpochsDisagree(Exception):
@@ -64,7 +66,7 @@ def open_log(
     loaded = load_state(place.disk, place.directory)
     segments = _segments(place, loaded.state.start_offset)
     loaded = loaded._replace(state=_begun(place, loaded, segments[0].base_offset))
-    derived = _derive(loaded, segments[0].base_offset, point)
+    derived = _derive(loaded, segments[0].base_offset, point)._replace(power_loss=power_loss)
     noted_start = _noted_start(loaded, segments[0].base_offset, derived)
     try:
         damages = _walk(place, segments, derived)
@@ -202,14 +204,14 @@ def _walk(place: LogPlace, segments: list[Segment], derived: _Derived) -> list[D
     for segment in segments[:-1]:
         if segment.end_offset > scan_from:
             end_offset = segment.end_offset
-            segment.walk(scan_from, on_batch)
+            segment.walk(scan_from, on_batch, derived.power_loss)
             if segment.end_offset < end_offset:
                 segment.bad_ranges.append((segment.end_offset, end_offset))
                 segment.end_offset = end_offset
             segment.seal()
             segment.close()
             place.ask()
-    return segments[-1].walk(max(scan_from, segments[-1].base_offset), on_batch)
+    return segments[-1].walk(max(scan_from, segments[-1].base_offset), on_batch, derived.power_loss)
 
 
 def _walk_all(place: LogPlace, segments: list[Segment], derived: _Derived) -> list[Damage]:

@@ -6,7 +6,8 @@ touch sealed segments.
 Invariants:
 * ``size_bytes`` is the size of the file, a batch border; ``end_offset`` is the offset after its last record.
 * A damaged stretch is in ``bad_ranges`` from the moment it is noticed; no byte of it is ever returned.
-* Whatever an index says is checked against the batches it leads to; an index that misleads is rebuilt once.
+* Whatever an index says is checked against the batches it leads to; an index that misleads is rebuilt once. So is the last
+  entry of a time index before retention goes by it: the files have no checksum.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from minilog.storage.disk import Disk
 from minilog.storage.index import INTERVAL_BYTES
 from minilog.storage.scan import BadBatch, Found, LogBytes, check_place, next_batch, scan, step
 from minilog.storage.segment_index import SegmentIndex
-from minilog.wire.batch import HEADER_BYTES, LOG_APPEND_TIME, Batch, peek
-from minilog.wire.records import decode_batch
+from minilog.wire.batch import HEADER_BYTES, Batch, peek
+from minilog.wire.records import first_record_at
 
 LOG_SUFFIX = ".log"
 DELETED_SUFFIX = ".deleted"
@@ -107,7 +108,7 @@ class Segment:
 
     @property
     def index(self) -> SegmentIndex:
-        if self._index is None and not self._load_index():
+        if self._index is None and not (self._load_index() and self._tells_latest_time()):
             self.rebuild()
         assert self._index is not None
         return self._index
@@ -115,6 +116,20 @@ class Segment:
     def _load_index(self) -> bool:
         self._index = SegmentIndex.load(self._disk, self._stem, self.base_offset, self.size_bytes)
         return self._index is not None
+
+    def _tells_latest_time(self) -> bool:
+        return self._is_true(self.index.times.last)
+
+    def _is_true(self, entry: tuple[int, int]) -> bool:
+        """The time index's entry, if it is one, is what the batch says that ends there."""
+        if entry[0] < 0 or not self.base_offset <= entry[1] < self.end_offset:
+            return entry[0] < 0
+        try:
+            base_offset, position = self.find(entry[1])
+            header = peek(self._pread(position, HEADER_BYTES, base_offset))
+        except (BadBatch, CorruptBatch):
+            return False
+        return (header.max_timestamp, header.last_offset) == entry
 
     @property
     def max_timestamp(self) -> int:
@@ -313,14 +328,22 @@ class Segment:
 
         Raises CorruptRange."""
         try:
-            for found in self.scan(min(self.index.times.scan_from(timestamp_ms), self.end_offset)):
+            for found in self.scan(self._scan_from(timestamp_ms)):
                 if found.batch.max_timestamp >= timestamp_ms and found.batch.end_offset > start_offset:
-                    record = _first_record(self.batch_at(found), timestamp_ms)
+                    record = first_record_at(self.batch_at(found), timestamp_ms)
                     if record is not None:
                         return record
         except BadBatch as bad:
             raise CorruptRange(f"{self.path} is damaged {bad}", start_offset=bad.offset) from bad
         return None
+
+    def _scan_from(self, timestamp_ms: int) -> int:
+        """Before it no record is as late."""
+        entry = self.index.times.before(timestamp_ms)
+        if not (self._index_is_checked or self._is_true(entry)):
+            self.rebuild()
+            entry = self.index.times.before(timestamp_ms)
+        return self.base_offset if entry[0] < 0 else entry[1] + 1
 
     def batch_at(self, found: Found) -> Batch:
         """The whole batch whose header a scan found; raises BadBatch."""
@@ -335,21 +358,25 @@ class Segment:
 
     # ---- damage
 
-    def walk(self, offset: int, on_batch: Callable[[Batch], None]) -> list[Damage]:
+    def walk(self, offset: int, on_batch: Callable[[Batch], None], power_loss: bool = False) -> list[Damage]:
         """Read and check everything from the last index entry at or before ``offset``, and index it anew.
 
-        ``on_batch`` gets each good batch in order. Sets ``end_offset`` and notes bad ranges; the file stays as it is.
+        ``on_batch`` gets each good batch in order. Sets ``end_offset`` and notes bad ranges; the file stays as it is. After a
+        ``power_loss`` the time index may lack its end and not so the other: then all behind its last entry is read.
         """
         if self._index is None and not self._load_index():
             self._new_index()
         index = self._index
         assert index is not None
-        base_offset, position = index.offsets.floor(offset)
+        base_offset, position = index.offsets.floor(min(offset, index.times.last[1]) if power_loss else offset)
         index.rewind(position, base_offset)
         self._hints.clear()
         self._max_timestamp = None
         self.end_offset = base_offset
         self.bad_ranges = [bad for bad in self.bad_ranges if bad[1] <= base_offset]
+        if not (self._index_is_checked or self._tells_latest_time()):
+            self._new_index()
+            return self.walk(offset, on_batch, power_loss)
         damages: list[Damage] = []
         epoch = -1
         while True:
@@ -362,7 +389,7 @@ class Segment:
             except BadBatch as bad:
                 if not self._index_is_checked and not damages and self.end_offset == bad.offset == base_offset:
                     self._new_index()  # the first step went wrong: it may be the index that is, so do without it
-                    return self.walk(offset, on_batch)
+                    return self.walk(offset, on_batch, power_loss)
                 resume = next_batch(self.log_bytes(), bad, epoch)
                 damages.append(_damage(bad, resume, self.size_bytes))
             if resume is None:
@@ -457,32 +484,7 @@ class Segment:
         self.remove_index()
 
 
-def runs(batches: Sequence[Batch]) -> Iterator[Sequence[Batch]]:
-    """``batches`` in pieces that each fit into one empty segment."""
-    first = 0
-    for index, batch in enumerate(batches):
-        if batch.end_offset - batches[first].base_offset > SEGMENT_SPAN_MAX:
-            yield batches[first:index]
-            first = index
-    yield batches[first:]
-
-
 def _damage(bad: BadBatch, resume: Found | None, size_bytes: int) -> Damage:
     if resume is None:
         return Damage(bad.position, size_bytes, bad.offset, None, bad.reason)
     return Damage(bad.position, resume.position, bad.offset, resume.batch.base_offset, bad.reason)
-
-
-def _first_record(batch: Batch, timestamp_ms: int) -> tuple[int, int] | None:
-    """(offset, timestamp) of the first record of ``batch`` at or after ``timestamp_ms``, to the record if that is cheap.
-
-    None when it has none: compaction leaves a batch's latest time as it is."""
-    if batch.record_count == 0:
-        return None
-    if batch.codec == 0 and batch.timestamp_type != LOG_APPEND_TIME:
-        try:
-            records = decode_batch(batch)
-        except CorruptBatch:  # a producer's own fault, under a good CRC: the batch is as exact as it gets
-            return batch.base_offset, batch.max_timestamp
-        return next(((r.offset, r.timestamp) for r in records if r.timestamp >= timestamp_ms), None)
-    return batch.base_offset, batch.max_timestamp

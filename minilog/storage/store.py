@@ -1,6 +1,6 @@
 """Store: one broker's data directory; satisfies ``core.ports.LogStore``.
 
-Owns: ``lock``, ``meta.json``, ``recovery-points`` (of all logs), ``running`` and ``clean-shutdown`` (what R21 needs),
+Owns: ``lock``, ``meta.json`` and ``controller-epoch`` (meta.py), ``recovery-points`` (of all logs), ``running`` and ``clean-shutdown`` (what R21 needs),
 the partition directories and ``trash/``.
 
 Invariants:
@@ -87,6 +87,7 @@ class Store:
         self._quarantine = Quarantine(disk, self._path("quarantine"), now_ms)
         self._lock: int | None = None
         self._meta = meta.Meta(broker_id=broker_id)
+        self._controller_epoch = 0
         self._boot_id = ""
         self._start_number = 0
         self._vouched = False
@@ -147,6 +148,7 @@ class Store:
         found = meta.load(self._disk, path, self._broker_id)
         if found is not None:
             self._meta = found
+            self._controller_epoch = meta.load_epoch(self._disk, path)
             return
         partitions = [name for name in self._disk.list(self.data_dir) if _DIRECTORY.fullmatch(name)]
         if partitions:
@@ -154,7 +156,7 @@ class Store:
                 f"{path} is missing although {self.data_dir} holds partitions ({partitions[0]}, ...): "
                 "restore it from a backup, or start with an empty data directory"
             )
-        meta.save(self._disk, path, self._meta)
+        meta.begin(self._disk, path, self._meta)
         self._disk.fsync_dir(os.path.dirname(self.data_dir))
 
     def _load_partitions(self) -> None:
@@ -278,6 +280,15 @@ class Store:
             with suppress(CorruptRange, DiskFull):
                 self._recovered[key] = self._open_log(_directory_name(*key), topic_id, TopicSettings(), ask=ask)
         self.checked = Checked(len(self._topic_ids), len(self._topic_ids))
+        with suppress(DiskFull):  # the next checkpoint says it, too
+            self._vouch_for_recovered()
+
+    def _vouch_for_recovered(self) -> None:
+        """All of these logs is durable in this boot, so of what is written from here on no power cut explains damage."""
+        for key, log in self._recovered.items():
+            if not log.is_damaged:
+                self._points[log.name] = _Point(self._topic_ids[key], self._boot_id, log.recovery_point())
+        self._save_points()
 
     def close_cleanly(self, broker_epoch: int) -> None:
         """Make everything durable, write the checkpoints, and last of all the marker; then release the directory.
@@ -318,21 +329,20 @@ class Store:
         assert cluster_id
         meta.check_cluster(self._meta, cluster_id, self.data_dir)
         if self._meta.cluster_id != cluster_id:
-            self._save_meta(msgspec.structs.replace(self._meta, cluster_id=cluster_id))
+            changed = msgspec.structs.replace(self._meta, cluster_id=cluster_id)
+            meta.save(self._disk, self._path(meta.META_FILE), changed)
+            self._meta = changed  # what is not saved is not remembered either: on a full disk the caller comes again
 
     @property
     def controller_epoch(self) -> int:
-        return self._meta.controller_epoch
+        return self._controller_epoch
 
     def save_controller_epoch(self, epoch: int) -> None:
-        assert epoch >= self._meta.controller_epoch, "a controller epoch never goes back (R25)"
-        if epoch != self._meta.controller_epoch:
-            self._save_meta(msgspec.structs.replace(self._meta, controller_epoch=epoch))
-
-    def _save_meta(self, changed: meta.Meta) -> None:
-        """What is not saved is not remembered either: on a full disk the caller comes again."""
-        meta.save(self._disk, self._path(meta.META_FILE), changed)
-        self._meta = changed
+        """Works on a full disk, too: what a broker cannot note it must not obey."""
+        assert epoch >= self._controller_epoch, "a controller epoch never goes back (R25)"
+        if epoch != self._controller_epoch:
+            meta.save_epoch(self._disk, self._path(meta.META_FILE), epoch)
+            self._controller_epoch = epoch
 
     # ---- logs
 

@@ -12,6 +12,7 @@ from typing import Final
 from crc32c import crc32c
 
 from minilog.config import FILE_NAME_BYTES_MAX
+from minilog.errors import StorageFailed
 from minilog.storage import checkpoint
 from minilog.storage.disk import Disk
 from minilog.storage.meta import PARTITION_FILE
@@ -49,9 +50,13 @@ class Trash:
         freed = 0
         for name in self._disk.list(self._path):
             path = f"{self._path}/{name}"
+            try:
+                found = self._disk.list(path)
+            except StorageFailed:  # no directory: somebody else's file, which is no reason to stop
+                continue
             body = checkpoint.load_dispensable(self._disk, f"{path}/{PARTITION_FILE}")
             is_spoken_of = (name.rpartition(".")[0], body.get("topic_id")) in spoken_of
-            files = [file for file in self._disk.list(path) if file != PARTITION_FILE]
+            files = [file for file in found if file != PARTITION_FILE]
             for file in files if is_spoken_of else [*files, PARTITION_FILE]:
                 if is_stopped():
                     return freed

@@ -41,6 +41,9 @@ _SNAPPY_RATIO_MAX: Final = 22
 _XERIAL_SMALL_MAX: Final = 16
 _XERIAL_SMALL_BYTES: Final = 64
 """More blocks than the first so many expand to the second at least, on average: writers make 32 KiB of each."""
+_RATIO_MAX: Final = {GZIP: 1032, LZ4: 255, ZSTD: 32 * 1024}
+"""What a byte can expand to at best: deflate's 258 bytes for two bits, lz4's 255 for each byte of a length, zstd's block of
+128 KiB out of four bytes. So a small payload that is damaged is not tried with a large buffer."""
 _GUESS_RATIO: Final = 8
 _GUESS_BYTES_MIN: Final = 16 * 1024
 
@@ -85,18 +88,19 @@ def decompress(codec: int, payload: bytes | memoryview, expanded_bytes_max: int)
     into = _into.get(codec)
     if into is None:
         raise CorruptBatch(f"the compression codec is {codec}, known are {NONE} to {ZSTD}")
-    out_bytes = min(expanded_bytes_max, max(_GUESS_BYTES_MIN, _GUESS_RATIO * len(view)))
+    most_bytes = min(expanded_bytes_max, max(_GUESS_BYTES_MIN, _RATIO_MAX[codec] * len(view)))
+    out_bytes = min(most_bytes, max(_GUESS_BYTES_MIN, _GUESS_RATIO * len(view)))
     while True:
         out = bytearray(out_bytes)
         try:
             return bytes(memoryview(out)[: into(view, out)])
         except cramjam.DecompressionError as error:
-            # A full buffer and damaged data look alike but for the text, so only the cap decides.
-            if out_bytes == expanded_bytes_max:
+            # A full buffer and damaged data look alike but for the text, so only the largest buffer decides.
+            if out_bytes == most_bytes:
                 raise CorruptBatch(
                     f"a payload of {len(view)} bytes is damaged or expands beyond {expanded_bytes_max} bytes: {error}"
                 ) from None
-        out_bytes = min(expanded_bytes_max, out_bytes * _GUESS_RATIO)
+        out_bytes = min(most_bytes, out_bytes * _GUESS_RATIO)
 
 
 def _compress_xerial(payload: bytes) -> bytes:

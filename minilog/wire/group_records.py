@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from minilog.errors import CorruptBatch
+from minilog.wire.message import UNDECODABLE, why_undecodable
 
 NOT_REVOKED: Final = 0
 
@@ -112,5 +113,6 @@ def decode_record(key: bytes | None, value: bytes | None) -> GroupRecord:
         if isinstance(decoded, GroupKey):
             return GroupRecord(decoded, _decode_group(value))
         return GroupRecord(decoded, _decode_offset(value))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise CorruptBatch(f"a record of the groups' topic is no group and no offset: {error}") from None
+    except UNDECODABLE as error:
+        why = why_undecodable(error)
+        raise CorruptBatch(f"a record of the groups' topic is no group and no offset: {why}") from None

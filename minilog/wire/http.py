@@ -28,6 +28,7 @@ from minilog.errors import (
     UnsupportedMediaType,
     error_from,
 )
+from minilog.wire.message import UNDECODABLE
 from minilog.wire.messages import ACKS_ALL, EARLIEST, LATEST, NotAMessage, Problem, decode
 
 JSON: Final = "application/json"
@@ -259,7 +260,11 @@ def problem(error: MinilogError, status: int | None = None) -> dict[str, Any]:
 
 
 def problem_body(error: MinilogError, status: int | None = None) -> bytes:
-    return msgspec.json.encode(problem(error, status))
+    """``info`` that came from elsewhere and is nothing JSON knows is left out: the error itself must be told."""
+    try:
+        return msgspec.json.encode(problem(error, status))
+    except (*UNDECODABLE, TypeError):
+        return msgspec.json.encode(problem(type(error)(error.detail, definite=error.definite), status))
 
 
 class _ProblemDocument(msgspec.Struct):
@@ -293,7 +298,7 @@ def _from_document(body: bytes) -> MinilogError | None:
     try:
         document = msgspec.json.decode(body, type=_ProblemDocument)
         members: dict[str, Any] = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, ValueError, RecursionError, MemoryError):
+    except UNDECODABLE:
         return None
     info = {name: value for name, value in members.items() if name not in _PROBLEM_MEMBERS}
     return error_from(document.code, document.detail, document.definite, info)

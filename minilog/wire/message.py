@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
@@ -11,6 +11,19 @@ from minilog.errors import MinilogError, error_from
 
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 """What a message can carry. JSON knows larger numbers: what is decoded from it must fit, to be passed on."""
+
+UNDECODABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError, MemoryError, OverflowError)
+"""What decoding foreign bytes raises. UnicodeDecodeError is a ValueError; deep nesting is a RecursionError."""
+
+
+def why_undecodable(error: Exception) -> str:
+    match error:
+        case RecursionError():
+            return "nested too deeply"
+        case MemoryError():
+            return "there is no memory to hold what it announces"
+        case _:
+            return str(error).replace("`", "'")
 
 
 class Message(msgspec.Struct, tag=True, omit_defaults=True):

@@ -31,7 +31,7 @@ from minilog.wire.group_messages import (
     ListGroups,
     ListGroupsReply,
 )
-from minilog.wire.message import Message, Ok, Problem
+from minilog.wire.message import UNDECODABLE, Message, Ok, Problem, why_undecodable
 from minilog.wire.peer_messages import (
     NOTHING,
     AlterPartition,
@@ -402,16 +402,16 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessage)
 
 
-def encode(message: Message) -> bytes:
-    return _encoder.encode(message)
-
-
 class NotAMessage(ValueError):
-    """Bytes that are not exactly one message; ``str`` says why, for a sentence."""
+    """Bytes that are not exactly one message, or a message that no bytes can be; ``str`` says why, for a sentence."""
 
 
-_UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError, MemoryError, OverflowError)
-"""What decoding foreign bytes raises. UnicodeDecodeError is a ValueError; deep nesting is a RecursionError."""
+def encode(message: Message) -> bytes:
+    """Raises NotAMessage, and nothing else, where a value in it has no form: a number beyond 64 bits, a lone surrogate."""
+    try:
+        return _encoder.encode(message)
+    except (*UNDECODABLE, TypeError) as error:
+        raise NotAMessage(f"it cannot be written: {why_undecodable(error)}") from None
 
 
 def decode(body: bytes | memoryview) -> AnyMessage:
@@ -420,15 +420,5 @@ def decode(body: bytes | memoryview) -> AnyMessage:
     Batches inside the message are views into ``body``, not copies."""
     try:
         return _decoder.decode(body)
-    except _UNDECODABLE as error:
-        raise NotAMessage(_why(error)) from None
-
-
-def _why(error: Exception) -> str:
-    match error:
-        case RecursionError():
-            return "nested too deeply"
-        case MemoryError():
-            return "there is no memory to hold what it announces"
-        case _:
-            return str(error).replace("`", "'")
+    except UNDECODABLE as error:
+        raise NotAMessage(why_undecodable(error)) from None

@@ -32,6 +32,7 @@ from minilog.wire.batch import (
     EXPANDED_BYTES_MAX,
     HEADER,
     HEADER_BYTES,
+    LOG_APPEND_TIME,
     MAGIC,
     PREFIX_BYTES,
     Batch,
@@ -308,6 +309,21 @@ def first_timestamp(batch: Batch) -> int:
     except CorruptBatch:
         return batch.max_timestamp
     return times[0] if times else batch.max_timestamp
+
+
+def first_record_at(batch: Batch, timestamp_ms: int) -> tuple[int, int] | None:
+    """(offset, timestamp) of the first record of ``batch`` at or after ``timestamp_ms``, to the record if that is cheap.
+
+    None when it has none: compaction leaves a batch's latest time as it is."""
+    if batch.record_count == 0:
+        return None
+    if batch.codec == 0 and batch.timestamp_type != LOG_APPEND_TIME:
+        try:
+            records = decode_batch(batch)
+        except CorruptBatch:  # a producer's own fault, under a good CRC: the batch is as exact as it gets
+            return batch.base_offset, batch.max_timestamp
+        return next(((r.offset, r.timestamp) for r in records if r.timestamp >= timestamp_ms), None)
+    return batch.base_offset, batch.max_timestamp
 
 
 def decode_all(

@@ -5,7 +5,8 @@ file a random subset of the unsynced sectors (torn, reordered, holes of zeros), 
 prefix. Directory changes reach the disk in order, as in the journal of ext4 or XFS, so fsync_dir also makes durable
 what came before; syncing a file makes its content durable and not its name.
 
-Faults on demand: a full disk (nothing is written, as OsDisk leaves it), a failed sync or write, after which the
+Faults on demand: a full disk (no file grows, not even back to the size it was truncated from, and no name is made; what
+is overwritten in place has its blocks), a failed sync or write, after which the
 process must stop, and a file system that has become read-only.
 
 A failed sync leaves ghosts, as ext4 and XFS do: some of the unsynced bytes reach the disk, none of them counts as dirty
@@ -34,22 +35,35 @@ class File:
         """What reads show."""
         self.durable = bytearray()
         self.dirty_from = 0
-        """The next sync writes what lies from here on; below, only ghosts differ from ``durable``."""
+        """The next sync writes what lies from here on; below, only ghosts and ``overwritten`` differ from ``durable``."""
+        self.overwritten: list[range] = []
+        """Below ``dirty_from``, what the next sync writes besides."""
 
     def append(self, data: Buffer) -> None:
         self.content.extend(data)
 
+    def overwrite(self, position: int, data: Buffer) -> None:
+        end = position + len(data)
+        self.content[position:end] = data
+        if position < self.dirty_from:
+            self.overwritten.append(range(position, min(end, self.dirty_from)))
+
     def truncate(self, size: int) -> None:
         content = self.content
         self.dirty_from = min(self.dirty_from, size, len(content))
+        self.overwritten = [part[: max(self.dirty_from - part.start, 0)] for part in self.overwritten]
         del content[size:]
         content.extend(bytes(size - len(content)))
 
     def sync(self) -> None:
-        start = self.dirty_from
+        for part in [*self.overwritten, range(self.dirty_from, len(self.content))]:
+            self._write(part.start, part.stop)
+        del self.durable[len(self.content) :]
+        self.dirty_from, self.overwritten = len(self.content), []
+
+    def _write(self, start: int, end: int) -> None:
         self.durable.extend(bytes(max(start - len(self.durable), 0)))
-        self.durable[start:] = self.content[start:]
-        self.dirty_from = len(self.content)
+        self.durable[start:end] = self.content[start:end]
 
     def crash(self, rng: Random) -> int:
         """Returns how many bytes were torn off or mixed up."""
@@ -60,6 +74,11 @@ class File:
 
     def fail_sync(self, rng: Random) -> None:
         """Some of what is dirty reaches the disk, and nothing is dirty any more."""
+        overwritten, self.overwritten = self.overwritten, []
+        for part in overwritten:
+            for start in range(part.start, part.stop, SECTOR):
+                if rng.random() < 0.5:
+                    self._write(start, min(start + SECTOR, part.stop))
         old, new, start = len(self.durable), len(self.content), self.dirty_from
         self.dirty_from = new
         if start == old == new:
@@ -77,7 +96,7 @@ class File:
     def evict(self) -> None:
         """What was in memory only is gone, the size too."""
         self.content = bytearray(self.durable)
-        self.dirty_from = len(self.content)
+        self.dirty_from, self.overwritten = len(self.content), []
 
     def reload(self) -> None:
         """Reads show what is on the disk; the size is the inode's, which stays in memory."""
@@ -209,6 +228,12 @@ class SimDisk:
         self._need_room()
         for buffer in buffers:
             file.append(buffer)
+
+    def overwrite(self, handle: int, position: int, data: Buffer) -> None:
+        self._refuse_after_failure()
+        file, end = self._opened(handle), position + len(data)
+        assert end <= len(file.content), f"overwriting up to {end}, the file has {len(file.content)} bytes"
+        file.overwrite(position, data)
 
     def pread(self, handle: int, position: int, size: int) -> bytes:
         assert size >= 0

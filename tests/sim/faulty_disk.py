@@ -23,7 +23,8 @@ EPOCH_BYTES = 4
 
 GROWING = ("append", "create", "mkdir", "rename")
 """What a full disk refuses."""
-DIVISIBLE = ("append", "fdatasync", "fsync_dir")
+WRITING = ("append", "overwrite")
+DIVISIBLE = (*WRITING, "fdatasync", "fsync_dir")
 """What can be done by halves; the others happen or do not."""
 UNREADABLE, BAD_SECTOR, FLIP = "unreadable", "bad sector", "flip"
 READING = (UNREADABLE, BAD_SECTOR)
@@ -61,7 +62,7 @@ def applies(fault: str, operation: str) -> bool:
         return kind in GROWING
     if fault == "torn":
         return kind in DIVISIBLE
-    return fault != "short" or kind == "append"
+    return fault != "short" or kind in WRITING
 
 
 class FaultyDisk(SimDisk):
@@ -121,6 +122,11 @@ class FaultyDisk(SimDisk):
         data = b"".join(buffers)
         half = partial(super().append, handle, position, [data[: self.rng.randrange(len(data) + 1)]])
         self._operate("append", self._names[handle], whole, half)
+
+    def overwrite(self, handle: int, position: int, data: Buffer) -> None:
+        whole = partial(super().overwrite, handle, position, data)
+        half = partial(super().overwrite, handle, position, bytes(data)[: self.rng.randrange(len(data) + 1)])
+        self._operate("overwrite", self._names[handle], whole, half)
 
     def truncate(self, handle: int, size: int) -> None:
         self._operate("truncate", self._names[handle], partial(super().truncate, handle, size))
@@ -214,7 +220,7 @@ class FaultyDisk(SimDisk):
         files = [
             (name, file)
             for name, file in self._named_files("/data")
-            if file.dirty_from == len(file.content) > 0 and "/quarantine/" not in name
+            if file.dirty_from == len(file.content) > 0 and not file.overwritten and "/quarantine/" not in name
         ]
         if not files:
             return

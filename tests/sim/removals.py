@@ -26,6 +26,7 @@ from minilog.core.metadata_feed import MetadataFeed
 from minilog.core.registration import Registration
 from minilog.core.sessions import FetchSession, ParkedReplicaFetch, Sessions
 from minilog.core.waiting import Waiter
+from minilog.storage import meta
 from minilog.storage.log import PartitionLog
 from minilog.storage.store import Store
 from minilog.wire.batch import Batch
@@ -259,7 +260,8 @@ def obey_anybody(self: BrokerCore, controller_epoch: int) -> bool:
 
 
 def save_any_epoch(self: Store, epoch: int) -> None:
-    self._save_meta(replace(self._meta, controller_epoch=epoch))
+    meta.save_epoch(self._disk, self._path(meta.META_FILE), epoch)
+    self._controller_epoch = epoch
 
 
 _ask = Registration.next_request

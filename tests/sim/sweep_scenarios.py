@@ -57,6 +57,33 @@ def first_start_and_registration(w: StoreWitness, begin: Begin) -> None:
 
 
 @over(StoreWitness)
+def a_new_controller_while_the_disk_is_full(w: StoreWitness, begin: Begin) -> None:
+    running(w)
+    w.controller_epoch(1)
+    begin()
+    w.full_disk(lambda: w.controller_epoch(2))
+    w.full_disk(lambda: w.controller_epoch(5))
+    w.kill()
+    w.start()
+    w.controller_epoch(6)
+    w.crash()
+    w.start()
+
+
+@over(StoreWitness)
+def a_directory_of_format_1(w: StoreWitness, begin: Begin) -> None:
+    """What a start makes of it, and the next ones."""
+    running(w)
+    w.stop()
+    w.format_1(epoch=3)
+    begin()
+    w.start()
+    w.controller_epoch(4)
+    w.kill()
+    w.start()
+
+
+@over(StoreWitness)
 def topic_created_and_written(w: StoreWitness, begin: Begin) -> None:
     w.start()
     w.registered()

@@ -204,11 +204,59 @@ def test_a_full_disk_stops_writes_and_nothing_else_and_heals_by_itself() -> None
     c.run(1000)
     for node in c.brokers.values():
         node.machine.disk.full = False
-    c.until(lambda: c.replica(1, "u") is not None)
+    c.until(lambda: c.isr("u") == [1, 2, 3], "all have room for the new topic")
     c.producer.load.attempts_max = 10
     c.produce("t")
     c.produce("u")
     assert [node.life for node in c.brokers.values()] == [1, 1, 1], "no process had to restart"
+
+
+def test_a_broker_with_a_full_disk_obeys_a_new_controller() -> None:
+    """R25: it can note the controller's epoch, so its leaderships are moved and it is given others, as any broker's."""
+    c = cluster()
+    c.create_topic("t", assignment=[[1, 2, 3], [2, 1, 3]], min_isr=2)
+    c.produce("t")
+    c.produce("t", partition=1)
+    disk = c.broker(1).machine.disk
+    disk.full = True
+    c.controller.kill()
+    c.controller.start()
+    c.broker(2).kill()
+    c.until(lambda: c.leads(1, "t", 1), "what the dead broker led goes to the one with the full disk")
+    assert c.broker(1).store.controller_epoch == c.invariants.truth.controller_epoch == 2
+    c.broker(2).start()
+    c.until(lambda: c.isr("t") == c.isr("t", 1) == [1, 2, 3], "all are in sync again")
+    c.broker(1).stop()
+    c.until(lambda: c.leader("t") != 1 != c.leader("t", 1), "both of its leaderships are moved")
+    c.produce("t")
+    c.produce("t", partition=1)
+    disk.full = False
+    c.until(lambda: not c.broker(1).running)
+    c.broker(1).start()
+    c.settle("t")
+    c.settle("t", 1)
+
+
+def test_a_broker_with_a_full_disk_that_was_fenced_comes_back() -> None:
+    """R25: it closes its logs, registers with the new controller and opens them again, without room for a byte."""
+    c = cluster()
+    c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
+    c.produce("t")
+    c.settle("t")
+    node = c.broker(1)
+    node.machine.disk.full = True
+    node.pause()
+    c.controller.kill()
+    c.controller.start()
+    c.until(lambda: c.leader("t") != 1, "it is fenced")
+    node.resume()
+    c.until(lambda: c.isr("t") == [1, 2, 3], "it is in sync again: nothing was written")
+    assert node.life == 1
+    c.produce("t", wait=False)
+    c.until(lambda: 1 not in c.isr("t"), "it cannot follow")
+    c.produce("t")
+    node.machine.disk.full = False
+    c.settle("t")
 
 
 def test_a_failed_disk_stops_the_process_which_comes_back_and_catches_up() -> None:

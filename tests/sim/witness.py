@@ -8,12 +8,13 @@ what may be there if the call is interrupted. ``start`` and ``open`` compare; no
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import cache
 from typing import Protocol, TypeVar
 
 from minilog.config import TopicSettings
 from minilog.errors import DiskFull, RefusesToStart, StorageFailed
-from minilog.storage import checkpoint
+from minilog.storage import checkpoint, meta
 from minilog.storage.cleaning import clean_now
 from minilog.storage.log import PartitionLog
 from minilog.storage.log_state import STATE_FILE
@@ -111,7 +112,9 @@ class StoreWitness:
 
     def _start_store(self) -> bool:
         self.store = Store(self.disk, DATA_DIR, 1, lambda: 0)
-        return self.store.start(f"boot-{self._boot}")
+        clean = self.store.start(f"boot-{self._boot}")
+        self.store.recover(lambda: None)
+        return clean
 
     def _check_claims(self, clean: bool) -> None:
         check(not (clean and self._must_be_unclean and not self._window), "the start claims to be clean")
@@ -192,7 +195,24 @@ class StoreWitness:
 
     def controller_epoch(self, epoch: int) -> None:
         self._epochs = (self._epochs[0], epoch)
-        self._with_room(lambda: self.store.save_controller_epoch(epoch))
+        self.store.save_controller_epoch(epoch)
+        self._epochs = (epoch, epoch)
+
+    def full_disk(self, action: Callable[[], None]) -> None:
+        """Do it while no file can grow."""
+        self.disk.full = True
+        try:
+            action()
+        finally:
+            self.disk.full = False
+
+    def format_1(self, epoch: int) -> None:
+        """The directory as versions left it that kept the controller epoch in ``meta.json``."""
+        for name in (meta.META_FILE + checkpoint.PREVIOUS, meta.EPOCH_FILE):
+            with suppress(FileNotFoundError):
+                self.disk.remove(f"{DATA_DIR}/{name}")
+        body = {"broker_id": 1, "cluster_id": self.store.cluster_id, "format": 1, "controller_epoch": epoch}
+        checkpoint.save(self.disk, f"{DATA_DIR}/{meta.META_FILE}", body, keep_previous=False)
         self._epochs = (epoch, epoch)
 
     def checkpoint(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shlex
+import struct
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from crc32c import crc32c
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -201,6 +203,18 @@ def test_a_whole_frame_with_a_wrong_index_is_damage_even_at_the_end(tmp_path: Pa
     path = only_journal(tmp_path)
     path.write_bytes(path.read_bytes() + frame(9, [record(9)]))
     with pytest.raises(RefusesToStart, match="holds record 9 where 3 is expected"):
+        everything(tmp_path)
+
+
+@pytest.mark.parametrize("payload", [b"\x91" * 100_000, b"\xa1\xff", b"\x91\x80", b"\xdd\xff\xff\xff\xff"])
+def test_a_whole_frame_of_anything_else_is_damage(tmp_path: Path, payload: bytes) -> None:
+    """Under a good checksum: another program's, or another version's."""
+    write(tmp_path, 2)
+    (path,) = tmp_path.glob("journal-*")
+    head = struct.pack(">IQ", len(payload), 3)
+    whole = struct.pack(">IIQ", len(payload), crc32c(payload, crc32c(head)), 3) + payload
+    path.write_bytes(path.read_bytes() + whole)
+    with pytest.raises(RefusesToStart, match="the frame of record 3 holds no records of this version"):
         everything(tmp_path)
 
 

@@ -18,12 +18,13 @@ import aiohttp
 import pytest
 from msgspec.structs import replace
 
-from minilog.broker import process
+from minilog.broker import main, process
 from minilog.broker.main import Broker
 from minilog.broker.serve import serve_both
 from minilog.config import BrokerSettings, ControllerSettings
 from minilog.controller.main import make_controller
-from minilog.errors import RefusesToStart, StorageFailed
+from minilog.errors import DiskFull, RefusesToStart, StorageFailed
+from minilog.storage.store import Store
 from tests.unit.shells.peer_server import until
 
 
@@ -221,6 +222,32 @@ def test_a_broker_of_another_cluster_refuses_to_start(tmp_path: Path) -> None:
     assert "cluster" in str(leaf)
 
 
+def test_a_broker_whose_disk_is_full_when_it_registers_serves_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The note that the controller knows of an unclean start comes when there is room for it."""
+    monkeypatch.setattr(main, "NOTE_RETRY_S", 0.01)
+    attempts: list[int] = []
+
+    def registered(store: Store) -> None:
+        attempts.append(store.controller_epoch)
+        if len(attempts) < 3:
+            raise DiskFull("no room")
+
+    monkeypatch.setattr(Store, "registered", registered)
+
+    async def serve() -> None:
+        broker_settings, controller_settings = both(tmp_path)
+        stop = asyncio.Event()
+        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(serve_both(broker_settings, controller_settings, stop))
+            await until(lambda: running.done() or len(attempts) >= 3)
+            stop.set()
+
+    asyncio.run(serve())
+    assert attempts == [1, 1, 1]
+
+
 RUN = (
     "import sys; from minilog.broker.serve import run_both; from minilog.config import *; "
     "sys.exit(run_both(BrokerSettings(broker_id=1, data_dir=sys.argv[1] + '/b', port=0), "
@@ -255,7 +282,7 @@ def test_an_optimized_interpreter_is_refused() -> None:
 
 TWICE = """
 import asyncio, os, signal
-from minilog.broker import process
+from minilog.broker import main, process
 
 async def main():
     stop = asyncio.Event()

@@ -60,6 +60,10 @@ class MemoryDisk(SimDisk):
         self._count("append")
         super().append(handle, position, buffers)
 
+    def overwrite(self, handle: int, position: int, data: Buffer) -> None:
+        self._count("overwrite")
+        super().overwrite(handle, position, data)
+
     def truncate(self, handle: int, size: int) -> None:
         self._count("truncate")
         super().truncate(handle, size)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,15 +13,18 @@ import pytest
 from minilog.errors import DiskFull, StorageFailed
 from minilog.storage.disk import IOV_MAX, Buffer, Disk, OsDisk
 from tests.sim.disk import SimDisk
+from tests.unit.storage.small_file_system import small_file_system
 
 
 class FailingOsDisk(OsDisk):
-    """Its writes fail with ``errno`` when that is set, after the first byte."""
+    """Its writes fail with ``errno`` when that is set, after the first byte; no room is needed for what has its blocks."""
 
     errno = 0
 
     def _pwritev(self, handle: int, buffers: Sequence[Buffer], position: int) -> int:
         if not self.errno:
+            return super()._pwritev(handle, buffers, position)
+        if self.errno == errno.ENOSPC and position < os.fstat(handle).st_size:
             return super()._pwritev(handle, buffers, position)
         first = b"".join(buffers)[:1]
         if os.fstat(handle).st_size == position and len(b"".join(buffers)) > 1:
@@ -128,6 +130,20 @@ def test_an_append_elsewhere_than_at_the_end_is_a_bug(disk: Disk, root: str) -> 
     assert content(disk, f"{root}/a") == b"abc"
 
 
+def test_an_overwrite_changes_what_is_there_and_nothing_else(disk: Disk, root: str) -> None:
+    handle = write(disk, f"{root}/a", b"abcdef")
+    disk.overwrite(handle, 2, memoryview(b"XY"))
+    disk.fdatasync(handle)
+    disk.overwrite(handle, 5, b"Z")
+    assert content(disk, f"{root}/a") == b"abXYeZ"
+    with pytest.raises(AssertionError, match="overwriting up to 7, the file has 6 bytes"):
+        disk.overwrite(handle, 5, b"ZZ")
+    disk.append(handle, 6, [b"g"])
+    disk.reload(handle, 0)
+    disk.close(handle)
+    assert content(disk, f"{root}/a") == b"abXYeZg"
+
+
 def test_more_buffers_than_one_system_call_takes(disk: Disk, root: str) -> None:
     handle = disk.create(f"{root}/a")
     disk.append(handle, 0, [b"%04d" % i for i in range(2 * IOV_MAX + 5)])
@@ -230,11 +246,13 @@ def test_reload_changes_nothing_that_was_written(disk: Disk, root: str) -> None:
     disk.close(handle)
 
 
-@pytest.mark.parametrize("name", ["append", "pread", "truncate", "fdatasync", "reload", "duplicate", "close"])
+@pytest.mark.parametrize(
+    "name", ["append", "overwrite", "pread", "truncate", "fdatasync", "reload", "duplicate", "close"]
+)
 def test_a_closed_handle_is_refused(name: str, disk: Disk, root: str) -> None:
     handle = disk.create(f"{root}/a")
     disk.close(handle)
-    arguments = {"append": (0, [b"x"]), "pread": (0, 1), "truncate": (0,), "reload": (0,)}
+    arguments = {"append": (0, [b"x"]), "overwrite": (0, b""), "pread": (0, 1), "truncate": (0,), "reload": (0,)}
     with pytest.raises(StorageFailed, match="Bad file descriptor"):
         getattr(disk, name)(handle, *arguments.get(name, ()))
 
@@ -270,20 +288,28 @@ def test_a_full_disk_leaves_the_file_as_it_was_and_is_not_fatal(machine: Machine
     disk.close(handle)
 
 
+def test_a_full_disk_takes_what_is_written_in_place_and_not_what_is_written_anew(machine: Machine) -> None:
+    disk, path = machine.disk, f"{machine.root}/a"
+    handle = write(disk, path, b"old content")
+    disk.fdatasync(handle)
+    machine.fill()
+    disk.overwrite(handle, 0, b"new")
+    disk.fdatasync(handle)
+    assert content(disk, path) == b"new content"
+    disk.truncate(handle, 3)
+    with pytest.raises(DiskFull):
+        disk.append(handle, 3, [b" content"])
+    assert content(disk, path) == b"new"
+    machine.empty()
+    disk.close(handle)
+
+
 @pytest.fixture
 def small_machines(tmp_path: Path) -> Iterator[list[Machine]]:
     """A simulated full disk, and a real one of 64 KiB where this process may mount one."""
     sim = sim_machine("/d")
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k,nr_inodes=4", "tmpfs", str(tmp_path)]
-    try:
-        mounted = subprocess.run(mount, check=False, capture_output=True).returncode == 0
-    except OSError:
-        mounted = False
-    try:
+    with small_file_system(tmp_path, "size=64k,nr_inodes=4") as mounted:
         yield [sim, Machine(OsDisk(), str(tmp_path), *sim[2:])] if mounted else [sim]
-    finally:
-        if mounted:
-            subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def test_no_room_for_names_is_a_full_disk_too(small_machines: list[Machine]) -> None:
@@ -299,6 +325,9 @@ def test_no_room_for_names_is_a_full_disk_too(small_machines: list[Machine]) -> 
         for operation in (disk.create, disk.mkdir, disk.lock):
             with pytest.raises(DiskFull, match="full"):
                 operation(f"{root}/new")
+        disk.overwrite(handle, 0, b"z" * 40_000)
+        disk.fdatasync(handle)
+        assert content(disk, f"{root}/a") == b"z" * 40_000
         disk.remove(f"{root}/c")
         disk.fdatasync(handle)
         if isinstance(disk, SimDisk):
@@ -328,6 +357,7 @@ def test_a_failure_is_told_at_once_and_ends_all_writing(machine: Machine) -> Non
         machine.empty()  # the medium would take it again
     refused: list[Callable[[], object]] = [
         lambda: disk.append(handle, disk.size(f"{root}/a"), [b"x"]),
+        lambda: disk.overwrite(handle, 0, b"x"),
         lambda: disk.truncate(handle, 0),
         lambda: disk.fdatasync(handle),
         lambda: disk.reload(handle, 0),

@@ -198,7 +198,7 @@ def test_recovery_reads_only_from_the_recovery_point() -> None:
     size = fill(log, 200, size=2000)[0].bytes_total
     point = log.close()
     log_file(disk).content[10 * size + 100] ^= 1
-    again = reopened(disk, point)
+    again = reopened(disk, point, power_loss=False)
     assert not again.is_damaged, "sealed and checkpointed bytes are not read at start"
     with pytest.raises(CorruptRange):
         again.read(10, 1, 100)

@@ -171,3 +171,24 @@ def test_lz4_is_written_as_kafka_reads_it() -> None:
     assert data[4] >> 6 == 1, "frame version"
     assert data[4] & 0x20, "blocks are independent"
     assert not data[4] & 0x03, "no dictionary, reserved bit clear"
+
+
+@pytest.mark.parametrize("codec", [GZIP, LZ4, ZSTD])
+def test_a_small_damaged_payload_is_not_tried_with_a_large_buffer(codec: int) -> None:
+    damaged = bytearray(compress(codec, TEXT[:200]))
+    del damaged[-9:]
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorruptBatch):
+            decompress(codec, bytes(damaged), 64 << 20)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 16 << 20
+
+
+@pytest.mark.parametrize("codec", [GZIP, LZ4, ZSTD])
+@pytest.mark.parametrize("size", [0, 1, 17_000, 128 << 10, 10 << 20, 64 << 20])
+def test_what_compresses_best_is_read(codec: int, size: int) -> None:
+    """No codec makes more of a byte than is allowed for."""
+    assert decompress(codec, compress(codec, bytes(size)), 64 << 20) == bytes(size)

@@ -57,7 +57,11 @@ def test_a_later_version_may_add_fields_at_the_end() -> None:
         (encode_record(RECORDS[0])[0], encode_record(RECORDS[1])[1]),
         (encode_record(RECORDS[1])[0], msgspec.msgpack.encode([1, 2])),
         (encode_record(RECORDS[1])[0], b"\xa1\xff"),
+        (b"\x93\xa5group\xa1g" + b"\x91" * 100_000, None),
+        (encode_record(RECORDS[0])[0], b"\x91" * 100_000),
+        (encode_record(RECORDS[0])[0], b"\x97\x01\xa0\x80\x80\x00\x80" + b"\x91" * 100_000 + b"\xc0"),
     ],
+    ids=lambda part: repr(part)[:24],
 )
 def test_anything_else_is_damage(key: bytes | None, value: bytes | None) -> None:
     with pytest.raises(CorruptBatch, match="no group and no offset"):

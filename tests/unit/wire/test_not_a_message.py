@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import random
+from typing import Any
 
+import msgspec
 import pytest
 
-from minilog.wire.messages import Fetch, FetchPartition, NotAMessage, decode, encode
+from minilog.wire.http import problem_body
+from minilog.wire.messages import Fetch, FetchPartition, Message, NotAMessage, Problem, decode, encode
 
 GOOD = encode(Fetch([FetchPartition("orders", 0, 7)], 100))
 
@@ -54,3 +57,27 @@ def test_damaged_messages_raise_nothing_else() -> None:
 def test_these_are_refused(body: bytes) -> None:
     with pytest.raises(NotAMessage):
         decode(body)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Fetch([], max_wait_ms=2**64),
+        Fetch([FetchPartition("orders", 0, -(2**63) - 1)]),
+        Fetch([FetchPartition("\ud800", 0, 7)]),
+        Problem("X", "", definite=True, info={"a": {"b": 2**70}}),
+        Problem("X", "", definite=True, info={"a": object()}),
+    ],
+    ids=repr,
+)
+def test_what_no_bytes_can_be_is_no_message_either(message: Message) -> None:
+    with pytest.raises(NotAMessage, match="it cannot be written"):
+        encode(message)
+
+
+@pytest.mark.parametrize("info", [{"a": msgspec.msgpack.Ext(5, b"x")}, {"a": {None: 1}}, {"a": {"b": [{(1, 2): 3}]}}])
+def test_a_problem_is_told_whatever_a_peer_has_put_into_it(info: dict[str, Any]) -> None:
+    message = decode(encode(Problem("NOT_LEADER", "ask another", definite=True, info=info)))
+    assert isinstance(message, Problem)
+    told = msgspec.json.decode(problem_body(message.error()))
+    assert (told["code"], told["detail"], told["definite"]) == ("NOT_LEADER", "ask another", True)
