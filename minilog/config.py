@@ -106,7 +106,7 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     compression_type: Literal["producer"] = "producer"
     producer_id_expiration_ms: Milliseconds = DAY_MS
     """A producer silent for longer is forgotten once many others have come: its next batch may have any sequence (R31).
-    By the records' timestamps, of which no few count (storage/producers.py)."""
+    By the records' timestamps, of which no few count (storage/log/producers.py)."""
 
     @property
     def is_compacted(self) -> bool:

@@ -23,10 +23,10 @@ from minilog.broker.clock import Clock
 from minilog.broker.process import Failure
 from minilog.config import BrokerSettings
 from minilog.errors import CorruptRange, DiskFull
-from minilog.storage.cleaning import Dirt, Round, is_due, survey
-from minilog.storage.compaction import CleaningFigures
+from minilog.storage.compaction.cleaning_round import Dirt, Round, is_due, survey
+from minilog.storage.compaction.rewrite import CleaningFigures
 from minilog.storage.disk import Disk
-from minilog.storage.log import PartitionLog
+from minilog.storage.log.log import PartitionLog
 
 log = logging.getLogger("minilog.broker")
 PAUSE_SECONDS = 0.004

@@ -21,7 +21,7 @@ from prometheus_client.process_collector import ProcessCollector
 from minilog.broker import group_metrics
 from minilog.broker.clock import clock_metrics
 from minilog.broker.ports import Runtime
-from minilog.storage.compaction import CleaningFigures
+from minilog.storage.compaction.rewrite import CleaningFigures
 from minilog.wire.http import acks_text
 from minilog.wire.metadata import NO_LEADER
 

@@ -22,7 +22,7 @@ from minilog.config import BrokerSettings
 from minilog.core.effects import CONTROLLER_ID, Effect, Flush, Reply, Send, TopicPartition
 from minilog.core.image import ClusterImage
 from minilog.errors import BrokerUnavailable, Overloaded, TimedOut
-from minilog.storage.compaction import CleaningFigures
+from minilog.storage.compaction.rewrite import CleaningFigures
 from minilog.wire.group_messages import GroupRequest
 from minilog.wire.messages import Fetch, Message, Positions, Probe, Problem, Produce, ReplicaFetch
 

@@ -3,7 +3,7 @@
 Owns the sums. Each batch is within its own bounds already (``wire/batch.split``); a request holds many of them.
 
 * Producers. Each new producer id may make a log forget another one, and with it that its retries were written
-  (``storage/producers.py``). A client numbers its batches with one id, so a request with many of them is refused.
+  (``storage/log/producers.py``). A client numbers its batches with one id, so a request with many of them is refused.
 * What is looked into. Compaction goes by keys, so batches for compacted topics are decoded before they are appended. Their
   size says nothing about that work: 6 KB can expand to 64 MiB, and those to millions of objects. So the work has bounds,
   for all batches of a request together. Whom only the partitions before it left too little is told to send it again.

@@ -14,12 +14,12 @@ import msgspec
 from minilog.errors import MinilogError
 from minilog.storage import checkpoint
 from minilog.storage.disk import Disk, OsDisk
-from minilog.storage.index import OffsetIndex
-from minilog.storage.log_state import load_state
+from minilog.storage.log.log_state import load_state
 from minilog.storage.meta import PARTITION_FILE
-from minilog.storage.scan import BadBatch, Found, LogBytes, next_batch, scan
-from minilog.storage.segment import LOG_SUFFIX
-from minilog.storage.segment_index import INDEX_SUFFIX
+from minilog.storage.segment.scan import BadBatch, Found, LogBytes, next_batch, scan
+from minilog.storage.segment.segment import LOG_SUFFIX
+from minilog.storage.segment.segment_index import INDEX_SUFFIX
+from minilog.storage.segment.sparse_index import OffsetIndex
 from minilog.wire.batch import HEADER_BYTES, peek
 
 

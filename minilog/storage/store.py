@@ -35,11 +35,11 @@ from minilog.config import TopicSettings
 from minilog.errors import CorruptRange, DiskFull, NameRefused, RefusesToStart, StorageFailed
 from minilog.storage import checkpoint, meta, trash
 from minilog.storage.disk import Disk
-from minilog.storage.log import PartitionLog
-from minilog.storage.log_place import LogPlace, RecoveryPoint
+from minilog.storage.log.log import PartitionLog
+from minilog.storage.log.log_place import LogPlace, RecoveryPoint
+from minilog.storage.log.quarantine import Quarantine
 from minilog.storage.meta import PARTITION_FILE
-from minilog.storage.quarantine import Quarantine
-from minilog.storage.recovery import NOTHING_KNOWN, adopt, open_log
+from minilog.storage.recovery.recovery import NOTHING_KNOWN, adopt, open_log
 
 POINTS_FILE = "recovery-points"
 RUNNING_FILE = "running"

@@ -25,8 +25,8 @@ from minilog.core.registration import Registration
 from minilog.core.sessions import FetchSession, Sessions
 from minilog.core.waiting import Waiter
 from minilog.core.writing import Writing
-from minilog.storage.epochs import EpochCache
-from minilog.storage.log import PartitionLog
+from minilog.storage.log.epochs import EpochCache
+from minilog.storage.log.log import PartitionLog
 from minilog.storage.store import Store
 from tests.sim import (
     removals,

@@ -14,8 +14,8 @@ from minilog.core.leader import LeaderState
 from minilog.core.log_start import LogStart
 from minilog.core.ports import ReplicaLog
 from minilog.errors import OffsetOutOfRange
-from minilog.storage.log_state import LogState
-from minilog.storage.segment import Segment
+from minilog.storage.log.log_state import LogState
+from minilog.storage.segment.segment import Segment
 from minilog.wire.messages import ReplicaFetchPartition
 from tests.sim import removals, test_retention
 from tests.sim.ablation import Ablation, Tune

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from minilog.errors import CorruptRange
 from minilog.storage.disk import Buffer
-from minilog.storage.segment import LOG_SUFFIX
+from minilog.storage.segment.segment import LOG_SUFFIX
 from minilog.wire.batch import PREFIX_BYTES
 from tests.sim.disk import File, SimDisk
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from minilog.storage.log import PartitionLog
+from minilog.storage.log.log import PartitionLog
 from minilog.wire.batch import Batch, is_filler, split
 from minilog.wire.records import Record, decode_batch
 from tests.unit.storage.batches import everything

@@ -27,7 +27,7 @@ from minilog.core.registration import Registration
 from minilog.core.sessions import FetchSession, ParkedReplicaFetch, Sessions
 from minilog.core.waiting import Waiter
 from minilog.storage import meta
-from minilog.storage.log import PartitionLog
+from minilog.storage.log.log import PartitionLog
 from minilog.storage.store import Store
 from minilog.wire.batch import Batch
 from minilog.wire.messages import (

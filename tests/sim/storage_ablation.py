@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from minilog.storage import recovery, scan, segment
-from minilog.storage.log import PartitionLog
-from minilog.storage.log_place import RecoveryPoint
-from minilog.storage.log_state import LoadedState, LogState
-from minilog.storage.producers import ProducerTable
-from minilog.storage.scan import BadBatch, Found, LogBytes
-from minilog.storage.segment import Segment
+from minilog.storage.log.log import PartitionLog
+from minilog.storage.log.log_place import RecoveryPoint
+from minilog.storage.log.log_state import LoadedState, LogState
+from minilog.storage.log.producers import ProducerTable
+from minilog.storage.recovery import recovery
+from minilog.storage.segment import scan, segment
+from minilog.storage.segment.scan import BadBatch, Found, LogBytes
+from minilog.storage.segment.segment import Segment
 from minilog.wire.batch import Batch
 from tests.sim import test_damage, test_storage
 from tests.sim.ablation import Ablation

@@ -13,15 +13,16 @@ from minilog.controller import frames
 from minilog.controller.frames import frame
 from minilog.controller.journal import FileJournal
 from minilog.errors import CorruptRange, DiskFull, RefusesToStart
-from minilog.storage import checkpoint, recovery, slots
+from minilog.storage import checkpoint, slots
 from minilog.storage.disk import Disk
-from minilog.storage.flush_job import FlushJob
-from minilog.storage.log import PartitionLog
-from minilog.storage.log_state import LogState
-from minilog.storage.producer_snapshots import ProducerStates
-from minilog.storage.quarantine import Quarantine
-from minilog.storage.scan import BadBatch
-from minilog.storage.segment import Segment
+from minilog.storage.log.flush_job import FlushJob
+from minilog.storage.log.log import PartitionLog
+from minilog.storage.log.log_state import LogState
+from minilog.storage.log.producer_snapshots import ProducerStates
+from minilog.storage.log.quarantine import Quarantine
+from minilog.storage.recovery import recovery
+from minilog.storage.segment.scan import BadBatch
+from minilog.storage.segment.segment import Segment
 from minilog.storage.store import Store
 from minilog.wire.batch import Batch
 from minilog.wire.metadata import MetadataRecord

@@ -15,9 +15,9 @@ from typing import Protocol, TypeVar
 from minilog.config import TopicSettings
 from minilog.errors import DiskFull, RefusesToStart, StorageFailed
 from minilog.storage import checkpoint, meta
-from minilog.storage.cleaning import clean_now
-from minilog.storage.log import PartitionLog
-from minilog.storage.log_state import STATE_FILE
+from minilog.storage.compaction.cleaning_round import clean_now
+from minilog.storage.log.log import PartitionLog
+from minilog.storage.log.log_state import STATE_FILE
 from minilog.storage.store import Store
 from minilog.wire.batch import Batch, split, stamp
 from minilog.wire.records import Record, encode_batch

@@ -12,7 +12,7 @@ from minilog.config import TopicSettings
 from minilog.core.effects import TopicPartition
 from minilog.core.ports import LogStore, ReplicaLog
 from minilog.errors import CorruptRange, DiskFull
-from minilog.storage.producers import ProducerTable, WrittenBatch
+from minilog.storage.log.producers import ProducerTable, WrittenBatch
 from minilog.wire.batch import Batch
 from minilog.wire.records import Record, decode_all
 

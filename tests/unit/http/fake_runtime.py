@@ -26,8 +26,8 @@ from minilog.errors import (
     UnknownGroup,
     UnknownTopic,
 )
-from minilog.storage.compaction import CleaningFigures
-from minilog.storage.producers import ProducerTable
+from minilog.storage.compaction.rewrite import CleaningFigures
+from minilog.storage.log.producers import ProducerTable
 from minilog.wire.batch import Batch, acks_level_for, split, stamp
 from minilog.wire.group_messages import (
     CommitOffsets,

@@ -15,10 +15,10 @@ from minilog.broker.cleaner import Cleaner, Pace
 from minilog.broker.clock import Clock
 from minilog.broker.process import Failure
 from minilog.config import BrokerSettings
-from minilog.storage.compaction import CleaningFigures
+from minilog.storage.compaction.rewrite import CleaningFigures
 from minilog.storage.disk import OsDisk
-from minilog.storage.log import PartitionLog
-from minilog.storage.recovery import open_log
+from minilog.storage.log.log import PartitionLog
+from minilog.storage.recovery.recovery import open_log
 from minilog.storage.store import StoredPartition
 from tests.unit.shells.peer_server import until
 from tests.unit.storage.batches import place

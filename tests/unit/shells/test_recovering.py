@@ -17,7 +17,7 @@ from minilog.broker.main import Broker
 from minilog.config import BrokerSettings, ControllerSettings, TopicSettings
 from minilog.controller.main import make_controller
 from minilog.storage.disk import OsDisk
-from minilog.storage.recovery import open_log
+from minilog.storage.recovery.recovery import open_log
 from minilog.storage.store import Store
 from minilog.wire.http import JSON, MSGPACK
 from minilog.wire.messages import Message, Metadata, Probe, ProbeReply, Problem, decode, encode

@@ -6,10 +6,10 @@ from functools import lru_cache
 
 from minilog.config import TopicSettings
 from minilog.storage.disk import Disk
-from minilog.storage.log import PartitionLog
-from minilog.storage.log_place import LogPlace, RecoveryPoint
-from minilog.storage.quarantine import Quarantine
-from minilog.storage.recovery import NOTHING_KNOWN, open_log
+from minilog.storage.log.log import PartitionLog
+from minilog.storage.log.log_place import LogPlace, RecoveryPoint
+from minilog.storage.log.quarantine import Quarantine
+from minilog.storage.recovery.recovery import NOTHING_KNOWN, open_log
 from minilog.wire.batch import Batch, split, stamp
 from minilog.wire.records import Record, encode_batch, encode_values
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from minilog.config import TopicSettings
 from minilog.storage.disk import Buffer
-from minilog.storage.log import PartitionLog
+from minilog.storage.log.log import PartitionLog
 from minilog.wire.batch import Batch, split, stamp
 from minilog.wire.records import Record, decode_all, encode_batch
 from tests.sim.disk import SimDisk

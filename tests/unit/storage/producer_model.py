@@ -1,6 +1,6 @@
 """What a log knows of its producers, worked out from all of its batches by the plainest possible code.
 
-The second version that storage/producers.py is compared with, also by the simulator (R32). It keeps the whole history
+The second version that storage/log/producers.py is compared with, also by the simulator (R32). It keeps the whole history
 of each producer and looks at no window, run or order of its own.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from minilog.storage import producers
-from minilog.storage.producers import ProducerTable
+from minilog.storage.log import producers
+from minilog.storage.log.producers import ProducerTable
 from minilog.wire.batch import Batch
 
 DAY_MS = 86_400_000

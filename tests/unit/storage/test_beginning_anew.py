@@ -9,9 +9,9 @@ import pytest
 from minilog.config import TopicSettings
 from minilog.errors import DiskFull
 from minilog.storage import checkpoint
-from minilog.storage.log import PartitionLog
-from minilog.storage.log_place import RecoveryPoint
-from minilog.storage.log_state import STATE_FILE, load_state
+from minilog.storage.log.log import PartitionLog
+from minilog.storage.log.log_place import RecoveryPoint
+from minilog.storage.log.log_state import STATE_FILE, load_state
 from minilog.wire.batch import split, stamp
 from minilog.wire.records import encode_values
 from tests.unit.storage.batches import everything, fill, flush, open_in

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from minilog.storage.cleaning import clean_now, survey
-from minilog.storage.recovery import NOTHING_KNOWN
+from minilog.storage.compaction.cleaning_round import clean_now, survey
+from minilog.storage.recovery.recovery import NOTHING_KNOWN
 from tests.unit.storage.batches import open_in
 from tests.unit.storage.keyed import COMPACTED, Seen, Stop, StoppingDisk, commit, keyed, read_from
 

@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from minilog.config import TopicSettings
 from minilog.core.follower import FollowerState
 from minilog.core.leader import LeaderState
-from minilog.storage.cleaning import clean_now
-from minilog.storage.log import PartitionLog
+from minilog.storage.compaction.cleaning_round import clean_now
+from minilog.storage.log.log import PartitionLog
 from minilog.wire.messages import ReplicaFetchResult
 from tests.unit.core.builders import partition_state
 from tests.unit.storage.batches import open_in

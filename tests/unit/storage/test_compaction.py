@@ -10,10 +10,10 @@ import pytest
 
 from minilog.config import TopicSettings, topic_settings
 from minilog.errors import CorruptRange, DiskFull, InvalidConfig
-from minilog.storage.cleaning import Dirt, Round, clean_now, is_due, survey
-from minilog.storage.compaction import CleaningFigures
-from minilog.storage.log import PartitionLog
-from minilog.storage.offset_map import OffsetMap
+from minilog.storage.compaction.cleaning_round import Dirt, Round, clean_now, is_due, survey
+from minilog.storage.compaction.offset_map import OffsetMap
+from minilog.storage.compaction.rewrite import CleaningFigures
+from minilog.storage.log.log import PartitionLog
 from minilog.wire.batch import split, stamp
 from minilog.wire.records import Record, decode_all, encode_batch
 from tests.unit.storage.batches import open_in

@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from minilog.config import TopicSettings
-from minilog.storage.log import PartitionLog
+from minilog.storage.log.log import PartitionLog
 from minilog.wire.batch import Batch, split, stamp
 from minilog.wire.records import encode_values
 from tests.unit.storage.batches import everything, fill, flush, make, open_in

@@ -8,7 +8,7 @@ import pytest
 
 from minilog.config import TopicSettings
 from minilog.errors import CorruptRange
-from minilog.storage.log import PartitionLog
+from minilog.storage.log.log import PartitionLog
 from tests.unit.storage.batches import everything, fill, flush, open_in
 from tests.unit.storage.memory_disk import MemoryDisk
 

@@ -6,8 +6,8 @@ import pytest
 
 from minilog.storage.disk import OsDisk
 from minilog.storage.inspect import dump, verify
-from minilog.storage.log import PartitionLog
-from minilog.storage.recovery import open_log
+from minilog.storage.log.log import PartitionLog
+from minilog.storage.recovery.recovery import open_log
 from minilog.storage.store import Store
 from minilog.wire.batch import split, stamp
 from minilog.wire.records import Record, decode_batch, encode_batch, retain

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from minilog.storage.log_place import RecoveryPoint
-from minilog.storage.recovery import NOTHING_KNOWN
+from minilog.storage.log.log_place import RecoveryPoint
+from minilog.storage.recovery.recovery import NOTHING_KNOWN
 from minilog.wire.batch import Batch
 from tests.unit.storage.batches import everything, flush, make, open_in
 from tests.unit.storage.memory_disk import MemoryDisk

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from minilog.errors import CorruptRange, StorageFailed
-from minilog.storage import checkpoint, producer_snapshots, producers
-from minilog.storage.log import PartitionLog
-from minilog.storage.log_place import RecoveryPoint
-from minilog.storage.producer_snapshots import SUFFIX
-from minilog.storage.recovery import NOTHING_KNOWN
+from minilog.storage import checkpoint
+from minilog.storage.log import producer_snapshots, producers
+from minilog.storage.log.log import PartitionLog
+from minilog.storage.log.log_place import RecoveryPoint
+from minilog.storage.log.producer_snapshots import SUFFIX
+from minilog.storage.recovery.recovery import NOTHING_KNOWN
 from minilog.wire.batch import Batch, split, stamp
 from minilog.wire.records import encode_values
 from tests.unit.storage.batches import SMALL, everything, flush, open_in
@@ -82,7 +83,7 @@ def test_a_snapshot_is_made_at_each_roll_and_at_a_clean_stop_and_two_are_kept() 
 
 
 def test_a_checkpoint_makes_one_when_enough_has_come_since(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minilog.storage.log.SNAPSHOT_BYTES", 1500)
+    monkeypatch.setattr("minilog.storage.log.log.SNAPSHOT_BYTES", 1500)
     disk = MemoryDisk()
     log = open_in(disk)
     write(log, 1)

@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from minilog.errors import DuplicateSequence, MinilogError, OutOfOrderSequence, ProducerFenced
-from minilog.storage import producers
-from minilog.storage.producers import SEQUENCE_MAX, Lasts, ProducerTable
+from minilog.storage.log import producers
+from minilog.storage.log.producers import SEQUENCE_MAX, Lasts, ProducerTable
 from minilog.wire.batch import Batch, peek, stamp
 from minilog.wire.records import encode_values
 from tests.unit.storage.producer_model import DAY_MS, Model, Numbered, of_table

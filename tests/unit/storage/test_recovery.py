@@ -6,10 +6,10 @@ import pytest
 
 from minilog.config import TopicSettings
 from minilog.errors import CorruptRange
-from minilog.storage.log import PartitionLog
-from minilog.storage.log_place import RecoveryPoint
-from minilog.storage.recovery import NOTHING_KNOWN
-from minilog.storage.segment_index import UNSAVED_MAX
+from minilog.storage.log.log import PartitionLog
+from minilog.storage.log.log_place import RecoveryPoint
+from minilog.storage.recovery.recovery import NOTHING_KNOWN
+from minilog.storage.segment.segment_index import UNSAVED_MAX
 from minilog.wire.batch import split
 from tests.sim.disk import File
 from tests.unit.storage.batches import everything, fill, flush, make, open_in

@@ -8,7 +8,7 @@ import pytest
 
 from minilog.config import TopicSettings
 from minilog.errors import DiskFull
-from minilog.storage.retention import expired_end
+from minilog.storage.log.retention import expired_end
 from tests.unit.storage.batches import fill, flush, make, open_in
 from tests.unit.storage.memory_disk import MemoryDisk
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from minilog.errors import DiskFull
 from minilog.storage import checkpoint
 from minilog.storage.checkpoint import Loaded
-from minilog.storage.epochs import EpochCache, recompute
-from minilog.storage.index import OffsetIndex, TimeIndex
+from minilog.storage.log.epochs import EpochCache, recompute
+from minilog.storage.segment.sparse_index import OffsetIndex, TimeIndex
 from tests.unit.storage.batches import make
 from tests.unit.storage.memory_disk import Crash, MemoryDisk
 

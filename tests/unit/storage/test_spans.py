@@ -10,11 +10,11 @@ import pytest
 from crc32c import crc32c
 
 from minilog.config import TopicSettings
-from minilog.storage.cleaning import clean_now
-from minilog.storage.cutting import runs
-from minilog.storage.index import OffsetIndex, TimeIndex
-from minilog.storage.log import PartitionLog
-from minilog.storage.segment import SEGMENT_SPAN_MAX
+from minilog.storage.compaction.cleaning_round import clean_now
+from minilog.storage.log.cutting import runs
+from minilog.storage.log.log import PartitionLog
+from minilog.storage.segment.segment import SEGMENT_SPAN_MAX
+from minilog.storage.segment.sparse_index import OffsetIndex, TimeIndex
 from minilog.wire.batch import HEADER, Batch, filler, split, stamp
 from tests.unit.storage.batches import everything, fill, flush, make, open_in
 from tests.unit.storage.memory_disk import MemoryDisk

@@ -9,8 +9,8 @@ from functools import cache
 import pytest
 
 from minilog.config import TopicSettings
-from minilog.storage.index import TIME_ENTRY_BYTES
-from minilog.storage.log import PartitionLog
+from minilog.storage.log.log import PartitionLog
+from minilog.storage.segment.sparse_index import TIME_ENTRY_BYTES
 from tests.unit.storage.batches import NOW_MS, flush, make_timed
 from tests.unit.storage.memory_disk import MemoryDisk
 from tests.unit.storage.test_store import started, store_on

@@ -24,13 +24,13 @@ from typing import NamedTuple
 import msgspec
 
 from minilog.errors import CorruptBatch
+from minilog.storage.compaction.offset_map import OffsetMap
 from minilog.storage.disk import Buffer, Disk
-from minilog.storage.offset_map import OffsetMap
-from minilog.storage.producers import Lasts
-from minilog.storage.scan import LogBytes, scan
-from minilog.storage.segment import SEGMENT_SPAN_MAX
-from minilog.storage.segment_index import SegmentIndex
-from minilog.storage.swap import Swap
+from minilog.storage.log.producers import Lasts
+from minilog.storage.segment.scan import LogBytes, scan
+from minilog.storage.segment.segment import SEGMENT_SPAN_MAX
+from minilog.storage.segment.segment_index import SegmentIndex
+from minilog.storage.segment.segment_swap import Swap
 from minilog.wire.batch import Batch, filler
 from minilog.wire.records import Record, decode_batch, retain
 

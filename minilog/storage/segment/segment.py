@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 from minilog.errors import CorruptBatch, CorruptRange
 from minilog.storage.disk import Disk
-from minilog.storage.index import INTERVAL_BYTES
-from minilog.storage.scan import BadBatch, Found, LogBytes, check_place, next_batch, scan, step
-from minilog.storage.segment_index import SegmentIndex
+from minilog.storage.segment.scan import BadBatch, Found, LogBytes, check_place, next_batch, scan, step
+from minilog.storage.segment.segment_index import SegmentIndex
+from minilog.storage.segment.sparse_index import INTERVAL_BYTES
 from minilog.wire.batch import HEADER_BYTES, Batch, peek
 from minilog.wire.records import first_record_at
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from minilog.errors import CorruptRange, DiskFull
 from minilog.storage.checkpoint import read_file
 from minilog.storage.disk import Disk
-from minilog.storage.index import ENTRY_BYTES, INTERVAL_BYTES, TIME_ENTRY_BYTES, OffsetIndex, TimeIndex
+from minilog.storage.segment.sparse_index import ENTRY_BYTES, INTERVAL_BYTES, TIME_ENTRY_BYTES, OffsetIndex, TimeIndex
 from minilog.wire.batch import Batch
 
 INDEX_SUFFIX, TIME_SUFFIX = ".index", ".timeindex"

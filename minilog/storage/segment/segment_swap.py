@@ -25,8 +25,8 @@ from typing import NamedTuple
 
 from minilog.errors import DiskFull, StorageFailed
 from minilog.storage.disk import Disk
-from minilog.storage.segment import DELETED_SUFFIX, LOG_SUFFIX
-from minilog.storage.segment_index import INDEX_SUFFIX, TIME_SUFFIX
+from minilog.storage.segment.segment import DELETED_SUFFIX, LOG_SUFFIX
+from minilog.storage.segment.segment_index import INDEX_SUFFIX, TIME_SUFFIX
 
 CLEANED_SUFFIX, SWAP_SUFFIX = ".cleaned", ".swap"
 _STRETCH = re.compile(r"(\d{20})-(\d{20})(\.cleaned|\.swap|\.index|\.timeindex)")

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from minilog.storage.disk import Disk
-from minilog.storage.quarantine import Quarantine
-from minilog.storage.segment import Damage
+from minilog.storage.log.quarantine import Quarantine
+from minilog.storage.segment.segment import Damage
 
 
 class RecoveryPoint(NamedTuple):

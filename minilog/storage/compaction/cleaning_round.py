@@ -28,12 +28,12 @@ from typing import NamedTuple
 
 from minilog.config import TopicSettings
 from minilog.errors import CorruptRange, DiskFull, StorageFailed
-from minilog.storage.compaction import CleaningFigures, LogGone, Sieve, Source, Throttle, clean, fill_map
-from minilog.storage.log import PartitionLog
-from minilog.storage.offset_map import OffsetMap
-from minilog.storage.scan import BadBatch
-from minilog.storage.segment import SEGMENT_SPAN_MAX, Segment
-from minilog.storage.swap import Swap
+from minilog.storage.compaction.offset_map import OffsetMap
+from minilog.storage.compaction.rewrite import CleaningFigures, LogGone, Sieve, Source, Throttle, clean, fill_map
+from minilog.storage.log.log import PartitionLog
+from minilog.storage.segment.scan import BadBatch
+from minilog.storage.segment.segment import SEGMENT_SPAN_MAX, Segment
+from minilog.storage.segment.segment_swap import Swap
 
 MAP_BYTES_MAX = 64 * 1024 * 1024
 _FAILURES = (FileNotFoundError, CorruptRange, DiskFull, StorageFailed)

@@ -27,17 +27,17 @@ from contextlib import suppress
 
 from minilog.config import TopicSettings
 from minilog.errors import DiskFull, StorageFailed
-from minilog.storage.cutting import Border, border_at, runs, tail
-from minilog.storage.epochs import EpochCache, recompute
-from minilog.storage.flush_job import FlushJob
-from minilog.storage.log_place import LogPlace, Recovered, RecoveryPoint
-from minilog.storage.log_state import LogState
-from minilog.storage.producer_snapshots import SNAPSHOT_BYTES, ProducerStates
-from minilog.storage.producers import WrittenBatch
-from minilog.storage.retention import expired_end
-from minilog.storage.scan import BadBatch
-from minilog.storage.segment import SEGMENT_SIZE_MAX, SEGMENT_SPAN_MAX, Segment
-from minilog.storage.swap import Swap
+from minilog.storage.log.cutting import Border, border_at, runs, tail
+from minilog.storage.log.epochs import EpochCache, recompute
+from minilog.storage.log.flush_job import FlushJob
+from minilog.storage.log.log_place import LogPlace, Recovered, RecoveryPoint
+from minilog.storage.log.log_state import LogState
+from minilog.storage.log.producer_snapshots import SNAPSHOT_BYTES, ProducerStates
+from minilog.storage.log.producers import WrittenBatch
+from minilog.storage.log.retention import expired_end
+from minilog.storage.segment.scan import BadBatch
+from minilog.storage.segment.segment import SEGMENT_SIZE_MAX, SEGMENT_SPAN_MAX, Segment
+from minilog.storage.segment.segment_swap import Swap
 from minilog.wire.batch import Batch, filler, is_filler, peek
 
 OPEN_SEALED_MAX = 8

@@ -22,7 +22,7 @@ import msgspec
 from minilog.errors import CorruptRange, DiskFull
 from minilog.storage import checkpoint
 from minilog.storage.disk import Disk
-from minilog.storage.producers import Producer, ProducerTable
+from minilog.storage.log.producers import Producer, ProducerTable
 from minilog.wire.batch import Batch
 
 SUFFIX = ".producers"

@@ -18,15 +18,15 @@ from typing import NamedTuple
 
 from minilog.config import TopicSettings
 from minilog.errors import CorruptRange, DiskFull
-from minilog.storage.epochs import EpochCache
-from minilog.storage.log import PartitionLog
-from minilog.storage.log_place import LogPlace, Recovered, RecoveryPoint
-from minilog.storage.log_state import CUTS_KEPT, LoadedState, LogState, load_state
-from minilog.storage.quarantine import Piece
-from minilog.storage.scan import BadBatch, check_readable
-from minilog.storage.segment import Damage, Segment
-from minilog.storage.swap import settle
-from minilog.storage.tail import first_torn
+from minilog.storage.log.epochs import EpochCache
+from minilog.storage.log.log import PartitionLog
+from minilog.storage.log.log_place import LogPlace, Recovered, RecoveryPoint
+from minilog.storage.log.log_state import CUTS_KEPT, LoadedState, LogState, load_state
+from minilog.storage.log.quarantine import Piece
+from minilog.storage.recovery.torn_tail import first_torn
+from minilog.storage.segment.scan import BadBatch, check_readable
+from minilog.storage.segment.segment import Damage, Segment
+from minilog.storage.segment.segment_swap import settle
 from minilog.wire.batch import Batch
 
 NOTHING_KNOWN = RecoveryPoint(0, 0, 0)

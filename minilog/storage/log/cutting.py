@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from minilog.storage.quarantine import Piece
-from minilog.storage.scan import BadBatch
-from minilog.storage.segment import SEGMENT_SPAN_MAX, Segment
+from minilog.storage.log.quarantine import Piece
+from minilog.storage.segment.scan import BadBatch
+from minilog.storage.segment.segment import SEGMENT_SPAN_MAX, Segment
 from minilog.wire.batch import Batch
 
 

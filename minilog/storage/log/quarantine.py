@@ -18,7 +18,7 @@ import msgspec
 from minilog.errors import CorruptRange, DiskFull
 from minilog.storage import checkpoint
 from minilog.storage.disk import Disk
-from minilog.storage.scan import CHUNK_BYTES, BadBatch, Found, LogBytes, next_batch, scan
+from minilog.storage.segment.scan import CHUNK_BYTES, BadBatch, Found, LogBytes, next_batch, scan
 from minilog.wire.batch import Batch
 from minilog.wire.records import first_timestamp
 
