@@ -20,7 +20,7 @@ from minilog.errors import (
 )
 from minilog.wire.http import JSON, topic_name
 from minilog.wire.messages import BrokerInfo, Offsets, OffsetsPartition, OffsetsReply, TopicInfo
-from minilog.wire.metadata import NO_LEADER
+from minilog.wire.metadata_records import NO_LEADER
 from minilog.wire.routes import path_of
 from minilog_client.backoff import Attempts, retry_delay_ms
 from minilog_client.cluster import Cluster, now_ms

@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from minilog.errors import MinilogError, UnknownMember
 from minilog.wire.group_messages import GROUPS_TOPIC, GroupHeartbeat, GroupHeartbeatReply
-from minilog.wire.message import Ok
+from minilog.wire.message_base import Ok
 from minilog_client.cluster import Cluster, now_ms
 from minilog_client.coordinator import Coordinator
 from minilog_client.loop_thread import LoopThread

@@ -38,7 +38,7 @@ from minilog.errors import (
     UnknownMember,
 )
 from minilog.wire.group_messages import JOIN, GroupHeartbeat, GroupHeartbeatReply, LeaveGroup, TopicPartitions
-from minilog.wire.message import Ok
+from minilog.wire.message_base import Ok
 from minilog_client.backoff import retry_delay_ms
 
 TopicPartition = tuple[str, int]

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from minilog.errors import InvalidRequest
 from minilog.wire.messages import BrokerInfo, MetadataReply, PartitionInfo, TopicInfo
-from minilog.wire.metadata import NO_LEADER
+from minilog.wire.metadata_records import NO_LEADER
 
 DEFAULT_MESSAGE_BYTES_MAX: Final = 1024 * 1024
 _SUSPECT_MS: Final = 2000

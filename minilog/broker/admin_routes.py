@@ -14,7 +14,7 @@ from minilog.broker.forward import to_controller
 from minilog.errors import InvalidRequest
 from minilog.wire.http import topic_name
 from minilog.wire.json_records import DECODE_ERRORS, reason
-from minilog.wire.message import Int64
+from minilog.wire.message_base import Int64
 from minilog.wire.messages import (
     AddPartitions,
     CreateTopic,

@@ -33,7 +33,7 @@ from minilog.errors import (
 from minilog.wire import http
 from minilog.wire.http import JSON, MSGPACK, PROBLEM, RETRY_AFTER_S, problem_body
 from minilog.wire.messages import Message, Problem, encode
-from minilog.wire.metadata import NO_LEADER, PartitionChanged
+from minilog.wire.metadata_records import NO_LEADER, PartitionChanged
 from minilog.wire.routes import Match, parse_query
 
 T = TypeVar("T")

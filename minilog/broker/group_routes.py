@@ -38,7 +38,7 @@ from minilog.wire.group_messages import (
     TopicPartitions,
 )
 from minilog.wire.json_records import DECODE_ERRORS, reason
-from minilog.wire.message import Int64
+from minilog.wire.message_base import Int64
 from minilog.wire.messages import Ok
 
 Body = TypeVar("Body", bound=msgspec.Struct)

@@ -31,7 +31,7 @@ from minilog.errors import (
 from minilog.wire.batch import acks_level_for
 from minilog.wire.json_records import ProducedRecord
 from minilog.wire.messages import Problem, Produce, ProducePartition, ProduceReply, ProduceResult
-from minilog.wire.metadata import NO_LEADER
+from minilog.wire.metadata_records import NO_LEADER
 from minilog.wire.murmur2 import partition_of
 from minilog.wire.records import BatchBuilder
 

@@ -13,7 +13,7 @@ from minilog.broker.openapi import document
 from minilog.core.image import ClusterImage, min_isr
 from minilog.core.views import listed_topics, metadata_reply, topic_info
 from minilog.wire.http import MSGPACK
-from minilog.wire.metadata import NO_LEADER
+from minilog.wire.metadata_records import NO_LEADER
 
 EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -23,7 +23,7 @@ from minilog.broker.clock import clock_metrics
 from minilog.broker.ports import Runtime
 from minilog.storage.compaction.rewrite import CleaningFigures
 from minilog.wire.http import acks_text
-from minilog.wire.metadata import NO_LEADER
+from minilog.wire.metadata_records import NO_LEADER
 
 LATENCY_BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 PARTITION_SERIES_MAX: Final = 5000

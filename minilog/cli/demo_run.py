@@ -27,7 +27,7 @@ from minilog.cli.devcluster import DevCluster, Member
 from minilog.cli.output import CliError
 from minilog.errors import BufferFull, MinilogError
 from minilog.wire.messages import TopicInfo
-from minilog.wire.metadata import NO_LEADER
+from minilog.wire.metadata_records import NO_LEADER
 from minilog_client import AsyncClient
 
 PARTITIONS = 6

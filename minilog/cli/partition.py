@@ -9,7 +9,7 @@ import typer
 from minilog.cli.api import Api, UrlOption
 from minilog.cli.output import Column, Format, OutputOption, show_rows
 from minilog.wire.messages import MetadataReply
-from minilog.wire.metadata import NO_LEADER
+from minilog.wire.metadata_records import NO_LEADER
 
 app = typer.Typer(no_args_is_help=True, help="Who leads, who follows, who is in sync.")
 

@@ -17,8 +17,8 @@ from typing import Final, NamedTuple
 import msgspec
 from crc32c import crc32c
 
-from minilog.wire.message import UNDECODABLE, why_undecodable
-from minilog.wire.metadata import AnyMetadataRecord, MetadataRecord
+from minilog.wire.message_base import UNDECODABLE, why_undecodable
+from minilog.wire.metadata_records import AnyMetadataRecord, MetadataRecord
 
 JOURNAL_MAGIC: Final = b"minilog journal1"
 SNAPSHOT_MAGIC: Final = b"minilog snapsho1"

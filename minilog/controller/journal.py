@@ -36,7 +36,7 @@ from minilog.controller.frames import (
 from minilog.errors import CorruptRange, DiskFull, RefusesToStart, StorageFailed
 from minilog.storage.checkpoint import TEMPORARY, read_file, write_synced
 from minilog.storage.disk import Disk, OsDisk
-from minilog.wire.metadata import MetadataRecord
+from minilog.wire.metadata_records import MetadataRecord
 
 log = logging.getLogger("minilog.controller.journal")
 

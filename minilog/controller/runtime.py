@@ -31,7 +31,7 @@ from minilog.core.effects import Effect, Flush, Reply, Send
 from minilog.core.image import ClusterImage
 from minilog.errors import BrokerUnavailable, MinilogError, Overloaded, RefusesToStart
 from minilog.wire.messages import AlterPartition, Heartbeat, Message, Problem, Register
-from minilog.wire.metadata import BrokerRegistered, MetadataRecord
+from minilog.wire.metadata_records import BrokerRegistered, MetadataRecord
 
 log = logging.getLogger("minilog.controller")
 T = TypeVar("T")

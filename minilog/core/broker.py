@@ -75,10 +75,9 @@ from minilog.wire.messages import (
     ReplicaFetch,
     ReplicaFetchReply,
 )
-from minilog.wire.metadata import BrokerFenced, BrokerRegistered, BrokerShuttingDown, BrokerUnfenced, TopicDeleted
+from minilog.wire.metadata_records import BrokerRecord, TopicDeleted
 
 LAG_CHECK_MS = 500
-BrokerRecord = BrokerRegistered | BrokerFenced | BrokerUnfenced | BrokerShuttingDown
 
 
 class BrokerCore:

@@ -73,7 +73,7 @@ from minilog.wire.messages import (
     Register,
     RegisterReply,
 )
-from minilog.wire.metadata import (
+from minilog.wire.metadata_records import (
     NO_LEADER,
     BrokerFenced,
     BrokerRegistered,

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from minilog.core.image import ClusterImage, PartitionState, TopicImage, min_isr
-from minilog.wire.metadata import MetadataRecord
+from minilog.wire.metadata_records import MetadataRecord
 
 
 class Draft:

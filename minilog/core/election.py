@@ -23,7 +23,7 @@ from minilog.core.image import ClusterImage, PartitionState
 from minilog.core.isr import most_up_to_date
 from minilog.core.partition_change import candidates, recovery_candidates
 from minilog.wire.messages import Position, PositionQuery, Positions, PositionsReply
-from minilog.wire.metadata import NO_LEADER
+from minilog.wire.metadata_records import NO_LEADER
 
 IsFit = Callable[[int, PartitionState], bool]
 """May this broker's replica lead and count, by what its process has said of it?"""

@@ -72,7 +72,7 @@ from minilog.wire.group_records import (
     OffsetKey,
     OffsetValue,
 )
-from minilog.wire.message import Message, Ok
+from minilog.wire.message_base import Message, Ok
 
 SOON_MS = 100
 """When a member that waits for partitions is to ask again."""

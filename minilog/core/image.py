@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 
 from minilog.config import TopicSettings, topic_settings
 from minilog.errors import InconsistentTopicId
-from minilog.wire.metadata import (
+from minilog.wire.metadata_records import (
     NO_LEADER,
     BrokerFenced,
     BrokerRegistered,

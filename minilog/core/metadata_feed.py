@@ -17,7 +17,7 @@ from minilog.core.effects import Effect, Reply
 from minilog.core.image import ClusterImage
 from minilog.core.liveness import Liveness, Session
 from minilog.wire.messages import Heartbeat, HeartbeatReply, Message
-from minilog.wire.metadata import MetadataRecord
+from minilog.wire.metadata_records import MetadataRecord
 
 TAIL_MAX = 10_000
 """Records kept in memory for brokers that lag; one that lags further gets a snapshot."""

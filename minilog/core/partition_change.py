@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from msgspec.structs import replace
 
 from minilog.core.image import PartitionState
-from minilog.wire.metadata import NO_LEADER
+from minilog.wire.metadata_records import NO_LEADER
 
 IsEligible = Callable[[int], bool]
 Move = Callable[[PartitionState, int, int, IsEligible], PartitionState]

@@ -37,7 +37,7 @@ from minilog.wire.messages import (
     OffsetsResult,
     Problem,
 )
-from minilog.wire.metadata import NO_LEADER
+from minilog.wire.metadata_records import NO_LEADER
 
 if TYPE_CHECKING:
     from minilog.core.broker import BrokerCore

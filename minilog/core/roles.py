@@ -19,7 +19,7 @@ from minilog.core.leader import LeaderState
 from minilog.core.replica import Replica
 from minilog.errors import CorruptRange, DiskFull, NameRefused, RefusesToStart
 from minilog.wire.messages import UnfitReplica
-from minilog.wire.metadata import NO_LEADER, MetadataRecord, PartitionChanged
+from minilog.wire.metadata_records import NO_LEADER, MetadataRecord, PartitionChanged
 
 if TYPE_CHECKING:
     from minilog.core.broker import BrokerCore

@@ -34,7 +34,7 @@ from minilog.wire.messages import (
     ReplicaFetchReply,
     ReplicaFetchResult,
 )
-from minilog.wire.metadata import NO_LEADER
+from minilog.wire.metadata_records import NO_LEADER
 
 EARLY_ENDS_MAX = 50
 """How many long polls of a follower end early after a role began, one per tick, until it has named the partition."""

@@ -21,7 +21,7 @@ from minilog.errors import (
 )
 from minilog.wire.group_messages import GROUPS_TOPIC
 from minilog.wire.messages import AddPartitions, CreateTopic, DeleteTopic, PartitionInfo, TopicInfo
-from minilog.wire.metadata import NO_LEADER, MetadataRecord, PartitionChanged, TopicCreated, TopicDeleted
+from minilog.wire.metadata_records import NO_LEADER, MetadataRecord, PartitionChanged, TopicCreated, TopicDeleted
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _INTERNAL = "__"

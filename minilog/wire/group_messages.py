@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import msgspec
 
-from minilog.wire.message import Int64, Message, Problem
+from minilog.wire.message_base import Int64, Message, Problem
 
 GROUPS_TOPIC = "__groups"
 JOIN = 0

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from minilog.errors import CorruptBatch
-from minilog.wire.message import UNDECODABLE, why_undecodable
+from minilog.wire.message_base import UNDECODABLE, why_undecodable
 
 NOT_REVOKED: Final = 0
 

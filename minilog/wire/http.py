@@ -28,7 +28,7 @@ from minilog.errors import (
     UnsupportedMediaType,
     error_from,
 )
-from minilog.wire.message import UNDECODABLE
+from minilog.wire.message_base import UNDECODABLE
 from minilog.wire.messages import ACKS_ALL, EARLIEST, LATEST, NotAMessage, Problem, decode
 
 JSON: Final = "application/json"

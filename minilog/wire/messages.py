@@ -31,7 +31,7 @@ from minilog.wire.group_messages import (
     ListGroups,
     ListGroupsReply,
 )
-from minilog.wire.message import UNDECODABLE, Message, Ok, Problem, why_undecodable
+from minilog.wire.message_base import UNDECODABLE, Message, Ok, Problem, why_undecodable
 from minilog.wire.peer_messages import (
     NOTHING,
     AlterPartition,

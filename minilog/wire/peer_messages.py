@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import msgspec
 
-from minilog.wire.message import Message, Problem
-from minilog.wire.metadata import AnyMetadataRecord
+from minilog.wire.message_base import Message, Problem
+from minilog.wire.metadata_records import AnyMetadataRecord
 
 NOTHING = memoryview(b"")
 

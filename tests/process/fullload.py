@@ -30,7 +30,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from minilog.controller import frames
 from minilog.errors import MinilogError, UnknownTopic
-from minilog.wire.metadata import BrokerFenced, MetadataRecord, PartitionChanged, TopicDeleted
+from minilog.wire.metadata_records import BrokerFenced, MetadataRecord, PartitionChanged, TopicDeleted
 from minilog_client import AsyncClient
 from tests.process.cluster import CONTROLLER, ProcessCluster, process_cluster
 from tests.process.machine import CpuTimes

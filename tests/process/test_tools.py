@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from minilog.wire.metadata import BrokerFenced, PartitionChanged
+from minilog.wire.metadata_records import BrokerFenced, PartitionChanged
 from tests.process import faulty_disk, fullload, report, soak
 from tests.process.conftest import Stage, leave_out
 from tests.process.faulty_disk import MIB, Volume

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from minilog.wire.messages import Heartbeat, Message, Positions, PositionsReply
-from minilog.wire.metadata import PartitionChanged
+from minilog.wire.metadata_records import PartitionChanged
 
 if TYPE_CHECKING:
     from tests.sim.broker_node import BrokerNode

@@ -27,7 +27,7 @@ from minilog.wire.messages import (
     OffsetsPartition,
     OffsetsReply,
 )
-from minilog.wire.metadata import PartitionChanged
+from minilog.wire.metadata_records import PartitionChanged
 from tests.sim.broker_node import BrokerNode
 from tests.sim.clients import Admin, Consumer, Load, Producer, Write
 from tests.sim.controller_node import ControllerNode

@@ -17,7 +17,7 @@ from minilog.config import ControllerSettings
 from minilog.core.controller import ControllerCore, Decision
 from minilog.core.effects import CONTROLLER_ID, Flush, Reply, Send
 from minilog.wire.messages import Heartbeat, Message, Positions, PositionsReply
-from minilog.wire.metadata import AnyMetadataRecord, MetadataRecord
+from minilog.wire.metadata_records import AnyMetadataRecord, MetadataRecord
 from tests.sim.network import Inbound, Network, Response
 from tests.sim.process import Process
 from tests.sim.world import Violation, World

@@ -51,7 +51,7 @@ from minilog.wire.messages import (
     ProduceReply,
     ProduceResult,
 )
-from minilog.wire.metadata import (
+from minilog.wire.metadata_records import (
     NO_LEADER,
     BrokerRegistered,
     BrokerShuttingDown,

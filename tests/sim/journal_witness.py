@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from minilog.controller.journal import FileJournal
 from minilog.errors import RefusesToStart, StorageFailed
-from minilog.wire.metadata import MetadataRecord, ProducerIdsAllocated
+from minilog.wire.metadata_records import MetadataRecord, ProducerIdsAllocated
 from tests.sim.faulty_disk import FaultyDisk
 from tests.sim.log_model import check
 

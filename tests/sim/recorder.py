@@ -30,7 +30,7 @@ from minilog.wire.messages import (
     ReplicaFetchReply,
     ReplicaFetchResult,
 )
-from minilog.wire.metadata import NO_LEADER, BrokerFenced, BrokerUnfenced, MetadataRecord, PartitionChanged
+from minilog.wire.metadata_records import NO_LEADER, BrokerFenced, BrokerUnfenced, MetadataRecord, PartitionChanged
 from tests.sim.broker_node import BrokerNode
 from tests.sim.cluster import SimCluster
 from tests.sim.history import UNBOUNDED

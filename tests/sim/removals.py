@@ -42,7 +42,7 @@ from minilog.wire.messages import (
     ReplicaFetchPartition,
     ReplicaFetchResult,
 )
-from minilog.wire.metadata import BrokerShuttingDown
+from minilog.wire.metadata_records import BrokerShuttingDown
 from tests.sim.controller_node import ControllerNode
 
 # --- replication ----------------------------------------------------------------------------------------------

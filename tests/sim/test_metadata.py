@@ -7,7 +7,7 @@ from copy import deepcopy
 from minilog.core.effects import CONTROLLER_ID
 from minilog.core.registration import Standing
 from minilog.wire.messages import Heartbeat, Register, RegisterReply
-from minilog.wire.metadata import BrokerFenced, BrokerRegistered, PartitionChanged
+from minilog.wire.metadata_records import BrokerFenced, BrokerRegistered, PartitionChanged
 from tests.sim.cluster import SimCluster
 from tests.sim.controller_node import ControllerNode
 

@@ -25,7 +25,7 @@ from minilog.storage.segment.scan import BadBatch
 from minilog.storage.segment.segment import Segment
 from minilog.storage.store import Store
 from minilog.wire.batch import Batch
-from minilog.wire.metadata import MetadataRecord
+from minilog.wire.metadata_records import MetadataRecord
 from tests.sim.log_model import Broken
 from tests.sim.sweep import Failure, run, sweep
 from tests.sim.sweep_scenarios import SCENARIOS

@@ -25,7 +25,7 @@ from minilog.errors import (
     UnknownMember,
 )
 from minilog.wire.group_messages import GroupHeartbeat, GroupHeartbeatReply, LeaveGroup, TopicPartitions
-from minilog.wire.message import Ok
+from minilog.wire.message_base import Ok
 from minilog_client.membership import Membership, Phase, Sent, Subscription, by_topic
 
 SESSION_MS = 10_000

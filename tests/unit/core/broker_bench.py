@@ -40,7 +40,7 @@ from minilog.wire.messages import (
     ReplicaFetch,
     ReplicaFetchPartition,
 )
-from minilog.wire.metadata import ControllerStarted, MetadataRecord, PartitionChanged
+from minilog.wire.metadata_records import ControllerStarted, MetadataRecord, PartitionChanged
 from tests.unit.core.builders import TOPIC, TOPIC_ID, broker_records, produced, topic_records
 from tests.unit.core.memory_log import MemoryLog, MemoryStore
 

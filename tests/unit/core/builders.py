@@ -18,7 +18,7 @@ from minilog.core.replica import Replica
 from minilog.core.waiting import PendingProduce
 from minilog.wire.batch import ACKS_MANY, Batch, split, stamp
 from minilog.wire.messages import ACKS_ALL, ProducePartition, ReplicaFetchPartition
-from minilog.wire.metadata import (
+from minilog.wire.metadata_records import (
     BrokerRegistered,
     BrokerUnfenced,
     ControllerStarted,

@@ -33,7 +33,7 @@ from minilog.wire.messages import (
     Register,
     RegisterReply,
 )
-from minilog.wire.metadata import MetadataRecord
+from minilog.wire.metadata_records import MetadataRecord
 from tests.unit.core.builders import TOPIC
 
 TICK_MS = 20

@@ -18,7 +18,7 @@ from minilog.errors import (
     UnknownTopic,
 )
 from minilog.wire.messages import IsrMember, IsrProposal
-from minilog.wire.metadata import BrokerFenced, BrokerShuttingDown, MetadataRecord
+from minilog.wire.metadata_records import BrokerFenced, BrokerShuttingDown, MetadataRecord
 from tests.unit.core.builders import TOPIC, TOPIC_ID, image_of, partition_state, topic_records
 
 STATE = partition_state(isr=[1, 2])

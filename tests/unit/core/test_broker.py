@@ -39,7 +39,7 @@ from minilog.wire.messages import (
     ReplicaFetchResult,
     UnfitReplica,
 )
-from minilog.wire.metadata import (
+from minilog.wire.metadata_records import (
     NO_LEADER,
     AnyMetadataRecord,
     BrokerFenced,

@@ -26,7 +26,7 @@ from minilog.wire.messages import (
     Probe,
     Problem,
 )
-from minilog.wire.metadata import ControllerStarted, ProducerIdsAllocated, TopicDeleted
+from minilog.wire.metadata_records import ControllerStarted, ProducerIdsAllocated, TopicDeleted
 from tests.unit.core.builders import TOPIC
 from tests.unit.core.controller_bench import TICK_MS, ControllerBench
 

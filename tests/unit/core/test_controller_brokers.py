@@ -17,7 +17,7 @@ from minilog.wire.messages import (
     Problem,
     RegisterReply,
 )
-from minilog.wire.metadata import (
+from minilog.wire.metadata_records import (
     NO_LEADER,
     BrokerFenced,
     BrokerRegistered,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from minilog.wire.messages import CreateTopic, HeartbeatReply
-from minilog.wire.metadata import NO_LEADER, BrokerShuttingDown, BrokerUnfenced, PartitionChanged
+from minilog.wire.metadata_records import NO_LEADER, BrokerShuttingDown, BrokerUnfenced, PartitionChanged
 from tests.unit.core.builders import TOPIC
 from tests.unit.core.controller_bench import TICK_MS, ControllerBench
 

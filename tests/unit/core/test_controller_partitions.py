@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from minilog.core.image import ClusterImage, PartitionState
 from minilog.errors import BrokerUnavailable
 from minilog.wire.messages import AlterPartition, AlterPartitionReply, IsrMember, PositionQuery, UnfitReplica
-from minilog.wire.metadata import NO_LEADER, BrokerRegistered, PartitionChanged
+from minilog.wire.metadata_records import NO_LEADER, BrokerRegistered, PartitionChanged
 from tests.unit.core.builders import TOPIC
 from tests.unit.core.controller_bench import TICK_MS, ControllerBench
 

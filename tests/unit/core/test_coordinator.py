@@ -27,7 +27,7 @@ from minilog.wire.group_messages import (
     TopicPartitions,
 )
 from minilog.wire.messages import Message, Ok, Problem, Produce, ProducePartition, ProduceReply
-from minilog.wire.metadata import NO_LEADER, PartitionChanged, TopicCreated
+from minilog.wire.metadata_records import NO_LEADER, PartitionChanged, TopicCreated
 from tests.unit.core.broker_bench import BrokerBench
 from tests.unit.core.builders import TOPIC, TOPIC_ID, partition_state, produced
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from minilog.core.draft import Draft
-from minilog.wire.metadata import BrokerFenced, PartitionChanged
+from minilog.wire.metadata_records import BrokerFenced, PartitionChanged
 from tests.unit.core.builders import TOPIC, image_of, partition_state, topic_records
 
 STATES = [partition_state(partition=p, partition_epoch=10 * p) for p in range(3)]

@@ -15,7 +15,7 @@ from minilog.core.image import ClusterImage, PartitionState
 from minilog.core.isr import most_up_to_date
 from minilog.errors import BrokerUnavailable
 from minilog.wire.messages import Position, PositionQuery, Positions, PositionsReply, Problem
-from minilog.wire.metadata import (
+from minilog.wire.metadata_records import (
     NO_LEADER,
     BrokerFenced,
     BrokerRegistered,

@@ -24,7 +24,7 @@ from minilog.wire.messages import (
     ReplicaFetchReply,
     ReplicaFetchResult,
 )
-from minilog.wire.metadata import NO_LEADER, PartitionChanged, TopicCreated, TopicDeleted
+from minilog.wire.metadata_records import NO_LEADER, PartitionChanged, TopicCreated, TopicDeleted
 from tests.unit.core.broker_bench import BrokerBench
 from tests.unit.core.builders import TOPIC, TOPIC_ID, batch_at, partition_state
 

@@ -10,7 +10,7 @@ from minilog.core.follower import FollowerState
 from minilog.core.leader import LeaderState
 from minilog.errors import CorruptBatch, DiskFull, OffsetOutOfRange, RecordTooLarge
 from minilog.wire.messages import NOTHING, ReplicaFetchResult
-from minilog.wire.metadata import NO_LEADER
+from minilog.wire.metadata_records import NO_LEADER
 from tests.unit.core.builders import (
     TOPIC,
     TOPIC_ID,

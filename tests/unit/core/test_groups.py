@@ -42,7 +42,7 @@ from minilog.wire.group_messages import (
     TopicPartitions,
 )
 from minilog.wire.group_records import GroupKey, GroupRecord, TopicShape, decode_record, encode_record
-from minilog.wire.message import Message
+from minilog.wire.message_base import Message
 
 RETENTION_MS = 60_000
 STEP_MS = 500

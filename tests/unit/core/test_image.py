@@ -16,7 +16,7 @@ from minilog.core.image import ClusterImage, check_partition, min_isr
 from minilog.core.partition_change import candidates, with_isr, with_leader, without_replica, without_unclean
 from minilog.core.topics import create_topic, delete_topic
 from minilog.wire.messages import CreateTopic, DeleteTopic
-from minilog.wire.metadata import (
+from minilog.wire.metadata_records import (
     NO_LEADER,
     BrokerFenced,
     BrokerRegistered,

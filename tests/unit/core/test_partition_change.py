@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from minilog.core import partition_change as change
 from minilog.core.image import PartitionState, check_partition
-from minilog.wire.metadata import NO_LEADER
+from minilog.wire.metadata_records import NO_LEADER
 from tests.unit.core.builders import partition_state
 
 

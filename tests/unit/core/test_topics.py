@@ -16,7 +16,7 @@ from minilog.core.image import ClusterImage
 from minilog.core.topics import add_partitions, check_topic_name, create_topic, created_info, delete_topic
 from minilog.errors import CoordinatorNotAvailable, InvalidTopic, MinilogError, UnknownTopic
 from minilog.wire.messages import AddPartitions, CreateTopic, DeleteTopic
-from minilog.wire.metadata import BrokerFenced, BrokerShuttingDown, PartitionChanged, TopicCreated, TopicDeleted
+from minilog.wire.metadata_records import BrokerFenced, BrokerShuttingDown, PartitionChanged, TopicCreated, TopicDeleted
 from tests.unit.core.builders import TOPIC, TOPIC_ID, image_of, partition_state, topic_records
 
 EPOCHS = {1: 2, 2: 4, 3: 6}

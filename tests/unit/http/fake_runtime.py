@@ -74,7 +74,7 @@ from minilog.wire.messages import (
     decode,
     encode,
 )
-from minilog.wire.metadata import (
+from minilog.wire.metadata_records import (
     BrokerRegistered,
     BrokerUnfenced,
     MetadataRecord,

@@ -18,7 +18,7 @@ from minilog.wire.messages import (
     decode,
     encode,
 )
-from minilog.wire.metadata import NO_LEADER, BrokerFenced, PartitionChanged
+from minilog.wire.metadata_records import NO_LEADER, BrokerFenced, PartitionChanged
 from minilog.wire.routes import ROUTES
 from tests.unit.http.harness import Broker, Connection, orders, with_broker
 

@@ -30,7 +30,7 @@ from minilog.wire.messages import (
     decode,
     encode,
 )
-from minilog.wire.metadata import NO_LEADER
+from minilog.wire.metadata_records import NO_LEADER
 from minilog.wire.murmur2 import partition_of
 from minilog.wire.records import Record, decode_batch, encode_values
 from tests.unit.http.fake_runtime import EPOCH, NOW_MS, FakeCluster

@@ -21,7 +21,7 @@ from minilog.wire.messages import (
     MetadataReply,
     Ok,
 )
-from minilog.wire.metadata import ControllerStarted, MetadataRecord
+from minilog.wire.metadata_records import ControllerStarted, MetadataRecord
 
 
 class FakeBrokerCore:

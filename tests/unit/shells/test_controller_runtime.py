@@ -21,7 +21,7 @@ from minilog.core.effects import Reply, Send
 from minilog.core.image import BrokerState
 from minilog.errors import BrokerUnavailable, InvalidRequest, RefusesToStart
 from minilog.wire.messages import CreateTopic, Heartbeat, HeartbeatReply, Message, Metadata, Ok, Probe, Problem
-from minilog.wire.metadata import BrokerRegistered, ControllerStarted
+from minilog.wire.metadata_records import BrokerRegistered, ControllerStarted
 from tests.unit.shells.fakes import FakeControllerCore, FakeDecision, FakeJournal
 from tests.unit.shells.peer_server import Exchange, PeerServer, until
 

@@ -20,7 +20,13 @@ from hypothesis import strategies as st
 from minilog.controller.frames import FILE_HEADER_BYTES, JOURNAL_MAGIC, SECTOR_BYTES, Damage, file_header, frame, scan
 from minilog.controller.journal import FileJournal, Replayed
 from minilog.errors import RefusesToStart, StorageFailed
-from minilog.wire.metadata import BrokerFenced, ControllerStarted, MetadataRecord, ProducerIdsAllocated, TopicDeleted
+from minilog.wire.metadata_records import (
+    BrokerFenced,
+    ControllerStarted,
+    MetadataRecord,
+    ProducerIdsAllocated,
+    TopicDeleted,
+)
 
 
 def record(number: int) -> MetadataRecord:

@@ -87,6 +87,8 @@ class ProducerIdsAllocated(MetadataRecord, frozen=True):
     next_producer_id: int
 
 
+BrokerRecord = BrokerRegistered | BrokerFenced | BrokerUnfenced | BrokerShuttingDown
+"""A broker came, went, or is about to."""
 AnyMetadataRecord = (
     ControllerStarted
     | BrokerRegistered
