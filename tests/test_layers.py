@@ -15,7 +15,6 @@ FUNCTION_LINES_MAX = 60
 MODULE_LINES_MAX = 500
 
 EVERYTHING_MAY_IMPORT = {"minilog", "minilog.errors", "minilog.config"}
-SHELLS = {"minilog.broker", "minilog.controller"}
 MAY_IMPORT: dict[str, set[str]] = {
     "minilog.errors": set(),
     "minilog.config": set(),
@@ -23,8 +22,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "minilog.wire": {"minilog.wire"},
     "minilog.core": {"minilog.core", "minilog.wire"},
     "minilog.storage": {"minilog.storage", "minilog.wire"},
-    "minilog.broker": {*SHELLS, "minilog.core", "minilog.storage", "minilog.wire"},
-    "minilog.controller": {*SHELLS, "minilog.core", "minilog.storage", "minilog.wire"},
+    "minilog.server": {"minilog.server", "minilog.core", "minilog.wire"},
+    "minilog.broker": {"minilog.broker", "minilog.server", "minilog.core", "minilog.storage", "minilog.wire"},
+    "minilog.broker.serve": {"minilog.broker", "minilog.controller", "minilog.server"},
+    "minilog.controller": {"minilog.controller", "minilog.server", "minilog.core", "minilog.storage", "minilog.wire"},
     "minilog.cli": {
         "minilog.cli",
         "minilog.settings",

@@ -18,11 +18,11 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from minilog.broker.background import Stop, Stopped
-from minilog.broker.clock import Clock
-from minilog.broker.process import Failure
 from minilog.config import BrokerSettings
 from minilog.errors import CorruptRange, DiskFull
+from minilog.server.background import Stop, Stopped
+from minilog.server.clock import Clock
+from minilog.server.process import Failure
 from minilog.storage.compaction.cleaning_round import Dirt, Round, is_due, survey
 from minilog.storage.compaction.rewrite import CleaningFigures
 from minilog.storage.disk import Disk

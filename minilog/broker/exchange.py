@@ -10,9 +10,6 @@ from typing import Any, Final, TypeVar
 import msgspec
 from aiohttp import web
 
-from minilog.broker.admission import Body, Requests
-from minilog.broker.delivery import Answers, Delivery
-from minilog.broker.listener import Connection
 from minilog.broker.metrics import Metrics
 from minilog.broker.ports import Runtime
 from minilog.core.image import ClusterImage, TopicImage, check_topic_id
@@ -30,6 +27,9 @@ from minilog.errors import (
     UnknownPartition,
     UnknownTopic,
 )
+from minilog.server.answer_delivery import Answers, Delivery
+from minilog.server.listener import Connection
+from minilog.server.request_body import Body, Requests
 from minilog.wire import http
 from minilog.wire.http import JSON, MSGPACK, PROBLEM, RETRY_AFTER_S, problem_body
 from minilog.wire.messages import Message, Problem, encode

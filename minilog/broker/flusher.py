@@ -13,11 +13,11 @@ from typing import Any, Protocol
 import msgspec
 from prometheus_client import Histogram
 
-from minilog.broker.process import Failure
 from minilog.core.effects import TopicPartition
+from minilog.server.latency import DISK_BUCKETS_S
+from minilog.server.process import Failure
 
 THREADS = 4
-LATENCY_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0)
 
 
 class FlushableLog(Protocol):
@@ -67,7 +67,7 @@ class Flusher:
         self.latency = Histogram(
             "minilog_flush_latency_seconds",
             "Time from starting a flush to knowing its outcome, thread hand-over included.",
-            buckets=LATENCY_BUCKETS,
+            buckets=DISK_BUCKETS_S,
             registry=None,
         )
 

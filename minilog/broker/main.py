@@ -9,16 +9,16 @@ import uuid
 
 from aiohttp import web
 
-from minilog.broker import process
-from minilog.broker.background import Stop, Stopped, first_of, in_daemon_thread
 from minilog.broker.cleaner import Cleaner
-from minilog.broker.clock import Clock
 from minilog.broker.recovering import Recovering
 from minilog.broker.runtime import Runtime
 from minilog.broker.server import Runner, Server
 from minilog.config import BrokerSettings
 from minilog.core.broker import BrokerCore
 from minilog.errors import DiskFull, RefusesToStart
+from minilog.server import process
+from minilog.server.background import Stop, Stopped, first_of, in_daemon_thread
+from minilog.server.clock import Clock
 from minilog.storage.disk import OsDisk
 from minilog.storage.store import Store
 

@@ -19,8 +19,8 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from minilog.broker import group_metrics
-from minilog.broker.clock import clock_metrics
 from minilog.broker.ports import Runtime
+from minilog.server.clock import clock_metrics
 from minilog.storage.compaction.rewrite import CleaningFigures
 from minilog.wire.http import acks_text
 from minilog.wire.metadata_records import NO_LEADER

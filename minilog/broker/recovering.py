@@ -13,10 +13,10 @@ from typing import Final
 
 from aiohttp import web
 
-from minilog.broker.admission import Body, Requests
 from minilog.broker.exchange import json_answer, message_answer, problem_answer
 from minilog.config import Limits
 from minilog.errors import LeaderNotAvailable, MinilogError
+from minilog.server.request_body import Body, Requests
 from minilog.storage.store import Checked
 from minilog.wire.http import MSGPACK
 from minilog.wire.messages import Message, NotAMessage, Probe, ProbeReply, Problem, decode

@@ -14,14 +14,14 @@ from typing import Any, NoReturn, Protocol
 
 import msgspec
 
-from minilog.broker.clock import Clock
 from minilog.broker.flusher import FlushableStore, Flusher, FlushStatistics
-from minilog.broker.peers import Peers, Response
-from minilog.broker.process import Failure
 from minilog.config import BrokerSettings
 from minilog.core.effects import CONTROLLER_ID, Effect, Flush, Reply, Send, TopicPartition
 from minilog.core.image import ClusterImage
 from minilog.errors import BrokerUnavailable, Overloaded, TimedOut
+from minilog.server.clock import Clock
+from minilog.server.peers import Peers, Response
+from minilog.server.process import Failure
 from minilog.storage.compaction.rewrite import CleaningFigures
 from minilog.wire.group_messages import GroupRequest
 from minilog.wire.messages import Fetch, Message, Positions, Probe, Problem, Produce, ReplicaFetch

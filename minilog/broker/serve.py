@@ -6,11 +6,11 @@ import asyncio
 
 from msgspec.structs import replace
 
-from minilog.broker import process
-from minilog.broker.background import first_of
 from minilog.broker.main import Broker
 from minilog.config import BrokerSettings, ControllerSettings
 from minilog.controller.main import make_controller
+from minilog.server import process
+from minilog.server.background import first_of
 
 
 async def serve_both(

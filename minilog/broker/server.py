@@ -24,13 +24,13 @@ from minilog.broker import (
     produce_routes,
     producer_routes,
 )
-from minilog.broker.admission import Body
-from minilog.broker.delivery import Delivery
 from minilog.broker.exchange import Exchange, Face, Handler, message_answer, problem_answer, redirect
-from minilog.broker.listener import Connection, Listener
 from minilog.broker.ports import Runtime
 from minilog.config import Limits
 from minilog.errors import InternalError, MinilogError, NotLeader, TimedOut
+from minilog.server.answer_delivery import Delivery
+from minilog.server.listener import Connection, Listener
+from minilog.server.request_body import Body
 from minilog.wire.http import MSGPACK
 from minilog.wire.messages import CreateTopic, Problem
 from minilog.wire.routes import ROUTES, Match, match

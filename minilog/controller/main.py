@@ -8,13 +8,13 @@ import random
 
 from aiohttp import web
 
-from minilog.broker import process
-from minilog.broker.background import first_of
-from minilog.broker.clock import Clock
 from minilog.config import ControllerSettings
 from minilog.controller.journal import FileJournal, Journal
 from minilog.controller.runtime import Core, Runtime
 from minilog.controller.server import Server
+from minilog.server import process
+from minilog.server.background import first_of
+from minilog.server.clock import Clock
 
 log = logging.getLogger("minilog.controller")
 

@@ -9,9 +9,9 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from minilog.broker.clock import clock_metrics
-from minilog.broker.listener import Listener
 from minilog.controller.runtime import Runtime
+from minilog.server.clock import clock_metrics
+from minilog.server.listener import Listener
 from minilog.wire.messages import DescribeClusterReply
 
 STATES = ("running", "fenced", "shutting_down")

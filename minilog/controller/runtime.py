@@ -20,16 +20,16 @@ from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
 import msgspec
 from prometheus_client import Histogram
 
-from minilog.broker.background import Stop, in_daemon_thread
-from minilog.broker.clock import Clock
-from minilog.broker.flusher import LATENCY_BUCKETS
-from minilog.broker.peers import Peers, Response
-from minilog.broker.process import Failure
 from minilog.config import ControllerSettings
 from minilog.controller.journal import Journal
 from minilog.core.effects import Effect, Flush, Reply, Send
 from minilog.core.image import ClusterImage
 from minilog.errors import BrokerUnavailable, MinilogError, Overloaded, RefusesToStart
+from minilog.server.background import Stop, in_daemon_thread
+from minilog.server.clock import Clock
+from minilog.server.latency import DISK_BUCKETS_S
+from minilog.server.peers import Peers, Response
+from minilog.server.process import Failure
 from minilog.wire.messages import AlterPartition, Heartbeat, Message, Problem, Register
 from minilog.wire.metadata_records import BrokerRegistered, MetadataRecord
 
@@ -119,7 +119,7 @@ class Runtime:
         self.append_latency = Histogram(
             "minilog_journal_append_seconds",
             "Time to append to the journal and make it durable, thread hand-over included.",
-            buckets=LATENCY_BUCKETS,
+            buckets=DISK_BUCKETS_S,
             registry=None,
         )
         self._journal = journal

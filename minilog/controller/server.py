@@ -8,9 +8,6 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from aiohttp import web
 
-from minilog.broker.admission import Body, Requests
-from minilog.broker.delivery import Answers, Delivery
-from minilog.broker.listener import Listener
 from minilog.controller.metrics import Metrics
 from minilog.controller.runtime import Runtime
 from minilog.errors import (
@@ -22,6 +19,9 @@ from minilog.errors import (
     UnknownRoute,
     UnsupportedMediaType,
 )
+from minilog.server.answer_delivery import Answers, Delivery
+from minilog.server.listener import Listener
+from minilog.server.request_body import Body, Requests
 from minilog.wire.http import JSON, MSGPACK, PROBLEM, TEXT, accepted, problem_body, shown
 from minilog.wire.messages import (
     AddPartitions,

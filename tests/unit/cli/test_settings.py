@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from minilog.broker.lane import Address
 from minilog.config import BrokerSettings, ControllerSettings
+from minilog.server.peer_lane import Address
 from minilog.settings import BadSettings, assign, load_broker, load_controller, role_of, variable
 
 MINIMAL = ["broker_id=1", "data_dir=d"]

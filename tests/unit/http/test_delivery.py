@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from minilog.broker.admission import SMALL_BYTES, Budget
-from minilog.broker.delivery import PIECE_BYTES, Answers, unacknowledged
 from minilog.config import Limits
 from minilog.errors import Overloaded
+from minilog.server.answer_delivery import PIECE_BYTES, Answers, unacknowledged
+from minilog.server.request_body import SMALL_BYTES, Budget
 from minilog.wire.http import BATCH, EVENTS, JSON
 from minilog.wire.messages import Message
 from tests.unit.http.fake_runtime import FakeCluster

@@ -8,9 +8,9 @@ import asyncio
 import msgspec
 import pytest
 
-from minilog.broker.admission import SMALL_BYTES, Requests
 from minilog.config import Limits
 from minilog.errors import Overloaded
+from minilog.server.request_body import SMALL_BYTES, Requests
 from minilog.wire.group_messages import ForwardedGroupRequest
 from minilog.wire.http import JSON, MSGPACK
 from minilog.wire.messages import HeartbeatReply, Probe, decode, encode

@@ -6,11 +6,11 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from minilog.broker.peers import Response
 from minilog.controller.journal import Replayed
 from minilog.core.effects import Effect, Reply, TopicPartition
 from minilog.core.image import BrokerState, ClusterImage
 from minilog.errors import StorageFailed
+from minilog.server.peers import Response
 from minilog.wire.messages import (
     DescribeCluster,
     DescribeClusterReply,

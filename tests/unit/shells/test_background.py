@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from minilog.broker.background import Stop, Stopped, first_of, in_daemon_thread
+from minilog.server.background import Stop, Stopped, first_of, in_daemon_thread
 from tests.unit.shells.peer_server import until
 
 

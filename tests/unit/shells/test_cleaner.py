@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from minilog.broker.background import Stop, Stopped
 from minilog.broker.cleaner import Cleaner, Pace
-from minilog.broker.clock import Clock
-from minilog.broker.process import Failure
 from minilog.config import BrokerSettings
+from minilog.server.background import Stop, Stopped
+from minilog.server.clock import Clock
+from minilog.server.process import Failure
 from minilog.storage.compaction.rewrite import CleaningFigures
 from minilog.storage.disk import OsDisk
 from minilog.storage.log.log import PartitionLog

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minilog.broker.clock import Clock, clock_metrics
 from minilog.core.stamps import HELD_MS_MAX
+from minilog.server.clock import Clock, clock_metrics
 
 HOUR_MS = 3_600_000
 NOON_MS = 1_700_000_000_000

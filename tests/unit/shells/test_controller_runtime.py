@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from minilog.broker.clock import Clock
-from minilog.broker.process import FailStop, Failure
 from minilog.config import ControllerSettings, Limits
 from minilog.controller.journal import FileJournal, Journal
 from minilog.controller.runtime import Runtime
 from minilog.core.effects import Reply, Send
 from minilog.core.image import BrokerState
 from minilog.errors import BrokerUnavailable, InvalidRequest, RefusesToStart
+from minilog.server.clock import Clock
+from minilog.server.process import FailStop, Failure
 from minilog.wire.messages import CreateTopic, Heartbeat, HeartbeatReply, Message, Metadata, Ok, Probe, Problem
 from minilog.wire.metadata_records import BrokerRegistered, ControllerStarted
 from tests.unit.shells.fakes import FakeControllerCore, FakeDecision, FakeJournal
@@ -300,7 +300,7 @@ def test_a_write_under_way_ends_before_the_journal_is_closed() -> None:
 
 def test_names_of_brokers_are_looked_up_when_they_register(monkeypatch: pytest.MonkeyPatch) -> None:
     expected: list[str] = []
-    monkeypatch.setattr("minilog.broker.names.Names.expect", lambda self, host: expected.append(host))
+    monkeypatch.setattr("minilog.server.host_names.Names.expect", lambda self, host: expected.append(host))
     journal = FakeJournal([BrokerRegistered(1, 1, "i", "http://old.test:1")])
 
     async def check(f: Fixture) -> None:

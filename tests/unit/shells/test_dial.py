@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from minilog.broker.dial import Unreached
-from minilog.broker.lane import Address
-from minilog.broker.names import Names, Target
-from minilog.broker.peers import Peers
 from minilog.errors import BrokerUnavailable, MinilogError, TimedOut
+from minilog.server.dial import Unreached
+from minilog.server.host_names import Names, Target
+from minilog.server.peer_lane import Address
+from minilog.server.peers import Peers
 from minilog.wire.messages import Ok, Probe, ProbeReply
 from tests.unit.shells.peer_server import Exchange, PeerServer, until
 
@@ -316,7 +316,7 @@ def test_without_a_thread_to_spare_a_name_is_unreachable_for_now(
 
 
 def test_more_silent_names_than_there_may_be_threads(resolver: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minilog.broker.names.LOOKUPS_MAX", 2)
+    monkeypatch.setattr("minilog.server.host_names.LOOKUPS_MAX", 2)
     gate = threading.Event()
     resolver.update(dict.fromkeys(["hang-1.test", "hang-2.test", "hang-3.test"], silent_resolver(gate)))
 

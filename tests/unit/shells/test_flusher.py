@@ -7,9 +7,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from minilog.broker.flusher import Flusher
-from minilog.broker.process import Failure
 from minilog.core.effects import TopicPartition
 from minilog.errors import StorageFailed
+from minilog.server.process import Failure
 from tests.unit.shells.fakes import FakeLog, FakeStore
 from tests.unit.shells.peer_server import until
 

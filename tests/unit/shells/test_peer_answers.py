@@ -8,10 +8,10 @@ import tracemalloc
 
 import pytest
 
-from minilog.broker.connection import BELIEVED_BYTES_MAX, Answer
-from minilog.broker.peers import ANSWER_BYTES_MAX, Peers, read
-from minilog.broker.process import Failure
 from minilog.errors import MinilogError
+from minilog.server.connection import BELIEVED_BYTES_MAX, Answer
+from minilog.server.peers import ANSWER_BYTES_MAX, Peers, read
+from minilog.server.process import Failure
 from minilog.wire.http import MSGPACK, PROBLEM
 from minilog.wire.messages import FetchReply, FetchResult, Heartbeat, Problem
 from tests.unit.shells.peer_server import Exchange, PeerServer

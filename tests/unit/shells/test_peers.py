@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from minilog.broker import lane, listener
-from minilog.broker.connection import content_length, parse_head
-from minilog.broker.lane import Address
-from minilog.broker.peers import Peers, Response
 from minilog.errors import BrokerUnavailable, MinilogError, NotController, Overloaded, TimedOut
+from minilog.server import listener, peer_lane
+from minilog.server.connection import content_length, parse_head
+from minilog.server.peer_lane import Address
+from minilog.server.peers import Peers, Response
 from minilog.wire.http import problem_body
 from minilog.wire.messages import (
     AlterPartition,
@@ -83,13 +83,13 @@ async def silent(exchange: Exchange) -> None:
 
 def test_a_connection_idle_for_long_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server closes what is idle, too, and a request in that moment would be lost: the client gives it up long before."""
-    assert 2 * lane.IDLE_S <= listener.IDLE_S
+    assert 2 * peer_lane.IDLE_S <= listener.IDLE_S
 
     async def check(client: Client, peer: PeerServer) -> None:
         for _ in range(2):
             assert await client.ask(fetch()) == OK
         assert peer.connections == 1
-        monkeypatch.setattr(lane, "IDLE_S", 0)
+        monkeypatch.setattr(peer_lane, "IDLE_S", 0)
         assert await client.ask(fetch()) == OK
         assert peer.connections == 2
         await until(lambda: peer.open_connections == 1)
@@ -346,7 +346,7 @@ def test_no_usable_address_is_definite_and_told_later(url: str | None) -> None:
 
 
 def test_a_full_queue_refuses_definitely(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minilog.broker.lane.QUEUE_MAX", 2)
+    monkeypatch.setattr("minilog.server.peer_lane.QUEUE_MAX", 2)
 
     async def check(client: Client, peer: PeerServer) -> None:
         for sequence in range(4):

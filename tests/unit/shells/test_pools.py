@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from minilog.broker import lane as lane_module
-from minilog.broker import peers as peers_module
-from minilog.broker.peers import Peers, PoolLimits
+from minilog.server import peer_lane as lane_module
+from minilog.server import peers as peers_module
+from minilog.server.peers import Peers, PoolLimits
 from minilog.wire.group_messages import DescribeGroup, ForwardedGroupRequest
 from minilog.wire.messages import (
     CreateTopic,
@@ -194,6 +194,6 @@ def test_what_nobody_uses_is_closed_by_this_side_and_forgotten(monkeypatch: pyte
 
 
 def test_lanes_close_well_before_the_listener_would() -> None:
-    from minilog.broker.listener import IDLE_S
+    from minilog.server.listener import IDLE_S
 
     assert lane_module.IDLE_S * 2 <= IDLE_S

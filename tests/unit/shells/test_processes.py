@@ -18,12 +18,13 @@ import aiohttp
 import pytest
 from msgspec.structs import replace
 
-from minilog.broker import main, process
+from minilog.broker import main
 from minilog.broker.main import Broker
 from minilog.broker.serve import serve_both
 from minilog.config import BrokerSettings, ControllerSettings
 from minilog.controller.main import make_controller
 from minilog.errors import DiskFull, RefusesToStart, StorageFailed
+from minilog.server import process
 from minilog.storage.store import Store
 from tests.unit.shells.peer_server import until
 
@@ -274,7 +275,7 @@ def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_an_optimized_interpreter_is_refused() -> None:
-    script = "import asyncio; from minilog.broker.process import run; print(run(asyncio.sleep(0), 'minilog'))"
+    script = "import asyncio; from minilog.server.process import run; print(run(asyncio.sleep(0), 'minilog'))"
     done = run_python("-O", "-B", "-c", script)
     assert done.stdout == "1\n"
     assert "minilog refuses to start: Python runs with -O" in done.stderr
@@ -282,7 +283,8 @@ def test_an_optimized_interpreter_is_refused() -> None:
 
 TWICE = """
 import asyncio, os, signal
-from minilog.broker import main, process
+from minilog.broker import main
+from minilog.server import process
 
 async def main():
     stop = asyncio.Event()

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from minilog.broker.clock import Clock
-from minilog.broker.process import FailStop, Failure
 from minilog.broker.runtime import Runtime, _kind_of
 from minilog.config import BrokerSettings, Limits
 from minilog.core.effects import CONTROLLER_ID, Flush, Reply, Send, TopicPartition
 from minilog.errors import BrokerUnavailable, RefusesToStart, StorageFailed
+from minilog.server.clock import Clock
+from minilog.server.process import FailStop, Failure
 from minilog.wire.group_messages import GroupHeartbeat
 from minilog.wire.messages import (
     Fetch,

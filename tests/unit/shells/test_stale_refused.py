@@ -9,9 +9,9 @@ import threading
 import time
 from typing import Any
 
-from minilog.broker.lane import Address
-from minilog.broker.peers import Peers
 from minilog.errors import BrokerUnavailable
+from minilog.server.peer_lane import Address
+from minilog.server.peers import Peers
 from minilog.wire.messages import Probe, ProbeReply
 from tests.unit.shells.peer_server import PeerServer, until
 from tests.unit.shells.test_dial import answer_probe, resolver, run, silent_resolver, unused_port  # noqa: F401

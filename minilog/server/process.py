@@ -82,7 +82,7 @@ class Failure:
     def _on_loop_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
         protocol = context.get("protocol")
-        foreign = protocol is not None and not type(protocol).__module__.startswith("minilog.broker.connection")
+        foreign = protocol is not None and not type(protocol).__module__.startswith("minilog.server.connection")
         if foreign or not isinstance(error, Exception) or isinstance(error, OSError):
             log.warning("%s: %r", context.get("message"), error)
         else:

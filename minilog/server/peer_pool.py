@@ -11,9 +11,9 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from minilog.broker.connection import Outcome
-from minilog.broker.lane import QUEUE_MAX, Address, Call, Lane, timed_out
 from minilog.errors import Overloaded
+from minilog.server.connection import Outcome
+from minilog.server.peer_lane import QUEUE_MAX, Address, Call, Lane, timed_out
 
 
 class Errand:

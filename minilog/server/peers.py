@@ -19,13 +19,13 @@ from typing import Final, NamedTuple
 
 from prometheus_client import Histogram
 
-from minilog.broker.connection import Answer, Outcome
-from minilog.broker.dial import dial
-from minilog.broker.lane import Address, Call, Lane
-from minilog.broker.names import Names
-from minilog.broker.pool import Errand, Pool
 from minilog.config import MIB
 from minilog.errors import BrokerUnavailable, MinilogError
+from minilog.server.connection import Answer, Outcome
+from minilog.server.dial import dial
+from minilog.server.host_names import Names
+from minilog.server.peer_lane import Address, Call, Lane
+from minilog.server.peer_pool import Errand, Pool
 from minilog.wire.group_messages import ForwardedGroupRequest
 from minilog.wire.http import MSGPACK, PROBLEM, error_from_response
 from minilog.wire.messages import (

@@ -18,11 +18,11 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from minilog.broker.connection import Answer, Connection, Outcome
-from minilog.broker.dial import Unreached, dial
-from minilog.broker.names import Names, is_numeric
 from minilog.config import ascii_host
 from minilog.errors import BrokerUnavailable, MinilogError, Overloaded, TimedOut
+from minilog.server.connection import Answer, Connection, Outcome
+from minilog.server.dial import Unreached, dial
+from minilog.server.host_names import Names, is_numeric
 from minilog.wire.http import MSGPACK
 
 log = logging.getLogger("minilog.peers")

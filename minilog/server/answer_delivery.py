@@ -21,9 +21,9 @@ from typing import Final, Protocol
 
 from aiohttp import web
 
-from minilog.broker.admission import SMALL_BYTES, Budget
 from minilog.config import Limits
 from minilog.errors import Overloaded
+from minilog.server.request_body import SMALL_BYTES, Budget
 
 PIECE_BYTES: Final = 2 * 1024 * 1024
 LOOKS: Final = 4

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
-from minilog.broker.names import Names, Target, Targets
+from minilog.server.host_names import Names, Target, Targets
 
 STAGGER_MAX_S: Final = 0.1
 SILENCE_SHARE: Final = 0.8
