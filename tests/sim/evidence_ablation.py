@@ -6,13 +6,14 @@ from typing import Any
 
 import msgspec
 
-from minilog.core import group_offsets, reading, topics
+from minilog.core import reading, topics
 from minilog.core.broker import BrokerCore
 from minilog.core.controller import ControllerCore, Decision
 from minilog.core.effects import Effect, TopicPartition
 from minilog.core.election import Elections
 from minilog.core.fetcher import Fetcher
 from minilog.core.follower import FollowerState
+from minilog.core.groups import offsets
 from minilog.core.image import ClusterImage
 from minilog.core.leader import LeaderState
 from minilog.core.liveness import Liveness, Session
@@ -129,7 +130,7 @@ EVIDENCE_ABLATIONS = (
     Ablation(
         "identity",
         "a commit counts for whatever topic has the name",
-        ((group_offsets, "_check_topic", removals.nothing),),
+        ((offsets, "_check_topic", removals.nothing),),
         story=test_groups.test_a_commit_for_a_topic_that_was_made_anew_is_not_stored,
     ),
     Ablation(

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from minilog.core import group_offsets
-from minilog.core.assign import TopicPart
 from minilog.core.coordinator import Coordinator, Shard
 from minilog.core.effects import Effect, Reply
-from minilog.core.group_state import GroupState
-from minilog.core.groups import Groups
-from minilog.core.membership import GroupDraft
+from minilog.core.groups import offsets
+from minilog.core.groups.assignment import TopicPart
+from minilog.core.groups.groups import Groups
+from minilog.core.groups.membership import GroupDraft
+from minilog.core.groups.state import GroupState
 from minilog.wire.messages import Message
 from tests.sim import test_groups
 from tests.sim.ablation import Ablation
@@ -135,7 +135,7 @@ GROUP_ABLATIONS = (
     Ablation(
         "groups",
         "a commit is the owner's",
-        ((group_offsets, "_check_member", _none_fenced),),
+        ((offsets, "_check_member", _none_fenced),),
         story=test_groups.test_a_zombie_may_not_commit_and_joins_anew,
     ),
     Ablation(

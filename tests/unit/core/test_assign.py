@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minilog.core import evening
-from minilog.core.assign import Assignment, Subscriber, TopicPart, assign
+from minilog.core.groups import evening
+from minilog.core.groups.assignment import Assignment, Subscriber, TopicPart, assign
 
 
 def members(count: int, topics: str = "a", current: Assignment | None = None) -> list[Subscriber]:

@@ -9,9 +9,9 @@ from time import perf_counter
 
 import pytest
 
-from minilog.core import catalogue as module
-from minilog.core.catalogue import Catalogue
-from minilog.core.pattern import Pattern
+from minilog.core.groups import catalogue as module
+from minilog.core.groups.catalogue import Catalogue
+from minilog.core.groups.pattern import Pattern
 from minilog.errors import InvalidRequest
 from tests.unit.core.test_groups import Bench, parts
 
@@ -90,7 +90,7 @@ def test_a_pattern_that_was_cheap_costs_its_member_the_membership_and_nobody_els
 
 
 def test_a_group_uses_a_bounded_number_of_patterns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minilog.core.group_checks.PATTERNS_MAX", 2)
+    monkeypatch.setattr("minilog.core.groups.checks.PATTERNS_MAX", 2)
     bench = Bench()
     told = bench.beat("a", pattern="t")
     bench.beat("b", pattern="t.*")

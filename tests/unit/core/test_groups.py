@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from minilog.config import BrokerSettings
-from minilog.core.groups import Groups
+from minilog.core.groups.groups import Groups
 from minilog.errors import (
     GroupNotEmpty,
     InconsistentGroup,

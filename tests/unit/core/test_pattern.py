@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minilog.core.pattern import PATTERN_CHARS_MAX, Pattern
+from minilog.core.groups.pattern import PATTERN_CHARS_MAX, Pattern
 from minilog.errors import InvalidRequest
 
 atoms = st.sampled_from(["a", "b", ".", "[ab]", "[^a]", "[b-d]", r"\d", r"\.", "-"])

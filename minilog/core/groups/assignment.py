@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from heapq import heapify, heapreplace
 from typing import Final
 
-from minilog.core.evening import Evening
+from minilog.core.groups.evening import Evening
 
 TopicPart = tuple[str, int]
 """(topic, partition)."""

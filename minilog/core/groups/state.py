@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from minilog.core.assign import TopicPart
-from minilog.core.membership import EMPTY, is_settled, owners_of
+from minilog.core.groups.assignment import TopicPart
+from minilog.core.groups.membership import EMPTY, is_settled, owners_of
 from minilog.wire.group_messages import GroupInfo, GroupMember, TopicPartitions
 from minilog.wire.group_records import GroupValue, MemberValue, OffsetValue
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from minilog.config import BrokerSettings
-from minilog.core.assign import ASSIGNORS
-from minilog.core.group_state import GroupState
-from minilog.core.membership import Topics, held_id
+from minilog.core.groups.assignment import ASSIGNORS
+from minilog.core.groups.membership import Topics, held_id
+from minilog.core.groups.state import GroupState
 from minilog.errors import (
     InstanceInUse,
     InvalidGroup,

@@ -22,7 +22,7 @@ from collections.abc import Callable, Container, Iterable, Mapping
 
 from msgspec.structs import replace
 
-from minilog.core.assign import Subscriber, TopicPart, assign
+from minilog.core.groups.assignment import Subscriber, TopicPart, assign
 from minilog.wire.group_records import NOT_REVOKED, GroupValue, Held, MemberValue, TopicShape
 
 EMPTY = GroupValue(0, "")

@@ -28,8 +28,8 @@ from heapq import heappop, heappush
 from msgspec.structs import replace
 
 from minilog.config import BrokerSettings
-from minilog.core.catalogue import Catalogue
-from minilog.core.group_checks import (
+from minilog.core.groups.catalogue import Catalogue
+from minilog.core.groups.checks import (
     check_commit,
     check_heartbeat,
     check_member,
@@ -39,9 +39,9 @@ from minilog.core.group_checks import (
     least_epoch,
     unavailable_instance,
 )
-from minilog.core.group_offsets import Records, commit, committed, farewell, forget, outlived
-from minilog.core.group_state import UNCHECKED, GroupState, Session, group_info, group_member
-from minilog.core.membership import GroupDraft, Topics, has_given_back, parts_of, revoked
+from minilog.core.groups.membership import GroupDraft, Topics, has_given_back, parts_of, revoked
+from minilog.core.groups.offsets import Records, commit, committed, farewell, forget, outlived
+from minilog.core.groups.state import UNCHECKED, GroupState, Session, group_info, group_member
 from minilog.errors import (
     GroupNotEmpty,
     InconsistentGroup,

@@ -7,9 +7,9 @@ was deleted means nothing for a later topic of the same name.
 
 from __future__ import annotations
 
-from minilog.core.assign import TopicPart
-from minilog.core.group_state import GroupState
-from minilog.core.membership import Topics, held_id, parts_of
+from minilog.core.groups.assignment import TopicPart
+from minilog.core.groups.membership import Topics, held_id, parts_of
+from minilog.core.groups.state import GroupState
 from minilog.errors import (
     GroupNotEmpty,
     InconsistentTopicId,

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from minilog.core.pattern import Pattern
+from minilog.core.groups.pattern import Pattern
 from minilog.errors import InvalidRequest
 
 LOOKS_MAX: Final = 1000
