@@ -97,7 +97,7 @@ class Controller:
 
 
 def make_controller(settings: ControllerSettings) -> Controller:
-    from minilog.core.controller import ControllerCore
+    from minilog.core.controller.controller import ControllerCore
 
     return Controller(settings, ControllerCore(settings, random.Random()), FileJournal(settings.data_dir))
 

@@ -23,13 +23,13 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from minilog.config import KIB
+from minilog.core.controller.topics import is_internal
 from minilog.core.effects import CONTROLLER_ID, Effect, Reply, Send, TopicPartition
 from minilog.core.groups.checks import check_name
 from minilog.core.groups.groups import Groups
 from minilog.core.groups.offsets import Records
 from minilog.core.leader import LeaderState
 from minilog.core.replica import Replica
-from minilog.core.topics import is_internal
 from minilog.core.waiting import Deadlines
 from minilog.errors import (
     CoordinatorNotAvailable,

@@ -18,7 +18,7 @@ from minilog.errors import LeaderNotAvailable
 from minilog.wire.messages import AllocateProducerIds, AllocateProducerIdsReply, InitProducerReply, Problem
 
 REFILL_BELOW = 200
-"""With fewer ids left than this the next block is asked for; a block is 1000 (core/controller.py)."""
+"""With fewer ids left than this the next block is asked for; a block is 1000 (core/controller/controller.py)."""
 
 
 class ProducerIds:

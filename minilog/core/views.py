@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from minilog.core.failovers import Failovers
+from minilog.core.controller.broker_sessions import Liveness
+from minilog.core.controller.failovers import Failovers
+from minilog.core.controller.topics import is_internal
 from minilog.core.image import ClusterImage, TopicImage
-from minilog.core.liveness import Liveness
-from minilog.core.topics import is_internal
 from minilog.wire.messages import (
     BrokerHealth,
     BrokerInfo,

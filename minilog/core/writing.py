@@ -13,10 +13,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from minilog.core.allowance import Allowance
+from minilog.core.controller.topics import check_not_internal
 from minilog.core.effects import Effect, Reply
 from minilog.core.leader import LeaderState, Outcome
 from minilog.core.replica import Replica
-from minilog.core.topics import check_not_internal
 from minilog.core.waiting import Deadlines, PendingProduce
 from minilog.errors import (
     InvalidAcks,

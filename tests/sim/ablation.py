@@ -11,14 +11,15 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
-from minilog.core import alteration, controller, election, leader, shown
+from minilog.core import leader, shown
 from minilog.core.broker import BrokerCore
-from minilog.core.controller import ControllerCore
+from minilog.core.controller import controller, election, isr_check
+from minilog.core.controller.broker_sessions import Liveness
+from minilog.core.controller.controller import ControllerCore
+from minilog.core.controller.metadata_feed import MetadataFeed
 from minilog.core.fetcher import Fetcher
 from minilog.core.follower import FollowerState
 from minilog.core.leader import LeaderState
-from minilog.core.liveness import Liveness
-from minilog.core.metadata_feed import MetadataFeed
 from minilog.core.proposals import Proposals
 from minilog.core.reading import Reading
 from minilog.core.registration import Registration
@@ -212,7 +213,7 @@ ABLATIONS: tuple[Ablation, ...] = (
              ((controller, "check_proposal", removals.without_cas),), LATE,
              test_isr.test_a_proposal_for_an_isr_of_yesterday_is_not_applied),
     Ablation("R17", "any registered process may join the ISR",
-             ((alteration, "_check_eligible", removals.nothing),),
+             ((isr_check, "_check_eligible", removals.nothing),),
              lambda o: replace(LOSSY(o), late=0.1, late_ms=2000, request_twice=0.2),
              test_isr.test_a_proposal_vouches_for_the_process_it_saw_and_for_no_other),
     Ablation("R18", "a follower joins as soon as it is heard",

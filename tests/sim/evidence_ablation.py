@@ -6,17 +6,18 @@ from typing import Any
 
 import msgspec
 
-from minilog.core import reading, topics
+from minilog.core import reading
 from minilog.core.broker import BrokerCore
-from minilog.core.controller import ControllerCore, Decision
+from minilog.core.controller import topics
+from minilog.core.controller.broker_sessions import Liveness, Session
+from minilog.core.controller.controller import ControllerCore, Decision
+from minilog.core.controller.election import Elections
 from minilog.core.effects import Effect, TopicPartition
-from minilog.core.election import Elections
 from minilog.core.fetcher import Fetcher
 from minilog.core.follower import FollowerState
 from minilog.core.groups import offsets
 from minilog.core.image import ClusterImage
 from minilog.core.leader import LeaderState
-from minilog.core.liveness import Liveness, Session
 from minilog.core.replica import Replica
 from minilog.core.sessions import Sessions
 from minilog.wire.messages import Fetch, ReplicaFetch, ReplicaFetchReply, ReplicaFetchResult

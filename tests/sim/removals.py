@@ -10,19 +10,19 @@ from unittest.mock import patch
 
 from msgspec.structs import replace
 
-from minilog.core import alteration, partition_change
 from minilog.core.broker import BrokerCore
-from minilog.core.controller import PRODUCER_IDS_BLOCK, ControllerCore, Decision
-from minilog.core.draft import Draft
+from minilog.core.controller import isr_check, partition_change
+from minilog.core.controller.broker_sessions import Session
+from minilog.core.controller.controller import PRODUCER_IDS_BLOCK, ControllerCore, Decision
+from minilog.core.controller.election import IsFit
+from minilog.core.controller.metadata_draft import Draft
+from minilog.core.controller.metadata_feed import MetadataFeed
 from minilog.core.effects import Effect, Reply
-from minilog.core.election import IsFit
 from minilog.core.fetcher import Fetcher
 from minilog.core.follower import FollowerState
 from minilog.core.image import BrokerState, ClusterImage, PartitionState
 from minilog.core.isr import copies_end
 from minilog.core.leader import LeaderState, Outcome
-from minilog.core.liveness import Session
-from minilog.core.metadata_feed import MetadataFeed
 from minilog.core.registration import Registration
 from minilog.core.sessions import FetchSession, ParkedReplicaFetch, Sessions
 from minilog.core.waiting import Waiter
@@ -156,7 +156,7 @@ def without_sequences(self: ControllerCore, *arguments: Any) -> None:
     self._sequences = _Forgetful()
 
 
-_check = alteration.check_proposal
+_check = isr_check.check_proposal
 
 
 def without_cas(image: ClusterImage, draft: Draft, sender: int, proposal: IsrProposal, is_fit: IsFit) -> PartitionState:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from minilog.core.alteration import check_proposal
-from minilog.core.draft import Draft
+from minilog.core.controller.isr_check import check_proposal
+from minilog.core.controller.metadata_draft import Draft
 from minilog.errors import (
     FencedLeaderEpoch,
     IneligibleReplica,

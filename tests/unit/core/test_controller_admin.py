@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from minilog.core import metadata_feed
-from minilog.core.controller import PRODUCER_IDS_BLOCK, ControllerCore
+from minilog.core.controller import metadata_feed
+from minilog.core.controller.controller import PRODUCER_IDS_BLOCK, ControllerCore
 from minilog.errors import InvalidRequest
 from minilog.wire.messages import (
     AddPartitions,

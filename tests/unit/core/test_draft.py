@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from minilog.core.draft import Draft
+from minilog.core.controller.metadata_draft import Draft
 from minilog.wire.metadata_records import BrokerFenced, PartitionChanged
 from tests.unit.core.builders import TOPIC, image_of, partition_state, topic_records
 

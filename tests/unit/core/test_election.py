@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from minilog.core.controller.election import Elections
 from minilog.core.effects import TopicPartition
-from minilog.core.election import Elections
 from minilog.core.image import ClusterImage, PartitionState
 from minilog.core.isr import most_up_to_date
 from minilog.errors import BrokerUnavailable

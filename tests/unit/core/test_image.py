@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from minilog.config import ControllerSettings
-from minilog.core.draft import Draft
+from minilog.core.controller.metadata_draft import Draft
+from minilog.core.controller.partition_change import candidates, with_isr, with_leader, without_replica, without_unclean
+from minilog.core.controller.topics import create_topic, delete_topic
 from minilog.core.image import ClusterImage, check_partition, min_isr
-from minilog.core.partition_change import candidates, with_isr, with_leader, without_replica, without_unclean
-from minilog.core.topics import create_topic, delete_topic
 from minilog.wire.messages import CreateTopic, DeleteTopic
 from minilog.wire.metadata_records import (
     NO_LEADER,

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from minilog.core.liveness import STALL_MS, Liveness, ParkedHeartbeat
+from minilog.core.controller.broker_sessions import STALL_MS, Liveness, ParkedHeartbeat
 from minilog.wire.messages import Heartbeat
 from tests.unit.core.builders import TOPIC_ID, partition_state
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from minilog.core import partition_change as change
+from minilog.core.controller import partition_change as change
 from minilog.core.image import PartitionState, check_partition
 from minilog.wire.metadata_records import NO_LEADER
 from tests.unit.core.builders import partition_state

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minilog.core.placement import place, with_absent
+from minilog.core.controller.placement import place, with_absent
 
 racks_of = st.dictionaries(st.integers(1, 30), st.sampled_from(["", "a", "b", "c"]), min_size=1, max_size=8)
 

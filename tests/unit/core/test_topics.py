@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minilog.config import ControllerSettings
-from minilog.core import topics
+from minilog.core.controller import topics
+from minilog.core.controller.topics import add_partitions, check_topic_name, create_topic, created_info, delete_topic
 from minilog.core.image import ClusterImage
-from minilog.core.topics import add_partitions, check_topic_name, create_topic, created_info, delete_topic
 from minilog.errors import CoordinatorNotAvailable, InvalidTopic, MinilogError, UnknownTopic
 from minilog.wire.messages import AddPartitions, CreateTopic, DeleteTopic
 from minilog.wire.metadata_records import BrokerFenced, BrokerShuttingDown, PartitionChanged, TopicCreated, TopicDeleted

@@ -13,9 +13,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from minilog.config import ControllerSettings
+from minilog.core.controller.broker_sessions import Liveness, Session
 from minilog.core.effects import Effect, Reply
 from minilog.core.image import ClusterImage
-from minilog.core.liveness import Liveness, Session
 from minilog.wire.messages import Heartbeat, HeartbeatReply, Message
 from minilog.wire.metadata_records import MetadataRecord
 

@@ -1,7 +1,7 @@
 """How a partition's record changes when replicas come, go or take the lead: pure functions on PartitionState.
 
 None of them touches ``partition_epoch``: one journal record is one step of it however many changes were put
-together, so the draft that makes the record sets it (core/draft.py). Nothing here knows time or sessions.
+together, so the draft that makes the record sets it (core/controller/metadata_draft.py). Nothing here knows time or sessions.
 
 Invariants: R20 (ISR and ELR disjoint; ELR empty while |ISR| >= min ISR; what leaves an ISR that falls below
 min ISR stays eligible in the ELR, because the high watermark is frozen then), R21 (an unclean broker leaves

@@ -6,8 +6,8 @@ The order matters to the leader: only IneligibleReplica proves that a proposal w
 
 from __future__ import annotations
 
-from minilog.core.draft import Draft
-from minilog.core.election import IsFit
+from minilog.core.controller.election import IsFit
+from minilog.core.controller.metadata_draft import Draft
 from minilog.core.image import ClusterImage, PartitionState
 from minilog.errors import (
     FencedLeaderEpoch,

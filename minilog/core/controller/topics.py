@@ -7,8 +7,8 @@ from random import Random
 from typing import Final
 
 from minilog.config import FILE_NAME_BYTES_MAX, MIB, ControllerSettings, TopicSettings, topic_settings
+from minilog.core.controller.placement import place, with_absent
 from minilog.core.image import ClusterImage, TopicImage
-from minilog.core.placement import place, with_absent
 from minilog.errors import (
     CoordinatorNotAvailable,
     InvalidConfig,

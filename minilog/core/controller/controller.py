@@ -19,16 +19,14 @@ from random import Random
 from typing import NamedTuple
 
 from minilog.config import ControllerSettings
-from minilog.core.alteration import check_proposal
 from minilog.core.bounds import check_bounds
-from minilog.core.draft import Draft
-from minilog.core.effects import Effect, Reply, Send, TopicPartition
-from minilog.core.election import Elections
-from minilog.core.failovers import Failovers
-from minilog.core.image import BrokerState, ClusterImage, PartitionState, min_isr
-from minilog.core.liveness import Liveness, ParkedHeartbeat, Session
-from minilog.core.metadata_feed import MetadataFeed
-from minilog.core.partition_change import (
+from minilog.core.controller.broker_sessions import Liveness, ParkedHeartbeat, Session
+from minilog.core.controller.election import Elections
+from minilog.core.controller.failovers import Failovers
+from minilog.core.controller.isr_check import check_proposal
+from minilog.core.controller.metadata_draft import Draft
+from minilog.core.controller.metadata_feed import MetadataFeed
+from minilog.core.controller.partition_change import (
     IsEligible,
     Move,
     handed_over,
@@ -38,7 +36,9 @@ from minilog.core.partition_change import (
     without_unclean,
     without_unfit,
 )
-from minilog.core.topics import add_partitions, create_topic, created_info, delete_topic
+from minilog.core.controller.topics import add_partitions, create_topic, created_info, delete_topic
+from minilog.core.effects import Effect, Reply, Send, TopicPartition
+from minilog.core.image import BrokerState, ClusterImage, PartitionState, min_isr
 from minilog.core.views import describe_cluster, metadata_reply
 from minilog.errors import (
     BrokerUnavailable,
