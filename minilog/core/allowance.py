@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from minilog.config import MIB
-from minilog.core.replica import Replica
+from minilog.core.replication.replica import Replica
 from minilog.errors import CorruptBatch, InvalidRecord, InvalidRequest, MinilogError, Overloaded, RecordTooLarge
 from minilog.wire.batch import NO_PRODUCER_ID, Batch
 from minilog.wire.codec import OBJECTS_MAX, Headers

@@ -22,19 +22,19 @@ from minilog.config import BrokerSettings
 from minilog.core.bounds import check_bounds
 from minilog.core.coordinator import Coordinator
 from minilog.core.effects import CONTROLLER_ID, Effect, Flush, Reply, Send, TopicPartition
-from minilog.core.fetcher import Fetcher
-from minilog.core.follower import FollowerState
 from minilog.core.image import ClusterImage
-from minilog.core.leader import LeaderState, Outcome
 from minilog.core.ports import LogStore
 from minilog.core.producer_ids import ProducerIds
-from minilog.core.proposals import Proposals
 from minilog.core.reading import Reading
 from minilog.core.registration import Registration
-from minilog.core.replica import Replica, Replicas
+from minilog.core.replication.follower import FollowerState
+from minilog.core.replication.follower_sessions import Sessions
+from minilog.core.replication.isr_proposals import Proposals
+from minilog.core.replication.leader import LeaderState, Outcome
+from minilog.core.replication.replica import Replica, Replicas
+from minilog.core.replication.replica_fetcher import Fetcher
 from minilog.core.retention import Retention
 from minilog.core.roles import Roles
-from minilog.core.sessions import Sessions
 from minilog.core.stamps import Stamps
 from minilog.core.statistics import broker_statistics
 from minilog.core.views import metadata_reply

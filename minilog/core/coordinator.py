@@ -28,9 +28,9 @@ from minilog.core.effects import CONTROLLER_ID, Effect, Reply, Send, TopicPartit
 from minilog.core.groups.checks import check_name
 from minilog.core.groups.groups import Groups
 from minilog.core.groups.offsets import Records
-from minilog.core.leader import LeaderState
-from minilog.core.replica import Replica
-from minilog.core.waiting import Deadlines
+from minilog.core.replication.leader import LeaderState
+from minilog.core.replication.produce_waiters import Deadlines
+from minilog.core.replication.replica import Replica
 from minilog.errors import (
     CoordinatorNotAvailable,
     CorruptBatch,

@@ -13,10 +13,10 @@ from msgspec.structs import replace
 
 from minilog.core.effects import Effect, Reply, TopicPartition
 from minilog.core.image import check_topic_id
-from minilog.core.leader import LeaderState
-from minilog.core.replica import Replica
+from minilog.core.replication.leader import LeaderState
+from minilog.core.replication.produce_waiters import Deadlines
+from minilog.core.replication.replica import Replica
 from minilog.core.shown import find_offset, read
-from minilog.core.waiting import Deadlines
 from minilog.errors import (
     InvalidRequest,
     LeaderNotAvailable,

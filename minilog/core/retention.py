@@ -10,9 +10,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from minilog.core.effects import TopicPartition
-from minilog.core.follower import FollowerState
-from minilog.core.leader import LeaderState
-from minilog.core.replica import Replica
+from minilog.core.replication.follower import FollowerState
+from minilog.core.replication.leader import LeaderState
+from minilog.core.replication.replica import Replica
 from minilog.errors import CorruptRange, DiskFull
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from minilog.core.effects import Effect, TopicPartition
-from minilog.core.follower import FollowerState
 from minilog.core.image import PartitionState, TopicImage
-from minilog.core.leader import LeaderState
-from minilog.core.replica import Replica
+from minilog.core.replication.follower import FollowerState
+from minilog.core.replication.leader import LeaderState
+from minilog.core.replication.replica import Replica
 from minilog.errors import CorruptRange, DiskFull, NameRefused, RefusesToStart
 from minilog.wire.messages import UnfitReplica
 from minilog.wire.metadata_records import NO_LEADER, MetadataRecord, PartitionChanged

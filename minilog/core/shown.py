@@ -9,9 +9,9 @@ what it read no longer exists, and never skipped or rewound silently (R23, KIP-3
 
 from __future__ import annotations
 
-from minilog.core.follower import FollowerState
-from minilog.core.leader import LeaderState
-from minilog.core.replica import Replica
+from minilog.core.replication.follower import FollowerState
+from minilog.core.replication.leader import LeaderState
+from minilog.core.replication.replica import Replica
 from minilog.errors import (
     FencedLeaderEpoch,
     LeaderNotAvailable,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from minilog.core.leader import LeaderState
-from minilog.core.replica import Replica
+from minilog.core.replication.leader import LeaderState
+from minilog.core.replication.replica import Replica
 
 if TYPE_CHECKING:
     from minilog.core.broker import BrokerCore

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from minilog.core.allowance import Allowance
 from minilog.core.controller.topics import check_not_internal
 from minilog.core.effects import Effect, Reply
-from minilog.core.leader import LeaderState, Outcome
-from minilog.core.replica import Replica
-from minilog.core.waiting import Deadlines, PendingProduce
+from minilog.core.replication.leader import LeaderState, Outcome
+from minilog.core.replication.produce_waiters import Deadlines, PendingProduce
+from minilog.core.replication.replica import Replica
 from minilog.errors import (
     InvalidAcks,
     InvalidRequest,

@@ -11,20 +11,21 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
-from minilog.core import leader, shown
+from minilog.core import shown
 from minilog.core.broker import BrokerCore
 from minilog.core.controller import controller, election, isr_check
 from minilog.core.controller.broker_sessions import Liveness
 from minilog.core.controller.controller import ControllerCore
 from minilog.core.controller.metadata_feed import MetadataFeed
-from minilog.core.fetcher import Fetcher
-from minilog.core.follower import FollowerState
-from minilog.core.leader import LeaderState
-from minilog.core.proposals import Proposals
 from minilog.core.reading import Reading
 from minilog.core.registration import Registration
-from minilog.core.sessions import FetchSession, Sessions
-from minilog.core.waiting import Waiter
+from minilog.core.replication import leader
+from minilog.core.replication.follower import FollowerState
+from minilog.core.replication.follower_sessions import FetchSession, Sessions
+from minilog.core.replication.isr_proposals import Proposals
+from minilog.core.replication.leader import LeaderState
+from minilog.core.replication.produce_waiters import Waiter
+from minilog.core.replication.replica_fetcher import Fetcher
 from minilog.core.writing import Writing
 from minilog.storage.log.epochs import EpochCache
 from minilog.storage.log.log import PartitionLog

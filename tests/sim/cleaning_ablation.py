@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 
-from minilog.core import follower, log_start
-from minilog.core.follower import FollowerState
-from minilog.core.leader import LeaderState
-from minilog.core.log_start import LogStart
 from minilog.core.ports import ReplicaLog
+from minilog.core.replication import follower, log_start
+from minilog.core.replication.follower import FollowerState
+from minilog.core.replication.leader import LeaderState
+from minilog.core.replication.log_start import LogStart
 from minilog.errors import OffsetOutOfRange
 from minilog.storage.log.log_state import LogState
 from minilog.storage.segment.segment import Segment

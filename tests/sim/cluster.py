@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 
 from minilog.core.effects import CONTROLLER_ID, TopicPartition
-from minilog.core.leader import LeaderState
-from minilog.core.replica import Replica
+from minilog.core.replication.leader import LeaderState
+from minilog.core.replication.replica import Replica
 from minilog.wire.messages import (
     ACKS_ALL,
     LATEST,

@@ -13,13 +13,13 @@ from minilog.core.controller.broker_sessions import Liveness, Session
 from minilog.core.controller.controller import ControllerCore, Decision
 from minilog.core.controller.election import Elections
 from minilog.core.effects import Effect, TopicPartition
-from minilog.core.fetcher import Fetcher
-from minilog.core.follower import FollowerState
 from minilog.core.groups import offsets
 from minilog.core.image import ClusterImage
-from minilog.core.leader import LeaderState
-from minilog.core.replica import Replica
-from minilog.core.sessions import Sessions
+from minilog.core.replication.follower import FollowerState
+from minilog.core.replication.follower_sessions import Sessions
+from minilog.core.replication.leader import LeaderState
+from minilog.core.replication.replica import Replica
+from minilog.core.replication.replica_fetcher import Fetcher
 from minilog.wire.messages import Fetch, ReplicaFetch, ReplicaFetchReply, ReplicaFetchResult
 from tests.sim import removals, test_damage, test_freshness, test_groups, test_identity, test_lifecycle, test_promises
 from tests.sim.ablation import Ablation

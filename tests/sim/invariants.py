@@ -28,11 +28,11 @@ from typing import NamedTuple
 
 from minilog.config import BrokerSettings
 from minilog.core.effects import TopicPartition
-from minilog.core.follower import FollowerState
 from minilog.core.image import ClusterImage, PartitionState
-from minilog.core.leader import LeaderState
-from minilog.core.progress import Proposal
-from minilog.core.replica import Replica
+from minilog.core.replication.follower import FollowerState
+from minilog.core.replication.leader import LeaderState
+from minilog.core.replication.progress import Proposal
+from minilog.core.replication.replica import Replica
 from minilog.errors import OffsetOutOfRange
 from minilog.wire.group_messages import GroupRequest
 from minilog.wire.messages import (

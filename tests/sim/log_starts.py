@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from minilog.core.leader import LeaderState
+from minilog.core.replication.leader import LeaderState
 from minilog.wire.batch import Batch, split
 from tests.sim.world import Violation
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from minilog.core.effects import TopicPartition
-from minilog.core.leader import LeaderState
+from minilog.core.replication.leader import LeaderState
 from minilog.errors import MinilogError
 from minilog.wire.batch import split
 from minilog.wire.messages import (

@@ -18,14 +18,14 @@ from minilog.core.controller.election import IsFit
 from minilog.core.controller.metadata_draft import Draft
 from minilog.core.controller.metadata_feed import MetadataFeed
 from minilog.core.effects import Effect, Reply
-from minilog.core.fetcher import Fetcher
-from minilog.core.follower import FollowerState
 from minilog.core.image import BrokerState, ClusterImage, PartitionState
-from minilog.core.isr import copies_end
-from minilog.core.leader import LeaderState, Outcome
 from minilog.core.registration import Registration
-from minilog.core.sessions import FetchSession, ParkedReplicaFetch, Sessions
-from minilog.core.waiting import Waiter
+from minilog.core.replication.follower import FollowerState
+from minilog.core.replication.follower_sessions import FetchSession, ParkedReplicaFetch, Sessions
+from minilog.core.replication.isr import copies_end
+from minilog.core.replication.leader import LeaderState, Outcome
+from minilog.core.replication.produce_waiters import Waiter
+from minilog.core.replication.replica_fetcher import Fetcher
 from minilog.storage import meta
 from minilog.storage.log.log import PartitionLog
 from minilog.storage.store import Store

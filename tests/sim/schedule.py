@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from minilog.core.leader import LeaderState
+from minilog.core.replication.leader import LeaderState
 from minilog.wire.batch import split
 from minilog.wire.records import decode_batch
 from tests.sim.clients import Consumer, Producer, Write

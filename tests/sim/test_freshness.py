@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from minilog.core.follower import FollowerState
+from minilog.core.replication.follower import FollowerState
 from minilog.wire.messages import Fetch, FetchPartition, FetchReply, ReplicaFetchReply
 from tests.sim.clients import Load, Producer
 from tests.sim.cluster import SimCluster

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minilog.core.leader import LeaderState
+from minilog.core.replication.leader import LeaderState
 from minilog.wire.messages import AlterPartition, AlterPartitionReply, HeartbeatReply, Message, ReplicaFetchReply
 from minilog.wire.metadata_records import PartitionChanged
 from tests.sim.cluster import SimCluster

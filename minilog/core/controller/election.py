@@ -21,7 +21,7 @@ from typing import NamedTuple
 from minilog.core.controller.partition_change import candidates, recovery_candidates
 from minilog.core.effects import Send, TopicPartition
 from minilog.core.image import ClusterImage, PartitionState
-from minilog.core.isr import most_up_to_date
+from minilog.core.replication.isr import most_up_to_date
 from minilog.wire.messages import Position, PositionQuery, Positions, PositionsReply
 from minilog.wire.metadata_records import NO_LEADER
 

@@ -13,9 +13,9 @@ from typing import Any
 from minilog.config import BrokerSettings
 from minilog.core.broker import BrokerCore
 from minilog.core.effects import CONTROLLER_ID, Effect, Flush, Reply, Send, TopicPartition
-from minilog.core.follower import FollowerState
 from minilog.core.image import ClusterImage
-from minilog.core.leader import LeaderState
+from minilog.core.replication.follower import FollowerState
+from minilog.core.replication.leader import LeaderState
 from minilog.errors import MinilogError
 from minilog.wire.batch import split
 from minilog.wire.messages import (

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from minilog.config import TopicSettings
-from minilog.core.follower import FollowerState
 from minilog.core.image import ClusterImage, PartitionState
-from minilog.core.leader import LeaderState, Outcome
-from minilog.core.replica import Replica
-from minilog.core.waiting import PendingProduce
+from minilog.core.replication.follower import FollowerState
+from minilog.core.replication.leader import LeaderState, Outcome
+from minilog.core.replication.produce_waiters import PendingProduce
+from minilog.core.replication.replica import Replica
 from minilog.wire.batch import ACKS_MANY, Batch, split, stamp
 from minilog.wire.messages import ACKS_ALL, ProducePartition, ReplicaFetchPartition
 from minilog.wire.metadata_records import (

@@ -8,9 +8,9 @@ import pytest
 from msgspec.structs import replace
 
 from minilog.core.effects import CONTROLLER_ID, TopicPartition
-from minilog.core.follower import FollowerState
-from minilog.core.leader import LeaderState
 from minilog.core.registration import DRAIN_POLL_MS
+from minilog.core.replication.follower import FollowerState
+from minilog.core.replication.leader import LeaderState
 from minilog.errors import (
     BrokerUnavailable,
     InvalidRequest,

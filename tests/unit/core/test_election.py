@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from minilog.core.controller.election import Elections
 from minilog.core.effects import TopicPartition
 from minilog.core.image import ClusterImage, PartitionState
-from minilog.core.isr import most_up_to_date
+from minilog.core.replication.isr import most_up_to_date
 from minilog.errors import BrokerUnavailable
 from minilog.wire.messages import Position, PositionQuery, Positions, PositionsReply, Problem
 from minilog.wire.metadata_records import (

@@ -9,8 +9,8 @@ import pytest
 from msgspec.structs import replace
 
 from minilog.core.effects import Flush, TopicPartition
-from minilog.core.fetcher import DISK_FULL_RETRY_MS, RETRY_MS, Fetcher
-from minilog.core.follower import FollowerState
+from minilog.core.replication.follower import FollowerState
+from minilog.core.replication.replica_fetcher import DISK_FULL_RETRY_MS, RETRY_MS, Fetcher
 from minilog.errors import CorruptRange, FencedLeaderEpoch, OffsetOutOfRange
 from minilog.wire.messages import NOTHING, Problem, ReplicaFetch, ReplicaFetchReply, ReplicaFetchResult
 from tests.unit.core.builders import TOPIC, TOPIC_ID, batch_at, extend, follower_of, log_of, memory_log, partition_state

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minilog.core.follower import FollowerState
-from minilog.core.leader import LeaderState
+from minilog.core.replication.follower import FollowerState
+from minilog.core.replication.leader import LeaderState
 from minilog.errors import CorruptBatch, DiskFull, OffsetOutOfRange, RecordTooLarge
 from minilog.wire.messages import NOTHING, ReplicaFetchResult
 from minilog.wire.metadata_records import NO_LEADER

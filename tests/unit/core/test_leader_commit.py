@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from minilog.core.leader import LeaderState, Outcome
-from minilog.core.progress import Proposal
-from minilog.core.waiting import Waiter
+from minilog.core.replication.leader import LeaderState, Outcome
+from minilog.core.replication.produce_waiters import Waiter
+from minilog.core.replication.progress import Proposal
 from minilog.errors import DiskFull, InvalidAcks, LeadershipLost, NotEnoughReplicas, NotEnoughReplicasAfterAppend
 from minilog.wire.batch import ACKS_MANY, ACKS_ONE, ACKS_ZERO, LOG_APPEND_TIME, split
 from minilog.wire.messages import ACKS_ALL, IsrMember

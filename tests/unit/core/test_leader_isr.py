@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from minilog.core.image import PartitionState
-from minilog.core.leader import LACKS_MAX_MS, LeaderState
-from minilog.core.progress import Progress
+from minilog.core.replication.leader import LACKS_MAX_MS, LeaderState
+from minilog.core.replication.progress import Progress
 from minilog.errors import FencedLeaderEpoch, OffsetOutOfRange, UnknownLeaderEpoch
 from minilog.wire.messages import IsrMember, ReplicaFetchPartition
 from tests.unit.core.builders import (

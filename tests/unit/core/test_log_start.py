@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from minilog.core.effects import TopicPartition
-from minilog.core.log_start import follow_start
+from minilog.core.replication.log_start import follow_start
 from minilog.errors import CorruptRange
 from minilog.wire.messages import Produce, ProducePartition, ReplicaFetchReply
 from minilog.wire.records import encode_values

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from minilog.core.effects import CONTROLLER_ID
-from minilog.core.proposals import RETRY_MS
+from minilog.core.replication.isr_proposals import RETRY_MS
 from minilog.errors import (
     BrokerUnavailable,
     IneligibleReplica,

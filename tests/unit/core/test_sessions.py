@@ -8,9 +8,9 @@ import pytest
 from msgspec.structs import replace
 
 from minilog.core.effects import Effect, Reply, TopicPartition
-from minilog.core.leader import LeaderState
-from minilog.core.replica import Replica
-from minilog.core.sessions import FetchSession, Sessions
+from minilog.core.replication.follower_sessions import FetchSession, Sessions
+from minilog.core.replication.leader import LeaderState
+from minilog.core.replication.replica import Replica
 from minilog.errors import FencedLeaderEpoch, InvalidFetchSession, OffsetOutOfRange, UnknownLeaderEpoch
 from minilog.wire.batch import split
 from minilog.wire.messages import (

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from minilog.config import TopicSettings
-from minilog.core.follower import FollowerState
-from minilog.core.leader import LeaderState
+from minilog.core.replication.follower import FollowerState
+from minilog.core.replication.leader import LeaderState
 from minilog.storage.compaction.cleaning_round import clean_now
 from minilog.storage.log.log import PartitionLog
 from minilog.wire.messages import ReplicaFetchResult

@@ -24,11 +24,11 @@ from typing import Any, NamedTuple
 from minilog.config import TopicSettings
 from minilog.core.effects import TopicPartition
 from minilog.core.image import PartitionState
-from minilog.core.isr import committed_end, copies_end, is_lagging, may_join
-from minilog.core.log_start import LogStart
 from minilog.core.ports import ReplicaLog, WrittenBatch
-from minilog.core.progress import Progress, Proposal
-from minilog.core.waiting import PendingProduce, Place, ProduceWaiters, Waiter
+from minilog.core.replication.isr import committed_end, copies_end, is_lagging, may_join
+from minilog.core.replication.log_start import LogStart
+from minilog.core.replication.produce_waiters import PendingProduce, Place, ProduceWaiters, Waiter
+from minilog.core.replication.progress import Progress, Proposal
 from minilog.errors import (
     FencedLeaderEpoch,
     InvalidAcks,

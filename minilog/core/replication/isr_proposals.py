@@ -11,8 +11,8 @@ higher sequence until the controller refuses it for good or newer metadata arriv
 from __future__ import annotations
 
 from minilog.core.effects import TopicPartition
-from minilog.core.leader import LeaderState
-from minilog.core.replica import Replicas
+from minilog.core.replication.leader import LeaderState
+from minilog.core.replication.replica import Replicas
 from minilog.errors import IneligibleReplica
 from minilog.wire.messages import AlterPartition, AlterPartitionReply
 

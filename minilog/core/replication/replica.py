@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from minilog.config import TopicSettings
 from minilog.core.effects import TopicPartition
-from minilog.core.follower import FollowerState
-from minilog.core.leader import LeaderState
 from minilog.core.ports import ReplicaLog
+from minilog.core.replication.follower import FollowerState
+from minilog.core.replication.leader import LeaderState
 
 
 class Replica:

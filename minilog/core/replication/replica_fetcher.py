@@ -19,7 +19,7 @@ Invariants
 from __future__ import annotations
 
 from minilog.core.effects import Flush, TopicPartition
-from minilog.core.follower import FollowerState
+from minilog.core.replication.follower import FollowerState
 from minilog.errors import CorruptBatch, CorruptRange, DiskFull, OffsetOutOfRange, RecordTooLarge
 from minilog.wire.messages import ReplicaFetch, ReplicaFetchReply, ReplicaFetchResult
 

@@ -22,9 +22,9 @@ Invariants
 from __future__ import annotations
 
 from minilog.core.effects import Effect, Reply, TopicPartition
-from minilog.core.follower import FollowerState
-from minilog.core.leader import LeaderState
-from minilog.core.replica import Replica, Replicas
+from minilog.core.replication.follower import FollowerState
+from minilog.core.replication.leader import LeaderState
+from minilog.core.replication.replica import Replica, Replicas
 from minilog.errors import CorruptRange, FencedLeaderEpoch, InvalidFetchSession, MinilogError, OffsetOutOfRange
 from minilog.wire.messages import (
     NOTHING,

@@ -20,8 +20,8 @@ from contextlib import contextmanager
 from minilog.config import MIB, TopicSettings
 from minilog.core.effects import TopicPartition
 from minilog.core.image import PartitionState
-from minilog.core.log_start import follow_start
 from minilog.core.ports import ReplicaLog
+from minilog.core.replication.log_start import follow_start
 from minilog.errors import CorruptBatch
 from minilog.wire.batch import Batch, split
 from minilog.wire.messages import ReplicaFetchPartition, ReplicaFetchResult
