@@ -14,7 +14,7 @@ from minilog.broker.recovering import Recovering
 from minilog.broker.runtime import Runtime
 from minilog.broker.server import Runner, Server
 from minilog.config import BrokerSettings
-from minilog.core.broker import BrokerCore
+from minilog.core.broker.broker import BrokerCore
 from minilog.errors import DiskFull, RefusesToStart
 from minilog.server import process
 from minilog.server.background import Stop, Stopped, first_of, in_daemon_thread

@@ -11,7 +11,7 @@ import minilog
 from minilog.broker.exchange import Exchange, Face, Handler, answer, json_answer, message_answer, plain
 from minilog.broker.openapi import document
 from minilog.core.image import ClusterImage, min_isr
-from minilog.core.views import listed_topics, metadata_reply, topic_info
+from minilog.core.metadata_view import listed_topics, metadata_reply, topic_info
 from minilog.wire.http import MSGPACK
 from minilog.wire.metadata_records import NO_LEADER
 

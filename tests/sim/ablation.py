@@ -11,14 +11,15 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
-from minilog.core import shown
-from minilog.core.broker import BrokerCore
+from minilog.core.broker import consumer_read
+from minilog.core.broker.broker import BrokerCore
+from minilog.core.broker.fetch import Reading
+from minilog.core.broker.produce import Writing
+from minilog.core.broker.registration import Registration
 from minilog.core.controller import controller, election, isr_check
 from minilog.core.controller.broker_sessions import Liveness
 from minilog.core.controller.controller import ControllerCore
 from minilog.core.controller.metadata_feed import MetadataFeed
-from minilog.core.reading import Reading
-from minilog.core.registration import Registration
 from minilog.core.replication import leader
 from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.follower_sessions import FetchSession, Sessions
@@ -26,7 +27,6 @@ from minilog.core.replication.isr_proposals import Proposals
 from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.produce_waiters import Waiter
 from minilog.core.replication.replica_fetcher import Fetcher
-from minilog.core.writing import Writing
 from minilog.storage.log.epochs import EpochCache
 from minilog.storage.log.log import PartitionLog
 from minilog.storage.store import Store
@@ -195,7 +195,7 @@ ABLATIONS: tuple[Ablation, ...] = (
              ((LeaderState, "_fail_unreachable", removals.no_effects),), PROPOSING,
              test_isr.test_too_few_replicas_after_the_append_say_that_it_may_yet_commit),
     Ablation("R12", "consumers are shown what is not committed",
-             ((shown, "_read", removals.read_to_the_end),), _with(consumers=1),
+             ((consumer_read, "_read", removals.read_to_the_end),), _with(consumers=1),
              test_waiting.test_a_reader_sees_a_record_when_it_is_committed_and_not_when_it_is_written),
     Ablation("R12", "a follower calls itself fresh whatever it has heard",
              ((FollowerState, "lag_ms", removals.always_fresh),), _with(consumers=2, one_way_cuts=1.0),
@@ -233,7 +233,7 @@ ABLATIONS: tuple[Ablation, ...] = (
              ((election, "recovery_candidates", removals.whoever_is_back),), LOSSY,
              test_elections.test_when_nobody_is_known_to_be_complete_all_of_the_last_ones_are_asked),
     Ablation("R23", "nobody looks whether what a consumer has read still exists",
-             ((shown, "check_truncation", removals.nothing),), _with(consumers=2, kills=1.0),
+             ((consumer_read, "check_truncation", removals.nothing),), _with(consumers=2, kills=1.0),
              test_waiting.test_a_reader_is_told_what_it_has_read_and_exists_no_more),
     Ablation("R24", "the controller speaks before its journal is durable",
              ((ControllerNode, "_carry_out", removals.effects_first),),

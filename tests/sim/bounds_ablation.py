@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from minilog.core import broker, roles
-from minilog.core.allowance import Allowance
+from minilog.core.broker import broker, roles
+from minilog.core.broker.allowance import Allowance
 from minilog.errors import DiskFull
 from minilog.wire import batch
 from tests.sim import removals, test_bounds, test_storage

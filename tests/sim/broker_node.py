@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from minilog.config import BrokerSettings
-from minilog.core.broker import BrokerCore
+from minilog.core.broker.broker import BrokerCore
 from minilog.core.effects import CONTROLLER_ID, Effect, Flush, Reply, Send, TopicPartition
 from minilog.errors import DiskFull, RefusesToStart, StorageFailed
 from minilog.wire.messages import Fetch, Heartbeat, InitProducer, Message, Produce, ReplicaFetch, ReplicaFetchReply

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minilog.core.broker import BrokerCore
+from minilog.core.broker.broker import BrokerCore
 from minilog.core.stamps import Stamps
 from tests.sim import test_clocks
 from tests.sim.ablation import Ablation

@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from minilog.core import reading
-from minilog.core.broker import BrokerCore
+from minilog.core.broker import fetch
+from minilog.core.broker.broker import BrokerCore
 from minilog.core.controller import topics
 from minilog.core.controller.broker_sessions import Liveness, Session
 from minilog.core.controller.controller import ControllerCore, Decision
@@ -125,7 +125,7 @@ EVIDENCE_ABLATIONS = (
     Ablation(
         "identity",
         "who waits for a topic waits for its name",
-        ((reading, "_bound", _unbound),),
+        ((fetch, "_bound", _unbound),),
         story=test_identity.test_a_reader_that_waits_for_a_topic_does_not_go_over_to_its_successor,
     ),
     Ablation(

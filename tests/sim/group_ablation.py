@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from minilog.core.coordinator import Coordinator, Shard
+from minilog.core.broker.coordinator import Coordinator, Shard
 from minilog.core.effects import Effect, Reply
 from minilog.core.groups import offsets
 from minilog.core.groups.assignment import TopicPart

@@ -10,7 +10,8 @@ from unittest.mock import patch
 
 from msgspec.structs import replace
 
-from minilog.core.broker import BrokerCore
+from minilog.core.broker.broker import BrokerCore
+from minilog.core.broker.registration import Registration
 from minilog.core.controller import isr_check, partition_change
 from minilog.core.controller.broker_sessions import Session
 from minilog.core.controller.controller import PRODUCER_IDS_BLOCK, ControllerCore, Decision
@@ -19,7 +20,6 @@ from minilog.core.controller.metadata_draft import Draft
 from minilog.core.controller.metadata_feed import MetadataFeed
 from minilog.core.effects import Effect, Reply
 from minilog.core.image import BrokerState, ClusterImage, PartitionState
-from minilog.core.registration import Registration
 from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.follower_sessions import FetchSession, ParkedReplicaFetch, Sessions
 from minilog.core.replication.isr import copies_end

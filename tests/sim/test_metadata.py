@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from copy import deepcopy
 
+from minilog.core.broker.registration import Standing
 from minilog.core.effects import CONTROLLER_ID
-from minilog.core.registration import Standing
 from minilog.wire.messages import Heartbeat, Register, RegisterReply
 from minilog.wire.metadata_records import BrokerFenced, BrokerRegistered, PartitionChanged
 from tests.sim.cluster import SimCluster

@@ -19,7 +19,7 @@ from random import Random
 from typing import NamedTuple
 
 from minilog.config import ControllerSettings
-from minilog.core.bounds import check_bounds
+from minilog.core.broker.bounds import check_bounds
 from minilog.core.controller.broker_sessions import Liveness, ParkedHeartbeat, Session
 from minilog.core.controller.election import Elections
 from minilog.core.controller.failovers import Failovers
@@ -39,7 +39,7 @@ from minilog.core.controller.partition_change import (
 from minilog.core.controller.topics import add_partitions, create_topic, created_info, delete_topic
 from minilog.core.effects import Effect, Reply, Send, TopicPartition
 from minilog.core.image import BrokerState, ClusterImage, PartitionState, min_isr
-from minilog.core.views import describe_cluster, metadata_reply
+from minilog.core.metadata_view import describe_cluster, metadata_reply
 from minilog.errors import (
     BrokerUnavailable,
     DuplicateBrokerId,

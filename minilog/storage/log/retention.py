@@ -5,7 +5,7 @@ latest record of the oldest segment is older than ``retention.ms``. By size: as 
 ``retention.bytes``. A segment whose records carry no time is as old as the next one that has any.
 
 Who may act on the answer is the core's business: a leader publishes the new log start in its epoch before it deletes,
-a follower takes over what its leader has published (core/retention.py).
+a follower takes over what its leader has published (core/broker/retention.py).
 Source: Kafka's ``retention.*`` settings.
 """
 

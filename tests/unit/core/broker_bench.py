@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from minilog.config import BrokerSettings
-from minilog.core.broker import BrokerCore
+from minilog.core.broker.broker import BrokerCore
 from minilog.core.effects import CONTROLLER_ID, Effect, Flush, Reply, Send, TopicPartition
 from minilog.core.image import ClusterImage
 from minilog.core.replication.follower import FollowerState

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from minilog.core import allowance
+from minilog.core.broker import allowance
 from minilog.wire.codec import HEADERS_MAX, varint
 from minilog.wire.compression import ZSTD, compress
 from minilog.wire.messages import Produce, ProducePartition, ProduceResult

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from minilog.core.broker.registration import DRAIN_POLL_MS
 from minilog.core.effects import CONTROLLER_ID, TopicPartition
-from minilog.core.registration import DRAIN_POLL_MS
 from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.leader import LeaderState
 from minilog.errors import (

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from minilog.core import coordinator
+from minilog.core.broker import coordinator
 from minilog.core.effects import CONTROLLER_ID, TopicPartition
 from minilog.errors import CoordinatorNotAvailable, DiskFull, MinilogError, NotEnoughReplicas, TimedOut
 from minilog.wire.group_messages import (

@@ -15,7 +15,7 @@ from minilog.broker.flusher import FlushStatistics
 from minilog.broker.runtime import RuntimeStatistics
 from minilog.config import BrokerSettings, Limits
 from minilog.core.image import ClusterImage, check_topic_id
-from minilog.core.views import topic_info
+from minilog.core.metadata_view import topic_info
 from minilog.errors import (
     BrokerUnavailable,
     InvalidAcks,

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from minilog.core.allowance import Allowance
+from minilog.core.broker.allowance import Allowance
 from minilog.core.controller.topics import check_not_internal
 from minilog.core.effects import Effect, Reply
 from minilog.core.replication.leader import LeaderState, Outcome
@@ -30,7 +30,7 @@ from minilog.wire.batch import Batch, split
 from minilog.wire.messages import ACKS_ALL, Problem, Produce, ProducePartition, ProduceReply, ProduceResult
 
 if TYPE_CHECKING:
-    from minilog.core.broker import BrokerCore
+    from minilog.core.broker.broker import BrokerCore
 
 ACKS_MAX = 32
 

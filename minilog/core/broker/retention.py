@@ -16,7 +16,7 @@ from minilog.core.replication.replica import Replica
 from minilog.errors import CorruptRange, DiskFull
 
 if TYPE_CHECKING:
-    from minilog.core.broker import BrokerCore
+    from minilog.core.broker.broker import BrokerCore
 
 LOOKS_MAX = 16
 """Logs looked at in one tick: each look may seal a segment."""

@@ -8,7 +8,7 @@ from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.replica import Replica
 
 if TYPE_CHECKING:
-    from minilog.core.broker import BrokerCore
+    from minilog.core.broker.broker import BrokerCore
 
 
 def partition_statistics(replica: Replica, now_ms: int) -> dict[str, Any]:

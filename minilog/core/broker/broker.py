@@ -19,26 +19,26 @@ from random import Random
 from typing import Any
 
 from minilog.config import BrokerSettings
-from minilog.core.bounds import check_bounds
-from minilog.core.coordinator import Coordinator
+from minilog.core.broker.bounds import check_bounds
+from minilog.core.broker.coordinator import Coordinator
+from minilog.core.broker.fetch import Reading
+from minilog.core.broker.produce import Writing
+from minilog.core.broker.producer_ids import ProducerIds
+from minilog.core.broker.registration import Registration
+from minilog.core.broker.retention import Retention
+from minilog.core.broker.roles import Roles
+from minilog.core.broker.statistics import broker_statistics
 from minilog.core.effects import CONTROLLER_ID, Effect, Flush, Reply, Send, TopicPartition
 from minilog.core.image import ClusterImage
+from minilog.core.metadata_view import metadata_reply
 from minilog.core.ports import LogStore
-from minilog.core.producer_ids import ProducerIds
-from minilog.core.reading import Reading
-from minilog.core.registration import Registration
 from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.follower_sessions import Sessions
 from minilog.core.replication.isr_proposals import Proposals
 from minilog.core.replication.leader import LeaderState, Outcome
 from minilog.core.replication.replica import Replica, Replicas
 from minilog.core.replication.replica_fetcher import Fetcher
-from minilog.core.retention import Retention
-from minilog.core.roles import Roles
 from minilog.core.stamps import Stamps
-from minilog.core.statistics import broker_statistics
-from minilog.core.views import metadata_reply
-from minilog.core.writing import Writing
 from minilog.errors import (
     BrokerUnavailable,
     DiskFull,

@@ -22,7 +22,7 @@ from minilog.wire.messages import UnfitReplica
 from minilog.wire.metadata_records import NO_LEADER, MetadataRecord, PartitionChanged
 
 if TYPE_CHECKING:
-    from minilog.core.broker import BrokerCore
+    from minilog.core.broker.broker import BrokerCore
 
 
 class Roles:

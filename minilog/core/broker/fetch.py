@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from minilog.core.broker.consumer_read import find_offset, read
 from minilog.core.effects import Effect, Reply, TopicPartition
 from minilog.core.image import check_topic_id
 from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.produce_waiters import Deadlines
 from minilog.core.replication.replica import Replica
-from minilog.core.shown import find_offset, read
 from minilog.errors import (
     InvalidRequest,
     LeaderNotAvailable,
@@ -40,7 +40,7 @@ from minilog.wire.messages import (
 from minilog.wire.metadata_records import NO_LEADER
 
 if TYPE_CHECKING:
-    from minilog.core.broker import BrokerCore
+    from minilog.core.broker.broker import BrokerCore
 
 
 class ParkedFetch:

@@ -63,7 +63,7 @@ from minilog.wire.murmur2 import partition_of
 from minilog.wire.records import BatchBuilder, decode_batch
 
 if TYPE_CHECKING:
-    from minilog.core.broker import BrokerCore
+    from minilog.core.broker.broker import BrokerCore
 
 OneGroupRequest = GroupHeartbeat | LeaveGroup | CommitOffsets | CommittedOffsets | DescribeGroup | DeleteGroup
 CREATE_AGAIN_MS: Final = 1000
