@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "minilog.storage": {"minilog.storage", "minilog.wire"},
     "minilog.server": {"minilog.server", "minilog.core", "minilog.wire"},
     "minilog.broker": {"minilog.broker", "minilog.server", "minilog.core", "minilog.storage", "minilog.wire"},
-    "minilog.broker.serve": {"minilog.broker", "minilog.controller", "minilog.server"},
+    "minilog.standalone": {"minilog.broker", "minilog.controller", "minilog.server"},
     "minilog.controller": {"minilog.controller", "minilog.server", "minilog.core", "minilog.storage", "minilog.wire"},
     "minilog.cli": {
         "minilog.cli",
@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "minilog.wire",
         "minilog.storage.inspect",
         "minilog.broker.main",
-        "minilog.broker.serve",
+        "minilog.standalone",
         "minilog.controller.main",
         "minilog_client",
     },

@@ -10,9 +10,9 @@ import uuid
 from aiohttp import web
 
 from minilog.broker.cleaner import Cleaner
+from minilog.broker.http.server import Runner, Server
 from minilog.broker.recovering import Recovering
 from minilog.broker.runtime import Runtime
-from minilog.broker.server import Runner, Server
 from minilog.config import BrokerSettings
 from minilog.core.broker.broker import BrokerCore
 from minilog.errors import DiskFull, RefusesToStart

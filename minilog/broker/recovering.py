@@ -13,7 +13,7 @@ from typing import Final
 
 from aiohttp import web
 
-from minilog.broker.exchange import json_answer, message_answer, problem_answer
+from minilog.broker.http.exchange import json_answer, message_answer, problem_answer
 from minilog.config import Limits
 from minilog.errors import LeaderNotAvailable, MinilogError
 from minilog.server.request_body import Body, Requests

@@ -89,7 +89,7 @@ def serve(
     if exit_with_parent:
         stop_when_stdin_ends(delay_s=0, timeout_s=broker.shutdown_timeout_ms / 1000 + 5)
     note(f"minilog serves http://{broker.host}:{broker.port}, data in {_where(broker, controller)}; Ctrl-C stops it")
-    from minilog.broker.serve import run_both
+    from minilog.standalone import run_both
 
     return run_both(broker, controller)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from minilog.broker import serve
+from minilog import standalone
 from minilog.cli.main import main
 from minilog.config import BrokerSettings, ControllerSettings
 
@@ -23,7 +23,7 @@ def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Told]:
         seen.append((broker, controller))
         return 0
 
-    monkeypatch.setattr(serve, "run_both", note)
+    monkeypatch.setattr(standalone, "run_both", note)
     monkeypatch.chdir(tmp_path)
     return seen
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from aiohttp import web
 
-from minilog.broker.server import make_app, make_runner
+from minilog.broker.http.server import make_app, make_runner
 from minilog.config import Limits
 from minilog.wire.batch import ACKS_ONE, split, stamp
 from minilog.wire.http import EVENTS

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from minilog.broker import group_forward
-from minilog.broker.group_forward import answer_forwarded, group_call
+from minilog.broker.http import group_forward
+from minilog.broker.http.group_forward import answer_forwarded, group_call
 from minilog.config import BrokerSettings
 from minilog.core.image import BrokerState, ClusterImage
 from minilog.errors import (

@@ -20,11 +20,11 @@ from msgspec.structs import replace
 
 from minilog.broker import main
 from minilog.broker.main import Broker
-from minilog.broker.serve import serve_both
 from minilog.config import BrokerSettings, ControllerSettings
 from minilog.controller.main import make_controller
 from minilog.errors import DiskFull, RefusesToStart, StorageFailed
 from minilog.server import process
+from minilog.standalone import serve_both
 from minilog.storage.store import Store
 from tests.unit.shells.peer_server import until
 
@@ -250,7 +250,7 @@ def test_a_broker_whose_disk_is_full_when_it_registers_serves_all_the_same(
 
 
 RUN = (
-    "import sys; from minilog.broker.serve import run_both; from minilog.config import *; "
+    "import sys; from minilog.standalone import run_both; from minilog.config import *; "
     "sys.exit(run_both(BrokerSettings(broker_id=1, data_dir=sys.argv[1] + '/b', port=0), "
     "ControllerSettings(data_dir=sys.argv[1] + '/c', port=0)))"
 )

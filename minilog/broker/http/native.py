@@ -8,9 +8,9 @@ from typing import Final
 
 from aiohttp import web
 
-from minilog.broker.exchange import Exchange, Face, Handler, message_answer
-from minilog.broker.forward import to_controller
-from minilog.broker.group_forward import answer_forwarded, group_call
+from minilog.broker.http.controller_forward import to_controller
+from minilog.broker.http.exchange import Exchange, Face, Handler, message_answer
+from minilog.broker.http.group_forward import answer_forwarded, group_call
 from minilog.errors import InvalidRequest
 from minilog.server.answer_delivery import Delivery
 from minilog.wire.group_messages import (

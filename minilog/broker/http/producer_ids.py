@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 import msgspec
 from aiohttp import web
 
-from minilog.broker.exchange import Exchange, Face, Handler, checked, json_answer
+from minilog.broker.http.exchange import Exchange, Face, Handler, checked, json_answer
 from minilog.errors import InvalidRequest
 from minilog.wire.batch import split
 from minilog.wire.messages import InitProducer, InitProducerReply

@@ -8,8 +8,8 @@ from typing import Any, Final
 import msgspec
 
 import minilog
-from minilog.broker.admin_routes import AlterTopicBody, CreateTopicBody
-from minilog.broker.group_routes import (
+from minilog.broker.http.admin import AlterTopicBody, CreateTopicBody
+from minilog.broker.http.groups import (
     CommitBody,
     CommittedAnswer,
     GroupAnswer,
@@ -18,8 +18,8 @@ from minilog.broker.group_routes import (
     HeartbeatBody,
     LagAnswer,
 )
-from minilog.broker.produce_routes import ProduceAnswer
-from minilog.broker.producer_routes import ProducerAnswer
+from minilog.broker.http.produce import ProduceAnswer
+from minilog.broker.http.producer_ids import ProducerAnswer
 from minilog.errors import ERRORS_BY_CODE
 from minilog.wire.http import JSON, MSGPACK, PROBLEM
 from minilog.wire.json_records import JsonRecord, JsonRecordOut, JsonRecords

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
-from minilog.broker.exchange import SERVER, Exchange, Face
+from minilog.broker.http.exchange import SERVER, Exchange, Face
 from minilog.errors import InvalidRequest, MinilogError
 from minilog.wire.http import EVENTS, Start, integer, problem_body, shown, topic_id
 from minilog.wire.messages import LATEST
 
 if TYPE_CHECKING:
-    from minilog.broker.fetch_routes import Reader
-    from minilog.broker.pages import Page
+    from minilog.broker.http.fetch import Reader
+    from minilog.broker.http.record_page import Page
 
 KEEP_ALIVE_MS: Final = 5000
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from minilog.broker.exchange import Face
+from minilog.broker.http.exchange import Face
 from minilog.errors import CoordinatorNotAvailable, InvalidRequest, NotCoordinator
 from minilog.wire.group_messages import ForwardedGroupRequest, GroupInfo, GroupRequest, ListGroups, ListGroupsReply
 from minilog.wire.messages import Message, NotAMessage, Problem, decode, encode

@@ -15,16 +15,8 @@ from typing import Final
 
 from aiohttp import web
 
-from minilog.broker import (
-    admin_routes,
-    fetch_routes,
-    group_routes,
-    metadata_routes,
-    native_routes,
-    produce_routes,
-    producer_routes,
-)
-from minilog.broker.exchange import Exchange, Face, Handler, message_answer, problem_answer, redirect
+from minilog.broker.http import admin, fetch, groups, metadata, native, produce, producer_ids
+from minilog.broker.http.exchange import Exchange, Face, Handler, message_answer, problem_answer, redirect
 from minilog.broker.ports import Runtime
 from minilog.config import Limits
 from minilog.errors import InternalError, MinilogError, NotLeader, TimedOut
@@ -40,13 +32,13 @@ log = logging.getLogger("minilog.http")
 RequestHandler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 HANDLERS: Final[Mapping[str, Handler]] = {
-    **native_routes.HANDLERS,
-    **produce_routes.HANDLERS,
-    **producer_routes.HANDLERS,
-    **fetch_routes.HANDLERS,
-    **metadata_routes.HANDLERS,
-    **admin_routes.HANDLERS,
-    **group_routes.HANDLERS,
+    **native.HANDLERS,
+    **produce.HANDLERS,
+    **producer_ids.HANDLERS,
+    **fetch.HANDLERS,
+    **metadata.HANDLERS,
+    **admin.HANDLERS,
+    **groups.HANDLERS,
 }
 ENDS_WITH_CLIENT: Final = frozenset(("fetch", "group_heartbeat"))
 """Routes that end when their client leaves, besides every GET: what they wait for is nobody's then, or asked for again."""
@@ -123,13 +115,13 @@ class Server:
         return Body(request, face.limits, face.requests, bytes_max)
 
     def _problem(self, found: Match | None, error: MinilogError) -> web.Response:
-        native = found is not None and found.route.offers == (MSGPACK,)
-        if found is not None and not native and isinstance(error, NotLeader):
+        is_native = found is not None and found.route.offers == (MSGPACK,)
+        if found is not None and not is_native and isinstance(error, NotLeader):
             there = redirect(found, error)
             if there is not None:
                 return there  # no failure: this is how a client finds the leader
         self.face.metrics.on_error("none" if found is None else found.route.name, error.code)
-        if native:
+        if is_native:
             return message_answer(Problem.of(error))
         late_body = isinstance(error, TimedOut) and error.definite
         return problem_answer(error, status=408 if late_body else None)

@@ -12,9 +12,9 @@ from typing import Final, TypeVar
 import msgspec
 from aiohttp import web
 
-from minilog.broker.exchange import Exchange, Face, Handler, Reply, checked, json_answer, plain
-from minilog.broker.group_forward import group_call
 from minilog.broker.group_lag import measure
+from minilog.broker.http.exchange import Exchange, Face, Handler, Reply, checked, json_answer, plain
+from minilog.broker.http.group_forward import group_call
 from minilog.errors import InvalidRequest
 from minilog.wire.group_messages import (
     CommitOffsets,

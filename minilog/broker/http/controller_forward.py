@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from minilog.broker.exchange import Face
+from minilog.broker.http.exchange import Face
 from minilog.wire.messages import AddPartitions, CreateTopic, CreateTopicReply, DeleteTopic, Message, Ok
 
 CONTROLLER_TIMEOUT_MS: Final = 10_000

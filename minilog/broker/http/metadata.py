@@ -8,8 +8,8 @@ from typing import Any, Final
 from aiohttp import web
 
 import minilog
-from minilog.broker.exchange import Exchange, Face, Handler, answer, json_answer, message_answer, plain
-from minilog.broker.openapi import document
+from minilog.broker.http.exchange import Exchange, Face, Handler, answer, json_answer, message_answer, plain
+from minilog.broker.http.openapi import document
 from minilog.core.image import ClusterImage, min_isr
 from minilog.core.metadata_view import listed_topics, metadata_reply, topic_info
 from minilog.wire.http import MSGPACK

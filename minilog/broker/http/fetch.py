@@ -12,10 +12,10 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
-from minilog.broker.exchange import THREAD_BYTES_MIN, Exchange, Face, Handler, answer, json_answer
-from minilog.broker.native_routes import run_fetch
-from minilog.broker.pages import PAGE_BYTES_MIN, Page, Wanted, is_compressed, page_of, skip_batches
-from minilog.broker.tail import tail
+from minilog.broker.http.event_stream import tail
+from minilog.broker.http.exchange import THREAD_BYTES_MIN, Exchange, Face, Handler, answer, json_answer
+from minilog.broker.http.native import run_fetch
+from minilog.broker.http.record_page import PAGE_BYTES_MIN, Page, Wanted, is_compressed, page_of, skip_batches
 from minilog.config import MIB
 from minilog.errors import InternalError, InvalidRequest
 from minilog.wire.http import BATCH, EVENTS, JSON, NDJSON, Start

@@ -9,8 +9,8 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from minilog.broker.exchange import Exchange, Face, Handler, checked, json_answer, plain
-from minilog.broker.forward import to_controller
+from minilog.broker.http.controller_forward import to_controller
+from minilog.broker.http.exchange import Exchange, Face, Handler, checked, json_answer, plain
 from minilog.errors import InvalidRequest
 from minilog.wire.http import topic_name
 from minilog.wire.json_records import DECODE_ERRORS, reason

@@ -10,10 +10,10 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, Raw, UnsetType
 
-from minilog.broker.exchange import THREAD_BYTES_MIN, Exchange, Face, Handler, answer, problem_answer
-from minilog.broker.lots import Lot, deliver, encode_lots, encode_numbered, sort_records
-from minilog.broker.native_routes import run_produce
-from minilog.broker.producer_routes import Numbers, number_batch, numbers_of, refuse_numbers
+from minilog.broker.http.exchange import THREAD_BYTES_MIN, Exchange, Face, Handler, answer, problem_answer
+from minilog.broker.http.native import run_produce
+from minilog.broker.http.produce_delivery import Lot, deliver, encode_lots, encode_numbered, sort_records
+from minilog.broker.http.producer_ids import Numbers, number_batch, numbers_of, refuse_numbers
 from minilog.core.image import TopicImage
 from minilog.errors import InternalError, InvalidRequest, MinilogError, NotLeader, Overloaded
 from minilog.wire.http import BATCH, JSON, OCTETS, acks_text, problem_body

@@ -15,9 +15,9 @@ from typing import Final
 
 import msgspec
 
-from minilog.broker.exchange import Face
-from minilog.broker.native_routes import run_produce
-from minilog.broker.producer_routes import Numbers
+from minilog.broker.http.exchange import Face
+from minilog.broker.http.native import run_produce
+from minilog.broker.http.producer_ids import Numbers
 from minilog.core.image import TopicImage
 from minilog.errors import (
     BrokerUnavailable,
