@@ -32,8 +32,8 @@ from typing import Any
 
 import pytest
 
-from minilog.cli import process
-from minilog.cli.devcluster import HOST, DevCluster, Member, free_ports, http_ok
+from minilog.cli.local import process
+from minilog.cli.local.cluster import HOST, DevCluster, Member, free_ports, http_ok
 from minilog.errors import MinilogError
 from minilog.wire.messages import MetadataReply, TopicInfo
 from minilog_client import Client

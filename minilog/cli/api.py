@@ -60,7 +60,7 @@ def _checked(url: str) -> str:
 
 
 def _dev_url() -> str | None:
-    from minilog.cli.devcluster import DEV_FILE, DevCluster, default_folder
+    from minilog.cli.local.cluster import DEV_FILE, DevCluster, default_folder
 
     if "MINILOG_URL" in os.environ or not (default_folder() / DEV_FILE).exists():
         return None

@@ -78,7 +78,7 @@ def verify(paths: PathsArgument, output: OutputOption = Format.table) -> int:
 
 def _dump_records(paths: list[Path]) -> int:
     """Records of all whole batches; says on stderr what could not be read."""
-    from minilog.cli.topic_consume import ndjson_line
+    from minilog.cli.topic.consume import ndjson_line
     from minilog.storage import inspect
     from minilog.wire.batch import split
     from minilog_client.records import decode

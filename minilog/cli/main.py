@@ -12,8 +12,13 @@ from typing import Annotated
 import typer
 
 from minilog import __version__
-from minilog.cli import bench, cluster, config, demo, dev, group, log, partition, serve, topic
+from minilog.cli import cluster, config, log, partition, serve
+from minilog.cli.bench import bench
+from minilog.cli.demo import demo
+from minilog.cli.dev import dev
+from minilog.cli.group import group
 from minilog.cli.output import CliError, ExitCode
+from minilog.cli.topic import topic
 from minilog.errors import BrokerUnavailable, MinilogError, RefusesToStart, TimedOut
 from minilog.settings import BadSettings
 

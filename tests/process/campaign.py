@@ -23,7 +23,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-from minilog.cli.demo_proof import batches_below
+from minilog.cli.proof import batches_below
 from minilog.wire.batch import peek
 from tests.process import history
 from tests.process.catalogue import CATALOGUE

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minilog.cli import process
-from minilog.cli.devcluster import HOST, DevCluster, DevFile, Member
+from minilog.cli.local import process
+from minilog.cli.local.cluster import HOST, DevCluster, DevFile, Member
 from minilog.cli.output import CliError
 from minilog.settings import Role
 from tests.process import faulty_disk

@@ -8,13 +8,13 @@ import json
 
 import pytest
 
-from minilog.cli import bench_client
+from minilog.cli.bench import client_cost
 from minilog.cli.output import CliError, Format
 
 
 def test_every_operation_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_client, "RECORDS_MAX", 300)
-    timings = asyncio.run(bench_client._measure(2))
+    monkeypatch.setattr(client_cost, "RECORDS_MAX", 300)
+    timings = asyncio.run(client_cost._measure(2))
     operations = (
         "send_many",
         "send_many pairs",
@@ -36,8 +36,8 @@ def test_the_table_shows_medians_and_leaves_cells_empty(
         "pure": {"decode 100": [4.0], "batch() 100": [5.0]},
         "confluent": {"batch() 100": [6.0]},
     }
-    monkeypatch.setattr(bench_client, "_child", lambda variant, runs: children[variant])
-    bench_client.bench_client(1, Format.json)
+    monkeypatch.setattr(client_cost, "_child", lambda variant, runs: children[variant])
+    client_cost.bench_client(1, Format.json)
     decode, batch = json.loads(capsys.readouterr().out)
     assert (decode["compiled"], decode["pure"], decode["confluent"]) == (2.0, 4.0, None)
     assert (batch["compiled"], batch["pure"], batch["confluent"], batch["confluent_call"]) == (
@@ -49,12 +49,12 @@ def test_the_table_shows_medians_and_leaves_cells_empty(
 
 
 def test_nothing_measured_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_client, "_child", lambda variant, runs: {})
+    monkeypatch.setattr(client_cost, "_child", lambda variant, runs: {})
     with pytest.raises(CliError, match="nothing could be measured"):
-        bench_client.bench_client(1, Format.table)
+        client_cost.bench_client(1, Format.table)
 
 
 def test_a_missing_column_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SystemExit, match=r"pip install 'minilog-broker\[compare\]'"):
-        bench_client.child("confluent", 1)
+        client_cost.child("confluent", 1)

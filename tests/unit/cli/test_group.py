@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from minilog.cli import group
-from minilog.cli.group_api import GroupApi, ask_each
-from minilog.cli.group_view import duration, spans
+from minilog.cli.group import group
+from minilog.cli.group.api import GroupApi, ask_each
+from minilog.cli.group.view import duration, spans
 from minilog.cli.main import run
 from minilog.cli.output import COLUMNS_MAX
 from minilog.errors import BrokerUnavailable, GroupNotEmpty, UnknownGroup

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minilog.cli.group_seek import Bounds, Goal, Move, consequence, move, parse_goal, parse_partitions
+from minilog.cli.group.seek import Bounds, Goal, Move, consequence, move, parse_goal, parse_partitions
 from minilog.cli.output import CliError, ExitCode
 
 LOG = Bounds(first=10, end=100, found=40)

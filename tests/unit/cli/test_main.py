@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from minilog.cli.api import Api, resolve_url
-from minilog.cli.bench_report import latency_figures, percentile, throughput_figures
+from minilog.cli.bench.report import latency_figures, percentile, throughput_figures
 from minilog.cli.cluster import Health, sentence, sound
-from minilog.cli.devcluster import free_ports
+from minilog.cli.local.cluster import free_ports
 from minilog.cli.main import explain, run
 from minilog.cli.output import CliError
 from minilog.cli.partition import partition_rows
-from minilog.cli.topic import config_of
-from minilog.cli.topic_consume import Start, parse_start
+from minilog.cli.topic.consume import Start, parse_start
+from minilog.cli.topic.topic import config_of
 from minilog.errors import BrokerUnavailable, NotEnoughReplicas, RefusesToStart, TimedOut, UnknownTopic
 from minilog.settings import BadSettings
 from minilog.wire.http import problem_body

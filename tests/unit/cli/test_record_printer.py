@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from minilog.cli.record_printer import RecordPrinter, run_until_signal
+from minilog.cli.topic.record_printer import RecordPrinter, run_until_signal
 
 
 def show(record: int) -> bytes:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from minilog.cli.output import CliError
-from minilog.cli.record_format import compile_format
-from minilog.cli.topic_produce import Input, line_parser, parse_ndjson
+from minilog.cli.topic.produce import Input, line_parser, parse_ndjson
+from minilog.cli.topic.record_format import compile_format
 
 
 @dataclass

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple, cast
 import pytest
 
 from minilog.cli.api import Api
-from minilog.cli.group_consume import start_of_group
 from minilog.cli.main import run
-from minilog.cli.topic_consume import is_at_end, last_offsets, until_end
+from minilog.cli.topic.consume import is_at_end, last_offsets, until_end
+from minilog.cli.topic.consume_as_member import start_of_group
 
 
 class Log:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from minilog.cli.demo_proof import Proof
+from minilog.cli.proof import Proof
 from minilog.wire.messages import FailoverInfo
 
 MARK = {True: "ok ", False: "BAD"}

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from minilog.cli.group_api import Described, GroupApi, Lag, PartitionLag, TopicPartition, ask_each
+from minilog.cli.group.api import Described, GroupApi, Lag, PartitionLag, TopicPartition, ask_each
 from minilog.cli.output import Column, Format, show_rows, show_value
 from minilog.errors import UnknownGroup
 from minilog.wire.group_messages import GroupInfo, GroupMember, TopicPartitions

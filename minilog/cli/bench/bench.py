@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from minilog.cli.api import Api, resolve_url
-from minilog.cli.bench_report import (
+from minilog.cli.bench.report import (
     CpuMeter,
     latency_figures,
     plot_latencies,
@@ -21,10 +21,10 @@ from minilog.cli.bench_report import (
     show_results,
     throughput_figures,
 )
-from minilog.cli.devcluster import DevCluster
+from minilog.cli.local.cluster import DevCluster
+from minilog.cli.local.temporary import temporary_cluster
 from minilog.cli.output import CliError, Column, ExitCode, Format, OutputOption, note, show_value
 from minilog.cli.progress import progress_bar
-from minilog.cli.temporary import temporary_cluster
 
 app = typer.Typer(
     no_args_is_help=True, help="Throughput, latency and failover, measured on a cluster of its own or on one that runs."
@@ -86,8 +86,8 @@ def produce(
     plot: Plot = None,
 ) -> None:
     """How fast one producer process can write."""
-    from minilog.cli.bench_load import Load
-    from minilog.cli.bench_load import produce as load_produce
+    from minilog.cli.bench.load import Load
+    from minilog.cli.bench.load import produce as load_produce
 
     load = Load(
         "", record_bytes, records, seconds, compression=compression, batch_bytes=batch_bytes, linger_ms=linger_ms
@@ -111,8 +111,8 @@ def consume(
     plot: Plot = None,
 ) -> None:
     """How fast one consumer process can read and decode what was written before."""
-    from minilog.cli.bench_load import Load
-    from minilog.cli.bench_load import consume as load_consume
+    from minilog.cli.bench.load import Load
+    from minilog.cli.bench.load import consume as load_consume
 
     load = Load("", record_bytes, max(1, records), compression=compression, batch_bytes=batch_bytes)
     _matrix("consume", load_consume, load, "all", flush_policy, partitions, replicas, url, data, set_, output, plot)
@@ -136,8 +136,8 @@ def latency(
     plot: Plot = None,
 ) -> None:
     """From send to receipt by a consumer, at a steady rate; JSON also has the time until acknowledged."""
-    from minilog.cli.bench_load import Load
-    from minilog.cli.bench_load import latency as load_latency
+    from minilog.cli.bench.load import Load
+    from minilog.cli.bench.load import latency as load_latency
 
     load = Load("", record_bytes, records, seconds, rate=rate, linger_ms=linger_ms)
     _matrix("latency", load_latency, load, acks, flush_policy, partitions, replicas, url, data, set_, output, plot)
@@ -155,7 +155,7 @@ def failover(
     plot: Plot = None,
 ) -> int:
     """kill -9 of a leader under load, again and again, on a cluster of its own; unavailability as the client sees it."""
-    from minilog.cli.bench_failover import FailoverBench, rows
+    from minilog.cli.bench.failover import FailoverBench, rows
 
     refuse_plot_without_matplotlib(plot)
     with temporary_cluster(3, set_ or ()) as cluster:
@@ -191,7 +191,7 @@ def bench_client(
     output: OutputOption = Format.table,
 ) -> None:
     """What the Python client itself costs, in microseconds a record; beside confluent-kafka-python if that is there."""
-    from minilog.cli.bench_client import bench_client as run_client
+    from minilog.cli.bench.client_cost import bench_client as run_client
 
     run_client(runs, output)
 
@@ -239,7 +239,7 @@ def _one(
     bench: str, run: Callable[..., Coroutine[Any, Any, Any]], load: Any, target: Target
 ) -> tuple[Any, dict[str, Any]]:
     if bench == "consume":
-        from minilog.cli.bench_load import produce as fill
+        from minilog.cli.bench.load import produce as fill
 
         with progress_bar("writing what is to be read", load.records, "records") as advance:
             asyncio.run(fill(target.url, load, advance))

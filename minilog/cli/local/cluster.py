@@ -28,7 +28,7 @@ from pathlib import Path
 
 import msgspec
 
-from minilog.cli import process
+from minilog.cli.local import process
 from minilog.cli.output import CliError
 from minilog.cli.request import Unanswered, send
 from minilog.errors import MinilogError

@@ -13,9 +13,9 @@ from typing import Annotated
 import typer
 
 from minilog.cli.api import UrlOption
-from minilog.cli.group_api import GroupApi, TopicPartition, ask_each
-from minilog.cli.group_seek import COLUMNS, Bounds, Goal, Move, consequence, move, parse_goal, parse_partitions
-from minilog.cli.group_view import show_group, show_groups
+from minilog.cli.group.api import GroupApi, TopicPartition, ask_each
+from minilog.cli.group.seek import COLUMNS, Bounds, Goal, Move, consequence, move, parse_goal, parse_partitions
+from minilog.cli.group.view import show_group, show_groups
 from minilog.cli.output import CliError, ExitCode, Format, OutputOption, is_terminal, note, show_rows
 from minilog.errors import BrokerUnavailable, GroupNotEmpty, TimedOut, UnknownGroup, UnknownTopic
 

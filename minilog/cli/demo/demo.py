@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from minilog.cli.demo_events import event_source
+from minilog.cli.demo.events import event_source
 from minilog.cli.output import CliError, ExitCode, note
 
 
@@ -24,11 +24,11 @@ def demo(
 ) -> int:
     """Start a controller and three brokers, stream real events with acks=all, kill -9 the leader of the busiest
     partition, let it come back, read everything back and prove that nothing acknowledged was lost."""
-    from minilog.cli.demo_proof import compare_replicas
-    from minilog.cli.demo_report import failover_lines, proof_lines
-    from minilog.cli.demo_run import Demo, Plan
-    from minilog.cli.demo_view import DemoState, view_of
-    from minilog.cli.temporary import temporary_cluster
+    from minilog.cli.demo.report import failover_lines, proof_lines
+    from minilog.cli.demo.story import Demo, Plan
+    from minilog.cli.demo.view import DemoState, view_of
+    from minilog.cli.local.temporary import temporary_cluster
+    from minilog.cli.proof import compare_replicas
 
     source = event_source(file)
     plan = Plan("flights" if file is None else "events", rate, seconds / 3, seconds * 0.55, seconds)

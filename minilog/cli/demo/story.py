@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from minilog.cli import process
 from minilog.cli.api import Api
-from minilog.cli.demo_events import EventSource, id_of
-from minilog.cli.demo_proof import Ledger, Proof, ReadBack
-from minilog.cli.demo_report import Failover
-from minilog.cli.demo_view import DemoState, PartitionView, View
-from minilog.cli.devcluster import DevCluster, Member
+from minilog.cli.demo.events import EventSource, id_of
+from minilog.cli.demo.report import Failover
+from minilog.cli.demo.view import DemoState, PartitionView, View
+from minilog.cli.local import process
+from minilog.cli.local.cluster import DevCluster, Member
 from minilog.cli.output import CliError
+from minilog.cli.proof import Ledger, Proof, ReadBack
 from minilog.errors import BufferFull, MinilogError
 from minilog.wire.messages import TopicInfo
 from minilog.wire.metadata_records import NO_LEADER

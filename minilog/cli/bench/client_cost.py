@@ -71,7 +71,7 @@ def bench_client(runs: int, output: Format) -> None:
 
 
 def _child(variant: str, runs: int) -> Timings:
-    command = [sys.executable, "-m", "minilog.cli.bench_client", variant, str(runs)]
+    command = [sys.executable, "-m", "minilog.cli.bench.client_cost", variant, str(runs)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=CHILD_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:

@@ -18,13 +18,13 @@ from typing import Any
 
 import msgspec
 
-from minilog.cli import process
 from minilog.cli.api import Api
-from minilog.cli.demo_events import wrap
-from minilog.cli.demo_proof import Ledger, Proof, ReadBack
-from minilog.cli.demo_run import read_back
-from minilog.cli.devcluster import DevCluster, Member
+from minilog.cli.demo.events import wrap
+from minilog.cli.demo.story import read_back
+from minilog.cli.local import process
+from minilog.cli.local.cluster import DevCluster, Member
 from minilog.cli.output import CliError
+from minilog.cli.proof import Ledger, Proof, ReadBack
 from minilog.errors import BufferFull, MinilogError
 from minilog.wire.messages import PartitionInfo
 from minilog.wire.metadata_records import NO_LEADER

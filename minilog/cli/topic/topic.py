@@ -20,9 +20,9 @@ from minilog.cli.output import (
 )
 from minilog.cli.partition import COLUMNS as PARTITION_COLUMNS
 from minilog.cli.partition import partition_rows
-from minilog.cli.topic_consume import consume
-from minilog.cli.topic_produce import produce
-from minilog.cli.topic_tail import tail
+from minilog.cli.topic.consume import consume
+from minilog.cli.topic.produce import produce
+from minilog.cli.topic.tail import tail
 from minilog.errors import UnknownTopic
 from minilog.wire.messages import MetadataReply
 

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
-from minilog.cli import process
-from minilog.cli.devcluster import DevCluster, Member, default_folder
+from minilog.cli.dev.supervise import supervise
+from minilog.cli.local import process
+from minilog.cli.local.cluster import DevCluster, Member, default_folder
 from minilog.cli.output import CliError, Column, ExitCode, Format, OutputOption, note, show_rows
-from minilog.cli.supervise import supervise
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -10,10 +10,10 @@ import msgspec
 import typer
 
 from minilog.cli.api import Api, UrlOption
-from minilog.cli.group_consume import Membership, consume_as_member, start_of_group
 from minilog.cli.output import CliError, ExitCode
-from minilog.cli.record_format import compile_format
-from minilog.cli.record_printer import RecordPrinter, run_until_signal
+from minilog.cli.topic.consume_as_member import Membership, consume_as_member, start_of_group
+from minilog.cli.topic.record_format import compile_format
+from minilog.cli.topic.record_printer import RecordPrinter, run_until_signal
 from minilog.errors import UnknownTopic
 
 BATCH_RECORDS = 5_000

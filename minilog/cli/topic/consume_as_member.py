@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from minilog.cli.output import CliError, ExitCode, note
-from minilog.cli.record_printer import RecordPrinter, run_until_signal
+from minilog.cli.topic.record_printer import RecordPrinter, run_until_signal
 
 BATCH_RECORDS = 1_000
 WAIT_MS = 500

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
-from minilog.cli.devcluster import DevCluster
+from minilog.cli.local.cluster import DevCluster
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from minilog.cli.devcluster import LOG_PREFIX, DevCluster, Member
+from minilog.cli.local.cluster import LOG_PREFIX, DevCluster, Member
 
 POLL_S = 0.2
 SHOWN_LEVELS = frozenset({"WARNING", "ERROR", "CRITICAL"})

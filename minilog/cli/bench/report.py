@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from minilog.cli import process
-from minilog.cli.devcluster import DevCluster
+from minilog.cli.local import process
+from minilog.cli.local.cluster import DevCluster
 from minilog.cli.output import CliError, Column, ExitCode, Format, note, show_rows
 
 MB = 1_000_000

@@ -7,9 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from minilog.cli.api import Api, UrlOption
-from minilog.cli.record_format import compile_format
-from minilog.cli.record_printer import RecordPrinter, run_until_signal
-from minilog.cli.topic_consume import (
+from minilog.cli.topic.consume import (
     BATCH_RECORDS,
     DEFAULT_FORMAT,
     FORMAT_HELP,
@@ -20,6 +18,8 @@ from minilog.cli.topic_consume import (
     partitions_of,
     until_end,
 )
+from minilog.cli.topic.record_format import compile_format
+from minilog.cli.topic.record_printer import RecordPrinter, run_until_signal
 
 RECORDS_MAX = 100_000
 

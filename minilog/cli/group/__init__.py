@@ -1,0 +1,1 @@
+"""``minilog group``: list, describe, move and delete consumer groups."""

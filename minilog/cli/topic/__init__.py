@@ -1,0 +1,1 @@
+"""``minilog topic``: make, list, write to, read from, follow."""
