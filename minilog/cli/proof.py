@@ -1,18 +1,27 @@
-"""What the demo claims at its end, worked out from what was sent, what was acknowledged, what was read and the disks.
+"""The proof that nothing was lost: from what was sent, what was acknowledged, what was read, and the disks.
 
-Pure arithmetic over plain values, except ``replica_digests``, which reads segment files of stopped brokers.
+Arithmetic over plain values, but for ``read_back``, which reads a topic to its end, and ``compare_replicas``, which reads
+the segment files of stopped brokers. Used by the demo and by the benchmark of failovers.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import struct
+import time
 import zlib
 from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from minilog.cli.api import Api
+from minilog.cli.output import CliError
+from minilog_client import AsyncClient
+
+PREFIX = b'{"id":'
+SETTLE_TIMEOUT_S = 30.0
 UNACKNOWLEDGED = -1
 _BATCH_HEAD = struct.Struct(">qi")
 _BATCH_HEAD_BYTES = 12
@@ -151,3 +160,43 @@ def batches_below(path: Path, end_offset: int) -> Iterator[bytes]:
             if base_offset >= end_offset or length <= 0:
                 return
             yield head + file.read(length)
+
+
+def wrap(number: int, event: bytes) -> bytes:
+    return b'{"id":%d,"event":%b}' % (number, event)
+
+
+def id_of(value: bytes) -> int:
+    """The number of a wrapped event. Raises ValueError on anything else."""
+    if not value.startswith(PREFIX):
+        raise ValueError(f"not a numbered record: {value[:60]!r}")
+    return int(value[len(PREFIX) : value.index(b",")])
+
+
+async def read_back(client: AsyncClient, api: Api, topic: str, partitions: int, judge: ReadBack) -> dict[int, int]:
+    """Show ``judge`` every record from the first offset to the high watermarks, which are returned by partition.
+
+    Raises CliError when nothing comes any more before the end is reached."""
+    ends = {part: await asyncio.to_thread(api.end_offset, topic, part) for part in range(partitions)}
+    left = {part: end for part, end in ends.items() if end > 0}
+    last_s = time.monotonic()
+    async with client.consumer(topic, start="earliest") as consumer:
+        while left:
+            records = await consumer.batch(max_records=10_000, max_wait_ms=1000)
+            for record in records:
+                judge.on_record(record.partition, record.offset, _id_or_unknown(record.value), record.value or b"")
+            for part in {record.partition for record in records}:
+                if (consumer.position(topic, part) or 0) >= ends[part]:
+                    left.pop(part, None)
+            if records:
+                last_s = time.monotonic()
+            elif time.monotonic() - last_s > SETTLE_TIMEOUT_S:
+                raise CliError(f"nothing could be read for {SETTLE_TIMEOUT_S:.0f} s before the end of {sorted(left)}")
+    return ends
+
+
+def _id_or_unknown(value: bytes | None) -> int:
+    try:
+        return id_of(value or b"")
+    except ValueError:
+        return -1

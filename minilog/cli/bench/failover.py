@@ -19,12 +19,10 @@ from typing import Any
 import msgspec
 
 from minilog.cli.api import Api
-from minilog.cli.demo.events import wrap
-from minilog.cli.demo.story import read_back
 from minilog.cli.local import process
 from minilog.cli.local.cluster import DevCluster, Member
 from minilog.cli.output import CliError
-from minilog.cli.proof import Ledger, Proof, ReadBack
+from minilog.cli.proof import Ledger, Proof, ReadBack, read_back, wrap
 from minilog.errors import BufferFull, MinilogError
 from minilog.wire.messages import PartitionInfo
 from minilog.wire.metadata_records import NO_LEADER

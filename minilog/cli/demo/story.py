@@ -18,13 +18,13 @@ from functools import partial
 from typing import Any
 
 from minilog.cli.api import Api
-from minilog.cli.demo.events import EventSource, id_of
+from minilog.cli.demo.events import EventSource
 from minilog.cli.demo.report import Failover
 from minilog.cli.demo.view import DemoState, PartitionView, View
 from minilog.cli.local import process
 from minilog.cli.local.cluster import DevCluster, Member
 from minilog.cli.output import CliError
-from minilog.cli.proof import Ledger, Proof, ReadBack
+from minilog.cli.proof import SETTLE_TIMEOUT_S, Ledger, Proof, ReadBack, read_back
 from minilog.errors import BufferFull, MinilogError
 from minilog.wire.messages import TopicInfo
 from minilog.wire.metadata_records import NO_LEADER
@@ -37,7 +37,6 @@ PACE_S = 0.01
 WATCH_S = 0.05
 DRAW_S = 0.1
 RATE_WINDOW_S = 1.0
-SETTLE_TIMEOUT_S = 30.0
 DELIVERY_TIMEOUT_MS = 30_000
 BUFFER_BYTES = 16 * 1024 * 1024
 
@@ -241,35 +240,6 @@ class Demo:
         judge = ReadBack(self.ledger)
         self.ends = await read_back(client, self._api, self.plan.topic, PARTITIONS, judge)
         return judge.finish()
-
-
-async def read_back(client: AsyncClient, api: Api, topic: str, partitions: int, judge: ReadBack) -> dict[int, int]:
-    """Show ``judge`` every record from the first offset to the high watermarks, which are returned by partition.
-
-    Raises CliError when nothing comes any more before the end is reached."""
-    ends = {part: await asyncio.to_thread(api.end_offset, topic, part) for part in range(partitions)}
-    left = {part: end for part, end in ends.items() if end > 0}
-    last_s = time.monotonic()
-    async with client.consumer(topic, start="earliest") as consumer:
-        while left:
-            records = await consumer.batch(max_records=10_000, max_wait_ms=1000)
-            for record in records:
-                judge.on_record(record.partition, record.offset, _id_or_unknown(record.value), record.value or b"")
-            for part in {record.partition for record in records}:
-                if (consumer.position(topic, part) or 0) >= ends[part]:
-                    left.pop(part, None)
-            if records:
-                last_s = time.monotonic()
-            elif time.monotonic() - last_s > SETTLE_TIMEOUT_S:
-                raise CliError(f"nothing could be read for {SETTLE_TIMEOUT_S:.0f} s before the end of {sorted(left)}")
-    return ends
-
-
-def _id_or_unknown(value: bytes | None) -> int:
-    try:
-        return id_of(value or b"")
-    except ValueError:
-        return -1
 
 
 def _partitions(numbers: list[int]) -> str:

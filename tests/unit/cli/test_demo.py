@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minilog.cli.bench.failover import Watch
-from minilog.cli.demo.events import event_source, id_of, read_flights, wrap
+from minilog.cli.demo.events import event_source, read_flights
 from minilog.cli.demo.report import Failover, failover_lines, proof_lines
 from minilog.cli.output import CliError
-from minilog.cli.proof import Ledger, Proof, ReadBack, batches_below, compare_replicas
+from minilog.cli.proof import Ledger, Proof, ReadBack, batches_below, compare_replicas, id_of, wrap
 from minilog.wire.messages import FailoverInfo
 
 SENT = [wrap(number, b"{}") for number in range(6)]
