@@ -190,4 +190,4 @@ def test_nobody_takes_the_base_of_a_batchs_deltas_for_a_time(module: str) -> Non
     """The field holds a delete horizon in batches that cleaning has met: ``first_timestamp`` knows."""
     for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Attribute) and node.attr == "base_timestamp":
-            assert module == "minilog_client.records", f"{MODULES[module]}:{node.lineno}: reads the raw field"
+            assert module == "minilog_client.consumer.records", f"{MODULES[module]}:{node.lineno}: reads the raw field"

@@ -32,17 +32,17 @@ from minilog.errors import (
     UnknownTopic,
 )
 from minilog.wire.group_messages import GroupInfo, GroupMember
-from minilog_client.admin import Admin, ClusterInfo, Health
+from minilog_client.admin.admin import Admin, ClusterInfo, Health
+from minilog_client.admin.group_admin import GroupAdmin, GroupDescription, GroupLag, OffsetChange
+from minilog_client.blocking.client import Client, SyncProducer
+from minilog_client.blocking.consumer import SyncConsumer, SyncGroupConsumer
 from minilog_client.client import AsyncClient
-from minilog_client.consumer import Consumer, Lag
-from minilog_client.group_admin import GroupAdmin, GroupDescription, GroupLag, OffsetChange
-from minilog_client.group_consumer import GroupConsumer
-from minilog_client.producer import Producer
-from minilog_client.receipts import BatchReceipt, Receipt
-from minilog_client.records import Record
+from minilog_client.consumer.consumer import Consumer, Lag
+from minilog_client.consumer.records import Record
+from minilog_client.group.group_consumer import GroupConsumer
+from minilog_client.producer.producer import Producer
+from minilog_client.producer.receipts import BatchReceipt, Receipt
 from minilog_client.settings import ClientSettings, ConsumerSettings, GroupSettings, ProducerSettings
-from minilog_client.sync import Client, SyncProducer
-from minilog_client.sync_consumer import SyncConsumer, SyncGroupConsumer
 
 __all__ = [
     "Admin",

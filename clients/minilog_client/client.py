@@ -8,19 +8,19 @@ from random import Random
 from typing import Any, Self, TypeVar, overload
 
 from minilog.errors import ClientClosed, InvalidRequest, TimedOut
-from minilog_client.callbacks import Callback, Callbacks
-from minilog_client.cluster import Cluster
-from minilog_client.consumer import Consumer, TopicsLike, parse_topics
-from minilog_client.fetching import StartLike
-from minilog_client.group_admin import GroupAdmin, group_name
-from minilog_client.group_consumer import GroupConsumer
-from minilog_client.heartbeats import Heart, LoopHeart, ThreadHeart
-from minilog_client.membership import Subscription
-from minilog_client.producer import Producer
-from minilog_client.protocol import broker_urls
-from minilog_client.sender import Sender
+from minilog_client.admin.group_admin import GroupAdmin, group_name
+from minilog_client.connection.cluster import Cluster
+from minilog_client.connection.http_messages import broker_urls
+from minilog_client.connection.transport import HttpTransport, Transport
+from minilog_client.consumer.consumer import Consumer, TopicsLike, parse_topics
+from minilog_client.consumer.partition_fetch import StartLike
+from minilog_client.group.callbacks import Callback, Callbacks
+from minilog_client.group.group_consumer import GroupConsumer
+from minilog_client.group.heartbeats import Heart, LoopHeart, ThreadHeart
+from minilog_client.group.membership import Subscription
+from minilog_client.producer.producer import Producer
+from minilog_client.producer.sender import Sender
 from minilog_client.settings import ClientSettings, ConsumerSettings, GroupSettings, ProducerSettings
-from minilog_client.transport import HttpTransport, Transport
 
 _log = logging.getLogger("minilog_client")
 S = TypeVar("S", ClientSettings, ProducerSettings, ConsumerSettings, GroupSettings)

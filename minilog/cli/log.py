@@ -81,7 +81,7 @@ def _dump_records(paths: list[Path]) -> int:
     from minilog.cli.topic.consume import ndjson_line
     from minilog.storage import inspect
     from minilog.wire.batch import split
-    from minilog_client.records import decode
+    from minilog_client.consumer.records import decode
 
     exit_code = ExitCode.FINE
     for path in segment_files(paths):

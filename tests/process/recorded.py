@@ -13,10 +13,10 @@ from typing import Final
 
 from minilog.errors import LogTruncated, MinilogError
 from minilog_client import AsyncClient
-from minilog_client.consumer import Consumer
-from minilog_client.producer import Producer
-from minilog_client.receipts import Receipt
-from minilog_client.records import Record
+from minilog_client.consumer.consumer import Consumer
+from minilog_client.consumer.records import Record
+from minilog_client.producer.producer import Producer
+from minilog_client.producer.receipts import Receipt
 from tests.process.history_format import Invoked, Key, PolledRecord, Recorder, digest
 
 SEPARATOR: Final = b" "

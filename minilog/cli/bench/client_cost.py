@@ -103,7 +103,7 @@ class InstantBroker:
     async def request(self, method: str, url: str, headers: Mapping[str, str], body: bytes, timeout_ms: int) -> Any:
         from minilog.wire.http import MSGPACK
         from minilog.wire.messages import Fetch, InitProducerReply, Offsets, Produce, ProduceReply, decode, encode
-        from minilog_client.transport import Response
+        from minilog_client.connection.transport import Response
 
         message = decode(body) if body else None
         reply: Any = self._metadata
@@ -262,7 +262,7 @@ async def _consuming(stored: dict[int, tuple[int, bytes]], total: int) -> dict[s
 def _decoding(stored: dict[int, tuple[int, bytes]]) -> dict[str, float]:
     """What ``batch()`` does with the bytes of one fetch, alone: checksum and records."""
     from minilog.wire.batch import split
-    from minilog_client.records import decode
+    from minilog_client.consumer.records import decode
 
     began = time.thread_time()
     for partition, (_, data) in stored.items():

@@ -59,7 +59,7 @@ from minilog.wire.messages import (
     encode,
 )
 from minilog.wire.records import decode_batch
-from minilog_client.transport import Response
+from minilog_client.connection.transport import Response
 
 NO_LEADER = -1
 

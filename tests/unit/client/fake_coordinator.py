@@ -44,7 +44,7 @@ from minilog.wire.group_messages import (
     TopicPartitions,
 )
 from minilog.wire.messages import AddPartitions, Message, Ok
-from minilog_client.membership import by_topic
+from minilog_client.group.membership import by_topic
 from tests.unit.client.fake_cluster import FakeCluster
 
 Key = tuple[str, int]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minilog.errors import BrokerUnavailable, MinilogError, NotEnoughReplicas, NotLeader, Throttled
-from minilog_client.backoff import DELAY_MAX_MS, DELAY_MIN_MS, Attempts, retry_delay_ms
+from minilog_client.connection.backoff import DELAY_MAX_MS, DELAY_MIN_MS, Attempts, retry_delay_ms
 
 
 @pytest.mark.parametrize(

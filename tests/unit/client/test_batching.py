@@ -21,10 +21,10 @@ from minilog.errors import (
 )
 from minilog.wire.batch import ACKS_MANY, split
 from minilog.wire.records import decode_batch
-from minilog_client.batching import Accumulator, Dispatch, Failure
-from minilog_client.lanes import Lane
-from minilog_client.partitioner import partition_for_key
-from minilog_client.routing import Leader
+from minilog_client.connection.routing import Leader
+from minilog_client.producer.accumulator import Accumulator, Dispatch, Failure
+from minilog_client.producer.partition_queue import Lane
+from minilog_client.producer.partitioner import partition_for_key
 from minilog_client.settings import ProducerSettings
 
 LEADER = Leader(1, "http://a", 0)

@@ -11,7 +11,7 @@ import pytest
 
 from minilog.errors import BrokerUnavailable, ClientClosed, InvalidRequest, NotLeader, UnknownTopic
 from minilog.wire.messages import Fetch, FetchReply, Produce, ProduceReply
-from minilog_client.cluster import Cluster, now_ms
+from minilog_client.connection.cluster import Cluster, now_ms
 from minilog_client.settings import ClientSettings
 from tests.unit.client.fake_cluster import FakeCluster, Fault
 from tests.unit.client.virtual_time import run

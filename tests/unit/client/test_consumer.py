@@ -27,7 +27,7 @@ from minilog.wire.batch import split
 from minilog.wire.messages import Fetch
 from minilog.wire.records import encode_values
 from minilog_client import AsyncClient, Consumer, Lag, Record
-from minilog_client.fetching import Start, parse_start
+from minilog_client.consumer.partition_fetch import Start, parse_start
 from tests.unit.client.fake_cluster import NO_LEADER, FakeCluster, Fault, Log
 from tests.unit.client.virtual_time import run
 

@@ -26,7 +26,7 @@ from minilog.errors import (
 )
 from minilog.wire.group_messages import GroupHeartbeat, GroupHeartbeatReply, LeaveGroup, TopicPartitions
 from minilog.wire.message_base import Ok
-from minilog_client.membership import Membership, Phase, Sent, Subscription, by_topic
+from minilog_client.group.membership import Membership, Phase, Sent, Subscription, by_topic
 
 SESSION_MS = 10_000
 Key = tuple[str, int]

@@ -7,7 +7,7 @@ from aiokafka.partitioner import murmur2 as aiokafka_murmur2  # type: ignore[imp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minilog_client.partitioner import next_sticky, partition_for_key
+from minilog_client.producer.partitioner import next_sticky, partition_for_key
 
 
 @settings(max_examples=50, deadline=None)

@@ -8,8 +8,8 @@ import pytest
 from minilog.errors import BrokerUnavailable, InternalError, InvalidRequest, NotLeader, Throttled
 from minilog.wire.http import JSON, MSGPACK, PROBLEM, problem_body
 from minilog.wire.messages import Fetch, FetchReply, MetadataReply, Ok, Problem, Produce, ProduceReply, decode, encode
-from minilog_client.protocol import broker_urls, envelope, metadata_path, reply_from
-from minilog_client.transport import Response
+from minilog_client.connection.http_messages import broker_urls, envelope, metadata_path, reply_from
+from minilog_client.connection.transport import Response
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from minilog.errors import InvalidRequest
 from minilog.wire.messages import BrokerInfo, MetadataReply, PartitionInfo, TopicInfo
-from minilog_client.routing import Leader, Routing
+from minilog_client.connection.routing import Leader, Routing
 
 URLS = {1: "http://a", 2: "http://b", 3: "http://c"}
 

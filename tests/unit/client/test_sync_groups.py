@@ -22,8 +22,8 @@ from minilog_client import (
     SyncGroupConsumer,
     UnknownMember,
 )
-from minilog_client.cluster import Cluster
-from minilog_client.heartbeats import ThreadHeart
+from minilog_client.connection.cluster import Cluster
+from minilog_client.group.heartbeats import ThreadHeart
 from tests.unit.client.fake_cluster import FakeCluster
 from tests.unit.client.fake_coordinator import FakeCoordinator
 from tests.unit.client.test_consumer import fill

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from minilog.errors import BrokerUnavailable, ClientClosed, InvalidRequest, MinilogError, TimedOut
-from minilog_client.transport import HttpTransport
+from minilog_client.connection.transport import HttpTransport
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-test\r\nContent-Length: 5\r\n\r\nhello"

@@ -10,10 +10,10 @@ from time import time_ns
 from typing import Any, Final, Self
 
 from minilog.errors import MinilogError, RecordTooLarge, TimedOut
-from minilog_client.cluster import now_ms
-from minilog_client.lanes import RECORD_OVERHEAD_BYTES, TopicLanes
-from minilog_client.receipts import BatchReceipt, ManyCall, Receipt
-from minilog_client.sender import ProducerStatistics, Sender
+from minilog_client.connection.cluster import now_ms
+from minilog_client.producer.partition_queue import RECORD_OVERHEAD_BYTES, TopicLanes
+from minilog_client.producer.receipts import BatchReceipt, ManyCall, Receipt
+from minilog_client.producer.sender import ProducerStatistics, Sender
 from minilog_client.settings import MIB
 from minilog_client.values import (
     HeadersLike,
@@ -31,7 +31,7 @@ from minilog_client.values import (
 _YIELD_BYTES: Final = MIB
 """How much is encoded before other tasks get a turn."""
 _CHUNK_ROWS: Final = 100
-_log: Final = logging.getLogger("minilog_client.producer")
+_log: Final = logging.getLogger("minilog_client.producer.producer")
 
 
 class Producer:

@@ -30,16 +30,16 @@ from minilog.wire.group_messages import (
 )
 from minilog.wire.http import topic_name
 from minilog.wire.messages import AddPartitions, Fetch, FetchPartition, FetchReply, Ok, TopicInfo
-from minilog_client.admin import TIMEOUT_MS, Admin
-from minilog_client.backoff import Attempts
-from minilog_client.cluster import now_ms
-from minilog_client.consumer import parse_topics
-from minilog_client.coordinator import Coordinator
-from minilog_client.fetching import BATCH_BYTES_MAX, StartLike, parse_start
-from minilog_client.membership import by_topic
-from minilog_client.prefetch import TopicPartition
-from minilog_client.protocol import Reply
-from minilog_client.records import decode
+from minilog_client.admin.admin import TIMEOUT_MS, Admin
+from minilog_client.connection.backoff import Attempts
+from minilog_client.connection.cluster import now_ms
+from minilog_client.connection.http_messages import Reply
+from minilog_client.consumer.consumer import parse_topics
+from minilog_client.consumer.fetch_plan import TopicPartition
+from minilog_client.consumer.partition_fetch import BATCH_BYTES_MAX, StartLike, parse_start
+from minilog_client.consumer.records import decode
+from minilog_client.group.coordinator import Coordinator
+from minilog_client.group.membership import by_topic
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
 

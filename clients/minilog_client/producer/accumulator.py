@@ -26,12 +26,19 @@ from minilog.errors import (
 from minilog.wire.batch import acks_level_for
 from minilog.wire.codec import Headers
 from minilog.wire.records import BatchBuilder
-from minilog_client.lanes import RECORD_OVERHEAD_BYTES, Lane, ProducerBatch, Span, TopicLanes, Waiting
-from minilog_client.numbering import NONE, Numbering, ProducerIdentity
-from minilog_client.partitioner import next_sticky, partition_for_key
-from minilog_client.routing import Leader
+from minilog_client.connection.routing import Leader
+from minilog_client.producer.partition_queue import (
+    RECORD_OVERHEAD_BYTES,
+    Lane,
+    ProducerBatch,
+    Span,
+    TopicLanes,
+    Waiting,
+)
+from minilog_client.producer.partitioner import next_sticky, partition_for_key
+from minilog_client.producer.record_errors import Unsettled, expired, for_batch, no_partitions, unsettled_of
+from minilog_client.producer.sequences import NONE, Numbering, ProducerIdentity
 from minilog_client.settings import MIB, ProducerSettings, acks_number
-from minilog_client.verdicts import Unsettled, expired, for_batch, no_partitions, unsettled_of
 
 PARTITION_REQUEST_BYTES: Final = MIB
 REQUEST_BYTES: Final = 8 * MIB

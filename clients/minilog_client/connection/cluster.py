@@ -15,12 +15,12 @@ from typing import Any, Final, TypeVar
 
 from minilog.errors import BrokerUnavailable, ClientClosed, MinilogError, TimedOut, UnknownTopic
 from minilog.wire.messages import MetadataReply
-from minilog_client.backoff import DELAY_MIN_MS, retry_delay_ms
-from minilog_client.protocol import ACCEPT_EITHER, Envelope, Reply, envelope, metadata_path, reply_from
-from minilog_client.routing import Routing, Topic
+from minilog_client.connection.backoff import DELAY_MIN_MS, retry_delay_ms
+from minilog_client.connection.http_messages import ACCEPT_EITHER, Envelope, Reply, envelope, metadata_path, reply_from
+from minilog_client.connection.routing import Routing, Topic
+from minilog_client.connection.tasks import TaskScope
+from minilog_client.connection.transport import Transport
 from minilog_client.settings import ClientSettings
-from minilog_client.tasks import TaskScope
-from minilog_client.transport import Transport
 
 T = TypeVar("T")
 Listener = Callable[[], None]

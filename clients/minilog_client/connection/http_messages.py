@@ -17,7 +17,7 @@ from minilog.wire.group_messages import GroupRequest
 from minilog.wire.http import JSON, MSGPACK, error_from_response
 from minilog.wire.messages import AddPartitions, Fetch, InitProducer, Message, Offsets, Problem, Produce, decode, encode
 from minilog.wire.routes import path_of
-from minilog_client.transport import Response
+from minilog_client.connection.transport import Response
 
 ACCEPT_EITHER: Final = f"{MSGPACK}, {JSON};q=0.5"
 _ENVELOPE_HEADERS: Final[Mapping[str, str]] = {"Content-Type": MSGPACK, "Accept": MSGPACK}

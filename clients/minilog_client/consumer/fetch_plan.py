@@ -22,9 +22,9 @@ from typing import Final, NamedTuple
 
 from minilog.errors import InternalError, LeaderNotAvailable, LogTruncated, MinilogError, OffsetOutOfRange, UnknownTopic
 from minilog.wire.messages import Fetch, FetchReply, FetchResult, Offsets, OffsetsPartition, OffsetsReply, OffsetsResult
-from minilog_client.fetching import PartitionFetch, StartLike, is_final, owned_batches
-from minilog_client.records import Record
-from minilog_client.routing import Leader, Routing
+from minilog_client.connection.routing import Leader, Routing
+from minilog_client.consumer.partition_fetch import PartitionFetch, StartLike, is_final, owned_batches
+from minilog_client.consumer.records import Record
 from minilog_client.settings import MIB, ConsumerSettings
 
 POLLS_MAX: Final = 4

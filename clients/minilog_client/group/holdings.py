@@ -15,9 +15,9 @@ from typing import Any, Final, NamedTuple
 
 from minilog.errors import InvalidRequest, MinilogError, NotAssigned, StaleMemberEpoch
 from minilog.wire.group_messages import OffsetCommit
-from minilog_client.fetching import PartitionFetch, StartLike
-from minilog_client.prefetch import TopicPartition
-from minilog_client.records import Record
+from minilog_client.consumer.fetch_plan import TopicPartition
+from minilog_client.consumer.partition_fetch import PartitionFetch, StartLike
+from minilog_client.consumer.records import Record
 
 METADATA_CHARS_MAX: Final = 1000
 

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from minilog_client.prefetch import TopicPartition
+from minilog_client.consumer.fetch_plan import TopicPartition
 
 Callback = Callable[[list[TopicPartition]], Awaitable[None] | None]
 

@@ -30,8 +30,8 @@ from minilog.errors import (
 )
 from minilog.wire.batch import Batch, split
 from minilog.wire.messages import EARLIEST, LATEST, FetchPartition, FetchResult, OffsetsResult
-from minilog_client.backoff import DELAY_MAX_MS, Attempts
-from minilog_client.records import Record, decode
+from minilog_client.connection.backoff import DELAY_MAX_MS, Attempts
+from minilog_client.consumer.records import Record, decode
 
 StartLike = int | str | datetime
 BATCH_BYTES_MAX: Final = 64 * 1024 * 1024

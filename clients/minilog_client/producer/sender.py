@@ -29,20 +29,20 @@ from minilog.wire.messages import (
     ProduceReply,
     ProduceResult,
 )
-from minilog_client.backoff import Attempts, is_hunting
-from minilog_client.batching import Accumulator, Dispatch, Failure
-from minilog_client.cluster import Cluster, now_ms
-from minilog_client.lanes import Lane, ProducerBatch, TopicLanes
-from minilog_client.receipts import ManyCall, Receipt, batch_receipt
+from minilog_client.connection.backoff import Attempts, is_hunting
+from minilog_client.connection.cluster import Cluster, now_ms
+from minilog_client.connection.tasks import TaskScope
+from minilog_client.producer.accumulator import Accumulator, Dispatch, Failure
+from minilog_client.producer.partition_queue import Lane, ProducerBatch, TopicLanes
+from minilog_client.producer.receipts import ManyCall, Receipt, batch_receipt
+from minilog_client.producer.record_errors import listed
 from minilog_client.settings import ProducerSettings, acks_number
-from minilog_client.tasks import TaskScope
-from minilog_client.verdicts import listed
 
 REQUESTS_PER_BROKER_MAX: Final = 3
 _ANSWER_SLACK_MS: Final = 250
 """How much longer the answer may take than the broker was told to wait."""
 _new: Final = tuple.__new__
-_log: Final = logging.getLogger("minilog_client.producer")
+_log: Final = logging.getLogger("minilog_client.producer.producer")
 
 
 class ProducerStatistics(NamedTuple):

@@ -22,10 +22,10 @@ from minilog.wire.http import JSON, topic_name
 from minilog.wire.messages import BrokerInfo, Offsets, OffsetsPartition, OffsetsReply, TopicInfo
 from minilog.wire.metadata_records import NO_LEADER
 from minilog.wire.routes import path_of
-from minilog_client.backoff import Attempts, retry_delay_ms
-from minilog_client.cluster import Cluster, now_ms
-from minilog_client.fetching import Start, StartLike, parse_start
-from minilog_client.protocol import Reply, reply_from
+from minilog_client.connection.backoff import Attempts, retry_delay_ms
+from minilog_client.connection.cluster import Cluster, now_ms
+from minilog_client.connection.http_messages import Reply, reply_from
+from minilog_client.consumer.partition_fetch import Start, StartLike, parse_start
 
 TIMEOUT_MS: Final = 10_000
 

@@ -19,11 +19,11 @@ from uuid import uuid4
 from minilog.errors import MinilogError, UnknownMember
 from minilog.wire.group_messages import GROUPS_TOPIC, GroupHeartbeat, GroupHeartbeatReply
 from minilog.wire.message_base import Ok
-from minilog_client.cluster import Cluster, now_ms
-from minilog_client.coordinator import Coordinator
-from minilog_client.loop_thread import LoopThread
-from minilog_client.membership import Membership, Phase, Sent, Subscription, TopicPartition, View
-from minilog_client.tasks import TaskScope
+from minilog_client.connection.cluster import Cluster, now_ms
+from minilog_client.connection.loop_thread import LoopThread
+from minilog_client.connection.tasks import TaskScope
+from minilog_client.group.coordinator import Coordinator
+from minilog_client.group.membership import Membership, Phase, Sent, Subscription, TopicPartition, View
 
 _log = logging.getLogger("minilog_client")
 

@@ -21,8 +21,8 @@ from minilog.errors import MinilogError
 from minilog.wire.batch import peek
 from minilog.wire.codec import Headers
 from minilog.wire.records import BatchBuilder, SealedBatch
-from minilog_client.backoff import Attempts
-from minilog_client.numbering import NONE, REMEMBERED_BATCHES, Numbering
+from minilog_client.connection.backoff import Attempts
+from minilog_client.producer.sequences import NONE, REMEMBERED_BATCHES, Numbering
 from minilog_client.settings import MIB
 
 RECORD_OVERHEAD_BYTES: Final = 64

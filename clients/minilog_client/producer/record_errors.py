@@ -16,8 +16,8 @@ from minilog.errors import (
     ProducerFenced,
     TimedOut,
 )
-from minilog_client.lanes import Lane, ProducerBatch
-from minilog_client.numbering import NONE
+from minilog_client.producer.partition_queue import Lane, ProducerBatch
+from minilog_client.producer.sequences import NONE
 
 _SHOWN_MAX: Final = 3
 

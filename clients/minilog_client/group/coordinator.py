@@ -12,9 +12,9 @@ import contextlib
 from minilog.errors import BrokerUnavailable, MinilogError, TimedOut
 from minilog.wire.group_messages import GROUPS_TOPIC, GroupRequest
 from minilog.wire.murmur2 import murmur2
-from minilog_client.backoff import Attempts, is_hunting
-from minilog_client.cluster import Cluster, now_ms
-from minilog_client.protocol import Reply
+from minilog_client.connection.backoff import Attempts, is_hunting
+from minilog_client.connection.cluster import Cluster, now_ms
+from minilog_client.connection.http_messages import Reply
 
 
 class Coordinator:

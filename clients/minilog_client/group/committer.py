@@ -9,13 +9,13 @@ from typing import Final
 
 from minilog.errors import MinilogError, StaleMemberEpoch, TimedOut, UnknownMember
 from minilog.wire.group_messages import CommitOffsets, CommitOffsetsReply
-from minilog_client.backoff import DELAY_MAX_MS
-from minilog_client.cluster import now_ms
-from minilog_client.coordinator import Coordinator
-from minilog_client.group_commits import Holdings, Mark, messages_of
-from minilog_client.heartbeats import GroupSession, Heart
-from minilog_client.membership import View
-from minilog_client.prefetch import TopicPartition
+from minilog_client.connection.backoff import DELAY_MAX_MS
+from minilog_client.connection.cluster import now_ms
+from minilog_client.consumer.fetch_plan import TopicPartition
+from minilog_client.group.coordinator import Coordinator
+from minilog_client.group.heartbeats import GroupSession, Heart
+from minilog_client.group.holdings import Holdings, Mark, messages_of
+from minilog_client.group.membership import View
 from minilog_client.settings import GroupSettings
 
 _PIN_INTERVAL_MS: Final = 20

@@ -39,7 +39,7 @@ from minilog.errors import (
 )
 from minilog.wire.group_messages import JOIN, GroupHeartbeat, GroupHeartbeatReply, LeaveGroup, TopicPartitions
 from minilog.wire.message_base import Ok
-from minilog_client.backoff import retry_delay_ms
+from minilog_client.connection.backoff import retry_delay_ms
 
 TopicPartition = tuple[str, int]
 REFUSED_PAUSE_MS: Final = 100

@@ -10,12 +10,12 @@ from contextvars import ContextVar
 from queue import SimpleQueue
 from typing import Any, Final, Self, TypeVar
 
-from minilog_client.consumer import CommitLike, Consumer, Lag
-from minilog_client.fetching import StartLike
-from minilog_client.group_consumer import GroupConsumer
-from minilog_client.loop_thread import LoopThread
-from minilog_client.prefetch import TopicPartition
-from minilog_client.records import Record
+from minilog_client.connection.loop_thread import LoopThread
+from minilog_client.consumer.consumer import CommitLike, Consumer, Lag
+from minilog_client.consumer.fetch_plan import TopicPartition
+from minilog_client.consumer.partition_fetch import StartLike
+from minilog_client.consumer.records import Record
+from minilog_client.group.group_consumer import GroupConsumer
 
 T = TypeVar("T")
 SyncCallback = Callable[[list[TopicPartition]], None]

@@ -18,20 +18,20 @@ from typing import Any, Final, Self, TypeVar, overload
 from minilog.errors import BufferFull, ClientClosed, TimedOut
 from minilog.wire.group_messages import GroupInfo
 from minilog.wire.messages import BrokerInfo, TopicInfo
-from minilog_client.admin import TIMEOUT_MS, ClusterInfo, Health
+from minilog_client.admin.admin import TIMEOUT_MS, ClusterInfo, Health
+from minilog_client.admin.group_admin import GroupDescription, GroupLag, OffsetChange
+from minilog_client.blocking.consumer import SyncCallback, SyncConsumer, SyncGroupConsumer, in_waiting_thread
 from minilog_client.client import AsyncClient
-from minilog_client.consumer import Consumer, TopicsLike
-from minilog_client.fetching import StartLike
-from minilog_client.group_admin import GroupDescription, GroupLag, OffsetChange
-from minilog_client.group_consumer import GroupConsumer
-from minilog_client.loop_thread import LoopThread
-from minilog_client.prefetch import TopicPartition
-from minilog_client.producer import Producer, size_of
-from minilog_client.receipts import BatchReceipt, Receipt
-from minilog_client.sender import ProducerStatistics
+from minilog_client.connection.loop_thread import LoopThread
+from minilog_client.connection.transport import Transport
+from minilog_client.consumer.consumer import Consumer, TopicsLike
+from minilog_client.consumer.fetch_plan import TopicPartition
+from minilog_client.consumer.partition_fetch import StartLike
+from minilog_client.group.group_consumer import GroupConsumer
+from minilog_client.producer.producer import Producer, size_of
+from minilog_client.producer.receipts import BatchReceipt, Receipt
+from minilog_client.producer.sender import ProducerStatistics
 from minilog_client.settings import MIB
-from minilog_client.sync_consumer import SyncCallback, SyncConsumer, SyncGroupConsumer, in_waiting_thread
-from minilog_client.transport import Transport
 from minilog_client.values import HeadersLike, RecordLike, checked_bytes, checked_headers, checked_timeout
 
 T = TypeVar("T")

@@ -26,18 +26,18 @@ from minilog.wire.group_messages import (
     CommittedOffsets,
     CommittedOffsetsReply,
 )
-from minilog_client.callbacks import Callbacks
-from minilog_client.cluster import Cluster, now_ms
-from minilog_client.consumer import START_WAIT_MS, CommitLike, Consumer
-from minilog_client.coordinator import Coordinator
-from minilog_client.fetching import PartitionFetch, StartLike
-from minilog_client.group_commits import METADATA_CHARS_MAX, Held, Holdings, Mark
-from minilog_client.group_committer import Committer
-from minilog_client.group_lookup import GroupLookup
-from minilog_client.heartbeats import GroupSession, Heart, PollClock
-from minilog_client.membership import Phase, Subscription, View, by_topic
-from minilog_client.prefetch import TopicPartition
-from minilog_client.records import Record
+from minilog_client.connection.cluster import Cluster, now_ms
+from minilog_client.consumer.consumer import START_WAIT_MS, CommitLike, Consumer
+from minilog_client.consumer.fetch_plan import TopicPartition
+from minilog_client.consumer.partition_fetch import PartitionFetch, StartLike
+from minilog_client.consumer.records import Record
+from minilog_client.group.callbacks import Callbacks
+from minilog_client.group.committer import Committer
+from minilog_client.group.coordinator import Coordinator
+from minilog_client.group.heartbeats import GroupSession, Heart, PollClock
+from minilog_client.group.holdings import METADATA_CHARS_MAX, Held, Holdings, Mark
+from minilog_client.group.membership import Phase, Subscription, View, by_topic
+from minilog_client.group.start_offsets import GroupLookup
 from minilog_client.settings import ConsumerSettings, GroupSettings
 
 _log = logging.getLogger("minilog_client")

@@ -8,11 +8,11 @@ from typing import Final
 
 from minilog.errors import MinilogError
 from minilog.wire.group_messages import CommittedOffset, CommittedOffsets, CommittedOffsetsReply
-from minilog_client.coordinator import Coordinator
-from minilog_client.heartbeats import GroupSession
-from minilog_client.membership import View, by_topic
-from minilog_client.prefetch import TopicPartition
-from minilog_client.tasks import TaskScope
+from minilog_client.connection.tasks import TaskScope
+from minilog_client.consumer.fetch_plan import TopicPartition
+from minilog_client.group.coordinator import Coordinator
+from minilog_client.group.heartbeats import GroupSession
+from minilog_client.group.membership import View, by_topic
 
 _TIMEOUT_MS: Final = 5000
 _PAUSE_MS: Final = 200

@@ -18,13 +18,13 @@ from minilog.errors import (
 )
 from minilog.wire.http import topic_name
 from minilog.wire.messages import Fetch, FetchReply, OffsetsReply
-from minilog_client.backoff import is_hunting
-from minilog_client.cluster import Cluster, now_ms
-from minilog_client.fetching import PartitionFetch, StartLike, parse_start
-from minilog_client.prefetch import Prefetch, Request, TopicPartition
-from minilog_client.records import Record
+from minilog_client.connection.backoff import is_hunting
+from minilog_client.connection.cluster import Cluster, now_ms
+from minilog_client.connection.tasks import TaskScope
+from minilog_client.consumer.fetch_plan import Prefetch, Request, TopicPartition
+from minilog_client.consumer.partition_fetch import PartitionFetch, StartLike, parse_start
+from minilog_client.consumer.records import Record
 from minilog_client.settings import ConsumerSettings
-from minilog_client.tasks import TaskScope
 
 CommitLike = Record | Sequence[Record] | Mapping[TopicPartition, int] | None
 TopicsLike = str | Iterable[str | tuple[str, int]]
