@@ -25,7 +25,7 @@ from minilog.wire.messages import (
     ReplicaFetchResult,
 )
 from minilog.wire.metadata_records import NO_LEADER, PartitionChanged, TopicCreated, TopicDeleted
-from tests.unit.core.broker_bench import BrokerBench
+from tests.unit.core.broker.broker_bench import BrokerBench
 from tests.unit.core.builders import TOPIC, TOPIC_ID, batch_at, partition_state
 
 ALONE = partition_state(replicas=[1])

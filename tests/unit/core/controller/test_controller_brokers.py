@@ -24,7 +24,7 @@ from minilog.wire.metadata_records import (
     PartitionChanged,
 )
 from tests.unit.core.builders import TOPIC
-from tests.unit.core.controller_bench import REFUSED, SILENT, TICK_MS, Broker, ControllerBench
+from tests.unit.core.controller.controller_bench import REFUSED, SILENT, TICK_MS, Broker, ControllerBench
 
 TIMEOUT_MS = 2000
 

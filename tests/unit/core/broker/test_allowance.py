@@ -9,7 +9,7 @@ from minilog.wire.codec import HEADERS_MAX, varint
 from minilog.wire.compression import ZSTD, compress
 from minilog.wire.messages import Produce, ProducePartition, ProduceResult
 from minilog.wire.records import Record, SealedBatch, encode_batch, encode_values
-from tests.unit.core.broker_bench import BrokerBench
+from tests.unit.core.broker.broker_bench import BrokerBench
 from tests.unit.core.builders import TOPIC, partition_state
 
 KEYED = {"cleanup.policy": "compact"}

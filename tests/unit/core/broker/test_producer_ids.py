@@ -5,7 +5,7 @@ from __future__ import annotations
 from minilog.core.broker.producer_ids import REFILL_BELOW
 from minilog.errors import BrokerUnavailable
 from minilog.wire.messages import AllocateProducerIdsReply, InitProducer, InitProducerReply, Problem
-from tests.unit.core.broker_bench import BrokerBench
+from tests.unit.core.broker.broker_bench import BrokerBench
 
 
 def asked(bench: BrokerBench) -> int:

@@ -15,7 +15,7 @@ from minilog.wire.group_messages import (
     TopicPartitions,
 )
 from minilog.wire.messages import Message, Metadata, Offsets, OffsetsPartition, Problem
-from tests.unit.core.broker_bench import BrokerBench
+from tests.unit.core.broker.broker_bench import BrokerBench
 from tests.unit.core.builders import TOPIC, partition_state
 
 BENCH = BrokerBench.started(partition_state())

@@ -28,7 +28,7 @@ from minilog.wire.messages import (
     Problem,
 )
 from minilog.wire.metadata_records import BrokerFenced, BrokerRegistered, BrokerUnfenced
-from tests.unit.core.broker_bench import BrokerBench
+from tests.unit.core.broker.broker_bench import BrokerBench
 from tests.unit.core.builders import TOPIC, TOPIC_ID, partition_state
 
 

@@ -28,7 +28,7 @@ from minilog.wire.group_messages import (
 )
 from minilog.wire.messages import Message, Ok, Problem, Produce, ProducePartition, ProduceReply
 from minilog.wire.metadata_records import NO_LEADER, PartitionChanged, TopicCreated
-from tests.unit.core.broker_bench import BrokerBench
+from tests.unit.core.broker.broker_bench import BrokerBench
 from tests.unit.core.builders import TOPIC, TOPIC_ID, partition_state, produced
 
 ORDERS = partition_state(replicas=[2], leader=2)

@@ -7,7 +7,7 @@ import pytest
 from minilog.wire.messages import CreateTopic, HeartbeatReply
 from minilog.wire.metadata_records import NO_LEADER, BrokerShuttingDown, BrokerUnfenced, PartitionChanged
 from tests.unit.core.builders import TOPIC
-from tests.unit.core.controller_bench import TICK_MS, ControllerBench
+from tests.unit.core.controller.controller_bench import TICK_MS, ControllerBench
 
 TIMEOUT_MS = 2000
 

@@ -12,7 +12,7 @@ from minilog.wire.batch import split, stamp
 from minilog.wire.messages import ACKS_ALL, Produce, ProducePartition, ProduceResult
 from minilog.wire.metadata_records import PartitionChanged
 from minilog.wire.records import encode_values
-from tests.unit.core.broker_bench import BrokerBench
+from tests.unit.core.broker.broker_bench import BrokerBench
 from tests.unit.core.builders import TOPIC, partition_state
 
 LED = partition_state()

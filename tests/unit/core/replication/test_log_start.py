@@ -9,9 +9,9 @@ from minilog.core.replication.log_start import follow_start
 from minilog.errors import CorruptRange
 from minilog.wire.messages import Produce, ProducePartition, ReplicaFetchReply
 from minilog.wire.records import encode_values
-from tests.unit.core.broker_bench import BrokerBench
+from tests.unit.core.broker.broker_bench import BrokerBench
+from tests.unit.core.broker.test_produce import LED, code, only
 from tests.unit.core.builders import TOPIC, fetched, follower_of, leader_of, log_of, memory_log, partition_state
-from tests.unit.core.test_produce import LED, code, only
 
 CHECK_MS = 100
 

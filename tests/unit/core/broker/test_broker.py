@@ -51,7 +51,7 @@ from minilog.wire.metadata_records import (
     TopicCreated,
     TopicDeleted,
 )
-from tests.unit.core.broker_bench import BROKER_EPOCHS, BrokerBench
+from tests.unit.core.broker.broker_bench import BROKER_EPOCHS, BrokerBench
 from tests.unit.core.builders import TOPIC, TOPIC_ID, batch_at, extend, partition_state
 
 FIRST = TopicPartition(TOPIC, 0)

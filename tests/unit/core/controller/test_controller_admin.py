@@ -28,7 +28,7 @@ from minilog.wire.messages import (
 )
 from minilog.wire.metadata_records import ControllerStarted, ProducerIdsAllocated, TopicDeleted
 from tests.unit.core.builders import TOPIC
-from tests.unit.core.controller_bench import TICK_MS, ControllerBench
+from tests.unit.core.controller.controller_bench import TICK_MS, ControllerBench
 
 
 def beat(bench: ControllerBench, broker_id: int) -> None:

@@ -13,7 +13,7 @@ from minilog.errors import BrokerUnavailable
 from minilog.wire.messages import AlterPartition, AlterPartitionReply, IsrMember, PositionQuery, UnfitReplica
 from minilog.wire.metadata_records import NO_LEADER, BrokerRegistered, PartitionChanged
 from tests.unit.core.builders import TOPIC
-from tests.unit.core.controller_bench import TICK_MS, ControllerBench
+from tests.unit.core.controller.controller_bench import TICK_MS, ControllerBench
 
 TIMEOUT_MS = 2000
 
