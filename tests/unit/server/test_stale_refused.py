@@ -13,8 +13,8 @@ from minilog.errors import BrokerUnavailable
 from minilog.server.peer_lane import Address
 from minilog.server.peers import Peers
 from minilog.wire.messages import Probe, ProbeReply
-from tests.unit.shells.peer_server import PeerServer, until
-from tests.unit.shells.test_dial import answer_probe, resolver, run, silent_resolver, unused_port  # noqa: F401
+from tests.unit.server.peer_server import PeerServer, until
+from tests.unit.server.test_dial import answer_probe, resolver, run, silent_resolver, unused_port  # noqa: F401
 
 
 async def probe(peers: Peers, url: str) -> Any:

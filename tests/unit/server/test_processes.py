@@ -26,7 +26,7 @@ from minilog.errors import DiskFull, RefusesToStart, StorageFailed
 from minilog.server import process
 from minilog.standalone import serve_both
 from minilog.storage.store import Store
-from tests.unit.shells.peer_server import until
+from tests.unit.server.peer_server import until
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from minilog.server.host_names import Names, Target
 from minilog.server.peer_lane import Address
 from minilog.server.peers import Peers
 from minilog.wire.messages import Ok, Probe, ProbeReply
-from tests.unit.shells.peer_server import Exchange, PeerServer, until
+from tests.unit.server.peer_server import Exchange, PeerServer, until
 
 REAL = socket.getaddrinfo
 Resolver = Callable[[str], list[str]]

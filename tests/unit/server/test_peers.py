@@ -29,7 +29,7 @@ from minilog.wire.messages import (
     ReplicaFetchReply,
     ReplicaFetchResult,
 )
-from tests.unit.shells.peer_server import Exchange, PeerServer, answer, until
+from tests.unit.server.peer_server import Exchange, PeerServer, answer, until
 
 Handler = Callable[[Exchange], Awaitable[None]]
 OK = Ok(7)

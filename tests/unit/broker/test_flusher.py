@@ -10,8 +10,8 @@ from minilog.broker.flusher import Flusher
 from minilog.core.effects import TopicPartition
 from minilog.errors import StorageFailed
 from minilog.server.process import Failure
-from tests.unit.shells.fakes import FakeLog, FakeStore
-from tests.unit.shells.peer_server import until
+from tests.unit.broker.fake_ports import FakeLog, FakeStore
+from tests.unit.server.peer_server import until
 
 P0, P1 = TopicPartition("t", 0), TopicPartition("t", 1)
 

@@ -22,8 +22,8 @@ from minilog.server.clock import Clock
 from minilog.server.process import FailStop, Failure
 from minilog.wire.messages import CreateTopic, Heartbeat, HeartbeatReply, Message, Metadata, Ok, Probe, Problem
 from minilog.wire.metadata_records import BrokerRegistered, ControllerStarted
-from tests.unit.shells.fakes import FakeControllerCore, FakeDecision, FakeJournal
-from tests.unit.shells.peer_server import Exchange, PeerServer, until
+from tests.unit.broker.fake_ports import FakeControllerCore, FakeDecision, FakeJournal
+from tests.unit.server.peer_server import Exchange, PeerServer, until
 
 PARKED = Heartbeat(1, 1, "process", 1, 0, 0)
 CHANGE = CreateTopic("t")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from minilog.server.background import Stop, Stopped, first_of, in_daemon_thread
-from tests.unit.shells.peer_server import until
+from tests.unit.server.peer_server import until
 
 
 def test_a_pause_ends_with_the_stop() -> None:

@@ -24,7 +24,7 @@ from minilog.wire.messages import (
     ReplicaFetch,
     encode,
 )
-from tests.unit.shells.peer_server import Exchange, PeerServer, until
+from tests.unit.server.peer_server import Exchange, PeerServer, until
 
 OK = Ok(7)
 GROUP = ForwardedGroupRequest(memoryview(encode(DescribeGroup("g"))))

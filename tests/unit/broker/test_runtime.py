@@ -29,8 +29,8 @@ from minilog.wire.messages import (
     Register,
     ReplicaFetch,
 )
-from tests.unit.shells.fakes import FakeBrokerCore, FakeLog, FakeStore
-from tests.unit.shells.peer_server import Exchange, PeerServer, until
+from tests.unit.broker.fake_ports import FakeBrokerCore, FakeLog, FakeStore
+from tests.unit.server.peer_server import Exchange, PeerServer, until
 
 PARKED = Heartbeat(1, 1, "process", 1, 0, 0)
 FETCH = Fetch([], 60_000, 1, 1)

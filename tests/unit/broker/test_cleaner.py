@@ -20,7 +20,7 @@ from minilog.storage.disk import OsDisk
 from minilog.storage.log.log import PartitionLog
 from minilog.storage.recovery.recovery import open_log
 from minilog.storage.store import StoredPartition
-from tests.unit.shells.peer_server import until
+from tests.unit.server.peer_server import until
 from tests.unit.storage.batches import place
 from tests.unit.storage.keyed import COMPACTED, commit, keyed, read_from
 

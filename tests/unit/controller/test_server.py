@@ -17,8 +17,8 @@ from minilog.config import ControllerSettings, Limits
 from minilog.controller.main import Controller
 from minilog.wire.http import MSGPACK, PROBLEM
 from minilog.wire.messages import CreateTopic, Heartbeat, Message, Ok, Produce, decode, encode
-from tests.unit.shells.fakes import FakeControllerCore, FakeJournal
-from tests.unit.shells.peer_server import until
+from tests.unit.broker.fake_ports import FakeControllerCore, FakeJournal
+from tests.unit.server.peer_server import until
 
 PARKED = Heartbeat(1, 1, "process", 1, 0, 0)
 DISCONNECT_S_MAX = 0.5

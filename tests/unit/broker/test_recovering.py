@@ -21,7 +21,7 @@ from minilog.storage.recovery.recovery import open_log
 from minilog.storage.store import Store
 from minilog.wire.http import JSON, MSGPACK
 from minilog.wire.messages import Message, Metadata, Probe, ProbeReply, Problem, decode, encode
-from tests.unit.shells.peer_server import until
+from tests.unit.server.peer_server import until
 from tests.unit.storage.batches import SMALL, fill, place
 
 

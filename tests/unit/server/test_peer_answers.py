@@ -14,8 +14,8 @@ from minilog.server.peers import ANSWER_BYTES_MAX, Peers, read
 from minilog.server.process import Failure
 from minilog.wire.http import MSGPACK, PROBLEM
 from minilog.wire.messages import FetchReply, FetchResult, Heartbeat, Problem
-from tests.unit.shells.peer_server import Exchange, PeerServer
-from tests.unit.shells.test_controller_server import Fixture, run
+from tests.unit.controller.test_server import Fixture, run
+from tests.unit.server.peer_server import Exchange, PeerServer
 
 NESTED = b"\x82\xa4type\xa2Ok\xa1x" + b"\x91" * 100_000 + b"\xc0"
 NESTED_JSON = b'{"code": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
