@@ -5,7 +5,7 @@ byte is read from them; malformed HTTP gets a problem document instead of a text
 in this process once its request is over: a write waits until the kernel has taken everything, under the deadline
 that ``server`` sets.
 
-Reads private attributes of aiohttp's RequestHandler (tests/unit/http/test_connections.py guards them).
+Reads private attributes of aiohttp's RequestHandler (tests/unit/broker/http/test_connections.py guards them).
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from minilog.cli.api import Api
+from tests.unit.broker.http.harness import orders, serving
 from tests.unit.broker.test_recovering import SlowRecovery, recovering, slow  # noqa: F401
-from tests.unit.http.harness import orders, serving
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from minilog.wire.http import JSON, NDJSON
 from minilog.wire.messages import AddPartitions, DeleteTopic, Fetch, Offsets, Produce
-from tests.unit.http.harness import Broker, Connection, orders, with_broker
+from tests.unit.broker.http.harness import Broker, Connection, orders, with_broker
 
 OTHER = "0" * 32
 P0 = "/v1/topics/orders/partitions/0"

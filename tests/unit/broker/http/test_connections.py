@@ -10,7 +10,7 @@ import pytest
 
 from minilog.config import Limits
 from minilog.wire.http import JSON, PROBLEM
-from tests.unit.http.harness import Answer, Broker, Connection, orders, serving, with_broker
+from tests.unit.broker.http.harness import Answer, Broker, Connection, orders, serving, with_broker
 
 P0 = "/v1/topics/orders/partitions/0/records"
 HEAD = f"POST {P0} HTTP/1.1\r\nHost: a\r\nContent-Type: {JSON}\r\n"

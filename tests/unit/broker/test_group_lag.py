@@ -12,7 +12,7 @@ from minilog.broker.group_lag import PartitionLag, measure
 from minilog.config import Limits
 from minilog.wire.group_messages import CommittedOffset, GroupInfo
 from minilog.wire.messages import Message, Offsets, OffsetsReply, OffsetsResult
-from tests.unit.http.fake_runtime import NOW_MS, FakeCluster, FakeRuntime
+from tests.unit.broker.http.fake_runtime import NOW_MS, FakeCluster, FakeRuntime
 
 END = 10
 OLD_MS = 2500

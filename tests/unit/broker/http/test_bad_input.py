@@ -13,7 +13,7 @@ from minilog.config import Limits
 from minilog.wire.http import BATCH, JSON, MSGPACK, NDJSON, OCTETS, PROBLEM
 from minilog.wire.messages import Fetch, Metadata, Ok, Produce, ProducePartition, encode
 from minilog.wire.records import encode_values
-from tests.unit.http.harness import Broker, Connection, with_broker
+from tests.unit.broker.http.harness import Broker, Connection, with_broker
 
 TOPIC = "/v1/topics/orders/records"
 P0 = "/v1/topics/orders/partitions/0/records"

@@ -10,7 +10,7 @@ import pytest
 
 from minilog.wire.http import EVENTS, JSON, MSGPACK
 from minilog.wire.messages import Fetch, FetchPartition, Offsets, OffsetsPartition, Produce, encode
-from tests.unit.http.harness import Broker, Connection, orders, serving, with_broker
+from tests.unit.broker.http.harness import Broker, Connection, orders, serving, with_broker
 
 P0 = "/v1/topics/orders/partitions/0/records"
 FETCH = encode(Fetch([FetchPartition("orders", 0, 0, 1000, -1, -1)], 60_000, 1, 1000))

@@ -15,7 +15,7 @@ from minilog.config import Limits
 from minilog.wire.batch import ACKS_ONE, split, stamp
 from minilog.wire.http import EVENTS
 from minilog.wire.records import Record, encode_batch
-from tests.unit.http.fake_runtime import EPOCH, FakeCluster, FakeRuntime
+from tests.unit.broker.http.fake_runtime import EPOCH, FakeCluster, FakeRuntime
 
 PATIENCE_S = 5
 

@@ -33,8 +33,8 @@ from minilog.wire.messages import (
 from minilog.wire.metadata_records import NO_LEADER
 from minilog.wire.murmur2 import partition_of
 from minilog.wire.records import Record, decode_batch, encode_values
-from tests.unit.http.fake_runtime import EPOCH, NOW_MS, FakeCluster
-from tests.unit.http.harness import Broker, Connection, orders, serving_app, with_broker
+from tests.unit.broker.http.fake_runtime import EPOCH, NOW_MS, FakeCluster
+from tests.unit.broker.http.harness import Broker, Connection, orders, serving_app, with_broker
 
 TOPIC = "/v1/topics/orders/records"
 P0 = "/v1/topics/orders/partitions/0/records"

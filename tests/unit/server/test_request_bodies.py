@@ -14,8 +14,8 @@ from minilog.server.request_body import SMALL_BYTES, Requests
 from minilog.wire.group_messages import ForwardedGroupRequest
 from minilog.wire.http import JSON, MSGPACK
 from minilog.wire.messages import HeartbeatReply, Probe, decode, encode
+from tests.unit.broker.http.harness import Broker, Connection, with_broker
 from tests.unit.controller.test_server import PARKED, Fixture, run
-from tests.unit.http.harness import Broker, Connection, with_broker
 
 MIB = 1024 * 1024
 

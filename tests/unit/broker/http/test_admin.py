@@ -20,7 +20,7 @@ from minilog.wire.messages import (
 )
 from minilog.wire.metadata_records import NO_LEADER, BrokerFenced, PartitionChanged
 from minilog.wire.routes import ROUTES
-from tests.unit.http.harness import Broker, Connection, orders, with_broker
+from tests.unit.broker.http.harness import Broker, Connection, orders, with_broker
 
 
 def test_root_says_what_this_is_and_where_to_look() -> None:

@@ -15,8 +15,8 @@ from minilog.server.answer_delivery import PIECE_BYTES, Answers, unacknowledged
 from minilog.server.request_body import SMALL_BYTES, Budget
 from minilog.wire.http import BATCH, EVENTS, JSON
 from minilog.wire.messages import Message
-from tests.unit.http.fake_runtime import FakeCluster
-from tests.unit.http.harness import Broker, Connection, fill, open_tail, orders, serving
+from tests.unit.broker.http.fake_runtime import FakeCluster
+from tests.unit.broker.http.harness import Broker, Connection, fill, open_tail, orders, serving
 
 P0 = "/v1/topics/orders/partitions/0/records"
 P2 = "/v1/topics/orders/partitions/2/records"

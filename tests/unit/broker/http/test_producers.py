@@ -11,7 +11,7 @@ from minilog.errors import LeaderNotAvailable
 from minilog.wire.http import BATCH, JSON, NDJSON
 from minilog.wire.messages import InitProducer, Message, Problem
 from minilog.wire.records import decode_batch, encode_values
-from tests.unit.http.harness import Answer, Broker, Connection, orders, with_broker
+from tests.unit.broker.http.harness import Answer, Broker, Connection, orders, with_broker
 
 TOPIC = "/v1/topics/orders/records"
 P0 = "/v1/topics/orders/partitions/0/records"
