@@ -24,7 +24,7 @@ from tests.sim.log_starts import LogStarts
 from tests.sim.records import Records, are_remembered
 from tests.sim.weak_acks import WeakAcks
 from tests.sim.world import Violation
-from tests.unit.storage.producer_model import Model, Numbered, of_table
+from tests.unit.storage.log.producer_model import Model, Numbered, of_table
 
 UNBOUNDED = 2**31 - 1
 

@@ -15,7 +15,8 @@ from tests.sim.cluster import SimCluster
 from tests.sim.faulty_disk import FaultyDisk
 from tests.sim.sweep import undisturbed
 from tests.sim.sweep_scenarios import SCENARIOS
-from tests.unit.storage import test_cutting, test_embedded_batches
+from tests.unit.storage.log import test_cutting
+from tests.unit.storage.recovery import test_embedded_batches
 
 
 def cluster(**timeouts: int) -> SimCluster:

@@ -23,7 +23,7 @@ from minilog.wire.batch import Batch, split, stamp
 from minilog.wire.records import Record, encode_batch
 from tests.sim.faulty_disk import FaultyDisk
 from tests.sim.log_model import UNBOUNDED, LogModel, as_bytes, check, check_clean, check_cleaned, held_by
-from tests.unit.storage.producer_model import check_table
+from tests.unit.storage.log.producer_model import check_table
 
 T = TypeVar("T")
 

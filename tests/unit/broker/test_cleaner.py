@@ -22,7 +22,7 @@ from minilog.storage.recovery.recovery import open_log
 from minilog.storage.store import StoredPartition
 from tests.unit.server.peer_server import until
 from tests.unit.storage.batches import place
-from tests.unit.storage.keyed import COMPACTED, commit, keyed, read_from
+from tests.unit.storage.compaction.keyed import COMPACTED, commit, keyed, read_from
 
 P0 = ("t", 0)
 

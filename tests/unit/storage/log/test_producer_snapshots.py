@@ -21,8 +21,8 @@ from minilog.storage.recovery.recovery import NOTHING_KNOWN
 from minilog.wire.batch import Batch, split, stamp
 from minilog.wire.records import encode_values
 from tests.unit.storage.batches import SMALL, everything, flush, open_in
+from tests.unit.storage.log.producer_model import of_log, of_table
 from tests.unit.storage.memory_disk import Crash, MemoryDisk
-from tests.unit.storage.producer_model import of_log, of_table
 
 DIRECTORY = "/d/t-0"
 

@@ -11,7 +11,7 @@ from minilog.storage.log import producers
 from minilog.storage.log.producers import SEQUENCE_MAX, Lasts, ProducerTable
 from minilog.wire.batch import Batch, peek, stamp
 from minilog.wire.records import encode_values
-from tests.unit.storage.producer_model import DAY_MS, Model, Numbered, of_table
+from tests.unit.storage.log.producer_model import DAY_MS, Model, Numbered, of_table
 
 P = 7
 NOW = 1_700_000_000_000

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from minilog.storage.compaction.cleaning_round import clean_now, survey
 from minilog.storage.recovery.recovery import NOTHING_KNOWN
 from tests.unit.storage.batches import open_in
-from tests.unit.storage.keyed import COMPACTED, Seen, Stop, StoppingDisk, commit, keyed, read_from
+from tests.unit.storage.compaction.keyed import COMPACTED, Seen, Stop, StoppingDisk, commit, keyed, read_from
 
 KEYS = [b"a", b"b", b"c", b"d" * 100, b""]
 PRODUCERS = 2

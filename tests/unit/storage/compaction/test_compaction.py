@@ -17,7 +17,7 @@ from minilog.storage.log.log import PartitionLog
 from minilog.wire.batch import split, stamp
 from minilog.wire.records import Record, decode_all, encode_batch
 from tests.unit.storage.batches import open_in
-from tests.unit.storage.keyed import COMPACTED, Seen, Stop, StoppingDisk, commit, keyed, read_from
+from tests.unit.storage.compaction.keyed import COMPACTED, Seen, Stop, StoppingDisk, commit, keyed, read_from
 from tests.unit.storage.memory_disk import MemoryDisk
 
 NOW_MS = 10_000
