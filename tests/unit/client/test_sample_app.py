@@ -11,7 +11,7 @@ import minilog_client
 from minilog_client import AsyncClient, Client
 from tests.unit.client import sample_app
 from tests.unit.client.fake_cluster import FakeCluster
-from tests.unit.client.fake_coordinator import FakeCoordinator
+from tests.unit.client.group.fake_coordinator import FakeCoordinator
 from tests.unit.client.virtual_time import run
 
 ROOT = Path(__file__).parents[3]

@@ -11,7 +11,7 @@ import pytest
 
 from minilog_client import Admin, AsyncClient, Client, Consumer, GroupAdmin, GroupConsumer, Producer
 from tests.unit.client.fake_cluster import FakeCluster
-from tests.unit.client.fake_coordinator import FakeCoordinator
+from tests.unit.client.group.fake_coordinator import FakeCoordinator
 from tests.unit.client.virtual_time import run
 
 URLS = "http://127.0.0.1:8082,http://127.0.0.1:8083"

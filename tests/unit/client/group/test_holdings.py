@@ -12,10 +12,10 @@ from minilog_client import (
     StaleMemberEpoch,
     UnknownMember,
 )
+from tests.unit.client.consumer.test_consumer import fill, later
 from tests.unit.client.fake_cluster import FakeCluster, Fault
-from tests.unit.client.fake_coordinator import FakeCoordinator
-from tests.unit.client.group_rig import read, scenario
-from tests.unit.client.test_consumer import fill, later
+from tests.unit.client.group.fake_coordinator import FakeCoordinator
+from tests.unit.client.group.group_rig import read, scenario
 
 
 def test_only_finished_records_are_committed_by_themselves() -> None:

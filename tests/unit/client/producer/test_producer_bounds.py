@@ -13,7 +13,7 @@ from minilog.errors import ClientClosed, InvalidRequest, MinilogError, RecordToo
 from minilog.wire.records import decode_batch
 from minilog_client import AsyncClient, Producer, Record
 from tests.unit.client.fake_cluster import FakeCluster, Log
-from tests.unit.client.test_producer import now, scenario
+from tests.unit.client.producer.test_producer import now, scenario
 from tests.unit.client.virtual_time import run
 
 DOWN: list[Callable[[FakeCluster], Any]] = [

@@ -20,10 +20,10 @@ from minilog_client import (
     UnknownPartition,
     UnknownTopic,
 )
+from tests.unit.client.consumer.test_consumer import fill, now, write
 from tests.unit.client.fake_cluster import FakeCluster
-from tests.unit.client.fake_coordinator import FakeCoordinator
-from tests.unit.client.group_rig import read, scenario
-from tests.unit.client.test_consumer import fill, now, write
+from tests.unit.client.group.fake_coordinator import FakeCoordinator
+from tests.unit.client.group.group_rig import read, scenario
 
 
 def test_groups_are_listed_described_and_deleted() -> None:

@@ -27,10 +27,10 @@ from minilog_client import (
     UnknownMember,
     UnknownTopic,
 )
+from tests.unit.client.consumer.test_consumer import fill, later, now
 from tests.unit.client.fake_cluster import FakeCluster
-from tests.unit.client.fake_coordinator import FakeCoordinator
-from tests.unit.client.group_rig import read, scenario
-from tests.unit.client.test_consumer import fill, later, now
+from tests.unit.client.group.fake_coordinator import FakeCoordinator
+from tests.unit.client.group.group_rig import read, scenario
 
 
 def test_a_member_reads_commits_and_goes_on_where_it_was() -> None:

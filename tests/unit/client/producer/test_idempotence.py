@@ -25,8 +25,8 @@ from minilog.errors import (
 from minilog.wire.batch import split
 from minilog_client import AsyncClient, Producer, Receipt
 from tests.unit.client.fake_cluster import FakeCluster, Fault, Log
-from tests.unit.client.test_batching import Rig, bytes_of, values_of
-from tests.unit.client.test_producer import now, scenario
+from tests.unit.client.producer.test_accumulator import Rig, bytes_of, values_of
+from tests.unit.client.producer.test_producer import now, scenario
 from tests.unit.client.virtual_time import run
 
 LAST_TRIES_MAX = 10

@@ -12,7 +12,7 @@ from minilog_client import (
     Record,
 )
 from tests.unit.client.fake_cluster import FakeCluster
-from tests.unit.client.fake_coordinator import FakeCoordinator
+from tests.unit.client.group.fake_coordinator import FakeCoordinator
 from tests.unit.client.virtual_time import run
 
 Body = Callable[[FakeCluster, FakeCoordinator, AsyncClient], Coroutine[Any, Any, None]]
