@@ -38,9 +38,9 @@ process: $(VENV)/dev.done
 	@if ls tests/process/test_*.py >/dev/null 2>&1; then $(BIN)/python -m pytest -q tests/process; fi
 
 # Long: every fault again and again for SOAK_MINUTES, always with the same seeds, then a table and soak.json, which
-# tests/process/report.py and plot.py make the READMEs' figures of.
+# tests/process/campaign/report.py and plot.py make the READMEs' figures of.
 soak: $(VENV)/dev.done
-	$(BIN)/python -m tests.process.soak --minutes $(SOAK_MINUTES)
+	$(BIN)/python -m tests.process.campaign.soak --minutes $(SOAK_MINUTES)
 
 lock: $(VENV)/venv.done
 	@$(PIP) uv

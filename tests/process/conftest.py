@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 
 import pytest
 
-from tests.process import faulty_disk, network
-from tests.process.cluster import VOLUME_BYTES, ProcessCluster, process_cluster
+from tests.process.rig import faulty_disk, network
+from tests.process.rig.cluster import VOLUME_BYTES, ProcessCluster, process_cluster
 
 SHORT_SESSIONS = ("session_timeout_ms=1000", "replica_lag_max_ms=2000")
 """So that faults need not last long; soaks run with the defaults."""

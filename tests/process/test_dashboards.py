@@ -18,10 +18,10 @@ import pytest
 from grafana.__main__ import built
 from grafana.panels import expressions
 from minilog_client import AsyncClient
-from tests.process import prometheus
-from tests.process.cluster import ProcessCluster, process_cluster
 from tests.process.conftest import leave_out
-from tests.process.prometheus import ROOT, Prometheus
+from tests.process.rig import prometheus
+from tests.process.rig.cluster import ProcessCluster, process_cluster
+from tests.process.rig.prometheus import ROOT, Prometheus
 
 TOPIC, GROUP = "orders", "billing"
 OVERRIDES = ("session_timeout_ms=4000", "replica_lag_max_ms=1500")

@@ -1,6 +1,6 @@
 """Faults under load: nothing acknowledged is lost, changed, doubled or out of order, and the replicas end identical.
 
-The short mix of ``python -m tests.process.soak``, one round each, always with the same dice.
+The short mix of ``python -m tests.process.campaign.soak``, one round each, always with the same dice.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.process.campaign import MIXED, Outcome, Settings, run_round
-from tests.process.catalogue import CATALOGUE
+from tests.process.campaign.campaign import MIXED, Outcome, Settings, run_round
 from tests.process.conftest import Stage, leave_out
+from tests.process.nemesis.catalogue import CATALOGUE
 
 SETTINGS = Settings(hold_s=1.2, quiet_s=0.3)
 SEED = 1

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.process.cluster import ProcessCluster, process_cluster
+from tests.process.rig.cluster import ProcessCluster, process_cluster
 
 TIMEOUT_S = 10.0
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.process.conftest import Stage
-from tests.process.group_notes import Event, judge
-from tests.process.groups import attack
+from tests.process.load.group_notes import Event, judge
+from tests.process.load.groups import attack
 
 
 def test_a_group_survives_its_members_and_its_coordinator(stage: Stage, tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
 """An idempotent producer on real processes: leaders die every second or are cut off, and every record is there once,
-in order, where the receipt says. ``python -m tests.process.idempotence`` runs the same for longer."""
+in order, where the receipt says. ``python -m tests.process.load.idempotence`` runs the same for longer."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from tests.process.idempotence import Outcome, Stream, run
+from tests.process.load.idempotence import Outcome, Stream, run
 
 SECONDS = 15.0
 

@@ -37,7 +37,7 @@ class Process:
         self.clients: list[socket.socket] = []
         self._began = self.log_file.stat().st_size if self.log_file.exists() else 0
         with self.log_file.open("ab") as log:
-            words = [sys.executable, "-m", "tests.process.slow", *slow, "--", *command]
+            words = [sys.executable, "-m", "tests.process.rig.slow", *slow, "--", *command]
             self.child = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
 
     @property

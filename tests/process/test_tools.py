@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from minilog.wire.metadata_records import BrokerFenced, PartitionChanged
-from tests.process import faulty_disk, fullload, report, soak
+from tests.process.campaign import report, soak
 from tests.process.conftest import Stage, leave_out
-from tests.process.faulty_disk import MIB, Volume
-from tests.process.network import CLIENT
-from tests.process.slow_link import Link
+from tests.process.load import fullload
+from tests.process.rig import faulty_disk
+from tests.process.rig.faulty_disk import MIB, Volume
+from tests.process.rig.network import CLIENT
+from tests.process.rig.slow_link import Link
 
 
 @pytest.fixture
@@ -167,8 +169,8 @@ def test_the_phases_of_a_failover_add_up_to_it() -> None:
 
 
 def test_only_what_is_between_the_markers_is_replaced() -> None:
-    text = report.replace_between_markers("a\n<!-- figures: written by tests.process.report -->\nold\n<!-- end of figures -->\nb", "figures", "new")  # fmt: skip
-    assert text == "a\n<!-- figures: written by tests.process.report -->\nnew\n<!-- end of figures -->\nb"
+    text = report.replace_between_markers("a\n<!-- figures: written by tests.process.campaign.report -->\nold\n<!-- end of figures -->\nb", "figures", "new")  # fmt: skip
+    assert text == "a\n<!-- figures: written by tests.process.campaign.report -->\nnew\n<!-- end of figures -->\nb"
     with pytest.raises(AssertionError, match="there must be one line"):
         report.replace_between_markers("no markers", "figures", "new")
 

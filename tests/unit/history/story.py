@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tests.process.history import Event, Options, Verdict, check
-from tests.process.history_format import PHASE, F, Process, Type
+from tests.process.checker.history import Event, Options, Verdict, check
+from tests.process.checker.history_format import PHASE, F, Process, Type
 
 MS = 1_000_000
 K, J = "k", "j"

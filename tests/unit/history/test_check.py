@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.process.history import CLASSES, Options, check, save
-from tests.process.history import main as command
+from tests.process.checker.history import CLASSES, Options, check, save
+from tests.process.checker.history import main as command
 from tests.unit.history.story import J, K, Story, at
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from minilog.errors import NotLeader, TimedOut
-from tests.process.history import Event, MalformedHistory, Options, Recorder, check, digest, load, save
-from tests.process.history_format import decode, encode
+from tests.process.checker.history import Event, MalformedHistory, Options, Recorder, check, digest, load, save
+from tests.process.checker.history_format import decode, encode
 from tests.unit.history.story import K, Story, at
 
 

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.process import history_selftest
-from tests.process.history import check
-from tests.process.history_draft import Draft
-from tests.process.history_format import decode, encode
-from tests.process.history_generator import Shape, generate
-from tests.process.history_mutations import CORRUPTIONS, Corruption
-from tests.process.history_selftest import OPTIONS, TOLERATED, Workshops, detect
-from tests.process.verdict import CLASSES
+from tests.process.checker import history_selftest
+from tests.process.checker.history import check
+from tests.process.checker.history_draft import Draft
+from tests.process.checker.history_format import decode, encode
+from tests.process.checker.history_generator import Shape, generate
+from tests.process.checker.history_mutations import CORRUPTIONS, Corruption
+from tests.process.checker.history_selftest import OPTIONS, TOLERATED, Workshops, detect
+from tests.process.checker.verdict import CLASSES
 
 MUTATIONS = 3
 STEPS = 200

@@ -14,12 +14,12 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.process.history import Event, check
-from tests.process.history_draft import Draft
-from tests.process.history_format import MalformedHistory
-from tests.process.history_generator import Shape, generate
-from tests.process.history_mutations import CORRUPTIONS
-from tests.process.history_selftest import OPTIONS
+from tests.process.checker.history import Event, check
+from tests.process.checker.history_draft import Draft
+from tests.process.checker.history_format import MalformedHistory
+from tests.process.checker.history_generator import Shape, generate
+from tests.process.checker.history_mutations import CORRUPTIONS
+from tests.process.checker.history_selftest import OPTIONS
 
 Pair = tuple[str, str]
 

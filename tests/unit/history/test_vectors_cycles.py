@@ -6,9 +6,9 @@ from random import Random
 
 import pytest
 
-from tests.process.history import Event, Options, check
-from tests.process.history_grafts import GRAFTS, Graft
-from tests.process.verdict import CLASSES
+from tests.process.checker.history import Event, Options, check
+from tests.process.checker.history_grafts import GRAFTS, Graft
+from tests.process.checker.verdict import CLASSES
 
 OPTIONS = Options(ok_share_min=0.0, final_phase=None)
 CYCLES = [name for name in CLASSES if name.startswith("G")]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.process.history import AckTrace, Options, Replica, check
+from tests.process.checker.history import AckTrace, Options, Replica, check
 from tests.unit.history.story import K, Story, at
 
 ANY = Options(ok_share_min=0.0)

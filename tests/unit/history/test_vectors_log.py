@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tests.process.history import Options
+from tests.process.checker.history import Options
 from tests.unit.history.story import J, K, Story, at
 
 ANY = Options(ok_share_min=0.0)

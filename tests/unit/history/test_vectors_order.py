@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.process.history import Options
+from tests.process.checker.history import Options
 from tests.unit.history.story import J, K, Story, at
 
 ANY = Options(ok_share_min=0.0)

@@ -1,0 +1,12 @@
+"""Every nemesis by name: what campaigns choose from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from tests.process.nemesis import disks, networks, processes
+from tests.process.nemesis.nemesis import ENTERED, Nemesis
+
+KINDS: Final = (processes, networks, disks)
+CATALOGUE: Final[Mapping[str, Nemesis]] = ENTERED

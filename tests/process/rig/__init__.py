@@ -1,0 +1,1 @@
+"""What the tests stand on: processes, networks and disks of their own, and what is measured of the machine. Begin with ``cluster.py``."""

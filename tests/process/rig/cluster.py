@@ -1,0 +1,311 @@
+"""A cluster of real processes for tests: three brokers and a controller, gone when the test ends.
+
+Plain, they listen on loopback. With a ``network`` each process has an address and a namespace of its own, with
+``volumes`` each broker has a disk of its own; both need root and are what the faults of network.py and faulty_disk.py
+work on. The clients in this process reach all of them either way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minilog.cli.local import process
+from minilog.cli.local.cluster import HOST, DevCluster, DevFile, Member
+from minilog.cli.output import CliError
+from minilog.settings import Role
+from tests.process.rig import faulty_disk
+from tests.process.rig.faulty_disk import MIB, Volume
+from tests.process.rig.machine import share_priority
+from tests.process.rig.network import Network
+
+Name = int | str
+"""A broker id, or "controller"."""
+CONTROLLER = "controller"
+WAIT_S = 30.0
+POLL_S = 0.05
+ASK_TIMEOUT_S = 1.0
+STARTS_MAX = 10
+_DAMAGED = re.compile(r"broker (?P<broker>\d+) .* the log of (?P<log>\S+) is damaged")
+VOLUME_BYTES = 256 * MIB
+
+
+class NotRunning(AssertionError):
+    """A process that was to be signalled had ended by itself."""
+
+
+@dataclass(frozen=True)
+class PlacedMember(Member):
+    host: str
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+
+class PlacedDevCluster(DevCluster):
+    """A dev cluster whose processes live in network namespaces and on volumes, as far as it has been given them."""
+
+    def __init__(self, folder: Path, spec: DevFile) -> None:
+        super().__init__(folder, spec)
+        self.network: Network | None = None
+        self.volumes: dict[int, Volume] = {}
+
+    def start(self, member: Member, exit_with_parent: bool = True) -> int:
+        command = [*self._place(member), sys.executable, "-m", "minilog", member.role, "run", *self._flags(member)]
+        with member.log_file.open("ab") as log:
+            child = subprocess.Popen(
+                [*command, "--exit-with-parent"], stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+            )
+        share_priority(child.pid)
+        process.write_pid_file(member.pid_file, child.pid)
+        self.children[member.name] = child
+        return child.pid
+
+    def _place(self, member: Member) -> list[str]:
+        command = self.network.command(member.name) if self.network else []
+        volume = self.volumes.get(member.id) if member.role == "broker" else None
+        return [*command, *(volume.command() if volume else [])]
+
+    def _member(self, role: Role, id: int, port: int) -> Member:
+        member = super()._member(role, id, port)
+        host = self.network.address(member.name) if self.network else HOST
+        return PlacedMember(**vars(member), host=host)
+
+    def _flags(self, member: Member) -> list[str]:
+        assert isinstance(member, PlacedMember)
+        flags = [f"host={member.host}" if flag == f"host={HOST}" else flag for flag in super()._flags(member)]
+        return [*flags, "--set", f"advertised_url={member.url}"] if member.role == "broker" else flags
+
+
+class ProcessCluster:
+    def __init__(self, dev: PlacedDevCluster) -> None:
+        self.dev = dev
+        self.hurt: set[int] = set()
+        """Brokers whose files were damaged, so that they may refuse to start."""
+        self._askers = ThreadPoolExecutor(len(dev.brokers), "ask")
+
+    @property
+    def url(self) -> str:
+        return self.dev.url
+
+    @property
+    def network(self) -> Network:
+        assert self.dev.network is not None, "this cluster was made without a network of its own"
+        return self.dev.network
+
+    @property
+    def volumes(self) -> dict[int, Volume]:
+        return self.dev.volumes
+
+    @property
+    def broker_ids(self) -> list[int]:
+        return [member.id for member in self.dev.brokers]
+
+    @property
+    def names(self) -> list[Name]:
+        return [CONTROLLER, *self.broker_ids]
+
+    def node(self, name: Name) -> str:
+        """What the network calls it."""
+        return self._find(name).name
+
+    def data_dir(self, broker_id: int) -> Path:
+        return self._find(broker_id).data_dir
+
+    def journal_file(self) -> Path:
+        """The controller's newest."""
+        return max(self._find(CONTROLLER).data_dir.glob("journal-*.log"))
+
+    def _find(self, name: Name) -> Member:
+        return self.dev.member(str(name))
+
+    def state(self, name: Name) -> process.State:
+        return self._find(name).state()
+
+    # --- breaking and mending --------------------------------------------------------------------------------
+
+    def kill(self, *names: Name) -> None:
+        """At once, as far as that is possible."""
+        for name in names:
+            self._signal(name, signal.SIGKILL)
+        self.await_dead(*names)
+
+    def await_dead(self, *names: Name) -> None:
+        for name in names:
+            known = self._find(name).known()
+            assert known is not None
+            assert process.wait_dead(known, 5.0), f"{name} is still there: {self.log(name)[-2000:]}"
+        self.dev.reap()
+
+    def pause(self, *names: Name) -> None:
+        for name in names:
+            self._signal(name, signal.SIGSTOP)
+
+    def resume(self, *names: Name) -> None:
+        for name in names:
+            self._signal(name, signal.SIGCONT)
+
+    def terminate(self, name: Name, *, demand_clean: bool = True) -> float:
+        """SIGTERM and wait for a clean end; returns the seconds it took."""
+        began = time.monotonic()
+        self._signal(name, signal.SIGTERM)
+        status = self.dev.children.pop(self._find(name).name).wait(20.0)
+        assert status == 0 or not demand_clean, f"{name} ended with {status}: {self.log(name)[-2000:]}"
+        return time.monotonic() - began
+
+    def launch(self, *names: Name) -> None:
+        """Start what does not run."""
+        self.dev.reap()
+        for member in map(self._find, names):
+            if member.state() == "dead":
+                self.dev.start(member)
+
+    def start(self, *names: Name) -> None:
+        """Start what does not run, and wait until it serves."""
+        for _ in range(STARTS_MAX):
+            self.launch(*names)
+            try:
+                self.dev.wait_ready(map(self._find, names))
+                return
+            except CliError as error:
+                if not self._follow_advice(str(error)):
+                    raise
+        raise AssertionError(f"{names} refuse to start again and again")
+
+    def _follow_advice(self, refusal: str) -> bool:
+        """As an operator would: a log that was damaged on purpose is moved away, as the refusal to start says."""
+        for broker_id in self.hurt:
+            named = _DAMAGED.match(refusal)
+            if named is not None and int(named["broker"]) == broker_id:
+                folder = self.data_dir(broker_id) / named["log"]
+                folder.rename(folder.with_name(f"{folder.name}.damaged-{time.monotonic_ns()}"))
+                return True
+        return False
+
+    def heal(self) -> None:
+        """Whatever was done to processes, network and disks is over when this returns."""
+        if self.dev.network is not None:
+            self.dev.network.heal()
+        for name in self.names:
+            if self.state(name) == "paused":
+                self.resume(name)
+        self.dev.reap()
+        for volume in self.volumes.values():
+            volume.empty()
+        self.start(*self.names)
+        self.hurt.clear()
+
+    def log_file(self, name: Name) -> Path:
+        return self._find(name).log_file
+
+    def log(self, name: Name) -> str:
+        return self.log_file(name).read_text(errors="replace")
+
+    def _signal(self, name: Name, number: signal.Signals) -> None:
+        member = self._find(name)
+        known = member.known()
+        assert known is not None
+        if not process.signal_to(known, number):
+            raise NotRunning(f"{member.name} was not running: {self.log(name)[-2000:]}")
+
+    # --- asking ----------------------------------------------------------------------------------------------
+
+    def ask(self, name: Name, path: str) -> Any:
+        """JSON from one process; None when it does not answer."""
+        try:
+            with urllib.request.urlopen(self._find(name).url + path, timeout=ASK_TIMEOUT_S) as answer:
+                return json.load(answer)
+        except (OSError, ValueError):
+            return None
+
+    def ask_all(self, path: str) -> dict[int, Any]:
+        """What each broker that runs and answers says."""
+        running = [id for id in self.broker_ids if self.state(id) == "running"]
+        answers = self._askers.map(lambda id: self.ask(id, path), running)
+        return {id: answer for id, answer in zip(running, answers, strict=True) if answer is not None}
+
+    def partitions(self, topic: str) -> list[dict[str, Any]]:
+        """The newest that any broker knows of each partition; empty when none knows the topic."""
+        newest: dict[int, dict[str, Any]] = {}
+        for answer in self.ask_all(f"/v1/metadata?topics={topic}").values():
+            for found in answer.get("topics", ()):
+                for state in found["partitions"]:
+                    known = newest.get(state["partition"])
+                    if known is None or _age(known) < _age(state):
+                        newest[state["partition"]] = state
+        return [newest[number] for number in sorted(newest)]
+
+    def leader(self, topic: str, partition: int = 0) -> int:
+        return int(self.partitions(topic)[partition]["leader"])
+
+    def is_in_sync(self, topic: str) -> bool:
+        """Every partition has a leader and all its replicas in the ISR."""
+        found = self.partitions(topic)
+        return bool(found) and all(p["leader"] >= 0 and len(p["isr"]) == len(p["replicas"]) for p in found)
+
+    def wait_in_sync(self, topic: str, timeout_s: float = WAIT_S) -> None:
+        self.wait(lambda: self.is_in_sync(topic), f"all of {topic} in sync", timeout_s)
+
+    def wait(self, condition: Callable[[], bool], what: str, timeout_s: float = WAIT_S) -> None:
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            if condition():
+                return
+            time.sleep(POLL_S)
+        states = {name: self.state(name) for name in self.names}
+        raise AssertionError(
+            f"waited {timeout_s:.0f} s in vain for {what}; {states}; metadata: {self.ask_all('/v1/metadata')}"
+        )
+
+    def close(self) -> None:
+        """Nothing is left of it but the folder."""
+        self.dev.kill_all()
+        self._askers.shutdown(cancel_futures=True)
+        for volume in self.volumes.values():
+            volume.unmount()
+        if self.dev.network is not None:
+            self.dev.network.close()
+        faulty_disk.unshare(self.dev.folder)
+
+
+def _age(state: dict[str, Any]) -> tuple[int, int]:
+    return state["leader_epoch"], state["partition_epoch"]
+
+
+@contextlib.contextmanager
+def process_cluster(
+    folder: Path,
+    brokers: int = 3,
+    overrides: Sequence[str] = (),
+    *,
+    network: bool = False,
+    volume_bytes: int = 0,
+) -> Iterator[ProcessCluster]:
+    """``volume_bytes``: size of each broker's volume, 0 for plain folders."""
+    dev = PlacedDevCluster.create(folder, brokers, port=0, controller_port=0, overrides=overrides)
+    assert isinstance(dev, PlacedDevCluster)
+    cluster = ProcessCluster(dev)
+    try:
+        if network:
+            dev.network = Network([member.name for member in dev.members])
+        if volume_bytes:
+            faulty_disk.share(dev.folder)
+            for member in dev.brokers:
+                dev.volumes[member.id] = Volume(member.data_dir, volume_bytes)
+        dev.save()
+        cluster.start(*cluster.names)
+        yield cluster
+    finally:
+        cluster.close()
