@@ -17,19 +17,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from tests.sim.ablation import ABLATIONS as LOG_ABLATIONS
-from tests.sim.ablation import STORY, Ablation, Detection, detect
-from tests.sim.bounds_ablation import BOUNDS_ABLATIONS
-from tests.sim.campaign import lines_of, run_missing, summed
-from tests.sim.cleaning_ablation import CLEANING_ABLATIONS
-from tests.sim.clock_ablation import CLOCK_ABLATIONS
-from tests.sim.evidence_ablation import EVIDENCE_ABLATIONS
-from tests.sim.figures import Figures
-from tests.sim.group_ablation import GROUP_ABLATIONS
-from tests.sim.options import draw
-from tests.sim.record import markdown, record
-from tests.sim.schedule import Outcome, Schedule
-from tests.sim.storage_ablation import STORAGE_ABLATIONS
+from tests.sim.removals.ablation import ABLATIONS as LOG_ABLATIONS
+from tests.sim.removals.ablation import STORY, Ablation, Detection, detect
+from tests.sim.removals.bounds import BOUNDS_ABLATIONS
+from tests.sim.removals.cleaning import CLEANING_ABLATIONS
+from tests.sim.removals.clocks import CLOCK_ABLATIONS
+from tests.sim.removals.evidence import EVIDENCE_ABLATIONS
+from tests.sim.removals.groups import GROUP_ABLATIONS
+from tests.sim.removals.storage import STORAGE_ABLATIONS
+from tests.sim.schedules.campaign import lines_of, run_missing, summed
+from tests.sim.schedules.figures import Figures
+from tests.sim.schedules.options import draw
+from tests.sim.schedules.record import markdown, record
+from tests.sim.schedules.schedule import Outcome, Schedule
 
 CHUNK = 4
 COLLECT_EVERY = 8

@@ -28,16 +28,16 @@ from minilog.wire.messages import (
     OffsetsReply,
 )
 from minilog.wire.metadata_records import PartitionChanged
-from tests.sim.broker_node import BrokerNode
-from tests.sim.clients import Admin, Consumer, Load, Producer, Write
-from tests.sim.controller_node import ControllerNode
-from tests.sim.group_watch import GroupWatch
-from tests.sim.history import History, Mirror, WatchedLog
-from tests.sim.invariants import Invariants
-from tests.sim.members import Habits, Member, Reader
-from tests.sim.network import CLIENT_IDS, Network, Response
-from tests.sim.numbered import NumberedProducer
-from tests.sim.world import Violation, World
+from tests.sim.checks.group_watch import GroupWatch
+from tests.sim.checks.history import History, Mirror, WatchedLog
+from tests.sim.checks.invariants import Invariants
+from tests.sim.nodes.broker_node import BrokerNode
+from tests.sim.nodes.clients import Admin, Consumer, Load, Producer, Write
+from tests.sim.nodes.controller_node import ControllerNode
+from tests.sim.nodes.members import Habits, Member, Reader
+from tests.sim.nodes.network import CLIENT_IDS, Network, Response
+from tests.sim.nodes.numbered import NumberedProducer
+from tests.sim.nodes.world import Violation, World
 
 TWIN_IDS = 100
 """Network addresses of twins begin here."""

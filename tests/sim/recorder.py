@@ -31,11 +31,11 @@ from minilog.wire.messages import (
     ReplicaFetchResult,
 )
 from minilog.wire.metadata_records import NO_LEADER, BrokerFenced, BrokerUnfenced, MetadataRecord, PartitionChanged
-from tests.sim.broker_node import BrokerNode
+from tests.sim.checks.history import UNBOUNDED
 from tests.sim.cluster import SimCluster
-from tests.sim.history import UNBOUNDED
-from tests.sim.network import Call, Response
-from tests.sim.process import Process
+from tests.sim.nodes.broker_node import BrokerNode
+from tests.sim.nodes.network import Call, Response
+from tests.sim.nodes.process import Process
 
 Seen = tuple[int, int, int, str]
 """Log end, durable end, high watermark, role."""

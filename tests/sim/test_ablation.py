@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sim.ablation import ABLATIONS, Ablation, detect, told
-from tests.sim.bounds_ablation import BOUNDS_ABLATIONS
-from tests.sim.cleaning_ablation import CLEANING_ABLATIONS
-from tests.sim.clock_ablation import CLOCK_ABLATIONS
-from tests.sim.evidence_ablation import EVIDENCE_ABLATIONS
-from tests.sim.group_ablation import GROUP_ABLATIONS
-from tests.sim.storage_ablation import STORAGE_ABLATIONS
+from tests.sim.removals.ablation import ABLATIONS, Ablation, detect, told
+from tests.sim.removals.bounds import BOUNDS_ABLATIONS
+from tests.sim.removals.cleaning import CLEANING_ABLATIONS
+from tests.sim.removals.clocks import CLOCK_ABLATIONS
+from tests.sim.removals.evidence import EVIDENCE_ABLATIONS
+from tests.sim.removals.groups import GROUP_ABLATIONS
+from tests.sim.removals.storage import STORAGE_ABLATIONS
 
 SCHEDULES = 12
 QUICK = [

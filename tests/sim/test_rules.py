@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.sim.ablation import Ablation
+from tests.sim.removals.ablation import Ablation
 from tests.sim.test_ablation import ALL
 
 ROOT = Path(__file__).parent.parent.parent
@@ -65,7 +65,7 @@ def book() -> tuple[Rule, ...]:
 
 
 BUILT = [rule for rule in book() if rule.built]
-STORIES = [path for path in sorted(Path(__file__).parent.glob("test_*.py")) if path != Path(__file__)]
+STORIES = [path for path in sorted(Path(__file__).parent.rglob("test_*.py")) if path != Path(__file__)]
 
 
 @cache

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.sim.options import draw
-from tests.sim.schedule import Schedule
+from tests.sim.schedules.options import draw
+from tests.sim.schedules.schedule import Schedule
 
 ROOT = Path(__file__).parent.parent.parent
 SEEDS = range(int(os.environ.get("MINILOG_SIM_SEEDS", "40")))

@@ -26,9 +26,9 @@ from minilog.storage.segment.segment import Segment
 from minilog.storage.store import Store
 from minilog.wire.batch import Batch
 from minilog.wire.metadata_records import MetadataRecord
-from tests.sim.log_model import Broken
-from tests.sim.sweep import Failure, run, sweep
-from tests.sim.sweep_scenarios import SCENARIOS
+from tests.sim.sweep.log_model import Broken
+from tests.sim.sweep.scenarios import SCENARIOS
+from tests.sim.sweep.sweep import Failure, run, sweep
 
 SHOWN_MAX = 5
 CASES_MIN = 100

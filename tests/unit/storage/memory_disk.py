@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from minilog.errors import DiskFull
 from minilog.storage.disk import Buffer
-from tests.sim.disk import File, SimDisk
+from tests.sim.nodes.disk import File, SimDisk
 
 T = TypeVar("T")
 

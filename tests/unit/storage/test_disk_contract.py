@@ -12,7 +12,7 @@ import pytest
 
 from minilog.errors import DiskFull, StorageFailed
 from minilog.storage.disk import IOV_MAX, Buffer, Disk, OsDisk
-from tests.sim.disk import SimDisk
+from tests.sim.nodes.disk import SimDisk
 from tests.unit.storage.small_file_system import small_file_system
 
 

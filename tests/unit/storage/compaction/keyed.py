@@ -12,7 +12,7 @@ from minilog.storage.disk import Buffer
 from minilog.storage.log.log import PartitionLog
 from minilog.wire.batch import Batch, split, stamp
 from minilog.wire.records import Record, decode_all, encode_batch
-from tests.sim.disk import SimDisk
+from tests.sim.nodes.disk import SimDisk
 
 COMPACTED = TopicSettings(segment_bytes=600, cleanup_policy="compact", delete_retention_ms=1000)
 UNBOUNDED = 2**31

@@ -8,7 +8,7 @@ from minilog.config import TopicSettings
 from minilog.errors import CorruptRange
 from minilog.storage.log.log import PartitionLog
 from minilog.storage.store import Store
-from tests.sim.disk import File
+from tests.sim.nodes.disk import File
 from tests.unit.storage.batches import everything, fill, flush, make, open_in
 from tests.unit.storage.memory_disk import MemoryDisk
 

@@ -11,7 +11,7 @@ from minilog.storage.log.log_place import RecoveryPoint
 from minilog.storage.recovery.recovery import NOTHING_KNOWN
 from minilog.storage.segment.segment_index import UNSAVED_MAX
 from minilog.wire.batch import split
-from tests.sim.disk import File
+from tests.sim.nodes.disk import File
 from tests.unit.storage.batches import everything, fill, flush, make, open_in
 from tests.unit.storage.memory_disk import Crash, MemoryDisk
 

@@ -1,0 +1,198 @@
+"""Removals of the rules about what counts as evidence: of which topic and process, how old, and from whom."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from minilog.core.broker import fetch
+from minilog.core.broker.broker import BrokerCore
+from minilog.core.controller import topics
+from minilog.core.controller.broker_sessions import Liveness, Session
+from minilog.core.controller.controller import ControllerCore, Decision
+from minilog.core.controller.election import Elections
+from minilog.core.effects import Effect, TopicPartition
+from minilog.core.groups import offsets
+from minilog.core.image import ClusterImage
+from minilog.core.replication.follower import FollowerState
+from minilog.core.replication.follower_sessions import Sessions
+from minilog.core.replication.leader import LeaderState
+from minilog.core.replication.replica import Replica
+from minilog.core.replication.replica_fetcher import Fetcher
+from minilog.wire.messages import Fetch, ReplicaFetch, ReplicaFetchReply, ReplicaFetchResult
+from tests.sim.removals import stand_ins
+from tests.sim.removals.ablation import Ablation
+from tests.sim.stories import test_damage, test_freshness, test_groups, test_identity, test_lifecycle, test_promises
+
+
+def _by_name(self: Fetcher, result: ReplicaFetchResult) -> FollowerState | None:
+    return self.followers.get(TopicPartition(result.topic, result.partition))
+
+
+def _drained_by_the_isr_it_knows(self: LeaderState) -> bool:
+    positions = [self.position_of(r) for r in self.state.isr]
+    return all(p is not None and p >= self.log.end_offset for p in positions)
+
+
+def _unbound(request: Fetch, results: Any) -> Fetch:
+    return request
+
+
+def _forgive_always(self: Liveness, session: Session, stall_ms: int) -> None:
+    session.deadline_ms += stall_ms
+    session.expected_ms += stall_ms
+
+
+def _data_only(self: Sessions, now_ms: int, unsure_ms: int) -> list[Effect]:
+    effects: list[Effect] = []
+    for session in self._by_broker.values():
+        if session.parked is not None and (session.dirty or session.verdicts or session.ends_early):
+            results = self._collect(session)
+            if results or session.ends_early:
+                effects.append(self._answer(session, results, now_ms, unsure_ms))
+    return effects
+
+
+def _when_it_comes(self: Fetcher, reply: ReplicaFetchReply, now_ms: int) -> int:
+    return now_ms
+
+
+def _by_who_is_here(image: ClusterImage, topic: str, settings: Any) -> int:
+    return max(1, min(3, sum(broker.eligible for broker in image.brokers.values())))
+
+
+_on_replica_fetch = BrokerCore._on_replica_fetch
+
+
+def _whoever_was_meant(self: BrokerCore, request_id: int, request: ReplicaFetch, now_ms: int) -> list[Effect]:
+    return _on_replica_fetch(self, request_id, msgspec.structs.replace(request, leader=self.broker_id), now_ms)
+
+
+_on_committed = ControllerCore.on_committed
+
+
+def _as_of_the_decision(self: ControllerCore, now_ms: int) -> Decision:
+    """What follows a decision is begun at the time of the tick before it, however long the journal took."""
+    return _on_committed(self, self.liveness._tick_ms or now_ms)
+
+
+EVIDENCE_ABLATIONS = (
+    Ablation(
+        "identity",
+        "an answer counts for whatever topic has its name",
+        ((Fetcher, "_meant", _by_name),),
+        story=test_identity.test_an_answer_about_a_deleted_topic_is_not_for_the_one_that_has_its_name,
+    ),
+    Ablation(
+        "identity",
+        "a position outlives the process that told it",
+        ((Elections, "on_registered", stand_ins.nothing),),
+        story=test_identity.test_a_position_counts_as_long_as_the_process_that_told_it,
+    ),
+    Ablation(
+        "identity",
+        "drained is said, and believed, of another ISR",
+        (
+            (LeaderState, "drained", property(_drained_by_the_isr_it_knows)),
+            (ControllerCore, "_last_change", lambda *_: 0),
+        ),
+        story=test_identity.test_who_was_let_in_a_moment_ago_is_not_named_unasked,
+    ),
+    Ablation(
+        "identity",
+        "who is alone in the ISR is drained whoever leads next",
+        (
+            (
+                LeaderState,
+                "drained",
+                property(lambda self: self.proposal is None and _drained_by_the_isr_it_knows(self)),
+            ),
+        ),
+        story=test_lifecycle.test_a_leader_that_is_alone_in_the_isr_hands_over_when_its_heirs_hold_everything,
+    ),
+    Ablation(
+        "identity",
+        "who is elected while it leaves is let go",
+        ((ControllerCore, "_has_heard_all", stand_ins.always),),
+        story=test_lifecycle.test_one_that_is_elected_while_it_leaves_hands_that_over_too,
+    ),
+    Ablation(
+        "identity",
+        "acks=N counts who is about to leave the ISR",
+        ((LeaderState, "minimal_isr", property(lambda self: self.state.isr)),),
+        story=test_identity.test_two_copies_are_two_members_of_whatever_isr_the_controller_goes_by,
+    ),
+    Ablation(
+        "identity",
+        "who waits for a topic waits for its name",
+        ((fetch, "_bound", _unbound),),
+        story=test_identity.test_a_reader_that_waits_for_a_topic_does_not_go_over_to_its_successor,
+    ),
+    Ablation(
+        "identity",
+        "a commit counts for whatever topic has the name",
+        ((offsets, "_check_topic", stand_ins.nothing),),
+        story=test_groups.test_a_commit_for_a_topic_that_was_made_anew_is_not_stored,
+    ),
+    Ablation(
+        "identity",
+        "a fetch counts at whatever broker it reaches",
+        ((BrokerCore, "_on_replica_fetch", _whoever_was_meant),),
+        story=test_identity.test_a_broker_that_gives_the_address_of_another_one_takes_no_followers_from_it,
+    ),
+    Ablation(
+        "damage",
+        "a damaged replica says nothing of it",
+        ((Replica, "is_damaged", False),),
+        story=test_damage.test_a_replica_that_knows_it_is_damaged_is_not_elected,
+    ),
+    Ablation(
+        "damage",
+        "what a heartbeat says of damage is not looked at",
+        ((ControllerCore, "_take_unfit", stand_ins.nothing),),
+        story=test_damage.test_a_damaged_leader_hands_over_to_a_whole_replica,
+    ),
+    Ablation(
+        "damage",
+        "a damaged follower follows on",
+        ((LeaderState, "on_forgotten", stand_ins.nothing), (Liveness, "is_fit", stand_ins.always)),
+        story=test_damage.test_a_damaged_follower_leaves_the_isr_and_is_not_let_in_again,
+    ),
+    Ablation(
+        "freshness",
+        "marks wait for a request that is parked",
+        ((Sessions, "answer_ready", _data_only),),
+        story=test_freshness.test_under_load_of_a_neighbour_old_records_go,
+    ),
+    Ablation(
+        "freshness",
+        "an answer is as fresh as it comes",
+        ((Fetcher, "_as_of", _when_it_comes),),
+        story=test_freshness.test_an_answer_that_was_on_its_way_for_long_is_as_old_as_its_request,
+    ),
+    Ablation(
+        "freshness",
+        "a leader is always sure to lead",
+        ((BrokerCore, "unsure_ms", lambda *_: 0),),
+        story=test_freshness.test_who_follows_a_deposed_leader_does_not_say_that_it_is_fresh,
+    ),
+    Ablation(
+        "liveness",
+        "every gap between ticks is forgiven",
+        ((Liveness, "_forgive", _forgive_always),),
+        story=test_lifecycle.test_a_controller_that_is_always_slow_fences_who_is_silent,
+    ),
+    Ablation(
+        "liveness",
+        "an election has its time from the decision on, durable or not",
+        ((ControllerCore, "on_committed", _as_of_the_decision),),
+        story=test_promises.test_an_election_hears_who_answers_however_long_the_journal_took,
+    ),
+    Ablation(
+        "copies",
+        "a topic has as many copies as brokers are up at the moment",
+        ((topics, "_usual_factor", _by_who_is_here),),
+        story=test_lifecycle.test_what_is_made_while_brokers_are_away_gets_its_copies_all_the_same,
+    ),
+)

@@ -1,0 +1,113 @@
+"""What keeps the storage honest towards those above it, taken away one rule at a time: its story must notice."""
+
+from __future__ import annotations
+
+from minilog.storage.log.log import PartitionLog
+from minilog.storage.log.log_place import RecoveryPoint
+from minilog.storage.log.log_state import LoadedState, LogState
+from minilog.storage.log.producers import ProducerTable
+from minilog.storage.recovery import recovery
+from minilog.storage.segment import scan, segment
+from minilog.storage.segment.scan import BadBatch, Found, LogBytes
+from minilog.storage.segment.segment import Segment
+from minilog.wire.batch import Batch
+from tests.sim.removals.ablation import Ablation
+from tests.sim.stories import test_damage, test_storage
+
+_reset = PartitionLog.reset
+
+
+def _drop_unseen(self: PartitionLog, start_offset: int, start_epoch: int = -1) -> None:
+    """Whatever the leader does not have any more was committed, or it would be there."""
+    self.high_watermark = self.end_offset
+    _reset(self, max(start_offset, self.end_offset + 1), start_epoch)
+    if start_offset < self.start_offset:
+        _reset(self, start_offset, start_epoch)
+
+
+def _the_marks_stay(self: RecoveryPoint, end_offset: int) -> RecoveryPoint:
+    epochs = tuple(entry for entry in self.epochs if entry[1] < end_offset)
+    return self._replace(offset=min(self.offset, end_offset), epochs=epochs)
+
+
+def _remove_and_sync_once(self: PartitionLog, segment: Segment) -> None:
+    while self._segments[-1] is not segment:
+        removed = self._segments.pop()
+        self._readers.pop(self._bases.pop(), None)
+        removed.remove()
+    self._disk.fsync_dir(self.place.directory)
+    self._readers.pop(segment.base_offset, None)
+
+
+_observe = ProducerTable.observe
+
+
+def _believe_any_clock(self: ProducerTable, batch: Batch) -> None:
+    _observe(self, batch)
+    for producer_id, producer in self.items():
+        if producer.batches[-1].timestamp < batch.max_timestamp - self.expiration_ms:
+            del self._producers[producer_id]
+
+
+def _nothing_is_under_way(self: LogState, base_offset: int) -> LogState:
+    return self._replace(next_start=-1, next_epoch=-1)
+
+
+def _the_first_file_is_the_first(loaded: LoadedState, base_offset: int, derived: object) -> int:
+    return base_offset
+
+
+def _search_from_the_bad_place(log: LogBytes, bad: BadBatch, epoch: int) -> Found | None:
+    return scan._search(log, bad, epoch, bad.position)
+
+
+STORAGE_ABLATIONS: tuple[Ablation, ...] = (
+    Ablation(
+        "quarantine",
+        "what the leader's start has overtaken is dropped",
+        ((PartitionLog, "reset", _drop_unseen),),
+        story=test_storage.test_records_that_the_leaders_start_has_overtaken_are_kept_and_counted,
+    ),
+    Ablation(
+        "quarantine",
+        "a log that diverges where nobody can compare is dropped",
+        ((PartitionLog, "reset", _drop_unseen),),
+        story=test_storage.test_a_log_that_diverges_where_the_leaders_begins_is_kept_and_counted,
+    ),
+    Ablation(
+        "cuts",
+        "a high watermark outlives the records it was said of",
+        ((RecoveryPoint, "cut_to", _the_marks_stay),),
+        story=test_storage.a_cut_below_the_high_watermark,
+    ),
+    Ablation(
+        "cuts",
+        "segments are removed all at once",
+        ((PartitionLog, "_remove_after", _remove_and_sync_once),),
+        story=test_storage.power_cuts_among_removals,
+    ),
+    Ablation(
+        "producers",
+        "the latest time that anybody gives is the time",
+        ((ProducerTable, "observe", _believe_any_clock),),
+        story=test_storage.test_a_client_with_a_wrong_clock_makes_nobodys_retry_a_second_record,
+    ),
+    Ablation(
+        "beginnings",
+        "a log that begins anew goes by the start it had",
+        ((LogState, "begun", _nothing_is_under_way),),
+        story=test_storage.test_a_log_that_began_anew_further_down_begins_there_when_it_starts_again,
+    ),
+    Ablation(
+        "beginnings",
+        "the oldest file that is there is the oldest there was",
+        ((recovery, "_noted_start", _the_first_file_is_the_first),),
+        story=test_damage.test_what_one_disk_has_lost_from_the_beginning_is_not_deleted_everywhere,
+    ),
+    Ablation(
+        "recovery",
+        "what follows a torn batch is searched in its records",
+        ((segment, "next_batch", _search_from_the_bad_place),),
+        story=test_storage.test_a_segment_file_that_was_uploaded_is_no_part_of_the_log,
+    ),
+)

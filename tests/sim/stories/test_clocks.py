@@ -1,0 +1,114 @@
+"""Stories of wall clocks that are set: what is written down follows them, and no time limit does."""
+
+from __future__ import annotations
+
+from minilog.wire.batch import Batch
+from tests.sim.checks.log_starts import batches_of
+from tests.sim.cluster import SimCluster
+from tests.sim.stories.test_groups import coordinator, grouped, settled
+
+HOUR_MS = 3_600_000
+
+
+def set_all(c: SimCluster, ahead_ms: int) -> None:
+    for node in (c.controller, *c.brokers.values()):
+        node.set_wall_clock(ahead_ms)
+
+
+def stored(c: SimCluster, broker_id: int) -> list[Batch]:
+    return list(batches_of(c.log(broker_id, "t").inner, 0))
+
+
+def test_a_wall_clock_that_is_set_ends_no_session_and_no_wait() -> None:
+    """R74: sessions of brokers and members, and writes that wait, while all clocks are set by hours."""
+    c, members = grouped("one", "two")
+    c.create_topic("s", assignment=[[1, 2, 3]], min_isr=2)
+    epochs = {node.node_id: node.core.broker_epoch for node in c.brokers.values() if node.core}
+    held = [(set(m.held), m.epoch) for m in members]
+    for ahead_ms in (HOUR_MS, 0, -HOUR_MS, 1000 * HOUR_MS):
+        set_all(c, ahead_ms)
+        write = c.produce("s", 3)
+        c.run(3000)
+        assert write.outcome == "ok"
+    assert {n.node_id: n.core.broker_epoch for n in c.brokers.values() if n.core} == epochs, "nobody was fenced"
+    assert c.state("s").leader_epoch == 0
+    assert c.isr("s") == [1, 2, 3]
+    assert settled(c, members)
+    assert [(set(m.held), m.epoch) for m in members] == held
+
+
+def test_records_are_stamped_by_the_wall_clock_of_their_leader() -> None:
+    """R75: the clock is two hours ahead, and so are the stamps."""
+    c = SimCluster(seed=1).start()
+    c.create_topic("t", assignment=[[1, 2, 3]], message_timestamp_type="LogAppendTime")
+    for ahead_ms in (0, 2 * HOUR_MS):
+        c.broker(1).set_wall_clock(ahead_ms)
+        c.produce("t")
+        assert abs(stored(c, 1)[-1].max_timestamp - c.broker(1).wall_ms) < 1000
+
+
+def test_stamps_do_not_go_back_when_the_wall_clock_does_unless_it_was_far_wrong() -> None:
+    """R76: set back by an hour they wait for it; set back by ten they follow it."""
+    c = SimCluster(seed=1).start()
+    c.create_topic("t", assignment=[[1, 2, 3]], message_timestamp_type="LogAppendTime")
+    for ahead_ms in (HOUR_MS, HOUR_MS // 2, 0):
+        c.broker(1).set_wall_clock(ahead_ms)
+        c.produce("t")
+    stamps = [batch.max_timestamp for batch in stored(c, 1)]
+    assert stamps == [stamps[0]] * 3
+    c.broker(1).set_wall_clock(10 * HOUR_MS)
+    c.produce("t")
+    c.broker(1).set_wall_clock(0)
+    c.produce("t")
+    assert abs(stored(c, 1)[-1].max_timestamp - c.broker(1).wall_ms) < 1000
+
+
+def test_records_go_when_they_are_old_by_the_wall_clock() -> None:
+    """R75: the clock of a broker that started before the time was known is set right: what is old is old at once."""
+    c = SimCluster(seed=1, timeouts={"retention_check_ms": 50}).start()
+    c.create_topic("t", assignment=[[1, 2, 3]], retention_ms=str(HOUR_MS))
+    c.produce("t", 5)
+    c.settle("t")
+    c.run(5000)
+    assert c.log(1, "t").start_offset == 0
+    set_all(c, 2 * HOUR_MS)
+    c.until(lambda: [c.log(n, "t").start_offset for n in (1, 2, 3)] == [5, 5, 5])
+
+
+def test_offsets_of_a_group_go_when_they_are_old_by_the_wall_clock() -> None:
+    """R75: the group is empty since the time that the clock showed then."""
+    c, (one,) = grouped("one")
+    core = c.broker(coordinator(c)).core
+    assert core is not None
+    (shard,) = [s for s in core.coordinator.shards.values() if "g" in s.groups.groups]
+    set_all(c, HOUR_MS)
+    one.leave()
+    c.until(lambda: not shard.groups.groups["g"].group.members)
+    emptied_ms = shard.groups.groups["g"].group.emptied_ms
+    assert abs(emptied_ms - c.broker(coordinator(c)).wall_ms) < 3000
+    c.run(40_000)
+    assert "g" in shard.groups.groups
+    set_all(c, HOUR_MS + core.settings.group_offsets_retention_ms)
+    c.until(lambda: "g" not in shard.groups.groups, within_ms=60_000)
+
+
+def test_a_failover_is_told_in_the_time_it_began_in() -> None:
+    """R75: a step between two of its moments makes none of its durations wrong."""
+    c = SimCluster(seed=1).start()
+    c.create_topic("t", assignment=[[1, 2, 3]])
+    c.settle("t")
+    c.controller.set_wall_clock(HOUR_MS)
+    c.run(200)
+    c.broker(1).kill()
+    core = c.controller.core
+    assert core is not None
+    c.until(lambda: bool(core.failovers.recent))
+    c.controller.set_wall_clock(-HOUR_MS)
+    c.until(lambda: core.failovers.recent[0].published_ms is not None)
+    told = core.failovers.recent[0]
+    assert told.elected_ms is not None
+    assert told.published_ms is not None
+    moments = [told.last_heard_ms, told.detected_ms, told.fenced_ms, told.elected_ms, told.published_ms]
+    assert moments == sorted(moments)
+    assert moments[-1] - moments[0] < 5000
+    assert abs(told.fenced_ms - (c.controller.now_ms + HOUR_MS)) < 5000
