@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import uuid
 
 from aiohttp import web
@@ -134,9 +133,7 @@ class Broker:
         return bound
 
     def _runtime(self, tasks: asyncio.TaskGroup, *, clean: bool) -> Runtime:
-        core = BrokerCore(
-            self.settings, self._store, random.Random(), incarnation=self._incarnation, clean=clean, url=self.url
-        )
+        core = BrokerCore(self.settings, self._store, incarnation=self._incarnation, clean=clean, url=self.url)
         failure = process.Failure()
         failure.watch_loop()
         return Runtime(core, self._store, self.settings, self._clock, failure, tasks)

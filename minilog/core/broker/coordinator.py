@@ -20,14 +20,18 @@ Why not the produce path: no request, no receipt, one waiter per decision instea
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from minilog.config import KIB
+from minilog.core.broker.lookup import Lookup
+from minilog.core.broker.state import BrokerState
+from minilog.core.broker.turn import Turn
 from minilog.core.controller.topics import is_internal
 from minilog.core.effects import CONTROLLER_ID, Effect, Reply, Send, TopicPartition
 from minilog.core.groups.checks import check_name
 from minilog.core.groups.groups import Groups
 from minilog.core.groups.offsets import Records
+from minilog.core.replication.follower_sessions import Sessions
 from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.produce_waiters import Deadlines
 from minilog.core.replication.replica import Replica
@@ -61,9 +65,6 @@ from minilog.wire.group_records import TopicShape, decode_record, encode_record
 from minilog.wire.messages import ACKS_ALL, CreateTopic, Message, Problem
 from minilog.wire.murmur2 import partition_of
 from minilog.wire.records import BatchBuilder, decode_batch
-
-if TYPE_CHECKING:
-    from minilog.core.broker.broker import BrokerCore
 
 OneGroupRequest = GroupHeartbeat | LeaveGroup | CommitOffsets | CommittedOffsets | DescribeGroup | DeleteGroup
 CREATE_AGAIN_MS: Final = 1000
@@ -101,8 +102,8 @@ class Shard:
 
 
 class Coordinator:
-    def __init__(self, core: BrokerCore) -> None:
-        self.core = core
+    def __init__(self, state: BrokerState, lookup: Lookup, turn: Turn, followers: Sessions) -> None:
+        self._state, self._lookup, self._turn, self._followers = state, lookup, turn, followers
         self.shards: dict[TopicPartition, Shard] = {}
         self.deadlines = Deadlines()
         self._woken: dict[TopicPartition, None] = {}
@@ -117,7 +118,9 @@ class Coordinator:
     def on_lead(self, replica: Replica, now_ms: int) -> None:
         assert isinstance(replica.role, LeaderState)
         if replica.partition.topic == GROUPS_TOPIC:
-            shard = Shard(replica, replica.role, Groups(self.core.settings, self.core.broker_id, self.core.wall_ms))
+            shard = Shard(
+                replica, replica.role, Groups(self._state.settings, self._state.broker_id, self._state.wall_ms)
+            )
             self.shards[replica.partition] = shard
             self._load(shard, LOAD_FIRST_BYTES, now_ms)
 
@@ -147,13 +150,13 @@ class Coordinator:
         if not data or shard.next_offset >= shard.load_end:
             shard.is_loaded = True
             shard.groups.on_topics(self._topics_now())
-            shard.groups.begin(now_ms, self.core.settings.session_timeout_ms)
+            shard.groups.begin(now_ms, self._state.settings.session_timeout_ms)
 
     # --- requests ----------------------------------------------------------------------------------------------
 
     def on_request(self, request_id: int, request: GroupRequest, now_ms: int) -> list[Effect]:
         effects: list[Effect] = []
-        if len(self.deadlines) >= self.core.settings.limits.parked_requests_max:
+        if len(self.deadlines) >= self._state.settings.limits.parked_requests_max:
             raise Overloaded(f"{len(self.deadlines)} group requests already wait here, the limit; retry later")
         if isinstance(request, ListGroups):
             shards = [self._open(shard, now_ms) for shard in self.shards.values()]
@@ -161,7 +164,7 @@ class Coordinator:
             self._park(request_id, ListGroupsReply(groups), shards, effects, now_ms, is_write=False)
             return effects
         check_name(request.group)
-        if GROUPS_TOPIC not in self.core.image.topics:
+        if GROUPS_TOPIC not in self._state.image.topics:
             return self._ask_for_topic(request_id, now_ms)
         shard = self._find(request.group)
         try:
@@ -186,7 +189,7 @@ class Coordinator:
 
     def _ask_for_topic(self, request_id: int, now_ms: int) -> list[Effect]:
         """First need: the controller makes the topic, with settings of its own."""
-        self.core.reading.check_informed()
+        self._lookup.check_informed()
         error = CoordinatorNotAvailable(
             f"the topic of the consumer groups ({GROUPS_TOPIC}) is being made{self._topic_refusal}; retry shortly"
         )
@@ -202,14 +205,14 @@ class Coordinator:
 
     def _find(self, group: str) -> Shard:
         """Raises NotCoordinator, which names who is, or CoordinatorNotAvailable."""
-        partitions = self.core.image.topics[GROUPS_TOPIC].partitions
+        partitions = self._state.image.topics[GROUPS_TOPIC].partitions
         partition = TopicPartition(GROUPS_TOPIC, partition_of(group.encode(), len(partitions)))
         shard = self.shards.get(partition)
         if shard is not None:
             return shard
         state = partitions[partition.partition]
-        broker = self.core.image.brokers.get(state.leader)
-        if broker is None or broker.broker_id == self.core.broker_id:
+        broker = self._state.image.brokers.get(state.leader)
+        if broker is None or broker.broker_id == self._state.broker_id:
             raise CoordinatorNotAvailable(
                 f"{partition}, where group {group!r} lives, has no leader at the moment; retry shortly"
             )
@@ -226,26 +229,26 @@ class Coordinator:
             raise CoordinatorNotAvailable(f"the groups in {partition} cannot be read: {shard.damage}")
         if not shard.is_loaded:
             raise CoordinatorNotAvailable(
-                f"broker {self.core.broker_id} is still reading {partition} ({shard.next_offset} of {shard.load_end}); retry shortly"
+                f"broker {self._state.broker_id} is still reading {partition} ({shard.next_offset} of {shard.load_end}); retry shortly"
             )
-        if not self.core.accepts_writes:
-            raise CoordinatorNotAvailable(f"broker {self.core.broker_id} is handing {partition} over; retry shortly")
+        if not self._state.accepts_writes:
+            raise CoordinatorNotAvailable(f"broker {self._state.broker_id} is handing {partition} over; retry shortly")
         if not self._is_sure(shard, now_ms):
             raise CoordinatorNotAvailable(
-                f"broker {self.core.broker_id} may not lead {partition} any more; retry or ask another"
+                f"broker {self._state.broker_id} may not lead {partition} any more; retry or ask another"
             )
         return shard
 
     def _is_sure(self, shard: Shard, now_ms: int) -> bool:
         """Nobody can have coordinated instead of this broker for longer than a broker session."""
-        core, timeout_ms = self.core, self.core.settings.session_timeout_ms
-        if core.session_over_ms(now_ms) == 0:
+        state, timeout_ms = self._state, self._state.settings.session_timeout_ms
+        if state.session_over_ms(now_ms) == 0:
             return True
-        others = {*shard.role.maximal_isr, *shard.role.state.elr} - {core.broker_id}
+        others = {*shard.role.maximal_isr, *shard.role.state.elr} - {state.broker_id}
         return all(self._fetches(other, shard.replica.partition, now_ms - timeout_ms) for other in others)
 
     def _fetches(self, broker_id: int, partition: TopicPartition, since_ms: int) -> bool:
-        session = self.core.sessions.of(broker_id)
+        session = self._followers.of(broker_id)
         return session is not None and partition in session.partitions and session.last_fetch_ms >= since_ms
 
     def _decide(self, shard: Shard, request: OneGroupRequest, now_ms: int) -> tuple[Records, Message]:
@@ -271,7 +274,7 @@ class Coordinator:
         replica = shard.replica
         builder = BatchBuilder()
         for record in records:
-            builder.append(*encode_record(record), (), self.core.wall_ms(now_ms))
+            builder.append(*encode_record(record), (), self._state.wall_ms(now_ms))
         shard.role.check_acks(ACKS_ALL)
         if builder.bytes_total > replica.settings.max_message_bytes:
             raise RecordTooLarge(
@@ -281,9 +284,9 @@ class Coordinator:
         self._append(shard, builder.build(acks_level=ACKS_MANY))
         for record in records:
             shard.groups.replay(record)
-        self.core.sessions.on_append(replica.partition)
-        self.core.advance(replica.partition)
-        effects += self.core.appended(replica, now_ms)
+        self._followers.on_append(replica.partition)
+        self._turn.advance(replica.partition)
+        effects += self._turn.appended(replica, now_ms)
 
     def _append(self, shard: Shard, data: bytes) -> None:
         log = shard.replica.log
@@ -303,7 +306,7 @@ class Coordinator:
         is_write: bool,
     ) -> None:
         """Answer when everything decided so far is committed."""
-        parked = Parked(request_id, reply, now_ms + self.core.settings.group_wait_ms, is_write=is_write)
+        parked = Parked(request_id, reply, now_ms + self._state.settings.group_wait_ms, is_write=is_write)
         for shard in shards:
             end_offset = shard.replica.log.end_offset
             if shard.role.high_watermark < end_offset:
@@ -357,7 +360,7 @@ class Coordinator:
         if loading:
             self._load(min(loading, key=lambda shard: shard.load_end - shard.next_offset), LOAD_BYTES, now_ms)
         for shard in self.shards.values():
-            if shard.is_loaded and self.core.accepts_writes:
+            if shard.is_loaded and self._state.accepts_writes:
                 shard.groups.on_topics(self._topics_now())
                 self._decide_tick(shard, effects, now_ms)
         return effects
@@ -372,7 +375,7 @@ class Coordinator:
 
     def _topics_now(self) -> dict[str, TopicShape]:
         """The topics groups may share out, as of the metadata this broker knows."""
-        image = self.core.image
+        image = self._state.image
         if self._topics_offset != image.metadata_offset:
             self._topics_offset = image.metadata_offset
             topics = {

@@ -1,4 +1,4 @@
-"""Reading: consumer fetches and offset queries on their way through a broker, and the long polls among them.
+"""Consumer fetches and offset queries on their way through a broker, and the long polls among them.
 
 Owns the parked fetches and their deadlines. A parked fetch waits on every partition it names and is looked at
 again whenever one of their high watermarks moves or a role changes; it ends once (R34): with enough bytes, with
@@ -7,24 +7,19 @@ an error to tell, at its deadline, or because its client went away.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from msgspec.structs import replace
 
 from minilog.core.broker.consumer_read import find_offset, read
+from minilog.core.broker.lookup import Lookup
+from minilog.core.broker.state import BrokerState
 from minilog.core.effects import Effect, Reply, TopicPartition
-from minilog.core.image import check_topic_id
 from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.produce_waiters import Deadlines
-from minilog.core.replication.replica import Replica
 from minilog.errors import (
     InvalidRequest,
-    LeaderNotAvailable,
     MinilogError,
     NotLeader,
     Overloaded,
-    UnknownPartition,
-    UnknownTopic,
 )
 from minilog.wire.messages import (
     LATEST,
@@ -38,9 +33,6 @@ from minilog.wire.messages import (
     Problem,
 )
 from minilog.wire.metadata_records import NO_LEADER
-
-if TYPE_CHECKING:
-    from minilog.core.broker.broker import BrokerCore
 
 
 class ParkedFetch:
@@ -59,68 +51,14 @@ def _bound(request: Fetch, results: list[FetchResult]) -> Fetch:
     return replace(request, partitions=entries)
 
 
-class Reading:
-    def __init__(self, core: BrokerCore) -> None:
-        self.core = core
+class FetchRequests:
+    def __init__(self, state: BrokerState, lookup: Lookup) -> None:
+        self._state, self._lookup = state, lookup
         self.deadlines = Deadlines()
         self._parked: dict[int, ParkedFetch] = {}
         self._waiting: dict[TopicPartition, dict[int, ParkedFetch]] = {}
         """By partition, whether or not a replica of it is here now."""
         self._woken: dict[int, ParkedFetch] = {}
-
-    # --- finding -------------------------------------------------------------------------------------------
-
-    def find(self, topic: str, partition: int, topic_id: str) -> Replica:
-        """The local replica. Raises UnknownTopic, UnknownPartition, InconsistentTopicId, or NotLeader when it lives elsewhere."""
-        replica = self.core.replicas.get(TopicPartition(topic, partition))
-        if replica is not None:
-            check_topic_id(topic, topic_id, replica.topic_id)
-            return replica
-        self.check_informed()
-        found = self.core.image.topics.get(topic)
-        if found is None:
-            raise UnknownTopic(f"there is no topic {topic!r}")
-        check_topic_id(topic, topic_id, found.topic_id)
-        state = found.partitions.get(partition)
-        if state is None:
-            raise UnknownPartition(f"topic {topic} has partitions 0 to {len(found.partitions) - 1}, not {partition}")
-        raise self.not_leader(TopicPartition(topic, partition), state.leader)
-
-    def topic_id_of(self, topic: str) -> str:
-        """For an answer that says no: which topic has the name, as far as this broker knows; "" for none."""
-        found = self.core.image.topics.get(topic)
-        return "" if found is None else found.topic_id
-
-    def check_informed(self) -> None:
-        if not self.core.informed:
-            raise LeaderNotAvailable(
-                f"broker {self.core.broker_id} has just started and does not know the topics yet; retry shortly or ask another"
-            )
-
-    def check_not_isolated(self, replica: Replica, now_ms: int) -> None:
-        """R30: one that may have been replaced refuses writes, and reads that must not be stale."""
-        if self.core.is_isolated(now_ms):
-            raise LeaderNotAvailable(
-                f"broker {self.core.broker_id} has not heard from the controller and may not lead {replica.partition} any more; retry"
-            )
-
-    def not_leader(self, partition: TopicPartition, leader: int) -> MinilogError:
-        """The error that says where to go instead."""
-        state = self.core.image.partition(*partition)
-        if state is not None and leader == NO_LEADER:
-            leader = state.leader
-        broker = self.core.image.brokers.get(leader)
-        if leader in (NO_LEADER, self.core.broker_id) or broker is None:
-            return LeaderNotAvailable(
-                f"{partition} has no leader at the moment; an election is under way or its replicas are down"
-            )
-        epoch = state.leader_epoch if state is not None else -1
-        return NotLeader(
-            f"{partition} is led by broker {leader} at {broker.url}, not by broker {self.core.broker_id}",
-            leader=leader,
-            leader_url=broker.url,
-            leader_epoch=epoch,
-        )
 
     # --- fetch -----------------------------------------------------------------------------------------------
 
@@ -129,13 +67,13 @@ class Reading:
         results, enough = self._collect(request, now_ms)
         if enough or request.max_wait_ms <= 0:
             return [Reply(request_id, FetchReply(results))]
-        if len(self.deadlines) >= self.core.settings.limits.parked_requests_max:
+        if len(self.deadlines) >= self._state.settings.limits.parked_requests_max:
             raise Overloaded(f"{len(self.deadlines)} fetches already wait here, the limit; retry later")
         self._park(ParkedFetch(request_id, _bound(request, results), now_ms + request.max_wait_ms))
         return []
 
     def _check(self, request: Fetch) -> None:
-        limits = self.core.settings.limits
+        limits = self._state.settings.limits
         if not 1 <= len(request.partitions) <= limits.partitions_max:
             raise InvalidRequest(
                 f"a fetch names 1 to {limits.partitions_max} partitions, this one {len(request.partitions)}"
@@ -147,20 +85,22 @@ class Reading:
 
     def _collect(self, request: Fetch, now_ms: int) -> tuple[list[FetchResult], bool]:
         """The answer as of now, and whether there is reason to send it: enough bytes or anything that went wrong."""
-        room = min(request.max_bytes, self.core.settings.limits.fetch_bytes_max)
+        room = min(request.max_bytes, self._state.settings.limits.fetch_bytes_max)
         bytes_found, failed = 0, False
         results = []
         for entry in request.partitions:
             try:
-                replica = self.find(entry.topic, entry.partition, entry.topic_id)
+                replica = self._lookup.find(entry.topic, entry.partition, entry.topic_id)
                 if not request.any_replica and isinstance(replica.role, LeaderState):
-                    self.check_not_isolated(replica, now_ms)
-                result = read(replica, entry, request, room - bytes_found, now_ms, self.core.unsure_ms(now_ms))
+                    self._lookup.check_not_isolated(replica, now_ms)
+                result = read(replica, entry, request, room - bytes_found, now_ms, self._state.unsure_ms(now_ms))
             except MinilogError as error:
                 problem = Problem.of(error)
-                result = FetchResult(entry.topic, entry.partition, problem, topic_id=self.topic_id_of(entry.topic))
+                result = FetchResult(
+                    entry.topic, entry.partition, problem, topic_id=self._lookup.topic_id_of(entry.topic)
+                )
             if result.problem is not None and result.problem.code == NotLeader.code:
-                elsewhere = self.not_leader(TopicPartition(entry.topic, entry.partition), NO_LEADER)
+                elsewhere = self._lookup.not_leader(TopicPartition(entry.topic, entry.partition), NO_LEADER)
                 result.problem = Problem(elsewhere.code, result.problem.detail, elsewhere.definite, elsewhere.info)
             bytes_found += len(result.batches)
             failed = failed or result.problem is not None
@@ -220,13 +160,13 @@ class Reading:
 
     def _offset(self, query: OffsetsPartition, now_ms: int) -> OffsetsResult:
         try:
-            replica = self.find(query.topic, query.partition, query.topic_id)
+            replica = self._lookup.find(query.topic, query.partition, query.topic_id)
             if not isinstance(replica.role, LeaderState):
-                raise self.not_leader(replica.partition, replica.role.leader)
-            self.check_not_isolated(replica, now_ms)
+                raise self._lookup.not_leader(replica.partition, replica.role.leader)
+            self._lookup.check_not_isolated(replica, now_ms)
             if query.at < min(LATEST, -2):
                 raise InvalidRequest(f"at={query.at} is not allowed; use a time in ms, -1 (latest) or -2 (earliest)")
             return find_offset(replica, query)
         except MinilogError as error:
             problem = Problem.of(error)
-            return OffsetsResult(query.topic, query.partition, problem, topic_id=self.topic_id_of(query.topic))
+            return OffsetsResult(query.topic, query.partition, problem, topic_id=self._lookup.topic_id_of(query.topic))

@@ -1,4 +1,4 @@
-"""Writing: produce requests on their way through a broker: checks, append, park, answer.
+"""Produce requests on their way through a broker: checks, append, park, answer.
 
 Owns the pending requests and their deadlines. Offset assignment and the append happen in one synchronous block,
 so two requests can never interleave in a log.
@@ -10,11 +10,14 @@ Invariants: what is refused here was not written (``definite``); what times out 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from minilog.core.broker.allowance import Allowance
+from minilog.core.broker.lookup import Lookup
+from minilog.core.broker.state import BrokerState
+from minilog.core.broker.turn import Turn
 from minilog.core.controller.topics import check_not_internal
 from minilog.core.effects import Effect, Reply
+from minilog.core.replication.follower_sessions import Sessions
 from minilog.core.replication.leader import LeaderState, Outcome
 from minilog.core.replication.produce_waiters import Deadlines, PendingProduce
 from minilog.core.replication.replica import Replica
@@ -29,15 +32,12 @@ from minilog.errors import (
 from minilog.wire.batch import Batch, split
 from minilog.wire.messages import ACKS_ALL, Problem, Produce, ProducePartition, ProduceReply, ProduceResult
 
-if TYPE_CHECKING:
-    from minilog.core.broker.broker import BrokerCore
-
 ACKS_MAX = 32
 
 
-class Writing:
-    def __init__(self, core: BrokerCore) -> None:
-        self.core = core
+class ProduceRequests:
+    def __init__(self, state: BrokerState, lookup: Lookup, turn: Turn, followers: Sessions) -> None:
+        self._state, self._lookup, self._turn, self._followers = state, lookup, turn, followers
         self.deadlines = Deadlines()
 
     def on_produce(self, request_id: int, request: Produce, now_ms: int) -> list[Effect]:
@@ -50,13 +50,13 @@ class Writing:
             try:
                 effects += self._append(request.acks, entry, pending, position, allowance, now_ms)
             except MinilogError as error:
-                topic_id = self.core.reading.topic_id_of(entry.topic)
+                topic_id = self._lookup.topic_id_of(entry.topic)
                 result = ProduceResult(entry.topic, entry.partition, Problem.of(error), topic_id=topic_id)
-                self.core.decided([Outcome(pending, position, result)])
+                self._turn.add_outcomes([Outcome(pending, position, result)])
         return effects
 
     def _check(self, request: Produce) -> None:
-        limits = self.core.settings.limits
+        limits = self._state.settings.limits
         if not ACKS_ALL <= request.acks <= ACKS_MAX:
             raise InvalidAcks(
                 f"acks={request.acks} is not allowed; use 0, 1, a number of copies up to {ACKS_MAX}, or all (-1)"
@@ -82,24 +82,26 @@ class Writing:
         now_ms: int,
     ) -> list[Effect]:
         check_not_internal(entry.topic, "written to")
-        replica = self.core.reading.find(entry.topic, entry.partition, entry.topic_id)
+        replica = self._lookup.find(entry.topic, entry.partition, entry.topic_id)
         leader = self._leader(replica, now_ms)
         batches = _batches(entry, replica)
         allowance.take(batches, replica)
-        stamp_ms = self.core.stamps.take(self.core.wall_ms(now_ms))
+        stamp_ms = self._state.stamps.take(self._state.wall_ms(now_ms))
         outcome = leader.on_produce(batches, acks, pending, position, stamp_ms)
         if outcome is not None:
-            self.core.decided([outcome])
-        self.core.sessions.on_append(replica.partition)
-        self.core.advance(replica.partition)
-        return self.core.appended(replica, now_ms)
+            self._turn.add_outcomes([outcome])
+        self._followers.on_append(replica.partition)
+        self._turn.advance(replica.partition)
+        return self._turn.appended(replica, now_ms)
 
     def _leader(self, replica: Replica, now_ms: int) -> LeaderState:
         if not isinstance(replica.role, LeaderState):
-            raise self.core.reading.not_leader(replica.partition, replica.role.leader)
-        if not self.core.accepts_writes:
-            raise LeaderNotAvailable(f"broker {self.core.broker_id} is handing {replica.partition} over; retry shortly")
-        self.core.reading.check_not_isolated(replica, now_ms)
+            raise self._lookup.not_leader(replica.partition, replica.role.leader)
+        if not self._state.accepts_writes:
+            raise LeaderNotAvailable(
+                f"broker {self._state.broker_id} is handing {replica.partition} over; retry shortly"
+            )
+        self._lookup.check_not_isolated(replica, now_ms)
         return replica.role
 
     # --- answering -----------------------------------------------------------------------------------------

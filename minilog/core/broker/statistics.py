@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from minilog.core.broker.coordinator import Coordinator
+from minilog.core.broker.fetch import FetchRequests
+from minilog.core.broker.produce import ProduceRequests
+from minilog.core.broker.state import BrokerState
 from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.replica import Replica
-
-if TYPE_CHECKING:
-    from minilog.core.broker.broker import BrokerCore
 
 
 def partition_statistics(replica: Replica, now_ms: int) -> dict[str, Any]:
@@ -45,14 +46,16 @@ def _lags(leader: LeaderState, now_ms: int) -> dict[int, tuple[int | None, int]]
     return lags
 
 
-def broker_statistics(core: BrokerCore, now_ms: int) -> dict[str, Any]:
+def broker_statistics(
+    state: BrokerState, produces: ProduceRequests, fetches: FetchRequests, coordinator: Coordinator, now_ms: int
+) -> dict[str, Any]:
     return {
-        "broker_id": core.broker_id,
-        "ready": core.ready,
-        "standing": core.registration.standing.value,
-        "last_problem": core.registration.last_problem,
-        "parked_produces": len(core.writing.deadlines),
-        "parked_fetches": len(core.reading.deadlines),
-        "parked_groups": len(core.coordinator.deadlines),
-        "partitions": [partition_statistics(replica, now_ms) for replica in core.replicas.values()],
+        "broker_id": state.broker_id,
+        "ready": state.ready,
+        "standing": state.registration.standing.value,
+        "last_problem": state.registration.last_problem,
+        "parked_produces": len(produces.deadlines),
+        "parked_fetches": len(fetches.deadlines),
+        "parked_groups": len(coordinator.deadlines),
+        "partitions": [partition_statistics(replica, now_ms) for replica in state.replicas.values()],
     }

@@ -77,7 +77,7 @@ class BrokerNode(Process):
         self.lossy = self.lossy or not clean
         incarnation = f"{self.rng.getrandbits(64):016x}"
         self.core = BrokerCore(
-            self.settings, self.store, self.rng, incarnation=incarnation, clean=clean, url=f"http://{self.name}:80"
+            self.settings, self.store, incarnation=incarnation, clean=clean, url=f"http://{self.name}:80"
         )
         self.later(self.rng.randint(0, self.tick_ms), "tick", self._tick)
         self.later(self.settings.checkpoint_interval_ms, "checkpoint", self._checkpoint)

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from minilog.core.broker import consumer_read
-from minilog.core.broker.broker import BrokerCore
-from minilog.core.broker.fetch import Reading
-from minilog.core.broker.produce import Writing
+from minilog.core.broker.controller_link import ControllerLink
+from minilog.core.broker.fetch import FetchRequests
+from minilog.core.broker.produce import ProduceRequests
 from minilog.core.broker.registration import Registration
+from minilog.core.broker.state import BrokerState
 from minilog.core.controller import controller, election, isr_check
 from minilog.core.controller.broker_sessions import Liveness
 from minilog.core.controller.controller import ControllerCore
@@ -240,7 +241,7 @@ ABLATIONS: tuple[Ablation, ...] = (
              _with(dies_in_commit=0.2, journal_delay_max_ms=30),
              test_elections.test_a_controller_that_dies_between_journal_and_telling_tells_after_its_restart),
     Ablation("R25", "brokers obey any controller",
-             ((BrokerCore, "_obeys", stand_ins.obey_anybody), (Registration, "next_request", stand_ins.ask_anybody),
+             ((ControllerLink, "_obeys", stand_ins.obey_anybody), (Registration, "next_request", stand_ins.ask_anybody),
               (Store, "save_controller_epoch", stand_ins.save_any_epoch)),
              _with(controller_kills=2.0, late=0.05, late_ms=1000),
              test_metadata.test_a_controller_with_a_journal_of_yesterday_is_obeyed_by_nobody),
@@ -269,11 +270,11 @@ ABLATIONS: tuple[Ablation, ...] = (
              ((ControllerCore, "_shut_down", stand_ins.keep_leading),), STOPPING,
              test_lifecycle.test_a_controlled_shutdown_loses_nothing_and_hardly_interrupts),
     Ablation("R29", "brokers take news in any order",
-             ((BrokerCore, "_on_metadata", stand_ins.take_any_news), (Registration, "matches", stand_ins.always),
+             ((ControllerLink, "_on_metadata", stand_ins.take_any_news), (Registration, "matches", stand_ins.always),
               (Registration, "is_answer", stand_ins.always)), COPYING,
              test_elections.test_metadata_in_any_order_of_arrival_leaves_every_broker_with_the_same),
     Ablation("R30", "a leader that hears nothing of the controller goes on",
-             ((BrokerCore, "is_isolated", stand_ins.never),), _with(isolations=1.0),
+             ((BrokerState, "is_isolated", stand_ins.never),), _with(isolations=1.0),
              test_waiting.test_a_leader_that_may_have_been_replaced_takes_no_writes_and_shows_nothing),
     Ablation("R31", "sequences are not looked at",
              ((PartitionLog, "find_written", stand_ins.all_new),), NUMBERED,
@@ -290,9 +291,9 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("R33", "blocks of ids are not journalled",
              ((ControllerCore, "_on_allocate", stand_ins.allocate_unwritten),), NUMBERED,
              test_idempotence.test_no_id_is_ever_given_away_twice),
-    Ablation("R34", "writes wait without end", ((Writing, "expire", stand_ins.no_effects),), PROPOSING,
+    Ablation("R34", "writes wait without end", ((ProduceRequests, "expire", stand_ins.no_effects),), PROPOSING,
              test_waiting.test_whoever_waits_is_answered_once_and_not_later_than_agreed),
-    Ablation("R34", "a commit wakes no reader", ((Reading, "wake", stand_ins.nothing),), _with(consumers=2),
+    Ablation("R34", "a commit wakes no reader", ((FetchRequests, "wake", stand_ins.nothing),), _with(consumers=2),
              test_waiting.test_a_long_poll_ends_when_there_is_something_to_read),
     Ablation("R35", "a fetch counts whatever its sequence", ((Sessions, "on_request", stand_ins.take_any_request),), COPYING,
              test_waiting.test_late_copies_of_fetches_leave_the_session_alone),

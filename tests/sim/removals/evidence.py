@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from minilog.core.broker import fetch
-from minilog.core.broker.broker import BrokerCore
+from minilog.core.broker.replicate import Replication
+from minilog.core.broker.state import BrokerState
 from minilog.core.controller import topics
 from minilog.core.controller.broker_sessions import Liveness, Session
 from minilog.core.controller.controller import ControllerCore, Decision
@@ -62,11 +63,11 @@ def _by_who_is_here(image: ClusterImage, topic: str, settings: Any) -> int:
     return max(1, min(3, sum(broker.eligible for broker in image.brokers.values())))
 
 
-_on_replica_fetch = BrokerCore._on_replica_fetch
+_on_fetch = Replication.on_fetch
 
 
-def _whoever_was_meant(self: BrokerCore, request_id: int, request: ReplicaFetch, now_ms: int) -> list[Effect]:
-    return _on_replica_fetch(self, request_id, msgspec.structs.replace(request, leader=self.broker_id), now_ms)
+def _whoever_was_meant(self: Replication, request_id: int, request: ReplicaFetch, now_ms: int) -> list[Effect]:
+    return _on_fetch(self, request_id, msgspec.structs.replace(request, leader=self._state.broker_id), now_ms)
 
 
 _on_committed = ControllerCore.on_committed
@@ -138,7 +139,7 @@ EVIDENCE_ABLATIONS = (
     Ablation(
         "identity",
         "a fetch counts at whatever broker it reaches",
-        ((BrokerCore, "_on_replica_fetch", _whoever_was_meant),),
+        ((Replication, "on_fetch", _whoever_was_meant),),
         story=test_identity.test_a_broker_that_gives_the_address_of_another_one_takes_no_followers_from_it,
     ),
     Ablation(
@@ -174,7 +175,7 @@ EVIDENCE_ABLATIONS = (
     Ablation(
         "freshness",
         "a leader is always sure to lead",
-        ((BrokerCore, "unsure_ms", lambda *_: 0),),
+        ((BrokerState, "unsure_ms", lambda *_: 0),),
         story=test_freshness.test_who_follows_a_deposed_leader_does_not_say_that_it_is_fresh,
     ),
     Ablation(

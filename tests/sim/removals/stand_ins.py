@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 from msgspec.structs import replace
 
-from minilog.core.broker.broker import BrokerCore
+from minilog.core.broker.controller_link import ControllerLink
 from minilog.core.broker.registration import Registration
 from minilog.core.controller import isr_check, partition_change
 from minilog.core.controller.broker_sessions import Session
@@ -253,9 +253,9 @@ def keep_leading(self: ControllerCore, draft: Draft, session: Session, *, draine
     draft.add(BrokerShuttingDown(session.broker_id, session.broker_epoch))
 
 
-def obey_anybody(self: BrokerCore, controller_epoch: int) -> bool:
-    if controller_epoch != self.store.controller_epoch:
-        self.store.save_controller_epoch(controller_epoch)
+def obey_anybody(self: ControllerLink, controller_epoch: int) -> bool:
+    if controller_epoch != self._state.store.controller_epoch:
+        self._state.store.save_controller_epoch(controller_epoch)
     return True
 
 
@@ -274,14 +274,14 @@ def ask_anybody(
     return _ask(self, cluster_id, 0, metadata_offset, now_ms, **rest)
 
 
-def take_any_news(self: BrokerCore, reply: HeartbeatReply, effects: list[Effect], now_ms: int) -> None:
+def take_any_news(self: ControllerLink, reply: HeartbeatReply, effects: list[Effect], now_ms: int) -> None:
     """Whatever comes is put behind what is known."""
     if reply.snapshot:
-        self.image.load(reply.metadata_offset, reply.records)
+        self._state.image.load(reply.metadata_offset, reply.records)
     else:
         for record in reply.records:
-            self.image.apply(self.image.metadata_offset + 1, record)
-    effects += self.roles.apply(reply.records, now_ms, everything=reply.snapshot)
+            self._state.image.apply(self._state.image.metadata_offset + 1, record)
+    effects += self._roles.apply(reply.records, now_ms, everything=reply.snapshot)
     self._advance_all()
 
 

@@ -177,7 +177,7 @@ def test_a_broker_that_gives_the_address_of_another_one_takes_no_followers_from_
         c.settle(topic)
     core = c.broker(3).core
     assert core is not None
-    core.fetchers[2].session_id += 300
+    core.replication.fetchers[2].session_id += 300
     c.network.processes[2] = c.broker(1)
     c.run(200)
     for _ in range(20):

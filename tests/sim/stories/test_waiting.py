@@ -93,11 +93,11 @@ def test_the_time_a_broker_may_go_unheard_begins_when_it_asked() -> None:
     core = c.broker(2).core
     assert core is not None
     assert core.broker_epoch > 0
-    assert not core.is_isolated(c.broker(2).now_ms)
+    assert not core.state.is_isolated(c.broker(2).now_ms)
     c.run(500)
-    assert core.is_isolated(c.broker(2).now_ms)
+    assert core.state.is_isolated(c.broker(2).now_ms)
     c.network.pass_all()
-    c.until(lambda: not core.is_isolated(c.broker(2).now_ms))
+    c.until(lambda: not core.state.is_isolated(c.broker(2).now_ms))
 
 
 def test_a_long_poll_ends_when_there_is_something_to_read() -> None:
@@ -181,7 +181,7 @@ def test_an_answer_that_is_lost_costs_a_new_session_and_nothing_else() -> None:
     assert opened == [], "a session is opened when the old one is in doubt, and not before"
     follower = c.broker(2).core
     assert follower is not None
-    assert follower.fetchers[1].session_id == 2
+    assert follower.replication.fetchers[1].session_id == 2
 
 
 def test_late_copies_of_fetches_leave_the_session_alone() -> None:
@@ -196,10 +196,10 @@ def test_late_copies_of_fetches_leave_the_session_alone() -> None:
     c.settle("t")
     follower = c.broker(2).core
     assert follower is not None
-    session_id = follower.fetchers[1].session_id
+    session_id = follower.replication.fetchers[1].session_id
     copies.release()
     c.run(1000)
-    assert follower.fetchers[1].session_id == session_id
+    assert follower.replication.fetchers[1].session_id == session_id
 
 
 def test_a_follower_learns_of_the_last_commit_although_nothing_follows_it() -> None:

@@ -7,7 +7,6 @@ the broker epochs are 2, 4 and 6. Time stands still until a test moves it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from random import Random
 from typing import Any
 
 from minilog.config import BrokerSettings
@@ -63,9 +62,7 @@ class BrokerBench:
         self.broker_id = broker_id
         self.store = store or MemoryStore()
         self.settings = BrokerSettings(broker_id=broker_id, data_dir="unused", **settings)
-        self.core = BrokerCore(
-            self.settings, self.store, Random(1), incarnation="process", clean=True, url="http://broker-1:8082"
-        )
+        self.core = BrokerCore(self.settings, self.store, incarnation="process", clean=True, url="http://broker-1:8082")
         self.now_ms = 0
         self.next_request_id = 1
         self.next_session_id = 1
@@ -259,5 +256,5 @@ class BrokerBench:
     @property
     def polls_count(self) -> int:
         """Long polls as Reading keeps them: by request, and once by every partition they name."""
-        reading = self.core.reading
+        reading = self.core.fetches
         return len(reading._parked) + len(reading._woken) + sum(map(len, reading._waiting.values()))

@@ -729,25 +729,25 @@ def test_one_that_may_have_been_replaced_at_its_own_wish_is_not_sure() -> None:
     assert asks_to_leave(bench)
     asked_ms = bench.now_ms
     bench.tick(300)
-    assert bench.core.unsure_ms(bench.now_ms) == bench.now_ms - asked_ms
-    assert bench.core.session_over_ms(bench.now_ms) == 0
+    assert bench.core.state.unsure_ms(bench.now_ms) == bench.now_ms - asked_ms
+    assert bench.core.state.session_over_ms(bench.now_ms) == 0
     bench.metadata(BrokerShuttingDown(1, bench.core.broker_epoch))
     bench.metadata()
-    assert bench.core.unsure_ms(bench.now_ms) <= bench.now_ms - asked_ms - 300
+    assert bench.core.state.unsure_ms(bench.now_ms) <= bench.now_ms - asked_ms - 300
 
 
 def test_a_session_is_as_long_as_the_controller_says_if_that_is_shorter() -> None:
     bench = BrokerBench.started(partition_state(), session_timeout_ms=60_000)
     bench.now_ms += 3000
-    assert bench.core.session_over_ms(bench.now_ms) > 0
+    assert bench.core.state.session_over_ms(bench.now_ms) > 0
 
 
 def test_writes_are_refused_soon_when_a_stop_meets_no_controller() -> None:
     """Draining needs no controller: what is acknowledged until the end is on the followers, too."""
     bench = BrokerBench.started(partition_state())
     bench.perform(bench.core.begin_shutdown(bench.now_ms))
-    assert bench.core.accepts_writes
+    assert bench.core.state.accepts_writes
     bench.tick(499)
-    assert bench.core.accepts_writes
+    assert bench.core.state.accepts_writes
     bench.tick(1)
-    assert not bench.core.accepts_writes
+    assert not bench.core.state.accepts_writes

@@ -1,0 +1,111 @@
+"""Replication as a broker sees it: it is followed, and it follows.
+
+Owns one ``Fetcher`` per leader that is followed, and which replicas were found damaged while they were in use.
+
+Invariants: a fetch for another broker, or of a process that is over, counts for nothing (R17, R88). A damaged replica takes
+nothing more over from a leader (R53).
+"""
+
+from __future__ import annotations
+
+from minilog.core.broker.fetch import FetchRequests
+from minilog.core.broker.state import BrokerState
+from minilog.core.broker.turn import Turn
+from minilog.core.effects import Effect, TopicPartition
+from minilog.core.replication.follower import FollowerState
+from minilog.core.replication.follower_sessions import Sessions
+from minilog.core.replication.isr_proposals import Proposals
+from minilog.core.replication.leader import LeaderState
+from minilog.core.replication.replica import Replica
+from minilog.core.replication.replica_fetcher import Fetcher
+from minilog.errors import BrokerUnavailable, MinilogError, StaleBrokerEpoch
+from minilog.wire.messages import Message, ReplicaFetch, ReplicaFetchReply
+from minilog.wire.metadata_records import NO_LEADER
+
+
+class Replication:
+    def __init__(
+        self, state: BrokerState, turn: Turn, followers: Sessions, proposals: Proposals, fetches: FetchRequests
+    ) -> None:
+        self._state, self._turn, self._followers = state, turn, followers
+        self._proposals, self._fetches = proposals, fetches
+        self.fetchers: dict[int, Fetcher] = {}
+        self.damaged: dict[TopicPartition, str] = {}
+        """Topic ids of replicas whose log was found damaged while they were in use."""
+
+    def on_fetch(self, request_id: int, request: ReplicaFetch, now_ms: int) -> list[Effect]:
+        if request.leader != self._state.broker_id:
+            raise BrokerUnavailable(
+                f"the request is for broker {request.leader}, this is broker {self._state.broker_id}"
+            )
+        known = self._state.image.brokers.get(request.broker_id)
+        if known is not None and request.broker_epoch < known.epoch:
+            raise StaleBrokerEpoch(
+                f"broker {request.broker_id}: epoch {request.broker_epoch} is over, the current one is {known.epoch}"
+            )
+        deadline_ms = now_ms + min(request.max_wait_ms, self._state.settings.limits.wait_ms_max)
+        session, effects = self._followers.on_request(request_id, request, deadline_ms, now_ms)
+        if session is not None:
+            for leader in self._followers.count(session, now_ms):
+                self._turn.advance(leader.partition)
+        return effects
+
+    def count_positions_of_new_epoch(self, partition: TopicPartition, now_ms: int) -> None:
+        """A role began: positions that arrived for its epoch before the metadata did count now."""
+        self._followers.on_role_changed(partition)
+        for broker_id in self._state.image.brokers:
+            session = self._followers.of(broker_id)
+            if session is not None:
+                for leader in self._followers.count(session, now_ms, partition):
+                    self._turn.advance(leader.partition)
+
+    def on_fetched(
+        self, node_id: int, request: ReplicaFetch, response: Message | MinilogError, effects: list[Effect], now_ms: int
+    ) -> None:
+        fetcher = self.fetchers.get(node_id)
+        if fetcher is None:
+            return
+        if not isinstance(response, ReplicaFetchReply):
+            fetcher.on_failed(request, now_ms)
+            return
+        effects += fetcher.on_reply(request, response, now_ms)
+        for result in response.partitions:
+            replica = self._state.replicas.get(TopicPartition(result.topic, result.partition))
+            if replica is None or replica.topic_id != result.topic_id or not isinstance(replica.role, FollowerState):
+                continue
+            if replica.settings.flush_policy == "interval":
+                effects += self._turn.appended(replica, now_ms)
+            self._fetches.wake(replica.partition)
+
+    def fetcher(self, leader: int) -> Fetcher:
+        if leader not in self.fetchers:
+            settings = self._state.settings
+            self.fetchers[leader] = Fetcher(
+                self._state.broker_id, leader, settings.replica_fetch_wait_ms, settings.replica_fetch_bytes_max
+            )
+        return self.fetchers[leader]
+
+    def check_lag(self, now_ms: int) -> None:
+        for partition, replica in self._state.replicas.items():
+            leader = replica.role
+            if replica.is_damaged:
+                self.on_damaged(replica)
+            if isinstance(leader, LeaderState):
+                for broker_id in leader.followers:
+                    session = self._followers.of(broker_id)
+                    if session is not None and partition in session.partitions:
+                        leader.seen_idle(broker_id, session.last_fetch_ms)
+                if leader.propose(now_ms, self._state.settings.replica_lag_max_ms, shrink=True):
+                    self._proposals.add(partition)
+                if leader.high_watermark < leader.log.end_offset:
+                    self._turn.advance(partition)  # it may have waited for a follower that lags by now
+
+    def on_damaged(self, replica: Replica) -> None:
+        """The log cannot be trusted: it takes nothing more over from a leader, so that it is not counted as in sync."""
+        if self.damaged.get(replica.partition) == replica.topic_id:
+            return
+        self.damaged[replica.partition] = replica.topic_id
+        replica.looked_damaged = True
+        role = replica.role
+        if isinstance(role, FollowerState) and role.leader != NO_LEADER:
+            self.fetcher(role.leader).remove(replica.partition)

@@ -1,0 +1,71 @@
+"""BrokerState: what a broker knows, and the questions that every part of it asks.
+
+Owns nothing that decides: settings, the store, the metadata, the replicas here, the standing with the controller.
+
+Invariants: the image only grows record by record (R29). Whether this broker may act as a leader is answered here and
+nowhere else (R17, R30).
+"""
+
+from __future__ import annotations
+
+from minilog.config import BrokerSettings
+from minilog.core.broker.registration import Registration
+from minilog.core.image import ClusterImage
+from minilog.core.ports import LogStore
+from minilog.core.replication.replica import Replicas
+from minilog.core.stamps import Stamps
+
+
+class BrokerState:
+    def __init__(self, settings: BrokerSettings, store: LogStore, registration: Registration) -> None:
+        self.settings = settings
+        self.store = store
+        self.registration = registration
+        self.broker_id = settings.broker_id
+        self.image = ClusterImage()
+        self.replicas: Replicas = {}
+        self.stamps = Stamps()
+        self.wall_ahead_ms = 0
+        """How far the wall clock is ahead of the time of turns; the shell says so before each turn."""
+
+    @property
+    def broker_epoch(self) -> int:
+        return self.registration.broker_epoch
+
+    @property
+    def ready(self) -> bool:
+        """Registered, caught up with its own registration, unfenced, not leaving."""
+        me = self.image.brokers.get(self.broker_id)
+        return me is not None and me.epoch == self.broker_epoch and me.eligible and not self.registration.draining
+
+    @property
+    def informed(self) -> bool:
+        """Knows the metadata as of its own registration; before that, not knowing a topic means nothing."""
+        return 0 < self.broker_epoch <= self.image.metadata_offset
+
+    @property
+    def accepts_writes(self) -> bool:
+        return not self.registration.draining
+
+    def session_over_ms(self, now_ms: int) -> int:
+        """For how long the session with the controller may have been over."""
+        return self.registration.session_over_ms(now_ms, self.settings.session_timeout_ms)
+
+    def unsure_ms(self, now_ms: int) -> int:
+        """For how long another broker may already lead what this one leads: the session may be over, or this broker has
+        asked for it, leaving or with a damaged replica, and has not heard what came of that."""
+        return max(self.session_over_ms(now_ms), self.registration.asked_away_ms(now_ms))
+
+    def wall_ms(self, now_ms: int) -> int:
+        """The time of this turn as people know it, 1970 at the earliest: what is noted, and what ages are measured by."""
+        return max(0, now_ms + self.wall_ahead_ms)
+
+    def is_isolated(self, now_ms: int) -> bool:
+        """R30, when it is switched on: another broker may lead by now what this one led."""
+        left_ms = self.registration.asked_away_ms(now_ms) if self.registration.draining else 0
+        return self.settings.self_fencing and max(self.session_over_ms(now_ms), left_ms) > 0
+
+    def is_current(self, broker_id: int, broker_epoch: int) -> bool:
+        """R17: registered with that very epoch, unfenced, not shutting down."""
+        broker = self.image.brokers.get(broker_id)
+        return broker is not None and broker.eligible and broker.epoch == broker_epoch
