@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import msgspec
 from prometheus_client import Histogram
 
-from minilog.core.effects import TopicPartition
 from minilog.server.latency import DISK_BUCKETS_S
 from minilog.server.process import Failure
+from minilog.wire.topic_partition import TopicPartition
 
 THREADS = 4
 

@@ -16,7 +16,7 @@ import msgspec
 
 from minilog.broker.flusher import FlushableStore, Flusher, FlushStatistics
 from minilog.config import BrokerSettings
-from minilog.core.effects import CONTROLLER_ID, Effect, Flush, Reply, Send, TopicPartition
+from minilog.core.effects import CONTROLLER_ID, Effect, Flush, Reply, Send
 from minilog.core.image import ClusterImage
 from minilog.errors import BrokerUnavailable, Overloaded, TimedOut
 from minilog.server.clock import Clock
@@ -25,6 +25,7 @@ from minilog.server.process import Failure
 from minilog.storage.compaction.rewrite import CleaningFigures
 from minilog.wire.group_messages import GroupRequest
 from minilog.wire.messages import Fetch, Message, Positions, Probe, Problem, Produce, ReplicaFetch
+from minilog.wire.topic_partition import TopicPartition
 
 TICK_MS = 20
 STOPPING = "this broker is stopping; ask another one"

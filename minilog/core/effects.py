@@ -10,17 +10,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from minilog.wire.messages import Message
+from minilog.wire.topic_partition import TopicPartition
 
 CONTROLLER_ID = -1
 """The node id under which brokers address the controller."""
-
-
-class TopicPartition(NamedTuple):
-    topic: str
-    partition: int
-
-    def __str__(self) -> str:
-        return f"{self.topic}-{self.partition}"
 
 
 class Reply(NamedTuple):

@@ -1,17 +1,13 @@
-"""Views: the cluster as clients and operators see it."""
+"""The metadata as clients see it: topics, partitions, brokers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from minilog.core.controller.broker_sessions import Liveness
-from minilog.core.controller.failovers import Failovers
-from minilog.core.controller.topics import is_internal
 from minilog.core.image import ClusterImage, TopicImage
+from minilog.core.topic_names import is_internal
 from minilog.wire.messages import (
-    BrokerHealth,
     BrokerInfo,
-    DescribeClusterReply,
     MetadataReply,
     PartitionInfo,
     TopicInfo,
@@ -40,19 +36,4 @@ def metadata_reply(image: ClusterImage, topics: Sequence[str] | None) -> Metadat
         image.controller_epoch,
         brokers,
         [topic_info(image.topics[name]) for name in names],
-    )
-
-
-def describe_cluster(
-    image: ClusterImage, liveness: Liveness, failovers: Failovers, elections: Mapping[str, int], now_ms: int
-) -> DescribeClusterReply:
-    """The controller's own view. A broker without a session has metadata offset 0 and heartbeat age -1."""
-    brokers = []
-    for broker_id, b in sorted(image.brokers.items()):
-        session = liveness.sessions.get(broker_id)
-        offset, age_ms = (session.metadata_offset, now_ms - session.heard_ms) if session else (0, -1)
-        brokers.append(BrokerHealth(broker_id, b.url, b.state, b.epoch, offset, age_ms, b.rack))
-    recent = list(failovers.recent)
-    return DescribeClusterReply(
-        image.cluster_id, image.controller_epoch, image.metadata_offset, brokers, recent, dict(elections)
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from minilog.core.effects import CONTROLLER_ID, TopicPartition
+from minilog.core.effects import CONTROLLER_ID
 from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.replica import Replica
 from minilog.wire.messages import (
@@ -28,6 +28,7 @@ from minilog.wire.messages import (
     OffsetsReply,
 )
 from minilog.wire.metadata_records import PartitionChanged
+from minilog.wire.topic_partition import TopicPartition
 from tests.sim.checks.group_watch import GroupWatch
 from tests.sim.checks.history import History, Mirror, WatchedLog
 from tests.sim.checks.invariants import Invariants

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from minilog.core.effects import TopicPartition
 from minilog.core.replication.leader import LeaderState
 from minilog.errors import MinilogError
 from minilog.wire.batch import split
@@ -31,6 +30,7 @@ from minilog.wire.messages import (
     ReplicaFetchResult,
 )
 from minilog.wire.metadata_records import NO_LEADER, BrokerFenced, BrokerUnfenced, MetadataRecord, PartitionChanged
+from minilog.wire.topic_partition import TopicPartition
 from tests.sim.checks.history import UNBOUNDED
 from tests.sim.cluster import SimCluster
 from tests.sim.nodes.broker_node import BrokerNode

@@ -7,18 +7,16 @@ reconnects to the same URL, which redirects to whoever leads by now.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from aiohttp import web
 
 from minilog.broker.http.exchange import SERVER, Exchange, Face
+from minilog.broker.http.partition_reader import Reader
+from minilog.broker.http.record_page import Page
 from minilog.errors import InvalidRequest, MinilogError
 from minilog.wire.http import EVENTS, Start, integer, problem_body, shown, topic_id
 from minilog.wire.messages import LATEST
-
-if TYPE_CHECKING:
-    from minilog.broker.http.fetch import Reader
-    from minilog.broker.http.record_page import Page
 
 KEEP_ALIVE_MS: Final = 5000
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 from minilog.config import BrokerSettings
-from minilog.core.broker.bounds import check_bounds
+from minilog.core.bounds import check_bounds
 from minilog.core.broker.controller_link import ControllerLink
 from minilog.core.broker.coordinator import Coordinator
 from minilog.core.broker.fetch import FetchRequests
@@ -30,7 +30,7 @@ from minilog.core.broker.roles import Roles
 from minilog.core.broker.state import BrokerState
 from minilog.core.broker.statistics import broker_statistics
 from minilog.core.broker.turn import Turn
-from minilog.core.effects import CONTROLLER_ID, Effect, Reply, Send, TopicPartition
+from minilog.core.effects import CONTROLLER_ID, Effect, Reply, Send
 from minilog.core.metadata_view import metadata_reply
 from minilog.core.ports import LogStore
 from minilog.core.replication.follower_sessions import Sessions
@@ -61,6 +61,7 @@ from minilog.wire.messages import (
     Register,
     ReplicaFetch,
 )
+from minilog.wire.topic_partition import TopicPartition
 
 LAG_CHECK_MS = 500
 

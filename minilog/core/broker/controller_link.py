@@ -11,7 +11,7 @@ from contextlib import suppress
 from minilog.core.broker.roles import Roles
 from minilog.core.broker.state import BrokerState
 from minilog.core.broker.turn import Turn
-from minilog.core.effects import Effect, TopicPartition
+from minilog.core.effects import Effect
 from minilog.core.replication.leader import LeaderState
 from minilog.errors import BrokerUnavailable, DiskFull, MinilogError, NotController, RefusesToStart, StaleBrokerEpoch
 from minilog.wire.messages import (
@@ -25,6 +25,7 @@ from minilog.wire.messages import (
     RegisterReply,
 )
 from minilog.wire.metadata_records import BrokerRecord, TopicDeleted
+from minilog.wire.topic_partition import TopicPartition
 
 
 class ControllerLink:

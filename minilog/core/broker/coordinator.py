@@ -26,15 +26,15 @@ from minilog.config import KIB
 from minilog.core.broker.lookup import Lookup
 from minilog.core.broker.state import BrokerState
 from minilog.core.broker.turn import Turn
-from minilog.core.controller.topics import is_internal
-from minilog.core.effects import CONTROLLER_ID, Effect, Reply, Send, TopicPartition
+from minilog.core.deadlines import Deadlines
+from minilog.core.effects import CONTROLLER_ID, Effect, Reply, Send
 from minilog.core.groups.checks import check_name
 from minilog.core.groups.groups import Groups
 from minilog.core.groups.offsets import Records
 from minilog.core.replication.follower_sessions import Sessions
 from minilog.core.replication.leader import LeaderState
-from minilog.core.replication.produce_waiters import Deadlines
 from minilog.core.replication.replica import Replica
+from minilog.core.topic_names import is_internal
 from minilog.errors import (
     CoordinatorNotAvailable,
     CorruptBatch,
@@ -65,6 +65,7 @@ from minilog.wire.group_records import TopicShape, decode_record, encode_record
 from minilog.wire.messages import ACKS_ALL, CreateTopic, Message, Problem
 from minilog.wire.murmur2 import partition_of
 from minilog.wire.records import BatchBuilder, decode_batch
+from minilog.wire.topic_partition import TopicPartition
 
 OneGroupRequest = GroupHeartbeat | LeaveGroup | CommitOffsets | CommittedOffsets | DescribeGroup | DeleteGroup
 CREATE_AGAIN_MS: Final = 1000

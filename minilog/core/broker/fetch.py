@@ -12,9 +12,9 @@ from msgspec.structs import replace
 from minilog.core.broker.consumer_read import find_offset, read
 from minilog.core.broker.lookup import Lookup
 from minilog.core.broker.state import BrokerState
-from minilog.core.effects import Effect, Reply, TopicPartition
+from minilog.core.deadlines import Deadlines
+from minilog.core.effects import Effect, Reply
 from minilog.core.replication.leader import LeaderState
-from minilog.core.replication.produce_waiters import Deadlines
 from minilog.errors import (
     InvalidRequest,
     MinilogError,
@@ -33,6 +33,7 @@ from minilog.wire.messages import (
     Problem,
 )
 from minilog.wire.metadata_records import NO_LEADER
+from minilog.wire.topic_partition import TopicPartition
 
 
 class ParkedFetch:

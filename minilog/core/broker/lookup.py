@@ -6,11 +6,11 @@ Owns nothing. Every refusal that names another broker is made here, from the met
 from __future__ import annotations
 
 from minilog.core.broker.state import BrokerState
-from minilog.core.effects import TopicPartition
 from minilog.core.image import check_topic_id
 from minilog.core.replication.replica import Replica
 from minilog.errors import LeaderNotAvailable, MinilogError, NotLeader, UnknownPartition, UnknownTopic
 from minilog.wire.metadata_records import NO_LEADER
+from minilog.wire.topic_partition import TopicPartition
 
 
 class Lookup:

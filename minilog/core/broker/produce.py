@@ -15,12 +15,13 @@ from minilog.core.broker.allowance import Allowance
 from minilog.core.broker.lookup import Lookup
 from minilog.core.broker.state import BrokerState
 from minilog.core.broker.turn import Turn
-from minilog.core.controller.topics import check_not_internal
+from minilog.core.deadlines import Deadlines
 from minilog.core.effects import Effect, Reply
 from minilog.core.replication.follower_sessions import Sessions
 from minilog.core.replication.leader import LeaderState, Outcome
-from minilog.core.replication.produce_waiters import Deadlines, PendingProduce
+from minilog.core.replication.produce_waiters import PendingProduce
 from minilog.core.replication.replica import Replica
+from minilog.core.topic_names import check_not_internal
 from minilog.errors import (
     InvalidAcks,
     InvalidRequest,

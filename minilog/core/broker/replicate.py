@@ -11,7 +11,7 @@ from __future__ import annotations
 from minilog.core.broker.fetch import FetchRequests
 from minilog.core.broker.state import BrokerState
 from minilog.core.broker.turn import Turn
-from minilog.core.effects import Effect, TopicPartition
+from minilog.core.effects import Effect
 from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.follower_sessions import Sessions
 from minilog.core.replication.isr_proposals import Proposals
@@ -21,6 +21,7 @@ from minilog.core.replication.replica_fetcher import Fetcher
 from minilog.errors import BrokerUnavailable, MinilogError, StaleBrokerEpoch
 from minilog.wire.messages import Message, ReplicaFetch, ReplicaFetchReply
 from minilog.wire.metadata_records import NO_LEADER
+from minilog.wire.topic_partition import TopicPartition
 
 
 class Replication:

@@ -11,12 +11,12 @@ from contextlib import suppress
 from minilog.core.broker.replicate import Replication
 from minilog.core.broker.state import BrokerState
 from minilog.core.broker.turn import Turn
-from minilog.core.effects import TopicPartition
 from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.follower_sessions import Sessions
 from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.replica import Replica
 from minilog.errors import CorruptRange, DiskFull
+from minilog.wire.topic_partition import TopicPartition
 
 LOOKS_MAX = 16
 """Logs looked at in one tick: each look may seal a segment."""

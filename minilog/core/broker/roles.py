@@ -16,7 +16,7 @@ from minilog.core.broker.fetch import FetchRequests
 from minilog.core.broker.replicate import Replication
 from minilog.core.broker.state import BrokerState
 from minilog.core.broker.turn import Turn
-from minilog.core.effects import Effect, TopicPartition
+from minilog.core.effects import Effect
 from minilog.core.image import PartitionState, TopicImage
 from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.leader import LeaderState
@@ -24,6 +24,7 @@ from minilog.core.replication.replica import Replica
 from minilog.errors import CorruptRange, DiskFull, NameRefused, RefusesToStart
 from minilog.wire.messages import UnfitReplica
 from minilog.wire.metadata_records import NO_LEADER, MetadataRecord, PartitionChanged
+from minilog.wire.topic_partition import TopicPartition
 
 
 class Roles:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from minilog.core.effects import Effect, Flush, TopicPartition
+from minilog.core.effects import Effect, Flush
 from minilog.core.replication.leader import Outcome
 from minilog.core.replication.replica import Replica, Replicas
+from minilog.wire.topic_partition import TopicPartition
 
 
 class Turn:

@@ -19,8 +19,9 @@ from random import Random
 from typing import NamedTuple
 
 from minilog.config import ControllerSettings
-from minilog.core.broker.bounds import check_bounds
+from minilog.core.bounds import check_bounds
 from minilog.core.controller.broker_sessions import Liveness, ParkedHeartbeat, Session
+from minilog.core.controller.description import describe_cluster
 from minilog.core.controller.election import Elections
 from minilog.core.controller.failovers import Failovers
 from minilog.core.controller.isr_check import check_proposal
@@ -37,9 +38,9 @@ from minilog.core.controller.partition_change import (
     without_unfit,
 )
 from minilog.core.controller.topics import add_partitions, create_topic, created_info, delete_topic
-from minilog.core.effects import Effect, Reply, Send, TopicPartition
+from minilog.core.effects import Effect, Reply, Send
 from minilog.core.image import BrokerState, ClusterImage, PartitionState, min_isr
-from minilog.core.metadata_view import describe_cluster, metadata_reply
+from minilog.core.metadata_view import metadata_reply
 from minilog.errors import (
     BrokerUnavailable,
     DuplicateBrokerId,
@@ -85,6 +86,7 @@ from minilog.wire.metadata_records import (
     ProducerIdsAllocated,
     TopicDeleted,
 )
+from minilog.wire.topic_partition import TopicPartition
 
 PRODUCER_IDS_BLOCK = 1000
 

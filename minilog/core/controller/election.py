@@ -18,12 +18,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from minilog.core.controller.partition_change import candidates, recovery_candidates
-from minilog.core.effects import Send, TopicPartition
+from minilog.core.controller.partition_change import candidates, most_up_to_date, recovery_candidates
+from minilog.core.effects import Send
 from minilog.core.image import ClusterImage, PartitionState
-from minilog.core.replication.isr import most_up_to_date
 from minilog.wire.messages import Position, PositionQuery, Positions, PositionsReply
 from minilog.wire.metadata_records import NO_LEADER
+from minilog.wire.topic_partition import TopicPartition
 
 IsFit = Callable[[int, PartitionState], bool]
 """May this broker's replica lead and count, by what its process has said of it?"""

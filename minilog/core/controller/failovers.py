@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from minilog.core.effects import TopicPartition
 from minilog.wire.messages import FailoverInfo
+from minilog.wire.topic_partition import TopicPartition
 
 KEPT_MAX = 100
 

@@ -11,7 +11,7 @@ before positions are asked for, so that answering can fence everything older. So
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -106,3 +106,12 @@ def without_unclean(state: PartitionState, broker_id: int) -> PartitionState:
     elr = [r for r in state.elr if r != broker_id]
     last_known = [r for r in state.replicas if r == broker_id or r in state.last_known_elr]
     return replace(state, elr=elr, last_known_elr=last_known)
+
+
+def most_up_to_date(positions: Mapping[int, tuple[int, int]], preference: Iterable[int]) -> int | None:
+    """The candidate with the highest (last epoch, end offset); among equals the first in ``preference`` order."""
+    best: int | None = None
+    for broker_id in preference:
+        if broker_id in positions and (best is None or positions[broker_id] > positions[best]):
+            best = broker_id
+    return best

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from random import Random
 from typing import Final
 
 from minilog.config import FILE_NAME_BYTES_MAX, MIB, ControllerSettings, TopicSettings, topic_settings
 from minilog.core.controller.placement import place, with_absent
 from minilog.core.image import ClusterImage, TopicImage
+from minilog.core.topic_names import check_not_internal, check_topic_name
 from minilog.errors import (
     CoordinatorNotAvailable,
     InvalidConfig,
@@ -23,8 +23,6 @@ from minilog.wire.group_messages import GROUPS_TOPIC
 from minilog.wire.messages import AddPartitions, CreateTopic, DeleteTopic, PartitionInfo, TopicInfo
 from minilog.wire.metadata_records import NO_LEADER, MetadataRecord, PartitionChanged, TopicCreated, TopicDeleted
 
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
-_INTERNAL = "__"
 GROUPS_REPLICAS = 3
 GROUPS_MIN_ISR = 2
 GROUPS_CONFIG = {
@@ -36,25 +34,6 @@ GROUPS_CONFIG = {
 
 SHOWN_MAX: Final = 20
 """Brokers of an assignment that a refusal names."""
-
-
-def is_internal(topic: str) -> bool:
-    """Minilog's own: made on need, written by brokers alone, and left out of lists unless asked for."""
-    return topic.startswith(_INTERNAL)
-
-
-def check_not_internal(topic: str, what: str) -> None:
-    """Raises InvalidTopic."""
-    if is_internal(topic):
-        raise InvalidTopic(f"{topic} cannot be {what}: names that begin with {_INTERNAL} are minilog's own")
-
-
-def check_topic_name(topic: str) -> None:
-    """Raises InvalidTopic; what passes is safe as a file name too."""
-    if not _NAME.fullmatch(topic) or topic in (".", ".."):
-        raise InvalidTopic(
-            f"{topic!r} is no topic name; use 1 to 249 of the characters A-Z a-z 0-9 . _ -, but not '.' or '..'"
-        )
 
 
 def _check_directories(topic: str, partitions: int) -> None:

@@ -18,13 +18,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from minilog.config import MIB, TopicSettings
-from minilog.core.effects import TopicPartition
 from minilog.core.image import PartitionState
 from minilog.core.ports import ReplicaLog
 from minilog.core.replication.log_start import follow_start
 from minilog.errors import CorruptBatch
 from minilog.wire.batch import Batch, split
 from minilog.wire.messages import ReplicaFetchPartition, ReplicaFetchResult
+from minilog.wire.topic_partition import TopicPartition
 
 REPLICA_BATCH_BYTES_MAX = 64 * MIB + 1024
 """The topic setting's own bound: a follower takes whatever its leader once accepted."""

@@ -21,7 +21,7 @@ Invariants
 
 from __future__ import annotations
 
-from minilog.core.effects import Effect, Reply, TopicPartition
+from minilog.core.effects import Effect, Reply
 from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.replica import Replica, Replicas
@@ -35,6 +35,7 @@ from minilog.wire.messages import (
     ReplicaFetchResult,
 )
 from minilog.wire.metadata_records import NO_LEADER
+from minilog.wire.topic_partition import TopicPartition
 
 EARLY_ENDS_MAX = 50
 """How many long polls of a follower end early after a role began, one per tick, until it has named the partition."""

@@ -6,7 +6,7 @@ current leader epoch; None means "not heard from in this epoch". Source: KIP-497
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 
 def committed_end(positions: Iterable[int | None]) -> int | None:
@@ -37,12 +37,3 @@ def is_lagging(caught_up_ms: int, now_ms: int, replica_lag_max_ms: int) -> bool:
 def may_join(position: int | None, high_watermark: int, leader_start_offset: int) -> bool:
     """R18: holds everything committed so far and everything this leader started its epoch with."""
     return position is not None and position >= high_watermark and position >= leader_start_offset
-
-
-def most_up_to_date(positions: Mapping[int, tuple[int, int]], preference: Iterable[int]) -> int | None:
-    """The candidate with the highest (last epoch, end offset); among equals the first in ``preference`` order."""
-    best: int | None = None
-    for broker_id in preference:
-        if broker_id in positions and (best is None or positions[broker_id] > positions[best]):
-            best = broker_id
-    return best

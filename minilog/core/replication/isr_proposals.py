@@ -10,11 +10,11 @@ higher sequence until the controller refuses it for good or newer metadata arriv
 
 from __future__ import annotations
 
-from minilog.core.effects import TopicPartition
 from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.replica import Replicas
 from minilog.errors import IneligibleReplica
 from minilog.wire.messages import AlterPartition, AlterPartitionReply
+from minilog.wire.topic_partition import TopicPartition
 
 RETRY_MS = 200
 

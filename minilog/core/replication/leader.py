@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from minilog.config import TopicSettings
-from minilog.core.effects import TopicPartition
 from minilog.core.image import PartitionState
 from minilog.core.ports import ReplicaLog, WrittenBatch
 from minilog.core.replication.isr import committed_end, copies_end, is_lagging, may_join
@@ -49,6 +48,7 @@ from minilog.wire.messages import (
     ProduceResult,
     ReplicaFetchPartition,
 )
+from minilog.wire.topic_partition import TopicPartition
 
 LACKS_MAX_MS = 60_000
 """How long a replica whose log begins later than its leader's is waited for, unless ``lacks_max_ms`` says otherwise: two rounds

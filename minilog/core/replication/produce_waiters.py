@@ -1,12 +1,11 @@
-"""Parked replies: who waits for which offset, and until when.
+"""Produce requests that wait: for which offset, and for how many copies.
 
-Owns two kinds of thing. ``ProduceWaiters`` belongs to one LeaderState and therefore to one leader epoch: when
-the role ends its waiters end with it, so a waiter can never be woken by another epoch's progress (R10).
-``Deadlines`` is the broker's one queue of what expires when.
+``ProduceWaiters`` belongs to one LeaderState and therefore to one leader epoch. When the role ends its waiters end with
+it, so no waiter is woken by the progress of another epoch (R10).
 
-Invariants (R34): every parked produce is resolved exactly once per partition and answered exactly once as a
-request; within one level the lowest end comes first, so completion pops from the front (appends come in this
-order, only batches that were sent again are sorted in); nothing waits without a deadline. Model: Kafka's DeferredEventQueue instead of its purgatory.
+Invariants (R34): every parked produce is resolved exactly once per partition and answered exactly once as a request.
+Within one level the lowest end comes first, so completion pops from the front: appends come in this order, and only
+batches that were sent again are sorted in. Model: Kafka's DeferredEventQueue instead of its purgatory.
 """
 
 from __future__ import annotations
@@ -16,16 +15,10 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from sortedcontainers import SortedDict
-
 from minilog.core.ports import WrittenBatch
 from minilog.wire.batch import Batch
 from minilog.wire.messages import ProducePartition, ProduceResult
-
-
-class PartitionName(NamedTuple):
-    topic: str
-    partition: int
+from minilog.wire.topic_partition import TopicPartition
 
 
 class PendingProduce:
@@ -36,7 +29,7 @@ class PendingProduce:
     def __init__(self, request_id: int, entries: Sequence[ProducePartition], deadline_ms: int) -> None:
         self.request_id = request_id
         self.deadline_ms = deadline_ms
-        self.entries = [PartitionName(e.topic, e.partition) for e in entries]
+        self.entries = [TopicPartition(e.topic, e.partition) for e in entries]
         """Names only: the batches themselves must not be kept alive by a waiting request."""
         self.results: list[ProduceResult | None] = [None] * len(entries)
         self.open_count = len(entries)
@@ -146,24 +139,3 @@ class ProduceWaiters:
 
 def _end_of(waiter: Waiter) -> int:
     return waiter.end_offset
-
-
-class Deadlines:
-    """Parked requests by (deadline_ms, request id)."""
-
-    def __init__(self) -> None:
-        self._by_deadline: SortedDict[tuple[int, int], object] = SortedDict()
-
-    def add(self, deadline_ms: int, request_id: int, parked: object) -> None:
-        self._by_deadline[(deadline_ms, request_id)] = parked
-
-    def remove(self, deadline_ms: int, request_id: int) -> None:
-        self._by_deadline.pop((deadline_ms, request_id), None)
-
-    def expire(self, now_ms: int) -> Iterator[object]:
-        """Pop and yield everything whose deadline has come."""
-        while self._by_deadline and self._by_deadline.keys()[0][0] <= now_ms:
-            yield self._by_deadline.popitem(0)[1]
-
-    def __len__(self) -> int:
-        return len(self._by_deadline)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from minilog.config import TopicSettings
-from minilog.core.effects import TopicPartition
 from minilog.core.ports import ReplicaLog
 from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.leader import LeaderState
+from minilog.wire.topic_partition import TopicPartition
 
 
 class Replica:

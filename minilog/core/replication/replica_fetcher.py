@@ -18,10 +18,11 @@ Invariants
 
 from __future__ import annotations
 
-from minilog.core.effects import Flush, TopicPartition
+from minilog.core.effects import Flush
 from minilog.core.replication.follower import FollowerState
 from minilog.errors import CorruptBatch, CorruptRange, DiskFull, OffsetOutOfRange, RecordTooLarge
 from minilog.wire.messages import ReplicaFetch, ReplicaFetchReply, ReplicaFetchResult
+from minilog.wire.topic_partition import TopicPartition
 
 RETRY_MS = 50
 DISK_FULL_RETRY_MS = 1000

@@ -27,7 +27,6 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from minilog.config import BrokerSettings
-from minilog.core.effects import TopicPartition
 from minilog.core.image import ClusterImage, PartitionState
 from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.leader import LeaderState
@@ -59,6 +58,7 @@ from minilog.wire.metadata_records import (
     PartitionChanged,
     TopicDeleted,
 )
+from minilog.wire.topic_partition import TopicPartition
 from tests.sim.checks.ballots import Ballots
 from tests.sim.checks.freshness import CLOCK_DRIFT_MAX, promised_since
 from tests.sim.checks.history import Entry, History, PartitionHistory, WatchedLog

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from minilog.config import BrokerSettings
 from minilog.core.broker.broker import BrokerCore
-from minilog.core.effects import CONTROLLER_ID, Effect, Flush, Reply, Send, TopicPartition
+from minilog.core.effects import CONTROLLER_ID, Effect, Flush, Reply, Send
 from minilog.errors import DiskFull, RefusesToStart, StorageFailed
 from minilog.wire.messages import Fetch, Heartbeat, InitProducer, Message, Produce, ReplicaFetch, ReplicaFetchReply
+from minilog.wire.topic_partition import TopicPartition
 from tests.sim.checks.freshness import Transits
 from tests.sim.checks.history import History, WatchedStore
 from tests.sim.nodes.disk_store import DiskStore

@@ -13,7 +13,7 @@ from minilog.core.controller import topics
 from minilog.core.controller.broker_sessions import Liveness, Session
 from minilog.core.controller.controller import ControllerCore, Decision
 from minilog.core.controller.election import Elections
-from minilog.core.effects import Effect, TopicPartition
+from minilog.core.effects import Effect
 from minilog.core.groups import offsets
 from minilog.core.image import ClusterImage
 from minilog.core.replication.follower import FollowerState
@@ -22,6 +22,7 @@ from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.replica import Replica
 from minilog.core.replication.replica_fetcher import Fetcher
 from minilog.wire.messages import Fetch, ReplicaFetch, ReplicaFetchReply, ReplicaFetchResult
+from minilog.wire.topic_partition import TopicPartition
 from tests.sim.removals import stand_ins
 from tests.sim.removals.ablation import Ablation
 from tests.sim.stories import test_damage, test_freshness, test_groups, test_identity, test_lifecycle, test_promises

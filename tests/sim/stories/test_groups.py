@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from minilog.core.effects import TopicPartition
 from minilog.wire.group_messages import GroupHeartbeat
 from minilog.wire.messages import ReplicaFetchReply
 from minilog.wire.murmur2 import partition_of
+from minilog.wire.topic_partition import TopicPartition
 from tests.sim.cluster import SimCluster
 from tests.sim.nodes.members import Habits, Member
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from minilog.controller.journal import Replayed
-from minilog.core.effects import Effect, Reply, TopicPartition
+from minilog.core.effects import Effect, Reply
 from minilog.core.image import BrokerState, ClusterImage
 from minilog.errors import StorageFailed
 from minilog.server.peers import Response
@@ -22,6 +22,7 @@ from minilog.wire.messages import (
     Ok,
 )
 from minilog.wire.metadata_records import ControllerStarted, MetadataRecord
+from minilog.wire.topic_partition import TopicPartition
 
 
 class FakeBrokerCore:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from minilog.broker.flusher import Flusher
-from minilog.core.effects import TopicPartition
 from minilog.errors import StorageFailed
 from minilog.server.process import Failure
+from minilog.wire.topic_partition import TopicPartition
 from tests.unit.broker.fake_ports import FakeLog, FakeStore
 from tests.unit.server.peer_server import until
 

@@ -12,7 +12,7 @@ import pytest
 
 from minilog.broker.runtime import Runtime, _kind_of
 from minilog.config import BrokerSettings, Limits
-from minilog.core.effects import CONTROLLER_ID, Flush, Reply, Send, TopicPartition
+from minilog.core.effects import CONTROLLER_ID, Flush, Reply, Send
 from minilog.errors import BrokerUnavailable, RefusesToStart, StorageFailed
 from minilog.server.clock import Clock
 from minilog.server.process import FailStop, Failure
@@ -29,6 +29,7 @@ from minilog.wire.messages import (
     Register,
     ReplicaFetch,
 )
+from minilog.wire.topic_partition import TopicPartition
 from tests.unit.broker.fake_ports import FakeBrokerCore, FakeLog, FakeStore
 from tests.unit.server.peer_server import Exchange, PeerServer, until
 

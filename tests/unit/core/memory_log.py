@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from minilog.config import TopicSettings
-from minilog.core.effects import TopicPartition
 from minilog.core.ports import LogStore, ReplicaLog
 from minilog.errors import CorruptRange, DiskFull
 from minilog.storage.log.producers import ProducerTable, WrittenBatch
 from minilog.wire.batch import Batch
 from minilog.wire.records import Record, decode_all
+from minilog.wire.topic_partition import TopicPartition
 
 
 class MemoryLog:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from minilog.broker.http import fetch
+from minilog.broker.http import partition_reader
 from minilog.broker.http.record_page import PAGE_BYTES_MIN, Page, Wanted, is_compressed, page_of
 from minilog.config import MIB, Limits
 from minilog.errors import CorruptBatch, InvalidRequest
@@ -120,7 +120,7 @@ def test_what_expands_is_read_beside_the_event_loop(
             assert (await connection.request("GET", P0 + "?offset=0", Accept=media)).status == 200
         assert [thread is threading.main_thread() for thread in threads][:1] == [compression == "none"]
 
-    monkeypatch.setattr(fetch, "page_of", watched)
+    monkeypatch.setattr(partition_reader, "page_of", watched)
     with_broker(test, orders())
 
 

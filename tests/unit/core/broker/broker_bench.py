@@ -11,7 +11,7 @@ from typing import Any
 
 from minilog.config import BrokerSettings
 from minilog.core.broker.broker import BrokerCore
-from minilog.core.effects import CONTROLLER_ID, Effect, Flush, Reply, Send, TopicPartition
+from minilog.core.effects import CONTROLLER_ID, Effect, Flush, Reply, Send
 from minilog.core.image import ClusterImage
 from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.leader import LeaderState
@@ -40,6 +40,7 @@ from minilog.wire.messages import (
     ReplicaFetchPartition,
 )
 from minilog.wire.metadata_records import ControllerStarted, MetadataRecord, PartitionChanged
+from minilog.wire.topic_partition import TopicPartition
 from tests.unit.core.builders import TOPIC, TOPIC_ID, broker_records, produced, topic_records
 from tests.unit.core.memory_log import MemoryLog, MemoryStore
 

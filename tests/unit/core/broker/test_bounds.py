@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from minilog.core.broker.bounds import check_bounds
+from minilog.core.bounds import check_bounds
 from minilog.errors import InvalidRequest
 from minilog.wire.group_messages import (
     CommitOffsets,

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from minilog.core.broker.registration import DRAIN_POLL_MS
-from minilog.core.effects import CONTROLLER_ID, TopicPartition
+from minilog.core.effects import CONTROLLER_ID
 from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.leader import LeaderState
 from minilog.errors import (
@@ -51,6 +51,7 @@ from minilog.wire.metadata_records import (
     TopicCreated,
     TopicDeleted,
 )
+from minilog.wire.topic_partition import TopicPartition
 from tests.unit.core.broker.broker_bench import BROKER_EPOCHS, BrokerBench
 from tests.unit.core.builders import TOPIC, TOPIC_ID, batch_at, extend, partition_state
 

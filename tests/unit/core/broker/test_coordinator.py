@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from minilog.core.broker import coordinator
-from minilog.core.effects import CONTROLLER_ID, TopicPartition
+from minilog.core.effects import CONTROLLER_ID
 from minilog.errors import CoordinatorNotAvailable, DiskFull, MinilogError, NotEnoughReplicas, TimedOut
 from minilog.wire.group_messages import (
     GROUPS_TOPIC,
@@ -28,6 +28,7 @@ from minilog.wire.group_messages import (
 )
 from minilog.wire.messages import Message, Ok, Problem, Produce, ProducePartition, ProduceReply
 from minilog.wire.metadata_records import NO_LEADER, PartitionChanged, TopicCreated
+from minilog.wire.topic_partition import TopicPartition
 from tests.unit.core.broker.broker_bench import BrokerBench
 from tests.unit.core.builders import TOPIC, TOPIC_ID, partition_state, produced
 

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from minilog.config import Limits
-from minilog.core.effects import TopicPartition
 from minilog.wire.messages import (
     EARLIEST,
     LATEST,
@@ -25,6 +24,7 @@ from minilog.wire.messages import (
     ReplicaFetchResult,
 )
 from minilog.wire.metadata_records import NO_LEADER, PartitionChanged, TopicCreated, TopicDeleted
+from minilog.wire.topic_partition import TopicPartition
 from tests.unit.core.broker.broker_bench import BrokerBench
 from tests.unit.core.builders import TOPIC, TOPIC_ID, batch_at, partition_state
 

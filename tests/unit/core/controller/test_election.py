@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from minilog.core.controller.election import Elections
-from minilog.core.effects import TopicPartition
+from minilog.core.controller.partition_change import most_up_to_date
 from minilog.core.image import ClusterImage, PartitionState
-from minilog.core.replication.isr import most_up_to_date
 from minilog.errors import BrokerUnavailable
 from minilog.wire.messages import Position, PositionQuery, Positions, PositionsReply, Problem
 from minilog.wire.metadata_records import (
@@ -24,6 +23,7 @@ from minilog.wire.metadata_records import (
     PartitionChanged,
     TopicDeleted,
 )
+from minilog.wire.topic_partition import TopicPartition
 from tests.unit.core.builders import TOPIC, TOPIC_ID, image_of, partition_state, topic_records
 
 TIMEOUT_MS = 300

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from minilog.config import ControllerSettings
 from minilog.core.controller import topics
-from minilog.core.controller.topics import add_partitions, check_topic_name, create_topic, created_info, delete_topic
+from minilog.core.controller.topics import add_partitions, create_topic, created_info, delete_topic
 from minilog.core.image import ClusterImage
+from minilog.core.topic_names import check_topic_name
 from minilog.errors import CoordinatorNotAvailable, InvalidTopic, MinilogError, UnknownTopic
 from minilog.wire.messages import AddPartitions, CreateTopic, DeleteTopic
 from minilog.wire.metadata_records import BrokerFenced, BrokerShuttingDown, PartitionChanged, TopicCreated, TopicDeleted

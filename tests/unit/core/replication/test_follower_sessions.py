@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 from msgspec.structs import replace
 
-from minilog.core.effects import Effect, Reply, TopicPartition
+from minilog.core.effects import Effect, Reply
 from minilog.core.replication.follower_sessions import FetchSession, Sessions
 from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.replica import Replica
@@ -20,6 +20,7 @@ from minilog.wire.messages import (
     ReplicaFetchReply,
     ReplicaFetchResult,
 )
+from minilog.wire.topic_partition import TopicPartition
 from tests.unit.core.builders import (
     LAG_MAX_MS,
     TOPIC,

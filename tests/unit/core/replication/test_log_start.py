@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from minilog.core.effects import TopicPartition
 from minilog.core.replication.log_start import follow_start
 from minilog.errors import CorruptRange
 from minilog.wire.messages import Produce, ProducePartition, ReplicaFetchReply
 from minilog.wire.records import encode_values
+from minilog.wire.topic_partition import TopicPartition
 from tests.unit.core.broker.broker_bench import BrokerBench
 from tests.unit.core.broker.test_produce import LED, code, only
 from tests.unit.core.builders import TOPIC, fetched, follower_of, leader_of, log_of, memory_log, partition_state

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minilog.core.replication.produce_waiters import Deadlines, PendingProduce, ProduceWaiters, Waiter
+from minilog.core.deadlines import Deadlines
+from minilog.core.replication.produce_waiters import PendingProduce, ProduceWaiters, Waiter
 from minilog.wire.messages import ACKS_ALL, ProducePartition, ProduceResult
 from tests.unit.core.builders import TOPIC
 

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from minilog.core.effects import Flush, TopicPartition
+from minilog.core.effects import Flush
 from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.replica_fetcher import DISK_FULL_RETRY_MS, RETRY_MS, Fetcher
 from minilog.errors import CorruptRange, FencedLeaderEpoch, OffsetOutOfRange
 from minilog.wire.messages import NOTHING, Problem, ReplicaFetch, ReplicaFetchReply, ReplicaFetchResult
+from minilog.wire.topic_partition import TopicPartition
 from tests.unit.core.builders import TOPIC, TOPIC_ID, batch_at, extend, follower_of, log_of, memory_log, partition_state
 
 FIRST, SECOND = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)

@@ -15,11 +15,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from minilog.core.effects import Flush, TopicPartition
+from minilog.core.effects import Flush
 from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.replica_fetcher import RETRY_MS, Fetcher
 from minilog.wire.messages import Problem, ReplicaFetch, ReplicaFetchReply
+from minilog.wire.topic_partition import TopicPartition
 from tests.unit.core.builders import follower_of, leader_of, log_of, memory_log, partition_state, runs_of
 from tests.unit.core.replication.test_follower import common
 from tests.unit.core.replication.test_follower_sessions import WAIT_MS, Leading

@@ -1,0 +1,118 @@
+"""Reads on from an offset of one partition, for every form in which records are shown.
+
+Owns the place of one reader: the topic id it began with, its offset, and the epoch of the record before that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from minilog.broker.http.exchange import THREAD_BYTES_MIN, Exchange, Face
+from minilog.broker.http.native import run_fetch
+from minilog.broker.http.record_page import PAGE_BYTES_MIN, Page, Wanted, is_compressed, page_of
+from minilog.config import MIB
+from minilog.errors import InternalError
+from minilog.wire.http import Start
+from minilog.wire.messages import (
+    Fetch,
+    FetchPartition,
+    FetchReply,
+    FetchResult,
+    Offsets,
+    OffsetsPartition,
+    OffsetsReply,
+    OffsetsResult,
+    Problem,
+)
+
+MAX_BYTES: Final = MIB
+
+
+class Reader:
+    """Reads on from an offset of one partition. ``last_epoch`` is the epoch of the record before ``offset``, if known."""
+
+    def __init__(self, face: Face, exchange: Exchange) -> None:
+        query = exchange.query
+        self.face = face
+        self.delivery = exchange.delivery
+        self.topic: str = exchange.values["topic"]
+        self.partition: int = exchange.values["partition"]
+        self.topic_id = exchange.topic_id
+        """The topic that is read, from the first look on: never one that takes its name meanwhile."""
+        self.any_replica = query.get("replica") == "any"
+        self.max_lag_ms: int = query.get("max_lag_ms", -1)
+        self.max_bytes: int = query.get("max_bytes", min(MAX_BYTES, face.limits.fetch_bytes_max))
+        value_format: str = query.get("format", "json")
+        self.wanted = Wanted(
+            query.get("max_records"),
+            value_format,
+            query.get("key_format", value_format),
+            max(self.max_bytes, PAGE_BYTES_MIN),
+            face.limits.fetch_bytes_max,
+        )
+        self.last_epoch: int = query.get("leader_epoch", -1)
+        self.offset = 0
+
+    async def begin(self, start: Start) -> None:
+        """Find where to begin, which may need the leader; raises NotLeader."""
+        state = self.face.partition(self.topic, self.partition, self.topic_id)
+        self.topic_id = state.topic_id
+        here = state.leader == self.face.broker_id
+        if not here and not (self.any_replica and self.face.broker_id in state.replicas):
+            raise self.face.not_leader(state)
+        if start.offset is not None:
+            self.offset = start.offset
+            return
+        assert start.at is not None
+        found = await find_offset(self.face, self.topic, self.partition, start.at, self.topic_id)
+        assert found.offset is not None
+        self.offset, self.last_epoch = found.offset, found.last_epoch
+
+    async def read(self, wait_ms: int, min_bytes: int) -> FetchResult:
+        """One fetch; raises the error it met."""
+        where = self.topic, self.partition, self.offset
+        entry = FetchPartition(*where, self.max_bytes, -1, self.last_epoch, self.topic_id)
+        reply = await run_fetch(
+            self.face,
+            self.delivery,
+            Fetch([entry], wait_ms, min_bytes, self.max_bytes, self.any_replica, self.max_lag_ms),
+        )
+        if isinstance(reply, Problem):
+            raise reply.error()
+        if not isinstance(reply, FetchReply) or len(reply.partitions) != 1:
+            raise InternalError("the broker gave no answer to a fetch")
+        result = reply.partitions[0]
+        if result.problem is not None:
+            raise result.problem.error()
+        return result
+
+    async def page(self, result: FetchResult, shape: Callable[[Page], bytes]) -> tuple[Page, bytes]:
+        """The records of a result that were asked for and the answer they make; and move on behind them."""
+        batches = result.batches
+
+        def work() -> tuple[Page, bytes]:
+            page = page_of(batches, self.offset, self.last_epoch, self.wanted)
+            return page, shape(page)
+
+        page, body = await self.face.compute(work, is_long=len(batches) >= THREAD_BYTES_MIN or is_compressed(batches))
+        self.offset, self.last_epoch = page.next_offset, page.last_epoch
+        return page, body
+
+
+async def find_offset(face: Face, topic: str, partition: int, at: int, topic_id: str) -> OffsetsResult:
+    """Raises the error met; ``offset`` of the result is set."""
+    state = face.partition(topic, partition, topic_id)
+    if state.leader != face.broker_id:
+        raise face.not_leader(state)
+    reply = await face.runtime.submit(Offsets([OffsetsPartition(topic, partition, at, topic_id=state.topic_id)]))
+    if isinstance(reply, Problem):
+        raise reply.error()
+    if not isinstance(reply, OffsetsReply) or len(reply.partitions) != 1:
+        raise InternalError("the broker gave no answer to an offsets request")
+    result = reply.partitions[0]
+    if result.problem is not None:
+        raise result.problem.error()
+    if result.offset is None:
+        raise InternalError("the broker gave neither an offset nor an error")
+    return result
