@@ -20,6 +20,7 @@ from minilog.core.effects import CONTROLLER_ID, Effect, Flush, Reply, Send
 from minilog.core.image import ClusterImage
 from minilog.errors import BrokerUnavailable, Overloaded, TimedOut
 from minilog.server.clock import Clock
+from minilog.server.parked_requests import ParkedRequests
 from minilog.server.peers import Peers, Response
 from minilog.server.process import Failure
 from minilog.storage.compaction.rewrite import CleaningFigures
@@ -98,16 +99,13 @@ class Runtime:
         self.flusher = Flusher(store, failure, self._on_flushed)
         self.cleaning = CleaningFigures()
         self._loop = asyncio.get_running_loop()
-        self._parked: dict[int, asyncio.Future[Message]] = {}
+        self._parked = ParkedRequests()
         self._waiting = dict.fromkeys(KINDS, 0)
         self._calls: set[asyncio.Task[Message]] = set()
-        self._next_request_id = 1
         self._in_turn = False
         self._closed = False
         self._metadata_offset = 0
         self._turns = 0
-        self._unclaimed = 0
-        self._disconnects = 0
         self._lag_seconds = 0.0
         self._lag_seconds_max = 0.0
 
@@ -129,10 +127,7 @@ class Runtime:
         refusal = self._refusal(request, kind)
         if refusal is not None:
             return Problem.of(refusal)
-        request_id = self._next_request_id
-        self._next_request_id += 1
-        answered: asyncio.Future[Message] = self._loop.create_future()
-        self._parked[request_id] = answered
+        request_id, answered = self._parked.park()
         self._turn(self.core.on_request, request_id, request)
         if answered.done():
             return answered.result()
@@ -141,12 +136,7 @@ class Runtime:
             timer = self._loop.call_later(timeout_ms / 1000, self._expire, request_id, timeout_ms)
         self._waiting[kind] += 1
         try:
-            return await answered
-        except asyncio.CancelledError:
-            if self._parked.pop(request_id, None) is not None:
-                self._disconnects += 1
-                self._turn(self.core.on_disconnect, request_id)
-            raise
+            return await self._parked.wait(request_id, answered, self._on_left)
         finally:
             self._waiting[kind] -= 1
             if timer is not None:
@@ -187,17 +177,15 @@ class Runtime:
         for calling in self._calls:
             calling.cancel()
         self.peers.close()
-        gone = Problem.of(BrokerUnavailable(STOPPING))
-        for request_id in list(self._parked):
-            self._resolve(request_id, gone)
+        self._parked.resolve_all(Problem.of(BrokerUnavailable(STOPPING)))
 
     def statistics(self) -> RuntimeStatistics:
         return RuntimeStatistics(
             parked=len(self._parked),
             turns=self._turns,
-            requests=self._next_request_id - 1,
-            replies_unclaimed=self._unclaimed,
-            disconnects=self._disconnects,
+            requests=self._parked.total,
+            replies_unclaimed=self._parked.unclaimed,
+            disconnects=self._parked.disconnects,
             loop_lag_seconds=self._lag_seconds,
             loop_lag_seconds_max=self._lag_seconds_max,
             flush=self.flusher.statistics(),
@@ -238,7 +226,7 @@ class Runtime:
     def _perform(self, effect: Effect) -> None:
         match effect:
             case Reply(request_id, response):
-                self._resolve(request_id, response)
+                self._parked.resolve(request_id, response)
             case Send(node_id, request):
                 self.peers.send(node_id, self._url_of(node_id), request, partial(self._on_response, node_id, request))
             case Flush(partition, end_offset):
@@ -253,16 +241,11 @@ class Runtime:
     def _expire(self, request_id: int, timeout_ms: int) -> None:
         """The caller's own limit, for requests that the core would park without one."""
         late = TimedOut(f"no answer within {timeout_ms} ms")
-        if self._resolve(request_id, Problem.of(late)):
-            self._turn(self.core.on_disconnect, request_id)
+        if self._parked.resolve(request_id, Problem.of(late)):
+            self._on_left(request_id)
 
-    def _resolve(self, request_id: int, response: Message) -> bool:
-        answered = self._parked.pop(request_id, None)
-        if answered is None or answered.done():
-            self._unclaimed += 1
-            return False
-        answered.set_result(response)
-        return True
+    def _on_left(self, request_id: int) -> None:
+        self._turn(self.core.on_disconnect, request_id)
 
     def _refusal(self, request: Message, kind: str) -> BrokerUnavailable | Overloaded | None:
         if self._closed or self.failure.tripped:

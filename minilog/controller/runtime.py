@@ -28,6 +28,7 @@ from minilog.errors import BrokerUnavailable, MinilogError, Overloaded, RefusesT
 from minilog.server.background import Stop, in_daemon_thread
 from minilog.server.clock import Clock
 from minilog.server.latency import DISK_BUCKETS_S
+from minilog.server.parked_requests import ParkedRequests
 from minilog.server.peers import Peers, Response
 from minilog.server.process import Failure
 from minilog.wire.messages import AlterPartition, Heartbeat, Message, Problem, Register
@@ -131,12 +132,10 @@ class Runtime:
         self._next_event = 0
         self._wake = asyncio.Event()
         self._writing = Stop()
-        self._parked: dict[int, asyncio.Future[Message]] = {}
-        self._next_request_id = 1
+        self._parked = ParkedRequests()
         self._tick_queued = False
         self._closed = False
         self._decisions = 0
-        self._disconnects = 0
         self._lag_seconds = 0.0
 
     @property
@@ -171,21 +170,16 @@ class Runtime:
         refusal = self._refusal(request)
         if refusal is not None:
             return Problem.of(refusal)
-        request_id = self._next_request_id
-        self._next_request_id += 1
-        answered: asyncio.Future[Message] = self._loop.create_future()
-        self._parked[request_id] = answered
+        request_id, answered = self._parked.park()
         queued = self._put(self.core.handle, request_id, request)
-        try:
-            return await answered
-        except asyncio.CancelledError:
-            if self._parked.pop(request_id, None) is not None:
-                self._disconnects += 1
-                if queued in self._events and not isinstance(request, Heartbeat):
-                    self._events[queued] = _Event(self.core.on_disconnect, (request_id,), self.clock.now_ms())
-                else:
-                    self._put(self.core.on_disconnect, request_id)
-            raise
+
+        def on_left(request_id: int) -> None:
+            if queued in self._events and not isinstance(request, Heartbeat):
+                self._events[queued] = _Event(self.core.on_disconnect, (request_id,), self.clock.now_ms())
+            else:
+                self._put(self.core.on_disconnect, request_id)
+
+        return await self._parked.wait(request_id, answered, on_left)
 
     async def work(self) -> None:
         """Carry out events, one after the other, until ``close``: then what is being carried out is finished first."""
@@ -221,9 +215,7 @@ class Runtime:
         self._events.clear()
         self._wake.set()
         self.peers.close()
-        gone = Problem.of(BrokerUnavailable("this controller is stopping"))
-        for request_id in list(self._parked):
-            self._resolve(request_id, gone)
+        self._parked.resolve_all(Problem.of(BrokerUnavailable("this controller is stopping")))
 
     def close_journal(self) -> None:
         """After the last event: a write that is under way ends first, in this thread's time."""
@@ -237,7 +229,7 @@ class Runtime:
             decisions=self._decisions,
             journal_index=self._journal.last_index,
             journal_tail_records=self._journal.tail_records,
-            disconnects=self._disconnects,
+            disconnects=self._parked.disconnects,
             loop_lag_seconds=self._lag_seconds,
         )
 
@@ -286,7 +278,7 @@ class Runtime:
         for effect in effects:
             match effect:
                 case Reply(request_id, response):
-                    self._resolve(request_id, response)
+                    self._parked.resolve(request_id, response)
                 case Send(node_id, request):
                     self.peers.send(
                         node_id, self._url_of(node_id), request, partial(self._on_response, node_id, request)
@@ -296,11 +288,6 @@ class Runtime:
 
     def _on_response(self, node_id: int, request: Message, response: Response) -> None:
         self._put(self.core.on_response, node_id, request, response)
-
-    def _resolve(self, request_id: int, response: Message) -> None:
-        answered = self._parked.pop(request_id, None)
-        if answered is not None and not answered.done():
-            answered.set_result(response)
 
     def _refusal(self, request: Message) -> BrokerUnavailable | Overloaded | None:
         if self._closed or self.failure.tripped:
