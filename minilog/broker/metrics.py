@@ -20,6 +20,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from minilog.broker import group_metrics
 from minilog.broker.ports import Runtime
+from minilog.core.broker.statistics import PartitionStatistics
 from minilog.server.clock import clock_metrics
 from minilog.storage.compaction.rewrite import CleaningFigures
 from minilog.wire.http import acks_text
@@ -185,15 +186,15 @@ class Metrics:
 
     def _partitions(self) -> Iterator[Metric]:
         broker = str(self._runtime.settings.broker_id)
-        replicas: list[dict[str, Any]] = self._runtime.core.statistics(self._runtime.clock.now_ms())["partitions"]
+        replicas = self._runtime.core.statistics(self._runtime.clock.now_ms()).partitions
         yield GaugeMetricFamily("minilog_replicas_hosted", "Replicas on this broker", len(replicas))
         size = GaugeMetricFamily("minilog_log_bytes_hosted", "Bytes of all logs on this broker")
-        size.add_metric([], sum(replica["log_bytes"] for replica in replicas))
+        size.add_metric([], sum(replica.log_bytes for replica in replicas))
         yield size
         if len(replicas) > PARTITION_SERIES_MAX:
             return
-        labelled = [([replica["topic"], str(replica["partition"]), broker], replica) for replica in replicas]
-        leaders = [(labels, replica) for labels, replica in labelled if replica["is_leader"]]
+        labelled = [([replica.topic, str(replica.partition), broker], replica) for replica in replicas]
+        leaders = [(labels, replica) for labels, replica in labelled if replica.is_leader]
         yield from self._leadership(labelled)
         for name, doc in _PARTITION_GAUGES:
             yield _family(f"minilog_partition_{name}", doc, labelled, name)
@@ -204,7 +205,7 @@ class Metrics:
             yield _counter(f"minilog_{name}", doc, leaders, name)
         yield from _lags(leaders)
 
-    def _leadership(self, labelled: list[tuple[list[str], dict[str, Any]]]) -> Iterator[Metric]:
+    def _leadership(self, labelled: list[tuple[list[str], PartitionStatistics]]) -> Iterator[Metric]:
         leader = GaugeMetricFamily(
             "minilog_partition_leader", "Broker id of the leader, -1 for none", labels=["topic", "partition", "broker"]
         )
@@ -212,7 +213,7 @@ class Metrics:
             "minilog_partition_offline", "1 when the partition has no leader", labels=["topic", "partition", "broker"]
         )
         for labels, replica in labelled:
-            state = self._runtime.image.partition(replica["topic"], replica["partition"])
+            state = self._runtime.image.partition(replica.topic, replica.partition)
             leads = NO_LEADER if state is None else state.leader
             leader.add_metric(labels, leads)
             offline.add_metric(labels, leads == NO_LEADER)
@@ -239,30 +240,30 @@ def _cleaning(figures: CleaningFigures) -> Iterator[Metric]:
     )
 
 
-def _family(name: str, doc: str, labelled: list[tuple[list[str], dict[str, Any]]], field: str) -> Metric:
+def _family(name: str, doc: str, labelled: list[tuple[list[str], PartitionStatistics]], field: str) -> Metric:
     family = GaugeMetricFamily(name, doc, labels=["topic", "partition", "broker"])
     for labels, replica in labelled:
-        value = replica[field]
+        value = getattr(replica, field)
         if value is not None:
             family.add_metric(labels, float(value))
     return family
 
 
-def _counter(name: str, doc: str, labelled: list[tuple[list[str], dict[str, Any]]], field: str) -> Metric:
+def _counter(name: str, doc: str, labelled: list[tuple[list[str], PartitionStatistics]], field: str) -> Metric:
     family = CounterMetricFamily(name, doc, labels=["topic", "partition", "broker"])
     for labels, replica in labelled:
-        family.add_metric(labels, replica[field])
+        family.add_metric(labels, getattr(replica, field))
     return family
 
 
-def _lags(leaders: list[tuple[list[str], dict[str, Any]]]) -> Iterator[Metric]:
+def _lags(leaders: list[tuple[list[str], PartitionStatistics]]) -> Iterator[Metric]:
     labels = ["topic", "partition", "broker", "replica"]
     records = GaugeMetricFamily("minilog_replica_lag_records", "Records a follower is behind its leader", labels=labels)
     seconds = GaugeMetricFamily(
         "minilog_replica_lag_seconds", "For how long a follower has not held all of its leader's log", labels=labels
     )
     for of_leader, replica in leaders:
-        for follower, (behind_records, behind_ms) in replica["replica_lag"].items():
+        for follower, (behind_records, behind_ms) in replica.replica_lag.items():
             if behind_records is not None:
                 records.add_metric([*of_leader, str(follower)], behind_records)
             seconds.add_metric([*of_leader, str(follower)], behind_ms / 1000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from minilog.config import BrokerSettings
+from minilog.core.broker.statistics import BrokerStatistics
 from minilog.core.image import ClusterImage
 from minilog.wire.messages import Message
 
@@ -24,21 +25,19 @@ class Clock(Protocol):
 
 
 class Core(Protocol):
-    @property
-    def image(self) -> ClusterImage: ...
-
-    @property
-    def broker_epoch(self) -> int: ...
+    """What the HTTP face asks of a BrokerCore without an event."""
 
     @property
     def informed(self) -> bool: ...
+
+    def statistics(self, now_ms: int) -> BrokerStatistics: ...
 
 
 class Runtime(Protocol):
     """Satisfied by runtime.Runtime."""
 
     @property
-    def core(self) -> Any: ...
+    def core(self) -> Core: ...
 
     @property
     def settings(self) -> BrokerSettings: ...

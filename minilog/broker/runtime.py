@@ -16,6 +16,7 @@ import msgspec
 
 from minilog.broker.flusher import FlushableStore, Flusher, FlushStatistics
 from minilog.config import BrokerSettings
+from minilog.core.broker.statistics import BrokerStatistics
 from minilog.core.effects import CONTROLLER_ID, Effect, Flush, Reply, Send
 from minilog.core.image import ClusterImage
 from minilog.errors import BrokerUnavailable, Overloaded, TimedOut
@@ -48,6 +49,11 @@ class Core(Protocol):
 
     @property
     def ready(self) -> bool: ...
+
+    @property
+    def informed(self) -> bool: ...
+
+    def statistics(self, now_ms: int) -> BrokerStatistics: ...
 
     @property
     def broker_epoch(self) -> int: ...

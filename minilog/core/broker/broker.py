@@ -13,8 +13,6 @@ waiter of the old role (R10); the image only grows record by record (R29); every
 
 from __future__ import annotations
 
-from typing import Any
-
 from minilog.config import BrokerSettings
 from minilog.core.bounds import check_bounds
 from minilog.core.broker.controller_link import ControllerLink
@@ -27,8 +25,8 @@ from minilog.core.broker.registration import Registration
 from minilog.core.broker.replicate import Replication
 from minilog.core.broker.retention import Retention
 from minilog.core.broker.roles import Roles
-from minilog.core.broker.state import BrokerState
-from minilog.core.broker.statistics import broker_statistics
+from minilog.core.broker.state import LocalState
+from minilog.core.broker.statistics import BrokerStatistics, broker_statistics
 from minilog.core.broker.turn import Turn
 from minilog.core.effects import CONTROLLER_ID, Effect, Reply, Send
 from minilog.core.metadata_view import metadata_reply
@@ -70,7 +68,7 @@ class BrokerCore:
     def __init__(self, settings: BrokerSettings, store: LogStore, *, incarnation: str, clean: bool, url: str) -> None:
         broker_id = settings.broker_id
         self.registration = Registration(broker_id, incarnation, url, settings.rack, clean=clean)
-        self.state = state = BrokerState(settings, store, self.registration)
+        self.state = state = LocalState(settings, store, self.registration)
         self.settings, self.broker_id, self.image, self.replicas = settings, broker_id, state.image, state.replicas
         self.turn = turn = Turn()
         self.sessions = Sessions(self.replicas)
@@ -113,7 +111,7 @@ class BrokerCore:
     def may_exit(self) -> bool:
         return self.registration.may_exit
 
-    def statistics(self, now_ms: int) -> dict[str, Any]:
+    def statistics(self, now_ms: int) -> BrokerStatistics:
         return broker_statistics(self.state, self.produces, self.fetches, self.coordinator, now_ms)
 
     # --- events --------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from minilog.core.broker.roles import Roles
-from minilog.core.broker.state import BrokerState
+from minilog.core.broker.state import LocalState
 from minilog.core.broker.turn import Turn
 from minilog.core.effects import Effect
 from minilog.core.replication.leader import LeaderState
@@ -29,7 +29,7 @@ from minilog.wire.topic_partition import TopicPartition
 
 
 class ControllerLink:
-    def __init__(self, state: BrokerState, turn: Turn, roles: Roles) -> None:
+    def __init__(self, state: LocalState, turn: Turn, roles: Roles) -> None:
         self._state, self._turn, self._roles = state, turn, roles
 
     def on_answer(self, response: Message | MinilogError, effects: list[Effect], now_ms: int) -> None:

@@ -24,7 +24,7 @@ from typing import Final
 
 from minilog.config import KIB
 from minilog.core.broker.lookup import Lookup
-from minilog.core.broker.state import BrokerState
+from minilog.core.broker.state import LocalState
 from minilog.core.broker.turn import Turn
 from minilog.core.deadlines import Deadlines
 from minilog.core.effects import CONTROLLER_ID, Effect, Reply, Send
@@ -103,7 +103,7 @@ class Shard:
 
 
 class Coordinator:
-    def __init__(self, state: BrokerState, lookup: Lookup, turn: Turn, followers: Sessions) -> None:
+    def __init__(self, state: LocalState, lookup: Lookup, turn: Turn, followers: Sessions) -> None:
         self._state, self._lookup, self._turn, self._followers = state, lookup, turn, followers
         self.shards: dict[TopicPartition, Shard] = {}
         self.deadlines = Deadlines()

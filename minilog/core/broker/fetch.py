@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from minilog.core.broker.consumer_read import find_offset, read
 from minilog.core.broker.lookup import Lookup
-from minilog.core.broker.state import BrokerState
+from minilog.core.broker.state import LocalState
 from minilog.core.deadlines import Deadlines
 from minilog.core.effects import Effect, Reply
 from minilog.core.replication.leader import LeaderState
@@ -53,7 +53,7 @@ def _bound(request: Fetch, results: list[FetchResult]) -> Fetch:
 
 
 class FetchRequests:
-    def __init__(self, state: BrokerState, lookup: Lookup) -> None:
+    def __init__(self, state: LocalState, lookup: Lookup) -> None:
         self._state, self._lookup = state, lookup
         self.deadlines = Deadlines()
         self._parked: dict[int, ParkedFetch] = {}

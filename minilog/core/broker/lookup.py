@@ -5,7 +5,7 @@ Owns nothing. Every refusal that names another broker is made here, from the met
 
 from __future__ import annotations
 
-from minilog.core.broker.state import BrokerState
+from minilog.core.broker.state import LocalState
 from minilog.core.image import check_topic_id
 from minilog.core.replication.replica import Replica
 from minilog.errors import LeaderNotAvailable, MinilogError, NotLeader, UnknownPartition, UnknownTopic
@@ -14,7 +14,7 @@ from minilog.wire.topic_partition import TopicPartition
 
 
 class Lookup:
-    def __init__(self, state: BrokerState) -> None:
+    def __init__(self, state: LocalState) -> None:
         self._state = state
 
     def find(self, topic: str, partition: int, topic_id: str) -> Replica:

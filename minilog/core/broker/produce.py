@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from minilog.core.broker.allowance import Allowance
 from minilog.core.broker.lookup import Lookup
-from minilog.core.broker.state import BrokerState
+from minilog.core.broker.state import LocalState
 from minilog.core.broker.turn import Turn
 from minilog.core.deadlines import Deadlines
 from minilog.core.effects import Effect, Reply
@@ -37,7 +37,7 @@ ACKS_MAX = 32
 
 
 class ProduceRequests:
-    def __init__(self, state: BrokerState, lookup: Lookup, turn: Turn, followers: Sessions) -> None:
+    def __init__(self, state: LocalState, lookup: Lookup, turn: Turn, followers: Sessions) -> None:
         self._state, self._lookup, self._turn, self._followers = state, lookup, turn, followers
         self.deadlines = Deadlines()
 

@@ -9,7 +9,7 @@ nothing more over from a leader (R53).
 from __future__ import annotations
 
 from minilog.core.broker.fetch import FetchRequests
-from minilog.core.broker.state import BrokerState
+from minilog.core.broker.state import LocalState
 from minilog.core.broker.turn import Turn
 from minilog.core.effects import Effect
 from minilog.core.replication.follower import FollowerState
@@ -26,7 +26,7 @@ from minilog.wire.topic_partition import TopicPartition
 
 class Replication:
     def __init__(
-        self, state: BrokerState, turn: Turn, followers: Sessions, proposals: Proposals, fetches: FetchRequests
+        self, state: LocalState, turn: Turn, followers: Sessions, proposals: Proposals, fetches: FetchRequests
     ) -> None:
         self._state, self._turn, self._followers = state, turn, followers
         self._proposals, self._fetches = proposals, fetches

@@ -9,7 +9,7 @@ from collections import deque
 from contextlib import suppress
 
 from minilog.core.broker.replicate import Replication
-from minilog.core.broker.state import BrokerState
+from minilog.core.broker.state import LocalState
 from minilog.core.broker.turn import Turn
 from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.follower_sessions import Sessions
@@ -23,7 +23,7 @@ LOOKS_MAX = 16
 
 
 class Retention:
-    def __init__(self, state: BrokerState, turn: Turn, followers: Sessions, replication: Replication) -> None:
+    def __init__(self, state: LocalState, turn: Turn, followers: Sessions, replication: Replication) -> None:
         self._state, self._turn, self._followers, self._replication = state, turn, followers, replication
         self._due_ms = 0
         self._waiting: deque[TopicPartition] = deque()

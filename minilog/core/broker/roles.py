@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from minilog.core.broker.coordinator import Coordinator
 from minilog.core.broker.fetch import FetchRequests
 from minilog.core.broker.replicate import Replication
-from minilog.core.broker.state import BrokerState
+from minilog.core.broker.state import LocalState
 from minilog.core.broker.turn import Turn
 from minilog.core.effects import Effect
 from minilog.core.image import PartitionState, TopicImage
@@ -30,7 +30,7 @@ from minilog.wire.topic_partition import TopicPartition
 class Roles:
     def __init__(
         self,
-        state: BrokerState,
+        state: LocalState,
         turn: Turn,
         fetches: FetchRequests,
         coordinator: Coordinator,

@@ -1,4 +1,4 @@
-"""BrokerState: what a broker knows, and the questions that every part of it asks.
+"""LocalState: what this broker knows, and the questions that every part of it asks.
 
 Owns nothing that decides: settings, the store, the metadata, the replicas here, the standing with the controller.
 
@@ -16,7 +16,7 @@ from minilog.core.replication.replica import Replicas
 from minilog.core.stamps import Stamps
 
 
-class BrokerState:
+class LocalState:
     def __init__(self, settings: BrokerSettings, store: LogStore, registration: Registration) -> None:
         self.settings = settings
         self.store = store

@@ -16,7 +16,7 @@ from minilog.core.broker.controller_link import ControllerLink
 from minilog.core.broker.fetch import FetchRequests
 from minilog.core.broker.produce import ProduceRequests
 from minilog.core.broker.registration import Registration
-from minilog.core.broker.state import BrokerState
+from minilog.core.broker.state import LocalState
 from minilog.core.controller import controller, election, isr_check
 from minilog.core.controller.broker_sessions import Liveness
 from minilog.core.controller.controller import ControllerCore
@@ -274,7 +274,7 @@ ABLATIONS: tuple[Ablation, ...] = (
               (Registration, "is_answer", stand_ins.always)), COPYING,
              test_elections.test_metadata_in_any_order_of_arrival_leaves_every_broker_with_the_same),
     Ablation("R30", "a leader that hears nothing of the controller goes on",
-             ((BrokerState, "is_isolated", stand_ins.never),), _with(isolations=1.0),
+             ((LocalState, "is_isolated", stand_ins.never),), _with(isolations=1.0),
              test_waiting.test_a_leader_that_may_have_been_replaced_takes_no_writes_and_shows_nothing),
     Ablation("R31", "sequences are not looked at",
              ((PartitionLog, "find_written", stand_ins.all_new),), NUMBERED,

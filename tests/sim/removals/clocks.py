@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minilog.core.broker.state import BrokerState
+from minilog.core.broker.state import LocalState
 from minilog.core.stamps import Stamps
 from tests.sim.nodes.process import Process
 from tests.sim.removals.ablation import Ablation
@@ -13,7 +13,7 @@ def _turns_by_the_wall_clock(self: Process) -> int:
     return self.world.now_ms + self.clock_offset_ms + self.wall_ahead_ms
 
 
-def _stamps_by_turns(self: BrokerState, now_ms: int) -> int:
+def _stamps_by_turns(self: LocalState, now_ms: int) -> int:
     return now_ms
 
 
@@ -31,7 +31,7 @@ CLOCK_ABLATIONS: tuple[Ablation, ...] = (
     Ablation(
         "clock",
         "stamps go by the wall clock",
-        ((BrokerState, "wall_ms", _stamps_by_turns),),
+        ((LocalState, "wall_ms", _stamps_by_turns),),
         story=test_clocks.test_records_are_stamped_by_the_wall_clock_of_their_leader,
     ),
     Ablation(
@@ -43,7 +43,7 @@ CLOCK_ABLATIONS: tuple[Ablation, ...] = (
     Ablation(
         "clock",
         "what is old is old by the wall clock",
-        ((BrokerState, "wall_ms", _stamps_by_turns),),
+        ((LocalState, "wall_ms", _stamps_by_turns),),
         story=test_clocks.test_records_go_when_they_are_old_by_the_wall_clock,
     ),
 )

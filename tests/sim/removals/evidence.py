@@ -8,7 +8,7 @@ import msgspec
 
 from minilog.core.broker import fetch
 from minilog.core.broker.replicate import Replication
-from minilog.core.broker.state import BrokerState
+from minilog.core.broker.state import LocalState
 from minilog.core.controller import topics
 from minilog.core.controller.broker_sessions import Liveness, Session
 from minilog.core.controller.controller import ControllerCore, Decision
@@ -176,7 +176,7 @@ EVIDENCE_ABLATIONS = (
     Ablation(
         "freshness",
         "a leader is always sure to lead",
-        ((BrokerState, "unsure_ms", lambda *_: 0),),
+        ((LocalState, "unsure_ms", lambda *_: 0),),
         story=test_freshness.test_who_follows_a_deposed_leader_does_not_say_that_it_is_fresh,
     ),
     Ablation(

@@ -129,8 +129,8 @@ def test_whoever_waits_is_answered_once_and_not_later_than_agreed() -> None:
     reader.active = False
     c.run(1000)
     assert c.broker(1).core is not None
-    assert c.broker(1).core.statistics(0)["parked_produces"] == 0  # type: ignore[union-attr]
-    assert c.broker(1).core.statistics(0)["parked_fetches"] == 0  # type: ignore[union-attr]
+    assert c.broker(1).core.statistics(0).parked_produces == 0  # type: ignore[union-attr]
+    assert c.broker(1).core.statistics(0).parked_fetches == 0  # type: ignore[union-attr]
     c.network.heal()
     c.settle("t")
 
@@ -143,8 +143,8 @@ def test_a_client_that_goes_away_leaves_no_long_poll_behind() -> None:
     assert core is not None
     c.admin.ask(1, Fetch([FetchPartition("t", 0, 0)], max_wait_ms=60_000), lambda answer: None, timeout_ms=200)
     c.run(500)
-    assert core.statistics(0)["parked_fetches"] == 1
-    c.until(lambda: core.statistics(0)["parked_fetches"] == 0, within_ms=500)
+    assert core.statistics(0).parked_fetches == 1
+    c.until(lambda: core.statistics(0).parked_fetches == 0, within_ms=500)
 
 
 def test_more_may_not_wait_than_there_is_room_for() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from minilog.controller.journal import Replayed
+from minilog.core.broker.statistics import BrokerStatistics
 from minilog.core.effects import Effect, Reply
 from minilog.core.image import BrokerState, ClusterImage
 from minilog.errors import StorageFailed
@@ -35,12 +36,15 @@ class FakeBrokerCore:
         self.image = ClusterImage()
         self.wall_ahead_ms = 0
         self.may_exit = False
-        self.ready = True
+        self.ready = self.informed = True
         self.broker_epoch = 5
         self.events: list[tuple[Any, ...]] = []
         self.parks: type[Message] = Heartbeat
         self.plan: dict[str, list[list[Effect]]] = {}
         self.on_event: Callable[[tuple[Any, ...]], None] = lambda event: None
+
+    def statistics(self, now_ms: int) -> BrokerStatistics:
+        return BrokerStatistics(1, self.ready, "active", "", 0, 0, 0, [])
 
     def knows(self, broker_id: int, url: str) -> None:
         self.image.brokers[broker_id] = BrokerState(broker_id, 1, "i", url, "")

@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 from zlib import crc32
 
 from minilog.broker.flusher import FlushStatistics
 from minilog.broker.runtime import RuntimeStatistics
 from minilog.config import BrokerSettings, Limits
+from minilog.core.broker.statistics import BrokerStatistics, PartitionStatistics
 from minilog.core.image import ClusterImage, check_topic_id
 from minilog.core.metadata_view import topic_info
 from minilog.errors import (
@@ -384,27 +385,30 @@ class FakeCore:
         self._runtime = runtime
         self.informed = True
 
-    def statistics(self, now_ms: int) -> dict[str, Any]:
+    def statistics(self, now_ms: int) -> BrokerStatistics:
         assert now_ms >= 0
         runtime = self._runtime
-        return {"partitions": [_numbers(runtime, state) for _, state in runtime.image.partitions()]}
+        partitions = [_numbers(runtime, state) for _, state in runtime.image.partitions()]
+        return BrokerStatistics(runtime.settings.broker_id, True, "active", "", 0, 0, 0, partitions)
 
 
-def _numbers(runtime: FakeRuntime, state: PartitionChanged) -> dict[str, Any]:
+def _numbers(runtime: FakeRuntime, state: PartitionChanged) -> PartitionStatistics:
     end_offset = runtime.cluster.logs[state.topic, state.partition].end_offset
-    return {
-        "topic": state.topic,
-        "partition": state.partition,
-        "is_leader": state.leader == runtime.settings.broker_id,
-        "isr_size": len(state.isr),
-        "replicas": len(state.replicas),
-        "under_replicated": False,
-        "under_min_isr": False,
-        "log_start_offset": 0,
-        "high_watermark": end_offset,
-        "log_end_offset": end_offset,
-        "log_bytes": 10,
-        "isr_shrinks": 2,
-        "isr_expands": 1,
-        "replica_lag": {2: (0, 0), 3: (None, 1500)},
-    }
+    return PartitionStatistics(
+        topic=state.topic,
+        partition=state.partition,
+        is_leader=state.leader == runtime.settings.broker_id,
+        leader=state.leader,
+        leader_epoch=state.leader_epoch,
+        isr_size=len(state.isr),
+        replicas=len(state.replicas),
+        under_replicated=False,
+        under_min_isr=False,
+        log_start_offset=0,
+        high_watermark=end_offset,
+        log_end_offset=end_offset,
+        log_bytes=10,
+        isr_shrinks=2,
+        isr_expands=1,
+        replica_lag={2: (0, 0), 3: (None, 1500)},
+    )

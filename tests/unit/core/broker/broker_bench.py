@@ -251,8 +251,8 @@ class BrokerBench:
         statistics = self.core.statistics(self.now_ms)
         roles = [r.role for r in self.core.replicas.values() if isinstance(r.role, LeaderState)]
         waiters = sum(len(role.waiters) for role in roles)
-        fetches = int(statistics["parked_fetches"]) + self.polls_count
-        return int(statistics["parked_produces"]) + fetches + waiters
+        fetches = int(statistics.parked_fetches) + self.polls_count
+        return int(statistics.parked_produces) + fetches + waiters
 
     @property
     def polls_count(self) -> int:

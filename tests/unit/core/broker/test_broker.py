@@ -160,7 +160,7 @@ def test_the_registration_of_another_process_is_not_taken(incarnation: str) -> N
     bench.tick()
     bench.answer(RegisterReply(incarnation, 2, "cluster", 1, 2000))
     assert (bench.core.broker_epoch, bench.store.cluster_id, bench.store.controller_epoch) == (-1, "", 0)
-    assert "another process" in bench.core.statistics(0)["last_problem"]
+    assert "another process" in bench.core.statistics(0).last_problem
     bench.tick(200)
     assert isinstance(bench.to_controller, Register)
     bench.register()
@@ -687,11 +687,11 @@ def test_statistics_are_plain_numbers() -> None:
     extend(bench.log(), 5, 3)
     bench.acknowledge(2, 1)
     found = bench.core.statistics(bench.now_ms + 30)
-    assert (found["broker_id"], found["ready"], found["standing"]) == (1, True, "active")
-    led, followed = found["partitions"]
-    assert (led["is_leader"], led["isr_size"], led["under_replicated"], led["under_min_isr"]) == (True, 2, True, True)
-    assert (led["log_end_offset"], led["replica_lag"]) == (3, {2: (2, 30), 3: (None, 30)})
-    assert (followed["is_leader"], followed["leader"], followed["replica_lag"]) == (False, 2, {})
+    assert (found.broker_id, found.ready, found.standing) == (1, True, "active")
+    led, followed = found.partitions
+    assert (led.is_leader, led.isr_size, led.under_replicated, led.under_min_isr) == (True, 2, True, True)
+    assert (led.log_end_offset, led.replica_lag) == (3, {2: (2, 30), 3: (None, 30)})
+    assert (followed.is_leader, followed.leader, followed.replica_lag) == (False, 2, {})
     assert BROKER_EPOCHS[1] == bench.core.broker_epoch
 
 
@@ -699,8 +699,8 @@ def test_a_leader_counts_how_often_its_isr_shrank_and_grew() -> None:
     bench = BrokerBench.started(partition_state(isr=[1, 2, 3]), min_isr=1)
     for epoch, isr in enumerate(([1, 2], [1, 2], [1], [1, 3], [1, 2, 3]), 11):
         bench.metadata(partition_state(isr=isr, partition_epoch=epoch))
-    led = bench.core.statistics(bench.now_ms)["partitions"][0]
-    assert (led["isr_shrinks"], led["isr_expands"]) == (2, 2)
+    led = bench.core.statistics(bench.now_ms).partitions[0]
+    assert (led.isr_shrinks, led.isr_expands) == (2, 2)
 
 
 @pytest.mark.parametrize(
@@ -718,7 +718,7 @@ def test_who_has_the_controllers_address_for_a_moment_ends_no_broker(error: Mini
     bench.answer(error)
     assert bench.core.broker_epoch == 2
     assert (TOPIC, 0) in bench.core.replicas
-    assert error.detail in bench.core.statistics(0)["last_problem"]
+    assert error.detail in bench.core.statistics(0).last_problem
     bench.tick(1000)
     bench.metadata()
     assert bench.core.ready

@@ -478,7 +478,7 @@ def test_every_fetch_ends_exactly_once_whatever_happens(steps: list[tuple[str, i
             assert request_id not in readers.bench.replies
         else:
             assert isinstance(readers.bench.replies[request_id], FetchReply)
-    assert int(readers.bench.core.statistics(0)["parked_fetches"]) == 0
+    assert int(readers.bench.core.statistics(0).parked_fetches) == 0
     assert readers.bench.polls_count == 0
 
 
