@@ -1,37 +1,12 @@
 """Every error minilog can report, and what the caller should do about it.
 
     MinilogError
-    ├── RetriableError            the same request may succeed later
-    │   ├── InconsistentTopicId   refresh metadata: another topic has the name now (definite)
-    │   ├── NotLeader             refresh metadata, retry at the leader      (definite)
-    │   ├── LeaderNotAvailable    wait for an election, retry                (definite)
-    │   ├── LeadershipLost        appended, then the leader changed: retry   (indefinite)
-    │   ├── FencedLeaderEpoch     your epoch is old: refresh metadata, retry (definite)
-    │   ├── UnknownLeaderEpoch    your epoch is newer than mine: retry       (definite)
-    │   ├── OffsetNotAvailable    a new leader does not know the end yet     (definite)
-    │   ├── NotEnoughReplicas     refused before the append                  (definite)
-    │   ├── NotEnoughReplicasAfterAppend   the record may still commit       (indefinite)
-    │   ├── TimedOut              no answer in time                          (indefinite unless said)
-    │   ├── BrokerUnavailable     could not be reached, or broke off         (indefinite unless said)
-    │   ├── Throttled, Overloaded wait Retry-After, retry                    (definite)
-    │   ├── DiskFull              an operator must make room                 (definite)
-    │   ├── NotCoordinator        another broker coordinates this group      (definite)
-    │   ├── CoordinatorNotAvailable   it is being elected or still loading   (definite)
-    │   ├── StaleBrokerEpoch, NotController, DuplicateBrokerId, InvalidFetchSession,
-    │   │   InvalidUpdateVersion, IneligibleReplica        (brokers and controller only)
-    ├── FatalError                repeating the same request cannot help
-    │   ├── UnknownTopic, UnknownPartition, UnknownRoute, TopicExists
-    │   ├── InvalidRequest, InvalidTopic, InvalidConfig, InvalidAcks, InvalidReplication
-    │   ├── InvalidRecord         a compacted topic takes no record without a key
-    │   ├── RecordTooLarge, RequestTooLarge, UnsupportedMediaType, NotAcceptable, MethodNotAllowed, CorruptBatch
-    │   ├── CorruptRange          stored data is damaged and no copy is whole
-    │   ├── OutOfOrderSequence, ProducerFenced, DuplicateSequence (written before, where is not known any more)
-    │   ├── UnknownGroup, InvalidGroup, GroupNotEmpty, InconsistentGroup
-    │   ├── UnknownMember, StaleMemberEpoch, InstanceInUse (join anew), NotAssigned
-    │   ├── BufferFull, ClientClosed          (raised by the clients alone)
-    │   └── InternalError         a fault of minilog's own                   (indefinite)
-    ├── OffsetOutOfRange          the answer names the valid range; the caller must choose
-    └── LogTruncated              what the consumer read no longer exists; the caller must choose
+    ├── RetriableError     the same request may succeed later
+    ├── FatalError         repeating the same request cannot help
+    ├── OffsetOutOfRange   the answer names the valid range; the caller must choose
+    └── LogTruncated       what the consumer read no longer exists; the caller must choose
+
+Each class says what happened and what to do; its ``definite`` is the rule, and an error may say otherwise of itself.
 
 ``definite`` answers one question: is it proven that the write did *not* happen? When in doubt it is
 False. The history checker and every retry decision rest on it, so nothing may guess it.
@@ -70,6 +45,8 @@ class MinilogError(Exception):
 
 
 class RetriableError(MinilogError):
+    """The same request may succeed later; wait a little, or ask the broker that the error names."""
+
     code = "RETRIABLE"
     http_status = 503
     retriable = True
@@ -77,6 +54,8 @@ class RetriableError(MinilogError):
 
 
 class FatalError(MinilogError):
+    """Repeating the same request cannot help."""
+
     code = "FATAL"
     http_status = 400
     definite = True
@@ -90,98 +69,146 @@ class InconsistentTopicId(RetriableError):
 
 
 class NotLeader(RetriableError):
+    """Another broker leads the partition: refresh the metadata, then ask that one (``leader``,
+    ``leader_url``)."""
+
     code = "NOT_LEADER"
     http_status = 421
 
 
 class LeaderNotAvailable(RetriableError):
+    """The partition has no leader, or this broker cannot be sure that it leads: retry after the
+    election."""
+
     code = "LEADER_NOT_AVAILABLE"
 
 
 class LeadershipLost(RetriableError):
+    """The record was appended, and then the leader changed before it was committed; it may be in
+    the log or not."""
+
     code = "LEADERSHIP_LOST"
     definite = False
 
 
 class FencedLeaderEpoch(RetriableError):
+    """The leader epoch that was named is over: refresh the metadata."""
+
     code = "FENCED_LEADER_EPOCH"
     http_status = 409
 
 
 class UnknownLeaderEpoch(RetriableError):
+    """The leader epoch that was named is newer than what this broker knows: retry."""
+
     code = "UNKNOWN_LEADER_EPOCH"
     http_status = 409
 
 
 class OffsetNotAvailable(RetriableError):
+    """A new leader does not know yet how far the log is committed: retry shortly."""
+
     code = "OFFSET_NOT_AVAILABLE"
 
 
 class NotEnoughReplicas(RetriableError):
+    """Fewer replicas are in sync than ``min.insync.replicas`` asks for; nothing was written."""
+
     code = "NOT_ENOUGH_REPLICAS"
 
 
 class NotEnoughReplicasAfterAppend(RetriableError):
+    """The ISR shrank below ``min.insync.replicas`` after the append; the record may still
+    commit."""
+
     code = "NOT_ENOUGH_REPLICAS_AFTER_APPEND"
     definite = False
 
 
 class TimedOut(RetriableError):
+    """No answer came in time; unless ``definite`` is set, what was asked may have happened."""
+
     code = "REQUEST_TIMED_OUT"
     http_status = 504
     definite = False
 
 
 class BrokerUnavailable(RetriableError):
+    """The broker could not be reached, or broke off; unless ``definite`` is set, what was asked
+    may have happened."""
+
     code = "BROKER_UNAVAILABLE"
     http_status = 502
     definite = False
 
 
 class Throttled(RetriableError):
+    """The client is over its share: wait for ``Retry-After``."""
+
     code = "THROTTLED"
     http_status = 429
 
 
 class Overloaded(RetriableError):
+    """The broker has no room for more at the moment; nothing was done. Wait for ``Retry-After``."""
+
     code = "OVERLOADED"
 
 
 class DiskFull(RetriableError):
+    """The broker's disk is full: an operator must make room. Nothing was written."""
+
     code = "DISK_FULL"
     http_status = 507
 
 
 class NotCoordinator(RetriableError):
+    """Another broker coordinates the group (``coordinator``, ``coordinator_url``)."""
+
     code = "NOT_COORDINATOR"
     http_status = 421
 
 
 class CoordinatorNotAvailable(RetriableError):
+    """The coordinator of the group is being elected, or still reads the group's past: retry
+    shortly."""
+
     code = "COORDINATOR_NOT_AVAILABLE"
 
 
 class StaleBrokerEpoch(RetriableError):
+    """Between brokers and controller: the process that is meant was replaced, or is not
+    registered."""
+
     code = "STALE_BROKER_EPOCH"
     http_status = 409
 
 
 class NotController(RetriableError):
+    """Between brokers and controller: the controller epoch that was named is not the one in
+    force."""
+
     code = "NOT_CONTROLLER"
     http_status = 409
 
 
 class DuplicateBrokerId(RetriableError):
+    """Another living process has registered this broker id."""
+
     code = "DUPLICATE_BROKER_ID"
     http_status = 409
 
 
 class InvalidFetchSession(RetriableError):
+    """Between brokers: the fetch session is not known; the follower begins a new one."""
+
     code = "INVALID_FETCH_SESSION"
     http_status = 409
 
 
 class InvalidUpdateVersion(RetriableError):
+    """Between brokers and controller: the proposal is for an older state of the partition."""
+
     code = "INVALID_UPDATE_VERSION"
     http_status = 409
 
@@ -194,93 +221,132 @@ class IneligibleReplica(RetriableError):
 
 
 class UnknownTopic(FatalError):
+    """There is no topic of that name, or none with that id."""
+
     code = "UNKNOWN_TOPIC_OR_PARTITION"
     http_status = 404
 
 
 class UnknownPartition(UnknownTopic):
+    """The topic has no partition of that number."""
+
     code = "UNKNOWN_PARTITION"
 
 
 class UnknownRoute(FatalError):
+    """There is nothing at that path; ``/openapi.json`` lists what there is."""
+
     code = "UNKNOWN_ROUTE"
     http_status = 404
 
 
 class MethodNotAllowed(FatalError):
+    """The path exists, for other methods (``allow``)."""
+
     code = "METHOD_NOT_ALLOWED"
     http_status = 405
 
 
 class TopicExists(FatalError):
+    """A topic of that name exists."""
+
     code = "TOPIC_EXISTS"
     http_status = 409
 
 
 class InvalidRequest(FatalError):
+    """The request says something that is not allowed; the sentence names what, and what is."""
+
     code = "INVALID_REQUEST"
 
 
 class InvalidTopic(FatalError):
+    """The name cannot be a topic's, or is minilog's own."""
+
     code = "INVALID_TOPIC"
     http_status = 422
 
 
 class InvalidConfig(FatalError):
+    """A setting of the topic does not exist, or its value is not allowed."""
+
     code = "INVALID_CONFIG"
     http_status = 422
 
 
 class InvalidAcks(FatalError):
+    """``acks`` is neither 0, 1, a number of copies, nor all."""
+
     code = "INVALID_ACKS"
     http_status = 422
 
 
 class InvalidRecord(FatalError):
+    """The topic takes no such record: a compacted one needs a key."""
+
     code = "INVALID_RECORD"
     http_status = 422
 
 
 class InvalidReplication(FatalError):
+    """The number of replicas cannot be had, or the assignment is not possible."""
+
     code = "INVALID_REPLICATION_FACTOR"
     http_status = 422
 
 
 class RecordTooLarge(FatalError):
+    """A record, or a batch, exceeds ``max.message.bytes`` of its topic."""
+
     code = "RECORD_TOO_LARGE"
     http_status = 413
 
 
 class RequestTooLarge(FatalError):
+    """The body exceeds what this route takes: send it in several requests."""
+
     code = "REQUEST_TOO_LARGE"
     http_status = 413
 
 
 class UnsupportedMediaType(FatalError):
+    """The body is of a type that this route does not read."""
+
     code = "UNSUPPORTED_MEDIA_TYPE"
     http_status = 415
 
 
 class NotAcceptable(FatalError):
+    """The answer cannot be given in any of the types that ``Accept`` names."""
+
     code = "NOT_ACCEPTABLE"
     http_status = 406
 
 
 class CorruptBatch(FatalError):
+    """The batch does not match its checksum, or what it claims cannot be."""
+
     code = "CORRUPT_BATCH"
 
 
 class CorruptRange(FatalError):
+    """Stored records are damaged (``start_offset``, ``end_offset``), and no whole copy was at
+    hand."""
+
     code = "CORRUPT_RANGE"
     http_status = 500
 
 
 class OutOfOrderSequence(FatalError):
+    """A numbered batch does not follow the producer's last one: something before it is missing."""
+
     code = "OUT_OF_ORDER_SEQUENCE"
     http_status = 409
 
 
 class ProducerFenced(FatalError):
+    """A newer epoch of this producer id is in use."""
+
     code = "PRODUCER_FENCED"
     http_status = 409
 
@@ -294,16 +360,22 @@ class DuplicateSequence(FatalError):
 
 
 class UnknownGroup(FatalError):
+    """There is no group of that name."""
+
     code = "UNKNOWN_GROUP"
     http_status = 404
 
 
 class InvalidGroup(FatalError):
+    """The name cannot be a group's."""
+
     code = "INVALID_GROUP"
     http_status = 422
 
 
 class GroupNotEmpty(FatalError):
+    """The group has members; what was asked is possible only without."""
+
     code = "GROUP_NOT_EMPTY"
     http_status = 409
 
@@ -316,46 +388,67 @@ class InconsistentGroup(FatalError):
 
 
 class UnknownMember(FatalError):
+    """The group does not know the member any more: join anew."""
+
     code = "UNKNOWN_MEMBER"
     http_status = 404
 
 
 class StaleMemberEpoch(FatalError):
+    """The member's epoch is over, or not the one it was told: join anew."""
+
     code = "STALE_MEMBER_EPOCH"
     http_status = 409
 
 
 class InstanceInUse(FatalError):
+    """Another living member has that ``instance_id``."""
+
     code = "INSTANCE_IN_USE"
     http_status = 409
 
 
 class NotAssigned(FatalError):
+    """The partition does not belong to this member at the moment."""
+
     code = "NOT_ASSIGNED"
     http_status = 409
 
 
 class BufferFull(FatalError):
+    """The producer's buffer is full, and had no room in time; raised by the client, nothing was
+    sent."""
+
     code = "BUFFER_FULL"
 
 
 class ClientClosed(FatalError):
+    """The client, producer or consumer was closed; raised by the client."""
+
     code = "CLIENT_CLOSED"
 
 
 class InternalError(FatalError):
+    """A fault of minilog's own; the broker's log says more. What was asked may have happened."""
+
     code = "INTERNAL"
     http_status = 500
     definite = False
 
 
 class OffsetOutOfRange(MinilogError):
+    """The offset is outside the log, whose range the error names: the caller must choose where to
+    go on."""
+
     code = "OFFSET_OUT_OF_RANGE"
     http_status = 416
     definite = True
 
 
 class LogTruncated(MinilogError):
+    """What the consumer has read no longer exists (``lost_from``, ``lost_to``): the caller must
+    choose."""
+
     code = "LOG_TRUNCATED"
     http_status = 409
     definite = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from random import Random
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Self, TypeVar, Unpack, overload
 
 from minilog.errors import ClientClosed, InvalidRequest, TimedOut
 from minilog_client.admin.group_admin import GroupAdmin, group_name
@@ -18,6 +18,7 @@ from minilog_client.group.callbacks import Callback, Callbacks
 from minilog_client.group.group_consumer import GroupConsumer
 from minilog_client.group.heartbeats import Heart, LoopHeart, ThreadHeart
 from minilog_client.group.membership import Subscription
+from minilog_client.options import ClientOptions, ConsumerOptions, GroupOptions, ProducerOptions
 from minilog_client.producer.producer import Producer
 from minilog_client.producer.sender import Sender
 from minilog_client.settings import ClientSettings, ConsumerSettings, GroupSettings, ProducerSettings
@@ -43,7 +44,9 @@ class AsyncClient(GroupAdmin):
     ``ConsumerSettings``; an unknown or impossible one raises InvalidRequest. Closing the client closes what it made.
     """
 
-    def __init__(self, bootstrap: str | Sequence[str], *, transport: Transport | None = None, **options: Any) -> None:
+    def __init__(
+        self, bootstrap: str | Sequence[str], *, transport: Transport | None = None, **options: Unpack[ClientOptions]
+    ) -> None:
         settings = settings_from(ClientSettings, options)
         urls = broker_urls(bootstrap)
         is_own = transport is not None
@@ -68,7 +71,7 @@ class AsyncClient(GroupAdmin):
                 raise
             _log.warning("%s", error.detail)  # the block's own error is the one to raise
 
-    def producer(self, **options: Any) -> Producer:
+    def producer(self, **options: Unpack[ProducerOptions]) -> Producer:
         """A producer; for its options see ``ProducerSettings``, for instance ``acks``, ``linger_ms``, ``compression``."""
         self._check_open()
         settings = settings_from(ProducerSettings, options)
@@ -78,7 +81,7 @@ class AsyncClient(GroupAdmin):
 
     @overload
     def consumer(
-        self, topics: TopicsLike, *, start: StartLike = ..., group: None = ..., **options: Any
+        self, topics: TopicsLike, *, start: StartLike = ..., group: None = ..., **options: Unpack[ConsumerOptions]
     ) -> Consumer: ...
 
     @overload
@@ -92,7 +95,7 @@ class AsyncClient(GroupAdmin):
         on_assigned: Callback | None = ...,
         on_revoked: Callback | None = ...,
         on_lost: Callback | None = ...,
-        **options: Any,
+        **options: Unpack[GroupOptions],
     ) -> GroupConsumer: ...
 
     def consumer(
@@ -161,7 +164,7 @@ class AsyncClient(GroupAdmin):
             raise ClientClosed("the client is closed; make a new one")
 
 
-def settings_from(kind: type[S], options: dict[str, Any], also: Iterable[str] = ()) -> S:
+def settings_from(kind: type[S], options: Mapping[str, Any], also: Iterable[str] = ()) -> S:
     """Settings from keyword options; raises InvalidRequest for one that does not exist. ``also``: what else may be
     said, for the message."""
     allowed: Mapping[str, Any] = kind.__dataclass_fields__

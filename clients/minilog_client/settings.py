@@ -70,6 +70,7 @@ class ClientSettings(_Checked):
     request_timeout_ms: int = 2000
     """For one answer, on top of the time the broker was asked to wait."""
     connect_timeout_ms: int = 1000
+    """For the connection to one address."""
     metadata_max_age_ms: int = 10_000
     """A cached layout older than this is asked for again: new partitions are seen no later."""
     metadata_hedge_ms: int = 100
@@ -101,23 +102,31 @@ class ProducerSettings(_Checked):
     ``definite=False``, or from a new producer, is a new record."""
 
     acks: Acks = "all"
+    """When a record counts as written: 0, 1, a number of copies, or ``"all"`` in-sync replicas."""
     idempotent: bool = True
     """False: no numbers; a retry after an unclear answer may then write records twice, or after later ones."""
     linger_ms: int = 5
+    """How long a batch that is not full waits for more records."""
     batch_bytes: int = 256 * KIB
+    """How large a batch of one partition may grow."""
     buffer_bytes: int = 64 * MIB
+    """How much may be buffered or on its way before ``send`` waits."""
     compression: Codec = "none"
+    """What batches are compressed with."""
     retries: Retries = "all"
     """``all``: also after an answer that leaves it open whether the records were written; with ``idempotent=False``
     that may write them twice. ``definite``: only when they provably were not. ``none``: not at all; that leaves
     nothing to number records for, and needs ``idempotent=False``."""
     delivery_timeout_ms: int = 120_000
+    """For one record, from ``send`` to its outcome, retries included."""
     try_timeout_ms: int = 10_000
     """For one try; longer than a session timeout, so that a slow follower is dropped before the producer gives up."""
     block_timeout_ms: int = 30_000
     """How long ``send`` waits for room in the buffer."""
     flush_timeout_ms: int = 130_000
+    """How long ``flush`` waits for everything that was sent."""
     close_timeout_ms: int = 10_000
+    """How long ``close`` waits for everything that was sent; what is left then has failed."""
 
     def __post_init__(self) -> None:
         _Checked.__post_init__(self)
@@ -138,16 +147,21 @@ class ConsumerSettings(_Checked):
     """How records are fetched ahead and what happens at the edges of the log."""
 
     prefetch_bytes: int = 32 * MIB
+    """How much is fetched ahead of the application, over all partitions."""
     partition_fetch_bytes: int = MIB
+    """How much one fetch asks of one partition; a larger batch comes all the same."""
     max_wait_ms: int = 500
     """How long a broker may hold a fetch while there is nothing new."""
     read_from: ReadFrom = "leader"
+    """Who is read from: the leader, or any replica (see ``max_lag_ms``)."""
     max_lag_ms: int = -1
     """How stale a follower's answer may be with read_from="any"; -1: any staleness."""
     out_of_range: OutOfRange = "raise"
+    """What happens where the offset asked for is not in the log: an error, or reading on at one of its ends."""
     unreachable_timeout_ms: int = 60_000
     """Reading raises BrokerUnavailable when nothing could be reached for so long; reading on tries again."""
     close_timeout_ms: int = 5000
+    """How long ``close`` waits for the last commit and for leaving the group."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,8 +179,11 @@ class GroupSettings(_Checked):
     """A name of this instance that outlives it: after a restart within ``session_timeout_ms`` it gets its partitions
     back without a rebalance. No two at a time may have the same."""
     auto_commit: bool = True
+    """Commit by itself what the application has finished with."""
     auto_commit_interval_ms: int = 1000
+    """How often that is done."""
     commit_timeout_ms: int = 10_000
+    """For one commit, retries included."""
     session_timeout_ms: int = 10_000
     """A member not heard of for so long loses its partitions."""
     max_poll_interval_ms: int = 300_000

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, Final, Self, TypeVar, overload
+from typing import Any, Final, Self, TypeVar, Unpack, overload
 
 from minilog.errors import BufferFull, ClientClosed, TimedOut
 from minilog.wire.group_messages import GroupInfo
@@ -28,6 +28,7 @@ from minilog_client.consumer.consumer import Consumer, TopicsLike
 from minilog_client.consumer.fetch_plan import TopicPartition
 from minilog_client.consumer.partition_fetch import StartLike
 from minilog_client.group.group_consumer import GroupConsumer
+from minilog_client.options import ClientOptions, ConsumerOptions, GroupOptions, ProducerOptions
 from minilog_client.producer.producer import Producer, size_of
 from minilog_client.producer.receipts import BatchReceipt, Receipt
 from minilog_client.producer.sender import ProducerStatistics
@@ -52,7 +53,9 @@ class Client:
     ```
     """
 
-    def __init__(self, bootstrap: str | Sequence[str], *, transport: Transport | None = None, **options: Any) -> None:
+    def __init__(
+        self, bootstrap: str | Sequence[str], *, transport: Transport | None = None, **options: Unpack[ClientOptions]
+    ) -> None:
         self._thread = LoopThread("minilog_client")
         self._producers: list[SyncProducer] = []
         self._consumers: list[SyncConsumer] = []
@@ -69,14 +72,14 @@ class Client:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         close_quietly(self.close, kind)
 
-    def producer(self, **options: Any) -> SyncProducer:
+    def producer(self, **options: Unpack[ProducerOptions]) -> SyncProducer:
         producer = SyncProducer(self._thread, self._thread.call(lambda: self._client.producer(**options)))
         self._producers.append(producer)
         return producer
 
     @overload
     def consumer(
-        self, topics: TopicsLike, *, start: StartLike = ..., group: None = ..., **options: Any
+        self, topics: TopicsLike, *, start: StartLike = ..., group: None = ..., **options: Unpack[ConsumerOptions]
     ) -> SyncConsumer: ...
 
     @overload
@@ -90,7 +93,7 @@ class Client:
         on_assigned: SyncCallback | None = ...,
         on_revoked: SyncCallback | None = ...,
         on_lost: SyncCallback | None = ...,
-        **options: Any,
+        **options: Unpack[GroupOptions],
     ) -> SyncGroupConsumer: ...
 
     def consumer(

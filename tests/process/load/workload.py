@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from minilog.errors import MinilogError
-from minilog_client import AsyncClient
+from minilog_client import AsyncClient, ProducerOptions
 from tests.process.checker.history import Options, Recorder, digest
 from tests.process.rig.cluster import ProcessCluster
 from tests.process.rig.recorded import SEPARATOR, RecordedConsumer, final_read, history_key
@@ -108,8 +108,10 @@ class Workload:
         """Sends to ``partitions`` in turn."""
         name = f"{self.retries}-acks-{acks}-{partitions[0]}"
         process, number = self.recorder.process(name), 0
-        timeouts = {"try_timeout_ms": TRY_TIMEOUT_MS} if self.retries == "definite" else {}
-        async with client.producer(acks=acks, linger_ms=1, retries=self.retries, **timeouts) as producer:
+        options: ProducerOptions = {"acks": acks, "linger_ms": 1, "retries": self.retries}
+        if self.retries == "definite":
+            options["try_timeout_ms"] = TRY_TIMEOUT_MS
+        async with client.producer(**options) as producer:
             while not self._stop:
                 partition = partitions[number // self.rate.records_per_send % len(partitions)]
                 values = [f"{process}:{number + i}" for i in range(self.rate.records_per_send)]

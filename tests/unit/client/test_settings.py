@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
-from typing import Any
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, get_type_hints
 
 import pytest
 
 from minilog.errors import InvalidAcks, InvalidRequest
+from minilog_client import options as typed
+from minilog_client import settings as settings_module
 from minilog_client.client import settings_from
-from minilog_client.settings import ClientSettings, ConsumerSettings, ProducerSettings, acks_number
+from minilog_client.settings import ClientSettings, ConsumerSettings, GroupSettings, ProducerSettings, acks_number
 from minilog_client.values import checked_bytes, checked_headers, checked_values
 
 
@@ -75,3 +80,27 @@ def test_bytes_like_input_becomes_bytes() -> None:
     assert checked_values([memoryview(b"a"), b"b"]) == [b"a", b"b"]
     assert checked_values(iter([b"a"])) == [b"a"]
     assert checked_headers({"a": None, "b": b"1"}) == (("a", None), ("b", b"1"))
+
+
+@pytest.mark.parametrize(
+    ("options", "settings"),
+    [
+        (typed.ClientOptions, [ClientSettings]),
+        (typed.ProducerOptions, [ProducerSettings]),
+        (typed.ConsumerOptions, [ConsumerSettings]),
+        (typed.GroupOptions, [ConsumerSettings, GroupSettings]),
+    ],
+)
+def test_what_type_checkers_allow_is_what_there_is(options: type[Any], settings: list[type[Any]]) -> None:
+    allowed = {name: kind for made in settings for name, kind in get_type_hints(made).items()}
+    assert get_type_hints(options) == allowed
+
+
+def test_every_option_has_a_sentence() -> None:
+    source = ast.parse(Path(settings_module.__file__).read_text(encoding="utf-8"))
+    for made in (node for node in source.body if isinstance(node, ast.ClassDef) and node.name.endswith("Settings")):
+        told = ast.get_docstring(made) or ""
+        for option, behind in pairwise([*made.body, ast.Pass()]):
+            if isinstance(option, ast.AnnAssign):
+                name = ast.unparse(option.target)
+                assert isinstance(behind, ast.Expr) or f"``{name}``" in told, f"{made.name}.{name} says nothing"

@@ -172,5 +172,5 @@ def test_close_wakes_a_reader() -> None:
 
 def test_a_client_that_cannot_be_made_leaves_no_thread() -> None:
     with pytest.raises(InvalidRequest):
-        Client("http://a:8082", request_timeout=5)
+        Client("http://a:8082", request_timeout=5)  # type: ignore[call-arg]
     assert not [thread for thread in threading.enumerate() if thread.name == "minilog_client"]

@@ -28,6 +28,7 @@ from minilog.wire.messages import Fetch
 from minilog.wire.records import encode_values
 from minilog_client import AsyncClient, Consumer, Lag, Record
 from minilog_client.consumer.partition_fetch import Start, parse_start
+from minilog_client.settings import ReadFrom
 from tests.unit.client.fake_cluster import NO_LEADER, FakeCluster, Fault, Log
 from tests.unit.client.virtual_time import run
 
@@ -611,7 +612,7 @@ def test_a_follower_that_cannot_serve_is_left_for_the_leader() -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("read_from", ["leader", "any"])
-def test_under_chaos_every_record_comes_once_and_in_order(seed: int, read_from: str) -> None:
+def test_under_chaos_every_record_comes_once_and_in_order(seed: int, read_from: ReadFrom) -> None:
     @scenario(4)
     async def _(cluster: FakeCluster, client: AsyncClient) -> None:
         random = Random(seed)
