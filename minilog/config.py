@@ -197,7 +197,7 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     group_wait_ms: Milliseconds = 5000
     """How long an answer of a coordinator may wait for its replicas."""
     group_offsets_retention_ms: Milliseconds = 7 * 24 * 3_600_000
-    """How long a group without members keeps its offsets."""
+    """How long a group without members keeps its offsets: time that coordinators have watched through, no wall clock's."""
     limits: Limits = Limits()
 
 

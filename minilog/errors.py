@@ -380,6 +380,14 @@ class GroupNotEmpty(FatalError):
     http_status = 409
 
 
+class GroupChanged(FatalError):
+    """The request is older than what was decided about the group since; nothing was changed."""
+
+    code = "GROUP_CHANGED"
+    http_status = 409
+    definite = True
+
+
 class InconsistentGroup(FatalError):
     """The members of a group must agree on their assignor."""
 

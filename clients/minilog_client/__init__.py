@@ -16,6 +16,7 @@ from minilog.errors import (
     DuplicateSequence,
     FatalError,
     FencedLeaderEpoch,
+    GroupChanged,
     GroupNotEmpty,
     InconsistentGroup,
     InconsistentTopicId,
@@ -59,9 +60,9 @@ from minilog.errors import (
     UnknownTopic,
     UnsupportedMediaType,
 )
-from minilog.wire.group_messages import GroupInfo, GroupMember
+from minilog.wire.group_messages import GroupInfo, GroupMember, MissingGroups
 from minilog_client.admin.admin import Admin, ClusterInfo, Health
-from minilog_client.admin.group_admin import GroupAdmin, GroupDescription, GroupLag, OffsetChange
+from minilog_client.admin.group_admin import GroupAdmin, GroupDescription, GroupLag, GroupList, OffsetChange
 from minilog_client.blocking.client import Client, SyncProducer
 from minilog_client.blocking.consumer import SyncConsumer, SyncGroupConsumer
 from minilog_client.client import AsyncClient
@@ -95,10 +96,12 @@ __all__ = [
     "FatalError",
     "FencedLeaderEpoch",
     "GroupAdmin",
+    "GroupChanged",
     "GroupConsumer",
     "GroupDescription",
     "GroupInfo",
     "GroupLag",
+    "GroupList",
     "GroupMember",
     "GroupNotEmpty",
     "GroupOptions",
@@ -121,6 +124,7 @@ __all__ = [
     "LogTruncated",
     "MethodNotAllowed",
     "MinilogError",
+    "MissingGroups",
     "NotAcceptable",
     "NotAssigned",
     "NotCoordinator",

@@ -135,9 +135,9 @@ class Api:
     def get(self, route: str, cls: type[T], query: dict[str, str] | None = None, **values: str | int) -> T:
         return self._understood(self.call(route, query, **values), cls, definite=True)
 
-    def change(self, route: str, body: Any = None, **values: str | int) -> None:
+    def change(self, route: str, body: Any = None, query: dict[str, str] | None = None, **values: str | int) -> None:
         """As ``call``, for what says nothing but that it is done."""
-        self._understood(self.call(route, None, body, **values), _Done, definite=False)
+        self._understood(self.call(route, query, body, **values), _Done, definite=False)
 
     def call(self, route: str, query: dict[str, str] | None = None, body: Any = None, **values: str | int) -> bytes:
         """The body of a success. Raises the server's MinilogError; BrokerUnavailable or TimedOut: not ``definite``

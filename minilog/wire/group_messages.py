@@ -18,6 +18,8 @@ from minilog.wire.message_base import Int64, Message, Problem
 
 GROUPS_TOPIC = "__groups"
 JOIN = 0
+UNSAID = -1
+"""For an epoch or a number that a request does not name."""
 
 
 class TopicPartitions(msgspec.Struct, order=True, omit_defaults=True):
@@ -63,10 +65,14 @@ class GroupHeartbeatReply(Message):
 
 class LeaveGroup(Message):
     """Frees the member's partitions at once; those of a static member wait for its next process until its session is
-    over. Leaving a group twice is not an error. Answered by Ok."""
+    over. Leaving a group twice is not an error. Answered by Ok.
+
+    ``member_epoch``: the last one the member was told. A copy that arrives late is of a membership that is over, and
+    changes nothing. -1 speaks of whoever has the id now: only for ids that are used once."""
 
     group: str
     member_id: str
+    member_epoch: int = -1
 
 
 class OffsetCommit(msgspec.Struct, omit_defaults=True):
@@ -84,12 +90,17 @@ class OffsetCommit(msgspec.Struct, omit_defaults=True):
 
 class CommitOffsets(Message):
     """All or nothing per request. By a member: with its id and epoch, for partitions it was given and has not given
-    back. Without a member (``member_id`` empty): only while the group has no members."""
+    back. Without a member (``member_id`` empty): only while the group has no members, and ``member_epoch``, if it is
+    not -1, is the group epoch that was seen (0: there was no group).
+
+    ``sequence``: the member counts its commits; a repeated request keeps its number. A copy that arrives after a later
+    commit of that member to one of the partitions is refused with GroupChanged. -1: whatever comes last counts."""
 
     group: str
     offsets: list[OffsetCommit]
     member_id: str = ""
     member_epoch: int = -1
+    sequence: int = -1
 
 
 class CommitOffsetsReply(Message):
@@ -143,12 +154,24 @@ class GroupInfo(msgspec.Struct, omit_defaults=True):
     assignor: str = ""
 
 
+class MissingGroups(msgspec.Struct, order=True):
+    """A partition of the groups' topic whose groups could not be listed, and why."""
+
+    partition: int
+    code: str
+    detail: str
+
+
 class ListGroups(Message):
-    """The groups the receiver coordinates."""
+    """The groups the receiver coordinates; from a client: all groups of the cluster."""
 
 
 class ListGroupsReply(Message):
+    """``groups`` of the ``partitions`` that answered; those of ``missing`` are not among them, if there are any."""
+
     groups: list[GroupInfo]
+    partitions: list[int] = []
+    missing: list[MissingGroups] = []
 
 
 class DescribeGroup(Message):
@@ -165,10 +188,14 @@ class DescribeGroupReply(Message):
 
 
 class DeleteGroup(Message):
-    """Only a group without members. With ``partitions``: only the offsets of those."""
+    """Only a group without members. With ``partitions``: only the offsets of those.
+
+    ``group_epoch``: the one that was seen; refused with GroupChanged when it is another one now. A group that is made
+    anew has a greater one than any of that name before it. -1: whichever group has the name now."""
 
     group: str
     partitions: list[TopicPartitions] | None = None
+    group_epoch: int = -1
 
 
 class DeleteGroupReply(Message):

@@ -62,7 +62,8 @@ class MemberValue(msgspec.Struct, array_like=True, frozen=True):
 
 class GroupValue(msgspec.Struct, array_like=True, frozen=True):
     """A group without its offsets. ``topics``: what the targets were computed for. ``emptied_ms``: when its last
-    member went, 0 while there are some. ``held_ids``: topic id by name, of every topic that members hold partitions of."""
+    member went, 0 while there are some. ``held_ids``: topic id by name, of every topic that members hold partitions of.
+    ``unused_ms``: for how long coordinators have watched the group while it had no members and nothing was committed."""
 
     epoch: int
     assignor: str
@@ -70,16 +71,20 @@ class GroupValue(msgspec.Struct, array_like=True, frozen=True):
     topics: dict[str, TopicShape] = {}
     emptied_ms: int = 0
     held_ids: dict[str, str] = {}
+    unused_ms: int = 0
 
 
 class OffsetValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """``topic_id``: of the topic as it was then; the offset means nothing for a later one of the same name."""
+    """``topic_id``: of the topic as it was then; the offset means nothing for a later one of the same name.
+    ``member_id``, ``sequence``: who committed it, and which of its commits that was; -1: it did not count them."""
 
     offset: int
     leader_epoch: int
     metadata: str
     committed_ms: int
     topic_id: str
+    member_id: str = ""
+    sequence: int = -1
 
 
 Key = GroupKey | OffsetKey

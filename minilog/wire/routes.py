@@ -120,6 +120,18 @@ _RECORDS_PATH = "/v1/topics/{topic}/partitions/{partition}/records"
 _AT = Parameter(
     "at", http.time_or_end, _STRING, "earliest, latest (default), or ms: the first record at or after a time"
 )
+_GROUP_EPOCH = _integer(
+    "group_epoch",
+    0,
+    2**63 - 1,
+    "the one that was seen: a request that a proxy repeats deletes no group that is made anew",
+)
+_MEMBER_EPOCH = _integer(
+    "member_epoch",
+    0,
+    2**63 - 1,
+    "the one you were told last: a request that a proxy repeats removes nobody who came back",
+)
 _TOPICS = Parameter("topics", _topics, _STRING, "names separated by commas; all topics by default")
 
 ROUTES: Final[tuple[Route, ...]] = (
@@ -153,10 +165,11 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("failovers", "GET", "/v1/cluster/failovers", "Losses of brokers as timelines"),
     Route("list_groups", "GET", "/v1/groups", "All consumer groups"),
     Route("describe_group", "GET", _GROUP_PATH, "One group with its members"),
-    Route("delete_group", "DELETE", _GROUP_PATH, "Delete a group without members, and its offsets"),
+    Route("delete_group", "DELETE", _GROUP_PATH, "Delete a group without members, and its offsets", (_GROUP_EPOCH,)),
     Route("group_heartbeat", "PUT", f"{_GROUP_PATH}/members/{{member}}",
           "Join, or stay: says what you own, tells what you are to own", (), (JSON,)),
-    Route("leave_group", "DELETE", f"{_GROUP_PATH}/members/{{member}}", "Leave; frees the member's partitions at once"),
+    Route("leave_group", "DELETE", f"{_GROUP_PATH}/members/{{member}}", "Leave; frees the member's partitions at once",
+          (_MEMBER_EPOCH,)),
     Route("committed_offsets", "GET", f"{_GROUP_PATH}/offsets", "What the group has committed"),
     Route("commit_offsets", "PUT", f"{_GROUP_PATH}/offsets", "Commit: all of the request or nothing", (), (JSON,)),
     Route("group_lag", "GET", f"{_GROUP_PATH}/lag", "How far the group is behind, in records and seconds"),

@@ -112,13 +112,18 @@ def test_the_life_of_a_group(cluster: ProcessCluster) -> None:
     assert lag["lag"] == sum(row["high_watermark"] - 1 for row in lag["partitions"])
     assert lag["lag_seconds"] > 0
 
+    shell.ok("DELETE", "/v1/groups/billing/members/m1?member_epoch=0", broker=2)  # of an older life: nothing happens
+    shell.ok("PUT", "/v1/groups/billing/offsets", {**commit, "sequence": 2})
+    assert "commit 2" in shell.refused("GROUP_CHANGED", "PUT", "/v1/groups/billing/offsets", {**commit, "sequence": 1})
     shell.ok("DELETE", "/v1/groups/billing/members/m1", broker=2)
     settle(second)
     shell.refused("UNKNOWN_MEMBER", "PUT", "/v1/groups/billing/offsets", commit)
     shell.refused("GROUP_NOT_EMPTY", "DELETE", "/v1/groups/billing")
     shell.ok("DELETE", "/v1/groups/billing/members/m2")
     assert [info["group"] for info in shell.ok("GET", "/v1/groups", broker=1)["groups"]] == ["billing"]
-    shell.ok("DELETE", "/v1/groups/billing")
+    epoch = shell.ok("GET", "/v1/groups/billing")["group"]["group_epoch"]
+    shell.refused("GROUP_CHANGED", "DELETE", f"/v1/groups/billing?group_epoch={epoch - 1}")
+    shell.ok("DELETE", f"/v1/groups/billing?group_epoch={epoch}")
     shell.refused("UNKNOWN_GROUP", "GET", "/v1/groups/billing")
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from minilog.errors import InvalidGroup, InvalidRequest, MinilogError, UnknownPartition
+from minilog.errors import GroupChanged, InvalidGroup, InvalidRequest, MinilogError, UnknownGroup, UnknownPartition
 from minilog.wire.batch import split
 from minilog.wire.group_messages import (
     CommitOffsets,
@@ -26,6 +26,7 @@ from minilog.wire.group_messages import (
     GroupMember,
     ListGroups,
     ListGroupsReply,
+    MissingGroups,
     OffsetCommit,
 )
 from minilog.wire.http import topic_name
@@ -61,6 +62,15 @@ class GroupLag(msgspec.Struct, frozen=True):
     records: int | None
     seconds: float | None
     member_id: str = ""
+
+
+class GroupList(list[GroupInfo]):
+    """Groups. ``missing``: the partitions of the groups' topic for which nobody answered, and why; their groups are not in
+    the list. Empty: these are all."""
+
+    def __init__(self, groups: Iterable[GroupInfo] = (), missing: Iterable[MissingGroups] = ()) -> None:
+        super().__init__(groups)
+        self.missing = list(missing)
 
 
 class GroupDescription(msgspec.Struct, frozen=True):
@@ -105,9 +115,10 @@ class GroupAdmin(Admin):
 
     Every call raises TimedOut or BrokerUnavailable after ``timeout_ms`` at the latest, and InvalidGroup."""
 
-    async def groups(self, timeout_ms: int = TIMEOUT_MS) -> list[GroupInfo]:
-        """All groups of the cluster."""
-        return (await self._ask_any(ListGroups(), ListGroupsReply, now_ms() + timeout_ms)).groups
+    async def groups(self, timeout_ms: int = TIMEOUT_MS) -> GroupList:
+        """All groups of the cluster; look at ``missing`` before you take the list for complete."""
+        reply = await self._ask_any(ListGroups(), ListGroupsReply, now_ms() + timeout_ms)
+        return GroupList(reply.groups, reply.missing)
 
     async def describe_group(self, group: str, timeout_ms: int = TIMEOUT_MS) -> GroupDescription:
         """Raises UnknownGroup."""
@@ -121,9 +132,12 @@ class GroupAdmin(Admin):
     ) -> None:
         """Forget a group without members, or only what it has committed for ``partitions``.
 
-        Raises UnknownGroup, GroupNotEmpty."""
+        What is deleted is the group as it is when this is called. Raises UnknownGroup, GroupNotEmpty, GroupChanged."""
+        deadline_ms = now_ms() + timeout_ms
         wanted = None if partitions is None else by_topic(partitions)
-        reply = await self._ask_group(DeleteGroup(group_name(group), wanted), DeleteGroupReply, timeout_ms)
+        epoch = (await self.describe_group(group, timeout_ms)).group.group_epoch
+        message = DeleteGroup(group, wanted, epoch)
+        reply = await self._ask_group(message, DeleteGroupReply, max(1, deadline_ms - now_ms()))
         if reply.problem is not None:
             raise reply.problem.error()
 
@@ -145,21 +159,40 @@ class GroupAdmin(Admin):
         "@" with ms since the epoch or a datetime, an offset or "=42", or "+10" and "-10" from where it is.
 
         The new offsets lie within what the log has. All are committed, or none. With ``dry_run`` they are computed and
-        returned, and that is all. Raises GroupNotEmpty, UnknownTopic, UnknownPartition, InvalidRequest."""
+        returned, and that is all. Raises GroupNotEmpty, UnknownTopic, UnknownPartition, InvalidRequest, and GroupChanged
+        when the group was used or altered by somebody else meanwhile."""
         group_name(group)
         shift = _parse_target(to)
         deadline_ms = now_ms() + timeout_ms
         keys = await self._partitions(topics)
+        epoch = await self._epoch(group, timeout_ms)
         committed = await self._committed(group, keys, timeout_ms)
         changes = [
             OffsetChange(*key, committed[key].offset, await self._target(key, committed[key], shift, deadline_ms))
             for key in keys
         ]
         if not dry_run:
-            offsets = [OffsetCommit(change.topic, change.partition, change.after) for change in changes]
-            remaining_ms = max(1, deadline_ms - now_ms())
-            await self._ask_group(CommitOffsets(group, offsets), CommitOffsetsReply, remaining_ms)
+            await self._alter(group, epoch, changes, deadline_ms)
         return changes
+
+    async def _alter(self, group: str, epoch: int, changes: list[OffsetChange], deadline_ms: int) -> None:
+        """Commit in the name of no member what was worked out for the group as it was in ``epoch``."""
+        offsets = [OffsetCommit(change.topic, change.partition, change.after) for change in changes]
+        message = CommitOffsets(group, offsets, member_epoch=epoch)
+        try:
+            await self._ask_group(message, CommitOffsetsReply, max(1, deadline_ms - now_ms()))
+        except GroupChanged:  # perhaps by this very request, whose first answer was lost
+            keys = [(change.topic, change.partition) for change in changes]
+            found = await self._committed(group, keys, max(1, deadline_ms - now_ms()))
+            if any(found[change.topic, change.partition].offset != change.after for change in changes):
+                raise
+
+    async def _epoch(self, group: str, timeout_ms: int) -> int:
+        """The group's; 0: there is no group."""
+        try:
+            return (await self.describe_group(group, timeout_ms)).group.group_epoch
+        except UnknownGroup:
+            return 0
 
     async def group_lag(self, group: str, timeout_ms: int = TIMEOUT_MS) -> list[GroupLag]:
         """Every partition that the group has committed or a member of it has; raises UnknownGroup."""

@@ -16,10 +16,9 @@ from functools import partial
 from typing import Any, Final, Self, TypeVar, Unpack, overload
 
 from minilog.errors import BufferFull, ClientClosed, TimedOut
-from minilog.wire.group_messages import GroupInfo
 from minilog.wire.messages import BrokerInfo, TopicInfo
 from minilog_client.admin.admin import TIMEOUT_MS, ClusterInfo, Health
-from minilog_client.admin.group_admin import GroupDescription, GroupLag, OffsetChange
+from minilog_client.admin.group_admin import GroupDescription, GroupLag, GroupList, OffsetChange
 from minilog_client.blocking.consumer import SyncCallback, SyncConsumer, SyncGroupConsumer, in_waiting_thread
 from minilog_client.client import AsyncClient
 from minilog_client.connection.loop_thread import LoopThread
@@ -186,7 +185,7 @@ class Client:
     def add_partitions(self, topic: str, total: int, timeout_ms: int = TIMEOUT_MS) -> TopicInfo:
         return self._thread.run(self._client.add_partitions(topic, total, timeout_ms))
 
-    def groups(self, timeout_ms: int = TIMEOUT_MS) -> list[GroupInfo]:
+    def groups(self, timeout_ms: int = TIMEOUT_MS) -> GroupList:
         return self._thread.run(self._client.groups(timeout_ms))
 
     def describe_group(self, group: str, timeout_ms: int = TIMEOUT_MS) -> GroupDescription:

@@ -42,6 +42,8 @@ class Committer:
         self._note_finished = note_finished
         self._group = session.subscription.group
         self._lock = asyncio.Lock()
+        self._made = 0
+        """Commits so far: each has its number, so that a copy that is late takes nothing back."""
 
     async def commit(
         self, marks: Mapping[TopicPartition, Mark], metadata: str = "", timeout_ms: int | None = None
@@ -64,11 +66,12 @@ class Committer:
         """A commit that crosses a change of the group is repeated with the new epoch, while the partitions are held."""
         deadline_ms = now_ms() + limit_ms
         offsets = messages_of(marks, metadata)
+        self._made += 1
         while True:
             view = self._session.view
             if not view.is_member:
                 raise _not_a_member(view, self._group)
-            message = CommitOffsets(self._group, offsets, view.member_id, view.member_epoch)
+            message = CommitOffsets(self._group, offsets, view.member_id, view.member_epoch, self._made)
             try:
                 await self._coordinator.call(message, CommitOffsetsReply, max(1, deadline_ms - now_ms()))
                 return

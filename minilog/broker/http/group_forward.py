@@ -7,12 +7,23 @@ waited for a little, because all three take a moment only, and every client woul
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Final
 
 from minilog.broker.http.exchange import Face
+from minilog.core.image import ClusterImage
 from minilog.errors import CoordinatorNotAvailable, InvalidRequest, NotCoordinator
-from minilog.wire.group_messages import ForwardedGroupRequest, GroupInfo, GroupRequest, ListGroups, ListGroupsReply
+from minilog.wire.group_messages import (
+    GROUPS_TOPIC,
+    ForwardedGroupRequest,
+    GroupInfo,
+    GroupRequest,
+    ListGroups,
+    ListGroupsReply,
+    MissingGroups,
+)
 from minilog.wire.messages import Message, NotAMessage, Problem, decode, encode
+from minilog.wire.metadata_records import NO_LEADER, PartitionChanged
 from minilog.wire.sizes import check_size
 
 PATIENCE_MS: Final = 1500
@@ -63,12 +74,43 @@ async def _forward(face: Face, url: str, message: GroupRequest) -> Message:
 
 
 async def _list_all(face: Face, message: ListGroups) -> Message:
-    """Everybody's groups. A broker that does not answer makes the whole answer a Problem: a list with holes would lie."""
-    others = [b for b in face.image.brokers.values() if not b.fenced and b.broker_id != face.broker_id]
+    """Everybody's groups, and which partitions of the groups' topic are missing in them; a Problem when nobody answers."""
+    image = face.image
+    others = [b for b in image.brokers.values() if not b.fenced and b.broker_id != face.broker_id]
+    asked = [face.broker_id, *(b.broker_id for b in others)]
     calls = [face.runtime.submit(message), *(_forward(face, b.url, message) for b in others)]
+    replies = dict(zip(asked, await asyncio.gather(*calls), strict=True))
+    if not any(isinstance(reply, ListGroupsReply) for reply in replies.values()):
+        return replies[face.broker_id]
+    return listed(image, replies)
+
+
+def listed(image: ClusterImage, replies: Mapping[int, Message]) -> ListGroupsReply:
+    """One list of what each broker answered. Pure. A partition that anybody answered for is not missing."""
     found: dict[str, GroupInfo] = {}
-    for reply in await asyncio.gather(*calls):
-        if not isinstance(reply, ListGroupsReply):
-            return reply
-        found.update({info.group: info for info in reply.groups})
-    return ListGroupsReply([found[name] for name in sorted(found)])
+    answered: set[int] = set()
+    missing: dict[int, MissingGroups] = {}
+    topic = image.topics.get(GROUPS_TOPIC)
+    states = {} if topic is None else topic.partitions
+    for reply in replies.values():
+        if isinstance(reply, ListGroupsReply):
+            found.update({info.group: info for info in reply.groups})
+            answered.update(reply.partitions)
+            missing.update({entry.partition: entry for entry in reply.missing})
+    for partition, state in states.items():
+        missing.setdefault(partition, MissingGroups(partition, *_reason(state, replies.get(state.leader))))
+    return ListGroupsReply(
+        [found[name] for name in sorted(found)],
+        sorted(answered),
+        [missing[partition] for partition in sorted(missing) if partition not in answered],
+    )
+
+
+def _reason(state: PartitionChanged, reply: Message | None) -> tuple[str, str]:
+    """Why nobody has answered for this partition."""
+    name = f"{state.topic}-{state.partition}"
+    if state.leader == NO_LEADER:
+        return CoordinatorNotAvailable.code, f"{name} has no leader at the moment"
+    if isinstance(reply, Problem):
+        return reply.code, f"broker {state.leader}, which leads {name}: {reply.detail}"
+    return CoordinatorNotAvailable.code, f"{name} is led by broker {state.leader}, which has not answered for it"

@@ -2,6 +2,12 @@
 
 A member's life with nothing but HTTP: PUT its heartbeat with ``member_epoch`` 0; work on what ``assignment`` names; PUT
 again within the session timeout with the epoch it was told and what it ``owned``; commit with id and epoch; DELETE.
+
+Proxies and networks deliver some requests twice, and late. Commits with a ``sequence``, a DELETE of a member with its
+``member_epoch`` and one of a group with its ``group_epoch`` change nothing then. What nothing guards: a copy of a *join* whose
+member has left since makes it a member for one more session; two processes that use one member id at the same time are
+one member, so an id is used by one process, once. A copy of a commit that made the group, delivered after the group was
+deleted, makes it again.
 """
 
 from __future__ import annotations
@@ -17,6 +23,7 @@ from minilog.broker.http.exchange import Exchange, Face, Handler, Reply, checked
 from minilog.broker.http.group_forward import group_call
 from minilog.errors import InvalidRequest
 from minilog.wire.group_messages import (
+    UNSAID,
     CommitOffsets,
     CommitOffsetsReply,
     CommittedOffset,
@@ -34,6 +41,7 @@ from minilog.wire.group_messages import (
     LeaveGroup,
     ListGroups,
     ListGroupsReply,
+    MissingGroups,
     OffsetCommit,
     TopicPartitions,
 )
@@ -59,11 +67,16 @@ class HeartbeatBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class CommitBody(msgspec.Struct, forbid_unknown_fields=True):
-    """``offset`` is the next record to read. Without ``member_id``: only while the group has no members."""
+    """``offset`` is the next record to read. Without ``member_id``: only while the group has no members, and
+    ``member_epoch`` may name the group epoch that was seen (0: no group).
+
+    ``sequence``: count the commits of a member id, and keep the number when a request is repeated: then a copy that a proxy
+    delivers late takes no offset back. Without it whatever arrives last counts."""
 
     offsets: list[OffsetCommit]
     member_id: str = ""
     member_epoch: Int64 = -1
+    sequence: Int64 = -1
 
 
 class HeartbeatAnswer(msgspec.Struct):
@@ -78,7 +91,10 @@ class HeartbeatAnswer(msgspec.Struct):
 
 
 class GroupsAnswer(msgspec.Struct):
+    """``missing``: partitions of the groups' topic whose groups are not in this list, because nobody answered for them."""
+
     groups: list[GroupInfo]
+    missing: list[MissingGroups]
 
 
 class GroupAnswer(msgspec.Struct):
@@ -126,12 +142,13 @@ async def heartbeat(face: Face, exchange: Exchange) -> web.Response:
 
 async def leave(face: Face, exchange: Exchange) -> web.Response:
     group, member = exchange.values["group"], exchange.values["member"]
-    await _call(face, LeaveGroup(group, member), Ok)
+    await _call(face, LeaveGroup(group, member, exchange.query.get("member_epoch", UNSAID)), Ok)
     return json_answer({"group": group, "member_id": member, "left": True})
 
 
 async def list_groups(face: Face, exchange: Exchange) -> web.Response:
-    return json_answer(plain(await _call(face, ListGroups(), ListGroupsReply)))
+    reply = await _call(face, ListGroups(), ListGroupsReply)
+    return json_answer(GroupsAnswer(reply.groups, reply.missing))
 
 
 async def describe_group(face: Face, exchange: Exchange) -> web.Response:
@@ -140,7 +157,9 @@ async def describe_group(face: Face, exchange: Exchange) -> web.Response:
 
 async def delete_group(face: Face, exchange: Exchange) -> web.Response:
     group = exchange.values["group"]
-    reply = await _call(face, DeleteGroup(group), DeleteGroupReply)
+    reply = await _call(
+        face, DeleteGroup(group, group_epoch=exchange.query.get("group_epoch", UNSAID)), DeleteGroupReply
+    )
     if reply.problem is not None:
         raise reply.problem.error()
     return json_answer({"group": group, "deleted": True})
@@ -152,7 +171,7 @@ async def committed_offsets(face: Face, exchange: Exchange) -> web.Response:
 
 async def commit_offsets(face: Face, exchange: Exchange) -> web.Response:
     body = await _body(exchange, _commits, _COMMIT_SHAPE)
-    message = CommitOffsets(exchange.values["group"], body.offsets, body.member_id, body.member_epoch)
+    message = CommitOffsets(exchange.values["group"], body.offsets, body.member_id, body.member_epoch, body.sequence)
     await _call(face, message, CommitOffsetsReply)
     return json_answer({"group": message.group, "committed": len(body.offsets)})
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from minilog.cli.api import Api
-from minilog.wire.group_messages import GroupInfo, GroupMember
+from minilog.wire.group_messages import GroupInfo, GroupMember, MissingGroups
 
 ASKED_AT_ONCE_MAX = 8
 TopicPartition = tuple[str, int]
@@ -49,8 +49,11 @@ class Lag(msgspec.Struct):
     partitions: list[PartitionLag]
 
 
-class _Groups(msgspec.Struct):
+class Groups(msgspec.Struct):
+    """``missing``: partitions of the groups' topic for which nobody answered; their groups are not listed."""
+
     groups: list[GroupInfo]
+    missing: list[MissingGroups] = []
 
 
 class _Committed(msgspec.Struct):
@@ -68,8 +71,9 @@ class _Found(msgspec.Struct):
 
 
 class GroupApi(Api):
-    def groups(self) -> list[GroupInfo]:
-        return sorted(self.get("list_groups", _Groups).groups, key=lambda info: info.group)
+    def groups(self) -> Groups:
+        found = self.get("list_groups", Groups)
+        return Groups(sorted(found.groups, key=lambda info: info.group), sorted(found.missing))
 
     def describe(self, group: str) -> Described:
         """Raises UnknownGroup."""
@@ -83,14 +87,15 @@ class GroupApi(Api):
         entries = self.get("committed_offsets", _AllCommitted, group=group).offsets
         return {(entry.topic, entry.partition): entry.offset for entry in entries if entry.offset is not None}
 
-    def commit(self, group: str, offsets: Mapping[TopicPartition, int]) -> None:
-        """All or nothing, in the name of no member. Raises GroupNotEmpty."""
+    def commit(self, group: str, offsets: Mapping[TopicPartition, int], epoch: int) -> None:
+        """All or nothing, in the name of no member. ``epoch``: the group's when it was looked at, 0: there was none.
+        Raises GroupNotEmpty, GroupChanged."""
         entries = [{"topic": key[0], "partition": key[1], "offset": offset} for key, offset in offsets.items()]
-        self.change("commit_offsets", body={"offsets": entries}, group=group)
+        self.change("commit_offsets", body={"offsets": entries, "member_epoch": epoch}, group=group)
 
-    def delete_group(self, group: str) -> None:
-        """Raises UnknownGroup, GroupNotEmpty."""
-        self.change("delete_group", group=group)
+    def delete_group(self, group: str, epoch: int) -> None:
+        """The group as it was when it was looked at. Raises UnknownGroup, GroupNotEmpty, GroupChanged."""
+        self.change("delete_group", query={"group_epoch": str(epoch)}, group=group)
 
     def offset_at(self, key: TopicPartition, at: str) -> int:
         """``at``: earliest, latest, or ms since the epoch (the first record at or after it, else the end)."""

@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -22,6 +22,7 @@ from minilog.errors import BrokerUnavailable, GroupNotEmpty, TimedOut, UnknownGr
 app = typer.Typer(no_args_is_help=True, help="Consumer groups: who reads together, and how far they are.")
 
 WATCH_S = 1.0
+T = TypeVar("T")
 CLEAR_SCREEN = "\x1b[H\x1b[2J"
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Group.")]
@@ -31,9 +32,12 @@ YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 @app.command("list")
 def list_(watch: WatchOption = False, url: UrlOption = None, output: OutputOption = Format.table) -> None:
-    """All groups, with how far they are behind: in records, and by the age of the oldest one not committed."""
+    """All groups, with how far they are behind: in records, and by the age of the oldest one not committed.
+
+    Where a part of the groups cannot be listed, the rest is; what is missing is said on stderr, and the exit code is 1."""
     api = GroupApi(url)
-    _show(lambda: show_groups(api, output), watch, output)
+    if not _show(lambda: show_groups(api, output), watch, output):
+        raise typer.Exit(ExitCode.REFUSED)
 
 
 @app.command()
@@ -66,7 +70,7 @@ def seek(
             f"moving {name} makes it skip or repeat records; say --yes, or --dry-run to look", ExitCode.USAGE
         )
     api = GroupApi(url)
-    _refuse_members(api, name, is_new_allowed=bool(wanted))
+    epoch = _refuse_members(api, name, is_new_allowed=bool(wanted))
     moves = plan(api, name, goal, wanted)
     changed = [entry for entry in moves if entry.after != entry.before]
     columns = [column for column in COLUMNS if column.key != "note" or any(entry.note for entry in moves)]
@@ -79,18 +83,20 @@ def seek(
         return
     if not yes:
         typer.confirm(f"Move group {name} {goal.in_words()}? {consequence(changed)}.", abort=True, err=True)
-    api.commit(name, {(entry.topic, entry.partition): entry.after for entry in changed})
+    api.commit(name, {(entry.topic, entry.partition): entry.after for entry in changed}, epoch)
     note(f"group {name} moved in {len(changed)} partition{'s' if len(changed) > 1 else ''}: {consequence(changed)}")
 
 
 @app.command()
 def delete(name: NameArgument, yes: YesOption = False, url: UrlOption = None) -> None:
     """Delete a group without members, and everything it has committed."""
+    if not yes and not sys.stdin.isatty():
+        raise CliError(f"deleting {name} forgets how far it has read; say --yes", ExitCode.USAGE)
+    api = GroupApi(url)
+    epoch = api.describe(name).group.group_epoch
     if not yes:
-        if not sys.stdin.isatty():
-            raise CliError(f"deleting {name} forgets how far it has read; say --yes", ExitCode.USAGE)
         typer.confirm(f"Delete group {name} and forget how far it has read?", abort=True, err=True)
-    GroupApi(url).delete_group(name)
+    api.delete_group(name, epoch)
     note(f"group {name} deleted")
 
 
@@ -127,35 +133,37 @@ def _partitions(api: GroupApi, wanted: Mapping[str, set[int] | None]) -> list[To
     return keys
 
 
-def _refuse_members(api: GroupApi, group: str, is_new_allowed: bool) -> None:
-    """Raises GroupNotEmpty; UnknownGroup unless the group may be made by this."""
+def _refuse_members(api: GroupApi, group: str, is_new_allowed: bool) -> int:
+    """The group's epoch, 0: there is none. Raises GroupNotEmpty; UnknownGroup unless the group may be made by this."""
     try:
-        members = api.describe(group).group.members
+        info = api.describe(group).group
     except UnknownGroup:
         if not is_new_allowed:
             raise
         note(f"there is no group {group!r} yet; this makes it")
-        return
+        return 0
+    members = info.members
     if members:
         who = "1 member; stop it" if members == 1 else f"{members} members; stop them"
         raise GroupNotEmpty(
             f"group {group} has {who} first, `minilog group describe {shlex.quote(group)}` shows who it is"
         )
+    return info.group_epoch
 
 
-def _show(show: Callable[[], None], watch: bool, output: Format) -> None:
-    """Once, or again and again; while watching, a cluster that does not answer is waited for."""
+def _show(show: Callable[[], T], watch: bool, output: Format) -> T:
+    """Once, or again and again; while watching, a cluster that does not answer is waited for. What ``show`` said."""
     redraws = watch and is_terminal() and output in (Format.table, Format.wide)
     while True:
         text = io.StringIO()
         try:
             with contextlib.redirect_stdout(text):
-                show()
+                shown = show()
             print(CLEAR_SCREEN * redraws + text.getvalue(), end="", flush=True)
         except (BrokerUnavailable, TimedOut) as error:
             if not watch:
                 raise
             note(error.detail)
         if not watch:
-            return
+            return shown
         time.sleep(WATCH_S)

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 
 from minilog.cli.group.api import Described, GroupApi, Lag, PartitionLag, TopicPartition, ask_each
-from minilog.cli.output import Column, Format, show_rows, show_value
+from minilog.cli.output import Column, Format, note, show_rows, show_value
 from minilog.errors import UnknownGroup
-from minilog.wire.group_messages import GroupInfo, GroupMember, TopicPartitions
+from minilog.wire.group_messages import GROUPS_TOPIC, GroupInfo, GroupMember, TopicPartitions
 
 GROUP_COLUMNS = [
     Column("group", "GROUP"),
@@ -73,11 +73,16 @@ def _numbers(partitions: Sequence[int]) -> str:
 # --- all groups ------------------------------------------------------------------------------------------------
 
 
-def show_groups(api: GroupApi, output: Format) -> None:
-    rows = ask_each(lambda info: _group_row(info, _lag_of(api, info.group)), api.groups())
+def show_groups(api: GroupApi, output: Format) -> bool:
+    """Whether these are all: what is missing is told on stderr."""
+    found = api.groups()
+    rows = ask_each(lambda info: _group_row(info, _lag_of(api, info.group)), found.groups)
     if output in (Format.table, Format.wide):
         rows = [_in_words(row) for row in rows]
     show_rows(rows, GROUP_COLUMNS, output, empty="no groups; `minilog topic consume TOPIC --group NAME` makes one")
+    for entry in found.missing:
+        note(f"the groups of {GROUPS_TOPIC}-{entry.partition} are missing: {entry.detail}")
+    return not found.missing
 
 
 def _lag_of(api: GroupApi, group: str) -> Lag:

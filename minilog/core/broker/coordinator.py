@@ -56,10 +56,12 @@ from minilog.wire.group_messages import (
     DeleteGroup,
     DescribeGroup,
     GroupHeartbeat,
+    GroupInfo,
     GroupRequest,
     LeaveGroup,
     ListGroups,
     ListGroupsReply,
+    MissingGroups,
 )
 from minilog.wire.group_records import TopicShape, decode_record, encode_record
 from minilog.wire.messages import ACKS_ALL, CreateTopic, Message, Problem
@@ -79,13 +81,35 @@ NOT_WRITTEN: Final = (NotEnoughReplicas, DiskFull, RecordTooLarge)
 
 
 class Parked:
-    """A reply that waits for one partition or, a list of groups, for several. ``open_count`` 0: answered."""
-
-    __slots__ = ("deadline_ms", "is_write", "open_count", "reply", "request_id")
+    """A reply that waits for one partition or, a list of groups, for several. ``open``: those; none: answered."""
 
     def __init__(self, request_id: int, reply: Message, deadline_ms: int, *, is_write: bool) -> None:
         self.request_id, self.reply, self.deadline_ms, self.is_write = request_id, reply, deadline_ms, is_write
-        self.open_count = 0
+        self.open: set[TopicPartition] = set()
+
+    def fail(self, lost: set[TopicPartition], error: MinilogError) -> None:
+        """What ``lost`` decided will not be confirmed."""
+        self.reply, self.open = Problem.of(error), set()
+
+
+class Listing(Parked):
+    """A list of groups: the partition that refuses or does not confirm is missing in it, and the list says so."""
+
+    def __init__(self, request_id: int, deadline_ms: int) -> None:
+        super().__init__(request_id, ListGroupsReply([]), deadline_ms, is_write=False)
+        self.found: dict[int, list[GroupInfo]] = {}
+        self.missing: list[MissingGroups] = []
+
+    def fail(self, lost: set[TopicPartition], error: MinilogError) -> None:
+        for partition in sorted(lost):
+            self.found.pop(partition.partition, None)
+            self.missing.append(MissingGroups(partition.partition, error.code, error.detail))
+        self.open = self.open - lost
+        self.finish()
+
+    def finish(self) -> None:
+        groups = sorted((info for infos in self.found.values() for info in infos), key=lambda info: info.group)
+        self.reply = ListGroupsReply(groups, sorted(self.found), sorted(self.missing))
 
 
 class Shard:
@@ -119,9 +143,9 @@ class Coordinator:
     def on_lead(self, replica: Replica, now_ms: int) -> None:
         assert isinstance(replica.role, LeaderState)
         if replica.partition.topic == GROUPS_TOPIC:
-            shard = Shard(
-                replica, replica.role, Groups(self._state.settings, self._state.broker_id, self._state.wall_ms)
-            )
+            state, log = self._state, replica.log
+            groups = Groups(state.settings, state.broker_id, state.wall_ms, lambda: log.end_offset)
+            shard = Shard(replica, replica.role, groups)
             self.shards[replica.partition] = shard
             self._load(shard, LOAD_FIRST_BYTES, now_ms)
 
@@ -129,13 +153,12 @@ class Coordinator:
         """Leadership ends: forget the groups, and tell everybody who waits."""
         shard = self.shards.pop(partition, None)
         for _, parked in shard.waiting if shard is not None else ():
+            error: MinilogError
             if parked.is_write:
-                self._fail(
-                    parked,
-                    LeadershipLost(f"the coordinator changed while this waited ({partition}); it may count or not"),
-                )
+                error = LeadershipLost(f"the coordinator changed while this waited ({partition}); it may count or not")
             else:
-                self._fail(parked, CoordinatorNotAvailable(f"the coordinator is changing ({partition}); retry shortly"))
+                error = CoordinatorNotAvailable(f"the coordinator is changing ({partition}); retry shortly")
+            self._fail(parked, {partition}, error)
 
     def _load(self, shard: Shard, max_bytes: int, now_ms: int) -> None:
         """Replay the next chunk; the last one opens the coordinator."""
@@ -160,9 +183,7 @@ class Coordinator:
         if len(self.deadlines) >= self._state.settings.limits.parked_requests_max:
             raise Overloaded(f"{len(self.deadlines)} group requests already wait here, the limit; retry later")
         if isinstance(request, ListGroups):
-            shards = [self._open(shard, now_ms) for shard in self.shards.values()]
-            groups = sorted((info for s in shards for info in s.groups.infos()), key=lambda info: info.group)
-            self._park(request_id, ListGroupsReply(groups), shards, effects, now_ms, is_write=False)
+            self._list(request_id, effects, now_ms)
             return effects
         check_name(request.group)
         if GROUPS_TOPIC not in self._state.image.topics:
@@ -185,8 +206,21 @@ class Coordinator:
             if isinstance(error, NOT_WRITTEN):
                 shard.groups.on_refused(request, now_ms)
             reply = Problem.of(error)
-        self._park(request_id, reply, [shard], effects, now_ms, is_write=is_write)
+        parked = Parked(request_id, reply, now_ms + self._state.settings.group_wait_ms, is_write=is_write)
+        self._park(parked, [shard], effects)
         return effects
+
+    def _list(self, request_id: int, effects: list[Effect], now_ms: int) -> None:
+        listing = Listing(request_id, now_ms + self._state.settings.group_wait_ms)
+        shards = []
+        for partition, shard in self.shards.items():
+            try:
+                shards.append(self._open(shard, now_ms))
+                listing.found[partition.partition] = shard.groups.infos()
+            except CoordinatorNotAvailable as error:
+                listing.fail({partition}, error)
+        listing.finish()
+        self._park(listing, shards, effects)
 
     def _ask_for_topic(self, request_id: int, now_ms: int) -> list[Effect]:
         """First need: the controller makes the topic, with settings of its own."""
@@ -296,27 +330,17 @@ class Coordinator:
 
     # --- waiting -------------------------------------------------------------------------------------------------
 
-    def _park(
-        self,
-        request_id: int,
-        reply: Message,
-        shards: list[Shard],
-        effects: list[Effect],
-        now_ms: int,
-        *,
-        is_write: bool,
-    ) -> None:
+    def _park(self, parked: Parked, shards: list[Shard], effects: list[Effect]) -> None:
         """Answer when everything decided so far is committed."""
-        parked = Parked(request_id, reply, now_ms + self._state.settings.group_wait_ms, is_write=is_write)
         for shard in shards:
             end_offset = shard.replica.log.end_offset
             if shard.role.high_watermark < end_offset:
                 shard.waiting.append((end_offset, parked))
-                parked.open_count += 1
-        if parked.open_count == 0:
-            effects.append(Reply(request_id, reply))
+                parked.open.add(shard.replica.partition)
+        if parked.open:
+            self.deadlines.add(parked.deadline_ms, parked.request_id, parked)
         else:
-            self.deadlines.add(parked.deadline_ms, request_id, parked)
+            effects.append(Reply(parked.request_id, parked.reply))
 
     def wake(self, partition: TopicPartition) -> None:
         """The high watermark of this partition has moved."""
@@ -329,19 +353,23 @@ class Coordinator:
             shard = self.shards.get(partition)
             while shard is not None and shard.waiting and shard.waiting[0][0] <= shard.role.high_watermark:
                 _, parked = shard.waiting.popleft()
-                parked.open_count -= 1
-                if parked.open_count == 0:
-                    self.deadlines.remove(parked.deadline_ms, parked.request_id)
-                    effects.append(Reply(parked.request_id, parked.reply))
+                if partition in parked.open:
+                    parked.open.remove(partition)
+                    self._end(parked, effects)
         self._woken.clear()
         return effects
 
-    def _fail(self, parked: Parked, error: MinilogError) -> None:
-        """Once; whatever else it still waits for is of no interest any more."""
-        if parked.open_count > 0:
-            parked.open_count = 0
+    def _fail(self, parked: Parked, lost: set[TopicPartition], error: MinilogError) -> None:
+        lost = lost & parked.open
+        if lost:
+            parked.fail(lost, error)
+            self._end(parked, self._failed)
+
+    def _end(self, parked: Parked, effects: list[Effect]) -> None:
+        """It waits for something less: answer if that was the last."""
+        if not parked.open:
             self.deadlines.remove(parked.deadline_ms, parked.request_id)
-            self._failed.append(Reply(parked.request_id, Problem.of(error)))
+            effects.append(Reply(parked.request_id, parked.reply))
 
     # --- time ----------------------------------------------------------------------------------------------------
 
@@ -353,9 +381,9 @@ class Coordinator:
                 "the coordinator's replicas did not confirm in time; the change may count or not",
                 definite=not parked.is_write,
             )
-            self._fail(parked, error)
+            self._fail(parked, parked.open, error)
         for shard in self.shards.values():
-            while shard.waiting and shard.waiting[0][1].open_count <= 0:
+            while shard.waiting and not shard.waiting[0][1].open:
                 shard.waiting.popleft()  # answered meanwhile, by its deadline
         loading = [shard for shard in self.shards.values() if not shard.is_loaded and not shard.damage]
         if loading:

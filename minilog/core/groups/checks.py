@@ -11,6 +11,7 @@ from minilog.core.groups.assignment import ASSIGNORS
 from minilog.core.groups.membership import Topics, held_id
 from minilog.core.groups.state import GroupState
 from minilog.errors import (
+    GroupChanged,
     InstanceInUse,
     InvalidGroup,
     InvalidRequest,
@@ -20,7 +21,7 @@ from minilog.errors import (
     UnknownPartition,
     UnknownTopic,
 )
-from minilog.wire.group_messages import JOIN, CommitOffsets, GroupHeartbeat
+from minilog.wire.group_messages import JOIN, UNSAID, CommitOffsets, GroupHeartbeat
 from minilog.wire.group_records import GroupValue, MemberValue
 
 NAME_CHARS_MAX: Final = 249
@@ -112,6 +113,17 @@ def check_owned(request: GroupHeartbeat, group: GroupValue) -> None:
                     f"{request.member_id!r} says it owns {entry.topic}-{partition} at epoch {request.member_epoch}, "
                     f"but was given it at {given.epoch}; drop all partitions and join anew"
                 )
+
+
+def check_seen(name: str, seen_epoch: int, state: GroupState | None) -> None:
+    """Whoever names an epoch means the group as it was then, 0: no group."""
+    epoch = 0 if state is None else state.group.epoch
+    if seen_epoch not in (UNSAID, epoch):
+        raise GroupChanged(
+            f"the request is about group {name!r} at epoch {seen_epoch}, it is at {epoch} now; nothing was changed: "
+            "look at the group again",
+            group_epoch=epoch,
+        )
 
 
 def check_commit(request: CommitOffsets, topics: Topics) -> None:

@@ -12,6 +12,8 @@ Invariants
 * ``member_epoch`` in a request: at most the group's, at least the last one this member has named itself (so any number
   of lost answers is forgiven, a late copy or an older life of the member is not).
 * A commit counts only for partitions that its member holds (group_offsets.py).
+* A copy of a request that arrives after a newer one was decided changes nothing, if it names what it is about: the number
+  of the commit, the epoch of the member that leaves, the epoch of the group that is deleted or moved.
 * What a fenced member held is free when its session is over by its own clock too, not before.
 * Static members (KIP-345): leaving sends them *away*; target and partitions wait until the session is over. A new id
   with the same instance takes the place of one that is away. While the old one is in session it is refused with
@@ -28,6 +30,7 @@ from heapq import heappop, heappush
 from msgspec.structs import replace
 
 from minilog.config import BrokerSettings
+from minilog.core.groups.ages import Ages
 from minilog.core.groups.catalogue import Catalogue
 from minilog.core.groups.checks import (
     check_commit,
@@ -36,11 +39,12 @@ from minilog.core.groups.checks import (
     check_name,
     check_owned,
     check_patterns,
+    check_seen,
     least_epoch,
     unavailable_instance,
 )
 from minilog.core.groups.membership import GroupDraft, Topics, has_given_back, parts_of, revoked
-from minilog.core.groups.offsets import Records, commit, committed, farewell, forget, outlived
+from minilog.core.groups.offsets import Records, commit, committed, farewell, forget, next_epoch, outlived
 from minilog.core.groups.state import UNCHECKED, GroupState, Session, group_info, group_member
 from minilog.errors import (
     GroupNotEmpty,
@@ -51,6 +55,7 @@ from minilog.errors import (
 )
 from minilog.wire.group_messages import (
     JOIN,
+    UNSAID,
     CommitOffsets,
     CommitOffsetsReply,
     CommittedOffsets,
@@ -81,7 +86,6 @@ KNOCK_MS = 10_000
 RETRY_MS = 500
 PAUSE_MS = 500
 """A gap between two ticks that shows that this process stood still."""
-SWEEP_MS = 30_000
 GROUPS_PER_TICK_MAX = 200
 NAMES_PER_TICK_MAX = 20_000
 """When so many names of topics were compared with patterns the other groups wait for the next tick."""
@@ -89,18 +93,24 @@ NAMES_PER_TICK_MAX = 20_000
 
 class Groups:
     def __init__(
-        self, settings: BrokerSettings, broker_id: int, wall_ms: Callable[[int], int] = lambda now_ms: now_ms
+        self,
+        settings: BrokerSettings,
+        broker_id: int,
+        wall_ms: Callable[[int], int] = lambda now_ms: now_ms,
+        log_end: Callable[[], int] = lambda: 0,
     ) -> None:
-        """``wall_ms`` makes of the time of a turn what is written down: commits and empty groups age by the wall clock."""
+        """``wall_ms`` makes of the time of a turn what is written down for people: when something was committed.
+        ``log_end``: where the next record goes; the epochs of a new group begin there."""
         self.settings = settings
         self.broker_id = broker_id
         self.wall_ms = wall_ms
+        self.log_end = log_end
         self.groups: dict[str, GroupState] = {}
         self.topics: Topics = {}
         self._version = 0
         self._catalogue = Catalogue()
         self._deadlines: list[tuple[int, str, str]] = []
-        self._sweep_ms = 0
+        self._ages = Ages(settings.group_offsets_retention_ms)
         self._ticked_ms = 0
         self._unchecked: list[str] = []
 
@@ -120,6 +130,7 @@ class Groups:
             else:
                 assert isinstance(value, OffsetValue)
                 state.offsets[part] = value
+                state.watched_ms = None
         else:
             assert value is None or isinstance(value, GroupValue)
             state.take(value)
@@ -129,7 +140,8 @@ class Groups:
     def begin(self, now_ms: int, grace_ms: int) -> None:
         """Replayed to the end: from now on this is the coordinator. Every member gets a fresh session, and
         ``grace_ms`` more, for as long may another broker still have taken itself for the coordinator."""
-        self._sweep_ms, self._ticked_ms = now_ms + SWEEP_MS, now_ms
+        self._ticked_ms = now_ms
+        self._ages.begin(self.groups, now_ms)
         for name, state in self.groups.items():
             for member_id, member in state.group.members.items():
                 session = state.sessions[member_id] = Session(now_ms, member.joined_epoch)
@@ -147,7 +159,12 @@ class Groups:
             self._unchecked = [name for name, state in self.groups.items() if state.group.members or state.offsets]
 
     def _draft(self, state: GroupState) -> GroupDraft:
-        return GroupDraft(state.group, self.topics, self._catalogue.fitting)
+        return GroupDraft(self._value(state), self.topics, self._catalogue.fitting)
+
+    def _value(self, state: GroupState) -> GroupValue:
+        """As it is. Each epoch takes a record at least, so one that begins where the log ends is greater than all that a group
+        of this name, deleted meanwhile, ever had."""
+        return state.group if state.is_known else replace(state.group, epoch=self.log_end())
 
     def _settle(self, draft: GroupDraft, state: GroupState) -> None:
         if draft.is_due or state.checked_version != self._version:
@@ -314,6 +331,8 @@ class Groups:
         member = None if state is None else state.group.members.get(request.member_id)
         if state is None or member is None or member.away:
             return [], Ok()
+        if request.member_epoch != UNSAID and not member.joined_epoch <= request.member_epoch <= state.group.epoch:
+            return [], Ok()  # a late copy: it has left already, and is back
         draft = self._draft(state)
         if member.instance_id:
             draft.send_away(request.member_id)
@@ -330,6 +349,9 @@ class Groups:
         records = commit(request, state, self.topics, self.wall_ms(now_ms))
         if state is None:
             self._check_room()
+        if not request.member_id:
+            check_seen(request.group, request.member_epoch, state)
+            records.append(next_epoch(request.group, self._value(state or GroupState())))
         return records, CommitOffsetsReply()
 
     def on_committed(self, request: CommittedOffsets) -> Message:
@@ -360,8 +382,11 @@ class Groups:
         if request.partitions is None:
             if state.group.members:
                 raise GroupNotEmpty(f"group {request.group!r} has {len(state.group.members)} members; stop them first")
-            return farewell(request.group, state), DeleteGroupReply()
-        return forget(request.group, state, request.partitions), DeleteGroupReply()
+            records = farewell(request.group, state)
+        else:
+            records = forget(request.group, state, request.partitions)
+        check_seen(request.group, request.group_epoch, state)
+        return records, DeleteGroupReply()
 
     # --- time ----------------------------------------------------------------------------------------------------
 
@@ -380,10 +405,8 @@ class Groups:
             yield name, self._adapt(name)
             if name in self.groups:
                 self.groups[name].watch_rebalance(now_ms)
-        if now_ms >= self._sweep_ms:
-            self._sweep_ms = now_ms + SWEEP_MS
-            for name, state in self._expired(now_ms):
-                yield name, farewell(name, state)
+        for name in self._ages.due(self.groups, now_ms, GROUPS_PER_TICK_MAX):
+            yield name, self._ages.decide(name, self.groups.get(name))
 
     def _forgive_own_pause(self, now_ms: int) -> None:
         """While this process stood still nobody could be heard: such a gap moves every deadline.
@@ -467,7 +490,3 @@ class Groups:
         draft = self._draft(state)
         self._settle(draft, state)
         return self._records(name, draft) + outlived(name, state, self.topics)
-
-    def _expired(self, now_ms: int) -> list[tuple[str, GroupState]]:
-        retention_ms, wall_ms = self.settings.group_offsets_retention_ms, self.wall_ms(now_ms)
-        return [(n, s) for n, s in self.groups.items() if not s.group.members and s.used_ms + retention_ms <= wall_ms]

@@ -140,7 +140,10 @@ class GroupDraft:
     def succeed(self, old_id: str, new_id: str) -> None:
         """A static member comes back under another id, in the place of the old one."""
         old = self.members[old_id]
-        heir = replace(old, away=False, held=_unrevoked(old), joined_epoch=self.epoch)
+        joined_epoch = self.epoch
+        if old_id == new_id:  # another epoch, or what its old process said would count for the new one
+            joined_epoch, self.is_due = self.epoch + 1, True
+        heir = replace(old, away=False, held=_unrevoked(old), joined_epoch=joined_epoch)
         self.members = {(new_id if m == old_id else m): (heir if m == old_id else v) for m, v in self.members.items()}
         self.is_changed = True
 

@@ -2,15 +2,19 @@
 
 Invariants: a commit is all or nothing; one by a member counts only for partitions it holds, given to it no later than
 the epoch it names, so no zombie can move an offset of a partition that is another's by now; an offset of a topic that
-was deleted means nothing for a later topic of the same name.
+was deleted means nothing for a later topic of the same name. A member that counts its commits is not taken back by a
+copy of an older one, by any coordinator: each offset says which commit it is of.
 """
 
 from __future__ import annotations
+
+from msgspec.structs import replace
 
 from minilog.core.groups.assignment import TopicPart
 from minilog.core.groups.membership import Topics, held_id, parts_of
 from minilog.core.groups.state import GroupState
 from minilog.errors import (
+    GroupChanged,
     GroupNotEmpty,
     InconsistentTopicId,
     NotAssigned,
@@ -19,6 +23,7 @@ from minilog.errors import (
     UnknownTopic,
 )
 from minilog.wire.group_messages import (
+    UNSAID,
     CommitOffsets,
     CommittedOffset,
     CommittedOffsets,
@@ -26,14 +31,14 @@ from minilog.wire.group_messages import (
     OffsetCommit,
     TopicPartitions,
 )
-from minilog.wire.group_records import GroupKey, GroupRecord, OffsetKey, OffsetValue
+from minilog.wire.group_records import GroupKey, GroupRecord, GroupValue, OffsetKey, OffsetValue
 
 Records = list[GroupRecord]
 
 
 def commit(request: CommitOffsets, state: GroupState | None, topics: Topics, wall_ms: int) -> Records:
-    """Raises UnknownMember, StaleMemberEpoch, NotAssigned, UnknownTopic, InconsistentTopicId or GroupNotEmpty; offsets are
-    checked already."""
+    """Raises UnknownMember, StaleMemberEpoch, NotAssigned, UnknownTopic, InconsistentTopicId, GroupChanged or GroupNotEmpty;
+    offsets are checked already."""
     if request.member_id:
         _check_member(request, state)
     elif state is not None and state.group.members:
@@ -45,9 +50,23 @@ def commit(request: CommitOffsets, state: GroupState | None, topics: Topics, wal
     for entry in request.offsets:
         topic_id = topics[entry.topic].topic_id
         _check_topic(entry, topic_id, state if request.member_id else None)
-        value = OffsetValue(entry.offset, entry.leader_epoch, entry.metadata, wall_ms, topic_id)
+        _check_order(request, entry, state)
+        who = (request.member_id, request.sequence) if request.member_id else ("", UNSAID)
+        value = OffsetValue(entry.offset, entry.leader_epoch, entry.metadata, wall_ms, topic_id, *who)
         records.append(GroupRecord(OffsetKey(request.group, entry.topic, entry.partition), value))
     return records
+
+
+def _check_order(request: CommitOffsets, entry: OffsetCommit, state: GroupState | None) -> None:
+    """No later commit of this member is here already."""
+    last = None if state is None else state.offsets.get((entry.topic, entry.partition))
+    if last is None or request.sequence == UNSAID or last.member_id != request.member_id:
+        return
+    if request.sequence < last.sequence:
+        raise GroupChanged(
+            f"{entry.topic}-{entry.partition}: {request.member_id!r} has made commit {last.sequence} since, to offset "
+            f"{last.offset}; this is {request.sequence}, and nothing of it was committed"
+        )
 
 
 def _check_topic(entry: OffsetCommit, topic_id: str, state: GroupState | None) -> None:
@@ -144,6 +163,11 @@ def forget(name: str, state: GroupState, partitions: list[TopicPartitions]) -> R
             if value is not None and entry.topic_id in ("", value.topic_id):
                 records.append(GroupRecord(OffsetKey(name, entry.topic, partition), None))
     return records
+
+
+def next_epoch(name: str, group: GroupValue) -> GroupRecord:
+    """Nobody's commit is known by the epoch it makes: a copy of it names an older one."""
+    return GroupRecord(GroupKey(name), replace(group, epoch=group.epoch + 1, unused_ms=0))
 
 
 def farewell(name: str, state: GroupState) -> Records:

@@ -59,6 +59,8 @@ class GroupState:
         """The version of the topics its targets are known to fit."""
         self.rebalances = 0
         self.last_rebalance_ms: int | None = None
+        self.watched_ms: int | None = None
+        """How long this coordinator has watched the group unused, beyond what is written; None: from the next look on."""
         self._began_ms: int | None = None
         self._seen_epoch = 0
         self._owners: dict[TopicPart, str] | None = None
@@ -67,6 +69,7 @@ class GroupState:
     def take(self, value: GroupValue | None) -> None:
         self.group = EMPTY if value is None else value
         self.is_known = value is not None
+        self.watched_ms = 0 if self.group.unused_ms else None
         self._owners = self._is_settled = None
         for member_id in [m for m in self.sessions if m not in self.group.members]:
             del self.sessions[member_id]
@@ -86,11 +89,6 @@ class GroupState:
         if self._is_settled is None:
             self._is_settled = is_settled(self.group)
         return self._is_settled
-
-    @property
-    def used_ms(self) -> int:
-        """When the group was last of use to anybody, if it has no members."""
-        return max([self.group.emptied_ms, *(value.committed_ms for value in self.offsets.values())])
 
     @property
     def state(self) -> str:

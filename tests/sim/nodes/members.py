@@ -35,7 +35,7 @@ LOST_CODES = ("UNKNOWN_MEMBER", "STALE_MEMBER_EPOCH", "NOT_ASSIGNED")
 @dataclass
 class Habits:
     """How a member behaves. ``session_share``: the part of its session a member trusts, so that clocks may differ.
-    ``work_ms``: how long it may take to give a partition back."""
+    ``work_ms``: how long it may take to give a partition back. ``keeps_id``: it comes back under the id it left with."""
 
     topics: tuple[str, ...] = ("t",)
     pattern: str = ""
@@ -46,6 +46,7 @@ class Habits:
     session_share: float = 0.9
     work_ms: int = 50
     commit_ms: int = 60
+    keeps_id: bool = False
 
 
 class GroupClient(Client):
@@ -147,9 +148,11 @@ class Member(GroupClient):
         if not self.running or not self.is_in or self.paused:
             return
         self.is_in = False
+        epoch = self.epoch
         self._forget()
-        member_id, self.member_id = self.member_id, ""
-        self._ask(LeaveGroup(self.group, member_id), lambda _: None)
+        self._ask(LeaveGroup(self.group, self.member_id, epoch), lambda _: None)
+        if not self.habits.keeps_id:
+            self.member_id = ""
 
     def _forget(self) -> None:
         self.epoch, self.pending = JOIN, 0
@@ -272,7 +275,7 @@ class Member(GroupClient):
         commit = self.watch.begin_commit(self, part)
         self._is_committing = True
         entry = OffsetCommit(*part, commit.offset)
-        request = CommitOffsets(self.group, [entry], self.member_id, self.epoch)
+        request = CommitOffsets(self.group, [entry], self.member_id, self.epoch, commit.offset)  # both grow
 
         def on_answer(answer: Response) -> None:
             self._is_committing = False

@@ -6,30 +6,21 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from minilog.core.broker.coordinator import Coordinator, Shard
+from minilog.core.broker.coordinator import Coordinator, Parked, Shard
 from minilog.core.effects import Effect, Reply
-from minilog.core.groups import offsets
+from minilog.core.groups import ages, groups, offsets
 from minilog.core.groups.assignment import TopicPart
 from minilog.core.groups.groups import Groups
 from minilog.core.groups.membership import GroupDraft
 from minilog.core.groups.state import GroupState
-from minilog.wire.messages import Message
+from tests.sim.removals import stand_ins
 from tests.sim.removals.ablation import Ablation
 from tests.sim.schedules.options import Options
-from tests.sim.stories import test_groups
+from tests.sim.stories import test_clocks, test_groups
 
 
-def _answer_at_once(
-    self: Coordinator,
-    request_id: int,
-    reply: Message,
-    shards: Any,
-    effects: list[Effect],
-    now_ms: int,
-    *,
-    is_write: bool,
-) -> None:
-    effects.append(Reply(request_id, reply))
+def _answer_at_once(self: Coordinator, parked: Parked, shards: list[Shard], effects: list[Effect]) -> None:
+    effects.append(Reply(parked.request_id, parked.reply))
 
 
 _release = GroupDraft.release
@@ -104,6 +95,13 @@ def _adapt_nothing(self: Groups, now_ms: int) -> Iterator[Any]:
 
 def _bumpy(options: Options) -> Options:
     return replace(options, kills=0.4, down_ms=400, faults_ms=8000)
+
+
+_tick = Groups.tick
+
+
+def _tick_by_the_wall_clock(self: Groups, now_ms: int) -> Any:
+    return _tick(self, self.wall_ms(now_ms))
 
 
 GROUP_ABLATIONS = (
@@ -192,5 +190,23 @@ GROUP_ABLATIONS = (
         "who is refused for want of replicas is heard",
         ((Groups, "on_refused", lambda *_: None),),
         story=test_groups.test_who_asks_while_too_few_replicas_are_in_sync_is_a_member_when_they_are_back,
+    ),
+    Ablation(
+        "groups",
+        "an older copy of a commit counts for nothing",
+        ((offsets, "_check_order", stand_ins.nothing),),
+        story=test_groups.test_a_late_copy_of_a_commit_takes_no_offset_back_not_even_at_the_next_coordinator,
+    ),
+    Ablation(
+        "groups",
+        "who names an epoch means the group as it was then",
+        ((groups, "check_seen", stand_ins.nothing),),
+        story=test_groups.test_a_late_copy_of_a_deletion_deletes_no_group_that_was_made_anew,
+    ),
+    Ablation(
+        "groups",
+        "a group is as old as it was watched, by a clock that does not jump",
+        ((Groups, "tick", _tick_by_the_wall_clock), (ages, "STEP_MS_MAX", 2**53)),
+        story=test_clocks.test_no_jump_of_a_clock_makes_offsets_of_a_group_old,
     ),
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from minilog.wire.group_messages import GroupHeartbeat
-from minilog.wire.messages import ReplicaFetchReply
+from minilog.errors import GroupChanged
+from minilog.wire.group_messages import CommitOffsets, DeleteGroup, DeleteGroupReply, GroupHeartbeat, LeaveGroup
+from minilog.wire.messages import Ok, ReplicaFetchReply
 from minilog.wire.murmur2 import partition_of
 from minilog.wire.topic_partition import TopicPartition
 from tests.sim.cluster import SimCluster
@@ -246,6 +247,74 @@ def test_a_late_copy_of_a_heartbeat_frees_nothing() -> None:
     c.run(500)
     assert len(one.held) == 4
     assert not two.held
+
+
+def test_a_late_copy_of_a_commit_takes_no_offset_back_not_even_at_the_next_coordinator() -> None:
+    """R90: the number of a commit is in the log, so the next coordinator knows which is older."""
+    c, (one,) = grouped("one")
+    c.until(lambda: all(done is not None for done in one.held.values()))
+    late = c.network.copy(CommitOffsets)
+    old = one.commit(("t", 2))
+    c.until(lambda: old.outcome == "ok")
+    c.network.pass_all()
+    new = one.commit(("t", 2))
+    c.until(lambda: new.outcome == "ok")
+    c.broker(coordinator(c)).kill()
+    one.is_in = False
+    c.run(1500)
+    reader = c.add_reader("r")
+    reader.begin()
+    c.until(lambda: reader.offsets is not None)
+    assert reader.offsets is not None
+    before = reader.offsets["t", 2]
+    answers: list[object] = []
+    one._coordinator = coordinator(c)
+    one._ask(late.messages[0], answers.append)
+    c.until(lambda: bool(answers))
+    assert isinstance(answers[0], GroupChanged)
+    reader.offsets = None
+    reader.begin()
+    c.until(lambda: reader.offsets is not None)
+    assert reader.offsets is not None
+    assert reader.offsets["t", 2] == before != old.offset
+
+
+def test_a_late_copy_of_a_leave_removes_nobody_who_came_back_under_its_id() -> None:
+    """R90: the leave names the epoch of a life that is over."""
+    c, (one, two) = grouped("one", "two", habits=Habits(keeps_id=True))
+    late = c.network.copy(LeaveGroup)
+    two.leave()
+    c.until(lambda: settled(c, [one]))
+    c.network.pass_all()
+    two.start()
+    c.until(lambda: settled(c, [one, two]))
+    epoch = two.epoch
+    answers: list[object] = []
+    two._ask(late.messages[0], answers.append)
+    c.until(lambda: bool(answers))
+    assert answers == [Ok()]
+    c.run(1000)
+    assert settled(c, [one, two])
+    assert two.epoch == epoch
+
+
+def test_a_late_copy_of_a_deletion_deletes_no_group_that_was_made_anew() -> None:
+    """R90: the deletion names the epoch of a group that is gone."""
+    c, (one,) = grouped("one")
+    late = DeleteGroup("g", group_epoch=one.epoch + 1)  # of the group it leaves behind
+    one.leave()
+    c.run(500)
+    answers: list[object] = []
+    one._ask(late, answers.append)
+    c.until(lambda: bool(answers))
+    assert answers == [DeleteGroupReply()]
+    one.start()
+    c.until(lambda: bool(one.held))
+    one.leave()
+    c.run(500)
+    one._ask(late, answers.append)
+    c.until(lambda: len(answers) > 1)
+    assert isinstance(answers[1], GroupChanged)
 
 
 def test_a_coordinator_cut_off_from_everybody_answers_nobody_for_long() -> None:

@@ -103,8 +103,8 @@ CHANGES: list[Callable[[GroupApi], object]] = [
     lambda api: api.create_topic("t", 1, 1, {}),
     lambda api: api.add_partitions("t", 2),
     lambda api: api.delete_topic("t"),
-    lambda api: api.delete_group("g"),
-    lambda api: api.commit("g", {("t", 0): 1}),
+    lambda api: api.delete_group("g", 3),
+    lambda api: api.commit("g", {("t", 0): 1}, 3),
 ]
 
 
@@ -173,7 +173,7 @@ def test_a_frozen_first_broker_costs_one_short_time_per_command(monkeypatch: pyt
         for partition in range(5):
             assert api.end_offset("t", partition) == 1
         api.delete_topic("t")
-        api.delete_group("g")
+        api.delete_group("g", 3)
         assert 0.3 <= time.monotonic() - began_s < 1.5
 
 

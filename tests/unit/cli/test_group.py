@@ -30,6 +30,7 @@ class Cluster(GroupApi):
 
     committed_by: dict[str, dict[tuple[str, int], int]]
     members: list[dict[str, Any]]
+    missing: list[dict[str, Any]] = []
     silent: bool
 
     def __init__(self, url: str | None = None) -> None:
@@ -41,7 +42,7 @@ class Cluster(GroupApi):
         return json.dumps(getattr(self, f"on_{route}")(query or {}, body, **values)).encode()
 
     def on_list_groups(self, query: Any, body: Any) -> Any:
-        return {"groups": [self.info(name) for name in reversed(self.committed_by)]}
+        return {"groups": [self.info(name) for name in reversed(self.committed_by)], "missing": self.missing}
 
     def info(self, name: str) -> dict[str, Any]:
         if name not in self.committed_by:
@@ -155,6 +156,17 @@ def test_a_description_as_data_has_every_field(cluster: type[Cluster], capsys: p
         "topic": "orders", "partition": 0, "committed": 50, "high_watermark": 100, "lag": 50, "lag_seconds": 250.0,
         "owner": "6f9b0c7d-1",
     }  # fmt: skip
+
+
+def test_a_list_that_lacks_a_part_says_so_and_shows_the_rest(
+    cluster: type[Cluster], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    why = {"partition": 3, "code": "COORDINATOR_NOT_AVAILABLE", "detail": "it has no leader"}
+    monkeypatch.setattr(cluster, "missing", [why])
+    assert run(["group", "list"]) == 1
+    shown = capsys.readouterr()
+    assert "billing" in shown.out
+    assert "the groups of __groups-3 are missing: it has no leader" in shown.err
 
 
 def test_seek_shows_and_then_moves(cluster: type[Cluster], capsys: pytest.CaptureFixture[str]) -> None:

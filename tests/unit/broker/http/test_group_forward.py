@@ -1,4 +1,4 @@
-"""Group messages on their way to the coordinator: once, with patience, and whole lists only."""
+"""Group messages on their way to the coordinator: once, with patience, and lists that say what is missing in them."""
 
 from __future__ import annotations
 
@@ -10,25 +10,29 @@ import pytest
 
 from minilog.broker.http import group_forward
 from minilog.broker.http.group_forward import answer_forwarded, group_call
-from minilog.config import BrokerSettings
-from minilog.core.image import BrokerState, ClusterImage
+from minilog.config import BrokerSettings, TopicSettings
+from minilog.core.image import BrokerState, ClusterImage, TopicImage
 from minilog.errors import (
     BrokerUnavailable,
     CoordinatorNotAvailable,
     InvalidRequest,
     MinilogError,
     NotCoordinator,
+    Overloaded,
     UnknownMember,
 )
 from minilog.wire.group_messages import (
+    GROUPS_TOPIC,
     DescribeGroup,
     ForwardedGroupRequest,
     GroupInfo,
     LeaveGroup,
     ListGroups,
     ListGroupsReply,
+    MissingGroups,
 )
 from minilog.wire.messages import Message, Metadata, Ok, Problem, decode, encode
+from minilog.wire.metadata_records import PartitionChanged
 
 URLS = {1: "http://b1:1", 2: "http://b2:1", 3: "http://b3:1"}
 LEAVE = LeaveGroup("g", "m")
@@ -134,17 +138,46 @@ def test_only_group_messages_are_forwarded(body: bytes) -> None:
         call(FakeRuntime(Ok()), ForwardedGroupRequest(memoryview(body)), answer_forwarded)
 
 
+def with_groups_topic(runtime: FakeRuntime, *leaders: int) -> FakeRuntime:
+    states = {n: PartitionChanged(GROUPS_TOPIC, "id", n, [1, 2, 3], b, 0, 0, [1, 2, 3]) for n, b in enumerate(leaders)}
+    runtime.image.topics[GROUPS_TOPIC] = TopicImage(GROUPS_TOPIC, "id", {}, TopicSettings(), dict(states))
+    return runtime
+
+
+def part(*groups: str, partitions: list[int]) -> ListGroupsReply:
+    return ListGroupsReply([GroupInfo(group, "stable", 1, 1) for group in groups], partitions)
+
+
 def test_a_list_is_everybodys() -> None:
-    runtime = FakeRuntime(ListGroupsReply([GroupInfo("c", "stable", 1, 1)]))
-    runtime.there[URLS[2]] = lambda message: ListGroupsReply([GroupInfo("a", "empty", 1, 0)])
-    runtime.there[URLS[3]] = lambda message: ListGroupsReply([])
+    runtime = with_groups_topic(FakeRuntime(part("c", partitions=[0])), 1, 2, 2)
+    runtime.there[URLS[2]] = lambda message: part("a", partitions=[1, 2])
+    runtime.there[URLS[3]] = lambda message: part(partitions=[])
     answer = call(runtime, ListGroups())
     assert isinstance(answer, ListGroupsReply)
     assert [info.group for info in answer.groups] == ["a", "c"]
+    assert (answer.partitions, answer.missing) == ([0, 1, 2], [])
 
 
-def test_a_list_with_holes_is_no_list() -> None:
-    runtime = FakeRuntime(ListGroupsReply([]))
-    runtime.there[URLS[2]] = lambda message: ListGroupsReply([])
-    runtime.there[URLS[3]] = lambda message: CoordinatorNotAvailable("loading")
-    assert isinstance(call(runtime, ListGroups()), Problem)
+def test_a_list_with_holes_says_where_they_are() -> None:
+    runtime = with_groups_topic(FakeRuntime(part("c", partitions=[0])), 1, 2, 3, -1, 3)
+    refused = [MissingGroups(4, "COORDINATOR_NOT_AVAILABLE", "still reading"), MissingGroups(0, "TIMED_OUT", "old")]
+    runtime.there[URLS[2]] = lambda message: BrokerUnavailable("no answer")
+    runtime.there[URLS[3]] = lambda message: ListGroupsReply([], [], refused)
+    answer = call(runtime, ListGroups())
+    assert isinstance(answer, ListGroupsReply)
+    assert [info.group for info in answer.groups] == ["c"]
+    assert [(entry.partition, entry.code) for entry in answer.missing] == [
+        (1, "BROKER_UNAVAILABLE"), (2, "COORDINATOR_NOT_AVAILABLE"), (3, "COORDINATOR_NOT_AVAILABLE"),
+        (4, "COORDINATOR_NOT_AVAILABLE"),
+    ]  # fmt: skip
+    assert [entry.detail for entry in answer.missing][3] == "still reading"
+    assert "no leader" in answer.missing[2].detail
+
+
+def test_a_list_that_nobody_answers_is_no_list() -> None:
+    runtime = with_groups_topic(FakeRuntime(Overloaded("too much")), 1)
+    for url in (URLS[2], URLS[3]):
+        runtime.there[url] = lambda message: BrokerUnavailable("no answer")
+    answer = call(runtime, ListGroups())
+    assert isinstance(answer, Problem)
+    assert answer.code == Overloaded.code

@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 
+from minilog.wire.group_messages import CommitOffsets, CommitOffsetsReply, OffsetCommit
 from minilog_client import (
     AsyncClient,
     BrokerUnavailable,
+    GroupChanged,
     GroupLag,
     GroupNotEmpty,
     InvalidGroup,
     InvalidRequest,
+    MissingGroups,
     OffsetChange,
     UnknownGroup,
     UnknownPartition,
@@ -71,6 +74,42 @@ def test_a_group_goes_on_where_it_is_told_to(to: Any, expected: int) -> None:
         assert await client.group_offsets("g") == before == {("t", 0): 15}
         assert await client.alter_group_offsets("g", [("t", 0)], to) == expected_change
         assert await client.group_offsets("g") == {("t", 0): expected}
+
+
+def test_a_list_of_groups_says_what_is_missing_in_it() -> None:
+    @scenario(1)
+    async def _(cluster: FakeCluster, coordinator: FakeCoordinator, client: AsyncClient) -> None:
+        await client.alter_group_offsets("g", "t", "latest")
+        assert (await client.groups()).missing == []
+        coordinator.missing = [MissingGroups(3, "COORDINATOR_NOT_AVAILABLE", "no leader")]
+        found = await client.groups()
+        assert ([info.group for info in found], found.missing) == (["g"], coordinator.missing)
+
+
+def test_a_move_whose_answer_was_lost_is_done_and_one_that_somebody_overtook_is_not() -> None:
+    @scenario(1)
+    async def _(cluster: FakeCluster, coordinator: FakeCoordinator, client: AsyncClient) -> None:
+        fill(cluster.logs["t"][0], 20)
+        await client.alter_group_offsets("g", "t", 5)
+        commit = coordinator._commit
+
+        def unanswered(message: CommitOffsets) -> CommitOffsetsReply:
+            coordinator._commit = commit  # type: ignore[method-assign]
+            commit(message)
+            raise BrokerUnavailable("the answer is lost", definite=False)
+
+        def overtaken(message: CommitOffsets) -> CommitOffsetsReply:
+            coordinator._commit = commit  # type: ignore[method-assign]
+            commit(CommitOffsets("g", [OffsetCommit("t", 0, 1)]))
+            return commit(message)
+
+        coordinator._commit = unanswered  # type: ignore[method-assign]
+        await client.alter_group_offsets("g", "t", 7)
+        assert await client.group_offsets("g") == {("t", 0): 7}
+        coordinator._commit = overtaken  # type: ignore[method-assign]
+        with pytest.raises(GroupChanged):
+            await client.alter_group_offsets("g", "t", 9)
+        assert await client.group_offsets("g") == {("t", 0): 1}
 
 
 def test_whole_topics_and_misuse() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from minilog.errors import (
     BrokerUnavailable,
+    GroupChanged,
     GroupNotEmpty,
     InconsistentGroup,
     InstanceInUse,
@@ -25,6 +26,7 @@ from minilog.errors import (
 )
 from minilog.wire.group_messages import (
     GROUPS_TOPIC,
+    UNSAID,
     CommitOffsets,
     CommitOffsetsReply,
     CommittedOffset,
@@ -41,6 +43,7 @@ from minilog.wire.group_messages import (
     LeaveGroup,
     ListGroups,
     ListGroupsReply,
+    MissingGroups,
     TopicPartitions,
 )
 from minilog.wire.messages import AddPartitions, Message, Ok
@@ -78,6 +81,7 @@ class FakeCoordinator:
         self.cluster = cluster
         self.interval_ms = interval_ms
         self.groups: dict[str, Group] = {}
+        self.missing: list[MissingGroups] = []
         self.broker = 1
         self.forwards = True
         cluster.create(GROUPS_TOPIC)[0].leader = 1
@@ -241,6 +245,10 @@ class FakeCoordinator:
         group = self.group(message.group)
         if not message.member_id and group.members:
             raise GroupNotEmpty(f"the group has {len(group.members)} members")
+        if not message.member_id:
+            if message.member_epoch not in (UNSAID, group.epoch):
+                raise GroupChanged(f"the group is at epoch {group.epoch}")
+            group.epoch += 1
         if message.member_id:
             member = group.members.get(message.member_id)
             if member is None:
@@ -270,7 +278,7 @@ class FakeCoordinator:
         return GroupInfo(name, state, group.epoch, len(group.members), "sticky")
 
     def _list(self, _message: ListGroups) -> ListGroupsReply:
-        return ListGroupsReply([self._info(name) for name in sorted(self.groups)])
+        return ListGroupsReply([self._info(name) for name in sorted(self.groups)], missing=self.missing)
 
     def _describe(self, message: DescribeGroup) -> DescribeGroupReply:
         if message.group not in self.groups:
@@ -289,6 +297,8 @@ class FakeCoordinator:
         group = self.groups[message.group]
         if group.members:
             raise GroupNotEmpty(f"the group has {len(group.members)} members")
+        if message.group_epoch not in (UNSAID, group.epoch):
+            raise GroupChanged(f"the group is at epoch {group.epoch}")
         if message.partitions is None:
             del self.groups[message.group]
         for entry in message.partitions or []:

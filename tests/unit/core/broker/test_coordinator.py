@@ -28,6 +28,7 @@ from minilog.wire.group_messages import (
 )
 from minilog.wire.messages import Message, Ok, Problem, Produce, ProducePartition, ProduceReply
 from minilog.wire.metadata_records import NO_LEADER, PartitionChanged, TopicCreated
+from minilog.wire.murmur2 import partition_of
 from minilog.wire.topic_partition import TopicPartition
 from tests.unit.core.broker.broker_bench import BrokerBench
 from tests.unit.core.builders import TOPIC, TOPIC_ID, partition_state, produced
@@ -255,7 +256,53 @@ def test_who_may_have_been_replaced_answers_nobody() -> None:
     bench = started(replicas=[1, 2])
     bench.core.replicas[GROUPS].role.state = replace(bench.core.replicas[GROUPS].role.state, isr=[1, 2])
     bench.now_ms += bench.settings.session_timeout_ms + 1
-    assert code(bench.replies[bench.send(ListGroups())]) == "COORDINATOR_NOT_AVAILABLE"
+    reply = bench.replies[bench.send(ListGroups())]
+    assert isinstance(reply, ListGroupsReply)
+    assert (reply.partitions, [entry.code for entry in reply.missing]) == ([], ["COORDINATOR_NOT_AVAILABLE"])
+
+
+def two_shards() -> BrokerBench:
+    """Group g is in partition 1, e in 0. This broker leads both; what they wrote is not durable yet."""
+    bench = started()
+    bench.tick(200)
+    bench.metadata(groups_state(replicas=[1], partition=1, leader_epoch=0, partition_epoch=0))
+    for group in ("g", "e"):
+        bench.send(GroupHeartbeat(group, "m", 0, [TOPIC]))
+    assert [partition_of(group, 2) for group in (b"g", b"e")] == [1, 0]
+    return bench
+
+
+def listed(reply: Message) -> tuple[list[str], list[int], list[tuple[int, str]]]:
+    assert isinstance(reply, ListGroupsReply), reply
+    missing = [(entry.partition, entry.code) for entry in reply.missing]
+    return [info.group for info in reply.groups], reply.partitions, missing
+
+
+def test_a_list_of_groups_waits_for_all_partitions_and_lacks_what_is_not_confirmed() -> None:
+    bench = two_shards()
+    flush(bench)
+    request_id = bench.send(ListGroups())
+    assert request_id not in bench.replies
+    bench.tick(bench.settings.group_wait_ms)
+    assert listed(bench.replies[request_id]) == (["e"], [0], [(1, TimedOut.code)])
+    assert len(bench.core.coordinator.deadlines) == 0
+
+
+def test_a_list_of_groups_lacks_the_partition_whose_leadership_ends() -> None:
+    bench = two_shards()
+    request_id = bench.send(ListGroups())
+    bench.tick(200)
+    bench.metadata(groups_state(replicas=[1, 2], leader=2, partition=1, leader_epoch=1, partition_epoch=1))
+    assert request_id not in bench.replies
+    flush(bench)
+    assert listed(bench.replies[request_id]) == (["e"], [0], [(1, "COORDINATOR_NOT_AVAILABLE")])
+
+
+def test_a_list_of_groups_lacks_the_partition_that_cannot_be_read() -> None:
+    bench = two_shards()
+    bench.core.coordinator.shards[TopicPartition(GROUPS_TOPIC, 1)].damage = "it is damaged"
+    flush(bench)
+    assert listed(done(bench, ListGroups())) == (["e"], [0], [(1, "COORDINATOR_NOT_AVAILABLE")])
 
 
 def test_a_lone_replica_needs_no_controller() -> None:

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from minilog.config import BrokerSettings
 from minilog.core.groups.groups import Groups
 from minilog.errors import (
+    GroupChanged,
     GroupNotEmpty,
     InconsistentGroup,
     InconsistentTopicId,
@@ -60,9 +61,12 @@ class Bench:
         self.now_ms = 1_000_000
         self.log: list[tuple[bytes, bytes | None]] = []
         self.shapes = {name: TopicShape(f"{name}-id", count) for name, count in (topics or {"t": 4}).items()}
-        self.groups = Groups(SETTINGS, 1)
+        self.groups = self.new_groups()
         self.groups.on_topics(self.shapes)
         self.groups.begin(self.now_ms, 0)
+
+    def new_groups(self) -> Groups:
+        return Groups(SETTINGS, 1, log_end=lambda: len(self.log))
 
     def do(self, request: Message) -> Message:
         groups = self.groups
@@ -103,7 +107,7 @@ class Bench:
     def fail_over(self, *, compacted: bool) -> None:
         """Another coordinator, from the log or from the last record of each key."""
         records = list(dict(self.log).items()) if compacted else self.log
-        self.groups = Groups(SETTINGS, 1)
+        self.groups = self.new_groups()
         for record in records:
             self.groups.replay(decode_record(*record))
         self.groups.on_topics(self.shapes)
@@ -423,12 +427,45 @@ def test_a_group_that_nobody_uses_is_forgotten() -> None:
     bench.do(LeaveGroup("g", "a"))
     bench.tick(RETENTION_MS - 1)
     assert bench.committed() == {0: 5}
-    bench.tick(30_000)
+    bench.tick(60_000)
     assert bench.committed() == {}
     assert not bench.groups.groups
     assert {key for key, value in dict(bench.log).items() if value is not None} == set()
     with pytest.raises(UnknownGroup):
         bench.describe()
+
+
+@pytest.mark.parametrize("is_alone", [False, True])
+def test_the_age_of_a_group_goes_on_at_the_next_coordinator_and_ends_when_it_is_used(is_alone: bool) -> None:
+    bench = Bench()
+    bench.do(leave("a", bench.beat("a").member_epoch))
+    bench.do(alone(1))
+
+    def live(ms: int) -> None:
+        for _ in range(ms // 45_000):
+            bench.tick(45_000)
+            bench.fail_over(compacted=True)
+
+    live(45_000)
+    assert "g" in bench.groups.groups
+    if is_alone:
+        bench.do(alone(2))
+    else:
+        bench.do(leave("a", bench.beat("a").member_epoch))
+    assert bench.groups.groups["g"].group.unused_ms == 0
+    live(45_000)
+    assert "g" in bench.groups.groups
+    live(90_000)
+    assert not bench.groups.groups
+
+
+def test_one_jump_of_the_time_of_turns_makes_no_group_old() -> None:
+    bench = Bench()
+    bench.do(alone(1))
+    bench.tick(35_000)
+    bench.now_ms += 100 * RETENTION_MS
+    list(bench.groups.tick(bench.now_ms))
+    assert bench.groups.groups["g"].group.unused_ms + (bench.groups.groups["g"].watched_ms or 0) <= 60_000
 
 
 def test_deleting() -> None:
@@ -788,6 +825,140 @@ def test_an_away_member_that_joins_as_another_instance_is_one_member(instance_id
 
 
 # --- a random walk ------------------------------------------------------------------------------------------
+
+
+def leave(member: str, epoch: int = -1) -> LeaveGroup:
+    return LeaveGroup("g", member, epoch)
+
+
+def counted(offset: int, sequence: int, member: str = "a", epoch: int = 1) -> CommitOffsets:
+    return CommitOffsets("g", [OffsetCommit("t", 0, offset)], member, epoch, sequence)
+
+
+def alone(offset: int, epoch: int = -1) -> CommitOffsets:
+    """A commit of nobody's, for the group as it was at ``epoch``."""
+    return CommitOffsets("g", [OffsetCommit("t", 0, offset)], member_epoch=epoch)
+
+
+def offset_of(bench: Bench, partition: int = 0) -> int | None:
+    reply = bench.do(CommittedOffsets("g", [TopicPartitions("t", [partition])]))
+    assert isinstance(reply, CommittedOffsetsReply)
+    return reply.offsets[0].offset
+
+
+def epoch_of(bench: Bench) -> int:
+    reply = bench.do(DescribeGroup("g"))
+    assert isinstance(reply, DescribeGroupReply)
+    return reply.group.group_epoch
+
+
+@pytest.mark.parametrize("moves", ["stays", "fails over", "fails over, compacted"])
+def test_a_late_copy_of_a_commit_takes_no_offset_back(moves: str) -> None:
+    bench = Bench()
+    bench.beat("a")
+    for sequence, offset in enumerate((10, 20, 20, 15)):
+        bench.do(counted(offset, sequence))
+    if moves != "stays":
+        bench.fail_over(compacted="compacted" in moves)
+    for sequence, offset in enumerate((10, 20, 20)):
+        with pytest.raises(GroupChanged, match="made commit 3 since"):
+            bench.do(counted(offset, sequence))
+    bench.do(counted(15, 3))  # the last one again, as a retry does
+    assert offset_of(bench) == 15
+
+
+def test_a_late_copy_that_is_of_two_partitions_is_refused_as_a_whole() -> None:
+    bench = Bench()
+    bench.beat("a")
+    bench.do(counted(20, 2))
+    late = CommitOffsets("g", [OffsetCommit("t", 1, 7), OffsetCommit("t", 0, 7)], "a", 1, 1)
+    with pytest.raises(GroupChanged):
+        bench.do(late)
+    assert (offset_of(bench, 0), offset_of(bench, 1)) == (20, None)
+
+
+def test_the_next_member_counts_its_own_commits() -> None:
+    bench = Bench()
+    bench.beat("a")
+    bench.do(counted(20, 100))
+    bench.do(leave("a", 1))
+    reply = bench.beat("b")
+    bench.do(counted(21, 1, "b", reply.member_epoch))
+    assert offset_of(bench) == 21
+
+
+@pytest.mark.parametrize("is_static", [False, True])
+def test_a_late_copy_of_a_leave_removes_nobody_who_came_back(is_static: bool) -> None:
+    bench = Bench()
+    more: dict[str, Any] = {"instance_id": "i"} if is_static else {}
+    first = bench.beat("a", **more)
+    late = leave("a", first.member_epoch)
+    bench.do(late)
+    bench.do(late)
+    again = bench.beat("a", **more)
+    assert again.member_epoch > first.member_epoch
+    assert parts(again) == {("t", p) for p in range(4)}
+    bench.do(late)
+    bench.beat("a", again.member_epoch, parts(again), **more)
+    with pytest.raises(StaleMemberEpoch):
+        bench.do(counted(5, 0, epoch=first.member_epoch))
+
+
+def test_a_late_copy_of_a_leave_is_not_of_the_group_that_was_made_anew() -> None:
+    bench = Bench()
+    for _ in range(3):
+        last = bench.beat("a")
+        late = leave("a", last.member_epoch)
+        bench.do(late)
+    bench.do(DeleteGroup("g"))
+    joined = bench.beat("a")
+    bench.do(late)
+    bench.beat("a", joined.member_epoch, parts(joined))
+
+
+@pytest.mark.parametrize("is_alone", [False, True])
+def test_a_late_copy_of_a_deletion_deletes_no_group_that_was_made_anew(is_alone: bool) -> None:
+    bench = Bench()
+    epochs = []
+    for _ in range(3):
+        if is_alone:
+            bench.do(alone(5))
+        else:
+            bench.do(leave("a", bench.beat("a").member_epoch))
+        epochs.append(epoch_of(bench))
+        for seen in epochs[:-1]:
+            with pytest.raises(GroupChanged):
+                bench.do(DeleteGroup("g", group_epoch=seen))
+            with pytest.raises(GroupChanged):
+                bench.do(DeleteGroup("g", [TopicPartitions("t", [0])], seen))
+        bench.do(DeleteGroup("g", group_epoch=epochs[-1]))
+    assert len(set(epochs)) == 3
+
+
+def test_a_late_copy_of_a_deletion_of_offsets_leaves_what_was_committed_since() -> None:
+    bench = Bench()
+    bench.do(alone(5))
+    late = DeleteGroup("g", [TopicPartitions("t", [0])], epoch_of(bench))
+    bench.do(late)
+    bench.do(alone(6))
+    with pytest.raises(GroupChanged):
+        bench.do(late)
+    assert offset_of(bench) == 6
+
+
+def test_a_late_copy_of_a_commit_of_nobodys_moves_nothing() -> None:
+    bench = Bench()
+    bench.do(alone(5, 0))
+    with pytest.raises(GroupChanged):
+        bench.do(alone(5, 0))
+    late = alone(7, epoch_of(bench))
+    bench.do(late)
+    last = bench.beat("a")
+    bench.do(counted(50, 0, epoch=last.member_epoch))
+    bench.do(leave("a", last.member_epoch))
+    with pytest.raises(GroupChanged, match="look at the group again"):
+        bench.do(late)
+    assert offset_of(bench) == 50
 
 
 class Naive:
