@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from minilog.broker.ports import Runtime
 from minilog.wire.group_messages import CommittedOffset
@@ -24,24 +24,47 @@ class PartitionLag(NamedTuple):
     seconds: float | None
 
 
+QUESTION_MAX: Final = 1000
+"""Partitions that a leader is asked about at a time: it answers in one turn."""
+
+
+class _Entry(NamedTuple):
+    """What one of the groups has committed."""
+
+    group: int
+    committed: CommittedOffset
+
+
 async def measure(
     runtime: Runtime, committed: Sequence[CommittedOffset], patience_ms: int | None = None
 ) -> list[PartitionLag]:
-    """The lag of every partition with a committed offset; asks each leader once, for peer_timeout_ms by default."""
+    """The lag of every partition with a committed offset; asks each leader for peer_timeout_ms by default."""
+    (lags,) = await measure_each(runtime, [committed], patience_ms)
+    return lags
+
+
+async def measure_each(
+    runtime: Runtime, groups: Sequence[Sequence[CommittedOffset]], patience_ms: int | None = None
+) -> list[list[PartitionLag]]:
+    """As ``measure``, for each of some groups: what a leader is asked goes by its partitions, however many groups they are of."""
     patience_ms = patience_ms or runtime.settings.peer_timeout_ms
-    asked: dict[int, list[CommittedOffset]] = {}
-    for entry in committed:
-        state = runtime.image.partition(entry.topic, entry.partition)
-        if entry.offset is not None and state is not None:
-            asked.setdefault(state.leader, []).append(entry)
-    most = runtime.settings.limits.partitions_max
+    asked: dict[int, list[_Entry]] = {}
+    for group, committed in enumerate(groups):
+        for entry in committed:
+            state = runtime.image.partition(entry.topic, entry.partition)
+            if entry.offset is not None and state is not None:
+                asked.setdefault(state.leader, []).append(_Entry(group, entry))
+    most = min(runtime.settings.limits.partitions_max, QUESTION_MAX)
     questions = [(leader, some) for leader, entries in asked.items() for some in _pieces(entries, most)]
-    answers = await asyncio.gather(*(_ask(runtime, *question, patience_ms) for question in questions))
-    lags = [lag for of_leader in answers for lag in of_leader]
-    return sorted(lags)
+    calls = (_ask(runtime, leader, [entry for _, entry in some], patience_ms) for leader, some in questions)
+    lags: list[list[PartitionLag]] = [[] for _ in groups]
+    for (_, some), answer in zip(questions, await asyncio.gather(*calls), strict=True):
+        for (group, _), lag in zip(some, answer, strict=True):
+            lags[group].append(lag)
+    return [sorted(of_group) for of_group in lags]
 
 
-def _pieces(entries: list[CommittedOffset], most: int) -> list[list[CommittedOffset]]:
+def _pieces(entries: list[_Entry], most: int) -> list[list[_Entry]]:
     return [entries[start : start + most] for start in range(0, len(entries), most)]
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from minilog.broker.group_lag import PartitionLag, measure
+from minilog.broker.group_lag import PartitionLag, measure_each
 from minilog.broker.ports import Runtime
 from minilog.wire.group_messages import CommittedOffsets, CommittedOffsetsReply, GroupInfo, ListGroups, ListGroupsReply
 
@@ -21,21 +22,23 @@ GroupLags = list[tuple[GroupInfo, list[PartitionLag]]]
 
 async def collect(runtime: Runtime) -> list[Metric]:
     """What is not answered within PATIENCE_MS is missing, rather than wrong: a frozen broker blinds no scrape."""
-    try:
+    groups: list[GroupInfo] = []
+    lags: list[list[PartitionLag]] = []
+    with suppress(TimeoutError):
         async with asyncio.timeout(PATIENCE_MS / 1000):
             listed = await runtime.submit(ListGroups())
             groups = listed.groups if isinstance(listed, ListGroupsReply) else []
-            lags = await asyncio.gather(*(_lags(runtime, info) for info in groups))
-    except TimeoutError:
-        groups, lags = [], []
-    return list(_families(list(zip(groups, lags, strict=True))))
+            lags = await _lags(runtime, groups)
+    return list(_families(list(zip(groups, lags or [[] for _ in groups], strict=True))))
 
 
-async def _lags(runtime: Runtime, info: GroupInfo) -> list[PartitionLag]:
-    committed = await runtime.submit(CommittedOffsets(info.group))
-    if not isinstance(committed, CommittedOffsetsReply):
+async def _lags(runtime: Runtime, groups: Sequence[GroupInfo]) -> list[list[PartitionLag]]:
+    """By group; none where they would not be shown anyway."""
+    replies = await asyncio.gather(*(runtime.submit(CommittedOffsets(info.group)) for info in groups))
+    committed = [reply.offsets if isinstance(reply, CommittedOffsetsReply) else [] for reply in replies]
+    if sum(map(len, committed)) > GROUP_SERIES_MAX:
         return []
-    return await measure(runtime, committed.offsets, LEADER_PATIENCE_MS)
+    return await measure_each(runtime, committed, LEADER_PATIENCE_MS)
 
 
 def _families(found: GroupLags) -> Iterator[Metric]:
@@ -48,8 +51,7 @@ def _families(found: GroupLags) -> Iterator[Metric]:
         state.add_metric([info.group], info.state == "rebalancing")
     yield members
     yield state
-    if sum(len(lags) for _, lags in found) <= GROUP_SERIES_MAX:
-        yield from _by_partition(found)
+    yield from _by_partition(found)
 
 
 def _by_partition(found: GroupLags) -> Iterator[Metric]:

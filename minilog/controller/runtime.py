@@ -134,6 +134,9 @@ class Runtime:
         self._writing = Stop()
         self._parked = ParkedRequests()
         self._tick_queued = False
+        self._tail_records_max = settings.snapshot_records
+        """A longer journal is replaced by a snapshot. One that found no room is tried again when there are as many records more:
+        an attempt takes all the room there is while it lasts."""
         self._closed = False
         self._decisions = 0
         self._lag_seconds = 0.0
@@ -259,10 +262,14 @@ class Runtime:
             self._perform(decision.effects)
             decision = self.core.on_committed(self.clock.now_ms())
         self._perform(decision.effects)
-        if self._journal.tail_records > self.settings.snapshot_records:
-            index = self.core.metadata_offset
-            records = self.core.snapshot()
-            await self._writing.in_thread(lambda: self._journal.snapshot(index, records), self._journal_thread)
+        if self._journal.tail_records > self._tail_records_max:
+            await self._snapshot()
+
+    async def _snapshot(self) -> None:
+        index = self.core.metadata_offset
+        records = self.core.snapshot()
+        await self._writing.in_thread(lambda: self._journal.snapshot(index, records), self._journal_thread)
+        self._tail_records_max = self._journal.tail_records + self.settings.snapshot_records
 
     async def _commit(self, records: Sequence[MetadataRecord]) -> None:
         started = self._loop.time()

@@ -1,7 +1,7 @@
 """Delivery: the answer to one request, from the records read for it until its client has taken the last byte.
 
 Owns two bounds. ``Answers`` is what all answers of a broker may hold at one time: an answer gets at most half of what is free, so
-large ones leave room for small ones, and clients that take nothing of theirs stop nobody else's reads. Every answer that can become
+large ones leave room for small ones, and clients that take nothing of theirs stop nobody else's reads; one alone is never refused. Every answer that can become
 large asks for its room while refusing is still possible: a read before it is answered, a write before anything is written. Progress is what keeps a
 connection: who takes no byte within response_write_ms loses it, however large the answer is, and so does who takes less than
 body_bytes_per_second_min on the whole.
@@ -37,13 +37,13 @@ class Answers(Budget):
         super().__init__("answers", bytes_max)
 
     def check(self, count: int) -> None:
-        """Raises Overloaded when ``count`` is more than half of what is free; one alone may have all of it.
+        """Raises Overloaded when ``count`` is more than half of what the others leave free. One alone is never refused, however
+        large: it would be so at any later time.
 
         A small answer, as health and an empty poll are, is never refused: connections_max bounds how many there are."""
-        if count <= SMALL_BYTES:
+        if count <= SMALL_BYTES or not self.used_bytes:
             return
-        free = self.bytes_max - self.used_bytes
-        if count > (free // 2 if self.used_bytes else free):
+        if count > (self.bytes_max - self.used_bytes) // 2:
             raise Overloaded(
                 f"this broker holds {self.used_bytes} bytes of answers that are not taken yet; {count} more would be more "
                 f"than half of what is left of {self.bytes_max} (limits.inflight_bytes_max); retry later, or ask for less"

@@ -93,7 +93,6 @@ class Lane:
         self._on_start = on_start
         self._on_idle = on_idle
         self._idle_timer: asyncio.TimerHandle | None = None
-        self._used_s = 0.0
         self._tasks = tasks
         self._loop = asyncio.get_running_loop()
         self._body_bytes_max = body_bytes_max
@@ -104,7 +103,7 @@ class Lane:
         self._connection: Connection | None = None
         self._address: Address | None = None
         self._used_s = 0.0
-        """When the last answer came."""
+        """When the last answer came, or the last call."""
 
     @property
     def load(self) -> int:
@@ -119,8 +118,8 @@ class Lane:
         call.timer = self._loop.call_later(call.timeout_ms / 1000, self._expire, call)
         call.queued_s = self._loop.time()
         self._waiting.append(call)
-        self._watch_idle()
         self._advance()
+        self._watch_idle()
 
     def withdraw(self, call: Call) -> None:
         """The caller no longer wants the outcome; a call already sent costs the connection."""

@@ -173,7 +173,10 @@ def bind(host: str, port: int, setting: str) -> Socket:
         )[0]
     except socket.gaierror as error:
         raise RefusesToStart(f"cannot resolve host {host!r}: {error.strerror}; set {setting}'s host") from error
-    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:  # this machine has no such kind of address
+        raise RefusesToStart(_cannot_listen(error, host, port, setting)) from error
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)

@@ -43,6 +43,8 @@ ANY_SIZE: Final = (Produce, ForwardedGroupRequest, ReplicaFetch, Positions, Alte
 """Bounded by the body's own limit."""
 ENTRIES_MAX: Final = 100_000
 """Partitions of a produce."""
+BESIDES_BYTES_MAX: Final = KIB
+"""What a produce holds besides its partitions: some numbers."""
 
 
 def _outline(kind: type[Message]) -> Any:
@@ -63,13 +65,21 @@ def check_size(body: bytes | memoryview) -> None:
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise NotAMessage(str(error).replace("`", "'") or "nested too deeply") from None
     kind = _outlines[type(outline)]
-    if kind is Produce and _entries(bytes(outline.partitions)[:5]) > ENTRIES_MAX:
-        raise RequestTooLarge(f"a Produce names more than {ENTRIES_MAX} partitions; send it in several requests")
+    if kind is Produce:
+        _check_produce(len(body), bytes(outline.partitions))
     bytes_max = SMALLER.get(kind, MESSAGE_BYTES_MAX)
     if kind not in ANY_SIZE and len(body) > bytes_max:
         raise RequestTooLarge(
             f"a {kind.__name__} of {len(body)} bytes; allowed are {bytes_max}: ask in several requests"
         )
+
+
+def _check_produce(size: int, partitions: bytes) -> None:
+    """Of a member that is given twice only the last is seen here, while decoding makes objects of both."""
+    if _entries(partitions[:5]) > ENTRIES_MAX:
+        raise RequestTooLarge(f"a Produce names more than {ENTRIES_MAX} partitions; send it in several requests")
+    if size - len(partitions) > BESIDES_BYTES_MAX:
+        raise NotAMessage("a Produce that holds more than its partitions, or names them twice")
 
 
 def _entries(head: bytes) -> int:

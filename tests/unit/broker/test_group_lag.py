@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import Metric
 
 from minilog.broker import group_metrics
 from minilog.broker.group_lag import PartitionLag, measure
 from minilog.config import Limits
-from minilog.wire.group_messages import CommittedOffset, GroupInfo
+from minilog.wire.group_messages import CommittedOffset, CommittedOffsets, GroupInfo
 from minilog.wire.messages import Message, Offsets, OffsetsReply, OffsetsResult
 from tests.unit.broker.http.fake_runtime import NOW_MS, FakeCluster, FakeRuntime
 
@@ -90,6 +92,46 @@ def test_a_coordinator_that_cannot_answer_does_not_hold_up_the_scrape() -> None:
         return [family.name for family in await group_metrics.collect(runtime)]
 
     assert "minilog_consumergroup_members" in asyncio.run(scrape())
+
+
+def test_a_leader_is_asked_once_however_many_groups_there_are() -> None:
+    """One question per group was answered too late with some thousand groups, and then none of them was shown."""
+    cluster, runtime = cluster_of(1)
+    cluster.create("orders", 2)
+    runtime.groups = [GroupInfo(f"g{number}", "stable", 1, 1) for number in range(2000)]
+    families = asyncio.run(group_metrics.collect(runtime))
+    assert len([call for call in runtime.calls if isinstance(call[1], Offsets)]) == 2, "a thousand partitions in each"
+    samples = {family.name: len(family.samples) for family in families}
+    assert samples["minilog_consumergroup_members"] == 2000
+    assert samples["minilog_consumergroup_lag"] == 4000
+
+
+def test_groups_with_too_many_partitions_are_shown_without_and_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group_metrics, "GROUP_SERIES_MAX", 3)
+    cluster, runtime = cluster_of(1)
+    cluster.create("orders", 2)
+    runtime.groups = [GroupInfo(name, "stable", 1, 1) for name in "ab"]
+    samples = {family.name: len(family.samples) for family in asyncio.run(group_metrics.collect(runtime))}
+    assert not [message for message in runtime.submitted if isinstance(message, Offsets)]
+    assert (samples["minilog_consumergroup_members"], samples["minilog_consumergroup_lag"]) == (2, 0)
+
+
+def test_groups_are_shown_when_their_offsets_come_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def collect() -> list[Metric]:
+        _, runtime = cluster_of(1)
+        runtime.groups = [GroupInfo("billing", "stable", 1, 3)]
+        answer = runtime.submit
+
+        async def slow(request: Message, timeout_ms: int | None = None) -> Message:
+            if isinstance(request, CommittedOffsets):
+                await asyncio.sleep(10)
+            return await answer(request, timeout_ms)
+
+        monkeypatch.setattr(runtime, "submit", slow)
+        return await group_metrics.collect(runtime)
+
+    (members,) = [family for family in asyncio.run(collect()) if family.name == "minilog_consumergroup_members"]
+    assert [sample.value for sample in members.samples] == [3]
 
 
 def test_an_answer_of_another_length_than_the_question_tells_nothing() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from minilog.errors import BrokerUnavailable, InvalidRequest, RefusesToStart
 from minilog.server.clock import Clock
 from minilog.server.process import FailStop, Failure
 from minilog.wire.messages import CreateTopic, Heartbeat, HeartbeatReply, Message, Metadata, Ok, Probe, Problem
-from minilog.wire.metadata_records import BrokerRegistered, ControllerStarted
+from minilog.wire.metadata_records import BrokerRegistered, ControllerStarted, MetadataRecord
 from tests.unit.broker.fake_ports import FakeControllerCore, FakeDecision, FakeJournal
 from tests.unit.server.peer_server import Exchange, PeerServer, until
 
@@ -260,6 +260,32 @@ def test_a_tick_answers_what_the_core_decides() -> None:
         ticking.cancel()
 
     run(check)
+
+
+class FullJournal(FakeJournal):
+    """There is room for a decision, and none for a snapshot."""
+
+    attempts = 0
+
+    def snapshot(self, index: int, records: Sequence[MetadataRecord]) -> None:
+        self.attempts += 1
+
+
+def test_a_snapshot_that_finds_no_room_is_not_tried_again_with_every_event() -> None:
+    journal = FullJournal()
+
+    async def check(f: Fixture) -> None:
+        for _ in range(3):
+            await f.submit(CHANGE)
+        for _ in range(20):
+            await f.submit(Metadata())
+        assert journal.attempts == 1
+        for _ in range(4):
+            await f.submit(CHANGE)
+        await f.submit(Metadata())
+        assert journal.attempts == 2
+
+    run(check, journal, snapshot_records=3)
 
 
 def test_the_journal_waits_for_nothing_else_that_uses_threads() -> None:

@@ -13,8 +13,8 @@ from minilog.config import Limits
 from minilog.errors import Overloaded
 from minilog.server.answer_delivery import PIECE_BYTES, Answers, unacknowledged
 from minilog.server.request_body import SMALL_BYTES, Budget
-from minilog.wire.http import BATCH, EVENTS, JSON
-from minilog.wire.messages import Message
+from minilog.wire.http import BATCH, EVENTS, JSON, MSGPACK
+from minilog.wire.messages import Fetch, FetchPartition, Message, encode
 from tests.unit.broker.http.fake_runtime import FakeCluster
 from tests.unit.broker.http.harness import Broker, Connection, fill, open_tail, orders, serving
 
@@ -247,7 +247,32 @@ def test_an_answer_gets_half_of_what_is_free_and_one_alone_all() -> None:
     answers.take(12 * SMALL_BYTES)
     answers.give_back(87 * SMALL_BYTES)
     answers.check(100 * SMALL_BYTES)
+    answers.check(1000 * SMALL_BYTES)
     assert isinstance(answers, Budget)
+
+
+@pytest.mark.parametrize("media", [JSON, BATCH, MSGPACK])
+def test_an_answer_larger_than_the_bound_is_given_when_there_is_no_other(media: str) -> None:
+    """It is as large at any later time: who was told to come again could never go on reading."""
+
+    async def ask(connection: Connection) -> int:
+        if media == MSGPACK:
+            message = Fetch([FetchPartition("orders", 0, 0, LARGE)], max_bytes=LARGE)
+            return (await connection.request("POST", "/v1/fetch", encode(message), MSGPACK)).status
+        return (await connection.request("GET", P0 + "?max_bytes=16000000", Accept=media)).status
+
+    async def main() -> None:
+        limits = Limits(inflight_bytes_max=4 * 1024 * 1024, request_bytes_max=1024 * 1024)
+        async with serving(large(), limits=limits) as broker, broker.connect() as connection:
+            assert await ask(connection) == 200
+            request = f"GET {P0}?max_bytes=16000000 HTTP/1.1\r\nHost: a\r\n\r\n"
+            async with silent_client(broker, request.encode()) as client:
+                await until_readable(client)
+                assert await ask(connection) == 503
+            await until_open(connection, 1)
+            assert await ask(connection) == 200
+
+    asyncio.run(main())
 
 
 def test_of_a_connection_that_is_closed_nothing_is_unacknowledged() -> None:

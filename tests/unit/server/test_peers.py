@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -93,6 +94,19 @@ def test_a_connection_idle_for_long_is_not_used_again(monkeypatch: pytest.Monkey
         assert await client.ask(fetch()) == OK
         assert peer.connections == 2
         await until(lambda: peer.open_connections == 1)
+
+    with_peer(ok, check)
+
+
+def test_nor_is_one_that_was_idle_while_this_process_stood_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that slept: the request comes before the timer that would have closed the connection."""
+    monkeypatch.setattr(peer_lane, "IDLE_S", 0.05)
+
+    async def check(client: Client, peer: PeerServer) -> None:
+        assert await client.ask(fetch()) == OK
+        time.sleep(0.2)  # noqa: ASYNC251
+        assert await client.ask(fetch()) == OK
+        assert peer.connections == 2
 
     with_peer(ok, check)
 

@@ -60,6 +60,15 @@ def test_a_host_that_cannot_be_listened_on_is_refused() -> None:
         process.bind("no such host", 0, "the broker")
 
 
+def test_a_kind_of_address_that_this_machine_does_not_have_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(family: int, kind: int) -> socket.socket:
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+    monkeypatch.setattr(socket, "socket", none)
+    with pytest.raises(RefusesToStart, match=r"cannot listen on '::' port 0: .*not supported"):
+        process.bind("::", 0, "the broker")
+
+
 async def raising(error: BaseException) -> int:
     raise error
 

@@ -223,16 +223,6 @@ def test_a_long_poll_ends_with_the_record_it_waited_for_or_empty_at_its_deadline
     with_broker(test, filled())
 
 
-def test_too_many_bytes_of_answers_at_once_are_refused() -> None:
-    async def test(broker: Broker, connection: Connection) -> None:
-        assert (await connection.request("GET", P0)).status == 503
-        assert (await connection.request("GET", P0 + "?offset=latest")).status == 200
-
-    cluster = orders()
-    fill(cluster, 0, [b'"' + b"x" * 100_000 + b'"'])
-    with_broker(test, cluster, limits=Limits(inflight_bytes_max=100_000))
-
-
 # --- live tails ----------------------------------------------------------------------------------------------------
 
 
