@@ -139,8 +139,8 @@ class BrokerCore:
 
     def unsure_ms(self, now_ms: int) -> int:
         """For how long another broker may already lead what this one leads: the session may be over, or this broker has
-        asked for it, leaving or with a damaged replica, and has not heard what came of that."""
-        return max(self.session_over_ms(now_ms), self.registration.asked_away_ms(now_ms))
+        asked for it, leaving or leading with a damaged log, and has not heard what came of that."""
+        return max(self.session_over_ms(now_ms), self.roles.asked_away_ms(now_ms))
 
     def wall_ms(self, now_ms: int) -> int:
         """The time of this turn as people know it, 1970 at the earliest: what is noted, and what ages are measured by."""

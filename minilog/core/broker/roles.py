@@ -105,6 +105,13 @@ class Roles:
                 unfit[partition] = state.topic_id
         return [UnfitReplica(p.topic, topic_id, p.partition) for p, topic_id in unfit.items()]
 
+    def asked_away_ms(self, now_ms: int) -> int:
+        """For how long a leadership of this broker may have ended because this broker has asked for that. An unfit replica
+        that does not lead is told of with every heartbeat, and moves no leadership."""
+        registration, replicas = self.core.registration, self.core.replicas
+        leads_damaged = any(p in replicas and isinstance(replicas[p].role, LeaderState) for p in self._damaged)
+        return registration.asked_away_ms(now_ms) if registration.draining or leads_damaged else 0
+
     def _change(self, replica: Replica, topic: TopicImage, state: PartitionState, now_ms: int) -> list[Effect]:
         core, role = self.core, replica.role
         if replica.settings != topic.settings:

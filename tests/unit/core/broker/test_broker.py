@@ -736,6 +736,25 @@ def test_one_that_may_have_been_replaced_at_its_own_wish_is_not_sure() -> None:
     assert bench.core.unsure_ms(bench.now_ms) <= bench.now_ms - asked_ms - 300
 
 
+def test_a_replica_that_is_unfit_makes_no_leader_of_others_unsure() -> None:
+    """The controller is told of it with every heartbeat; what this broker leads with a whole log stays here."""
+    bench = damaged(partition_state(leader=2), partition_state(partition=1))
+    assert next_heartbeat(bench).unfit == UNFIT
+    bench.tick(150)
+    assert bench.core.unsure_ms(bench.now_ms) == 0
+
+
+def test_who_leads_with_a_damaged_log_is_not_sure_while_the_controller_has_not_answered() -> None:
+    bench = damaged(partition_state())
+    assert next_heartbeat(bench).unfit == UNFIT
+    asked_ms = bench.now_ms
+    bench.tick(150)
+    assert bench.core.unsure_ms(bench.now_ms) == bench.now_ms - asked_ms == 150
+    bench.metadata(partition_state(leader=2, leader_epoch=6, partition_epoch=11, isr=[2, 3]))
+    bench.tick(150)
+    assert bench.core.unsure_ms(bench.now_ms) == 0
+
+
 def test_a_session_is_as_long_as_the_controller_says_if_that_is_shorter() -> None:
     bench = BrokerBench.started(partition_state(), session_timeout_ms=60_000)
     bench.now_ms += 3000
