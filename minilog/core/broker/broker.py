@@ -36,6 +36,7 @@ from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.follower_sessions import Sessions
 from minilog.core.replication.isr_proposals import Proposals
 from minilog.core.replication.leader import LeaderState, Outcome
+from minilog.core.replication.log_start import end_epoch
 from minilog.core.replication.replica import Replica, Replicas
 from minilog.core.replication.replica_fetcher import Fetcher
 from minilog.core.stamps import Stamps
@@ -496,4 +497,4 @@ class BrokerCore:
         if replica.is_damaged:
             error = BrokerUnavailable(f"broker {self.broker_id} has a damaged log of {partition} and must not lead it")
             return Position(*asked, problem=Problem.of(error))
-        return Position(*asked, replica.log.last_epoch, replica.log.end_offset)
+        return Position(*asked, end_epoch(replica.log), replica.log.end_offset)

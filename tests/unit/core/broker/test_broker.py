@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from minilog.core.broker.registration import DRAIN_POLL_MS
 from minilog.core.effects import CONTROLLER_ID, TopicPartition
 from minilog.core.replication.follower import FollowerState
+from minilog.core.replication.isr import most_up_to_date
 from minilog.core.replication.leader import LeaderState
 from minilog.errors import (
     BrokerUnavailable,
@@ -434,6 +435,15 @@ def test_a_position_says_whose_it_is_and_of_what() -> None:
     reply = ask_positions(bench, 6)
     assert (reply.broker_id, reply.broker_epoch) == (1, 2)
     assert [(p.topic, p.topic_id, p.partition) for p in reply.partitions] == [(TOPIC, TOPIC_ID, 0)]
+
+
+def test_a_log_that_retention_has_emptied_stands_for_election_with_the_epoch_of_what_has_gone() -> None:
+    """Else one that lost its end would win, and offsets that were committed would be given a second time."""
+    bench = BrokerBench.started(partition_state(leader=2))
+    bench.log().reset(9, start_epoch=3)
+    (position,) = ask_positions(bench, 6).partitions
+    assert (position.last_epoch, position.end_offset) == (3, 9)
+    assert most_up_to_date({1: (position.last_epoch, position.end_offset), 2: (3, 7)}, [2, 1]) == 1
 
 
 def test_answering_a_position_query_ends_the_older_epoch() -> None:
