@@ -13,6 +13,7 @@ from minilog.core.broker.state import LocalState
 from minilog.core.broker.turn import Turn
 from minilog.core.effects import Effect
 from minilog.core.replication.leader import LeaderState
+from minilog.core.replication.log_start import end_epoch
 from minilog.errors import BrokerUnavailable, DiskFull, MinilogError, NotController, RefusesToStart, StaleBrokerEpoch
 from minilog.wire.messages import (
     HeartbeatReply,
@@ -129,4 +130,4 @@ class ControllerLink:
                 f"broker {self._state.broker_id} has a damaged log of {partition} and must not lead it"
             )
             return Position(*asked, problem=Problem.of(error))
-        return Position(*asked, replica.log.last_epoch, replica.log.end_offset)
+        return Position(*asked, end_epoch(replica.log), replica.log.end_offset)

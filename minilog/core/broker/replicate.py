@@ -1,6 +1,6 @@
 """Replication as a broker sees it: it is followed, and it follows.
 
-Owns one ``Fetcher`` per leader that is followed, and which replicas were found damaged while they were in use.
+Owns one ``Fetcher`` per leader that is followed.
 
 Invariants: a fetch for another broker, or of a process that is over, counts for nothing (R17, R88). A damaged replica takes
 nothing more over from a leader (R53).
@@ -31,8 +31,6 @@ class Replication:
         self._state, self._turn, self._followers = state, turn, followers
         self._proposals, self._fetches = proposals, fetches
         self.fetchers: dict[int, Fetcher] = {}
-        self.damaged: dict[TopicPartition, str] = {}
-        """Topic ids of replicas whose log was found damaged while they were in use."""
 
     def on_fetch(self, request_id: int, request: ReplicaFetch, now_ms: int) -> list[Effect]:
         if request.leader != self._state.broker_id:
@@ -103,9 +101,9 @@ class Replication:
 
     def on_damaged(self, replica: Replica) -> None:
         """The log cannot be trusted: it takes nothing more over from a leader, so that it is not counted as in sync."""
-        if self.damaged.get(replica.partition) == replica.topic_id:
+        if self._state.damaged.get(replica.partition) == replica.topic_id:
             return
-        self.damaged[replica.partition] = replica.topic_id
+        self._state.damaged[replica.partition] = replica.topic_id
         replica.looked_damaged = True
         role = replica.role
         if isinstance(role, FollowerState) and role.leader != NO_LEADER:

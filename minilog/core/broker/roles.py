@@ -96,7 +96,7 @@ class Roles:
 
     def unfit_replicas(self) -> list[UnfitReplica]:
         """What the controller is told with every heartbeat: replicas here that must neither lead nor count."""
-        unfit = dict(self._replication.damaged)
+        unfit = dict(self._state.damaged)
         for partition in self._unopened:
             state = self._state.image.partition(*partition)
             if state is not None:
@@ -208,7 +208,7 @@ class Roles:
         self._leave(replica)
         self._fetches.wake(replica.partition)
         del self._state.replicas[replica.partition]
-        self._replication.damaged.pop(replica.partition, None)
+        self._state.damaged.pop(replica.partition, None)
         self._replication.count_positions_of_new_epoch(replica.partition, now_ms)
         self._state.store.close(*replica.partition)
         return []

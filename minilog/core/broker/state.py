@@ -12,8 +12,10 @@ from minilog.config import BrokerSettings
 from minilog.core.broker.registration import Registration
 from minilog.core.image import ClusterImage
 from minilog.core.ports import LogStore
+from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.replica import Replicas
 from minilog.core.stamps import Stamps
+from minilog.wire.topic_partition import TopicPartition
 
 
 class LocalState:
@@ -24,6 +26,8 @@ class LocalState:
         self.broker_id = settings.broker_id
         self.image = ClusterImage()
         self.replicas: Replicas = {}
+        self.damaged: dict[TopicPartition, str] = {}
+        """Topic ids of replicas whose log was found damaged while they were in use."""
         self.stamps = Stamps()
         self.wall_ahead_ms = 0
         """How far the wall clock is ahead of the time of turns; the shell says so before each turn."""
@@ -53,8 +57,15 @@ class LocalState:
 
     def unsure_ms(self, now_ms: int) -> int:
         """For how long another broker may already lead what this one leads: the session may be over, or this broker has
-        asked for it, leaving or with a damaged replica, and has not heard what came of that."""
-        return max(self.session_over_ms(now_ms), self.registration.asked_away_ms(now_ms))
+        asked for it, leaving or leading with a damaged log, and has not heard what came of that."""
+        return max(self.session_over_ms(now_ms), self.asked_away_ms(now_ms))
+
+    def asked_away_ms(self, now_ms: int) -> int:
+        """For how long a leadership of this broker may have ended because this broker has asked for that. An unfit replica
+        that does not lead is told of with every heartbeat, and moves no leadership."""
+        replicas = self.replicas
+        leads_damaged = any(p in replicas and isinstance(replicas[p].role, LeaderState) for p in self.damaged)
+        return self.registration.asked_away_ms(now_ms) if self.registration.draining or leads_damaged else 0
 
     def wall_ms(self, now_ms: int) -> int:
         """The time of this turn as people know it, 1970 at the earliest: what is noted, and what ages are measured by."""

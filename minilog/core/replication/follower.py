@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from minilog.config import MIB, TopicSettings
 from minilog.core.image import PartitionState
 from minilog.core.ports import ReplicaLog
-from minilog.core.replication.log_start import follow_start
+from minilog.core.replication.log_start import end_epoch, follow_start
 from minilog.errors import CorruptBatch
 from minilog.wire.batch import Batch, split
 from minilog.wire.messages import ReplicaFetchPartition, ReplicaFetchResult
@@ -65,9 +65,8 @@ class FollowerState:
         assert not self.must_flush, f"{self.partition}: a fetch would acknowledge what is not durable"
         topic, partition = self.partition
         log = self.log
-        last_epoch = log.last_epoch if log.last_epoch >= 0 else log.start_epoch
         return ReplicaFetchPartition(
-            topic, self.topic_id, partition, self.leader_epoch, log.end_offset, last_epoch, log.start_offset
+            topic, self.topic_id, partition, self.leader_epoch, log.end_offset, end_epoch(log), log.start_offset
         )
 
     def on_fetched(self, result: ReplicaFetchResult, seen_ms: int) -> None:

@@ -60,3 +60,8 @@ def follow_start(log: ReplicaLog, start_offset: int) -> None:
     if start_offset > log.start_offset:
         with suppress(DiskFull):
             log.advance_start(start_offset)
+
+
+def end_epoch(log: ReplicaLog) -> int:
+    """Leader epoch of the record before the log's end, also where retention has taken that one; -1 when it is not known."""
+    return log.last_epoch if log.last_epoch >= 0 else log.start_epoch

@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from minilog.core.broker.registration import DRAIN_POLL_MS
+from minilog.core.controller.partition_change import most_up_to_date
 from minilog.core.effects import CONTROLLER_ID
 from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.leader import LeaderState
@@ -437,6 +438,15 @@ def test_a_position_says_whose_it_is_and_of_what() -> None:
     assert [(p.topic, p.topic_id, p.partition) for p in reply.partitions] == [(TOPIC, TOPIC_ID, 0)]
 
 
+def test_a_log_that_retention_has_emptied_stands_for_election_with_the_epoch_of_what_has_gone() -> None:
+    """Else one that lost its end would win, and offsets that were committed would be given a second time."""
+    bench = BrokerBench.started(partition_state(leader=2))
+    bench.log().reset(9, start_epoch=3)
+    (position,) = ask_positions(bench, 6).partitions
+    assert (position.last_epoch, position.end_offset) == (3, 9)
+    assert most_up_to_date({1: (position.last_epoch, position.end_offset), 2: (3, 7)}, [2, 1]) == 1
+
+
 def test_answering_a_position_query_ends_the_older_epoch() -> None:
     bench = BrokerBench.started(partition_state())
     sent = bench.produce(b"a", b"b")
@@ -735,6 +745,25 @@ def test_one_that_may_have_been_replaced_at_its_own_wish_is_not_sure() -> None:
     bench.metadata(BrokerShuttingDown(1, bench.core.broker_epoch))
     bench.metadata()
     assert bench.core.state.unsure_ms(bench.now_ms) <= bench.now_ms - asked_ms - 300
+
+
+def test_a_replica_that_is_unfit_makes_no_leader_of_others_unsure() -> None:
+    """The controller is told of it with every heartbeat; what this broker leads with a whole log stays here."""
+    bench = damaged(partition_state(leader=2), partition_state(partition=1))
+    assert next_heartbeat(bench).unfit == UNFIT
+    bench.tick(150)
+    assert bench.core.state.unsure_ms(bench.now_ms) == 0
+
+
+def test_who_leads_with_a_damaged_log_is_not_sure_while_the_controller_has_not_answered() -> None:
+    bench = damaged(partition_state())
+    assert next_heartbeat(bench).unfit == UNFIT
+    asked_ms = bench.now_ms
+    bench.tick(150)
+    assert bench.core.state.unsure_ms(bench.now_ms) == bench.now_ms - asked_ms == 150
+    bench.metadata(partition_state(leader=2, leader_epoch=6, partition_epoch=11, isr=[2, 3]))
+    bench.tick(150)
+    assert bench.core.state.unsure_ms(bench.now_ms) == 0
 
 
 def test_a_session_is_as_long_as_the_controller_says_if_that_is_shorter() -> None:
