@@ -96,7 +96,7 @@ class Disk(Protocol):
         ...
 
     def remove(self, path: str) -> None:
-        """Unlink a file, or remove an empty directory."""
+        """Unlink a file, or remove an empty directory. Raises NameRefused for one that is not empty."""
         ...
 
     def mkdir(self, path: str) -> None:
@@ -258,6 +258,7 @@ class OsDisk:
         try:
             os.rmdir(path)
         except OSError as error:
+            _refuse_name(error)
             self._fail(f"could not remove the directory {path}: {error.strerror}", error)
 
     def mkdir(self, path: str) -> None:

@@ -39,7 +39,9 @@ def load(disk: Disk, path: str) -> int | None:
         disk.close(handle)
     if max(slots) == _BAD:
         return None
-    if min(slots) < max(slots):
+    if disk.size(path) < SLOT_BYTES * SLOTS:  # its end is gone
+        create(disk, path, max(slots))
+    elif min(slots) < max(slots):
         save(disk, path, max(slots))
     return max(slots)
 

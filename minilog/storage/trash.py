@@ -7,12 +7,13 @@ in a thread, in steps. What is here says whose it is, for as long as a saved rec
 from __future__ import annotations
 
 from collections.abc import Callable, Container
+from contextlib import suppress
 from typing import Final
 
 from crc32c import crc32c
 
 from minilog.config import FILE_NAME_BYTES_MAX
-from minilog.errors import StorageFailed
+from minilog.errors import NameRefused, StorageFailed
 from minilog.storage import checkpoint
 from minilog.storage.disk import Disk
 from minilog.storage.meta import PARTITION_FILE
@@ -62,14 +63,19 @@ class Trash:
                     return freed
                 freed += self._unlink(f"{path}/{file}")
             if not is_spoken_of:
-                self._disk.remove(path)
+                self._remove_directory(path)
         return freed
 
+    def _remove_directory(self, path: str) -> None:
+        """What somebody else has put there stays, and with it the directory."""
+        with suppress(NameRefused):
+            self._disk.remove(path)
+
     def _unlink(self, path: str) -> int:
-        """Returns the bytes freed; the file may be gone already, when a purge before this one was interrupted."""
+        """Returns the bytes freed. The file may be gone already, when a purge before this one was interrupted."""
         try:
             size = self._disk.size(path)
         except FileNotFoundError:
             return 0
-        self._disk.remove(path)
+        self._remove_directory(path)
         return size

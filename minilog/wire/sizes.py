@@ -37,14 +37,16 @@ LOOKED_AT_BYTES_MIN: Final = 256 * KIB
 """Up to this size a body is decoded without a look: whatever it is, that takes no time worth mentioning."""
 MESSAGE_BYTES_MAX: Final = 4 * MIB
 """Of a message that names things: 10,000 partitions with the longest names fit."""
-SMALLER: Final[dict[type[Message], int]] = {CreateTopic: MIB, Problem: LOOKED_AT_BYTES_MIN}
-"""They hold lists of lists, which cost the most. 100,000 assignments fit."""
+_ANSWERS: Final = [kind for kind in get_args(AnyMessage) if kind.__name__.endswith("Reply")]
+SMALLER: Final[dict[type[Message], int]] = {
+    CreateTopic: MIB,
+    **dict.fromkeys((Problem, *_ANSWERS), LOOKED_AT_BYTES_MIN),
+}
+"""They hold lists of lists, which cost the most. 100,000 assignments fit. Answers are nobody's request."""
 ANY_SIZE: Final = (Produce, ForwardedGroupRequest, ReplicaFetch, Positions, AlterPartition, Heartbeat, Register, Probe)
 """Bounded by the body's own limit."""
 ENTRIES_MAX: Final = 100_000
 """Partitions of a produce."""
-BESIDES_BYTES_MAX: Final = KIB
-"""What a produce holds besides its partitions: some numbers."""
 
 
 def _outline(kind: type[Message]) -> Any:
@@ -66,7 +68,7 @@ def check_size(body: bytes | memoryview) -> None:
         raise NotAMessage(str(error).replace("`", "'") or "nested too deeply") from None
     kind = _outlines[type(outline)]
     if kind is Produce:
-        _check_produce(len(body), bytes(outline.partitions))
+        _check_partitions(len(body), memoryview(outline.partitions))
     bytes_max = SMALLER.get(kind, MESSAGE_BYTES_MAX)
     if kind not in ANY_SIZE and len(body) > bytes_max:
         raise RequestTooLarge(
@@ -74,12 +76,12 @@ def check_size(body: bytes | memoryview) -> None:
         )
 
 
-def _check_produce(size: int, partitions: bytes) -> None:
-    """Of a member that is given twice only the last is seen here, while decoding makes objects of both."""
-    if _entries(partitions[:5]) > ENTRIES_MAX:
+def _check_partitions(body_bytes: int, partitions: memoryview) -> None:
+    """What is seen of a field that is given more than once is the last one, and decoding makes objects of them all."""
+    if _entries(bytes(partitions[:5])) > ENTRIES_MAX:
         raise RequestTooLarge(f"a Produce names more than {ENTRIES_MAX} partitions; send it in several requests")
-    if size - len(partitions) > BESIDES_BYTES_MAX:
-        raise NotAMessage("a Produce that holds more than its partitions, or names them twice")
+    if body_bytes - len(partitions) > LOOKED_AT_BYTES_MIN:
+        raise NotAMessage(f"{body_bytes - len(partitions)} bytes of a Produce are not its partitions")
 
 
 def _entries(head: bytes) -> int:

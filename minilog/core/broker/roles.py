@@ -78,6 +78,10 @@ class Roles:
             raise _damaged(partition, error.detail) from error
         if log.is_damaged:
             raise _damaged(partition, "records that were durable cannot be read")
+        if (
+            log.last_epoch > state.leader_epoch
+        ):  # no checksum covers it, and it would win every election and take no append
+            raise _damaged(partition, f"it says leader epoch {log.last_epoch}, the controller {state.leader_epoch}")
         role = FollowerState(state, state.leader_epoch, NO_LEADER, topic.settings, log)
         replica = Replica(partition, state.topic_id, topic.settings, log, role)
         self._state.replicas[partition] = replica

@@ -335,8 +335,9 @@ class PartitionLog:
     def _begin_anew(self, start_offset: int, start_epoch: int, lost_from: Border, reason: str) -> None:
         first = self._segments[0]
         beginning = Border(first, first.base_offset, 0)
-        # Not the new start yet: what is appended after a crash before the rename would lie below it.
-        state = self.state.after_cut(min(self.start_offset, start_offset), first.base_offset)
+        # Not the new start yet: what is appended after a crash before the rename would lie below it. And nothing is left,
+        # not even of what the first segment holds below the start: a recovery point that spoke of it would miss it.
+        state = self.state.after_cut(min(first.base_offset, start_offset), first.base_offset)
         self._cut(beginning, lost_from, state._replace(next_start=start_offset, next_epoch=start_epoch), reason)
         assert self._epochs.last_epoch == -1
         self._begin_at(first.base_offset)

@@ -6,8 +6,9 @@ recovery point vouches for, the file is synced and read once more from the mediu
 failed sync has given up (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020).
 
 The recovery point comes from a checkpoint that may be older than a truncation; the cuts noted in ``truncations``
-pull it down to where the log was cut since, the whole of it (``RecoveryPoint.cut_to``): a high watermark that outlives
-the records it was said of would show, clean and count as committed whatever has come in their place.
+pull it down to where the log was cut since, or was found to end, the whole of it (``RecoveryPoint.cut_to``): a high
+watermark that outlives the records it was said of would show, clean and count as committed whatever has come in their
+place, and epochs that do would make that unreadable.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class _Derived(NamedTuple):
     """Committed is what lies below, of this log and not of what was cut since."""
     start_offset: int
     """Where the recovery point says that the log began, as far as no later cut has overtaken it."""
+    said_end: int
+    """The recovery point speaks of records up to here."""
     power_loss: bool = False
     """Index files that were not synced may have lost what they held."""
 
@@ -78,8 +81,9 @@ def open_log(
         damages = _walk_medium(place, segments[-1], derived)
     cut = _where_to_cut(segments[-1], damages, derived, power_loss)
     state = _noted(place, loaded.state, segments[-1], cut, derived)
-    torn_bytes, lost = _cut_tail(place, segments[-1], cut, derived)
-    if power_loss and segments[-1].end_offset > derived.durable_end:
+    torn_bytes, lost = _cut_tail(place, segments[-1], cut)
+    derived.epochs.truncate_end(segments[-1].end_offset)
+    if power_loss and not loaded.damaged and segments[-1].end_offset > derived.durable_end:
         state = _vouched(place, state, segments[-1].end_offset)
     start_offset = max(segments[0].base_offset, min(state.start_offset, segments[-1].end_offset))
     if start_offset < state.start_offset:  # or what is appended from here on would lie below the start
@@ -172,10 +176,10 @@ def _derive(loaded: LoadedState, base_offset: int, point: RecoveryPoint) -> _Der
     start_offset = point.epochs[0][1] if point.epochs else base_offset
     vouched_end = durable_end if loaded.damaged else max(durable_end, state.missing_end)
     if not point.epochs:
-        return _Derived(EpochCache(), generation, base_offset, vouched_end, high_watermark, start_offset)
+        return _Derived(EpochCache(), generation, base_offset, vouched_end, high_watermark, start_offset, durable_end)
     epochs = EpochCache(entry for entry in point.epochs if entry[1] < durable_end)
     epochs.truncate_start(base_offset, durable_end)
-    return _Derived(epochs, generation, durable_end, vouched_end, high_watermark, start_offset)
+    return _Derived(epochs, generation, durable_end, vouched_end, high_watermark, start_offset, durable_end)
 
 
 def _noted_start(loaded: LoadedState, base_offset: int, derived: _Derived) -> int:
@@ -254,8 +258,8 @@ def _where_to_cut(active: Segment, damages: list[Damage], derived: _Derived, pow
 def _noted(place: LogPlace, state: LogState, active: Segment, cut: _Cut | None, derived: _Derived) -> LogState:
     """The state with what is missing noted durably, before a cut takes the last trace of it from the log.
 
-    Without this the next start would find a log that is shorter and whole; or, where what is missing was committed but never
-    synced, a log that has become longer meanwhile, of which a high watermark was not said.
+    Without this the next start would find a log that is shorter and whole. Or it would find a log that has become longer
+    meanwhile, and a recovery point that speaks of the records which were there before: so what is missing counts as cut.
     """
     missing_end = state.missing_end
     end_offset = cut.damage.offset if cut else active.end_offset
@@ -264,8 +268,8 @@ def _noted(place: LogPlace, state: LogState, active: Segment, cut: _Cut | None, 
     if end_offset < derived.durable_end:
         missing_end = max(missing_end, derived.durable_end)
     noted = state._replace(generation=derived.generation, missing_end=missing_end)
-    if missing_end <= end_offset < derived.high_watermark:
-        noted = noted.after_cut(end_offset, noted.start_offset)
+    if end_offset < max(derived.said_end, derived.high_watermark):
+        noted = noted.after_cut(end_offset, noted.start_offset)._replace(missing_end=missing_end)
     if noted != state._replace(generation=noted.generation):
         noted.save(place.disk, place.directory)
     return noted
@@ -282,9 +286,7 @@ def _vouched(place: LogPlace, state: LogState, end_offset: int) -> LogState:
     return noted
 
 
-def _cut_tail(
-    place: LogPlace, active: Segment, cut: _Cut | None, derived: _Derived
-) -> tuple[int, tuple[int, int, int, int]]:
+def _cut_tail(place: LogPlace, active: Segment, cut: _Cut | None) -> tuple[int, tuple[int, int, int, int]]:
     """Whatever is cut and could be anything but a half-written batch is copied to quarantine first; returns the torn
     bytes, and the lost records by acks level."""
     lost = (0, 0, 0, 0)
@@ -296,6 +298,5 @@ def _cut_tail(
         piece = Piece(active.log_bytes(), damage.position, damage.offset)
         lost = place.quarantine.save(place.name, reason, active.end_offset, [piece]).records_by_acks
     cut_bytes = active.size_bytes - damage.position
-    derived.epochs.truncate_end(damage.offset)
     active.truncate(damage.offset, damage.position)
     return (cut_bytes if cut.is_torn else 0), lost

@@ -270,7 +270,7 @@ class SimDisk:
             self._refuse_if_read_only()
         node = self._find(path)
         if isinstance(node, Dir) and node.entries:
-            self.fail(f"could not remove the directory {path}: Directory not empty")
+            raise NameRefused(f"could not remove the directory {path}: Directory not empty")
         parent, name = self._parent(path)
         self._change((parent, name, None))
 

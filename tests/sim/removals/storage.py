@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minilog.storage.log.log import PartitionLog
-from minilog.storage.log.log_place import RecoveryPoint
+from minilog.storage.log.log_place import LogPlace, RecoveryPoint
 from minilog.storage.log.log_state import LoadedState, LogState
 from minilog.storage.log.producers import ProducerTable
 from minilog.storage.recovery import recovery
@@ -28,6 +28,14 @@ def _drop_unseen(self: PartitionLog, start_offset: int, start_epoch: int = -1) -
 def _the_marks_stay(self: RecoveryPoint, end_offset: int) -> RecoveryPoint:
     epochs = tuple(entry for entry in self.epochs if entry[1] < end_offset)
     return self._replace(offset=min(self.offset, end_offset), epochs=epochs)
+
+
+def _only_what_is_missing(place: LogPlace, state: LogState, active: Segment, cut: object, derived: object) -> LogState:
+    assert isinstance(derived, recovery._Derived)
+    missing_end = max(state.missing_end, derived.durable_end if active.end_offset < derived.durable_end else 0)
+    noted = state._replace(generation=derived.generation, missing_end=missing_end)
+    noted.save(place.disk, place.directory)
+    return noted
 
 
 def _remove_and_sync_once(self: PartitionLog, segment: Segment) -> None:
@@ -79,6 +87,12 @@ STORAGE_ABLATIONS: tuple[Ablation, ...] = (
         "a high watermark outlives the records it was said of",
         ((RecoveryPoint, "cut_to", _the_marks_stay),),
         story=test_storage.a_cut_below_the_high_watermark,
+    ),
+    Ablation(
+        "cuts",
+        "what is gone from the end was never cut",
+        ((recovery, "_noted", _only_what_is_missing),),
+        story=test_storage.a_tail_that_is_gone,
     ),
     Ablation(
         "cuts",

@@ -16,7 +16,7 @@ from tests.sim.sweep.faulty_disk import FaultyDisk
 from tests.sim.sweep.scenarios import SCENARIOS
 from tests.sim.sweep.sweep import undisturbed
 from tests.unit.storage.log import test_cutting
-from tests.unit.storage.recovery import test_embedded_batches
+from tests.unit.storage.recovery import test_embedded_batches, test_lost_tail
 
 
 def cluster(**timeouts: int) -> SimCluster:
@@ -137,6 +137,11 @@ def test_a_high_watermark_goes_with_what_it_was_said_of(name: str) -> None:
 def a_cut_below_the_high_watermark() -> None:
     """R66: the first of these."""
     test_a_high_watermark_goes_with_what_it_was_said_of("a cut below the high watermark")
+
+
+def a_tail_that_is_gone() -> None:
+    """R66: a file has lost its end, other records come in its place, and a kill comes before the next checkpoint."""
+    test_lost_tail.test_what_has_come_in_place_of_a_lost_tail_is_not_taken_for_it(power_loss=False)
 
 
 def power_cuts_among_removals() -> None:

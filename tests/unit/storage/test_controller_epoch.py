@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from minilog.errors import DiskFull
-from minilog.storage import checkpoint
+from minilog.storage import checkpoint, slots
 from minilog.storage.disk import Buffer, OsDisk
 from minilog.storage.store import Store
 from tests.unit.storage.batches import NOW_MS
@@ -47,6 +47,21 @@ def test_a_really_full_file_system_takes_a_controller_epoch(tmp_path: Path) -> N
         again.start("boot-1")
         assert again.controller_epoch == 30
         again.abandon()
+
+
+def test_an_epoch_file_that_has_lost_its_end_is_made_whole() -> None:
+    disk = MemoryDisk()
+    store = started(disk)
+    store.save_controller_epoch(5)
+    store.abandon()
+    handle = disk.open("/data/controller-epoch")
+    disk.truncate(handle, slots.SLOT_BYTES)
+    disk.close(handle)
+    store = started(disk)
+    assert store.controller_epoch == 5
+    store.save_controller_epoch(6)
+    store.abandon()
+    assert started(disk).controller_epoch == 6
 
 
 class TearingDisk(MemoryDisk):

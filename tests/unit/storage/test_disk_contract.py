@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from minilog.errors import DiskFull, StorageFailed
+from minilog.errors import DiskFull, NameRefused, StorageFailed
 from minilog.storage.disk import IOV_MAX, Buffer, Disk, OsDisk
 from tests.sim.nodes.disk import SimDisk
 from tests.unit.storage.small_file_system import small_file_system
@@ -209,7 +209,7 @@ def test_nothing_is_made_inside_a_file(name: str, disk: Disk, root: str) -> None
 def test_a_directory_with_files_is_not_removed(disk: Disk, root: str) -> None:
     disk.mkdir(f"{root}/x")
     disk.close(disk.create(f"{root}/x/a"))
-    with pytest.raises(StorageFailed, match="not empty"):
+    with pytest.raises(NameRefused, match="not empty"):
         disk.remove(f"{root}/x")
 
 

@@ -438,6 +438,20 @@ def test_what_is_in_the_trash_is_not_missed_while_a_checkpoint_speaks_of_it() ->
     assert disk.list("/data/trash") == [], "the checkpoint says nothing of them any more"
 
 
+def test_a_directory_that_somebody_has_left_in_a_partitions_is_no_failure_of_the_disk(tmp_path: Path) -> None:
+    disk = OsDisk()
+    store = Store(disk, f"{tmp_path}/data", 1, lambda: NOW_MS)
+    store.start("boot-1")
+    store.open("events", "a", 0, TopicSettings())
+    disk.mkdir(f"{store.data_dir}/events-0/mine/notes")
+    store.delete("events", "a", 0)
+    for _ in range(2):
+        store.purge_trash()
+        assert disk.list(f"{store.data_dir}/trash/events-0.1") == ["mine"]
+    assert not disk.failure
+    store.abandon()
+
+
 def test_a_topic_made_again_does_not_hold_its_predecessors_name_in_the_trash() -> None:
     disk = MemoryDisk()
     store = started(disk)

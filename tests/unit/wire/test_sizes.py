@@ -19,6 +19,7 @@ from minilog.wire.messages import (
     Problem,
     Produce,
     ProducePartition,
+    ProduceReply,
     decode,
     encode,
 )
@@ -81,6 +82,20 @@ def test_what_has_reason_to_be_large_may_be(message: Message) -> None:
     check_size(encode(message))
 
 
+def test_a_list_that_is_given_twice_is_looked_at_twice() -> None:
+    first = with_list(Produce(1, 1, []), "partitions", array(LARGE // len(entry()), entry()))
+    twice = bytes([first[0] + 1]) + first[1:] + msgspec.msgpack.encode("partitions") + b"\x90"
+    with pytest.raises(NotAMessage):
+        check_size(twice)
+
+
+def test_an_answer_is_no_request_and_holds_no_large_problem() -> None:
+    problem = with_list(Problem("C", "", definite=True), "info", b"\x81\xa1a" + array(1_000_000, b"\x91\x01"))
+    result = b"\x83\xa5topic\xa0\xa9partition\x00\xa7problem" + problem
+    with pytest.raises(RequestTooLarge):
+        check_size(with_list(ProduceReply([]), "partitions", b"\x91" + result))
+
+
 def test_the_tag_that_counts_is_the_one_that_decoding_goes_by() -> None:
     first = with_list(CreateTopic("t"), "assignment", array(LARGE // 2, b"\x91\x01"))
     twice = bytes([first[0] + 1]) + first[1:] + msgspec.msgpack.encode("type") + msgspec.msgpack.encode("Produce")
@@ -103,5 +118,5 @@ def test_a_list_that_is_given_twice_is_refused_because_only_one_of_them_is_looke
     once = with_list(Produce(1, 1, []), "partitions", array(ENTRIES_MAX + 1, entry()))
     twice = bytes([once[0] + 1]) + once[1:] + msgspec.msgpack.encode("partitions") + b"\x90"
     assert decode(twice) == Produce(1, 1, [])
-    with pytest.raises(NotAMessage, match="more than its partitions"):
+    with pytest.raises(NotAMessage, match="are not its partitions"):
         check_size(twice)

@@ -340,6 +340,17 @@ def test_a_damaged_log_stops_the_broker_instead_of_being_led() -> None:
         bench.metadata()
 
 
+def test_a_log_of_a_later_epoch_than_there_has_been_stops_the_broker_instead_of_winning_the_election() -> None:
+    """A bit of the last batch's epoch has changed: the broker would be elected, and end at each append."""
+    bench = BrokerBench.started(partition_state())
+    bench.answer(StaleBrokerEpoch("unknown", cluster_id="cluster"))
+    extend(bench.log(), 65536, 1)
+    bench.tick(200)
+    bench.register()
+    with pytest.raises(RefusesToStart, match="the log of orders-0 is damaged"):
+        bench.metadata()
+
+
 # --- damaged replicas (R20) -----------------------------------------------------------------------------------------------
 
 
