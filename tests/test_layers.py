@@ -47,10 +47,12 @@ STORAGE_BANNED_MODULES = {"asyncio", "aiohttp", "uuid"}
 WIRE_BANNED_MODULES = {"asyncio", "aiohttp", "os", "threading", "socket"}
 
 TOP_LEVEL = {
-    ".ci", ".git", ".gitignore", "CHANGELOG.md", "LICENSE", "Makefile", "README.md", "clients", "config", "grafana",
-    "minilog", "pyproject.toml", "requirements.lock", "setup.py", "tests",
+    ".ci", ".git", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "SECURITY.md",
+    "clients", "config", "grafana", "minilog", "pyproject.toml", "requirements.lock", "setup.py", "tests",
 }  # fmt: skip
-TOP_LEVEL_UNTRACKED = {".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis", "build", "dist"}
+TOP_LEVEL_UNTRACKED = {
+    ".coverage", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".venv", "build", "dist",
+}  # fmt: skip
 
 LARGER_FUNCTIONS: dict[str, int] = {}
 """A ratchet: what is larger than the limit today, with its size. It may shrink, never grow, and nothing is added."""

@@ -8,25 +8,25 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
 from minilog.cli.output import CliError, Column, Format, OutputOption, note, show_rows
 
 FILES: Final = {
-    "config/broker.toml": "a broker: every setting, with its default",
-    "config/controller.toml": "the controller: every setting, with its default",
-    "config/prometheus.yml": "Prometheus: scrapes three brokers and the controller",
-    "config/alerts.yml": "Prometheus: alert rules, each with a runbook",
+    "config/broker.toml": "every setting of a broker, with its default",
+    "config/controller.toml": "every setting of the controller",
+    "config/prometheus.yml": "Prometheus: what to scrape",
+    "config/alerts.yml": "Prometheus: alert rules with runbooks",
     "grafana/dashboards/cluster.json": "Grafana: the dashboard Cluster & ISR",
     "grafana/dashboards/lag.json": "Grafana: the dashboard Lag",
-    "grafana/provisioning/dashboards/minilog.yml": "Grafana: loads the dashboards at its start",
-    "grafana/provisioning/datasources/prometheus.yml": "Grafana: knows Prometheus at its start",
+    "grafana/provisioning/dashboards/minilog.yml": "Grafana: where the dashboards lie",
+    "grafana/provisioning/datasources/prometheus.yml": "Grafana: where Prometheus is",
 }
 """The path in the repository, and what the file is for."""
 
-COLUMNS: Final = [Column("file", "FILE"), Column("purpose", "WHAT IT IS"), Column("bytes", "BYTES", right=True)]
+COLUMNS: Final = [Column("file", "FILE"), Column("purpose", "WHAT IT IS")]
 
 
 def write_files(
@@ -40,15 +40,14 @@ def write_files(
     if there and not force:
         raise CliError(f"{there[0]} is there already, so nothing was written; --force overwrites")
     root = source()
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, str]] = []
     for name, path in targets.items():
-        content = (root / name).read_bytes()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+            path.write_bytes((root / name).read_bytes())
         except OSError as error:
             raise CliError(f"{path} cannot be written: {error.strerror}") from None
-        rows.append({"file": str(path.relative_to(folder)), "purpose": FILES[name], "bytes": len(content)})
+        rows.append({"file": str(path.relative_to(folder)), "purpose": FILES[name]})
     show_rows(rows, COLUMNS, output)
     note(f"{len(rows)} files written to {folder}")
 

@@ -3,7 +3,7 @@
     pytest tests/process                              one round of most faults, about three and a half minutes
     python -m tests.process.soak --minutes 10         all of them, alone and mixed, with a table and a JSON file
     python -m tests.process.fullload --minutes 10     as much load as the machine bears: nobody may be fenced
-    python -m tests.process.report soak.json --write  the figures of the READMEs; plot draws the pictures
+    python -m tests.process.report soak.json --write  the figures of the documents; plot draws the pictures
     python -m tests.process.idempotence --minutes 10  idempotent producers while leaders are killed and cut off
 
     nemesis_*  the faults; catalogue      cluster      processes, placed in networks and on disks of their own
