@@ -300,6 +300,11 @@ class DevCluster:
             if known is not None:
                 process.signal_to(known, signal.SIGKILL)
                 process.wait_dead(known, 2.0)
+        for (
+            child
+        ) in self.children.values():  # it looks dead a moment before its last thread is, and can be reaped only then
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(2.0)
         self.reap()
 
     def _member(self, role: Role, id: int, port: int) -> Member:

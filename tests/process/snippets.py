@@ -162,16 +162,17 @@ class Session:
     def _ask(self, question: dict[str, Any]) -> str:
         assert self._child.stdin is not None
         assert self._child.stdout is not None
-        try:
+        line, why = "", "the runner ended"
+        with contextlib.suppress(BrokenPipeError):
             self._child.stdin.write(json.dumps(question) + "\n")
             self._child.stdin.flush()
-            ready, _, _ = select.select([self._child.stdout], [], [], BLOCK_TIMEOUT_S)
-            line = self._child.stdout.readline() if ready else ""
-        except BrokenPipeError:
-            line, ready = "", [1]
+            if select.select([self._child.stdout], [], [], BLOCK_TIMEOUT_S)[0]:
+                line = self._child.stdout.readline()
+            else:
+                why = f"it took more than {BLOCK_TIMEOUT_S:.0f} s"
+                self._child.kill()  # a late answer would be taken for that of the next question
         if not line:
-            why = "ended" if ready else f"took more than {BLOCK_TIMEOUT_S:.0f} s"
-            raise SnippetFailed(f"{question.get('place')}: the runner {why}: {question.get('text')}")
+            raise SnippetFailed(f"{question.get('place')}: {why}: {question.get('text')}")
         answer = json.loads(line)
         printed = str(answer["printed"]).replace(str(self.home), HOME_SHOWN)
         if not answer["fine"]:
