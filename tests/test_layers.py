@@ -51,9 +51,7 @@ TOP_LEVEL = {
     "README.md", "SECURITY.md", "clients", "config", "grafana", "minilog", "pyproject.toml", "requirements.lock",
     "setup.py", "tests",
 }  # fmt: skip
-TOP_LEVEL_UNTRACKED = {
-    ".coverage", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".venv", "build", "dist",
-}  # fmt: skip
+TOP_LEVEL_UNTRACKED = {".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis", "build", "dist"}
 
 LARGER_FUNCTIONS: dict[str, int] = {}
 """A ratchet: what is larger than the limit today, with its size. It may shrink, never grow, and nothing is added."""

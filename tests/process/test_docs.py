@@ -58,9 +58,9 @@ def test_only_what_varies_is_not_compared() -> None:
 
 def test_an_output_belongs_to_the_block_before_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tests.process.snippets.ROOT", tmp_path)
-    page = tmp_path / "page.md"
+    page = tmp_path / "README.md"
     page.write_text("```sh\necho 1\n```\n\nprints:\n\n```text\n1\n```\n\n```text\nshown\n```\n")
     assert [(block.language, block.printed) for block in blocks_of(page)] == [("sh", "1\n"), ("text", None)]
     page.write_text("```\nx\n```\n")
-    with pytest.raises(AssertionError, match=re.escape("page.md:1: say what language")):
+    with pytest.raises(AssertionError, match=re.escape("README.md:1: say what language")):
         blocks_of(page)
