@@ -100,7 +100,7 @@ VARIABLE: Final = [
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?"), "TIME"),
     (re.compile(r"\b(?=[0-9a-f]*\d)[0-9a-f]{16,}\b"), "ID"),
     (re.compile(r"\b\d+(\.\d+)? ?(ms|s)\b"), "DURATION"),
-    (re.compile(r"\b\d+\.\d\d+\b"), "NUMBER"),
+    (re.compile(r'(?<=seconds":)[\d.]+'), "NUMBER"),
     (re.compile(r"\b\d{8,}\b"), "NUMBER"),
     (re.compile(r"(?<![:.\d])\d{3,}\b"), "NUMBER"),
     (re.compile(r"broker \d+ coordinates"), "broker N coordinates"),
