@@ -127,7 +127,7 @@ class MinilogCluster:
         """SIGTERM, and wait for the clean end: leaderships are handed over before."""
         member = self._dev.member(str(target))
         self._signal(target, signal.SIGTERM)
-        status = _ended(self._dev.children.pop(member.name))
+        status = self._dev.wait_ended(member.name, _STOP_S)
         assert status == 0, f"{target} ended with status {status}: {self.log(target)[-2000:]}"
 
     def start(self, target: Target) -> None:
