@@ -34,7 +34,7 @@ PAGES: Final = sorted((ROOT / "minilog" / "docs").glob("*.md"))
 RUN: Final = {"sh", "python"}
 PARSED: Final = {"toml"}
 SHOWN: Final = {"text"}
-BLOCK_TIMEOUT_S: Final = 30.0
+BLOCK_TIMEOUT_S: Final = 60.0
 HOME_SHOWN: Final = "/home/you"
 STATE: Final = Path(".local/state/minilog/dev")
 
