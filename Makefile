@@ -2,6 +2,7 @@
 # make test    everything that must pass: format, lint, types, unit tests, simulator, real processes
 # make check   the quick part of make test: format, lint, types, unit tests
 # make soak    real processes and real faults, for as long as you like
+# make coverage    the unit tests with branch coverage, which may not fall below the figure in pyproject.toml
 # make lock    renew requirements.lock, which says which packages the others install
 # make test-latest, make test-oldest    the unit tests with the newest and the oldest packages pyproject.toml allows
 #
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 SEEDS ?= 100
 SOAK_MINUTES ?= 30
 
-.PHONY: demo test check unit sim process soak lock test-latest test-oldest fmt clean
+.PHONY: demo test check unit coverage sim process soak lock test-latest test-oldest fmt clean
 .DEFAULT_GOAL := test
 
 demo: $(VENV)/demo.done
@@ -30,6 +31,10 @@ check: $(VENV)/dev.done
 unit: $(VENV)/dev.done
 	$(BIN)/python -m pytest -q
 
+coverage: $(VENV)/dev.done
+	$(BIN)/python -m coverage run -m pytest -q
+	$(BIN)/python -m coverage report --skip-covered --sort=cover
+
 sim: $(VENV)/dev.done
 	@if ls tests/sim/test_*.py >/dev/null 2>&1; then \
 		MINILOG_SIM_SEEDS=$(SEEDS) $(BIN)/python -m pytest -q tests/sim; fi
@@ -38,7 +43,7 @@ process: $(VENV)/dev.done
 	@if ls tests/process/test_*.py >/dev/null 2>&1; then $(BIN)/python -m pytest -q tests/process; fi
 
 # Long: every fault again and again for SOAK_MINUTES, always with the same seeds, then a table and soak.json, which
-# tests/process/campaign/report.py and plot.py make the READMEs' figures of.
+# tests/process/campaign/report.py and plot.py make the figures of in the documents.
 soak: $(VENV)/dev.done
 	$(BIN)/python -m tests.process.campaign.soak --minutes $(SOAK_MINUTES)
 

@@ -1,4 +1,7 @@
-"""The build: everything is in pyproject.toml, but for one optional part.
+"""The build: everything is in pyproject.toml, but for two parts.
+
+config/ and grafana/ lie at the top of the repository. The wheel carries them inside the package, in minilog/files/, where
+`minilog config files` finds them.
 
 minilog/wire/codec.py, the loop over single records, is compiled with mypyc if mypy and a C compiler are there, and
 left as it is if not; it does the same either way, several times slower.
@@ -17,6 +20,7 @@ from typing import Any
 
 from setuptools import setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 from setuptools.errors import CCompilerError, ExecError, PlatformError
 
 COMPILED_MODULES = ["minilog/wire/codec.py"]
@@ -66,4 +70,36 @@ class AllOrNothing(build_ext):
             self.extensions = []
 
 
-setup(ext_modules=extensions(), cmdclass={"build_ext": AllOrNothing})
+OPERATOR_FILES = (
+    "config/*.toml",
+    "config/prometheus.yml",
+    "config/alerts.yml",
+    "grafana/*/*.json",
+    "grafana/*/*/*.yml",
+)
+PACKED = "minilog/files"
+
+
+class WithOperatorFiles(build_py):
+    """An editable install copies nothing: there the checkout holds the files."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            for target, source in self._packed().items():
+                self.mkpath(str(Path(target).parent))
+                self.copy_file(source, target, preserve_mode=False)
+
+    def _packed(self) -> dict[str, str]:
+        paths = sorted(path for pattern in OPERATOR_FILES for path in Path().glob(pattern))
+        return {str(Path(self.build_lib, PACKED, path)): str(path) for path in paths}
+
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        return [*super().get_outputs(include_bytecode), *self._packed()]
+
+    def get_source_files(self) -> list[str]:
+        """What a source distribution has to carry."""
+        return [*super().get_source_files(), *self._packed().values()]
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": AllOrNothing, "build_py": WithOperatorFiles})

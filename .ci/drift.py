@@ -12,7 +12,7 @@ RESOLUTIONS = {"latest": "highest", "oldest": "lowest-direct"}
 
 def main(edge: str) -> None:
     uv = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", sys.executable]
-    subprocess.run([*uv, "--resolution", RESOLUTIONS[edge], "--editable", ".[dev]"], check=True)
+    subprocess.run([*uv, "--resolution", RESOLUTIONS[edge], "--editable", ".", "--group", "dev"], check=True)
     listed = subprocess.run([*uv[:4], "list", "--python", sys.executable], check=True, capture_output=True, text=True)
     print(f"with the {edge} packages that pyproject.toml allows:")
     print(listed.stdout)

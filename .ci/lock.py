@@ -36,10 +36,11 @@ def compiled(requirements: list[str], python: str, *options: str) -> dict[str, s
 
 def main() -> None:
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    project, extras = pyproject["project"], pyproject["project"]["optional-dependencies"]
+    project, groups = pyproject["project"], pyproject["dependency-groups"]
+    extras = project["optional-dependencies"]
     python = project["requires-python"].removeprefix(">=")
     product = [*project["dependencies"], *pyproject["build-system"]["requires"]]
-    everything = compiled([*product, *extras["dev"]], python)
+    everything = compiled([*product, *groups["dev"]], python)
     pins = [entry.splitlines()[0].removesuffix(" \\") for entry in everything.values()]
     needed = compiled(product, python, "--constraint", _written(pins))
     needed |= compiled(extras["demo"], python, "--no-deps")  # the data set alone, without what reads it

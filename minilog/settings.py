@@ -289,7 +289,7 @@ def _read_toml(file: Path) -> dict[str, Given]:
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise BadSettings(f"{file} does not exist; config/ holds commented examples") from None
+        raise BadSettings(f"{file} does not exist; `minilog config files DIR` writes commented examples") from None
     except OSError as error:
         raise BadSettings(f"{file} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:

@@ -127,7 +127,7 @@ class MinilogCluster:
         """SIGTERM, and wait for the clean end: leaderships are handed over before."""
         member = self._dev.member(str(target))
         self._signal(target, signal.SIGTERM)
-        status = self._dev.children.pop(member.name).wait(_STOP_S)
+        status = self._dev.wait_ended(member.name, _STOP_S)
         assert status == 0, f"{target} ended with status {status}: {self.log(target)[-2000:]}"
 
     def start(self, target: Target) -> None:
@@ -235,12 +235,12 @@ class MinilogBroker:
     def kill(self) -> None:
         """SIGKILL: nothing is flushed, nobody is told."""
         self._running.kill()
-        self._running.wait(_STOP_S)
+        _ended(self._running)
 
     def stop(self) -> None:
         """SIGTERM, and wait for the clean end."""
         self._running.terminate()
-        status = self._running.wait(_STOP_S)
+        status = _ended(self._running)
         assert status == 0, f"minilog ended with status {status}: {self.log()[-2000:]}"
 
     def pause(self) -> None:
@@ -258,6 +258,14 @@ class MinilogBroker:
     def _running(self) -> subprocess.Popen[bytes]:
         assert self._child is not None, "start() it first"
         return self._child
+
+
+def _ended(child: subprocess.Popen[bytes]) -> int:
+    """Its exit status, once it has ended; and our end of its pipe is closed."""
+    status = child.wait(_STOP_S)
+    if child.stdin is not None:
+        child.stdin.close()
+    return status
 
 
 def _close_all(clients: Sequence[Client]) -> None:

@@ -86,8 +86,9 @@ STORAGE_BANNED_MODULES = {"asyncio", "aiohttp", "uuid"}
 WIRE_BANNED_MODULES = {"asyncio", "aiohttp", "os", "threading", "socket"}
 
 TOP_LEVEL = {
-    ".ci", ".git", ".gitignore", "CHANGELOG.md", "LICENSE", "Makefile", "README.md", "clients", "config", "grafana",
-    "minilog", "pyproject.toml", "requirements.lock", "setup.py", "tests",
+    ".ci", ".git", ".gitignore", ".pre-commit-config.yaml", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile",
+    "README.md", "SECURITY.md", "clients", "config", "grafana", "minilog", "pyproject.toml", "requirements.lock",
+    "setup.py", "tests",
 }  # fmt: skip
 TOP_LEVEL_UNTRACKED = {".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis", "build", "dist"}
 

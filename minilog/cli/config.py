@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 import typer
 
+from minilog.cli.config_files import write_files
 from minilog.cli.output import Column, Format, OutputOption, note, show_rows
 from minilog.config import BrokerSettings, ControllerSettings
 from minilog.settings import Loaded, load_broker, load_controller, role_of, variable
@@ -16,6 +17,8 @@ from minilog.settings import Loaded, load_broker, load_controller, role_of, vari
 app = typer.Typer(
     no_args_is_help=True, help="What the settings are, where each came from, and whether a file is right."
 )
+
+app.command("files")(write_files)
 
 RoleOption = Annotated[
     Literal["broker", "controller"] | None,

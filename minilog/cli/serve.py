@@ -19,7 +19,9 @@ from minilog.settings import FOLDERS, Given, Role, assign, load_both, load_broke
 broker_app = typer.Typer(no_args_is_help=True, help="Run one broker process.")
 controller_app = typer.Typer(no_args_is_help=True, help="Run one controller process.")
 
-ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="TOML file; config/ holds examples.")]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", "-c", help="TOML file; `minilog config files DIR` writes examples.")
+]
 SetOption = Annotated[list[str] | None, typer.Option("--set", "-s", help="key=value; wins over file and environment.")]
 DEFAULTS = {
     "data_dir": "minilog-data",

@@ -3,7 +3,7 @@
     pytest tests/process                                  one round of most faults, about three and a half minutes
     python -m tests.process.campaign.soak --minutes 10    all of them, alone and mixed, with a table and a JSON file
     python -m tests.process.load.fullload --minutes 10    as much load as the machine bears: nobody may be fenced
-    python -m tests.process.campaign.report soak.json --write  the figures of the READMEs; plot draws the pictures
+    python -m tests.process.campaign.report soak.json --write  the figures of the documents; plot draws the pictures
     python -m tests.process.load.idempotence --minutes 10  idempotent producers while leaders are killed and cut off
 
     nemesis/   the faults                          rig/       processes, networks, disks, and the machine's load

@@ -213,6 +213,7 @@ class DevCluster:
         """Start the process and return its pid; ``wait_ready`` tells when it serves.
 
         With ``exit_with_parent`` the process stops by itself as soon as this one is gone, however it ended."""
+        self.wait_ended(member.name)
         command = [sys.executable, "-m", "minilog", member.role, "run", *self._flags(member)]
         if exit_with_parent:
             command.append("--exit-with-parent")
@@ -265,6 +266,19 @@ class DevCluster:
                 child.stdin.close()
         return ended
 
+    def wait_ended(self, name: str, timeout_s: float = STOP_TIMEOUT_S) -> int | None:
+        """The exit status of an own child once it can be reaped, a moment after it looks dead. None: no such child.
+
+        Raises subprocess.TimeoutExpired."""
+        child = self.children.get(name)
+        if child is None:
+            return None
+        status = child.wait(timeout_s)
+        del self.children[name]
+        if child.stdin is not None:
+            child.stdin.close()
+        return status
+
     def stop_all(self, timeout_s: float = STOP_TIMEOUT_S) -> list[tuple[Member, str, float]]:
         """SIGTERM to the brokers, then to the controller: (process, stopped or killed, seconds) of each that ran."""
         report = self._stop(self.brokers, timeout_s)
@@ -300,7 +314,9 @@ class DevCluster:
             if known is not None:
                 process.signal_to(known, signal.SIGKILL)
                 process.wait_dead(known, 2.0)
-        self.reap()
+        for name in list(self.children):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.wait_ended(name, 2.0)
 
     def _member(self, role: Role, id: int, port: int) -> Member:
         name = "controller" if role == "controller" else f"broker-{id}"

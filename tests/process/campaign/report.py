@@ -5,7 +5,7 @@ until the cluster has recovered, whatever the reason: also a machine that is bus
 the pause that a producer makes between two sends. A percentile is a value that was measured: of fewer than a hundred
 rounds the 99th is the largest.
 
-``--write`` puts the Markdown between the marker comments of tests/process/README.md and README.md; nobody else does.
+``--write`` puts the Markdown between the marker comments of tests/process/README.md and minilog/docs/performance.md. Nobody else does.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ def _section(soak: Row) -> list[str]:
 
 
 def short_markdown(soaks: Sequence[Row], load: Row | None) -> str:
-    """What README.md shows: the times of the first soak for the faults with goals, and what all soaks came to."""
+    """What performance.md shows: the times of the first soak for the faults with goals, and what all soaks came to."""
     titles = ["fault", "runs", "ms without an acknowledgement: p50", "p99", "max", "goal"]
     shown = [row for row in summary(soaks[0]["rounds"]) if row["fault"] in MEANINGS]
     cells = [
@@ -289,7 +289,7 @@ def replace_between_markers(text: str, name: str, content: str) -> str:
     return f"{head}{begin}\n{content}\n{end}{rest.split(end)[1]}"
 
 
-PLACES: Final = {ROOT / "tests/process/README.md": markdown, ROOT / "README.md": short_markdown}
+PLACES: Final = {ROOT / "tests/process/README.md": markdown, ROOT / "minilog/docs/performance.md": short_markdown}
 MARKER: Final = "figures"
 
 
@@ -299,7 +299,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("soaks", type=Path, nargs="+", help="JSON files of tests.process.campaign.soak")
     parser.add_argument("--full-load", type=Path, help="JSON file of tests.process.load.fullload")
-    parser.add_argument("--write", action="store_true", help="into the two READMEs instead of printing")
+    parser.add_argument("--write", action="store_true", help="into the two pages instead of printing")
     parsed = parser.parse_args(arguments)
     soaks = [json.loads(path.read_text()) for path in parsed.soaks]
     load = json.loads(parsed.full_load.read_text()) if parsed.full_load else None

@@ -63,6 +63,7 @@ class PlacedDevCluster(DevCluster):
         self.volumes: dict[int, Volume] = {}
 
     def start(self, member: Member, exit_with_parent: bool = True) -> int:
+        self.wait_ended(member.name)
         command = [*self._place(member), sys.executable, "-m", "minilog", member.role, "run", *self._flags(member)]
         with member.log_file.open("ab") as log:
             child = subprocess.Popen(
@@ -161,7 +162,7 @@ class ProcessCluster:
         """SIGTERM and wait for a clean end; returns the seconds it took."""
         began = time.monotonic()
         self._signal(name, signal.SIGTERM)
-        status = self.dev.children.pop(self._find(name).name).wait(20.0)
+        status = self.dev.wait_ended(self._find(name).name, 20.0)
         assert status == 0 or not demand_clean, f"{name} ended with {status}: {self.log(name)[-2000:]}"
         return time.monotonic() - began
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import socket
 import subprocess
@@ -38,7 +39,8 @@ class Fixture:
 
     async def post(self, body: bytes, content_type: str = MSGPACK) -> Any:
         headers = {"Content-Type": content_type}
-        async with self.session.post(f"{self.controller.url}/internal/rpc", data=body, headers=headers) as response:
+        data_of = io.BytesIO(body)  # aiohttp warns of large bytes
+        async with self.session.post(f"{self.controller.url}/internal/rpc", data=data_of, headers=headers) as response:
             data = await response.read()
             if response.status == 200:
                 return decode(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -23,8 +24,16 @@ async def read_request(reader: asyncio.StreamReader) -> bytes:
 def against(serve: Serve, body: Callable[[HttpTransport, str], Awaitable[None]]) -> None:
     """Run ``body`` with a transport and the URL of a server that treats each connection with ``serve``."""
 
+    async def serve_to_the_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await serve(reader, writer)
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
     async def main() -> None:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        server = await asyncio.start_server(serve_to_the_end, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         transport = HttpTransport(connect_timeout_ms=500)
         async with server:
