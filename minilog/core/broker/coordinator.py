@@ -307,26 +307,39 @@ class Coordinator:
     def _write(self, shard: Shard, group: str, records: Records, effects: list[Effect], now_ms: int) -> None:
         """Append and replay. Raises NotEnoughReplicas, DiskFull or RecordTooLarge: then nothing has changed."""
         replica = shard.replica
-        builder = BatchBuilder()
-        for record in records:
-            builder.append(*encode_record(record), (), self._state.wall_ms(now_ms))
         shard.role.check_acks(ACKS_ALL)
-        if builder.bytes_total > replica.settings.max_message_bytes:
+        batches = self._batches(records, replica.settings.max_message_bytes, now_ms)
+        size = max(builder.bytes_total for builder in batches)
+        if size > replica.settings.max_message_bytes:
             raise RecordTooLarge(
-                f"group {group!r}: a change of {builder.bytes_total} bytes exceeds the {replica.settings.max_message_bytes} "
+                f"group {group!r}: a change of {size} bytes exceeds the {replica.settings.max_message_bytes} "
                 "a coordinator writes at once; use fewer partitions, members or less metadata"
             )
-        self._append(shard, builder.build(acks_level=ACKS_MANY))
+        self._append(shard, [builder.build(acks_level=ACKS_MANY) for builder in batches])
         for record in records:
             shard.groups.replay(record)
         self._followers.on_append(replica.partition)
         self._turn.advance(replica.partition)
         effects += self._turn.appended(replica, now_ms)
 
-    def _append(self, shard: Shard, data: bytes) -> None:
+    def _batches(self, records: Records, max_bytes: int, now_ms: int) -> list[BatchBuilder]:
+        """What is new is one batch, so that no failover finds half of it. What goes may take several: a coordinator that
+        finds half of that gone lets the rest go when it is asked again, or when it looks itself."""
+        batches = [BatchBuilder()]
+        for record in records:
+            if record.value is None and batches[-1].bytes_total > max_bytes // 2:
+                batches.append(BatchBuilder())
+            batches[-1].append(*encode_record(record), (), self._state.wall_ms(now_ms))
+        return batches
+
+    def _append(self, shard: Shard, built: list[bytes]) -> None:
         log = shard.replica.log
-        batch = split(data, UNBOUNDED)[0]
-        log.append([stamp(batch, log.end_offset, shard.role.leader_epoch, ACKS_MANY)])
+        offset, stamped = log.end_offset, []
+        for data in built:
+            batch = split(data, UNBOUNDED)[0]
+            stamped.append(stamp(batch, offset, shard.role.leader_epoch, ACKS_MANY))
+            offset += batch.record_count
+        log.append(stamped)
 
     # --- waiting -------------------------------------------------------------------------------------------------
 

@@ -113,6 +113,8 @@ class Groups:
         self._ages = Ages(settings.group_offsets_retention_ms)
         self._ticked_ms = 0
         self._unchecked: list[str] = []
+        self._retry_ms = 0
+        """No group is looked at because of topics before that: something could not be written."""
 
     # --- replay ------------------------------------------------------------------------------------------------
 
@@ -152,7 +154,7 @@ class Groups:
 
     def on_topics(self, topics: Topics) -> None:
         """The topics there are now, without internal ones."""
-        if topics != self.topics:
+        if topics is not self.topics and topics != self.topics:  # comparing takes as long as there are topics
             self.topics = topics
             self._catalogue.on_topics(topics.keys())
             self._version += 1
@@ -272,14 +274,12 @@ class Groups:
 
     def _join(self, request: GroupHeartbeat, state: GroupState, draft: GroupDraft, now_ms: int) -> None:
         known = draft.members.get(request.member_id)
-        if known is not None and state.is_expelled(request.member_id):
-            draft.remove(request.member_id, self.wall_ms(now_ms))  # it owns nothing any more, or it would not join
-        elif known is not None and not known.away:
+        if known is not None and not known.away:
+            if state.is_expelled(request.member_id):  # what it held is free when it names an epoch that takes it back
+                draft.put(request.member_id, replace(known, joined_epoch=draft.epoch + 1), retarget=True)
             return
-        elif known is not None and known.instance_id != request.instance_id:
-            draft.remove(
-                request.member_id, self.wall_ms(now_ms)
-            )  # it has left, or was given up, and is another one now
+        if known is not None and known.instance_id != request.instance_id:
+            draft.remove(request.member_id, self.wall_ms(now_ms))  # it has left, and is another one now
         place = draft.of_instance(request.instance_id) if request.instance_id else None
         if place is not None:
             if not draft.members[place].away:
@@ -397,16 +397,20 @@ class Groups:
             yield name, self._fence(name, now_ms)
             if name in self.groups:
                 self.groups[name].watch_rebalance(now_ms)
-        looked_at_end = self._catalogue.work + NAMES_PER_TICK_MAX
-        for _ in range(min(len(self._unchecked), GROUPS_PER_TICK_MAX)):
-            if self._catalogue.work >= looked_at_end:
-                break
-            name = self._unchecked.pop()
+        for name in self._next_unchecked(now_ms):
             yield name, self._adapt(name)
             if name in self.groups:
                 self.groups[name].watch_rebalance(now_ms)
         for name in self._ages.due(self.groups, now_ms, GROUPS_PER_TICK_MAX):
             yield name, self._ages.decide(name, self.groups.get(name))
+
+    def _next_unchecked(self, now_ms: int) -> Iterator[str]:
+        """Groups that do not know of the latest topics, as far as a tick allows; after a failure to write, a little later."""
+        looked_at_end = self._catalogue.work + NAMES_PER_TICK_MAX
+        for _ in range(min(len(self._unchecked), GROUPS_PER_TICK_MAX)):
+            if now_ms < self._retry_ms or self._catalogue.work >= looked_at_end:
+                return
+            yield self._unchecked.pop()
 
     def _forgive_own_pause(self, now_ms: int) -> None:
         """While this process stood still nobody could be heard: such a gap moves every deadline.
@@ -432,7 +436,8 @@ class Groups:
         for member_id, session in state.sessions.items():
             session.watched_ms = now_ms + RETRY_MS
             heappush(self._deadlines, (session.watched_ms, name, member_id))
-        if state.checked_version != self._version and name not in self._unchecked:
+        self._retry_ms = now_ms + RETRY_MS
+        if name not in self._unchecked:
             self._unchecked.append(name)
 
     def _watch(self, session: Session, name: str, member_id: str) -> None:
@@ -459,7 +464,7 @@ class Groups:
 
     def _fence(self, name: str, now_ms: int) -> Records:
         """Members that were silent for their session are out, and what they held is free. One that keeps what it was
-        told to give back is expelled: it is not heard any more, so it goes when it joins anew or its session ends; until
+        told to give back is expelled: it is not heard any more before it joins anew, and goes when its session ends; until
         then it may believe in good faith that it owns what it holds."""
         state = self.groups.get(name)
         if state is None:

@@ -16,6 +16,8 @@ from minilog.wire.group_messages import (
     CommitOffsetsReply,
     CommittedOffsets,
     CommittedOffsetsReply,
+    DeleteGroup,
+    DeleteGroupReply,
     DescribeGroup,
     DescribeGroupReply,
     GroupHeartbeat,
@@ -42,12 +44,12 @@ def groups_state(**more: Any) -> PartitionChanged:
     return replace(partition_state(**more), topic=GROUPS_TOPIC, topic_id="id-of-groups")
 
 
-def started(**more: Any) -> BrokerBench:
+def started(max_bytes: int = 2**20, **more: Any) -> BrokerBench:
     """Broker 1, which leads the one partition of the groups' topic: alone, unless said otherwise."""
     bench = BrokerBench(ORDERS)
     bench.tick()
     bench.register()
-    config = {"min.insync.replicas": "1", "cleanup.policy": "compact"}
+    config = {"min.insync.replicas": "1", "cleanup.policy": "compact", "max.message.bytes": str(max_bytes)}
     bench.metadata(TopicCreated(GROUPS_TOPIC, "id-of-groups", config), groups_state(**{"replicas": [1], **more}))
     return bench
 
@@ -328,3 +330,18 @@ def test_members_hear_of_partitions_that_come() -> None:
     again = done(bench, GroupHeartbeat("g", "m", told.member_epoch, [TOPIC], owned=told.assignment))
     assert isinstance(again, GroupHeartbeatReply)
     assert again.assignment == [TopicPartitions(TOPIC, [0, 1], TOPIC_ID)]
+
+
+def test_a_group_that_has_committed_more_than_one_batch_holds_can_be_deleted() -> None:
+    bench = started(max_bytes=1024)
+    bench.tick(200)
+    for number in range(1, 60):
+        bench.metadata(partition_state(replicas=[2], leader=2, partition=number, leader_epoch=0, partition_epoch=0))
+    for first in range(0, 60, 5):
+        offsets = [OffsetCommit(TOPIC, number, 7) for number in range(first, first + 5)]
+        assert done(bench, CommitOffsets("g", offsets)) == CommitOffsetsReply()
+    assert done(bench, DeleteGroup("g")) == DeleteGroupReply()
+    bench.tick(200)
+    bench.metadata(groups_state(replicas=[1], leader_epoch=6, partition_epoch=11))
+    bench.tick(20)
+    assert code(done(bench, DescribeGroup("g"))) == "UNKNOWN_GROUP"

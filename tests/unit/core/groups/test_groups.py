@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from random import Random
 from typing import Any
 
@@ -60,6 +61,7 @@ class Bench:
     def __init__(self, **topics: int) -> None:
         self.now_ms = 1_000_000
         self.log: list[tuple[bytes, bytes | None]] = []
+        self.said: list[Message] = []
         self.shapes = {name: TopicShape(f"{name}-id", count) for name, count in (topics or {"t": 4}).items()}
         self.groups = self.new_groups()
         self.groups.on_topics(self.shapes)
@@ -69,6 +71,7 @@ class Bench:
         return Groups(SETTINGS, 1, log_end=lambda: len(self.log))
 
     def do(self, request: Message) -> Message:
+        self.said.append(request)
         groups = self.groups
         records: list[GroupRecord] = []
         match request:
@@ -255,14 +258,39 @@ def test_who_does_not_give_back_is_heard_no_more_but_keeps_what_it_holds_for_its
     assert len(parts(bench.beat("b", 2))) == 4
 
 
-def test_who_was_expelled_and_joins_anew_frees_its_partitions_at_once() -> None:
+def expelled() -> tuple[Bench, GroupHeartbeatReply]:
+    """Member a was to give two of its partitions to b, and took too long; what it was told when it had all four."""
     bench = Bench()
     a = bench.beat("a", poll_timeout_ms=500)
     bench.beat("b")
-    bench.beat("a", 1, parts(a), poll_timeout_ms=500)
+    bench.beat("a", a.member_epoch, parts(a), poll_timeout_ms=500)
     bench.tick(500)
-    assert len(parts(bench.beat("a", 0, poll_timeout_ms=500))) == 2
+    with pytest.raises(UnknownMember):
+        bench.beat("a", a.member_epoch, parts(a), poll_timeout_ms=500)
+    return bench, a
+
+
+def test_who_was_expelled_and_joins_anew_frees_its_partitions_with_its_next_heartbeat() -> None:
+    bench, _ = expelled()
+    again = bench.beat("a", 0, poll_timeout_ms=500)
+    assert len(parts(again)) == 2
+    bench.beat("a", again.member_epoch, parts(again), poll_timeout_ms=500)
     assert len(parts(bench.beat("b", 2))) == 2
+
+
+def test_a_late_copy_of_the_join_of_a_member_that_was_expelled_frees_nothing() -> None:
+    """It may still work on all of them: its session is not over by its own clock."""
+    bench, a = expelled()
+    bench.beat("a", 0, poll_timeout_ms=500)
+    assert not parts(bench.beat("b", 2))
+    bench.tick(500)
+    assert not parts(bench.beat("b", 2))
+    with pytest.raises(UnknownMember):
+        bench.beat("a", a.member_epoch, parts(a), poll_timeout_ms=500)
+    bench.tick(SESSION_MS - 1001)
+    bench.beat("b", 2)
+    bench.tick(1001)
+    assert len(parts(bench.beat("b", 2))) == 4
 
 
 def test_a_commit_is_all_or_nothing() -> None:
@@ -466,6 +494,47 @@ def test_one_jump_of_the_time_of_turns_makes_no_group_old() -> None:
     bench.now_ms += 100 * RETENTION_MS
     list(bench.groups.tick(bench.now_ms))
     assert bench.groups.groups["g"].group.unused_ms + (bench.groups.groups["g"].watched_ms or 0) <= 60_000
+
+
+def test_topics_that_have_not_changed_are_not_compared_again() -> None:
+    """Every request about a group and every tick of every partition says which topics there are."""
+
+    class Topics(dict[str, TopicShape]):
+        def __ne__(self, other: object) -> bool:
+            raise AssertionError("that takes as long as there are topics")
+
+    bench = Bench()
+    topics = Topics(bench.shapes)
+    bench.groups.topics = topics
+    bench.groups.on_topics(topics)
+
+
+def test_what_cannot_be_written_is_not_decided_again_with_each_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    bench.beat("a")
+    bench.topics(t=8)
+    decided = []
+    adapt = bench.groups._adapt
+    monkeypatch.setattr(bench.groups, "_adapt", lambda name: decided.append(name) or adapt(name))  # type: ignore[func-returns-value]
+    for _ in range(100):
+        bench.now_ms += 20
+        for name, _ in bench.groups.tick(bench.now_ms):
+            bench.groups.postpone(name, bench.now_ms)
+    assert 3 <= len(decided) <= 5
+    bench.tick(500)
+    assert len(decided) <= 6
+    assert bench.groups.groups["g"].group.topics["t"].partitions == 8
+
+
+def test_offsets_of_a_deleted_topic_go_also_when_they_could_not_at_first() -> None:
+    bench = Bench()
+    bench.do(alone(5))
+    bench.topics(t=0)
+    for name, records in bench.groups.tick(bench.now_ms):
+        assert records
+        bench.groups.postpone(name, bench.now_ms)
+    bench.tick(1000)
+    assert not bench.groups.groups["g"].offsets
 
 
 def test_deleting() -> None:
@@ -985,7 +1054,7 @@ class Walk:
 
     def run(self, steps: int) -> None:
         acts = [self.join, self.beat, self.beat, self.beat, self.beat, self.commit, self.commit, self.leave, self.wait]
-        acts += [self.grow, self.fail_over]
+        acts += [self.grow, self.fail_over, self.late_copy]
         for _ in range(steps):
             self.rng.choice(acts)()
             self.check()
@@ -1033,7 +1102,8 @@ class Walk:
         part = self.rng.choice(sorted(self.naive.held[member]))
         self.count += 1
         try:
-            self.bench.commit(member, self.naive.epoch[member], (part[1], self.count))
+            entry = OffsetCommit("t", part[1], self.count)
+            self.bench.do(CommitOffsets("g", [entry], member, self.naive.epoch[member], self.count))
         except (UnknownMember, StaleMemberEpoch, NotAssigned):
             assert self.bench.now_ms >= self.naive.end_ms[member], "a live owner may commit"
         else:
@@ -1049,6 +1119,11 @@ class Walk:
 
     def wait(self) -> None:
         self.bench.tick(self.rng.choice((10, 1000, 4000, 11_000)))
+
+    def late_copy(self) -> None:
+        """Of anything that was ever asked. It changes nothing that a member has, nor what is committed."""
+        with contextlib.suppress(MinilogError):
+            self.bench.do(self.rng.choice(self.bench.said or [CommittedOffsets("g")]))
 
     def grow(self) -> None:
         if self.rng.random() < 0.3 and self.bench.shapes["t"].partitions < 9:
