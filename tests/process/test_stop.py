@@ -255,7 +255,7 @@ TABLE = [
     Row(flush_and_produces_under_way, ("minilog.storage.log.flush_job:FlushJob.run=1.5",)),
     Row(group_heartbeats, ("minilog.storage.log.flush_job:FlushJob.run=1",)),
     Row(scrape_under_way, ("minilog.broker.metrics:generate_latest=1.5",)),
-    Row(page_under_way, ("minilog.broker.http.fetch:page_of=1.5",)),
+    Row(page_under_way, ("minilog.broker.http.partition_reader:page_of=1.5",)),
     Row(long_polls),
     Row(tails),
     Row(answers_that_nobody_reads),
