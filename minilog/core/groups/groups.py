@@ -266,7 +266,7 @@ class Groups:
                 assignment.append(TopicPartitions(topic, held, draft.held_id(topic)))
         pending = sum(map(len, member.target.values())) - held_count
         interval_ms = min(self.settings.group_heartbeat_interval_ms, member.session_timeout_ms // 3)
-        if pending:
+        if pending or revoked(member):  # it may be expelled before its usual heartbeat could say that it has given back
             interval_ms = min(interval_ms, SOON_MS)
         return GroupHeartbeatReply(request.member_id, draft.epoch, interval_ms, assignment, pending)
 

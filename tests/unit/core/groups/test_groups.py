@@ -293,6 +293,16 @@ def test_a_late_copy_of_the_join_of_a_member_that_was_expelled_frees_nothing() -
     assert len(parts(bench.beat("b", 2))) == 4
 
 
+def test_who_joins_anew_with_something_to_give_back_is_heard_again_before_it_is_expelled_for_that() -> None:
+    """Or it would be expelled and join in turn, and nobody would ever get what it held."""
+    bench, _ = expelled()
+    told = bench.beat("a", 0, poll_timeout_ms=500)
+    assert told.heartbeat_interval_ms < 500
+    bench.tick(told.heartbeat_interval_ms)
+    bench.beat("a", told.member_epoch, poll_timeout_ms=500)
+    assert len(parts(bench.beat("b", 2))) >= 2
+
+
 def test_a_commit_is_all_or_nothing() -> None:
     bench = Bench()
     told = bench.join("a", "b")
