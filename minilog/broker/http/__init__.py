@@ -2,6 +2,6 @@
 
 ``server.py`` finds the handler; one module a family of routes.
 Come in by ``server.py``.
-May import: ``broker/ports.py``, ``server``, ``wire`` and values of ``core``; never the runtime itself.
+May import: ``broker/ports.py``, the metrics and the lag of groups, ``server``, ``wire`` and values of ``core``; never the runtime itself.
 Begin with ``exchange.py``, then ``native.py``.
 """

@@ -2,6 +2,6 @@
 
 One event at a time: decide, journal, replay, effects (R24).
 Come in by ``controller.py`` alone.
-May import: ``core``'s shared modules and ``wire``; nothing of ``core/broker`` or ``core/replication`` but the arithmetic of the ISR.
+May import: ``core``'s shared modules and ``wire``; nothing of ``core/broker`` or ``core/replication``.
 Begin with ``controller.py``, then ``partition_change.py``.
 """
