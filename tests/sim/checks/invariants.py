@@ -80,6 +80,12 @@ class Seen(NamedTuple):
     proposal: Proposal | None
     published_start: int
 
+    @property
+    def counted(self) -> frozenset[int]:
+        """Whom a leader counts, proposed members included."""
+        proposed = self.proposal.members if self.proposal is not None else ()
+        return frozenset(self.state.isr) | {member.broker_id for member in proposed}
+
 
 class Invariants:
     def __init__(self, history: History, brokers: dict[int, BrokerNode]) -> None:
@@ -164,7 +170,10 @@ class Invariants:
         if isinstance(role, LeaderState):
             history.starts.on_published(node.name, role, log, node.wall_ms, is_new_role=is_new_role)
         if log.start_moved:
-            history.starts.on_moved(node.name, role, log.mirror, history.committed, log.inner.start_offset)
+            counted = frozenset(role.maximal_isr) if isinstance(role, LeaderState) else frozenset()
+            if seen is not None and seen.role is role:  # whom this turn has proposed came after the log had moved
+                counted = counted & seen.counted
+            history.starts.on_moved(node.name, role, log.mirror, history.committed, log.inner.start_offset, counted)
             log.settle_start()
 
     def _check_quorum(self, role: LeaderState) -> None:

@@ -77,24 +77,26 @@ class LogStarts:
         if start_offset > log.inner.segments[-1].base_offset:
             self.fail("LogStartByRetention", f"{who}: {start_offset} is in the active segment")
 
-    def on_moved(self, who: str, role: Any, mirror: Mirror, committed: Mirror, start_offset: int) -> None:
-        """A log begins here now. ``mirror`` is of before, unless the log was begun anew."""
+    def on_moved(
+        self, who: str, role: Any, mirror: Mirror, committed: Mirror, start_offset: int, counted: frozenset[int]
+    ) -> None:
+        """A log begins here now. ``mirror`` is of before, unless the log was begun anew; ``counted``: whom a leader waits for."""
         if start_offset > committed.end_offset or (start_offset > 0 and committed.ending_at(start_offset) is None):
             self.fail(
                 "LogStartCommitted", f"{who} starts at {start_offset}, committed is up to {committed.entries[-2:]}"
             )
-        self._check_epoch(who, role, start_offset)
+        self._check_epoch(who, role, start_offset, counted)
         if start_offset > mirror.start_offset:
             self.moved += 1
             self.records_removed += start_offset - mirror.start_offset
 
-    def _check_epoch(self, who: str, role: Any, start_offset: int) -> None:
+    def _check_epoch(self, who: str, role: Any, start_offset: int, counted: frozenset[int]) -> None:
         """By the word of the leader of this very epoch, and if it is the leader, of one that its ISR still followed."""
         said = [p for p in self.publications if p.leader_epoch == role.leader_epoch and p.start_offset >= start_offset]
         if not said:
             self.fail("LogStartPublished", f"{who} starts at {start_offset}, published are {self.publications[-3:]}")
         if isinstance(role, LeaderState):
-            deposed_by = said[0].newer & (role.maximal_isr - {role.broker_id})
+            deposed_by = said[0].newer & (counted - {role.broker_id})
             if deposed_by:
                 self.fail(
                     "ZombiesDeleteNothing", f"{who} deletes below {start_offset}, {set(deposed_by)} had left its epoch"
