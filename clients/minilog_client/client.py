@@ -131,7 +131,7 @@ class AsyncClient(GroupAdmin):
         self._owned[consumer] = None
         return consumer
 
-    def beat_here(self) -> None:
+    def _use_own_loop_for_heartbeats(self) -> None:
         """Send the heartbeats of group members from this client's own loop: it is never blocked by the application."""
         self._heart = LoopHeart(self._cluster)
 

@@ -16,7 +16,7 @@ from aiohttp import web
 from minilog.broker.http.exchange import json_answer, message_answer, problem_answer
 from minilog.config import Limits
 from minilog.errors import LeaderNotAvailable, MinilogError
-from minilog.server.request_body import Body, Requests
+from minilog.server.request_body import RequestBody, Requests
 from minilog.storage.store import Checked
 from minilog.wire.http import MSGPACK
 from minilog.wire.messages import Message, NotAMessage, Probe, ProbeReply, Problem, decode
@@ -62,7 +62,7 @@ class Recovering:
         return f"broker {self._broker_id} is recovering: {checked.logs} of {checked.logs_total} logs are checked"
 
     async def _message(self, request: web.BaseRequest) -> Message | None:
-        body = Body(request, self._limits, self._requests, PROBE_BYTES_MAX)
+        body = RequestBody(request, self._limits, self._requests, PROBE_BYTES_MAX)
         try:
             with contextlib.suppress(MinilogError, NotAMessage):
                 return decode(await body.read())

@@ -21,7 +21,7 @@ from minilog.errors import (
 )
 from minilog.server.answer_delivery import Answers, Delivery
 from minilog.server.listener import Listener
-from minilog.server.request_body import Body, Requests
+from minilog.server.request_body import RequestBody, Requests
 from minilog.wire.http import JSON, MSGPACK, PROBLEM, TEXT, accepted, problem_body, shown
 from minilog.wire.messages import (
     AddPartitions,
@@ -114,7 +114,7 @@ class Server:
     async def _rpc(self, request: web.BaseRequest) -> web.Response:
         if request.content_type != MSGPACK:
             raise UnsupportedMediaType(f"Content-Type is {shown(request.content_type)}; allowed: {MSGPACK}")
-        body = Body(request, self._limits, self._requests, self._limits.request_bytes_max)
+        body = RequestBody(request, self._limits, self._requests, self._limits.request_bytes_max)
         try:
             content = await body.read()
             check_size(content)

@@ -71,7 +71,7 @@ class Call:
         """When it was sent off, by the loop's clock."""
 
 
-class Lane:
+class PeerLane:
     """``fresh`` makes a new connection for every call: only connecting tells a dead process from a silent one.
 
     ``on_start`` is told how many seconds a call has waited before this lane turned to it."""
@@ -85,7 +85,7 @@ class Lane:
         fresh: bool = False,
         names: Names | None = None,
         on_start: Callable[[float], None] = lambda seconds: None,
-        on_idle: Callable[[Lane], None] = lambda lane: None,
+        on_idle: Callable[[PeerLane], None] = lambda lane: None,
     ) -> None:
         """``on_idle`` is told when the lane has closed itself for want of use."""
         self.name = name

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from minilog.errors import Overloaded
 from minilog.server.connection import Outcome
-from minilog.server.peer_lane import QUEUE_MAX, Address, Call, Lane, timed_out
+from minilog.server.peer_lane import QUEUE_MAX, Address, Call, PeerLane, timed_out
 
 
 class Errand:
@@ -28,15 +28,15 @@ class Errand:
         self.queued_s = self.due_s = 0.0
         self.timer: asyncio.TimerHandle | None = None
         """Runs while the errand waits for a lane."""
-        self.lane: Lane | None = None
+        self.lane: PeerLane | None = None
         self.call: Call | None = None
 
 
-class Pool:
+class PeerPool:
     def __init__(
         self,
         address: Address,
-        make_lane: Callable[[Callable[[Lane], None]], Lane],
+        make_lane: Callable[[Callable[[PeerLane], None]], PeerLane],
         on_start: Callable[[float], None],
         on_empty: Callable[[], None],
         *,
@@ -53,8 +53,8 @@ class Pool:
         self._bytes = 0
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Errand] = deque()
-        self._free: list[Lane] = []
-        self._busy: set[Lane] = set()
+        self._free: list[PeerLane] = []
+        self._busy: set[PeerLane] = set()
 
     def send(self, errand: Errand) -> None:
         """The outcome never comes from inside this method."""
@@ -94,7 +94,7 @@ class Pool:
             return True
         return len(self._busy) < self._lanes_max and self._bytes + len(errand.body) <= self._bytes_max
 
-    def _go(self, errand: Errand, lane: Lane) -> None:
+    def _go(self, errand: Errand, lane: PeerLane) -> None:
         now_s = self._loop.time()
         self._on_start(now_s - errand.queued_s)
         left_ms = max(1, round((errand.due_s - now_s) * 1000))
@@ -126,7 +126,7 @@ class Pool:
         errand.timer.cancel()
         self._waiting.remove(errand)
 
-    def _on_idle(self, lane: Lane) -> None:
+    def _on_idle(self, lane: PeerLane) -> None:
         self._free.remove(lane)
         if not self._free and not self._busy:
             self._on_empty()

@@ -24,8 +24,8 @@ from minilog.errors import BrokerUnavailable, MinilogError
 from minilog.server.connection import Answer, Outcome
 from minilog.server.dial import dial
 from minilog.server.host_names import Names
-from minilog.server.peer_lane import Address, Call, Lane
-from minilog.server.peer_pool import Errand, Pool
+from minilog.server.peer_lane import Address, Call, PeerLane
+from minilog.server.peer_pool import Errand, PeerPool
 from minilog.wire.group_messages import ForwardedGroupRequest
 from minilog.wire.http import MSGPACK, PROBLEM, error_from_response
 from minilog.wire.messages import (
@@ -94,8 +94,8 @@ class Peers:
         self._heartbeat_ms = heartbeat_ms
         self._names = Names()
         self._meetings: set[asyncio.Task[None]] = set()
-        self._lanes: dict[tuple[int, str], Lane] = {}
-        self._pools: dict[tuple[Address, str], Pool] = {}
+        self._lanes: dict[tuple[int, str], PeerLane] = {}
+        self._pools: dict[tuple[Address, str], PeerPool] = {}
         self.queue_latency = Histogram(
             "minilog_peer_queue_seconds",
             "Time a request to another process waited behind earlier ones before a connection was free.",
@@ -164,11 +164,11 @@ class Peers:
         for pool in self._pools.values():
             pool.close()
 
-    def _lane(self, node_id: int, request: Message) -> Lane:
+    def _lane(self, node_id: int, request: Message) -> PeerLane:
         purpose = PURPOSES.get(type(request), OTHER)
         lane = self._lanes.get((node_id, purpose))
         if lane is None:
-            lane = self._lanes[node_id, purpose] = Lane(
+            lane = self._lanes[node_id, purpose] = PeerLane(
                 self._tasks,
                 f"{purpose} to {node_id}",
                 ANSWER_BYTES_MAX,
@@ -182,11 +182,11 @@ class Peers:
     def _forget_lane(self, node_id: int, purpose: str) -> None:
         del self._lanes[node_id, purpose]
 
-    def _pool(self, address: Address, limits: PoolLimits) -> Pool:
+    def _pool(self, address: Address, limits: PoolLimits) -> PeerPool:
         key = (address, limits.purpose)
         pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools[key] = Pool(
+            pool = self._pools[key] = PeerPool(
                 address,
                 partial(self._pool_lane, f"{limits.purpose} to {address}"),
                 self.queue_latency.labels(limits.purpose).observe,
@@ -196,8 +196,8 @@ class Peers:
             )
         return pool
 
-    def _pool_lane(self, name: str, on_idle: Callable[[Lane], None]) -> Lane:
-        return Lane(self._tasks, name, ANSWER_BYTES_MAX, names=self._names, on_idle=on_idle)
+    def _pool_lane(self, name: str, on_idle: Callable[[PeerLane], None]) -> PeerLane:
+        return PeerLane(self._tasks, name, ANSWER_BYTES_MAX, names=self._names, on_idle=on_idle)
 
     def _forget_pool(self, key: tuple[Address, str]) -> None:
         del self._pools[key]

@@ -71,7 +71,7 @@ class Requests(Budget):
             )
 
 
-class Body:
+class RequestBody:
     """The body of one request. ``read`` once; ``release`` always."""
 
     __slots__ = ("_bytes_max", "_limits", "_request", "_requests", "_taken", "size_bytes")

@@ -312,7 +312,7 @@ class AllocateProducerIdsReply(Message):
 
 
 class DescribeCluster(Message):
-    """Asks the controller for its own view: liveness and failovers as well as metadata."""
+    """Asks the controller for its own view: broker sessions and failovers as well as metadata."""
 
 
 class FailoverInfo(msgspec.Struct, omit_defaults=True):

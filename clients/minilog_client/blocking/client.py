@@ -60,7 +60,7 @@ class Client:
         self._consumers: list[SyncConsumer] = []
         try:
             self._client = self._thread.call(lambda: AsyncClient(bootstrap, transport=transport, **options))
-            self._thread.call(self._client.beat_here)
+            self._thread.call(self._client._use_own_loop_for_heartbeats)
         except BaseException:
             self._thread.stop()
             raise
@@ -318,7 +318,7 @@ class SyncProducer:
     async def _wait_for_first(self) -> None:
         future, size, _, _ = self._queue[0]
         try:
-            await self._producer.wait_room(size)
+            await self._producer._wait_room(size)
         except Exception as error:
             future.set_exception(error)
             self._drop_first(size)

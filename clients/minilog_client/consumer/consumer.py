@@ -21,7 +21,7 @@ from minilog.wire.messages import Fetch, FetchReply, OffsetsReply
 from minilog_client.connection.backoff import is_hunting
 from minilog_client.connection.cluster import Cluster, now_ms
 from minilog_client.connection.tasks import TaskScope
-from minilog_client.consumer.fetch_plan import Prefetch, Request, TopicPartition
+from minilog_client.consumer.fetch_plan import FetchPlan, Request, TopicPartition
 from minilog_client.consumer.partition_fetch import PartitionFetch, StartLike, parse_start
 from minilog_client.consumer.records import Record
 from minilog_client.settings import ConsumerSettings
@@ -79,7 +79,7 @@ class Consumer:
         self._cluster = cluster
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
-        self._prefetch = Prefetch(cluster.routing, settings, cluster.settings.rack, cluster.random)
+        self._prefetch = FetchPlan(cluster.routing, settings, cluster.settings.rack, cluster.random)
         self._whole_topics, self._fixed = ([], []) if topics is None else parse_topics(topics)
         self._tasks = TaskScope("minilog_client consumer")
         self._timer: asyncio.TimerHandle | None = None

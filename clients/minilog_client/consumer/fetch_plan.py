@@ -74,7 +74,7 @@ class _Group:
     lookups: list[PartitionFetch] = field(default_factory=list)
 
 
-class Prefetch:
+class FetchPlan:
     def __init__(self, routing: Routing, settings: ConsumerSettings, rack: str, random: Random) -> None:
         self.settings = settings
         self.states: dict[TopicPartition, PartitionFetch] = {}

@@ -13,9 +13,9 @@ from minilog_client.connection.backoff import DELAY_MAX_MS
 from minilog_client.connection.cluster import now_ms
 from minilog_client.consumer.fetch_plan import TopicPartition
 from minilog_client.group.coordinator import Coordinator
-from minilog_client.group.heartbeats import GroupSession, Heart
+from minilog_client.group.heartbeats import Heart, MemberTask
 from minilog_client.group.holdings import Holdings, Mark, messages_of
-from minilog_client.group.membership import View
+from minilog_client.group.membership import MemberView
 from minilog_client.settings import GroupSettings
 
 _PIN_INTERVAL_MS: Final = 20
@@ -25,7 +25,7 @@ _log = logging.getLogger("minilog_client")
 class Committer:
     def __init__(
         self,
-        session: GroupSession,
+        session: MemberTask,
         heart: Heart,
         coordinator: Coordinator,
         holdings: Holdings,
@@ -85,7 +85,7 @@ class Committer:
                 if self._holdings.require(key).grant != self._session.view.granted.get(key):
                     raise _not_a_member(self._session.view, self._group)
 
-    async def _newer_epoch(self, than: View, deadline_ms: int) -> bool:
+    async def _newer_epoch(self, than: MemberView, deadline_ms: int) -> bool:
         """Whether the group has moved on and this member with it; asks the coordinator to know."""
         if self._session.view.answers == than.answers:
             self._heart.post(self._session.hurry)
@@ -117,7 +117,7 @@ class Committer:
                 next_ms = now_ms() + settings.auto_commit_interval_ms
 
 
-def _not_a_member(view: View, group: str) -> MinilogError:
+def _not_a_member(view: MemberView, group: str) -> MinilogError:
     if view.error is not None:
         return type(view.error)(f"this consumer is not in group {group} any more: {view.error.detail}")
     return UnknownMember(f"this consumer is not in group {group} (any more, or yet); nothing is committed")

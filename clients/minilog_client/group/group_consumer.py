@@ -34,10 +34,10 @@ from minilog_client.consumer.records import Record
 from minilog_client.group.callbacks import Callbacks
 from minilog_client.group.committer import Committer
 from minilog_client.group.coordinator import Coordinator
-from minilog_client.group.heartbeats import GroupSession, Heart, PollClock
+from minilog_client.group.heartbeats import Heart, MemberTask, PollClock
 from minilog_client.group.holdings import METADATA_CHARS_MAX, Held, Holdings, Mark
-from minilog_client.group.membership import Phase, Subscription, View, by_topic
-from minilog_client.group.start_offsets import GroupLookup
+from minilog_client.group.membership import MemberView, Phase, Subscription, by_topic
+from minilog_client.group.start_offsets import StartOffsets
 from minilog_client.settings import ConsumerSettings, GroupSettings
 
 _log = logging.getLogger("minilog_client")
@@ -98,10 +98,10 @@ class GroupConsumer(Consumer):
         self._callbacks = callbacks
         self._heart = heart
         self._clock = PollClock(now_ms())
-        self._session = GroupSession(subscription, self._clock, cluster.random, self._on_news)
+        self._session = MemberTask(subscription, self._clock, cluster.random, self._on_news)
         self._coordinator = Coordinator(cluster, subscription.group)
         self._held = Holdings()
-        self._lookup = GroupLookup(self._session, self._coordinator, self._tasks, self._know, self._on_lookup)
+        self._lookup = StartOffsets(self._session, self._coordinator, self._tasks, self._know, self._on_lookup)
         self._first_counts: dict[str, int] = {}
         self._handed: Sequence[PartitionFetch] = ()
         self._iterated: PartitionFetch | None = None
@@ -168,7 +168,7 @@ class GroupConsumer(Consumer):
         reason = trouble.detail if trouble else "no answer"
         raise TimedOut(f"could not join group {self.group} within {wait_ms} ms: {reason}", definite=False)
 
-    def _on_news(self, view: View) -> None:
+    def _on_news(self, view: MemberView) -> None:
         """Called in the heartbeats' thread."""
         self._unsettled = True
         try:
@@ -282,7 +282,7 @@ class GroupConsumer(Consumer):
 
     # --- following the coordinator -------------------------------------------------------------------------------
 
-    async def _follow(self, view: View) -> None:
+    async def _follow(self, view: MemberView) -> None:
         """Lose, give back and take up what ``view`` says; in the application's own task."""
         lost = [key for key, held in self._held.items() if not view.holds(key, held.grant)]
         if lost:
@@ -298,14 +298,14 @@ class GroupConsumer(Consumer):
         self._take_up(view)
         await self._begin_found()
 
-    def _come_back(self, view: View) -> None:
+    def _come_back(self, view: MemberView) -> None:
         """Out of the group: raise the reason if the application is to know it, and join again if it reads on."""
         if view.phase is Phase.REFUSED or self.group_settings.max_poll_exceeded == "raise":
             self._raise_refusal(view)
         if view.phase in (Phase.AWAY, Phase.REFUSED):
             self._heart.post(self._session.come_back)
 
-    def _raise_refusal(self, view: View) -> None:
+    def _raise_refusal(self, view: MemberView) -> None:
         if view.phase in (Phase.AWAY, Phase.REFUSED) and view.error is not None and view.error is not self._told_error:
             self._told_error = view.error
             raise view.error.with_traceback(None)
@@ -333,7 +333,7 @@ class GroupConsumer(Consumer):
             else:
                 self._held.lost.pop(key, None)
 
-    def _take_up(self, view: View) -> None:
+    def _take_up(self, view: MemberView) -> None:
         """Ask how far the group is with what is new."""
         self._lookup.ask({k: g for k, g in view.granted.items() if k not in view.revoking and k not in self._held})
 

@@ -1,9 +1,9 @@
 """The heartbeats of group members, beside the application: an application that blocks its event loop keeps its group.
 
-Each member has a ``GroupSession``: one task that says what ``membership.py`` wants said. The sessions of an
+Each member has a ``MemberTask``: one task that says what ``membership.py`` wants said. The sessions of an
 ``AsyncClient`` run in a thread with a loop and connections of their own; where the client's loop is nobody else's (the
 synchronous client, a transport made for tests) they run in it. What crosses between the two is one-way and small: a
-``View`` here, a posted call there; no locks.
+``MemberView`` here, a posted call there; no locks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from minilog_client.connection.cluster import Cluster, now_ms
 from minilog_client.connection.loop_thread import LoopThread
 from minilog_client.connection.tasks import TaskScope
 from minilog_client.group.coordinator import Coordinator
-from minilog_client.group.membership import Membership, Phase, Sent, Subscription, TopicPartition, View
+from minilog_client.group.membership import Membership, MemberView, Phase, Sent, Subscription, TopicPartition
 
 _log = logging.getLogger("minilog_client")
 
@@ -51,11 +51,11 @@ class PollClock:
         return None if self._polling else self._left_ms + limit_ms
 
 
-class GroupSession:
+class MemberTask:
     """One member. ``view`` may be read from any thread; ``on_news`` is called in the session's own loop."""
 
     def __init__(
-        self, subscription: Subscription, clock: PollClock, random: Random, on_news: Callable[[View], None]
+        self, subscription: Subscription, clock: PollClock, random: Random, on_news: Callable[[MemberView], None]
     ) -> None:
         self.subscription = subscription
         self.membership = Membership(subscription, uuid4().hex, random)
@@ -176,13 +176,13 @@ class GroupSession:
 class Heart(Protocol):
     """Where sessions run."""
 
-    def start(self, session: GroupSession) -> None: ...
+    def start(self, session: MemberTask) -> None: ...
 
     def post(self, call: Callable[..., None], *arguments: Any) -> None:
         """Call in the sessions' loop, soon; in order."""
         ...
 
-    async def stop(self, session: GroupSession, timeout_ms: int) -> None:
+    async def stop(self, session: MemberTask, timeout_ms: int) -> None:
         """Leave the group; at the latest after ``timeout_ms`` the session is over, one way or another."""
         ...
 
@@ -196,15 +196,15 @@ class LoopHeart:
         self._cluster = cluster
         self._loop = asyncio.get_running_loop()
         self._tasks = TaskScope("minilog_client heartbeats")
-        self._running: dict[GroupSession, asyncio.Task[None]] = {}
+        self._running: dict[MemberTask, asyncio.Task[None]] = {}
 
-    def start(self, session: GroupSession) -> None:
+    def start(self, session: MemberTask) -> None:
         self._running[session] = self._tasks.start(session.run(self._cluster))
 
     def post(self, call: Callable[..., None], *arguments: Any) -> None:
         self._loop.call_soon(call, *arguments)
 
-    async def stop(self, session: GroupSession, timeout_ms: int) -> None:
+    async def stop(self, session: MemberTask, timeout_ms: int) -> None:
         task = self._running.pop(session, None)
         if task is None:
             return
@@ -230,7 +230,7 @@ class ThreadHeart:
         self._heart: LoopHeart | None = None
         self._cluster: Cluster | None = None
 
-    def start(self, session: GroupSession) -> None:
+    def start(self, session: MemberTask) -> None:
         if self._thread is None:
             self._thread = LoopThread("minilog_client heartbeats")
             self._thread.call(self._begin)
@@ -246,7 +246,7 @@ class ThreadHeart:
             with contextlib.suppress(RuntimeError):
                 self._thread.loop.call_soon_threadsafe(call, *arguments)
 
-    async def stop(self, session: GroupSession, timeout_ms: int) -> None:
+    async def stop(self, session: MemberTask, timeout_ms: int) -> None:
         if self._heart is not None:
             await self._there(self._heart.stop(session, timeout_ms))
 

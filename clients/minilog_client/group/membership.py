@@ -79,7 +79,7 @@ class Subscription:
     max_poll_interval_ms: int = 300_000
 
 
-class View(NamedTuple):
+class MemberView(NamedTuple):
     """A member as its application sees it; never changed, so it may be read from any thread.
 
     ``granted``: grant number by partition, of all that may be held; ``revoking``: those of them to be given back.
@@ -150,9 +150,9 @@ class Membership:
     def member_id(self) -> str:
         return f"{self.name}-{self.joins}"
 
-    def view(self) -> View:
+    def view(self) -> MemberView:
         revoking = frozenset(self._granted.keys() - self._assigned)
-        return View(
+        return MemberView(
             self.phase,
             self.member_id,
             self.member_epoch,

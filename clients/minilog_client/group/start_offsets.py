@@ -11,20 +11,20 @@ from minilog.wire.group_messages import CommittedOffset, CommittedOffsets, Commi
 from minilog_client.connection.tasks import TaskScope
 from minilog_client.consumer.fetch_plan import TopicPartition
 from minilog_client.group.coordinator import Coordinator
-from minilog_client.group.heartbeats import GroupSession
-from minilog_client.group.membership import View, by_topic
+from minilog_client.group.heartbeats import MemberTask
+from minilog_client.group.membership import MemberView, by_topic
 
 _TIMEOUT_MS: Final = 5000
 _PAUSE_MS: Final = 200
 
 
-class GroupLookup:
+class StartOffsets:
     """``error``: what keeps it from finding out, None while all is well. ``know`` sees to the layout of a topic;
     ``on_news`` is called when something was found or has failed."""
 
     def __init__(
         self,
-        session: GroupSession,
+        session: MemberTask,
         coordinator: Coordinator,
         tasks: TaskScope,
         know: Callable[[str], Awaitable[None]],
@@ -50,7 +50,7 @@ class GroupLookup:
             self._asked.update(new)
             self._tasks.start(self._find(new))
 
-    def take(self, view: View) -> dict[TopicPartition, tuple[int, CommittedOffset]]:
+    def take(self, view: MemberView) -> dict[TopicPartition, tuple[int, CommittedOffset]]:
         """What was found since the last time, by partition with its grant, as far as ``view`` still grants it."""
         found, self._found = self._found, {}
         for key, (grant, _) in found.items():

@@ -1,12 +1,12 @@
-"""The producer's accumulator: records in, requests out, verdicts on what became of them. Pure.
+"""The producer's accumulator: records in, requests out, and what became of each record. Pure.
 
 Time is an argument, randomness injected, sending somebody else's work (``producer.py``). Tokens are opaque: one
 stands for the call that waits for the record. Lifecycle of a record: waiting (its topic's partitions are not known
-yet) -> in the open batch of a lane -> sealed -> in flight -> succeeded, retried or given up.
+yet) -> in the open batch of a queue -> sealed -> in flight -> succeeded, retried or given up.
 
-Invariants, besides those of ``lanes.py``:
-* Every token accepted by ``append`` or ``extend`` comes out exactly once, in ``Lane.land``'s batches or a ``Failure``.
-* ``buffered_bytes`` is the sum of what the lanes and the waiting records reserve, and returns to 0.
+Invariants, besides those of ``queues.py``:
+* Every token accepted by ``append`` or ``extend`` comes out exactly once, in ``PartitionQueue.take_in_flight``'s batches or a ``Failure``.
+* ``buffered_bytes`` is the sum of what the queues and the waiting records reserve, and returns to 0.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from minilog.wire.records import BatchBuilder
 from minilog_client.connection.routing import Leader
 from minilog_client.producer.partition_queue import (
     RECORD_OVERHEAD_BYTES,
-    Lane,
+    PartitionQueue,
     ProducerBatch,
     Span,
-    TopicLanes,
+    TopicQueues,
     Waiting,
 )
 from minilog_client.producer.partitioner import next_sticky, partition_for_key
 from minilog_client.producer.record_errors import Unsettled, expired, for_batch, no_partitions, unsettled_of
-from minilog_client.producer.sequences import NONE, Numbering, ProducerIdentity
+from minilog_client.producer.sequences import NONE, ProducerIdentity, Sequences
 from minilog_client.settings import MIB, ProducerSettings, acks_number
 
 PARTITION_REQUEST_BYTES: Final = MIB
@@ -52,11 +52,11 @@ class Drained(NamedTuple):
 
     dispatches: list[Dispatch]
     is_leaderless: bool
-    """Some lane has no leader to send to: metadata are wanted."""
-    is_nameless: bool
-    """Some lane has no producer id to number its records with."""
-    restarted: list[Lane]
-    """Lanes that begin a new producer epoch with these requests, after records were given up."""
+    """Some queue has no leader to send to: metadata are wanted."""
+    needs_producer_id: bool
+    """Some queue has no producer id to number its records with."""
+    restarted: list[PartitionQueue]
+    """Queues that begin a new producer epoch with these requests, after records were given up."""
 
 
 class Failure(NamedTuple):
@@ -70,33 +70,33 @@ class Dispatch(NamedTuple):
     """One request to one leader."""
 
     leader: Leader
-    lanes: list[Lane]
+    queues: list[PartitionQueue]
     is_retry: bool
 
 
 OpenRequests = dict[tuple[str, bool, bool], tuple[Dispatch, int]]
-"""Requests that may still take more lanes, with their sizes so far, by (leader, is a retry, is urgent)."""
+"""Requests that may still take more queues, with their sizes so far, by (leader, is a retry, is urgent)."""
 
 
 class Accumulator:
     def __init__(self, settings: ProducerSettings, random: Random) -> None:
         self.settings = settings
         self.buffered_bytes = 0
-        self.topics: dict[str, TopicLanes] = {}
+        self.topics: dict[str, TopicQueues] = {}
         self.identity = ProducerIdentity()
         self._acks_level = acks_level_for(acks_number(settings.acks))
         self._random = random
-        self._active: dict[Lane, None] = {}
+        self._active: dict[PartitionQueue, None] = {}
         self._sequence = 0
         self._flushed_sequence = 0
 
     # --- records in ----------------------------------------------------------------------------------
 
-    def topic(self, topic: str) -> TopicLanes:
-        lanes = self.topics.get(topic)
-        if lanes is None:
-            lanes = self.topics[topic] = TopicLanes(topic)
-        return lanes
+    def topic(self, topic: str) -> TopicQueues:
+        queues = self.topics.get(topic)
+        if queues is None:
+            queues = self.topics[topic] = TopicQueues(topic)
+        return queues
 
     def has_room(self, size_bytes: int) -> bool:
         """Whether ``size_bytes`` more fit; an empty buffer takes a record of any size."""
@@ -104,7 +104,7 @@ class Accumulator:
 
     def join(
         self,
-        topic: TopicLanes,
+        topic: TopicQueues,
         value: bytes | None,
         key: bytes | None,
         headers: Headers,
@@ -112,28 +112,28 @@ class Accumulator:
         timestamp: int,
         token: Any,
     ) -> bool:
-        """Add one record to the open batch of its lane: the short way, which most records can take. False, and
+        """Add one record to the open batch of its queue: the short way, which most records can take. False, and
         nothing added: there is no such batch or no room in it, ``append`` is for that. Raises what ``append`` does."""
         if not topic.partition_count:
             return False
         sticky = topic.sticky
         is_free = key is None and partition is None and sticky >= 0
-        lane = topic.lanes[sticky] if is_free else self._lane_for(topic, key, partition)
-        batch = lane.open
+        queue = topic.partitions[sticky] if is_free else self._queue_for(topic, key, partition)
+        batch = queue.open
         if batch is None:
             return False
         size = batch.builder.append(key, value, headers, timestamp)
         if not size:
             return False
-        batch.own(1, token)
+        batch.add_owner(1, token)
         batch.reserved_bytes += size
-        lane.queued_bytes += size
+        queue.queued_bytes += size
         self.buffered_bytes += size
         return True
 
     def append(
         self,
-        topic: TopicLanes,
+        topic: TopicQueues,
         value: bytes | None,
         key: bytes | None,
         headers: Headers,
@@ -148,10 +148,10 @@ class Accumulator:
         if not topic.partition_count:
             return self._park(topic, value, key, headers, partition, timestamp, token, now_ms)
         due_ms: int | None = None
-        while (lane := self._lane_for(topic, key, partition)).open is not None:
+        while (queue := self._queue_for(topic, key, partition)).open is not None:
             if self.join(topic, value, key, headers, partition, timestamp, token):
                 return due_ms
-            self._seal(topic, lane)
+            self._seal(topic, queue)
             due_ms = 0
         batch = self._fresh(topic, now_ms, self.settings.batch_bytes)
         try:
@@ -159,13 +159,13 @@ class Accumulator:
         except RecordTooLarge:
             batch = self._fresh(topic, now_ms, topic.message_bytes_max)
             size = batch.builder.append(key, value, headers, timestamp)
-        batch.own(1, token)
-        self._open(lane, batch, size)
+        batch.add_owner(1, token)
+        self._open(queue, batch, size)
         return self.settings.linger_ms if due_ms is None else due_ms
 
     def extend(
         self,
-        topic: TopicLanes,
+        topic: TopicQueues,
         values: Sequence[bytes],
         start: int,
         partition: int | None,
@@ -177,14 +177,14 @@ class Accumulator:
 
         The topic's partitions must be known. Raises RecordTooLarge when the very first value fits no batch."""
         assert topic.partition_count, "place() comes before extend()"
-        lane = self._lane_for(topic, None, partition)
-        batch = lane.open
+        queue = self._queue_for(topic, None, partition)
+        batch = queue.open
         if batch is not None:
             before = batch.builder.bytes_total
             index = batch.builder.extend(values, timestamp, start)
             if index > start:
-                batch.own(index - start, token)
-                self._reserve(lane, batch, batch.builder.bytes_total - before)
+                batch.add_owner(index - start, token)
+                self._reserve(queue, batch, batch.builder.bytes_total - before)
         else:
             batch = self._fresh(topic, now_ms, self.settings.batch_bytes)
             try:
@@ -192,40 +192,40 @@ class Accumulator:
             except RecordTooLarge:
                 batch = self._fresh(topic, now_ms, topic.message_bytes_max)
                 index = batch.builder.extend(values, timestamp, start)
-            batch.own(index - start, token)
-            self._open(lane, batch, batch.builder.bytes_total)
+            batch.add_owner(index - start, token)
+            self._open(queue, batch, batch.builder.bytes_total)
         if index < len(values):
-            self._seal(topic, lane)
+            self._seal(topic, queue)
         return index
 
-    def place(self, topic: str, partition_count: int, message_bytes_max: int, now_ms: int) -> list[Failure]:
-        """The topic's partitions became known, or grew: waiting records find their lanes, in order."""
-        lanes = self.topic(topic)
-        lanes.message_bytes_max, lanes.partition_count, lanes.sticky = message_bytes_max, partition_count, -1
-        for partition in range(len(lanes.lanes), partition_count):
-            lanes.lanes.append(Lane(topic, partition, self._numbering()))
+    def on_partitions(self, topic: str, partition_count: int, message_bytes_max: int, now_ms: int) -> list[Failure]:
+        """The topic's partitions became known, or grew: waiting records find their queues, in order."""
+        queues = self.topic(topic)
+        queues.message_bytes_max, queues.partition_count, queues.sticky = message_bytes_max, partition_count, -1
+        for partition in range(len(queues.partitions), partition_count):
+            queues.partitions.append(PartitionQueue(topic, partition, self._sequences_of_new_queue()))
         failures: list[Failure] = []
-        while partition_count and lanes.waiting:
-            record = lanes.waiting.popleft()
+        while partition_count and queues.waiting:
+            record = queues.waiting.popleft()
             self.buffered_bytes -= record.reserved_bytes
             try:
-                self._place_one(lanes, record, now_ms)
+                self._enqueue(queues, record, now_ms)
             except MinilogError as error:
                 failures.append(Failure([(0, 1, record.token)], error))
         return failures
 
-    def _place_one(self, lanes: TopicLanes, record: Waiting, now_ms: int) -> None:
-        lane = self._lane_for(lanes, record.key, record.partition)
+    def _enqueue(self, queues: TopicQueues, record: Waiting, now_ms: int) -> None:
+        queue = self._queue_for(queues, record.key, record.partition)
         self.append(
-            lanes, record.value, record.key, record.headers, lane.partition, record.timestamp, record.token, now_ms
+            queues, record.value, record.key, record.headers, queue.partition, record.timestamp, record.token, now_ms
         )
-        assert lane.open is not None, "the record has just been added to it"
-        lane.open.sequence = min(lane.open.sequence, record.sequence)
-        lane.open.deadline_ms = min(lane.open.deadline_ms, record.deadline_ms)
+        assert queue.open is not None, "the record has just been added to it"
+        queue.open.sequence = min(queue.open.sequence, record.sequence)
+        queue.open.deadline_ms = min(queue.open.deadline_ms, record.deadline_ms)
 
     def _park(
         self,
-        topic: TopicLanes,
+        topic: TopicQueues,
         value: bytes | None,
         key: bytes | None,
         headers: Headers,
@@ -242,7 +242,7 @@ class Accumulator:
         self.buffered_bytes += size
         return 0
 
-    def _lane_for(self, topic: TopicLanes, key: bytes | None, partition: int | None) -> Lane:
+    def _queue_for(self, topic: TopicQueues, key: bytes | None, partition: int | None) -> PartitionQueue:
         count = topic.partition_count
         if partition is not None:
             if not 0 <= partition < count:
@@ -251,11 +251,11 @@ class Accumulator:
             partition = partition_for_key(key, count)
         else:
             if topic.sticky < 0:
-                topic.sticky = next_sticky(count, lambda index: topic.lanes[index].queued_bytes, self._random)
+                topic.sticky = next_sticky(count, lambda index: topic.partitions[index].queued_bytes, self._random)
             partition = topic.sticky
-        return topic.lanes[partition]
+        return topic.partitions[partition]
 
-    def _fresh(self, topic: TopicLanes, now_ms: int, size_bytes: int) -> ProducerBatch:
+    def _fresh(self, topic: TopicQueues, now_ms: int, size_bytes: int) -> ProducerBatch:
         builder = BatchBuilder(min(size_bytes, topic.message_bytes_max))
         return ProducerBatch(builder, self._next_sequence(), now_ms, now_ms + self.settings.delivery_timeout_ms)
 
@@ -263,29 +263,29 @@ class Accumulator:
         self._sequence += 1
         return self._sequence
 
-    def _open(self, lane: Lane, batch: ProducerBatch, size_bytes: int) -> None:
-        lane.open = batch
-        self._active[lane] = None
-        self._reserve(lane, batch, size_bytes)
+    def _open(self, queue: PartitionQueue, batch: ProducerBatch, size_bytes: int) -> None:
+        queue.open = batch
+        self._active[queue] = None
+        self._reserve(queue, batch, size_bytes)
 
-    def _reserve(self, lane: Lane, batch: ProducerBatch, size: int) -> None:
+    def _reserve(self, queue: PartitionQueue, batch: ProducerBatch, size: int) -> None:
         batch.reserved_bytes += size
-        lane.queued_bytes += size
+        queue.queued_bytes += size
         self.buffered_bytes += size
 
-    def _release(self, lane: Lane, batches: Sequence[ProducerBatch]) -> None:
+    def _release(self, queue: PartitionQueue, batches: Sequence[ProducerBatch]) -> None:
         for batch in batches:
-            lane.queued_bytes -= batch.reserved_bytes
+            queue.queued_bytes -= batch.reserved_bytes
             self.buffered_bytes -= batch.reserved_bytes
-        if lane.is_idle:
-            self._active.pop(lane, None)
+        if queue.is_idle:
+            self._active.pop(queue, None)
         assert self.buffered_bytes >= 0, "nothing is released twice"
 
-    def _seal(self, topic: TopicLanes, lane: Lane) -> None:
-        assert lane.open is not None, "only an open batch can be sealed"
+    def _seal(self, topic: TopicQueues, queue: PartitionQueue) -> None:
+        assert queue.open is not None, "only an open batch can be sealed"
         settings = self.settings
-        lane.seal(lane.open.builder.seal(compression=settings.compression, acks_level=self._acks_level))
-        if topic.sticky == lane.partition:
+        queue.seal(queue.open.builder.seal(compression=settings.compression, acks_level=self._acks_level))
+        if topic.sticky == queue.partition:
             topic.sticky = -1
 
     # --- requests out ----------------------------------------------------------------------------------
@@ -298,44 +298,44 @@ class Accumulator:
     def drain(self, now_ms: int, leader_of: LeaderOf, is_busy: Callable[[str], bool]) -> Drained:
         """Requests to send now.
 
-        Lanes that failed before, and those about to expire, travel apart from healthy ones: what holds them up, or
+        Queues that failed before, and those about to expire, travel apart from healthy ones: what holds them up, or
         shortens the wait for them, must not touch the rest."""
         open_requests: OpenRequests = {}
         dispatches: list[Dispatch] = []
-        restarted: list[Lane] = []
-        is_leaderless = is_nameless = False
-        for lane in self._active:
-            ready_ms = lane.ready_at_ms(self.settings.linger_ms, self._flushed_sequence)
-            if lane.in_flight or ready_ms is None or ready_ms > now_ms:
+        restarted: list[PartitionQueue] = []
+        is_leaderless = needs_producer_id = False
+        for queue in self._active:
+            ready_ms = queue.ready_at_ms(self.settings.linger_ms, self._flushed_sequence)
+            if queue.in_flight or ready_ms is None or ready_ms > now_ms:
                 continue
-            leader = leader_of(lane.topic, lane.partition)
-            if not lane.attempts.may_try(now_ms, leader.leader_epoch if leader else -1):
+            leader = leader_of(queue.topic, queue.partition)
+            if not queue.attempts.may_try(now_ms, leader.leader_epoch if leader else -1):
                 continue
             if leader is None:
                 is_leaderless = True
-                error = LeaderNotAvailable(f"{lane.topic}-{lane.partition} has no leader")
-                lane.attempts.on_failure(error, now_ms, self._random)
-            elif lane.attempts.tries or not is_busy(leader.url):
-                if not lane.is_numberable():
-                    is_nameless = True
+                error = LeaderNotAvailable(f"{queue.topic}-{queue.partition} has no leader")
+                queue.attempts.on_failure(error, now_ms, self._random)
+            elif queue.attempts.tries or not is_busy(leader.url):
+                if not queue.can_number():
+                    needs_producer_id = True
                     continue
-                if lane.starts_over:
-                    restarted.append(lane)
-                self._dispatch(lane, leader, now_ms, open_requests, dispatches)
-        return Drained(dispatches, is_leaderless, is_nameless, restarted)
+                if queue.starts_over:
+                    restarted.append(queue)
+                self._dispatch(queue, leader, now_ms, open_requests, dispatches)
+        return Drained(dispatches, is_leaderless, needs_producer_id, restarted)
 
     def _dispatch(
         self,
-        lane: Lane,
+        queue: PartitionQueue,
         leader: Leader,
         now_ms: int,
         open_requests: OpenRequests,
         dispatches: list[Dispatch],
     ) -> None:
-        if lane.open is not None and lane.open_due_ms(self.settings.linger_ms, self._flushed_sequence) <= now_ms:
-            self._seal(self.topics[lane.topic], lane)
-        is_retry = lane.attempts.tries > 0
-        batches = lane.take(PARTITION_REQUEST_BYTES, leader.leader_epoch)
+        if queue.open is not None and queue.open_due_ms(self.settings.linger_ms, self._flushed_sequence) <= now_ms:
+            self._seal(self.topics[queue.topic], queue)
+        is_retry = queue.attempts.tries > 0
+        batches = queue.take(PARTITION_REQUEST_BYTES, leader.leader_epoch)
         size = sum(batch.sealed.bytes_total for batch in batches)
         is_urgent = batches[0].deadline_ms - now_ms < self.settings.try_timeout_ms
         kind = (leader.url, is_retry, is_urgent)
@@ -343,20 +343,20 @@ class Accumulator:
         if dispatch is None or filled + size > REQUEST_BYTES:
             dispatch, filled = Dispatch(leader, [], is_retry), 0
             dispatches.append(dispatch)
-        dispatch.lanes.append(lane)
+        dispatch.queues.append(queue)
         open_requests[kind] = (dispatch, filled + size)
 
     def next_wake_ms(self, now_ms: int) -> int | None:
         """When ``expire`` or ``drain`` should be called next, if nothing else happens before."""
         wake: int | None = None
-        for lane in self._active:
-            ready_ms = lane.ready_at_ms(self.settings.linger_ms, self._flushed_sequence)
-            if lane.in_flight or ready_ms is None:
+        for queue in self._active:
+            ready_ms = queue.ready_at_ms(self.settings.linger_ms, self._flushed_sequence)
+            if queue.in_flight or ready_ms is None:
                 continue
-            if lane.attempts.tries:
-                ready_ms = max(ready_ms, lane.attempts.retry_at_ms)
-            oldest = lane.oldest
-            assert oldest is not None, "an active lane has a batch"
+            if queue.attempts.tries:
+                ready_ms = max(ready_ms, queue.attempts.retry_at_ms)
+            oldest = queue.oldest
+            assert oldest is not None, "an active queue has a batch"
             due_ms = min(ready_ms, oldest.deadline_ms) if ready_ms > now_ms else oldest.deadline_ms
             wake = due_ms if wake is None else min(wake, due_ms)
         for topic in self.topics.values():
@@ -364,70 +364,70 @@ class Accumulator:
                 wake = min(wake or topic.waiting[0].deadline_ms, topic.waiting[0].deadline_ms)
         return wake
 
-    # --- verdicts --------------------------------------------------------------------------------------
+    # --- outcomes --------------------------------------------------------------------------------------
 
-    def on_success(self, lane: Lane) -> list[ProducerBatch]:
-        """The batches of ``lane`` that were in flight are acknowledged."""
-        batches = lane.land()
-        self._release(lane, batches)
+    def on_success(self, queue: PartitionQueue) -> list[ProducerBatch]:
+        """The batches of ``queue`` that were in flight are acknowledged."""
+        batches = queue.take_in_flight()
+        self._release(queue, batches)
         return batches
 
-    def on_failure(self, lane: Lane, error: MinilogError, now_ms: int) -> list[Failure]:
+    def on_failure(self, queue: PartitionQueue, error: MinilogError, now_ms: int) -> list[Failure]:
         """The try in flight failed: send again later, or give up and say what is known of the records."""
-        assert lane.in_flight, "only a try in flight can fail"
-        for batch in lane.in_flight:
+        assert queue.in_flight, "only a try in flight can fail"
+        for batch in queue.in_flight:
             batch.last_error = error
             batch.maybe_written |= not error.definite
-        if self._is_gap_to_step_over(lane, error):
-            assert lane.numbering is not None, "only numbered batches are out of order"
-            lane.numbering.give_up()
-            lane.given_up = for_batch(error, lane, lane.in_flight[0])
-        elif not self._is_worth_retrying(lane, error, now_ms):
-            if len(lane.in_flight) > 1 and error.definite and not error.retriable:
-                lane.solo = len(lane.in_flight)
-                lane.put_back()
+        if self._is_gap_to_step_over(queue, error):
+            assert queue.sequences is not None, "only numbered batches are out of order"
+            queue.sequences.give_up()
+            queue.given_up = for_batch(error, queue, queue.in_flight[0])
+        elif not self._is_worth_retrying(queue, error, now_ms):
+            if len(queue.in_flight) > 1 and error.definite and not error.retriable:
+                queue.solo = len(queue.in_flight)
+                queue.put_back()
                 return []
-            if isinstance(error, ProducerFenced) and lane.numbering is not None:
-                lane.numbering.discard()
-            return [self._give_up(lane, batch, for_batch(error, lane, batch)) for batch in lane.land()]
-        lane.put_back()
-        lane.attempts.on_failure(error, now_ms, self._random)
+            if isinstance(error, ProducerFenced) and queue.sequences is not None:
+                queue.sequences.discard()
+            return [self._give_up(queue, batch, for_batch(error, queue, batch)) for batch in queue.take_in_flight()]
+        queue.put_back()
+        queue.attempts.on_failure(error, now_ms, self._random)
         return []
 
     def expire(self, now_ms: int) -> list[Failure]:
         """Give up what has waited longer than the delivery timeout and is not in flight."""
         failures: list[Failure] = []
         timeout_ms = self.settings.delivery_timeout_ms
-        for lane in list(self._active):
-            while not lane.in_flight and (batch := lane.oldest) is not None and batch.deadline_ms <= now_ms:
-                if not lane.sealed:
-                    self._seal(self.topics[lane.topic], lane)
+        for queue in list(self._active):
+            while not queue.in_flight and (batch := queue.oldest) is not None and batch.deadline_ms <= now_ms:
+                if not queue.sealed:
+                    self._seal(self.topics[queue.topic], queue)
                 error = expired(batch, timeout_ms, self.identity.last_error)
-                failures.append(self._give_up(lane, lane.sealed.popleft(), for_batch(error, lane, batch)))
+                failures.append(self._give_up(queue, queue.sealed.popleft(), for_batch(error, queue, batch)))
         for topic in self.topics.values():
             while topic.waiting and topic.waiting[0].deadline_ms <= now_ms:
                 failures.append(self._give_up_waiting(topic, no_partitions(topic.topic, timeout_ms)))
         return failures
 
-    def recall(self) -> None:
+    def requeue_in_flight(self) -> None:
         """Nobody waits for the answers of what is in flight any more: it may or may not be written."""
-        for lane in self._active:
-            for batch in lane.in_flight:
+        for queue in self._active:
+            for batch in queue.in_flight:
                 batch.maybe_written = True
-            lane.put_back()
+            queue.put_back()
 
-    def abandon(self, error: MinilogError, topic: TopicLanes | None = None) -> list[Failure]:
+    def fail_all(self, error: MinilogError, topic: TopicQueues | None = None) -> list[Failure]:
         """Give up whatever is not in flight, of one ``topic`` or of all, for ``error``."""
         failures: list[Failure] = []
-        for lanes in self.topics.values() if topic is None else [topic]:
-            while lanes.waiting:
-                failures.append(self._give_up_waiting(lanes, error))
-            for lane in lanes.lanes:
-                if lane.open is not None:
-                    self._seal(lanes, lane)
-                while lane.sealed:
-                    batch = lane.sealed.popleft()
-                    failures.append(self._give_up(lane, batch, for_batch(error, lane, batch)))
+        for queues in self.topics.values() if topic is None else [topic]:
+            while queues.waiting:
+                failures.append(self._give_up_waiting(queues, error))
+            for queue in queues.partitions:
+                if queue.open is not None:
+                    self._seal(queues, queue)
+                while queue.sealed:
+                    batch = queue.sealed.popleft()
+                    failures.append(self._give_up(queue, batch, for_batch(error, queue, batch)))
         return failures
 
     def oldest_sequence(self) -> int | None:
@@ -436,49 +436,49 @@ class Accumulator:
 
     def unsettled(self) -> list[Unsettled]:
         """Where records wait for their fate, and why."""
-        found = [unsettled_of(lane, self.identity.last_error) for lane in self._active]
+        found = [unsettled_of(queue, self.identity.last_error) for queue in self._active]
         found += [Unsettled(t.topic, None, len(t.waiting), None) for t in self.topics.values() if t.waiting]
         return found
 
     def _sequences(self) -> Iterator[int]:
-        for lane in self._active:
-            for batch in (*lane.in_flight[:1], *lane.sealed, lane.open):
+        for queue in self._active:
+            for batch in (*queue.in_flight[:1], *queue.sealed, queue.open):
                 if batch is not None:
                     yield batch.sequence
         for topic in self.topics.values():
             if topic.waiting:
                 yield topic.waiting[0].sequence
 
-    def _is_worth_retrying(self, lane: Lane, error: MinilogError, now_ms: int) -> bool:
+    def _is_worth_retrying(self, queue: PartitionQueue, error: MinilogError, now_ms: int) -> bool:
         retries = self.settings.retries
         if retries == "none":
             return False
-        if retries == "definite" and any(batch.maybe_written for batch in lane.in_flight):
+        if retries == "definite" and any(batch.maybe_written for batch in queue.in_flight):
             return False
         if isinstance(error, UnknownTopic):
-            return lane.attempts.failing_for_ms(now_ms) < TOPIC_GRACE_MS
+            return queue.attempts.failing_for_ms(now_ms) < TOPIC_GRACE_MS
         return error.retriable
 
-    def _is_gap_to_step_over(self, lane: Lane, error: MinilogError) -> bool:
+    def _is_gap_to_step_over(self, queue: PartitionQueue, error: MinilogError) -> bool:
         """A leader that lacks what was acknowledged with less than acks="all": that can be lost, and goes on in a new
         epoch. With acks="all" it never may, and the application is told."""
         return (
             isinstance(error, OutOfOrderSequence)
             and self.settings.acks != "all"
-            and not lane.in_flight[0].maybe_written
+            and not queue.in_flight[0].maybe_written
         )
 
-    def _give_up(self, lane: Lane, batch: ProducerBatch, error: MinilogError) -> Failure:
-        if lane.numbering is not None and batch.base_sequence != NONE:
-            lane.numbering.give_up()
-            lane.given_up = error
-        self._release(lane, [batch])
+    def _give_up(self, queue: PartitionQueue, batch: ProducerBatch, error: MinilogError) -> Failure:
+        if queue.sequences is not None and batch.base_sequence != NONE:
+            queue.sequences.give_up()
+            queue.given_up = error
+        self._release(queue, [batch])
         return Failure(list(batch.spans()), error)
 
-    def _give_up_waiting(self, topic: TopicLanes, error: MinilogError) -> Failure:
+    def _give_up_waiting(self, topic: TopicQueues, error: MinilogError) -> Failure:
         record = topic.waiting.popleft()
         self.buffered_bytes -= record.reserved_bytes
         return Failure([(0, 1, record.token)], error)
 
-    def _numbering(self) -> Numbering | None:
-        return Numbering(self.identity) if self.settings.idempotent else None
+    def _sequences_of_new_queue(self) -> Sequences | None:
+        return Sequences(self.identity) if self.settings.idempotent else None

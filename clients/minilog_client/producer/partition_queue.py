@@ -5,8 +5,8 @@ Invariants:
   acknowledged or given up: nothing of one partition is ever overtaken, whatever is retried.
 * A sealed batch keeps its bytes: every try sends exactly the same ones.
 * ``maybe_written`` never goes back to False: after one try with an open end, no later refusal proves anything. Batches
-  that may be written are always the oldest of their lane, because a request takes the oldest.
-* With a ``numbering``, a batch that may be written is sent alone: a leader may hold it already, elsewhere than the
+  that may be written are always the oldest of their queue, because a request takes the oldest.
+* With ``sequences``, a batch that may be written is sent alone: a leader may hold it already, elsewhere than the
   batches it travelled with, and answers with one place.
 """
 
@@ -22,7 +22,7 @@ from minilog.wire.batch import peek
 from minilog.wire.codec import Headers
 from minilog.wire.records import BatchBuilder, SealedBatch
 from minilog_client.connection.backoff import Attempts
-from minilog_client.producer.sequences import NONE, REMEMBERED_BATCHES, Numbering
+from minilog_client.producer.sequences import NONE, REMEMBERED_BATCHES, Sequences
 from minilog_client.settings import MIB
 
 RECORD_OVERHEAD_BYTES: Final = 64
@@ -71,7 +71,7 @@ class ProducerBatch:
         what the garbage collector has to look at, for every record in flight, is a third of the cost of sending."""
         self.reserved_bytes = 0
         self.base_sequence = NONE
-        """Its number once it was sent; NONE until then, and without a numbering."""
+        """Its number once it was sent; NONE until then, and without sequences."""
         self.tries = 0
         self.maybe_written = False
         self.last_error: MinilogError | None = None
@@ -86,7 +86,7 @@ class ProducerBatch:
             "base_sequence": self.base_sequence,
         }
 
-    def own(self, count: int, token: Any) -> None:
+    def add_owner(self, count: int, token: Any) -> None:
         """The last ``count`` records belong to ``token``; neighbouring records of one token become one span."""
         self.record_count += count
         tokens = self.tokens
@@ -103,24 +103,24 @@ class ProducerBatch:
             start = end
 
 
-class Lane:
+class PartitionQueue:
     """The queue of one partition."""
 
     __slots__ = (
         "attempts",
         "given_up",
         "in_flight",
-        "numbering",
         "open",
         "partition",
         "queued_bytes",
         "sealed",
+        "sequences",
         "solo",
         "topic",
     )
 
-    def __init__(self, topic: str, partition: int, numbering: Numbering | None = None) -> None:
-        self.numbering = numbering
+    def __init__(self, topic: str, partition: int, sequences: Sequences | None = None) -> None:
+        self.sequences = sequences
         """None: the batches carry no numbers, and a retry may write them twice."""
         self.topic = topic
         self.partition = partition
@@ -135,7 +135,9 @@ class Lane:
         """So many batches must travel alone, because one of a group was refused and it is not known which."""
 
     def __repr__(self) -> str:
-        return f"Lane({self.topic}-{self.partition}, {len(self.in_flight)} in flight, {len(self.sealed)} sealed)"
+        return (
+            f"PartitionQueue({self.topic}-{self.partition}, {len(self.in_flight)} in flight, {len(self.sealed)} sealed)"
+        )
 
     def seal(self, sealed: SealedBatch) -> None:
         """Close the open batch: ``sealed`` is what it holds from here on."""
@@ -148,7 +150,7 @@ class Lane:
         self.open = None
 
     def ready_at_ms(self, linger_ms: int, flushed_sequence: int) -> int | None:
-        """When the lane next has something to send, were its leader willing; None: no record waits."""
+        """When the queue next has something to send, were its leader willing; None: no record waits."""
         if self.sealed:
             return self.sealed[0].created_ms
         return None if self.open is None else self.open_due_ms(linger_ms, flushed_sequence)
@@ -158,14 +160,14 @@ class Lane:
         assert self.open is not None, "only an open batch lingers"
         return self.open.created_ms + (linger_ms if self.open.sequence > flushed_sequence else 0)
 
-    def is_numberable(self) -> bool:
+    def can_number(self) -> bool:
         """The oldest batch has its number or can be given one; False: a producer id is wanted first.
 
         Begins a new epoch when one is due and nothing that may be written is left of the old one."""
-        numbering = self.numbering
-        if numbering is None or not numbering.is_spent or (self.sealed and self.sealed[0].maybe_written):
+        sequences = self.sequences
+        if sequences is None or not sequences.is_spent or (self.sealed and self.sealed[0].maybe_written):
             return True
-        if not numbering.renew():
+        if not sequences.renew():
             return False
         for batch in self.sealed:
             assert not batch.maybe_written, "what may be written keeps its number"
@@ -175,7 +177,7 @@ class Lane:
     @property
     def starts_over(self) -> bool:
         """The next batch is the first of a new epoch, after records were given up in the one before."""
-        return self.numbering is not None and self.numbering.is_restart
+        return self.sequences is not None and self.sequences.is_restart
 
     def take(self, bytes_max: int, leader_epoch: int) -> list[ProducerBatch]:
         """Put the oldest sealed batches, ``bytes_max`` of them but at least one, in flight."""
@@ -199,19 +201,19 @@ class Lane:
     def _count_max(self) -> int:
         """How many batches one request may hold."""
         oldest = self.in_flight[0] if self.in_flight else self.sealed[0]
-        if self.solo or (self.numbering is not None and oldest.maybe_written):
+        if self.solo or (self.sequences is not None and oldest.maybe_written):
             return 1
-        return len(self.sealed) + len(self.in_flight) if self.numbering is None else REMEMBERED_BATCHES
+        return len(self.sealed) + len(self.in_flight) if self.sequences is None else REMEMBERED_BATCHES
 
     def _number(self, batch: ProducerBatch) -> None:
-        numbering = self.numbering
-        if numbering is None:
+        sequences = self.sequences
+        if sequences is None:
             batch.head = batch.sealed.head()
             return
-        batch.base_sequence = numbering.draw(batch.record_count)
-        batch.head = batch.sealed.head(numbering.producer_id, numbering.producer_epoch, batch.base_sequence)
+        batch.base_sequence = sequences.draw(batch.record_count)
+        batch.head = batch.sealed.head(sequences.producer_id, sequences.producer_epoch, batch.base_sequence)
 
-    def land(self) -> list[ProducerBatch]:
+    def take_in_flight(self) -> list[ProducerBatch]:
         """The batches in flight are done with, for good or ill."""
         done, self.in_flight = self.in_flight, []
         self.solo = max(0, self.solo - len(done))
@@ -256,11 +258,11 @@ class Waiting(NamedTuple):
 
 
 @dataclass(slots=True)
-class TopicLanes:
+class TopicQueues:
     topic: str
-    lanes: list[Lane] = field(default_factory=list)
+    partitions: list[PartitionQueue] = field(default_factory=list)
     partition_count: int = 0
-    """0 while unknown; may be less than there are lanes when the topic was created anew."""
+    """0 while unknown; may be less than there are queues when the topic was created anew."""
     message_bytes_max: int = MIB
     sticky: int = -1
     """The partition unkeyed records go to until its batch is sealed; -1: choose anew."""

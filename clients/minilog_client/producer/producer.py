@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 
 from minilog.errors import MinilogError, RecordTooLarge, TimedOut
 from minilog_client.connection.cluster import now_ms
-from minilog_client.producer.partition_queue import RECORD_OVERHEAD_BYTES, TopicLanes
+from minilog_client.producer.partition_queue import RECORD_OVERHEAD_BYTES, TopicQueues
 from minilog_client.producer.receipts import BatchReceipt, ManyCall, Receipt
 from minilog_client.producer.sender import ProducerStatistics, Sender
 from minilog_client.settings import MIB
@@ -103,7 +103,7 @@ class Producer:
         type, InvalidRequest for a partition or timestamp that cannot be."""
         size = size_of(checked_bytes("value", value), checked_bytes("key", key))
         if self._sender.is_crowded or not self._accumulator.has_room(size):
-            await self._sender.wait_room(size)
+            await self._sender._wait_room(size)
         return await self.send_nowait(topic, value, key, headers, partition=partition, timestamp_ms=timestamp_ms)
 
     def send_nowait(
@@ -119,8 +119,8 @@ class Producer:
         """Take one record and return at once; the future ends as ``send`` would.
 
         Raises BufferFull when ``buffer_bytes`` are waiting already, and what ``send`` raises for bad input."""
-        if type(topic) is not str or (lanes := self._topics.get(topic)) is None or self._sender.closed:
-            lanes = self._sender.meet(topic)
+        if type(topic) is not str or (queues := self._topics.get(topic)) is None or self._sender.closed:
+            queues = self._sender.topic_queues(topic)
         if type(value) is not bytes:
             value = checked_bytes("value", value)
         if key is not None and type(key) is not bytes:
@@ -135,8 +135,8 @@ class Producer:
             check_partition(partition)
         timestamp = time_ns() // 1_000_000 if timestamp_ms is None else checked_timestamp(timestamp_ms)
         future = self._new_future()
-        if not accumulator.join(lanes, value, key, pairs, partition, timestamp, future):
-            due_ms = accumulator.append(lanes, value, key, pairs, partition, timestamp, future, now_ms())
+        if not accumulator.join(queues, value, key, pairs, partition, timestamp, future):
+            due_ms = accumulator.append(queues, value, key, pairs, partition, timestamp, future, now_ms())
             if due_ms is not None:
                 self._sender.wake(due_ms)
         return future
@@ -164,31 +164,31 @@ class Producer:
         timestamp = time_ns() // 1_000_000 if timestamp_ms is None else checked_timestamp(timestamp_ms)
         self._sender.check_open()
         rows = checked_rows(values, keys)
-        lanes = await self._sender.placed(topic)
-        _check_sizes(topic, rows.values, lanes.message_bytes_max)
+        queues = await self._sender.placed(topic)
+        _check_sizes(topic, rows.values, queues.message_bytes_max)
         call = ManyCall(self._loop.create_future())
         try:
             if rows.is_plain:
-                await self._feed_values(lanes, rows.values, partition, timestamp, call)
+                await self._feed_values(queues, rows.values, partition, timestamp, call)
             else:
-                await self._feed_rows(lanes, rows, partition, timestamp, call)
+                await self._feed_rows(queues, rows, partition, timestamp, call)
         except MinilogError as error:
             call.refuse(len(rows.values), error)
         call.seal()
         return await call.outcome
 
     async def _feed_values(
-        self, lanes: TopicLanes, values: Sequence[Any], partition: int | None, timestamp: int, call: ManyCall
+        self, queues: TopicQueues, values: Sequence[Any], partition: int | None, timestamp: int, call: ManyCall
     ) -> None:
         batch_bytes = self.settings.batch_bytes
         index, unyielded_bytes = 0, 0
         while index < len(values):
             if self._sender.is_crowded or not self._accumulator.has_room(batch_bytes):
-                await self._sender.wait_room(batch_bytes)
+                await self._sender._wait_room(batch_bytes)
                 unyielded_bytes = 0
             self._sender.check_open()
             before = index
-            index = self._accumulator.extend(lanes, values, index, partition, timestamp, call, now_ms())
+            index = self._accumulator.extend(queues, values, index, partition, timestamp, call, now_ms())
             call.accept(index - before)
             self._sender.wake(0 if index < len(values) else self.settings.linger_ms)
             unyielded_bytes += batch_bytes
@@ -197,7 +197,7 @@ class Producer:
                 unyielded_bytes = 0
 
     async def _feed_rows(
-        self, lanes: TopicLanes, rows: Rows, partition: int | None, timestamp: int, call: ManyCall
+        self, queues: TopicQueues, rows: Rows, partition: int | None, timestamp: int, call: ManyCall
     ) -> None:
         sender, unyielded_bytes = self._sender, 0
         for chunk, size in rows.chunks(_CHUNK_ROWS, self.settings.batch_bytes):
@@ -206,12 +206,12 @@ class Producer:
                 await asyncio.sleep(0)
                 unyielded_bytes = 0
             if sender.is_crowded or not self._accumulator.has_room(size):
-                await sender.wait_room(size)
+                await sender._wait_room(size)
             sender.check_open()
-            self._feed_chunk(lanes, chunk, partition, timestamp, call)
+            self._feed_chunk(queues, chunk, partition, timestamp, call)
 
     def _feed_chunk(
-        self, lanes: TopicLanes, chunk: Iterable[Row], partition: int | None, timestamp: int, call: ManyCall
+        self, queues: TopicQueues, chunk: Iterable[Row], partition: int | None, timestamp: int, call: ManyCall
     ) -> None:
         """There is room for all of it."""
         join, append = self._accumulator.join, self._accumulator.append
@@ -219,8 +219,8 @@ class Producer:
         try:
             for value, key, headers, own_timestamp in chunk:
                 at = timestamp if own_timestamp is None else own_timestamp
-                if not join(lanes, value, key, headers, partition, at, call):
-                    due_ms = append(lanes, value, key, headers, partition, at, call, now_ms())
+                if not join(queues, value, key, headers, partition, at, call):
+                    due_ms = append(queues, value, key, headers, partition, at, call, now_ms())
                     if due_ms is not None:
                         self._sender.wake(due_ms)
                 accepted += 1
@@ -253,9 +253,9 @@ class Producer:
             await self._sender.stop()
             self._on_closed(self)
 
-    async def wait_room(self, size_bytes: int) -> None:
+    async def _wait_room(self, size_bytes: int) -> None:
         """Wait in line for room in the buffer; raises BufferFull after ``block_timeout_ms``."""
-        await self._sender.wait_room(size_bytes)
+        await self._sender._wait_room(size_bytes)
 
     def statistics(self) -> ProducerStatistics:
         return self._sender.statistics()

@@ -16,7 +16,7 @@ from minilog.errors import (
     ProducerFenced,
     TimedOut,
 )
-from minilog_client.producer.partition_queue import Lane, ProducerBatch
+from minilog_client.producer.partition_queue import PartitionQueue, ProducerBatch
 from minilog_client.producer.sequences import NONE
 
 _SHOWN_MAX: Final = 3
@@ -32,14 +32,14 @@ class Unsettled(NamedTuple):
     last_error: MinilogError | None
 
 
-def for_batch(error: MinilogError, lane: Lane, batch: ProducerBatch) -> MinilogError:
+def for_batch(error: MinilogError, queue: PartitionQueue, batch: ProducerBatch) -> MinilogError:
     """``error`` for the records of ``batch``: definite only if no try before left it open either."""
     definite = error.definite and not batch.maybe_written
-    follows_gap = lane.numbering is not None and lane.numbering.is_spent
+    follows_gap = queue.sequences is not None and queue.sequences.is_spent
     said = _said(error, definite, follows_gap)
-    own = type(error)(f"{lane.topic}-{lane.partition}: {said}", definite=definite)
-    own.info.update(error.info, topic=lane.topic, partition=lane.partition)
-    if lane.numbering is not None and batch.base_sequence != NONE:
+    own = type(error)(f"{queue.topic}-{queue.partition}: {said}", definite=definite)
+    own.info.update(error.info, topic=queue.topic, partition=queue.partition)
+    if queue.sequences is not None and batch.base_sequence != NONE:
         own.info.update(batch.number, record_count=batch.record_count)
     return own
 
@@ -86,12 +86,12 @@ def no_partitions(topic: str, timeout_ms: int) -> TimedOut:
     )
 
 
-def unsettled_of(lane: Lane, obstacle: MinilogError | None) -> Unsettled:
-    count, last_error = 0, lane.attempts.last_error or obstacle
-    for batch in lane.batches():
+def unsettled_of(queue: PartitionQueue, obstacle: MinilogError | None) -> Unsettled:
+    count, last_error = 0, queue.attempts.last_error or obstacle
+    for batch in queue.batches():
         count += batch.record_count
         last_error = last_error or batch.last_error
-    return Unsettled(lane.topic, lane.partition, count, last_error)
+    return Unsettled(queue.topic, queue.partition, count, last_error)
 
 
 def listed(unsettled: Iterable[Unsettled]) -> tuple[str, dict[str, object]]:

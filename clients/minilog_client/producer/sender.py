@@ -33,7 +33,7 @@ from minilog_client.connection.backoff import Attempts, is_hunting
 from minilog_client.connection.cluster import Cluster, now_ms
 from minilog_client.connection.tasks import TaskScope
 from minilog_client.producer.accumulator import Accumulator, Dispatch, Failure
-from minilog_client.producer.partition_queue import Lane, ProducerBatch, TopicLanes
+from minilog_client.producer.partition_queue import PartitionQueue, ProducerBatch, TopicQueues
 from minilog_client.producer.receipts import ManyCall, Receipt, batch_receipt
 from minilog_client.producer.record_errors import listed
 from minilog_client.settings import ProducerSettings, acks_number
@@ -84,8 +84,8 @@ class Sender:
 
     # --- what the producer asks for ------------------------------------------------------------------------
 
-    def meet(self, topic: str) -> TopicLanes:
-        """The lanes of a topic, which is watched from now on."""
+    def topic_queues(self, topic: str) -> TopicQueues:
+        """The queues of a topic, which is watched from now on."""
         self.check_open()
         if not isinstance(topic, str):
             raise TypeError(f"topic must be a string, got {type(topic).__name__}")
@@ -95,21 +95,21 @@ class Sender:
             self._unplaced.add(topic)
         return self.accumulator.topic(topic)
 
-    async def placed(self, topic: str) -> TopicLanes:
+    async def placed(self, topic: str) -> TopicQueues:
         """The same once the topic's partitions are known; raises UnknownTopic, BrokerUnavailable."""
-        lanes = self.meet(topic)
-        if not lanes.partition_count:
+        queues = self.topic_queues(topic)
+        if not queues.partition_count:
             await self._cluster.topic(topic)
             self.check_open()
             self._pump()
-        return lanes
+        return queues
 
     @property
     def is_crowded(self) -> bool:
         """Somebody waits for room already."""
         return self._line.locked()
 
-    async def wait_room(self, size: int) -> None:
+    async def _wait_room(self, size: int) -> None:
         """Wait in line for ``size`` bytes of buffer; to be followed by the append without an await in between."""
         try:
             async with asyncio.timeout(self.settings.block_timeout_ms / 1000), self._line:
@@ -148,8 +148,8 @@ class Sender:
         self._cluster.unwatch(list(self.accumulator.topics), self._on_metadata)
         await self._tasks.aclose()
         error = ClientClosed("the producer was closed before the record was acknowledged")
-        self.accumulator.recall()
-        self._settle(self.accumulator.abandon(error))
+        self.accumulator.requeue_in_flight()
+        self._settle(self.accumulator.fail_all(error))
         self._make_room()
 
     def statistics(self) -> ProducerStatistics:
@@ -203,8 +203,8 @@ class Sender:
         self._settle(accumulator.expire(now))
         self._place(now)
         drained = accumulator.drain(now, self._cluster.routing.leader, self._is_busy)
-        for lane in drained.restarted:
-            self._on_restart(lane)
+        for queue in drained.restarted:
+            self._on_restart(queue)
         for dispatch in drained.dispatches:
             self._busy[dispatch.leader.url] += not dispatch.is_retry
             self._requests += 1
@@ -212,7 +212,7 @@ class Sender:
             self._tasks.start(self._deliver(dispatch))
         if drained.is_leaderless:
             self._cluster.request_refresh()
-        if drained.is_nameless:
+        if drained.needs_producer_id:
             self._seek_identity()
         wake_ms = accumulator.next_wake_ms(now)
         if wake_ms is not None:
@@ -249,16 +249,16 @@ class Sender:
         if error.retriable:
             return self.accumulator.oldest_sequence() is not None
         refusal = type(error)(f"{why}; idempotent=False sends without one", definite=True)
-        self._settle(self.accumulator.abandon(refusal))
+        self._settle(self.accumulator.fail_all(refusal))
         return False
 
-    def _on_restart(self, lane: Lane) -> None:
-        numbering = lane.numbering
-        assert numbering is not None, "only a numbered lane starts over"
+    def _on_restart(self, queue: PartitionQueue) -> None:
+        sequences = queue.sequences
+        assert sequences is not None, "only a numbered queue starts over"
         self._restarts += 1
         _log.warning(
             "producer %d goes on in epoch %d after records of %s-%d were given up: %s",
-            numbering.producer_id, numbering.producer_epoch, lane.topic, lane.partition, lane.given_up,
+            sequences.producer_id, sequences.producer_epoch, queue.topic, queue.partition, queue.given_up,
         )  # fmt: skip
 
     def _is_busy(self, url: str) -> bool:
@@ -271,20 +271,20 @@ class Sender:
         changed = routing.version != self._seen_version
         self._seen_version = routing.version
         for name in list(topics if changed else self._unplaced):
-            lanes, known = topics[name], routing.topic(name)
+            queues, known = topics[name], routing.topic(name)
             if known is not None and known.partition_count:
                 self._unplaced.discard(name)
                 count, size = known.partition_count, known.message_bytes_max
-                if lanes.waiting or (lanes.partition_count, lanes.message_bytes_max) != (count, size):
-                    self._settle(self.accumulator.place(name, count, size, now))
+                if queues.waiting or (queues.partition_count, queues.message_bytes_max) != (count, size):
+                    self._settle(self.accumulator.on_partitions(name, count, size, now))
                 continue
             self._unplaced.add(name)
-            lanes.partition_count = 0
-            missing_since = routing.missing_since_ms(lanes.topic)
+            queues.partition_count = 0
+            missing_since = routing.missing_since_ms(queues.topic)
             if missing_since is not None and now - missing_since >= self._cluster.settings.topic_wait_ms:
-                error = UnknownTopic(f"there is no topic {lanes.topic!r} in this cluster; create it first")
-                self._settle(self.accumulator.abandon(error, lanes))
-            elif lanes.waiting:
+                error = UnknownTopic(f"there is no topic {queues.topic!r} in this cluster; create it first")
+                self._settle(self.accumulator.fail_all(error, queues))
+            elif queues.waiting:
                 self._cluster.request_refresh()
 
     async def _deliver(self, dispatch: Dispatch) -> None:
@@ -293,8 +293,8 @@ class Sender:
         try:
             reply = await self._request(dispatch)
             results = {(result.topic, result.partition): result for result in reply.partitions}
-            for lane in dispatch.lanes:
-                self._on_result(lane, leader.url, results.get((lane.topic, lane.partition)))
+            for queue in dispatch.queues:
+                self._on_result(queue, leader.url, results.get((queue.topic, queue.partition)))
         except MinilogError as error:
             self._on_failed_request(dispatch, error)
         except Exception as fault:
@@ -306,10 +306,10 @@ class Sender:
 
     async def _request(self, dispatch: Dispatch) -> ProduceReply:
         now = now_ms()
-        remaining_ms = min(lane.in_flight[0].deadline_ms for lane in dispatch.lanes) - now
+        remaining_ms = min(queue.in_flight[0].deadline_ms for queue in dispatch.queues) - now
         timeout_ms = max(1, min(remaining_ms, self.settings.try_timeout_ms))
         partitions = [
-            ProducePartition(lane.topic, lane.partition, _joined(lane.in_flight)) for lane in dispatch.lanes
+            ProducePartition(queue.topic, queue.partition, _joined(queue.in_flight)) for queue in dispatch.queues
         ]  # fmt: skip
         message = Produce(self._acks, timeout_ms, partitions)
         return await self._cluster.call(
@@ -322,37 +322,37 @@ class Sender:
 
     def _watch(self, dispatch: Dispatch) -> Callable[[], bool]:
         routing, broker_id = self._cluster.routing, dispatch.leader.broker_id
-        lanes = [(lane.topic, lane.partition) for lane in dispatch.lanes]
+        queues = [(queue.topic, queue.partition) for queue in dispatch.queues]
 
         def still_leads() -> bool:
-            leaders = (routing.leader(topic, partition) for topic, partition in lanes)
+            leaders = (routing.leader(topic, partition) for topic, partition in queues)
             return any(leader is not None and leader.broker_id == broker_id for leader in leaders)
 
         return still_leads
 
     # --- outcomes ----------------------------------------------------------------------------------------
 
-    def _on_result(self, lane: Lane, url: str, result: ProduceResult | None) -> None:
+    def _on_result(self, queue: PartitionQueue, url: str, result: ProduceResult | None) -> None:
         if result is None:
-            self._on_error(lane, InternalError(f"{url} said nothing about {lane.topic}-{lane.partition}"))
+            self._on_error(queue, InternalError(f"{url} said nothing about {queue.topic}-{queue.partition}"))
         elif result.problem is not None:
-            self._on_error(lane, result.problem.error())
+            self._on_error(queue, result.problem.error())
         else:
             start = 0
-            for batch in self.accumulator.on_success(lane):
+            for batch in self.accumulator.on_success(queue):
                 self._acknowledge(batch, result, start)
                 start += batch.record_count
 
     def _on_failed_request(self, dispatch: Dispatch, error: MinilogError) -> None:
-        for lane in dispatch.lanes:
-            if lane.in_flight:
-                self._on_error(lane, error)
+        for queue in dispatch.queues:
+            if queue.in_flight:
+                self._on_error(queue, error)
 
-    def _on_error(self, lane: Lane, error: MinilogError) -> None:
-        hinted = self._cluster.routing.on_leader_hint(lane.topic, lane.partition, error.info)
+    def _on_error(self, queue: PartitionQueue, error: MinilogError) -> None:
+        hinted = self._cluster.routing.on_leader_hint(queue.topic, queue.partition, error.info)
         if is_hunting(error) and not hinted:
             self._cluster.request_refresh()
-        self._settle(self.accumulator.on_failure(lane, error, now_ms()))
+        self._settle(self.accumulator.on_failure(queue, error, now_ms()))
 
     def _acknowledge(self, batch: ProducerBatch, result: ProduceResult, start: int) -> None:
         self._acknowledged += batch.record_count

@@ -61,7 +61,7 @@ class ProducerIdentity:
             self.producer_id = NONE
 
 
-class Numbering:
+class Sequences:
     """What the next batch of one partition is numbered with."""
 
     __slots__ = ("_identity", "is_restart", "is_spent", "next_sequence", "producer_epoch", "producer_id")

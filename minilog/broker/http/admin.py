@@ -10,7 +10,7 @@ from aiohttp import web
 from msgspec import Meta
 
 from minilog.broker.http.controller_forward import to_controller
-from minilog.broker.http.exchange import Exchange, Face, Handler, checked, json_answer, plain
+from minilog.broker.http.exchange import Exchange, Handler, HttpContext, checked, json_answer, plain
 from minilog.errors import InvalidRequest
 from minilog.wire.http import topic_name
 from minilog.wire.json_records import DECODE_ERRORS, reason
@@ -47,7 +47,7 @@ _decoder = msgspec.json.Decoder(CreateTopicBody)
 _alter_decoder = msgspec.json.Decoder(AlterTopicBody)
 
 
-async def create_topic(face: Face, exchange: Exchange) -> web.Response:
+async def create_topic(context: HttpContext, exchange: Exchange) -> web.Response:
     exchange.media_in()
     body = await exchange.body.read()
     try:
@@ -60,12 +60,12 @@ async def create_topic(face: Face, exchange: Exchange) -> web.Response:
     message = CreateTopic(
         topic_name(wanted.topic), wanted.partitions, wanted.replication_factor, config, wanted.assignment
     )
-    reply = checked(await to_controller(face, message), CreateTopicReply)
+    reply = checked(await to_controller(context, message), CreateTopicReply)
     location = path_of("describe_topic", topic=wanted.topic)
     return json_answer(plain(reply.topic), 201, {"Location": location})
 
 
-async def alter_topic(face: Face, exchange: Exchange) -> web.Response:
+async def alter_topic(context: HttpContext, exchange: Exchange) -> web.Response:
     exchange.media_in()
     body = await exchange.body.read()
     topic = exchange.values["topic"]
@@ -73,24 +73,24 @@ async def alter_topic(face: Face, exchange: Exchange) -> web.Response:
         wanted = _alter_decoder.decode(body)
     except DECODE_ERRORS as error:
         raise InvalidRequest(f'the body must be {{"partitions": how many in all}}: {reason(error)}') from None
-    checked(await to_controller(face, AddPartitions(topic, wanted.partitions, _topic_id(face, exchange))), Ok)
+    checked(await to_controller(context, AddPartitions(topic, wanted.partitions, _topic_id(context, exchange))), Ok)
     return json_answer({"topic": topic, "partitions": wanted.partitions})
 
 
-async def delete_topic(face: Face, exchange: Exchange) -> web.Response:
+async def delete_topic(context: HttpContext, exchange: Exchange) -> web.Response:
     topic = exchange.values["topic"]
-    checked(await to_controller(face, DeleteTopic(topic, _topic_id(face, exchange))), Ok)
+    checked(await to_controller(context, DeleteTopic(topic, _topic_id(context, exchange))), Ok)
     return json_answer({"topic": topic, "deleted": True})
 
 
-def _topic_id(face: Face, exchange: Exchange) -> str:
+def _topic_id(context: HttpContext, exchange: Exchange) -> str:
     """The topic that is meant: the one the client names, or the one that has the name as far as is known here."""
-    known = face.runtime.image.topics.get(exchange.values["topic"])
+    known = context.runtime.image.topics.get(exchange.values["topic"])
     return exchange.topic_id or ("" if known is None else known.topic_id)
 
 
-async def failovers(face: Face, exchange: Exchange) -> web.Response:
-    reply = checked(await to_controller(face, DescribeCluster()), DescribeClusterReply)
+async def failovers(context: HttpContext, exchange: Exchange) -> web.Response:
+    reply = checked(await to_controller(context, DescribeCluster()), DescribeClusterReply)
     return json_answer({"failovers": plain(reply.failovers), "elections": reply.elections})
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from aiohttp import web
 
-from minilog.broker.http.exchange import SERVER, Exchange, Face
+from minilog.broker.http.exchange import SERVER, Exchange, HttpContext
 from minilog.broker.http.partition_reader import Reader
 from minilog.broker.http.record_page import Page
 from minilog.errors import InvalidRequest, MinilogError
@@ -21,15 +21,15 @@ from minilog.wire.messages import LATEST
 KEEP_ALIVE_MS: Final = 5000
 
 
-async def tail(face: Face, exchange: Exchange, reader: Reader) -> web.StreamResponse:
+async def tail(context: HttpContext, exchange: Exchange, reader: Reader) -> web.StreamResponse:
     """Raises only before the stream has begun: afterwards an error is an event."""
     await reader.begin(_start(exchange, reader))
-    wait_ms = min(KEEP_ALIVE_MS, face.limits.wait_ms_max)
+    wait_ms = min(KEEP_ALIVE_MS, context.limits.wait_ms_max)
     events = await _next_events(reader, 0)
     stream = _Stream(exchange)
     await stream.open()
     try:
-        while not face.closing and stream.is_open:
+        while not context.closing and stream.is_open:
             await stream.write(events or b": keep-alive\n\n")
             events = await _next_events(reader, wait_ms)
     except MinilogError as error:

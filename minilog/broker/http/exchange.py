@@ -29,7 +29,7 @@ from minilog.errors import (
 )
 from minilog.server.answer_delivery import Answers, Delivery
 from minilog.server.listener import Connection
-from minilog.server.request_body import Body, Requests
+from minilog.server.request_body import RequestBody, Requests
 from minilog.wire import http
 from minilog.wire.http import JSON, MSGPACK, PROBLEM, RETRY_AFTER_S, problem_body
 from minilog.wire.messages import Message, Problem, encode
@@ -44,7 +44,7 @@ THREAD_BYTES_MIN: Final = 32 * 1024
 RETRY_LATER: Final = (Throttled, Overloaded, LeaderNotAvailable, OffsetNotAvailable, CoordinatorNotAvailable)
 
 
-class Face:
+class HttpContext:
     """What all handlers share."""
 
     def __init__(self, runtime: Runtime) -> None:
@@ -124,7 +124,7 @@ class Exchange:
 
     __slots__ = ("body", "delivery", "match", "query", "request")
 
-    def __init__(self, request: web.BaseRequest, match: Match, body: Body, delivery: Delivery) -> None:
+    def __init__(self, request: web.BaseRequest, match: Match, body: RequestBody, delivery: Delivery) -> None:
         self.request = request
         self.match = match
         self.query = parse_query(match.route, match.query)
@@ -155,7 +155,7 @@ class Exchange:
         return http.accepted(self.request.headers.get("Accept"), self.match.route.offers)
 
 
-Handler = Callable[[Face, Exchange], Awaitable[web.StreamResponse]]
+Handler = Callable[[HttpContext, Exchange], Awaitable[web.StreamResponse]]
 
 
 def answer(body: bytes, media: str, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -13,7 +13,7 @@ import msgspec
 from aiohttp import web
 
 from minilog.broker.http.event_stream import tail
-from minilog.broker.http.exchange import THREAD_BYTES_MIN, Exchange, Face, Handler, answer, json_answer
+from minilog.broker.http.exchange import THREAD_BYTES_MIN, Exchange, Handler, HttpContext, answer, json_answer
 from minilog.broker.http.partition_reader import MAX_BYTES, Reader, find_offset
 from minilog.broker.http.record_page import Page, skip_batches
 from minilog.errors import InvalidRequest
@@ -27,16 +27,16 @@ from minilog.wire.messages import (
 _encoder = msgspec.json.Encoder()
 
 
-async def fetch_partition(face: Face, exchange: Exchange) -> web.StreamResponse:
+async def fetch_partition(context: HttpContext, exchange: Exchange) -> web.StreamResponse:
     media = exchange.media_out()
-    _check(face, exchange, media)
-    reader = Reader(face, exchange)
+    _check(context, exchange, media)
+    reader = Reader(context, exchange)
     if media == EVENTS:
-        return await tail(face, exchange, reader)
+        return await tail(context, exchange, reader)
     await reader.begin(exchange.query.get("offset", Start(at=EARLIEST)))
     result = await reader.read(exchange.query.get("wait_ms", 0), exchange.query.get("min_bytes", 1))
     if media == BATCH:
-        return await _batches(face, result, reader)
+        return await _batches(context, result, reader)
     shape = _json if media == JSON else _ndjson
     page, body = await reader.page(result, lambda page: shape(page, result))
     if page.offsets:
@@ -46,9 +46,9 @@ async def fetch_partition(face: Face, exchange: Exchange) -> web.StreamResponse:
     return answer(body, JSON, headers=_lag_headers(result) if "replica" in exchange.query else None)
 
 
-async def offsets(face: Face, exchange: Exchange) -> web.Response:
+async def offsets(context: HttpContext, exchange: Exchange) -> web.Response:
     topic, partition = exchange.values["topic"], exchange.values["partition"]
-    result = await find_offset(face, topic, partition, exchange.query.get("at", LATEST), exchange.topic_id)
+    result = await find_offset(context, topic, partition, exchange.query.get("at", LATEST), exchange.topic_id)
     return json_answer(
         {
             "topic": topic,
@@ -61,9 +61,9 @@ async def offsets(face: Face, exchange: Exchange) -> web.Response:
     )
 
 
-def _check(face: Face, exchange: Exchange, media: str) -> None:
+def _check(context: HttpContext, exchange: Exchange, media: str) -> None:
     """What the parameters may not be together, or beyond this broker's limits."""
-    query, limits = exchange.query, face.limits
+    query, limits = exchange.query, context.limits
     for name, bound in (("wait_ms", limits.wait_ms_max), ("max_bytes", limits.fetch_bytes_max)):
         if query.get(name, 0) > bound:
             raise InvalidRequest(f"{name} is {query[name]}; this broker allows at most {bound}")
@@ -115,13 +115,13 @@ def _ndjson(page: Page, result: FetchResult) -> bytes:
     return b"".join(text + b"\n" for text in page.texts)
 
 
-async def _batches(face: Face, result: FetchResult, reader: Reader) -> web.Response:
+async def _batches(context: HttpContext, result: FetchResult, reader: Reader) -> web.Response:
     batches = result.batches
 
     def work() -> tuple[Page, bytes]:
         return skip_batches(batches, reader.offset, reader.last_epoch), bytes(batches)
 
-    page, body = await face.compute(work, is_long=len(batches) >= THREAD_BYTES_MIN)
+    page, body = await context.compute(work, is_long=len(batches) >= THREAD_BYTES_MIN)
     return answer(body, BATCH, headers=_position_headers(page, result))
 
 

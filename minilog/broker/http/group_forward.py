@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final
 
-from minilog.broker.http.exchange import Face
+from minilog.broker.http.exchange import HttpContext
 from minilog.core.image import ClusterImage
 from minilog.errors import CoordinatorNotAvailable, InvalidRequest, NotCoordinator
 from minilog.wire.group_messages import (
@@ -31,20 +31,20 @@ PATIENCE_MS: Final = 1500
 PAUSE_MS: Final = 50
 
 
-async def group_call(face: Face, message: GroupRequest) -> Message:
+async def group_call(context: HttpContext, message: GroupRequest) -> Message:
     """The coordinator's answer, wherever it is; a Problem when it failed there or on the way."""
     if isinstance(message, ListGroups):
-        return await _list_all(face, message)
+        return await _list_all(context, message)
     loop = asyncio.get_running_loop()
     give_up = loop.time() + PATIENCE_MS / 1000
     while True:
-        reply = await _call_once(face, message)
+        reply = await _call_once(context, message)
         if not _may_come(reply) or loop.time() >= give_up:
             return reply
         await asyncio.sleep(PAUSE_MS / 1000)
 
 
-async def answer_forwarded(face: Face, message: ForwardedGroupRequest) -> Message:
+async def answer_forwarded(context: HttpContext, message: ForwardedGroupRequest) -> Message:
     """A group message that another broker has sent on: answered here or nowhere."""
     try:
         check_size(message.message)
@@ -53,35 +53,35 @@ async def answer_forwarded(face: Face, message: ForwardedGroupRequest) -> Messag
         raise InvalidRequest(f"what was forwarded is not one message in msgpack: {error}") from None
     if not isinstance(inner, GroupRequest):
         raise InvalidRequest(f"what was forwarded is a {type(inner).__name__}; only group messages are")
-    return await face.runtime.submit(inner)
+    return await context.runtime.submit(inner)
 
 
 def _may_come(reply: Message) -> bool:
     return isinstance(reply, Problem) and reply.code in (CoordinatorNotAvailable.code, NotCoordinator.code)
 
 
-async def _call_once(face: Face, message: GroupRequest) -> Message:
-    reply = await face.runtime.submit(message)
+async def _call_once(context: HttpContext, message: GroupRequest) -> Message:
+    reply = await context.runtime.submit(message)
     if not isinstance(reply, Problem) or reply.code != NotCoordinator.code:
         return reply
-    return await _forward(face, str(reply.info["coordinator_url"]), message)
+    return await _forward(context, str(reply.info["coordinator_url"]), message)
 
 
-async def _forward(face: Face, url: str, message: GroupRequest) -> Message:
-    settings = face.runtime.settings
+async def _forward(context: HttpContext, url: str, message: GroupRequest) -> Message:
+    settings = context.runtime.settings
     forwarded = ForwardedGroupRequest(memoryview(encode(message)))
-    return await face.runtime.call(url, forwarded, settings.group_wait_ms + settings.peer_timeout_ms)
+    return await context.runtime.call(url, forwarded, settings.group_wait_ms + settings.peer_timeout_ms)
 
 
-async def _list_all(face: Face, message: ListGroups) -> Message:
+async def _list_all(context: HttpContext, message: ListGroups) -> Message:
     """Everybody's groups, and which partitions of the groups' topic are missing in them; a Problem when nobody answers."""
-    image = face.image
-    others = [b for b in image.brokers.values() if not b.fenced and b.broker_id != face.broker_id]
-    asked = [face.broker_id, *(b.broker_id for b in others)]
-    calls = [face.runtime.submit(message), *(_forward(face, b.url, message) for b in others)]
+    image = context.image
+    others = [b for b in image.brokers.values() if not b.fenced and b.broker_id != context.broker_id]
+    asked = [context.broker_id, *(b.broker_id for b in others)]
+    calls = [context.runtime.submit(message), *(_forward(context, b.url, message) for b in others)]
     replies = dict(zip(asked, await asyncio.gather(*calls), strict=True))
     if not any(isinstance(reply, ListGroupsReply) for reply in replies.values()):
-        return replies[face.broker_id]
+        return replies[context.broker_id]
     return listed(image, replies)
 
 

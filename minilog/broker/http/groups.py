@@ -19,7 +19,7 @@ import msgspec
 from aiohttp import web
 
 from minilog.broker.group_lag import measure
-from minilog.broker.http.exchange import Exchange, Face, Handler, Reply, checked, json_answer, plain
+from minilog.broker.http.exchange import Exchange, Handler, HttpContext, Reply, checked, json_answer, plain
 from minilog.broker.http.group_forward import group_call
 from minilog.errors import InvalidRequest
 from minilog.wire.group_messages import (
@@ -49,7 +49,7 @@ from minilog.wire.json_records import DECODE_ERRORS, reason
 from minilog.wire.message_base import Int64
 from minilog.wire.messages import Ok
 
-Body = TypeVar("Body", bound=msgspec.Struct)
+RequestBody = TypeVar("RequestBody", bound=msgspec.Struct)
 
 
 class HeartbeatBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -133,52 +133,52 @@ _HEARTBEAT_SHAPE: Final = '{"member_epoch", "topics" or "pattern", "owned"?, "se
 _COMMIT_SHAPE: Final = '{"offsets": [{"topic", "partition", "offset"}], "member_id"?, "member_epoch"?}'
 
 
-async def heartbeat(face: Face, exchange: Exchange) -> web.Response:
+async def heartbeat(context: HttpContext, exchange: Exchange) -> web.Response:
     body = await _body(exchange, _heartbeats, _HEARTBEAT_SHAPE)
     fields = {name: getattr(body, name) for name in HeartbeatBody.__struct_fields__}
     message = GroupHeartbeat(exchange.values["group"], exchange.values["member"], **fields)
-    return json_answer(plain(await _call(face, message, GroupHeartbeatReply)))
+    return json_answer(plain(await _call(context, message, GroupHeartbeatReply)))
 
 
-async def leave(face: Face, exchange: Exchange) -> web.Response:
+async def leave(context: HttpContext, exchange: Exchange) -> web.Response:
     group, member = exchange.values["group"], exchange.values["member"]
-    await _call(face, LeaveGroup(group, member, exchange.query.get("member_epoch", UNSAID)), Ok)
+    await _call(context, LeaveGroup(group, member, exchange.query.get("member_epoch", UNSAID)), Ok)
     return json_answer({"group": group, "member_id": member, "left": True})
 
 
-async def list_groups(face: Face, exchange: Exchange) -> web.Response:
-    reply = await _call(face, ListGroups(), ListGroupsReply)
+async def list_groups(context: HttpContext, exchange: Exchange) -> web.Response:
+    reply = await _call(context, ListGroups(), ListGroupsReply)
     return json_answer(GroupsAnswer(reply.groups, reply.missing))
 
 
-async def describe_group(face: Face, exchange: Exchange) -> web.Response:
-    return json_answer(plain(await _call(face, DescribeGroup(exchange.values["group"]), DescribeGroupReply)))
+async def describe_group(context: HttpContext, exchange: Exchange) -> web.Response:
+    return json_answer(plain(await _call(context, DescribeGroup(exchange.values["group"]), DescribeGroupReply)))
 
 
-async def delete_group(face: Face, exchange: Exchange) -> web.Response:
+async def delete_group(context: HttpContext, exchange: Exchange) -> web.Response:
     group = exchange.values["group"]
     reply = await _call(
-        face, DeleteGroup(group, group_epoch=exchange.query.get("group_epoch", UNSAID)), DeleteGroupReply
+        context, DeleteGroup(group, group_epoch=exchange.query.get("group_epoch", UNSAID)), DeleteGroupReply
     )
     if reply.problem is not None:
         raise reply.problem.error()
     return json_answer({"group": group, "deleted": True})
 
 
-async def committed_offsets(face: Face, exchange: Exchange) -> web.Response:
-    return json_answer(plain(await _committed(face, exchange.values["group"])))
+async def committed_offsets(context: HttpContext, exchange: Exchange) -> web.Response:
+    return json_answer(plain(await _committed(context, exchange.values["group"])))
 
 
-async def commit_offsets(face: Face, exchange: Exchange) -> web.Response:
+async def commit_offsets(context: HttpContext, exchange: Exchange) -> web.Response:
     body = await _body(exchange, _commits, _COMMIT_SHAPE)
     message = CommitOffsets(exchange.values["group"], body.offsets, body.member_id, body.member_epoch, body.sequence)
-    await _call(face, message, CommitOffsetsReply)
+    await _call(context, message, CommitOffsetsReply)
     return json_answer({"group": message.group, "committed": len(body.offsets)})
 
 
-async def group_lag(face: Face, exchange: Exchange) -> web.Response:
+async def group_lag(context: HttpContext, exchange: Exchange) -> web.Response:
     group = exchange.values["group"]
-    lags = await measure(face.runtime, (await _committed(face, group)).offsets)
+    lags = await measure(context.runtime, (await _committed(context, group)).offsets)
     rows = [LagRow(*lag) for lag in lags]
     known = all(row.lag is not None for row in rows)
     records = sum(row.lag or 0 for row in rows) if known else None
@@ -186,11 +186,11 @@ async def group_lag(face: Face, exchange: Exchange) -> web.Response:
     return json_answer(LagAnswer(group, records, seconds, rows))
 
 
-async def _committed(face: Face, group: str) -> CommittedOffsetsReply:
-    return await _call(face, CommittedOffsets(group), CommittedOffsetsReply)
+async def _committed(context: HttpContext, group: str) -> CommittedOffsetsReply:
+    return await _call(context, CommittedOffsets(group), CommittedOffsetsReply)
 
 
-async def _body(exchange: Exchange, decoder: msgspec.json.Decoder[Body], shape: str) -> Body:
+async def _body(exchange: Exchange, decoder: msgspec.json.Decoder[RequestBody], shape: str) -> RequestBody:
     exchange.media_in()
     try:
         return decoder.decode(await exchange.body.read())
@@ -198,9 +198,9 @@ async def _body(exchange: Exchange, decoder: msgspec.json.Decoder[Body], shape: 
         raise InvalidRequest(f"the body must be {shape}: {reason(error)}") from None
 
 
-async def _call(face: Face, message: GroupRequest, wanted: type[Reply]) -> Reply:
+async def _call(context: HttpContext, message: GroupRequest, wanted: type[Reply]) -> Reply:
     """The coordinator's answer; raises the error it stands for."""
-    return checked(await group_call(face, message), wanted)
+    return checked(await group_call(context, message), wanted)
 
 
 HANDLERS: Final[Mapping[str, Handler]] = {

@@ -8,7 +8,7 @@ from typing import Any, Final
 from aiohttp import web
 
 import minilog
-from minilog.broker.http.exchange import Exchange, Face, Handler, answer, json_answer, message_answer, plain
+from minilog.broker.http.exchange import Exchange, Handler, HttpContext, answer, json_answer, message_answer, plain
 from minilog.broker.http.openapi import document
 from minilog.core.image import ClusterImage, min_isr
 from minilog.core.metadata_view import listed_topics, metadata_reply, topic_info
@@ -18,13 +18,13 @@ from minilog.wire.metadata_records import NO_LEADER
 EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
-async def root(face: Face, exchange: Exchange) -> web.Response:
-    image = face.runtime.image
+async def root(context: HttpContext, exchange: Exchange) -> web.Response:
+    image = context.runtime.image
     about = {
         "name": "minilog",
         "version": minilog.__version__,
         "what": "a partitioned, replicated log broker that speaks HTTP",
-        "broker_id": face.broker_id,
+        "broker_id": context.broker_id,
         "cluster_id": image.cluster_id,
         "routes": "/openapi.json",
         "look_at": ["/v1/cluster", "/v1/cluster/health", "/v1/topics", "/metrics", "/healthz", "/readyz"],
@@ -34,54 +34,54 @@ async def root(face: Face, exchange: Exchange) -> web.Response:
     return json_answer(about)
 
 
-async def healthz(face: Face, exchange: Exchange) -> web.Response:
-    return json_answer({"status": "alive", "broker_id": face.broker_id})
+async def healthz(context: HttpContext, exchange: Exchange) -> web.Response:
+    return json_answer({"status": "alive", "broker_id": context.broker_id})
 
 
-async def readyz(face: Face, exchange: Exchange) -> web.Response:
-    ready = face.runtime.ready
-    known = face.broker_id in face.runtime.image.brokers
+async def readyz(context: HttpContext, exchange: Exchange) -> web.Response:
+    ready = context.runtime.ready
+    known = context.broker_id in context.runtime.image.brokers
     reason = (
         "" if ready else "not registered with the controller" if not known else "fenced, shutting down or catching up"
     )
-    return json_answer({"ready": ready, "broker_id": face.broker_id, "reason": reason}, 200 if ready else 503)
+    return json_answer({"ready": ready, "broker_id": context.broker_id, "reason": reason}, 200 if ready else 503)
 
 
-async def metrics(face: Face, exchange: Exchange) -> web.Response:
-    return answer(await face.metrics.render(), EXPOSITION)
+async def metrics(context: HttpContext, exchange: Exchange) -> web.Response:
+    return answer(await context.metrics.render(), EXPOSITION)
 
 
-async def openapi(face: Face, exchange: Exchange) -> web.Response:
+async def openapi(context: HttpContext, exchange: Exchange) -> web.Response:
     return json_answer(document())
 
 
-async def metadata(face: Face, exchange: Exchange) -> web.Response:
+async def metadata(context: HttpContext, exchange: Exchange) -> web.Response:
     media = exchange.media_out()
-    reply = metadata_reply(face.image, exchange.query.get("topics"))
+    reply = metadata_reply(context.image, exchange.query.get("topics"))
     return message_answer(reply) if media == MSGPACK else json_answer(plain(reply))
 
 
-async def list_topics(face: Face, exchange: Exchange) -> web.Response:
-    topics = face.image.topics
-    return json_answer({"topics": [plain(topic_info(topics[name])) for name in listed_topics(face.image)]})
+async def list_topics(context: HttpContext, exchange: Exchange) -> web.Response:
+    topics = context.image.topics
+    return json_answer({"topics": [plain(topic_info(topics[name])) for name in listed_topics(context.image)]})
 
 
-async def describe_topic(face: Face, exchange: Exchange) -> web.Response:
-    return json_answer(plain(topic_info(face.topic(exchange.values["topic"]))))
+async def describe_topic(context: HttpContext, exchange: Exchange) -> web.Response:
+    return json_answer(plain(topic_info(context.topic(exchange.values["topic"]))))
 
 
-async def brokers(face: Face, exchange: Exchange) -> web.Response:
-    return json_answer({"brokers": plain(metadata_reply(face.image, []).brokers)})
+async def brokers(context: HttpContext, exchange: Exchange) -> web.Response:
+    return json_answer({"brokers": plain(metadata_reply(context.image, []).brokers)})
 
 
-async def cluster(face: Face, exchange: Exchange) -> web.Response:
-    image = face.image
+async def cluster(context: HttpContext, exchange: Exchange) -> web.Response:
+    image = context.image
     about = {
         "cluster_id": image.cluster_id,
-        "controller_url": face.runtime.settings.controller_url,
+        "controller_url": context.runtime.settings.controller_url,
         "controller_epoch": image.controller_epoch,
         "metadata_offset": image.metadata_offset,
-        "answered_by": face.broker_id,
+        "answered_by": context.broker_id,
         "brokers": plain(metadata_reply(image, []).brokers),
         "topics": len(image.topics),
         "partitions": sum(len(topic.partitions) for topic in image.topics.values()),
@@ -89,8 +89,8 @@ async def cluster(face: Face, exchange: Exchange) -> web.Response:
     return json_answer(about)
 
 
-async def health(face: Face, exchange: Exchange) -> web.Response:
-    return json_answer(health_of(face.image))
+async def health(context: HttpContext, exchange: Exchange) -> web.Response:
+    return json_answer(health_of(context.image))
 
 
 def health_of(image: ClusterImage) -> dict[str, Any]:

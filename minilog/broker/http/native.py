@@ -9,7 +9,7 @@ from typing import Final
 from aiohttp import web
 
 from minilog.broker.http.controller_forward import to_controller
-from minilog.broker.http.exchange import Exchange, Face, Handler, message_answer
+from minilog.broker.http.exchange import Exchange, Handler, HttpContext, message_answer
 from minilog.broker.http.group_forward import answer_forwarded, group_call
 from minilog.errors import InvalidRequest
 from minilog.server.answer_delivery import Delivery
@@ -53,74 +53,74 @@ REPEATED: Final = (GroupHeartbeat, *READS)
 CLIENT_MESSAGES: Final = (Produce, Fetch, Offsets, Metadata, InitProducer)
 
 
-async def produce(face: Face, exchange: Exchange) -> web.Response:
+async def produce(context: HttpContext, exchange: Exchange) -> web.Response:
     message = await _message(exchange)
     if not isinstance(message, Produce):
         raise _wrong_message(message, (Produce,))
-    return message_answer(await run_produce(face, message))
+    return message_answer(await run_produce(context, message))
 
 
-async def fetch(face: Face, exchange: Exchange) -> web.Response:
+async def fetch(context: HttpContext, exchange: Exchange) -> web.Response:
     message = await _message(exchange)
     if isinstance(message, Offsets):
-        return _answer_read(exchange.delivery, await face.runtime.submit(message))
+        return _answer_read(exchange.delivery, await context.runtime.submit(message))
     if not isinstance(message, Fetch):
         raise _wrong_message(message, (Fetch, Offsets))
-    return message_answer(await run_fetch(face, exchange.delivery, message))
+    return message_answer(await run_fetch(context, exchange.delivery, message))
 
 
-async def rpc(face: Face, exchange: Exchange) -> web.Response:
+async def rpc(context: HttpContext, exchange: Exchange) -> web.Response:
     message = await _message(exchange)
     match message:
         case Produce():
-            return message_answer(await run_produce(face, message))
+            return message_answer(await run_produce(context, message))
         case Fetch():
             exchange.end_with_client()
-            return message_answer(await run_fetch(face, exchange.delivery, message))
+            return message_answer(await run_fetch(context, exchange.delivery, message))
         case ReplicaFetch():
-            reply = await face.runtime.submit(message)
-            face.metrics.on_replica_fetch(_size_of(reply), _codes(reply))
+            reply = await context.runtime.submit(message)
+            context.metrics.on_replica_fetch(_size_of(reply), _codes(reply))
             return message_answer(reply)
         case Offsets():
             exchange.end_with_client()
-            return _answer_read(exchange.delivery, await face.runtime.submit(message))
+            return _answer_read(exchange.delivery, await context.runtime.submit(message))
         case Metadata():
             exchange.end_with_client()
-            return _answer_read(exchange.delivery, await face.runtime.submit(message))
+            return _answer_read(exchange.delivery, await context.runtime.submit(message))
         case Positions() | Probe() | InitProducer():
             exchange.end_with_client()
-            return message_answer(await face.runtime.submit(message))
+            return message_answer(await context.runtime.submit(message))
         case DescribeCluster():
-            return _answer_read(exchange.delivery, await to_controller(face, message))
+            return _answer_read(exchange.delivery, await to_controller(context, message))
         case CreateTopic() | DeleteTopic() | AddPartitions() | AllocateProducerIds():
-            return message_answer(await to_controller(face, message))
+            return message_answer(await to_controller(context, message))
         case ForwardedGroupRequest():
-            return message_answer(await answer_forwarded(face, message))
+            return message_answer(await answer_forwarded(context, message))
         case _ if isinstance(message, GroupRequest):
             if isinstance(message, REPEATED):
                 exchange.end_with_client()
-            reply = await group_call(face, message)
+            reply = await group_call(context, message)
             return _answer_read(exchange.delivery, reply) if isinstance(message, READS) else message_answer(reply)
         case _:
             raise _wrong_message(message, (*CLIENT_MESSAGES, *PEER_MESSAGES, *CONTROLLER_MESSAGES))
 
 
-async def run_produce(face: Face, message: Produce) -> Message:
+async def run_produce(context: HttpContext, message: Produce) -> Message:
     """Submit and count one native produce."""
     begin = asyncio.get_running_loop().time()
     size = sum(len(entry.batches) for entry in message.partitions)
-    reply = await face.runtime.submit(message)
-    face.metrics.on_produce(message.acks, size, asyncio.get_running_loop().time() - begin, _codes(reply))
+    reply = await context.runtime.submit(message)
+    context.metrics.on_produce(message.acks, size, asyncio.get_running_loop().time() - begin, _codes(reply))
     return reply
 
 
-async def run_fetch(face: Face, delivery: Delivery, message: Fetch) -> Message:
+async def run_fetch(context: HttpContext, delivery: Delivery, message: Fetch) -> Message:
     """Submit and count one native fetch."""
     begin = asyncio.get_running_loop().time()
-    reply = await face.runtime.submit(message)
+    reply = await context.runtime.submit(message)
     size = _size_of(reply)
     source = "any" if message.any_replica else "leader"
-    face.metrics.on_fetch(source, size, asyncio.get_running_loop().time() - begin, _codes(reply))
+    context.metrics.on_fetch(source, size, asyncio.get_running_loop().time() - begin, _codes(reply))
     if size:
         delivery.expect(size)
     return reply

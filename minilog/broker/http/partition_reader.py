@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from minilog.broker.http.exchange import THREAD_BYTES_MIN, Exchange, Face
+from minilog.broker.http.exchange import THREAD_BYTES_MIN, Exchange, HttpContext
 from minilog.broker.http.native import run_fetch
 from minilog.broker.http.record_page import PAGE_BYTES_MIN, Page, Wanted, is_compressed, page_of
 from minilog.config import MIB
@@ -32,9 +32,9 @@ MAX_BYTES: Final = MIB
 class Reader:
     """Reads on from an offset of one partition. ``last_epoch`` is the epoch of the record before ``offset``, if known."""
 
-    def __init__(self, face: Face, exchange: Exchange) -> None:
+    def __init__(self, context: HttpContext, exchange: Exchange) -> None:
         query = exchange.query
-        self.face = face
+        self.context = context
         self.delivery = exchange.delivery
         self.topic: str = exchange.values["topic"]
         self.partition: int = exchange.values["partition"]
@@ -42,30 +42,30 @@ class Reader:
         """The topic that is read, from the first look on: never one that takes its name meanwhile."""
         self.any_replica = query.get("replica") == "any"
         self.max_lag_ms: int = query.get("max_lag_ms", -1)
-        self.max_bytes: int = query.get("max_bytes", min(MAX_BYTES, face.limits.fetch_bytes_max))
+        self.max_bytes: int = query.get("max_bytes", min(MAX_BYTES, context.limits.fetch_bytes_max))
         value_format: str = query.get("format", "json")
         self.wanted = Wanted(
             query.get("max_records"),
             value_format,
             query.get("key_format", value_format),
             max(self.max_bytes, PAGE_BYTES_MIN),
-            face.limits.fetch_bytes_max,
+            context.limits.fetch_bytes_max,
         )
         self.last_epoch: int = query.get("leader_epoch", -1)
         self.offset = 0
 
     async def begin(self, start: Start) -> None:
         """Find where to begin, which may need the leader; raises NotLeader."""
-        state = self.face.partition(self.topic, self.partition, self.topic_id)
+        state = self.context.partition(self.topic, self.partition, self.topic_id)
         self.topic_id = state.topic_id
-        here = state.leader == self.face.broker_id
-        if not here and not (self.any_replica and self.face.broker_id in state.replicas):
-            raise self.face.not_leader(state)
+        here = state.leader == self.context.broker_id
+        if not here and not (self.any_replica and self.context.broker_id in state.replicas):
+            raise self.context.not_leader(state)
         if start.offset is not None:
             self.offset = start.offset
             return
         assert start.at is not None
-        found = await find_offset(self.face, self.topic, self.partition, start.at, self.topic_id)
+        found = await find_offset(self.context, self.topic, self.partition, start.at, self.topic_id)
         assert found.offset is not None
         self.offset, self.last_epoch = found.offset, found.last_epoch
 
@@ -74,7 +74,7 @@ class Reader:
         where = self.topic, self.partition, self.offset
         entry = FetchPartition(*where, self.max_bytes, -1, self.last_epoch, self.topic_id)
         reply = await run_fetch(
-            self.face,
+            self.context,
             self.delivery,
             Fetch([entry], wait_ms, min_bytes, self.max_bytes, self.any_replica, self.max_lag_ms),
         )
@@ -95,17 +95,19 @@ class Reader:
             page = page_of(batches, self.offset, self.last_epoch, self.wanted)
             return page, shape(page)
 
-        page, body = await self.face.compute(work, is_long=len(batches) >= THREAD_BYTES_MIN or is_compressed(batches))
+        page, body = await self.context.compute(
+            work, is_long=len(batches) >= THREAD_BYTES_MIN or is_compressed(batches)
+        )
         self.offset, self.last_epoch = page.next_offset, page.last_epoch
         return page, body
 
 
-async def find_offset(face: Face, topic: str, partition: int, at: int, topic_id: str) -> OffsetsResult:
+async def find_offset(context: HttpContext, topic: str, partition: int, at: int, topic_id: str) -> OffsetsResult:
     """Raises the error met; ``offset`` of the result is set."""
-    state = face.partition(topic, partition, topic_id)
-    if state.leader != face.broker_id:
-        raise face.not_leader(state)
-    reply = await face.runtime.submit(Offsets([OffsetsPartition(topic, partition, at, topic_id=state.topic_id)]))
+    state = context.partition(topic, partition, topic_id)
+    if state.leader != context.broker_id:
+        raise context.not_leader(state)
+    reply = await context.runtime.submit(Offsets([OffsetsPartition(topic, partition, at, topic_id=state.topic_id)]))
     if isinstance(reply, Problem):
         raise reply.error()
     if not isinstance(reply, OffsetsReply) or len(reply.partitions) != 1:

@@ -10,9 +10,9 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, Raw, UnsetType
 
-from minilog.broker.http.exchange import THREAD_BYTES_MIN, Exchange, Face, Handler, answer, problem_answer
+from minilog.broker.http.exchange import THREAD_BYTES_MIN, Exchange, Handler, HttpContext, answer, problem_answer
 from minilog.broker.http.native import run_produce
-from minilog.broker.http.produce_delivery import Lot, deliver, encode_lots, encode_numbered, sort_records
+from minilog.broker.http.produce_delivery import PartitionShare, deliver, encode_numbered, encode_shares, sort_records
 from minilog.broker.http.producer_ids import Numbers, number_batch, numbers_of, refuse_numbers
 from minilog.core.image import TopicImage
 from minilog.errors import InternalError, InvalidRequest, MinilogError, NotLeader, Overloaded
@@ -65,60 +65,62 @@ class ProduceAnswer(msgspec.Struct):
     receipts: list[Receipt]
 
 
-async def produce_topic(face: Face, exchange: Exchange) -> web.Response:
-    topic = face.topic(exchange.values["topic"], exchange.topic_id)
-    acks, timeout_ms = _promise(face, exchange)
+async def produce_topic(context: HttpContext, exchange: Exchange) -> web.Response:
+    topic = context.topic(exchange.values["topic"], exchange.topic_id)
+    acks, timeout_ms = _promise(context, exchange)
     refuse_numbers(exchange)
     media = exchange.media_in()
     if media != OCTETS and "key" in exchange.query:
         raise InvalidRequest(f"key is for one raw record ({OCTETS}); in {media} each record has its own key")
-    records = await _records(face, exchange, media)
+    records = await _records(context, exchange, media)
     errors: dict[int, MinilogError] = {}
 
-    def encode() -> list[Lot]:
-        by_partition = sort_records(face, topic, records, errors)
-        return encode_lots(topic, records, by_partition, acks, errors)
+    def encode() -> list[PartitionShare]:
+        by_partition = sort_records(context, topic, records, errors)
+        return encode_shares(topic, records, by_partition, acks, errors)
 
-    lots = await face.compute(encode, is_long=exchange.body.size_bytes >= THREAD_BYTES_MIN)
+    shares = await context.compute(encode, is_long=exchange.body.size_bytes >= THREAD_BYTES_MIN)
     _expect_answer(exchange, records, errors)
-    await deliver(face, lots, acks, timeout_ms)
-    return await _answer(face, exchange, topic, records, lots, errors, acks)
+    await deliver(context, shares, acks, timeout_ms)
+    return await _answer(context, exchange, topic, records, shares, errors, acks)
 
 
-async def produce_partition(face: Face, exchange: Exchange) -> web.Response:
+async def produce_partition(context: HttpContext, exchange: Exchange) -> web.Response:
     name, partition = exchange.values["topic"], exchange.values["partition"]
-    state = face.partition(name, partition)
-    topic = face.topic(name, exchange.topic_id)
-    acks, timeout_ms = _promise(face, exchange)
+    state = context.partition(name, partition)
+    topic = context.topic(name, exchange.topic_id)
+    acks, timeout_ms = _promise(context, exchange)
     numbers = numbers_of(exchange)
-    if state.leader != face.broker_id:
-        raise face.not_leader(state)
+    if state.leader != context.broker_id:
+        raise context.not_leader(state)
     media = exchange.media_in()
     if media == BATCH:
-        return await _produce_batches(face, exchange, topic, partition, acks, timeout_ms, numbers)
-    records = await _records(face, exchange, media)
+        return await _produce_batches(context, exchange, topic, partition, acks, timeout_ms, numbers)
+    records = await _records(context, exchange, media)
     for index, record in enumerate(records):
         if record.partition not in (None, partition):
             raise InvalidRequest(f"records[{index}].partition is {record.partition}, but the path says {partition}")
     errors: dict[int, MinilogError] = {}
     everything = {partition: list(range(len(records)))}
 
-    def encode() -> list[Lot]:
+    def encode() -> list[PartitionShare]:
         if numbers is not None:
             return [encode_numbered(topic, partition, records, acks, numbers)]
-        return encode_lots(topic, records, everything, acks, errors)
+        return encode_shares(topic, records, everything, acks, errors)
 
-    lots = await face.compute(encode, is_long=exchange.body.size_bytes >= THREAD_BYTES_MIN)
+    shares = await context.compute(encode, is_long=exchange.body.size_bytes >= THREAD_BYTES_MIN)
     _expect_answer(exchange, records, errors)
-    for lot in lots:
-        message = Produce(acks, timeout_ms, [ProducePartition(name, partition, memoryview(lot.batches), lot.topic_id)])
-        lot.result = _only(await run_produce(face, message), name, partition)
-        _raise_elsewhere(lot.result)
-    return await _answer(face, exchange, topic, records, lots, errors, acks)
+    for share in shares:
+        message = Produce(
+            acks, timeout_ms, [ProducePartition(name, partition, memoryview(share.batches), share.topic_id)]
+        )
+        share.result = _only(await run_produce(context, message), name, partition)
+        _raise_elsewhere(share.result)
+    return await _answer(context, exchange, topic, records, shares, errors, acks)
 
 
 async def _produce_batches(
-    face: Face,
+    context: HttpContext,
     exchange: Exchange,
     topic: TopicImage,
     partition: int,
@@ -135,7 +137,7 @@ async def _produce_batches(
         body = number_batch(body, numbers, topic.settings.max_message_bytes)
     entry = ProducePartition(topic.topic, partition, memoryview(body), topic.topic_id)
     message = Produce(acks, timeout_ms, [entry])
-    result = _only(await run_produce(face, message), topic.topic, partition)
+    result = _only(await run_produce(context, message), topic.topic, partition)
     if result.problem is not None:
         raise result.problem.error()
     done = _record_result(result, 0, result.timestamp)
@@ -147,19 +149,19 @@ async def _produce_batches(
 # --- the request ------------------------------------------------------------------------------------------------
 
 
-def _promise(face: Face, exchange: Exchange) -> tuple[int, int]:
+def _promise(context: HttpContext, exchange: Exchange) -> tuple[int, int]:
     """(acks, timeout_ms), once nothing else about the head is wrong."""
-    timeout_ms = exchange.query.get("timeout_ms", min(TIMEOUT_MS, face.limits.timeout_ms_max))
-    if timeout_ms > face.limits.timeout_ms_max:
-        raise InvalidRequest(f"timeout_ms is {timeout_ms}; allowed are 1 to {face.limits.timeout_ms_max}")
+    timeout_ms = exchange.query.get("timeout_ms", min(TIMEOUT_MS, context.limits.timeout_ms_max))
+    if timeout_ms > context.limits.timeout_ms_max:
+        raise InvalidRequest(f"timeout_ms is {timeout_ms}; allowed are 1 to {context.limits.timeout_ms_max}")
     return exchange.query.get("acks", ACKS_ALL), timeout_ms
 
 
-async def _records(face: Face, exchange: Exchange, media: str) -> list[ProducedRecord]:
+async def _records(context: HttpContext, exchange: Exchange, media: str) -> list[ProducedRecord]:
     """The records of the body; those without a timestamp get the time of now."""
     query = exchange.query
     body = await exchange.body.read()
-    now_ms = face.runtime.clock.stamp_ms()
+    now_ms = context.runtime.clock.stamp_ms()
     if media == OCTETS:
         if {"format", "key_format"} & query.keys():
             raise InvalidRequest(f"format and key_format are for JSON; {OCTETS} is bytes")
@@ -168,7 +170,7 @@ async def _records(face: Face, exchange: Exchange, media: str) -> list[ProducedR
     value_format = query.get("format", "json")
     key_format = query.get("key_format", value_format)
     work = partial(parse, body, value_format, key_format, now_ms)
-    return await face.compute(work, is_long=len(body) >= THREAD_BYTES_MIN)
+    return await context.compute(work, is_long=len(body) >= THREAD_BYTES_MIN)
 
 
 # --- the answer -------------------------------------------------------------------------------------------------
@@ -195,31 +197,33 @@ def _raise_elsewhere(result: ProduceResult) -> None:
 
 
 async def _answer(
-    face: Face,
+    context: HttpContext,
     exchange: Exchange,
     topic: TopicImage,
     records: Sequence[ProducedRecord],
-    lots: Sequence[Lot],
+    shares: Sequence[PartitionShare],
     errors: Mapping[int, MinilogError],
     acks: int,
 ) -> web.Response:
     """200 (202 for acks=0) when all records went well, 207 when some did, the status of the worst error when none."""
-    succeeded = [lot.result for lot in lots if lot.result is not None and lot.result.problem is None]
-    problems = [lot.result.problem for lot in lots if lot.result is not None and lot.result.problem is not None]
+    succeeded = [share.result for share in shares if share.result is not None and share.result.problem is None]
+    problems = [
+        share.result.problem for share in shares if share.result is not None and share.result.problem is not None
+    ]
     failed = [*errors.values(), *(problem.error() for problem in problems)]
     for code in {error.code for error in errors.values()}:
-        face.metrics.on_produce_refused(code)
+        context.metrics.on_produce_refused(code)
     status = 207 if failed else 202 if acks == 0 else 200
 
     def encode() -> bytes:
-        content = ProduceAnswer(_results(topic, records, lots, errors), _receipts(succeeded))
+        content = ProduceAnswer(_results(topic, records, shares, errors), _receipts(succeeded))
         return msgspec.json.encode(content) if succeeded else problem_body(_all_failed(content, failed))
 
-    body = await face.compute(encode, is_long=exchange.body.size_bytes >= THREAD_BYTES_MIN)
+    body = await context.compute(encode, is_long=exchange.body.size_bytes >= THREAD_BYTES_MIN)
     if succeeded:
         return answer(body, JSON, status)
     worst = _worst(failed)
-    face.metrics.on_error(exchange.match.route.name, worst.code)
+    context.metrics.on_error(exchange.match.route.name, worst.code)
     try:
         exchange.delivery.expect(len(body))
     except Overloaded:
@@ -228,25 +232,28 @@ async def _answer(
 
 
 def _results(
-    topic: TopicImage, records: Sequence[ProducedRecord], lots: Sequence[Lot], errors: Mapping[int, MinilogError]
+    topic: TopicImage,
+    records: Sequence[ProducedRecord],
+    shares: Sequence[PartitionShare],
+    errors: Mapping[int, MinilogError],
 ) -> list[Any]:
     """One result per record, in the order of the records."""
     results: list[Any] = [None] * len(records)
     for index, error in errors.items():
         results[index] = RecordFailure(Raw(problem_body(error)))
     by_append_time = topic.settings.message_timestamp_type == "LogAppendTime"
-    for lot in lots:
-        assert lot.result is not None
-        if lot.result.problem is not None:
-            failure = RecordFailure(Raw(problem_body(lot.result.problem.error())))
-            for index in lot.indexes:
+    for share in shares:
+        assert share.result is not None
+        if share.result.problem is not None:
+            failure = RecordFailure(Raw(problem_body(share.result.problem.error())))
+            for index in share.indexes:
                 results[index] = failure
             continue
-        for place, index in enumerate(lot.indexes):
-            timestamp = lot.result.timestamp if by_append_time else records[index].timestamp
-            if lot.result.duplicate:  # stored is what the first request said, and the receipt tells that
+        for place, index in enumerate(share.indexes):
+            timestamp = share.result.timestamp if by_append_time else records[index].timestamp
+            if share.result.duplicate:  # stored is what the first request said, and the receipt tells that
                 timestamp = None
-            results[index] = _record_result(lot.result, place, timestamp)
+            results[index] = _record_result(share.result, place, timestamp)
     return results
 
 

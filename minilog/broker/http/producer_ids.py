@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 import msgspec
 from aiohttp import web
 
-from minilog.broker.http.exchange import Exchange, Face, Handler, checked, json_answer
+from minilog.broker.http.exchange import Exchange, Handler, HttpContext, checked, json_answer
 from minilog.errors import InvalidRequest
 from minilog.wire.batch import split
 from minilog.wire.messages import InitProducer, InitProducerReply
@@ -44,8 +44,8 @@ class ProducerAnswer(msgspec.Struct):
     producer_epoch: int
 
 
-async def create_producer(face: Face, exchange: Exchange) -> web.Response:
-    reply = checked(await face.runtime.submit(InitProducer()), InitProducerReply)
+async def create_producer(context: HttpContext, exchange: Exchange) -> web.Response:
+    reply = checked(await context.runtime.submit(InitProducer()), InitProducerReply)
     return json_answer(ProducerAnswer(reply.producer_id, 0))
 
 

@@ -16,13 +16,13 @@ from typing import Final
 from aiohttp import web
 
 from minilog.broker.http import admin, fetch, groups, metadata, native, produce, producer_ids
-from minilog.broker.http.exchange import Exchange, Face, Handler, message_answer, problem_answer, redirect
+from minilog.broker.http.exchange import Exchange, Handler, HttpContext, message_answer, problem_answer, redirect
 from minilog.broker.ports import Runtime
 from minilog.config import Limits
 from minilog.errors import InternalError, MinilogError, NotLeader, TimedOut
 from minilog.server.answer_delivery import Delivery
 from minilog.server.listener import Connection, Listener
-from minilog.server.request_body import Body
+from minilog.server.request_body import RequestBody
 from minilog.wire.http import MSGPACK
 from minilog.wire.messages import CreateTopic, Problem
 from minilog.wire.routes import ROUTES, Match, match
@@ -56,18 +56,18 @@ class Server:
     """Dispatches requests; ``handle`` is the handler of the whole HTTP server."""
 
     def __init__(self, runtime: Runtime) -> None:
-        self.face = Face(runtime)
+        self.context = HttpContext(runtime)
 
     def begin_close(self) -> None:
         """Ends live tails; everything else ends when the runtime closes."""
-        self.face.closing = True
+        self.context.closing = True
 
     def close(self) -> None:
         """When every handler has ended."""
-        self.face.close()
+        self.context.close()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        delivery = Delivery(request, self.face.answers, self.face.limits)
+        delivery = Delivery(request, self.context.answers, self.context.limits)
         try:
             return await delivery.send(await self._answer(request, delivery))
         finally:
@@ -78,7 +78,7 @@ class Server:
 
     async def _answer(self, request: web.BaseRequest, delivery: Delivery) -> web.StreamResponse:
         found: Match | None = None
-        body: Body | None = None
+        body: RequestBody | None = None
         try:
             found = match(request.method, request.raw_path)
             body = self._body(request, found)
@@ -88,7 +88,7 @@ class Server:
                 exchange.media_out()  # where there is a choice, the handler asks
             if route.method == "GET" or route.name in ENDS_WITH_CLIENT:
                 exchange.end_with_client()
-            response = await HANDLERS[found.route.name](self.face, exchange)
+            response = await HANDLERS[found.route.name](self.context, exchange)
             if route.method == "GET" and isinstance(response, web.Response):
                 delivery.expect(response.content_length or 0)  # what only reads can still be refused
             return response
@@ -105,14 +105,14 @@ class Server:
             if body is not None:
                 body.release()
 
-    def _body(self, request: web.BaseRequest, found: Match) -> Body:
-        face = self.face
+    def _body(self, request: web.BaseRequest, found: Match) -> RequestBody:
+        context = self.context
         if found.route.name == "rpc":
-            return Body(request, face.limits, face.peer_requests, 2 * face.limits.request_bytes_max)
+            return RequestBody(request, context.limits, context.peer_requests, 2 * context.limits.request_bytes_max)
         bytes_max = min(
-            face.limits.request_bytes_max, JSON_BYTES_MAX.get(found.route.name, face.limits.request_bytes_max)
+            context.limits.request_bytes_max, JSON_BYTES_MAX.get(found.route.name, context.limits.request_bytes_max)
         )
-        return Body(request, face.limits, face.requests, bytes_max)
+        return RequestBody(request, context.limits, context.requests, bytes_max)
 
     def _problem(self, found: Match | None, error: MinilogError) -> web.Response:
         is_native = found is not None and found.route.offers == (MSGPACK,)
@@ -120,7 +120,7 @@ class Server:
             there = redirect(found, error)
             if there is not None:
                 return there  # no failure: this is how a client finds the leader
-        self.face.metrics.on_error("none" if found is None else found.route.name, error.code)
+        self.context.metrics.on_error("none" if found is None else found.route.name, error.code)
         if is_native:
             return message_answer(Problem.of(error))
         late_body = isinstance(error, TimedOut) and error.definite
@@ -145,7 +145,7 @@ class Runner(web.ServerRunner):
         super().__init__(self._listener, shutdown_timeout=shutdown_timeout_s)
 
     def serve(self, server: Server) -> None:
-        server.face.metrics.listener = self._listener
+        server.context.metrics.listener = self._listener
         self._broker_server = server
         self._handle = server.handle
 
@@ -161,7 +161,7 @@ class Runner(web.ServerRunner):
 def make_runner(runtime: Runtime, shutdown_timeout_s: float = 1.0) -> web.BaseRunner:
     """Call inside the event loop; then ``await runner.setup()`` and start a site on it."""
     server = Server(runtime)
-    runner = Runner(server.face.limits, shutdown_timeout_s, server.handle)
+    runner = Runner(server.context.limits, shutdown_timeout_s, server.handle)
     runner.serve(server)
     return runner
 

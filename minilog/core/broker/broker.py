@@ -31,8 +31,8 @@ from minilog.core.broker.turn import Turn
 from minilog.core.effects import CONTROLLER_ID, Effect, Reply, Send
 from minilog.core.metadata_view import metadata_reply
 from minilog.core.ports import LogStore
-from minilog.core.replication.follower_sessions import Sessions
-from minilog.core.replication.isr_proposals import Proposals
+from minilog.core.replication.follower_sessions import FollowerSessions
+from minilog.core.replication.isr_proposals import IsrProposals
 from minilog.core.replication.leader import LeaderState
 from minilog.errors import (
     InvalidRequest,
@@ -71,8 +71,8 @@ class BrokerCore:
         self.state = state = LocalState(settings, store, self.registration)
         self.settings, self.broker_id, self.image, self.replicas = settings, broker_id, state.image, state.replicas
         self.turn = turn = Turn()
-        self.sessions = Sessions(self.replicas)
-        self.proposals = Proposals(broker_id, incarnation, self.replicas)
+        self.sessions = FollowerSessions(self.replicas)
+        self.proposals = IsrProposals(broker_id, incarnation, self.replicas)
         self.producer_ids = ProducerIds(broker_id, incarnation)
         self.lookup = Lookup(state)
         self.produces = ProduceRequests(state, self.lookup, turn, self.sessions)

@@ -31,7 +31,7 @@ from minilog.core.effects import CONTROLLER_ID, Effect, Reply, Send
 from minilog.core.groups.checks import check_name
 from minilog.core.groups.groups import Groups
 from minilog.core.groups.offsets import Records
-from minilog.core.replication.follower_sessions import Sessions
+from minilog.core.replication.follower_sessions import FollowerSessions
 from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.replica import Replica
 from minilog.core.topic_names import is_internal
@@ -80,7 +80,7 @@ NOT_WRITTEN: Final = (NotEnoughReplicas, DiskFull, RecordTooLarge)
 """Why a decision is not written: then nothing has changed."""
 
 
-class Parked:
+class ParkedGroupRequest:
     """A reply that waits for one partition or, a list of groups, for several. ``open``: those; none: answered."""
 
     def __init__(self, request_id: int, reply: Message, deadline_ms: int, *, is_write: bool) -> None:
@@ -92,7 +92,7 @@ class Parked:
         self.reply, self.open = Problem.of(error), set()
 
 
-class Listing(Parked):
+class Listing(ParkedGroupRequest):
     """A list of groups: the partition that refuses or does not confirm is missing in it, and the list says so."""
 
     def __init__(self, request_id: int, deadline_ms: int) -> None:
@@ -122,12 +122,12 @@ class Shard:
         self.load_end = replica.log.end_offset
         self.is_loaded = False
         self.damage = ""
-        self.waiting: deque[tuple[int, Parked]] = deque()
+        self.waiting: deque[tuple[int, ParkedGroupRequest]] = deque()
         """(offset that must be committed, reply); offsets never decrease."""
 
 
 class Coordinator:
-    def __init__(self, state: LocalState, lookup: Lookup, turn: Turn, followers: Sessions) -> None:
+    def __init__(self, state: LocalState, lookup: Lookup, turn: Turn, followers: FollowerSessions) -> None:
         self._state, self._lookup, self._turn, self._followers = state, lookup, turn, followers
         self.shards: dict[TopicPartition, Shard] = {}
         self.deadlines = Deadlines()
@@ -206,7 +206,7 @@ class Coordinator:
             if isinstance(error, NOT_WRITTEN):
                 shard.groups.on_refused(request, now_ms)
             reply = Problem.of(error)
-        parked = Parked(request_id, reply, now_ms + self._state.settings.group_wait_ms, is_write=is_write)
+        parked = ParkedGroupRequest(request_id, reply, now_ms + self._state.settings.group_wait_ms, is_write=is_write)
         self._park(parked, [shard], effects)
         return effects
 
@@ -343,7 +343,7 @@ class Coordinator:
 
     # --- waiting -------------------------------------------------------------------------------------------------
 
-    def _park(self, parked: Parked, shards: list[Shard], effects: list[Effect]) -> None:
+    def _park(self, parked: ParkedGroupRequest, shards: list[Shard], effects: list[Effect]) -> None:
         """Answer when everything decided so far is committed."""
         for shard in shards:
             end_offset = shard.replica.log.end_offset
@@ -372,13 +372,13 @@ class Coordinator:
         self._woken.clear()
         return effects
 
-    def _fail(self, parked: Parked, lost: set[TopicPartition], error: MinilogError) -> None:
+    def _fail(self, parked: ParkedGroupRequest, lost: set[TopicPartition], error: MinilogError) -> None:
         lost = lost & parked.open
         if lost:
             parked.fail(lost, error)
             self._end(parked, self._failed)
 
-    def _end(self, parked: Parked, effects: list[Effect]) -> None:
+    def _end(self, parked: ParkedGroupRequest, effects: list[Effect]) -> None:
         """It waits for something less: answer if that was the last."""
         if not parked.open:
             self.deadlines.remove(parked.deadline_ms, parked.request_id)
@@ -389,7 +389,7 @@ class Coordinator:
     def tick(self, now_ms: int) -> list[Effect]:
         effects: list[Effect] = []
         for parked in self.deadlines.expire(now_ms):
-            assert isinstance(parked, Parked)
+            assert isinstance(parked, ParkedGroupRequest)
             error = TimedOut(
                 "the coordinator's replicas did not confirm in time; the change may count or not",
                 definite=not parked.is_write,

@@ -17,7 +17,7 @@ from minilog.core.broker.state import LocalState
 from minilog.core.broker.turn import Turn
 from minilog.core.deadlines import Deadlines
 from minilog.core.effects import Effect, Reply
-from minilog.core.replication.follower_sessions import Sessions
+from minilog.core.replication.follower_sessions import FollowerSessions
 from minilog.core.replication.leader import LeaderState, Outcome
 from minilog.core.replication.produce_waiters import PendingProduce
 from minilog.core.replication.replica import Replica
@@ -37,7 +37,7 @@ ACKS_MAX = 32
 
 
 class ProduceRequests:
-    def __init__(self, state: LocalState, lookup: Lookup, turn: Turn, followers: Sessions) -> None:
+    def __init__(self, state: LocalState, lookup: Lookup, turn: Turn, followers: FollowerSessions) -> None:
         self._state, self._lookup, self._turn, self._followers = state, lookup, turn, followers
         self.deadlines = Deadlines()
 

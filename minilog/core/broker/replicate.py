@@ -1,6 +1,6 @@
 """Replication as a broker sees it: it is followed, and it follows.
 
-Owns one ``Fetcher`` per leader that is followed.
+Owns one ``ReplicaFetcher`` per leader that is followed.
 
 Invariants: a fetch for another broker, or of a process that is over, counts for nothing (R17, R88). A damaged replica takes
 nothing more over from a leader (R53).
@@ -13,11 +13,11 @@ from minilog.core.broker.state import LocalState
 from minilog.core.broker.turn import Turn
 from minilog.core.effects import Effect
 from minilog.core.replication.follower import FollowerState
-from minilog.core.replication.follower_sessions import Sessions
-from minilog.core.replication.isr_proposals import Proposals
+from minilog.core.replication.follower_sessions import FollowerSessions
+from minilog.core.replication.isr_proposals import IsrProposals
 from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.replica import Replica
-from minilog.core.replication.replica_fetcher import Fetcher
+from minilog.core.replication.replica_fetcher import ReplicaFetcher
 from minilog.errors import BrokerUnavailable, MinilogError, StaleBrokerEpoch
 from minilog.wire.messages import Message, ReplicaFetch, ReplicaFetchReply
 from minilog.wire.metadata_records import NO_LEADER
@@ -26,11 +26,16 @@ from minilog.wire.topic_partition import TopicPartition
 
 class Replication:
     def __init__(
-        self, state: LocalState, turn: Turn, followers: Sessions, proposals: Proposals, fetches: FetchRequests
+        self,
+        state: LocalState,
+        turn: Turn,
+        followers: FollowerSessions,
+        proposals: IsrProposals,
+        fetches: FetchRequests,
     ) -> None:
         self._state, self._turn, self._followers = state, turn, followers
         self._proposals, self._fetches = proposals, fetches
-        self.fetchers: dict[int, Fetcher] = {}
+        self.fetchers: dict[int, ReplicaFetcher] = {}
 
     def on_fetch(self, request_id: int, request: ReplicaFetch, now_ms: int) -> list[Effect]:
         if request.leader != self._state.broker_id:
@@ -76,10 +81,10 @@ class Replication:
                 effects += self._turn.appended(replica, now_ms)
             self._fetches.wake(replica.partition)
 
-    def fetcher(self, leader: int) -> Fetcher:
+    def fetcher(self, leader: int) -> ReplicaFetcher:
         if leader not in self.fetchers:
             settings = self._state.settings
-            self.fetchers[leader] = Fetcher(
+            self.fetchers[leader] = ReplicaFetcher(
                 self._state.broker_id, leader, settings.replica_fetch_wait_ms, settings.replica_fetch_bytes_max
             )
         return self.fetchers[leader]
@@ -93,7 +98,7 @@ class Replication:
                 for broker_id in leader.followers:
                     session = self._followers.of(broker_id)
                     if session is not None and partition in session.partitions:
-                        leader.seen_idle(broker_id, session.last_fetch_ms)
+                        leader.note_idle_follower(broker_id, session.last_fetch_ms)
                 if leader.propose(now_ms, self._state.settings.replica_lag_max_ms, shrink=True):
                     self._proposals.add(partition)
                 if leader.high_watermark < leader.log.end_offset:

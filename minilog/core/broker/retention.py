@@ -12,7 +12,7 @@ from minilog.core.broker.replicate import Replication
 from minilog.core.broker.state import LocalState
 from minilog.core.broker.turn import Turn
 from minilog.core.replication.follower import FollowerState
-from minilog.core.replication.follower_sessions import Sessions
+from minilog.core.replication.follower_sessions import FollowerSessions
 from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.replica import Replica
 from minilog.errors import CorruptRange, DiskFull
@@ -23,7 +23,7 @@ LOOKS_MAX = 16
 
 
 class Retention:
-    def __init__(self, state: LocalState, turn: Turn, followers: Sessions, replication: Replication) -> None:
+    def __init__(self, state: LocalState, turn: Turn, followers: FollowerSessions, replication: Replication) -> None:
         self._state, self._turn, self._followers, self._replication = state, turn, followers, replication
         self._due_ms = 0
         self._waiting: deque[TopicPartition] = deque()

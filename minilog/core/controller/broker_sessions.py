@@ -1,6 +1,6 @@
-"""Liveness: which broker processes are heard from, as the controller knows it right now.
+"""BrokerSessions: which broker processes are heard from, as the controller knows it right now.
 
-Owns one Session per registered broker: when it was last heard, what metadata it has applied, which of its replicas are
+Owns one BrokerSession per registered broker: when it was last heard, what metadata it has applied, which of its replicas are
 unfit, its parked heartbeat, a probe under way. All of it is soft: a new controller gives every broker a full session timeout.
 
 Invariants
@@ -33,7 +33,7 @@ class ParkedHeartbeat:
 
 
 @dataclass(slots=True)
-class Session:
+class BrokerSession:
     broker_id: int
     broker_epoch: int
     heard_ms: int
@@ -53,34 +53,34 @@ class Session:
     """Metadata that the others must have applied before this broker may exit (R28)."""
 
 
-class Liveness:
+class BrokerSessions:
     def __init__(self, session_timeout_ms: int) -> None:
         self.session_timeout_ms = session_timeout_ms
-        self.sessions: dict[int, Session] = {}
+        self.by_broker: dict[int, BrokerSession] = {}
         self._tick_ms: int | None = None
-        self._closed: dict[int, Session] = {}
+        self._closed: dict[int, BrokerSession] = {}
 
-    def open(self, broker_id: int, broker_epoch: int, now_ms: int) -> Session:
+    def open(self, broker_id: int, broker_epoch: int, now_ms: int) -> BrokerSession:
         """A session of a process that had one before goes on with its sequence: late copies stay late copies."""
-        session = Session(broker_id, broker_epoch, now_ms, now_ms + self.session_timeout_ms, now_ms)
+        session = BrokerSession(broker_id, broker_epoch, now_ms, now_ms + self.session_timeout_ms, now_ms)
         closed = self._closed.pop(broker_id, None)
         if closed is not None and closed.broker_epoch == broker_epoch:
             session.sequence = closed.sequence
-        self.sessions[broker_id] = session
+        self.by_broker[broker_id] = session
         return session
 
     def close(self, broker_id: int) -> None:
-        closed = self.sessions.pop(broker_id, None)
+        closed = self.by_broker.pop(broker_id, None)
         if closed is not None:
             self._closed[broker_id] = closed
 
-    def heard(self, session: Session, now_ms: int) -> None:
+    def heard(self, session: BrokerSession, now_ms: int) -> None:
         session.heard_ms = now_ms
         session.deadline_ms = now_ms + self.session_timeout_ms
         session.forgiven_ms = 0
 
     def is_fit(self, broker_id: int, state: PartitionState) -> bool:
-        session = self.sessions.get(broker_id)
+        session = self.by_broker.get(broker_id)
         return session is None or (state.topic_id, state.partition) not in session.unfit
 
     def on_tick(self, now_ms: int) -> None:
@@ -90,31 +90,31 @@ class Liveness:
         """
         last_ms = self._tick_ms
         if last_ms is None or now_ms - last_ms > STALL_MS:
-            for session in self.sessions.values():
+            for session in self.by_broker.values():
                 self._forgive(session, now_ms - max(session.heard_ms, session.heard_ms if last_ms is None else last_ms))
                 session.expected_ms = min(session.expected_ms, now_ms)
         self._tick_ms = now_ms
 
-    def _forgive(self, session: Session, stall_ms: int) -> None:
+    def _forgive(self, session: BrokerSession, stall_ms: int) -> None:
         if session.forgiven_ms < self.session_timeout_ms:
             session.forgiven_ms += stall_ms
             session.deadline_ms += stall_ms
             session.expected_ms += stall_ms
 
-    def expired(self, now_ms: int) -> Iterator[Session]:
-        for session in list(self.sessions.values()):
+    def expired(self, now_ms: int) -> Iterator[BrokerSession]:
+        for session in list(self.by_broker.values()):
             if session.deadline_ms <= now_ms:
                 yield session
 
-    def overdue(self, now_ms: int, probe_after_ms: int) -> Iterator[Session]:
+    def overdue(self, now_ms: int, probe_after_ms: int) -> Iterator[BrokerSession]:
         """Brokers whose next heartbeat is late and that are not being probed."""
-        for session in self.sessions.values():
+        for session in self.by_broker.values():
             late = session.parked is None and now_ms - session.expected_ms > probe_after_ms
             if late and session.probe_ms is None:
                 yield session
 
-    def parked_as(self, request_id: int) -> Session | None:
-        for session in self.sessions.values():
+    def parked_as(self, request_id: int) -> BrokerSession | None:
+        for session in self.by_broker.values():
             if session.parked is not None and session.parked.request_id == request_id:
                 return session
         return None

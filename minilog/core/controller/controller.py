@@ -5,7 +5,7 @@ records, makes them durable, gives each to ``replay`` (the only mutator of the i
 performs the effects, then calls ``on_committed``, which pushes the news and may decide further. Nothing is said
 to anybody before it is durable.
 
-Owns, as soft state relearnt after a restart: liveness, elections under way, request sequences, who waits for a
+Owns, as soft state relearnt after a restart: broker sessions, elections under way, request sequences, who waits for a
 new topic to be known everywhere.
 
 Invariants: broker epoch = journal index of its registration (R26); a fenced broker is in no ISR and leads nothing
@@ -20,12 +20,12 @@ from typing import NamedTuple
 
 from minilog.config import ControllerSettings
 from minilog.core.bounds import check_bounds
-from minilog.core.controller.broker_sessions import Liveness, ParkedHeartbeat, Session
+from minilog.core.controller.broker_sessions import BrokerSession, BrokerSessions, ParkedHeartbeat
 from minilog.core.controller.description import describe_cluster
 from minilog.core.controller.election import Elections
 from minilog.core.controller.failovers import Failovers
 from minilog.core.controller.isr_check import check_proposal
-from minilog.core.controller.metadata_draft import Draft
+from minilog.core.controller.metadata_draft import MetadataDraft
 from minilog.core.controller.metadata_feed import MetadataFeed
 from minilog.core.controller.partition_change import (
     IsEligible,
@@ -102,10 +102,10 @@ class ControllerCore:
         self.rng = rng
         self.wall_ahead_ms = 0  # of the time of turns; the shell says so before each event
         self.image = ClusterImage()
-        self.liveness = Liveness(settings.session_timeout_ms)
-        self.elections = Elections(self.image, settings.election_timeout_ms, self.liveness.is_fit)
+        self.sessions = BrokerSessions(settings.session_timeout_ms)
+        self.elections = Elections(self.image, settings.election_timeout_ms, self.sessions.is_fit)
         self.failovers = Failovers()
-        self.feed = MetadataFeed(settings, self.image, self.liveness)
+        self.feed = MetadataFeed(settings, self.image, self.sessions)
         self._changed_at: dict[tuple[str, int], int] = {}
         """Journal index of each partition's last record, of those this controller has replayed one by one."""
         self._loaded_at = 0
@@ -157,7 +157,7 @@ class ControllerCore:
         self.elections.forget_counts()
         for broker in self.image.brokers.values():
             if not broker.fenced:
-                self.liveness.open(broker.broker_id, broker.epoch, now_ms)
+                self.sessions.open(broker.broker_id, broker.epoch, now_ms)
         return Decision([ControllerStarted(cluster_id, self.image.controller_epoch + 1)], [])
 
     # --- events ------------------------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ class ControllerCore:
                     [
                         Reply(
                             request_id,
-                            describe_cluster(self.image, self.liveness, self.failovers, self.elections.held, now_ms),
+                            describe_cluster(self.image, self.sessions, self.failovers, self.elections.held, now_ms),
                         )
                     ],
                 )
@@ -217,7 +217,7 @@ class ControllerCore:
 
     def on_disconnect(self, request_id: int, now_ms: int) -> Decision:
         """The connection of a parked heartbeat dropped: ask the broker's listener whether the process is still there."""
-        session = self.liveness.parked_as(request_id)
+        session = self.sessions.parked_as(request_id)
         if session is None:
             return Decision([], [])
         session.parked = None
@@ -225,16 +225,16 @@ class ControllerCore:
         return Decision([], self._probe(session, now_ms))
 
     def tick(self, now_ms: int) -> Decision:
-        self.liveness.on_tick(now_ms)
-        draft = Draft(self.image)
+        self.sessions.on_tick(now_ms)
+        draft = MetadataDraft(self.image)
         effects: list[Effect] = []
-        for session in self.liveness.expired(now_ms):
+        for session in self.sessions.expired(now_ms):
             detected_ms = session.heard_ms + self.settings.session_timeout_ms
             effects += self._fence(draft, session, "timeout", detected_ms, now_ms)
             effects += self._register_waiting(draft, session.broker_id, now_ms)
         if records := draft.records():
             return Decision(records, effects)
-        for session in list(self.liveness.overdue(now_ms, self.settings.probe_after_ms)):
+        for session in list(self.sessions.overdue(now_ms, self.settings.probe_after_ms)):
             effects += self._probe(session, now_ms)
         effects += self.feed.answer_heartbeats(now_ms)
         effects += self.feed.answer_waiting(now_ms)
@@ -257,7 +257,7 @@ class ControllerCore:
             return Decision([], [Reply(request_id, self._registered(known.incarnation, known.epoch))])
         if known is not None and not known.fenced:
             return self._challenge(request_id, request, known, now_ms)
-        draft = Draft(self.image)
+        draft = MetadataDraft(self.image)
         effects = self._register(request_id, request, draft, now_ms)
         return Decision(draft.records(), effects)
 
@@ -277,7 +277,7 @@ class ControllerCore:
         """R26: a live registration blocks another process with its id, unless a probe shows that it is gone."""
         effects = self._give_up_registering(request.broker_id)
         self._registering[request.broker_id] = (request_id, request)
-        session = self.liveness.sessions[known.broker_id]
+        session = self.sessions.by_broker[known.broker_id]
         return Decision([], effects + self._probe(session, now_ms))
 
     def _give_up_registering(self, broker_id: int) -> list[Effect]:
@@ -290,18 +290,18 @@ class ControllerCore:
         )
         return [Reply(waiting[0], Problem.of(error))]
 
-    def _register_waiting(self, draft: Draft, broker_id: int, now_ms: int) -> list[Effect]:
+    def _register_waiting(self, draft: MetadataDraft, broker_id: int, now_ms: int) -> list[Effect]:
         """The process that held the id is fenced in this step: whoever waited for the id gets it."""
         waiting = self._registering.pop(broker_id, None)
         return [] if waiting is None else self._register(*waiting, draft, now_ms)
 
-    def _register(self, request_id: int, request: Register, draft: Draft, now_ms: int) -> list[Effect]:
+    def _register(self, request_id: int, request: Register, draft: MetadataDraft, now_ms: int) -> list[Effect]:
         if not request.clean:
             for state, _ in list(draft.partitions()):
                 draft.change(without_unclean(state, request.broker_id))
         epoch = draft.next_index
         draft.add(BrokerRegistered(request.broker_id, epoch, request.incarnation, request.url, request.rack))
-        self.liveness.open(request.broker_id, epoch, now_ms)
+        self.sessions.open(request.broker_id, epoch, now_ms)
         return [Reply(request_id, self._registered(request.incarnation, epoch))]
 
     def _registered(self, incarnation: str, broker_epoch: int) -> RegisterReply:
@@ -319,13 +319,13 @@ class ControllerCore:
         broker = self._process(request.broker_id, request.broker_epoch, request.incarnation)
         if request.controller_epoch > self.image.controller_epoch:
             raise NotController(f"controller epoch {request.controller_epoch} is newer than this controller's")
-        session = self.liveness.sessions.get(request.broker_id)
+        session = self.sessions.by_broker.get(request.broker_id)
         if session is None or session.broker_epoch != broker.epoch:
-            session = self.liveness.open(request.broker_id, broker.epoch, now_ms)
+            session = self.sessions.open(request.broker_id, broker.epoch, now_ms)
         if request.sequence <= session.sequence:
             raise InvalidUpdateVersion(f"broker {request.broker_id}: heartbeat {request.sequence} is a late copy")
         effects = self._park(session, request_id, request, now_ms)
-        draft = Draft(self.image)
+        draft = MetadataDraft(self.image)
         self._take_unfit(draft, session, request)
         if request.shutting_down and session.shutdown_offset is None and self._has_heard_all(request):
             self._shut_down(draft, session, drained=request.drained, now_ms=now_ms)
@@ -348,7 +348,7 @@ class ControllerCore:
             )
         return broker
 
-    def _take_unfit(self, draft: Draft, session: Session, request: Heartbeat) -> None:
+    def _take_unfit(self, draft: MetadataDraft, session: BrokerSession, request: Heartbeat) -> None:
         """Replicas that their broker knows to be damaged, or could not open, leave ISR and leadership while others can lead."""
         session.unfit = frozenset((r.topic_id, r.partition) for r in request.unfit)
         for unfit in request.unfit:
@@ -358,15 +358,15 @@ class ControllerCore:
                 changed = without_unfit(state, session.broker_id, min_isr(topic, state), self._fit(draft, state))
                 draft.change(changed)
 
-    def _fit(self, draft: Draft, state: PartitionState) -> IsEligible:
-        return lambda broker_id: draft.is_eligible(broker_id) and self.liveness.is_fit(broker_id, state)
+    def _fit(self, draft: MetadataDraft, state: PartitionState) -> IsEligible:
+        return lambda broker_id: draft.is_eligible(broker_id) and self.sessions.is_fit(broker_id, state)
 
-    def _park(self, session: Session, request_id: int, request: Heartbeat, now_ms: int) -> list[Effect]:
+    def _park(self, session: BrokerSession, request_id: int, request: Heartbeat, now_ms: int) -> list[Effect]:
         effects: list[Effect] = []
         if session.parked is not None:
             error = InvalidUpdateVersion(f"broker {session.broker_id}: a newer heartbeat has replaced this one")
             effects.append(Reply(session.parked.request_id, Problem.of(error)))
-        self.liveness.heard(session, now_ms)
+        self.sessions.heard(session, now_ms)
         session.sequence = request.sequence
         session.metadata_offset = request.metadata_offset
         waits_ms = self.settings.heartbeat_interval_ms if request.waits else 0
@@ -382,7 +382,7 @@ class ControllerCore:
         led = (state for _, state in self.image.partitions() if state.leader == request.broker_id)
         return not request.drained or all(self._last_change(state) <= request.metadata_offset for state in led)
 
-    def _shut_down(self, draft: Draft, session: Session, *, drained: bool, now_ms: int) -> None:
+    def _shut_down(self, draft: MetadataDraft, session: BrokerSession, *, drained: bool, now_ms: int) -> None:
         """R28: no new ISR joins, every leadership moved, in one step; if it could not drain, by an election."""
         draft.add(BrokerShuttingDown(session.broker_id, session.broker_epoch))
         self._take_out(draft, session, handed_over if drained else without_replica, "shutdown", now_ms, now_ms)
@@ -390,7 +390,9 @@ class ControllerCore:
     def _last_change(self, state: PartitionState) -> int:
         return self._changed_at.get((state.topic, state.partition), self._loaded_at)
 
-    def _take_out(self, draft: Draft, session: Session, move: Move, kind: str, detected_ms: int, now_ms: int) -> None:
+    def _take_out(
+        self, draft: MetadataDraft, session: BrokerSession, move: Move, kind: str, detected_ms: int, now_ms: int
+    ) -> None:
         """Out of every ISR and from every leadership, in one step."""
         broker_id, led, leaderless = session.broker_id, 0, set()
         draft.ineligible.add(broker_id)
@@ -404,10 +406,12 @@ class ControllerCore:
             info = FailoverInfo(broker_id, session.broker_epoch, kind, session.heard_ms, detected_ms, now_ms, led)
             self.failovers.begin(info, leaderless, self.wall_ahead_ms)
 
-    def _fence(self, draft: Draft, session: Session, kind: str, detected_ms: int, now_ms: int) -> list[Effect]:
+    def _fence(
+        self, draft: MetadataDraft, session: BrokerSession, kind: str, detected_ms: int, now_ms: int
+    ) -> list[Effect]:
         """R27: one step takes a silent or dead process out of every ISR and opens the next leader epochs."""
         broker = self.image.brokers[session.broker_id]
-        self.liveness.close(session.broker_id)
+        self.sessions.close(session.broker_id)
         effects: list[Effect] = []
         if session.parked is not None:
             error = InvalidUpdateVersion(f"broker {session.broker_id} was fenced meanwhile; send another heartbeat")
@@ -421,7 +425,7 @@ class ControllerCore:
 
     # --- probes ----------------------------------------------------------------------------------------------------
 
-    def _probe(self, session: Session, now_ms: int) -> list[Effect]:
+    def _probe(self, session: BrokerSession, now_ms: int) -> list[Effect]:
         if session.probe_ms is not None:
             return []
         session.probe_ms = now_ms
@@ -430,7 +434,7 @@ class ControllerCore:
 
     def _on_probed(self, request: Probe, response: Message | MinilogError, now_ms: int) -> Decision:
         """Refused, or another process answers at its address: dead. No answer proves nothing; the session timeout decides."""
-        session = self.liveness.sessions.get(request.broker_id)
+        session = self.sessions.by_broker.get(request.broker_id)
         broker = self.image.brokers.get(request.broker_id)
         if session is None or broker is None or broker.incarnation != request.incarnation or session.probe_ms is None:
             return Decision([], [])
@@ -443,7 +447,7 @@ class ControllerCore:
         replaced = answers and response.incarnation != request.incarnation  # type: ignore[union-attr]
         if reason != "refused" and not replaced:
             return Decision([], self._give_up_registering(request.broker_id))
-        draft = Draft(self.image)
+        draft = MetadataDraft(self.image)
         effects = self._fence(draft, session, "replaced" if replaced else "refused", now_ms, now_ms)
         effects += self._register_waiting(draft, request.broker_id, now_ms)
         return Decision(draft.records(), effects)
@@ -451,7 +455,7 @@ class ControllerCore:
     # --- partitions --------------------------------------------------------------------------------------------------
 
     def _decide_elections(self, now_ms: int) -> Decision:
-        draft = Draft(self.image)
+        draft = MetadataDraft(self.image)
         minimum = {(s.topic, s.partition): m for s, m in draft.partitions()} if self.elections.open_count else {}
         for state, winner, _ in self.elections.decide(now_ms):
             draft.change(with_leader(state, winner, minimum[state.topic, state.partition]))
@@ -467,12 +471,12 @@ class ControllerCore:
         if request.sequence <= self._sequences.get(key, 0):
             raise InvalidUpdateVersion(f"broker {request.broker_id}: request {request.sequence} is a late copy (R15)")
         self._sequences[key] = request.sequence
-        draft = Draft(self.image)
+        draft = MetadataDraft(self.image)
         decisions = []
         for proposal in request.partitions:
             decision = IsrDecision(proposal.topic, proposal.topic_id, proposal.partition)
             try:
-                state = check_proposal(self.image, draft, request.broker_id, proposal, self.liveness.is_fit)
+                state = check_proposal(self.image, draft, request.broker_id, proposal, self.sessions.is_fit)
             except MinilogError as error:
                 decision.problem = Problem.of(error)
             else:

@@ -7,7 +7,7 @@ The order matters to the leader: only IneligibleReplica proves that a proposal w
 from __future__ import annotations
 
 from minilog.core.controller.election import IsFit
-from minilog.core.controller.metadata_draft import Draft
+from minilog.core.controller.metadata_draft import MetadataDraft
 from minilog.core.image import ClusterImage, PartitionState
 from minilog.errors import (
     FencedLeaderEpoch,
@@ -21,7 +21,7 @@ from minilog.wire.messages import IsrProposal
 
 
 def check_proposal(
-    image: ClusterImage, draft: Draft, sender: int, proposal: IsrProposal, is_fit: IsFit
+    image: ClusterImage, draft: MetadataDraft, sender: int, proposal: IsrProposal, is_fit: IsFit
 ) -> PartitionState:
     """The partition's state if the proposal may be applied to it; raises the answer otherwise."""
     name = f"{proposal.topic}-{proposal.partition}"
@@ -48,7 +48,7 @@ def check_proposal(
 
 
 def _check_eligible(
-    image: ClusterImage, draft: Draft, state: PartitionState, proposal: IsrProposal, is_fit: IsFit
+    image: ClusterImage, draft: MetadataDraft, state: PartitionState, proposal: IsrProposal, is_fit: IsFit
 ) -> None:
     for member in proposal.isr:
         broker = image.brokers.get(member.broker_id)

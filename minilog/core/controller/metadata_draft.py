@@ -15,7 +15,7 @@ from minilog.core.image import ClusterImage, PartitionState, TopicImage, min_isr
 from minilog.wire.metadata_records import MetadataRecord
 
 
-class Draft:
+class MetadataDraft:
     def __init__(self, image: ClusterImage) -> None:
         self.image = image
         self.ineligible: set[int] = set()

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from minilog.config import ControllerSettings
-from minilog.core.controller.broker_sessions import Liveness, Session
+from minilog.core.controller.broker_sessions import BrokerSession, BrokerSessions
 from minilog.core.effects import Effect, Reply
 from minilog.core.image import ClusterImage
 from minilog.wire.messages import Heartbeat, HeartbeatReply, Message
@@ -33,8 +33,8 @@ class _Waiting(NamedTuple):
 
 
 class MetadataFeed:
-    def __init__(self, settings: ControllerSettings, image: ClusterImage, liveness: Liveness) -> None:
-        self.settings, self.image, self.liveness = settings, image, liveness
+    def __init__(self, settings: ControllerSettings, image: ClusterImage, sessions: BrokerSessions) -> None:
+        self.settings, self.image, self.sessions = settings, image, sessions
         self._tail: list[MetadataRecord] = []
         self._waiting: list[_Waiting] = []
 
@@ -50,14 +50,14 @@ class MetadataFeed:
     def known_everywhere(self) -> int:
         """What every live broker has applied."""
         live = [
-            s.metadata_offset for s in self.liveness.sessions.values() if not self.image.brokers[s.broker_id].fenced
+            s.metadata_offset for s in self.sessions.by_broker.values() if not self.image.brokers[s.broker_id].fenced
         ]
         return min(live, default=self.image.metadata_offset)
 
     def answer_heartbeats(self, now_ms: int) -> list[Effect]:
         """Answer every parked heartbeat that has news, may exit, or has waited its interval."""
         effects: list[Effect] = []
-        for session in self.liveness.sessions.values():
+        for session in self.sessions.by_broker.values():
             parked = session.parked
             if parked is None:
                 continue
@@ -78,12 +78,12 @@ class MetadataFeed:
         records = self._tail[len(self._tail) - missing :]
         return HeartbeatReply(*heard, epoch, offset, end, records, False, may_exit)  # type: ignore[arg-type]
 
-    def may_exit(self, session: Session) -> bool:
+    def may_exit(self, session: BrokerSession) -> bool:
         if session.shutdown_offset is None or self.image.metadata_offset < session.shutdown_offset:
             return False
         others = [
             s.metadata_offset
-            for s in self.liveness.sessions.values()
+            for s in self.sessions.by_broker.values()
             if s is not session and not self.image.brokers[s.broker_id].fenced
         ]
         return all(offset >= session.shutdown_offset for offset in others)

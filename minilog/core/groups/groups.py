@@ -45,7 +45,7 @@ from minilog.core.groups.checks import (
 )
 from minilog.core.groups.membership import GroupDraft, Topics, has_given_back, parts_of, revoked
 from minilog.core.groups.offsets import Records, commit, committed, farewell, forget, next_epoch, outlived
-from minilog.core.groups.state import UNCHECKED, GroupState, Session, group_info, group_member
+from minilog.core.groups.state import UNCHECKED, GroupState, MemberSession, group_info, group_member
 from minilog.errors import (
     GroupNotEmpty,
     InconsistentGroup,
@@ -146,7 +146,7 @@ class Groups:
         self._ages.begin(self.groups, now_ms)
         for name, state in self.groups.items():
             for member_id, member in state.group.members.items():
-                session = state.sessions[member_id] = Session(now_ms, member.joined_epoch)
+                session = state.sessions[member_id] = MemberSession(now_ms, member.joined_epoch)
                 session.deadline_ms = now_ms + member.session_timeout_ms + grace_ms
                 self._watch(session, name, member_id)
 
@@ -225,7 +225,7 @@ class Groups:
         member = state.group.members[request.member_id]
         session = state.sessions.get(request.member_id)
         if session is None or session.is_expelled:
-            session = state.sessions[request.member_id] = Session(now_ms, member.joined_epoch)
+            session = state.sessions[request.member_id] = MemberSession(now_ms, member.joined_epoch)
         session.heard_ms, session.deadline_ms = now_ms, now_ms + member.session_timeout_ms
         session.forgiven_ms = 0
         session.owned = parts_of({t.topic: t.partitions for t in request.owned})
@@ -440,7 +440,7 @@ class Groups:
         if name not in self._unchecked:
             self._unchecked.append(name)
 
-    def _watch(self, session: Session, name: str, member_id: str) -> None:
+    def _watch(self, session: MemberSession, name: str, member_id: str) -> None:
         """See to it that the member is looked at when its time is up. Its time grows with every heartbeat, the entry
         stays and is renewed when its turn has come, so that a heartbeat costs nothing here."""
         if session.watched_ms is None or session.due_ms < session.watched_ms:

@@ -12,7 +12,7 @@ UNTOLD = -1
 UNCHECKED = -1
 
 
-class Session:
+class MemberSession:
     """What the coordinator of the moment knows of a member. ``named_epoch``: the last one the member named itself;
     ``told_epoch``: the last one it was told here; ``forgiven_ms``: what this broker's own pauses have added to its deadlines
     since it was heard; ``return_ms``: when it must have given back what it was told to;
@@ -54,7 +54,7 @@ class GroupState:
         self.is_known = False
         """There is a record of the group itself, not only of offsets."""
         self.offsets: dict[TopicPart, OffsetValue] = {}
-        self.sessions: dict[str, Session] = {}
+        self.sessions: dict[str, MemberSession] = {}
         self.checked_version = UNCHECKED
         """The version of the topics its targets are known to fit."""
         self.rebalances = 0
@@ -123,7 +123,7 @@ def group_info(name: str, state: GroupState) -> GroupInfo:
     return GroupInfo(name, state.state, group.epoch, len(group.members), group.assignor)
 
 
-def group_member(member_id: str, member: MemberValue, session: Session | None, now_ms: int) -> GroupMember:
+def group_member(member_id: str, member: MemberValue, session: MemberSession | None, now_ms: int) -> GroupMember:
     owned: dict[str, list[int]] = {}
     for topic, partition in sorted(session.owned) if session is not None else ():
         owned.setdefault(topic, []).append(partition)

@@ -1,6 +1,6 @@
-"""Sessions: the leader's side of replica fetching: what each follower asked for and has not been told yet.
+"""FollowerSessions: the leader's side of replica fetching: what each follower asked for and has not been told yet.
 
-Owns: one FetchSession per following broker, with the position of every partition it fetches from here, and
+Owns: one FollowerSession per following broker, with the position of every partition it fetches from here, and
 the follower's request while it is parked. Appends and high-watermark moves only mark partitions; the answer is
 put together once at the end of the turn, so one answer carries everything a turn produced.
 
@@ -48,7 +48,7 @@ class ParkedReplicaFetch:
         self.request_id, self.arrived_ms, self.deadline_ms = request_id, arrived_ms, deadline_ms
 
 
-class FetchSession:
+class FollowerSession:
     """``fresh``: arrived, not yet counted. ``dirty``: the follower may lack data. ``stale``: it lacks a high watermark."""
 
     def __init__(self, request: ReplicaFetch) -> None:
@@ -64,9 +64,9 @@ class FetchSession:
         self.stale: dict[TopicPartition, None] = {}
         self.lacking: dict[TopicPartition, None] = {}
         """Partitions whose log begins later at the follower than here."""
-        self.verdicts: list[ReplicaFetchResult] = []
+        self.unsent_results: list[ReplicaFetchResult] = []
         """Errors and divergences found when positions were counted; the next answer carries them."""
-        self.awaited: dict[TopicPartition, int] = {}
+        self.expected_partitions: dict[TopicPartition, int] = {}
         """Partitions led from here that the follower has not named yet, and how many early ends that is still worth."""
         self.ends_early = False
         self.parked: ParkedReplicaFetch | None = None
@@ -96,12 +96,12 @@ class FetchSession:
             marks.pop(partition, None)
 
 
-class Sessions:
+class FollowerSessions:
     def __init__(self, replicas: Replicas) -> None:
         self._replicas = replicas
-        self._by_broker: dict[int, FetchSession] = {}
+        self._by_broker: dict[int, FollowerSession] = {}
 
-    def of(self, broker_id: int) -> FetchSession | None:
+    def of(self, broker_id: int) -> FollowerSession | None:
         return self._by_broker.get(broker_id)
 
     # --- marks -----------------------------------------------------------------------------------------------
@@ -123,10 +123,10 @@ class Sessions:
                 session.fresh[partition] = None
                 session.dirty.pop(partition, None)
             if self._is_unnamed(session, partition):
-                session.awaited[partition] = EARLY_ENDS_MAX
+                session.expected_partitions[partition] = EARLY_ENDS_MAX
                 session.ends_early = True
 
-    def _is_unnamed(self, session: FetchSession, partition: TopicPartition) -> bool:
+    def _is_unnamed(self, session: FollowerSession, partition: TopicPartition) -> bool:
         """This broker leads the partition to that follower, which has not asked for it in this epoch."""
         replica, entry = self._replicas.get(partition), session.partitions.get(partition)
         if replica is None or not isinstance(replica.role, LeaderState):
@@ -134,20 +134,20 @@ class Sessions:
         named = entry is not None and entry.leader_epoch >= replica.leader_epoch
         return session.broker_id in replica.role.followers and not named
 
-    def _ends_early(self, session: FetchSession) -> bool:
+    def _ends_early(self, session: FollowerSession) -> bool:
         """Asked once per tick while a request is parked."""
-        for partition, ends_left in list(session.awaited.items()):
+        for partition, ends_left in list(session.expected_partitions.items()):
             if ends_left == 0 or not self._is_unnamed(session, partition):
-                del session.awaited[partition]
+                del session.expected_partitions[partition]
             else:
-                session.awaited[partition] -= 1
-        return bool(session.awaited)
+                session.expected_partitions[partition] -= 1
+        return bool(session.expected_partitions)
 
     # --- requests --------------------------------------------------------------------------------------------
 
     def on_request(
         self, request_id: int, request: ReplicaFetch, deadline_ms: int, now_ms: int
-    ) -> tuple[FetchSession | None, list[Effect]]:
+    ) -> tuple[FollowerSession | None, list[Effect]]:
         """Take a request into its session and park it; a refused one is answered at once."""
         effects: list[Effect] = []
         session = self._by_broker.get(request.broker_id)
@@ -155,7 +155,7 @@ class Sessions:
             if session is not None and (request.broker_epoch, request.session_id) <= session.order:
                 return None, [_refuse(request_id, request)]
             effects += self.close(request.broker_id)
-            session, before = FetchSession(request), session
+            session, before = FollowerSession(request), session
             self._by_broker[request.broker_id] = session
             self._on_replaced(before, request)
         elif (
@@ -171,7 +171,7 @@ class Sessions:
         session.parked = ParkedReplicaFetch(request_id, now_ms, deadline_ms)
         return session, effects
 
-    def _on_replaced(self, before: FetchSession | None, request: ReplicaFetch) -> None:
+    def _on_replaced(self, before: FollowerSession | None, request: ReplicaFetch) -> None:
         """A new session that does not name a partition has forgotten it."""
         if before is not None:
             named = {TopicPartition(entry.topic, entry.partition) for entry in request.partitions}
@@ -179,13 +179,13 @@ class Sessions:
                 if partition not in named:
                     self._on_forgotten(before, partition)
 
-    def _on_forgotten(self, session: FetchSession, partition: TopicPartition) -> None:
+    def _on_forgotten(self, session: FollowerSession, partition: TopicPartition) -> None:
         """It does not follow here any more, so it is not about to be in sync either."""
         leader = self._led(session, partition)
         if leader is not None:
             leader.on_forgotten(session.broker_id)
 
-    def _led(self, session: FetchSession, partition: TopicPartition) -> LeaderState | None:
+    def _led(self, session: FollowerSession, partition: TopicPartition) -> LeaderState | None:
         """The role that answers for the position this session has of a partition: of its topic, in its epoch."""
         entry, replica = session.partitions.get(partition), self._replicas.get(partition)
         if entry is None or replica is None or not isinstance(replica.role, LeaderState):
@@ -197,7 +197,7 @@ class Sessions:
         session = self._by_broker.pop(broker_id, None)
         return [] if session is None else self._unpark(session)
 
-    def _unpark(self, session: FetchSession) -> list[Effect]:
+    def _unpark(self, session: FollowerSession) -> list[Effect]:
         parked, session.parked = session.parked, None
         if parked is None:
             return []
@@ -211,7 +211,7 @@ class Sessions:
 
     # --- counting ----------------------------------------------------------------------------------------------
 
-    def count(self, session: FetchSession, now_ms: int, only: TopicPartition | None = None) -> list[LeaderState]:
+    def count(self, session: FollowerSession, now_ms: int, only: TopicPartition | None = None) -> list[LeaderState]:
         """Give fresh positions, or that of one partition, to their leaders; returns the leaders whose progress moved."""
         counted = []
         for partition in list(session.fresh) if only is None else [only] if only in session.fresh else []:
@@ -232,7 +232,7 @@ class Sessions:
         return counted
 
     def _count(
-        self, session: FetchSession, replica: Replica, entry: ReplicaFetchPartition, now_ms: int
+        self, session: FollowerSession, replica: Replica, entry: ReplicaFetchPartition, now_ms: int
     ) -> LeaderState | None:
         role = replica.role
         try:
@@ -242,10 +242,10 @@ class Sessions:
                 role.log_start.on_session(session.broker_id)
             diverging = role.on_fetch(session.broker_id, session.broker_epoch, entry, now_ms)
         except MinilogError as error:
-            session.verdicts.append(_result(replica, entry, problem=Problem.of(error)))
+            session.unsent_results.append(_result(replica, entry, problem=Problem.of(error)))
             return None
         if diverging is not None:
-            session.verdicts.append(_result(replica, entry, diverging=diverging))
+            session.unsent_results.append(_result(replica, entry, diverging=diverging))
             return None
         return role
 
@@ -255,7 +255,7 @@ class Sessions:
         """Answer every parked request that has data, a verdict or a divergence to carry, or must end early."""
         effects: list[Effect] = []
         for session in self._by_broker.values():
-            if session.parked is not None and (session.dirty or session.verdicts or session.ends_early):
+            if session.parked is not None and (session.dirty or session.unsent_results or session.ends_early):
                 results = self._collect(session)
                 if results or session.ends_early:
                     results += self._collect_stale(session)
@@ -275,7 +275,9 @@ class Sessions:
                 effects.append(self._answer(session, results, now_ms, unsure_ms))
         return effects
 
-    def _answer(self, session: FetchSession, results: list[ReplicaFetchResult], now_ms: int, unsure_ms: int) -> Reply:
+    def _answer(
+        self, session: FollowerSession, results: list[ReplicaFetchResult], now_ms: int, unsure_ms: int
+    ) -> Reply:
         parked, session.parked = session.parked, None
         assert parked is not None
         untold: list[tuple[str, int]] = [*session.fresh, *session.dirty]
@@ -283,8 +285,8 @@ class Sessions:
         reply = ReplicaFetchReply(session.session_id, session.next_sequence - 1, results, held_ms, unsure_ms, untold)
         return Reply(parked.request_id, reply)
 
-    def _collect(self, session: FetchSession) -> list[ReplicaFetchResult]:
-        results, session.verdicts = session.verdicts, []
+    def _collect(self, session: FollowerSession) -> list[ReplicaFetchResult]:
+        results, session.unsent_results = session.unsent_results, []
         room = session.max_bytes
         for partition in list(session.dirty):
             if room <= 0:
@@ -297,7 +299,7 @@ class Sessions:
                 results.append(result)
         return results
 
-    def _collect_stale(self, session: FetchSession) -> list[ReplicaFetchResult]:
+    def _collect_stale(self, session: FollowerSession) -> list[ReplicaFetchResult]:
         """High watermarks alone, of partitions whose position is counted; the others wait."""
         results = []
         for partition in [p for p in session.stale if p not in session.fresh]:
@@ -307,7 +309,7 @@ class Sessions:
                 results.append(result)
         return results
 
-    def _read(self, session: FetchSession, partition: TopicPartition, room: int) -> ReplicaFetchResult | None:
+    def _read(self, session: FollowerSession, partition: TopicPartition, room: int) -> ReplicaFetchResult | None:
         """One partition's result; with no room only its high watermark. None when there is nothing new to say."""
         leader = self._led(session, partition)
         if leader is None or partition in session.fresh:

@@ -1,4 +1,4 @@
-"""Proposals: ISR changes on their way to the controller: one request in flight, every open proposal in it.
+"""IsrProposals: ISR changes on their way to the controller: one request in flight, every open proposal in it.
 
 Owns: which leaders have an open proposal, the broker's request sequence. The proposals themselves belong to
 their LeaderState.
@@ -19,7 +19,7 @@ from minilog.wire.topic_partition import TopicPartition
 RETRY_MS = 200
 
 
-class Proposals:
+class IsrProposals:
     def __init__(self, broker_id: int, incarnation: str, replicas: Replicas) -> None:
         self.broker_id, self.incarnation = broker_id, incarnation
         self._replicas = replicas

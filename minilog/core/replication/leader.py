@@ -375,7 +375,7 @@ class LeaderState:
                 leader_epoch=self.leader_epoch,
             )
 
-    def seen_idle(self, broker_id: int, last_fetch_ms: int) -> None:
+    def note_idle_follower(self, broker_id: int, last_fetch_ms: int) -> None:
         """The follower's session was alive at ``last_fetch_ms`` and had nothing to fetch here."""
         progress = self.followers[broker_id]
         if progress.position is not None and progress.position >= self.log.end_offset:

@@ -1,4 +1,4 @@
-"""Fetcher: how this broker follows one leader: one session, one request in flight, for all partitions at once.
+"""ReplicaFetcher: how this broker follows one leader: one session, one request in flight, for all partitions at once.
 
 Owns: the session with that leader (id, sequence), which partitions the next request must name, and which
 wait (for a flush, for a pause after an error). One request names only what changed since the one before
@@ -28,7 +28,7 @@ RETRY_MS = 50
 DISK_FULL_RETRY_MS = 1000
 
 
-class Fetcher:
+class ReplicaFetcher:
     def __init__(self, broker_id: int, leader: int, max_wait_ms: int, max_bytes: int) -> None:
         self.broker_id, self.leader = broker_id, leader
         self.max_wait_ms, self.max_bytes = max_wait_ms, max_bytes

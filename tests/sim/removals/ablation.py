@@ -18,16 +18,16 @@ from minilog.core.broker.produce import ProduceRequests
 from minilog.core.broker.registration import Registration
 from minilog.core.broker.state import LocalState
 from minilog.core.controller import controller, election, isr_check
-from minilog.core.controller.broker_sessions import Liveness
+from minilog.core.controller.broker_sessions import BrokerSessions
 from minilog.core.controller.controller import ControllerCore
 from minilog.core.controller.metadata_feed import MetadataFeed
 from minilog.core.replication import leader
 from minilog.core.replication.follower import FollowerState
-from minilog.core.replication.follower_sessions import FetchSession, Sessions
-from minilog.core.replication.isr_proposals import Proposals
+from minilog.core.replication.follower_sessions import FollowerSession, FollowerSessions
+from minilog.core.replication.isr_proposals import IsrProposals
 from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.produce_waiters import Waiter
-from minilog.core.replication.replica_fetcher import Fetcher
+from minilog.core.replication.replica_fetcher import ReplicaFetcher
 from minilog.storage.log.epochs import EpochCache
 from minilog.storage.log.log import PartitionLog
 from minilog.storage.store import Store
@@ -145,7 +145,7 @@ ABLATIONS: tuple[Ablation, ...] = (
              ((LeaderState, "on_fetch", stand_ins.never_diverging),), PROPOSING,
              test_replication.test_two_leaders_in_a_row_leave_tails_that_are_cut_exactly),
     Ablation("R2", "data is sent to a position that diverges",
-             ((FetchSession, "forget", stand_ins.nothing), (Fetcher, "_apply", stand_ins.apply_asleep)),
+             ((FollowerSession, "forget", stand_ins.nothing), (ReplicaFetcher, "_apply", stand_ins.apply_asleep)),
              _with(replicas=3, brokers=3, full_disks=1.0, down_ms=3000, isolations=0.5),
              test_isr.test_a_follower_that_has_no_room_to_cut_its_tail_is_sent_nothing),
     Ablation("R3", "the list of epochs is not cut with the log",
@@ -155,7 +155,7 @@ ABLATIONS: tuple[Ablation, ...] = (
              ((LeaderState, "check_epoch", stand_ins.nothing),), PROPOSING,
              test_replication.test_a_fetch_of_an_epoch_that_is_over_counts_for_nothing),
     Ablation("R5", "an answer is taken for the request in flight",
-             ((Fetcher, "_matches", stand_ins.match_anything),),
+             ((ReplicaFetcher, "_matches", stand_ins.match_anything),),
              COPYING,
              test_isr.test_a_copied_diverging_answer_cuts_nothing),
     Ablation("R6", "followers do not look at what they write",
@@ -205,7 +205,7 @@ ABLATIONS: tuple[Ablation, ...] = (
              ((LeaderState, "maximal_isr", property(stand_ins.the_committed_isr)),), PROPOSING,
              test_isr.test_a_proposed_member_counts_before_the_answer_comes),
     Ablation("R14", "a proposal is given up on any failure",
-             ((Proposals, "on_failed", stand_ins.give_up_on_any_failure),),
+             ((IsrProposals, "on_failed", stand_ins.give_up_on_any_failure),),
              lambda o: replace(LATE(o), lost=0.1),
              test_isr.test_a_proposal_that_got_no_answer_is_not_given_up),
     Ablation("R15", "late copies of proposals are looked at",
@@ -258,7 +258,7 @@ ABLATIONS: tuple[Ablation, ...] = (
              ((controller, "without_replica", stand_ins.in_the_same_epoch),), PROPOSING,
              test_metadata.test_fencing_is_one_step_of_the_journal),
     Ablation("R27", "sessions never end",
-             ((Liveness, "expired", stand_ins.nobody),), PAUSING,
+             ((BrokerSessions, "expired", stand_ins.nobody),), PAUSING,
              test_lifecycle.test_a_paused_leader_is_replaced_and_comes_back_as_a_follower),
     Ablation("R28", "a leader exits before the others know its successor",
              ((MetadataFeed, "may_exit", stand_ins.leave_at_once),), STOPPING,
@@ -295,12 +295,12 @@ ABLATIONS: tuple[Ablation, ...] = (
              test_waiting.test_whoever_waits_is_answered_once_and_not_later_than_agreed),
     Ablation("R34", "a commit wakes no reader", ((FetchRequests, "wake", stand_ins.nothing),), _with(consumers=2),
              test_waiting.test_a_long_poll_ends_when_there_is_something_to_read),
-    Ablation("R35", "a fetch counts whatever its sequence", ((Sessions, "on_request", stand_ins.take_any_request),), COPYING,
+    Ablation("R35", "a fetch counts whatever its sequence", ((FollowerSessions, "on_request", stand_ins.take_any_request),), COPYING,
              test_waiting.test_late_copies_of_fetches_leave_the_session_alone),
-    Ablation("R35", "after a failure the session goes on", ((Fetcher, "on_failed", stand_ins.ask_on),),
+    Ablation("R35", "after a failure the session goes on", ((ReplicaFetcher, "on_failed", stand_ins.ask_on),),
              lambda o: replace(PROPOSING(o), lost=0.05),
              test_waiting.test_an_answer_that_is_lost_costs_a_new_session_and_nothing_else),
-    Ablation("R35", "a high watermark that moves is not told", ((Sessions, "on_high_watermark", stand_ins.nothing),),
+    Ablation("R35", "a high watermark that moves is not told", ((FollowerSessions, "on_high_watermark", stand_ins.nothing),),
              _with(consumers=2),
              test_waiting.test_a_follower_learns_of_the_last_commit_although_nothing_follows_it),
     Ablation("fsync", "the disk does not keep what was synced", ((File, "sync", stand_ins.nothing),), CRASHING,

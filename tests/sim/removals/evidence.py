@@ -10,17 +10,17 @@ from minilog.core.broker import fetch
 from minilog.core.broker.replicate import Replication
 from minilog.core.broker.state import LocalState
 from minilog.core.controller import topics
-from minilog.core.controller.broker_sessions import Liveness, Session
+from minilog.core.controller.broker_sessions import BrokerSession, BrokerSessions
 from minilog.core.controller.controller import ControllerCore, Decision
 from minilog.core.controller.election import Elections
 from minilog.core.effects import Effect
 from minilog.core.groups import offsets
 from minilog.core.image import ClusterImage
 from minilog.core.replication.follower import FollowerState
-from minilog.core.replication.follower_sessions import Sessions
+from minilog.core.replication.follower_sessions import FollowerSessions
 from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.replica import Replica
-from minilog.core.replication.replica_fetcher import Fetcher
+from minilog.core.replication.replica_fetcher import ReplicaFetcher
 from minilog.wire.messages import Fetch, ReplicaFetch, ReplicaFetchReply, ReplicaFetchResult
 from minilog.wire.topic_partition import TopicPartition
 from tests.sim.removals import stand_ins
@@ -28,7 +28,7 @@ from tests.sim.removals.ablation import Ablation
 from tests.sim.stories import test_damage, test_freshness, test_groups, test_identity, test_lifecycle, test_promises
 
 
-def _by_name(self: Fetcher, result: ReplicaFetchResult) -> FollowerState | None:
+def _by_name(self: ReplicaFetcher, result: ReplicaFetchResult) -> FollowerState | None:
     return self.followers.get(TopicPartition(result.topic, result.partition))
 
 
@@ -41,22 +41,22 @@ def _unbound(request: Fetch, results: Any) -> Fetch:
     return request
 
 
-def _forgive_always(self: Liveness, session: Session, stall_ms: int) -> None:
+def _forgive_always(self: BrokerSessions, session: BrokerSession, stall_ms: int) -> None:
     session.deadline_ms += stall_ms
     session.expected_ms += stall_ms
 
 
-def _data_only(self: Sessions, now_ms: int, unsure_ms: int) -> list[Effect]:
+def _data_only(self: FollowerSessions, now_ms: int, unsure_ms: int) -> list[Effect]:
     effects: list[Effect] = []
     for session in self._by_broker.values():
-        if session.parked is not None and (session.dirty or session.verdicts or session.ends_early):
+        if session.parked is not None and (session.dirty or session.unsent_results or session.ends_early):
             results = self._collect(session)
             if results or session.ends_early:
                 effects.append(self._answer(session, results, now_ms, unsure_ms))
     return effects
 
 
-def _when_it_comes(self: Fetcher, reply: ReplicaFetchReply, now_ms: int) -> int:
+def _when_it_comes(self: ReplicaFetcher, reply: ReplicaFetchReply, now_ms: int) -> int:
     return now_ms
 
 
@@ -76,14 +76,14 @@ _on_committed = ControllerCore.on_committed
 
 def _as_of_the_decision(self: ControllerCore, now_ms: int) -> Decision:
     """What follows a decision is begun at the time of the tick before it, however long the journal took."""
-    return _on_committed(self, self.liveness._tick_ms or now_ms)
+    return _on_committed(self, self.sessions._tick_ms or now_ms)
 
 
 EVIDENCE_ABLATIONS = (
     Ablation(
         "identity",
         "an answer counts for whatever topic has its name",
-        ((Fetcher, "_meant", _by_name),),
+        ((ReplicaFetcher, "_meant", _by_name),),
         story=test_identity.test_an_answer_about_a_deleted_topic_is_not_for_the_one_that_has_its_name,
     ),
     Ablation(
@@ -158,19 +158,19 @@ EVIDENCE_ABLATIONS = (
     Ablation(
         "damage",
         "a damaged follower follows on",
-        ((LeaderState, "on_forgotten", stand_ins.nothing), (Liveness, "is_fit", stand_ins.always)),
+        ((LeaderState, "on_forgotten", stand_ins.nothing), (BrokerSessions, "is_fit", stand_ins.always)),
         story=test_damage.test_a_damaged_follower_leaves_the_isr_and_is_not_let_in_again,
     ),
     Ablation(
         "freshness",
         "marks wait for a request that is parked",
-        ((Sessions, "answer_ready", _data_only),),
+        ((FollowerSessions, "answer_ready", _data_only),),
         story=test_freshness.test_under_load_of_a_neighbour_old_records_go,
     ),
     Ablation(
         "freshness",
         "an answer is as fresh as it comes",
-        ((Fetcher, "_as_of", _when_it_comes),),
+        ((ReplicaFetcher, "_as_of", _when_it_comes),),
         story=test_freshness.test_an_answer_that_was_on_its_way_for_long_is_as_old_as_its_request,
     ),
     Ablation(
@@ -182,7 +182,7 @@ EVIDENCE_ABLATIONS = (
     Ablation(
         "liveness",
         "every gap between ticks is forgiven",
-        ((Liveness, "_forgive", _forgive_always),),
+        ((BrokerSessions, "_forgive", _forgive_always),),
         story=test_lifecycle.test_a_controller_that_is_always_slow_fences_who_is_silent,
     ),
     Ablation(

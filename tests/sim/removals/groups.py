@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from minilog.core.broker.coordinator import Coordinator, Parked, Shard
+from minilog.core.broker.coordinator import Coordinator, ParkedGroupRequest, Shard
 from minilog.core.effects import Effect, Reply
 from minilog.core.groups import ages, groups, offsets
 from minilog.core.groups.assignment import TopicPart
@@ -19,7 +19,7 @@ from tests.sim.schedules.options import Options
 from tests.sim.stories import test_clocks, test_groups
 
 
-def _answer_at_once(self: Coordinator, parked: Parked, shards: list[Shard], effects: list[Effect]) -> None:
+def _answer_at_once(self: Coordinator, parked: ParkedGroupRequest, shards: list[Shard], effects: list[Effect]) -> None:
     effects.append(Reply(parked.request_id, parked.reply))
 
 

@@ -13,19 +13,19 @@ from msgspec.structs import replace
 from minilog.core.broker.controller_link import ControllerLink
 from minilog.core.broker.registration import Registration
 from minilog.core.controller import isr_check, partition_change
-from minilog.core.controller.broker_sessions import Session
+from minilog.core.controller.broker_sessions import BrokerSession
 from minilog.core.controller.controller import PRODUCER_IDS_BLOCK, ControllerCore, Decision
 from minilog.core.controller.election import IsFit
-from minilog.core.controller.metadata_draft import Draft
+from minilog.core.controller.metadata_draft import MetadataDraft
 from minilog.core.controller.metadata_feed import MetadataFeed
 from minilog.core.effects import Effect, Reply
 from minilog.core.image import BrokerState, ClusterImage, PartitionState
 from minilog.core.replication.follower import FollowerState
-from minilog.core.replication.follower_sessions import FetchSession, ParkedReplicaFetch, Sessions
+from minilog.core.replication.follower_sessions import FollowerSession, FollowerSessions, ParkedReplicaFetch
 from minilog.core.replication.isr import copies_end
 from minilog.core.replication.leader import LeaderState, Outcome
 from minilog.core.replication.produce_waiters import Waiter
-from minilog.core.replication.replica_fetcher import Fetcher
+from minilog.core.replication.replica_fetcher import ReplicaFetcher
 from minilog.storage import meta
 from minilog.storage.log.log import PartitionLog
 from minilog.storage.store import Store
@@ -62,15 +62,15 @@ def never_diverging(
     self.followers[broker_id].on_fetch(fetch.fetch_offset, broker_epoch, self.log.end_offset, now_ms)
 
 
-_apply = Fetcher._apply
+_apply = ReplicaFetcher._apply
 
 
-def apply_asleep(self: Fetcher, follower: FollowerState, result: ReplicaFetchResult, *when: int) -> None:
+def apply_asleep(self: ReplicaFetcher, follower: FollowerState, result: ReplicaFetchResult, *when: int) -> None:
     self._asleep.pop(follower.partition, None)
     _apply(self, follower, result, *when)
 
 
-def match_anything(self: Fetcher, request: ReplicaFetch) -> bool:
+def match_anything(self: ReplicaFetcher, request: ReplicaFetch) -> bool:
     return self.inflight is not None
 
 
@@ -159,7 +159,9 @@ def without_sequences(self: ControllerCore, *arguments: Any) -> None:
 _check = isr_check.check_proposal
 
 
-def without_cas(image: ClusterImage, draft: Draft, sender: int, proposal: IsrProposal, is_fit: IsFit) -> PartitionState:
+def without_cas(
+    image: ClusterImage, draft: MetadataDraft, sender: int, proposal: IsrProposal, is_fit: IsFit
+) -> PartitionState:
     state = image.partition(proposal.topic, proposal.partition)
     epoch = proposal.partition_epoch if state is None else state.partition_epoch
     return _check(image, draft, sender, replace(proposal, partition_epoch=epoch), is_fit)
@@ -217,8 +219,8 @@ def effects_first(self: ControllerNode, decision: Decision) -> None:
 
 def take_over(self: ControllerCore, request_id: int, request: Register, known: BrokerState, now_ms: int) -> Decision:
     """The newest process gets the id."""
-    draft = Draft(self.image)
-    effects = self._fence(draft, self.liveness.sessions[known.broker_id], "replaced", now_ms, now_ms)
+    draft = MetadataDraft(self.image)
+    effects = self._fence(draft, self.sessions.by_broker[known.broker_id], "replaced", now_ms, now_ms)
     effects += self._register(request_id, request, draft, now_ms)
     return Decision(draft.records(), effects)
 
@@ -228,7 +230,7 @@ def register_again(self: ControllerCore, request_id: int, request: Register, now
     known = self.image.brokers.get(request.broker_id)
     if known is not None and not known.fenced:
         return self._challenge(request_id, request, known, now_ms)
-    draft = Draft(self.image)
+    draft = MetadataDraft(self.image)
     effects = self._register(request_id, request, draft, now_ms)
     return Decision(draft.records(), effects)
 
@@ -237,18 +239,22 @@ def nobody(*arguments: Any) -> Iterator[Any]:
     return iter(())
 
 
-def leave_at_once(self: MetadataFeed, session: Session) -> bool:
+def leave_at_once(self: MetadataFeed, session: BrokerSession) -> bool:
     return session.shutdown_offset is not None
 
 
 _shut_down = ControllerCore._shut_down
 
 
-def shut_down_unasked(self: ControllerCore, draft: Draft, session: Session, *, drained: bool, now_ms: int) -> None:
+def shut_down_unasked(
+    self: ControllerCore, draft: MetadataDraft, session: BrokerSession, *, drained: bool, now_ms: int
+) -> None:
     _shut_down(self, draft, session, drained=True, now_ms=now_ms)
 
 
-def keep_leading(self: ControllerCore, draft: Draft, session: Session, *, drained: bool, now_ms: int) -> None:
+def keep_leading(
+    self: ControllerCore, draft: MetadataDraft, session: BrokerSession, *, drained: bool, now_ms: int
+) -> None:
     """The process just ends, and its failover begins then."""
     draft.add(BrokerShuttingDown(session.broker_id, session.broker_epoch))
 
@@ -289,20 +295,20 @@ def take_any_news(self: ControllerLink, reply: HeartbeatReply, effects: list[Eff
 
 
 def take_any_request(
-    self: Sessions, request_id: int, request: ReplicaFetch, deadline_ms: int, now_ms: int
-) -> tuple[FetchSession | None, list[Effect]]:
+    self: FollowerSessions, request_id: int, request: ReplicaFetch, deadline_ms: int, now_ms: int
+) -> tuple[FollowerSession | None, list[Effect]]:
     session = self._by_broker.get(request.broker_id)
     effects: list[Effect] = []
     if session is None or request.sequence == 0:
         effects += self.close(request.broker_id)
-        session = self._by_broker[request.broker_id] = FetchSession(request)
+        session = self._by_broker[request.broker_id] = FollowerSession(request)
     effects += self._unpark(session)
     session.take(request, now_ms)
     session.parked = ParkedReplicaFetch(request_id, now_ms, deadline_ms)
     return session, effects
 
 
-def ask_on(self: Fetcher, request: ReplicaFetch, now_ms: int) -> None:
+def ask_on(self: ReplicaFetcher, request: ReplicaFetch, now_ms: int) -> None:
     """A failed request is forgotten, and the session goes on as if it had been answered."""
     if self._matches(request):
         self.inflight = None

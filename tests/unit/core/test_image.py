@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from minilog.config import ControllerSettings
-from minilog.core.controller.metadata_draft import Draft
+from minilog.core.controller.metadata_draft import MetadataDraft
 from minilog.core.controller.partition_change import candidates, with_isr, with_leader, without_replica, without_unclean
 from minilog.core.controller.topics import create_topic, delete_topic
 from minilog.core.image import ClusterImage, check_partition, min_isr
@@ -62,11 +62,11 @@ class Cluster:
         self.image.check_invariants()
 
     def step(self, name: str, broker_id: int) -> None:
-        draft = Draft(self.image)
+        draft = MetadataDraft(self.image)
         getattr(self, name)(draft, broker_id)
         self.write(draft.records())
 
-    def register(self, draft: Draft, broker_id: int) -> None:
+    def register(self, draft: MetadataDraft, broker_id: int) -> None:
         known = self.image.brokers.get(broker_id)
         if known is None or known.fenced:
             for state, _ in list(draft.partitions()):
@@ -75,12 +75,12 @@ class Cluster:
                 BrokerRegistered(broker_id, draft.next_index, f"p{draft.next_index}", "http://x", f"r{broker_id}")
             )
 
-    def unfence(self, draft: Draft, broker_id: int) -> None:
+    def unfence(self, draft: MetadataDraft, broker_id: int) -> None:
         known = self.image.brokers.get(broker_id)
         if known is not None and known.fenced:
             draft.add(BrokerUnfenced(broker_id, known.epoch))
 
-    def fence(self, draft: Draft, broker_id: int) -> None:
+    def fence(self, draft: MetadataDraft, broker_id: int) -> None:
         known = self.image.brokers.get(broker_id)
         if known is not None and not known.fenced:
             draft.ineligible.add(broker_id)
@@ -88,22 +88,22 @@ class Cluster:
             for state, minimum in list(draft.partitions()):
                 draft.change(without_replica(state, broker_id, minimum, draft.is_eligible))
 
-    def leave(self, draft: Draft, broker_id: int) -> None:
+    def leave(self, draft: MetadataDraft, broker_id: int) -> None:
         known = self.image.brokers.get(broker_id)
         if known is not None and not known.fenced:
             draft.add(BrokerShuttingDown(broker_id, known.epoch))
 
-    def expand(self, draft: Draft, broker_id: int) -> None:
+    def expand(self, draft: MetadataDraft, broker_id: int) -> None:
         for state, minimum in list(draft.partitions()):
             if state.leader != NO_LEADER and broker_id in state.replicas and self.image.is_eligible(broker_id):
                 draft.change(with_isr(state, [*state.isr, broker_id], minimum))
 
-    def elect(self, draft: Draft, broker_id: int) -> None:
+    def elect(self, draft: MetadataDraft, broker_id: int) -> None:
         for state, minimum in list(draft.partitions()):
             if state.leader == NO_LEADER and broker_id in candidates(state, self.image.is_eligible):
                 draft.change(with_leader(state, broker_id, minimum))
 
-    def create(self, draft: Draft, broker_id: int) -> None:
+    def create(self, draft: MetadataDraft, broker_id: int) -> None:
         live = [b for b in self.image.brokers if self.image.is_eligible(b)]
         name = f"t{broker_id}"
         if live and name not in self.image.topics:
@@ -111,15 +111,15 @@ class Cluster:
             for record in create_topic(request, self.image, ControllerSettings(data_dir="x"), Random(1)):
                 draft.add(record)
 
-    def delete(self, draft: Draft, broker_id: int) -> None:
+    def delete(self, draft: MetadataDraft, broker_id: int) -> None:
         if f"t{broker_id}" in self.image.topics:
             for record in delete_topic(DeleteTopic(f"t{broker_id}"), self.image):
                 draft.add(record)
 
-    def allocate(self, draft: Draft, broker_id: int) -> None:
+    def allocate(self, draft: MetadataDraft, broker_id: int) -> None:
         draft.add(ProducerIdsAllocated(broker_id, self.image.next_producer_id + 1000))
 
-    def restart(self, draft: Draft, broker_id: int) -> None:
+    def restart(self, draft: MetadataDraft, broker_id: int) -> None:
         draft.add(ControllerStarted("cluster", self.image.controller_epoch + 1))
 
 

@@ -211,7 +211,7 @@ def test_a_topic_that_is_not_there() -> None:
         (lambda c: c.consumer([5]), TypeError, "got 5"),
         (lambda c: c.consumer({"t": 0}), TypeError, "got a mapping"),
         (lambda c: c.consumer("t", start="soon"), InvalidRequest, "start is 'soon'"),
-        (lambda c: c.consumer("t", prefetch=1), InvalidRequest, "no option 'prefetch'"),
+        (lambda c: c.consumer("t", plan=1), InvalidRequest, "no option 'prefetch'"),
     ],
 )
 def test_misuse(make: Callable[[AsyncClient], object], error: type[Exception], said: str) -> None:

@@ -23,7 +23,7 @@ from minilog.wire.batch import ACKS_MANY, split
 from minilog.wire.records import decode_batch
 from minilog_client.connection.routing import Leader
 from minilog_client.producer.accumulator import Accumulator, Dispatch, Failure
-from minilog_client.producer.partition_queue import Lane
+from minilog_client.producer.partition_queue import PartitionQueue
 from minilog_client.producer.partitioner import partition_for_key
 from minilog_client.settings import ProducerSettings
 
@@ -40,39 +40,41 @@ class Rig:
         self.failures: list[Failure] = []
         self.topic = self.accumulator.topic("t")
         if partitions:
-            self.accumulator.place("t", partitions, 1024 * 1024, 0)
+            self.accumulator.on_partitions("t", partitions, 1024 * 1024, 0)
 
     def add(self, value: bytes, now_ms: int = 0, partition: int | None = 0, key: bytes | None = None) -> int | None:
         return self.accumulator.append(self.topic, value, key, (), partition, 1, value, now_ms)
 
     def drain(self, now_ms: int) -> list[Dispatch]:
         drained = self.accumulator.drain(now_ms, lambda _, p: self.leaders[p], lambda url: self.busy)
-        self.leaderless, self.nameless = drained.is_leaderless, drained.is_nameless
+        self.leaderless, self.needs_producer_id = drained.is_leaderless, drained.needs_producer_id
         return drained.dispatches
 
     def sent(self, now_ms: int) -> list[tuple[int, list[bytes | None]]]:
         """(partition, values) of everything drained at ``now_ms``."""
-        return [(lane.partition, values_of(lane)) for dispatch in self.drain(now_ms) for lane in dispatch.lanes]
+        return [(queue.partition, values_of(queue)) for dispatch in self.drain(now_ms) for queue in dispatch.queues]
 
     def fail(self, partition: int, error: MinilogError, now_ms: int) -> None:
-        self.failures += self.accumulator.on_failure(self.topic.lanes[partition], error, now_ms)
+        self.failures += self.accumulator.on_failure(self.topic.partitions[partition], error, now_ms)
 
     def succeed(self, partition: int) -> list[Any]:
         return [
-            token for batch in self.accumulator.on_success(self.topic.lanes[partition]) for *_, token in batch.spans()
+            token
+            for batch in self.accumulator.on_success(self.topic.partitions[partition])
+            for *_, token in batch.spans()
         ]
 
     def expire(self, now_ms: int) -> None:
         self.failures += self.accumulator.expire(now_ms)
 
 
-def bytes_of(lane: Lane) -> bytes:
+def bytes_of(queue: PartitionQueue) -> bytes:
     """What is in flight, as a request has it."""
-    return b"".join(batch.head + batch.sealed.payload for batch in lane.in_flight)
+    return b"".join(batch.head + batch.sealed.payload for batch in queue.in_flight)
 
 
-def values_of(lane: Lane) -> list[bytes | None]:
-    return [record.value for batch in split(bytes_of(lane), 2**31) for record in decode_batch(batch)]
+def values_of(queue: PartitionQueue) -> list[bytes | None]:
+    return [record.value for batch in split(bytes_of(queue), 2**31) for record in decode_batch(batch)]
 
 
 def test_a_record_lingers_and_is_joined_by_others() -> None:
@@ -97,7 +99,7 @@ def test_one_request_per_partition_and_many_partitions_per_request() -> None:
     for partition in range(3):
         rig.add(b"first", 0, partition)
     dispatches = rig.drain(0)
-    assert [(d.leader.url, [lane.partition for lane in d.lanes]) for d in dispatches] == [
+    assert [(d.leader.url, [queue.partition for queue in d.queues]) for d in dispatches] == [
         ("http://a", [0, 1]),
         ("http://b", [2]),
     ]
@@ -120,14 +122,14 @@ def test_a_retry_sends_the_same_bytes_before_anything_later() -> None:
     rig = Rig(linger_ms=0)
     rig.add(b"first")
     rig.drain(0)
-    lane = rig.topic.lanes[0]
-    first = bytes_of(lane)
+    queue = rig.topic.partitions[0]
+    first = bytes_of(queue)
     rig.add(b"second")
     rig.fail(0, BrokerUnavailable("reset"), 10)
     assert rig.drain(10) == []
     rig.drain(1000)
-    assert bytes_of(lane).startswith(first)
-    assert values_of(lane)[0] == b"first"
+    assert bytes_of(queue).startswith(first)
+    assert values_of(queue)[0] == b"first"
 
 
 def test_a_newer_leader_is_tried_without_delay() -> None:
@@ -146,7 +148,7 @@ def test_what_fails_travels_apart_from_what_does_not() -> None:
     rig.drain(0)
     rig.fail(0, NotEnoughReplicas("few"), 0)
     rig.add(b"b", 1000, 1)
-    assert sorted((d.is_retry, d.lanes[0].partition) for d in rig.drain(1000)) == [(False, 1), (True, 0)]
+    assert sorted((d.is_retry, d.queues[0].partition) for d in rig.drain(1000)) == [(False, 1), (True, 0)]
 
 
 def test_no_leader_asks_for_metadata_at_the_pace_of_the_backoff() -> None:
@@ -245,7 +247,7 @@ def test_records_wait_for_their_topic_and_keep_their_order() -> None:
         assert rig.add(b"%d" % number, 0, None, b"key") == 0
     assert rig.sent(100) == []
     rig.leaders = dict.fromkeys(range(4), LEADER)
-    assert rig.accumulator.place("t", 4, 1000, 50) == []
+    assert rig.accumulator.on_partitions("t", 4, 1000, 50) == []
     assert rig.sent(100) == [(partition_for_key(b"key", 4), [b"0", b"1", b"2", b"3", b"4"])]
 
 
@@ -277,7 +279,7 @@ def test_batches_say_which_acks_were_asked_for() -> None:
     rig = Rig(linger_ms=0, acks=2)
     rig.add(b"a")
     rig.drain(0)
-    assert split(bytes_of(rig.topic.lanes[0]), 1000)[0].acks_level == ACKS_MANY
+    assert split(bytes_of(rig.topic.partitions[0]), 1000)[0].acks_level == ACKS_MANY
 
 
 def test_unkeyed_records_stay_with_a_partition_until_its_batch_leaves() -> None:
@@ -312,18 +314,18 @@ def test_every_record_meets_one_fate_in_order(data: st.DataObject) -> None:
             sent[partition].append(value)
         rig.expire(now_ms)
         rig.drain(now_ms)
-        for lane in [lane for lane in rig.topic.lanes if lane.in_flight]:
+        for queue in [queue for queue in rig.topic.partitions if queue.in_flight]:
             outcome = data.draw(st.integers(0, 7))
             if outcome <= 3:
                 error = errors[outcome]
                 if not error.definite and data.draw(st.booleans()):
-                    written[lane.partition] += values_of(lane)
-                rig.fail(lane.partition, error, now_ms)
+                    written[queue.partition] += values_of(queue)
+                rig.fail(queue.partition, error, now_ms)
             elif outcome <= 6:
-                written[lane.partition] += values_of(lane)
-                acknowledged += rig.succeed(lane.partition)
-    rig.accumulator.recall()
-    rig.failures += rig.accumulator.abandon(TimedOut("closed", definite=True))
+                written[queue.partition] += values_of(queue)
+                acknowledged += rig.succeed(queue.partition)
+    rig.accumulator.requeue_in_flight()
+    rig.failures += rig.accumulator.fail_all(TimedOut("closed", definite=True))
     failed = [token for failure in rig.failures for *_, token in failure.spans]
     assert sorted(acknowledged + failed) == sorted(value for values in sent.values() for value in values)
     assert rig.accumulator.buffered_bytes == 0

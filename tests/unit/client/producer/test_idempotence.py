@@ -190,7 +190,7 @@ def test_what_may_be_written_keeps_its_number_until_its_fate_is_known() -> None:
     asked about under its old number, and only then does a new epoch begin, with what was never sent."""
     rig = Rig(linger_ms=0, batch_bytes=200, delivery_timeout_ms=2000, idempotent=True)
     rig.accumulator.identity.assign(7)
-    lane = rig.topic.lanes[0]
+    queue = rig.topic.partitions[0]
     rig.add(b"a" * 100, 0)
     rig.add(b"b" * 100, 100)
     assert sent_numbers(rig, 100) == [(0, 0), (0, 1)]
@@ -204,14 +204,14 @@ def test_what_may_be_written_keeps_its_number_until_its_fate_is_known() -> None:
     assert (type(error), error.definite) == (OutOfOrderSequence, False)
     assert "records before it were given up" in error.detail
     assert sent_numbers(rig, 2060) == [(1, 0)]
-    assert values_of(lane) == [b"c" * 100]
+    assert values_of(queue) == [b"c" * 100]
 
 
 def test_batches_without_a_number_wait_for_an_id() -> None:
     rig = Rig(linger_ms=0, idempotent=True)
     rig.add(b"a")
     assert rig.drain(0) == []
-    assert rig.nameless
+    assert rig.needs_producer_id
     assert rig.accumulator.next_wake_ms(0) == 120_000
     rig.accumulator.identity.assign(7)
     assert sent_numbers(rig, 0) == [(0, 0)]
@@ -219,8 +219,8 @@ def test_batches_without_a_number_wait_for_an_id() -> None:
 
 def sent_numbers(rig: Rig, now_ms: int) -> list[tuple[int, int]]:
     """(epoch, base sequence) of each batch drained at ``now_ms``."""
-    lanes = [lane for dispatch in rig.drain(now_ms) for lane in dispatch.lanes]
-    found = [batch for lane in lanes for batch in split(bytes_of(lane), 2**31)]
+    queues = [queue for dispatch in rig.drain(now_ms) for queue in dispatch.queues]
+    found = [batch for queue in queues for batch in split(bytes_of(queue), 2**31)]
     return [(batch.producer_epoch, batch.base_sequence) for batch in found]
 
 
@@ -228,9 +228,9 @@ def test_an_id_is_asked_for_again_when_the_epochs_are_used_up() -> None:
     @scenario(1)
     async def _(cluster: FakeCluster, producer: Producer) -> None:
         await producer.send("t", b"before")
-        numbering = producer._accumulator.topics["t"].lanes[0].numbering
-        assert numbering is not None
-        numbering.producer_epoch = 32767
+        sequences = producer._accumulator.topics["t"].partitions[0].sequences
+        assert sequences is not None
+        sequences.producer_epoch = 32767
         cluster.faults.append(Fault("produce", DuplicateSequence("long ago")))
         with pytest.raises(DuplicateSequence):
             await producer.send("t", b"failed")
@@ -242,11 +242,11 @@ def test_sequences_wrap() -> None:
     @scenario(1)
     async def _(cluster: FakeCluster, producer: Producer) -> None:
         await producer.send("t", b"before")
-        numbering = producer._accumulator.topics["t"].lanes[0].numbering
-        assert numbering is not None
-        numbering.give_up()
-        assert numbering.renew()
-        numbering.next_sequence = 2**31 - 2
+        sequences = producer._accumulator.topics["t"].partitions[0].sequences
+        assert sequences is not None
+        sequences.give_up()
+        assert sequences.renew()
+        sequences.next_sequence = 2**31 - 2
         cluster.logs["t"][0].batches.clear()
         cluster.faults.append(Fault("produce", "lose_answer"))
         await producer.send_many("t", [b"a", b"b", b"c"])

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from minilog.core.controller.broker_sessions import STALL_MS, Liveness, ParkedHeartbeat
+from minilog.core.controller.broker_sessions import STALL_MS, BrokerSessions, ParkedHeartbeat
 from minilog.wire.messages import Heartbeat
 from tests.unit.core.builders import TOPIC_ID, partition_state
 
@@ -15,84 +15,84 @@ TIMEOUT_MS = 2000
 PROBE_AFTER_MS = 150
 
 
-def ticked(liveness: Liveness, now_ms: int) -> list[int]:
-    liveness.on_tick(now_ms)
-    return [session.broker_id for session in liveness.expired(now_ms)]
+def ticked(sessions: BrokerSessions, now_ms: int) -> list[int]:
+    sessions.on_tick(now_ms)
+    return [session.broker_id for session in sessions.expired(now_ms)]
 
 
-def run_until(liveness: Liveness, start_ms: int, end_ms: int) -> list[int]:
+def run_until(sessions: BrokerSessions, start_ms: int, end_ms: int) -> list[int]:
     """Tick as the shell does; the brokers that expired on the way."""
     gone: list[int] = []
     for now_ms in range(start_ms, end_ms + 1, 20):
-        gone += [broker_id for broker_id in ticked(liveness, now_ms) if broker_id not in gone]
+        gone += [broker_id for broker_id in ticked(sessions, now_ms) if broker_id not in gone]
     return gone
 
 
-def park(liveness: Liveness, broker_id: int, request_id: int) -> None:
-    session = liveness.sessions[broker_id]
+def park(sessions: BrokerSessions, broker_id: int, request_id: int) -> None:
+    session = sessions.by_broker[broker_id]
     session.parked = ParkedHeartbeat(request_id, Heartbeat(broker_id, 1, "process", 1, 0, 1), 0)
 
 
-def overdue(liveness: Liveness, now_ms: int) -> list[int]:
-    return [session.broker_id for session in liveness.overdue(now_ms, PROBE_AFTER_MS)]
+def overdue(sessions: BrokerSessions, now_ms: int) -> list[int]:
+    return [session.broker_id for session in sessions.overdue(now_ms, PROBE_AFTER_MS)]
 
 
 def test_a_session_lasts_its_timeout_from_the_last_word() -> None:
-    liveness = Liveness(TIMEOUT_MS)
-    session = liveness.open(1, 7, 0)
-    assert run_until(liveness, 0, 1980) == []
-    liveness.heard(session, 1000)
-    assert run_until(liveness, 2000, 2980) == []
-    assert run_until(liveness, 3000, 3000) == [1]
+    sessions = BrokerSessions(TIMEOUT_MS)
+    session = sessions.open(1, 7, 0)
+    assert run_until(sessions, 0, 1980) == []
+    sessions.heard(session, 1000)
+    assert run_until(sessions, 2000, 2980) == []
+    assert run_until(sessions, 3000, 3000) == [1]
 
 
 def test_a_new_session_replaces_the_one_before() -> None:
-    liveness = Liveness(TIMEOUT_MS)
-    liveness.open(1, 7, 0)
-    session = liveness.open(1, 9, 1000)
-    assert liveness.sessions == {1: session}
+    sessions = BrokerSessions(TIMEOUT_MS)
+    sessions.open(1, 7, 0)
+    session = sessions.open(1, 9, 1000)
+    assert sessions.by_broker == {1: session}
     assert (session.broker_epoch, session.sequence, session.parked) == (9, 0, None)
-    liveness.close(1)
-    liveness.close(1)
-    assert liveness.sessions == {}
+    sessions.close(1)
+    sessions.close(1)
+    assert sessions.by_broker == {}
 
 
 def test_a_pause_of_the_controller_ends_nobody() -> None:
-    liveness = Liveness(TIMEOUT_MS)
-    liveness.open(1, 7, 0)
-    assert run_until(liveness, 0, 100) == []
-    assert ticked(liveness, 60_000) == []
-    assert run_until(liveness, 60_020, 61_880) == [], "it gets what was left of its time before the pause"
-    assert run_until(liveness, 61_900, 61_920) == [1]
+    sessions = BrokerSessions(TIMEOUT_MS)
+    sessions.open(1, 7, 0)
+    assert run_until(sessions, 0, 100) == []
+    assert ticked(sessions, 60_000) == []
+    assert run_until(sessions, 60_020, 61_880) == [], "it gets what was left of its time before the pause"
+    assert run_until(sessions, 61_900, 61_920) == [1]
 
 
 def test_a_pause_right_after_the_start_ends_nobody() -> None:
-    liveness = Liveness(TIMEOUT_MS)
-    liveness.open(1, 7, 0)
-    assert ticked(liveness, 60_000) == []
+    sessions = BrokerSessions(TIMEOUT_MS)
+    sessions.open(1, 7, 0)
+    assert ticked(sessions, 60_000) == []
 
 
 def test_who_is_heard_after_a_pause_gets_one_timeout_and_not_the_pause_on_top() -> None:
     """After a pause the shell reads what has arrived before it ticks, so heartbeats come before ``on_tick``."""
-    liveness = Liveness(TIMEOUT_MS)
-    session = liveness.open(1, 7, 0)
-    liveness.on_tick(0)
-    liveness.heard(session, 60_000)
-    assert run_until(liveness, 60_000, 60_000 + TIMEOUT_MS + 20) == [1]
+    sessions = BrokerSessions(TIMEOUT_MS)
+    session = sessions.open(1, 7, 0)
+    sessions.on_tick(0)
+    sessions.heard(session, 60_000)
+    assert run_until(sessions, 60_000, 60_000 + TIMEOUT_MS + 20) == [1]
 
 
 def test_a_pause_makes_nobody_overdue() -> None:
-    liveness = Liveness(TIMEOUT_MS)
-    liveness.open(1, 7, 0)
-    liveness.on_tick(0)
-    liveness.on_tick(50_000)
-    assert overdue(liveness, 50_000) == []
+    sessions = BrokerSessions(TIMEOUT_MS)
+    sessions.open(1, 7, 0)
+    sessions.on_tick(0)
+    sessions.on_tick(50_000)
+    assert overdue(sessions, 50_000) == []
 
 
 def test_slow_ticks_that_are_no_pause_move_nothing() -> None:
-    liveness = Liveness(TIMEOUT_MS)
-    liveness.open(1, 7, 0)
-    gone = [ticked(liveness, now_ms) for now_ms in range(0, 2001, STALL_MS)]
+    sessions = BrokerSessions(TIMEOUT_MS)
+    sessions.open(1, 7, 0)
+    gone = [ticked(sessions, now_ms) for now_ms in range(0, 2001, STALL_MS)]
     assert gone == [[]] * (len(gone) - 1) + [[1]]
 
 
@@ -103,47 +103,47 @@ def test_slow_ticks_that_are_no_pause_move_nothing() -> None:
 def test_only_time_the_controller_was_awake_counts_until_pauses_add_up_to_a_session(gaps_ms: list[int]) -> None:
     """Second version: a broker is gone when the time that counts adds up to its timeout: that of ticks on time, and all
     of it once earlier pauses have added up to a timeout too."""
-    liveness = Liveness(TIMEOUT_MS)
+    sessions = BrokerSessions(TIMEOUT_MS)
     now_ms = counted_ms = paused_ms = 0
-    liveness.open(1, 7, now_ms)
-    liveness.on_tick(now_ms)
+    sessions.open(1, 7, now_ms)
+    sessions.on_tick(now_ms)
     for gap_ms in gaps_ms:
         now_ms += gap_ms
         if gap_ms > STALL_MS and paused_ms < TIMEOUT_MS:
             paused_ms += gap_ms
         else:
             counted_ms += gap_ms
-        assert ticked(liveness, now_ms) == ([1] if counted_ms >= TIMEOUT_MS else [])
+        assert ticked(sessions, now_ms) == ([1] if counted_ms >= TIMEOUT_MS else [])
 
 
 @pytest.mark.parametrize("gap_ms", [260, 600, 1500])
 def test_a_controller_that_is_slow_all_the_time_fences_a_silent_broker_at_last(gap_ms: int) -> None:
     """Within two session timeouts and one gap, at the next tick; and not before it has had its own timeout."""
-    liveness = Liveness(TIMEOUT_MS)
-    liveness.open(1, 7, 0)
+    sessions = BrokerSessions(TIMEOUT_MS)
+    sessions.open(1, 7, 0)
     latest_ms = 2 * TIMEOUT_MS + gap_ms
-    ends_ms = next(now_ms for now_ms in range(0, 100_000, gap_ms) if ticked(liveness, now_ms))
+    ends_ms = next(now_ms for now_ms in range(0, 100_000, gap_ms) if ticked(sessions, now_ms))
     assert 2 * TIMEOUT_MS <= ends_ms < latest_ms + gap_ms
-    assert liveness.sessions[1].deadline_ms <= latest_ms
+    assert sessions.by_broker[1].deadline_ms <= latest_ms
 
 
 @pytest.mark.parametrize("gap_ms", [260, 600, 1500])
 def test_a_controller_that_is_slow_all_the_time_keeps_a_broker_it_hears(gap_ms: int) -> None:
-    liveness = Liveness(TIMEOUT_MS)
-    session = liveness.open(1, 7, 0)
+    sessions = BrokerSessions(TIMEOUT_MS)
+    session = sessions.open(1, 7, 0)
     for now_ms in range(0, 20 * TIMEOUT_MS, gap_ms):
-        assert ticked(liveness, now_ms) == []
-        liveness.heard(session, now_ms)
+        assert ticked(sessions, now_ms) == []
+        sessions.heard(session, now_ms)
 
 
 def test_to_be_heard_is_to_be_forgiven_anew() -> None:
-    liveness = Liveness(TIMEOUT_MS)
-    session = liveness.open(1, 7, 0)
-    liveness.on_tick(0)
-    assert ticked(liveness, 60_000) == [], "one pause of a minute"
-    liveness.heard(session, 60_010)
-    assert ticked(liveness, 120_000) == [], "another one"
-    assert ticked(liveness, 180_000) == [1], "and one more, in which nobody was heard since the one before"
+    sessions = BrokerSessions(TIMEOUT_MS)
+    session = sessions.open(1, 7, 0)
+    sessions.on_tick(0)
+    assert ticked(sessions, 60_000) == [], "one pause of a minute"
+    sessions.heard(session, 60_010)
+    assert ticked(sessions, 120_000) == [], "another one"
+    assert ticked(sessions, 180_000) == [1], "and one more, in which nobody was heard since the one before"
 
 
 @pytest.mark.parametrize(
@@ -159,35 +159,35 @@ def test_to_be_heard_is_to_be_forgiven_anew() -> None:
 def test_a_replica_is_fit_unless_the_process_of_the_session_says_otherwise(
     broker_id: int, topic_id: str, partition: int, is_fit: bool
 ) -> None:
-    liveness = Liveness(TIMEOUT_MS)
-    liveness.open(1, 7, 0).unfit = frozenset({(TOPIC_ID, 0)})
-    liveness.open(2, 8, 0)
+    sessions = BrokerSessions(TIMEOUT_MS)
+    sessions.open(1, 7, 0).unfit = frozenset({(TOPIC_ID, 0)})
+    sessions.open(2, 8, 0)
     state = replace(partition_state(partition=partition), topic_id=topic_id)
-    assert liveness.is_fit(broker_id, state) is is_fit
-    liveness.open(1, 9, 0)
-    assert liveness.is_fit(broker_id, state)
+    assert sessions.is_fit(broker_id, state) is is_fit
+    sessions.open(1, 9, 0)
+    assert sessions.is_fit(broker_id, state)
 
 
 def test_a_late_heartbeat_makes_a_broker_overdue_until_it_is_probed() -> None:
-    liveness = Liveness(TIMEOUT_MS)
-    session = liveness.open(1, 7, 0)
-    assert overdue(liveness, PROBE_AFTER_MS) == []
-    assert overdue(liveness, PROBE_AFTER_MS + 1) == [1]
+    sessions = BrokerSessions(TIMEOUT_MS)
+    session = sessions.open(1, 7, 0)
+    assert overdue(sessions, PROBE_AFTER_MS) == []
+    assert overdue(sessions, PROBE_AFTER_MS + 1) == [1]
     session.probe_ms = PROBE_AFTER_MS + 1
-    assert overdue(liveness, 1000) == []
+    assert overdue(sessions, 1000) == []
 
 
 def test_a_parked_heartbeat_is_never_overdue() -> None:
-    liveness = Liveness(TIMEOUT_MS)
-    liveness.open(1, 7, 0)
-    park(liveness, 1, 50)
-    assert overdue(liveness, 10_000) == []
+    sessions = BrokerSessions(TIMEOUT_MS)
+    sessions.open(1, 7, 0)
+    park(sessions, 1, 50)
+    assert overdue(sessions, 10_000) == []
 
 
 def test_a_dropped_request_is_traced_to_its_broker() -> None:
-    liveness = Liveness(TIMEOUT_MS)
-    liveness.open(1, 7, 0)
-    session = liveness.open(2, 8, 0)
-    park(liveness, 2, 50)
-    assert liveness.parked_as(50) is session
-    assert liveness.parked_as(51) is None
+    sessions = BrokerSessions(TIMEOUT_MS)
+    sessions.open(1, 7, 0)
+    session = sessions.open(2, 8, 0)
+    park(sessions, 2, 50)
+    assert sessions.parked_as(50) is session
+    assert sessions.parked_as(51) is None

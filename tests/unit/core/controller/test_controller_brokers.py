@@ -215,9 +215,9 @@ def test_the_heartbeat_of_a_process_of_another_journal_is_refused() -> None:
         code(bench, bench.heartbeat(broker, incarnation="another process", shutting_down=True)) == "STALE_BROKER_EPOCH"
     )
     assert (bench.core.metadata_offset, bench.core.image.brokers[1].state) == (offset, "running")
-    assert bench.core.liveness.sessions[1].sequence == broker.sequence - 1
+    assert bench.core.sessions.by_broker[1].sequence == broker.sequence - 1
     bench.run(100)
-    assert bench.core.liveness.sessions[1].parked is not None, "the true one goes on"
+    assert bench.core.sessions.by_broker[1].parked is not None, "the true one goes on"
 
 
 def test_answers_say_whom_they_are_for() -> None:

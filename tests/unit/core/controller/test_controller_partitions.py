@@ -481,7 +481,7 @@ class Life:
         """Fences nobody that was heard since the pause before; who lives is heard after it."""
         bench = self.bench
         bench.tick()
-        sessions = bench.core.liveness.sessions.values()
+        sessions = bench.core.sessions.by_broker.values()
         forgiven = {s.broker_id for s in sessions if s.forgiven_ms >= TIMEOUT_MS}
         assert not any(bench.brokers[b].alive and not bench.brokers[b].may_exit for b in forgiven)
         before = self.unfenced()

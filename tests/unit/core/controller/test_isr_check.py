@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from minilog.core.controller.isr_check import check_proposal
-from minilog.core.controller.metadata_draft import Draft
+from minilog.core.controller.metadata_draft import MetadataDraft
 from minilog.errors import (
     FencedLeaderEpoch,
     IneligibleReplica,
@@ -41,7 +41,7 @@ def proposal(
 
 def judge(asked: IsrProposal, *records: MetadataRecord, sender: int = 1, unfit: Sequence[int] = ()) -> object:
     image = image_of(*topic_records(STATE), *records)
-    return check_proposal(image, Draft(image), sender, asked, lambda broker_id, _: broker_id not in unfit)
+    return check_proposal(image, MetadataDraft(image), sender, asked, lambda broker_id, _: broker_id not in unfit)
 
 
 @pytest.mark.parametrize("isr", [(1,), (1, 2), (1, 2, 3), (3, 2, 1), (1, 3)])
@@ -98,7 +98,7 @@ def test_a_damaged_follower_is_not_let_in(isr: tuple[int, ...], unfit: tuple[int
 
 def test_who_leaves_in_the_same_step_is_not_eligible() -> None:
     image = image_of(*topic_records(STATE))
-    draft = Draft(image)
+    draft = MetadataDraft(image)
     draft.ineligible.add(3)
     with pytest.raises(IneligibleReplica):
         check_proposal(image, draft, 1, proposal(), lambda *_: True)
@@ -107,7 +107,7 @@ def test_who_leaves_in_the_same_step_is_not_eligible() -> None:
 def test_a_member_that_was_never_registered_is_not_eligible() -> None:
     image = image_of(*topic_records(STATE), brokers=(1, 2))
     with pytest.raises(IneligibleReplica, match="broker 3 of epoch 6 may not be in the ISR, it is unknown"):
-        check_proposal(image, Draft(image), 1, proposal(), lambda *_: True)
+        check_proposal(image, MetadataDraft(image), 1, proposal(), lambda *_: True)
 
 
 ORDER: list[tuple[str, IsrProposal, int, type[MinilogError]]] = [

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from minilog.core.controller.metadata_draft import Draft
+from minilog.core.controller.metadata_draft import MetadataDraft
 from minilog.wire.metadata_records import BrokerFenced, PartitionChanged
 from tests.unit.core.builders import TOPIC, image_of, partition_state, topic_records
 
 STATES = [partition_state(partition=p, partition_epoch=10 * p) for p in range(3)]
 
 
-def draft() -> Draft:
-    return Draft(image_of(*topic_records(*STATES, min_isr=2)))
+def draft() -> MetadataDraft:
+    return MetadataDraft(image_of(*topic_records(*STATES, min_isr=2)))
 
 
 def test_nothing_changed_is_no_record() -> None:
@@ -44,7 +44,7 @@ def test_later_looks_see_what_the_step_has_changed() -> None:
 
 def test_the_effective_min_isr_is_never_more_than_the_replicas() -> None:
     few = partition_state(replicas=[1, 2], partition=0)
-    step = Draft(image_of(*topic_records(few, min_isr=3)))
+    step = MetadataDraft(image_of(*topic_records(few, min_isr=3)))
     assert [minimum for _, minimum in step.partitions()] == [2]
 
 

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from minilog.core.effects import Effect, Reply
-from minilog.core.replication.follower_sessions import FetchSession, Sessions
+from minilog.core.replication.follower_sessions import FollowerSession, FollowerSessions
 from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.replica import Replica
 from minilog.errors import FencedLeaderEpoch, InvalidFetchSession, OffsetOutOfRange, UnknownLeaderEpoch
@@ -45,7 +45,7 @@ class Leading:
 
     def __init__(self, *leaders: LeaderState) -> None:
         self.replicas: dict[TopicPartition, Replica] = {each.partition: replica_of(each) for each in leaders}
-        self.sessions = Sessions(self.replicas)
+        self.sessions = FollowerSessions(self.replicas)
         self.replies: dict[int, Problem | ReplicaFetchReply] = {}
         self.next_id = 1
         self.now_ms = self.unsure_ms = 0
@@ -64,7 +64,7 @@ class Leading:
         self.finish(effects)
         return request_id
 
-    def count(self, session: FetchSession) -> None:
+    def count(self, session: FollowerSession) -> None:
         for leader in self.sessions.count(session, self.now_ms):
             self.advance(leader)
 

@@ -228,12 +228,12 @@ def test_a_silent_follower_leaves_after_the_limit_and_not_before() -> None:
 def test_an_idle_follower_whose_session_lives_stays() -> None:
     leader = leader_of(partition_state(isr=[1, 2]), log_of((5, 1)))
     fetched(leader, 2, 1, now_ms=0)
-    leader.seen_idle(2, 5000)
+    leader.note_idle_follower(2, 5000)
     assert not shrink(leader, 5000 + LAG_MAX_MS)
-    leader.seen_idle(2, 4000)
+    leader.note_idle_follower(2, 4000)
     assert not shrink(leader, 5000 + LAG_MAX_MS), "never back"
     extend(memory_log(leader), 5, 1)
-    leader.seen_idle(2, 9000)
+    leader.note_idle_follower(2, 9000)
     assert shrink(leader, 5001 + LAG_MAX_MS), "it lacks the last record, so it is not idle"
 
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from minilog.core.effects import Flush
 from minilog.core.replication.follower import FollowerState
-from minilog.core.replication.replica_fetcher import DISK_FULL_RETRY_MS, RETRY_MS, Fetcher
+from minilog.core.replication.replica_fetcher import DISK_FULL_RETRY_MS, RETRY_MS, ReplicaFetcher
 from minilog.errors import CorruptRange, FencedLeaderEpoch, OffsetOutOfRange
 from minilog.wire.messages import NOTHING, Problem, ReplicaFetch, ReplicaFetchReply, ReplicaFetchResult
 from minilog.wire.topic_partition import TopicPartition
@@ -24,14 +24,14 @@ def follower(partition: int = 0, *, leader_epoch: int = 5, records: int = 3) -> 
     return follower_of(partition_state(partition=partition, leader_epoch=leader_epoch), log_of((4, records)))
 
 
-def fetcher(*followers: FollowerState) -> Fetcher:
-    made = Fetcher(2, 1, 500, 1 << 20)
+def fetcher(*followers: FollowerState) -> ReplicaFetcher:
+    made = ReplicaFetcher(2, 1, 500, 1 << 20)
     for each in followers:
         assert made.add(each) is None
     return made
 
 
-def ask(made: Fetcher, now_ms: int = 0, broker_epoch: int = 7) -> ReplicaFetch:
+def ask(made: ReplicaFetcher, now_ms: int = 0, broker_epoch: int = 7) -> ReplicaFetch:
     request = made.next_request(broker_epoch, now_ms)
     assert request is not None
     return request
@@ -53,7 +53,7 @@ def answer(request: ReplicaFetch, *results: ReplicaFetchResult, **more: Any) -> 
     return replace(ReplicaFetchReply(request.session_id, request.sequence, list(results)), **more)
 
 
-def settle(made: Fetcher, partition: TopicPartition = FIRST) -> None:
+def settle(made: ReplicaFetcher, partition: TopicPartition = FIRST) -> None:
     """The flush of ``partition`` ends with everything durable."""
     memory_log(made.followers[partition]).sync()
     assert made.on_flushed(partition) is None
@@ -131,7 +131,7 @@ def test_no_request_while_anything_waits_for_its_flush() -> None:
 def test_a_log_with_an_undurable_tail_is_flushed_before_it_is_first_fetched() -> None:
     late = follower()
     extend(memory_log(late), 4, 2, synced=False)
-    made = Fetcher(2, 1, 500, 1 << 20)
+    made = ReplicaFetcher(2, 1, 500, 1 << 20)
     assert made.add(late) == Flush(FIRST, 5)
     assert made.next_request(7, 0) is None
     settle(made)
@@ -142,7 +142,7 @@ def test_a_flush_that_did_not_reach_the_end_is_followed_by_another() -> None:
     """A leader's flush was under way when its broker became a follower; more had been appended meanwhile."""
     late = follower()
     extend(memory_log(late), 4, 2, synced=False)
-    made = Fetcher(2, 1, 500, 1 << 20)
+    made = ReplicaFetcher(2, 1, 500, 1 << 20)
     made.add(late)
     memory_log(late).sync(4)
     assert made.on_flushed(FIRST) == Flush(FIRST, 5)

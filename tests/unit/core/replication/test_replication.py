@@ -1,4 +1,4 @@
-"""A Fetcher and the Sessions it talks to, back to back over a network that loses, copies and reorders.
+"""A ReplicaFetcher and the FollowerSessions it talks to, back to back over a network that loses, copies and reorders.
 
 The leader's epoch does not change here; what may go wrong is the conversation. Checked after every step, with a
 second version that only compares bytes:
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from minilog.core.effects import Flush
 from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.leader import LeaderState
-from minilog.core.replication.replica_fetcher import RETRY_MS, Fetcher
+from minilog.core.replication.replica_fetcher import RETRY_MS, ReplicaFetcher
 from minilog.wire.messages import Problem, ReplicaFetch, ReplicaFetchReply
 from minilog.wire.topic_partition import TopicPartition
 from tests.unit.core.builders import follower_of, leader_of, log_of, memory_log, partition_state, runs_of
@@ -35,7 +35,7 @@ class Wire:
     """One leader, one follower, and every message that is under way. A message sent once may arrive many times."""
 
     leading: Leading
-    fetcher: Fetcher
+    fetcher: ReplicaFetcher
     requests: list[ReplicaFetch] = field(default_factory=list)
     asked: dict[int, ReplicaFetch] = field(default_factory=dict)
     answers: list[tuple[ReplicaFetch, ReplicaFetchReply | Problem]] = field(default_factory=list)
@@ -161,7 +161,7 @@ def wire(leader: Runs, follower: Runs, *, in_isr: bool = True) -> Wire:
         for p in range(PARTITIONS)
     ]
     leading = Leading(*(leader_of(state, log_of(*leader)) for state in states))
-    made = Wire(leading, Fetcher(2, 1, WAIT_MS, 200))
+    made = Wire(leading, ReplicaFetcher(2, 1, WAIT_MS, 200))
     for state in states:
         made.fetcher.add(follower_of(state, log_of(*follower)))
     return made
