@@ -29,6 +29,9 @@ class RecordFields(Protocol):
     def timestamp(self) -> int: ...
 
 
+PartitionKey = tuple[str, int]
+"""(topic, partition): a plain pair, so that applications need no class of ours to name a partition."""
+
 HeadersLike = Mapping[str, bytes | None] | Iterable[tuple[str, bytes | None]]
 RecordLike = bytes | tuple[bytes | None, bytes | None] | RecordFields
 Row = tuple[bytes | None, bytes | None, Headers, int | None]

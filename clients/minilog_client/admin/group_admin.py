@@ -36,11 +36,11 @@ from minilog_client.connection.backoff import Attempts
 from minilog_client.connection.cluster import now_ms
 from minilog_client.connection.http_messages import Reply
 from minilog_client.consumer.consumer import parse_topics
-from minilog_client.consumer.fetch_plan import TopicPartition
 from minilog_client.consumer.partition_fetch import BATCH_BYTES_MAX, StartLike, parse_start
 from minilog_client.consumer.records import decode
 from minilog_client.group.coordinator import Coordinator
 from minilog_client.group.membership import by_topic
+from minilog_client.values import PartitionKey
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
@@ -128,7 +128,7 @@ class GroupAdmin(Admin):
         )
 
     async def delete_group(
-        self, group: str, partitions: Iterable[TopicPartition] | None = None, timeout_ms: int = TIMEOUT_MS
+        self, group: str, partitions: Iterable[PartitionKey] | None = None, timeout_ms: int = TIMEOUT_MS
     ) -> None:
         """Forget a group without members, or only what it has committed for ``partitions``.
 
@@ -141,7 +141,7 @@ class GroupAdmin(Admin):
         if reply.problem is not None:
             raise reply.problem.error()
 
-    async def group_offsets(self, group: str, timeout_ms: int = TIMEOUT_MS) -> dict[TopicPartition, int]:
+    async def group_offsets(self, group: str, timeout_ms: int = TIMEOUT_MS) -> dict[PartitionKey, int]:
         """Everything the group has committed: the next offset to read, by (topic, partition)."""
         found = await self._committed(group, None, timeout_ms)
         return {key: entry.offset for key, entry in found.items() if entry.offset is not None}
@@ -149,7 +149,7 @@ class GroupAdmin(Admin):
     async def alter_group_offsets(
         self,
         group: str,
-        topics: str | Iterable[str | TopicPartition],
+        topics: str | Iterable[str | PartitionKey],
         to: Target,
         *,
         dry_run: bool = False,
@@ -238,17 +238,17 @@ class GroupAdmin(Admin):
         return await Coordinator(self._cluster, message.group).call(message, kind, timeout_ms)
 
     async def _committed(
-        self, group: str, keys: Iterable[TopicPartition] | None, timeout_ms: int
-    ) -> dict[TopicPartition, CommittedOffset]:
+        self, group: str, keys: Iterable[PartitionKey] | None, timeout_ms: int
+    ) -> dict[PartitionKey, CommittedOffset]:
         wanted = None if keys is None else by_topic(keys)
         message = CommittedOffsets(group_name(group), wanted)
         reply = await self._ask_group(message, CommittedOffsetsReply, timeout_ms)
         found = {(entry.topic, entry.partition): entry for entry in reply.offsets}
         return found if keys is None else {key: found.get(key, CommittedOffset(*key)) for key in keys}
 
-    async def _partitions(self, topics: str | Iterable[str | TopicPartition]) -> list[TopicPartition]:
+    async def _partitions(self, topics: str | Iterable[str | PartitionKey]) -> list[PartitionKey]:
         """The partitions meant by ``topics``; raises UnknownTopic, UnknownPartition."""
-        keys: set[TopicPartition] = set()
+        keys: set[PartitionKey] = set()
         whole, fixed = parse_topics(topics)
         for topic in {*whole, *(topic for topic, _ in fixed)}:
             count = (await self._cluster.topic(topic)).partition_count
@@ -262,7 +262,7 @@ class GroupAdmin(Admin):
         return sorted(keys | set(fixed))
 
     async def _target(
-        self, key: TopicPartition, committed: CommittedOffset, to: _Shift | StartLike, deadline_ms: int
+        self, key: PartitionKey, committed: CommittedOffset, to: _Shift | StartLike, deadline_ms: int
     ) -> int:
         """Where ``to`` is in this partition, within what can be read."""
         first, end = await self.offsets(*key, max(1, deadline_ms - now_ms()))
@@ -275,7 +275,7 @@ class GroupAdmin(Admin):
         return min(max(wanted, first), end)
 
     async def _lag(
-        self, key: TopicPartition, committed: CommittedOffset | None, member_id: str, deadline_ms: int
+        self, key: PartitionKey, committed: CommittedOffset | None, member_id: str, deadline_ms: int
     ) -> GroupLag:
         end = await self.offset_at(*key, "latest", max(1, deadline_ms - now_ms()))
         offset = None if committed is None else committed.offset
@@ -285,7 +285,7 @@ class GroupAdmin(Admin):
         seconds = await self._age_s(key, offset, max(1, deadline_ms - now_ms())) if records else 0.0
         return GroupLag(*key, offset, end, records, seconds, member_id)
 
-    async def _age_s(self, key: TopicPartition, offset: int, timeout_ms: int) -> float | None:
+    async def _age_s(self, key: PartitionKey, offset: int, timeout_ms: int) -> float | None:
         """How old the record at ``offset`` is; None when it cannot be read."""
         leader = self._cluster.routing.leader(*key)
         if leader is None:

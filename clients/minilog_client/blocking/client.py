@@ -24,7 +24,6 @@ from minilog_client.client import AsyncClient
 from minilog_client.connection.loop_thread import LoopThread
 from minilog_client.connection.transport import Transport
 from minilog_client.consumer.consumer import Consumer, TopicsLike
-from minilog_client.consumer.fetch_plan import TopicPartition
 from minilog_client.consumer.partition_fetch import StartLike
 from minilog_client.group.group_consumer import GroupConsumer
 from minilog_client.options import ClientOptions, ConsumerOptions, GroupOptions, ProducerOptions
@@ -32,7 +31,7 @@ from minilog_client.producer.producer import Producer, size_of
 from minilog_client.producer.receipts import BatchReceipt, Receipt
 from minilog_client.producer.sender import ProducerStatistics
 from minilog_client.settings import MIB
-from minilog_client.values import HeadersLike, RecordLike, checked_bytes, checked_headers, checked_timeout
+from minilog_client.values import HeadersLike, PartitionKey, RecordLike, checked_bytes, checked_headers, checked_timeout
 
 T = TypeVar("T")
 _log: Final = logging.getLogger("minilog_client")
@@ -192,17 +191,17 @@ class Client:
         return self._thread.run(self._client.describe_group(group, timeout_ms))
 
     def delete_group(
-        self, group: str, partitions: Iterable[TopicPartition] | None = None, timeout_ms: int = TIMEOUT_MS
+        self, group: str, partitions: Iterable[PartitionKey] | None = None, timeout_ms: int = TIMEOUT_MS
     ) -> None:
         self._thread.run(self._client.delete_group(group, partitions, timeout_ms))
 
-    def group_offsets(self, group: str, timeout_ms: int = TIMEOUT_MS) -> dict[TopicPartition, int]:
+    def group_offsets(self, group: str, timeout_ms: int = TIMEOUT_MS) -> dict[PartitionKey, int]:
         return self._thread.run(self._client.group_offsets(group, timeout_ms))
 
     def alter_group_offsets(
         self,
         group: str,
-        topics: str | Iterable[str | TopicPartition],
+        topics: str | Iterable[str | PartitionKey],
         to: StartLike,
         *,
         dry_run: bool = False,

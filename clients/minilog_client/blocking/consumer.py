@@ -12,17 +12,17 @@ from typing import Any, Final, Self, TypeVar
 
 from minilog_client.connection.loop_thread import LoopThread
 from minilog_client.consumer.consumer import CommitLike, Consumer, Lag
-from minilog_client.consumer.fetch_plan import TopicPartition
 from minilog_client.consumer.partition_fetch import StartLike
 from minilog_client.consumer.records import Record
 from minilog_client.group.group_consumer import GroupConsumer
+from minilog_client.values import PartitionKey
 
 T = TypeVar("T")
-SyncCallback = Callable[[list[TopicPartition]], None]
+SyncCallback = Callable[[list[PartitionKey]], None]
 _READ_AHEAD_RECORDS: Final = 1000
 _REPORT_S: Final = 0.02
 """How often iteration says how far it is."""
-_Call = tuple[SyncCallback, list[TopicPartition], asyncio.Future[None]]
+_Call = tuple[SyncCallback, list[PartitionKey], asyncio.Future[None]]
 _calls: ContextVar[SimpleQueue[_Call | None]] = ContextVar("minilog_client_calls")
 """Where the thread that waits for the current task takes callbacks from."""
 
@@ -62,17 +62,17 @@ class SyncConsumer:
         return self._run(self._consumer.batch(max_records, max_wait_ms))
 
     @property
-    def assignment(self) -> list[TopicPartition]:
+    def assignment(self) -> list[PartitionKey]:
         return self._thread.call(lambda: self._consumer.assignment)
 
     def position(self, topic: str, partition: int) -> int | None:
         unread = self._unread().get((topic, partition))
         return self._thread.call(lambda: self._consumer.position(topic, partition)) if unread is None else unread
 
-    def positions(self) -> dict[TopicPartition, int | None]:
+    def positions(self) -> dict[PartitionKey, int | None]:
         return {**self._thread.call(self._consumer.positions), **self._unread()}
 
-    def lag(self) -> dict[TopicPartition, Lag]:
+    def lag(self) -> dict[PartitionKey, Lag]:
         """See ``Consumer.lag``; what the iteration has read ahead counts as read."""
         return self._thread.call(self._consumer.lag)
 
@@ -104,17 +104,17 @@ class SyncConsumer:
         self._run(self._consumer.commit(what, metadata=metadata, timeout_ms=timeout_ms))
 
     def committed(
-        self, partitions: Iterable[TopicPartition] | None = None, timeout_ms: int | None = None
-    ) -> dict[TopicPartition, int | None]:
+        self, partitions: Iterable[PartitionKey] | None = None, timeout_ms: int | None = None
+    ) -> dict[PartitionKey, int | None]:
         """Only a consumer with a group knows committed offsets; raises InvalidRequest."""
         return self._run(self._consumer.committed(partitions, timeout_ms))
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return run_with_callbacks(self._thread, work)
 
-    def _unread(self) -> dict[TopicPartition, int]:
+    def _unread(self) -> dict[PartitionKey, int]:
         """The first offset per partition that iteration has read ahead but not handed out."""
-        first: dict[TopicPartition, int] = {}
+        first: dict[PartitionKey, int] = {}
         for record in self._records[self._index :]:
             first.setdefault((record.topic, record.partition), record.offset)
         return first
@@ -170,8 +170,8 @@ class SyncGroupConsumer(SyncConsumer):
             self._run(self._member.commit(what, metadata=metadata, timeout_ms=timeout_ms))
 
     def committed(
-        self, partitions: Iterable[TopicPartition] | None = None, timeout_ms: int | None = None
-    ) -> dict[TopicPartition, int | None]:
+        self, partitions: Iterable[PartitionKey] | None = None, timeout_ms: int | None = None
+    ) -> dict[PartitionKey, int | None]:
         """See ``GroupConsumer.committed``."""
         return self._run(self._member.committed(partitions, timeout_ms))
 
@@ -201,14 +201,14 @@ class SyncGroupConsumer(SyncConsumer):
             self._thread.call(lambda: self._member.return_unread(unread))
 
 
-def in_waiting_thread(function: SyncCallback | None) -> Callable[[list[TopicPartition]], Awaitable[None]] | None:
+def in_waiting_thread(function: SyncCallback | None) -> Callable[[list[PartitionKey]], Awaitable[None]] | None:
     """A callback as the asynchronous consumer takes it: carried out by the thread that waits for the current task."""
     if function is None or not callable(function):
         return function
     if inspect.iscoroutinefunction(function):
         raise TypeError("a callback of the synchronous client is a plain function, got a coroutine function")
 
-    async def call(partitions: list[TopicPartition]) -> None:
+    async def call(partitions: list[PartitionKey]) -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         _calls.get().put((function, partitions, done))
         await done
@@ -235,7 +235,7 @@ def run_with_callbacks(thread: LoopThread, work: Coroutine[Any, Any, T]) -> T:
 
 
 def _carry_out(
-    thread: LoopThread, function: SyncCallback, partitions: list[TopicPartition], done: asyncio.Future[None]
+    thread: LoopThread, function: SyncCallback, partitions: list[PartitionKey], done: asyncio.Future[None]
 ) -> None:
     try:
         function(partitions)

@@ -1,4 +1,4 @@
-"""The consumer: reads assigned partitions, fetching ahead in the background; ``prefetch.py`` decides what to ask."""
+"""The consumer: reads assigned partitions, fetching ahead in the background; ``fetch_plan.py`` decides what to ask."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from minilog.wire.messages import Fetch, FetchReply, OffsetsReply
 from minilog_client.connection.backoff import is_hunting
 from minilog_client.connection.cluster import Cluster, now_ms
 from minilog_client.connection.tasks import TaskScope
-from minilog_client.consumer.fetch_plan import FetchPlan, Request, TopicPartition
+from minilog_client.consumer.fetch_plan import FetchPlan, Request
 from minilog_client.consumer.partition_fetch import PartitionFetch, StartLike, parse_start
 from minilog_client.consumer.records import Record
 from minilog_client.settings import ConsumerSettings
+from minilog_client.values import PartitionKey
 
-CommitLike = Record | Sequence[Record] | Mapping[TopicPartition, int] | None
+CommitLike = Record | Sequence[Record] | Mapping[PartitionKey, int] | None
 TopicsLike = str | Iterable[str | tuple[str, int]]
 _BATCH_RECORDS: Final = 1000
 _IDLE_WAIT_MS: Final = 1000
@@ -79,7 +80,7 @@ class Consumer:
         self._cluster = cluster
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
-        self._prefetch = FetchPlan(cluster.routing, settings, cluster.settings.rack, cluster.random)
+        self._plan = FetchPlan(cluster.routing, settings, cluster.settings.rack, cluster.random)
         self._whole_topics, self._fixed = ([], []) if topics is None else parse_topics(topics)
         self._tasks = TaskScope("minilog_client consumer")
         self._timer: asyncio.TimerHandle | None = None
@@ -125,11 +126,11 @@ class Consumer:
             if partition not in self._partitions_of(topic):
                 count = len(self._partitions_of(topic))
                 raise UnknownPartition(f"topic {topic} has no partition {partition}; it has {count}, counted from 0")
-            if (topic, partition) not in self._prefetch.states:
+            if (topic, partition) not in self._plan.states:
                 self._add(topic, partition, self._start_at)
         for topic in self._whole_topics:
             for partition in self._partitions_of(topic):
-                if (topic, partition) not in self._prefetch.states:
+                if (topic, partition) not in self._plan.states:
                     self._add(topic, partition, self._start_at)
         self._watch_topics(topics)
         self._pump()
@@ -150,7 +151,7 @@ class Consumer:
 
     def _unresolved(self) -> bool:
         """Some partition's start is unknown although nothing is known to be wrong with it."""
-        return any(s.position is None and s.attempts.tries < 3 for s in self._prefetch.states.values())
+        return any(s.position is None and s.attempts.tries < 3 for s in self._plan.states.values())
 
     async def batch(self, max_records: int = _BATCH_RECORDS, max_wait_ms: int = _IDLE_WAIT_MS) -> list[Record]:
         """Up to ``max_records`` records as soon as there are any; empty when none came within ``max_wait_ms``."""
@@ -162,7 +163,7 @@ class Consumer:
         while True:
             self._check_open()
             self._current = None
-            records = self._prefetch.take(max_records) if await self._settled() else []
+            records = self._plan.take(max_records) if await self._settled() else []
             if records:
                 self._wake(0)
                 return records
@@ -185,7 +186,7 @@ class Consumer:
                     state.index += 1
                     state.position = record.offset + 1
                     return record
-                self._prefetch.end_turn(state)
+                self._plan.end_turn(state)
                 self._wake(0)
             self._current = None
             await self._wait_turn()
@@ -196,7 +197,7 @@ class Consumer:
             await self.start()
         while True:
             self._check_open()
-            self._current = self._prefetch.next_state() if await self._settled() else None
+            self._current = self._plan.next_state() if await self._settled() else None
             if self._current is not None:
                 return
             now = now_ms()
@@ -214,21 +215,21 @@ class Consumer:
     # --- where it stands -----------------------------------------------------------------------------------
 
     @property
-    def assignment(self) -> list[TopicPartition]:
+    def assignment(self) -> list[PartitionKey]:
         """The partitions being read."""
-        return sorted(self._prefetch.states)
+        return sorted(self._plan.states)
 
     def position(self, topic: str, partition: int) -> int | None:
         """The offset of the next record to be handed out; None until the start is known."""
         return self._state(topic, partition).position
 
-    def positions(self) -> dict[TopicPartition, int | None]:
-        return {key: state.position for key, state in self._prefetch.states.items()}
+    def positions(self) -> dict[PartitionKey, int | None]:
+        return {key: state.position for key, state in self._plan.states.items()}
 
-    def lag(self) -> dict[TopicPartition, Lag]:
+    def lag(self) -> dict[PartitionKey, Lag]:
         """Per partition, as of the last answer of its leader (at most ``max_wait_ms`` old while it answers)."""
         now_s = time.time()
-        return {key: _lag_of(state, now_s) for key, state in self._prefetch.states.items()}
+        return {key: _lag_of(state, now_s) for key, state in self._plan.states.items()}
 
     def seek(self, topic: str, partition: int, to: StartLike) -> None:
         """Go on elsewhere: an offset, "earliest", "latest", "@" with ms, or a datetime. Clears the partition's error."""
@@ -263,8 +264,8 @@ class Consumer:
         raise InvalidRequest("this consumer has no group to commit to; make it with consumer(..., group=...)")
 
     async def committed(
-        self, partitions: Iterable[TopicPartition] | None = None, timeout_ms: int | None = None
-    ) -> dict[TopicPartition, int | None]:
+        self, partitions: Iterable[PartitionKey] | None = None, timeout_ms: int | None = None
+    ) -> dict[PartitionKey, int | None]:
         """Only a consumer with a group knows committed offsets; raises InvalidRequest."""
         raise InvalidRequest("this consumer has no group to ask; make it with consumer(..., group=...)")
 
@@ -296,9 +297,9 @@ class Consumer:
         """New partitions are read from their beginning; a topic that was created anew stops."""
         for topic in self._whole_topics:
             for partition in self._partitions_of(topic):
-                if (topic, partition) not in self._prefetch.states:
+                if (topic, partition) not in self._plan.states:
                     self._add(topic, partition, "earliest")
-        for state in self._prefetch.states.values():
+        for state in self._plan.states.values():
             known = self._current_topic_id(state.topic)
             if known and state.topic_id and known != state.topic_id:
                 state.reset(state.position or 0)
@@ -316,12 +317,12 @@ class Consumer:
         if self._closed:
             return
         now = now_ms()
-        requests, leaderless = self._prefetch.plan(now)
+        requests, leaderless = self._plan.plan(now)
         for request in requests:
             self._tasks.start(self._perform(request))
         if leaderless:
             self._cluster.request_refresh()
-        wake_ms = self._prefetch.next_wake_ms(now)
+        wake_ms = self._plan.next_wake_ms(now)
         if wake_ms is not None:
             self._wake(max(1, wake_ms - now))
 
@@ -330,10 +331,10 @@ class Consumer:
         try:
             if isinstance(request.message, Fetch):
                 fetched = await self._call(request, FetchReply)
-                failed = self._prefetch.on_fetched(request, fetched, now_ms())
+                failed = self._plan.on_fetched(request, fetched, now_ms())
             else:
                 offsets = await self._call(request, OffsetsReply)
-                failed = self._prefetch.on_offsets(request, offsets, now_ms())
+                failed = self._plan.on_offsets(request, offsets, now_ms())
             for state, error in failed:
                 self._look_after(state, error)
         except MinilogError as error:
@@ -366,8 +367,8 @@ class Consumer:
         return still_leads
 
     def _on_failed_request(self, request: Request, error: MinilogError) -> None:
-        for entry in self._prefetch.on_done(request):
-            self._prefetch.on_failure(entry, error, now_ms())
+        for entry in self._plan.on_done(request):
+            self._plan.on_failure(entry, error, now_ms())
         if is_hunting(error):
             self._cluster.request_refresh()
 
@@ -391,7 +392,7 @@ class Consumer:
     def _raise_errors(self, now: int) -> None:
         """Nothing can be handed out: raise the reason, if there is one other than that nothing is new."""
         try:
-            self._prefetch.raise_errors(now)
+            self._plan.raise_errors(now)
             self._raise_unreachable(now)
         except MinilogError:
             self._wake(0)
@@ -400,7 +401,7 @@ class Consumer:
     def _raise_unreachable(self, now: int) -> None:
         """Tell the application, now and then, that a partition cannot be reached for long."""
         limit_ms = self.settings.unreachable_timeout_ms
-        for state in self._prefetch.states.values():
+        for state in self._plan.states.values():
             since_told_ms = now - self._unreachable_told_ms
             if state.attempts.failing_for_ms(now) < limit_ms or since_told_ms < limit_ms:
                 continue
@@ -414,7 +415,7 @@ class Consumer:
             )
 
     def _add(self, topic: str, partition: int, start: StartLike, last_epoch: int = -1) -> PartitionFetch:
-        state = self._prefetch.add(topic, partition, start, last_epoch)
+        state = self._plan.add(topic, partition, start, last_epoch)
         state.topic_id = self._topic_ids.setdefault(topic, self._current_topic_id(topic))
         return state
 
@@ -427,7 +428,7 @@ class Consumer:
         return sorted(known.partitions) if known else ()
 
     def _state(self, topic: str, partition: int) -> PartitionFetch:
-        state = self._prefetch.states.get((topic, partition))
+        state = self._plan.states.get((topic, partition))
         if state is None:
             assigned = ", ".join(f"{name}-{number}" for name, number in self.assignment[:10]) or "none yet"
             raise InvalidRequest(f"{topic}-{partition} is not read by this consumer; it reads {assigned}")
@@ -451,10 +452,10 @@ def _lag_of(state: PartitionFetch, now_s: float) -> Lag:
     return Lag(records, None if timestamp is None else max(0.0, now_s - timestamp / 1000))
 
 
-def parse_topics(topics: TopicsLike) -> tuple[list[str], list[TopicPartition]]:
+def parse_topics(topics: TopicsLike) -> tuple[list[str], list[PartitionKey]]:
     """Topics read as a whole, and single partitions."""
     whole: dict[str, None] = {}
-    fixed: dict[TopicPartition, None] = {}
+    fixed: dict[PartitionKey, None] = {}
     if isinstance(topics, Mapping):
         raise TypeError("topics must be a topic, or a list of topics and (topic, partition) pairs, got a mapping")
     for item in [topics] if isinstance(topics, str) else topics:

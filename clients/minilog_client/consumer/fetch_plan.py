@@ -26,14 +26,13 @@ from minilog_client.connection.routing import Leader, Routing
 from minilog_client.consumer.partition_fetch import PartitionFetch, StartLike, is_final, owned_batches
 from minilog_client.consumer.records import Record
 from minilog_client.settings import MIB, ConsumerSettings
+from minilog_client.values import PartitionKey
 
 POLLS_MAX: Final = 4
 FETCH_BYTES: Final = 16 * MIB
 _WAIT_MIN_MS: Final = 10
 _LEADER_ONLY_MS: Final = 5000
 _log = logging.getLogger("minilog_client")
-
-TopicPartition = tuple[str, int]
 
 
 class Entry(NamedTuple):
@@ -77,12 +76,12 @@ class _Group:
 class FetchPlan:
     def __init__(self, routing: Routing, settings: ConsumerSettings, rack: str, random: Random) -> None:
         self.settings = settings
-        self.states: dict[TopicPartition, PartitionFetch] = {}
+        self.states: dict[PartitionKey, PartitionFetch] = {}
         self._routing = routing
         self._rack = rack
         self._random = random
         self._polls: dict[str, _Polls] = {}
-        self._turn: dict[TopicPartition, None] = {}
+        self._turn: dict[PartitionKey, None] = {}
         self.taken: list[PartitionFetch] = []
 
     def add(self, topic: str, partition: int, start: StartLike, last_epoch: int = -1) -> PartitionFetch:
@@ -91,7 +90,7 @@ class FetchPlan:
         self._turn[topic, partition] = None
         return state
 
-    def remove(self, key: TopicPartition) -> None:
+    def remove(self, key: PartitionKey) -> None:
         state = self.states.pop(key)
         state.generation += 1
         del self._turn[key]

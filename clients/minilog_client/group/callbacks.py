@@ -6,9 +6,9 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from minilog_client.consumer.fetch_plan import TopicPartition
+from minilog_client.values import PartitionKey
 
-Callback = Callable[[list[TopicPartition]], Awaitable[None] | None]
+Callback = Callable[[list[PartitionKey]], Awaitable[None] | None]
 
 
 class Callbacks:
@@ -30,16 +30,16 @@ class Callbacks:
         """The names of those that there are."""
         return [name for name, function in self._functions.items() if function is not None]
 
-    async def on_assigned(self, partitions: Iterable[TopicPartition]) -> None:
+    async def on_assigned(self, partitions: Iterable[PartitionKey]) -> None:
         await self._call("on_assigned", partitions)
 
-    async def on_revoked(self, partitions: Iterable[TopicPartition]) -> None:
+    async def on_revoked(self, partitions: Iterable[PartitionKey]) -> None:
         await self._call("on_revoked", partitions)
 
-    async def on_lost(self, partitions: Iterable[TopicPartition]) -> None:
+    async def on_lost(self, partitions: Iterable[PartitionKey]) -> None:
         await self._call("on_lost", partitions)
 
-    async def _call(self, name: str, partitions: Iterable[TopicPartition]) -> None:
+    async def _call(self, name: str, partitions: Iterable[PartitionKey]) -> None:
         function = self._functions[name]
         if function is None:
             return

@@ -11,12 +11,12 @@ from minilog.errors import MinilogError, StaleMemberEpoch, TimedOut, UnknownMemb
 from minilog.wire.group_messages import CommitOffsets, CommitOffsetsReply
 from minilog_client.connection.backoff import DELAY_MAX_MS
 from minilog_client.connection.cluster import now_ms
-from minilog_client.consumer.fetch_plan import TopicPartition
 from minilog_client.group.coordinator import Coordinator
 from minilog_client.group.heartbeats import Heart, MemberTask
 from minilog_client.group.holdings import Holdings, Mark, messages_of
 from minilog_client.group.membership import MemberView
 from minilog_client.settings import GroupSettings
+from minilog_client.values import PartitionKey
 
 _PIN_INTERVAL_MS: Final = 20
 _log = logging.getLogger("minilog_client")
@@ -46,7 +46,7 @@ class Committer:
         """Commits so far: each has its number, so that a copy that is late takes nothing back."""
 
     async def commit(
-        self, marks: Mapping[TopicPartition, Mark], metadata: str = "", timeout_ms: int | None = None
+        self, marks: Mapping[PartitionKey, Mark], metadata: str = "", timeout_ms: int | None = None
     ) -> None:
         """Raises what ``GroupConsumer.commit`` says; one commit at a time, so that none overtakes another."""
         if not marks:
@@ -62,7 +62,7 @@ class Committer:
         for key, held in helds.items():
             held.on_committed(marks[key], covered[key])
 
-    async def _send_commit(self, marks: Mapping[TopicPartition, Mark], metadata: str, limit_ms: int) -> None:
+    async def _send_commit(self, marks: Mapping[PartitionKey, Mark], metadata: str, limit_ms: int) -> None:
         """A commit that crosses a change of the group is repeated with the new epoch, while the partitions are held."""
         deadline_ms = now_ms() + limit_ms
         offsets = messages_of(marks, metadata)
@@ -93,7 +93,7 @@ class Committer:
             await self._wait_news(min(deadline_ms, now_ms() + DELAY_MAX_MS))
         return self._session.view.is_member and self._session.view.member_epoch != than.member_epoch
 
-    async def commit_quietly(self, with_finished: bool, keys: Iterable[TopicPartition] | None = None) -> None:
+    async def commit_quietly(self, with_finished: bool, keys: Iterable[PartitionKey] | None = None) -> None:
         """What is due; a failure costs repeated records at worst, and is logged."""
         self._note_finished()
         chosen = self._holdings if keys is None else keys

@@ -28,7 +28,6 @@ from minilog.wire.group_messages import (
 )
 from minilog_client.connection.cluster import Cluster, now_ms
 from minilog_client.consumer.consumer import START_WAIT_MS, CommitLike, Consumer
-from minilog_client.consumer.fetch_plan import TopicPartition
 from minilog_client.consumer.partition_fetch import PartitionFetch, StartLike
 from minilog_client.consumer.records import Record
 from minilog_client.group.callbacks import Callbacks
@@ -39,6 +38,7 @@ from minilog_client.group.holdings import METADATA_CHARS_MAX, Held, Holdings, Ma
 from minilog_client.group.membership import MemberView, Phase, Subscription, by_topic
 from minilog_client.group.start_offsets import StartOffsets
 from minilog_client.settings import ConsumerSettings, GroupSettings
+from minilog_client.values import PartitionKey
 
 _log = logging.getLogger("minilog_client")
 
@@ -191,7 +191,7 @@ class GroupConsumer(Consumer):
         self._enter()
         try:
             records = await super().batch(max_records, max_wait_ms)
-            self._handed = self._prefetch.taken if records else ()
+            self._handed = self._plan.taken if records else ()
             return records
         finally:
             self._leave()
@@ -270,7 +270,7 @@ class GroupConsumer(Consumer):
         if held is not None:
             held.finish_record(record)
 
-    def return_unread(self, unread: Mapping[TopicPartition, int]) -> None:
+    def return_unread(self, unread: Mapping[PartitionKey, int]) -> None:
         """What was handed out from these offsets on has not reached the application."""
         for key, offset in unread.items():
             held = self._held.get(key)
@@ -312,7 +312,7 @@ class GroupConsumer(Consumer):
         if view.phase is Phase.REFUSED:
             self._heart.post(self._session.come_back)
 
-    async def _give_back(self, revoked: list[TopicPartition]) -> None:
+    async def _give_back(self, revoked: list[PartitionKey]) -> None:
         grants = {key: self._held[key].grant for key in revoked}
         try:
             await self._callbacks.on_revoked(revoked)
@@ -321,11 +321,11 @@ class GroupConsumer(Consumer):
             self._drop(revoked, None)
             self._heart.post(self._session.give_back, grants)
 
-    def _drop(self, keys: Iterable[TopicPartition], reason: MinilogError | None) -> None:
+    def _drop(self, keys: Iterable[PartitionKey], reason: MinilogError | None) -> None:
         """Read on nothing of these, and hand out nothing that was read ahead of them."""
         for key in keys:
             held = self._held.pop(key)
-            self._prefetch.remove(key)
+            self._plan.remove(key)
             if self._current is held.state:
                 self._current = None
             if reason is not None:
@@ -347,7 +347,7 @@ class GroupConsumer(Consumer):
     async def _begin_found(self) -> None:
         """Begin reading where the group is, as far as it is still this member's to read."""
         view = self._session.view
-        begun: list[TopicPartition] = []
+        begun: list[PartitionKey] = []
         for key, (grant, committed) in self._lookup.take(view).items():
             if key not in view.revoking and key not in self._held:
                 self._held[key] = self._begin_at(key, grant, committed)
@@ -361,7 +361,7 @@ class GroupConsumer(Consumer):
         self._unsettled = True
         self._tell()
 
-    def _begin_at(self, key: TopicPartition, grant: int, found: CommittedOffset) -> Held:
+    def _begin_at(self, key: PartitionKey, grant: int, found: CommittedOffset) -> Held:
         if found.offset is not None:
             mark = Mark(found.offset, found.leader_epoch)
             return Held(grant, self._add(*key, mark.offset, mark.leader_epoch), mark, False)
@@ -413,8 +413,8 @@ class GroupConsumer(Consumer):
         await self._committer.commit(marks, metadata, timeout_ms)
 
     async def committed(
-        self, partitions: Iterable[TopicPartition] | None = None, timeout_ms: int | None = None
-    ) -> dict[TopicPartition, int | None]:
+        self, partitions: Iterable[PartitionKey] | None = None, timeout_ms: int | None = None
+    ) -> dict[PartitionKey, int | None]:
         """What the group has committed of ``partitions`` (by default those assigned here): the next offset to read,
         None where there is nothing."""
         self._check_usable()

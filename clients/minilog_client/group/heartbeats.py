@@ -23,7 +23,8 @@ from minilog_client.connection.cluster import Cluster, now_ms
 from minilog_client.connection.loop_thread import LoopThread
 from minilog_client.connection.tasks import TaskScope
 from minilog_client.group.coordinator import Coordinator
-from minilog_client.group.membership import Membership, MemberView, Phase, Sent, Subscription, TopicPartition
+from minilog_client.group.membership import Membership, MemberView, Phase, Sent, Subscription
+from minilog_client.values import PartitionKey
 
 _log = logging.getLogger("minilog_client")
 
@@ -157,7 +158,7 @@ class MemberTask:
             self.membership.leave(now_ms())
             self._woken.set()
 
-    def give_back(self, grants: Mapping[TopicPartition, int]) -> None:
+    def give_back(self, grants: Mapping[PartitionKey, int]) -> None:
         self.membership.give_back(grants, now_ms())
         self._publish()
         self._woken.set()

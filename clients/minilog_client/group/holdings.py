@@ -15,9 +15,9 @@ from typing import Any, Final, NamedTuple
 
 from minilog.errors import InvalidRequest, MinilogError, NotAssigned, StaleMemberEpoch
 from minilog.wire.group_messages import OffsetCommit
-from minilog_client.consumer.fetch_plan import TopicPartition
 from minilog_client.consumer.partition_fetch import PartitionFetch, StartLike
 from minilog_client.consumer.records import Record
+from minilog_client.values import PartitionKey
 
 METADATA_CHARS_MAX: Final = 1000
 
@@ -80,14 +80,14 @@ class Held:
         return self.low <= offset < max(self.high, self.state.position or 0)
 
 
-class Holdings(dict[TopicPartition, Held]):
+class Holdings(dict[PartitionKey, Held]):
     """What the member holds, and why it holds no more what it has lost."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.lost: dict[TopicPartition, MinilogError] = {}
+        self.lost: dict[PartitionKey, MinilogError] = {}
 
-    def parse(self, what: object) -> dict[TopicPartition, Mark]:
+    def parse(self, what: object) -> dict[PartitionKey, Mark]:
         """``what`` an application asks to commit. Raises TypeError, InvalidRequest, NotAssigned, StaleMemberEpoch,
         UnknownMember."""
         if isinstance(what, Record):
@@ -105,8 +105,8 @@ class Holdings(dict[TopicPartition, Held]):
             self.require(key)
         return marks
 
-    def _of_records(self, records: Iterable[Any]) -> dict[TopicPartition, Mark]:
-        marks: dict[TopicPartition, Mark] = {}
+    def _of_records(self, records: Iterable[Any]) -> dict[PartitionKey, Mark]:
+        marks: dict[PartitionKey, Mark] = {}
         for record in records:
             if not isinstance(record, Record):
                 raise TypeError(f"a list to commit must hold records, got {type(record).__name__}")
@@ -123,7 +123,7 @@ class Holdings(dict[TopicPartition, Held]):
                 "was given the partition: it had lost it in between, and the record belongs to that time"
             )
 
-    def require(self, key: TopicPartition) -> Held:
+    def require(self, key: PartitionKey) -> Held:
         held = self.get(key)
         if held is not None:
             return held
@@ -135,7 +135,7 @@ class Holdings(dict[TopicPartition, Held]):
         raise NotAssigned(f"{name} is not assigned to this member; it has {mine}")
 
 
-def _of_offset(key: Any, offset: Any) -> tuple[TopicPartition, Mark]:
+def _of_offset(key: Any, offset: Any) -> tuple[PartitionKey, Mark]:
     if not (isinstance(key, tuple) and len(key) == 2 and isinstance(key[0], str) and isinstance(key[1], int)):
         raise TypeError(f"offsets to commit are named by (topic, partition), got {key!r}")
     if isinstance(offset, bool) or not isinstance(offset, int):
@@ -145,7 +145,7 @@ def _of_offset(key: Any, offset: Any) -> tuple[TopicPartition, Mark]:
     return key, Mark(offset, -1)
 
 
-def messages_of(marks: Mapping[TopicPartition, Mark], metadata: str) -> list[OffsetCommit]:
+def messages_of(marks: Mapping[PartitionKey, Mark], metadata: str) -> list[OffsetCommit]:
     return [
         OffsetCommit(topic, partition, mark.offset, mark.leader_epoch, metadata)
         for (topic, partition), mark in sorted(marks.items())

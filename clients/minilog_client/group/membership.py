@@ -40,8 +40,8 @@ from minilog.errors import (
 from minilog.wire.group_messages import JOIN, GroupHeartbeat, GroupHeartbeatReply, LeaveGroup, TopicPartitions
 from minilog.wire.message_base import Ok
 from minilog_client.connection.backoff import retry_delay_ms
+from minilog_client.values import PartitionKey
 
-TopicPartition = tuple[str, int]
 REFUSED_PAUSE_MS: Final = 100
 _FENCED: Final = (UnknownMember, StaleMemberEpoch, NotAssigned)
 _PATIENT: Final = (InternalError, InstanceInUse)
@@ -90,8 +90,8 @@ class MemberView(NamedTuple):
     phase: Phase
     member_id: str = ""
     member_epoch: int = JOIN
-    granted: Mapping[TopicPartition, int] = {}
-    revoking: frozenset[TopicPartition] = frozenset()
+    granted: Mapping[PartitionKey, int] = {}
+    revoking: frozenset[PartitionKey] = frozenset()
     pending: int = 0
     hold_until_ms: int = 0
     error: MinilogError | None = None
@@ -103,7 +103,7 @@ class MemberView(NamedTuple):
     def is_member(self) -> bool:
         return self.phase in _MEMBER
 
-    def holds(self, key: TopicPartition, grant: int) -> bool:
+    def holds(self, key: PartitionKey, grant: int) -> bool:
         return self.granted.get(key) == grant
 
 
@@ -133,8 +133,8 @@ class Membership:
         self.due_ms: int | None = 0
         """When the next request is to be made; None: when something happens."""
         self._random = random
-        self._granted: dict[TopicPartition, int] = {}
-        self._assigned: frozenset[TopicPartition] = frozenset()
+        self._granted: dict[PartitionKey, int] = {}
+        self._assigned: frozenset[PartitionKey] = frozenset()
         self._grants = 0
         self._tokens = 0
         self._has_news = False
@@ -296,7 +296,7 @@ class Membership:
 
     # --- what the application does ---------------------------------------------------------------------------
 
-    def give_back(self, grants: Mapping[TopicPartition, int], now_ms: int) -> None:
+    def give_back(self, grants: Mapping[PartitionKey, int], now_ms: int) -> None:
         """The application has let go of these, by grant number, and processes nothing of them any more."""
         given = [key for key, grant in grants.items() if self._granted.get(key) == grant]
         for key in given:
@@ -343,7 +343,7 @@ class Membership:
         self.due_ms = now_ms
 
 
-def by_topic(keys: Iterable[TopicPartition]) -> list[TopicPartitions]:
+def by_topic(keys: Iterable[PartitionKey]) -> list[TopicPartitions]:
     """Partitions as messages name them: topics and numbers ascending."""
     topics: dict[str, list[int]] = {}
     for topic, partition in sorted(keys):

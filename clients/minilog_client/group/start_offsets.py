@@ -9,10 +9,10 @@ from typing import Final
 from minilog.errors import MinilogError
 from minilog.wire.group_messages import CommittedOffset, CommittedOffsets, CommittedOffsetsReply
 from minilog_client.connection.tasks import TaskScope
-from minilog_client.consumer.fetch_plan import TopicPartition
 from minilog_client.group.coordinator import Coordinator
 from minilog_client.group.heartbeats import MemberTask
 from minilog_client.group.membership import MemberView, by_topic
+from minilog_client.values import PartitionKey
 
 _TIMEOUT_MS: Final = 5000
 _PAUSE_MS: Final = 200
@@ -36,21 +36,21 @@ class StartOffsets:
         self._tasks = tasks
         self._know = know
         self._on_news = on_news
-        self._asked: dict[TopicPartition, int] = {}
-        self._found: dict[TopicPartition, tuple[int, CommittedOffset]] = {}
+        self._asked: dict[PartitionKey, int] = {}
+        self._found: dict[PartitionKey, tuple[int, CommittedOffset]] = {}
 
     def __len__(self) -> int:
         """Partitions whose offset is not known, or not taken yet."""
         return len(self._asked)
 
-    def ask(self, granted: Mapping[TopicPartition, int]) -> None:
+    def ask(self, granted: Mapping[PartitionKey, int]) -> None:
         """Begin to find out, for those that are not being asked for already."""
         new = {key: grant for key, grant in granted.items() if self._asked.get(key) != grant}
         if new:
             self._asked.update(new)
             self._tasks.start(self._find(new))
 
-    def take(self, view: MemberView) -> dict[TopicPartition, tuple[int, CommittedOffset]]:
+    def take(self, view: MemberView) -> dict[PartitionKey, tuple[int, CommittedOffset]]:
         """What was found since the last time, by partition with its grant, as far as ``view`` still grants it."""
         found, self._found = self._found, {}
         for key, (grant, _) in found.items():
@@ -59,7 +59,7 @@ class StartOffsets:
         self._asked = {key: grant for key, grant in self._asked.items() if view.holds(key, grant)}
         return {key: (grant, offset) for key, (grant, offset) in sorted(found.items()) if view.holds(key, grant)}
 
-    async def _find(self, new: Mapping[TopicPartition, int]) -> None:
+    async def _find(self, new: Mapping[PartitionKey, int]) -> None:
         message = CommittedOffsets(self._session.subscription.group, by_topic(new))
         while any(self._session.view.holds(key, grant) for key, grant in new.items()):
             try:

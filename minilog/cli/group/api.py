@@ -13,9 +13,9 @@ import msgspec
 
 from minilog.cli.api import Api
 from minilog.wire.group_messages import GroupInfo, GroupMember, MissingGroups
+from minilog_client.values import PartitionKey
 
 ASKED_AT_ONCE_MAX = 8
-TopicPartition = tuple[str, int]
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -82,12 +82,12 @@ class GroupApi(Api):
     def lag(self, group: str) -> Lag:
         return self.get("group_lag", Lag, group=group)
 
-    def committed(self, group: str) -> dict[TopicPartition, int]:
+    def committed(self, group: str) -> dict[PartitionKey, int]:
         """The next offset to read, by partition; empty for a group that does not exist."""
         entries = self.get("committed_offsets", _AllCommitted, group=group).offsets
         return {(entry.topic, entry.partition): entry.offset for entry in entries if entry.offset is not None}
 
-    def commit(self, group: str, offsets: Mapping[TopicPartition, int], epoch: int) -> None:
+    def commit(self, group: str, offsets: Mapping[PartitionKey, int], epoch: int) -> None:
         """All or nothing, in the name of no member. ``epoch``: the group's when it was looked at, 0: there was none.
         Raises GroupNotEmpty, GroupChanged."""
         entries = [{"topic": key[0], "partition": key[1], "offset": offset} for key, offset in offsets.items()]
@@ -97,7 +97,7 @@ class GroupApi(Api):
         """The group as it was when it was looked at. Raises UnknownGroup, GroupNotEmpty, GroupChanged."""
         self.change("delete_group", query={"group_epoch": str(epoch)}, group=group)
 
-    def offset_at(self, key: TopicPartition, at: str) -> int:
+    def offset_at(self, key: PartitionKey, at: str) -> int:
         """``at``: earliest, latest, or ms since the epoch (the first record at or after it, else the end)."""
         return self.get("offsets", _Found, {"at": at}, topic=key[0], partition=key[1]).offset
 

@@ -13,11 +13,12 @@ from typing import Annotated, TypeVar
 import typer
 
 from minilog.cli.api import UrlOption
-from minilog.cli.group.api import GroupApi, TopicPartition, ask_each
+from minilog.cli.group.api import GroupApi, ask_each
 from minilog.cli.group.seek import COLUMNS, Bounds, Goal, Move, consequence, move, parse_goal, parse_partitions
 from minilog.cli.group.view import show_group, show_groups
 from minilog.cli.output import CliError, ExitCode, Format, OutputOption, is_terminal, note, show_rows
 from minilog.errors import BrokerUnavailable, GroupNotEmpty, TimedOut, UnknownGroup, UnknownTopic
+from minilog_client.values import PartitionKey
 
 app = typer.Typer(no_args_is_help=True, help="Consumer groups: who reads together, and how far they are.")
 
@@ -113,14 +114,14 @@ def plan(api: GroupApi, group: str, goal: Goal, wanted: Mapping[str, set[int] | 
     return [move(goal, *key, committed.get(key), bound) for key, bound in zip(keys, bounds, strict=True)]
 
 
-def _bounds(api: GroupApi, key: TopicPartition, goal: Goal) -> Bounds:
+def _bounds(api: GroupApi, key: PartitionKey, goal: Goal) -> Bounds:
     first, end = api.offset_at(key, "earliest"), api.offset_at(key, "latest")
     return Bounds(first, end, api.offset_at(key, goal.at) if goal.at else None)
 
 
-def _partitions(api: GroupApi, wanted: Mapping[str, set[int] | None]) -> list[TopicPartition]:
+def _partitions(api: GroupApi, wanted: Mapping[str, set[int] | None]) -> list[PartitionKey]:
     known = {info.topic: len(info.partitions) for info in api.metadata(sorted(wanted)).topics}
-    keys: list[TopicPartition] = []
+    keys: list[PartitionKey] = []
     for topic, chosen in sorted(wanted.items()):
         if topic not in known:
             raise UnknownTopic(f"there is no topic {topic!r}; `minilog topic list` shows all")

@@ -7,10 +7,11 @@ from typing import Any
 
 import msgspec
 
-from minilog.cli.group.api import Described, GroupApi, Lag, PartitionLag, TopicPartition, ask_each
+from minilog.cli.group.api import Described, GroupApi, Lag, PartitionLag, ask_each
 from minilog.cli.output import Column, Format, note, show_rows, show_value
 from minilog.errors import UnknownGroup
 from minilog.wire.group_messages import GROUPS_TOPIC, GroupInfo, GroupMember, TopicPartitions
+from minilog_client.values import PartitionKey
 
 GROUP_COLUMNS = [
     Column("group", "GROUP"),
@@ -154,7 +155,7 @@ def partition_rows(lag: Lag, members: Sequence[GroupMember]) -> list[dict[str, A
     return [{**_fields(row), "owner": owners.get((row.topic, row.partition))} for row in lag.partitions]
 
 
-def _keys(partitions: Sequence[TopicPartitions]) -> list[TopicPartition]:
+def _keys(partitions: Sequence[TopicPartitions]) -> list[PartitionKey]:
     return [(entry.topic, number) for entry in partitions for number in entry.partitions]
 
 

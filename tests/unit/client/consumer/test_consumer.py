@@ -211,7 +211,7 @@ def test_a_topic_that_is_not_there() -> None:
         (lambda c: c.consumer([5]), TypeError, "got 5"),
         (lambda c: c.consumer({"t": 0}), TypeError, "got a mapping"),
         (lambda c: c.consumer("t", start="soon"), InvalidRequest, "start is 'soon'"),
-        (lambda c: c.consumer("t", plan=1), InvalidRequest, "no option 'prefetch'"),
+        (lambda c: c.consumer("t", prefetch=1), InvalidRequest, "no option 'prefetch'"),
     ],
 )
 def test_misuse(make: Callable[[AsyncClient], object], error: type[Exception], said: str) -> None:
@@ -231,7 +231,7 @@ def test_prefetch_is_bounded_and_goes_on_when_there_is_room() -> None:
             fill(log, 400, size=1000)
         async with client.consumer("t", prefetch_bytes=200_000) as consumer:
             await asyncio.sleep(5)
-            states = consumer._prefetch.states.values()
+            states = consumer._plan.states.values()
             assert 100_000 < sum(state.fetched_bytes for state in states) <= 200_000
             fetches = cluster.count("fetch")
             await asyncio.sleep(5)
