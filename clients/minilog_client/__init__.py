@@ -61,8 +61,9 @@ from minilog.errors import (
     UnsupportedMediaType,
 )
 from minilog.wire.group_messages import GroupInfo, GroupMember, MissingGroups
-from minilog_client.admin.admin import Admin, ClusterInfo, Health
-from minilog_client.admin.group_admin import GroupAdmin, GroupDescription, GroupLag, GroupList, OffsetChange
+from minilog.wire.json_answers import ClusterInfo, GroupDescription, Health, PartitionHealth
+from minilog_client.admin.admin import Admin
+from minilog_client.admin.group_admin import GroupAdmin, GroupLag, GroupList, OffsetChange
 from minilog_client.blocking.client import Client, SyncProducer
 from minilog_client.blocking.consumer import SyncConsumer, SyncGroupConsumer
 from minilog_client.client import AsyncClient
@@ -136,6 +137,7 @@ __all__ = [
     "OffsetOutOfRange",
     "OutOfOrderSequence",
     "Overloaded",
+    "PartitionHealth",
     "Producer",
     "ProducerFenced",
     "ProducerOptions",

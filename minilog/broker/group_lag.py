@@ -8,21 +8,8 @@ from typing import Final, NamedTuple
 
 from minilog.broker.ports import Runtime
 from minilog.wire.group_messages import CommittedOffset
+from minilog.wire.json_answers import PartitionLag
 from minilog.wire.messages import LATEST, Message, Offsets, OffsetsPartition, OffsetsReply, OffsetsResult
-
-
-class PartitionLag(NamedTuple):
-    """``records`` and ``seconds`` (the age of the first record not committed) are None while the leader is silent.
-
-    ``seconds`` is exact to a record batch, and 0 when nothing is left to read."""
-
-    topic: str
-    partition: int
-    committed: int
-    high_watermark: int | None
-    records: int | None
-    seconds: float | None
-
 
 QUESTION_MAX: Final = 1000
 """Partitions that a leader is asked about at a time: it answers in one turn."""
@@ -61,7 +48,7 @@ async def measure_each(
     for (_, some), answer in zip(questions, await asyncio.gather(*calls), strict=True):
         for (group, _), lag in zip(some, answer, strict=True):
             lags[group].append(lag)
-    return [sorted(of_group) for of_group in lags]
+    return [sorted(of_group, key=lambda lag: (lag.topic, lag.partition)) for of_group in lags]
 
 
 def _pieces(entries: list[_Entry], most: int) -> list[list[_Entry]]:

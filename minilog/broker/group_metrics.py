@@ -9,9 +9,10 @@ from contextlib import suppress
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from minilog.broker.group_lag import PartitionLag, measure_each
+from minilog.broker.group_lag import measure_each
 from minilog.broker.ports import Runtime
 from minilog.wire.group_messages import CommittedOffsets, CommittedOffsetsReply, GroupInfo, ListGroups, ListGroupsReply
+from minilog.wire.json_answers import PartitionLag
 
 PATIENCE_MS = 500
 LEADER_PATIENCE_MS = 300
@@ -68,8 +69,9 @@ def _by_partition(found: GroupLags) -> Iterator[Metric]:
     for info, lags in found:
         for lag in lags:
             place = [info.group, lag.topic, str(lag.partition)]
-            committed.add_metric(place, lag.committed)
-            if lag.records is not None and lag.seconds is not None:
-                records.add_metric(place, lag.records)
-                seconds.add_metric(place, lag.seconds)
+            if lag.committed is not None:
+                committed.add_metric(place, lag.committed)
+            if lag.lag is not None and lag.lag_seconds is not None:
+                records.add_metric(place, lag.lag)
+                seconds.add_metric(place, lag.lag_seconds)
     yield from (committed, records, seconds)

@@ -19,6 +19,7 @@ from minilog.errors import LeaderNotAvailable, MinilogError
 from minilog.server.request_body import RequestBody, Requests
 from minilog.storage.store import Checked
 from minilog.wire.http import MSGPACK
+from minilog.wire.json_answers import Alive, LogsChecked, Readiness
 from minilog.wire.messages import Message, NotAMessage, Probe, ProbeReply, Problem, decode
 from minilog.wire.routes import Match, match
 
@@ -44,7 +45,7 @@ class Recovering:
     async def _answer(self, request: web.BaseRequest, found: Match) -> web.Response:
         match found.route.name:
             case "healthz":
-                return json_answer({"status": "alive", "broker_id": self._broker_id})
+                return json_answer(Alive("alive", self._broker_id))
             case "readyz":
                 return json_answer(self._readiness(), 503)
             case "rpc" if isinstance(await self._message(request), Probe):
@@ -52,10 +53,9 @@ class Recovering:
         refusal = LeaderNotAvailable(f"{self._state()}; retry later or ask another")
         return message_answer(Problem.of(refusal)) if found.route.offers == (MSGPACK,) else problem_answer(refusal)
 
-    def _readiness(self) -> dict[str, object]:
+    def _readiness(self) -> Readiness:
         checked = self._progress()
-        recovery = {"logs_checked": checked.logs, "logs": checked.logs_total}
-        return {"ready": False, "broker_id": self._broker_id, "reason": self._state(), "recovery": recovery}
+        return Readiness(False, self._broker_id, self._state(), LogsChecked(checked.logs, checked.logs_total))
 
     def _state(self) -> str:
         checked = self._progress()

@@ -22,6 +22,7 @@ from minilog.cli.request import Unanswered, send
 from minilog.config import ascii_url
 from minilog.errors import BrokerUnavailable, LeaderNotAvailable, MinilogError, Overloaded, TimedOut
 from minilog.wire.http import JSON
+from minilog.wire.json_answers import FailoverList, OffsetFound
 from minilog.wire.messages import FailoverInfo, MetadataReply, TopicInfo
 from minilog.wire.routes import BY_NAME, path_of
 
@@ -68,16 +69,8 @@ def _dev_url() -> str | None:
     return cluster.url if cluster.alive() else None
 
 
-class _Offset(msgspec.Struct):
-    offset: int
-
-
 class _Done(msgspec.Struct):
     """What a change is answered with is an object; which members it has is of no interest here."""
-
-
-class _Failovers(msgspec.Struct):
-    failovers: list[FailoverInfo]
 
 
 class Api:
@@ -111,15 +104,15 @@ class Api:
 
     def start_offset(self, topic: str, partition: int) -> int:
         """The oldest offset that can still be read."""
-        return self.get("offsets", _Offset, {"at": "earliest"}, topic=topic, partition=partition).offset
+        return self.get("offsets", OffsetFound, {"at": "earliest"}, topic=topic, partition=partition).offset
 
     def end_offset(self, topic: str, partition: int) -> int:
         """The high watermark: where what can be read ends."""
-        return self.get("offsets", _Offset, {"at": "latest"}, topic=topic, partition=partition).offset
+        return self.get("offsets", OffsetFound, {"at": "latest"}, topic=topic, partition=partition).offset
 
     def failovers(self) -> list[FailoverInfo]:
         """The losses of brokers the controller remembers, oldest first."""
-        return self.get("failovers", _Failovers).failovers
+        return self.get("failovers", FailoverList).failovers
 
     def failover_of(self, broker: int, killed_ms: float) -> FailoverInfo | None:
         """The controller's account of a broker's death at ``killed_ms`` (wall clock), once it is complete."""

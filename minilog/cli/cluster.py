@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
@@ -12,6 +12,7 @@ import typer
 from minilog.cli.api import Api, UrlOption
 from minilog.cli.output import CliError, Column, ExitCode, Format, OutputOption, note, show_rows, show_value
 from minilog.errors import MinilogError
+from minilog.wire.json_answers import Health
 
 app = typer.Typer(no_args_is_help=True, help="The brokers, and whether everything is as it should be.")
 
@@ -47,17 +48,6 @@ FAILOVER_COLUMNS = [
     Column("broker_epoch", "BROKER EPOCH", wide=True, right=True),
 ]
 PROBLEMS = ("offline", "under_min_isr", "under_replicated")
-
-
-class Health(msgspec.Struct):
-    """The answer of GET /v1/cluster/health."""
-
-    healthy: bool
-    offline: list[dict[str, Any]] = []
-    under_min_isr: list[dict[str, Any]] = []
-    under_replicated: list[dict[str, Any]] = []
-    not_preferred: list[dict[str, Any]] = []
-    brokers_not_running: list[int] = []
 
 
 @app.command()
@@ -173,6 +163,10 @@ def _show(seen: Health, output: Format) -> None:
         show_value(msgspec.to_builtins(seen), output)
         return
     print(sentence(seen), flush=True)
-    rows = [{"problem": problem.replace("_", "-"), **row} for problem in PROBLEMS for row in getattr(seen, problem)]
+    rows = [
+        {"problem": problem.replace("_", "-"), **msgspec.to_builtins(row)}
+        for problem in PROBLEMS
+        for row in getattr(seen, problem)
+    ]
     if rows:
         show_rows(rows, PROBLEM_COLUMNS, output)

@@ -19,6 +19,7 @@ from minilog.errors import (
     UnknownTopic,
 )
 from minilog.wire.http import JSON, topic_name
+from minilog.wire.json_answers import BrokerList, ClusterInfo, Health, TopicDeleted, TopicList
 from minilog.wire.messages import BrokerInfo, Offsets, OffsetsPartition, OffsetsReply, TopicInfo
 from minilog.wire.metadata_records import NO_LEADER
 from minilog.wire.routes import path_of
@@ -28,51 +29,6 @@ from minilog_client.connection.http_messages import Reply, reply_from
 from minilog_client.consumer.partition_fetch import Start, StartLike, parse_start
 
 TIMEOUT_MS: Final = 10_000
-
-
-class ClusterInfo(msgspec.Struct, frozen=True):
-    """The cluster as the broker ``answered_by`` sees it."""
-
-    cluster_id: str
-    controller_epoch: int
-    metadata_offset: int
-    answered_by: int
-    brokers: list[BrokerInfo]
-    topics: int
-    partitions: int
-    controller_url: str = ""
-
-
-class PartitionHealth(msgspec.Struct, frozen=True):
-    topic: str
-    partition: int
-    leader: int
-    replicas: list[int]
-    isr: list[int]
-    min_isr: int
-
-
-class Health(msgspec.Struct, frozen=True):
-    """``healthy``: every partition has a leader and enough in-sync replicas; the lists say which have not."""
-
-    healthy: bool
-    offline: list[PartitionHealth] = []
-    under_min_isr: list[PartitionHealth] = []
-    under_replicated: list[PartitionHealth] = []
-    not_preferred: list[PartitionHealth] = []
-    brokers_not_running: list[int] = []
-
-
-class _Topics(msgspec.Struct):
-    topics: list[TopicInfo]
-
-
-class _Brokers(msgspec.Struct):
-    brokers: list[BrokerInfo]
-
-
-class _Deleted(msgspec.Struct):
-    topic: str = ""
 
 
 class Admin:
@@ -120,10 +76,10 @@ class Admin:
         deadline_ms = now_ms() + timeout_ms
         described = await self._call("GET", path_of("describe_topic", topic=topic_name(topic)), TopicInfo, deadline_ms)
         path = path_of("delete_topic", {"topic_id": described.topic_id}, topic=topic)
-        await self._call("DELETE", path, _Deleted, deadline_ms)
+        await self._call("DELETE", path, TopicDeleted, deadline_ms)
 
     async def list_topics(self, timeout_ms: int = TIMEOUT_MS) -> list[TopicInfo]:
-        return (await self._get("list_topics", _Topics, timeout_ms)).topics
+        return (await self._get("list_topics", TopicList, timeout_ms)).topics
 
     async def describe_topic(self, topic: str, timeout_ms: int = TIMEOUT_MS) -> TopicInfo:
         """Raises UnknownTopic."""
@@ -131,7 +87,7 @@ class Admin:
         return await self._call("GET", path, TopicInfo, now_ms() + timeout_ms)
 
     async def brokers(self, timeout_ms: int = TIMEOUT_MS) -> list[BrokerInfo]:
-        return (await self._get("brokers", _Brokers, timeout_ms)).brokers
+        return (await self._get("brokers", BrokerList, timeout_ms)).brokers
 
     async def cluster(self, timeout_ms: int = TIMEOUT_MS) -> ClusterInfo:
         return await self._get("cluster", ClusterInfo, timeout_ms)

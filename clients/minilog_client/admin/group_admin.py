@@ -23,13 +23,13 @@ from minilog.wire.group_messages import (
     DescribeGroup,
     DescribeGroupReply,
     GroupInfo,
-    GroupMember,
     ListGroups,
     ListGroupsReply,
     MissingGroups,
     OffsetCommit,
 )
 from minilog.wire.http import topic_name
+from minilog.wire.json_answers import GroupDescription
 from minilog.wire.messages import AddPartitions, Fetch, FetchPartition, FetchReply, Ok, TopicInfo
 from minilog_client.admin.admin import TIMEOUT_MS, Admin
 from minilog_client.connection.backoff import Attempts
@@ -71,16 +71,6 @@ class GroupList(list[GroupInfo]):
     def __init__(self, groups: Iterable[GroupInfo] = (), missing: Iterable[MissingGroups] = ()) -> None:
         super().__init__(groups)
         self.missing = list(missing)
-
-
-class GroupDescription(msgspec.Struct, frozen=True):
-    """A group and its members. ``coordinator``: the broker id; ``last_rebalance_ms``: how long the last one took."""
-
-    group: GroupInfo
-    members: list[GroupMember]
-    coordinator: int
-    rebalances: int
-    last_rebalance_ms: int | None
 
 
 class OffsetChange(msgspec.Struct, frozen=True):

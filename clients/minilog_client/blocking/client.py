@@ -16,9 +16,10 @@ from functools import partial
 from typing import Any, Final, Self, TypeVar, Unpack, overload
 
 from minilog.errors import BufferFull, ClientClosed, TimedOut
+from minilog.wire.json_answers import ClusterInfo, GroupDescription, Health
 from minilog.wire.messages import BrokerInfo, TopicInfo
-from minilog_client.admin.admin import TIMEOUT_MS, ClusterInfo, Health
-from minilog_client.admin.group_admin import GroupDescription, GroupLag, GroupList, OffsetChange
+from minilog_client.admin.admin import TIMEOUT_MS
+from minilog_client.admin.group_admin import GroupLag, GroupList, OffsetChange
 from minilog_client.blocking.consumer import SyncCallback, SyncConsumer, SyncGroupConsumer, in_waiting_thread
 from minilog_client.client import AsyncClient
 from minilog_client.connection.loop_thread import LoopThread

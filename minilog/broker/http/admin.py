@@ -10,9 +10,10 @@ from aiohttp import web
 from msgspec import Meta
 
 from minilog.broker.http.controller_forward import to_controller
-from minilog.broker.http.exchange import Exchange, Handler, HttpContext, checked, json_answer, plain
+from minilog.broker.http.exchange import Exchange, Handler, HttpContext, checked, json_answer
 from minilog.errors import InvalidRequest
 from minilog.wire.http import topic_name
+from minilog.wire.json_answers import FailoverList, TopicAltered, TopicDeleted
 from minilog.wire.json_records import DECODE_ERRORS, reason
 from minilog.wire.message_base import Int64
 from minilog.wire.messages import (
@@ -62,7 +63,7 @@ async def create_topic(context: HttpContext, exchange: Exchange) -> web.Response
     )
     reply = checked(await to_controller(context, message), CreateTopicReply)
     location = path_of("describe_topic", topic=wanted.topic)
-    return json_answer(plain(reply.topic), 201, {"Location": location})
+    return json_answer(reply.topic, 201, {"Location": location})
 
 
 async def alter_topic(context: HttpContext, exchange: Exchange) -> web.Response:
@@ -74,13 +75,13 @@ async def alter_topic(context: HttpContext, exchange: Exchange) -> web.Response:
     except DECODE_ERRORS as error:
         raise InvalidRequest(f'the body must be {{"partitions": how many in all}}: {reason(error)}') from None
     checked(await to_controller(context, AddPartitions(topic, wanted.partitions, _topic_id(context, exchange))), Ok)
-    return json_answer({"topic": topic, "partitions": wanted.partitions})
+    return json_answer(TopicAltered(topic, wanted.partitions))
 
 
 async def delete_topic(context: HttpContext, exchange: Exchange) -> web.Response:
     topic = exchange.values["topic"]
     checked(await to_controller(context, DeleteTopic(topic, _topic_id(context, exchange))), Ok)
-    return json_answer({"topic": topic, "deleted": True})
+    return json_answer(TopicDeleted(topic))
 
 
 def _topic_id(context: HttpContext, exchange: Exchange) -> str:
@@ -91,7 +92,7 @@ def _topic_id(context: HttpContext, exchange: Exchange) -> str:
 
 async def failovers(context: HttpContext, exchange: Exchange) -> web.Response:
     reply = checked(await to_controller(context, DescribeCluster()), DescribeClusterReply)
-    return json_answer({"failovers": plain(reply.failovers), "elections": reply.elections})
+    return json_answer(FailoverList(reply.failovers, reply.elections))
 
 
 HANDLERS: Final[Mapping[str, Handler]] = {

@@ -32,6 +32,7 @@ from minilog.server.listener import Connection
 from minilog.server.request_body import RequestBody, Requests
 from minilog.wire import http
 from minilog.wire.http import JSON, MSGPACK, PROBLEM, RETRY_AFTER_S, problem_body
+from minilog.wire.json_answers import plain
 from minilog.wire.messages import Message, Problem, encode
 from minilog.wire.metadata_records import NO_LEADER, PartitionChanged
 from minilog.wire.routes import Match, parse_query
@@ -166,7 +167,8 @@ def answer(body: bytes, media: str, status: int = 200, headers: Mapping[str, str
 
 
 def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    return answer(msgspec.json.encode(value), JSON, status, headers)
+    """``value``: a struct of wire/json_answers or of the native protocol, or the document of /openapi.json."""
+    return answer(msgspec.json.encode(plain(value)), JSON, status, headers)
 
 
 def message_answer(message: Message) -> web.Response:
@@ -204,15 +206,6 @@ def checked(reply: Message, wanted: type[Reply]) -> Reply:
             f"the answer was a {type(reply).__name__}, not a {wanted.__name__}; the broker's log says more"
         )
     return reply
-
-
-def plain(value: Any) -> Any:
-    """A message as JSON for people: every field is there, defaults too, and the tag is not."""
-    if isinstance(value, msgspec.Struct):
-        return {name: plain(getattr(value, name)) for name in value.__struct_fields__}
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    return value
 
 
 def redirect(match: Match, error: NotLeader) -> web.Response | None:

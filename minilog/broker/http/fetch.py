@@ -7,7 +7,7 @@ last answer, which is the epoch of the last record it was shown, hears LOG_TRUNC
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from aiohttp import web
@@ -18,6 +18,7 @@ from minilog.broker.http.partition_reader import MAX_BYTES, Reader, find_offset
 from minilog.broker.http.record_page import Page, skip_batches
 from minilog.errors import InvalidRequest
 from minilog.wire.http import BATCH, EVENTS, JSON, NDJSON, Start
+from minilog.wire.json_answers import FetchAnswer, OffsetFound
 from minilog.wire.messages import (
     EARLIEST,
     LATEST,
@@ -49,16 +50,9 @@ async def fetch_partition(context: HttpContext, exchange: Exchange) -> web.Strea
 async def offsets(context: HttpContext, exchange: Exchange) -> web.Response:
     topic, partition = exchange.values["topic"], exchange.values["partition"]
     result = await find_offset(context, topic, partition, exchange.query.get("at", LATEST), exchange.topic_id)
-    return json_answer(
-        {
-            "topic": topic,
-            "partition": partition,
-            "offset": result.offset,
-            "timestamp": result.timestamp,
-            "leader_epoch": result.last_epoch if result.last_epoch >= 0 else None,
-            "topic_id": result.topic_id,
-        }
-    )
+    assert result.offset is not None, "find_offset raises where there is none"
+    epoch = result.last_epoch if result.last_epoch >= 0 else None
+    return json_answer(OffsetFound(topic, partition, result.offset, result.timestamp, epoch, result.topic_id))
 
 
 def _check(context: HttpContext, exchange: Exchange, media: str) -> None:
@@ -101,14 +95,10 @@ def _lag_headers(result: FetchResult) -> dict[str, str]:
 
 
 def _json(page: Page, result: FetchResult) -> bytes:
-    about: dict[str, Any] = {
-        "next_offset": page.next_offset,
-        "high_watermark": result.high_watermark,
-        "log_start_offset": result.log_start_offset,
-        "leader_epoch": page.last_epoch if page.last_epoch >= 0 else None,
-        "topic_id": result.topic_id,
-    }
-    return b'{"records":[' + b",".join(page.texts) + b"]," + _encoder.encode(about)[1:]
+    """A FetchAnswer whose records are texts already."""
+    epoch = page.last_epoch if page.last_epoch >= 0 else None
+    about = FetchAnswer([], page.next_offset, result.high_watermark, result.log_start_offset, epoch, result.topic_id)
+    return b'{"records":[' + b",".join(page.texts) + b"]" + _encoder.encode(about).removeprefix(b'{"records":[]')
 
 
 def _ndjson(page: Page, result: FetchResult) -> bytes:

@@ -19,14 +19,13 @@ import msgspec
 from aiohttp import web
 
 from minilog.broker.group_lag import measure
-from minilog.broker.http.exchange import Exchange, Handler, HttpContext, Reply, checked, json_answer, plain
+from minilog.broker.http.exchange import Exchange, Handler, HttpContext, Reply, checked, json_answer
 from minilog.broker.http.group_forward import group_call
 from minilog.errors import InvalidRequest
 from minilog.wire.group_messages import (
     UNSAID,
     CommitOffsets,
     CommitOffsetsReply,
-    CommittedOffset,
     CommittedOffsets,
     CommittedOffsetsReply,
     DeleteGroup,
@@ -35,15 +34,22 @@ from minilog.wire.group_messages import (
     DescribeGroupReply,
     GroupHeartbeat,
     GroupHeartbeatReply,
-    GroupInfo,
-    GroupMember,
     GroupRequest,
     LeaveGroup,
     ListGroups,
     ListGroupsReply,
-    MissingGroups,
     OffsetCommit,
     TopicPartitions,
+)
+from minilog.wire.json_answers import (
+    GroupDeleted,
+    GroupDescription,
+    GroupsFound,
+    LagOfGroup,
+    MemberLeft,
+    MemberState,
+    OffsetsCommitted,
+    OffsetsFound,
 )
 from minilog.wire.json_records import DECODE_ERRORS, reason
 from minilog.wire.message_base import Int64
@@ -79,54 +85,6 @@ class CommitBody(msgspec.Struct, forbid_unknown_fields=True):
     sequence: Int64 = -1
 
 
-class HeartbeatAnswer(msgspec.Struct):
-    """Give back what you own and ``assignment`` does not name; what it adds is yours at once. Send the next heartbeat
-    within ``heartbeat_interval_ms``. ``pending``: partitions that come as soon as their owners have let go."""
-
-    member_id: str
-    member_epoch: int
-    heartbeat_interval_ms: int
-    assignment: list[TopicPartitions]
-    pending: int
-
-
-class GroupsAnswer(msgspec.Struct):
-    """``missing``: partitions of the groups' topic whose groups are not in this list, because nobody answered for them."""
-
-    groups: list[GroupInfo]
-    missing: list[MissingGroups]
-
-
-class GroupAnswer(msgspec.Struct):
-    group: GroupInfo
-    members: list[GroupMember]
-    coordinator: int
-    rebalances: int
-    last_rebalance_ms: int | None
-
-
-class CommittedAnswer(msgspec.Struct):
-    offsets: list[CommittedOffset]
-
-
-class LagRow(msgspec.Struct):
-    """null where the leader does not answer. ``lag_seconds``: the age of the first record that is not committed."""
-
-    topic: str
-    partition: int
-    committed: int
-    high_watermark: int | None
-    lag: int | None
-    lag_seconds: float | None
-
-
-class LagAnswer(msgspec.Struct):
-    group: str
-    lag: int | None
-    lag_seconds: float | None
-    partitions: list[LagRow]
-
-
 _heartbeats = msgspec.json.Decoder(HeartbeatBody)
 _commits = msgspec.json.Decoder(CommitBody)
 _HEARTBEAT_SHAPE: Final = '{"member_epoch", "topics" or "pattern", "owned"?, "session_timeout_ms"?, ...}'
@@ -137,22 +95,28 @@ async def heartbeat(context: HttpContext, exchange: Exchange) -> web.Response:
     body = await _body(exchange, _heartbeats, _HEARTBEAT_SHAPE)
     fields = {name: getattr(body, name) for name in HeartbeatBody.__struct_fields__}
     message = GroupHeartbeat(exchange.values["group"], exchange.values["member"], **fields)
-    return json_answer(plain(await _call(context, message, GroupHeartbeatReply)))
+    reply = await _call(context, message, GroupHeartbeatReply)
+    return json_answer(
+        MemberState(reply.member_id, reply.member_epoch, reply.heartbeat_interval_ms, reply.assignment, reply.pending)
+    )
 
 
 async def leave(context: HttpContext, exchange: Exchange) -> web.Response:
     group, member = exchange.values["group"], exchange.values["member"]
     await _call(context, LeaveGroup(group, member, exchange.query.get("member_epoch", UNSAID)), Ok)
-    return json_answer({"group": group, "member_id": member, "left": True})
+    return json_answer(MemberLeft(group, member))
 
 
 async def list_groups(context: HttpContext, exchange: Exchange) -> web.Response:
     reply = await _call(context, ListGroups(), ListGroupsReply)
-    return json_answer(GroupsAnswer(reply.groups, reply.missing))
+    return json_answer(GroupsFound(reply.groups, reply.missing))
 
 
 async def describe_group(context: HttpContext, exchange: Exchange) -> web.Response:
-    return json_answer(plain(await _call(context, DescribeGroup(exchange.values["group"]), DescribeGroupReply)))
+    reply = await _call(context, DescribeGroup(exchange.values["group"]), DescribeGroupReply)
+    return json_answer(
+        GroupDescription(reply.group, reply.members, reply.coordinator, reply.rebalances, reply.last_rebalance_ms)
+    )
 
 
 async def delete_group(context: HttpContext, exchange: Exchange) -> web.Response:
@@ -162,28 +126,27 @@ async def delete_group(context: HttpContext, exchange: Exchange) -> web.Response
     )
     if reply.problem is not None:
         raise reply.problem.error()
-    return json_answer({"group": group, "deleted": True})
+    return json_answer(GroupDeleted(group))
 
 
 async def committed_offsets(context: HttpContext, exchange: Exchange) -> web.Response:
-    return json_answer(plain(await _committed(context, exchange.values["group"])))
+    return json_answer(OffsetsFound((await _committed(context, exchange.values["group"])).offsets))
 
 
 async def commit_offsets(context: HttpContext, exchange: Exchange) -> web.Response:
     body = await _body(exchange, _commits, _COMMIT_SHAPE)
     message = CommitOffsets(exchange.values["group"], body.offsets, body.member_id, body.member_epoch, body.sequence)
     await _call(context, message, CommitOffsetsReply)
-    return json_answer({"group": message.group, "committed": len(body.offsets)})
+    return json_answer(OffsetsCommitted(message.group, len(body.offsets)))
 
 
 async def group_lag(context: HttpContext, exchange: Exchange) -> web.Response:
     group = exchange.values["group"]
     lags = await measure(context.runtime, (await _committed(context, group)).offsets)
-    rows = [LagRow(*lag) for lag in lags]
-    known = all(row.lag is not None for row in rows)
-    records = sum(row.lag or 0 for row in rows) if known else None
-    seconds = max((row.lag_seconds or 0.0 for row in rows), default=0.0) if known else None
-    return json_answer(LagAnswer(group, records, seconds, rows))
+    known = all(lag.lag is not None for lag in lags)
+    records = sum(lag.lag or 0 for lag in lags) if known else None
+    seconds = max((lag.lag_seconds or 0.0 for lag in lags), default=0.0) if known else None
+    return json_answer(LagOfGroup(group, records, seconds, lags))
 
 
 async def _committed(context: HttpContext, group: str) -> CommittedOffsetsReply:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 
 import minilog
-from minilog.broker.http.exchange import Exchange, Handler, HttpContext, answer, json_answer, message_answer, plain
+from minilog.broker.http.exchange import Exchange, Handler, HttpContext, answer, json_answer, message_answer
 from minilog.broker.http.openapi import document
 from minilog.core.image import ClusterImage, min_isr
 from minilog.core.metadata_view import listed_topics, metadata_reply, topic_info
 from minilog.wire.http import MSGPACK
+from minilog.wire.json_answers import Alive, BrokerList, ClusterInfo, Health, PartitionHealth, Readiness, TopicList
 from minilog.wire.metadata_records import NO_LEADER
 
 EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -35,7 +36,7 @@ async def root(context: HttpContext, exchange: Exchange) -> web.Response:
 
 
 async def healthz(context: HttpContext, exchange: Exchange) -> web.Response:
-    return json_answer({"status": "alive", "broker_id": context.broker_id})
+    return json_answer(Alive("alive", context.broker_id))
 
 
 async def readyz(context: HttpContext, exchange: Exchange) -> web.Response:
@@ -44,7 +45,7 @@ async def readyz(context: HttpContext, exchange: Exchange) -> web.Response:
     reason = (
         "" if ready else "not registered with the controller" if not known else "fenced, shutting down or catching up"
     )
-    return json_answer({"ready": ready, "broker_id": context.broker_id, "reason": reason}, 200 if ready else 503)
+    return json_answer(Readiness(ready, context.broker_id, reason), 200 if ready else 503)
 
 
 async def metrics(context: HttpContext, exchange: Exchange) -> web.Response:
@@ -58,34 +59,34 @@ async def openapi(context: HttpContext, exchange: Exchange) -> web.Response:
 async def metadata(context: HttpContext, exchange: Exchange) -> web.Response:
     media = exchange.media_out()
     reply = metadata_reply(context.image, exchange.query.get("topics"))
-    return message_answer(reply) if media == MSGPACK else json_answer(plain(reply))
+    return message_answer(reply) if media == MSGPACK else json_answer(reply)
 
 
 async def list_topics(context: HttpContext, exchange: Exchange) -> web.Response:
     topics = context.image.topics
-    return json_answer({"topics": [plain(topic_info(topics[name])) for name in listed_topics(context.image)]})
+    return json_answer(TopicList([topic_info(topics[name]) for name in listed_topics(context.image)]))
 
 
 async def describe_topic(context: HttpContext, exchange: Exchange) -> web.Response:
-    return json_answer(plain(topic_info(context.topic(exchange.values["topic"]))))
+    return json_answer(topic_info(context.topic(exchange.values["topic"])))
 
 
 async def brokers(context: HttpContext, exchange: Exchange) -> web.Response:
-    return json_answer({"brokers": plain(metadata_reply(context.image, []).brokers)})
+    return json_answer(BrokerList(metadata_reply(context.image, []).brokers))
 
 
 async def cluster(context: HttpContext, exchange: Exchange) -> web.Response:
     image = context.image
-    about = {
-        "cluster_id": image.cluster_id,
-        "controller_url": context.runtime.settings.controller_url,
-        "controller_epoch": image.controller_epoch,
-        "metadata_offset": image.metadata_offset,
-        "answered_by": context.broker_id,
-        "brokers": plain(metadata_reply(image, []).brokers),
-        "topics": len(image.topics),
-        "partitions": sum(len(topic.partitions) for topic in image.topics.values()),
-    }
+    about = ClusterInfo(
+        cluster_id=image.cluster_id,
+        controller_epoch=image.controller_epoch,
+        metadata_offset=image.metadata_offset,
+        answered_by=context.broker_id,
+        brokers=metadata_reply(image, []).brokers,
+        topics=len(image.topics),
+        partitions=sum(len(topic.partitions) for topic in image.topics.values()),
+        controller_url=context.runtime.settings.controller_url,
+    )
     return json_answer(about)
 
 
@@ -93,22 +94,12 @@ async def health(context: HttpContext, exchange: Exchange) -> web.Response:
     return json_answer(health_of(context.image))
 
 
-def health_of(image: ClusterImage) -> dict[str, Any]:
+def health_of(image: ClusterImage) -> Health:
     """Healthy: every partition has a leader and none is under its min ISR. Missing replicas alone only warn."""
-    offline: list[dict[str, Any]] = []
-    under_min_isr: list[dict[str, Any]] = []
-    under_replicated: list[dict[str, Any]] = []
-    not_preferred: list[dict[str, Any]] = []
+    offline, under_min_isr, under_replicated, not_preferred = [], [], [], []
     for topic, state in image.partitions():
         needed = min_isr(topic, state)
-        about = {
-            "topic": state.topic,
-            "partition": state.partition,
-            "leader": state.leader,
-            "replicas": state.replicas,
-            "isr": state.isr,
-            "min_isr": needed,
-        }
+        about = PartitionHealth(state.topic, state.partition, state.leader, state.replicas, state.isr, needed)
         if state.leader == NO_LEADER:
             offline.append(about)
         elif state.leader != state.replicas[0]:
@@ -117,15 +108,9 @@ def health_of(image: ClusterImage) -> dict[str, Any]:
             under_min_isr.append(about)
         if len(state.isr) < len(state.replicas):
             under_replicated.append(about)
-    down = [broker.broker_id for broker in image.brokers.values() if not broker.eligible]
-    return {
-        "healthy": not offline and not under_min_isr,
-        "offline": offline,
-        "under_min_isr": under_min_isr,
-        "under_replicated": under_replicated,
-        "not_preferred": not_preferred,
-        "brokers_not_running": sorted(down),
-    }
+    down = sorted(broker.broker_id for broker in image.brokers.values() if not broker.eligible)
+    is_healthy = not offline and not under_min_isr
+    return Health(is_healthy, offline, under_min_isr, under_replicated, not_preferred, down)
 
 
 HANDLERS: Final[Mapping[str, Handler]] = {

@@ -9,80 +9,38 @@ import msgspec
 
 import minilog
 from minilog.broker.http.admin import AlterTopicBody, CreateTopicBody
-from minilog.broker.http.groups import (
-    CommitBody,
-    CommittedAnswer,
-    GroupAnswer,
-    GroupsAnswer,
-    HeartbeatAnswer,
-    HeartbeatBody,
-    LagAnswer,
-)
-from minilog.broker.http.produce import ProduceAnswer
-from minilog.broker.http.producer_ids import ProducerAnswer
+from minilog.broker.http.groups import CommitBody, HeartbeatBody
 from minilog.errors import ERRORS_BY_CODE
 from minilog.wire.http import JSON, MSGPACK, PROBLEM
-from minilog.wire.json_records import JsonRecord, JsonRecordOut, JsonRecords
-from minilog.wire.messages import (
-    BrokerInfo,
-    FailoverInfo,
-    Fetch,
-    FetchReply,
-    MetadataReply,
-    Produce,
-    ProduceReply,
-    TopicInfo,
+from minilog.wire.json_answers import (
+    Alive,
+    BrokerList,
+    ClusterInfo,
+    FailoverList,
+    FetchAnswer,
+    GroupDeleted,
+    GroupDescription,
+    GroupsFound,
+    Health,
+    LagOfGroup,
+    MemberLeft,
+    MemberState,
+    OffsetFound,
+    OffsetsCommitted,
+    OffsetsFound,
+    ProblemDocument,
+    ProduceAnswer,
+    ProducerCreated,
+    Readiness,
+    TopicAltered,
+    TopicDeleted,
+    TopicList,
 )
+from minilog.wire.json_records import JsonRecord, JsonRecords
+from minilog.wire.messages import Fetch, FetchReply, MetadataReply, Produce, ProduceReply, TopicInfo
 from minilog.wire.routes import ROUTES, Route, Schema
 
 _REF: Final = "#/components/schemas/{name}"
-
-
-class FetchAnswer(msgspec.Struct):
-    """``leader_epoch`` is that of the last record shown: send it back with ``offset=next_offset``."""
-
-    records: list[JsonRecordOut]
-    next_offset: int
-    high_watermark: int | None
-    log_start_offset: int
-    leader_epoch: int | None
-    topic_id: str
-
-
-class OffsetsAnswer(msgspec.Struct):
-    """``timestamp`` is null when no record is that late; ``offset`` is then the high watermark."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int | None
-    leader_epoch: int | None
-    topic_id: str
-
-
-class TopicsAnswer(msgspec.Struct):
-    topics: list[TopicInfo]
-
-
-class BrokersAnswer(msgspec.Struct):
-    brokers: list[BrokerInfo]
-
-
-class FailoversAnswer(msgspec.Struct):
-    failovers: list[FailoverInfo]
-    elections: dict[str, int]
-
-
-class ProblemDocument(msgspec.Struct):
-    """RFC 9457. ``definite``: the write provably did not happen. ``retriable``: the same request may succeed later."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    code: str
-    retriable: bool
-    definite: bool
 
 
 _REQUESTS: Final[dict[str, Any]] = {
@@ -95,23 +53,32 @@ _REQUESTS: Final[dict[str, Any]] = {
     "produce": Produce,
     "fetch": Fetch,
 }
-_ANSWERS: Final[dict[str, Any]] = {
+ANSWERS: Final[dict[str, Any]] = {
+    "healthz": Alive,
+    "readyz": Readiness,
+    "cluster": ClusterInfo,
+    "health": Health,
+    "brokers": BrokerList,
+    "failovers": FailoverList,
+    "metadata": MetadataReply,
+    "list_topics": TopicList,
     "create_topic": TopicInfo,
     "describe_topic": TopicInfo,
-    "list_topics": TopicsAnswer,
-    "metadata": MetadataReply,
-    "brokers": BrokersAnswer,
-    "failovers": FailoversAnswer,
+    "alter_topic": TopicAltered,
+    "delete_topic": TopicDeleted,
+    "offsets": OffsetFound,
+    "fetch_partition": FetchAnswer,
     "produce_topic": ProduceAnswer,
     "produce_partition": ProduceAnswer,
-    "create_producer": ProducerAnswer,
-    "group_heartbeat": HeartbeatAnswer,
-    "list_groups": GroupsAnswer,
-    "describe_group": GroupAnswer,
-    "committed_offsets": CommittedAnswer,
-    "group_lag": LagAnswer,
-    "fetch_partition": FetchAnswer,
-    "offsets": OffsetsAnswer,
+    "create_producer": ProducerCreated,
+    "group_heartbeat": MemberState,
+    "leave_group": MemberLeft,
+    "list_groups": GroupsFound,
+    "describe_group": GroupDescription,
+    "delete_group": GroupDeleted,
+    "committed_offsets": OffsetsFound,
+    "commit_offsets": OffsetsCommitted,
+    "group_lag": LagOfGroup,
     "produce": ProduceReply,
     "fetch": FetchReply,
 }
@@ -131,7 +98,7 @@ _MORE_STATUS: Final = {
 @functools.cache
 def document() -> dict[str, Any]:
     """The OpenAPI 3.1 description of every route but /internal."""
-    kinds = [*dict.fromkeys([*_REQUESTS.values(), *_ANSWERS.values(), JsonRecord, ProblemDocument])]
+    kinds = [*dict.fromkeys([*_REQUESTS.values(), *ANSWERS.values(), JsonRecord, ProblemDocument])]
     schemas, components = msgspec.json.schema_components(kinds, schema_hook=_schema_hook, ref_template=_REF)
     by_kind = dict(zip(kinds, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
@@ -157,7 +124,7 @@ def _operation(route: Route, schemas: dict[Any, Schema]) -> dict[str, Any]:
             "required": True,
             "content": {media: _content(media, schema) for media in route.accepts},
         }
-    schema = schemas.get(_ANSWERS.get(route.name))
+    schema = schemas.get(ANSWERS.get(route.name))
     success = {"description": route.summary, "content": {media: _content(media, schema) for media in route.offers}}
     more = {status: {"description": text} for status, text in _MORE_STATUS.get(route.name, {}).items()}
     problem = {

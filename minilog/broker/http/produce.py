@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 from aiohttp import web
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import Raw
 
 from minilog.broker.http.exchange import THREAD_BYTES_MIN, Exchange, Handler, HttpContext, answer, problem_answer
 from minilog.broker.http.native import run_produce
@@ -17,6 +17,7 @@ from minilog.broker.http.producer_ids import Numbers, number_batch, numbers_of, 
 from minilog.core.image import TopicImage
 from minilog.errors import InternalError, InvalidRequest, MinilogError, NotLeader, Overloaded
 from minilog.wire.http import BATCH, JSON, OCTETS, acks_text, problem_body
+from minilog.wire.json_answers import ProduceAnswer, Receipt, RecordFailure, RecordResult
 from minilog.wire.json_records import ProducedRecord, parse_json, parse_ndjson
 from minilog.wire.messages import ACKS_ALL, Problem, Produce, ProducePartition, ProduceReply, ProduceResult
 
@@ -25,44 +26,6 @@ RESULT_BYTES: Final = 128
 """What an answer says of one record that was written, at most."""
 FAILURE_BYTES: Final = 512
 """What it says of one that was not, as a rule."""
-
-
-class RecordResult(msgspec.Struct, omit_defaults=True):
-    """Where a record went. Without ``offset`` and ``leader_epoch`` for acks=0, which promises none."""
-
-    partition: int
-    offset: int | UnsetType = UNSET
-    end_offset: int | UnsetType = UNSET
-    """Of raw batches only: one result stands for all of the request's records."""
-    timestamp: int | UnsetType = UNSET
-    leader_epoch: int | UnsetType = UNSET
-
-
-class RecordFailure(msgspec.Struct):
-    """Why a record was not written, or may not have been: ``error`` is a problem document."""
-
-    error: Raw
-
-
-class Receipt(msgspec.Struct):
-    """What the leader promises about one partition's share; ``crc`` is the first batch's as stored."""
-
-    topic: str
-    partition: int
-    offset: int
-    end_offset: int
-    leader_epoch: int
-    timestamp: int | None
-    crc: int | None
-    acks: str
-    isr: list[int]
-    duplicate: bool
-    topic_id: str
-
-
-class ProduceAnswer(msgspec.Struct):
-    results: list[RecordResult | RecordFailure | Any]
-    receipts: list[Receipt]
 
 
 async def produce_topic(context: HttpContext, exchange: Exchange) -> web.Response:

@@ -18,12 +18,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-import msgspec
 from aiohttp import web
 
 from minilog.broker.http.exchange import Exchange, Handler, HttpContext, checked, json_answer
 from minilog.errors import InvalidRequest
 from minilog.wire.batch import split
+from minilog.wire.json_answers import ProducerCreated
 from minilog.wire.messages import InitProducer, InitProducerReply
 from minilog.wire.records import SealedBatch
 from minilog.wire.routes import NUMBERS
@@ -37,16 +37,9 @@ class Numbers(NamedTuple):
     base_sequence: int
 
 
-class ProducerAnswer(msgspec.Struct):
-    """An id of your own, and the epoch to begin with."""
-
-    producer_id: int
-    producer_epoch: int
-
-
 async def create_producer(context: HttpContext, exchange: Exchange) -> web.Response:
     reply = checked(await context.runtime.submit(InitProducer()), InitProducerReply)
-    return json_answer(ProducerAnswer(reply.producer_id, 0))
+    return json_answer(ProducerCreated(reply.producer_id, 0))
 
 
 def numbers_of(exchange: Exchange) -> Numbers | None:

@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -18,7 +18,9 @@ from minilog.cli.group.seek import COLUMNS, Bounds, Goal, Move, consequence, mov
 from minilog.cli.group.view import show_group, show_groups
 from minilog.cli.output import CliError, ExitCode, Format, OutputOption, is_terminal, note, show_rows
 from minilog.errors import BrokerUnavailable, GroupNotEmpty, TimedOut, UnknownGroup, UnknownTopic
-from minilog_client.values import PartitionKey
+
+if TYPE_CHECKING:
+    from minilog_client.values import PartitionKey
 
 app = typer.Typer(no_args_is_help=True, help="Consumer groups: who reads together, and how far they are.")
 

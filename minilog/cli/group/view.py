@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from minilog.cli.group.api import Described, GroupApi, Lag, PartitionLag, ask_each
+from minilog.cli.group.api import GroupApi, ask_each
 from minilog.cli.output import Column, Format, note, show_rows, show_value
 from minilog.errors import UnknownGroup
 from minilog.wire.group_messages import GROUPS_TOPIC, GroupInfo, GroupMember, TopicPartitions
-from minilog_client.values import PartitionKey
+from minilog.wire.json_answers import GroupDescription, LagOfGroup, PartitionLag
+
+if TYPE_CHECKING:
+    from minilog_client.values import PartitionKey
 
 GROUP_COLUMNS = [
     Column("group", "GROUP"),
@@ -86,14 +89,14 @@ def show_groups(api: GroupApi, output: Format) -> bool:
     return not found.missing
 
 
-def _lag_of(api: GroupApi, group: str) -> Lag:
+def _lag_of(api: GroupApi, group: str) -> LagOfGroup:
     try:
         return api.lag(group)
     except UnknownGroup:  # deleted since it was listed
-        return Lag(None, None, [])
+        return LagOfGroup(group, None, None, [])
 
 
-def _group_row(info: GroupInfo, lag: Lag) -> dict[str, Any]:
+def _group_row(info: GroupInfo, lag: LagOfGroup) -> dict[str, Any]:
     return {**_fields(info), "lag": lag.lag, "lag_seconds": lag.lag_seconds}
 
 
@@ -118,7 +121,7 @@ def show_group(api: GroupApi, group: str, output: Format) -> None:
         show_rows([_in_words(row) for row in partitions], PARTITION_COLUMNS, output)
 
 
-def summary(found: Described, lag: Lag) -> list[str]:
+def summary(found: GroupDescription, lag: LagOfGroup) -> list[str]:
     info = found.group
     members = "1 member" if info.members == 1 else f"{info.members or 'no'} members"
     assignor = f", assignor {info.assignor}" if info.assignor else ""
@@ -140,17 +143,17 @@ def summary(found: Described, lag: Lag) -> list[str]:
     ]
 
 
-def with_uncommitted(api: GroupApi, found: Described, lag: Lag) -> Lag:
+def with_uncommitted(api: GroupApi, found: GroupDescription, lag: LagOfGroup) -> LagOfGroup:
     """Also the partitions that a member owns and the group has committed nothing of."""
     known = {(row.topic, row.partition) for row in lag.partitions}
     owned = sorted({key for member in found.members for key in _keys(member.owned)} - known)
     ends = ask_each(lambda key: api.end_offset(*key), owned)
     more = [PartitionLag(*key, None, end, None, None) for key, end in zip(owned, ends, strict=True)]
     rows = sorted([*lag.partitions, *more], key=lambda row: (row.topic, row.partition))
-    return Lag(lag.lag, lag.lag_seconds, rows)
+    return LagOfGroup(lag.group, lag.lag, lag.lag_seconds, rows)
 
 
-def partition_rows(lag: Lag, members: Sequence[GroupMember]) -> list[dict[str, Any]]:
+def partition_rows(lag: LagOfGroup, members: Sequence[GroupMember]) -> list[dict[str, Any]]:
     owners = {key: member.member_id for member in members for key in _keys(member.owned)}
     return [{**_fields(row), "owner": owners.get((row.topic, row.partition))} for row in lag.partitions]
 

@@ -10,9 +10,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric
 
 from minilog.broker import group_metrics
-from minilog.broker.group_lag import PartitionLag, measure
+from minilog.broker.group_lag import measure
 from minilog.config import Limits
 from minilog.wire.group_messages import CommittedOffset, CommittedOffsets, GroupInfo
+from minilog.wire.json_answers import PartitionLag
 from minilog.wire.messages import Message, Offsets, OffsetsReply, OffsetsResult
 from tests.unit.broker.http.fake_runtime import NOW_MS, FakeCluster, FakeRuntime
 
@@ -153,4 +154,4 @@ def test_a_leader_is_asked_in_pieces_when_the_group_has_more_than_a_question_may
     runtime.intercept = note
     lags = asyncio.run(measure(runtime, committed(1, None, 1, None, 1)))
     assert asked == [2, 1]
-    assert [lag.records for lag in lags] == [END - 1] * 3
+    assert [lag.lag for lag in lags] == [END - 1] * 3

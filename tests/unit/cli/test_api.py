@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import msgspec
 import pytest
 
 from minilog.cli import api as api_module
@@ -20,8 +21,9 @@ from minilog.cli.main import explain
 from minilog.cli.output import CliError
 from minilog.errors import BrokerUnavailable, MinilogError, Overloaded, TimedOut, UnknownTopic
 from minilog.wire.http import problem_body
+from minilog.wire.json_answers import OffsetFound
 
-END = b'{"offset": 1}'
+END = msgspec.json.encode(OffsetFound("t", 0, 1, None, None, "id-t"))
 DONE = b'{"topic": "t", "topic_id": "i", "partitions": [], "config": {}}'
 
 

@@ -6,6 +6,7 @@ import json
 import time
 from typing import Any
 
+import msgspec
 import pytest
 
 from minilog.cli.group import group
@@ -15,6 +16,7 @@ from minilog.cli.main import run
 from minilog.cli.output import COLUMNS_MAX
 from minilog.errors import BrokerUnavailable, GroupNotEmpty, UnknownGroup
 from minilog.wire.group_messages import TopicPartitions
+from minilog.wire.json_answers import OffsetFound
 
 STARTS = {("orders", 0): 10, ("orders", 1): 0, ("clicks", 0): 0}
 ENDS = {("orders", 0): 100, ("orders", 1): 20, ("clicks", 0): 5}
@@ -82,7 +84,8 @@ class Cluster(GroupApi):
 
     def on_offsets(self, query: Any, body: Any, topic: str, partition: int) -> Any:
         key = (topic, partition)
-        return {"offset": {"earliest": STARTS[key], "latest": ENDS[key]}.get(query["at"], 12)}
+        offset = {"earliest": STARTS[key], "latest": ENDS[key]}.get(query["at"], 12)
+        return msgspec.to_builtins(OffsetFound(*key, offset, None, None, "id"))
 
     def on_metadata(self, query: Any, body: Any) -> Any:
         counts = {"orders": 2, "clicks": 1}

@@ -13,7 +13,7 @@ import pytest
 
 from minilog.cli.api import Api, resolve_url
 from minilog.cli.bench.report import latency_figures, percentile, throughput_figures
-from minilog.cli.cluster import Health, sentence, sound
+from minilog.cli.cluster import sentence, sound
 from minilog.cli.local.cluster import free_ports
 from minilog.cli.main import explain, run
 from minilog.cli.output import CliError
@@ -23,6 +23,7 @@ from minilog.cli.topic.topic import config_of
 from minilog.errors import BrokerUnavailable, NotEnoughReplicas, RefusesToStart, TimedOut, UnknownTopic
 from minilog.settings import BadSettings
 from minilog.wire.http import problem_body
+from minilog.wire.json_answers import Health, PartitionHealth
 from minilog.wire.messages import MetadataReply, PartitionInfo, TopicInfo
 
 PARTITIONS = [
@@ -124,7 +125,11 @@ def test_misuse_is_one_sentence_and_an_exit_code(
 
 
 def test_commands_print_what_the_cluster_says(capsys: pytest.CaptureFixture[str]) -> None:
-    health = {"healthy": False, "offline": [{"topic": "orders", "partition": 2}], "brokers_not_running": [3]}
+    health = {
+        "healthy": False,
+        "offline": [{"topic": "orders", "partition": 2, "leader": -1, "replicas": [1], "isr": [1], "min_isr": 1}],
+        "brokers_not_running": [3],
+    }
     answers = {"/v1/metadata": as_json(METADATA_JSON), "/v1/cluster/health": as_json(health)}
     with broker(answers) as (url, _):
         assert run(["topic", "list", "--url", url, "-o", "json"]) == 0
@@ -162,7 +167,7 @@ def test_partitions_name_their_problems() -> None:
 
 def test_health_in_words() -> None:
     assert sentence(Health(True)) == "healthy"
-    missing = Health(True, under_replicated=[{}], brokers_not_running=[2])
+    missing = Health(True, under_replicated=[PartitionHealth("t", 0, 1, [1, 2], [1], 1)], brokers_not_running=[2])
     assert sentence(missing) == "healthy, but 1 partition under-replicated; not running: broker 2"
     assert sound(Health(True))
     assert not sound(missing)

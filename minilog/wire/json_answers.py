@@ -1,0 +1,274 @@
+"""The answers of the JSON routes, each declared once.
+
+The routes encode these structs, /openapi.json documents them, the Python client and the command decode them. A field
+with a default may be missing in the answer of an older broker. A broker itself always writes every field.
+What the native protocol has a struct for (a topic, a broker, a group) is not repeated here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from minilog.wire.group_messages import CommittedOffset, GroupInfo, GroupMember, MissingGroups, TopicPartitions
+from minilog.wire.json_records import JsonRecordOut
+from minilog.wire.messages import BrokerInfo, FailoverInfo, TopicInfo
+
+
+class ProblemDocument(Struct):
+    """RFC 9457. ``definite``: the write provably did not happen. ``retriable``: the same request may succeed later."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    retriable: bool
+    definite: bool
+
+
+# --- the process -----------------------------------------------------------------------------------------------------
+
+
+class Alive(Struct):
+    status: str
+    broker_id: int
+
+
+class LogsChecked(Struct):
+    """How far a broker that has just started has come with its logs."""
+
+    logs_checked: int
+    logs: int
+
+
+class Readiness(Struct, omit_defaults=True):
+    """``reason``: why the broker is not ready. ``recovery``: while it still checks its logs."""
+
+    ready: bool
+    broker_id: int
+    reason: str
+    recovery: LogsChecked | UnsetType = UNSET
+
+
+# --- the cluster -----------------------------------------------------------------------------------------------------
+
+
+class ClusterInfo(Struct, frozen=True):
+    """The cluster as the broker ``answered_by`` sees it."""
+
+    cluster_id: str
+    controller_epoch: int
+    metadata_offset: int
+    answered_by: int
+    brokers: list[BrokerInfo]
+    topics: int
+    partitions: int
+    controller_url: str = ""
+
+
+class PartitionHealth(Struct, frozen=True):
+    topic: str
+    partition: int
+    leader: int
+    replicas: list[int]
+    isr: list[int]
+    min_isr: int
+
+
+class Health(Struct, frozen=True):
+    """``healthy``: every partition has a leader and enough in-sync replicas; the lists say which have not."""
+
+    healthy: bool
+    offline: list[PartitionHealth] = []
+    under_min_isr: list[PartitionHealth] = []
+    under_replicated: list[PartitionHealth] = []
+    not_preferred: list[PartitionHealth] = []
+    brokers_not_running: list[int] = []
+
+
+class BrokerList(Struct):
+    brokers: list[BrokerInfo]
+
+
+class FailoverList(Struct):
+    """``elections``: how many there were since the controller started, by kind."""
+
+    failovers: list[FailoverInfo]
+    elections: dict[str, int] = {}
+
+
+# --- topics ----------------------------------------------------------------------------------------------------------
+
+
+class TopicList(Struct):
+    topics: list[TopicInfo]
+
+
+class TopicAltered(Struct):
+    topic: str
+    partitions: int
+
+
+class TopicDeleted(Struct):
+    topic: str = ""
+    deleted: bool = True
+
+
+class OffsetFound(Struct):
+    """``timestamp`` is null when no record is that late; ``offset`` is then the high watermark."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int | None
+    leader_epoch: int | None
+    topic_id: str
+
+
+# --- records ---------------------------------------------------------------------------------------------------------
+
+
+class FetchAnswer(Struct):
+    """``leader_epoch`` is that of the last record shown: send it back with ``offset=next_offset``."""
+
+    records: list[JsonRecordOut]
+    next_offset: int
+    high_watermark: int | None
+    log_start_offset: int
+    leader_epoch: int | None
+    topic_id: str
+
+
+class RecordResult(Struct, omit_defaults=True):
+    """Where a record went. Without ``offset`` and ``leader_epoch`` for acks=0, which promises none."""
+
+    partition: int
+    offset: int | UnsetType = UNSET
+    end_offset: int | UnsetType = UNSET
+    """Of raw batches only: one result stands for all of the request's records."""
+    timestamp: int | UnsetType = UNSET
+    leader_epoch: int | UnsetType = UNSET
+
+
+class RecordFailure(Struct):
+    """Why a record was not written, or may not have been: ``error`` is a problem document."""
+
+    error: Raw
+
+
+class Receipt(Struct):
+    """What the leader promises about one partition's share; ``crc`` is the first batch's as stored."""
+
+    topic: str
+    partition: int
+    offset: int
+    end_offset: int
+    leader_epoch: int
+    timestamp: int | None
+    crc: int | None
+    acks: str
+    isr: list[int]
+    duplicate: bool
+    topic_id: str
+
+
+class ProduceAnswer(Struct):
+    """One result per record, in the order of the records; one receipt per partition."""
+
+    results: list[RecordResult | RecordFailure | Any]
+    receipts: list[Receipt]
+
+
+class ProducerCreated(Struct):
+    """An id of your own, and the epoch to begin with."""
+
+    producer_id: int
+    producer_epoch: int
+
+
+# --- groups ----------------------------------------------------------------------------------------------------------
+
+
+class MemberState(Struct):
+    """Give back what you own and ``assignment`` does not name; what it adds is yours at once. Send the next heartbeat
+    within ``heartbeat_interval_ms``. ``pending``: partitions that come as soon as their owners have let go."""
+
+    member_id: str
+    member_epoch: int
+    heartbeat_interval_ms: int
+    assignment: list[TopicPartitions]
+    pending: int
+
+
+class MemberLeft(Struct):
+    group: str
+    member_id: str
+    left: bool = True
+
+
+class GroupsFound(Struct):
+    """``missing``: partitions of the groups' topic whose groups are not in this list, because nobody answered for them."""
+
+    groups: list[GroupInfo]
+    missing: list[MissingGroups] = []
+
+
+class GroupDescription(Struct, frozen=True):
+    """A group and its members. ``coordinator`` is a broker id. ``rebalances`` and ``last_rebalance_ms`` (how long the last
+    one took) count since that broker coordinates the group."""
+
+    group: GroupInfo
+    members: list[GroupMember]
+    coordinator: int
+    rebalances: int = 0
+    last_rebalance_ms: int | None = None
+
+
+class GroupDeleted(Struct):
+    group: str
+    deleted: bool = True
+
+
+class OffsetsFound(Struct):
+    offsets: list[CommittedOffset]
+
+
+class OffsetsCommitted(Struct):
+    """``committed``: of how many partitions."""
+
+    group: str
+    committed: int
+
+
+class PartitionLag(Struct):
+    """null where the leader does not answer, and for ``committed`` where nothing is committed.
+    ``lag_seconds``: the age of the first record that is not committed, exact to a batch; 0 when nothing is left to read."""
+
+    topic: str
+    partition: int
+    committed: int | None
+    high_watermark: int | None
+    lag: int | None
+    lag_seconds: float | None
+
+
+class LagOfGroup(Struct):
+    """The sums over all partitions are null while one of them is not known."""
+
+    group: str
+    lag: int | None
+    lag_seconds: float | None
+    partitions: list[PartitionLag]
+
+
+def plain(value: Any) -> Any:
+    """An answer as JSON for people: every field is there, defaults too, and no tag of the native protocol."""
+    if isinstance(value, msgspec.Struct):
+        fields = {name: plain(getattr(value, name)) for name in value.__struct_fields__}
+        return {name: content for name, content in fields.items() if content is not UNSET}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return value
