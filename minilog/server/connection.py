@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from minilog.errors import BrokerUnavailable, MinilogError
+from minilog.wire.peer_messages import NoAnswer
 
 HEAD_BYTES_MAX = 16 * 1024
 JOINED_BYTES_MAX = 64 * 1024
@@ -72,7 +73,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = transport
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._finish(BrokerUnavailable("the peer closed the connection before it had answered", reason="reset"))
+        self._finish(BrokerUnavailable("the peer closed the connection before it had answered", reason=NoAnswer.RESET))
 
     def eof_received(self) -> None:
         """Returning None lets the transport close itself."""
@@ -137,7 +138,7 @@ class Connection(asyncio.BufferedProtocol):
     def _refuse(self, reason: str) -> None:
         if self._transport is not None:
             self._transport.abort()
-        self._finish(BrokerUnavailable(f"the peer's answer is not understood: {reason}", reason="garbage"))
+        self._finish(BrokerUnavailable(f"the peer's answer is not understood: {reason}", reason=NoAnswer.GARBAGE))
 
     def _finish(self, outcome: Outcome) -> None:
         on_outcome, self._on_outcome = self._on_outcome, None

@@ -24,6 +24,7 @@ from minilog.server.connection import Answer, Connection, Outcome
 from minilog.server.dial import Unreached, dial
 from minilog.server.host_names import Names, is_numeric
 from minilog.wire.http import MSGPACK
+from minilog.wire.peer_messages import NoAnswer
 
 log = logging.getLogger("minilog.peers")
 
@@ -238,17 +239,17 @@ class PeerLane:
 def connect_error(error: BaseException, address: Address) -> MinilogError:
     """Nothing was sent, so each of these is definite. "refused" is said only when every address of the host refused."""
     if isinstance(error, TimeoutError) and not error.errno:
-        return TimedOut(f"{address} did not accept a connection in time", definite=True, reason="connect")
+        return TimedOut(f"{address} did not accept a connection in time", definite=True, reason=NoAnswer.NOT_CONNECTED)
     if isinstance(error, Unreached) and error.refused:
-        return BrokerUnavailable(f"{address} refused the connection", definite=True, reason="refused")
+        return BrokerUnavailable(f"{address} refused the connection", definite=True, reason=NoAnswer.REFUSED)
     if not isinstance(error, (OSError, ValueError)):
         log.warning("connecting to %s failed in a way of its own: %r", address, error, exc_info=error)
     if isinstance(error, socket.gaierror):
         why = f"its name is not resolved ({error.strerror})"
     else:
         why = str(error) or type(error).__name__
-    return BrokerUnavailable(f"{address} cannot be reached: {why}", definite=True, reason="unreachable")
+    return BrokerUnavailable(f"{address} cannot be reached: {why}", definite=True, reason=NoAnswer.UNREACHABLE)
 
 
 def timed_out(address: Address, timeout_ms: int, why: str, *, definite: bool) -> TimedOut:
-    return TimedOut(f"no answer from {address} in {timeout_ms} ms: {why}", definite=definite, reason="timeout")
+    return TimedOut(f"no answer from {address} in {timeout_ms} ms: {why}", definite=definite, reason=NoAnswer.TIMED_OUT)

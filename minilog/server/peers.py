@@ -46,6 +46,7 @@ from minilog.wire.messages import (
     decode,
     encode,
 )
+from minilog.wire.peer_messages import NoAnswer
 
 ANSWER_BYTES_MAX: Final = 128 * MIB
 log = logging.getLogger("minilog.peers")
@@ -109,7 +110,7 @@ class Peers:
         address = _address(url)
         if address is None:
             error = BrokerUnavailable(
-                f"node {node_id} has no usable address ({url!r})", definite=True, reason="unknown"
+                f"node {node_id} has no usable address ({url!r})", definite=True, reason=NoAnswer.NO_ADDRESS
             )
             self._loop.call_soon(on_response, error)
             return
@@ -120,7 +121,9 @@ class Peers:
         """Forward a client's request; the answer is a Problem when it failed there or on the way."""
         address = _address(url)
         if address is None:
-            return Problem.of(BrokerUnavailable(f"{url!r} is no http://host:port", definite=True, reason="unknown"))
+            return Problem.of(
+                BrokerUnavailable(f"{url!r} is no http://host:port", definite=True, reason=NoAnswer.NO_ADDRESS)
+            )
         answered: asyncio.Future[Outcome] = self._loop.create_future()
         errand = Errand(encode(request), timeout_ms, lambda outcome: _resolve(answered, outcome))
         pool = self._pool(address, POOLS.get(type(request), QUESTIONS))
@@ -237,10 +240,10 @@ def read(outcome: Outcome) -> Response:
     try:
         return _read(outcome)
     except NotAMessage as error:
-        return BrokerUnavailable(f"the peer's answer is no message: {error}", reason="garbage")
+        return BrokerUnavailable(f"the peer's answer is no message: {error}", reason=NoAnswer.GARBAGE)
     except Exception as error:
         log.warning("an answer of a peer cannot be read: %s", type(error).__name__, exc_info=True)
-        return BrokerUnavailable("the peer's answer cannot be read; the log says more", reason="garbage")
+        return BrokerUnavailable("the peer's answer cannot be read; the log says more", reason=NoAnswer.GARBAGE)
 
 
 def _read(answer: Answer) -> Response:
@@ -249,4 +252,6 @@ def _read(answer: Answer) -> Response:
         return decode(answer.body)
     if media == PROBLEM:
         return error_from_response(answer.status, {"Content-Type": PROBLEM}, bytes(answer.body))
-    return BrokerUnavailable(f"status {answer.status} with {answer.content_type!r}: no minilog peer", reason="garbage")
+    return BrokerUnavailable(
+        f"status {answer.status} with {answer.content_type!r}: no minilog peer", reason=NoAnswer.GARBAGE
+    )

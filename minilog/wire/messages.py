@@ -316,7 +316,7 @@ class DescribeCluster(Message):
 
 
 class FailoverInfo(msgspec.Struct, omit_defaults=True):
-    """One loss of a broker, as a timeline of ms since the epoch. ``kind``: refused, timeout, shutdown."""
+    """One loss of a broker, as a timeline of ms since the epoch. ``kind``: refused, replaced, timeout, shutdown."""
 
     broker_id: int
     broker_epoch: int

@@ -7,12 +7,31 @@ and so does an answer on its way. Whoever receives one compares the identity wit
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 import msgspec
 
 from minilog.wire.message_base import Message, Problem
 from minilog.wire.metadata_records import AnyMetadataRecord
 
 NOTHING = memoryview(b"")
+
+
+class NoAnswer(StrEnum):
+    """Why a peer gave no answer: ``info["reason"]`` of the error that stands for it. Only REFUSED proves that no process
+    is there."""
+
+    REFUSED = "refused"
+    """Every address of its host refused the connection."""
+    UNREACHABLE = "unreachable"
+    NOT_CONNECTED = "connect"
+    """The connection was not made in time."""
+    RESET = "reset"
+    """The connection was closed before the answer had come."""
+    TIMED_OUT = "timeout"
+    GARBAGE = "garbage"
+    """What came is no message of a peer."""
+    NO_ADDRESS = "unknown"
 
 
 class Register(Message):

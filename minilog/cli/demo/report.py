@@ -11,6 +11,7 @@ from minilog.wire.messages import FailoverInfo
 MARK = {True: "ok ", False: "BAD"}
 KINDS = {
     "refused": "its port refuses: the process is dead",
+    "replaced": "another process answers at its address",
     "timeout": "its session timed out",
     "shutdown": "it said goodbye",
 }

@@ -16,39 +16,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from random import Random
-from typing import NamedTuple
 
 from minilog.config import ControllerSettings
 from minilog.core.bounds import check_bounds
+from minilog.core.controller.broker_registrations import BrokerRegistrations
 from minilog.core.controller.broker_sessions import BrokerSession, BrokerSessions, ParkedHeartbeat
+from minilog.core.controller.decision import Decision
 from minilog.core.controller.description import describe_cluster
 from minilog.core.controller.election import Elections
-from minilog.core.controller.failovers import Failovers
+from minilog.core.controller.failovers import FailoverKind, Failovers
+from minilog.core.controller.fencing import Fencing
 from minilog.core.controller.isr_check import check_proposal
 from minilog.core.controller.metadata_draft import MetadataDraft
 from minilog.core.controller.metadata_feed import MetadataFeed
 from minilog.core.controller.partition_change import (
-    IsEligible,
-    Move,
-    handed_over,
     with_isr,
     with_leader,
-    without_replica,
-    without_unclean,
-    without_unfit,
 )
 from minilog.core.controller.topics import add_partitions, create_topic, created_info, delete_topic
 from minilog.core.effects import Effect, Reply, Send
-from minilog.core.image import BrokerState, ClusterImage, PartitionState, min_isr
+from minilog.core.image import BrokerState, ClusterImage, min_isr
 from minilog.core.metadata_view import metadata_reply
 from minilog.errors import (
     BrokerUnavailable,
-    DuplicateBrokerId,
     InvalidRequest,
     InvalidUpdateVersion,
     MinilogError,
     NotController,
-    StaleBrokerEpoch,
 )
 from minilog.wire.messages import (
     AddPartitions,
@@ -60,7 +54,6 @@ from minilog.wire.messages import (
     CreateTopicReply,
     DeleteTopic,
     DescribeCluster,
-    FailoverInfo,
     Heartbeat,
     IsrDecision,
     Message,
@@ -72,13 +65,10 @@ from minilog.wire.messages import (
     ProbeReply,
     Problem,
     Register,
-    RegisterReply,
 )
 from minilog.wire.metadata_records import (
     NO_LEADER,
-    BrokerFenced,
     BrokerRegistered,
-    BrokerShuttingDown,
     BrokerUnfenced,
     ControllerStarted,
     MetadataRecord,
@@ -86,31 +76,33 @@ from minilog.wire.metadata_records import (
     ProducerIdsAllocated,
     TopicDeleted,
 )
+from minilog.wire.peer_messages import NoAnswer
 from minilog.wire.topic_partition import TopicPartition
 
 PRODUCER_IDS_BLOCK = 1000
-
-
-class Decision(NamedTuple):
-    records: list[MetadataRecord]
-    effects: list[Effect]
 
 
 class ControllerCore:
     def __init__(self, settings: ControllerSettings, rng: Random) -> None:
         self.settings = settings
         self.rng = rng
-        self.wall_ahead_ms = 0  # of the time of turns; the shell says so before each event
         self.image = ClusterImage()
         self.sessions = BrokerSessions(settings.session_timeout_ms)
         self.elections = Elections(self.image, settings.election_timeout_ms, self.sessions.is_fit)
         self.failovers = Failovers()
+        self.fencing = Fencing(self.image, self.sessions, self.failovers)
+        self.registrations = BrokerRegistrations(settings, self.image, self.sessions)
         self.feed = MetadataFeed(settings, self.image, self.sessions)
-        self._changed_at: dict[tuple[str, int], int] = {}
-        """Journal index of each partition's last record, of those this controller has replayed one by one."""
-        self._loaded_at = 0
         self._sequences: dict[tuple[int, int], int] = {}
-        self._registering: dict[int, tuple[int, Register]] = {}
+
+    @property
+    def wall_ahead_ms(self) -> int:
+        """How far the wall clock is ahead of the time of turns; the shell says so before each event."""
+        return self.failovers.wall_ahead_ms
+
+    @wall_ahead_ms.setter
+    def wall_ahead_ms(self, ahead_ms: int) -> None:
+        self.failovers.wall_ahead_ms = ahead_ms
 
     @property
     def metadata_offset(self) -> int:
@@ -122,7 +114,7 @@ class ControllerCore:
         """Begin from a snapshot."""
         self.image.load(metadata_offset, records)
         self.feed.load()
-        self._changed_at, self._loaded_at = {}, metadata_offset
+        self.fencing.load(metadata_offset)
         for _, state in self.image.partitions():
             self.elections.on_changed(state)
 
@@ -135,12 +127,12 @@ class ControllerCore:
             case BrokerRegistered():
                 self.elections.on_registered(record.broker_id)
             case PartitionChanged():
-                self._changed_at[record.topic, record.partition] = index
+                self.fencing.on_changed(record, index)
                 self.elections.on_changed(record)
                 if record.leader != NO_LEADER:
                     self.failovers.on_elected(TopicPartition(record.topic, record.partition))
             case TopicDeleted():
-                self._changed_at = {key: at for key, at in self._changed_at.items() if key[0] != record.topic}
+                self.fencing.on_deleted(record.topic)
                 self.elections.on_deleted(record.topic)
                 self.failovers.on_deleted(record.topic)
 
@@ -194,7 +186,9 @@ class ControllerCore:
                     [
                         Reply(
                             request_id,
-                            describe_cluster(self.image, self.sessions, self.failovers, self.elections.held, now_ms),
+                            describe_cluster(
+                                self.image, self.sessions, self.failovers, self.elections.counts(), now_ms
+                            ),
                         )
                     ],
                 )
@@ -230,8 +224,8 @@ class ControllerCore:
         effects: list[Effect] = []
         for session in self.sessions.expired(now_ms):
             detected_ms = session.heard_ms + self.settings.session_timeout_ms
-            effects += self._fence(draft, session, "timeout", detected_ms, now_ms)
-            effects += self._register_waiting(draft, session.broker_id, now_ms)
+            effects += self.fencing.fence(draft, session, FailoverKind.TIMEOUT, detected_ms, now_ms)
+            effects += self.registrations.register_waiting(draft, session.broker_id, now_ms)
         if records := draft.records():
             return Decision(records, effects)
         for session in list(self.sessions.overdue(now_ms, self.settings.probe_after_ms)):
@@ -251,72 +245,26 @@ class ControllerCore:
     # --- registration ------------------------------------------------------------------------------------------
 
     def _on_register(self, request_id: int, request: Register, now_ms: int) -> Decision:
-        self._check_cluster(request)
+        self.registrations.check_cluster(request)
         known = self.image.brokers.get(request.broker_id)
         if known is not None and known.incarnation == request.incarnation:
-            return Decision([], [Reply(request_id, self._registered(known.incarnation, known.epoch))])
+            return Decision([], [Reply(request_id, self.registrations.registered(known.incarnation, known.epoch))])
         if known is not None and not known.fenced:
             return self._challenge(request_id, request, known, now_ms)
         draft = MetadataDraft(self.image)
-        effects = self._register(request_id, request, draft, now_ms)
+        effects = self.registrations.register(request_id, request, draft, now_ms)
         return Decision(draft.records(), effects)
-
-    def _check_cluster(self, request: Register) -> None:
-        if request.cluster_id not in ("", self.image.cluster_id):
-            raise InvalidRequest(
-                f"its data directory belongs to cluster {request.cluster_id}, this controller to {self.image.cluster_id}; "
-                "point it at its own controller, or at an empty data directory"
-            )
-        if request.controller_epoch > self.image.controller_epoch:
-            raise InvalidRequest(
-                f"it has obeyed controller epoch {request.controller_epoch}, this controller is at {self.image.controller_epoch}: "
-                "the controller's journal is older than the cluster; restore the newer one"
-            )
 
     def _challenge(self, request_id: int, request: Register, known: BrokerState, now_ms: int) -> Decision:
         """R26: a live registration blocks another process with its id, unless a probe shows that it is gone."""
-        effects = self._give_up_registering(request.broker_id)
-        self._registering[request.broker_id] = (request_id, request)
+        effects = self.registrations.wait(request_id, request)
         session = self.sessions.by_broker[known.broker_id]
         return Decision([], effects + self._probe(session, now_ms))
-
-    def _give_up_registering(self, broker_id: int) -> list[Effect]:
-        waiting = self._registering.pop(broker_id, None)
-        if waiting is None:
-            return []
-        error = DuplicateBrokerId(
-            f"broker id {broker_id} is in use by a live process at {self.image.brokers[broker_id].url}; "
-            "stop that one, or give this one another id"
-        )
-        return [Reply(waiting[0], Problem.of(error))]
-
-    def _register_waiting(self, draft: MetadataDraft, broker_id: int, now_ms: int) -> list[Effect]:
-        """The process that held the id is fenced in this step: whoever waited for the id gets it."""
-        waiting = self._registering.pop(broker_id, None)
-        return [] if waiting is None else self._register(*waiting, draft, now_ms)
-
-    def _register(self, request_id: int, request: Register, draft: MetadataDraft, now_ms: int) -> list[Effect]:
-        if not request.clean:
-            for state, _ in list(draft.partitions()):
-                draft.change(without_unclean(state, request.broker_id))
-        epoch = draft.next_index
-        draft.add(BrokerRegistered(request.broker_id, epoch, request.incarnation, request.url, request.rack))
-        self.sessions.open(request.broker_id, epoch, now_ms)
-        return [Reply(request_id, self._registered(request.incarnation, epoch))]
-
-    def _registered(self, incarnation: str, broker_epoch: int) -> RegisterReply:
-        return RegisterReply(
-            incarnation,
-            broker_epoch,
-            self.image.cluster_id,
-            self.image.controller_epoch,
-            self.settings.session_timeout_ms,
-        )
 
     # --- heartbeats --------------------------------------------------------------------------------------------
 
     def _on_heartbeat(self, request_id: int, request: Heartbeat, now_ms: int) -> Decision:
-        broker = self._process(request.broker_id, request.broker_epoch, request.incarnation)
+        broker = self.registrations.check_process(request.broker_id, request.broker_epoch, request.incarnation)
         if request.controller_epoch > self.image.controller_epoch:
             raise NotController(f"controller epoch {request.controller_epoch} is newer than this controller's")
         session = self.sessions.by_broker.get(request.broker_id)
@@ -326,9 +274,9 @@ class ControllerCore:
             raise InvalidUpdateVersion(f"broker {request.broker_id}: heartbeat {request.sequence} is a late copy")
         effects = self._park(session, request_id, request, now_ms)
         draft = MetadataDraft(self.image)
-        self._take_unfit(draft, session, request)
-        if request.shutting_down and session.shutdown_offset is None and self._has_heard_all(request):
-            self._shut_down(draft, session, drained=request.drained, now_ms=now_ms)
+        self.fencing.take_unfit(draft, session, request)
+        if request.shutting_down and session.shutdown_offset is None and self.fencing.has_heard_all(request):
+            self.fencing.shut_down(draft, session, drained=request.drained, now_ms=now_ms)
             session.shutdown_offset = self.metadata_offset + len(draft.records())
         elif broker.fenced and not request.shutting_down and request.metadata_offset >= broker.epoch:
             draft.add(BrokerUnfenced(broker.broker_id, broker.epoch))
@@ -337,29 +285,6 @@ class ControllerCore:
             effects += self.feed.answer_heartbeats(now_ms)
             effects += self.feed.answer_waiting(now_ms)
         return Decision(records, effects)
-
-    def _process(self, broker_id: int, broker_epoch: int, incarnation: str) -> BrokerState:
-        """The registered process, if it is this one: epochs alone are places in a journal, and there are other journals."""
-        broker = self.image.brokers.get(broker_id)
-        if broker is None or (broker.epoch, broker.incarnation) != (broker_epoch, incarnation):
-            raise StaleBrokerEpoch(
-                f"broker {broker_id}: process {incarnation} with epoch {broker_epoch} is not registered; register again",
-                cluster_id=self.image.cluster_id,
-            )
-        return broker
-
-    def _take_unfit(self, draft: MetadataDraft, session: BrokerSession, request: Heartbeat) -> None:
-        """Replicas that their broker knows to be damaged, or could not open, leave ISR and leadership while others can lead."""
-        session.unfit = frozenset((r.topic_id, r.partition) for r in request.unfit)
-        for unfit in request.unfit:
-            state = self.image.partition(unfit.topic, unfit.partition)
-            if state is not None and state.topic_id == unfit.topic_id:
-                topic = self.image.topics[state.topic]
-                changed = without_unfit(state, session.broker_id, min_isr(topic, state), self._fit(draft, state))
-                draft.change(changed)
-
-    def _fit(self, draft: MetadataDraft, state: PartitionState) -> IsEligible:
-        return lambda broker_id: draft.is_eligible(broker_id) and self.sessions.is_fit(broker_id, state)
 
     def _park(self, session: BrokerSession, request_id: int, request: Heartbeat, now_ms: int) -> list[Effect]:
         effects: list[Effect] = []
@@ -372,55 +297,6 @@ class ControllerCore:
         waits_ms = self.settings.heartbeat_interval_ms if request.waits else 0
         session.parked = ParkedHeartbeat(request_id, request, now_ms + waits_ms)
         self.failovers.on_applied(self.feed.known_everywhere(), now_ms)
-        return effects
-
-    # --- leaving -------------------------------------------------------------------------------------------------
-
-    def _has_heard_all(self, request: Heartbeat) -> bool:
-        """R28: "drained" is said of the leaderships and ISRs that the broker knows. One that was changed behind its back, or
-        given to it a moment ago, is another: then it hears of that first, and says so again."""
-        led = (state for _, state in self.image.partitions() if state.leader == request.broker_id)
-        return not request.drained or all(self._last_change(state) <= request.metadata_offset for state in led)
-
-    def _shut_down(self, draft: MetadataDraft, session: BrokerSession, *, drained: bool, now_ms: int) -> None:
-        """R28: no new ISR joins, every leadership moved, in one step; if it could not drain, by an election."""
-        draft.add(BrokerShuttingDown(session.broker_id, session.broker_epoch))
-        self._take_out(draft, session, handed_over if drained else without_replica, "shutdown", now_ms, now_ms)
-
-    def _last_change(self, state: PartitionState) -> int:
-        return self._changed_at.get((state.topic, state.partition), self._loaded_at)
-
-    def _take_out(
-        self, draft: MetadataDraft, session: BrokerSession, move: Move, kind: str, detected_ms: int, now_ms: int
-    ) -> None:
-        """Out of every ISR and from every leadership, in one step."""
-        broker_id, led, leaderless = session.broker_id, 0, set()
-        draft.ineligible.add(broker_id)
-        for state, minimum in list(draft.partitions()):
-            changed = move(state, broker_id, minimum, self._fit(draft, state))
-            draft.change(changed)
-            led += state.leader == broker_id
-            if state.leader == broker_id and changed.leader == NO_LEADER:
-                leaderless.add(TopicPartition(state.topic, state.partition))
-        if kind:
-            info = FailoverInfo(broker_id, session.broker_epoch, kind, session.heard_ms, detected_ms, now_ms, led)
-            self.failovers.begin(info, leaderless, self.wall_ahead_ms)
-
-    def _fence(
-        self, draft: MetadataDraft, session: BrokerSession, kind: str, detected_ms: int, now_ms: int
-    ) -> list[Effect]:
-        """R27: one step takes a silent or dead process out of every ISR and opens the next leader epochs."""
-        broker = self.image.brokers[session.broker_id]
-        self.sessions.close(session.broker_id)
-        effects: list[Effect] = []
-        if session.parked is not None:
-            error = InvalidUpdateVersion(f"broker {session.broker_id} was fenced meanwhile; send another heartbeat")
-            effects.append(Reply(session.parked.request_id, Problem.of(error)))
-        if broker.fenced or broker.epoch != session.broker_epoch:
-            return effects
-        draft.add(BrokerFenced(broker.broker_id, broker.epoch))
-        told_already = broker.shutting_down
-        self._take_out(draft, session, without_replica, "" if told_already else kind, detected_ms, now_ms)
         return effects
 
     # --- probes ----------------------------------------------------------------------------------------------------
@@ -441,15 +317,19 @@ class ControllerCore:
         session.probe_ms = None
         reason = response.info.get("reason") if isinstance(response, BrokerUnavailable) else None
         # A dying process closes its sockets one by one: a reset means look again at the next tick.
-        session.expected_ms = now_ms - self.settings.probe_after_ms if reason in ("reset", "unreachable") else now_ms
+        session.expected_ms = (
+            now_ms - self.settings.probe_after_ms if reason in (NoAnswer.RESET, NoAnswer.UNREACHABLE) else now_ms
+        )
         # Another broker at this address proves nothing about this one.
         answers = isinstance(response, ProbeReply) and response.broker_id == request.broker_id
         replaced = answers and response.incarnation != request.incarnation  # type: ignore[union-attr]
-        if reason != "refused" and not replaced:
-            return Decision([], self._give_up_registering(request.broker_id))
+        if reason != NoAnswer.REFUSED and not replaced:
+            return Decision([], self.registrations.give_up(request.broker_id))
         draft = MetadataDraft(self.image)
-        effects = self._fence(draft, session, "replaced" if replaced else "refused", now_ms, now_ms)
-        effects += self._register_waiting(draft, request.broker_id, now_ms)
+        effects = self.fencing.fence(
+            draft, session, FailoverKind.REPLACED if replaced else FailoverKind.REFUSED, now_ms, now_ms
+        )
+        effects += self.registrations.register_waiting(draft, request.broker_id, now_ms)
         return Decision(draft.records(), effects)
 
     # --- partitions --------------------------------------------------------------------------------------------------
@@ -462,7 +342,7 @@ class ControllerCore:
         return Decision(draft.records(), [])
 
     def _on_alter(self, request_id: int, request: AlterPartition) -> Decision:
-        self._process(request.broker_id, request.broker_epoch, request.incarnation)
+        self.registrations.check_process(request.broker_id, request.broker_epoch, request.incarnation)
         if request.controller_epoch != self.image.controller_epoch:
             raise NotController(
                 f"addressed to controller epoch {request.controller_epoch}, this one is {self.image.controller_epoch}"
@@ -493,7 +373,7 @@ class ControllerCore:
         return Decision(records, [])
 
     def _on_allocate(self, request_id: int, request: AllocateProducerIds) -> Decision:
-        self._process(request.broker_id, request.broker_epoch, request.incarnation)
+        self.registrations.check_process(request.broker_id, request.broker_epoch, request.incarnation)
         first = self.image.next_producer_id
         end = first + PRODUCER_IDS_BLOCK
         records: list[MetadataRecord] = [ProducerIdsAllocated(request.broker_id, end)]

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import NamedTuple
 
 from minilog.core.controller.partition_change import candidates, most_up_to_date, recovery_candidates
@@ -27,6 +28,17 @@ from minilog.wire.topic_partition import TopicPartition
 
 IsFit = Callable[[int, PartitionState], bool]
 """May this broker's replica lead and count, by what its process has said of it?"""
+
+
+class ElectionKind(StrEnum):
+    """What was known of the replica that was elected."""
+
+    CLEAN = "clean"
+    """A member of the ISR or the ELR: it holds all that was committed."""
+    RECOVERY = "recovery"
+    """One of the last that were known to hold all, after their logs were compared."""
+    UNCLEAN = "unclean"
+    """Neither: committed records may be lost."""
 
 
 class Asked(NamedTuple):
@@ -63,7 +75,7 @@ class Elections:
         self.is_fit = is_fit
         self.timeout_ms = timeout_ms
         self.leaderless: dict[TopicPartition, None] = {}
-        self.held: dict[str, int] = {}
+        self.held: dict[ElectionKind, int] = {}
         """Leaders that took over since this controller started, by kind."""
         self.forget_counts()
         self._open: dict[TopicPartition, Election] = {}
@@ -78,7 +90,11 @@ class Elections:
             self._open.pop(partition, None)
 
     def forget_counts(self) -> None:
-        self.held = {"clean": 0, "recovery": 0, "unclean": 0}
+        self.held = dict.fromkeys(ElectionKind, 0)
+
+    def counts(self) -> dict[str, int]:
+        """Elections since the controller started, by kind."""
+        return {kind.value: count for kind, count in self.held.items()}
 
     def count(self, before: PartitionState | None, after: PartitionState) -> None:
         """``after`` is about to replace ``before``: a recovery takes a leader that was last known to be complete."""
@@ -87,9 +103,9 @@ class Elections:
         if (before.leader, before.leader_epoch) == (after.leader, after.leader_epoch):
             return
         if after.leader in (*before.isr, *before.elr):
-            self.held["clean"] += 1
+            self.held[ElectionKind.CLEAN] += 1
         else:
-            self.held["recovery" if after.leader in before.last_known_elr else "unclean"] += 1
+            self.held[ElectionKind.RECOVERY if after.leader in before.last_known_elr else ElectionKind.UNCLEAN] += 1
 
     def on_deleted(self, topic: str) -> None:
         for partition in [p for p in self.leaderless if p.topic == topic]:

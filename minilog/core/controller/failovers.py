@@ -7,6 +7,7 @@ clock as it stood when the failover began: a step of the clock meanwhile changes
 from __future__ import annotations
 
 from collections import deque
+from enum import StrEnum
 
 from minilog.wire.messages import FailoverInfo
 from minilog.wire.topic_partition import TopicPartition
@@ -14,15 +15,30 @@ from minilog.wire.topic_partition import TopicPartition
 KEPT_MAX = 100
 
 
+class FailoverKind(StrEnum):
+    """How the controller knew that a broker was gone."""
+
+    REFUSED = "refused"
+    """Its address refuses connections: the process is dead."""
+    REPLACED = "replaced"
+    """Another process answers at its address."""
+    TIMEOUT = "timeout"
+    """Nothing was heard for a session timeout."""
+    SHUTDOWN = "shutdown"
+    """It said that it leaves."""
+
+
 class Failovers:
     def __init__(self) -> None:
+        self.wall_ahead_ms = 0
         self.recent: deque[FailoverInfo] = deque(maxlen=KEPT_MAX)
         self._open: list[tuple[FailoverInfo, set[TopicPartition], list[int], int]] = []
 
-    def begin(self, info: FailoverInfo, leaderless: set[TopicPartition], wall_ahead_ms: int) -> None:
+    def begin(self, info: FailoverInfo, leaderless: set[TopicPartition]) -> None:
         """``leaderless``: partitions that still wait for an election; empty when the same step named all leaders.
 
-        ``info`` has the times of turns, which the wall clock is ahead of by ``wall_ahead_ms``."""
+        ``info`` has the times of turns."""
+        wall_ahead_ms = self.wall_ahead_ms
         info.last_heard_ms += wall_ahead_ms
         info.detected_ms += wall_ahead_ms
         info.fenced_ms += wall_ahead_ms

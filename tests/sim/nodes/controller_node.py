@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from minilog.config import ControllerSettings
-from minilog.core.controller.controller import ControllerCore, Decision
+from minilog.core.controller.controller import ControllerCore
+from minilog.core.controller.decision import Decision
 from minilog.core.effects import CONTROLLER_ID, Flush, Reply, Send
 from minilog.wire.messages import Heartbeat, Message, Positions, PositionsReply
 from minilog.wire.metadata_records import AnyMetadataRecord, MetadataRecord

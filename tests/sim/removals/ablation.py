@@ -20,6 +20,7 @@ from minilog.core.broker.state import LocalState
 from minilog.core.controller import controller, election, isr_check
 from minilog.core.controller.broker_sessions import BrokerSessions
 from minilog.core.controller.controller import ControllerCore
+from minilog.core.controller.fencing import Fencing
 from minilog.core.controller.metadata_feed import MetadataFeed
 from minilog.core.replication import leader
 from minilog.core.replication.follower import FollowerState
@@ -264,10 +265,10 @@ ABLATIONS: tuple[Ablation, ...] = (
              ((MetadataFeed, "may_exit", stand_ins.leave_at_once),), STOPPING,
              test_lifecycle.test_a_broker_leaves_when_the_others_know_who_leads_instead),
     Ablation("R28", "a leader hands over although not all of the ISR holds everything",
-             ((ControllerCore, "_shut_down", stand_ins.shut_down_unasked),), STOPPING,
+             ((Fencing, "shut_down", stand_ins.shut_down_unasked),), STOPPING,
              test_lifecycle.test_who_cannot_hand_over_everything_is_followed_by_an_election),
     Ablation("R28", "a leader that leaves keeps leading until it is gone",
-             ((ControllerCore, "_shut_down", stand_ins.keep_leading),), STOPPING,
+             ((Fencing, "shut_down", stand_ins.keep_leading),), STOPPING,
              test_lifecycle.test_a_controlled_shutdown_loses_nothing_and_hardly_interrupts),
     Ablation("R29", "brokers take news in any order",
              ((ControllerLink, "_on_metadata", stand_ins.take_any_news), (Registration, "matches", stand_ins.always),

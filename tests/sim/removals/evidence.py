@@ -11,8 +11,10 @@ from minilog.core.broker.replicate import Replication
 from minilog.core.broker.state import LocalState
 from minilog.core.controller import topics
 from minilog.core.controller.broker_sessions import BrokerSession, BrokerSessions
-from minilog.core.controller.controller import ControllerCore, Decision
+from minilog.core.controller.controller import ControllerCore
+from minilog.core.controller.decision import Decision
 from minilog.core.controller.election import Elections
+from minilog.core.controller.fencing import Fencing
 from minilog.core.effects import Effect
 from minilog.core.groups import offsets
 from minilog.core.image import ClusterImage
@@ -97,7 +99,7 @@ EVIDENCE_ABLATIONS = (
         "drained is said, and believed, of another ISR",
         (
             (LeaderState, "drained", property(_drained_by_the_isr_it_knows)),
-            (ControllerCore, "_last_change", lambda *_: 0),
+            (Fencing, "_last_change", lambda *_: 0),
         ),
         story=test_identity.test_who_was_let_in_a_moment_ago_is_not_named_unasked,
     ),
@@ -116,7 +118,7 @@ EVIDENCE_ABLATIONS = (
     Ablation(
         "identity",
         "who is elected while it leaves is let go",
-        ((ControllerCore, "_has_heard_all", stand_ins.always),),
+        ((Fencing, "has_heard_all", stand_ins.always),),
         story=test_lifecycle.test_one_that_is_elected_while_it_leaves_hands_that_over_too,
     ),
     Ablation(
@@ -152,7 +154,7 @@ EVIDENCE_ABLATIONS = (
     Ablation(
         "damage",
         "what a heartbeat says of damage is not looked at",
-        ((ControllerCore, "_take_unfit", stand_ins.nothing),),
+        ((Fencing, "take_unfit", stand_ins.nothing),),
         story=test_damage.test_a_damaged_leader_hands_over_to_a_whole_replica,
     ),
     Ablation(

@@ -14,8 +14,11 @@ from minilog.core.broker.controller_link import ControllerLink
 from minilog.core.broker.registration import Registration
 from minilog.core.controller import isr_check, partition_change
 from minilog.core.controller.broker_sessions import BrokerSession
-from minilog.core.controller.controller import PRODUCER_IDS_BLOCK, ControllerCore, Decision
+from minilog.core.controller.controller import PRODUCER_IDS_BLOCK, ControllerCore
+from minilog.core.controller.decision import Decision
 from minilog.core.controller.election import IsFit
+from minilog.core.controller.failovers import FailoverKind
+from minilog.core.controller.fencing import Fencing
 from minilog.core.controller.metadata_draft import MetadataDraft
 from minilog.core.controller.metadata_feed import MetadataFeed
 from minilog.core.effects import Effect, Reply
@@ -220,8 +223,8 @@ def effects_first(self: ControllerNode, decision: Decision) -> None:
 def take_over(self: ControllerCore, request_id: int, request: Register, known: BrokerState, now_ms: int) -> Decision:
     """The newest process gets the id."""
     draft = MetadataDraft(self.image)
-    effects = self._fence(draft, self.sessions.by_broker[known.broker_id], "replaced", now_ms, now_ms)
-    effects += self._register(request_id, request, draft, now_ms)
+    effects = self.fencing.fence(draft, self.sessions.by_broker[known.broker_id], FailoverKind.REPLACED, now_ms, now_ms)
+    effects += self.registrations.register(request_id, request, draft, now_ms)
     return Decision(draft.records(), effects)
 
 
@@ -231,7 +234,7 @@ def register_again(self: ControllerCore, request_id: int, request: Register, now
     if known is not None and not known.fenced:
         return self._challenge(request_id, request, known, now_ms)
     draft = MetadataDraft(self.image)
-    effects = self._register(request_id, request, draft, now_ms)
+    effects = self.registrations.register(request_id, request, draft, now_ms)
     return Decision(draft.records(), effects)
 
 
@@ -243,18 +246,16 @@ def leave_at_once(self: MetadataFeed, session: BrokerSession) -> bool:
     return session.shutdown_offset is not None
 
 
-_shut_down = ControllerCore._shut_down
+_shut_down = Fencing.shut_down
 
 
 def shut_down_unasked(
-    self: ControllerCore, draft: MetadataDraft, session: BrokerSession, *, drained: bool, now_ms: int
+    self: Fencing, draft: MetadataDraft, session: BrokerSession, *, drained: bool, now_ms: int
 ) -> None:
     _shut_down(self, draft, session, drained=True, now_ms=now_ms)
 
 
-def keep_leading(
-    self: ControllerCore, draft: MetadataDraft, session: BrokerSession, *, drained: bool, now_ms: int
-) -> None:
+def keep_leading(self: Fencing, draft: MetadataDraft, session: BrokerSession, *, drained: bool, now_ms: int) -> None:
     """The process just ends, and its failover begins then."""
     draft.add(BrokerShuttingDown(session.broker_id, session.broker_epoch))
 

@@ -12,7 +12,8 @@ from random import Random
 from typing import Any
 
 from minilog.config import ControllerSettings
-from minilog.core.controller.controller import ControllerCore, Decision
+from minilog.core.controller.controller import ControllerCore
+from minilog.core.controller.decision import Decision
 from minilog.core.effects import Effect, Reply, Send
 from minilog.core.image import ClusterImage, PartitionState
 from minilog.errors import BrokerUnavailable, MinilogError
