@@ -5,17 +5,18 @@ byte is read from them; malformed HTTP gets a problem document instead of a text
 in this process once its request is over: a write waits until the kernel has taken everything, under the deadline
 that ``server`` sets.
 
-Reads private attributes of aiohttp's RequestHandler (tests/unit/broker/http/test_connections.py guards them).
+Nothing here reads private state of aiohttp, so an application may bring any version of it. ``Listener`` tells each connection
+when a handler begins and ends. What comes on a connection without a handler, after the body that was announced, is the next head.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
+from aiohttp import StreamReader, web
 
 from minilog.config import Limits
 from minilog.errors import InternalError, InvalidRequest, MinilogError, Overloaded, TimedOut
@@ -29,36 +30,63 @@ closes, a request in that moment would be lost, and nobody could say whether it 
 LINGER_S: Final = 10
 REFUSED_S: Final = 1
 READ_BUFFER_BYTES: Final = 1024 * 1024
+HEAD_BYTES_MAX: Final = 2 * 1024 * 1024
+"""Not all versions of aiohttp bound the number of headers. Much larger than any head, because a body may follow in the turns
+before its handler begins."""
+GRACE_S: Final = 0.02
+"""aiohttp begins the handler a few turns of the loop after the head has come: a head that came just in time is not late."""
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class Listener(web.Server):
     """Makes one ``Connection`` per accepted socket and counts them."""
 
-    def __init__(self, handler: Any, limits: Limits, *, handler_cancellation: bool = False) -> None:
-        super().__init__(handler, handler_cancellation=handler_cancellation)
+    def __init__(self, handler: Handler, limits: Limits, *, handler_cancellation: bool = False) -> None:
+        super().__init__(self._serve, handler_cancellation=handler_cancellation)
         self.limits = limits
         self.open_connections = 0
         self.refused_connections = 0
+        self._handler = handler
 
-    def __call__(self) -> RequestHandler:
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        connection = request.protocol
+        assert isinstance(connection, Connection)
+        connection.begin(request.content)
+        try:
+            return await self._handler(request)
+        finally:
+            connection.end()
+
+    def __call__(self) -> web.RequestHandler:
         return Connection(self, self.limits)
 
-    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         self.open_connections += 1
         super().connection_made(handler, transport)
 
-    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
         self.open_connections -= 1
         super().connection_lost(handler, exc)
 
 
-class Connection(RequestHandler):
-    __slots__ = ("_any_byte", "_head_timer", "_limits", "_listener", "_refused", "ends_with_it")
+class Connection(web.RequestHandler):
+    __slots__ = (
+        "_body",
+        "_clock",
+        "_head_bytes",
+        "_head_timer",
+        "_is_busy",
+        "_limits",
+        "_listener",
+        "_refused",
+        "ends_with_it",
+    )
 
     def __init__(self, listener: Listener, limits: Limits) -> None:
+        self._clock = asyncio.get_running_loop()
         super().__init__(
             listener,
-            loop=asyncio.get_running_loop(),
+            loop=self._clock,
             access_log=None,  # type: ignore[arg-type]
             keepalive_timeout=IDLE_S,
             lingering_time=LINGER_S,
@@ -68,8 +96,12 @@ class Connection(RequestHandler):
         self._listener = listener
         self._limits = limits
         self._head_timer: asyncio.TimerHandle | None = None
-        self._any_byte = False
+        self._head_bytes = 0
+        """What has come of the next head, and perhaps behind it."""
         self._refused = False
+        self._is_busy = False
+        self._body: StreamReader | None = None
+        """Of the last request: what of it has not come yet is no new head."""
         self.ends_with_it: asyncio.Task[Any] | None = None
         """The handler that is cancelled when the client leaves: nobody waits for what it reads."""
 
@@ -85,14 +117,26 @@ class Connection(RequestHandler):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
+        is_head = self._body is None or self._body.is_eof()
         super().data_received(data)
+        if is_head and data:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES_MAX:
+                self._on_large_head()
+            elif self._head_timer is None and not self._is_busy:
+                self._await_head()
+
+    def begin(self, body: StreamReader) -> None:
+        """A head has come whole: its handler begins."""
+        self._is_busy, self._head_bytes, self._body = True, 0, body
         if self._head_timer is not None:
-            self._any_byte = True
-            if self._messages or self._current_request is not None:
-                self._head_timer.cancel()
-                self._head_timer = None
-        elif data and self._is_idle():
-            self._any_byte = True
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def end(self) -> None:
+        """The handler is over. What came meanwhile, behind the body, begins the next head."""
+        self._is_busy = False
+        if self._head_bytes:
             self._await_head()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -128,18 +172,25 @@ class Connection(RequestHandler):
         response.force_close()
         return response
 
-    def _is_idle(self) -> bool:
-        """Waiting for a request: none is queued, running or being answered."""
-        return self._waiter is not None and not self._waiter.done()
+    def _on_large_head(self) -> None:
+        error = InvalidRequest(
+            f"this is not a valid HTTP/1.1 request: {self._head_bytes} bytes came and no head was whole; the connection is closed"
+        )
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write(_raw_answer("400 Bad Request", error))
+            self.force_close()
 
     def _await_head(self) -> None:
-        self._head_timer = self._loop.call_later(self._limits.header_read_ms / 1000, self._on_slow_head)
+        self._head_timer = self._clock.call_later(self._limits.header_read_ms / 1000, self._on_slow_head)
 
     def _on_slow_head(self) -> None:
+        self._head_timer = self._clock.call_later(GRACE_S, self._on_late_head)
+
+    def _on_late_head(self) -> None:
         self._head_timer = None
-        if self.transport is None or not self._is_idle():
+        if self.transport is None:
             return
-        if self._any_byte:
+        if self._head_bytes:
             error = TimedOut(
                 f"no whole request head arrived within {self._limits.header_read_ms} ms (limits.header_read_ms)",
                 definite=True,
@@ -156,7 +207,7 @@ class Connection(RequestHandler):
         transport.write(_raw_answer("503 Service Unavailable", error))
         if transport.can_write_eof():
             transport.write_eof()
-        self._loop.call_later(REFUSED_S, transport.abort)
+        self._clock.call_later(REFUSED_S, transport.abort)
 
 
 def _raw_answer(status: str, error: MinilogError) -> bytes:

@@ -44,7 +44,7 @@ def refused(answer: Answer, status: int, code: str) -> str:
         b"GET /\x00 HTTP/1.1\r\nHost: a\r\n\r\n",
         b"GET / HTTP/1.1\r\nX: " + b"a" * 20_000 + b"\r\n\r\n",
         b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
-        b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: 1\r\n" % n for n in range(500)) + b"\r\n",
+        b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: 1\r\n" % n for n in range(200_000)) + b"\r\n",
         b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1e3\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: " + b"9" * 40 + b"\r\n\r\n",
@@ -83,6 +83,33 @@ def test_a_head_that_trickles_in_on_a_used_connection_gets_408_but_an_idle_one_s
         assert (await connection.request("GET", "/healthz")).status == 200
         connection.send(b"GET / HT")
         refused(await connection.answer(), 408, "REQUEST_TIMED_OUT")
+
+    with_broker(test, limits=QUICK)
+
+
+def test_half_a_head_that_comes_while_a_request_is_answered_gets_408_after_that_answer() -> None:
+    async def test(broker: Broker, connection: Connection) -> None:
+        broker.runtime.gate = asyncio.Event()
+        connection.send((HEAD + f"Content-Length: {len(BODY)}\r\n\r\n").encode() + BODY)
+        while not broker.runtime.submitted:
+            await asyncio.sleep(0.001)
+        connection.send(b"GET / HT")
+        await asyncio.sleep(2 * QUICK.header_read_ms / 1000)  # an answer under way is never cut off for it
+        broker.runtime.gate.set()
+        assert (await connection.answer()).status == 200
+        refused(await connection.answer(), 408, "REQUEST_TIMED_OUT")
+        assert await connection.closed()
+
+    with_broker(test, limits=QUICK)
+
+
+def test_requests_one_behind_the_other_are_all_answered_and_the_connection_stays() -> None:
+    async def test(broker: Broker, connection: Connection) -> None:
+        one = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+        for _ in range(3):
+            connection.send(3 * one)
+            assert [(await connection.answer()).status for _ in range(3)] == [200] * 3
+            await asyncio.sleep(2 * QUICK.header_read_ms / 1000)  # longer than a head may take: nobody owes one
 
     with_broker(test, limits=QUICK)
 
