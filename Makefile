@@ -5,6 +5,7 @@
 # make coverage    the unit tests with branch coverage, which may not fall below the figure in pyproject.toml
 # make lock    renew requirements.lock, which says which packages the others install
 # make test-latest, make test-oldest    the unit tests with the newest and the oldest packages pyproject.toml allows
+# make wheels  a wheel with the compiled codec for each Python from 3.11 to 3.13 that is here, tried in a fresh environment
 #
 # Each sets up .venv by itself; a second run finds it ready. Needs Python 3.11 or newer and make, nothing else.
 # Another interpreter: make test PYTHON=/path/to/python3.12
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 SEEDS ?= 100
 SOAK_MINUTES ?= 30
 
-.PHONY: demo test check unit coverage sim process soak lock test-latest test-oldest fmt clean
+.PHONY: demo test check unit coverage sim process soak lock test-latest test-oldest wheels fmt clean
 .DEFAULT_GOAL := test
 
 demo: $(VENV)/demo.done
@@ -59,6 +60,10 @@ test-latest test-oldest: test-%: $(VENV)/venv.done
 	@build/$*/venv/bin/$(PIP_IN) uv
 	@cd build/$*/src && ../venv/bin/python .ci/drift.py $*
 	@cd build/$*/src && ../venv/bin/python -m pytest -q
+
+# Into build/wheels. Other interpreters: make wheels PYTHONS='/path/to/python3.12 /path/to/python3.13'
+wheels: $(VENV)/venv.done
+	@$(BIN)/python .ci/wheels.py $(PYTHONS)
 
 fmt: $(VENV)/dev.done
 	$(BIN)/ruff format .
