@@ -10,7 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "minilog" / "docs").glob("*.md"))
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *DOCS]
+DESIGN = ROOT / "minilog" / "DESIGN.md"
+PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")), DESIGN, *DOCS]
 PROSE_COLUMNS_MAX = 100
 README_LINES_MAX = 150
 GENERATED = re.compile(r"<!-- figures: .*?<!-- end of figures -->", re.DOTALL)
@@ -41,6 +42,18 @@ def test_links_lead_to_files(page: Path) -> None:
 def test_one_fact_a_sentence(page: Path) -> None:
     """A semicolon joins two facts; code spans may hold one."""
     assert [line for line in prose(page) if ";" in re.sub(r"`[^`]*`", "", line)] == []
+
+
+def test_the_design_names_what_exists() -> None:
+    """Tests that guard a claim, and modules."""
+    text = DESIGN.read_text(encoding="utf-8")
+    tests = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("test_*.py"))
+    named = re.findall(r"`(test_\w+)`", text)
+    assert len(named) > 40
+    assert [name for name in named if f"def {name}(" not in tests] == []
+    modules = re.findall(r"`([a-z_/]+\.py)`", text)
+    paths = [str(file.relative_to(ROOT)) for file in ROOT.rglob("*.py") if ".venv" not in file.parts]
+    assert [name for name in modules if not any(f"/{path}".endswith(f"/{name}") for path in paths)] == []
 
 
 def test_the_readme_is_short_and_leads_to_every_page() -> None:
