@@ -13,7 +13,7 @@ DOCS = sorted((ROOT / "minilog" / "docs").glob("*.md"))
 DESIGN = ROOT / "minilog" / "DESIGN.md"
 PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")), DESIGN, *DOCS]
 PROSE_COLUMNS_MAX = 100
-README_LINES_MAX = 150
+README_LINES_MAX = 130
 GENERATED = re.compile(r"<!-- figures: .*?<!-- end of figures -->", re.DOTALL)
 
 
