@@ -28,15 +28,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar, Unpack
 
 import pytest
 
 from minilog.cli.local import process
 from minilog.cli.local.cluster import HOST, DevCluster, Member, free_ports, http_ok
 from minilog.errors import MinilogError
-from minilog.wire.messages import MetadataReply, TopicInfo
+from minilog.wire.messages import MetadataReply, PartitionInfo, TopicInfo
 from minilog_client import Client
+from minilog_client.options import ClientOptions
 
 CONTROLLER = "controller"
 WAIT_MS = 20_000
@@ -46,6 +47,8 @@ _STOP_S = 20.0
 Target = int | str
 """A broker id, counted from 1, or ``CONTROLLER``."""
 Clusters = Callable[..., "MinilogCluster"]
+
+T = TypeVar("T")
 
 
 class MinilogCluster:
@@ -69,7 +72,7 @@ class MinilogCluster:
     def url_of(self, target: Target) -> str:
         return self._dev.member(str(target)).url
 
-    def client(self, **options: Any) -> Client:
+    def client(self, **options: Unpack[ClientOptions]) -> Client:
         """A new client, closed with the cluster; options as for ``minilog_client.Client``."""
         client = Client(self.url, **options)
         self._clients.append(client)
@@ -91,16 +94,15 @@ class MinilogCluster:
     def leader(self, topic: str, partition: int = 0) -> int:
         """The broker that leads it now; waits while there is none, or while it is one that was killed."""
 
-        def living(state: Any) -> int:
+        def living(state: PartitionInfo) -> int:
             return int(state.leader) if self._dev.member(str(state.leader)).state() != "dead" else 0
 
-        return int(self._wait(lambda: self._state(topic, partition, living), f"{topic} to be led"))
+        return self._wait(lambda: self._state(topic, partition, living), f"{topic} to be led")
 
     def isr(self, topic: str, partition: int = 0) -> list[int]:
-        found: list[int] = self._wait(
+        return self._wait(
             lambda: self._state(topic, partition, lambda state: sorted(state.isr)), f"{topic} to be known"
         )
-        return found
 
     def wait_in_sync(self, topic: str, timeout_ms: int = WAIT_MS) -> None:
         """Every partition is led and all its replicas are in sync."""
@@ -165,7 +167,7 @@ class MinilogCluster:
                     found.append(Api(member.url, timeout_s=1).metadata([topic]))
         return max(found, key=lambda reply: reply.metadata_offset, default=None)
 
-    def _state(self, topic: str, partition: int, look: Callable[[Any], Any]) -> Any:
+    def _state(self, topic: str, partition: int, look: Callable[[PartitionInfo], T]) -> T | None:
         metadata = self._metadata(topic)
         if metadata is None or not metadata.topics:
             return None
@@ -178,7 +180,7 @@ class MinilogCluster:
             return False
         return all(p.leader >= 0 and len(p.isr) == len(p.replicas) for p in metadata.topics[0].partitions)
 
-    def _wait(self, ask: Callable[[], Any], what: str, timeout_ms: int = WAIT_MS) -> Any:
+    def _wait(self, ask: Callable[[], T | None], what: str, timeout_ms: int = WAIT_MS) -> T:
         deadline_s = time.monotonic() + timeout_ms / 1000
         while not (found := ask()):
             assert time.monotonic() < deadline_s, f"waited {timeout_ms} ms in vain for {what}"
@@ -199,7 +201,7 @@ class MinilogBroker:
     def url(self) -> str:
         return f"http://{HOST}:{self._ports[0]}"
 
-    def client(self, **options: Any) -> Client:
+    def client(self, **options: Unpack[ClientOptions]) -> Client:
         """A new client, closed with the broker."""
         client = Client(self.url, **options)
         self._clients.append(client)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from minilog.config import BrokerSettings
 from minilog.errors import CorruptRange, DiskFull
@@ -27,6 +27,7 @@ from minilog.storage.compaction.cleaning_round import Dirt, Round, is_due, surve
 from minilog.storage.compaction.rewrite import CleaningFigures
 from minilog.storage.disk import Disk
 from minilog.storage.log.log import PartitionLog
+from minilog.storage.store import StoredPartition
 
 log = logging.getLogger("minilog.broker")
 PAUSE_SECONDS = 0.004
@@ -37,7 +38,7 @@ T = TypeVar("T")
 class CleanableStore(Protocol):
     def get(self, topic: str, partition: int) -> PartitionLog | None: ...
 
-    def logs(self) -> Iterator[tuple[Any, PartitionLog]]: ...
+    def logs(self) -> Iterator[tuple[StoredPartition, PartitionLog]]: ...
 
 
 class Pace:

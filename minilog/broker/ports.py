@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from minilog.config import BrokerSettings
 from minilog.core.broker.statistics import BrokerStatistics
 from minilog.core.image import ClusterImage
 from minilog.wire.messages import Message
+
+if TYPE_CHECKING:
+    from minilog.broker.runtime import RuntimeStatistics
 
 
 class Clock(Protocol):
@@ -59,4 +62,4 @@ class Runtime(Protocol):
         """The answer of another broker or of the controller; a Problem when it failed there or on the way."""
         ...
 
-    def statistics(self) -> Any: ...
+    def statistics(self) -> RuntimeStatistics: ...

@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
 from minilog.cli.output import CliError, Column, ExitCode, Format, OutputOption, note, show_rows, show_value
+
+if TYPE_CHECKING:
+    from minilog.storage.inspect import BatchInfo
 
 app = typer.Typer(no_args_is_help=True, help="Look into segment files, offline, without a cluster.")
 
@@ -100,7 +103,7 @@ def _dump_records(paths: list[Path]) -> int:
     return exit_code
 
 
-def batch_row(info: Any) -> dict[str, Any]:
+def batch_row(info: BatchInfo) -> dict[str, Any]:
     row: dict[str, Any] = {"file": info.path, **msgspec.to_builtins(info)}
     del row["path"]
     codec, acks = row["codec"], row.pop("acks_level")

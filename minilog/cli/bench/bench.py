@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,6 +25,9 @@ from minilog.cli.local.cluster import DevCluster
 from minilog.cli.local.temporary import temporary_cluster
 from minilog.cli.output import CliError, Column, ExitCode, Format, OutputOption, note, show_value
 from minilog.cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from minilog.cli.bench.load import Load, Measured
 
 app = typer.Typer(
     no_args_is_help=True, help="Throughput, latency and failover, measured on a cluster of its own or on one that runs."
@@ -198,8 +201,8 @@ def bench_client(
 
 def _matrix(
     bench: str,
-    run: Callable[..., Coroutine[Any, Any, Any]],
-    load: Any,
+    run: Callable[..., Coroutine[Any, Any, Measured]],
+    load: Load,
     acks: str,
     flush_policy: str,
     partitions: int,
@@ -236,8 +239,8 @@ def _matrix(
 
 
 def _one(
-    bench: str, run: Callable[..., Coroutine[Any, Any, Any]], load: Any, target: Target
-) -> tuple[Any, dict[str, Any]]:
+    bench: str, run: Callable[..., Coroutine[Any, Any, Measured]], load: Load, target: Target
+) -> tuple[Measured, dict[str, Any]]:
     if bench == "consume":
         from minilog.cli.bench.load import produce as fill
 

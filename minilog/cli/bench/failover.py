@@ -12,6 +12,7 @@ import itertools
 import signal
 import time
 from asyncio import Future
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -26,7 +27,7 @@ from minilog.cli.proof import Ledger, Proof, ReadBack, read_back, wrap
 from minilog.errors import BufferFull, MinilogError
 from minilog.wire.messages import PartitionInfo
 from minilog.wire.metadata_records import NO_LEADER
-from minilog_client import AsyncClient
+from minilog_client import AsyncClient, Producer, Receipt
 
 PACE_S = 0.005
 POLL_S = 0.05
@@ -84,7 +85,7 @@ class FailoverBench:
         self._watch = Watch()
         self._api = Api(cluster.url, timeout_s=2.0)
 
-    async def measure(self, runs: int, progress: Any) -> tuple[list[Run], Proof]:
+    async def measure(self, runs: int, progress: Callable[[Run], None]) -> tuple[list[Run], Proof]:
         results: list[Run] = []
         async with AsyncClient(self.cluster.url) as client:
             async with client.producer(acks="all", delivery_timeout_ms=60_000) as producer:
@@ -101,7 +102,7 @@ class FailoverBench:
             proof = await self._read_back(client)
         return results, proof
 
-    async def _load(self, producer: Any, stop: asyncio.Event) -> None:
+    async def _load(self, producer: Producer, stop: asyncio.Event) -> None:
         """Records go to the partitions in turn, so that each of them always has one under way."""
         began_s, behind_from = time.monotonic(), 0
         partitions = itertools.cycle(part.partition for part in self._partitions())
@@ -117,11 +118,13 @@ class FailoverBench:
                 began_s += PACE_S
             await asyncio.sleep(PACE_S)
 
-    def _on_done(self, id: int, future: Future[Any]) -> None:
+    def _on_done(self, id: int, future: Future[Receipt]) -> None:
         if future.cancelled() or future.exception() is not None:
             self.failed += 1
             return
         receipt = future.result()
+        assert receipt.offset is not None, "acks=all names it"
+        assert receipt.leader_epoch is not None, "acks=all names it"
         self.ledger.on_acknowledged(id, receipt.partition, receipt.offset)
         self._watch.on_ack(receipt.partition, receipt.leader_epoch, time.monotonic())
 
@@ -178,7 +181,7 @@ class FailoverBench:
         parts = self._partitions()
         return bool(parts) and all(p.leader != NO_LEADER and len(p.isr) == len(p.replicas) for p in parts)
 
-    async def _until(self, condition: Any, wanted: str) -> None:
+    async def _until(self, condition: Callable[[], object], wanted: str) -> None:
         deadline_s = time.monotonic() + HEAL_TIMEOUT_S
         while not await asyncio.to_thread(condition):
             if time.monotonic() >= deadline_s:

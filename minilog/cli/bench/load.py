@@ -9,10 +9,10 @@ from asyncio import Future
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Literal
 
 from minilog.errors import BufferFull
-from minilog_client import AsyncClient
+from minilog_client import AsyncClient, Consumer, Producer, Receipt
 
 CHUNK_BYTES = 1_000_000
 CHUNKS_IN_FLIGHT = 6
@@ -36,7 +36,7 @@ class Load:
     linger_ms: int = 5
 
     @property
-    def acks_value(self) -> Any:
+    def acks_value(self) -> Literal["all"] | int:
         return "all" if self.acks == "all" else int(self.acks)
 
 
@@ -68,7 +68,7 @@ async def produce(url: str, load: Load, progress: Progress) -> Measured:
             return min(chunk, load.records - started)
         return chunk if time.monotonic() - began_s < load.seconds else 0
 
-    async def worker(producer: Any) -> None:
+    async def worker(producer: Producer) -> None:
         nonlocal started
         while count := more():
             started += count
@@ -113,15 +113,16 @@ async def latency(url: str, load: Load, progress: Progress) -> Measured:
     total = load.records or int(load.rate * load.seconds)
     result = Measured(measured="send to receipt by a consumer", latencies_ms=end_to_end)
 
-    async def read(consumer: Any) -> None:
+    async def read(consumer: Consumer) -> None:
         seen = 0
         while seen < total:
             for record in await asyncio.wait_for(consumer.batch(max_records=1000, max_wait_ms=1000), IDLE_TIMEOUT_S):
+                assert record.value is not None, "each record carries its time"
                 end_to_end.append((time.monotonic_ns() - int.from_bytes(record.value[:8])) / 1e6)
                 seen += 1
             progress(seen)
 
-    def on_done(sent_ns: int, future: Future[Any]) -> None:
+    def on_done(sent_ns: int, future: Future[Receipt]) -> None:
         future.result()
         acknowledged.append((time.monotonic_ns() - sent_ns) / 1e6)
 
@@ -152,7 +153,7 @@ def payloads(record_bytes: int, count: int) -> list[bytes]:
     return [noise[start : start + record_bytes] for start in range(count)]
 
 
-def _producer(client: AsyncClient, load: Load) -> Any:
+def _producer(client: AsyncClient, load: Load) -> Producer:
     return client.producer(
         acks=load.acks_value,
         linger_ms=load.linger_ms,
@@ -161,9 +162,8 @@ def _producer(client: AsyncClient, load: Load) -> Any:
     )
 
 
-def _send(producer: Any, topic: str, value: bytes) -> Future[Any]:
+def _send(producer: Producer, topic: str, value: bytes) -> Future[Receipt]:
     try:
-        future: Future[Any] = producer.send_nowait(topic, value)
+        return producer.send_nowait(topic, value)
     except BufferFull as error:
         raise type(error)("the cluster does not keep up with this rate: lower --rate") from None
-    return future

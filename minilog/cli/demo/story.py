@@ -12,10 +12,9 @@ import signal
 import time
 from asyncio import Future
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from minilog.cli.api import Api
 from minilog.cli.demo.events import EventSource
@@ -28,7 +27,7 @@ from minilog.cli.proof import SETTLE_TIMEOUT_S, Ledger, Proof, ReadBack, read_ba
 from minilog.errors import BufferFull, MinilogError
 from minilog.wire.messages import TopicInfo
 from minilog.wire.metadata_records import NO_LEADER
-from minilog_client import AsyncClient
+from minilog_client import AsyncClient, Producer, Receipt
 
 PARTITIONS = 6
 REPLICAS = 3
@@ -112,7 +111,7 @@ class Demo:
 
     # --- streaming -----------------------------------------------------------------------------------------
 
-    async def _stream(self, producer: Any, end_s: float) -> None:
+    async def _stream(self, producer: Producer, end_s: float) -> None:
         """Paced by the clock, so that a pause shows as a pause and not as fewer records afterwards."""
         began_s, per_second = time.monotonic(), self.plan.records_per_second
         key, value = next(self._records)
@@ -128,13 +127,15 @@ class Demo:
                 began_s += PACE_S
             await asyncio.sleep(PACE_S)
 
-    def _on_done(self, id: int, future: Future[Any]) -> None:
+    def _on_done(self, id: int, future: Future[Receipt]) -> None:
         error = future.exception() if not future.cancelled() else None
         if future.cancelled() or error is not None:
             self.state.failed += 1
             self._first_error = self._first_error or str(error or "cancelled")
             return
         receipt = future.result()
+        assert receipt.offset is not None, "acks=all names it"
+        assert receipt.leader_epoch is not None, "acks=all names it"
         part = receipt.partition
         self.ledger.on_acknowledged(id, part, receipt.offset)
         self.state.partitions[part].acknowledged += 1
@@ -256,7 +257,7 @@ async def _sleep_until(at_s: float) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _repeating(step: Callable[[], Any], every_s: float) -> AsyncIterator[None]:
+async def _repeating(step: Callable[[], Awaitable[object]], every_s: float) -> AsyncIterator[None]:
     """Run ``step`` again and again while the body runs."""
 
     async def loop() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 import typer
@@ -15,6 +15,10 @@ from minilog.cli.topic.consume_as_member import Membership, consume_as_member, s
 from minilog.cli.topic.record_format import compile_format
 from minilog.cli.topic.record_printer import RecordPrinter, run_until_signal
 from minilog.errors import UnknownTopic
+
+if TYPE_CHECKING:
+    from minilog_client import Record
+    from minilog_client.values import PartitionKey
 
 BATCH_RECORDS = 5_000
 WAIT_MS = 500
@@ -41,7 +45,7 @@ class Reading:
     topic: str
     partitions: list[int]
     start: Start
-    show: Callable[[Any], bytes]
+    show: Callable[[Record], bytes]
     count: int | None
     ends: dict[int, int] | None
     read_from: Literal["leader", "any"]
@@ -122,7 +126,7 @@ def parse_start(text: str) -> Start:
     )
 
 
-def ndjson_line(record: Any) -> bytes:
+def ndjson_line(record: Record) -> bytes:
     """Key and value as JSON when they are JSON, else as text, else in base64 under ``key_base64``, ``value_base64``.
 
     Values of headers are base64, as in the HTTP API."""
@@ -157,28 +161,29 @@ def last_offsets(api: Api, topic: str, ends: Mapping[int, int], records: int) ->
     return {part: max(end - records, api.start_offset(topic, part)) for part, end in ends.items()}
 
 
-async def _consume(url: str, reading: Reading, printer: RecordPrinter) -> None:
+async def _consume(url: str, reading: Reading, printer: RecordPrinter[Record]) -> None:
     from minilog_client import AsyncClient
 
     topic, start, left = reading.topic, reading.start, reading.count
-    begin: Any = start.word or (f"@{start.at_ms}" if start.at_ms is not None else start.offset or 0)
+    begin: str | int = start.word or (f"@{start.at_ms}" if start.at_ms is not None else start.offset or 0)
     assigned = [(topic, part) for part in reading.partitions]
-    read_from: Any = reading.read_from
-    async with AsyncClient(url) as client, client.consumer(assigned, start=begin, read_from=read_from) as consumer:
+    async with (
+        AsyncClient(url) as client,
+        client.consumer(assigned, start=begin, read_from=reading.read_from) as consumer,
+    ):
         for part, offset in start.offsets.items():
             consumer.seek(topic, part, offset)
-        while left != 0 and not (reading.ends is not None and is_at_end(consumer, topic, reading.ends)):
+        while left != 0 and not (reading.ends is not None and is_at_end(consumer.positions(), topic, reading.ends)):
             records = await consumer.batch(min(BATCH_RECORDS, left or BATCH_RECORDS), WAIT_MS)
             records = records if reading.ends is None else until_end(records, reading.ends)
             printer.print(records)
             left = left - len(records) if left is not None else None
 
 
-def is_at_end(consumer: Any, topic: str, ends: Mapping[int, int]) -> bool:
-    positions = consumer.positions()
+def is_at_end(positions: Mapping[PartitionKey, int | None], topic: str, ends: Mapping[int, int]) -> bool:
     return all((positions[topic, part] or 0) >= end for part, end in ends.items())
 
 
-def until_end(records: list[Any], ends: Mapping[int, int]) -> list[Any]:
+def until_end(records: list[Record], ends: Mapping[int, int]) -> list[Record]:
     """Without what was appended after the end was looked up."""
     return [record for record in records if record.offset < ends[record.partition]]

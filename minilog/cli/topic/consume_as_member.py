@@ -10,10 +10,13 @@ import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from minilog.cli.output import CliError, ExitCode, note
 from minilog.cli.topic.record_printer import RecordPrinter, run_until_signal
+
+if TYPE_CHECKING:
+    from minilog_client import AsyncClient, GroupConsumer, Record
 
 BATCH_RECORDS = 1_000
 WAIT_MS = 500
@@ -27,7 +30,7 @@ class Membership:
     topic: str
     group: str
     start: str
-    show: Callable[[Any], bytes]
+    show: Callable[[Record], bytes]
     count: int | None
     ends: dict[int, int] | None
     read_from: Literal["leader", "any"]
@@ -50,7 +53,7 @@ def consume_as_member(url: str, membership: Membership) -> None:
     run_until_signal(_consume(url, membership, printer), printer)
 
 
-async def _consume(url: str, membership: Membership, printer: RecordPrinter) -> None:
+async def _consume(url: str, membership: Membership, printer: RecordPrinter[Record]) -> None:
     from minilog_client import AsyncClient
 
     async with (
@@ -73,7 +76,9 @@ async def _consume(url: str, membership: Membership, printer: RecordPrinter) -> 
         await consumer.commit()
 
 
-async def _print(client: Any, consumer: Any, membership: Membership, printer: RecordPrinter) -> None:
+async def _print(
+    client: AsyncClient, consumer: GroupConsumer, membership: Membership, printer: RecordPrinter[Record]
+) -> None:
     """Asking for more records, and committing, say that those before were printed: only after a whole print."""
     left = membership.count
     while left != 0 and not await _is_at_end(client, consumer, membership):
@@ -82,7 +87,7 @@ async def _print(client: Any, consumer: Any, membership: Membership, printer: Re
         left = left - len(records) if left is not None else None
 
 
-async def _is_at_end(client: Any, consumer: Any, membership: Membership) -> bool:
+async def _is_at_end(client: AsyncClient, consumer: GroupConsumer, membership: Membership) -> bool:
     """Everything that this member has, and is to have, was read to the end there was at the start."""
     if membership.ends is None:
         return False

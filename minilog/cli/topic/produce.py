@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
 
 import msgspec
 import typer
@@ -22,6 +22,10 @@ import typer
 from minilog.cli.api import Api, UrlOption
 from minilog.cli.output import CliError, ExitCode, note
 from minilog.errors import BufferFull, MinilogError, UnknownTopic
+
+if TYPE_CHECKING:
+    from minilog_client import Producer, Receipt
+    from minilog_client.options import ProducerOptions
 
 LINE_BYTES_MAX = 64 * 1024 * 1024
 READ_BYTES = 256 * 1024
@@ -74,7 +78,11 @@ def produce(
     if sum((ndjson, key_separator is not None, key_field is not None)) > 1:
         raise CliError("--ndjson, --key-separator and --key-field exclude one another", ExitCode.USAGE)
     parse = parse_ndjson if ndjson else line_parser(key_separator, key_field)
-    options = {"acks": acks_value(acks), "compression": compression, "delivery_timeout_ms": int(timeout_s * 1000)}
+    options: ProducerOptions = {
+        "acks": acks_value(acks),
+        "compression": compression,  # type: ignore[typeddict-item]
+        "delivery_timeout_ms": int(timeout_s * 1000),
+    }
     api = Api(url)
     with _opened(file) as lines:
         if not api.metadata([name]).topics:
@@ -89,9 +97,9 @@ def produce(
     return ExitCode.FINE
 
 
-def acks_value(text: str) -> Any:
+def acks_value(text: str) -> Literal["all"] | int:
     if text == "all" or text.isdecimal():
-        return text if text == "all" else int(text)
+        return "all" if text == "all" else int(text)
     raise CliError(f"--acks {text!r}: allowed are all, 0, 1, or how many copies", ExitCode.USAGE)
 
 
@@ -185,14 +193,14 @@ async def _produce(
     lines: BinaryIO,
     parse: Callable[[bytes, int], Input],
     partition: int | None,
-    options: dict[str, Any],
+    options: ProducerOptions,
 ) -> Outcome:
     from minilog_client import AsyncClient
 
     outcome = Outcome()
     unanswered = asyncio.Semaphore(UNANSWERED_MAX)
 
-    def on_done(future: Future[Any]) -> None:
+    def on_done(future: Future[Receipt]) -> None:
         unanswered.release()
         error = None if future.cancelled() else future.exception()
         if error is not None:
@@ -221,11 +229,11 @@ async def _produce(
     return outcome
 
 
-async def _send(producer: Any, topic: str, record: Input, partition: int | None) -> Future[Any]:
+async def _send(producer: Producer, topic: str, record: Input, partition: int | None) -> Future[Receipt]:
     """Waits for room when the buffer is full; the delivery timeout empties it in the end."""
     while True:
         try:
-            future: Future[Any] = producer.send_nowait(
+            return producer.send_nowait(
                 topic,
                 record.value,
                 record.key,
@@ -233,7 +241,6 @@ async def _send(producer: Any, topic: str, record: Input, partition: int | None)
                 partition=record.partition if record.partition is not None else partition,
                 timestamp_ms=record.timestamp_ms,
             )
-            return future
         except BufferFull:
             await asyncio.sleep(BUFFER_FULL_WAIT_S)
 

@@ -8,12 +8,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Protocol
 
 from minilog.cli.output import CliError, ExitCode
 
-Part = Callable[[Any], bytes]
+if TYPE_CHECKING:
+    from minilog_client.values import HeadersLike
+
+Part = Callable[["Printable"], bytes]
 
 
 class Printable(Protocol):
@@ -32,7 +35,7 @@ class Printable(Protocol):
     @property
     def value(self) -> bytes | None: ...
     @property
-    def headers(self) -> Any: ...
+    def headers(self) -> HeadersLike: ...
 
 
 TOKENS: dict[str, Part] = {
@@ -74,7 +77,7 @@ def compile_format(text: str) -> Callable[[Printable], bytes]:
     return lambda record: b"".join(part if isinstance(part, bytes) else part(record) for part in parts)
 
 
-def headers_text(headers: Any) -> bytes:
+def headers_text(headers: HeadersLike) -> bytes:
     """``name=value`` joined by commas, of a mapping or of (name, value) pairs."""
-    pairs = headers.items() if hasattr(headers, "items") else headers or ()
+    pairs = headers.items() if isinstance(headers, Mapping) else headers or ()
     return b",".join(name.encode() + b"=" + (value or b"") for name, value in pairs)

@@ -17,8 +17,9 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterable
 from types import FrameType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Generic, TypeVar
 
+T = TypeVar("T")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -26,14 +27,14 @@ class Stopped(Exception):
     """A signal came in the middle of a write."""
 
 
-class RecordPrinter:
-    def __init__(self, show: Callable[[Any], bytes], out: BinaryIO | None = None) -> None:
+class RecordPrinter(Generic[T]):
+    def __init__(self, show: Callable[[T], bytes], out: BinaryIO | None = None) -> None:
         """``out``: stdout unless given."""
         self._show = show
         self._out: BinaryIO = sys.stdout.buffer if out is None else out
         self.is_writing = False
 
-    def print(self, records: Iterable[Any]) -> None:
+    def print(self, records: Iterable[T]) -> None:
         """All of them are with the reader, or in the pipe to it, when this returns. Raises BrokenPipeError, Stopped."""
         lines = [self._show(record) for record in records]
         if not lines:
@@ -60,7 +61,7 @@ class RecordPrinter:
                 raise BrokenPipeError("the reader of stdout is gone")
 
 
-def run_until_signal(work: Coroutine[Any, Any, None], printer: RecordPrinter) -> None:
+def run_until_signal(work: Coroutine[Any, Any, None], printer: RecordPrinter[Any]) -> None:
     """Carry out ``work`` to its end, or until SIGINT or SIGTERM cancel it; neither is an error."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
@@ -74,7 +75,7 @@ def run_until_signal(work: Coroutine[Any, Any, None], printer: RecordPrinter) ->
             signal.signal(number, handler)
 
 
-async def _with_signals(work: Coroutine[Any, Any, None], printer: RecordPrinter) -> None:
+async def _with_signals(work: Coroutine[Any, Any, None], printer: RecordPrinter[Any]) -> None:
     loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -20,6 +20,9 @@ from minilog.cli.topic.consume import (
 )
 from minilog.cli.topic.record_format import compile_format
 from minilog.cli.topic.record_printer import RecordPrinter, run_until_signal
+
+if TYPE_CHECKING:
+    from minilog_client import Record
 
 RECORDS_MAX = 100_000
 
@@ -52,18 +55,18 @@ async def _tail(
     ends: dict[int, int],
     follow: bool,
     any_replica: bool,
-    printer: RecordPrinter,
+    printer: RecordPrinter[Record],
 ) -> None:
     from minilog_client import AsyncClient
 
     assigned = [(topic, part) for part in starts]
-    read_from: Any = "any" if any_replica else "leader"
+    read_from: Literal["leader", "any"] = "any" if any_replica else "leader"
     async with AsyncClient(url) as client, client.consumer(assigned, start="latest", read_from=read_from) as consumer:
         for part, offset in starts.items():
             consumer.seek(topic, part, offset)
-        there: list[Any] = []
-        since: list[Any] = []
-        while not is_at_end(consumer, topic, ends):
+        there: list[Record] = []
+        since: list[Record] = []
+        while not is_at_end(consumer.positions(), topic, ends):
             records = await consumer.batch(BATCH_RECORDS, WAIT_MS)
             printer.check_reader()
             old = until_end(records, ends)

@@ -24,12 +24,8 @@ class Position(NamedTuple):
     offset: int
 
 
-class Reader:
-    def __init__(self, *positions: int | None) -> None:
-        self._positions = {("t", part): position for part, position in enumerate(positions)}
-
-    def positions(self) -> dict[tuple[str, int], int | None]:
-        return self._positions
+def positions(*offsets: int | None) -> dict[tuple[str, int], int | None]:
+    return {("t", part): offset for part, offset in enumerate(offsets)}
 
 
 @pytest.mark.parametrize(
@@ -41,10 +37,10 @@ def test_the_last_records_that_are_still_there(end: int, records: int, begin: in
 
 def test_the_end_that_was_there_at_the_start() -> None:
     ends = {0: 5, 1: 0}
-    assert is_at_end(Reader(5, None), "t", ends)
-    assert is_at_end(Reader(9, 3), "t", ends)
-    assert not is_at_end(Reader(4, 0), "t", ends)
-    assert not is_at_end(Reader(None, 0), "t", ends)
+    assert is_at_end(positions(5, None), "t", ends)
+    assert is_at_end(positions(9, 3), "t", ends)
+    assert not is_at_end(positions(4, 0), "t", ends)
+    assert not is_at_end(positions(None, 0), "t", ends)
     records: list[Any] = [Position(0, 4), Position(0, 5), Position(1, 0)]
     assert until_end(records, ends) == records[:1]
 

@@ -91,7 +91,7 @@ def test_half_a_head_that_comes_while_a_request_is_answered_gets_408_after_that_
     async def test(broker: Broker, connection: Connection) -> None:
         broker.runtime.gate = asyncio.Event()
         connection.send((HEAD + f"Content-Length: {len(BODY)}\r\n\r\n").encode() + BODY)
-        while not broker.runtime.submitted:
+        while not broker.runtime.submitted:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
         connection.send(b"GET / HT")
         await asyncio.sleep(2 * QUICK.header_read_ms / 1000)  # an answer under way is never cut off for it
