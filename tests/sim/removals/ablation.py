@@ -17,16 +17,17 @@ from minilog.core.broker.fetch import FetchRequests
 from minilog.core.broker.produce import ProduceRequests
 from minilog.core.broker.registration import Registration
 from minilog.core.broker.state import LocalState
-from minilog.core.controller import controller, election, isr_check
+from minilog.core.controller import broker_registrations, controller, election, fencing, isr_check
 from minilog.core.controller.broker_sessions import BrokerSessions
 from minilog.core.controller.controller import ControllerCore
 from minilog.core.controller.fencing import Fencing
 from minilog.core.controller.metadata_feed import MetadataFeed
-from minilog.core.replication import leader
+from minilog.core.replication import leader_isr
 from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.follower_sessions import FollowerSession, FollowerSessions
 from minilog.core.replication.isr_proposals import IsrProposals
 from minilog.core.replication.leader import LeaderState
+from minilog.core.replication.leader_isr import LeaderIsr
 from minilog.core.replication.produce_waiters import Waiter
 from minilog.core.replication.replica_fetcher import ReplicaFetcher
 from minilog.storage.log.epochs import EpochCache
@@ -143,7 +144,7 @@ ABLATIONS: tuple[Ablation, ...] = (
              ((FollowerState, "__init__", stand_ins.cut_to_high_watermark),), PROPOSING,
              test_replication.test_followers_that_were_not_told_of_a_commit_keep_it_when_everything_restarts),
     Ablation("R2", "leaders never point out a divergence",
-             ((LeaderState, "on_fetch", stand_ins.never_diverging),), PROPOSING,
+             ((LeaderIsr, "on_fetch", stand_ins.never_diverging),), PROPOSING,
              test_replication.test_two_leaders_in_a_row_leave_tails_that_are_cut_exactly),
     Ablation("R2", "data is sent to a position that diverges",
              ((FollowerSession, "forget", stand_ins.nothing), (ReplicaFetcher, "_apply", stand_ins.apply_asleep)),
@@ -153,7 +154,7 @@ ABLATIONS: tuple[Ablation, ...] = (
              ((EpochCache, "truncate_end", stand_ins.nothing),), PROPOSING,
              test_replication.test_the_list_of_epochs_is_cut_with_the_log_and_found_again_by_a_restart),
     Ablation("R4", "fetches of any leader epoch count",
-             ((LeaderState, "check_epoch", stand_ins.nothing),), PROPOSING,
+             ((LeaderIsr, "check_epoch", stand_ins.nothing),), PROPOSING,
              test_replication.test_a_fetch_of_an_epoch_that_is_over_counts_for_nothing),
     Ablation("R5", "an answer is taken for the request in flight",
              ((ReplicaFetcher, "_matches", stand_ins.match_anything),),
@@ -172,7 +173,7 @@ ABLATIONS: tuple[Ablation, ...] = (
              ((FollowerState, "must_flush", False),), CRASHING,
              test_replication.test_an_acknowledgement_waits_for_the_slowest_disk_of_the_isr),
     Ablation("R8", "the high watermark moves below min.insync.replicas",
-             ((LeaderState, "min_isr", 1),), LOSSY,
+             ((LeaderIsr, "min_isr", 1),), LOSSY,
              test_replication.test_nothing_is_committed_while_the_isr_is_too_small),
     Ablation("R9", "acks=all is answered when it is written",
              ((LeaderState, "_reached", stand_ins.ack_when_written),), PROPOSING,
@@ -203,7 +204,7 @@ ABLATIONS: tuple[Ablation, ...] = (
              ((FollowerState, "lag_ms", stand_ins.always_fresh),), _with(consumers=2, one_way_cuts=1.0),
              test_promises.test_a_follower_that_is_cut_off_grows_older_and_says_so),
     Ablation("R13", "the proposed ISR is not counted",
-             ((LeaderState, "maximal_isr", property(stand_ins.the_committed_isr)),), PROPOSING,
+             ((LeaderIsr, "maximal_isr", property(stand_ins.the_committed_isr)),), PROPOSING,
              test_isr.test_a_proposed_member_counts_before_the_answer_comes),
     Ablation("R14", "a proposal is given up on any failure",
              ((IsrProposals, "on_failed", stand_ins.give_up_on_any_failure),),
@@ -220,16 +221,16 @@ ABLATIONS: tuple[Ablation, ...] = (
              lambda o: replace(LOSSY(o), late=0.1, late_ms=2000, request_twice=0.2),
              test_isr.test_a_proposal_vouches_for_the_process_it_saw_and_for_no_other),
     Ablation("R18", "a follower joins as soon as it is heard",
-             ((leader, "may_join", stand_ins.join_when_heard),), PAUSING,
+             ((leader_isr, "may_join", stand_ins.join_when_heard),), PAUSING,
              test_isr.test_a_follower_that_slept_joins_when_it_has_caught_up_and_not_when_it_is_back),
     Ablation("R19", "nobody leaves the ISR for lagging",
-             ((leader, "is_lagging", stand_ins.never),), PROPOSING,
+             ((leader_isr, "is_lagging", stand_ins.never),), PROPOSING,
              test_isr.test_a_follower_that_is_cut_off_leaves_and_comes_back),
     Ablation("R20", "anybody alive is elected",
              ((election, "candidates", stand_ins.anybody), (controller, "with_leader", stand_ins.lead_anyway)), LOSSY,
              test_elections.test_the_last_replica_standing_is_not_the_only_candidate),
     Ablation("R21", "an unclean broker stays eligible",
-             ((controller, "without_unclean", stand_ins.as_it_was),), LOSSY,
+             ((broker_registrations, "without_unclean", stand_ins.as_it_was),), LOSSY,
              test_elections.test_nobody_leads_while_only_an_unclean_broker_is_alive),
     Ablation("R22", "a recovery does not wait for all who may hold something",
              ((election, "recovery_candidates", stand_ins.whoever_is_back),), LOSSY,
@@ -253,10 +254,10 @@ ABLATIONS: tuple[Ablation, ...] = (
              ((ControllerCore, "_on_register", stand_ins.register_again),), _with(request_twice=0.3, kills=1.0),
              test_metadata.test_a_registration_that_is_asked_for_twice_is_one),
     Ablation("R27", "fencing leaves the ISR as it is",
-             ((controller, "without_replica", stand_ins.as_it_was),), _with(kills=1.0),
+             ((fencing, "without_replica", stand_ins.as_it_was),), _with(kills=1.0),
              test_metadata.test_fencing_is_one_step_of_the_journal),
     Ablation("R27", "fencing opens no new epoch",
-             ((controller, "without_replica", stand_ins.in_the_same_epoch),), PROPOSING,
+             ((fencing, "without_replica", stand_ins.in_the_same_epoch),), PROPOSING,
              test_metadata.test_fencing_is_one_step_of_the_journal),
     Ablation("R27", "sessions never end",
              ((BrokerSessions, "expired", stand_ins.nobody),), PAUSING,

@@ -12,6 +12,7 @@ from minilog.core.ports import ReplicaLog
 from minilog.core.replication import follower, log_start
 from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.leader import LeaderState
+from minilog.core.replication.leader_isr import LeaderIsr
 from minilog.core.replication.log_start import LogStart
 from minilog.errors import OffsetOutOfRange
 from minilog.storage.log.log_state import LogState
@@ -107,20 +108,20 @@ CLEANING_ABLATIONS: tuple[Ablation, ...] = (
     Ablation(
         "retention",
         "nobody asks where a follower's log begins",
-        ((LeaderState, "_check_start", stand_ins.nothing), (FollowerState, "next_fetch", _without_start)),
+        ((LeaderIsr, "_check_start", stand_ins.nothing), (FollowerState, "next_fetch", _without_start)),
         story=test_retention.test_a_log_that_begins_later_than_its_leaders_does_not_join_before_it_holds_the_rest,
     ),
     Ablation(
         "retention",
         "no eligible replica gives its log up",
-        ((LeaderState, "_was_complete", _is_in_sync),),
+        ((LeaderIsr, "_was_complete", _is_in_sync),),
         retaining(power_cuts=1.0),
         test_retention.test_who_was_last_known_to_be_complete_gives_nothing_up_and_is_not_waited_for,
     ),
     Ablation(
         "retention",
         "what diverges below the start is found out",
-        ((LeaderState, "check_position", _inside_is_enough),),
+        ((LeaderIsr, "check_position", _inside_is_enough),),
         retaining(isolations=1.0),
         test_retention.test_a_tail_that_diverges_below_the_log_start_is_not_taken_for_what_has_gone,
     ),

@@ -21,6 +21,7 @@ from minilog.core.image import ClusterImage
 from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.follower_sessions import FollowerSessions
 from minilog.core.replication.leader import LeaderState
+from minilog.core.replication.leader_isr import LeaderIsr
 from minilog.core.replication.replica import Replica
 from minilog.core.replication.replica_fetcher import ReplicaFetcher
 from minilog.wire.messages import Fetch, ReplicaFetch, ReplicaFetchReply, ReplicaFetchResult
@@ -98,7 +99,7 @@ EVIDENCE_ABLATIONS = (
         "identity",
         "drained is said, and believed, of another ISR",
         (
-            (LeaderState, "drained", property(_drained_by_the_isr_it_knows)),
+            (LeaderIsr, "drained", property(_drained_by_the_isr_it_knows)),
             (Fencing, "_last_change", lambda *_: 0),
         ),
         story=test_identity.test_who_was_let_in_a_moment_ago_is_not_named_unasked,
@@ -108,7 +109,7 @@ EVIDENCE_ABLATIONS = (
         "who is alone in the ISR is drained whoever leads next",
         (
             (
-                LeaderState,
+                LeaderIsr,
                 "drained",
                 property(lambda self: self.proposal is None and _drained_by_the_isr_it_knows(self)),
             ),
@@ -124,7 +125,7 @@ EVIDENCE_ABLATIONS = (
     Ablation(
         "identity",
         "acks=N counts who is about to leave the ISR",
-        ((LeaderState, "minimal_isr", property(lambda self: self.state.isr)),),
+        ((LeaderIsr, "minimal_isr", property(lambda self: self.state.isr)),),
         story=test_identity.test_two_copies_are_two_members_of_whatever_isr_the_controller_goes_by,
     ),
     Ablation(
@@ -160,7 +161,7 @@ EVIDENCE_ABLATIONS = (
     Ablation(
         "damage",
         "a damaged follower follows on",
-        ((LeaderState, "on_forgotten", stand_ins.nothing), (BrokerSessions, "is_fit", stand_ins.always)),
+        ((LeaderIsr, "on_forgotten", stand_ins.nothing), (BrokerSessions, "is_fit", stand_ins.always)),
         story=test_damage.test_a_damaged_follower_leaves_the_isr_and_is_not_let_in_again,
     ),
     Ablation(

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from minilog.core.image import PartitionState
-from minilog.core.replication.leader import LACKS_MAX_MS, LeaderState
+from minilog.core.replication.leader import LeaderState
+from minilog.core.replication.leader_isr import LACKS_MAX_MS
 from minilog.core.replication.progress import Progress
 from minilog.errors import FencedLeaderEpoch, OffsetOutOfRange, UnknownLeaderEpoch
 from minilog.wire.messages import IsrMember, ReplicaFetchPartition
