@@ -26,6 +26,7 @@ from minilog.wire.messages import (
     Probe,
     ProbeReply,
     Problem,
+    Register,
     ReplicaFetch,
     ReplicaFetchReply,
     ReplicaFetchResult,
@@ -277,6 +278,20 @@ def test_so_is_one_that_comes_too_slowly_on_the_whole(monkeypatch: pytest.Monkey
         assert isinstance(await client.error(fetch()), TimedOut)
 
     with_peer(in_parts, check, timeout_ms=200)
+
+
+def test_a_probe_is_given_up_before_the_registration_that_waits_for_it() -> None:
+    register = Register(1, "i", "", "http://h:1", "", True, 0)
+
+    async def check(client: Client, peer: PeerServer) -> None:
+        ended: list[str] = []
+        for request in (register, Probe(1, "i")):
+            name = type(request).__name__
+            client.peers.send(2, peer.url, request, lambda _, name=name: ended.append(name))  # type: ignore[misc]
+        await until(lambda: len(ended) == 2)
+        assert ended == ["Probe", "Register"]
+
+    with_peer(silent, check, timeout_ms=600)
 
 
 def test_an_answer_that_is_refused_is_logged_once_until_the_next_good_one(caplog: pytest.LogCaptureFixture) -> None:
