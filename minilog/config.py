@@ -30,6 +30,10 @@ MillisecondsOrNone = Annotated[int, Meta(ge=0, le=2**53)]
 FILE_NAME_BYTES_MAX = 255
 """What file systems take as one name: topics are named so that their directories can be made."""
 DAY_MS = 24 * 60 * 60 * 1000
+REPLICA_FETCH_BYTES_MAX: Final = 64 * MIB
+"""Batches in one answer to a follower. It may hold one more, and peers take that (``peers.py``)."""
+MESSAGE_BYTES_MAX: Final = 64 * MIB
+"""The most that ``max.message.bytes`` may be."""
 
 
 _LABEL: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
@@ -87,7 +91,7 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Topic configuration under Kafka's names; on the wire and in files the underscores are dots."""
 
     min_insync_replicas: Annotated[int, Meta(ge=1, le=32)] = 1
-    max_message_bytes: Annotated[int, Meta(ge=KIB, le=64 * MIB)] = MIB
+    max_message_bytes: Annotated[int, Meta(ge=KIB, le=MESSAGE_BYTES_MAX)] = MIB
     segment_bytes: Annotated[int, Meta(ge=4 * KIB, le=2**31 - 1)] = 256 * MIB
     segment_ms: Milliseconds = 7 * DAY_MS
     cleanup_policy: CleanupPolicy = "delete"
@@ -174,7 +178,7 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     session_timeout_ms: Milliseconds = 2000
     replica_lag_max_ms: Milliseconds = 4000
     replica_fetch_wait_ms: Milliseconds = 500
-    replica_fetch_bytes_max: Bytes = 8 * MIB
+    replica_fetch_bytes_max: Annotated[int, Meta(ge=1, le=REPLICA_FETCH_BYTES_MAX)] = 8 * MIB
     peer_timeout_ms: Milliseconds = 2000
     checkpoint_interval_ms: Milliseconds = 10_000
     retention_check_ms: Milliseconds = 30_000
@@ -209,6 +213,8 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     """Empty: made at the first start and kept in the journal."""
     session_timeout_ms: Milliseconds = 2000
     heartbeat_interval_ms: Milliseconds = 200
+    peer_timeout_ms: Milliseconds = 2000
+    """How long a broker may take to begin its answer. An election may decide before."""
     probe_after_ms: Milliseconds = 40
     """A heartbeat this late makes the controller probe the broker's listener."""
     election_timeout_ms: Milliseconds = 300

@@ -29,7 +29,7 @@ from minilog.errors import RefusesToStart
 
 Role = Literal["broker", "controller"]
 ROLES: tuple[Role, Role] = ("broker", "controller")
-SHARED_KEYS = frozenset({"session_timeout_ms", "heartbeat_interval_ms"})
+SHARED_KEYS = frozenset({"session_timeout_ms", "heartbeat_interval_ms", "peer_timeout_ms"})
 """Both roles have these and want the same value, so a bare key sets both in one go (``assign``)."""
 ENVIRONMENT_OTHER = frozenset({"MINILOG_URL", "MINILOG_DEBUG", "MINILOG_PURE", "MINILOG_COMPILED", "MINILOG_SIM_SEEDS"})
 """``MINILOG_*`` variables that are not settings."""

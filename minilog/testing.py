@@ -34,6 +34,7 @@ import pytest
 
 from minilog.cli.local import process
 from minilog.cli.local.cluster import HOST, DevCluster, Member, free_ports, http_ok
+from minilog.cli.output import CliError
 from minilog.errors import MinilogError
 from minilog.wire.messages import MetadataReply, PartitionInfo, TopicInfo
 from minilog_client import Client
@@ -129,24 +130,32 @@ class MinilogCluster:
         """SIGTERM, and wait for the clean end: leaderships are handed over before."""
         member = self._dev.member(str(target))
         self._signal(target, signal.SIGTERM)
-        status = self._dev.wait_ended(member.name, _STOP_S)
+        try:
+            status = self._dev.wait_ended(member.name, _STOP_S)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{target} did not stop in {_STOP_S:.0f} s: {self.log(target)[-2000:]}") from None
         assert status == 0, f"{target} ended with status {status}: {self.log(target)[-2000:]}"
 
     def start(self, target: Target) -> None:
         """Start what does not run, and wait until it serves."""
         self._dev.reap()
         member = self._dev.member(str(target))
-        if member.state() == "dead":
-            self._dev.start(member, exit_with_parent=True)
-        self._dev.wait_ready([member])
+        try:
+            if member.state() == "dead":
+                self._dev.start(member, exit_with_parent=True)
+            self._dev.wait_ready([member])
+        except (CliError, subprocess.TimeoutExpired) as error:
+            raise AssertionError(f"{target} does not serve: {error}") from None
 
     def restart(self, target: Target) -> None:
         self.stop(target)
         self.start(target)
 
     def close(self) -> None:
-        _close_all(self._clients)
-        self._dev.kill_all()
+        try:
+            _close_all(self._clients)
+        finally:
+            self._dev.kill_all()
 
     # --- inside --------------------------------------------------------------------------------------------------
 
@@ -252,9 +261,11 @@ class MinilogBroker:
         self._running.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
-        _close_all(self._clients)
-        if self._child is not None and self._child.poll() is None:
-            self.kill()
+        try:
+            _close_all(self._clients)
+        finally:
+            if self._child is not None and self._child.poll() is None:
+                self.kill()
 
     @property
     def _running(self) -> subprocess.Popen[bytes]:
@@ -264,16 +275,25 @@ class MinilogBroker:
 
 def _ended(child: subprocess.Popen[bytes]) -> int:
     """Its exit status, once it has ended; and our end of its pipe is closed."""
-    status = child.wait(_STOP_S)
+    try:
+        status = child.wait(_STOP_S)
+    except subprocess.TimeoutExpired:
+        raise AssertionError(f"minilog did not end in {_STOP_S:.0f} s") from None
     if child.stdin is not None:
         child.stdin.close()
     return status
 
 
 def _close_all(clients: Sequence[Client]) -> None:
-    for client in clients:
-        with contextlib.suppress(MinilogError):
-            client.close()
+    """Each of them, also when a callback of the test raises in one. Such an error is raised at the end."""
+    with contextlib.ExitStack() as closing:
+        for client in reversed(clients):
+            closing.callback(_close, client)
+
+
+def _close(client: Client) -> None:
+    with contextlib.suppress(MinilogError):
+        client.close()
 
 
 @contextlib.contextmanager
@@ -286,8 +306,10 @@ def cluster(brokers: int = 3, settings: Sequence[str] = ()) -> Iterator[MinilogC
         dev.start_all(exit_with_parent=True)
         yield found
     finally:
-        found.close()
-        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            found.close()
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -9,12 +9,24 @@ import threading
 import time
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
 from minilog.cli.output import CliError, note
 from minilog.config import BrokerSettings, ControllerSettings
-from minilog.settings import FOLDERS, Given, Role, assign, load_both, load_broker, load_controller, parse_flags
+from minilog.settings import (
+    ADDRESSES_ANY,
+    FOLDERS,
+    Given,
+    Loaded,
+    Role,
+    assign,
+    load_both,
+    load_broker,
+    load_controller,
+    parse_flags,
+)
 
 broker_app = typer.Typer(no_args_is_help=True, help="Run one broker process.")
 controller_app = typer.Typer(no_args_is_help=True, help="Run one controller process.")
@@ -88,12 +100,26 @@ def serve(
     controller, broker = loaded[0].settings, loaded[1].settings
     if broker.port == controller.port:
         raise CliError(f"broker and controller cannot share port {broker.port}; give --port and --controller-port", 2)
+    _refuse_foreign_controller(loaded[1], controller)
     if exit_with_parent:
         stop_when_stdin_ends(delay_s=0, timeout_s=broker.shutdown_timeout_ms / 1000 + 5)
     note(f"minilog serves http://{broker.host}:{broker.port}, data in {_where(broker, controller)}; Ctrl-C stops it")
     from minilog.standalone import run_both
 
     return run_both(broker, controller)
+
+
+def _refuse_foreign_controller(broker: Loaded[BrokerSettings], controller: ControllerSettings) -> None:
+    """The broker asks the controller of this process, so another one that is named would be ignored."""
+    url = broker.settings.controller_url
+    parts = urlsplit(url)
+    is_here = controller.host in ADDRESSES_ANY or parts.hostname in ("127.0.0.1", "localhost", "::1", controller.host)
+    if not is_here or (parts.port or 80) != controller.port:
+        raise CliError(
+            f"{broker.origins['controller_url']}: controller_url = {url!r} is not the controller that `minilog serve` runs "
+            f"itself, on port {controller.port}; leave it out, or start the broker alone with `minilog broker run`",
+            2,
+        )
 
 
 def _flags(

@@ -115,7 +115,7 @@ class Runtime:
         self.settings = settings
         self.clock = clock
         self.failure = failure
-        self.peers = Peers(tasks, settings.election_timeout_ms)
+        self.peers = Peers(tasks, settings.peer_timeout_ms)
         self.started = False
         self.append_latency = Histogram(
             "minilog_journal_append_seconds",

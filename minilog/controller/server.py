@@ -21,7 +21,7 @@ from minilog.errors import (
 )
 from minilog.server.answer_delivery import Answers, Delivery
 from minilog.server.listener import Listener
-from minilog.server.request_body import RequestBody, Requests
+from minilog.server.request_body import RequestBody, Requests, refuse_body
 from minilog.wire.http import JSON, MSGPACK, PROBLEM, TEXT, accepted, problem_body, shown
 from minilog.wire.messages import (
     AddPartitions,
@@ -92,7 +92,10 @@ class Server:
 
     async def _answer(self, request: web.BaseRequest) -> web.Response:
         try:
-            return await self._handler(request)(request)
+            handler = self._handler(request)
+            if handler != self._rpc:
+                refuse_body(request)
+            return await handler(request)
         except MinilogError as error:
             return _problem(error)
         except ConnectionError:

@@ -51,7 +51,8 @@ class Answers(Budget):
 
 
 class Delivery:
-    """``expect`` while refusing is still possible, then ``send``, or ``write`` piece by piece; ``release`` always."""
+    """``expect`` while refusing is still possible, then ``send``, or ``write`` piece by piece and
+    ``end``; ``release`` always."""
 
     __slots__ = ("_answers", "_held_bytes", "_limits", "_request")
 
@@ -105,6 +106,17 @@ class Delivery:
         finally:
             watch.cancel()
             self.release()
+
+    async def end(self, stream: web.StreamResponse) -> None:
+        """The end of an answer that was written piece by piece, in the time of a small piece."""
+        transport = self._request.transport
+        if transport is None:
+            return
+        watch = _watch(self._request, transport, self._limits, 0)
+        try:
+            await stream.write_eof()
+        finally:
+            watch.cancel()
 
     async def _send_pieces(self, response: web.Response) -> web.StreamResponse:
         body = response.body

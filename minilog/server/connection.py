@@ -44,6 +44,15 @@ class Connection(asyncio.BufferedProtocol):
         self._filled = 0
         self._answer: tuple[int, str] | None = None
         self._keep_alive = True
+        self._loop = asyncio.get_running_loop()
+        self.received_bytes = 0
+        """Of the answer to the request at hand, its head included."""
+        self._begun_s = self._heard_s = 0.0
+
+    def due_s(self, patience_s: float, bytes_per_second_min: int) -> float:
+        """Until when more must come, by the loop's clock. Call it once something has come."""
+        steady_s = self._begun_s + self.received_bytes / bytes_per_second_min
+        return min(self._heard_s, steady_s) + patience_s
 
     @property
     def is_open(self) -> bool:
@@ -54,7 +63,7 @@ class Connection(asyncio.BufferedProtocol):
         assert self._on_outcome is None, "one request at a time"
         assert self._transport is not None
         self._on_outcome = on_outcome
-        self._filled = 0
+        self._filled = self.received_bytes = 0
         if len(body) <= JOINED_BYTES_MAX:
             self._transport.write(head + body)
         else:
@@ -85,6 +94,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self._filled += nbytes
+        self._heard_s = self._loop.time()
+        if not self.received_bytes:
+            self._begun_s = self._heard_s
+        self.received_bytes += nbytes
         try:
             if self._answer is None and not self._read_head():
                 return

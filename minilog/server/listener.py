@@ -5,6 +5,11 @@ byte is read from them; malformed HTTP gets a problem document instead of a text
 in this process once its request is over: a write waits until the kernel has taken everything, under the deadline
 that ``server`` sets.
 
+What comes behind a request that is not answered yet is charged to nobody. So little of it is taken:
+beyond AHEAD_BYTES_MAX nothing is read until most of that is answered. While nothing is read nobody
+sees a client leave. So a request that ends with its client is refused when nothing has been read
+for UNSEEN_S, whether this module has stopped reading or aiohttp.
+
 Nothing here reads private state of aiohttp, so an application may bring any version of it. ``Listener`` tells each connection
 when a handler begins and ends. What comes on a connection without a handler, after the body that was announced, is the next head.
 """
@@ -18,7 +23,7 @@ from typing import Any, Final
 
 from aiohttp import StreamReader, web
 
-from minilog.config import Limits
+from minilog.config import KIB, Limits
 from minilog.errors import InternalError, InvalidRequest, MinilogError, Overloaded, TimedOut
 from minilog.wire.http import PROBLEM, problem_body, shown
 
@@ -33,6 +38,10 @@ READ_BUFFER_BYTES: Final = 1024 * 1024
 HEAD_BYTES_MAX: Final = 2 * 1024 * 1024
 """Not all versions of aiohttp bound the number of headers. Much larger than any head, because a body may follow in the turns
 before its handler begins."""
+AHEAD_BYTES_MAX: Final = 64 * KIB
+"""Of requests behind one that is not answered yet. One read of the transport more may be held."""
+UNSEEN_S: Final = 1.0
+"""How long a client may be able to leave unseen. Whatever does not wait is answered by then."""
 GRACE_S: Final = 0.02
 """aiohttp begins the handler a few turns of the loop after the head has come: a head that came just in time is not late."""
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -46,12 +55,13 @@ class Listener(web.Server):
         self.limits = limits
         self.open_connections = 0
         self.refused_connections = 0
+        self.ends_with_clients = handler_cancellation
         self._handler = handler
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = request.protocol
         assert isinstance(connection, Connection)
-        connection.begin(request.content)
+        connection.begin(request)
         try:
             return await self._handler(request)
         finally:
@@ -71,14 +81,19 @@ class Listener(web.Server):
 
 class Connection(web.RequestHandler):
     __slots__ = (
+        "_ahead_bytes",
+        "_ahead_timer",
         "_body",
         "_clock",
         "_head_bytes",
         "_head_timer",
         "_is_busy",
+        "_is_held",
         "_limits",
         "_listener",
         "_refused",
+        "_request",
+        "_unseen_timer",
         "ends_with_it",
     )
 
@@ -98,12 +113,19 @@ class Connection(web.RequestHandler):
         self._head_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
         """What has come of the next head, and perhaps behind it."""
+        self._ahead_bytes = 0
+        """What has come behind the request at hand, or a little less."""
+        self._ahead_timer: asyncio.TimerHandle | None = None
+        self._unseen_timer: asyncio.TimerHandle | None = None
         self._refused = False
         self._is_busy = False
+        self._is_held = False
+        """Nothing is read, because too much has come ahead."""
+        self._request: web.BaseRequest | None = None
         self._body: StreamReader | None = None
         """Of the last request: what of it has not come yet is no new head."""
         self.ends_with_it: asyncio.Task[Any] | None = None
-        """The handler that is cancelled when the client leaves: nobody waits for what it reads."""
+        """What ``end_with_client`` was told; nobody waits for what it reads."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -119,29 +141,83 @@ class Connection(web.RequestHandler):
             return
         is_head = self._body is None or self._body.is_eof()
         super().data_received(data)
-        if is_head and data:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES_MAX:
-                self._on_large_head()
-            elif self._head_timer is None and not self._is_busy:
-                self._await_head()
+        if not (is_head and data):
+            return
+        self._head_bytes += len(data)
+        if self._is_busy or self._ahead_timer is not None:
+            self._ahead_bytes += len(data)
+            self._look_ahead()
+        elif self._head_bytes > HEAD_BYTES_MAX:
+            self._on_large_head()
+        elif self._head_timer is None:
+            self._await_head()
 
-    def begin(self, body: StreamReader) -> None:
+    def begin(self, request: web.BaseRequest) -> None:
         """A head has come whole: its handler begins."""
-        self._is_busy, self._head_bytes, self._body = True, 0, body
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        self._is_busy, self._head_bytes = True, 0
+        self._request, self._body = request, request.content
+        self._head_timer = _cancel(self._head_timer)
+        self._ahead_timer = _cancel(self._ahead_timer)
+        self._unseen_timer = _cancel(self._unseen_timer)
+        if self._ahead_bytes:
+            self._ahead_bytes -= min(self._ahead_bytes, _size_of(request)) if self._body.is_eof() else self._ahead_bytes
+            if self._ahead_bytes <= AHEAD_BYTES_MAX // 2:
+                self._read_on()
+        self._look_ahead()
+
+    def end_with_client(self, handler: asyncio.Task[Any] | None) -> None:
+        """Cancel ``handler`` when the client leaves. Call it once the body is read."""
+        self.ends_with_it = handler
+        self._look_ahead()
 
     def end(self) -> None:
         """The handler is over. What came meanwhile, behind the body, begins the next head."""
-        self._is_busy = False
+        self._is_busy, self._request = False, None
+        self._unseen_timer = _cancel(self._unseen_timer)
         if self._head_bytes:
             self._await_head()
+        if self._ahead_bytes:
+            self._ahead_timer = self._clock.call_later(GRACE_S, self._on_idle)
+
+    def _on_idle(self) -> None:
+        """No handler has followed the last one: whatever came ahead whole is answered."""
+        self._ahead_timer, self._ahead_bytes = None, 0
+        self._read_on()
+        if self._head_bytes and self._head_timer is None:
+            self._await_head()
+
+    def _look_ahead(self) -> None:
+        if self.transport is None or self.transport.is_closing():
+            return
+        if self._ahead_bytes > AHEAD_BYTES_MAX:
+            self._is_held = True
+            self.transport.pause_reading()
+        ends_with_client = self._is_busy and (self._listener.ends_with_clients or self.ends_with_it is not None)
+        if ends_with_client and self._unseen_timer is None and not self.transport.is_reading():
+            self._unseen_timer = self._clock.call_later(UNSEEN_S, self._on_unseen)
+
+    def _read_on(self) -> None:
+        if self._is_held and self.transport is not None:
+            self._is_held = False
+            self.transport.resume_reading()
+
+    def _on_unseen(self) -> None:
+        """Nobody would see this client leave. So its request ends now."""
+        self._unseen_timer = None
+        if self.transport is None or self.transport.is_closing() or self.transport.is_reading():
+            return
+        if self._request is not None and self._request.writer.output_size == 0:
+            error = InvalidRequest(
+                "more came behind this request than is read before it is answered; send the next one when this "
+                "one is answered; the connection is closed"
+            )
+            self.transport.write(_raw_answer("400 Bad Request", error))
+        self.force_close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
+        self._head_timer = _cancel(self._head_timer)
+        self._ahead_timer = _cancel(self._ahead_timer)
+        self._unseen_timer = _cancel(self._unseen_timer)
         if not self._refused:
             super().connection_lost(exc)
         if self.ends_with_it is not None:
@@ -208,6 +284,19 @@ class Connection(web.RequestHandler):
         if transport.can_write_eof():
             transport.write_eof()
         self._clock.call_later(REFUSED_S, transport.abort)
+
+
+def _size_of(request: web.BaseRequest) -> int:
+    """How many bytes it took at least."""
+    head = len(request.raw_path) + sum(len(name) + len(value) for name, value in request.raw_headers)
+    return head + (request.content_length or 0)
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
+    """None, which is what the timer is from now on."""
+    if timer is not None:
+        timer.cancel()
+    return None
 
 
 def _raw_answer(status: str, error: MinilogError) -> bytes:

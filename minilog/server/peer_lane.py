@@ -3,6 +3,11 @@
 Order is the point (R5, R15): a request leaves only after its predecessor was answered or given up, and giving one
 up closes the connection, so that no late answer can meet a later request. Nothing is ever sent twice.
 
+The time limit of a call is for the beginning of its answer. From then on progress counts, as for
+request bodies. A peer that sends nothing for as long again is late, and so is one that is slower
+than BYTES_PER_SECOND_MIN on the whole. So a large answer comes over a slow link, and a silent peer
+is given up as early as ever.
+
 Whatever goes wrong on the way is an outcome: nothing that a peer, its name or its address does ends this process. A
 connection that nothing has used for IDLE_S is closed from this side, long before the peer's listener would (its own
 IDLE_S), so that no request leaves just as the other side closes.
@@ -18,7 +23,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from minilog.config import ascii_host
+from minilog.config import KIB, ascii_host
 from minilog.errors import BrokerUnavailable, MinilogError, Overloaded, TimedOut
 from minilog.server.connection import Answer, Connection, Outcome
 from minilog.server.dial import Unreached, dial
@@ -31,6 +36,8 @@ log = logging.getLogger("minilog.peers")
 CONNECT_TIMEOUT_MS = 500
 IDLE_S: Final = 60.0
 """A connection idle for so long is closed, and not used again: the other side may be about to close it (``listener.IDLE_S``)."""
+BYTES_PER_SECOND_MIN: Final = 64 * KIB
+"""As ``limits.body_bytes_per_second_min`` by default: a link that is slower carries no replica."""
 QUEUE_MAX = 1024
 RPC_PATH = "/internal/rpc"
 
@@ -198,16 +205,26 @@ class PeerLane:
         call.on_outcome(outcome)
 
     def _expire(self, call: Call) -> None:
-        """Time is up: definite as long as no byte of the request has been handed to a connection."""
+        """Time is up, unless the answer is coming in.
+
+        Definite as long as no byte of the request has been handed to a connection."""
         if call is not self._current:
             self._waiting.remove(call)
             why = "it was not sent: earlier requests are unanswered"
             call.on_outcome(timed_out(call.address, call.timeout_ms, why, definite=True))
             return
+        coming = self._connection if self._connection is not None and self._connection.received_bytes else None
+        if coming is not None:
+            due_s = coming.due_s(call.timeout_ms / 1000, BYTES_PER_SECOND_MIN)
+            if due_s > self._loop.time():
+                call.timer = self._loop.call_at(due_s, self._expire, call)
+                return
         sent = self._connecting is None
         self._give_up_current()
         self._advance()
         why = "its answer did not come" if sent else "the connection was not made"
+        if coming is not None:
+            why = f"it stopped, or was too slow, after {coming.received_bytes} bytes"
         call.on_outcome(timed_out(call.address, call.timeout_ms, why, definite=not sent))
 
     def _give_up_current(self) -> None:
@@ -252,4 +269,6 @@ def connect_error(error: BaseException, address: Address) -> MinilogError:
 
 
 def timed_out(address: Address, timeout_ms: int, why: str, *, definite: bool) -> TimedOut:
-    return TimedOut(f"no answer from {address} in {timeout_ms} ms: {why}", definite=definite, reason=NoAnswer.TIMED_OUT)
+    return TimedOut(
+        f"no answer from {address} in time ({timeout_ms} ms): {why}", definite=definite, reason=NoAnswer.TIMED_OUT
+    )

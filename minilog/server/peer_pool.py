@@ -76,6 +76,7 @@ class PeerPool:
             self._release(errand)
         elif errand in self._waiting:
             self._stop_waiting(errand)
+            self._advance()
 
     def close(self) -> None:
         for errand in list(self._waiting):
@@ -118,6 +119,7 @@ class PeerPool:
 
     def _expire(self, errand: Errand) -> None:
         self._stop_waiting(errand)
+        self._advance()  # a smaller one behind it may have room
         why = "it was not sent: earlier requests are unanswered"
         errand.on_outcome(timed_out(self._address, errand.timeout_ms, why, definite=True))
 

@@ -5,7 +5,9 @@ behind no slow produce, and the cluster's own traffic behind neither. Whatever i
 a minute, lanes to addresses that are no more among it.
 
 The outcome, an answer or the error that stands for it, comes back on the loop after the turn that sent it:
-refused and never-sent are definite; a timeout, a reset or an answer not understood is not (R14).
+refused and never-sent are definite; a timeout, a reset or an answer not understood is not (R14). An
+answer that is not understood is logged, once until the peer answers again: it is asked for again
+and again.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Final, NamedTuple
 
 from prometheus_client import Histogram
 
-from minilog.config import MIB
+from minilog.config import MESSAGE_BYTES_MAX, MIB, REPLICA_FETCH_BYTES_MAX
 from minilog.errors import BrokerUnavailable, MinilogError
 from minilog.server.connection import Answer, Outcome
 from minilog.server.dial import dial
@@ -48,7 +50,8 @@ from minilog.wire.messages import (
 )
 from minilog.wire.peer_messages import NoAnswer
 
-ANSWER_BYTES_MAX: Final = 128 * MIB
+ANSWER_BYTES_MAX: Final = REPLICA_FETCH_BYTES_MAX + MESSAGE_BYTES_MAX + 16 * MIB
+"""The batches of a replica fetch, the one that is the first too many, and what is said of them."""
 log = logging.getLogger("minilog.peers")
 QUEUE_BUCKETS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 OTHER: Final = "other"
@@ -88,7 +91,7 @@ POOLS: Final[dict[type[Message], PoolLimits]] = {
 
 class Peers:
     def __init__(self, tasks: asyncio.TaskGroup, timeout_ms: int, heartbeat_ms: int = 0) -> None:
-        """``timeout_ms`` bounds an answer, on top of what the request itself asks the peer to wait."""
+        """``timeout_ms``: for an answer to begin, on top of what the request asks the peer to wait."""
         self._tasks = tasks
         self._loop = asyncio.get_running_loop()
         self._timeout_ms = timeout_ms
@@ -96,6 +99,8 @@ class Peers:
         self._names = Names()
         self._meetings: set[asyncio.Task[None]] = set()
         self._lanes: dict[tuple[int, str], PeerLane] = {}
+        self._complained: set[tuple[int, str]] = set()
+        """Lanes whose last answer was refused, and the log says so."""
         self._pools: dict[tuple[Address, str], PeerPool] = {}
         self.queue_latency = Histogram(
             "minilog_peer_queue_seconds",
@@ -114,8 +119,14 @@ class Peers:
             )
             self._loop.call_soon(on_response, error)
             return
-        call = Call(address, encode(request), self._wait_ms(request), lambda outcome: on_response(read(outcome)))
-        self._lane(node_id, request).send(call)
+        lane = (node_id, PURPOSES.get(type(request), OTHER))
+
+        def on_outcome(outcome: Outcome) -> None:
+            response = read(outcome)
+            self._complain(lane, response)
+            on_response(response)
+
+        self._lane(*lane).send(Call(address, encode(request), self._wait_ms(request), on_outcome))
 
     async def call(self, url: str, request: Message, timeout_ms: int) -> Message:
         """Forward a client's request; the answer is a Problem when it failed there or on the way."""
@@ -167,8 +178,14 @@ class Peers:
         for pool in self._pools.values():
             pool.close()
 
-    def _lane(self, node_id: int, request: Message) -> PeerLane:
-        purpose = PURPOSES.get(type(request), OTHER)
+    def _complain(self, lane: tuple[int, str], response: Response) -> None:
+        if not isinstance(response, MinilogError):
+            self._complained.discard(lane)
+        elif response.info.get("reason") == NoAnswer.GARBAGE and lane not in self._complained:
+            self._complained.add(lane)
+            log.warning("%s to node %d: %s", lane[1], lane[0], response.detail)
+
+    def _lane(self, node_id: int, purpose: str) -> PeerLane:
         lane = self._lanes.get((node_id, purpose))
         if lane is None:
             lane = self._lanes[node_id, purpose] = PeerLane(
@@ -184,6 +201,7 @@ class Peers:
 
     def _forget_lane(self, node_id: int, purpose: str) -> None:
         del self._lanes[node_id, purpose]
+        self._complained.discard((node_id, purpose))
 
     def _pool(self, address: Address, limits: PoolLimits) -> PeerPool:
         key = (address, limits.purpose)
@@ -215,6 +233,8 @@ class Peers:
                 return self._timeout_ms + self._heartbeat_ms
             case CreateTopic():
                 return 2 * self._timeout_ms
+            case Probe():
+                return max(1, self._timeout_ms // 2)  # a registration waits for it, in all its time
             case _:
                 return self._timeout_ms
 

@@ -26,6 +26,13 @@ LOOKS: Final = 4
 """How often within body_read_ms it is looked whether something has arrived."""
 
 
+def refuse_body(request: web.BaseRequest) -> None:
+    """Raises InvalidRequest where a request that asks for something brings something. Nobody would read that, and
+    while it is not read nobody would see the client leave."""
+    if request.body_exists:
+        raise InvalidRequest(f"a {request.method} has no body here; what is asked for goes into path and query")
+
+
 class Budget:
     """Bytes that may be held at the same time. It refuses, it never makes anybody wait."""
 

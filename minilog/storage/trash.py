@@ -2,6 +2,8 @@
 
 A directory comes here by one rename, so that deleting takes no longer than a turn may; unlinking can take long and is done
 in a thread, in steps. What is here says whose it is, for as long as a saved recovery point speaks of it.
+
+Who needs room may remove what is here, and the folder itself: one that is missing is empty.
 """
 
 from __future__ import annotations
@@ -33,27 +35,43 @@ class Trash:
         self._disk, self._path = disk, path
 
     def stems(self) -> set[str]:
-        return {name.rpartition(".")[0] for name in self._disk.list(self._path)}
+        return {name.rpartition(".")[0] for name in self._names()}
+
+    def _names(self) -> list[str]:
+        try:
+            return self._disk.list(self._path)
+        except FileNotFoundError:
+            return []
+
+    def _made(self) -> list[str]:
+        """As ``_names``, and the folder is there afterwards. Raises DiskFull."""
+        try:
+            return self._disk.list(self._path)
+        except FileNotFoundError:
+            self._disk.mkdir(self._path)
+            self._disk.fsync_dir(self._path.rpartition("/")[0])
+            return []
 
     def take(self, directory: str, name: str) -> None:
         """Move a partition's directory here. Raises DiskFull, and then it stays where it is."""
-        taken = {taken.lower() for taken in self._disk.list(self._path)}  # some file systems do not tell
+        taken = {taken.lower() for taken in self._made()}  # some file systems do not tell
         number = 1
         while f"{stem(name)}.{number}".lower() in taken:
             number += 1
         self._disk.rename(directory, f"{self._path}/{stem(name)}.{number}")
 
     def sync(self) -> None:
-        self._disk.fsync_dir(self._path)
+        with suppress(FileNotFoundError):
+            self._disk.fsync_dir(self._path)
 
     def purge(self, spoken_of: Container[tuple[str, str]], is_stopped: Callable[[], bool]) -> int:
         """Unlink everything, but the name of what is spoken of, by (stem, topic id); returns the bytes freed."""
         freed = 0
-        for name in self._disk.list(self._path):
+        for name in self._names():
             path = f"{self._path}/{name}"
             try:
                 found = self._disk.list(path)
-            except StorageFailed:  # no directory: somebody else's file, which is no reason to stop
+            except (StorageFailed, FileNotFoundError):  # somebody else's file, or removed by somebody else
                 continue
             body = checkpoint.load_dispensable(self._disk, f"{path}/{PARTITION_FILE}")
             is_spoken_of = (name.rpartition(".")[0], body.get("topic_id")) in spoken_of
@@ -67,8 +85,8 @@ class Trash:
         return freed
 
     def _remove_directory(self, path: str) -> None:
-        """What somebody else has put there stays, and with it the directory."""
-        with suppress(NameRefused):
+        """What somebody else has put there stays, and the directory with it. It may be gone."""
+        with suppress(NameRefused, FileNotFoundError):
             self._disk.remove(path)
 
     def _unlink(self, path: str) -> int:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import pytest
 
+import minilog.testing
 from minilog.errors import BrokerUnavailable, MinilogError, TimedOut
 from minilog.testing import Clusters, MinilogBroker, MinilogCluster
+from minilog_client import Client
 
 
 def test_orders_survive_a_broker(minilog_cluster: MinilogCluster) -> None:
@@ -56,3 +59,37 @@ def test_clusters_of_other_sizes_and_settings(minilog_clusters: Clusters) -> Non
     assert len(two.create_topic("orders").partitions[0].replicas) == 2
     with pytest.raises(MinilogError):
         two.create_topic("orders", replication_factor=3)
+
+
+def test_what_is_waited_for_in_vain_is_an_assertion_error(
+    minilog_clusters: Clusters, minilog_broker: MinilogBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = minilog_clusters(brokers=1)
+    monkeypatch.setattr(minilog.testing, "_STOP_S", 0.3)
+    cluster.pause(1)
+    with pytest.raises(AssertionError, match="1 did not stop"):
+        cluster.stop(1)
+    minilog_broker.pause()
+    with pytest.raises(AssertionError, match="did not end"):
+        minilog_broker.stop()
+    monkeypatch.undo()
+    cluster.kill(1)
+    (cluster._dev.folder / "broker-1" / "meta.json").write_bytes(b"{}")
+    with pytest.raises(AssertionError, match="broker 1 stopped while starting"):
+        cluster.start(1)
+
+
+def test_a_cluster_is_gone_whatever_a_callback_of_the_test_does() -> None:
+    class Failing(Client):
+        def close(self) -> None:
+            super().close()
+            raise ValueError("a test's own callback fails")
+
+    with contextlib.ExitStack() as stack:
+        cluster = stack.enter_context(minilog.testing.cluster(1))
+        cluster._clients.append(Failing(cluster.url))
+        cluster.client()
+        with pytest.raises(ValueError, match="own callback"):
+            stack.close()
+    assert not cluster._dev.alive()
+    assert not cluster._dev.folder.exists()

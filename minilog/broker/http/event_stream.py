@@ -88,5 +88,4 @@ class _Stream:
         await self._delivery.write(self.response, data)
 
     async def close(self) -> None:
-        if self._request.transport is not None:
-            await self.response.write_eof()
+        await self._delivery.end(self.response)

@@ -133,10 +133,12 @@ class Exchange:
         self.delivery = delivery
 
     def end_with_client(self) -> None:
-        """The handler is cancelled when its client leaves: for what changes nothing, or will be asked again."""
+        """The handler is cancelled when its client leaves: for what changes nothing, or will be asked again.
+
+        Call it once the body has been read: nobody sees a client leave that has more of it to send."""
         connection = self.request.protocol
         if isinstance(connection, Connection):
-            connection.ends_with_it = asyncio.current_task()
+            connection.end_with_client(asyncio.current_task())
 
     @property
     def values(self) -> dict[str, Any]:

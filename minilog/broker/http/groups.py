@@ -93,6 +93,7 @@ _COMMIT_SHAPE: Final = '{"offsets": [{"topic", "partition", "offset"}], "member_
 
 async def heartbeat(context: HttpContext, exchange: Exchange) -> web.Response:
     body = await _body(exchange, _heartbeats, _HEARTBEAT_SHAPE)
+    exchange.end_with_client()
     fields = {name: getattr(body, name) for name in HeartbeatBody.__struct_fields__}
     message = GroupHeartbeat(exchange.values["group"], exchange.values["member"], **fields)
     reply = await _call(context, message, GroupHeartbeatReply)

@@ -62,6 +62,7 @@ async def produce(context: HttpContext, exchange: Exchange) -> web.Response:
 
 async def fetch(context: HttpContext, exchange: Exchange) -> web.Response:
     message = await _message(exchange)
+    exchange.end_with_client()
     if isinstance(message, Offsets):
         return _answer_read(exchange.delivery, await context.runtime.submit(message))
     if not isinstance(message, Fetch):

@@ -22,7 +22,7 @@ from minilog.config import Limits
 from minilog.errors import InternalError, MinilogError, NotLeader, TimedOut
 from minilog.server.answer_delivery import Delivery
 from minilog.server.listener import Connection, Listener
-from minilog.server.request_body import RequestBody
+from minilog.server.request_body import RequestBody, refuse_body
 from minilog.wire.http import MSGPACK
 from minilog.wire.messages import CreateTopic, Problem
 from minilog.wire.routes import ROUTES, Match, match
@@ -40,8 +40,6 @@ HANDLERS: Final[Mapping[str, Handler]] = {
     **admin.HANDLERS,
     **groups.HANDLERS,
 }
-ENDS_WITH_CLIENT: Final = frozenset(("fetch", "group_heartbeat"))
-"""Routes that end when their client leaves, besides every GET: what they wait for is nobody's then, or asked for again."""
 JSON_BYTES_MAX: Final = {
     "create_topic": SMALLER[CreateTopic],
     "alter_topic": SMALLER[CreateTopic],
@@ -86,7 +84,8 @@ class Server:
             route = found.route
             if len(route.offers) == 1 and "Accept" in request.headers:
                 exchange.media_out()  # where there is a choice, the handler asks
-            if route.method == "GET" or route.name in ENDS_WITH_CLIENT:
+            if route.method == "GET":
+                refuse_body(request)
                 exchange.end_with_client()
             response = await HANDLERS[found.route.name](self.context, exchange)
             if route.method == "GET" and isinstance(response, web.Response):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -14,22 +15,34 @@ POLL_S = 0.2
 SHOWN_LEVELS = frozenset({"WARNING", "ERROR", "CRITICAL"})
 
 
+LOOK_BYTES_MAX = 1 << 20
+
+
 class LogTail:
-    """What was added to a log file since the last look, line by line."""
+    """What was added to a log file since the last look, line by line.
+
+    Of a line that is longer than a look it shows the beginning."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.position = path.stat().st_size if path.exists() else 0
+        self._in_long_line = False
 
     def lines(self) -> Iterator[str]:
         if not self.path.exists():
             return
         with self.path.open("rb") as file:
+            self.position = min(self.position, file.seek(0, os.SEEK_END))  # somebody may have emptied it
             file.seek(self.position)
-            new = file.read(1 << 20)
-        whole, _, _ = new.rpartition(b"\n")
-        self.position += len(whole) + 1 if whole else 0
-        yield from whole.decode("utf-8", "replace").splitlines()
+            new = file.read(LOOK_BYTES_MAX)
+        whole, newline, _ = new.rpartition(b"\n")
+        if not newline and len(new) == LOOK_BYTES_MAX:
+            whole = new
+        self.position += len(whole) + len(newline)
+        lines = whole.decode("utf-8", "replace").splitlines()
+        yield from lines[1:] if self._in_long_line else lines
+        if whole or newline:
+            self._in_long_line = not newline
 
 
 def supervise(cluster: DevCluster) -> None:

@@ -42,6 +42,7 @@ READY_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 15.0
 SHUTDOWN_TIMEOUT_MS = 3000
 """Shorter than the default: here the controller is often dead on purpose, and nobody wants to wait for it."""
+PORT_MAX = 65535
 FREE_PORTS = range(20_000, 32_000)
 """Below the kernel's ephemeral range, so that no outgoing connection takes a killed broker's port."""
 
@@ -395,11 +396,14 @@ def _broker_ports(old: DevFile | None, brokers: int, port: int | None) -> list[i
     if port == 0:
         return free_ports(brokers)
     if port is None and old is not None:
-        first = old.ports[-1] + 1
-        return old.ports + list(range(first, first + brokers - len(old.ports)))
-    first = port or 8082
-    if first + brokers - 1 > 65535:
-        raise CliError(f"{brokers} brokers from port {first} on would pass port 65535; choose a lower --port", 2)
+        return old.ports + _ports_from(old.ports[-1] + 1, brokers - len(old.ports))
+    return _ports_from(port or 8082, brokers)
+
+
+def _ports_from(first: int, brokers: int) -> list[int]:
+    """Raises CliError beyond the last port there is."""
+    if first + brokers - 1 > PORT_MAX:
+        raise CliError(f"{brokers} brokers from port {first} on would pass port {PORT_MAX}; choose a lower --port", 2)
     return list(range(first, first + brokers))
 
 

@@ -70,7 +70,8 @@ class Replication:
         if fetcher is None:
             return
         if not isinstance(response, ReplicaFetchReply):
-            fetcher.on_failed(request, now_ms)
+            was_lost = isinstance(response, MinilogError) and not response.definite
+            fetcher.on_failed(request, now_ms, was_lost=was_lost)
             return
         effects += fetcher.on_reply(request, response, now_ms)
         for result in response.partitions:
@@ -85,7 +86,11 @@ class Replication:
         if leader not in self.fetchers:
             settings = self._state.settings
             self.fetchers[leader] = ReplicaFetcher(
-                self._state.broker_id, leader, settings.replica_fetch_wait_ms, settings.replica_fetch_bytes_max
+                self._state.broker_id,
+                leader,
+                settings.replica_fetch_wait_ms,
+                settings.replica_fetch_bytes_max,
+                settings.peer_timeout_ms,
             )
         return self.fetchers[leader]
 

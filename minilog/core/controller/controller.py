@@ -201,9 +201,10 @@ class ControllerCore:
         match request, response:
             case Positions(), PositionsReply():
                 self.elections.on_reply(node_id, response)
+                self.elections.on_ended(request)
                 return self._decide_elections(now_ms)
             case Positions(), _:
-                self.elections.on_failed(request)
+                self.elections.on_ended(request)
                 return self._decide_elections(now_ms)
             case Probe(), _:
                 return self._on_probed(request, response, now_ms)

@@ -7,6 +7,9 @@ whoever wins is safe; the longest log also keeps what was acknowledged at weaker
 Invariants
 * A position counts only for the leader epoch it was asked in (answering has fenced older ones), and only as long as
   the process that told it is the registered one: the next process of that broker may have another disk.
+* How long an election waits for all is one thing, how long an answer may be on its way another. A
+  position counts as long as the election is open, and nobody is asked again before the outcome of
+  the first request is known. So candidates that are far away are heard, too.
 * A winner is always a candidate by the image of the moment of decision, and none that knows its replica to be unfit.
 
 Model: KIP-966's unclean recovery manager, used here for every election of two or more candidates.
@@ -50,7 +53,7 @@ class Asked(NamedTuple):
 
 @dataclass(slots=True)
 class Election:
-    """``positions``: (last epoch, end offset) by broker; ``silent``: who could not answer this time.
+    """``positions``: (last epoch, end offset) by broker; ``silent``: whose request is over without one.
 
     Both are about the process in ``asked``, and forgotten with it."""
 
@@ -62,6 +65,12 @@ class Election:
     asked: dict[int, Asked] = field(default_factory=dict)
     silent: set[int] = field(default_factory=set)
     positions: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def go_on(self, deadline_ms: int) -> None:
+        """Ask again whoever could not answer; the others may still do so."""
+        self.deadline_ms = deadline_ms
+        for broker_id in list(self.silent):
+            self.forget(broker_id)
 
     def forget(self, broker_id: int) -> None:
         self.asked.pop(broker_id, None)
@@ -174,11 +183,14 @@ class Elections:
             else:
                 election.silent.add(broker_id)
 
-    def on_failed(self, request: Positions) -> None:
+    def on_ended(self, request: Positions) -> None:
+        """The request has had its outcome: nobody will tell by it what has not been told."""
         asked = Asked(request.broker_epoch, request.sequence)
         for query in request.partitions:
             election = self._open.get(TopicPartition(query.topic, query.partition))
-            if election is not None and election.asked.get(request.broker_id) == asked:
+            if election is None or election.asked.get(request.broker_id) != asked:
+                continue
+            if request.broker_id not in election.positions:
                 election.silent.add(request.broker_id)
 
     # --- deciding --------------------------------------------------------------------------------------------
@@ -187,7 +199,7 @@ class Elections:
         """(leaderless state, winner, is recovery) for every election that can end now.
 
         It can when every candidate has answered or failed to, or at its deadline with at least one answer; a
-        recovery needs the answer of all. One that cannot end at its deadline asks again.
+        recovery needs the answer of all. One that cannot end at its deadline gets another.
         """
         decided = []
         for partition, election in list(self._open.items()):
@@ -199,6 +211,8 @@ class Elections:
             winner = most_up_to_date(known, runners)
             if winner is not None and complete and is_recovery == election.is_recovery:
                 decided.append((state, winner, is_recovery))
+            elif now_ms >= election.deadline_ms and runners:
+                election.go_on(now_ms + self.timeout_ms)
             elif now_ms >= election.deadline_ms:
                 del self._open[partition]
         return decided

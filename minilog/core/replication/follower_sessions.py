@@ -10,6 +10,8 @@ Invariants
 * A position is counted (``LeaderState.on_fetch``) once, when it arrives, and only by a leader of its epoch. One
   that names an epoch this broker has not reached yet waits until it has (no error, no retry loop). One that cannot
   count (it diverges, R2) is answered so and forgotten: no data is sent to it until the follower names another.
+* An answer holds at most REPLICA_FETCH_BYTES_MAX of batches and one batch more, whatever was asked
+  for. Peers take that.
 * A request is answered exactly once: with data, at its deadline, or when a newer request or session replaces it.
 * An answer takes along every high watermark and log start that moved: what it does not mention has not changed, and
   what it cannot speak for it calls untold. Followers judge by that how stale they are, and retention waits for them.
@@ -21,6 +23,7 @@ Invariants
 
 from __future__ import annotations
 
+from minilog.config import REPLICA_FETCH_BYTES_MAX
 from minilog.core.effects import Effect, Reply
 from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.leader import LeaderState
@@ -57,7 +60,7 @@ class FollowerSession:
         self.session_id = request.session_id
         self.next_sequence = 0
         self.last_fetch_ms = 0
-        self.max_bytes = request.max_bytes
+        self.max_bytes = min(request.max_bytes, REPLICA_FETCH_BYTES_MAX)
         self.partitions: dict[TopicPartition, ReplicaFetchPartition] = {}
         self.fresh: dict[TopicPartition, None] = {}
         self.dirty: dict[TopicPartition, None] = {}
@@ -77,7 +80,7 @@ class FollowerSession:
 
     def take(self, request: ReplicaFetch, now_ms: int) -> None:
         self.next_sequence = request.sequence + 1
-        self.last_fetch_ms, self.max_bytes = now_ms, request.max_bytes
+        self.last_fetch_ms, self.max_bytes = now_ms, min(request.max_bytes, REPLICA_FETCH_BYTES_MAX)
         self.ends_early = False
         for topic, partition in request.forgotten:
             self.forget(TopicPartition(topic, partition))

@@ -11,6 +11,8 @@ Invariants
 * A result counts only for the very topic it names: another topic of that name may have been made meanwhile.
 * Every partition an answer mentions is named in the next request, so leader and follower agree on positions
   again after anything was dropped.
+* What did not come through is asked for again in a smaller portion, down to BYTES_MIN. Portions
+  grow again while twice as much would come in peer_timeout_ms. So a poor link carries something.
 * How fresh a replica is rests on evidence: the time of an answer is when its request was sent, plus how long the leader
   kept it, less for how long that leader may have been replaced. Silence is evidence only about what the leader leads
   and had room to mention.
@@ -26,12 +28,16 @@ from minilog.wire.topic_partition import TopicPartition
 
 RETRY_MS = 50
 DISK_FULL_RETRY_MS = 1000
+BYTES_MIN = 16 * 1024
 
 
 class ReplicaFetcher:
-    def __init__(self, broker_id: int, leader: int, max_wait_ms: int, max_bytes: int) -> None:
+    def __init__(self, broker_id: int, leader: int, max_wait_ms: int, max_bytes: int, peer_timeout_ms: int) -> None:
         self.broker_id, self.leader = broker_id, leader
         self.max_wait_ms, self.max_bytes = max_wait_ms, max_bytes
+        self.peer_timeout_ms = peer_timeout_ms
+        self.portion_bytes = max_bytes
+        """What the next request asks for."""
         self.followers: dict[TopicPartition, FollowerState] = {}
         self.inflight: ReplicaFetch | None = None
         self.session_id = 0
@@ -100,7 +106,7 @@ class ReplicaFetcher:
             self.session_id,
             self.sequence,
             self.max_wait_ms,
-            self.max_bytes,
+            self.portion_bytes,
             partitions,
             list(self._forgotten),
         )
@@ -128,9 +134,13 @@ class ReplicaFetcher:
 
     # --- answers -------------------------------------------------------------------------------------------
 
-    def on_failed(self, request: ReplicaFetch, now_ms: int) -> None:
-        """No usable answer: whatever the leader did with the request, a new session says everything again."""
+    def on_failed(self, request: ReplicaFetch, now_ms: int, *, was_lost: bool = False) -> None:
+        """No usable answer: whatever the leader did with it, a new session says everything again.
+
+        ``was_lost``: an answer may have been on its way, and was perhaps too large for that."""
         if self._matches(request):
+            if was_lost:
+                self.portion_bytes = max(self.portion_bytes // 2, min(BYTES_MIN, self.max_bytes))
             self.inflight = None
             self.is_open = False
             self.retry_ms = now_ms + RETRY_MS
@@ -145,6 +155,8 @@ class ReplicaFetcher:
         self.inflight = None
         self.sequence += 1
         self._named.clear()
+        if 2 * (now_ms - self._sent_ms - max(reply.held_ms, 0)) <= self.peer_timeout_ms:
+            self.portion_bytes = min(2 * self.portion_bytes, self.max_bytes)
         self.answered_ms = seen_ms = self._as_of(reply, now_ms)
         self._untold = set(reply.untold)
         flushes = []

@@ -17,7 +17,7 @@ from minilog.config import ControllerSettings
 from minilog.core.controller.controller import ControllerCore
 from minilog.core.controller.decision import Decision
 from minilog.core.effects import CONTROLLER_ID, Flush, Reply, Send
-from minilog.wire.messages import Heartbeat, Message, Positions, PositionsReply
+from minilog.wire.messages import Heartbeat, Message, Positions, PositionsReply, Probe
 from minilog.wire.metadata_records import AnyMetadataRecord, MetadataRecord
 from tests.sim.nodes.network import Inbound, Network, Response
 from tests.sim.nodes.process import Process
@@ -235,4 +235,7 @@ class ControllerNode(Process):
                 ballots.on_answered(node_id, request, response)
             self._put(core.on_response, node_id, request, response)
 
-        self.network.send(self, node_id, request, on_response, self.settings.election_timeout_ms)
+        timeout_ms = self.settings.peer_timeout_ms
+        if isinstance(request, Probe):
+            timeout_ms //= 2
+        self.network.send(self, node_id, request, on_response, timeout_ms)

@@ -309,7 +309,7 @@ def take_any_request(
     return session, effects
 
 
-def ask_on(self: ReplicaFetcher, request: ReplicaFetch, now_ms: int) -> None:
+def ask_on(self: ReplicaFetcher, request: ReplicaFetch, now_ms: int, **named: Any) -> None:
     """A failed request is forgotten, and the session goes on as if it had been answered."""
     if self._matches(request):
         self.inflight = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from minilog.wire.messages import HeartbeatReply, Positions, PositionsReply
+from minilog.wire.metadata_records import NO_LEADER
 from tests.sim.cluster import SimCluster
 
 
@@ -185,12 +186,28 @@ def test_a_late_answer_to_an_earlier_question_elects_nobody() -> None:
     late = c.network.hold(PositionsReply, when=lambda m: isinstance(m, PositionsReply))
     c.broker(1).kill()
     c.until(lambda: len(late.messages) >= 2)
-    c.run(700)
+    c.run(c.controller.settings.peer_timeout_ms + 700)
     asked = [m.sequence for m in late.messages if isinstance(m, PositionsReply)]
-    assert max(asked) > 2, "asked again after the deadline"
+    assert max(asked) > 2, "asked again when the first requests were given up"
     c.network.pass_all()
     late.release()
     c.until(lambda: c.leader("t") in (2, 3))
+    c.produce("t")
+
+
+def test_candidates_that_are_far_away_elect_a_leader() -> None:
+    """Their answers take longer than an election waits; they are asked once, and count when they come."""
+    c = cluster()
+    c.create_topic("t", assignment=[[1, 2, 3]], min_isr=1)
+    c.produce("t")
+    late = c.network.hold(PositionsReply, when=lambda m: isinstance(m, PositionsReply))
+    c.broker(1).kill()
+    c.until(lambda: len(late.messages) == 2)
+    c.run(2 * c.controller.settings.election_timeout_ms)
+    assert len(late.messages) == 2
+    assert c.leader("t") == NO_LEADER
+    late.release()
+    c.until(lambda: c.leader("t") in (2, 3), within_ms=100)
     c.produce("t")
 
 

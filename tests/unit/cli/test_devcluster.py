@@ -163,3 +163,34 @@ def test_commands_to_be_copied_survive_a_shell(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     usual = DevCluster.create(default_folder(), 1)
     assert usual.command("down") == "`minilog dev down`"
+
+
+def test_a_cluster_does_not_grow_beyond_the_last_port(tmp_path: Path) -> None:
+    DevCluster.create(tmp_path, 3, port=65532, controller_port=1).save()
+    with pytest.raises(CliError, match="65535"):
+        DevCluster.create(tmp_path, 5)
+    assert DevCluster.create(tmp_path, 4).spec.ports == [65532, 65533, 65534, 65535]
+
+
+def test_the_foreground_goes_on_behind_a_line_that_is_very_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("minilog.cli.dev.supervise.LOOK_BYTES_MAX", 10)
+    path = tmp_path / "l"
+    tail = LogTail(path)
+    path.write_text("\n" + "x" * 35 + "\nnext\n")
+    looks = [list(tail.lines()) for _ in range(9)]
+    assert [line for look in looks for line in look] == ["x" * 10, "next"]
+    with path.open("a") as log:
+        log.write("last\n")
+    assert list(tail.lines()) == ["last"]
+
+
+def test_the_foreground_goes_on_when_somebody_has_emptied_the_log(tmp_path: Path) -> None:
+    path = tmp_path / "l"
+    path.write_text("before\n")
+    tail = LogTail(path)
+    path.write_text("")
+    assert list(tail.lines()) == []
+    path.write_text("one\n")
+    assert list(tail.lines()) == ["one"]

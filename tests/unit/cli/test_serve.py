@@ -93,6 +93,16 @@ def test_what_is_said_is_what_is_done(told: list[Told], capsys: pytest.CaptureFi
     assert f"data in {tmp_path}/y and {tmp_path}/minilog-data/controller;" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("url", ["http://localhost:7", "http://[::1]:7", "http://127.0.0.1:7"])
+def test_its_own_controller_may_be_named(told: list[Told], url: str) -> None:
+    started(told, "--controller-port", "7", "--set", f"broker.controller_url={url}")
+
+
+def test_whoever_listens_everywhere_has_any_name(told: list[Told]) -> None:
+    own = ("--set", "controller.host=0.0.0.0", "--set", "broker.controller_url=http://me.example.org:9093")
+    started(told, *own)
+
+
 @pytest.mark.parametrize(
     ("words", "environment", "said"),
     [
@@ -100,6 +110,12 @@ def test_what_is_said_is_what_is_done(told: list[Told], capsys: pytest.CaptureFi
         (["--set", "data_dir=x"], {}, "write broker.data_dir=... or controller.data_dir=..."),
         (["--port", "5", "--set", "broker.port=6"], {}, "port is given twice"),
         ([], {"MINILOG_PORT": "tcp://x"}, "environment variable MINILOG_PORT: port = 'tcp://x' is not allowed"),
+        (["--set", "broker.controller_url=http://127.0.0.1:1"], {}, "controller_url = 'http://127.0.0.1:1' is not the"),
+        (
+            [],
+            {"MINILOG_CONTROLLER_URL": "http://elsewhere:9093"},
+            "environment variable MINILOG_CONTROLLER_URL: controller_url = 'http://elsewhere:9093' is not the controller",
+        ),
         ([], {"MINILOG_DATA_DIR": ""}, "environment variable MINILOG_DATA_DIR: data_dir is empty"),
     ],
 )

@@ -6,8 +6,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from minilog.config import BrokerSettings, ControllerSettings
+from minilog.config import MESSAGE_BYTES_MAX, REPLICA_FETCH_BYTES_MAX, BrokerSettings, ControllerSettings
 from minilog.server.peer_lane import Address
+from minilog.server.peers import ANSWER_BYTES_MAX
 from minilog.settings import BadSettings, assign, load_broker, load_controller, role_of, variable
 
 MINIMAL = ["broker_id=1", "data_dir=d"]
@@ -115,6 +116,18 @@ def test_flags_of_a_whole_cluster_are_dealt_out() -> None:
     assert dealt["controller"] == ["election_timeout_ms=100", "session_timeout_ms=900"]
     assert dealt["broker"] == ["replica_lag_max_ms=9", "session_timeout_ms=900", "rack=r"]
     assert assign(["controller.limits.connections_max=3"])["controller"] == ["limits.connections_max=3"]
+
+
+def test_the_patience_with_peers_is_set_for_both_roles_at_once() -> None:
+    assert assign(["peer_timeout_ms=500"]) == {"broker": ["peer_timeout_ms=500"], "controller": ["peer_timeout_ms=500"]}
+
+
+def test_no_follower_is_made_to_ask_for_more_than_it_would_take() -> None:
+    assert REPLICA_FETCH_BYTES_MAX + MESSAGE_BYTES_MAX < ANSWER_BYTES_MAX
+    for size in (REPLICA_FETCH_BYTES_MAX, 1):
+        assert load_broker(None, {}, [*MINIMAL, f"replica_fetch_bytes_max={size}"])
+    with pytest.raises(BadSettings, match=f"from 1 to {REPLICA_FETCH_BYTES_MAX}"):
+        load_broker(None, {}, [*MINIMAL, f"replica_fetch_bytes_max={REPLICA_FETCH_BYTES_MAX + 1}"])
 
 
 @pytest.mark.parametrize("pair", ["port=1", "nothing=1", "broker.nothing=1", "election_timeout_ms=x"])

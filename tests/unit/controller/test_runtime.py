@@ -20,7 +20,18 @@ from minilog.core.image import BrokerState
 from minilog.errors import BrokerUnavailable, InvalidRequest, RefusesToStart
 from minilog.server.clock import Clock
 from minilog.server.process import FailStop, Failure
-from minilog.wire.messages import CreateTopic, Heartbeat, HeartbeatReply, Message, Metadata, Ok, Probe, Problem
+from minilog.wire.messages import (
+    CreateTopic,
+    Heartbeat,
+    HeartbeatReply,
+    Message,
+    Metadata,
+    Ok,
+    Positions,
+    PositionsReply,
+    Probe,
+    Problem,
+)
 from minilog.wire.metadata_records import BrokerRegistered, ControllerStarted, MetadataRecord
 from tests.unit.broker.fake_ports import FakeControllerCore, FakeDecision, FakeJournal
 from tests.unit.server.peer_server import Exchange, PeerServer, until
@@ -177,6 +188,27 @@ def test_sends_go_out_and_their_outcomes_are_events() -> None:
         assert isinstance(outcomes[5], BrokerUnavailable)
 
     run(check)
+
+
+def test_an_election_that_is_in_a_hurry_closes_no_connection() -> None:
+    """How long an election waits is one thing, how long an answer may take another: far brokers are heard, too."""
+    question = Positions(4, 1, 1, 1, [])
+
+    async def far(exchange: Exchange) -> None:
+        await asyncio.sleep(0.2)
+        exchange.reply(PositionsReply(4, 1, 1, []))
+
+    async def check(f: Fixture) -> None:
+        async with PeerServer(far) as peer:
+            f.core.image.brokers[4] = BrokerState(4, 1, "i", peer.url, "")
+            f.core.on_heartbeat = [FakeDecision([], [Send(4, question), Send(4, question)])]
+            f.submit(PARKED)
+            await until(lambda: f.names().count("response") == 2)
+            assert peer.connections == 1
+        outcomes = [event[2] for event in f.core.events if event[0] == "response"]
+        assert outcomes == [PositionsReply(4, 1, 1, [])] * 2
+
+    run(check, election_timeout_ms=50)
 
 
 def test_a_long_journal_is_replaced_by_a_snapshot_and_a_restart_sees_the_same(tmp_path: Path) -> None:

@@ -8,10 +8,12 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
+from aiohttp import web
 
 from minilog.config import Limits
 from minilog.errors import Overloaded
-from minilog.server.answer_delivery import PIECE_BYTES, Answers, unacknowledged
+from minilog.server.answer_delivery import PIECE_BYTES, Answers, Delivery, unacknowledged
+from minilog.server.listener import Listener
 from minilog.server.request_body import SMALL_BYTES, Budget
 from minilog.wire.http import BATCH, EVENTS, JSON, MSGPACK
 from minilog.wire.messages import Fetch, FetchPartition, Message, encode
@@ -302,5 +304,32 @@ def test_what_is_charged_is_given_back_however_an_answer_ends() -> None:
                     await asyncio.get_running_loop().sock_recv(client, 1000)
                 await until_open(connection, 1)  # it has left
                 assert (await connection.request("GET", P0 + "?max_bytes=12000000", Accept=BATCH)).status == 200, media
+
+    asyncio.run(main())
+
+
+def test_the_end_of_an_answer_has_a_deadline_too() -> None:
+    """A client that takes nothing more: what was written last filled the kernel's buffers to the last byte."""
+    ended = asyncio.Event()
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        stream = web.StreamResponse()
+        await stream.prepare(request)
+        assert request.transport is not None
+        request.transport.write(bytes(LARGE))
+        await Delivery(request, Answers(LARGE), Limits(response_write_ms=50)).end(stream)
+        assert request.transport is None, "the connection is cut"
+        ended.set()
+        return stream
+
+    async def main() -> None:
+        runner = web.ServerRunner(Listener(handler, Limits()), shutdown_timeout=0.02)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        with socket.create_connection(runner.addresses[0][:2]) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            async with asyncio.timeout(3):
+                await ended.wait()
+        await runner.cleanup()
 
     asyncio.run(main())

@@ -197,3 +197,29 @@ def test_lanes_close_well_before_the_listener_would() -> None:
     from minilog.server.listener import IDLE_S
 
     assert lane_module.IDLE_S * 2 <= IDLE_S
+
+
+@pytest.mark.parametrize("how", ["its time is up", "its client leaves"])
+def test_who_waits_behind_a_large_one_goes_when_that_is_given_up(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """There is room for the small one, but not before it is its turn."""
+    monkeypatch.setattr(peers_module, "POOLS", {Produce: PoolLimits("forwarded produce", 100, 25_000)})
+
+    async def only_the_small(exchange: Exchange) -> None:
+        if exchange.message == produce(10, 2):
+            exchange.reply(OK)
+
+    async def check(peers: Peers, peer: PeerServer) -> None:
+        (stuck,) = calls(peers, peer, produce(20_000))
+        await until(lambda: peer.requests)
+        patience_ms = 100 if how == "its time is up" else 8000
+        large = asyncio.create_task(peers.call(peer.url, produce(20_000, 1), patience_ms))
+        await asyncio.sleep(0)
+        (small,) = calls(peers, peer, produce(10, 2))
+        await asyncio.sleep(0)
+        if how == "its client leaves":
+            large.cancel()
+        assert await asyncio.wait_for(small, 3) == OK
+        assert not stuck.done()
+        stuck.cancel()
+
+    with_peer(only_the_small, check)

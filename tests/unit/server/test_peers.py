@@ -26,6 +26,7 @@ from minilog.wire.messages import (
     Probe,
     ProbeReply,
     Problem,
+    Register,
     ReplicaFetch,
     ReplicaFetchReply,
     ReplicaFetchResult,
@@ -223,6 +224,92 @@ def test_a_timeout_waits_as_long_as_the_request_itself_asks() -> None:
         assert await client.ask(fetch(1, max_wait_ms=3000)) == OK
 
     with_peer(slow, check, timeout_ms=30)
+
+
+SLOW_PARTS, SLOW_PART_BYTES = 10, 64 * 1024
+LARGE = Problem("X", "y" * SLOW_PARTS * SLOW_PART_BYTES, False)
+"""As a replica fetch far behind is answered, or a heartbeat with a snapshot of the metadata."""
+
+
+async def in_parts(exchange: Exchange) -> None:
+    """Altogether several times as long as any silence, and as the peers' patience."""
+    if isinstance(exchange.message, AlterPartition):
+        exchange.reply(OK)
+        return
+    data = answer(LARGE)
+    for start in range(0, len(data), SLOW_PART_BYTES):
+        exchange.write(data[start : start + SLOW_PART_BYTES])
+        await asyncio.sleep(0.06)
+
+
+@pytest.mark.parametrize("request_", [fetch(), Heartbeat(1, 1, "process", 1, 0, 0)], ids=["fetch", "heartbeat"])
+def test_an_answer_that_keeps_coming_has_all_the_time_it_needs(request_: Message) -> None:
+    async def check(client: Client, peer: PeerServer) -> None:
+        client.send(request_)
+        await until(lambda: peer.requests)
+        assert await client.ask(AlterPartition(1, 1, "i", 1, 1, [])) == OK, "nothing else waits for it"
+        assert await client.responses.get() == LARGE
+        assert await client.ask(request_) == LARGE
+        assert peer.connections == 2, "the slow connection is as good as ever"
+
+    with_peer(in_parts, check, timeout_ms=200)
+
+
+def test_an_answer_that_stops_half_way_is_given_up_as_soon_as_one_that_does_not_begin() -> None:
+    async def half(exchange: Exchange) -> None:
+        exchange.write(answer(LARGE)[:SLOW_PART_BYTES])
+
+    async def check(client: Client, peer: PeerServer) -> None:
+        began = time.monotonic()
+        error = await client.error(fetch())
+        assert isinstance(error, TimedOut)
+        assert not error.definite
+        assert f"{SLOW_PART_BYTES} bytes" in error.detail
+        assert time.monotonic() - began < 1.5
+        await until(lambda: not peer.open_connections)
+
+    with_peer(half, check, timeout_ms=200)
+
+
+def test_so_is_one_that_comes_too_slowly_on_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer_lane, "BYTES_PER_SECOND_MIN", 10**9)
+
+    async def check(client: Client, peer: PeerServer) -> None:
+        assert isinstance(await client.error(fetch()), TimedOut)
+
+    with_peer(in_parts, check, timeout_ms=200)
+
+
+def test_a_probe_is_given_up_before_the_registration_that_waits_for_it() -> None:
+    register = Register(1, "i", "", "http://h:1", "", True, 0)
+
+    async def check(client: Client, peer: PeerServer) -> None:
+        ended: list[str] = []
+        for request in (register, Probe(1, "i")):
+            name = type(request).__name__
+            client.peers.send(2, peer.url, request, lambda _, name=name: ended.append(name))  # type: ignore[misc]
+        await until(lambda: len(ended) == 2)
+        assert ended == ["Probe", "Register"]
+
+    with_peer(silent, check, timeout_ms=600)
+
+
+def test_an_answer_that_is_refused_is_logged_once_until_the_next_good_one(caplog: pytest.LogCaptureFixture) -> None:
+    async def too_large(exchange: Exchange) -> None:
+        if len(exchange.peer.requests) == 4:
+            exchange.reply(OK)
+        else:
+            exchange.write(b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\n")
+
+    async def check(client: Client, peer: PeerServer) -> None:
+        for _ in range(5):
+            await client.ask(fetch())
+
+    with_peer(too_large, check)
+    said = [record.getMessage() for record in caplog.records if "at most" in record.getMessage()]
+    assert len(said) == 2
+    assert "fetch to node 2" in said[0]
+    assert "999999999999" in said[0]
 
 
 def test_a_reset_is_not_definite_and_nothing_is_sent_twice() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -868,3 +869,41 @@ def test_a_start_that_finds_no_room_costs_nothing() -> None:
     again = Store(disk, "/data", 1, lambda: 0)
     assert again.start("boot-2")
     assert again.last_broker_epoch == 7
+
+
+@pytest.mark.parametrize("at", ["a purge", "a deletion", "a start"])
+def test_a_trash_that_somebody_has_removed_is_an_empty_one(tmp_path: Path, at: str) -> None:
+    """Who needs room removes what is in there, and the folder with it."""
+    disk = OsDisk()
+    store = Store(disk, f"{tmp_path}/data", 1, lambda: NOW_MS)
+    store.start("boot-1")
+    store.open("events", "a", 0, TopicSettings())
+    shutil.rmtree(f"{store.data_dir}/trash")
+    if at == "a deletion":
+        store.delete("events", "a", 0)
+        assert disk.list(f"{store.data_dir}/trash") == ["events-0.1"]
+    if at == "a start":
+        store.abandon()
+        store = Store(disk, f"{tmp_path}/data", 1, lambda: NOW_MS)
+        store.start("boot-1")
+    for _ in range(2):
+        store.purge_trash()
+    assert not disk.failure
+    store.abandon()
+
+
+def test_what_somebody_removes_during_a_purge_is_not_missed(tmp_path: Path) -> None:
+    disk = OsDisk()
+    store = Store(disk, f"{tmp_path}/data", 1, lambda: NOW_MS)
+    store.start("boot-1")
+    for number in range(3):
+        store.open("events", "a", number, TopicSettings())
+        store.delete("events", "a", number)
+
+    def is_stopped() -> bool:
+        shutil.rmtree(f"{store.data_dir}/trash", ignore_errors=True)
+        return False
+
+    store.purge_trash(is_stopped)
+    assert not disk.failure
+    store.abandon()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from collections.abc import Callable
 
 import pytest
 
@@ -302,5 +303,113 @@ def test_problem_documents_are_json_even_for_bytes_nobody_can_read() -> None:
         answer = await connection.answer()
         assert answer.status in (400, 404)
         assert json.loads(answer.body)["definite"] is True
+
+    with_broker(test)
+
+
+# --- what comes ahead -------------------------------------------------------------------------------------------------
+
+POLL = f"GET {P0}?offset=latest&wait_ms=60000 HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+AHEAD = 40
+AHEAD_BODY = b'{"records": [{"value": "' + b"x" * 900_000 + b'"}]}'
+AHEAD_REQUEST = f"{HEAD}Content-Length: {len(AHEAD_BODY)}\r\n\r\n".encode() + AHEAD_BODY
+
+
+async def _when(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event to wait on
+            await asyncio.sleep(0.001)
+
+
+async def until_stuck(connection: Connection) -> int:
+    """What the broker has not taken, once it takes no more."""
+    transport = connection.writer.transport
+    left, same = -1, 0
+    async with asyncio.timeout(5):
+        while same < 20:
+            await asyncio.sleep(0.01)
+            now = transport.get_write_buffer_size()
+            left, same = now, same + 1 if now == left else 0
+    return left
+
+
+def test_bodies_that_come_ahead_are_not_taken_until_it_is_their_turn() -> None:
+    """They would be charged to nobody: the one whose turn it is waits."""
+
+    async def test(broker: Broker, connection: Connection) -> None:
+        broker.runtime.gate = asyncio.Event()
+        connection.send((HEAD + f"Content-Length: {len(BODY)}\r\n\r\n").encode() + BODY)
+        await _when(lambda: broker.runtime.submitted)
+        sent = memoryview(AHEAD_REQUEST * AHEAD)
+        connection.writer.transport.write(sent)
+        left = await until_stuck(connection)
+        assert left > len(sent) // 2, "the kernels hold some megabytes, this process next to nothing"
+        broker.runtime.gate.set()
+        assert [(await connection.answer()).status for _ in range(AHEAD + 1)] == [200] * (AHEAD + 1)
+        assert (await connection.request("GET", "/healthz")).status == 200
+
+    with_broker(test)
+
+
+def test_many_small_requests_one_behind_the_other_are_all_answered() -> None:
+    """More than is taken ahead at a time."""
+
+    async def test(broker: Broker, connection: Connection) -> None:
+        one = b"GET /healthz HTTP/1.1\r\nHost: a\r\nX: %s\r\n\r\n" % (b"x" * 1000)
+        post = f"{HEAD}Content-Length: {len(BODY)}\r\n\r\n".encode() + BODY
+        connection.send((post + one) * 300)
+        assert {(await connection.answer()).status for _ in range(600)} == {200}
+        await asyncio.sleep(2 * QUICK.header_read_ms / 1000)
+        assert (await connection.request("GET", "/healthz")).status == 200
+
+    with_broker(test, limits=QUICK)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minilog.server.listener.UNSEEN_S", 0.05)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("ahead", [AHEAD_REQUEST, b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n" * 3000])
+def test_a_poll_is_ended_when_so_much_comes_behind_it_that_its_client_could_leave_unseen(ahead: bytes) -> None:
+    async def test(broker: Broker, connection: Connection) -> None:
+        connection.send(POLL)
+        await _when(lambda: broker.runtime.waiting)
+        connection.send(ahead)
+        assert "behind this request" in refused(await connection.answer(), 400, "INVALID_REQUEST")
+        await _when(lambda: not broker.runtime.waiting)
+        await alive(broker)
+
+    with_broker(test)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("count", [3, 40])
+def test_a_poll_with_small_requests_behind_it_ends_with_its_client(count: int) -> None:
+    """A few wait behind it; as many as stop aiohttp's reading end it."""
+
+    async def test(broker: Broker, connection: Connection) -> None:
+        async with broker.connect() as other:
+            other.send(POLL)
+            await _when(lambda: broker.runtime.waiting)
+            for _ in range(count):
+                other.send(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        await _when(lambda: not broker.runtime.waiting)
+        await alive(broker)
+
+    with_broker(test)
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 8000000", "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("target", [f"{P0}?offset=latest&wait_ms=60000", "/healthz"])
+def test_what_is_asked_for_with_a_body_is_refused(target: str, framing: str) -> None:
+    """Nobody would read it, and behind it nobody would see the client leave."""
+
+    async def test(broker: Broker, connection: Connection) -> None:
+        connection.send(f"GET {target} HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n".encode())
+        assert "has no body" in refused(await connection.answer(), 400, "INVALID_REQUEST")
+        assert not broker.runtime.waiting
+        await alive(broker)
 
     with_broker(test)

@@ -81,7 +81,7 @@ class Poll:
         return self.asked[broker_id].partitions
 
     def fail(self, broker_id: int) -> None:
-        self.elections.on_failed(self.asked[broker_id])
+        self.elections.on_ended(self.asked[broker_id])
 
     def decided(self, now_ms: int = 1) -> list[tuple[int, int, bool]]:
         return [(state.partition, winner, recovery) for state, winner, recovery in self.elections.decide(now_ms)]
@@ -174,6 +174,49 @@ def test_with_no_answer_at_all_everybody_is_asked_again() -> None:
     assert poll.decided(TIMEOUT_MS + 1) == [(0, 3, False)]
 
 
+def test_who_has_not_answered_yet_is_not_asked_again_and_counts_when_the_answer_comes() -> None:
+    """Candidates far away: one patience of the election is over before any answer can be there."""
+    poll = Poll()
+    assert poll.ask(now_ms=0) == [2, 3]
+    for late_ms in (TIMEOUT_MS, 2 * TIMEOUT_MS):
+        assert poll.decided(late_ms) == []
+        assert poll.ask(late_ms) == []
+    poll.answer(2, 5, 10)
+    assert poll.decided(2 * TIMEOUT_MS + 1) == [], "the other one is as far away, and may hold more"
+    poll.answer(3, 5, 11)
+    assert poll.decided(2 * TIMEOUT_MS + 2) == [(0, 3, False)]
+
+
+def test_after_late_answers_too_the_silent_are_waited_for_once_only() -> None:
+    poll = Poll()
+    poll.ask(now_ms=0)
+    assert poll.decided(TIMEOUT_MS) == []
+    poll.answer(2, 5, 10)
+    assert poll.decided(2 * TIMEOUT_MS - 1) == []
+    assert poll.decided(2 * TIMEOUT_MS) == [(0, 2, False)]
+
+
+def test_who_answered_without_a_position_is_asked_again() -> None:
+    """Another broker at that address, or one that says less than it was asked: its request is over all the same."""
+    poll = Poll()
+    poll.ask(now_ms=0)
+    for broker_id in (2, 3):
+        poll.reply(broker_id)
+        poll.fail(broker_id)
+    assert poll.decided(1) == []
+    assert poll.decided(TIMEOUT_MS) == []
+    assert poll.ask(TIMEOUT_MS) == [2, 3]
+
+
+def test_who_has_told_a_position_is_not_silent_when_the_request_ends() -> None:
+    poll = Poll()
+    poll.ask(now_ms=0)
+    poll.answer(3, 5, 11)
+    poll.fail(3)
+    assert poll.decided(TIMEOUT_MS) == [(0, 3, False)]
+    assert poll.ask(TIMEOUT_MS) == []
+
+
 def test_answers_of_another_epoch_do_not_count() -> None:
     poll = Poll()
     poll.ask()
@@ -236,7 +279,7 @@ def test_a_position_about_anything_else_counts_for_nothing(
 def test_the_failure_of_another_request_is_no_reason_not_to_wait(more: dict[str, int]) -> None:
     poll = Poll()
     poll.ask()
-    poll.elections.on_failed(replace(poll.asked[3], **more))
+    poll.elections.on_ended(replace(poll.asked[3], **more))
     poll.answer(2, 5, 10)
     assert poll.decided() == []
     poll.fail(3)
@@ -265,7 +308,7 @@ def test_what_a_process_told_is_forgotten_when_the_next_one_registers(before: st
     assert poll.ask() == [3]
     assert (poll.asked[3].broker_id, poll.asked[3].broker_epoch) == (3, 50)
     poll.reply(3, Position(TOPIC, TOPIC_ID, 0, 6, 5, 99), broker_epoch=old.broker_epoch, sequence=old.sequence)
-    poll.elections.on_failed(old)
+    poll.elections.on_ended(old)
     assert poll.decided() == [], "a late word of the old process"
     poll.answer(3, 5, 7)
     assert poll.decided() == [(0, 2, False)]
@@ -394,8 +437,7 @@ def test_a_recovery_needs_the_answer_of_all_however_long_it_takes() -> None:
     poll.fail(2)
     assert poll.decided(TIMEOUT_MS - 1) == []
     assert poll.decided(TIMEOUT_MS) == []
-    assert poll.ask(TIMEOUT_MS) == [1, 2]
-    poll.answer(1, 5, 10)
+    assert poll.ask(TIMEOUT_MS) == [2], "what the other has told still counts"
     poll.answer(2, 5, 12)
     assert poll.decided(TIMEOUT_MS + 1) == [(0, 2, True)]
 
@@ -450,7 +492,7 @@ def test_leaderless_partitions_are_told_apart() -> None:
 def test_the_winner_is_the_best_of_those_that_answered(steps: list[tuple[str, int, int, int]]) -> None:
     poll = Poll(partition_state(leader=NO_LEADER, leader_epoch=6))
     poll.ask(0)
-    now_ms, silent = 0, set[int]()
+    now_ms, deadline_ms, silent = 0, TIMEOUT_MS, set[int]()
     answers: dict[int, tuple[int, int]] = {}
     for name, broker_id, last_epoch, end_offset in steps:
         if name == "answer":
@@ -462,13 +504,14 @@ def test_the_winner_is_the_best_of_those_that_answered(steps: list[tuple[str, in
             getattr(poll, name)(broker_id)
             silent.add(broker_id)
         heard_all = {*answers, *silent} == {1, 2, 3}
-        if answers and (heard_all or now_ms >= TIMEOUT_MS):
+        if answers and (heard_all or now_ms >= deadline_ms):
             assert poll.decided(now_ms) == [(0, most_up_to_date(answers, [1, 2, 3]), False)]
             return
         assert poll.decided(now_ms) == []
-        if now_ms >= TIMEOUT_MS:
-            assert poll.ask(now_ms) == [1, 2, 3]
-            return
+        if now_ms >= deadline_ms:
+            assert poll.ask(now_ms) == sorted(silent), "the others may still answer what they were asked"
+            deadline_ms = now_ms + TIMEOUT_MS
+            silent.clear()
 
 
 # --- counting -----------------------------------------------------------------------------------------------------------

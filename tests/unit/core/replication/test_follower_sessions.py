@@ -638,3 +638,12 @@ def test_a_follower_whose_log_begins_too_late_is_asked_again_however_quiet_the_p
     broker.fetch(request(entry(0, 3), sequence=5))
     broker.tick(broker.now_ms + 20)
     assert broker.leader.followers[2].position == 3
+
+
+def test_no_answer_is_larger_than_peers_take_whatever_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minilog.core.replication.follower_sessions.REPLICA_FETCH_BYTES_MAX", 1)
+    broker = leading(partitions=2)
+    first = broker.fetch(request(entry(0, 0), entry(1, 0), max_bytes=1 << 40))
+    assert broker.sent(first) == {0: [0]}
+    second = broker.fetch(request(entry(0, 1), sequence=1, max_bytes=1 << 40))
+    assert broker.sent(second) == {1: [0]}

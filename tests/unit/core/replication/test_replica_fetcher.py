@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from minilog.config import MIB
 from minilog.core.effects import Flush
 from minilog.core.replication.follower import FollowerState
-from minilog.core.replication.replica_fetcher import DISK_FULL_RETRY_MS, RETRY_MS, ReplicaFetcher
+from minilog.core.replication.replica_fetcher import BYTES_MIN, DISK_FULL_RETRY_MS, RETRY_MS, ReplicaFetcher
 from minilog.errors import CorruptRange, FencedLeaderEpoch, OffsetOutOfRange
 from minilog.wire.messages import NOTHING, Problem, ReplicaFetch, ReplicaFetchReply, ReplicaFetchResult
 from minilog.wire.topic_partition import TopicPartition
@@ -25,7 +26,7 @@ def follower(partition: int = 0, *, leader_epoch: int = 5, records: int = 3) -> 
 
 
 def fetcher(*followers: FollowerState) -> ReplicaFetcher:
-    made = ReplicaFetcher(2, 1, 500, 1 << 20)
+    made = ReplicaFetcher(2, 1, 500, MIB, 2000)
     for each in followers:
         assert made.add(each) is None
     return made
@@ -131,7 +132,7 @@ def test_no_request_while_anything_waits_for_its_flush() -> None:
 def test_a_log_with_an_undurable_tail_is_flushed_before_it_is_first_fetched() -> None:
     late = follower()
     extend(memory_log(late), 4, 2, synced=False)
-    made = ReplicaFetcher(2, 1, 500, 1 << 20)
+    made = ReplicaFetcher(2, 1, 500, MIB, 2000)
     assert made.add(late) == Flush(FIRST, 5)
     assert made.next_request(7, 0) is None
     settle(made)
@@ -142,7 +143,7 @@ def test_a_flush_that_did_not_reach_the_end_is_followed_by_another() -> None:
     """A leader's flush was under way when its broker became a follower; more had been appended meanwhile."""
     late = follower()
     extend(memory_log(late), 4, 2, synced=False)
-    made = ReplicaFetcher(2, 1, 500, 1 << 20)
+    made = ReplicaFetcher(2, 1, 500, MIB, 2000)
     made.add(late)
     memory_log(late).sync(4)
     assert made.on_flushed(FIRST) == Flush(FIRST, 5)
@@ -515,3 +516,48 @@ def test_out_of_range_on_the_other_side_deletes_nothing() -> None:
     ahead.problem = Problem.of(OffsetOutOfRange("out of range"))
     made.on_reply(request, answer(request, ahead), 0)
     assert made.followers[FIRST].log.end_offset == 3
+
+
+# --- how much is asked for -------------------------------------------------------------------------------------------
+
+
+def portions(made: ReplicaFetcher, count: int, took_ms: int | None, now_ms: int = 0) -> list[int]:
+    """What ``count`` requests asked for; each is answered after ``took_ms``, or lost."""
+    asked = []
+    for number in range(count):
+        now_ms = max(now_ms, made.retry_ms) + 1
+        request = ask(made, now_ms)
+        asked.append(request.max_bytes)
+        if took_ms is None:
+            made.on_failed(request, now_ms, was_lost=True)
+        else:
+            made.on_reply(request, answer(request, held_ms=number), now_ms + took_ms + number)
+            now_ms += took_ms + number
+    return asked
+
+
+def test_what_does_not_come_through_is_asked_for_in_smaller_portions_down_to_a_least_one() -> None:
+    made = fetcher(follower())
+    assert portions(made, 3, None) == [MIB, MIB // 2, MIB // 4]
+    portions(made, 20, None)
+    assert portions(made, 2, None) == [BYTES_MIN, BYTES_MIN]
+
+
+def test_portions_grow_again_while_twice_as_much_would_come_in_time() -> None:
+    made = fetcher(follower())
+    portions(made, 4, None)
+    assert portions(made, 2, 1001, made.retry_ms) == [MIB // 16, MIB // 16], "twice as much may be too much"
+    assert portions(made, 6, 1000, 10_000) == [MIB // 16, MIB // 8, MIB // 4, MIB // 2, MIB, MIB]
+
+
+def test_a_request_that_was_refused_says_nothing_of_the_way() -> None:
+    made = fetcher(follower())
+    request = ask(made)
+    made.on_failed(request, 0)
+    assert ask(made, RETRY_MS).max_bytes == MIB
+
+
+def test_who_asks_for_less_than_the_least_portion_goes_on_asking_for_that() -> None:
+    made = ReplicaFetcher(2, 1, 500, 1000, 2000)
+    made.add(follower())
+    assert portions(made, 3, None) == [1000, 1000, 1000]

@@ -161,7 +161,7 @@ def wire(leader: Runs, follower: Runs, *, in_isr: bool = True) -> Wire:
         for p in range(PARTITIONS)
     ]
     leading = Leading(*(leader_of(state, log_of(*leader)) for state in states))
-    made = Wire(leading, ReplicaFetcher(2, 1, WAIT_MS, 200))
+    made = Wire(leading, ReplicaFetcher(2, 1, WAIT_MS, 200, 2000))
     for state in states:
         made.fetcher.add(follower_of(state, log_of(*follower)))
     return made
