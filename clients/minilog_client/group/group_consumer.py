@@ -278,7 +278,7 @@ class GroupConsumer(Consumer):
                 held.rewind(offset)
                 if self._current is held.state:
                     self._current = None
-        self._wake(0)
+        self._pump.wake(0)
 
     # --- following the coordinator -------------------------------------------------------------------------------
 
@@ -354,7 +354,7 @@ class GroupConsumer(Consumer):
                 self._held.lost.pop(key, None)
                 begun.append(key)
         if begun:
-            self._wake(0)
+            self._pump.wake(0)
             await self._callbacks.on_assigned(begun)
 
     def _on_lookup(self) -> None:
