@@ -122,7 +122,8 @@ class Sender:
         except TimeoutError:
             raise self.buffer_full(size) from None
 
-    async def flush(self, timeout_ms: int, name: str = "flush") -> None:
+    async def flush(self, timeout_ms: int, in_vain: str) -> None:
+        """``in_vain``: how the error begins that is raised after ``timeout_ms``."""
         mark = self.accumulator.flush()
         self._pump()
         if self.accumulator.oldest_sequence() is None:
@@ -134,7 +135,7 @@ class Sender:
                 await waiter
         except TimeoutError:
             said, info = self.unsettled()
-            raise TimedOut(f"{name} took longer than {timeout_ms} ms; {said}", definite=False, **info) from None
+            raise TimedOut(f"{in_vain}; {said}", definite=False, **info) from None
 
     def unsettled(self) -> tuple[str, dict[str, object]]:
         """How many records wait for their fate and why: a sentence, and the same for programs."""
