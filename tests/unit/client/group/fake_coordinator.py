@@ -18,11 +18,13 @@ from minilog.errors import (
     GroupNotEmpty,
     InconsistentGroup,
     InstanceInUse,
+    InvalidRequest,
     NotAssigned,
     NotCoordinator,
     StaleMemberEpoch,
     UnknownGroup,
     UnknownMember,
+    UnknownTopic,
 )
 from minilog.wire.group_messages import (
     GROUPS_TOPIC,
@@ -307,6 +309,11 @@ class FakeCoordinator:
         return DeleteGroupReply()
 
     def _add_partitions(self, message: AddPartitions) -> Ok:
+        if message.topic_id not in ("", self.cluster.topic_ids[message.topic]):
+            raise UnknownTopic(f"there is no {message.topic} with topic id {message.topic_id}")
+        there = len(self.cluster.logs[message.topic])
+        if message.partitions <= there:
+            raise InvalidRequest(f"{message.topic} has {there} partitions and cannot have {message.partitions}")
         self.cluster.grow(message.topic, message.partitions)
         return Ok(self.cluster.metadata_offset)
 
