@@ -163,15 +163,22 @@ class Consumer:
         while True:
             self._check_open()
             self._current = None
-            records = self._plan.take(max_records) if await self._settled() else []
-            if records:
-                self._pump.wake(0)
+            if await self._settled() and (records := self._take(max_records)):
                 return records
             now = now_ms()
             self._raise_errors(now)
             if now >= deadline_ms:
                 return []
             await self._wait_news(deadline_ms)
+
+    def _take(self, max_records: int) -> list[Record]:
+        """Whatever comes of it, there may be something to ask for next: room, or a partition whose error was told."""
+        now = now_ms()
+        try:
+            self._raise_unreachable(now)
+            return self._plan.take(max_records, now)
+        finally:
+            self._pump.wake(0)
 
     def __aiter__(self) -> Self:
         return self
@@ -197,12 +204,21 @@ class Consumer:
             await self.start()
         while True:
             self._check_open()
-            self._current = self._plan.next_state() if await self._settled() else None
-            if self._current is not None:
+            if await self._settled() and self._find_turn():
                 return
             now = now_ms()
             self._raise_errors(now)
             await self._wait_news(now + _IDLE_WAIT_MS)
+
+    def _find_turn(self) -> bool:
+        now = now_ms()
+        try:
+            self._raise_unreachable(now)
+            self._current = self._plan.next_state(now)
+        except MinilogError:
+            self._pump.wake(0)
+            raise
+        return self._current is not None
 
     def _is_settled(self) -> bool:
         """Nothing is to be done before records may be handed out."""

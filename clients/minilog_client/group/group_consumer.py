@@ -191,7 +191,7 @@ class GroupConsumer(Consumer):
         self._enter()
         try:
             records = await super().batch(max_records, max_wait_ms)
-            self._handed = self._plan.taken if records else ()
+            self._handed = [taken.state for taken in self._plan.taken] if records else ()
             return records
         finally:
             self._leave()
