@@ -348,9 +348,12 @@ class Consumer:
                 definite=True,
             )
 
-    def _add(self, topic: str, partition: int, start: StartLike, last_epoch: int = -1) -> PartitionFetch:
+    def _add(
+        self, topic: str, partition: int, start: StartLike, last_epoch: int = -1, topic_id: str = ""
+    ) -> PartitionFetch:
+        """Read a partition of the topic with ``topic_id``; "": of the one that is read already, or that there is."""
         state = self._plan.add(topic, partition, start, last_epoch)
-        state.topic_id = self._topic_ids.setdefault(topic, self._current_topic_id(topic))
+        state.topic_id = topic_id or self._topic_ids.setdefault(topic, self._current_topic_id(topic))
         return state
 
     def _current_topic_id(self, topic: str) -> str:
