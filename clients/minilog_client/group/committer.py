@@ -63,7 +63,7 @@ class Committer:
         helds = {key: self._holdings.require(key) for key in marks}
         wanted = [Wanted(key, held, marks[key], held.finished) for key, held in sorted(helds.items(), key=_by_key)]
         async with self._turn(timeout_ms) as deadline_ms:
-            await self._send(wanted, self._require_granted, metadata, deadline_ms)
+            await self._send(wanted, False, metadata, deadline_ms)
 
     async def commit_quietly(
         self, with_finished: bool, keys: Iterable[PartitionKey] | None = None, timeout_ms: int | None = None
@@ -73,7 +73,7 @@ class Committer:
             async with self._turn(timeout_ms) as deadline_ms:
                 self._note_finished()
                 due = [*self._due(with_finished, self._holdings if keys is None else keys)]
-                await self._send(due, _still_granted, "", deadline_ms)
+                await self._send(due, True, "", deadline_ms)
         except MinilogError as error:
             _log.warning("group %s: committing failed: %s", self._group, error.detail)
 
@@ -95,24 +95,22 @@ class Committer:
         except TimeoutError:
             raise TimedOut(f"the commit to group {self._group} took more than {limit_ms} ms", definite=False) from None
 
-    async def _send(
-        self,
-        wanted: list[Wanted],
-        granted: Callable[[list[Wanted], MemberView], list[Wanted]],
-        metadata: str,
-        deadline_ms: int,
-    ) -> None:
-        """A commit that crosses a change of the group is repeated with the new epoch, for what ``granted`` lets pass."""
+    async def _send(self, wanted: list[Wanted], may_drop: bool, metadata: str, deadline_ms: int) -> None:
+        """A commit that crosses a change of the group is repeated with the new epoch, as far as the grants are the same."""
         self._made += 1
         history = History()
         while True:
             view = self._session.view
+            lost = _lost_of(wanted, view, self._group)
+            if lost and not may_drop:
+                raise history.told(next(iter(lost.values())))
+            wanted = [each for each in wanted if each.key not in lost]
+            if not wanted:
+                return
+            # the request is made of the same view: nothing is awaited in between
+            offsets = [each.message(metadata) for each in wanted]
+            message = CommitOffsets(self._group, offsets, view.member_id, view.member_epoch, self._made)
             try:
-                wanted = granted(wanted, view)  # the request is made of this view: nothing is awaited in between
-                if not wanted:
-                    return
-                offsets = [each.message(metadata) for each in wanted]
-                message = CommitOffsets(self._group, offsets, view.member_id, view.member_epoch, self._made)
                 await self._coordinator.call(message, CommitOffsetsReply, max(1, deadline_ms - now_ms()))
                 break
             except MinilogError as error:
@@ -124,7 +122,7 @@ class Committer:
 
     async def _may_repeat(self, error: MinilogError, view: MemberView, deadline_ms: int) -> bool:
         """The coordinator knows the member, at another epoch than ``view`` has, and by now this member knows it too."""
-        if not isinstance(error, UnknownMember | StaleMemberEpoch) or not view.is_member:
+        if not isinstance(error, UnknownMember | StaleMemberEpoch):
             return False
         is_newer = await self._newer_epoch(view, deadline_ms)
         return is_newer and isinstance(error, StaleMemberEpoch)
@@ -136,15 +134,6 @@ class Committer:
         while self._session.view.answers == than.answers and self._session.view.is_member and now_ms() < deadline_ms:
             await self._wait_news(min(deadline_ms, now_ms() + DELAY_MAX_MS))
         return self._session.view.is_member and self._session.view.member_epoch != than.member_epoch
-
-    def _require_granted(self, wanted: list[Wanted], view: MemberView) -> list[Wanted]:
-        """All of it, or an error that says what was lost."""
-        if not view.is_member:
-            raise _not_a_member(view, self._group)
-        for each in wanted:
-            if not each.is_granted(view.granted):
-                raise _lost(each.key, view)
-        return wanted
 
     async def run(self) -> None:
         """Commit what is finished now and then, and soon where reading began."""
@@ -164,9 +153,11 @@ def _by_key(item: tuple[PartitionKey, object]) -> PartitionKey:
     return item[0]
 
 
-def _still_granted(wanted: list[Wanted], view: MemberView) -> list[Wanted]:
-    """Whoever was given the rest since has its own progress with it."""
-    return [each for each in wanted if view.is_member and each.is_granted(view.granted)]
+def _lost_of(wanted: list[Wanted], view: MemberView, group: str) -> dict[PartitionKey, MinilogError]:
+    """What of it is not held as it was any more, and why. Whoever was given it since has its own progress with it."""
+    if not view.is_member:
+        return {each.key: _not_a_member(view, group) for each in wanted}
+    return {each.key: _lost(each.key, view) for each in wanted if not each.is_granted(view.granted)}
 
 
 def _not_a_member(view: MemberView, group: str) -> MinilogError:

@@ -1,5 +1,5 @@
 """The consumer as a member of a group. The coordinator says what to read, ``membership.py`` keeps what it said and
-``heartbeats.py`` talks. Here it is carried out, between the records that the application asks for.
+``heartbeats.py`` talks. ``share.py`` carries it out, between the records that the application asks for here.
 
 Everything the application can notice happens while it asks for records (or closes): partitions are begun, given back
 and found lost there, and its callbacks run there, so they never run beside its own processing.
@@ -11,25 +11,25 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 
-from minilog.errors import ClientClosed, InvalidRequest, MinilogError
+from minilog.errors import ClientClosed, InvalidRequest
 from minilog.wire.group_messages import (
     GROUPS_TOPIC,
-    CommittedOffset,
     CommittedOffsets,
     CommittedOffsetsReply,
 )
 from minilog_client.connection.cluster import Cluster, now_ms
 from minilog_client.consumer.consumer import START_WAIT_MS, CommitLike, Consumer
-from minilog_client.consumer.partition_fetch import StartLike
+from minilog_client.consumer.partition_fetch import PartitionFetch, StartLike
 from minilog_client.consumer.records import Record
 from minilog_client.group.callbacks import Callbacks
 from minilog_client.group.committer import Committer
 from minilog_client.group.coordinator import Coordinator
 from minilog_client.group.heartbeats import Heart, MemberTask, PollClock
-from minilog_client.group.holdings import METADATA_CHARS_MAX, Held, Holdings, Mark
+from minilog_client.group.holdings import METADATA_CHARS_MAX, Holdings
 from minilog_client.group.layouts import Layouts
 from minilog_client.group.membership import MemberView, Subscription, by_topic
 from minilog_client.group.progress import Progress
+from minilog_client.group.share import Share
 from minilog_client.group.standing import Standing
 from minilog_client.group.start_offsets import StartOffsets
 from minilog_client.settings import ConsumerSettings, GroupSettings
@@ -90,7 +90,6 @@ class GroupConsumer(Consumer):
         self.group_settings = group_settings
         self.group = subscription.group
         self._subscription = subscription
-        self._callbacks = callbacks
         self._heart = heart
         self._clock = PollClock(now_ms())
         self._session = MemberTask(subscription, self._clock, cluster.random, self._on_news)
@@ -103,6 +102,10 @@ class GroupConsumer(Consumer):
         self._committer = Committer(
             self._session, heart, self._coordinator, self._held, group_settings, self._wait_news, self._progress.note
         )
+        self._share = Share(
+            self._session, heart, self._held, self._layouts, self._lookup, self._committer, callbacks,
+            group_settings.auto_commit, start, self._begin_reading, self._end_reading,
+        )  # fmt: skip
         self._unsettled = False
         self._polling = False
         self._joined = False
@@ -257,70 +260,23 @@ class GroupConsumer(Consumer):
 
     async def _follow(self, view: MemberView) -> None:
         """Lose, give back and take up what ``view`` says; in the application's own task."""
-        lost = [key for key, held in self._held.items() if not view.holds(key, held.grant)]
-        if lost:
-            self._drop(lost, view.loss)
-            await self._callbacks.on_lost(lost)
+        await self._share.lose(view)
         self._standing.come_back(view, self.group_settings.max_poll_exceeded == "raise")
-        revoked = [key for key in view.revoking if key in self._held]
-        if revoked:
-            await self._give_back(revoked)
-        strays = {key: view.granted[key] for key in view.revoking if key not in self._held and key not in revoked}
-        if strays:
-            self._heart.post(self._session.give_back, strays)
-        self._take_up(view)
-        await self._begin_found()
+        await self._share.give_back(view)
+        await self._share.take_up(view)
 
-    async def _give_back(self, revoked: list[PartitionKey]) -> None:
-        grants = {key: self._held[key].grant for key in revoked}
-        try:
-            await self._callbacks.on_revoked(revoked)
-            await self._committer.commit_quietly(self.group_settings.auto_commit, revoked)
-        finally:
-            self._drop(revoked, None)
-            self._heart.post(self._session.give_back, grants)
+    def _begin_reading(self, key: PartitionKey, start: StartLike, last_epoch: int, topic_id: str) -> PartitionFetch:
+        self._pump.wake(0)
+        return self._add(*key, start, last_epoch, topic_id)
 
-    def _drop(self, keys: Iterable[PartitionKey], reason: MinilogError | None) -> None:
-        """Read on nothing of these, and hand out nothing that was read ahead of them."""
-        for key in keys:
-            held = self._held.pop(key)
-            self._plan.remove(key)
-            if self._current is held.state:
-                self._current = None
-            if reason is not None:
-                self._held.lost[key] = reason
-            else:
-                self._held.lost.pop(key, None)
-
-    def _take_up(self, view: MemberView) -> None:
-        """Ask how far the group is with what is new."""
-        self._lookup.ask(view, [key for key in view.granted if key not in view.revoking and key not in self._held])
-
-    async def _begin_found(self) -> None:
-        """Begin reading where the group is, as far as it is still this member's to read."""
-        view = self._session.view
-        begun: list[PartitionKey] = []
-        for key, (grant, committed) in self._lookup.take(view).items():
-            if key not in view.revoking and key not in self._held:
-                self._held[key] = self._begin_at(key, grant, committed, view.topic_ids.get(key, ""))
-                self._held.lost.pop(key, None)
-                begun.append(key)
-        if begun:
-            self._pump.wake(0)
-            await self._callbacks.on_assigned(begun)
+    def _end_reading(self, state: PartitionFetch) -> None:
+        self._plan.remove((state.topic, state.partition))
+        if self._current is state:
+            self._current = None
 
     def _on_lookup(self) -> None:
         self._unsettled = True
         self._tell()
-
-    def _begin_at(self, key: PartitionKey, grant: int, found: CommittedOffset, topic_id: str) -> Held:
-        read_id = topic_id or self._current_topic_id(key[0])
-        if found.offset is not None:
-            mark = Mark(found.offset, found.leader_epoch)
-            return Held(grant, self._add(*key, mark.offset, mark.leader_epoch, read_id), mark, False, topic_id)
-        start = "earliest" if self._layouts.is_added(key, read_id) else self._start_at
-        is_pinned = start != "earliest" and not isinstance(start, int)
-        return Held(grant, self._add(*key, start, topic_id=read_id), None, is_pinned, topic_id)
 
     def _raise_unreachable(self, now: int) -> None:
         if self._standing.is_fine(now):
@@ -332,9 +288,11 @@ class GroupConsumer(Consumer):
         """Commit, all or nothing: a record (it and all before it), a list of records, offsets to go on from like
         ``{("orders", 0): 42}``, or nothing for all that was handed out so far. Durable when it returns.
 
-        Raises UnknownMember or StaleMemberEpoch for what this member has lost, also when it has got the partition again
-        since; UnknownTopic for a topic that was deleted, or made anew; NotAssigned for what it was never given, InvalidRequest, TypeError; TimedOut or BrokerUnavailable after ``timeout_ms`` (``commit_timeout_ms`` by
-        default), when it is not known whether it is committed."""
+        Raises UnknownMember or StaleMemberEpoch for what this member has lost, also when it has got
+        the partition again since. Raises UnknownTopic for a topic that was deleted or made anew,
+        NotAssigned for what it was never given, InvalidRequest, TypeError. Raises TimedOut or
+        BrokerUnavailable after ``timeout_ms`` (``commit_timeout_ms`` by default), when it is not
+        known whether it is committed."""
         self._check_usable()
         if len(metadata) > METADATA_CHARS_MAX:
             raise InvalidRequest(f"metadata has {len(metadata)} characters; allowed are {METADATA_CHARS_MAX}")
@@ -385,27 +343,13 @@ class GroupConsumer(Consumer):
         deadline_ms = now_ms() + limit_ms
         try:
             async with asyncio.timeout(limit_ms / 1000):
-                await self._let_go(deadline_ms)
+                await self._share.let_go(deadline_ms)
         except TimeoutError:
             _log.warning("group %s: committing at the end took more than %s ms", self.group, limit_ms)
         finally:
             if self._joined:
                 await self._heart.stop(self._session, max(1, deadline_ms - now_ms()))
             await super().close()
-
-    async def _let_go(self, deadline_ms: int) -> None:
-        view = self._session.view
-        kept = [key for key, held in self._held.items() if view.holds(key, held.grant)]
-        lost = [key for key in self._held if key not in kept]
-        self._drop(lost, view.loss)
-        try:
-            if lost:
-                await self._callbacks.on_lost(lost)
-            if kept:
-                await self._callbacks.on_revoked(kept)
-        finally:
-            left_ms = max(0, deadline_ms - now_ms())
-            await self._committer.commit_quietly(self.group_settings.auto_commit, kept, left_ms)
 
     def _check_open(self) -> None:
         if self._closing:

@@ -97,6 +97,8 @@ class Held:
 
     def due(self, with_finished: bool) -> Mark | None:
         """What is to be committed without being asked."""
+        if self.topic_id not in ("", self.state.topic_id):  # a topic made anew would fail the commit of all others too
+            return None
         if with_finished and self.finished is not None:
             return None if self.finished in (self.covered, self.committed) else self.finished
         if self.pinned and self.committed is None and self.state.began_at is not None:

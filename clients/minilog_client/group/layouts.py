@@ -38,13 +38,14 @@ class Layouts:
         self._watch([topic])
         await self._cluster.refresh(topic)
         await self._cluster.topic(topic)
-        if topic_id not in ("", self._id(topic)):
+        if topic_id not in ("", self.topic_id(topic)):
             raise InconsistentTopicId(
                 f"this member was given the topic {topic} with topic id {topic_id}, the brokers asked know it with "
-                f"{self._id(topic)}; one of the two was made anew",
+                f"{self.topic_id(topic)}; one of the two was made anew",
                 topic_id=topic_id,
             )
 
-    def _id(self, topic: str) -> str:
+    def topic_id(self, topic: str) -> str:
+        """Of the topic that has the name now, as far as it is known; "" for none."""
         known = self._cluster.routing.topic(topic)
         return known.topic_id if known else ""

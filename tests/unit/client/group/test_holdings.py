@@ -372,6 +372,21 @@ def test_progress_in_a_topic_that_was_deleted_is_not_committed_for_the_one_that_
         assert coordinator.committed("g") == {0: 20, 1: 20}
 
 
+def test_a_topic_made_anew_keeps_nothing_of_others_from_being_committed() -> None:
+    @scenario(1)
+    async def _(cluster: FakeCluster, coordinator: FakeCoordinator, client: AsyncClient) -> None:
+        fill(cluster.create("u")[0], 20)
+        fill(cluster.logs["t"][0], 20)
+        consumer = client.consumer(["t", "u"], group="g", auto_commit_interval_ms=5000)
+        await read(consumer, 40)
+        cluster.create("t")
+        await client._cluster.refresh("t")
+        with pytest.raises(UnknownTopic):
+            await consumer.batch()
+        await consumer.close()
+        assert (coordinator.committed("g"), coordinator.committed("g", "u")) == ({}, {0: 20})
+
+
 def test_the_offsets_of_a_topic_say_of_which_one_they_are() -> None:
     @scenario(1)
     async def _(cluster: FakeCluster, coordinator: FakeCoordinator, client: AsyncClient) -> None:
