@@ -122,6 +122,9 @@ class Admin:
 
     async def _offset(self, topic: str, partition: int, message: Offsets) -> int:
         known = await self._cluster.topic(topic)
+        if partition not in known.partitions:  # it may have been added since anybody asked
+            await self._cluster.refresh(topic)
+            known = await self._cluster.topic(topic)
         if partition not in known.partitions:
             count = known.partition_count
             raise UnknownPartition(f"topic {topic} has no partition {partition}; it has {count}, counted from 0")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 import msgspec
@@ -177,7 +177,8 @@ class GroupAdmin(Admin):
         group_name(group)
         shift = _parse_target(to)
         deadline_ms = now_ms() + timeout_ms
-        keys = await self._partitions(topics)
+        topic_ids = await self._partitions(topics)
+        keys = sorted(topic_ids)
         epoch = await self._epoch(group, timeout_ms)
         committed = await self._committed(group, keys, timeout_ms)
         changes = [
@@ -185,12 +186,25 @@ class GroupAdmin(Admin):
             for key in keys
         ]
         if not dry_run:
-            await self._alter(group, epoch, changes, deadline_ms)
+            await self._alter(group, epoch, changes, topic_ids, deadline_ms)
         return changes
 
-    async def _alter(self, group: str, epoch: int, changes: list[OffsetChange], deadline_ms: int) -> None:
-        """Commit in the name of no member what was worked out for the group as it was in ``epoch``."""
-        offsets = [OffsetCommit(change.topic, change.partition, change.after) for change in changes]
+    async def _alter(
+        self,
+        group: str,
+        epoch: int,
+        changes: list[OffsetChange],
+        topic_ids: Mapping[PartitionKey, str],
+        deadline_ms: int,
+    ) -> None:
+        """Commit in the name of no member what was worked out for the group as it was in ``epoch``, and for the topics
+        there were."""
+        offsets = [
+            OffsetCommit(
+                change.topic, change.partition, change.after, topic_id=topic_ids[change.topic, change.partition]
+            )
+            for change in changes
+        ]
         message = CommitOffsets(group, offsets, member_epoch=epoch)
         try:
             await self._ask_group(message, CommitOffsetsReply, max(1, deadline_ms - now_ms()))
@@ -277,20 +291,23 @@ class GroupAdmin(Admin):
         found = {(entry.topic, entry.partition): entry for entry in reply.offsets}
         return found if keys is None else {key: found.get(key, CommittedOffset(*key)) for key in keys}
 
-    async def _partitions(self, topics: str | Iterable[str | PartitionKey]) -> list[PartitionKey]:
-        """The partitions meant by ``topics``; raises UnknownTopic, UnknownPartition."""
-        keys: set[PartitionKey] = set()
+    async def _partitions(self, topics: str | Iterable[str | PartitionKey]) -> dict[PartitionKey, str]:
+        """The partitions meant by ``topics`` as these are now, and the ids of their topics.
+
+        Raises UnknownTopic, UnknownPartition."""
+        found: dict[PartitionKey, str] = {}
         whole, fixed = parse_topics(topics)
         for topic in {*whole, *(topic for topic, _ in fixed)}:
-            count = (await self._cluster.topic(topic)).partition_count
-            if topic in whole:
-                keys.update((topic, partition) for partition in range(count))
-            for name, partition in fixed:
-                if name == topic and not 0 <= partition < count:
+            await self._cluster.refresh(topic)
+            known = await self._cluster.topic(topic)
+            numbers = range(known.partition_count) if topic in whole else ()
+            for partition in (*numbers, *(number for name, number in fixed if name == topic)):
+                if not 0 <= partition < known.partition_count:
                     raise UnknownPartition(
-                        f"topic {topic} has no partition {partition}; it has {count}, counted from 0"
+                        f"topic {topic} has no partition {partition}; it has {known.partition_count}, counted from 0"
                     )
-        return sorted(keys | set(fixed))
+                found[topic, partition] = known.topic_id
+        return found
 
     async def _target(
         self, key: PartitionKey, committed: CommittedOffset, to: _Shift | StartLike, deadline_ms: int

@@ -114,6 +114,30 @@ def test_a_move_whose_answer_was_lost_is_done_and_one_that_somebody_overtook_is_
         assert await client.group_offsets("g") == {("t", 0): 1}
 
 
+def test_a_group_is_moved_in_the_partitions_there_are_now_and_in_no_topic_made_anew_meanwhile() -> None:
+    @scenario(1)
+    async def _(cluster: FakeCluster, coordinator: FakeCoordinator, client: AsyncClient) -> None:
+        fill(cluster.logs["t"][0], 20)
+        await client.alter_group_offsets("g", "t", "latest")
+        cluster.grow("t", 2)
+        fill(cluster.logs["t"][1], 10)
+        assert await client.offsets("t", 1) == (0, 10)
+        cluster.grow("t", 3)
+        await client.alter_group_offsets("g", "t", "latest")
+        assert await client.group_offsets("g") == {("t", 0): 20, ("t", 1): 10, ("t", 2): 0}
+        commit = coordinator._commit
+
+        def late(message: CommitOffsets) -> CommitOffsetsReply:
+            coordinator._commit = commit  # type: ignore[method-assign]
+            cluster.create("t", 3)
+            return commit(message)
+
+        coordinator._commit = late  # type: ignore[method-assign]
+        with pytest.raises(TimedOut, match="topic id"):
+            await client.alter_group_offsets("g", "t", 7, timeout_ms=1000)
+        assert await client.group_offsets("g") == {}
+
+
 def test_whole_topics_and_misuse() -> None:
     @scenario(2)
     async def _(cluster: FakeCluster, coordinator: FakeCoordinator, client: AsyncClient) -> None:

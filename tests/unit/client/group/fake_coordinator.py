@@ -257,10 +257,8 @@ class FakeCoordinator:
         group = self.group(message.group)
         if not message.member_id and group.members:
             raise GroupNotEmpty(f"the group has {len(group.members)} members")
-        if not message.member_id:
-            if message.member_epoch not in (UNSAID, group.epoch):
-                raise GroupChanged(f"the group is at epoch {group.epoch}")
-            group.epoch += 1
+        if not message.member_id and message.member_epoch not in (UNSAID, group.epoch):
+            raise GroupChanged(f"the group is at epoch {group.epoch}")
         if message.member_id:
             member = group.members.get(message.member_id)
             if member is None:
@@ -275,6 +273,8 @@ class FakeCoordinator:
         for entry in message.offsets:
             if entry.topic_id not in ("", self.cluster.topic_ids[entry.topic]):
                 raise InconsistentTopicId(f"{entry.topic} does not have topic id {entry.topic_id}")
+        if not message.member_id:
+            group.epoch += 1
         for entry in message.offsets:
             group.offsets[entry.topic, entry.partition] = CommittedOffset(
                 entry.topic, entry.partition, entry.offset, entry.leader_epoch, entry.metadata, 1,
