@@ -1,6 +1,6 @@
 """The producer's engine: pumps requests out of the accumulator and brings every outcome to the call that waits.
 
-All decisions are in ``batching.py``; here are the tasks, the timer and the futures.
+All decisions are in ``accumulator.py``; here are the tasks, the timer and the futures.
 """
 
 from __future__ import annotations
@@ -32,10 +32,12 @@ from minilog.wire.messages import (
 from minilog_client.connection.backoff import Attempts, is_hunting
 from minilog_client.connection.cluster import Cluster, now_ms
 from minilog_client.connection.tasks import TaskScope
-from minilog_client.producer.accumulator import Accumulator, Dispatch, Failure
+from minilog_client.producer.accumulator import Accumulator
+from minilog_client.producer.packing import Dispatch
 from minilog_client.producer.partition_queue import PartitionQueue, ProducerBatch, TopicQueues
 from minilog_client.producer.receipts import ManyCall, Receipt, batch_receipt
 from minilog_client.producer.record_errors import listed
+from minilog_client.producer.verdicts import Failure
 from minilog_client.settings import ProducerSettings, acks_number
 
 REQUESTS_PER_BROKER_MAX: Final = 3
