@@ -131,9 +131,9 @@ class GroupAdmin(Admin):
     ) -> None:
         """Forget a group without members, or only what it has committed for ``partitions``.
 
-        What is deleted is the group as it is when this is called. Raises UnknownGroup, GroupNotEmpty, GroupChanged; the
-        latter two not definite when the request had to be sent twice and the group was used before it could be looked at.
-        """
+        What is deleted is the group as it is when this is called. Raises UnknownGroup,
+        GroupNotEmpty, GroupChanged. The latter two are not definite when the request had to be sent
+        twice and the group was used before it could be looked at."""
         deadline_ms = now_ms() + timeout_ms
         keys = None if partitions is None else list(partitions)
         epoch = (await self.describe_group(group, timeout_ms)).group.group_epoch
@@ -197,8 +197,8 @@ class GroupAdmin(Admin):
         topic_ids: Mapping[PartitionKey, str],
         deadline_ms: int,
     ) -> None:
-        """Commit in the name of no member what was worked out for the group as it was in ``epoch``, and for the topics
-        there were."""
+        """Commit in the name of no member what was worked out for the group as it was in ``epoch``,
+        and for the topics there were."""
         offsets = [
             OffsetCommit(
                 change.topic, change.partition, change.after, topic_id=topic_ids[change.topic, change.partition]
@@ -239,8 +239,9 @@ class GroupAdmin(Admin):
     async def add_partitions(self, topic: str, total: int, timeout_ms: int = TIMEOUT_MS) -> TopicInfo:
         """Let ``topic`` have ``total`` partitions, more than now; returns when they have leaders.
 
-        Keyed records go elsewhere from then on. Raises UnknownTopic, InvalidReplication, InvalidRequest; the latter not
-        definite when the request had to be sent twice, and somebody else has added partitions as well."""
+        Keyed records go elsewhere from then on. Raises UnknownTopic, InvalidReplication,
+        InvalidRequest. The latter is not definite when the request had to be sent twice, and
+        somebody else has added partitions as well."""
         if isinstance(total, bool) or not isinstance(total, int) or total < 1:
             raise InvalidRequest(f"total is {total!r}; allowed is how many partitions the topic shall have, at least 1")
         deadline_ms = now_ms() + timeout_ms
@@ -257,7 +258,8 @@ class GroupAdmin(Admin):
         return info
 
     async def _has_partitions(self, topic: str, topic_id: str, total: int, deadline_ms: int) -> bool:
-        """Whether the very topic has ``total`` partitions; whoever answers may hear of that a little later."""
+        """Whether the very topic has ``total`` partitions. Whoever answers may hear of that a
+        little later."""
         until_ms = min(deadline_ms, now_ms() + self._cluster.settings.topic_wait_ms)
         while True:
             info = await self.describe_topic(topic, max(1, deadline_ms - now_ms()))

@@ -1,9 +1,10 @@
-"""The consumers without ``await``; each call is carried out by the asynchronous object of the same name.
+"""The consumers without ``await``. Each call is carried out by the asynchronous object of the same
+name.
 
-Iteration reads ahead here as well, so that not every record crosses to the loop's thread. What was read ahead was
-handed out for the asynchronous consumer, and not for the application. So here it is noted which record the application
-works on: all before it are done with, and it is done with when the next one is asked for.
-"""
+Iteration reads ahead here as well, so that not every record crosses to the loop's thread. What was
+read ahead was handed out for the asynchronous consumer, and not for the application. So here it is
+noted which record the application works on: all before it are done with, and it is done with when
+the next one is asked for."""
 
 from __future__ import annotations
 
@@ -194,8 +195,8 @@ class SyncGroupConsumer(SyncConsumer):
         super().close(timeout_ms)
 
     def _finish_taken(self, with_last: bool = True) -> None:
-        """The application is done with what it has taken of the records that were read ahead: with the last one too when
-        it asks for more, or commits."""
+        """The application is done with what it has taken of the records that were read ahead: with
+        the last one too when it asks for more, or commits."""
         taken = self._records[: self._index if with_last else max(0, self._index - 1)]
         last = {(record.topic, record.partition): record for record in taken}
         for record in last.values():
@@ -205,7 +206,8 @@ class SyncGroupConsumer(SyncConsumer):
             self._left = None
 
     def _forget(self, topic: str, partition: int) -> None:
-        """The partition is read elsewhere: a record of it that is being worked on will not count as done with."""
+        """The partition is read elsewhere: a record of it that is being worked on will not count as
+        done with."""
         self._drop_unread(topic, partition)
         if self._left is not None and (self._left.topic, self._left.partition) == (topic, partition):
             self._left = None

@@ -1,8 +1,9 @@
-"""The producer without ``await``: records are handed to the loop's thread through a queue, in order.
+"""The producer without ``await``: records are handed to the loop's thread through a queue, in
+order.
 
-``send`` returns before the loop has seen the record, so a record has three places: the queue here, the producer's buffer,
-a request. Whoever waits for all records (``flush``, ``close``) waits for the queue first, in the same time limit.
-"""
+``send`` returns before the loop has seen the record, so a record has three places: the queue here,
+the producer's buffer, a request. Whoever waits for all records (``flush``, ``close``) waits for the
+queue first, in the same time limit."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ _QUEUE_BYTES: Final = 4 * MIB
 
 
 class SyncProducer:
-    """``send`` returns a ``concurrent.futures.Future`` at once; everything else waits."""
+    """``send`` returns a ``concurrent.futures.Future`` at once. Everything else waits."""
 
     def __init__(self, thread: LoopThread, producer: Producer) -> None:
         self._thread = thread
@@ -60,8 +61,8 @@ class SyncProducer:
         partition: int | None = None,
         timestamp_ms: int | None = None,
     ) -> Future[Receipt]:
-        """Take one record; records of one thread keep their order. Blocks while the buffer is full, and raises
-        BufferFull after ``block_timeout_ms``; all other errors are in the future."""
+        """Take one record. Records of one thread keep their order. Blocks while the buffer is full,
+        and raises BufferFull after ``block_timeout_ms``. All other errors are in the future."""
         value, key = checked_bytes("value", value), checked_bytes("key", key)
         pairs = checked_headers(headers) if headers else None
         size = size_of(value, key)
@@ -112,7 +113,8 @@ class SyncProducer:
     # --- in the loop's thread ----------------------------------------------------------------------------------
 
     def _take(self) -> None:
-        """Hand the queue to the producer, in order; what does not fit makes the rest wait for room."""
+        """Hand the queue to the producer, in order. What does not fit makes the rest wait for
+        room."""
         self._scheduled = False
         while self._queue and not self._waiting:
             future, size, arguments, options = self._queue[0]
@@ -149,12 +151,14 @@ class SyncProducer:
             self._queued_bytes -= size
 
     async def _wait_taken(self) -> None:
-        """Until the producer has taken all that is queued; raises BufferFull after ``block_timeout_ms``."""
+        """Until the producer has taken all that is queued. Raises BufferFull after
+        ``block_timeout_ms``."""
         if await self._untaken(self._producer.settings.block_timeout_ms):
             raise BufferFull(f"{self._queued_bytes} bytes wait for room in the producer's buffer")
 
     async def _untaken(self, limit_ms: int) -> int:
-        """Let the producer take what is queued now; returns how many of these records it has not taken in time."""
+        """Let the producer take what is queued now. Returns how many of these records it has not
+        taken in time."""
         end = self._taken + len(self._queue)
         self._take()
         with contextlib.suppress(TimeoutError):
@@ -172,7 +176,8 @@ class SyncProducer:
         await self._producer._flush(max(0, deadline_ms - now_ms()), timeout_ms)
 
     async def _close(self, timeout_ms: int | None) -> None:
-        """What finds no room in time is refused by the closed producer: it fails in its future, and is told of here."""
+        """What finds no room in time is refused by the closed producer: it fails in its future, and
+        is told of here."""
         limit_ms = checked_timeout(timeout_ms, self._producer.settings.close_timeout_ms)
         deadline_ms = now_ms() + limit_ms
         untaken = await self._untaken(limit_ms)
@@ -208,7 +213,8 @@ def _copy(target: Future[Receipt], source: asyncio.Future[Receipt]) -> None:
 
 
 def close_quietly(close: Callable[[], None], kind: type[BaseException] | None) -> None:
-    """``close``; records that were left unsettled are only logged if the block ends with an error of its own."""
+    """``close``. Records that were left unsettled are only logged if the block ends with an error
+    of its own."""
     try:
         close()
     except TimedOut as error:

@@ -176,8 +176,8 @@ class Cluster:
     async def ask_any(self, message: Envelope, kind: type[Reply]) -> Reply:
         """The first answer that any broker gives; several may come to carry ``message`` out.
 
-        Raises what they all refuse with, or BrokerUnavailable when nobody answers; neither is definite if one of them may
-        have carried ``message`` out."""
+        Raises what they all refuse with, or BrokerUnavailable when nobody answers. Neither is
+        definite if one of them may have carried ``message`` out."""
         failures: dict[str, MinilogError] = {}
         history = History()
         replies: list[Reply] = []

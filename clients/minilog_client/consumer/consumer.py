@@ -1,7 +1,7 @@
 """The consumer: reads assigned partitions, fetching ahead in the background.
 
-``fetch_plan.py`` decides what to ask and what to hand out, ``pump.py`` asks. Here is what applications call.
-"""
+``fetch_plan.py`` decides what to ask and what to hand out, ``pump.py`` asks. Here is what
+applications call."""
 
 from __future__ import annotations
 
@@ -172,7 +172,8 @@ class Consumer:
             await self._wait_news(deadline_ms)
 
     def _take(self, max_records: int) -> list[Record]:
-        """Whatever comes of it, there may be something to ask for next: room, or a partition whose error was told."""
+        """Whatever comes of it, there may be something to ask for next: room, or a partition whose
+        error was told."""
         now = now_ms()
         try:
             self._raise_unreachable(now)
@@ -351,7 +352,8 @@ class Consumer:
     def _add(
         self, topic: str, partition: int, start: StartLike, last_epoch: int = -1, topic_id: str = ""
     ) -> PartitionFetch:
-        """Read a partition of the topic with ``topic_id``; "": of the one that is read already, or that there is."""
+        """Read a partition of the topic with ``topic_id``, and with "" of the one that is read
+        already, or that there is."""
         state = self._plan.add(topic, partition, start, last_epoch)
         state.topic_id = topic_id or self._topic_ids.setdefault(topic, self._current_topic_id(topic))
         return state

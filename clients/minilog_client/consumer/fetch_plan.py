@@ -45,7 +45,8 @@ class Entry(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """How far a partition has been handed out: the next offset, and the epoch of the last record before it."""
+    """How far a partition has been handed out: the next offset, and the epoch of the last record
+    before it."""
 
     state: PartitionFetch
     offset: int
@@ -267,7 +268,8 @@ class FetchPlan:
     def next_state(self, now_ms: int) -> PartitionFetch | None:
         """The partition whose turn it is to hand out records, None when none has any.
 
-        Raises what has stopped a partition whose turn it is, once all that came before has been handed out."""
+        Raises what has stopped a partition whose turn it is, once all that came before has been
+        handed out."""
         for key, state in self._in_turn():
             if state.has_records and state.fill():
                 return state
@@ -277,9 +279,11 @@ class FetchPlan:
         return None
 
     def take(self, count_max: int, now_ms: int) -> list[Record]:
-        """Up to ``count_max`` records; what one partition hands out is in order. ``taken`` says how far each came.
+        """Up to ``count_max`` records. What one partition hands out is in order. ``taken`` says how
+        far each came.
 
-        Raises what ``next_state`` does, instead of the first record only: nothing that was taken is dropped for it."""
+        Raises what ``next_state`` does, instead of the first record only: nothing that was taken is
+        dropped for it."""
         records: list[Record] = []
         self.taken = []
         state = self.next_state(now_ms)

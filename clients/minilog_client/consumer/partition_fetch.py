@@ -122,7 +122,8 @@ class PartitionFetch:
         return self.position is None or self.fetched_bytes < ahead_bytes_max
 
     def fetch_request(self, max_bytes: int, leader_epoch: int) -> FetchPartition:
-        """Names the very topic: no broker, late or early, answers with records of another one of that name."""
+        """Names the very topic: no broker, late or early, answers with records of another one of
+        that name."""
         return FetchPartition(
             self.topic, self.partition, self.fetch_offset, max_bytes, leader_epoch, self.last_epoch, self.topic_id
         )

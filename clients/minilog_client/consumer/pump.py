@@ -1,7 +1,8 @@
-"""The pump: sends what the fetch plan asks for, and brings the outcomes back to it. It decides nothing.
+"""The pump: sends what the fetch plan asks for, and brings the outcomes back to it. It decides
+nothing.
 
-It owns when the plan is asked again: at once after anything that may change the answer, and when the plan says so.
-"""
+It owns when the plan is asked again: at once after anything that may change the answer, and when
+the plan says so."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""Commits of a group member: one at a time, repeated while that can help, never for what the member has lost.
+"""Commits of a group member: one at a time, repeated while that can help, never for what the member
+has lost.
 
-Each request is made from one view of the membership, in the same step in which its grants are compared with those under
-which the records were handed out. So nothing that was read under a lost grant is committed under the next one. The
-epoch in the request holds it to that: the coordinator refuses it for what was given later.
-"""
+Each request is made from one view of the membership, in the same step in which its grants are
+compared with those under which the records were handed out. So nothing that was read under a lost
+grant is committed under the next one. The epoch in the request holds it to that: the coordinator
+refuses it for what was given later."""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ class Committer:
     async def commit(
         self, marks: Mapping[PartitionKey, Mark], metadata: str = "", timeout_ms: int | None = None
     ) -> None:
-        """What the application asks to commit, all of it. Raises what ``GroupConsumer.commit`` says."""
+        """What the application asks to commit, all of it. Raises what ``GroupConsumer.commit``
+        says."""
         if not marks:
             return
         self._note_finished()
@@ -68,7 +70,8 @@ class Committer:
     async def commit_quietly(
         self, with_finished: bool, keys: Iterable[PartitionKey] | None = None, timeout_ms: int | None = None
     ) -> None:
-        """What is due, as far as it is held; a failure costs repeated records at worst, and is logged."""
+        """What is due, as far as it is held. A failure costs repeated records at worst, and is
+        logged."""
         try:
             async with self._turn(timeout_ms) as deadline_ms:
                 self._note_finished()
@@ -86,7 +89,7 @@ class Committer:
 
     @asynccontextmanager
     async def _turn(self, timeout_ms: int | None) -> AsyncIterator[int]:
-        """One commit at a time, so that none overtakes another; gives until when it may take."""
+        """One commit at a time, so that none overtakes another. Gives until when it may take."""
         limit_ms = self._settings.commit_timeout_ms if timeout_ms is None else timeout_ms
         deadline_ms = now_ms() + limit_ms
         try:
@@ -96,7 +99,8 @@ class Committer:
             raise TimedOut(f"the commit to group {self._group} took more than {limit_ms} ms", definite=False) from None
 
     async def _send(self, wanted: list[Wanted], may_drop: bool, metadata: str, deadline_ms: int) -> None:
-        """A commit that crosses a change of the group is repeated with the new epoch, as far as the grants are the same."""
+        """A commit that crosses a change of the group is repeated with the new epoch, as far as the
+        grants are the same."""
         self._made += 1
         history = History()
         while True:
@@ -121,7 +125,8 @@ class Committer:
             each.held.on_committed(each.mark, each.covered)
 
     async def _may_repeat(self, error: MinilogError, view: MemberView, deadline_ms: int) -> bool:
-        """The coordinator knows the member, at another epoch than ``view`` has, and by now this member knows it too."""
+        """The coordinator knows the member, at another epoch than ``view`` has, and by now this
+        member knows it too."""
         if not isinstance(error, UnknownMember | StaleMemberEpoch):
             return False
         is_newer = await self._newer_epoch(view, deadline_ms)
@@ -154,7 +159,8 @@ def _by_key(item: tuple[PartitionKey, object]) -> PartitionKey:
 
 
 def _lost_of(wanted: list[Wanted], view: MemberView, group: str) -> dict[PartitionKey, MinilogError]:
-    """What of it is not held as it was any more, and why. Whoever was given it since has its own progress with it."""
+    """What of it is not held as it was any more, and why. Whoever was given it since has its own
+    progress with it."""
     if not view.is_member:
         return {each.key: _not_a_member(view, group) for each in wanted}
     return {each.key: _lost(each.key, view) for each in wanted if not each.is_granted(view.granted)}

@@ -47,8 +47,9 @@ class Coordinator:
     async def call(self, message: GroupRequest, kind: type[Reply], timeout_ms: int) -> Reply:
         """Try until there is an answer; for requests that may be carried out twice.
 
-        Raises TimedOut or the last BrokerUnavailable after ``timeout_ms``, and every error that a retry does not cure.
-        None of them is definite if one of the tries may have been carried out."""
+        Raises TimedOut or the last BrokerUnavailable after ``timeout_ms``, and every error that a
+        retry does not cure. None of them is definite if one of the tries may have been carried
+        out."""
         deadline_ms = now_ms() + timeout_ms
         attempts, history = Attempts(), History()
         with contextlib.suppress(BrokerUnavailable, TimeoutError):

@@ -1,9 +1,10 @@
-"""The consumer as a member of a group. The coordinator says what to read, ``membership.py`` keeps what it said and
-``heartbeats.py`` talks. ``share.py`` carries it out, between the records that the application asks for here.
+"""The consumer as a member of a group. The coordinator says what to read, ``membership.py`` keeps
+what it said and ``heartbeats.py`` talks. ``share.py`` carries it out, between the records that the
+application asks for here.
 
-Everything the application can notice happens while it asks for records (or closes): partitions are begun, given back
-and found lost there, and its callbacks run there, so they never run beside its own processing.
-"""
+Everything the application can notice happens while it asks for records (or closes): partitions are
+begun, given back and found lost there, and its callbacks run there, so they never run beside its
+own processing."""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
-"""What a member commits: which partitions it holds, how far the application is with each, and what may be committed.
-Pure.
+"""What a member commits: which partitions it holds, how far the application is with each, and what
+may be committed. Pure.
 
 Invariants:
-* A record counts as finished when the application has asked for the next one, or has said so by committing. What is
-  finished never falls while reading goes on: only who reads elsewhere (a seek, a reset) may finish less than before.
-* Only what is held under the current grant is committed; a record handed out before the partition was lost belongs to
-  whoever has it now, even when it has come back meanwhile.
+* A record counts as finished when the application has asked for the next one, or has said so by
+  committing. What is finished never falls while reading goes on: only who reads elsewhere (a seek,
+  a reset) may finish less than before.
+* Only what is held under the current grant is committed; a record handed out before the partition
+  was lost belongs to whoever has it now, even when it has come back meanwhile.
 * A request is checked as a whole before anything of it is sent.
 """
 
@@ -43,7 +44,7 @@ class Held:
     ) -> None:
         self.grant = grant
         self.topic_id = topic_id
-        """Of the very topic that was granted; "" if the coordinator does not say."""
+        """Of the very topic that was granted, "" if the coordinator does not say."""
         self.state = state
         self.committed = committed
         self.handed: Mark | None = None
@@ -60,7 +61,8 @@ class Held:
         self._may_fall = False
 
     def hand_out(self, mark: Mark, generation: int) -> None:
-        """The application was given all before ``mark``; ``generation`` of the partition says since which move."""
+        """The application was given all before ``mark``. ``generation`` of the partition says since
+        which move."""
         if generation != self._generation:  # reading was reset, so it went on elsewhere
             self._generation, self._may_fall, self.low = generation, True, 0
         self.handed = mark
@@ -86,7 +88,8 @@ class Held:
         self.handed = None
 
     def on_seek(self, to: StartLike, position: int | None) -> None:
-        """The application reads on at ``to``, which was at ``position`` before, and finishes what it reads there."""
+        """The application reads on at ``to``, which was at ``position`` before, and finishes what
+        it reads there."""
         self.high = max(self.high, position or 0)
         self.low = min(self.low, to) if isinstance(to, int) else 0
         self.handed = None
@@ -175,7 +178,8 @@ def _of_offset(key: Any, offset: Any) -> tuple[PartitionKey, Mark]:
 
 
 class Wanted(NamedTuple):
-    """One partition of a commit: the grant it is of, and what was finished under it when it was asked for."""
+    """One partition of a commit: the grant it is of, and what was finished under it when it was
+    asked for."""
 
     key: PartitionKey
     held: Held

@@ -1,4 +1,5 @@
-"""The layouts of the topics that a member is given: those of the very topics, and what was added to them since."""
+"""The layouts of the topics that a member is given: those of the very topics, and what was added to
+them since."""
 
 from __future__ import annotations
 
@@ -31,10 +32,11 @@ class Layouts:
         return first is not None and partition >= first
 
     async def know(self, topic: str, topic_id: str) -> None:
-        """Have a layout that is not older than what the coordinator went by: partitions may be new, or all of it.
+        """Have a layout that is not older than what the coordinator went by: partitions may be new,
+        or all of it.
 
-        Raises InconsistentTopicId while the layout is of another topic of that name: whoever told it has not heard of
-        the new topic yet, or the coordinator has not."""
+        Raises InconsistentTopicId while the layout is of another topic of that name: whoever told
+        it has not heard of the new topic yet, or the coordinator has not."""
         self._watch([topic])
         await self._cluster.refresh(topic)
         await self._cluster.topic(topic)
@@ -46,6 +48,6 @@ class Layouts:
             )
 
     def topic_id(self, topic: str) -> str:
-        """Of the topic that has the name now, as far as it is known; "" for none."""
+        """Of the topic that has the name now, as far as it is known, "" for none."""
         known = self._cluster.routing.topic(topic)
         return known.topic_id if known else ""

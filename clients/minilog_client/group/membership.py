@@ -7,9 +7,9 @@
     LEAVING ──> LEFT      from anywhere, for good
 
 Invariants:
-* A partition is held from the answer that grants it until the application has given it back or it is lost. Each grant
-  has a number of its own: a partition that was lost and came back is not the one it was before. A grant is of one topic
-  id, and one of a topic made anew is another grant.
+* A partition is held from the answer that grants it until the application has given it back or it
+  is lost. Each grant has a number of its own: a partition that was lost and came back is not the
+  one it was before. A grant is of one topic id, and one of a topic made anew is another grant.
 * What is held is said in every heartbeat, also what is about to be given back; a partition is left out only after the
   application has let go of it, so nobody else can be given it before.
 * When no heartbeat *sent* within the last ``session_timeout_ms`` was answered, somebody else may own what is held here:
@@ -83,11 +83,11 @@ class Subscription:
 class MemberView(NamedTuple):
     """A member as its application sees it; never changed, so it may be read from any thread.
 
-    ``granted``: grant number by partition, of all that may be held; ``topic_ids``: of which very topics these are;
-    ``revoking``: those of them to be given back.
-    ``hold_until_ms``: from then on nothing may be handed out, until a newer view says otherwise. ``error``: why the
-    member was fenced, refused, or is away; ``loss``: why it last lost partitions; ``trouble``: what the last heartbeat
-    failed with; ``answers`` counts the heartbeats that went well."""
+    ``granted``: grant number by partition, of all that may be held. ``topic_ids``: of which very
+    topics these are. ``revoking``: those of them to be given back. ``hold_until_ms``: from then on
+    nothing may be handed out, until a newer view says otherwise. ``error``: why the member was
+    fenced, refused, or is away; ``loss``: why it last lost partitions; ``trouble``: what the last
+    heartbeat failed with; ``answers`` counts the heartbeats that went well."""
 
     phase: Phase
     member_id: str = ""
@@ -139,7 +139,7 @@ class Membership:
         self._granted: dict[PartitionKey, int] = {}
         self._topic_ids: dict[PartitionKey, str] = {}
         self._assigned: Mapping[PartitionKey, str] = {}
-        """Topic ids, by partition; "" from a coordinator that does not say."""
+        """Topic ids, by partition, "" from a coordinator that does not say."""
         self._grants = 0
         self._tokens = 0
         self._has_news = False
@@ -358,7 +358,8 @@ class Membership:
 def by_topic(
     keys: Iterable[PartitionKey], topic_ids: Mapping[PartitionKey, str] | None = None
 ) -> list[TopicPartitions]:
-    """Partitions as messages name them: topics and numbers ascending, of the very topics that ``topic_ids`` says."""
+    """Partitions as messages name them: topics and numbers ascending, of the very topics that
+    ``topic_ids`` says."""
     topics: dict[tuple[str, str], list[int]] = {}
     for key in sorted(keys):
         topic, partition = key

@@ -1,9 +1,9 @@
 """What the application was handed, and what of it is done with. Pure.
 
-A record is done with when the application asks for the next one, or says so by committing. What was handed out is noted
-here, with the offset and the epoch it had then: a partition moves on by itself (a lost tail, batches without records),
-and may not be asked afterwards. Of a partition that is iterated over only two records are kept, for each is a hot path.
-"""
+A record is done with when the application asks for the next one, or says so by committing. What was
+handed out is noted here, with the offset and the epoch it had then: a partition moves on by itself
+(a lost tail, batches without records), and may not be asked afterwards. Of a partition that is
+iterated over only two records are kept, for each is a hot path."""
 
 from __future__ import annotations
 
@@ -35,12 +35,14 @@ class Progress:
                 self._handed[held] = None
 
     def on_first(self, state: PartitionFetch, record: Record) -> None:
-        """Iteration goes on in ``state``; the caller sets ``previous`` and ``last`` for the records that follow."""
+        """Iteration goes on in ``state``. The caller sets ``previous`` and ``last`` for the records
+        that follow."""
         self.iterated, self.last, self.previous = state, record, None
         self._generation = state.generation
 
     def note(self) -> None:
-        """Note how far iteration is: the last record is being worked on, those before it are done with."""
+        """Note how far iteration is: the last record is being worked on, those before it are done
+        with."""
         held = None if self.iterated is None else self._held(self.iterated)
         if held is None or self.last is None:
             return
@@ -62,7 +64,8 @@ class Progress:
         self.iterated = self.last = self.previous = None
 
     def leave(self, held: Held) -> None:
-        """Reading goes on elsewhere: what was handed out last does not count as done with when more is asked for."""
+        """Reading goes on elsewhere: what was handed out last does not count as done with when more
+        is asked for."""
         self.note()
         held.handed = None
         if self.iterated is held.state:

@@ -1,8 +1,8 @@
-"""This member's share of the group: partitions are begun, given back and found lost here, as the coordinator says.
+"""This member's share of the group: partitions are begun, given back and found lost here, as the
+coordinator says.
 
-All of it happens in the application's own task, while it asks for records or closes. So its callbacks never run beside
-its own processing, and what it gives back it works on no more.
-"""
+All of it happens in the application's own task, while it asks for records or closes. So its
+callbacks never run beside its own processing, and what it gives back it works on no more."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ from minilog_client.group.start_offsets import StartOffsets
 from minilog_client.values import PartitionKey
 
 Begin = Callable[[PartitionKey, StartLike, int, str], PartitionFetch]
-"""Begin to read a partition: where, the epoch of the record before that (-1: unknown), and the topic's id."""
+"""Begin to read a partition: where, the epoch of the record before that (-1: unknown), and the
+topic's id."""
 
 
 class Share:
-    """``start``: where a partition begins of which nothing is committed. ``begin`` and ``end`` see to the reading."""
+    """``start``: where a partition begins of which nothing is committed. ``begin`` and ``end`` see
+    to the reading."""
 
     def __init__(
         self,

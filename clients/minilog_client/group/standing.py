@@ -1,7 +1,7 @@
 """Why an application gets no records of its group: what it is told, and when.
 
-It owns what was told already: a refusal is raised once, and that the group cannot be reached every now and then.
-"""
+It owns what was told already: a refusal is raised once, and that the group cannot be reached every
+now and then."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class Standing:
         self._failing_since_ms: int | None = None
 
     def come_back(self, view: MemberView, raises: bool) -> None:
-        """Out of the group: raise the reason if the application is to know it, and join again if it reads on."""
+        """Out of the group: raise the reason if the application is to know it, and join again if it
+        reads on."""
         if view.phase is Phase.REFUSED or raises:
             self.raise_refusal(view)
         if view.phase in (Phase.AWAY, Phase.REFUSED):
@@ -47,7 +48,7 @@ class Standing:
         raise TimedOut(f"could not join group {self._group} within {wait_ms} ms: {reason}", definite=False)
 
     def is_fine(self, now_ms: int) -> bool:
-        """The group is reached; raises the reason when it has not been for long."""
+        """The group is reached. Raises the reason when it has not been for long."""
         view = self._session.view
         if view.is_member and now_ms < view.hold_until_ms and self._lookup.error is None:
             self._failing_since_ms = None

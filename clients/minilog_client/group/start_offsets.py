@@ -19,8 +19,9 @@ _PAUSE_MS: Final = 200
 
 
 class StartOffsets:
-    """``error``: what keeps it from finding out, None while all is well. ``know`` sees to the layout of a topic, by name
-    and topic id; ``on_news`` is called when something was found or has failed."""
+    """``error``: what keeps it from finding out, None while all is well. ``know`` sees to the
+    layout of a topic, by name and topic id. ``on_news`` is called when something was found or has
+    failed."""
 
     def __init__(
         self,

@@ -1,4 +1,5 @@
-"""Identification: has a broker give the producer the id that numbers its records, as long as something waits for one."""
+"""Identification: has a broker give the producer the id that numbers its records, as long as
+something waits for one."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from minilog_client.producer.verdicts import Failure
 
 
 class Identification:
-    """``settle`` tells records that they were given up, ``wake`` that there may be something to send."""
+    """``settle`` tells records that they were given up, ``wake`` that there may be something to
+    send."""
 
     def __init__(
         self,
@@ -33,7 +35,8 @@ class Identification:
         self.is_running = False
 
     def seek(self) -> None:
-        """Have a broker give the producer an id, unless that is under way already, or not wanted."""
+        """Have a broker give the producer an id, unless that is under way already, or not
+        wanted."""
         if not self.is_running and self._accumulator.settings.idempotent and self._accumulator.identity.is_wanted:
             self.is_running = True
             self._tasks.start(self._ask())

@@ -1,8 +1,7 @@
 """Packing: which queues travel together in one request. Pure.
 
-Queues that failed before, and those about to expire, travel apart from healthy ones. What holds them up, or shortens the
-wait for them, must not touch the rest.
-"""
+Queues that failed before, and those about to expire, travel apart from healthy ones. What holds
+them up, or shortens the wait for them, must not touch the rest."""
 
 from __future__ import annotations
 
@@ -25,13 +24,15 @@ class Dispatch(NamedTuple):
 
 
 class Packing:
-    """The requests of one look at the queues. ``urgent_ms``: who expires sooner than that is about to expire."""
+    """The requests of one look at the queues. ``urgent_ms``: who expires sooner than that is about
+    to expire."""
 
     def __init__(self, now_ms: int, urgent_ms: int) -> None:
         self.dispatches: list[Dispatch] = []
         self._urgent_until_ms = now_ms + urgent_ms
         self._open: dict[tuple[str, bool, bool], tuple[Dispatch, int]] = {}
-        """Requests that may still take more queues, with their sizes so far, by (leader, is a retry, is urgent)."""
+        """Requests that may still take more queues, with their sizes so far, by (leader, is a
+        retry, is urgent)."""
 
     def add(self, queue: PartitionQueue, leader: Leader) -> None:
         """Take what fits from ``queue`` and put it into a request."""

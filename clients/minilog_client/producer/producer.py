@@ -1,4 +1,4 @@
-"""The producer as applications see it; ``sender.py`` is its engine, ``accumulator.py`` its mind."""
+"""The producer as applications see it: ``sender.py`` is its engine, ``accumulator.py`` its mind."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The producer's engine: pumps requests out of the accumulator and brings every outcome to the call that waits.
 
-All decisions are in ``accumulator.py``; here are the tasks, the timer and the futures.
+All decisions are in ``accumulator.py``. Here are the tasks, the timer and the futures.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ from minilog_client.producer.partition_queue import PartitionQueue, Span
 from minilog_client.settings import ProducerSettings
 
 TOPIC_GRACE_MS: Final = 2000
-"""A leader that does not know the topic may be told of it this much later than the rest of the cluster."""
+"""A leader that does not know the topic may be told of it this much later than the rest of the
+cluster."""
 
 
 class Failure(NamedTuple):
@@ -31,6 +32,6 @@ def is_worth_retrying(queue: PartitionQueue, error: MinilogError, settings: Prod
 
 
 def is_gap_to_step_over(queue: PartitionQueue, error: MinilogError, settings: ProducerSettings) -> bool:
-    """A leader that lacks what was acknowledged with less than acks="all": that can be lost, and goes on in a new
-    epoch. With acks="all" it never may, and the application is told."""
+    """A leader that lacks what was acknowledged with less than acks="all": that can be lost, and
+    goes on in a new epoch. With acks="all" it never may, and the application is told."""
     return isinstance(error, OutOfOrderSequence) and settings.acks != "all" and not queue.in_flight[0].maybe_written

@@ -491,7 +491,8 @@ def lose_tail(cluster: FakeCluster, log: Log, offset: int) -> None:
 async def read_beside_a_busy_neighbour(
     cluster: FakeCluster, consumer: Consumer, take: Callable[[Consumer], AsyncIterator[Record]], turns: int
 ) -> tuple[list[MinilogError], dict[int, int]]:
-    """Errors, and records by partition, of an application for which partition 0 always has more than it reads."""
+    """Errors, and records by partition, of an application for which partition 0 always has more
+    than it reads."""
     told: list[MinilogError] = []
     seen = {0: 0, 1: 0}
     for _ in range(turns):

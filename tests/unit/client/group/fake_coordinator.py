@@ -347,7 +347,7 @@ def _now() -> float:
 
 
 def _named(keys: set[Key], topic_ids: dict[Key, str]) -> list[TopicPartitions]:
-    """By topic; all partitions of one that are held are of the same topic id."""
+    """By topic. All partitions of one that are held are of the same topic id."""
     topics = {topic: sorted(partition for name, partition in keys if name == topic) for topic, _ in sorted(keys)}
     return [TopicPartitions(topic, found, topic_ids[topic, found[0]]) for topic, found in topics.items()]
 

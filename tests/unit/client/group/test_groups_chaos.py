@@ -1,6 +1,6 @@
-"""Several consumers of a group while requests fail, answers get lost, the coordinator moves and members come and go:
-every record is handed out, never by somebody who does not own its partition, and the group never goes back; time is
-virtual, one seed one story."""
+"""Several consumers of a group while requests fail, answers get lost, the coordinator moves and
+members come and go: every record is handed out, never by somebody who does not own its partition,
+and the group never goes back. Time is virtual, one seed one story."""
 
 from __future__ import annotations
 
