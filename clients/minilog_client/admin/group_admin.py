@@ -43,9 +43,9 @@ from minilog_client.admin.admin import TIMEOUT_MS, Admin
 from minilog_client.connection.backoff import Attempts, History
 from minilog_client.connection.cluster import now_ms
 from minilog_client.connection.http_messages import Reply
-from minilog_client.consumer.consumer import parse_topics
 from minilog_client.consumer.partition_fetch import BATCH_BYTES_MAX, StartLike, parse_start
 from minilog_client.consumer.records import decode
+from minilog_client.consumer.topics import parse_topics
 from minilog_client.group.coordinator import Coordinator
 from minilog_client.group.membership import by_topic
 from minilog_client.values import PartitionKey

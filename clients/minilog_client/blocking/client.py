@@ -19,8 +19,9 @@ from minilog_client.blocking.producer import SyncProducer, close_quietly
 from minilog_client.client import AsyncClient
 from minilog_client.connection.loop_thread import LoopThread
 from minilog_client.connection.transport import Transport
-from minilog_client.consumer.consumer import Consumer, TopicsLike
+from minilog_client.consumer.consumer import Consumer
 from minilog_client.consumer.partition_fetch import StartLike
+from minilog_client.consumer.topics import TopicsLike
 from minilog_client.group.group_consumer import GroupConsumer
 from minilog_client.options import ClientOptions, ConsumerOptions, GroupOptions, ProducerOptions
 from minilog_client.values import PartitionKey

@@ -18,18 +18,17 @@ from minilog.errors import (
     UnknownPartition,
     UnknownTopic,
 )
-from minilog.wire.http import topic_name
 from minilog_client.connection.cluster import Cluster, now_ms
 from minilog_client.connection.tasks import TaskScope
 from minilog_client.consumer.fetch_plan import FetchPlan
 from minilog_client.consumer.partition_fetch import PartitionFetch, StartLike, parse_start
 from minilog_client.consumer.pump import Pump
 from minilog_client.consumer.records import Record
+from minilog_client.consumer.topics import TopicsLike, parse_topics
 from minilog_client.settings import ConsumerSettings
 from minilog_client.values import PartitionKey
 
 CommitLike = Record | Sequence[Record] | Mapping[PartitionKey, int] | None
-TopicsLike = str | Iterable[str | tuple[str, int]]
 _BATCH_RECORDS: Final = 1000
 _IDLE_WAIT_MS: Final = 1000
 START_WAIT_MS: Final = 10_000
@@ -389,21 +388,3 @@ def _lag_of(state: PartitionFetch, now_s: float) -> Lag:
     else:
         timestamp = state.last_timestamp
     return Lag(records, None if timestamp is None else max(0.0, now_s - timestamp / 1000))
-
-
-def parse_topics(topics: TopicsLike) -> tuple[list[str], list[PartitionKey]]:
-    """Topics read as a whole, and single partitions."""
-    whole: dict[str, None] = {}
-    fixed: dict[PartitionKey, None] = {}
-    if isinstance(topics, Mapping):
-        raise TypeError("topics must be a topic, or a list of topics and (topic, partition) pairs, got a mapping")
-    for item in [topics] if isinstance(topics, str) else topics:
-        if isinstance(item, str):
-            whole[topic_name(item)] = None
-        elif isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) and isinstance(item[1], int):
-            fixed[topic_name(item[0]), item[1]] = None
-        else:
-            raise TypeError(f"topics must hold topics and (topic, partition) pairs, got {item!r}")
-    if not whole and not fixed:
-        raise InvalidRequest("no topic to read from; name at least one")
-    return list(whole), list(fixed)
