@@ -64,8 +64,9 @@ from minilog.wire.group_messages import GroupInfo, GroupMember, MissingGroups
 from minilog.wire.json_answers import ClusterInfo, GroupDescription, Health, PartitionHealth
 from minilog_client.admin.admin import Admin
 from minilog_client.admin.group_admin import GroupAdmin, GroupLag, GroupList, OffsetChange
-from minilog_client.blocking.client import Client, SyncProducer
+from minilog_client.blocking.client import Client
 from minilog_client.blocking.consumer import SyncConsumer, SyncGroupConsumer
+from minilog_client.blocking.producer import SyncProducer
 from minilog_client.client import AsyncClient
 from minilog_client.consumer.consumer import Consumer, Lag
 from minilog_client.consumer.records import Record

@@ -12,8 +12,9 @@ from minilog_client.admin.group_admin import GroupAdmin, group_name
 from minilog_client.connection.cluster import Cluster
 from minilog_client.connection.http_messages import broker_urls
 from minilog_client.connection.transport import HttpTransport, Transport
-from minilog_client.consumer.consumer import Consumer, TopicsLike, parse_topics
+from minilog_client.consumer.consumer import Consumer
 from minilog_client.consumer.partition_fetch import StartLike
+from minilog_client.consumer.topics import TopicsLike, parse_topics
 from minilog_client.group.callbacks import Callback, Callbacks
 from minilog_client.group.group_consumer import GroupConsumer
 from minilog_client.group.heartbeats import Heart, LoopHeart, ThreadHeart

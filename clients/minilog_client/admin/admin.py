@@ -23,7 +23,7 @@ from minilog.wire.json_answers import BrokerList, ClusterInfo, Health, TopicDele
 from minilog.wire.messages import BrokerInfo, Offsets, OffsetsPartition, OffsetsReply, TopicInfo
 from minilog.wire.metadata_records import NO_LEADER
 from minilog.wire.routes import path_of
-from minilog_client.connection.backoff import Attempts, retry_delay_ms
+from minilog_client.connection.backoff import Attempts, History, retry_delay_ms
 from minilog_client.connection.cluster import Cluster, now_ms
 from minilog_client.connection.http_messages import Reply, reply_from
 from minilog_client.consumer.partition_fetch import Start, StartLike, parse_start
@@ -122,6 +122,9 @@ class Admin:
 
     async def _offset(self, topic: str, partition: int, message: Offsets) -> int:
         known = await self._cluster.topic(topic)
+        if partition not in known.partitions:  # it may have been added since anybody asked
+            await self._cluster.refresh(topic)
+            known = await self._cluster.topic(topic)
         if partition not in known.partitions:
             count = known.partition_count
             raise UnknownPartition(f"topic {topic} has no partition {partition}; it has {count}, counted from 0")
@@ -148,22 +151,20 @@ class Admin:
         """Ask one broker after another. A POST is repeated only while it provably did nothing."""
         started_ms = now_ms()
         tries = 0
-        maybe_done = False
+        history = History()
         while True:
             for url in self._cluster.routing.candidates(now_ms()):
                 try:
                     return await self._try(method, url, path, kind, deadline_ms, body)
                 except UnknownTopic:
-                    if method == "DELETE" and maybe_done:
+                    if method == "DELETE" and history.maybe_done:
                         return kind()
                     raise
                 except MinilogError as error:
-                    failure = error
-                    maybe_done |= not error.definite
-                    if not error.retriable or (method == "POST" and not error.definite):
-                        raise
-                if now_ms() >= deadline_ms:
-                    raise failure
+                    history.on_failure(error)
+                    failure = history.told(error)
+                if not failure.retriable or (method == "POST" and history.maybe_done) or now_ms() >= deadline_ms:
+                    raise failure.with_traceback(None)
             tries += 1
             await asyncio.sleep(
                 retry_delay_ms(failure, tries, now_ms() - started_ms, self._cluster.random) / 1000

@@ -5,12 +5,20 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
 
 import msgspec
 
-from minilog.errors import GroupChanged, InvalidGroup, InvalidRequest, MinilogError, UnknownGroup, UnknownPartition
+from minilog.errors import (
+    FatalError,
+    GroupChanged,
+    InvalidGroup,
+    InvalidRequest,
+    MinilogError,
+    UnknownGroup,
+    UnknownPartition,
+)
 from minilog.wire.batch import split
 from minilog.wire.group_messages import (
     CommitOffsets,
@@ -32,16 +40,17 @@ from minilog.wire.http import topic_name
 from minilog.wire.json_answers import GroupDescription
 from minilog.wire.messages import AddPartitions, Fetch, FetchPartition, FetchReply, Ok, TopicInfo
 from minilog_client.admin.admin import TIMEOUT_MS, Admin
-from minilog_client.connection.backoff import Attempts
+from minilog_client.connection.backoff import Attempts, History
 from minilog_client.connection.cluster import now_ms
 from minilog_client.connection.http_messages import Reply
-from minilog_client.consumer.consumer import parse_topics
 from minilog_client.consumer.partition_fetch import BATCH_BYTES_MAX, StartLike, parse_start
 from minilog_client.consumer.records import decode
+from minilog_client.consumer.topics import parse_topics
 from minilog_client.group.coordinator import Coordinator
 from minilog_client.group.membership import by_topic
 from minilog_client.values import PartitionKey
 
+_LOOK_AGAIN_MS: Final = 50
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 Target = StartLike
@@ -122,14 +131,28 @@ class GroupAdmin(Admin):
     ) -> None:
         """Forget a group without members, or only what it has committed for ``partitions``.
 
-        What is deleted is the group as it is when this is called. Raises UnknownGroup, GroupNotEmpty, GroupChanged."""
+        What is deleted is the group as it is when this is called. Raises UnknownGroup,
+        GroupNotEmpty, GroupChanged. The latter two are not definite when the request had to be sent
+        twice and the group was used before it could be looked at."""
         deadline_ms = now_ms() + timeout_ms
-        wanted = None if partitions is None else by_topic(partitions)
+        keys = None if partitions is None else list(partitions)
         epoch = (await self.describe_group(group, timeout_ms)).group.group_epoch
-        message = DeleteGroup(group, wanted, epoch)
-        reply = await self._ask_group(message, DeleteGroupReply, max(1, deadline_ms - now_ms()))
+        message = DeleteGroup(group, None if keys is None else by_topic(keys), epoch)
+        try:
+            reply = await self._ask_group(message, DeleteGroupReply, max(1, deadline_ms - now_ms()))
+        except FatalError as error:
+            if error.definite or not await self._is_deleted(group, keys, max(1, deadline_ms - now_ms())):
+                raise
+            return
         if reply.problem is not None:
             raise reply.problem.error()
+
+    async def _is_deleted(self, group: str, keys: list[PartitionKey] | None, timeout_ms: int) -> bool:
+        """What an earlier try was to do, whose answer was lost, is done."""
+        if keys is None:
+            return not await self._epoch(group, timeout_ms)
+        found = await self._committed(group, keys, timeout_ms)
+        return all(entry.offset is None for entry in found.values())
 
     async def group_offsets(self, group: str, timeout_ms: int = TIMEOUT_MS) -> dict[PartitionKey, int]:
         """Everything the group has committed: the next offset to read, by (topic, partition)."""
@@ -154,7 +177,8 @@ class GroupAdmin(Admin):
         group_name(group)
         shift = _parse_target(to)
         deadline_ms = now_ms() + timeout_ms
-        keys = await self._partitions(topics)
+        topic_ids = await self._partitions(topics)
+        keys = sorted(topic_ids)
         epoch = await self._epoch(group, timeout_ms)
         committed = await self._committed(group, keys, timeout_ms)
         changes = [
@@ -162,12 +186,25 @@ class GroupAdmin(Admin):
             for key in keys
         ]
         if not dry_run:
-            await self._alter(group, epoch, changes, deadline_ms)
+            await self._alter(group, epoch, changes, topic_ids, deadline_ms)
         return changes
 
-    async def _alter(self, group: str, epoch: int, changes: list[OffsetChange], deadline_ms: int) -> None:
-        """Commit in the name of no member what was worked out for the group as it was in ``epoch``."""
-        offsets = [OffsetCommit(change.topic, change.partition, change.after) for change in changes]
+    async def _alter(
+        self,
+        group: str,
+        epoch: int,
+        changes: list[OffsetChange],
+        topic_ids: Mapping[PartitionKey, str],
+        deadline_ms: int,
+    ) -> None:
+        """Commit in the name of no member what was worked out for the group as it was in ``epoch``,
+        and for the topics there were."""
+        offsets = [
+            OffsetCommit(
+                change.topic, change.partition, change.after, topic_id=topic_ids[change.topic, change.partition]
+            )
+            for change in changes
+        ]
         message = CommitOffsets(group, offsets, member_epoch=epoch)
         try:
             await self._ask_group(message, CommitOffsetsReply, max(1, deadline_ms - now_ms()))
@@ -202,26 +239,46 @@ class GroupAdmin(Admin):
     async def add_partitions(self, topic: str, total: int, timeout_ms: int = TIMEOUT_MS) -> TopicInfo:
         """Let ``topic`` have ``total`` partitions, more than now; returns when they have leaders.
 
-        Keyed records go elsewhere from then on. Raises UnknownTopic, InvalidReplication, InvalidRequest."""
+        Keyed records go elsewhere from then on. Raises UnknownTopic, InvalidReplication,
+        InvalidRequest. The latter is not definite when the request had to be sent twice, and
+        somebody else has added partitions as well."""
         if isinstance(total, bool) or not isinstance(total, int) or total < 1:
             raise InvalidRequest(f"total is {total!r}; allowed is how many partitions the topic shall have, at least 1")
         deadline_ms = now_ms() + timeout_ms
-        message = AddPartitions(topic_name(topic), total)
-        await self._ask_any(message, Ok, deadline_ms)
+        topic_id = (await self.describe_topic(topic, timeout_ms)).topic_id
+        try:
+            await self._ask_any(AddPartitions(topic_name(topic), total, topic_id), Ok, deadline_ms)
+        except InvalidRequest as error:
+            if error.definite or not await self._has_partitions(topic, topic_id, total, deadline_ms):
+                raise
+        else:
+            await self._has_partitions(topic, topic_id, total, deadline_ms)
         info = await self.describe_topic(topic, max(1, deadline_ms - now_ms()))
         await self._wait_leaders(info, deadline_ms)
         return info
 
+    async def _has_partitions(self, topic: str, topic_id: str, total: int, deadline_ms: int) -> bool:
+        """Whether the very topic has ``total`` partitions. Whoever answers may hear of that a
+        little later."""
+        until_ms = min(deadline_ms, now_ms() + self._cluster.settings.topic_wait_ms)
+        while True:
+            info = await self.describe_topic(topic, max(1, deadline_ms - now_ms()))
+            if info.topic_id != topic_id or len(info.partitions) >= total or now_ms() >= until_ms:
+                return info.topic_id == topic_id and len(info.partitions) == total
+            await asyncio.sleep(_LOOK_AGAIN_MS / 1000)
+
     async def _ask_any(self, message: AddPartitions | ListGroups, kind: type[Reply], deadline_ms: int) -> Reply:
         """Any broker's answer to something that may be carried out twice."""
-        attempts = Attempts()
+        attempts, history = Attempts(), History()
         while True:
             try:
                 return await self._cluster.ask_any(message, kind)
             except MinilogError as error:
-                if not error.retriable or now_ms() >= deadline_ms:
-                    raise
-                attempts.on_failure(error, now_ms(), self._cluster.random)
+                history.on_failure(error)
+                failure = history.told(error)
+            if not failure.retriable or now_ms() >= deadline_ms:
+                raise failure.with_traceback(None)
+            attempts.on_failure(failure, now_ms(), self._cluster.random)
             await asyncio.sleep(max(0, attempts.retry_at_ms - now_ms()) / 1000)
 
     async def _ask_group(self, message: _OfOneGroup, kind: type[Reply], timeout_ms: int) -> Reply:
@@ -236,20 +293,23 @@ class GroupAdmin(Admin):
         found = {(entry.topic, entry.partition): entry for entry in reply.offsets}
         return found if keys is None else {key: found.get(key, CommittedOffset(*key)) for key in keys}
 
-    async def _partitions(self, topics: str | Iterable[str | PartitionKey]) -> list[PartitionKey]:
-        """The partitions meant by ``topics``; raises UnknownTopic, UnknownPartition."""
-        keys: set[PartitionKey] = set()
+    async def _partitions(self, topics: str | Iterable[str | PartitionKey]) -> dict[PartitionKey, str]:
+        """The partitions meant by ``topics`` as these are now, and the ids of their topics.
+
+        Raises UnknownTopic, UnknownPartition."""
+        found: dict[PartitionKey, str] = {}
         whole, fixed = parse_topics(topics)
         for topic in {*whole, *(topic for topic, _ in fixed)}:
-            count = (await self._cluster.topic(topic)).partition_count
-            if topic in whole:
-                keys.update((topic, partition) for partition in range(count))
-            for name, partition in fixed:
-                if name == topic and not 0 <= partition < count:
+            await self._cluster.refresh(topic)
+            known = await self._cluster.topic(topic)
+            numbers = range(known.partition_count) if topic in whole else ()
+            for partition in (*numbers, *(number for name, number in fixed if name == topic)):
+                if not 0 <= partition < known.partition_count:
                     raise UnknownPartition(
-                        f"topic {topic} has no partition {partition}; it has {count}, counted from 0"
+                        f"topic {topic} has no partition {partition}; it has {known.partition_count}, counted from 0"
                     )
-        return sorted(keys | set(fixed))
+                found[topic, partition] = known.topic_id
+        return found
 
     async def _target(
         self, key: PartitionKey, committed: CommittedOffset, to: _Shift | StartLike, deadline_ms: int

@@ -1,4 +1,10 @@
-"""The consumers without ``await``; each call is carried out by the asynchronous object of the same name."""
+"""The consumers without ``await``. Each call is carried out by the asynchronous object of the same
+name.
+
+Iteration reads ahead here as well, so that not every record crosses to the loop's thread. What was
+read ahead was handed out for the asynchronous consumer, and not for the application. So here it is
+noted which record the application works on: all before it are done with, and it is done with when
+the next one is asked for."""
 
 from __future__ import annotations
 
@@ -89,7 +95,7 @@ class SyncConsumer:
     def pause(self, topic: str, partition: int) -> None:
         unread = self._unread().get((topic, partition))
         if unread is not None:
-            self.seek(topic, partition, unread)
+            self._put_back(topic, partition, unread)
         self._thread.call(lambda: self._consumer.pause(topic, partition))
 
     def resume(self, topic: str, partition: int) -> None:
@@ -124,6 +130,10 @@ class SyncConsumer:
         self._records = [r for r in left if (r.topic, r.partition) != (topic, partition)]
         self._index = 0
 
+    def _put_back(self, topic: str, partition: int, offset: int) -> None:
+        """What was read ahead of a partition, from ``offset`` on, is to be handed out later."""
+        self.seek(topic, partition, offset)
+
 
 class SyncGroupConsumer(SyncConsumer):
     """See ``GroupConsumer``. Callbacks are plain functions, called in the thread that reads or closes."""
@@ -132,6 +142,8 @@ class SyncGroupConsumer(SyncConsumer):
         super().__init__(thread, consumer)
         self._member = consumer
         self._report_s = 0.0
+        self._left: Record | None = None
+        """The record being worked on, when it is none of ``_records`` any more."""
 
     @property
     def group(self) -> str:
@@ -147,12 +159,14 @@ class SyncGroupConsumer(SyncConsumer):
 
     def __next__(self) -> Record:
         now_s = time.monotonic()
-        if now_s >= self._report_s:
+        if now_s >= self._report_s or self._left is not None:
             self._report_s = now_s + _REPORT_S
             self._finish_taken()
             self._member.touch()
         if self._index < len(self._records) and self._member.wants_attention:
             self._return_unread()
+        if self._index >= len(self._records):  # what comes next may be under other grants
+            self._records, self._index = (), 0
         return super().__next__()
 
     def batch(self, max_records: int = 1000, max_wait_ms: int = 1000) -> list[Record]:
@@ -163,8 +177,8 @@ class SyncGroupConsumer(SyncConsumer):
 
     def commit(self, what: CommitLike = None, *, metadata: str = "", timeout_ms: int | None = None) -> None:
         """See ``GroupConsumer.commit``; what iteration has read ahead does not count as handed out."""
+        self._finish_taken(with_last=what is None)
         if what is None and self._index < len(self._records):
-            self._finish_taken()
             self._run(self._member.commit_finished(metadata, timeout_ms))
         else:
             self._run(self._member.commit(what, metadata=metadata, timeout_ms=timeout_ms))
@@ -177,19 +191,35 @@ class SyncGroupConsumer(SyncConsumer):
 
     def close(self, timeout_ms: int | None = None) -> None:
         """See ``GroupConsumer.close``."""
-        self._finish_taken(self._index - 1)
+        self._finish_taken(with_last=False)
         super().close(timeout_ms)
 
-    def _finish_taken(self, end: int | None = None) -> None:
-        """The application is done with what it has taken of the records that were read ahead, up to ``end``: all of
-        it when it asks for more, or commits."""
-        taken = self._records[: max(0, self._index if end is None else end)]
+    def _finish_taken(self, with_last: bool = True) -> None:
+        """The application is done with what it has taken of the records that were read ahead: with
+        the last one too when it asks for more, or commits."""
+        taken = self._records[: self._index if with_last else max(0, self._index - 1)]
         last = {(record.topic, record.partition): record for record in taken}
         for record in last.values():
             self._member.finish(record)
+        if with_last and self._left is not None:
+            self._member.finish(self._left)
+            self._left = None
 
     def _forget(self, topic: str, partition: int) -> None:
-        self._finish_taken()
+        """The partition is read elsewhere: a record of it that is being worked on will not count as
+        done with."""
+        self._drop_unread(topic, partition)
+        if self._left is not None and (self._left.topic, self._left.partition) == (topic, partition):
+            self._left = None
+
+    def _put_back(self, topic: str, partition: int, offset: int) -> None:
+        self._drop_unread(topic, partition)
+        self._thread.call(lambda: self._member.return_unread({(topic, partition): offset}))
+
+    def _drop_unread(self, topic: str, partition: int) -> None:
+        self._finish_taken(with_last=False)
+        if self._index:
+            self._left = self._records[self._index - 1]
         super()._forget(topic, partition)
 
     def _return_unread(self) -> None:

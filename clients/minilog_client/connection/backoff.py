@@ -104,3 +104,29 @@ def retry_after_ms(error: MinilogError) -> int:
     if isinstance(wanted, bool) or not isinstance(wanted, int | float):
         return 0
     return int(min(max(wanted, 0), _RETRY_AFTER_MAX_S) * 1000)
+
+
+class History:
+    """What is known of a request that is tried several times: whether an earlier try may have been
+    carried out.
+
+    An error of the last try alone would speak for that try only. A refusal often is the answer to
+    an earlier try that was carried out, and whose answer was lost."""
+
+    __slots__ = ("maybe_done",)
+
+    def __init__(self) -> None:
+        self.maybe_done = False
+
+    def on_failure(self, error: MinilogError) -> None:
+        self.maybe_done = self.maybe_done or not error.definite
+
+    def told(self, error: MinilogError) -> MinilogError:
+        """``error`` as one of the whole request: not definite if any of its tries may have been
+        carried out."""
+        if not self.maybe_done or not error.definite:
+            return error
+        whole = type(error)(f"{error.detail} (an earlier try was not answered and may have been carried out)")
+        whole.definite = False
+        whole.info.update(error.info)
+        return whole

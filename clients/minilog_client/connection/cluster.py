@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 from minilog.errors import BrokerUnavailable, ClientClosed, MinilogError, TimedOut, UnknownTopic
 from minilog.wire.messages import MetadataReply
-from minilog_client.connection.backoff import DELAY_MIN_MS, retry_delay_ms
+from minilog_client.connection.backoff import DELAY_MIN_MS, History, retry_delay_ms
 from minilog_client.connection.http_messages import ACCEPT_EITHER, Envelope, Reply, envelope, metadata_path, reply_from
 from minilog_client.connection.routing import Routing, Topic
 from minilog_client.connection.tasks import TaskScope
@@ -176,8 +176,10 @@ class Cluster:
     async def ask_any(self, message: Envelope, kind: type[Reply]) -> Reply:
         """The first answer that any broker gives; several may come to carry ``message`` out.
 
-        Raises what they all refuse with, or BrokerUnavailable when nobody answers."""
+        Raises what they all refuse with, or BrokerUnavailable when nobody answers. Neither is
+        definite if one of them may have carried ``message`` out."""
         failures: dict[str, MinilogError] = {}
+        history = History()
         replies: list[Reply] = []
 
         async def ask(url: str) -> Reply | MinilogError:
@@ -189,13 +191,14 @@ class Cluster:
         def take(answer: Reply | MinilogError, url: str) -> bool:
             if isinstance(answer, MinilogError):
                 failures[url] = answer
+                history.on_failure(answer)
                 return False
             replies.append(answer)
             return True
 
         if not await self._race(ask, take):
             refusals = [error for error in failures.values() if not isinstance(error, BrokerUnavailable | TimedOut)]
-            raise max(refusals, key=lambda error: error.retriable) if refusals else _nobody(failures)
+            raise history.told(max(refusals, key=lambda error: error.retriable) if refusals else _nobody(failures))
         return replies[0]
 
     async def _race(self, ask: Callable[[str], Coroutine[Any, Any, T]], take: Callable[[T, str], bool]) -> bool:

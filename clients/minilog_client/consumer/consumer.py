@@ -1,34 +1,34 @@
-"""The consumer: reads assigned partitions, fetching ahead in the background; ``fetch_plan.py`` decides what to ask."""
+"""The consumer: reads assigned partitions, fetching ahead in the background.
+
+``fetch_plan.py`` decides what to ask and what to hand out, ``pump.py`` asks. Here is what
+applications call."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 from minilog.errors import (
     BrokerUnavailable,
     ClientClosed,
-    InternalError,
     InvalidRequest,
     MinilogError,
     UnknownPartition,
     UnknownTopic,
 )
-from minilog.wire.http import topic_name
-from minilog.wire.messages import Fetch, FetchReply, OffsetsReply
-from minilog_client.connection.backoff import is_hunting
 from minilog_client.connection.cluster import Cluster, now_ms
 from minilog_client.connection.tasks import TaskScope
-from minilog_client.consumer.fetch_plan import FetchPlan, Request
+from minilog_client.consumer.fetch_plan import FetchPlan
 from minilog_client.consumer.partition_fetch import PartitionFetch, StartLike, parse_start
+from minilog_client.consumer.pump import Pump
 from minilog_client.consumer.records import Record
+from minilog_client.consumer.topics import TopicsLike, parse_topics
 from minilog_client.settings import ConsumerSettings
 from minilog_client.values import PartitionKey
 
 CommitLike = Record | Sequence[Record] | Mapping[PartitionKey, int] | None
-TopicsLike = str | Iterable[str | tuple[str, int]]
 _BATCH_RECORDS: Final = 1000
 _IDLE_WAIT_MS: Final = 1000
 START_WAIT_MS: Final = 10_000
@@ -83,8 +83,7 @@ class Consumer:
         self._plan = FetchPlan(cluster.routing, settings, cluster.settings.rack, cluster.random)
         self._whole_topics, self._fixed = ([], []) if topics is None else parse_topics(topics)
         self._tasks = TaskScope("minilog_client consumer")
-        self._timer: asyncio.TimerHandle | None = None
-        self._pumping = False
+        self._pump = Pump(cluster, self._plan, self._tasks, self._tell)
         self._news: asyncio.Future[None] | None = None
         self._current: PartitionFetch | None = None
         self._starting: asyncio.Task[None] | None = None
@@ -133,7 +132,7 @@ class Consumer:
                 if (topic, partition) not in self._plan.states:
                     self._add(topic, partition, self._start_at)
         self._watch_topics(topics)
-        self._pump()
+        self._pump.run()
         await self._wait_resolved(now_ms() + START_WAIT_MS)
 
     def _watch_topics(self, topics: Iterable[str]) -> None:
@@ -163,15 +162,23 @@ class Consumer:
         while True:
             self._check_open()
             self._current = None
-            records = self._plan.take(max_records) if await self._settled() else []
-            if records:
-                self._wake(0)
+            if await self._settled() and (records := self._take(max_records)):
                 return records
             now = now_ms()
             self._raise_errors(now)
             if now >= deadline_ms:
                 return []
             await self._wait_news(deadline_ms)
+
+    def _take(self, max_records: int) -> list[Record]:
+        """Whatever comes of it, there may be something to ask for next: room, or a partition whose
+        error was told."""
+        now = now_ms()
+        try:
+            self._raise_unreachable(now)
+            return self._plan.take(max_records, now)
+        finally:
+            self._pump.wake(0)
 
     def __aiter__(self) -> Self:
         return self
@@ -187,7 +194,7 @@ class Consumer:
                     state.position = record.offset + 1
                     return record
                 self._plan.end_turn(state)
-                self._wake(0)
+                self._pump.wake(0)
             self._current = None
             await self._wait_turn()
 
@@ -197,12 +204,21 @@ class Consumer:
             await self.start()
         while True:
             self._check_open()
-            self._current = self._plan.next_state() if await self._settled() else None
-            if self._current is not None:
+            if await self._settled() and self._find_turn():
                 return
             now = now_ms()
             self._raise_errors(now)
             await self._wait_news(now + _IDLE_WAIT_MS)
+
+    def _find_turn(self) -> bool:
+        now = now_ms()
+        try:
+            self._raise_unreachable(now)
+            self._current = self._plan.next_state(now)
+        except MinilogError:
+            self._pump.wake(0)
+            raise
+        return self._current is not None
 
     def _is_settled(self) -> bool:
         """Nothing is to be done before records may be handed out."""
@@ -238,7 +254,7 @@ class Consumer:
         state.topic_id = self._topic_ids[topic] = self._current_topic_id(topic)
         if self._current is state:
             self._current = None
-        self._wake(0)
+        self._pump.wake(0)
 
     def seek_to_time(self, to: StartLike, topic: str | None = None) -> None:
         """Move every partition (of ``topic``, or of all) to its first record at or after ``to``; an int is in ms."""
@@ -257,7 +273,7 @@ class Consumer:
     def resume(self, topic: str, partition: int) -> None:
         self._state(topic, partition).paused = False
         self._tell()
-        self._wake(0)
+        self._pump.wake(0)
 
     async def commit(self, what: CommitLike = None, *, metadata: str = "", timeout_ms: int | None = None) -> None:
         """Only a consumer with a group commits; raises InvalidRequest."""
@@ -274,24 +290,13 @@ class Consumer:
         if self._closed:
             return
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._pump.stop()
         self._cluster.unwatch(self._watched, self._on_metadata)
         self._tell()
         await self._tasks.aclose()
         self._on_closed(self)
 
-    # --- the pump --------------------------------------------------------------------------------------------
-
-    def _wake(self, in_ms: int) -> None:
-        if in_ms <= 0:
-            if not self._pumping and not self._closed:
-                self._pumping = True
-                self._loop.call_soon(self._pump)
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_later(in_ms / 1000, self._pump)
+    # --- details ---------------------------------------------------------------------------------------------
 
     def _on_metadata(self) -> None:
         """New partitions are read from their beginning; a topic that was created anew stops."""
@@ -306,78 +311,7 @@ class Consumer:
                 state.on_failed(UnknownTopic(f"topic {state.topic} was deleted and created anew; seek to go on"))
                 state.topic_id = ""
         self._tell()
-        self._wake(0)
-
-    def _pump(self) -> None:
-        """Send every request there is to send."""
-        self._pumping = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._closed:
-            return
-        now = now_ms()
-        requests, leaderless = self._plan.plan(now)
-        for request in requests:
-            self._tasks.start(self._perform(request))
-        if leaderless:
-            self._cluster.request_refresh()
-        wake_ms = self._plan.next_wake_ms(now)
-        if wake_ms is not None:
-            self._wake(max(1, wake_ms - now))
-
-    async def _perform(self, request: Request) -> None:
-        """One request and what became of it."""
-        try:
-            if isinstance(request.message, Fetch):
-                fetched = await self._call(request, FetchReply)
-                failed = self._plan.on_fetched(request, fetched, now_ms())
-            else:
-                offsets = await self._call(request, OffsetsReply)
-                failed = self._plan.on_offsets(request, offsets, now_ms())
-            for state, error in failed:
-                self._look_after(state, error)
-        except MinilogError as error:
-            self._on_failed_request(request, error)
-        except Exception as fault:
-            self._on_failed_request(request, InternalError(f"the consumer failed: {fault!r}"))
-            raise
-        self._tell()
-        self._wake(0)
-
-    async def _call(self, request: Request, kind: type[Any]) -> Any:
-        settings = self._cluster.settings
-        timeout_ms = request.wait_ms + settings.request_timeout_ms
-        return await self._cluster.call(
-            request.leader.url,
-            request.message,
-            kind,
-            timeout_ms,
-            request.wait_ms,
-            self._watch(request),
-        )
-
-    def _watch(self, request: Request) -> Callable[[], bool]:
-        routing, broker_id = self._cluster.routing, request.leader.broker_id
-
-        def still_leads() -> bool:
-            leaders = (routing.leader(entry.state.topic, entry.state.partition) for entry in request.entries)
-            return any(leader is not None and leader.broker_id == broker_id for leader in leaders)
-
-        return still_leads
-
-    def _on_failed_request(self, request: Request, error: MinilogError) -> None:
-        for entry in self._plan.on_done(request):
-            self._plan.on_failure(entry, error, now_ms())
-        if is_hunting(error):
-            self._cluster.request_refresh()
-
-    def _look_after(self, state: PartitionFetch, error: MinilogError) -> None:
-        hinted = self._cluster.routing.on_leader_hint(state.topic, state.partition, error.info)
-        if is_hunting(error) and not hinted:
-            self._cluster.request_refresh()
-
-    # --- details ---------------------------------------------------------------------------------------------
+        self._pump.wake(0)
 
     def _tell(self) -> None:
         """Something may have changed for whoever waits to read."""
@@ -395,7 +329,7 @@ class Consumer:
             self._plan.raise_errors(now)
             self._raise_unreachable(now)
         except MinilogError:
-            self._wake(0)
+            self._pump.wake(0)
             raise
 
     def _raise_unreachable(self, now: int) -> None:
@@ -414,9 +348,13 @@ class Consumer:
                 definite=True,
             )
 
-    def _add(self, topic: str, partition: int, start: StartLike, last_epoch: int = -1) -> PartitionFetch:
+    def _add(
+        self, topic: str, partition: int, start: StartLike, last_epoch: int = -1, topic_id: str = ""
+    ) -> PartitionFetch:
+        """Read a partition of the topic with ``topic_id``, and with "" of the one that is read
+        already, or that there is."""
         state = self._plan.add(topic, partition, start, last_epoch)
-        state.topic_id = self._topic_ids.setdefault(topic, self._current_topic_id(topic))
+        state.topic_id = topic_id or self._topic_ids.setdefault(topic, self._current_topic_id(topic))
         return state
 
     def _current_topic_id(self, topic: str) -> str:
@@ -450,21 +388,3 @@ def _lag_of(state: PartitionFetch, now_s: float) -> Lag:
     else:
         timestamp = state.last_timestamp
     return Lag(records, None if timestamp is None else max(0.0, now_s - timestamp / 1000))
-
-
-def parse_topics(topics: TopicsLike) -> tuple[list[str], list[PartitionKey]]:
-    """Topics read as a whole, and single partitions."""
-    whole: dict[str, None] = {}
-    fixed: dict[PartitionKey, None] = {}
-    if isinstance(topics, Mapping):
-        raise TypeError("topics must be a topic, or a list of topics and (topic, partition) pairs, got a mapping")
-    for item in [topics] if isinstance(topics, str) else topics:
-        if isinstance(item, str):
-            whole[topic_name(item)] = None
-        elif isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) and isinstance(item[1], int):
-            fixed[topic_name(item[0]), item[1]] = None
-        else:
-            raise TypeError(f"topics must hold topics and (topic, partition) pairs, got {item!r}")
-    if not whole and not fixed:
-        raise InvalidRequest("no topic to read from; name at least one")
-    return list(whole), list(fixed)

@@ -10,18 +10,19 @@ Invariants:
 * A partition that fails, waits or is full never keeps another one from being asked for.
 * Partitions are handed out in turn, a batch each, and asked for in that turn: brokers fill their answers from the
   front, so whoever got nothing lately comes first.
+* An error that stopped a partition has its turn like records, so no busy neighbour hides it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final, NamedTuple
 
 from minilog.errors import InternalError, LeaderNotAvailable, LogTruncated, MinilogError, OffsetOutOfRange, UnknownTopic
-from minilog.wire.messages import Fetch, FetchReply, FetchResult, Offsets, OffsetsPartition, OffsetsReply, OffsetsResult
+from minilog.wire.messages import Fetch, FetchReply, FetchResult, Offsets, OffsetsReply, OffsetsResult
 from minilog_client.connection.routing import Leader, Routing
 from minilog_client.consumer.partition_fetch import PartitionFetch, StartLike, is_final, owned_batches
 from minilog_client.consumer.records import Record
@@ -41,6 +42,16 @@ class Entry(NamedTuple):
     state: PartitionFetch
     generation: int
     is_leader: bool
+
+
+class Taken(NamedTuple):
+    """How far a partition has been handed out: the next offset, and the epoch of the last record
+    before it."""
+
+    state: PartitionFetch
+    offset: int
+    leader_epoch: int
+    generation: int
 
 
 @dataclass(eq=False, slots=True)
@@ -82,7 +93,7 @@ class FetchPlan:
         self._random = random
         self._polls: dict[str, _Polls] = {}
         self._turn: dict[PartitionKey, None] = {}
-        self.taken: list[PartitionFetch] = []
+        self.taken: list[Taken] = []
 
     def add(self, topic: str, partition: int, start: StartLike, last_epoch: int = -1) -> PartitionFetch:
         state = PartitionFetch(topic, partition, start, last_epoch)
@@ -142,7 +153,7 @@ class FetchPlan:
 
     def _requests(self, group: _Group, max_bytes: int, now_ms: int) -> Iterable[Request]:
         if group.lookups:
-            wanted = [OffsetsPartition(s.topic, s.partition, s.start_at) for s in group.lookups]
+            wanted = [state.offsets_request() for state in group.lookups]
             entries = [Entry(state, state.generation, True) for state in group.lookups]
             yield self._begin(Request(group.leader, Offsets(wanted), entries, now_ms, 0))
         polls = self._polls.setdefault(group.leader.url, _Polls())
@@ -254,37 +265,62 @@ class FetchPlan:
 
     # --- handing out -----------------------------------------------------------------------------------
 
-    def next_state(self) -> PartitionFetch | None:
-        """The partition whose turn it is to hand out records, None when none has any."""
-        for key in self._turn:
-            state = self.states[key]
+    def next_state(self, now_ms: int) -> PartitionFetch | None:
+        """The partition whose turn it is to hand out records, None when none has any.
+
+        Raises what has stopped a partition whose turn it is, once all that came before has been
+        handed out."""
+        for key, state in self._in_turn():
             if state.has_records and state.fill():
                 return state
+            if state.is_stopped:
+                self._to_the_end(key)
+                state.raise_error(now_ms)
         return None
 
-    def take(self, count_max: int) -> list[Record]:
-        """Up to ``count_max`` records; what one partition hands out is in order. ``taken`` names the partitions."""
+    def take(self, count_max: int, now_ms: int) -> list[Record]:
+        """Up to ``count_max`` records. What one partition hands out is in order. ``taken`` says how
+        far each came.
+
+        Raises what ``next_state`` does, instead of the first record only: nothing that was taken is
+        dropped for it."""
         records: list[Record] = []
         self.taken = []
-        while len(records) < count_max and (state := self.next_state()) is not None:
+        state = self.next_state(now_ms)
+        while state is not None:
             handed = state.take(count_max - len(records))
-            self.taken.append(state)
+            self._note_taken(state, handed[-1])
             self.end_turn(state)
             if not records and len(handed) == count_max:
                 return list(handed)
             records += handed
+            state = self._next_with_records() if len(records) < count_max else None
         return records
+
+    def _note_taken(self, state: PartitionFetch, last: Record) -> None:
+        assert state.position is not None, "who hands out records has a position"
+        self.taken.append(Taken(state, state.position, last.leader_epoch, state.generation))
+
+    def _next_with_records(self) -> PartitionFetch | None:
+        return next((state for _, state in self._in_turn() if state.has_records and state.fill()), None)
+
+    def _in_turn(self) -> Iterator[tuple[PartitionKey, PartitionFetch]]:
+        return ((key, self.states[key]) for key in self._turn)
 
     def end_turn(self, state: PartitionFetch) -> None:
         key = (state.topic, state.partition)
         if state.index >= len(state.records) and key in self._turn:
-            del self._turn[key]
-            self._turn[key] = None
+            self._to_the_end(key)
+
+    def _to_the_end(self, key: PartitionKey) -> None:
+        del self._turn[key]
+        self._turn[key] = None
 
     def raise_errors(self, now_ms: int) -> None:
         """Raise what stopped a partition that has handed out everything before it."""
-        for state in self.states.values():
-            if state.error is not None and not state.paused and not state.has_records:
+        for key, state in self._in_turn():
+            if state.is_stopped:
+                self._to_the_end(key)
                 state.raise_error(now_ms)
 
 

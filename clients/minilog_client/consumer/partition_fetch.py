@@ -29,7 +29,7 @@ from minilog.errors import (
     UnknownTopic,
 )
 from minilog.wire.batch import Batch, split
-from minilog.wire.messages import EARLIEST, LATEST, FetchPartition, FetchResult, OffsetsResult
+from minilog.wire.messages import EARLIEST, LATEST, FetchPartition, FetchResult, OffsetsPartition, OffsetsResult
 from minilog_client.connection.backoff import DELAY_MAX_MS, Attempts
 from minilog_client.consumer.records import Record, decode
 
@@ -122,7 +122,14 @@ class PartitionFetch:
         return self.position is None or self.fetched_bytes < ahead_bytes_max
 
     def fetch_request(self, max_bytes: int, leader_epoch: int) -> FetchPartition:
-        return FetchPartition(self.topic, self.partition, self.fetch_offset, max_bytes, leader_epoch, self.last_epoch)
+        """Names the very topic: no broker, late or early, answers with records of another one of
+        that name."""
+        return FetchPartition(
+            self.topic, self.partition, self.fetch_offset, max_bytes, leader_epoch, self.last_epoch, self.topic_id
+        )
+
+    def offsets_request(self) -> OffsetsPartition:
+        return OffsetsPartition(self.topic, self.partition, self.start_at, topic_id=self.topic_id)
 
     # --- what came back ------------------------------------------------------------------------------
 
@@ -182,6 +189,11 @@ class PartitionFetch:
     @property
     def has_records(self) -> bool:
         return not self.paused and (self.index < len(self.records) or bool(self.fetched))
+
+    @property
+    def is_stopped(self) -> bool:
+        """Nothing is left to hand out before the error."""
+        return self.error is not None and not self.paused and not self.has_records
 
     def fill(self) -> bool:
         """Have decoded records at hand, if there are any; a batch that cannot be decoded stops the partition."""

@@ -1,19 +1,26 @@
-"""Commits of a group member: one at a time, repeated while that can help, never for what the member has lost."""
+"""Commits of a group member: one at a time, repeated while that can help, never for what the member
+has lost.
+
+Each request is made from one view of the membership, in the same step in which its grants are
+compared with those under which the records were handed out. So nothing that was read under a lost
+grant is committed under the next one. The epoch in the request holds it to that: the coordinator
+refuses it for what was given later."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from typing import Final
 
 from minilog.errors import MinilogError, StaleMemberEpoch, TimedOut, UnknownMember
 from minilog.wire.group_messages import CommitOffsets, CommitOffsetsReply
-from minilog_client.connection.backoff import DELAY_MAX_MS
+from minilog_client.connection.backoff import DELAY_MAX_MS, History
 from minilog_client.connection.cluster import now_ms
 from minilog_client.group.coordinator import Coordinator
 from minilog_client.group.heartbeats import Heart, MemberTask
-from minilog_client.group.holdings import Holdings, Mark, messages_of
+from minilog_client.group.holdings import Holdings, Mark, Wanted
 from minilog_client.group.membership import MemberView
 from minilog_client.settings import GroupSettings
 from minilog_client.values import PartitionKey
@@ -23,6 +30,8 @@ _log = logging.getLogger("minilog_client")
 
 
 class Committer:
+    """``note_finished`` brings the holdings up to date with the application."""
+
     def __init__(
         self,
         session: MemberTask,
@@ -48,42 +57,80 @@ class Committer:
     async def commit(
         self, marks: Mapping[PartitionKey, Mark], metadata: str = "", timeout_ms: int | None = None
     ) -> None:
-        """Raises what ``GroupConsumer.commit`` says; one commit at a time, so that none overtakes another."""
+        """What the application asks to commit, all of it. Raises what ``GroupConsumer.commit``
+        says."""
         if not marks:
             return
-        limit_ms = self._settings.commit_timeout_ms if timeout_ms is None else timeout_ms
+        self._note_finished()
         helds = {key: self._holdings.require(key) for key in marks}
-        covered = {key: held.finished for key, held in helds.items()}
+        wanted = [Wanted(key, held, marks[key], held.finished) for key, held in sorted(helds.items(), key=_by_key)]
+        async with self._turn(timeout_ms) as deadline_ms:
+            await self._send(wanted, False, metadata, deadline_ms)
+
+    async def commit_quietly(
+        self, with_finished: bool, keys: Iterable[PartitionKey] | None = None, timeout_ms: int | None = None
+    ) -> None:
+        """What is due, as far as it is held. A failure costs repeated records at worst, and is
+        logged."""
+        try:
+            async with self._turn(timeout_ms) as deadline_ms:
+                self._note_finished()
+                due = [*self._due(with_finished, self._holdings if keys is None else keys)]
+                await self._send(due, True, "", deadline_ms)
+        except MinilogError as error:
+            _log.warning("group %s: committing failed: %s", self._group, error.detail)
+
+    def _due(self, with_finished: bool, keys: Iterable[PartitionKey]) -> Iterable[Wanted]:
+        for key in sorted(keys):
+            held = self._holdings.get(key)
+            mark = None if held is None else held.due(with_finished)
+            if held is not None and mark is not None:
+                yield Wanted(key, held, mark, held.finished)
+
+    @asynccontextmanager
+    async def _turn(self, timeout_ms: int | None) -> AsyncIterator[int]:
+        """One commit at a time, so that none overtakes another. Gives until when it may take."""
+        limit_ms = self._settings.commit_timeout_ms if timeout_ms is None else timeout_ms
+        deadline_ms = now_ms() + limit_ms
         try:
             async with asyncio.timeout(limit_ms / 1000), self._lock:
-                await self._send_commit(marks, metadata, limit_ms)
+                yield deadline_ms
         except TimeoutError:
             raise TimedOut(f"the commit to group {self._group} took more than {limit_ms} ms", definite=False) from None
-        for key, held in helds.items():
-            held.on_committed(marks[key], covered[key])
 
-    async def _send_commit(self, marks: Mapping[PartitionKey, Mark], metadata: str, limit_ms: int) -> None:
-        """A commit that crosses a change of the group is repeated with the new epoch, while the partitions are held."""
-        deadline_ms = now_ms() + limit_ms
-        offsets = messages_of(marks, metadata)
+    async def _send(self, wanted: list[Wanted], may_drop: bool, metadata: str, deadline_ms: int) -> None:
+        """A commit that crosses a change of the group is repeated with the new epoch, as far as the
+        grants are the same."""
         self._made += 1
+        history = History()
         while True:
             view = self._session.view
-            if not view.is_member:
-                raise _not_a_member(view, self._group)
+            lost = _lost_of(wanted, view, self._group)
+            if lost and not may_drop:
+                raise history.told(next(iter(lost.values())))
+            wanted = [each for each in wanted if each.key not in lost]
+            if not wanted:
+                return
+            # the request is made of the same view: nothing is awaited in between
+            offsets = [each.message(metadata) for each in wanted]
             message = CommitOffsets(self._group, offsets, view.member_id, view.member_epoch, self._made)
             try:
                 await self._coordinator.call(message, CommitOffsetsReply, max(1, deadline_ms - now_ms()))
-                return
-            except UnknownMember:
-                await self._newer_epoch(view, deadline_ms)
-                raise
-            except StaleMemberEpoch:
-                if not await self._newer_epoch(view, deadline_ms):
-                    raise
-            for key in marks:
-                if self._holdings.require(key).grant != self._session.view.granted.get(key):
-                    raise _not_a_member(self._session.view, self._group)
+                break
+            except MinilogError as error:
+                history.on_failure(error)
+                if not await self._may_repeat(error, view, deadline_ms):
+                    raise history.told(error) from None
+        for each in wanted:
+            each.held.on_committed(each.mark, each.covered)
+
+    async def _may_repeat(self, error: MinilogError, view: MemberView, deadline_ms: int) -> bool:
+        """The coordinator knows the member, at another epoch than ``view`` has, and by now this
+        member knows it too."""
+        if not isinstance(error, UnknownMember | StaleMemberEpoch):
+            return False
+        is_newer = await self._newer_epoch(view, deadline_ms)
+        return is_newer and isinstance(error, StaleMemberEpoch)
 
     async def _newer_epoch(self, than: MemberView, deadline_ms: int) -> bool:
         """Whether the group has moved on and this member with it; asks the coordinator to know."""
@@ -92,16 +139,6 @@ class Committer:
         while self._session.view.answers == than.answers and self._session.view.is_member and now_ms() < deadline_ms:
             await self._wait_news(min(deadline_ms, now_ms() + DELAY_MAX_MS))
         return self._session.view.is_member and self._session.view.member_epoch != than.member_epoch
-
-    async def commit_quietly(self, with_finished: bool, keys: Iterable[PartitionKey] | None = None) -> None:
-        """What is due; a failure costs repeated records at worst, and is logged."""
-        self._note_finished()
-        chosen = self._holdings if keys is None else keys
-        marks = {key: mark for key in chosen if (mark := self._holdings[key].due(with_finished)) is not None}
-        try:
-            await self.commit(marks)
-        except MinilogError as error:
-            _log.warning("group %s: committing failed: %s", self._group, error.detail)
 
     async def run(self) -> None:
         """Commit what is finished now and then, and soon where reading began."""
@@ -117,7 +154,28 @@ class Committer:
                 next_ms = now_ms() + settings.auto_commit_interval_ms
 
 
+def _by_key(item: tuple[PartitionKey, object]) -> PartitionKey:
+    return item[0]
+
+
+def _lost_of(wanted: list[Wanted], view: MemberView, group: str) -> dict[PartitionKey, MinilogError]:
+    """What of it is not held as it was any more, and why. Whoever was given it since has its own
+    progress with it."""
+    if not view.is_member:
+        return {each.key: _not_a_member(view, group) for each in wanted}
+    return {each.key: _lost(each.key, view) for each in wanted if not each.is_granted(view.granted)}
+
+
 def _not_a_member(view: MemberView, group: str) -> MinilogError:
     if view.error is not None:
         return type(view.error)(f"this consumer is not in group {group} any more: {view.error.detail}")
     return UnknownMember(f"this consumer is not in group {group} (any more, or yet); nothing is committed")
+
+
+def _lost(key: PartitionKey, view: MemberView) -> MinilogError:
+    reason = f" ({view.loss.detail})" if view.loss is not None else ""
+    since = "has got it again since" if key in view.granted else "has not got it again"
+    return StaleMemberEpoch(
+        f"{key[0]}-{key[1]} was lost{reason} and this member {since}; what was read before that belongs to that time, and "
+        "whoever has the partition now commits for it; nothing is committed"
+    )

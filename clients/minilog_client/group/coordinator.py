@@ -12,7 +12,7 @@ import contextlib
 from minilog.errors import BrokerUnavailable, MinilogError, TimedOut
 from minilog.wire.group_messages import GROUPS_TOPIC, GroupRequest
 from minilog.wire.murmur2 import murmur2
-from minilog_client.connection.backoff import Attempts, is_hunting
+from minilog_client.connection.backoff import Attempts, History, is_hunting
 from minilog_client.connection.cluster import Cluster, now_ms
 from minilog_client.connection.http_messages import Reply
 
@@ -47,9 +47,11 @@ class Coordinator:
     async def call(self, message: GroupRequest, kind: type[Reply], timeout_ms: int) -> Reply:
         """Try until there is an answer; for requests that may be carried out twice.
 
-        Raises TimedOut or the last BrokerUnavailable after ``timeout_ms``, and every error that a retry does not cure."""
+        Raises TimedOut or the last BrokerUnavailable after ``timeout_ms``, and every error that a
+        retry does not cure. None of them is definite if one of the tries may have been carried
+        out."""
         deadline_ms = now_ms() + timeout_ms
-        attempts = Attempts()
+        attempts, history = Attempts(), History()
         with contextlib.suppress(BrokerUnavailable, TimeoutError):
             async with asyncio.timeout(timeout_ms / 1000):
                 await self.locate()
@@ -57,10 +59,11 @@ class Coordinator:
             try:
                 return await self.try_once(message, kind, max(1, deadline_ms - now_ms()))
             except MinilogError as error:
-                if not error.retriable:
-                    raise
-                attempts.on_failure(error, now_ms(), self._cluster.random)
-                failure = error
+                history.on_failure(error)
+                failure = history.told(error)
+            if not failure.retriable:
+                raise failure.with_traceback(None)
+            attempts.on_failure(failure, now_ms(), self._cluster.random)
             if attempts.retry_at_ms >= deadline_ms:
                 raise _gave_up(message, timeout_ms, failure) from failure
             await asyncio.sleep(max(0, attempts.retry_at_ms - now_ms()) / 1000)

@@ -1,28 +1,20 @@
-"""The consumer as a member of a group: the coordinator says what to read, ``membership.py`` keeps the standing,
-``heartbeats.py`` talks; here it is carried out, between the records the application asks for.
+"""The consumer as a member of a group. The coordinator says what to read, ``membership.py`` keeps
+what it said and ``heartbeats.py`` talks. ``share.py`` carries it out, between the records that the
+application asks for here.
 
-Everything the application can notice happens while it asks for records (or closes): partitions are begun, given back
-and found lost there, and its callbacks run there, so they never run beside its own processing.
-"""
+Everything the application can notice happens while it asks for records (or closes): partitions are
+begun, given back and found lost there, and its callbacks run there, so they never run beside its
+own processing."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterable, Mapping
 
-from minilog.errors import (
-    BrokerUnavailable,
-    ClientClosed,
-    InstanceInUse,
-    InvalidRequest,
-    MinilogError,
-    TimedOut,
-)
+from minilog.errors import ClientClosed, InvalidRequest
 from minilog.wire.group_messages import (
     GROUPS_TOPIC,
-    CommittedOffset,
     CommittedOffsets,
     CommittedOffsetsReply,
 )
@@ -34,8 +26,12 @@ from minilog_client.group.callbacks import Callbacks
 from minilog_client.group.committer import Committer
 from minilog_client.group.coordinator import Coordinator
 from minilog_client.group.heartbeats import Heart, MemberTask, PollClock
-from minilog_client.group.holdings import METADATA_CHARS_MAX, Held, Holdings, Mark
-from minilog_client.group.membership import MemberView, Phase, Subscription, by_topic
+from minilog_client.group.holdings import METADATA_CHARS_MAX, Holdings
+from minilog_client.group.layouts import Layouts
+from minilog_client.group.membership import MemberView, Subscription, by_topic
+from minilog_client.group.progress import Progress
+from minilog_client.group.share import Share
+from minilog_client.group.standing import Standing
 from minilog_client.group.start_offsets import StartOffsets
 from minilog_client.settings import ConsumerSettings, GroupSettings
 from minilog_client.values import PartitionKey
@@ -95,26 +91,26 @@ class GroupConsumer(Consumer):
         self.group_settings = group_settings
         self.group = subscription.group
         self._subscription = subscription
-        self._callbacks = callbacks
         self._heart = heart
         self._clock = PollClock(now_ms())
         self._session = MemberTask(subscription, self._clock, cluster.random, self._on_news)
         self._coordinator = Coordinator(cluster, subscription.group)
         self._held = Holdings()
-        self._lookup = StartOffsets(self._session, self._coordinator, self._tasks, self._know, self._on_lookup)
-        self._first_counts: dict[str, int] = {}
-        self._handed: Sequence[PartitionFetch] = ()
-        self._iterated: PartitionFetch | None = None
-        """The partition whose records are handed out one by one: nothing is noted down for each of them."""
+        self._progress = Progress(self._held)
+        self._layouts = Layouts(cluster, self._watch_topics)
+        self._lookup = StartOffsets(self._session, self._coordinator, self._tasks, self._layouts.know, self._on_lookup)
+        self._standing = Standing(self._session, heart, self._lookup, settings.unreachable_timeout_ms)
         self._committer = Committer(
-            self._session, heart, self._coordinator, self._held, group_settings, self._wait_news, self._finish_iterated
+            self._session, heart, self._coordinator, self._held, group_settings, self._wait_news, self._progress.note
         )
+        self._share = Share(
+            self._session, heart, self._held, self._layouts, self._lookup, self._committer, callbacks,
+            group_settings.auto_commit, start, self._begin_reading, self._end_reading,
+        )  # fmt: skip
         self._unsettled = False
         self._polling = False
         self._joined = False
         self._closing = False
-        self._told_error: MinilogError | None = None
-        self._failing_since_ms: int | None = None
 
     # --- joining ---------------------------------------------------------------------------------------------
 
@@ -146,8 +142,8 @@ class GroupConsumer(Consumer):
 
     async def _begin(self) -> None:
         for topic in self._subscription.topics:
-            known = await self._cluster.topic(topic)
-            self._first_counts.setdefault(topic, known.partition_count)
+            await self._cluster.topic(topic)
+        self._layouts.see(self._subscription.topics)
         self._watch_topics([GROUPS_TOPIC, *self._subscription.topics])
         if not self._joined:
             self._joined = True
@@ -156,17 +152,10 @@ class GroupConsumer(Consumer):
         wait_ms = START_WAIT_MS + (self._subscription.session_timeout_ms if self._subscription.instance_id else 0)
         deadline_ms = now_ms() + wait_ms
         while not self._session.view.answers:
-            self._raise_refusal(self._session.view)
+            self._standing.raise_refusal(self._session.view)
             if now_ms() >= deadline_ms:
-                self._raise_not_joined(wait_ms)
+                self._standing.raise_not_joined(wait_ms)
             await self._wait_news(deadline_ms)
-
-    def _raise_not_joined(self, wait_ms: int) -> NoReturn:
-        trouble = self._session.view.trouble
-        if isinstance(trouble, InstanceInUse):
-            raise trouble.with_traceback(None)
-        reason = trouble.detail if trouble else "no answer"
-        raise TimedOut(f"could not join group {self.group} within {wait_ms} ms: {reason}", definite=False)
 
     def _on_news(self, view: MemberView) -> None:
         """Called in the heartbeats' thread."""
@@ -177,9 +166,7 @@ class GroupConsumer(Consumer):
             self._session.abandon()
 
     def _on_metadata(self) -> None:
-        for topic in self._watched:
-            if topic not in self._first_counts and (known := self._cluster.routing.topic(topic)):
-                self._first_counts[topic] = known.partition_count
+        self._layouts.see(self._watched)
         super()._on_metadata()
 
     # --- reading -----------------------------------------------------------------------------------------------
@@ -191,54 +178,44 @@ class GroupConsumer(Consumer):
         self._enter()
         try:
             records = await super().batch(max_records, max_wait_ms)
-            self._handed = self._plan.taken if records else ()
+            if records:
+                self._progress.on_batch(self._plan.taken)
             return records
         finally:
             self._leave()
 
     async def __anext__(self) -> Record:
         """The next record; says that the last one is finished with."""
-        state = self._iterated
-        if state is not None and state is self._current and state.index < len(state.records) and self._is_settled():
+        progress, state = self._progress, self._current
+        if (
+            state is not None and state is progress.iterated
+            and state.index < len(state.records) and self._is_settled()
+        ):  # fmt: skip
             record = state.records[state.index]
             state.index += 1
             state.position = record.offset + 1
+            progress.previous, progress.last = progress.last, record
             self._clock.touch(self._loop.time())
             return record
         self._enter()
         try:
             record = await super().__anext__()
-            self._iterated = self._current
-            self._handed = (self._current,) if self._current is not None else ()
+            assert self._current is not None, "the record is of the partition whose turn it is"
+            progress.on_first(self._current, record)
             return record
         finally:
             self._leave()
 
     def _enter(self) -> None:
-        self._iterated = None
         if self._polling:
             raise InvalidRequest("the consumer is being read already; read from one task, and not from a callback")
         self._polling = True
         self._clock.enter()
-        self._finish_handed()
-        self._handed = ()
+        self._progress.ask()
 
     def _leave(self) -> None:
         self._polling = False
         self._clock.leave(now_ms())
-
-    def _finish_iterated(self) -> None:
-        """All but the last record of the partition that is being iterated over."""
-        state = self._iterated
-        held = None if state is None else self._held.get((state.topic, state.partition))
-        if state is not None and held is not None and held.state is state and state.index > 1:
-            held.finish_record(state.records[state.index - 2])
-
-    def _finish_handed(self) -> None:
-        for state in self._handed:
-            held = self._held.get((state.topic, state.partition))
-            if held is not None and held.state is state:
-                held.finish()
 
     def _is_settled(self) -> bool:
         return not self._unsettled and self._loop.time() * 1000 < self._session.view.hold_until_ms
@@ -267,7 +244,7 @@ class GroupConsumer(Consumer):
     def finish(self, record: Record) -> None:
         """The application is done with a record that was read ahead, though not with all of them."""
         held = self._held.get((record.topic, record.partition))
-        if held is not None:
+        if held is not None and held.handed_out(record.offset):
             held.finish_record(record)
 
     def return_unread(self, unread: Mapping[PartitionKey, int]) -> None:
@@ -278,116 +255,33 @@ class GroupConsumer(Consumer):
                 held.rewind(offset)
                 if self._current is held.state:
                     self._current = None
-        self._wake(0)
+        self._pump.wake(0)
 
     # --- following the coordinator -------------------------------------------------------------------------------
 
     async def _follow(self, view: MemberView) -> None:
         """Lose, give back and take up what ``view`` says; in the application's own task."""
-        lost = [key for key, held in self._held.items() if not view.holds(key, held.grant)]
-        if lost:
-            self._drop(lost, view.loss)
-            await self._callbacks.on_lost(lost)
-        self._come_back(view)
-        revoked = [key for key in view.revoking if key in self._held]
-        if revoked:
-            await self._give_back(revoked)
-        strays = {key: view.granted[key] for key in view.revoking if key not in self._held and key not in revoked}
-        if strays:
-            self._heart.post(self._session.give_back, strays)
-        self._take_up(view)
-        await self._begin_found()
+        await self._share.lose(view)
+        self._standing.come_back(view, self.group_settings.max_poll_exceeded == "raise")
+        await self._share.give_back(view)
+        await self._share.take_up(view)
 
-    def _come_back(self, view: MemberView) -> None:
-        """Out of the group: raise the reason if the application is to know it, and join again if it reads on."""
-        if view.phase is Phase.REFUSED or self.group_settings.max_poll_exceeded == "raise":
-            self._raise_refusal(view)
-        if view.phase in (Phase.AWAY, Phase.REFUSED):
-            self._heart.post(self._session.come_back)
+    def _begin_reading(self, key: PartitionKey, start: StartLike, last_epoch: int, topic_id: str) -> PartitionFetch:
+        self._pump.wake(0)
+        return self._add(*key, start, last_epoch, topic_id)
 
-    def _raise_refusal(self, view: MemberView) -> None:
-        if view.phase in (Phase.AWAY, Phase.REFUSED) and view.error is not None and view.error is not self._told_error:
-            self._told_error = view.error
-            raise view.error.with_traceback(None)
-        if view.phase is Phase.REFUSED:
-            self._heart.post(self._session.come_back)
-
-    async def _give_back(self, revoked: list[PartitionKey]) -> None:
-        grants = {key: self._held[key].grant for key in revoked}
-        try:
-            await self._callbacks.on_revoked(revoked)
-            await self._committer.commit_quietly(self.group_settings.auto_commit, revoked)
-        finally:
-            self._drop(revoked, None)
-            self._heart.post(self._session.give_back, grants)
-
-    def _drop(self, keys: Iterable[PartitionKey], reason: MinilogError | None) -> None:
-        """Read on nothing of these, and hand out nothing that was read ahead of them."""
-        for key in keys:
-            held = self._held.pop(key)
-            self._plan.remove(key)
-            if self._current is held.state:
-                self._current = None
-            if reason is not None:
-                self._held.lost[key] = reason
-            else:
-                self._held.lost.pop(key, None)
-
-    def _take_up(self, view: MemberView) -> None:
-        """Ask how far the group is with what is new."""
-        self._lookup.ask({k: g for k, g in view.granted.items() if k not in view.revoking and k not in self._held})
-
-    async def _know(self, topic: str) -> None:
-        """Have a layout that is not older than what the coordinator went by: partitions may be new, or all of it."""
-        self._watch_topics([topic])
-        await self._cluster.refresh(topic)
-        await self._cluster.topic(topic)
-        self._topic_ids[topic] = self._current_topic_id(topic)
-
-    async def _begin_found(self) -> None:
-        """Begin reading where the group is, as far as it is still this member's to read."""
-        view = self._session.view
-        begun: list[PartitionKey] = []
-        for key, (grant, committed) in self._lookup.take(view).items():
-            if key not in view.revoking and key not in self._held:
-                self._held[key] = self._begin_at(key, grant, committed)
-                self._held.lost.pop(key, None)
-                begun.append(key)
-        if begun:
-            self._wake(0)
-            await self._callbacks.on_assigned(begun)
+    def _end_reading(self, state: PartitionFetch) -> None:
+        self._plan.remove((state.topic, state.partition))
+        if self._current is state:
+            self._current = None
 
     def _on_lookup(self) -> None:
         self._unsettled = True
         self._tell()
 
-    def _begin_at(self, key: PartitionKey, grant: int, found: CommittedOffset) -> Held:
-        if found.offset is not None:
-            mark = Mark(found.offset, found.leader_epoch)
-            return Held(grant, self._add(*key, mark.offset, mark.leader_epoch), mark, False)
-        is_new = key[1] >= self._first_counts.get(key[0], key[1] + 1)
-        start = "earliest" if is_new else self._start_at
-        return Held(grant, self._add(*key, start), None, start != "earliest" and not isinstance(start, int))
-
     def _raise_unreachable(self, now: int) -> None:
-        view = self._session.view
-        if view.is_member and now < view.hold_until_ms and self._lookup.error is None:
-            self._failing_since_ms = None
+        if self._standing.is_fine(now):
             super()._raise_unreachable(now)
-            return
-        if self._failing_since_ms is None:
-            self._failing_since_ms = now
-        limit_ms = self.settings.unreachable_timeout_ms
-        if now - self._failing_since_ms >= limit_ms:
-            self._failing_since_ms = None
-            error = view.trouble or self._lookup.error
-            if error is not None and not error.retriable:
-                raise error.with_traceback(None)
-            raise BrokerUnavailable(
-                f"group {self.group} could not be reached for {limit_ms} ms, the last reason: "
-                f"{error.detail if error else 'no answer'}; reading on tries again",
-                definite=True,
-            )
 
     # --- committing --------------------------------------------------------------------------------------------
 
@@ -395,16 +289,19 @@ class GroupConsumer(Consumer):
         """Commit, all or nothing: a record (it and all before it), a list of records, offsets to go on from like
         ``{("orders", 0): 42}``, or nothing for all that was handed out so far. Durable when it returns.
 
-        Raises UnknownMember or StaleMemberEpoch for what this member has lost, NotAssigned for what it was never
-        given, InvalidRequest, TypeError; TimedOut or BrokerUnavailable after ``timeout_ms`` (``commit_timeout_ms`` by
-        default), when it is not known whether it is committed."""
+        Raises UnknownMember or StaleMemberEpoch for what this member has lost, also when it has got
+        the partition again since. Raises UnknownTopic for a topic that was deleted or made anew,
+        NotAssigned for what it was never given, InvalidRequest, TypeError. Raises TimedOut or
+        BrokerUnavailable after ``timeout_ms`` (``commit_timeout_ms`` by default), when it is not
+        known whether it is committed."""
         self._check_usable()
         if len(metadata) > METADATA_CHARS_MAX:
             raise InvalidRequest(f"metadata has {len(metadata)} characters; allowed are {METADATA_CHARS_MAX}")
         if what is None:
-            self._finish_handed()
+            self._progress.finish_all()
             await self.commit_finished(metadata, timeout_ms)
         else:
+            self._progress.note()
             await self._committer.commit(self._held.parse(what), metadata, timeout_ms)
 
     async def commit_finished(self, metadata: str, timeout_ms: int | None) -> None:
@@ -419,7 +316,7 @@ class GroupConsumer(Consumer):
         None where there is nothing."""
         self._check_usable()
         keys = self.assignment if partitions is None else sorted(partitions)
-        message = CommittedOffsets(self.group, by_topic(keys))
+        message = CommittedOffsets(self.group, by_topic(keys, self._session.view.topic_ids))
         limit_ms = self.group_settings.commit_timeout_ms if timeout_ms is None else timeout_ms
         reply = await self._coordinator.call(message, CommittedOffsetsReply, limit_ms)
         found = {(entry.topic, entry.partition): entry.offset for entry in reply.offsets}
@@ -430,9 +327,12 @@ class GroupConsumer(Consumer):
     def seek(self, topic: str, partition: int, to: StartLike) -> None:
         """Go on elsewhere, until the partition is given to another member. Does not commit anything."""
         held = self._held.get((topic, partition))
-        if held is not None:
-            held.on_seek(to)
+        position = None if held is None else held.state.position
         super().seek(topic, partition, to)
+        if held is not None:
+            self._progress.leave(held)
+            held.on_seek(to, position)
+            held.state.topic_id = held.topic_id or held.state.topic_id
 
     async def close(self, timeout_ms: int | None = None) -> None:
         """Commit what is finished (with ``auto_commit``), call ``on_revoked``, leave the group; at the latest after
@@ -444,26 +344,13 @@ class GroupConsumer(Consumer):
         deadline_ms = now_ms() + limit_ms
         try:
             async with asyncio.timeout(limit_ms / 1000):
-                await self._let_go()
+                await self._share.let_go(deadline_ms)
         except TimeoutError:
             _log.warning("group %s: committing at the end took more than %s ms", self.group, limit_ms)
         finally:
             if self._joined:
                 await self._heart.stop(self._session, max(1, deadline_ms - now_ms()))
             await super().close()
-
-    async def _let_go(self) -> None:
-        view = self._session.view
-        kept = [key for key, held in self._held.items() if view.holds(key, held.grant)]
-        lost = [key for key in self._held if key not in kept]
-        self._drop(lost, view.loss)
-        try:
-            if lost:
-                await self._callbacks.on_lost(lost)
-            if kept:
-                await self._callbacks.on_revoked(kept)
-        finally:
-            await self._committer.commit_quietly(self.group_settings.auto_commit, kept)
 
     def _check_open(self) -> None:
         if self._closing:

@@ -1,10 +1,12 @@
-"""What a member commits: which partitions it holds, how far the application is with each, and what may be committed.
-Pure.
+"""What a member commits: which partitions it holds, how far the application is with each, and what
+may be committed. Pure.
 
 Invariants:
-* A record counts as finished when the application has asked for the next one, or has said so by committing.
-* Only what is held under the current grant is committed; a record handed out before the partition was lost belongs to
-  whoever has it now, even when it has come back meanwhile.
+* A record counts as finished when the application has asked for the next one, or has said so by
+  committing. What is finished never falls while reading goes on: only who reads elsewhere (a seek,
+  a reset) may finish less than before.
+* Only what is held under the current grant is committed; a record handed out before the partition
+  was lost belongs to whoever has it now, even when it has come back meanwhile.
 * A request is checked as a whole before anything of it is sent.
 """
 
@@ -32,12 +34,21 @@ class Mark(NamedTuple):
 class Held:
     """One partition under one grant. ``low`` and ``high`` bound the offsets handed out under it."""
 
-    __slots__ = ("committed", "covered", "finished", "grant", "high", "low", "pinned", "state")
+    __slots__ = (
+        "_generation", "_may_fall", "committed", "covered", "finished", "grant", "handed", "high", "low", "pinned",
+        "state", "topic_id",
+    )  # fmt: skip
 
-    def __init__(self, grant: int, state: PartitionFetch, committed: Mark | None, pinned: bool) -> None:
+    def __init__(
+        self, grant: int, state: PartitionFetch, committed: Mark | None, pinned: bool, topic_id: str = ""
+    ) -> None:
         self.grant = grant
+        self.topic_id = topic_id
+        """Of the very topic that was granted, "" if the coordinator does not say."""
         self.state = state
         self.committed = committed
+        self.handed: Mark | None = None
+        """Up to where the application was given records that it may be working on still."""
         self.finished: Mark | None = None
         self.covered: Mark | None = None
         """What was finished when something was committed last: the application may have said more, or less, than that,
@@ -46,30 +57,51 @@ class Held:
         """Where reading began is to be committed, because looking it up again would give something else."""
         self.low = committed.offset if committed else 0
         self.high = 0
+        self._generation = state.generation
+        self._may_fall = False
 
-    def finish(self) -> None:
+    def hand_out(self, mark: Mark, generation: int) -> None:
+        """The application was given all before ``mark``. ``generation`` of the partition says since
+        which move."""
+        if generation != self._generation:  # reading was reset, so it went on elsewhere
+            self._generation, self._may_fall, self.low = generation, True, 0
+        self.handed = mark
+        self.high = max(self.high, mark.offset)
+
+    def finish_handed(self) -> None:
         """Everything handed out so far is done with."""
-        state = self.state
-        if state.index and state.position is not None:
-            self.finished = Mark(state.position, state.records[state.index - 1].leader_epoch)
+        if self.handed is not None:
+            self._finish(self.handed)
 
     def finish_record(self, record: Record) -> None:
-        self.finished = Mark(record.offset + 1, record.leader_epoch)
+        self._finish(Mark(record.offset + 1, record.leader_epoch))
+
+    def _finish(self, mark: Mark) -> None:
+        if self.finished is None or self._may_fall or mark.offset > self.finished.offset:
+            self.finished, self._may_fall = mark, False
 
     def rewind(self, offset: int) -> None:
         """The records from ``offset`` on are still to be handed out."""
         at = self.finished
         self.state.reset(offset, at.leader_epoch if at is not None and at.offset == offset else -1)
+        self._generation = self.state.generation
+        self.handed = None
 
-    def on_seek(self, to: StartLike) -> None:
-        self.high = max(self.high, self.state.position or 0)
+    def on_seek(self, to: StartLike, position: int | None) -> None:
+        """The application reads on at ``to``, which was at ``position`` before, and finishes what
+        it reads there."""
+        self.high = max(self.high, position or 0)
         self.low = min(self.low, to) if isinstance(to, int) else 0
+        self.handed = None
+        self._generation, self._may_fall = self.state.generation, True
 
     def on_committed(self, mark: Mark, covered: Mark | None) -> None:
         self.committed, self.covered = mark, covered
 
     def due(self, with_finished: bool) -> Mark | None:
         """What is to be committed without being asked."""
+        if self.topic_id not in ("", self.state.topic_id):  # a topic made anew would fail the commit of all others too
+            return None
         if with_finished and self.finished is not None:
             return None if self.finished in (self.covered, self.committed) else self.finished
         if self.pinned and self.committed is None and self.state.began_at is not None:
@@ -145,8 +177,18 @@ def _of_offset(key: Any, offset: Any) -> tuple[PartitionKey, Mark]:
     return key, Mark(offset, -1)
 
 
-def messages_of(marks: Mapping[PartitionKey, Mark], metadata: str) -> list[OffsetCommit]:
-    return [
-        OffsetCommit(topic, partition, mark.offset, mark.leader_epoch, metadata)
-        for (topic, partition), mark in sorted(marks.items())
-    ]
+class Wanted(NamedTuple):
+    """One partition of a commit: the grant it is of, and what was finished under it when it was
+    asked for."""
+
+    key: PartitionKey
+    held: Held
+    mark: Mark
+    covered: Mark | None
+
+    def is_granted(self, granted: Mapping[PartitionKey, int]) -> bool:
+        return granted.get(self.key) == self.held.grant
+
+    def message(self, metadata: str) -> OffsetCommit:
+        offset, leader_epoch = self.mark
+        return OffsetCommit(*self.key, offset, leader_epoch, metadata, self.held.topic_id)

@@ -7,8 +7,9 @@
     LEAVING ──> LEFT      from anywhere, for good
 
 Invariants:
-* A partition is held from the answer that grants it until the application has given it back or it is lost. Each grant
-  has a number of its own: a partition that was lost and came back is not the one it was before.
+* A partition is held from the answer that grants it until the application has given it back or it
+  is lost. Each grant has a number of its own: a partition that was lost and came back is not the
+  one it was before. A grant is of one topic id, and one of a topic made anew is another grant.
 * What is held is said in every heartbeat, also what is about to be given back; a partition is left out only after the
   application has let go of it, so nobody else can be given it before.
 * When no heartbeat *sent* within the last ``session_timeout_ms`` was answered, somebody else may own what is held here:
@@ -82,10 +83,11 @@ class Subscription:
 class MemberView(NamedTuple):
     """A member as its application sees it; never changed, so it may be read from any thread.
 
-    ``granted``: grant number by partition, of all that may be held; ``revoking``: those of them to be given back.
-    ``hold_until_ms``: from then on nothing may be handed out, until a newer view says otherwise. ``error``: why the
-    member was fenced, refused, or is away; ``loss``: why it last lost partitions; ``trouble``: what the last heartbeat
-    failed with; ``answers`` counts the heartbeats that went well."""
+    ``granted``: grant number by partition, of all that may be held. ``topic_ids``: of which very
+    topics these are. ``revoking``: those of them to be given back. ``hold_until_ms``: from then on
+    nothing may be handed out, until a newer view says otherwise. ``error``: why the member was
+    fenced, refused, or is away; ``loss``: why it last lost partitions; ``trouble``: what the last
+    heartbeat failed with; ``answers`` counts the heartbeats that went well."""
 
     phase: Phase
     member_id: str = ""
@@ -98,6 +100,7 @@ class MemberView(NamedTuple):
     loss: MinilogError | None = None
     trouble: MinilogError | None = None
     answers: int = 0
+    topic_ids: Mapping[PartitionKey, str] = {}
 
     @property
     def is_member(self) -> bool:
@@ -134,7 +137,9 @@ class Membership:
         """When the next request is to be made; None: when something happens."""
         self._random = random
         self._granted: dict[PartitionKey, int] = {}
-        self._assigned: frozenset[PartitionKey] = frozenset()
+        self._topic_ids: dict[PartitionKey, str] = {}
+        self._assigned: Mapping[PartitionKey, str] = {}
+        """Topic ids, by partition, "" from a coordinator that does not say."""
         self._grants = 0
         self._tokens = 0
         self._has_news = False
@@ -151,19 +156,19 @@ class Membership:
         return f"{self.name}-{self.joins}"
 
     def view(self) -> MemberView:
-        revoking = frozenset(self._granted.keys() - self._assigned)
         return MemberView(
             self.phase,
             self.member_id,
             self.member_epoch,
             dict(self._granted),
-            revoking,
+            self._revoking(),
             self.pending,
             self.hold_until_ms,
             self.error,
             self.loss,
             self.trouble,
             self.answers,
+            dict(self._topic_ids),
         )
 
     # --- what to say ---------------------------------------------------------------------------------------
@@ -189,7 +194,7 @@ class Membership:
             self.member_epoch,
             topics=list(wants.topics),
             pattern=wants.pattern,
-            owned=by_topic(self._granted),
+            owned=by_topic(self._granted, self._topic_ids),
             assignor=wants.assignor,
             instance_id=wants.instance_id,
             client_id=wants.client_id,
@@ -226,7 +231,7 @@ class Membership:
         self.answers += 1
         self.member_epoch, self.pending = reply.member_epoch, reply.pending
         self.hold_until_ms = self._sent_ms + self.subscription.session_timeout_ms
-        self._assigned = frozenset((e.topic, partition) for e in reply.assignment for partition in e.partitions)
+        self._assigned = {(e.topic, partition): e.topic_id for e in reply.assignment for partition in e.partitions}
         self._grant()
         interval_ms = min(
             max(1, reply.heartbeat_interval_ms), self.subscription.session_timeout_ms // _BEATS_PER_SESSION
@@ -235,10 +240,18 @@ class Membership:
 
     def _grant(self) -> None:
         """Take over what is assigned; what is held beyond it is to be given back."""
-        for key in sorted(self._assigned - self._granted.keys()):
+        for key in sorted(self._assigned.keys() - self._granted.keys()):
             self._grants += 1
             self._granted[key] = self._grants
-        self.phase = Phase.GIVING_BACK if self._granted.keys() - self._assigned else Phase.STABLE
+            self._topic_ids[key] = self._assigned[key]
+        self.phase = Phase.GIVING_BACK if self._revoking() else Phase.STABLE
+
+    def _revoking(self) -> frozenset[PartitionKey]:
+        """What is held and not assigned (any more), or was of another topic when it was."""
+        return frozenset(key for key in self._granted if not self._is_assigned(key))
+
+    def _is_assigned(self, key: PartitionKey) -> bool:
+        return key in self._assigned and (self._assigned[key] == self._topic_ids[key] or not self._assigned[key])
 
     def on_error(self, token: int, error: MinilogError, now_ms: int) -> None:
         """The request failed or was refused."""
@@ -290,8 +303,7 @@ class Membership:
         self.phase, self.error = phase, error
         self.loss = error or self.loss
         self.member_epoch, self.pending, self.hold_until_ms = JOIN, 0, 0
-        self._granted = {}
-        self._assigned = frozenset()
+        self._granted, self._topic_ids, self._assigned = {}, {}, {}
         self._failures = 0
 
     # --- what the application does ---------------------------------------------------------------------------
@@ -300,7 +312,7 @@ class Membership:
         """The application has let go of these, by grant number, and processes nothing of them any more."""
         given = [key for key, grant in grants.items() if self._granted.get(key) == grant]
         for key in given:
-            del self._granted[key]
+            del self._granted[key], self._topic_ids[key]
         if given and self.phase in _MEMBER:
             self._grant()
             self._has_news = True
@@ -343,9 +355,13 @@ class Membership:
         self.due_ms = now_ms
 
 
-def by_topic(keys: Iterable[PartitionKey]) -> list[TopicPartitions]:
-    """Partitions as messages name them: topics and numbers ascending."""
-    topics: dict[str, list[int]] = {}
-    for topic, partition in sorted(keys):
-        topics.setdefault(topic, []).append(partition)
-    return [TopicPartitions(topic, partitions) for topic, partitions in topics.items()]
+def by_topic(
+    keys: Iterable[PartitionKey], topic_ids: Mapping[PartitionKey, str] | None = None
+) -> list[TopicPartitions]:
+    """Partitions as messages name them: topics and numbers ascending, of the very topics that
+    ``topic_ids`` says."""
+    topics: dict[tuple[str, str], list[int]] = {}
+    for key in sorted(keys):
+        topic, partition = key
+        topics.setdefault((topic, (topic_ids or {}).get(key, "")), []).append(partition)
+    return [TopicPartitions(topic, partitions, topic_id) for (topic, topic_id), partitions in topics.items()]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
 from minilog.errors import MinilogError
-from minilog.wire.group_messages import CommittedOffset, CommittedOffsets, CommittedOffsetsReply
+from minilog.wire.group_messages import CommittedOffset, CommittedOffsets, CommittedOffsetsReply, TopicPartitions
 from minilog_client.connection.tasks import TaskScope
 from minilog_client.group.coordinator import Coordinator
 from minilog_client.group.heartbeats import MemberTask
@@ -19,15 +19,16 @@ _PAUSE_MS: Final = 200
 
 
 class StartOffsets:
-    """``error``: what keeps it from finding out, None while all is well. ``know`` sees to the layout of a topic;
-    ``on_news`` is called when something was found or has failed."""
+    """``error``: what keeps it from finding out, None while all is well. ``know`` sees to the
+    layout of a topic, by name and topic id. ``on_news`` is called when something was found or has
+    failed."""
 
     def __init__(
         self,
         session: MemberTask,
         coordinator: Coordinator,
         tasks: TaskScope,
-        know: Callable[[str], Awaitable[None]],
+        know: Callable[[str, str], Awaitable[None]],
         on_news: Callable[[], None],
     ) -> None:
         self.error: MinilogError | None = None
@@ -43,12 +44,12 @@ class StartOffsets:
         """Partitions whose offset is not known, or not taken yet."""
         return len(self._asked)
 
-    def ask(self, granted: Mapping[PartitionKey, int]) -> None:
+    def ask(self, view: MemberView, keys: Iterable[PartitionKey]) -> None:
         """Begin to find out, for those that are not being asked for already."""
-        new = {key: grant for key, grant in granted.items() if self._asked.get(key) != grant}
+        new = {key: view.granted[key] for key in keys if self._asked.get(key) != view.granted[key]}
         if new:
             self._asked.update(new)
-            self._tasks.start(self._find(new))
+            self._tasks.start(self._find(new, by_topic(new, view.topic_ids)))
 
     def take(self, view: MemberView) -> dict[PartitionKey, tuple[int, CommittedOffset]]:
         """What was found since the last time, by partition with its grant, as far as ``view`` still grants it."""
@@ -59,12 +60,12 @@ class StartOffsets:
         self._asked = {key: grant for key, grant in self._asked.items() if view.holds(key, grant)}
         return {key: (grant, offset) for key, (grant, offset) in sorted(found.items()) if view.holds(key, grant)}
 
-    async def _find(self, new: Mapping[PartitionKey, int]) -> None:
-        message = CommittedOffsets(self._session.subscription.group, by_topic(new))
+    async def _find(self, new: Mapping[PartitionKey, int], named: list[TopicPartitions]) -> None:
+        message = CommittedOffsets(self._session.subscription.group, named)
         while any(self._session.view.holds(key, grant) for key, grant in new.items()):
             try:
-                for topic in {topic for topic, _ in new}:
-                    await self._know(topic)
+                for entry in named:
+                    await self._know(entry.topic, entry.topic_id)
                 reply = await self._coordinator.call(message, CommittedOffsetsReply, _TIMEOUT_MS)
             except MinilogError as error:
                 self.error = error

@@ -4,7 +4,7 @@ Time is an argument, randomness injected, sending somebody else's work (``produc
 stands for the call that waits for the record. Lifecycle of a record: waiting (its topic's partitions are not known
 yet) -> in the open batch of a queue -> sealed -> in flight -> succeeded, retried or given up.
 
-Invariants, besides those of ``queues.py``:
+Invariants, besides those of ``partition_queue.py``:
 * Every token accepted by ``append`` or ``extend`` comes out exactly once, in ``PartitionQueue.take_in_flight``'s batches or a ``Failure``.
 * ``buffered_bytes`` is the sum of what the queues and the waiting records reserve, and returns to 0.
 """
@@ -13,12 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from minilog.errors import (
     LeaderNotAvailable,
     MinilogError,
-    OutOfOrderSequence,
     ProducerFenced,
     RecordTooLarge,
     UnknownTopic,
@@ -27,23 +26,20 @@ from minilog.wire.batch import acks_level_for
 from minilog.wire.codec import Headers
 from minilog.wire.records import BatchBuilder
 from minilog_client.connection.routing import Leader
+from minilog_client.producer.packing import Dispatch, Packing
 from minilog_client.producer.partition_queue import (
     RECORD_OVERHEAD_BYTES,
     PartitionQueue,
     ProducerBatch,
-    Span,
     TopicQueues,
     Waiting,
 )
 from minilog_client.producer.partitioner import next_sticky, partition_for_key
 from minilog_client.producer.record_errors import Unsettled, expired, for_batch, no_partitions, unsettled_of
 from minilog_client.producer.sequences import NONE, ProducerIdentity, Sequences
-from minilog_client.settings import MIB, ProducerSettings, acks_number
+from minilog_client.producer.verdicts import Failure, is_gap_to_step_over, is_worth_retrying
+from minilog_client.settings import ProducerSettings, acks_number
 
-PARTITION_REQUEST_BYTES: Final = MIB
-REQUEST_BYTES: Final = 8 * MIB
-TOPIC_GRACE_MS: Final = 2000
-"""A leader that does not know the topic may be told of it this much later than the rest of the cluster."""
 LeaderOf = Callable[[str, int], Leader | None]
 
 
@@ -57,25 +53,6 @@ class Drained(NamedTuple):
     """Some queue has no producer id to number its records with."""
     restarted: list[PartitionQueue]
     """Queues that begin a new producer epoch with these requests, after records were given up."""
-
-
-class Failure(NamedTuple):
-    """Records given up: ``error.definite`` says whether they are provably not in the log."""
-
-    spans: Sequence[Span]
-    error: MinilogError
-
-
-class Dispatch(NamedTuple):
-    """One request to one leader."""
-
-    leader: Leader
-    queues: list[PartitionQueue]
-    is_retry: bool
-
-
-OpenRequests = dict[tuple[str, bool, bool], tuple[Dispatch, int]]
-"""Requests that may still take more queues, with their sizes so far, by (leader, is a retry, is urgent)."""
 
 
 class Accumulator:
@@ -296,12 +273,8 @@ class Accumulator:
         return self._sequence
 
     def drain(self, now_ms: int, leader_of: LeaderOf, is_busy: Callable[[str], bool]) -> Drained:
-        """Requests to send now.
-
-        Queues that failed before, and those about to expire, travel apart from healthy ones: what holds them up, or
-        shortens the wait for them, must not touch the rest."""
-        open_requests: OpenRequests = {}
-        dispatches: list[Dispatch] = []
+        """Requests to send now."""
+        packing = Packing(now_ms, self.settings.try_timeout_ms)
         restarted: list[PartitionQueue] = []
         is_leaderless = needs_producer_id = False
         for queue in self._active:
@@ -321,30 +294,14 @@ class Accumulator:
                     continue
                 if queue.starts_over:
                     restarted.append(queue)
-                self._dispatch(queue, leader, now_ms, open_requests, dispatches)
-        return Drained(dispatches, is_leaderless, needs_producer_id, restarted)
+                if queue.open is not None and self._is_due(queue, now_ms):
+                    self._seal(self.topics[queue.topic], queue)
+                packing.add(queue, leader)
+        return Drained(packing.dispatches, is_leaderless, needs_producer_id, restarted)
 
-    def _dispatch(
-        self,
-        queue: PartitionQueue,
-        leader: Leader,
-        now_ms: int,
-        open_requests: OpenRequests,
-        dispatches: list[Dispatch],
-    ) -> None:
-        if queue.open is not None and queue.open_due_ms(self.settings.linger_ms, self._flushed_sequence) <= now_ms:
-            self._seal(self.topics[queue.topic], queue)
-        is_retry = queue.attempts.tries > 0
-        batches = queue.take(PARTITION_REQUEST_BYTES, leader.leader_epoch)
-        size = sum(batch.sealed.bytes_total for batch in batches)
-        is_urgent = batches[0].deadline_ms - now_ms < self.settings.try_timeout_ms
-        kind = (leader.url, is_retry, is_urgent)
-        dispatch, filled = open_requests.get(kind, (None, 0))
-        if dispatch is None or filled + size > REQUEST_BYTES:
-            dispatch, filled = Dispatch(leader, [], is_retry), 0
-            dispatches.append(dispatch)
-        dispatch.queues.append(queue)
-        open_requests[kind] = (dispatch, filled + size)
+    def _is_due(self, queue: PartitionQueue, now_ms: int) -> bool:
+        """The open batch has lingered long enough."""
+        return queue.open_due_ms(self.settings.linger_ms, self._flushed_sequence) <= now_ms
 
     def next_wake_ms(self, now_ms: int) -> int | None:
         """When ``expire`` or ``drain`` should be called next, if nothing else happens before."""
@@ -378,11 +335,11 @@ class Accumulator:
         for batch in queue.in_flight:
             batch.last_error = error
             batch.maybe_written |= not error.definite
-        if self._is_gap_to_step_over(queue, error):
+        if is_gap_to_step_over(queue, error, self.settings):
             assert queue.sequences is not None, "only numbered batches are out of order"
             queue.sequences.give_up()
             queue.given_up = for_batch(error, queue, queue.in_flight[0])
-        elif not self._is_worth_retrying(queue, error, now_ms):
+        elif not is_worth_retrying(queue, error, self.settings, now_ms):
             if len(queue.in_flight) > 1 and error.definite and not error.retriable:
                 queue.solo = len(queue.in_flight)
                 queue.put_back()
@@ -448,25 +405,6 @@ class Accumulator:
         for topic in self.topics.values():
             if topic.waiting:
                 yield topic.waiting[0].sequence
-
-    def _is_worth_retrying(self, queue: PartitionQueue, error: MinilogError, now_ms: int) -> bool:
-        retries = self.settings.retries
-        if retries == "none":
-            return False
-        if retries == "definite" and any(batch.maybe_written for batch in queue.in_flight):
-            return False
-        if isinstance(error, UnknownTopic):
-            return queue.attempts.failing_for_ms(now_ms) < TOPIC_GRACE_MS
-        return error.retriable
-
-    def _is_gap_to_step_over(self, queue: PartitionQueue, error: MinilogError) -> bool:
-        """A leader that lacks what was acknowledged with less than acks="all": that can be lost, and goes on in a new
-        epoch. With acks="all" it never may, and the application is told."""
-        return (
-            isinstance(error, OutOfOrderSequence)
-            and self.settings.acks != "all"
-            and not queue.in_flight[0].maybe_written
-        )
 
     def _give_up(self, queue: PartitionQueue, batch: ProducerBatch, error: MinilogError) -> Failure:
         if queue.sequences is not None and batch.base_sequence != NONE:

@@ -1,4 +1,4 @@
-"""The producer as applications see it; ``sender.py`` is its engine, ``batching.py`` its mind."""
+"""The producer as applications see it: ``sender.py`` is its engine, ``accumulator.py`` its mind."""
 
 from __future__ import annotations
 
@@ -235,7 +235,8 @@ class Producer:
         Raises TimedOut after ``timeout_ms`` (default ``flush_timeout_ms``); the records are still on their way then.
         The error says how many there are and what their last tries ended with, ``info["unsettled"]`` by partition.
         Failures of records are in their own futures, not here."""
-        await self._sender.flush(checked_timeout(timeout_ms, self.settings.flush_timeout_ms))
+        limit_ms = checked_timeout(timeout_ms, self.settings.flush_timeout_ms)
+        await self._flush(limit_ms, limit_ms)
 
     async def close(self, timeout_ms: int | None = None) -> None:
         """Flush, then stop. May be called twice.
@@ -243,12 +244,19 @@ class Producer:
         What is not acknowledged within ``timeout_ms`` (default ``close_timeout_ms``) fails with ClientClosed,
         definite or not as the case is; the producer is closed then all the same, and TimedOut is raised, which says
         how many records that were and why."""
-        timeout_ms = checked_timeout(timeout_ms, self.settings.close_timeout_ms)
+        limit_ms = checked_timeout(timeout_ms, self.settings.close_timeout_ms)
+        await self._close(limit_ms, limit_ms)
+
+    async def _flush(self, left_ms: int, limit_ms: int) -> None:
+        """``left_ms`` is what is left of the ``limit_ms`` that the caller was given."""
+        await self._sender.flush(left_ms, f"flush took longer than {limit_ms} ms")
+
+    async def _close(self, left_ms: int, limit_ms: int) -> None:
         if self._sender.closed:
             return
         try:
             if self._accumulator.buffered_bytes:
-                await self._sender.flush(timeout_ms, "close")
+                await self._sender.flush(left_ms, f"close took longer than {limit_ms} ms")
         finally:
             await self._sender.stop()
             self._on_closed(self)

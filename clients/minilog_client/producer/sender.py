@@ -1,6 +1,6 @@
 """The producer's engine: pumps requests out of the accumulator and brings every outcome to the call that waits.
 
-All decisions are in ``batching.py``; here are the tasks, the timer and the futures.
+All decisions are in ``accumulator.py``. Here are the tasks, the timer and the futures.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from minilog.errors import (
-    BrokerUnavailable,
     BufferFull,
     ClientClosed,
     InternalError,
@@ -22,20 +21,21 @@ from minilog.errors import (
 )
 from minilog.wire.http import topic_name
 from minilog.wire.messages import (
-    InitProducer,
-    InitProducerReply,
     Produce,
     ProducePartition,
     ProduceReply,
     ProduceResult,
 )
-from minilog_client.connection.backoff import Attempts, is_hunting
+from minilog_client.connection.backoff import is_hunting
 from minilog_client.connection.cluster import Cluster, now_ms
 from minilog_client.connection.tasks import TaskScope
-from minilog_client.producer.accumulator import Accumulator, Dispatch, Failure
+from minilog_client.producer.accumulator import Accumulator
+from minilog_client.producer.identification import Identification
+from minilog_client.producer.packing import Dispatch
 from minilog_client.producer.partition_queue import PartitionQueue, ProducerBatch, TopicQueues
 from minilog_client.producer.receipts import ManyCall, Receipt, batch_receipt
 from minilog_client.producer.record_errors import listed
+from minilog_client.producer.verdicts import Failure
 from minilog_client.settings import ProducerSettings, acks_number
 
 REQUESTS_PER_BROKER_MAX: Final = 3
@@ -79,7 +79,7 @@ class Sender:
         self._room: asyncio.Future[None] | None = None
         self._flush_waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._acknowledged = self._failed = self._requests = self._retries = self._restarts = 0
-        self._identifying: asyncio.Task[None] | None = None
+        self._identification = Identification(cluster, self.accumulator, self._tasks, self._settle, self.wake)
         self.closed = False
 
     # --- what the producer asks for ------------------------------------------------------------------------
@@ -90,7 +90,7 @@ class Sender:
         if not isinstance(topic, str):
             raise TypeError(f"topic must be a string, got {type(topic).__name__}")
         if topic not in self.accumulator.topics:
-            self._seek_identity()
+            self._identification.seek()
             self._cluster.watch([topic_name(topic)], self._on_metadata)
             self._unplaced.add(topic)
         return self.accumulator.topic(topic)
@@ -122,7 +122,8 @@ class Sender:
         except TimeoutError:
             raise self.buffer_full(size) from None
 
-    async def flush(self, timeout_ms: int, name: str = "flush") -> None:
+    async def flush(self, timeout_ms: int, in_vain: str) -> None:
+        """``in_vain``: how the error begins that is raised after ``timeout_ms``."""
         mark = self.accumulator.flush()
         self._pump()
         if self.accumulator.oldest_sequence() is None:
@@ -134,7 +135,7 @@ class Sender:
                 await waiter
         except TimeoutError:
             said, info = self.unsettled()
-            raise TimedOut(f"{name} took longer than {timeout_ms} ms; {said}", definite=False, **info) from None
+            raise TimedOut(f"{in_vain}; {said}", definite=False, **info) from None
 
     def unsettled(self) -> tuple[str, dict[str, object]]:
         """How many records wait for their fate and why: a sentence, and the same for programs."""
@@ -153,7 +154,7 @@ class Sender:
         self._make_room()
 
     def statistics(self) -> ProducerStatistics:
-        in_flight = len(self._tasks) - (self._identifying is not None)
+        in_flight = len(self._tasks) - self._identification.is_running
         buffered = self.accumulator.buffered_bytes
         return ProducerStatistics(
             buffered, in_flight, self._acknowledged, self._failed, self._requests, self._retries, self._restarts
@@ -213,44 +214,10 @@ class Sender:
         if drained.is_leaderless:
             self._cluster.request_refresh()
         if drained.needs_producer_id:
-            self._seek_identity()
+            self._identification.seek()
         wake_ms = accumulator.next_wake_ms(now)
         if wake_ms is not None:
             self.wake(max(1, wake_ms - now))
-
-    # --- numbers -----------------------------------------------------------------------------------------
-
-    def _seek_identity(self) -> None:
-        """Have a broker give the producer an id, unless that is under way already."""
-        if self._identifying is None and self.settings.idempotent and self.accumulator.identity.is_wanted:
-            self._identifying = self._tasks.start(self._identify())
-
-    async def _identify(self) -> None:
-        """Ask until there is an id, or nothing left that waits for one."""
-        identity, attempts = self.accumulator.identity, Attempts()
-        try:
-            while identity.is_wanted:
-                try:
-                    reply = await self._cluster.ask_any(InitProducer(), InitProducerReply)
-                    identity.assign(reply.producer_id)
-                except MinilogError as error:
-                    if not self._may_ask_again(error):
-                        return
-                    attempts.on_failure(error, now_ms(), self._cluster.random)
-                    await asyncio.sleep(max(0, attempts.retry_at_ms - now_ms()) / 1000)
-        finally:
-            self._identifying = None
-        self.wake(0)
-
-    def _may_ask_again(self, error: MinilogError) -> bool:
-        """No id: somebody may have one soon, or no broker of this cluster ever will."""
-        why = f"no producer id, which an idempotent producer needs: {error.detail}"
-        self.accumulator.identity.last_error = BrokerUnavailable(why, definite=True)
-        if error.retriable:
-            return self.accumulator.oldest_sequence() is not None
-        refusal = type(error)(f"{why}; idempotent=False sends without one", definite=True)
-        self._settle(self.accumulator.fail_all(refusal))
-        return False
 
     def _on_restart(self, queue: PartitionQueue) -> None:
         sequences = queue.sequences

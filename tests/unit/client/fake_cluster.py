@@ -19,6 +19,7 @@ from minilog.errors import (
     BrokerUnavailable,
     DuplicateSequence,
     FencedLeaderEpoch,
+    InconsistentTopicId,
     LogTruncated,
     MinilogError,
     NotLeader,
@@ -253,9 +254,11 @@ class FakeCluster:
 
     # --- data plane ----------------------------------------------------------------------------------------
 
-    def _log(self, broker: int, topic: str, partition: int, any_replica: bool = False) -> Log:
+    def _log(self, broker: int, topic: str, partition: int, topic_id: str, any_replica: bool = False) -> Log:
         if topic not in self.logs:
             raise UnknownTopic(f"there is no topic {topic!r}")
+        if topic_id not in ("", self.topic_ids[topic]):
+            raise InconsistentTopicId(f"{topic} has topic id {self.topic_ids[topic]}, not {topic_id}")
         if partition >= len(self.logs[topic]):
             raise UnknownPartition(f"there is no partition {partition}")
         log = self.logs[topic][partition]
@@ -268,7 +271,7 @@ class FakeCluster:
 
     def _append(self, broker: int, acks: int, part: ProducePartition) -> ProduceResult:
         try:
-            log = self._log(broker, part.topic, part.partition)
+            log = self._log(broker, part.topic, part.partition, part.topic_id)
             end_before = log.end_offset
             size = int(self.configs[part.topic].get("max.message.bytes", 1024 * 1024))
             batches = split(bytes(part.batches), size)
@@ -308,7 +311,7 @@ class FakeCluster:
 
     def _read(self, broker: int, part: FetchPartition, message: Fetch) -> FetchResult:
         try:
-            log = self._log(broker, part.topic, part.partition, message.any_replica)
+            log = self._log(broker, part.topic, part.partition, part.topic_id, message.any_replica)
             if part.leader_epoch >= 0 and part.leader_epoch < log.leader_epoch:
                 raise FencedLeaderEpoch(f"epoch {part.leader_epoch} is over, {log.leader_epoch} runs")
             if part.last_epoch >= 0 and (end := log.epoch_end(part.last_epoch)) < part.offset:
@@ -339,7 +342,7 @@ class FakeCluster:
 
     def _offsets(self, broker: int, part: OffsetsPartition) -> OffsetsResult:
         try:
-            log = self._log(broker, part.topic, part.partition)
+            log = self._log(broker, part.topic, part.partition, part.topic_id)
         except MinilogError as error:
             return OffsetsResult(part.topic, part.partition, problem=Problem.of(error))
         offset, timestamp = log.end_offset, None

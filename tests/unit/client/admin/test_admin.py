@@ -105,8 +105,24 @@ def test_deleting_again_after_a_lost_answer_is_no_error() -> None:
         cluster = FakeCluster()
         cluster.create("t")
         async with AsyncClient(cluster.bootstrap, transport=cluster) as client:
-            cluster.faults.append(Fault("admin", "lose_answer"))
+            actions = iter([None, "lose_answer"])
+            cluster.chaos = lambda kind, broker: next(actions, None) if kind == "admin" else None
             await client.delete_topic("t")
+            assert cluster.logs == {}
+
+    run(main())
+
+
+def test_a_deletion_that_may_have_been_carried_out_is_never_told_as_if_it_was_not() -> None:
+    async def main() -> None:
+        cluster = FakeCluster()
+        cluster.create("t")
+        async with AsyncClient(cluster.bootstrap, transport=cluster) as client:
+            actions = iter([None, "lose_answer"])
+            cluster.chaos = lambda kind, broker: next(actions, "refuse") if kind == "admin" else None
+            with pytest.raises((BrokerUnavailable, TimedOut), match="an earlier try") as raised:
+                await client.delete_topic("t", timeout_ms=1000)
+            assert not raised.value.definite
             assert cluster.logs == {}
 
     run(main())

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from minilog.wire.group_messages import CommitOffsets, CommitOffsetsReply, OffsetCommit
+from minilog.wire.group_messages import CommitOffsets, CommitOffsetsReply, DeleteGroup, DeleteGroupReply, OffsetCommit
+from minilog.wire.messages import AddPartitions, Ok
 from minilog_client import (
     AsyncClient,
     BrokerUnavailable,
@@ -19,12 +20,13 @@ from minilog_client import (
     InvalidRequest,
     MissingGroups,
     OffsetChange,
+    TimedOut,
     UnknownGroup,
     UnknownPartition,
     UnknownTopic,
 )
 from tests.unit.client.consumer.test_consumer import fill, now, write
-from tests.unit.client.fake_cluster import FakeCluster
+from tests.unit.client.fake_cluster import FakeCluster, Fault
 from tests.unit.client.group.fake_coordinator import FakeCoordinator
 from tests.unit.client.group.group_rig import read, scenario
 
@@ -112,6 +114,30 @@ def test_a_move_whose_answer_was_lost_is_done_and_one_that_somebody_overtook_is_
         assert await client.group_offsets("g") == {("t", 0): 1}
 
 
+def test_a_group_is_moved_in_the_partitions_there_are_now_and_in_no_topic_made_anew_meanwhile() -> None:
+    @scenario(1)
+    async def _(cluster: FakeCluster, coordinator: FakeCoordinator, client: AsyncClient) -> None:
+        fill(cluster.logs["t"][0], 20)
+        await client.alter_group_offsets("g", "t", "latest")
+        cluster.grow("t", 2)
+        fill(cluster.logs["t"][1], 10)
+        assert await client.offsets("t", 1) == (0, 10)
+        cluster.grow("t", 3)
+        await client.alter_group_offsets("g", "t", "latest")
+        assert await client.group_offsets("g") == {("t", 0): 20, ("t", 1): 10, ("t", 2): 0}
+        commit = coordinator._commit
+
+        def late(message: CommitOffsets) -> CommitOffsetsReply:
+            coordinator._commit = commit  # type: ignore[method-assign]
+            cluster.create("t", 3)
+            return commit(message)
+
+        coordinator._commit = late  # type: ignore[method-assign]
+        with pytest.raises(TimedOut, match="topic id"):
+            await client.alter_group_offsets("g", "t", 7, timeout_ms=1000)
+        assert await client.group_offsets("g") == {}
+
+
 def test_whole_topics_and_misuse() -> None:
     @scenario(2)
     async def _(cluster: FakeCluster, coordinator: FakeCoordinator, client: AsyncClient) -> None:
@@ -163,6 +189,72 @@ def test_partitions_are_added() -> None:
                 await client.add_partitions("t", wrong)  # type: ignore[arg-type]
 
 
+# --- a request that was carried out, and whose answer was lost ---------------------------------------------------
+
+
+@pytest.mark.parametrize("partitions", [None, [("t", 0)]])
+def test_a_deletion_whose_answer_was_lost_is_done(partitions: list[tuple[str, int]] | None) -> None:
+    @scenario(1)
+    async def _(cluster: FakeCluster, coordinator: FakeCoordinator, client: AsyncClient) -> None:
+        await client.alter_group_offsets("g", "t", "earliest")
+        cluster.faults.append(Fault("deletegroup", "lose_answer"))
+        await client.delete_group("g", partitions)
+        assert cluster.count("deletegroup") == 2
+        assert await client.group_offsets("g") == {}
+        with pytest.raises(UnknownGroup) as raised:
+            await client.delete_group("nobody")
+        assert raised.value.definite
+
+
+def test_a_deletion_whose_answer_was_lost_is_not_told_as_refused_when_the_group_was_made_anew() -> None:
+    @scenario(1)
+    async def _(cluster: FakeCluster, coordinator: FakeCoordinator, client: AsyncClient) -> None:
+        await client.alter_group_offsets("g", "t", "earliest")
+        delete = coordinator._delete
+
+        def overtaken(message: DeleteGroup) -> DeleteGroupReply:
+            coordinator._delete = delete  # type: ignore[method-assign]
+            delete(message)
+            coordinator._commit(CommitOffsets("g", [OffsetCommit("t", 0, 7)]))
+            coordinator.group("g").epoch = message.group_epoch + 7
+            raise BrokerUnavailable("the answer is lost", definite=False)
+
+        coordinator._delete = overtaken  # type: ignore[method-assign]
+        with pytest.raises(GroupChanged, match="an earlier try") as raised:
+            await client.delete_group("g")
+        assert not raised.value.definite
+        assert await client.group_offsets("g") == {("t", 0): 7}
+
+
+def test_partitions_whose_answer_was_lost_are_added() -> None:
+    @scenario(1)
+    async def _(cluster: FakeCluster, coordinator: FakeCoordinator, client: AsyncClient) -> None:
+        cluster.faults.append(Fault("addpartitions", "lose_answer"))
+        assert len((await client.add_partitions("t", 3)).partitions) == 3
+        with pytest.raises(InvalidRequest, match="cannot have 2") as raised:
+            await client.add_partitions("t", 2)
+        assert raised.value.definite
+        cluster.faults.append(Fault("addpartitions", "reset"))
+        with pytest.raises(InvalidRequest, match="an earlier try") as raised:
+            await client.add_partitions("t", 2)
+        assert not raised.value.definite, "the first try might have been carried out before the topic had 3"
+
+
+def test_partitions_are_added_to_the_topic_there_was_and_to_no_other_of_its_name() -> None:
+    @scenario(1)
+    async def _(cluster: FakeCluster, coordinator: FakeCoordinator, client: AsyncClient) -> None:
+        add = coordinator._add_partitions
+
+        def late(message: AddPartitions) -> Ok:
+            cluster.create("t")
+            return add(message)
+
+        coordinator._add_partitions = late  # type: ignore[method-assign]
+        with pytest.raises(UnknownTopic, match="topic id"):
+            await client.add_partitions("t", 3)
+        assert len(cluster.logs["t"]) == 1
+
+
 def test_nothing_hangs_with_all_brokers_down() -> None:
     @scenario(1)
     async def _(cluster: FakeCluster, coordinator: FakeCoordinator, client: AsyncClient) -> None:
@@ -177,6 +269,6 @@ def test_nothing_hangs_with_all_brokers_down() -> None:
             client.alter_group_offsets("g", "t", "latest", timeout_ms=1000),
         ):
             began = now()
-            with pytest.raises(BrokerUnavailable):
+            with pytest.raises((BrokerUnavailable, TimedOut)):
                 await use
             assert now() - began < 2.5

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -12,7 +14,8 @@ from typing import Any
 import pytest
 
 from minilog.errors import BufferFull, ClientClosed, InvalidRequest, NotLeader, TimedOut, UnknownTopic
-from minilog_client import Client
+from minilog_client import Client, Receipt, SyncProducer
+from minilog_client.connection.transport import Response
 from tests.unit.client.fake_cluster import FakeCluster, Fault
 
 
@@ -96,6 +99,77 @@ def test_waiting_for_room_ends_in_an_error() -> None:
         with pytest.raises(TimedOut, match="close took longer than 1 ms"):
             producer.close(timeout_ms=1)
         assert all(future.done() for future in futures)
+
+
+class SlowCluster(FakeCluster):
+    """Every produce takes 20 ms."""
+
+    async def request(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, timeout_ms: int
+    ) -> Response:
+        if url.endswith("/v1/produce"):
+            await asyncio.sleep(0.02)
+        return await super().request(method, url, headers, body, timeout_ms)
+
+
+def overfull(cluster: FakeCluster, client: Client, **options: Any) -> tuple[SyncProducer, list[Future[Receipt]]]:
+    """A producer that was given much more than its buffer takes."""
+    cluster.create("t")
+    producer = client.producer(buffer_bytes=4000, batch_bytes=1000, **options)
+    return producer, [producer.send("t", b"%05d" % number + b"." * 500) for number in range(60)]
+
+
+def test_close_sends_what_was_taken_and_has_found_no_room_yet() -> None:
+    cluster = SlowCluster()
+    with Client(cluster.bootstrap, transport=cluster) as client:
+        producer, futures = overfull(cluster, client, close_timeout_ms=10_000)
+        producer.close()
+        assert [future.result(0).offset for future in futures] == list(range(60))
+    assert len(cluster.logs["t"][0].values()) == 60
+
+
+def test_close_tells_of_what_has_found_no_room_in_time() -> None:
+    cluster = FakeCluster()
+    with Client(cluster.bootstrap, transport=cluster) as client:
+        cluster.silent |= {1, 2, 3}
+        producer, futures = overfull(cluster, client)
+        with pytest.raises(TimedOut, match=r"^close took longer than 60 ms; .* records have found no room") as raised:
+            producer.close(timeout_ms=60)
+        assert not raised.value.definite
+        errors = [future.exception(0) for future in futures]
+        assert {type(error) for error in errors} == {ClientClosed}
+        last = errors[-1]
+        assert isinstance(last, ClientClosed)
+        assert last.definite, "it was never sent"
+        producer.close()
+
+
+def test_close_does_not_wait_for_what_is_sent_after_it_was_called() -> None:
+    cluster = SlowCluster()
+    with Client(cluster.bootstrap, transport=cluster) as client:
+        producer, futures = overfull(cluster, client)
+        closing = threading.Thread(target=producer.close, args=(10_000,))
+        closing.start()
+        late = []
+        while closing.is_alive():
+            late.append(producer.send("t", b"late" + b"." * 500))
+            closing.join(0.001)
+        assert all(future.exception(0) is None for future in futures)
+        assert isinstance(late[-1].exception(5), ClientClosed)
+
+
+def test_flush_has_the_time_it_was_given_and_names_it() -> None:
+    cluster = SlowCluster()
+    with Client(cluster.bootstrap, transport=cluster) as client:
+        producer, futures = overfull(cluster, client, block_timeout_ms=60)
+        producer.flush(10_000)
+        assert all(future.done() for future in futures)
+        cluster.silent |= {1, 2, 3}
+        futures = [producer.send("t", b"." * 500) for _ in range(60)]
+        with pytest.raises(TimedOut, match=r"^flush took longer than 70 ms; .* records have found no room"):
+            producer.flush(70)
+        with pytest.raises(TimedOut, match=r"^close took longer than 0 ms"):
+            producer.close(timeout_ms=0)
 
 
 def test_iteration_reads_everything_and_knows_its_place() -> None:

@@ -68,6 +68,68 @@ def test_commit_counts_what_reached_the_application_and_not_what_was_read_ahead(
         assert coordinator.committed("g") == {0: 15}
 
 
+@pytest.mark.parametrize("all_of_it", [True, False])
+def test_no_commit_of_its_own_takes_back_what_the_application_committed(all_of_it: bool) -> None:
+    with connected(1) as (cluster, coordinator, client):
+        fill(cluster.logs["t"][0], 10)
+        consumer = client.consumer("t", group="g")
+        records = list(islice(consumer, 8))
+        consumer.commit(None if all_of_it else records[-1])
+        consumer.close()
+        assert [each.offsets[0].offset for each in coordinator.group("g").commits] == [8]
+
+
+@pytest.mark.parametrize(("how", "then"), [("pause", 6), ("seek back", 5), ("seek elsewhere", 30)])
+def test_a_record_that_is_being_worked_on_is_not_finished_by_moving_its_partition(how: str, then: int) -> None:
+    with connected(1) as (cluster, coordinator, client):
+        fill(cluster.logs["t"][0], 50, each=50)
+        consumer = client.consumer("t", group="g", auto_commit_interval_ms=5)
+        assert [record.offset for record in islice(consumer, 6)] == list(range(6))
+        if how == "pause":
+            consumer.pause("t", 0)
+        else:
+            consumer.seek("t", 0, then)
+        until(lambda: coordinator.committed("g") == {0: 5})
+        commits = len(coordinator.group("g").commits)
+        time.sleep(0.05)
+        assert len(coordinator.group("g").commits) == commits, "record 5 is lost if the process dies now"
+        consumer.resume("t", 0)
+        assert next(consumer).offset == then
+        if how == "pause":
+            until(lambda: coordinator.committed("g") == {0: 6})
+        assert next(consumer).offset == then + 1
+        consumer.commit()
+        assert coordinator.committed("g") == {0: then + 2}
+
+
+def test_a_record_that_is_being_worked_on_is_finished_by_asking_for_one_of_another_partition() -> None:
+    with connected(2) as (cluster, coordinator, client):
+        for log in cluster.logs["t"]:
+            fill(log, 50, each=50)
+        consumer = client.consumer("t", group="g", auto_commit=False)
+        record = list(islice(consumer, 6))[-1]
+        consumer.pause("t", record.partition)
+        assert next(consumer).partition == 1 - record.partition
+        consumer.commit()
+        assert coordinator.committed("g") == {record.partition: 6, 1 - record.partition: 1}
+
+
+def test_what_was_read_under_a_grant_that_was_lost_is_not_finished_under_the_next() -> None:
+    with connected(1) as (cluster, coordinator, client):
+        log = cluster.logs["t"][0]
+        fill(log, 20, each=20)
+
+        def on_assigned(keys: list[tuple[str, int]]) -> None:
+            consumer.commit()
+
+        consumer = client.consumer("t", group="g", auto_commit=False, on_assigned=on_assigned)
+        assert len(list(islice(consumer, 20))) == 20
+        coordinator.fence("g", consumer.member_id)
+        until(lambda: consumer.member_id.endswith("-2"))
+        assert next(consumer).offset == 0
+        assert coordinator.group("g").commits == []
+
+
 def test_callbacks_run_in_the_reading_thread_and_may_use_the_consumer() -> None:
     with connected(2) as (cluster, coordinator, client):
         for log in cluster.logs["t"]:

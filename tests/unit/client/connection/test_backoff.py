@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minilog.errors import BrokerUnavailable, MinilogError, NotEnoughReplicas, NotLeader, Throttled
-from minilog_client.connection.backoff import DELAY_MAX_MS, DELAY_MIN_MS, Attempts, retry_delay_ms
+from minilog_client.connection.backoff import DELAY_MAX_MS, DELAY_MIN_MS, Attempts, History, retry_delay_ms
 
 
 @pytest.mark.parametrize(
@@ -62,3 +62,16 @@ def test_attempts_wait_unless_a_newer_leader_is_known(pauses: list[int]) -> None
     attempts.on_success()
     assert attempts.may_try(now_ms, -1)
     assert attempts.failing_for_ms(now_ms) == 0
+
+
+def test_the_error_of_a_last_try_speaks_for_all_of_them() -> None:
+    history = History()
+    refused = NotLeader("moved", leader=3)
+    history.on_failure(refused)
+    assert history.told(refused) is refused, "nothing can have been done"
+    history.on_failure(BrokerUnavailable("broke off", definite=False))
+    told = history.told(refused)
+    assert isinstance(told, NotLeader)
+    assert (told.definite, told.info) == (False, {"leader": 3})
+    assert "an earlier try" in told.detail
+    assert history.told(told) is told

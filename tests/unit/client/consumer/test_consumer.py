@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import UTC, datetime
 from random import Random
 from typing import Any
@@ -478,6 +478,117 @@ def test_a_fault_of_the_broker_is_raised_once_and_reading_goes_on() -> None:
             assert len(await read(consumer, 3)) == 3
 
 
+def cut_start(log: Log, offset: int) -> None:
+    """Retention: everything before ``offset`` (a batch border) is gone."""
+    log.start_offset, log.batches = offset, [batch for batch in log.batches if batch.base_offset >= offset]
+
+
+def lose_tail(cluster: FakeCluster, log: Log, offset: int) -> None:
+    log.truncate(offset)
+    cluster.move(log, 3)
+
+
+async def read_beside_a_busy_neighbour(
+    cluster: FakeCluster, consumer: Consumer, take: Callable[[Consumer], AsyncIterator[Record]], turns: int
+) -> tuple[list[MinilogError], dict[int, int]]:
+    """Errors, and records by partition, of an application for which partition 0 always has more
+    than it reads."""
+    told: list[MinilogError] = []
+    seen = {0: 0, 1: 0}
+    for _ in range(turns):
+        fill(cluster.logs["t"][0], 100)
+        try:
+            async for record in take(consumer):
+                seen[record.partition] += 1
+        except MinilogError as error:
+            told.append(error)
+        await asyncio.sleep(1)
+    return told, seen
+
+
+async def take_batch(consumer: Consumer) -> AsyncIterator[Record]:
+    for record in await consumer.batch(max_records=50):
+        yield record
+
+
+async def take_one_by_one(consumer: Consumer) -> AsyncIterator[Record]:
+    for _ in range(50):
+        yield await anext(consumer)
+
+
+@pytest.mark.parametrize("take", [take_batch, take_one_by_one])
+@pytest.mark.parametrize(
+    ("strike", "error"),
+    [
+        (lambda cluster, log: cut_start(log, 50), OffsetOutOfRange),
+        (lambda cluster, log: lose_tail(cluster, log, 50), LogTruncated),
+    ],
+)
+def test_a_busy_neighbour_hides_no_error(take: Any, strike: Any, error: type[MinilogError]) -> None:
+    @scenario(2)
+    async def _(cluster: FakeCluster, client: AsyncClient) -> None:
+        busy, struck = cluster.logs["t"]
+        fill(busy, 1000)
+        fill(struck, 100)
+        async with client.consumer("t", start="earliest") as consumer:
+            while consumer.position("t", 1) != 100:
+                await consumer.batch(max_records=100)
+            strike(cluster, struck)
+            if error is OffsetOutOfRange:
+                consumer.seek("t", 1, 10)
+            told, seen = await read_beside_a_busy_neighbour(cluster, consumer, take, 20)
+            assert {type(each) for each in told} == {error}, "again and again"
+            assert len(told) >= 5
+            assert seen[0] >= 20 * 10 // 2, "in turn with the neighbour's records"
+            consumer.seek("t", 1, 50)
+            fill(struck, 10)
+            told, seen = await read_beside_a_busy_neighbour(cluster, consumer, take, 20)
+            assert (told, seen[1]) == ([], struck.end_offset - 50)
+
+
+def test_an_error_that_passes_is_told_once_and_its_partition_read_on_beside_a_busy_neighbour() -> None:
+    @scenario(2)
+    async def _(cluster: FakeCluster, client: AsyncClient) -> None:
+        busy, other = cluster.logs["t"]
+        fill(busy, 1000)
+        async with client.consumer("t", start="earliest") as consumer:
+            await consumer.batch(max_records=10)
+            cluster.faults.append(Fault("fetch", InternalError("a bug that passes"), broker=other.leader))
+            await asyncio.sleep(2)
+            fill(other, 100)
+            told, seen = await read_beside_a_busy_neighbour(cluster, consumer, take_batch, 20)
+            assert [type(error) for error in told] == [InternalError]
+            assert seen[1] == 100
+
+
+def test_each_of_two_stopped_partitions_is_told_of() -> None:
+    @scenario(3)
+    async def _(cluster: FakeCluster, client: AsyncClient) -> None:
+        for log in cluster.logs["t"][:2]:
+            cut_start(log, 50)
+        async with client.consumer("t", start=7) as consumer:
+            told = set()
+            for _ in range(4):
+                with pytest.raises(OffsetOutOfRange) as raised:
+                    await consumer.batch()
+                told.add(raised.value.info["partition"])
+            assert told >= {0, 1}
+
+
+def test_a_partition_that_cannot_be_reached_is_told_of_beside_a_busy_neighbour() -> None:
+    @scenario(2)
+    async def _(cluster: FakeCluster, client: AsyncClient) -> None:
+        busy, other = cluster.logs["t"]
+        fill(busy, 1000)
+        async with client.consumer("t", start="earliest", unreachable_timeout_ms=5000) as consumer:
+            await consumer.batch(max_records=10)
+            cluster.refusing.add(other.leader)
+            told, seen = await read_beside_a_busy_neighbour(cluster, consumer, take_batch, 20)
+            assert [type(error) for error in told] == [BrokerUnavailable] * len(told)
+            assert 1 <= len(told) <= 4
+            assert seen[0] == 50 * (20 - len(told))
+
+
 # --- the cluster moves -----------------------------------------------------------------------------------------------
 
 
@@ -563,6 +674,17 @@ def test_a_topic_created_anew_is_not_mistaken_for_the_old_one() -> None:
                 await read(consumer, 10)
             consumer.seek("t", 0, "earliest")
             assert len(await read(consumer, 20)) == 20
+
+
+def test_no_record_of_a_topic_made_anew_is_taken_for_one_of_the_old_topic() -> None:
+    @scenario()
+    async def _(cluster: FakeCluster, client: AsyncClient) -> None:
+        fill(cluster.logs["t"][0], 10)
+        async with client.consumer("t") as consumer:
+            await read(consumer, 10)
+            fill(cluster.create("t")[0], 20)
+            with pytest.raises(UnknownTopic, match="created anew"):
+                await read(consumer, 10)
 
 
 def test_a_deleted_topic_is_an_error_after_a_moment() -> None:

@@ -17,12 +17,15 @@ from minilog.errors import (
     GroupChanged,
     GroupNotEmpty,
     InconsistentGroup,
+    InconsistentTopicId,
     InstanceInUse,
+    InvalidRequest,
     NotAssigned,
     NotCoordinator,
     StaleMemberEpoch,
     UnknownGroup,
     UnknownMember,
+    UnknownTopic,
 )
 from minilog.wire.group_messages import (
     GROUPS_TOPIC,
@@ -69,6 +72,8 @@ class Group:
     epoch: int = 0
     members: dict[str, Member] = field(default_factory=dict)
     owners: dict[Key, str] = field(default_factory=dict)
+    topic_ids: dict[Key, str] = field(default_factory=dict)
+    """Of the topics as they were when the owners were given their partitions."""
     target: dict[Key, str] = field(default_factory=dict)
     offsets: dict[Key, CommittedOffset] = field(default_factory=dict)
     commits: list[CommitOffsets] = field(default_factory=list)
@@ -160,6 +165,10 @@ class FakeCoordinator:
         elif said.member_epoch != member.epoch:
             raise StaleMemberEpoch(f"epoch {said.member_epoch} is not {member.epoch}")
         owned = {(entry.topic, partition) for entry in said.owned for partition in entry.partitions}
+        for entry in said.owned:
+            known = {group.topic_ids.get((entry.topic, partition)) for partition in entry.partitions}
+            if entry.topic_id and known != {entry.topic_id}:
+                raise NotAssigned(f"{entry.topic} was given with topic id {known}, not {entry.topic_id}")
         for key in member.told - owned:
             if group.owners.get(key) == said.member_id:
                 del group.owners[key]
@@ -192,15 +201,18 @@ class FakeCoordinator:
             group.epoch += 1
         member.epoch = group.epoch
         wanted = {key for key, name in target.items() if name == member_id}
-        free = {key for key in wanted if group.owners.get(key, member_id) == member_id}
+        ids = self.cluster.topic_ids
+        stale = {key for key in group.owners if group.topic_ids[key] != ids[key[0]]}
+        free = {key for key in wanted - stale if group.owners.get(key, member_id) == member_id}
         for key in free:
             group.owners[key] = member_id
+            group.topic_ids[key] = ids[key[0]]
         mine = {key for key, owner in group.owners.items() if owner == member_id}
         member.told = set(mine)
-        member.revoking_since_s = (member.revoking_since_s or _now()) if mine - wanted else None
+        member.revoking_since_s = (member.revoking_since_s or _now()) if mine - free else None
         pending = len(wanted) - len(free)
         return GroupHeartbeatReply(
-            member_id, group.epoch, 100 if pending else self.interval_ms, by_topic(free), pending
+            member_id, group.epoch, 100 if pending else self.interval_ms, _named(free, group.topic_ids), pending
         )
 
     def _target(self, group: Group) -> dict[Key, str]:
@@ -245,10 +257,8 @@ class FakeCoordinator:
         group = self.group(message.group)
         if not message.member_id and group.members:
             raise GroupNotEmpty(f"the group has {len(group.members)} members")
-        if not message.member_id:
-            if message.member_epoch not in (UNSAID, group.epoch):
-                raise GroupChanged(f"the group is at epoch {group.epoch}")
-            group.epoch += 1
+        if not message.member_id and message.member_epoch not in (UNSAID, group.epoch):
+            raise GroupChanged(f"the group is at epoch {group.epoch}")
         if message.member_id:
             member = group.members.get(message.member_id)
             if member is None:
@@ -258,19 +268,35 @@ class FakeCoordinator:
             for entry in message.offsets:
                 if group.owners.get((entry.topic, entry.partition)) != message.member_id:
                     raise NotAssigned(f"{entry.topic}-{entry.partition} is not this member's")
+                if group.topic_ids[entry.topic, entry.partition] != self.cluster.topic_ids.get(entry.topic):
+                    raise UnknownTopic(f"{entry.topic} was deleted and made anew")
+        for entry in message.offsets:
+            if entry.topic_id not in ("", self.cluster.topic_ids[entry.topic]):
+                raise InconsistentTopicId(f"{entry.topic} does not have topic id {entry.topic_id}")
+        if not message.member_id:
+            group.epoch += 1
         for entry in message.offsets:
             group.offsets[entry.topic, entry.partition] = CommittedOffset(
-                entry.topic, entry.partition, entry.offset, entry.leader_epoch, entry.metadata, 1
-            )
+                entry.topic, entry.partition, entry.offset, entry.leader_epoch, entry.metadata, 1,
+                self.cluster.topic_ids[entry.topic],
+            )  # fmt: skip
         group.commits.append(message)
         return CommitOffsetsReply()
 
     def _committed(self, message: CommittedOffsets) -> CommittedOffsetsReply:
-        offsets = self.group(message.group).offsets
+        ids = self.cluster.topic_ids
+        offsets = {
+            key: found for key, found in self.group(message.group).offsets.items() if found.topic_id == ids.get(key[0])
+        }
         if message.partitions is None:
             return CommittedOffsetsReply([offsets[key] for key in sorted(offsets)])
-        keys = [(entry.topic, partition) for entry in message.partitions for partition in entry.partitions]
-        return CommittedOffsetsReply([offsets.get(key, CommittedOffset(*key)) for key in keys])
+        shown = []
+        for entry in message.partitions:
+            for partition in entry.partitions:
+                found = offsets.get((entry.topic, partition))
+                is_meant = found is not None and entry.topic_id in ("", found.topic_id)
+                shown.append(found if found and is_meant else CommittedOffset(entry.topic, partition))
+        return CommittedOffsetsReply(shown)
 
     def _info(self, name: str) -> GroupInfo:
         group = self.groups[name]
@@ -307,12 +333,23 @@ class FakeCoordinator:
         return DeleteGroupReply()
 
     def _add_partitions(self, message: AddPartitions) -> Ok:
+        if message.topic_id not in ("", self.cluster.topic_ids[message.topic]):
+            raise UnknownTopic(f"there is no {message.topic} with topic id {message.topic_id}")
+        there = len(self.cluster.logs[message.topic])
+        if message.partitions <= there:
+            raise InvalidRequest(f"{message.topic} has {there} partitions and cannot have {message.partitions}")
         self.cluster.grow(message.topic, message.partitions)
         return Ok(self.cluster.metadata_offset)
 
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def _named(keys: set[Key], topic_ids: dict[Key, str]) -> list[TopicPartitions]:
+    """By topic. All partitions of one that are held are of the same topic id."""
+    topics = {topic: sorted(partition for name, partition in keys if name == topic) for topic, _ in sorted(keys)}
+    return [TopicPartitions(topic, found, topic_ids[topic, found[0]]) for topic, found in topics.items()]
 
 
 def partitions(*numbers: int, topic: str = "t") -> list[TopicPartitions]:

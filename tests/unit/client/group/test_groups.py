@@ -200,6 +200,41 @@ def test_a_topic_created_anew_is_read_from_its_beginning_once_the_group_shares_i
             assert [record.offset for record in await read(consumer, 20)] == list(range(20))
 
 
+def test_a_layout_from_a_broker_that_lags_is_not_taken_for_that_of_a_topic_made_anew() -> None:
+    @scenario(1)
+    async def _(cluster: FakeCluster, coordinator: FakeCoordinator, client: AsyncClient) -> None:
+        yesterday, today = cluster.metadata(), cluster.metadata
+        fill(cluster.create("t")[0], 20)
+        cluster.metadata = lambda topics=None: yesterday  # type: ignore[method-assign]
+        consumer = client.consumer("t", group="g", unreachable_timeout_ms=20_000)
+        await consumer.start()
+        assert consumer.assignment == [], "where it begins is not known for the topic that was given"
+        assert await consumer.batch(max_wait_ms=5000) == []
+        with pytest.raises(BrokerUnavailable, match="made anew; reading on tries again"):
+            await anext(consumer)
+        cluster.metadata = today  # type: ignore[method-assign]
+        assert [record.offset for record in await read(consumer, 20)] == list(range(20))
+        await asyncio.sleep(30)
+        fill(cluster.logs["t"][0], 20)
+        assert [record.offset for record in await read(consumer, 20)] == list(range(20, 40))
+
+
+def test_a_topic_made_anew_while_it_is_read_is_given_back_and_begun() -> None:
+    @scenario(2)
+    async def _(cluster: FakeCluster, coordinator: FakeCoordinator, client: AsyncClient) -> None:
+        for log in cluster.logs["t"]:
+            fill(log, 20)
+        told: list[Any] = []
+        async with client.consumer("t", group="g", on_revoked=told.append, on_assigned=told.append) as consumer:
+            await read(consumer, 40)
+            for log in cluster.create("t", 2):
+                fill(log, 10)
+            await asyncio.sleep(2)
+            assert len(await read(consumer, 20)) == 20
+            both = [("t", 0), ("t", 1)]
+            assert told == [both, both, both], "given, taken away, given"
+
+
 def test_a_group_that_cannot_be_reached_for_long_is_an_error_and_reading_on_tries_again() -> None:
     @scenario(1)
     async def _(cluster: FakeCluster, coordinator: FakeCoordinator, client: AsyncClient) -> None:

@@ -1,5 +1,6 @@
-"""Several consumers of a group while requests fail, answers get lost, the coordinator moves and members come and go:
-every record is handed out, never by somebody who does not own its partition; time is virtual, one seed one story."""
+"""Several consumers of a group while requests fail, answers get lost, the coordinator moves and
+members come and go: every record is handed out, never by somebody who does not own its partition,
+and the group never goes back. Time is virtual, one seed one story."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from minilog.errors import CoordinatorNotAvailable, MinilogError, NotCoordinator
+from minilog.wire.group_messages import CommitOffsets, CommitOffsetsReply
 from minilog_client import AsyncClient, GroupConsumer
 from tests.unit.client.consumer.test_consumer import write
 from tests.unit.client.fake_cluster import FakeCluster
@@ -31,6 +33,20 @@ class Story:
         self.seen: dict[int, list[int]] = {partition: [] for partition in range(PARTITIONS + 1)}
         self.trouble: list[str] = []
         self.is_over = False
+        self._commit = self.coordinator._commit
+        self.coordinator._commit = self.commit  # type: ignore[method-assign]
+
+    def commit(self, message: CommitOffsets) -> CommitOffsetsReply:
+        """Nobody seeks and no log loses anything, so the group never goes back, whoever commits."""
+        before = dict(self.coordinator.group("g").offsets)
+        reply = self._commit(message)
+        for entry in message.offsets:
+            last = before.get((entry.topic, entry.partition))
+            if last is not None and last.offset is not None and entry.offset < last.offset:
+                self.trouble.append(f"{message.member_id} took {entry.partition} back from {last.offset}: {entry}")
+            if entry.offset > max(self.seen[entry.partition], default=-1) + 1:
+                self.trouble.append(f"{message.member_id} committed what nobody has been given: {entry}")
+        return reply
 
     def chaos(self, kind: str, broker: int) -> str | MinilogError | None:
         roll = self.random.random()

@@ -117,6 +117,27 @@ def test_a_partition_given_back_and_assigned_again_is_a_new_grant() -> None:
     assert member.view().granted == {("t", 1): 2, ("t", 0): 3}
 
 
+def test_a_partition_of_a_topic_made_anew_is_another_one_and_the_old_one_is_given_back_first() -> None:
+    def assigned(topic_id: str) -> GroupHeartbeatReply:
+        return GroupHeartbeatReply("m-1", 3, 1000, [TopicPartitions("t", [0, 1], topic_id)])
+
+    member = new_member()
+    member.on_reply(ask(member, 0).token, assigned("old"), 5)
+    sent = ask(member, 1000)
+    assert isinstance(sent.message, GroupHeartbeat)
+    assert sent.message.owned == [TopicPartitions("t", [0, 1], "old")]
+    member.on_reply(sent.token, assigned("new"), 1005)
+    view = member.view()
+    assert view.phase is Phase.GIVING_BACK
+    assert view.revoking == {("t", 0), ("t", 1)}
+    assert (view.granted, set(view.topic_ids.values())) == ({("t", 0): 1, ("t", 1): 2}, {"old"})
+    member.give_back({("t", 0): 1, ("t", 1): 2}, 1010)
+    view = member.view()
+    assert (view.granted, set(view.topic_ids.values())) == ({("t", 0): 3, ("t", 1): 4}, {"new"})
+    member.on_reply(ask(member, 1010).token, reply(member, 3, 0, 1), 1015)
+    assert member.view().granted == view.granted, "a coordinator that does not say takes nothing away"
+
+
 @pytest.mark.parametrize("error", [UnknownMember, StaleMemberEpoch, NotAssigned])
 def test_fenced_loses_all_and_joins_under_a_new_id(error: type[MinilogError]) -> None:
     member = stable(0, 1)
