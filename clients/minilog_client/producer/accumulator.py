@@ -26,6 +26,7 @@ from minilog.wire.batch import acks_level_for
 from minilog.wire.codec import Headers
 from minilog.wire.records import BatchBuilder
 from minilog_client.connection.routing import Leader
+from minilog_client.producer.failed_tries import Failure, is_gap_to_step_over, is_worth_retrying
 from minilog_client.producer.packing import Dispatch, Packing
 from minilog_client.producer.partition_queue import (
     RECORD_OVERHEAD_BYTES,
@@ -37,7 +38,6 @@ from minilog_client.producer.partition_queue import (
 from minilog_client.producer.partitioner import next_sticky, partition_for_key
 from minilog_client.producer.record_errors import Unsettled, expired, for_batch, no_partitions, unsettled_of
 from minilog_client.producer.sequences import NONE, ProducerIdentity, Sequences
-from minilog_client.producer.verdicts import Failure, is_gap_to_step_over, is_worth_retrying
 from minilog_client.settings import ProducerSettings, acks_number
 
 LeaderOf = Callable[[str, int], Leader | None]

@@ -12,7 +12,7 @@ from minilog_client.connection.backoff import Attempts
 from minilog_client.connection.cluster import Cluster, now_ms
 from minilog_client.connection.tasks import TaskScope
 from minilog_client.producer.accumulator import Accumulator
-from minilog_client.producer.verdicts import Failure
+from minilog_client.producer.failed_tries import Failure
 
 
 class Identification:

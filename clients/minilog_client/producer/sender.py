@@ -30,12 +30,12 @@ from minilog_client.connection.backoff import is_hunting
 from minilog_client.connection.cluster import Cluster, now_ms
 from minilog_client.connection.tasks import TaskScope
 from minilog_client.producer.accumulator import Accumulator
+from minilog_client.producer.failed_tries import Failure
 from minilog_client.producer.identification import Identification
 from minilog_client.producer.packing import Dispatch
 from minilog_client.producer.partition_queue import PartitionQueue, ProducerBatch, TopicQueues
 from minilog_client.producer.receipts import ManyCall, Receipt, batch_receipt
 from minilog_client.producer.record_errors import listed
-from minilog_client.producer.verdicts import Failure
 from minilog_client.settings import ProducerSettings, acks_number
 
 REQUESTS_PER_BROKER_MAX: Final = 3

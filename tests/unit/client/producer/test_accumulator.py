@@ -23,10 +23,10 @@ from minilog.wire.batch import ACKS_MANY, split
 from minilog.wire.records import decode_batch
 from minilog_client.connection.routing import Leader
 from minilog_client.producer.accumulator import Accumulator
+from minilog_client.producer.failed_tries import Failure
 from minilog_client.producer.packing import Dispatch
 from minilog_client.producer.partition_queue import PartitionQueue
 from minilog_client.producer.partitioner import partition_for_key
-from minilog_client.producer.verdicts import Failure
 from minilog_client.settings import ProducerSettings
 
 LEADER = Leader(1, "http://a", 0)

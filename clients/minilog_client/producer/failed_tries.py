@@ -1,4 +1,4 @@
-"""Verdicts: what a failed try means for the batches that were in it. Pure."""
+"""Failed tries: what a failed try means for the batches that were in it. Pure."""
 
 from __future__ import annotations
 
