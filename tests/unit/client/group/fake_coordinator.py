@@ -110,7 +110,7 @@ class FakeCoordinator:
             del group.owners[key]
 
     def committed(self, group: str, topic: str = "t") -> dict[int, int | None]:
-        return {key[1]: found.offset for key, found in self.group(group).offsets.items() if key[0] == topic}
+        return {key[1]: found.offset for key, found in self.group(group).offsets.copy().items() if key[0] == topic}
 
     def owned(self, group: str) -> dict[str, list[Key]]:
         owned: dict[str, list[Key]] = {member: [] for member in self.group(group).members}
@@ -275,12 +275,12 @@ class FakeCoordinator:
                 raise InconsistentTopicId(f"{entry.topic} does not have topic id {entry.topic_id}")
         if not message.member_id:
             group.epoch += 1
+        group.commits.append(message)  # before the offsets, which another thread may wait for
         for entry in message.offsets:
             group.offsets[entry.topic, entry.partition] = CommittedOffset(
                 entry.topic, entry.partition, entry.offset, entry.leader_epoch, entry.metadata, 1,
                 self.cluster.topic_ids[entry.topic],
             )  # fmt: skip
-        group.commits.append(message)
         return CommitOffsetsReply()
 
     def _committed(self, message: CommittedOffsets) -> CommittedOffsetsReply:
