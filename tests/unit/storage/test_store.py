@@ -11,8 +11,9 @@ from minilog.config import TopicSettings
 from minilog.core.ports import LogStore
 from minilog.errors import DiskFull, NameRefused, RefusesToStart, StorageFailed
 from minilog.storage import checkpoint
+from minilog.storage.directories import StoredPartition
 from minilog.storage.disk import OsDisk
-from minilog.storage.store import Checked, Store, StoredPartition
+from minilog.storage.store import Checked, Store
 from minilog.wire.batch import split, stamp
 from minilog.wire.records import encode_values
 from tests.unit.storage.batches import NOW_MS, everything, fill, flush, make
