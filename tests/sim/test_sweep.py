@@ -80,7 +80,7 @@ def begin_generation_in_memory(log: PartitionLog, state: LogState) -> None:
     log._epochs.truncate_end(state.cuts[-1][1])
 
 
-def nothing_is_under_way(state: LogState, base_offset: int) -> LogState:
+def nothing_is_under_way(state: LogState, base_offset: int, *, is_empty: bool = False) -> LogState:
     return state._replace(next_start=-1, next_epoch=-1)
 
 

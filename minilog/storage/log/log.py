@@ -40,6 +40,7 @@ class PartitionLog(CuttableLog):
             expected, epoch = batch.end_offset, batch.leader_epoch
             bytes_total += batch.bytes_total
         assert bytes_total <= SEGMENT_SIZE_MAX
+        self._note_begun()
         if expected - batches[0].base_offset <= SEGMENT_SPAN_MAX:
             self._append(batches, bytes_total)
             return
@@ -122,6 +123,12 @@ class PartitionLog(CuttableLog):
         """Records are about to go because of others below ``end_offset``. Raises DiskFull."""
         if end_offset > self.state.swept_end:
             self._save(self.state.starting_at(self.start_offset)._replace(swept_end=end_offset))
+
+    def note_copied(self, swept_end: int) -> None:
+        """As in ``ReplicaLog``. Raises DiskFull."""
+        self._note_begun()
+        if swept_end > self.swept_end:
+            self._save(self.state.starting_at(self.start_offset)._replace(doubt_end=swept_end))
 
     def replace(self, old: Sequence[Segment], new: Swap) -> bool:
         """Let the cleaned segment take the place of ``old``; False when they are not all of this log any more.

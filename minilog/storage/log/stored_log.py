@@ -77,6 +77,10 @@ class StoredLog:
         return self._epochs.last_epoch
 
     @property
+    def swept_end(self) -> int:
+        return max(self.state.swept_end, self.state.doubt_end)
+
+    @property
     def high_watermark(self) -> int:
         return self._high_watermark
 

@@ -35,7 +35,7 @@ class CuttableLog(StoredLog):
             return self.end_offset
         border = border_at(self._segment_at(end_offset), end_offset)
         # Older values went because of what is cut, so all is to be fetched again; or nothing is left of the log.
-        if border.offset < max(self.state.swept_end, self.start_offset):
+        if border.offset < max(self.swept_end, self.start_offset):
             self._begin_anew(self.start_offset, self.start_epoch, border, DIVERGED)
             return self.end_offset
         self._cut(border, border, self.state.after_cut(border.offset, self.start_offset), DIVERGED)
@@ -47,6 +47,8 @@ class CuttableLog(StoredLog):
         """As in ``ReplicaLog``, durably. Raises DiskFull: the log is as before, or empty where it began."""
         if start_offset > self.end_offset:
             lost_from, reason = self._high_watermark, OVERTAKEN
+        elif self.end_offset < self.swept_end:
+            lost_from, reason = self.end_offset, DIVERGED  # the mark says that more than this was committed
         else:
             lost_from, reason = self.start_offset, DIVERGED
         self._begin_anew(start_offset, start_epoch, border_at(self._segment_at(lost_from), lost_from), reason)
@@ -66,9 +68,17 @@ class CuttableLog(StoredLog):
             self._bases[0] = start_offset
             self._disk.fsync_dir(self.place.directory)
             self._begin_at(start_offset)
-        self.state = self.state.begun(start_offset)
-        with suppress(DiskFull):  # what was noted before says the same of a log that begins here
-            self._save(self.state)
+        begun = self.state.begun(start_offset, is_empty=True)
+        self.state = begun._replace(next_start=start_offset, next_epoch=start_epoch)
+        with suppress(DiskFull):  # what was noted before says the same while the log is empty
+            self._note_begun()
+
+    def _note_begun(self) -> None:
+        """Nothing may come into an emptied log before this: what was noted when that began speaks of the log before it.
+
+        Raises DiskFull."""
+        if self.state.next_start >= 0:
+            self._save(self.state.begun(self.start_offset, is_empty=True))
 
     def _begin_at(self, offset: int) -> None:
         self.start_offset = offset
