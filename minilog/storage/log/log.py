@@ -25,6 +25,10 @@ from minilog.storage.segment.segment import SEGMENT_SIZE_MAX, SEGMENT_SPAN_MAX, 
 from minilog.storage.segment.segment_swap import Swap
 from minilog.wire.batch import Batch
 
+ROLL_BYTES_MIN = 1024 * 1024
+"""A segment that holds less, or less than half of what it may, is not sealed because of a time that a producer gives. Otherwise
+a producer could have a segment made of every batch, which takes several syncs each."""
+
 
 class PartitionLog(CuttableLog):
     # ---- append
@@ -51,7 +55,8 @@ class PartitionLog(CuttableLog):
         """Batches that one segment can hold. Nothing behind the write may raise: it has happened."""
         active, end_offset = self._segments[-1], batches[-1].end_offset
         has_room = active.has_room(bytes_total, end_offset, self._settings.segment_bytes)
-        if not has_room or self._is_old(active, batches[0].max_timestamp):
+        is_worth_it = active.size_bytes >= min(ROLL_BYTES_MIN, self._settings.segment_bytes // 2)
+        if not has_room or (is_worth_it and self._is_old(active, batches[0].max_timestamp)):
             active = self._roll()
         active.append(batches)
         if batches[-1].leader_epoch != self._epochs.last_epoch:
@@ -61,7 +66,7 @@ class PartitionLog(CuttableLog):
         self.end_offset = end_offset
 
     def _is_old(self, active: Segment, now_ms: int) -> bool:
-        """By record time, as Kafka does: ``now_ms`` is the time of what comes next."""
+        """``now_ms`` is the time of what comes next, as in Kafka, or the wall clock's."""
         return active.size_bytes > 0 and 0 <= active.first_timestamp < now_ms - self._settings.roll_ms
 
     def maybe_roll(self, now_ms: int) -> bool:
