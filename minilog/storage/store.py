@@ -70,6 +70,8 @@ class Store:
         self._made_in: dict[str, str] = {}
         """By directory the boot it was made in: for as long as there is no recovery point of the log."""
         self._points = Points(disk, self._path(POINTS_FILE))
+        self._made: set[str] = set()
+        """Partition directories whose names no log has taken over yet, to be synced with its first flush."""
         self._refused: set[str] = set()
         """Partition directories that the file system does not take."""
 
@@ -265,16 +267,17 @@ class Store:
             return self._logs[key]
         if key in self._topic_ids and self._topic_ids[key] != topic_id:
             self._move_to_trash(topic, partition)
-        unsynced: tuple[str, ...] = ()
         if key not in self._topic_ids:
             self._points.forget([name])  # of a directory that was moved away: it says nothing about this new log
             self._make(name, StoredPartition(topic, topic_id, partition))
             self._topic_ids[key] = topic_id
             self._made_in[name] = self._boot_id
-            unsynced = (self._path(name), self.data_dir)
+            self._made.add(name)
         log = self._recovered.pop(key, None)
         if log is None:
+            unsynced = (self._path(name), self.data_dir) if name in self._made else ()
             log = self._open_log(name, topic_id, settings, unsynced=unsynced)
+            self._made.discard(name)
         else:
             adopt(log, settings)
         self._logs[key] = log
@@ -336,6 +339,7 @@ class Store:
             if log is not None:
                 log.abandon()
         del self._topic_ids[topic, partition]
+        self._made.discard(name)
         self._points.forget([name])
         self._trash.sync()
         self._disk.fsync_dir(self.data_dir)
