@@ -25,9 +25,9 @@ from minilog.server.clock import Clock
 from minilog.server.process import Failure
 from minilog.storage.compaction.cleaning_round import Dirt, Round, is_due, survey
 from minilog.storage.compaction.rewrite import CleaningFigures
+from minilog.storage.directories import StoredPartition
 from minilog.storage.disk import Disk
 from minilog.storage.log.log import PartitionLog
-from minilog.storage.store import StoredPartition
 
 log = logging.getLogger("minilog.broker")
 PAUSE_SECONDS = 0.004

@@ -63,6 +63,12 @@ class ReplicaLog(Protocol):
         ...
 
     @property
+    def swept_end(self) -> int:
+        """Whatever compaction took out of this log, here or where it was copied from, went because of a record below this.
+        A log that ends below it lacks values that nothing in it has overtaken."""
+        ...
+
+    @property
     def high_watermark(self) -> int:
         """The last committed end this replica was told; checkpointed now and then, so a floor, never a decision."""
         ...
@@ -76,6 +82,12 @@ class ReplicaLog(Protocol):
         The first ``base_offset`` must equal ``end_offset`` (asserted). Raises ``DiskFull`` (nothing was
         written, the log goes on) or ``StorageFailed`` (the process must stop).
         """
+        ...
+
+    def note_copied(self, swept_end: int) -> None:
+        """What is about to be appended comes from a log that was swept up to there, and holds. Durable on return.
+
+        Raises ``DiskFull``: nothing has changed."""
         ...
 
     def find_written(self, batches: Sequence[Batch]) -> Sequence[WrittenBatch | None]:

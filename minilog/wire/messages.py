@@ -100,7 +100,7 @@ class ProducePartition(msgspec.Struct, omit_defaults=True):
 
 
 class Produce(Message):
-    """Append to partitions led by the receiver. ``acks``: 0, 1, N copies, or ACKS_ALL."""
+    """Append to partitions led by the receiver, each named once. ``acks``: 0, 1, N copies, or ACKS_ALL."""
 
     acks: int
     timeout_ms: int

@@ -226,7 +226,8 @@ class ReplicaFetch(Message):
 class ReplicaFetchResult(msgspec.Struct, omit_defaults=True):
     """``topic_id``, ``leader_epoch`` and ``fetch_offset`` repeat the position this answers (R5). ``diverging``: (epoch,
     end offset) (R2). ``is_exact`` False: ``high_watermark`` is a floor, a new leader
-    does not know the true one yet (R7)."""
+    does not know the true one yet (R7). ``swept_end``, with batches: what compaction took out of the leader's log went
+    because of records below this; -1 from a leader that does not say it."""
 
     topic: str
     topic_id: str
@@ -239,6 +240,7 @@ class ReplicaFetchResult(msgspec.Struct, omit_defaults=True):
     batches: memoryview = NOTHING
     diverging: tuple[int, int] | None = None
     problem: Problem | None = None
+    swept_end: int = -1
 
 
 class ReplicaFetchReply(Message):

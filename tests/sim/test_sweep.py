@@ -20,6 +20,7 @@ from minilog.storage.log.log import PartitionLog
 from minilog.storage.log.log_state import LogState
 from minilog.storage.log.producer_snapshots import ProducerStates
 from minilog.storage.log.quarantine import Quarantine
+from minilog.storage.process_marks import ProcessMarks
 from minilog.storage.recovery import recovery
 from minilog.storage.segment.scan import BadBatch
 from minilog.storage.segment.segment import Segment
@@ -79,7 +80,7 @@ def begin_generation_in_memory(log: PartitionLog, state: LogState) -> None:
     log._epochs.truncate_end(state.cuts[-1][1])
 
 
-def nothing_is_under_way(state: LogState, base_offset: int) -> LogState:
+def nothing_is_under_way(state: LogState, base_offset: int, *, is_empty: bool = False) -> LogState:
     return state._replace(next_start=-1, next_epoch=-1)
 
 
@@ -132,7 +133,7 @@ FAULTS = [
     Fault("a segment is sealed unsynced", "segment roll", Segment, "sync", nothing),
     Fault("the clean marker stays", "clean stop and start", checkpoint, "remove", nothing),
     Fault("a failed sync leaves the marker of this boot", APPENDS, Store, "distrust", nothing),
-    Fault("a read-only disk leaves no mark", APPENDS, Store, "_is_doubted", lambda _: False),
+    Fault("a read-only disk leaves no mark", APPENDS, ProcessMarks, "_is_doubted", lambda _: False),
     Fault("recovery believes the page cache", APPENDS, Segment, "reload", lambda self, _: self.sync()),
     Fault("after a failed sync the recovery points still vouch for this boot", APPENDS, Store, "_forget_boot", nothing),
     Fault("metadata that was not saved counts as saved", "first start and registration", Store, "bind_cluster",

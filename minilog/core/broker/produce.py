@@ -32,6 +32,7 @@ from minilog.errors import (
 )
 from minilog.wire.batch import Batch, split
 from minilog.wire.messages import ACKS_ALL, Problem, Produce, ProducePartition, ProduceReply, ProduceResult
+from minilog.wire.topic_partition import TopicPartition
 
 ACKS_MAX = 32
 
@@ -68,6 +69,7 @@ class ProduceRequests:
             raise InvalidRequest(
                 f"a produce request names 1 to {limits.partitions_max} partitions, this one {len(request.partitions)}"
             )
+        _check_named_once(request.partitions)
         if len(self.deadlines) >= limits.parked_requests_max:
             raise Overloaded(
                 f"{len(self.deadlines)} produce requests already wait here, the limit; nothing was written, retry later"
@@ -122,6 +124,18 @@ class ProduceRequests:
             assert isinstance(parked, PendingProduce)
             effects.append(_reply(parked, timed_out=True))
         return effects
+
+
+def _check_named_once(entries: Iterable[ProducePartition]) -> None:
+    """What an append costs besides its bytes, a new segment for example, a request costs once for each partition."""
+    named: set[TopicPartition] = set()
+    for entry in entries:
+        partition = TopicPartition(entry.topic, entry.partition)
+        if partition in named:
+            raise InvalidRequest(
+                f"{partition} is named twice; put all of its batches into one entry, one after the other. Nothing was written"
+            )
+        named.add(partition)
 
 
 def _batches(entry: ProducePartition, replica: Replica) -> list[Batch]:

@@ -8,6 +8,8 @@ Invariants
 * Appends are exact: the first base offset equals the log's end, epochs never decrease (R6); otherwise the whole
   reply is dropped and fetched again.
 * Its high watermark is min(leader's, own end) and decides nothing (R7).
+* A copy of a log that was cleaned knows how far it was swept: only up to there in one epoch is it the copy of one log. One
+  that ends below when an epoch begins acknowledges nothing of what it holds, and begins anew.
 
 Source: KIP-101, KIP-279, KIP-595 (truncation on fetch).
 """
@@ -51,6 +53,7 @@ class FollowerState:
         """As of when this log last held everything that was committed."""
         self.quiet_ms: Callable[[TopicPartition], int | None] | None = None
         """The fetcher's word: as of when the leader last had nothing to say of this partition."""
+        self._lacks_values = log.end_offset < log.swept_end
 
     @property
     def must_flush(self) -> bool:
@@ -62,6 +65,10 @@ class FollowerState:
         return self.log.high_watermark
 
     def next_fetch(self) -> ReplicaFetchPartition:
+        """Raises DiskFull or CorruptRange when the log cannot begin anew, which it has to before it acknowledges anything."""
+        if self._lacks_values:
+            self.begin_anew(self.log.start_offset, self.log.start_epoch)
+            self._lacks_values = False
         assert not self.must_flush, f"{self.partition}: a fetch would acknowledge what is not durable"
         topic, partition = self.partition
         log = self.log
@@ -81,6 +88,9 @@ class FollowerState:
         if len(result.batches):
             batches = split(result.batches, REPLICA_BATCH_BYTES_MAX, stored=True)
             self._check(batches)
+            if any(batch.record_count <= batch.last_offset_delta for batch in batches):
+                # A leader cleans what it knows to be committed, so whatever it does not say lies below its high watermark.
+                self.log.note_copied(result.swept_end if result.swept_end >= 0 else result.high_watermark)
             self.log.append(batches)
         self._learn_high_watermark(result, seen_ms)
         self.leader_start = result.log_start_offset

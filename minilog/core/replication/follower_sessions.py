@@ -353,6 +353,7 @@ def _result(
         batches,
         diverging,
         problem,
+        replica.log.swept_end if len(batches) else -1,
     )
 
 

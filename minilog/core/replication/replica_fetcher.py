@@ -23,7 +23,7 @@ from __future__ import annotations
 from minilog.core.effects import Flush
 from minilog.core.replication.follower import FollowerState
 from minilog.errors import CorruptBatch, CorruptRange, DiskFull, OffsetOutOfRange, RecordTooLarge
-from minilog.wire.messages import ReplicaFetch, ReplicaFetchReply, ReplicaFetchResult
+from minilog.wire.messages import ReplicaFetch, ReplicaFetchPartition, ReplicaFetchReply, ReplicaFetchResult
 from minilog.wire.topic_partition import TopicPartition
 
 RETRY_MS = 50
@@ -97,7 +97,7 @@ class ReplicaFetcher:
         self._wake(now_ms)
         if not self.is_open:
             self._open()
-        partitions = [self.followers[p].next_fetch() for p in self._changed]
+        partitions = [fetch for p in list(self._changed) if (fetch := self._next_fetch(p, now_ms)) is not None]
         self._named = set(self._changed)
         request = ReplicaFetch(
             self.broker_id,
@@ -115,6 +115,13 @@ class ReplicaFetcher:
         self.inflight = request
         self._sent_ms = now_ms
         return request
+
+    def _next_fetch(self, partition: TopicPartition, now_ms: int) -> ReplicaFetchPartition | None:
+        try:
+            return self.followers[partition].next_fetch()
+        except (CorruptRange, DiskFull):
+            self._sleep(partition, now_ms + DISK_FULL_RETRY_MS)
+            return None
 
     def _open(self) -> None:
         self.session_id += 1

@@ -15,7 +15,9 @@ oldest are swapped first, so a tombstone never goes, nor begins to count its tim
 keys do not fit into the map, a round ends where the map was full and the next one goes on from there.
 
 A follower cleans its own log on its own, as far as its own high watermark. Only an unclean election can cut a log below
-that; what was removed because of a record that is cut then is missed, so such a log is fetched anew (``swept_end``).
+that; what was removed because of a record that is cut then is missed, so such a log is fetched anew (``swept_end``, R94).
+Removed is what a later record of the same key has overtaken, and a batch without records when its producer has written
+another one: so a sweep is noted up to where either was looked for.
 
 The thread opens one segment at a time, and keeps the one that the swap replaces until its space is to be freed. A log may
 be closed, cut or deleted meanwhile, and another one have its directory: a round that meets this in any form is over.
@@ -120,10 +122,11 @@ class Round:
         self.is_cancelled = False
         self._held: int | None = None
         """Handle of the segment that the present group's swap replaces."""
+        self._lasts_end = min(end_offset, log.high_watermark)
         self._sieve = Sieve(
             self._latest,
             self._dirty_from,
-            log.producers.table.last_batches(min(end_offset, log.high_watermark)),
+            log.producers.table.last_batches(self._lasts_end),
             now_ms,
             self._settings.delete_retention_ms,
             figures,
@@ -205,7 +208,8 @@ class Round:
         """Loop. False when the log has changed under the round, which is over then. Raises DiskFull, StorageFailed."""
         try:
             if not self._is_over:
-                self.log.note_sweep(self._sieve.end_offset)
+                # A batch goes because of a later one of its key, or of its producer: those were asked for further up.
+                self.log.note_sweep(max(self._sieve.end_offset, self._lasts_end))
                 if self.log.replace(group.segments, group.swap):
                     self.figures.segments_replaced += len(group.segments)
                     return True

@@ -2,5 +2,5 @@
 
 Come in by ``log.py``.
 May import: ``storage/segment``, ``storage/disk.py``, ``storage/checkpoint.py`` and ``wire``.
-Begin with ``log.py``, then ``cutting.py``.
+Begin with ``log.py``, then ``stored_log.py`` and ``truncation.py``.
 """

@@ -20,7 +20,9 @@ class LogState(NamedTuple):
     """``cuts``: (generation, end offset) of the last truncations, oldest first. ``generation`` grows with each.
 
     Below ``cleaned_end`` no key has two values. ``horizon_ms``: when the last tombstone that cleaning has met may go.
-    ``swept_end``: whatever cleaning has taken away, it did because of a record below it.
+    ``swept_end``: whatever cleaning has taken away here, it did because of a record below it, which was committed.
+    ``doubt_end``: the same of what was taken away elsewhere or cannot be told any more, and nobody says that it is committed
+    here. Noted of a log that was copied from a cleaned one, that is being emptied, or whose state was damaged.
     ``start_epoch``: leader epoch of the last batch before ``start_offset``, -1 when it is not known.
     ``missing_end``: the log was durable up to here; while it ends before, damage has taken something that counts. Noted by
     recovery, of what it misses and of what it found after a power cut.
@@ -35,6 +37,7 @@ class LogState(NamedTuple):
     cleaned_end: int = 0
     horizon_ms: int = -1
     swept_end: int = 0
+    doubt_end: int = 0
     missing_end: int = 0
     start_epoch: int = -1
     next_start: int = -1
@@ -42,7 +45,9 @@ class LogState(NamedTuple):
     is_start_noted: bool = True
 
     def after_cut(self, end_offset: int, start_offset: int) -> LogState:
-        """A generation begins: the log was cut to ``end_offset`` and starts at ``start_offset``."""
+        """A generation begins: the log was cut to ``end_offset`` and starts at ``start_offset``.
+
+        What was swept below a record that goes stays in doubt until the log is empty: older values are missing till then."""
         generation = self.generation + 1
         cuts = (*self.cuts[1 - CUTS_KEPT :], (generation, end_offset))
         return self.starting_at(start_offset)._replace(
@@ -50,6 +55,7 @@ class LogState(NamedTuple):
             cuts=cuts,
             cleaned_end=min(self.cleaned_end, end_offset),
             swept_end=min(self.swept_end, end_offset),
+            doubt_end=self.doubt_end if self.swept_end <= end_offset else max(self.doubt_end, self.swept_end),
             missing_end=0,
         )
 
@@ -59,9 +65,15 @@ class LogState(NamedTuple):
             return self
         return self._replace(start_offset=start_offset, start_epoch=start_epoch)
 
-    def begun(self, base_offset: int) -> LogState:
-        """Of a log whose first segment begins at ``base_offset``: nothing is under way any more."""
-        state = self._replace(next_start=-1, next_epoch=-1)
+    def in_doubt(self, end_offset: int) -> LogState:
+        """Of a damaged state: all of the log may have been swept since, and nobody knows for what. A mark above its end
+        says nothing: it may be of a log that was emptied since, and a whole log is not given up for that."""
+        return self._replace(swept_end=min(self.swept_end, end_offset), doubt_end=end_offset)
+
+    def begun(self, base_offset: int, *, is_empty: bool = False) -> LogState:
+        """Of a log whose first segment begins at ``base_offset``: nothing is under way any more. From an empty one nothing
+        is missing."""
+        state = self._replace(next_start=-1, next_epoch=-1, doubt_end=0 if is_empty else self.doubt_end)
         if base_offset != self.next_start:
             return state
         return state._replace(start_offset=self.next_start, start_epoch=self.next_epoch)
@@ -73,7 +85,7 @@ class LogState(NamedTuple):
 
 class LoadedState(NamedTuple):
     """``damaged``: the present file is bad, and ``state`` is the one before it or nothing known. The log may have been cut
-    since, so nothing of it counts as clean; that something was swept still does, because then it is only fetched again.
+    since, so nothing of it counts as clean. It may have been swept since as well, so all that it holds is in doubt.
     """
 
     state: LogState

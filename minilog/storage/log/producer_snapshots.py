@@ -117,7 +117,8 @@ class ProducerStates:
         self._offsets = sorted(int(match[1]) for match in map(_NAME.fullmatch, names) if match)
         for name in names:
             if name.endswith(SUFFIX + checkpoint.TEMPORARY):
-                self._disk.remove(f"{self._directory}/{name}")
+                with suppress(FileNotFoundError):
+                    self._disk.remove(f"{self._directory}/{name}")
         if self.forget_above(end_offset):
             self._disk.fsync_dir(self._directory)
 

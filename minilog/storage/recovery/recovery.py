@@ -14,7 +14,6 @@ place, and epochs that do would make that unreadable.
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from typing import NamedTuple
 
 from minilog.config import TopicSettings
@@ -68,7 +67,7 @@ def open_log(
     settle(place.disk, place.directory)
     loaded = load_state(place.disk, place.directory)
     segments = _segments(place, loaded.state.start_offset)
-    loaded = loaded._replace(state=_begun(place, loaded, segments[0].base_offset))
+    loaded = loaded._replace(state=_begun(place, loaded, segments))
     derived = _derive(loaded, segments[0].base_offset, point)._replace(power_loss=power_loss)
     noted_start = _noted_start(loaded, segments[0].base_offset, derived)
     try:
@@ -97,6 +96,8 @@ def open_log(
     log = PartitionLog(place._replace(ask=_nobody), settings, segments, derived.epochs)
     cleaned_end = min(state.cleaned_end, log.end_offset)
     log.state = state._replace(cleaned_end=cleaned_end)
+    if loaded.damaged:
+        log.state = log.state.in_doubt(log.end_offset)
     log.start_offset = start_offset
     if noted_start < start_offset:
         log.missing_head = (noted_start, start_offset)
@@ -149,12 +150,16 @@ def _segments(place: LogPlace, start_offset: int) -> list[Segment]:
     return segments
 
 
-def _begun(place: LogPlace, loaded: LoadedState, base_offset: int) -> LogState:
-    """The state of a log that was perhaps about to begin anew. Of a damaged state nothing is noted: it stays damaged."""
-    state = loaded.state.begun(base_offset)
+def _begun(place: LogPlace, loaded: LoadedState, segments: list[Segment]) -> LogState:
+    """The state of a log that was perhaps about to begin anew. Of a damaged state nothing is noted: it stays damaged.
+
+    Raises DiskFull: nothing may be written behind a state that speaks of the log before it was emptied."""
+    is_empty = len(segments) == 1 and segments[0].size_bytes == 0
+    state = loaded.state.begun(segments[0].base_offset, is_empty=is_empty)
     if state != loaded.state and not loaded.damaged:
-        with suppress(DiskFull):  # what is noted says the same
-            state.save(place.disk, place.directory)
+        if is_empty:
+            segments[0].sync()  # or a power cut brings back what was in it
+        state.save(place.disk, place.directory)
     return state
 
 

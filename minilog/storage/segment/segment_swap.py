@@ -60,7 +60,8 @@ class Swap(NamedTuple):
 
     def _finish(self, disk: Disk) -> list[str]:
         """Everything behind the decision; may be done again from any point."""
-        garbage = []
+        garbage: list[str] = []
+        is_changed = False
         for name in disk.list(self.directory):
             match = _LOG.fullmatch(name)
             if match is None or not self.base_offset <= int(match[1]) < self.end_offset:
@@ -68,14 +69,14 @@ class Swap(NamedTuple):
             stem = f"{self.directory}/{match[1]}"
             _remove_index(disk, stem)
             if int(match[1]) > self.base_offset:
-                disk.rename(stem + LOG_SUFFIX, stem + LOG_SUFFIX + DELETED_SUFFIX)
-                garbage.append(stem + LOG_SUFFIX + DELETED_SUFFIX)
-        if garbage:
+                garbage += _take_away(disk, stem + LOG_SUFFIX)
+                is_changed = True
+        if is_changed:
             disk.fsync_dir(self.directory)
         target = f"{self.directory}/{self.base_offset:020d}"
         disk.rename(self.stem + SWAP_SUFFIX, target + LOG_SUFFIX)
         for suffix in (INDEX_SUFFIX, TIME_SUFFIX):
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError, DiskFull):  # it can be made anew
                 disk.rename(self.stem + suffix, target + suffix)
         return garbage
 
@@ -98,7 +99,19 @@ def settle(disk: Disk, directory: str) -> None:
             disk.fsync_dir(directory)
     for name in disk.list(directory):
         if name.endswith(DELETED_SUFFIX) or _STRETCH.fullmatch(name):
-            disk.remove(f"{directory}/{name}")
+            with suppress(FileNotFoundError):  # whoever had time for it was faster: the log was open a moment ago
+                disk.remove(f"{directory}/{name}")
+
+
+def _take_away(disk: Disk, path: str) -> list[str]:
+    """Take the file out of the log; returns where it waits to be removed. With no room for that it goes now, however long
+    that takes: a full disk is no reason to stop half-way."""
+    try:
+        disk.rename(path, path + DELETED_SUFFIX)
+    except DiskFull:
+        disk.remove(path)
+        return []
+    return [path + DELETED_SUFFIX]
 
 
 def _remove_index(disk: Disk, stem: str) -> None:

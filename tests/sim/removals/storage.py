@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from minilog.core.replication.follower import FollowerState
 from minilog.storage.log.log import PartitionLog
 from minilog.storage.log.log_place import LogPlace, RecoveryPoint
 from minilog.storage.log.log_state import LoadedState, LogState
@@ -11,6 +12,8 @@ from minilog.storage.segment import scan, segment
 from minilog.storage.segment.scan import BadBatch, Found, LogBytes
 from minilog.storage.segment.segment import Segment
 from minilog.wire.batch import Batch
+from minilog.wire.messages import ReplicaFetchPartition
+from tests.sim.removals import stand_ins
 from tests.sim.removals.ablation import Ablation
 from tests.sim.stories import test_damage, test_storage
 
@@ -57,12 +60,27 @@ def _believe_any_clock(self: ProducerTable, batch: Batch) -> None:
             del self._producers[producer_id]
 
 
-def _nothing_is_under_way(self: LogState, base_offset: int) -> LogState:
+def _nothing_is_under_way(self: LogState, base_offset: int, *, is_empty: bool = False) -> LogState:
     return self._replace(next_start=-1, next_epoch=-1)
 
 
 def _the_first_file_is_the_first(loaded: LoadedState, base_offset: int, derived: object) -> int:
     return base_offset
+
+
+_after_cut = LogState.after_cut
+
+
+def _nothing_stays_in_doubt(self: LogState, end_offset: int, start_offset: int) -> LogState:
+    return _after_cut(self, end_offset, start_offset)._replace(doubt_end=self.doubt_end)
+
+
+_next_fetch = FollowerState.next_fetch
+
+
+def _fetch_on(self: FollowerState) -> ReplicaFetchPartition:
+    self._lacks_values = False
+    return _next_fetch(self)
 
 
 def _search_from_the_bad_place(log: LogBytes, bad: BadBatch, epoch: int) -> Found | None:
@@ -117,6 +135,24 @@ STORAGE_ABLATIONS: tuple[Ablation, ...] = (
         "the oldest file that is there is the oldest there was",
         ((recovery, "_noted_start", _the_first_file_is_the_first),),
         story=test_damage.test_what_one_disk_has_lost_from_the_beginning_is_not_deleted_everywhere,
+    ),
+    Ablation(
+        "sweeps",
+        "a log that begins anew forgets at once how far it was swept",
+        ((LogState, "after_cut", _nothing_stays_in_doubt),),
+        story=test_storage.a_crash_while_a_swept_log_begins_anew,
+    ),
+    Ablation(
+        "sweeps",
+        "a copy of a swept log is a log like any other",
+        ((PartitionLog, "note_copied", stand_ins.nothing),),
+        story=test_storage.a_copy_of_a_swept_log_that_is_cut,
+    ),
+    Ablation(
+        "sweeps",
+        "half a copy is as good as a whole one",
+        ((FollowerState, "next_fetch", _fetch_on),),
+        story=test_storage.half_a_copy_of_a_swept_log,
     ),
     Ablation(
         "recovery",

@@ -15,6 +15,7 @@ from tests.sim.cluster import SimCluster
 from tests.sim.sweep.faulty_disk import FaultyDisk
 from tests.sim.sweep.scenarios import SCENARIOS
 from tests.sim.sweep.sweep import undisturbed
+from tests.unit.storage.compaction import test_swept_logs
 from tests.unit.storage.log import test_cutting
 from tests.unit.storage.recovery import test_embedded_batches, test_lost_tail
 
@@ -148,6 +149,23 @@ def power_cuts_among_removals() -> None:
     """R67: the power fails between two of them, and the file system has kept any of those it was not told to sync."""
     for seed in range(12):
         test_cutting.test_a_power_cut_among_the_removals_leaves_no_gap("truncate", seed)
+
+
+def a_crash_while_a_swept_log_begins_anew() -> None:
+    """R94: it is cut below what it was swept for, and a crash at any operation leaves the old log, a part of it, or nothing."""
+    test_swept_logs.test_a_crash_while_a_log_begins_anew_does_not_hide_what_was_swept(
+        checkpointed=False, power_loss=False
+    )
+
+
+def a_copy_of_a_swept_log_that_is_cut() -> None:
+    """R94: the copy was never cleaned itself, and what it lacks went because of records that it loses now."""
+    test_swept_logs.test_a_copy_of_a_cleaned_log_is_cut_like_the_cleaned_one(says_sweep=True)
+
+
+def half_a_copy_of_a_swept_log() -> None:
+    """R94: it loses nothing, but the leader of the next epoch lacks what it should have got yet."""
+    test_swept_logs.test_half_a_copy_of_a_cleaned_log_is_none_when_another_epoch_begins(restarts=False)
 
 
 def numbered(producer_id: int, sequence: int, timestamp: int) -> bytes:

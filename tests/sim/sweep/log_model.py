@@ -39,6 +39,8 @@ class Expected(NamedTuple):
     """Compaction may have been at it."""
     tombstones_go: bool = False
     """The time of the tombstones in it is up."""
+    swept_end: int = 0
+    """What is missing from it went because of records below this: while it ends before and is not empty, it says so."""
 
 
 class LogModel:

@@ -309,6 +309,22 @@ def compaction_then_retention_and_a_cut(w: StoreWitness, begin: Begin) -> None:
 
 
 @over(StoreWitness)
+def a_cut_below_what_was_swept(w: StoreWitness, begin: Begin) -> None:
+    """Older values went because of what is cut, so the log begins anew."""
+    keyed(w)
+    w.compact(2000)
+    w.put((b"a", b"not committed"), epoch=1)
+    w.flush("keyed")
+    w.checkpoint()
+    begin()
+    w.begin_anew_below_the_sweep(9, "keyed")
+    w.put((b"a", b"fetched again"), epoch=2)
+    w.flush("keyed")
+    w.kill()
+    w.start()
+
+
+@over(StoreWitness)
 def reads_and_look_ups(w: StoreWitness, begin: Begin) -> None:
     running(w)
     w.append(4, size=900)

@@ -175,8 +175,10 @@ class StoreWitness:
         """Finish what was interrupted, write more to every log, stop, lose power, and find all of it again."""
         self.registered()
         for topic in self.logs:
-            wanted_end = self.models[topic].wanted_end
-            if wanted_end is not None:
+            wanted_end, log = self.models[topic].wanted_end, self.logs[topic]
+            if log.end_offset < log.swept_end:  # as a follower does before its first fetch
+                self.reset(log.start_offset, topic)
+            elif wanted_end is not None:
                 self.truncate(wanted_end, topic)
             self.append(2, topic=topic)
             self.flush(topic)
@@ -301,6 +303,8 @@ class StoreWitness:
         model, log = self.models[topic], self.logs[topic]
         kept = tuple(batch for batch in model.batches if batch.end_offset <= end_offset)
         cut = model.batches[len(kept) :]
+        if end_offset < log.swept_end:  # its state was damaged, so all of it is in doubt, and it begins anew
+            kept = ()
         new_end = kept[-1].end_offset if kept else model.start
         model.cut += [batch for batch in cut if batch.end_offset <= model.durable_end]
         model.expected = model.expected._replace(
@@ -313,6 +317,21 @@ class StoreWitness:
         model.cut += cut
         check(log.end_offset == new_end, f"truncated to {log.end_offset}, asked for {end_offset}")
         model.settle(model.start, kept, new_end)
+        self._compare_quarantine(model)
+
+    def begin_anew_below_the_sweep(self, end_offset: int, topic: str) -> None:
+        """A cut below what was swept. What is left on the way lacks values and says so: then the leader has it begin anew."""
+        model, log = self.models[topic], self.logs[topic]
+        if not end_offset < log.swept_end <= log.end_offset:
+            end_offset = log.start_offset  # it was interrupted
+        model.cut = [batch for batch in model.batches if batch.base_offset >= end_offset]
+        model.expected = model.expected._replace(
+            durable_end=0, written_end=0, empty_at=(0, model.start), swept_end=log.swept_end
+        )
+        self._log_step(topic, lambda: log.truncate(end_offset))
+        check(log.start_offset == log.end_offset, f"cut to {end_offset}, swept to {log.swept_end}: it holds something")
+        model.high_watermark = log.start_offset
+        model.settle(log.start_offset, (), log.start_offset)
         self._compare_quarantine(model)
 
     def reset(self, start_offset: int, topic: str = "t") -> None:
@@ -423,6 +442,8 @@ class StoreWitness:
             starts = range(starts.stop)
         check(log.start_offset in starts, f"{where}: it may begin in {starts}")
         check(log.end_offset >= floor, f"{where}: written to {floor}")
+        whole_from = 0 if STATE_FILE in self.disk.flipped else expected.swept_end
+        check(log.end_offset >= whole_from or log.end_offset < log.swept_end, f"{where}: it was swept to {whole_from}")
         written = tuple(
             batch
             for batch in _in_order(model.gone + expected.batches)

@@ -16,10 +16,10 @@ from minilog.server.background import Stop, Stopped
 from minilog.server.clock import Clock
 from minilog.server.process import Failure
 from minilog.storage.compaction.rewrite import CleaningFigures
+from minilog.storage.directories import StoredPartition
 from minilog.storage.disk import OsDisk
 from minilog.storage.log.log import PartitionLog
 from minilog.storage.recovery.recovery import open_log
-from minilog.storage.store import StoredPartition
 from tests.unit.server.peer_server import until
 from tests.unit.storage.batches import place
 from tests.unit.storage.compaction.keyed import COMPACTED, commit, keyed, read_from

@@ -27,6 +27,7 @@ class MemoryLog:
         self.batches: list[Batch] = []
         self.start_offset = start_offset
         self.start_epoch = -1
+        self.swept_end = 0
         self.durable_end = start_offset
         self.high_watermark = start_offset
         self.settings = TopicSettings()
@@ -61,6 +62,9 @@ class MemoryLog:
         if self.room is not None:
             self.room -= 1
 
+    def note_copied(self, swept_end: int) -> None:
+        self.swept_end = max(self.swept_end, swept_end)
+
     def sync(self, end_offset: int | None = None) -> None:
         """Make everything durable, or only what lies below ``end_offset``."""
         self.durable_end = self.end_offset if end_offset is None else min(end_offset, self.end_offset)
@@ -75,6 +79,7 @@ class MemoryLog:
         if self.room == 0:
             raise DiskFull("no room to note a new start")
         self.batches = []
+        self.swept_end = 0
         self.start_epoch = start_epoch
         self.start_offset = self.durable_end = self.high_watermark = start_offset
 

@@ -11,8 +11,9 @@ from minilog.config import TopicSettings
 from minilog.core.ports import LogStore
 from minilog.errors import DiskFull, NameRefused, RefusesToStart, StorageFailed
 from minilog.storage import checkpoint
+from minilog.storage.directories import StoredPartition
 from minilog.storage.disk import OsDisk
-from minilog.storage.store import Checked, Store, StoredPartition
+from minilog.storage.store import Checked, Store
 from minilog.wire.batch import split, stamp
 from minilog.wire.records import encode_values
 from tests.unit.storage.batches import NOW_MS, everything, fill, flush, make
@@ -143,6 +144,47 @@ def test_a_log_that_is_gone_makes_the_start_unclean() -> None:
         else:
             disk.rename("/data/events-0", "/elsewhere")
         assert store_on(disk).start("boot-1") is deleted
+
+
+@pytest.mark.parametrize("boots", [["b1"] * 5, ["b1", "b2", "b3", "b4", "b5"]], ids=["one boot", "many boots"])
+def test_a_log_that_is_gone_is_missed_until_the_controller_has_heard_of_it(boots: list[str]) -> None:
+    """R21: the operator removes what a topic that was deleted meanwhile has left."""
+    disk = MemoryDisk()
+    store = started(disk, boots[0])
+    for topic in ("kept", "stray"):
+        fill(store.open(topic, f"id-{topic}", 0, SETTINGS), 3)
+    store.close_cleanly(7)
+    disk.rename("/data/stray-0", "/elsewhere")
+    told = []
+    for boot in [boots[1], *boots[1:]]:
+        store = store_on(disk)
+        told.append(store.start(boot))
+        if len(told) > 1:  # the first one ends before it is registered
+            store.registered()
+            store.open("kept", "id-kept", 0, SETTINGS)
+        store.close_cleanly(8)
+        disk.kill()
+    assert told == [False, False, True, True, True]
+
+
+def test_a_log_that_found_no_room_at_first_is_synced_with_both_of_its_directories() -> None:
+    """R69: its own directory was made, and its first segment was not. Not every file system keeps names in order."""
+    for at in range(1, 20):
+        disk = MemoryDisk()
+        store = started(disk)
+        disk.faults[len(disk.operations) + at] = "full"
+        try:
+            store.open("events", "id-1", 0, SETTINGS)
+        except DiskFull:
+            log = store.open("events", "id-1", 0, SETTINGS)
+        else:
+            assert at > 3
+            return
+        before = len(disk.operations)
+        fill(log, 3)
+        flush(log)
+        assert {"fsync_dir events-0", "fsync_dir data"} <= set(disk.operations[before:]), f"full at operation {at}"
+    raise AssertionError("it never had room")
 
 
 def test_a_log_whose_directory_was_moved_away_begins_anew_and_whole() -> None:

@@ -103,13 +103,6 @@ def test_under_flush_policy_never_nothing_is_ever_flushed() -> None:
 # --- one request, many partitions ---------------------------------------------------------------------------------
 
 
-def test_the_same_partition_twice_in_a_request_is_appended_twice() -> None:
-    bench = BrokerBench.started(ALONE)
-    sent = bench.produce(b"a", b"b", partitions=(0, 0))
-    bench.flush()
-    assert [(r.base_offset, r.end_offset) for r in bench.produced(sent)] == [(0, 2), (2, 4)]
-
-
 def test_a_request_is_answered_when_its_last_partition_is_decided() -> None:
     states = [partition_state(replicas=[1], partition=p) for p in range(3)]
     bench = BrokerBench.started(*states)
@@ -161,6 +154,7 @@ def test_who_does_not_lead_says_who_does_and_where(state: PartitionChanged) -> N
         (1, 300_001, 1, "INVALID_REQUEST", "timeout_ms=300001 is not allowed; use 1 to 300000"),
         (1, 1000, 0, "INVALID_REQUEST", "a produce request names 1 to 3 partitions, this one 0"),
         (1, 1000, 4, "INVALID_REQUEST", "a produce request names 1 to 3 partitions, this one 4"),
+        (1, 1000, 2, "INVALID_REQUEST", "orders-0 is named twice; put all of its batches into one entry"),
     ],
 )
 def test_what_is_not_allowed(acks: int, timeout_ms: int, partitions: int, code_: str, sentence: str) -> None:
@@ -370,13 +364,15 @@ def test_a_broker_that_does_not_hear_from_the_controller(self_fencing: bool, cod
 class Traffic:
     """Produce requests while everything else happens; the bench itself refuses a second answer."""
 
-    bench: BrokerBench = field(default_factory=lambda: BrokerBench.started(LED, min_isr=2))
+    bench: BrokerBench = field(
+        default_factory=lambda: BrokerBench.started(LED, partition_state(partition=1), min_isr=2)
+    )
     state: PartitionChanged = LED
     sent: list[int] = field(default_factory=list)
 
     def produce(self, number: int) -> None:
         acks = [ACKS_ALL, 1, 2, 0, 3][number % 5]
-        self.sent.append(self.bench.produce(b"v", acks=acks, timeout_ms=100 * (1 + number), partitions=(0, 0)))
+        self.sent.append(self.bench.produce(b"v", acks=acks, timeout_ms=100 * (1 + number), partitions=(0, 1)))
 
     def flush(self, _: int) -> None:
         self.bench.flush()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.leader import LeaderState
 from minilog.errors import CorruptBatch, DiskFull, OffsetOutOfRange, RecordTooLarge
+from minilog.wire.batch import filler
 from minilog.wire.messages import NOTHING, ReplicaFetchResult
 from minilog.wire.metadata_records import NO_LEADER
 from tests.unit.core.builders import (
@@ -238,6 +240,20 @@ def test_exact_batches_are_written_as_they_are() -> None:
     follower.on_fetched(result(GOOD + more), 0)
     assert [content for _, _, content in memory_log(follower).content()[3:]] == [GOOD, more]
     assert follower.log.end_offset == 6
+
+
+@pytest.mark.parametrize(("told", "noted"), [(20, 20), (-1, 15)], ids=["told", "a leader that does not tell"])
+def test_a_copy_of_what_was_cleaned_knows_how_far_that_was_swept(told: int, noted: int) -> None:
+    role = following()
+    whole = batch_at(3, 5, b"a", b"b", b"c")
+    role.on_fetched(replace(result(whole.tobytes(), high_watermark=15), swept_end=told), 0)
+    assert role.log.swept_end == 0, "nothing is missing from this one"
+    memory_log(role).sync()
+    cleaned = filler(batch_at(6, 5, b"a", b"b", b"c"), 6).tobytes()
+    role.on_fetched(replace(result(cleaned, fetch_offset=6, high_watermark=15), swept_end=told), 0)
+    assert (role.log.end_offset, role.log.swept_end) == (9, noted)
+    memory_log(role).sync()
+    assert role.next_fetch().fetch_offset == 9, "in the epoch in which it was told it goes on"
 
 
 def test_a_full_disk_writes_nothing_and_believes_nothing() -> None:

@@ -219,6 +219,13 @@ def test_data_carries_the_high_watermark_along() -> None:
     assert [(offsets(r), r.high_watermark) for r in broker.results(waiting)] == [([4], 4)]
 
 
+def test_data_says_how_far_the_log_was_swept() -> None:
+    broker = leading()
+    broker.leader.log.note_copied(2)
+    (result,) = broker.results(broker.fetch(request(entry(0, 1))))
+    assert (offsets(result), result.swept_end) == ([1, 2], 2)
+
+
 def test_one_answer_carries_all_partitions_that_have_something() -> None:
     broker = leading(partitions=3)
     sent = broker.fetch(request(entry(0, 1), entry(1, 3), entry(2, 2)))

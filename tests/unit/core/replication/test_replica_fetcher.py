@@ -403,6 +403,30 @@ def test_a_full_disk_pauses_longer() -> None:
     assert named(ask(made, DISK_FULL_RETRY_MS)) == {0: 3}
 
 
+def lacking() -> FollowerState:
+    """Of a log that ends below what it was swept for, as the epoch begins."""
+    log = log_of((4, 3))
+    log.note_copied(10)
+    return follower_of(partition_state(), log)
+
+
+def test_what_lacks_older_values_acknowledges_nothing() -> None:
+    made = fetcher(lacking())
+    assert named(ask(made)) == {0: 0}
+    assert made.followers[FIRST].log.end_offset == 0
+
+
+def test_what_lacks_older_values_waits_for_the_room_to_begin_anew() -> None:
+    made = fetcher(lacking(), follower(1))
+    log = memory_log(made.followers[FIRST])
+    log.room = 0
+    request = ask(made)
+    assert (named(request), log.end_offset) == ({1: 3}, 3)
+    made.on_reply(request, answer(request), 0)
+    log.room = None
+    assert named(ask(made, DISK_FULL_RETRY_MS)) == {0: 0}
+
+
 def test_a_new_session_leaves_a_pausing_partition_out_until_its_time() -> None:
     made = fetcher(follower(0), follower(1))
     request = ask(made)

@@ -9,7 +9,8 @@ import pytest
 from minilog.config import TopicSettings
 from minilog.storage.compaction.cleaning_round import Round, clean_now, survey
 from minilog.storage.compaction.rewrite import CleaningFigures
-from minilog.storage.log.log import OPEN_SEALED_MAX, PartitionLog
+from minilog.storage.log.log import PartitionLog
+from minilog.storage.log.stored_log import OPEN_SEALED_MAX
 from minilog.storage.store import Store
 from minilog.wire.batch import split, stamp
 from minilog.wire.records import Record, encode_batch

@@ -227,6 +227,31 @@ def test_a_damaged_segment_is_named_and_left_alone() -> None:
     assert log.segments[0].bad_ranges == [], "whoever reads it next finds out and says so"
 
 
+class FullDisk(StoppingDisk):
+    """No name with this ending can be made."""
+
+    ending = "nothing"
+
+    def rename(self, source: str, target: str) -> None:
+        if target.endswith(self.ending):
+            raise DiskFull("no space left")
+        super().rename(source, target)
+
+
+@pytest.mark.parametrize("ending", [".deleted", ".index", ".timeindex"])
+def test_a_disk_that_is_full_half_way_through_a_swap_does_not_stop_it(ending: str) -> None:
+    """What would wait to be removed goes at once, and indexes are made anew when they are needed."""
+    disk = FullDisk()
+    log = make_log(disk)
+    disk.ending = ending
+    log.configure(TopicSettings(segment_bytes=4096, cleanup_policy="compact"))
+    assert clean_now(log, NOW_MS)
+    assert survivors(log) == AFTER_CLEANING
+    assert bool(log.garbage) == (ending != ".deleted")
+    disk.ending = "nothing"
+    assert survivors(open_in(disk, COMPACTED, log.close())) == AFTER_CLEANING
+
+
 def test_a_full_disk_changes_nothing() -> None:
     for at in range(1, 30):
         disk = MemoryDisk()

@@ -11,9 +11,10 @@ import pytest
 from minilog.config import TopicSettings
 from minilog.errors import DiskFull
 from minilog.storage.disk import Buffer
-from minilog.storage.log.log import DIVERGED, OVERTAKEN, PartitionLog
+from minilog.storage.log.log import PartitionLog
 from minilog.storage.log.log_place import RecoveryPoint
 from minilog.storage.log.log_state import CUTS_KEPT, STATE_FILE
+from minilog.storage.log.truncation import DIVERGED, OVERTAKEN
 from minilog.wire.batch import Batch, filler, split, stamp
 from minilog.wire.records import Record, decode_batch, encode_batch, retain
 from tests.unit.storage.batches import SMALL, everything, fill, flush, make, open_in

@@ -5,7 +5,7 @@ import pytest
 from minilog.config import TopicSettings
 from minilog.core.ports import ReplicaLog
 from minilog.errors import CorruptRange, DiskFull, StorageFailed
-from minilog.storage.log.log import OPEN_SEALED_MAX
+from minilog.storage.log.stored_log import OPEN_SEALED_MAX
 from minilog.wire.batch import split
 from tests.unit.storage.batches import NOW_MS, SMALL, everything, fill, flush, make, make_timed, open_in
 from tests.unit.storage.memory_disk import MemoryDisk

@@ -83,7 +83,7 @@ def test_a_snapshot_is_made_at_each_roll_and_at_a_clean_stop_and_two_are_kept() 
 
 
 def test_a_checkpoint_makes_one_when_enough_has_come_since(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minilog.storage.log.log.SNAPSHOT_BYTES", 1500)
+    monkeypatch.setattr("minilog.storage.log.stored_log.SNAPSHOT_BYTES", 1500)
     disk = MemoryDisk()
     log = open_in(disk)
     write(log, 1)

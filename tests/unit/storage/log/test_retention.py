@@ -8,6 +8,7 @@ import pytest
 
 from minilog.config import TopicSettings
 from minilog.errors import DiskFull
+from minilog.storage.log.log import ROLL_BYTES_MIN
 from minilog.storage.log.retention import expired_end
 from tests.unit.storage.batches import fill, flush, make, open_in
 from tests.unit.storage.memory_disk import MemoryDisk
@@ -59,11 +60,25 @@ def test_a_topic_that_is_only_compacted_loses_nothing_by_age(policy: str, expect
     assert end(retention_ms=0, cleanup_policy=policy) == expected
 
 
-def test_a_segment_is_rolled_by_record_time() -> None:
-    log = open_in(MemoryDisk(), TopicSettings(segment_ms=1000))
-    for timestamp in (5000, 6000, 6001, 9000):
+@pytest.mark.parametrize(("segment_bytes", "size"), [(4096, 2100), (1 << 30, ROLL_BYTES_MIN)])
+def test_a_segment_is_rolled_by_record_time_once_it_is_worth_it(segment_bytes: int, size: int) -> None:
+    log = open_in(MemoryDisk(), TopicSettings(segment_ms=1000, segment_bytes=segment_bytes))
+    for timestamp in (5000, 9000):
         log.append([make(log.end_offset, timestamp=timestamp)])
-    assert [segment.base_offset for segment in log.segments] == [0, 2, 3]
+    for timestamp in (6000, 6001, 9000):
+        log.append([make(log.end_offset, size=size if timestamp == 6000 else 10, timestamp=timestamp)])
+    assert [segment.base_offset for segment in log.segments] == [0, 3]
+
+
+def test_no_clock_of_a_producer_makes_a_segment_of_every_batch() -> None:
+    """A few bytes, each a week later than the one before: a roll takes several syncs, and the turn waits for them."""
+    disk = MemoryDisk()
+    log = open_in(disk, TopicSettings())
+    before = len(disk.operations)
+    for number in range(1500):
+        log.append([make(log.end_offset, timestamp=number * 8 * 86_400_000)])
+    assert log.segment_count == 1
+    assert [name for name in disk.operations[before:] if "sync" in name] == []
 
 
 def test_an_idle_log_is_rolled_when_it_is_old_and_durable() -> None:
