@@ -11,8 +11,8 @@ Invariants
 * A waiter belongs to one leadership (a Shard is bound to its LeaderState); when that ends it fails, a write
   indefinitely (R10, R34).
 * A coordinator that may have been replaced answers nobody. It knows it was not while the controller hears it, or while
-  every member of the ISR and the ELR still fetches from it: a successor would be one of these. Either may be old by the broker
-  session timeout, so a new coordinator gives every member that much more than its session.
+  every member of the ISR and the ELR still fetches from it: a successor would be one of these. A fetch says that of the time
+  when the answer before it was sent, for it may be late itself. Either may be old by the broker session timeout, so a new coordinator gives every member that much more than its session.
 
 Why not the produce path: no request, no receipt, one waiter per decision instead of one per partition. Source: KIP-848.
 """
@@ -174,7 +174,7 @@ class Coordinator:
         if not data or shard.next_offset >= shard.load_end:
             shard.is_loaded = True
             shard.groups.on_topics(self._topics_now())
-            shard.groups.begin(now_ms, self._state.settings.session_timeout_ms)
+            shard.groups.begin(now_ms, self._state.session_timeout_ms_max)
 
     # --- requests ----------------------------------------------------------------------------------------------
 
@@ -276,15 +276,14 @@ class Coordinator:
 
     def _is_sure(self, shard: Shard, now_ms: int) -> bool:
         """Nobody can have coordinated instead of this broker for longer than a broker session."""
-        state, timeout_ms = self._state, self._state.settings.session_timeout_ms
-        if state.session_over_ms(now_ms) == 0:
+        if self._state.session_over_ms(now_ms) == 0:
             return True
-        others = {*shard.role.maximal_isr, *shard.role.state.elr} - {state.broker_id}
-        return all(self._fetches(other, shard.replica.partition, now_ms - timeout_ms) for other in others)
+        since_ms, partition = now_ms - self._state.session_timeout_ms, shard.replica.partition
+        return all(self._followers.followed(other, partition).sent_ms >= since_ms for other in self._heirs(shard))
 
-    def _fetches(self, broker_id: int, partition: TopicPartition, since_ms: int) -> bool:
-        session = self._followers.of(broker_id)
-        return session is not None and partition in session.partitions and session.last_fetch_ms >= since_ms
+    def _heirs(self, shard: Shard) -> set[int]:
+        """Who may lead instead of this broker: whoever follows it does not yet."""
+        return {*shard.role.maximal_isr, *shard.role.state.elr} - {self._state.broker_id}
 
     def _decide(self, shard: Shard, request: OneGroupRequest, now_ms: int) -> tuple[Records, Message]:
         groups = shard.groups

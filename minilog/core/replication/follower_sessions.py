@@ -19,9 +19,13 @@ Invariants
 * A follower whose log begins too late is asked for its position again at every tick, however quiet the partition: whether it
   still lacks something, or has been waited for long enough, is found out when it names one.
 * A long poll never keeps a follower from naming a partition whose leader changed meanwhile: it is ended early.
+* A request is no evidence of when it arrives, for it may have been on its way for long. It proves that its sender followed
+  after the answer before it was sent (``followed``). The first request of a session has none before it, and proves no time.
 """
 
 from __future__ import annotations
+
+from typing import Final, NamedTuple
 
 from minilog.config import REPLICA_FETCH_BYTES_MAX
 from minilog.core.effects import Effect, Reply
@@ -44,6 +48,16 @@ EARLY_ENDS_MAX = 50
 """How many long polls of a follower end early after a role began, one per tick, until it has named the partition."""
 
 
+class SentAnswer(NamedTuple):
+    """An answer to a replica fetch: when this broker sent it, and the how-manieth of all it was."""
+
+    sent_ms: int
+    number: int
+
+
+NO_ANSWER: Final = SentAnswer(-(2**60), 0)
+
+
 class ParkedReplicaFetch:
     __slots__ = ("arrived_ms", "deadline_ms", "request_id")
 
@@ -59,7 +73,9 @@ class FollowerSession:
         self.broker_epoch = request.broker_epoch
         self.session_id = request.session_id
         self.next_sequence = 0
-        self.last_fetch_ms = 0
+        self.answered = NO_ANSWER
+        self.followed = NO_ANSWER
+        """The answer that the last request has come after: then at the earliest its sender followed what it names."""
         self.max_bytes = min(request.max_bytes, REPLICA_FETCH_BYTES_MAX)
         self.partitions: dict[TopicPartition, ReplicaFetchPartition] = {}
         self.fresh: dict[TopicPartition, None] = {}
@@ -78,9 +94,9 @@ class FollowerSession:
     def order(self) -> tuple[int, int]:
         return self.broker_epoch, self.session_id
 
-    def take(self, request: ReplicaFetch, now_ms: int) -> None:
+    def take(self, request: ReplicaFetch) -> None:
         self.next_sequence = request.sequence + 1
-        self.last_fetch_ms, self.max_bytes = now_ms, min(request.max_bytes, REPLICA_FETCH_BYTES_MAX)
+        self.followed, self.max_bytes = self.answered, min(request.max_bytes, REPLICA_FETCH_BYTES_MAX)
         self.ends_early = False
         for topic, partition in request.forgotten:
             self.forget(TopicPartition(topic, partition))
@@ -103,9 +119,15 @@ class FollowerSessions:
     def __init__(self, replicas: Replicas) -> None:
         self._replicas = replicas
         self._by_broker: dict[int, FollowerSession] = {}
+        self.answers_count = 0
 
     def of(self, broker_id: int) -> FollowerSession | None:
         return self._by_broker.get(broker_id)
+
+    def followed(self, broker_id: int, partition: TopicPartition) -> SentAnswer:
+        """That broker surely followed this one after it, in the present leader epoch of the partition; NO_ANSWER: unknown."""
+        session = self._by_broker.get(broker_id)
+        return NO_ANSWER if session is None or self._led(session, partition) is None else session.followed
 
     # --- marks -----------------------------------------------------------------------------------------------
 
@@ -170,7 +192,7 @@ class FollowerSessions:
         effects += self._unpark(session)
         for topic, partition in request.forgotten:
             self._on_forgotten(session, TopicPartition(topic, partition))
-        session.take(request, now_ms)
+        session.take(request)
         session.parked = ParkedReplicaFetch(request_id, now_ms, deadline_ms)
         return session, effects
 
@@ -285,6 +307,8 @@ class FollowerSessions:
         assert parked is not None
         untold: list[tuple[str, int]] = [*session.fresh, *session.dirty]
         held_ms = now_ms - parked.arrived_ms
+        self.answers_count += 1
+        session.answered = SentAnswer(now_ms, self.answers_count)
         reply = ReplicaFetchReply(session.session_id, session.next_sequence - 1, results, held_ms, unsure_ms, untold)
         return Reply(parked.request_id, reply)
 

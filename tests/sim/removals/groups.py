@@ -13,6 +13,8 @@ from minilog.core.groups.assignment import TopicPart
 from minilog.core.groups.groups import Groups
 from minilog.core.groups.membership import GroupDraft
 from minilog.core.groups.state import GroupState
+from minilog.core.replication.follower_sessions import FollowerSession, FollowerSessions, SentAnswer
+from minilog.wire.messages import ReplicaFetch
 from tests.sim.removals import stand_ins
 from tests.sim.removals.ablation import Ablation
 from tests.sim.schedules.options import Options
@@ -83,6 +85,19 @@ def _settle_once(self: Groups, draft: GroupDraft, state: GroupState) -> None:
     checked = state.checked_version
     _settle(self, draft, state)
     state.checked_version = max(state.checked_version, checked)
+
+
+_on_fetch = FollowerSessions.on_request
+
+
+def _as_of_its_arrival(
+    self: FollowerSessions, request_id: int, request: ReplicaFetch, deadline_ms: int, now_ms: int
+) -> tuple[FollowerSession | None, list[Effect]]:
+    """As if whoever fetches were still there when the fetch arrives."""
+    session, effects = _on_fetch(self, request_id, request, deadline_ms, now_ms)
+    if session is not None:
+        session.followed = SentAnswer(now_ms, session.answered.number)
+    return session, effects
 
 
 def _none_fenced(*_: Any) -> None:
@@ -160,6 +175,12 @@ GROUP_ABLATIONS = (
         "a coordinator that may have been replaced answers nobody",
         ((Coordinator, "_is_sure", lambda *_: True),),
         story=test_groups.test_a_coordinator_cut_off_from_everybody_answers_nobody_for_long,
+    ),
+    Ablation(
+        "groups",
+        "a fetch is as young as the answer before it",
+        ((FollowerSessions, "on_request", _as_of_its_arrival),),
+        story=test_groups.test_a_fetch_that_was_late_on_its_way_makes_no_replaced_coordinator_sure,
     ),
     Ablation(
         "groups",

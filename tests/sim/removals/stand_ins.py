@@ -304,7 +304,7 @@ def take_any_request(
         effects += self.close(request.broker_id)
         session = self._by_broker[request.broker_id] = FollowerSession(request)
     effects += self._unpark(session)
-    session.take(request, now_ms)
+    session.take(request)
     session.parked = ParkedReplicaFetch(request_id, now_ms, deadline_ms)
     return session, effects
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from minilog.errors import GroupChanged
 from minilog.wire.group_messages import CommitOffsets, DeleteGroup, DeleteGroupReply, GroupHeartbeat, LeaveGroup
-from minilog.wire.messages import Ok, ReplicaFetchReply
+from minilog.wire.messages import Ok, ReplicaFetch, ReplicaFetchReply
 from minilog.wire.murmur2 import partition_of
 from minilog.wire.topic_partition import TopicPartition
 from tests.sim.cluster import SimCluster
@@ -330,6 +330,42 @@ def test_a_coordinator_cut_off_from_everybody_answers_nobody_for_long() -> None:
     c.until(lambda: reader.problems["COORDINATOR_NOT_AVAILABLE"] > 0)
     assert coordinator(c) != old
     c.until(lambda: settled(c, [one]))
+
+
+def pinned(c: SimCluster, member: Member, broker_id: int, duration_ms: int) -> None:
+    """Time passes, and the member asks this one broker only."""
+    for _ in range(duration_ms // 10):
+        member._coordinator = broker_id
+        c.run(10)
+
+
+def test_a_fetch_that_was_late_on_its_way_makes_no_replaced_coordinator_sure() -> None:
+    """R84, R82: its sender has followed before it was sent, and leads since; who was answered on its ground would own too long."""
+    c, (two,) = grouped("two")
+    c.until(lambda: all(done is not None for done in two.held.values()))
+    old = coordinator(c)
+    two._is_committing = True  # a write that cannot commit would silence the old one
+    for broker_id in c.brokers:
+        if broker_id != old:
+            c.network.cut(broker_id, two.node_id)
+    c.network.cut(old, -1)
+    pinned(c, two, old, 1500)
+    late = c.network.hold(ReplicaFetch, when=lambda m: isinstance(m, ReplicaFetch) and m.leader == old)
+    c.until(lambda: coordinator(c) not in (old, -1), "another one leads")
+    one = c.add_member("one")
+    one._coordinator = coordinator(c)
+    c.network.cut(old, one.node_id)
+    one.start()
+    pinned(c, two, old, 1500)
+    c.network.pass_all()
+    late.release()
+    c.run(5)
+    for broker_id in c.brokers:
+        if broker_id != old:
+            c.network.cut(broker_id, old)
+    pinned(c, two, old, 6000)
+    c.network.heal()
+    c.until(lambda: settled(c, [one, two]))
 
 
 def test_a_member_that_heard_only_the_old_coordinator_is_fenced_when_it_knows_too() -> None:
