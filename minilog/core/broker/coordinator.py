@@ -12,7 +12,10 @@ Invariants
   indefinitely (R10, R34).
 * A coordinator that may have been replaced answers nobody. It knows it was not while the controller hears it, or while
   every member of the ISR and the ELR still fetches from it: a successor would be one of these. A fetch says that of the time
-  when the answer before it was sent, for it may be late itself. Either may be old by the broker session timeout, so a new coordinator gives every member that much more than its session.
+  when the answer before it was sent, for it may be late itself. Either may be old by the broker session timeout, so a new
+  coordinator gives every member that much more than its session.
+* What is read (committed offsets, a group) is shown on evidence that is younger than the question (R91). Those who may lead
+  instead are called back, so that nobody waits for a long poll to end.
 
 Why not the produce path: no request, no receipt, one waiter per decision instead of one per partition. Source: KIP-848.
 """
@@ -20,7 +23,7 @@ Why not the produce path: no request, no receipt, one waiter per decision instea
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from typing import Final, NamedTuple
 
 from minilog.config import KIB
 from minilog.core.broker.lookup import Lookup
@@ -75,6 +78,7 @@ LOAD_BYTES: Final = 256 * KIB
 """What is replayed per tick, some 12 ms worth: the partition that has least left comes first."""
 LOAD_FIRST_BYTES: Final = 64 * KIB
 """What is replayed at once when a leadership begins: all there is, for most."""
+READS: Final = (CommittedOffsets, DescribeGroup)
 UNBOUNDED: Final = 2**31 - 1
 NOT_WRITTEN: Final = (NotEnoughReplicas, DiskFull, RecordTooLarge)
 """Why a decision is not written: then nothing has changed."""
@@ -112,6 +116,17 @@ class Listing(ParkedGroupRequest):
         self.reply = ListGroupsReply(groups, sorted(self.found), sorted(self.missing))
 
 
+class WaitingRead(NamedTuple):
+    """What was read, and what must be known before it is shown: that all of it is committed, and that nobody else had
+    coordinated when it was asked for."""
+
+    end_offset: int
+    asked_ms: int
+    answers_count: int
+    """How many replica fetches had been answered then."""
+    parked: ParkedGroupRequest
+
+
 class Shard:
     """One partition of ``__groups``, led here in one leader epoch."""
 
@@ -124,6 +139,8 @@ class Shard:
         self.damage = ""
         self.waiting: deque[tuple[int, ParkedGroupRequest]] = deque()
         """(offset that must be committed, reply); offsets never decrease."""
+        self.reads: deque[WaitingRead] = deque()
+        """What these wait for never decreases either."""
 
 
 class Coordinator:
@@ -132,6 +149,8 @@ class Coordinator:
         self.shards: dict[TopicPartition, Shard] = {}
         self.deadlines = Deadlines()
         self._woken: dict[TopicPartition, None] = {}
+        self._reading: dict[TopicPartition, None] = {}
+        """Partitions in which reads wait."""
         self._failed: list[Effect] = []
         self._asked_ms = -(2**60)
         self._topic_refusal = ""
@@ -152,13 +171,13 @@ class Coordinator:
     def on_leave(self, partition: TopicPartition) -> None:
         """Leadership ends: forget the groups, and tell everybody who waits."""
         shard = self.shards.pop(partition, None)
-        for _, parked in shard.waiting if shard is not None else ():
-            error: MinilogError
-            if parked.is_write:
-                error = LeadershipLost(f"the coordinator changed while this waited ({partition}); it may count or not")
-            else:
-                error = CoordinatorNotAvailable(f"the coordinator is changing ({partition}); retry shortly")
-            self._fail(parked, {partition}, error)
+        if shard is None:
+            return
+        changing = CoordinatorNotAvailable(f"the coordinator is changing ({partition}); retry shortly")
+        lost = LeadershipLost(f"the coordinator changed while this waited ({partition}); it may count or not")
+        for _, parked in shard.waiting:
+            self._fail(parked, {partition}, lost if parked.is_write else changing)
+        self._refuse_reads(shard, changing)
 
     def _load(self, shard: Shard, max_bytes: int, now_ms: int) -> None:
         """Replay the next chunk; the last one opens the coordinator."""
@@ -207,7 +226,10 @@ class Coordinator:
                 shard.groups.on_refused(request, now_ms)
             reply = Problem.of(error)
         parked = ParkedGroupRequest(request_id, reply, now_ms + self._state.settings.group_wait_ms, is_write=is_write)
-        self._park(parked, [shard], effects)
+        if isinstance(request, READS):
+            self._park_read(parked, shard, effects, now_ms)
+        else:
+            self._park(parked, [shard], effects)
         return effects
 
     def _list(self, request_id: int, effects: list[Effect], now_ms: int) -> None:
@@ -269,10 +291,13 @@ class Coordinator:
         if not self._state.accepts_writes:
             raise CoordinatorNotAvailable(f"broker {self._state.broker_id} is handing {partition} over; retry shortly")
         if not self._is_sure(shard, now_ms):
-            raise CoordinatorNotAvailable(
-                f"broker {self._state.broker_id} may not lead {partition} any more; retry or ask another"
-            )
+            raise self._unsure(shard)
         return shard
+
+    def _unsure(self, shard: Shard) -> CoordinatorNotAvailable:
+        return CoordinatorNotAvailable(
+            f"broker {self._state.broker_id} may not lead {shard.replica.partition} any more; retry or ask another"
+        )
 
     def _is_sure(self, shard: Shard, now_ms: int) -> bool:
         """Nobody can have coordinated instead of this broker for longer than a broker session."""
@@ -349,6 +374,32 @@ class Coordinator:
             if shard.role.high_watermark < end_offset:
                 shard.waiting.append((end_offset, parked))
                 parked.open.add(shard.replica.partition)
+        self._wait(parked, effects)
+
+    def _park_read(self, parked: ParkedGroupRequest, shard: Shard, effects: list[Effect], now_ms: int) -> None:
+        """What the members of a group begin by must not be older than their question: answer also when it is known that
+        nobody else had coordinated then. Those who would, are called back."""
+        read = WaitingRead(shard.replica.log.end_offset, now_ms, self._followers.answers_count, parked)
+        if not self._may_show(shard, read):
+            shard.reads.append(read)
+            parked.open.add(shard.replica.partition)
+            self._reading[shard.replica.partition] = None
+            for broker_id in self._heirs(shard):
+                self._followers.call_back(broker_id)
+        self._wait(parked, effects)
+
+    def _may_show(self, shard: Shard, read: WaitingRead) -> bool:
+        """The controller has answered what this broker asked it after the read came, or all who may lead instead have come
+        back after an answer that was sent since."""
+        if shard.role.high_watermark < read.end_offset:
+            return False
+        heard_ms, partition = self._state.registration.heard_ms, shard.replica.partition
+        if heard_ms is not None and heard_ms > read.asked_ms:
+            return True
+        heirs = self._heirs(shard)
+        return all(self._followers.followed(heir, partition).number > read.answers_count for heir in heirs)
+
+    def _wait(self, parked: ParkedGroupRequest, effects: list[Effect]) -> None:
         if parked.open:
             self.deadlines.add(parked.deadline_ms, parked.request_id, parked)
         else:
@@ -364,12 +415,24 @@ class Coordinator:
         for partition in self._woken:
             shard = self.shards.get(partition)
             while shard is not None and shard.waiting and shard.waiting[0][0] <= shard.role.high_watermark:
-                _, parked = shard.waiting.popleft()
-                if partition in parked.open:
-                    parked.open.remove(partition)
-                    self._end(parked, effects)
+                self._confirm(shard.waiting.popleft()[1], partition, effects)
         self._woken.clear()
+        for partition in list(self._reading):
+            shard = self.shards.get(partition)
+            while shard is not None and shard.reads and self._may_show(shard, shard.reads[0]):
+                self._confirm(shard.reads.popleft().parked, partition, effects)
+            if shard is None or not shard.reads:
+                del self._reading[partition]
         return effects
+
+    def _confirm(self, parked: ParkedGroupRequest, partition: TopicPartition, effects: list[Effect]) -> None:
+        if partition in parked.open:
+            parked.open.remove(partition)
+            self._end(parked, effects)
+
+    def _refuse_reads(self, shard: Shard, error: MinilogError) -> None:
+        while shard.reads:
+            self._fail(shard.reads.popleft().parked, {shard.replica.partition}, error)
 
     def _fail(self, parked: ParkedGroupRequest, lost: set[TopicPartition], error: MinilogError) -> None:
         lost = lost & parked.open
@@ -397,6 +460,10 @@ class Coordinator:
         for shard in self.shards.values():
             while shard.waiting and not shard.waiting[0][1].open:
                 shard.waiting.popleft()  # answered meanwhile, by its deadline
+            while shard.reads and not shard.reads[0].parked.open:
+                shard.reads.popleft()
+            if shard.reads and not self._is_sure(shard, now_ms):
+                self._refuse_reads(shard, self._unsure(shard))
         loading = [shard for shard in self.shards.values() if not shard.is_loaded and not shard.damage]
         if loading:
             self._load(min(loading, key=lambda shard: shard.load_end - shard.next_offset), LOAD_BYTES, now_ms)

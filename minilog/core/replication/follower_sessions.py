@@ -120,6 +120,8 @@ class FollowerSessions:
         self._replicas = replicas
         self._by_broker: dict[int, FollowerSession] = {}
         self.answers_count = 0
+        self._called_back: dict[int, int] = {}
+        """Followers whose next answer is sent at once, until they have come back after one later than this number."""
 
     def of(self, broker_id: int) -> FollowerSession | None:
         return self._by_broker.get(broker_id)
@@ -128,6 +130,20 @@ class FollowerSessions:
         """That broker surely followed this one after it, in the present leader epoch of the partition; NO_ANSWER: unknown."""
         session = self._by_broker.get(broker_id)
         return NO_ANSWER if session is None or self._led(session, partition) is None else session.followed
+
+    def call_back(self, broker_id: int) -> None:
+        """Somebody waits for evidence that this follower still follows: what it waits for ends now, so that it asks again.
+        However many wait: it is one answer, and none before it has come back."""
+        self._called_back[broker_id] = self.answers_count
+        session = self._by_broker.get(broker_id)
+        if session is not None:
+            session.ends_early = True
+
+    def _is_called_back(self, session: FollowerSession) -> bool:
+        if session.followed.number > self._called_back.get(session.broker_id, -1):
+            self._called_back.pop(session.broker_id, None)
+            return False
+        return True
 
     # --- marks -----------------------------------------------------------------------------------------------
 
@@ -193,6 +209,7 @@ class FollowerSessions:
         for topic, partition in request.forgotten:
             self._on_forgotten(session, TopicPartition(topic, partition))
         session.take(request)
+        session.ends_early = self._is_called_back(session)
         session.parked = ParkedReplicaFetch(request_id, now_ms, deadline_ms)
         return session, effects
 

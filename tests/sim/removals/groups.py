@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from minilog.core.broker.coordinator import Coordinator, ParkedGroupRequest, Shard
+from minilog.core.broker.coordinator import Coordinator, ParkedGroupRequest, Shard, WaitingRead
 from minilog.core.effects import Effect, Reply
 from minilog.core.groups import ages, groups, offsets
 from minilog.core.groups.assignment import TopicPart
@@ -100,6 +100,11 @@ def _as_of_its_arrival(
     return session, effects
 
 
+def _committed_only(self: Coordinator, shard: Shard, read: WaitingRead) -> bool:
+    """As if what is committed here were committed nowhere else."""
+    return shard.role.high_watermark >= read.end_offset
+
+
 def _none_fenced(*_: Any) -> None:
     return
 
@@ -181,6 +186,18 @@ GROUP_ABLATIONS = (
         "a fetch is as young as the answer before it",
         ((FollowerSessions, "on_request", _as_of_its_arrival),),
         story=test_groups.test_a_fetch_that_was_late_on_its_way_makes_no_replaced_coordinator_sure,
+    ),
+    Ablation(
+        "groups",
+        "what is read is as young as the question",
+        ((Coordinator, "_may_show", _committed_only),),
+        story=test_groups.test_a_replaced_coordinator_shows_no_offsets_of_yesterday,
+    ),
+    Ablation(
+        "groups",
+        "who may lead instead is called back",
+        ((FollowerSessions, "call_back", stand_ins.nothing),),
+        story=test_groups.test_who_reads_at_an_idle_coordinator_does_not_wait_for_a_long_poll,
     ),
     Ablation(
         "groups",

@@ -28,7 +28,16 @@ from minilog.wire.group_messages import (
     OffsetCommit,
     TopicPartitions,
 )
-from minilog.wire.messages import Message, Ok, Problem, Produce, ProducePartition, ProduceReply
+from minilog.wire.messages import (
+    Message,
+    Ok,
+    Problem,
+    Produce,
+    ProducePartition,
+    ProduceReply,
+    ReplicaFetch,
+    ReplicaFetchPartition,
+)
 from minilog.wire.metadata_records import NO_LEADER, PartitionChanged, TopicCreated
 from minilog.wire.murmur2 import partition_of
 from minilog.wire.topic_partition import TopicPartition
@@ -345,3 +354,99 @@ def test_a_group_that_has_committed_more_than_one_batch_holds_can_be_deleted() -
     bench.metadata(groups_state(replicas=[1], leader_epoch=6, partition_epoch=11))
     bench.tick(20)
     assert code(done(bench, DescribeGroup("g"))) == "UNKNOWN_GROUP"
+
+
+# --- what is read is as young as the question (R91) ---------------------------------------------------------------
+
+
+def followed(bench: BrokerBench, sequence: int) -> int:
+    """Broker 2 fetches the groups' partition, all of it, in its one session."""
+    log = bench.core.replicas[GROUPS].log
+    entry = ReplicaFetchPartition(GROUPS_TOPIC, "id-of-groups", 0, 5, log.end_offset, log.last_epoch)
+    return bench.send(ReplicaFetch(2, 4, 1, 1, sequence, 500, 2**20, [entry], []))
+
+
+def in_sync() -> BrokerBench:
+    """Brokers 1 and 2 hold group g; nothing is on its way but a long poll of broker 2."""
+    bench = started(replicas=[1, 2], isr=[1, 2])
+    followed(bench, 0)
+    bench.send(JOIN)
+    flush(bench)
+    followed(bench, 1)
+    bench.tick(20)  # tells the high watermark
+    bench.now_ms += 1
+    followed(bench, 2)
+    return bench
+
+
+def test_a_read_calls_back_who_may_lead_instead_and_is_answered_when_that_one_is_back() -> None:
+    bench = in_sync()
+    poll = bench.next_request_id - 1
+    read, described = bench.send(CommittedOffsets("g")), bench.send(DescribeGroup("g"))
+    assert bench.replies[poll].partitions == []  # type: ignore[attr-defined]
+    assert read not in bench.replies
+    followed(bench, 3)
+    assert bench.replies[read] == CommittedOffsetsReply([])
+    followed(bench, 4)  # the first was called back before the second was asked
+    assert isinstance(bench.replies[described], DescribeGroupReply)
+    assert not bench.core.coordinator._reading
+
+
+def test_many_reads_call_back_once_per_round_trip() -> None:
+    bench = in_sync()
+    reads = [bench.send(CommittedOffsets("g")) for _ in range(100)]
+    polls = [followed(bench, sequence) for sequence in (3, 4)]
+    assert all(read in bench.replies for read in reads)
+    assert [poll in bench.replies for poll in polls] == [True, False], "nobody waits any more: it is a long poll again"
+
+
+def test_a_fetch_whose_answer_before_is_older_than_the_question_is_no_answer_to_it() -> None:
+    """R91: it may have been sent before somebody else led."""
+    bench = in_sync()
+    bench.tick(500)  # the poll ends, and its answer is on its way
+    read = bench.send(CommittedOffsets("g"))
+    poll = followed(bench, 3)
+    assert read not in bench.replies
+    assert poll in bench.replies
+    followed(bench, 4)
+    assert read in bench.replies
+
+
+def test_a_read_is_answered_when_the_controller_has_answered_what_was_asked_after_it() -> None:
+    bench = in_sync()
+    read = bench.send(CommittedOffsets("g"))
+    bench.now_ms += 100
+    bench.metadata()  # of a heartbeat that was sent before
+    assert read not in bench.replies
+    bench.now_ms += 100
+    bench.metadata()
+    assert bench.replies[read] == CommittedOffsetsReply([])
+
+
+def test_a_read_that_waits_is_refused_when_the_coordinator_may_have_been_replaced() -> None:
+    bench = in_sync()
+    reads = [bench.send(CommittedOffsets("g")), bench.send(DescribeGroup("g"))]
+    bench.tick(bench.settings.session_timeout_ms - bench.now_ms)
+    assert not [read for read in reads if read in bench.replies]
+    bench.tick(50)
+    assert [code(bench.replies[read]) for read in reads] == [CoordinatorNotAvailable.code] * 2
+    assert len(bench.core.coordinator.deadlines) == 0
+
+
+def test_a_read_that_waits_is_refused_when_the_leadership_ends() -> None:
+    bench = in_sync()
+    read = bench.send(CommittedOffsets("g"))
+    bench.metadata(groups_state(replicas=[1, 2], leader=2, leader_epoch=6, partition_epoch=11))
+    assert code(bench.replies[read]) == CoordinatorNotAvailable.code
+    assert len(bench.core.coordinator.deadlines) == 0
+
+
+def test_a_read_does_not_wait_for_ever() -> None:
+    bench = in_sync()
+    bench.core.state.settings = replace(bench.settings, group_wait_ms=100)
+    read = bench.send(CommittedOffsets("g"))
+    bench.tick(100)
+    reply = bench.replies[read]
+    assert isinstance(reply, Problem)
+    assert (reply.code, reply.definite) == (TimedOut.code, True)
+    assert not bench.core.coordinator.shards[GROUPS].reads
