@@ -199,9 +199,8 @@ class Coordinator:
 
     def on_request(self, request_id: int, request: GroupRequest, now_ms: int) -> list[Effect]:
         effects: list[Effect] = []
-        if len(self.deadlines) >= self._state.settings.limits.parked_requests_max:
-            raise Overloaded(f"{len(self.deadlines)} group requests already wait here, the limit; retry later")
         if isinstance(request, ListGroups):
+            self._check_room()
             self._list(request_id, effects, now_ms)
             return effects
         check_name(request.group)
@@ -210,7 +209,8 @@ class Coordinator:
         shard = self._find(request.group)
         try:
             self._open(shard, now_ms)
-        except CoordinatorNotAvailable:
+            self._check_room()
+        except (CoordinatorNotAvailable, Overloaded):
             shard.groups.on_refused(request, now_ms)
             raise
         shard.groups.on_topics(self._topics_now())
@@ -231,6 +231,10 @@ class Coordinator:
         else:
             self._park(parked, [shard], effects)
         return effects
+
+    def _check_room(self) -> None:
+        if len(self.deadlines) >= self._state.settings.limits.parked_requests_max:
+            raise Overloaded(f"{len(self.deadlines)} group requests already wait here, the limit; retry later")
 
     def _list(self, request_id: int, effects: list[Effect], now_ms: int) -> None:
         listing = Listing(request_id, now_ms + self._state.settings.group_wait_ms)

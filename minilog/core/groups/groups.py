@@ -238,7 +238,8 @@ class Groups:
         self._watch(session, request.group, request.member_id)
 
     def on_refused(self, request: Message, now_ms: int) -> None:
-        """The coordinator could not write, or was not sure that it is one: who has asked was heard all the same."""
+        """The coordinator could not write, was not sure that it is one, or had too many waiting: who has asked was heard all
+        the same."""
         state = self.groups.get(request.group) if isinstance(request, GroupHeartbeat) else None
         if state is None or not isinstance(request, GroupHeartbeat):
             return

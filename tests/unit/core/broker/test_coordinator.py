@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from minilog.config import Limits
 from minilog.core.broker import coordinator
 from minilog.core.effects import CONTROLLER_ID
 from minilog.errors import CoordinatorNotAvailable, DiskFull, MinilogError, NotEnoughReplicas, TimedOut
@@ -149,6 +150,20 @@ def test_who_asks_all_the_time_while_the_coordinator_is_not_sure_is_a_member_aft
                 bench.core.coordinator.on_request(1, beat, bench.now_ms)
     bench.tick(250)
     flush(bench)
+    assert isinstance(done(bench, beat), GroupHeartbeatReply)
+
+
+def test_who_asks_all_the_time_while_too_many_wait_is_a_member_afterwards() -> None:
+    """Others' requests are no silence of this one."""
+    bench = started()
+    beat = beaten(done(bench, JOIN))
+    bench.core.state.settings = replace(bench.settings, limits=Limits(parked_requests_max=1), group_wait_ms=60_000)
+    waiting = bench.send(GroupHeartbeat("other", "m", 0, [TOPIC]))
+    for _ in range(60):
+        bench.tick(250)
+        assert code(bench.replies[bench.send(beat)]) == "OVERLOADED"
+    flush(bench)
+    assert waiting in bench.replies
     assert isinstance(done(bench, beat), GroupHeartbeatReply)
 
 
