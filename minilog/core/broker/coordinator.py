@@ -482,8 +482,8 @@ class Coordinator:
             try:
                 if records:
                     self._write(shard, group, records, effects, now_ms)
-            except NOT_WRITTEN:
-                shard.groups.postpone(group, now_ms)
+            except NOT_WRITTEN as error:
+                shard.groups.postpone(group, now_ms, is_alone=isinstance(error, RecordTooLarge))
 
     def _topics_now(self) -> dict[str, TopicShape]:
         """The topics groups may share out, as of the metadata this broker knows."""

@@ -24,6 +24,7 @@ Why records of whole groups: one append is one decision, so no failover finds ha
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from heapq import heappop, heappush
 
@@ -112,9 +113,10 @@ class Groups:
         self._deadlines: list[tuple[int, str, str]] = []
         self._ages = Ages(settings.group_offsets_retention_ms)
         self._ticked_ms = 0
-        self._unchecked: list[str] = []
+        self._unchecked: OrderedDict[str, int] = OrderedDict()
+        """Groups to be looked at because of topics, and when at the earliest: those that could not be written come last."""
         self._retry_ms = 0
-        """No group is looked at because of topics before that: something could not be written."""
+        """No group is looked at because of topics before that: nothing could be written."""
 
     # --- replay ------------------------------------------------------------------------------------------------
 
@@ -158,7 +160,8 @@ class Groups:
             self.topics = topics
             self._catalogue.on_topics(topics.keys())
             self._version += 1
-            self._unchecked = [name for name, state in self.groups.items() if state.group.members or state.offsets]
+            names = (name for name, state in self.groups.items() if state.group.members or state.offsets)
+            self._unchecked = OrderedDict.fromkeys(names, 0)
 
     def _draft(self, state: GroupState) -> GroupDraft:
         return GroupDraft(self._value(state), self.topics, self._catalogue.fitting)
@@ -411,7 +414,12 @@ class Groups:
         for _ in range(min(len(self._unchecked), GROUPS_PER_TICK_MAX)):
             if now_ms < self._retry_ms or self._catalogue.work >= looked_at_end:
                 return
-            yield self._unchecked.pop()
+            name, due_ms = self._unchecked.popitem(last=False)
+            if now_ms < due_ms:  # and so are all that follow
+                self._unchecked[name] = due_ms
+                self._unchecked.move_to_end(name, last=False)
+                return
+            yield name
 
     def _forgive_own_pause(self, now_ms: int) -> None:
         """While this process stood still nobody could be heard: such a gap moves every deadline.
@@ -429,17 +437,18 @@ class Groups:
                     session.deadline_ms += missed_ms
                     session.return_ms = None if session.return_ms is None else session.return_ms + missed_ms
 
-    def postpone(self, name: str, now_ms: int) -> None:
-        """A decision about this group could not be written: look at it again soon."""
+    def postpone(self, name: str, now_ms: int, *, is_alone: bool) -> None:
+        """A decision about this group could not be written: look at it again soon. ``is_alone``: others can be written."""
         state = self.groups.get(name)
         if state is None:
             return
         for member_id, session in state.sessions.items():
             session.watched_ms = now_ms + RETRY_MS
             heappush(self._deadlines, (session.watched_ms, name, member_id))
-        self._retry_ms = now_ms + RETRY_MS
-        if name not in self._unchecked:
-            self._unchecked.append(name)
+        if not is_alone:
+            self._retry_ms = now_ms + RETRY_MS
+        self._unchecked[name] = now_ms + RETRY_MS
+        self._unchecked.move_to_end(name)
 
     def _watch(self, session: MemberSession, name: str, member_id: str) -> None:
         """See to it that the member is looked at when its time is up. Its time grows with every heartbeat, the entry

@@ -371,6 +371,24 @@ def test_a_group_that_has_committed_more_than_one_batch_holds_can_be_deleted() -
     assert code(done(bench, DescribeGroup("g"))) == "UNKNOWN_GROUP"
 
 
+def test_a_group_that_is_too_large_keeps_no_other_from_hearing_of_partitions() -> None:
+    bench = started(max_bytes=1400)
+    for group, instances in (("small", 1), ("large", 5), ("little", 1)):
+        for number in range(instances):
+            joined = done(bench, GroupHeartbeat(group, f"m{number}", 0, [TOPIC], client_id="x" * 200))
+            assert isinstance(joined, GroupHeartbeatReply)
+    for number in range(1, 90):
+        bench.tick(20)
+        bench.metadata(partition_state(replicas=[2], leader=2, partition=number, leader_epoch=0, partition_epoch=0))
+    bench.tick(100)
+    known = bench.core.coordinator.shards[GROUPS].groups.groups
+    assert {name: known[name].group.topics[TOPIC].partitions for name in ("small", "little")} == {
+        "small": 90,
+        "little": 90,
+    }
+    assert known["large"].group.topics[TOPIC].partitions < 90
+
+
 # --- what is read is as young as the question (R91) ---------------------------------------------------------------
 
 

@@ -519,7 +519,10 @@ def test_topics_that_have_not_changed_are_not_compared_again() -> None:
     bench.groups.on_topics(topics)
 
 
-def test_what_cannot_be_written_is_not_decided_again_with_each_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_alone", [False, True])
+def test_what_cannot_be_written_is_not_decided_again_with_each_tick(
+    is_alone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench = Bench()
     bench.beat("a")
     bench.topics(t=8)
@@ -529,11 +532,30 @@ def test_what_cannot_be_written_is_not_decided_again_with_each_tick(monkeypatch:
     for _ in range(100):
         bench.now_ms += 20
         for name, _ in bench.groups.tick(bench.now_ms):
-            bench.groups.postpone(name, bench.now_ms)
+            bench.groups.postpone(name, bench.now_ms, is_alone=is_alone)
     assert 3 <= len(decided) <= 5
     bench.tick(500)
     assert len(decided) <= 6
     assert bench.groups.groups["g"].group.topics["t"].partitions == 8
+
+
+@pytest.mark.parametrize("too_large", [("g", "h"), ("h", "i"), ("i",)])
+def test_groups_that_are_too_large_to_be_written_keep_no_other_from_hearing_of_topics(
+    too_large: tuple[str, ...],
+) -> None:
+    bench = Bench()
+    for name in "ghi":
+        bench.beat("a", group=name)
+    bench.topics(t=8)
+    for _ in range(10):
+        bench.now_ms += 20
+        for name, records in bench.groups.tick(bench.now_ms):
+            if name in too_large:
+                bench.groups.postpone(name, bench.now_ms, is_alone=True)
+            else:
+                bench.write(records)
+    known = {name for name, state in bench.groups.groups.items() if state.group.topics["t"].partitions == 8}
+    assert known == {"g", "h", "i"} - set(too_large)
 
 
 def test_offsets_of_a_deleted_topic_go_also_when_they_could_not_at_first() -> None:
@@ -542,7 +564,7 @@ def test_offsets_of_a_deleted_topic_go_also_when_they_could_not_at_first() -> No
     bench.topics(t=0)
     for name, records in bench.groups.tick(bench.now_ms):
         assert records
-        bench.groups.postpone(name, bench.now_ms)
+        bench.groups.postpone(name, bench.now_ms, is_alone=True)
     bench.tick(1000)
     assert not bench.groups.groups["g"].offsets
 
