@@ -2,5 +2,5 @@
 
 Come in by ``groups.py``; ``core/broker/coordinator.py`` is where groups meet the turn of a broker.
 May import: ``wire``.
-Begin with ``groups.py``, then ``membership.py`` (one step of one group).
+Begin with ``groups.py`` (``decide``, ``applied``, ``tick``), then ``membership.py`` (one step of one group).
 """

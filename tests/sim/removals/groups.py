@@ -6,7 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from minilog.core.broker.coordinator import Coordinator, ParkedGroupRequest, Shard, WaitingRead
+from minilog.core.broker.coordinator import Coordinator
+from minilog.core.broker.group_replies import GroupReplies
+from minilog.core.broker.group_shard import GroupShard
+from minilog.core.broker.group_waiting import ParkedGroupRequest
+from minilog.core.broker.successors import Successors
 from minilog.core.effects import Effect, Reply
 from minilog.core.groups import ages, groups, offsets
 from minilog.core.groups.assignment import TopicPart
@@ -21,7 +25,9 @@ from tests.sim.schedules.options import Options
 from tests.sim.stories import test_clocks, test_groups
 
 
-def _answer_at_once(self: Coordinator, parked: ParkedGroupRequest, shards: list[Shard], effects: list[Effect]) -> None:
+def _answer_at_once(
+    self: GroupReplies, parked: ParkedGroupRequest, shards: list[GroupShard], effects: list[Effect]
+) -> None:
     effects.append(Reply(parked.request_id, parked.reply))
 
 
@@ -47,7 +53,7 @@ def _begin_without_sessions(self: Groups, now_ms: int, grace_ms: int) -> None:
     for name, state in self.groups.items():
         for member_id, session in state.sessions.items():
             session.deadline_ms = now_ms + 1
-            self._watch(session, name, member_id)
+            self._sessions.watch(session, name, member_id)
 
 
 def _begin_without_grace(self: Groups, now_ms: int, grace_ms: int) -> None:
@@ -64,7 +70,7 @@ def _fence_expelled(self: Groups, name: str, now_ms: int) -> Any:
     return _fence(self, name, now_ms)
 
 
-def _forget_the_last(self: Coordinator, shard: Shard, max_bytes: int, now_ms: int) -> None:
+def _forget_the_last(self: Coordinator, shard: GroupShard, max_bytes: int, now_ms: int) -> None:
     """A new coordinator that begins with nothing."""
     shard.is_loaded, shard.next_offset = True, shard.load_end
     shard.groups.on_topics(self._topics_now())
@@ -100,11 +106,6 @@ def _as_of_its_arrival(
     return session, effects
 
 
-def _committed_only(self: Coordinator, shard: Shard, read: WaitingRead) -> bool:
-    """As if what is committed here were committed nowhere else."""
-    return shard.role.high_watermark >= read.end_offset
-
-
 def _none_fenced(*_: Any) -> None:
     return
 
@@ -128,7 +129,7 @@ GROUP_ABLATIONS = (
     Ablation(
         "groups",
         "answers wait until what they say is committed",
-        ((Coordinator, "_park", _answer_at_once),),
+        ((GroupReplies, "park", _answer_at_once),),
         story=test_groups.test_a_commit_is_acknowledged_when_the_replicas_have_it_and_not_before,
     ),
     Ablation(
@@ -178,7 +179,7 @@ GROUP_ABLATIONS = (
     Ablation(
         "groups",
         "a coordinator that may have been replaced answers nobody",
-        ((Coordinator, "_is_sure", lambda *_: True),),
+        ((Successors, "are_silent", lambda *_: True),),
         story=test_groups.test_a_coordinator_cut_off_from_everybody_answers_nobody_for_long,
     ),
     Ablation(
@@ -190,7 +191,7 @@ GROUP_ABLATIONS = (
     Ablation(
         "groups",
         "what is read is as young as the question",
-        ((Coordinator, "_may_show", _committed_only),),
+        ((Successors, "were_silent_at", lambda *_: True),),
         story=test_groups.test_a_replaced_coordinator_shows_no_offsets_of_yesterday,
     ),
     Ablation(

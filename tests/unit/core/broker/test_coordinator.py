@@ -143,7 +143,7 @@ def test_who_asks_all_the_time_while_the_coordinator_is_not_sure_is_a_member_aft
     bench = started()
     beat = beaten(done(bench, JOIN))
     with monkeypatch.context() as patched:
-        patched.setattr(bench.core.coordinator, "_is_sure", lambda *_: False)
+        patched.setattr(bench.core.coordinator.successors, "are_silent", lambda *_: False)
         for _ in range(60):
             bench.tick(250)
             with pytest.raises(CoordinatorNotAvailable):
@@ -173,7 +173,7 @@ def test_who_is_refused_for_another_reason_is_not_heard(member_epoch: int, monke
     bench = started()
     beat = replace(beaten(done(bench, JOIN)), member_epoch=member_epoch)
     with monkeypatch.context() as patched:
-        patched.setattr(bench.core.coordinator, "_is_sure", lambda *_: False)
+        patched.setattr(bench.core.coordinator.successors, "are_silent", lambda *_: False)
         for _ in range(60):
             bench.tick(250)
             with pytest.raises(CoordinatorNotAvailable):
@@ -219,7 +219,7 @@ def test_leadership_that_ends_fails_writes_indefinitely_and_reads_definitely() -
     assert code(bench.replies[read]) == "COORDINATOR_NOT_AVAILABLE"
     assert [bench.replies[r].definite for r in (written, read)] == [False, True]  # type: ignore[attr-defined]
     assert not bench.core.coordinator.shards
-    assert len(bench.core.coordinator.deadlines) == 0
+    assert len(bench.core.coordinator.replies) == 0
 
 
 def test_an_answer_does_not_wait_for_ever() -> None:
@@ -311,7 +311,7 @@ def test_a_list_of_groups_waits_for_all_partitions_and_lacks_what_is_not_confirm
     assert request_id not in bench.replies
     bench.tick(bench.settings.group_wait_ms)
     assert listed(bench.replies[request_id]) == (["e"], [0], [(1, TimedOut.code)])
-    assert len(bench.core.coordinator.deadlines) == 0
+    assert len(bench.core.coordinator.replies) == 0
 
 
 def test_a_list_of_groups_lacks_the_partition_whose_leadership_ends() -> None:
@@ -422,7 +422,7 @@ def test_a_read_calls_back_who_may_lead_instead_and_is_answered_when_that_one_is
     assert bench.replies[read] == CommittedOffsetsReply([])
     followed(bench, 4)  # the first was called back before the second was asked
     assert isinstance(bench.replies[described], DescribeGroupReply)
-    assert not bench.core.coordinator._reading
+    assert not bench.core.coordinator.replies._reading
 
 
 def test_many_reads_call_back_once_per_round_trip() -> None:
@@ -463,7 +463,7 @@ def test_a_read_that_waits_is_refused_when_the_coordinator_may_have_been_replace
     assert not [read for read in reads if read in bench.replies]
     bench.tick(50)
     assert [code(bench.replies[read]) for read in reads] == [CoordinatorNotAvailable.code] * 2
-    assert len(bench.core.coordinator.deadlines) == 0
+    assert len(bench.core.coordinator.replies) == 0
 
 
 def test_a_read_that_waits_is_refused_when_the_leadership_ends() -> None:
@@ -471,7 +471,7 @@ def test_a_read_that_waits_is_refused_when_the_leadership_ends() -> None:
     read = bench.send(CommittedOffsets("g"))
     bench.metadata(groups_state(replicas=[1, 2], leader=2, leader_epoch=6, partition_epoch=11))
     assert code(bench.replies[read]) == CoordinatorNotAvailable.code
-    assert len(bench.core.coordinator.deadlines) == 0
+    assert len(bench.core.coordinator.replies) == 0
 
 
 def test_a_read_does_not_wait_for_ever() -> None:
