@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from minilog.config import Limits
 from minilog.core.broker import coordinator
 from minilog.core.effects import CONTROLLER_ID
+from minilog.core.replication.leader import LeaderState
 from minilog.errors import CoordinatorNotAvailable, DiskFull, MinilogError, NotEnoughReplicas, TimedOut
 from minilog.wire.group_messages import (
     GROUPS_TOPIC,
@@ -54,9 +55,9 @@ def groups_state(**more: Any) -> PartitionChanged:
     return replace(partition_state(**more), topic=GROUPS_TOPIC, topic_id="id-of-groups")
 
 
-def started(max_bytes: int = 2**20, **more: Any) -> BrokerBench:
+def started(max_bytes: int = 2**20, session_timeout_ms: int = 2000, **more: Any) -> BrokerBench:
     """Broker 1, which leads the one partition of the groups' topic: alone, unless said otherwise."""
-    bench = BrokerBench(ORDERS)
+    bench = BrokerBench(ORDERS, session_timeout_ms=session_timeout_ms)
     bench.tick()
     bench.register()
     config = {"min.insync.replicas": "1", "cleanup.policy": "compact", "max.message.bytes": str(max_bytes)}
@@ -285,6 +286,24 @@ def test_who_may_have_been_replaced_answers_nobody() -> None:
     reply = bench.replies[bench.send(ListGroups())]
     assert isinstance(reply, ListGroupsReply)
     assert (reply.partitions, [entry.code for entry in reply.missing]) == ([], ["COORDINATOR_NOT_AVAILABLE"])
+
+
+def test_a_broker_whose_settings_differ_relies_on_the_shorter_session_and_waits_for_the_longer_one() -> None:
+    """R82, R84: the controller says 2000 ms to all of them."""
+    patient = started(session_timeout_ms=10_000, replicas=[1, 2], isr=[1, 2])
+    followed(patient, 0)
+    patient.tick(500)
+    followed(patient, 1)
+    role = patient.core.replicas[GROUPS].role
+    assert isinstance(role, LeaderState)
+    assert patient.core.coordinator.successors.are_silent(role, 2500)
+    assert not patient.core.coordinator.successors.are_silent(role, 2501)
+    hasty = started(session_timeout_ms=1000)
+    done(hasty, JOIN)
+    hasty.tick(200)
+    hasty.metadata(groups_state(replicas=[1], leader_epoch=6, partition_epoch=11))
+    (session,) = hasty.core.coordinator.shards[GROUPS].groups.groups["g"].sessions.values()
+    assert session.deadline_ms == hasty.now_ms + JOIN.session_timeout_ms + 2000
 
 
 def two_shards() -> BrokerBench:
