@@ -18,6 +18,7 @@ from minilog.wire.group_messages import (
     DescribeGroup,
     DescribeGroupReply,
     GroupInfo,
+    GroupMember,
     ListGroups,
     ListGroupsReply,
 )
@@ -52,11 +53,17 @@ async def _lags(runtime: Runtime, groups: Sequence[GroupInfo]) -> list[list[Part
 
 async def _committed(runtime: Runtime, info: GroupInfo) -> list[CommittedOffset]:
     """And what its members have without."""
-    committed, described = await asyncio.gather(
-        runtime.submit(CommittedOffsets(info.group)), runtime.submit(DescribeGroup(info.group))
-    )
-    offsets = committed.offsets if isinstance(committed, CommittedOffsetsReply) else []
-    return with_assigned(offsets, described.members if isinstance(described, DescribeGroupReply) else [])
+    asked = [runtime.submit(CommittedOffsets(info.group))]
+    if info.members:
+        asked.append(runtime.submit(DescribeGroup(info.group)))
+    offsets: list[CommittedOffset] = []
+    members: list[GroupMember] = []
+    for reply in await asyncio.gather(*asked):
+        if isinstance(reply, CommittedOffsetsReply):
+            offsets = reply.offsets
+        elif isinstance(reply, DescribeGroupReply):
+            members = reply.members
+    return with_assigned(offsets, members)
 
 
 def _families(found: GroupLags) -> Iterator[Metric]:
