@@ -1,7 +1,8 @@
-"""How far a group is behind: its committed offsets beside the high watermarks, which only the leaders know.
+"""How far a group is behind: its committed offsets beside the high watermarks, which only the
+leaders know.
 
-A partition that a member has and of which nothing is committed counts as well. How far it is behind is not known, because
-only the member knows where it has begun; 0 would say that it is not.
+A partition that a member has and of which nothing is committed counts as well. How far it is behind
+is not known, because only the member knows where it has begun. 0 would say that it is not.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def with_assigned(committed: Sequence[CommittedOffset], members: Sequence[GroupM
 async def measure(
     runtime: Runtime, committed: Sequence[CommittedOffset], patience_ms: int | None = None
 ) -> list[PartitionLag]:
-    """The lag of every partition that there is; asks each leader for peer_timeout_ms by default."""
+    """The lag of every partition that there is. Asks each leader for peer_timeout_ms by default."""
     (lags,) = await measure_each(runtime, [committed], patience_ms)
     return lags
 

@@ -1,21 +1,26 @@
-"""Coordinator: this broker's partitions of ``__groups``, and the requests about the groups that live on them.
+"""Coordinator: this broker's partitions of ``__groups``, and the requests about the groups that
+live on them.
 
-A group lives on the leader of partition ``murmur2(group) % partitions``. Becoming that leader means replaying the whole
-log, in bounded chunks per tick, before anything is answered; ceasing to be it means forgetting everything at once.
+A group lives on the leader of partition ``murmur2(group) % partitions``. Becoming that leader means
+replaying the whole log, in bounded chunks per tick, before anything is answered. Ceasing to be it
+means forgetting everything at once.
 
 Owns one ``GroupShard`` per partition led here. Who waits, and for what, is in ``GroupReplies``.
 
 Invariants
-* What is decided is appended and applied in one turn, and nothing that rests on it is shown before it is committed (R77).
-* What waits belongs to one leadership (a GroupShard is bound to its LeaderState). When that ends it fails, a write
-  indefinitely (R10, R34).
-* A coordinator that may have been replaced answers nobody (R84). It knows it was not by evidence (``Successors``) that may be
-  old by the broker session timeout, so a new coordinator gives every member that much more than its session.
-* What is read (committed offsets, a group) is shown on evidence that is younger than the question (R91). Those who may lead
-  instead are called back, so that nobody waits for a long poll to end.
+* What is decided is appended and applied in one turn, and nothing that rests on it is shown before
+  it is committed (R77).
+* What waits belongs to one leadership (a GroupShard is bound to its LeaderState). When that ends it
+  fails, a write indefinitely (R10, R34).
+* A coordinator that may have been replaced answers nobody (R84). It knows it was not by evidence
+  (``Successors``) that may be old by the broker session timeout, so a new coordinator gives every
+  member that much more than its session.
+* What is read (committed offsets, a group) is shown on evidence that is younger than the question
+  (R91). Those who may lead instead are called back, so that nobody waits for a long poll to end.
 * Who is refused for want of replicas, room or certainty is heard all the same (R87).
 
-Why not the produce path: no request, no receipt, one waiter per decision instead of one per partition. Source: KIP-848.
+Why not the produce path: no request, no receipt, one waiter per decision instead of one per
+partition. Source: KIP-848.
 """
 
 from __future__ import annotations
@@ -91,7 +96,8 @@ class Coordinator:
                     shard.groups.on_topics(topics)
 
     def _topics_now(self) -> dict[str, TopicShape]:
-        """The same object as long as nothing has changed: comparing takes as long as there are topics."""
+        """The same object as long as nothing has changed: comparing takes as long as there are
+        topics."""
         topics = {
             name: TopicShape(topic.topic_id, len(topic.partitions))
             for name, topic in self._state.image.topics.items()
@@ -237,8 +243,8 @@ class Coordinator:
     # --- writing -------------------------------------------------------------------------------------------------
 
     def _apply(self, shard: GroupShard, decision: GroupDecision, effects: list[Effect]) -> None:
-        """Append what was decided, and act on it. Raises NotEnoughReplicas, DiskFull or RecordTooLarge: then nothing has
-        changed."""
+        """Append what was decided, and act on it. Raises NotEnoughReplicas, DiskFull or
+        RecordTooLarge: then nothing has changed."""
         if decision.records:
             shard.append(decision, self._state.wall_ms(decision.decided_ms))
             self._followers.on_append(shard.partition)

@@ -1,12 +1,15 @@
-"""GroupReplies: who waits at the coordinators of this broker, until what each was told is committed.
+"""GroupReplies: who waits at the coordinators of this broker, until what each was told is
+committed.
 
 Owns the deadlines of all that wait, and which shards must be looked at when the turn ends.
 
 Invariants
-* Nothing that rests on a decision is shown before it is committed: every reply waits until the high watermark has reached
-  the end the log had when it was decided, refusals too (R77).
-* What was read (committed offsets, a group) waits also for evidence that is younger than the question (R91).
-* Each is answered once: by what it waits for, by its deadline, or when the leadership ends that it belongs to (R34).
+* Nothing that rests on a decision is shown before it is committed: every reply waits until the high
+  watermark has reached the end the log had when it was decided, refusals too (R77).
+* What was read (committed offsets, a group) waits also for evidence that is younger than the
+  question (R91).
+* Each is answered once: by what it waits for, by its deadline, or when the leadership ends that it
+  belongs to (R34).
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""GroupShard: one partition of ``__groups``, led here in one leader epoch: its log is the journal of its groups.
+"""GroupShard: one partition of ``__groups``, led here in one leader epoch: its log is the journal
+of its groups.
 
 Owns the Groups, how far they are loaded, and who waits here for what.
 
-Invariants: what is decided at once is one batch, so that no failover finds half of it. What is appended is replayed in the
-same turn. A shard is bound to its LeaderState: when that ends nothing of it counts any more.
+Invariants: what is decided at once is one batch, so that no failover finds half of it. What is
+appended is replayed in the same turn. A shard is bound to its LeaderState: when that ends nothing
+of it counts any more.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ class GroupShard:
         return self.replica.partition
 
     def load(self, max_bytes: int) -> bool:
-        """Replay the next chunk; True when that was the last."""
+        """Replay the next chunk. True when that was the last."""
         try:
             data = self.replica.log.read(self.next_offset, max_bytes, self.load_end)
             for batch in split(data, UNBOUNDED, stored=True):
@@ -77,8 +79,8 @@ class GroupShard:
 
 
 def _batches(records: Records, max_bytes: int, wall_ms: int) -> list[BatchBuilder]:
-    """What is new is one batch. What goes may take several: a coordinator that finds half of that gone lets the rest go
-    when it is asked again, or when it looks itself."""
+    """What is new is one batch. What goes may take several: a coordinator that finds half of that
+    gone lets the rest go when it is asked again, or when it looks itself."""
     batches = [BatchBuilder()]
     for record in records:
         if record.value is None and batches[-1].bytes_total > max_bytes // 2:

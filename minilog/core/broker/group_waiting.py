@@ -12,7 +12,8 @@ from minilog.wire.topic_partition import TopicPartition
 
 
 class ParkedGroupRequest:
-    """A reply that waits for one partition or, a list of groups, for several. ``open``: those; none: answered."""
+    """A reply that waits for one partition or, a list of groups, for several. ``open``: those.
+    None left: it is answered."""
 
     def __init__(self, request_id: int, reply: Message, deadline_ms: int) -> None:
         self.request_id, self.reply, self.deadline_ms = request_id, reply, deadline_ms
@@ -25,7 +26,8 @@ class ParkedGroupRequest:
 
 
 class Listing(ParkedGroupRequest):
-    """A list of groups: the partition that refuses or does not confirm is missing in it, and the list says so."""
+    """A list of groups: the partition that refuses or does not confirm is missing in it, and the
+    list says so."""
 
     def __init__(self, request_id: int, deadline_ms: int) -> None:
         super().__init__(request_id, ListGroupsReply([]), deadline_ms)
@@ -45,8 +47,8 @@ class Listing(ParkedGroupRequest):
 
 
 class WaitingRead(NamedTuple):
-    """What was read, and what must be known before it is shown: that all of it is committed, and that nobody else had led
-    when it was asked for."""
+    """What was read, and what must be known before it is shown: that all of it is committed, and
+    that nobody else had led when it was asked for."""
 
     end_offset: int
     asked: Moment

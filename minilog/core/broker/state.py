@@ -53,13 +53,15 @@ class LocalState:
 
     @property
     def session_timeout_ms(self) -> int:
-        """A session with the controller lasts this long, by this broker's settings and the controller's word: the shorter one."""
+        """A session with the controller lasts this long, by this broker's settings and the
+        controller's word: the shorter one."""
         own_ms, told_ms = self.settings.session_timeout_ms, self.registration.session_timeout_ms
         return own_ms if told_ms is None else min(own_ms, told_ms)
 
     @property
     def session_timeout_ms_max(self) -> int:
-        """The longer one: another broker, whose settings differ, may take none for lasting longer than the controller does."""
+        """The longer one: another broker, whose settings differ, may take none for lasting longer
+        than the controller does."""
         return max(self.settings.session_timeout_ms, self.registration.session_timeout_ms or 0)
 
     def session_over_ms(self, now_ms: int) -> int:

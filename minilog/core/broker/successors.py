@@ -1,9 +1,11 @@
 """Successors: whether one of those who may lead a partition instead of this broker does so by now.
 
-Owns nothing. What the controller has answered, and that the others follow, is evidence. Either counts as of when this broker
-asked or answered last before it, for requests and answers may be late.
+Owns nothing. What the controller has answered, and that the others follow, is evidence. Either
+counts as of when this broker asked or answered last before it, for requests and answers may be
+late.
 
-Why not the setting of R30: that one takes a leader out of service. Coordinators need to know it always.
+Why not the setting of R30: that one takes a leader out of service. Coordinators need to know it
+always.
 """
 
 from __future__ import annotations
@@ -41,8 +43,8 @@ class Successors:
         return Moment(now_ms, self._followers.answers_count)
 
     def were_silent_at(self, role: LeaderState, moment: Moment) -> bool:
-        """It is known by now that none had led then (R91): the controller has answered what was asked after it, or all have
-        come back after an answer that was sent since."""
+        """It is known by now that none had led then (R91): the controller has answered what was
+        asked after it, or all have come back after an answer that was sent since."""
         heard_ms = self._state.registration.heard_ms
         if heard_ms is not None and heard_ms > moment.now_ms:
             return True

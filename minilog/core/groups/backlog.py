@@ -1,7 +1,9 @@
-"""Backlog: the groups that have not been looked at since the topics changed, in the order in which they will be.
+"""Backlog: the groups that have not been looked at since the topics changed, in the order in which
+they will be.
 
-Invariant: a group that cannot be written comes last and later, so it keeps no other from being looked at. What keeps
-everything from being written stops the round for a moment, for every attempt costs as much as a success.
+Invariant: a group that cannot be written comes last and later, so it keeps no other from being
+looked at. What keeps everything from being written stops the round for a moment, for every attempt
+costs as much as a success.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ NAMES_PER_TICK_MAX = 20_000
 class Backlog:
     def __init__(self) -> None:
         self._groups: OrderedDict[str, int] = OrderedDict()
-        """When each is looked at, at the earliest; never decreasing."""
+        """When each is looked at, at the earliest. It never decreases."""
         self._retry_ms = 0
 
     def fill(self, names: Iterable[str]) -> None:
@@ -31,7 +33,7 @@ class Backlog:
             self._retry_ms = retry_ms
 
     def due(self, now_ms: int, work: Callable[[], int]) -> Iterator[str]:
-        """As many as a tick allows; ``work``: how many names were compared so far."""
+        """As many as a tick allows. ``work``: how many names were compared so far."""
         looked_at_end = work() + NAMES_PER_TICK_MAX
         for _ in range(min(len(self._groups), GROUPS_PER_TICK_MAX)):
             name, due_ms = next(iter(self._groups.items()))

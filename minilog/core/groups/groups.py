@@ -1,25 +1,32 @@
 """Groups: the consumer groups of one partition of ``__groups``: decide, write down, replay.
 
-``decide`` and ``tick`` decide on the state as it is. Nothing durable changes until the coordinator has appended the records
-of a decision and says that it is ``applied``: then they are replayed, which is also how a new coordinator learns everything.
-The caller shows the reply to nobody before all that was decided until then is committed.
+``decide`` and ``tick`` decide on the state as it is. Nothing durable changes until the coordinator
+has appended the records of a decision and says that it is ``applied``: then they are replayed,
+which is also how a new coordinator learns everything. The caller shows the reply to nobody before
+all that was decided until then is committed.
 
-Owns, besides: *sessions*, soft state that a new coordinator begins afresh: when each member was heard, what it said
-it owns, which epochs it has named and been told (sessions.py). Heartbeats that change nothing write nothing.
+Owns, besides: *sessions*, soft state that a new coordinator begins afresh: when each member was
+heard, what it said it owns, which epochs it has named and been told (sessions.py). Heartbeats that
+change nothing write nothing.
 
 Invariants
-* A partition is held by one member at most (membership.py), and what is shown to members is what is held.
-* ``member_epoch`` in a request: at most the group's, at least the last one this member has named itself (so any number
-  of lost answers is forgiven, a late copy or an older life of the member is not).
+* A partition is held by one member at most (membership.py), and what is shown to members is what is
+  held.
+* ``member_epoch`` in a request: at most the group's, at least the last one this member has named
+  itself (so any number of lost answers is forgiven, a late copy or an older life of the member is
+  not).
 * A commit counts only for partitions that its member holds (group_offsets.py).
-* A copy of a request that arrives after a newer one was decided changes nothing, if it names what it is about: the number
-  of the commit, the epoch of the member that leaves, the epoch of the group that is deleted or moved.
+* A copy of a request that arrives after a newer one was decided changes nothing, if it names what
+  it is about: the number of the commit, the epoch of the member that leaves, the epoch of the group
+  that is deleted or moved.
 * What a fenced member held is free when its session is over by its own clock too, not before.
-* Static members (KIP-345): leaving sends them *away*; target and partitions wait until the session is over. A new id
-  with the same instance takes the place of one that is away. While the old one is in session it is refused with
-  InstanceInUse; if it still asks when that session ends, the place is kept for it instead of being given up.
+* Static members (KIP-345): leaving sends them *away*; target and partitions wait until the session
+  is over. A new id with the same instance takes the place of one that is away. While the old one is
+  in session it is refused with InstanceInUse; if it still asks when that session ends, the place is
+  kept for it instead of being given up.
 
-Why records of whole groups: one append is one decision, so no failover finds half of one. Source: KIP-848, KIP-345, KIP-211.
+Why records of whole groups: one append is one decision, so no failover finds half of one. Source:
+KIP-848, KIP-345, KIP-211.
 """
 
 from __future__ import annotations
@@ -81,7 +88,8 @@ OneGroupRequest = GroupHeartbeat | LeaveGroup | CommitOffsets | CommittedOffsets
 
 
 class GroupDecision(NamedTuple):
-    """What is to be written for one group. ``request`` None: nobody has asked, time or topics demand it."""
+    """What is to be written for one group. ``request`` None: nobody has asked, time or topics
+    demand it."""
 
     group: str
     records: Records
@@ -202,8 +210,8 @@ class Groups:
             state.watch_rebalance(decision.decided_ms)
 
     def on_refused(self, request: OneGroupRequest, now_ms: int) -> None:
-        """The coordinator could not write, was not sure that it is one, or had too many waiting: who has asked was heard all
-        the same."""
+        """The coordinator could not write, was not sure that it is one, or had too many waiting:
+        who has asked was heard all the same."""
         state = self.groups.get(request.group)
         if state is not None and isinstance(request, GroupHeartbeat):
             self._sessions.on_refused(request, state, now_ms)
@@ -328,7 +336,8 @@ class Groups:
     # --- time ----------------------------------------------------------------------------------------------------
 
     def tick(self, now_ms: int) -> Iterator[GroupDecision]:
-        """What time and topics demand, a decision per group; each is to be applied before the next is asked for."""
+        """What time and topics demand, a decision per group. Each is to be applied before the next
+        is asked for."""
         self._sessions.forgive_own_pause(self.groups, now_ms)
         for name in self._sessions.due_groups(self.groups, now_ms):
             yield GroupDecision(name, self._fence(name, now_ms), Ok(), now_ms, is_about_members=True)
@@ -338,7 +347,8 @@ class Groups:
             yield GroupDecision(name, self._ages.decide(name, self.groups.get(name)), Ok(), now_ms)
 
     def postpone(self, decision: GroupDecision, *, is_alone: bool) -> None:
-        """It could not be written: look at the group again soon. ``is_alone``: other groups can be written."""
+        """It could not be written: look at the group again soon. ``is_alone``: other groups can be
+        written."""
         state, retry_ms = self.groups.get(decision.group), decision.decided_ms + RETRY_MS
         if state is None:
             return

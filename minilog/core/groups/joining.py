@@ -49,7 +49,7 @@ def join(
 
 
 def subscribe(request: GroupHeartbeat, draft: GroupDraft, check_pattern: Callable[[str], None]) -> None:
-    """Take over what the member says about itself; a changed subscription shares out anew."""
+    """Take over what the member says about itself. A changed subscription shares out anew."""
     member = draft.members[request.member_id]
     if request.pattern != member.pattern:
         check_patterns(request, draft.members)

@@ -1,10 +1,13 @@
 """Sessions: when each member of the groups here was heard, and when it is looked at next.
 
-Soft state of one coordinator: a new one begins afresh. Who is heard costs nothing here but a few numbers.
+Soft state of one coordinator: a new one begins afresh. Who is heard costs nothing here but a few
+numbers.
 
 Invariants
-* A session never ends earlier than its timeout after the member was heard, whether it was answered or refused (R85, R87).
-* A member that keeps asking is never forgotten: each session has an entry at or before the time when it is due.
+* A session never ends earlier than its timeout after the member was heard, whether it was answered
+  or refused (R85, R87).
+* A member that keeps asking is never forgotten: each session has an entry at or before the time
+  when it is due.
 * While this process stood still nobody could be heard: that moves every deadline, within bounds.
 """
 
@@ -72,7 +75,8 @@ class Sessions:
     def forgive_own_pause(self, groups: Mapping[str, GroupState], now_ms: int) -> None:
         """While this process stood still nobody could be heard: such a gap moves every deadline.
 
-        Forgiveness has a bound: who was forgiven a whole session and is still silent is not forgiven any more.
+        Forgiveness has a bound: who was forgiven a whole session and is still silent is not
+        forgiven any more.
         """
         gap_ms, self._ticked_ms = now_ms - self._ticked_ms, now_ms
         if gap_ms <= PAUSE_MS:
@@ -92,8 +96,9 @@ class Sessions:
             heappush(self._deadlines, (until_ms, name, member_id))
 
     def watch(self, session: MemberSession, name: str, member_id: str) -> None:
-        """See to it that the member is looked at when its time is up. Its time grows with every heartbeat, the entry
-        stays and is renewed when its turn has come, so that a heartbeat costs nothing here."""
+        """See to it that the member is looked at when its time is up. Its time grows with every
+        heartbeat, the entry stays and is renewed when its turn has come, so that a heartbeat costs
+        nothing here."""
         if session.watched_ms is None or session.due_ms < session.watched_ms:
             session.watched_ms = session.due_ms
             heappush(self._deadlines, (session.due_ms, name, member_id))

@@ -1,26 +1,36 @@
-"""FollowerSessions: the leader's side of replica fetching: what each follower asked for and has not been told yet.
+"""FollowerSessions: the leader's side of replica fetching: what each follower asked for and has not
+been told yet.
 
-Owns: one FollowerSession per following broker, with the position of every partition it fetches from here, and
-the follower's request while it is parked. Appends and high-watermark moves only mark partitions; the answer is
-put together once at the end of the turn, so one answer carries everything a turn produced.
+Owns: one FollowerSession per following broker, with the position of every partition it fetches from
+here, and the follower's request while it is parked. Appends and high-watermark moves only mark
+partitions; the answer is put together once at the end of the turn, so one answer carries everything
+a turn produced.
 
 Invariants
-* One session per follower; (broker epoch, session id) only grows, a late copy of an older opening is refused
-  (R5, R35). Sequence numbers are consecutive; anything else is refused with INVALID_FETCH_SESSION.
-* A position is counted (``LeaderState.on_fetch``) once, when it arrives, and only by a leader of its epoch. One
-  that names an epoch this broker has not reached yet waits until it has (no error, no retry loop). One that cannot
-  count (it diverges, R2) is answered so and forgotten: no data is sent to it until the follower names another.
+* One session per follower; (broker epoch, session id) only grows, a late copy of an older opening
+  is refused (R5, R35). Sequence numbers are consecutive; anything else is refused with
+  INVALID_FETCH_SESSION.
+* A position is counted (``LeaderState.on_fetch``) once, when it arrives, and only by a leader of
+  its epoch. One that names an epoch this broker has not reached yet waits until it has (no error,
+  no retry loop). One that cannot count (it diverges, R2) is answered so and forgotten: no data is
+  sent to it until the follower names another.
 * An answer holds at most REPLICA_FETCH_BYTES_MAX of batches and one batch more, whatever was asked
   for. Peers take that.
-* A request is answered exactly once: with data, at its deadline, or when a newer request or session replaces it.
-* An answer takes along every high watermark and log start that moved: what it does not mention has not changed, and
-  what it cannot speak for it calls untold. Followers judge by that how stale they are, and retention waits for them.
-* A position, and a mark of what is to be told, is about one topic id: another topic of that name does not answer for it.
-* A follower whose log begins too late is asked for its position again at every tick, however quiet the partition: whether it
-  still lacks something, or has been waited for long enough, is found out when it names one.
-* A long poll never keeps a follower from naming a partition whose leader changed meanwhile: it is ended early.
-* A request is no evidence of when it arrives, for it may have been on its way for long. It proves that its sender followed
-  after the answer before it was sent (``followed``). The first request of a session has none before it, and proves no time.
+* A request is answered exactly once: with data, at its deadline, or when a newer request or session
+  replaces it.
+* An answer takes along every high watermark and log start that moved: what it does not mention has
+  not changed, and what it cannot speak for it calls untold. Followers judge by that how stale they
+  are, and retention waits for them.
+* A position, and a mark of what is to be told, is about one topic id: another topic of that name
+  does not answer for it.
+* A follower whose log begins too late is asked for its position again at every tick, however quiet
+  the partition: whether it still lacks something, or has been waited for long enough, is found out
+  when it names one.
+* A long poll never keeps a follower from naming a partition whose leader changed meanwhile: it is
+  ended early.
+* A request is no evidence of when it arrives, for it may have been on its way for long. It proves
+  that its sender followed after the answer before it was sent (``followed``). The first request of
+  a session has none before it, and proves no time.
 """
 
 from __future__ import annotations
@@ -75,7 +85,8 @@ class FollowerSession:
         self.next_sequence = 0
         self.answered = NO_ANSWER
         self.followed = NO_ANSWER
-        """The answer that the last request has come after: then at the earliest its sender followed what it names."""
+        """The answer that the last request has come after: then at the earliest its sender followed
+        what it names."""
         self.max_bytes = min(request.max_bytes, REPLICA_FETCH_BYTES_MAX)
         self.partitions: dict[TopicPartition, ReplicaFetchPartition] = {}
         self.fresh: dict[TopicPartition, None] = {}
@@ -121,19 +132,22 @@ class FollowerSessions:
         self._by_broker: dict[int, FollowerSession] = {}
         self.answers_count = 0
         self._called_back: dict[int, int] = {}
-        """Followers whose next answer is sent at once, until they have come back after one later than this number."""
+        """Followers whose next answer is sent at once, until they have come back after one later
+        than this number."""
 
     def of(self, broker_id: int) -> FollowerSession | None:
         return self._by_broker.get(broker_id)
 
     def followed(self, broker_id: int, partition: TopicPartition) -> SentAnswer:
-        """That broker surely followed this one after it, in the present leader epoch of the partition; NO_ANSWER: unknown."""
+        """That broker surely followed this one after it, in the present leader epoch of the
+        partition. NO_ANSWER: it is not known."""
         session = self._by_broker.get(broker_id)
         return NO_ANSWER if session is None or self._led(session, partition) is None else session.followed
 
     def call_back(self, broker_id: int) -> None:
-        """Somebody waits for evidence that this follower still follows: what it waits for ends now, so that it asks again.
-        However many wait: it is one answer, and none before it has come back."""
+        """Somebody waits for evidence that this follower still follows: what it waits for ends now,
+        so that it asks again. However many wait: it is one answer, and none before it has come
+        back."""
         self._called_back[broker_id] = self.answers_count
         session = self._by_broker.get(broker_id)
         if session is not None:

@@ -348,7 +348,8 @@ def pinned(c: SimCluster, member: Member, broker_id: int, duration_ms: int) -> N
 
 
 def test_a_fetch_that_was_late_on_its_way_makes_no_replaced_coordinator_sure() -> None:
-    """R84, R82: its sender has followed before it was sent, and leads since; who was answered on its ground would own too long."""
+    """R84, R82: its sender has followed before it was sent, and leads since. Who was answered on
+    its ground would own too long."""
     c, (two,) = grouped("two")
     c.until(lambda: all(done is not None for done in two.held.values()))
     old = coordinator(c)
@@ -377,7 +378,8 @@ def test_a_fetch_that_was_late_on_its_way_makes_no_replaced_coordinator_sure() -
 
 
 def test_a_replaced_coordinator_shows_no_offsets_of_yesterday() -> None:
-    """R91: the controller has not been heard for a moment only, and somebody has moved the group on meanwhile."""
+    """R91: the controller has not been heard for a moment only, and somebody has moved the group on
+    meanwhile."""
     c, (one,) = grouped("one")
     c.until(lambda: all(done is not None for done in one.held.values()))
     commit = one.commit(("t", 2))
@@ -409,7 +411,8 @@ def test_a_replaced_coordinator_shows_no_offsets_of_yesterday() -> None:
 
 
 def test_who_reads_at_an_idle_coordinator_does_not_wait_for_a_long_poll() -> None:
-    """R91: nothing is written, so those who may lead instead would ask again in half a second. The controller is silent."""
+    """R91: nothing is written, so those who may lead instead would ask again in half a second. The
+    controller is silent."""
     c, (one,) = grouped("one")
     one.leave()
     c.run(500)

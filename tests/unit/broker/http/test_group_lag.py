@@ -1,4 +1,5 @@
-"""The lag of a group over JSON: what is committed, what members have, and sums that do not claim more than is known."""
+"""The lag of a group over JSON: what is committed, what members have, and sums that do not claim
+more than is known."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ END = 40
 
 
 def lag_of(committed: dict[int, int], assigned: list[int] | None) -> Any:
-    """What ``GET /v1/groups/g/lag`` says of topic t, whose even partitions are led here and hold END records; None: there is no such group."""
+    """What ``GET /v1/groups/g/lag`` says of topic t, whose even partitions are led here and hold
+    END records. None: there is no such group."""
 
     def answer(request: Message) -> Message | None:
         match request:

@@ -419,7 +419,7 @@ def followed(bench: BrokerBench, sequence: int) -> int:
 
 
 def in_sync() -> BrokerBench:
-    """Brokers 1 and 2 hold group g; nothing is on its way but a long poll of broker 2."""
+    """Brokers 1 and 2 hold group g. Nothing is on its way but a long poll of broker 2."""
     bench = started(replicas=[1, 2], isr=[1, 2])
     followed(bench, 0)
     bench.send(JOIN)
