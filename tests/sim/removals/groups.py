@@ -17,7 +17,8 @@ from minilog.core.groups.assignment import TopicPart
 from minilog.core.groups.groups import Groups
 from minilog.core.groups.membership import GroupDraft
 from minilog.core.groups.state import GroupState
-from minilog.core.replication.follower_sessions import FollowerSession, FollowerSessions, SentAnswer
+from minilog.core.replication.follower_session import FollowerSession, SentAnswer
+from minilog.core.replication.follower_sessions import FollowerSessions
 from minilog.wire.messages import ReplicaFetch
 from tests.sim.removals import stand_ins
 from tests.sim.removals.ablation import Ablation

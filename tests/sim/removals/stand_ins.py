@@ -24,7 +24,8 @@ from minilog.core.controller.metadata_feed import MetadataFeed
 from minilog.core.effects import Effect, Reply
 from minilog.core.image import BrokerState, ClusterImage, PartitionState
 from minilog.core.replication.follower import FollowerState
-from minilog.core.replication.follower_sessions import FollowerSession, FollowerSessions, ParkedReplicaFetch
+from minilog.core.replication.follower_session import FollowerSession, ParkedReplicaFetch
+from minilog.core.replication.follower_sessions import FollowerSessions
 from minilog.core.replication.isr import copies_end
 from minilog.core.replication.leader import LeaderState, Outcome
 from minilog.core.replication.produce_waiters import Waiter

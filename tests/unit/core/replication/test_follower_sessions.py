@@ -8,7 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from minilog.core.effects import Effect, Reply
-from minilog.core.replication.follower_sessions import NO_ANSWER, FollowerSession, FollowerSessions
+from minilog.core.replication.follower_session import NO_ANSWER, FollowerSession
+from minilog.core.replication.follower_sessions import FollowerSessions
 from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.replica import Replica
 from minilog.errors import FencedLeaderEpoch, InvalidFetchSession, OffsetOutOfRange, UnknownLeaderEpoch
@@ -648,7 +649,7 @@ def test_a_follower_whose_log_begins_too_late_is_asked_again_however_quiet_the_p
 
 
 def test_no_answer_is_larger_than_peers_take_whatever_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minilog.core.replication.follower_sessions.REPLICA_FETCH_BYTES_MAX", 1)
+    monkeypatch.setattr("minilog.core.replication.follower_session.REPLICA_FETCH_BYTES_MAX", 1)
     broker = leading(partitions=2)
     first = broker.fetch(request(entry(0, 0), entry(1, 0), max_bytes=1 << 40))
     assert broker.sent(first) == {0: [0]}
