@@ -1,4 +1,9 @@
-"""How far a group is behind: its committed offsets beside the high watermarks, which only the leaders know."""
+"""How far a group is behind: its committed offsets beside the high watermarks, which only the
+leaders know.
+
+A partition that a member has and of which nothing is committed counts as well. How far it is behind
+is not known, because only the member knows where it has begun. 0 would say that it is not.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from minilog.broker.ports import Runtime
-from minilog.wire.group_messages import CommittedOffset
+from minilog.wire.group_messages import CommittedOffset, GroupMember
 from minilog.wire.json_answers import PartitionLag
 from minilog.wire.messages import LATEST, Message, Offsets, OffsetsPartition, OffsetsReply, OffsetsResult
 
@@ -22,10 +27,18 @@ class _Entry(NamedTuple):
     committed: CommittedOffset
 
 
+def with_assigned(committed: Sequence[CommittedOffset], members: Sequence[GroupMember]) -> list[CommittedOffset]:
+    """And what members own, or are to own, without a committed offset."""
+    entries = [entry for member in members for entry in (*member.owned, *member.assignment)]
+    assigned = {(entry.topic, partition) for entry in entries for partition in entry.partitions}
+    known = {(entry.topic, entry.partition) for entry in committed}
+    return [*committed, *(CommittedOffset(*part) for part in sorted(assigned - known))]
+
+
 async def measure(
     runtime: Runtime, committed: Sequence[CommittedOffset], patience_ms: int | None = None
 ) -> list[PartitionLag]:
-    """The lag of every partition with a committed offset; asks each leader for peer_timeout_ms by default."""
+    """The lag of every partition that there is. Asks each leader for peer_timeout_ms by default."""
     (lags,) = await measure_each(runtime, [committed], patience_ms)
     return lags
 
@@ -39,7 +52,7 @@ async def measure_each(
     for group, committed in enumerate(groups):
         for entry in committed:
             state = runtime.image.partition(entry.topic, entry.partition)
-            if entry.offset is not None and state is not None:
+            if state is not None:
                 asked.setdefault(state.leader, []).append(_Entry(group, entry))
     most = min(runtime.settings.limits.partitions_max, QUESTION_MAX)
     questions = [(leader, some) for leader, entries in asked.items() for some in _pieces(entries, most)]
@@ -72,12 +85,13 @@ async def _ask(runtime: Runtime, leader: int, entries: list[CommittedOffset], pa
 def _lag(entry: CommittedOffset, result: OffsetsResult, now_ms: int) -> PartitionLag:
     if result.problem is not None or result.offset is None:
         return _unknown(entry)
-    assert entry.offset is not None, "only what is committed is asked about"
+    if entry.offset is None:
+        lag, lag_seconds = (0, 0.0) if result.offset == 0 else (None, None)  # of none there is nothing to read
+        return PartitionLag(entry.topic, entry.partition, None, result.offset, lag, lag_seconds)
     seconds = 0.0 if result.timestamp is None else max(0, now_ms - result.timestamp) / 1000
     records = max(0, result.offset - entry.offset)
     return PartitionLag(entry.topic, entry.partition, entry.offset, result.offset, records, seconds)
 
 
 def _unknown(entry: CommittedOffset) -> PartitionLag:
-    assert entry.offset is not None, "only what is committed is asked about"
     return PartitionLag(entry.topic, entry.partition, entry.offset, None, None, None)

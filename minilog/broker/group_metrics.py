@@ -9,9 +9,19 @@ from contextlib import suppress
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from minilog.broker.group_lag import measure_each
+from minilog.broker.group_lag import measure_each, with_assigned
 from minilog.broker.ports import Runtime
-from minilog.wire.group_messages import CommittedOffsets, CommittedOffsetsReply, GroupInfo, ListGroups, ListGroupsReply
+from minilog.wire.group_messages import (
+    CommittedOffset,
+    CommittedOffsets,
+    CommittedOffsetsReply,
+    DescribeGroup,
+    DescribeGroupReply,
+    GroupInfo,
+    GroupMember,
+    ListGroups,
+    ListGroupsReply,
+)
 from minilog.wire.json_answers import PartitionLag
 
 PATIENCE_MS = 500
@@ -35,11 +45,25 @@ async def collect(runtime: Runtime) -> list[Metric]:
 
 async def _lags(runtime: Runtime, groups: Sequence[GroupInfo]) -> list[list[PartitionLag]]:
     """By group; none where they would not be shown anyway."""
-    replies = await asyncio.gather(*(runtime.submit(CommittedOffsets(info.group)) for info in groups))
-    committed = [reply.offsets if isinstance(reply, CommittedOffsetsReply) else [] for reply in replies]
+    committed = await asyncio.gather(*(_committed(runtime, info) for info in groups))
     if sum(map(len, committed)) > GROUP_SERIES_MAX:
         return []
     return await measure_each(runtime, committed, LEADER_PATIENCE_MS)
+
+
+async def _committed(runtime: Runtime, info: GroupInfo) -> list[CommittedOffset]:
+    """And what its members have without."""
+    asked = [runtime.submit(CommittedOffsets(info.group))]
+    if info.members:
+        asked.append(runtime.submit(DescribeGroup(info.group)))
+    offsets: list[CommittedOffset] = []
+    members: list[GroupMember] = []
+    for reply in await asyncio.gather(*asked):
+        if isinstance(reply, CommittedOffsetsReply):
+            offsets = reply.offsets
+        elif isinstance(reply, DescribeGroupReply):
+            members = reply.members
+    return with_assigned(offsets, members)
 
 
 def _families(found: GroupLags) -> Iterator[Metric]:
@@ -47,11 +71,17 @@ def _families(found: GroupLags) -> Iterator[Metric]:
     state = GaugeMetricFamily(
         "minilog_consumergroup_rebalancing", "1 while partitions wait to change hands", labels=["group"]
     )
-    for info, _ in found:
+    unknown = GaugeMetricFamily(
+        "minilog_consumergroup_unknown_lag_partitions",
+        "Partitions of a group whose lag is not known: a member has begun one and committed nothing, or its leader is silent",
+        labels=["group"],
+    )
+    for info, lags in found:
         members.add_metric([info.group], info.members)
         state.add_metric([info.group], info.state == "rebalancing")
-    yield members
-    yield state
+        if lags:
+            unknown.add_metric([info.group], sum(lag.lag is None for lag in lags))
+    yield from (members, state, unknown)
     yield from _by_partition(found)
 
 

@@ -256,6 +256,8 @@ class Runtime:
     def _refusal(self, request: Message, kind: str) -> BrokerUnavailable | Overloaded | None:
         if self._closed or self.failure.tripped:
             return BrokerUnavailable(STOPPING, definite=True)
+        if kind == "group":  # the coordinator has this limit itself, and hears whom it refuses (R87)
+            return None
         limit = self.settings.limits.parked_requests_max
         if self._waiting[kind] >= limit and not isinstance(request, UNLIMITED):
             return Overloaded(f"{limit} {kind} requests already wait here (limits.parked_requests_max); retry later")

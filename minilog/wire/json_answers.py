@@ -244,8 +244,10 @@ class OffsetsCommitted(Struct):
 
 
 class PartitionLag(Struct):
-    """null where the leader does not answer, and for ``committed`` where nothing is committed.
-    ``lag_seconds``: the age of the first record that is not committed, exact to a batch; 0 when nothing is left to read."""
+    """null where the leader does not answer. Where a member has the partition and nothing is
+    committed, ``committed`` is null, and how far it is behind is not known either, unless the
+    partition has never held a record. ``lag_seconds``: the age of the first record that is not
+    committed, exact to a batch; 0 when nothing is left to read."""
 
     topic: str
     partition: int

@@ -109,7 +109,16 @@ def test_the_life_of_a_group(cluster: ProcessCluster) -> None:
     committed = shell.ok("GET", "/v1/groups/billing/offsets", broker=1)["offsets"]
     assert {entry["partition"]: entry["offset"] for entry in committed} == dict.fromkeys(first.owned, 1)
     lag = shell.ok("GET", "/v1/groups/billing/lag", broker=2)
-    assert lag["lag"] == sum(row["high_watermark"] - 1 for row in lag["partitions"])
+    assert (lag["lag"], lag["lag_seconds"]) == (None, None), "the second member has committed nothing"
+    assert [row["partition"] for row in lag["partitions"] if row["committed"] is None] == second.owned
+    theirs = {
+        "member_id": "m2",
+        "member_epoch": second.epoch,
+        "offsets": [{"topic": "orders", "partition": number, "offset": 1} for number in second.owned],
+    }
+    shell.ok("PUT", "/v1/groups/billing/offsets", theirs)
+    lag = shell.ok("GET", "/v1/groups/billing/lag", broker=2)
+    assert lag["lag"] == sum(row["high_watermark"] - 1 for row in lag["partitions"]) == 36
     assert lag["lag_seconds"] > 0
 
     shell.ok("DELETE", "/v1/groups/billing/members/m1?member_epoch=0", broker=2)  # of an older life: nothing happens

@@ -12,16 +12,17 @@ deleted, makes it again.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Final, TypeVar
 
 import msgspec
 from aiohttp import web
 
-from minilog.broker.group_lag import measure
+from minilog.broker.group_lag import measure, with_assigned
 from minilog.broker.http.exchange import Exchange, Handler, HttpContext, Reply, checked, json_answer
 from minilog.broker.http.group_forward import group_call
-from minilog.errors import InvalidRequest
+from minilog.errors import InvalidRequest, UnknownGroup
 from minilog.wire.group_messages import (
     UNSAID,
     CommitOffsets,
@@ -34,6 +35,7 @@ from minilog.wire.group_messages import (
     DescribeGroupReply,
     GroupHeartbeat,
     GroupHeartbeatReply,
+    GroupMember,
     GroupRequest,
     LeaveGroup,
     ListGroups,
@@ -143,7 +145,8 @@ async def commit_offsets(context: HttpContext, exchange: Exchange) -> web.Respon
 
 async def group_lag(context: HttpContext, exchange: Exchange) -> web.Response:
     group = exchange.values["group"]
-    lags = await measure(context.runtime, (await _committed(context, group)).offsets)
+    found, members = await asyncio.gather(_committed(context, group), _members(context, group))
+    lags = await measure(context.runtime, with_assigned(found.offsets, members))
     known = all(lag.lag is not None for lag in lags)
     records = sum(lag.lag or 0 for lag in lags) if known else None
     seconds = max((lag.lag_seconds or 0.0 for lag in lags), default=0.0) if known else None
@@ -152,6 +155,13 @@ async def group_lag(context: HttpContext, exchange: Exchange) -> web.Response:
 
 async def _committed(context: HttpContext, group: str) -> CommittedOffsetsReply:
     return await _call(context, CommittedOffsets(group), CommittedOffsetsReply)
+
+
+async def _members(context: HttpContext, group: str) -> list[GroupMember]:
+    try:
+        return (await _call(context, DescribeGroup(group), DescribeGroupReply)).members
+    except UnknownGroup:
+        return []
 
 
 async def _body(exchange: Exchange, decoder: msgspec.json.Decoder[RequestBody], shape: str) -> RequestBody:

@@ -135,12 +135,19 @@ def summary(found: GroupDescription, lag: LagOfGroup) -> list[str]:
     if not lag.partitions:
         return [head, rebalances, "nothing committed yet"]
     if lag.lag is None or lag.lag_seconds is None:
-        return [head, rebalances, "lag unknown: not every leader answers"]
+        return [head, rebalances, f"lag unknown: {_why_unknown(lag)}"]
     return [
         head,
         rebalances,
         f"lag {lag.lag:,} record{'' if lag.lag == 1 else 's'}, {duration(lag.lag_seconds)} behind",
     ]
+
+
+def _why_unknown(lag: LagOfGroup) -> str:
+    count = sum(row.lag is None and row.committed is None for row in lag.partitions)
+    if count == 0:
+        return "not every leader answers"
+    return f"nothing is committed of {count} partition{'' if count == 1 else 's'} that members have"
 
 
 def with_uncommitted(api: GroupApi, found: GroupDescription, lag: LagOfGroup) -> LagOfGroup:

@@ -224,11 +224,11 @@ class BrokerCore:
             if replica.role.high_watermark != before:
                 self.sessions.on_high_watermark(partition)
                 self.fetches.wake(replica.partition)
-                self.coordinator.wake(partition)
+                self.coordinator.replies.wake(partition)
             if replica.role.propose(now_ms, lag_max_ms, shrink=False):
                 self.proposals.add(partition)
         effects += self.produces.resolve(self.turn.take_outcomes())
-        effects += self.coordinator.answer_woken()
+        effects += self.coordinator.replies.answer_woken()
         effects += self.fetches.answer_woken(now_ms)
         effects += self.sessions.answer_ready(now_ms, self.state.unsure_ms(now_ms))
         self._send(effects, now_ms)

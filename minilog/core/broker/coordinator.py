@@ -1,44 +1,49 @@
-"""Coordinator: this broker's partitions of ``__groups``, and the requests about the groups that live on them.
+"""Coordinator: this broker's partitions of ``__groups``, and the requests about the groups that
+live on them.
 
-A group lives on the leader of partition ``murmur2(group) % partitions``. Becoming that leader means replaying the whole
-log, in bounded chunks per tick, before anything is answered; ceasing to be it means forgetting everything at once.
+A group lives on the leader of partition ``murmur2(group) % partitions``. Becoming that leader means
+replaying the whole log, in bounded chunks per tick, before anything is answered. Ceasing to be it
+means forgetting everything at once.
 
-Owns one ``Shard`` per partition led here: its Groups, how far it is loaded, who waits for what to be committed.
+Owns one ``GroupShard`` per partition led here. Who waits, and for what, is in ``GroupReplies``.
 
 Invariants
-* What is decided is appended and replayed in one turn, and nothing that rests on it is shown before it is committed:
-  every reply waits until the high watermark has reached the end the log had when it was decided, reads and refusals too.
-* A waiter belongs to one leadership (a Shard is bound to its LeaderState); when that ends it fails, a write
-  indefinitely (R10, R34).
-* A coordinator that may have been replaced answers nobody. It knows it was not while the controller hears it, or while
-  every member of the ISR and the ELR still fetches from it: a successor would be one of these. Either may be old by the broker
-  session timeout, so a new coordinator gives every member that much more than its session.
+* What is decided is appended and applied in one turn, and nothing that rests on it is shown before
+  it is committed (R77).
+* What waits belongs to one leadership (a GroupShard is bound to its LeaderState). When that ends it
+  fails, a write indefinitely (R10, R34).
+* A coordinator that may have been replaced answers nobody (R84). It knows it was not by evidence
+  (``Successors``) that may be old by the broker session timeout, so a new coordinator gives every
+  member that much more than its session.
+* What is read (committed offsets, a group) is shown on evidence that is younger than the question
+  (R91). Those who may lead instead are called back, so that nobody waits for a long poll to end.
+* Who is refused for want of replicas, room or certainty is heard all the same (R87).
 
-Why not the produce path: no request, no receipt, one waiter per decision instead of one per partition. Source: KIP-848.
+Why not the produce path: no request, no receipt, one waiter per decision instead of one per
+partition. Source: KIP-848.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Final
 
 from minilog.config import KIB
+from minilog.core.broker.group_replies import GroupReplies
+from minilog.core.broker.group_shard import GroupShard
+from minilog.core.broker.group_waiting import Listing, ParkedGroupRequest
 from minilog.core.broker.lookup import Lookup
 from minilog.core.broker.state import LocalState
+from minilog.core.broker.successors import Successors
 from minilog.core.broker.turn import Turn
-from minilog.core.deadlines import Deadlines
 from minilog.core.effects import CONTROLLER_ID, Effect, Reply, Send
 from minilog.core.groups.checks import check_name
-from minilog.core.groups.groups import Groups
-from minilog.core.groups.offsets import Records
+from minilog.core.groups.groups import GroupDecision, Groups
 from minilog.core.replication.follower_sessions import FollowerSessions
 from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.replica import Replica
 from minilog.core.topic_names import is_internal
 from minilog.errors import (
     CoordinatorNotAvailable,
-    CorruptBatch,
-    CorruptRange,
     DiskFull,
     LeadershipLost,
     MinilogError,
@@ -46,97 +51,61 @@ from minilog.errors import (
     NotEnoughReplicas,
     Overloaded,
     RecordTooLarge,
-    TimedOut,
 )
-from minilog.wire.batch import ACKS_MANY, split, stamp
 from minilog.wire.group_messages import (
     GROUPS_TOPIC,
-    CommitOffsets,
     CommittedOffsets,
-    DeleteGroup,
     DescribeGroup,
-    GroupHeartbeat,
-    GroupInfo,
     GroupRequest,
-    LeaveGroup,
     ListGroups,
-    ListGroupsReply,
-    MissingGroups,
 )
-from minilog.wire.group_records import TopicShape, decode_record, encode_record
-from minilog.wire.messages import ACKS_ALL, CreateTopic, Message, Problem
+from minilog.wire.group_records import TopicShape
+from minilog.wire.messages import CreateTopic, Message, Ok, Problem
 from minilog.wire.murmur2 import partition_of
-from minilog.wire.records import BatchBuilder, decode_batch
 from minilog.wire.topic_partition import TopicPartition
 
-OneGroupRequest = GroupHeartbeat | LeaveGroup | CommitOffsets | CommittedOffsets | DescribeGroup | DeleteGroup
 CREATE_AGAIN_MS: Final = 1000
 LOAD_BYTES: Final = 256 * KIB
 """What is replayed per tick, some 12 ms worth: the partition that has least left comes first."""
 LOAD_FIRST_BYTES: Final = 64 * KIB
 """What is replayed at once when a leadership begins: all there is, for most."""
-UNBOUNDED: Final = 2**31 - 1
+READS: Final = (CommittedOffsets, DescribeGroup)
 NOT_WRITTEN: Final = (NotEnoughReplicas, DiskFull, RecordTooLarge)
 """Why a decision is not written: then nothing has changed."""
-
-
-class ParkedGroupRequest:
-    """A reply that waits for one partition or, a list of groups, for several. ``open``: those; none: answered."""
-
-    def __init__(self, request_id: int, reply: Message, deadline_ms: int, *, is_write: bool) -> None:
-        self.request_id, self.reply, self.deadline_ms, self.is_write = request_id, reply, deadline_ms, is_write
-        self.open: set[TopicPartition] = set()
-
-    def fail(self, lost: set[TopicPartition], error: MinilogError) -> None:
-        """What ``lost`` decided will not be confirmed."""
-        self.reply, self.open = Problem.of(error), set()
-
-
-class Listing(ParkedGroupRequest):
-    """A list of groups: the partition that refuses or does not confirm is missing in it, and the list says so."""
-
-    def __init__(self, request_id: int, deadline_ms: int) -> None:
-        super().__init__(request_id, ListGroupsReply([]), deadline_ms, is_write=False)
-        self.found: dict[int, list[GroupInfo]] = {}
-        self.missing: list[MissingGroups] = []
-
-    def fail(self, lost: set[TopicPartition], error: MinilogError) -> None:
-        for partition in sorted(lost):
-            self.found.pop(partition.partition, None)
-            self.missing.append(MissingGroups(partition.partition, error.code, error.detail))
-        self.open = self.open - lost
-        self.finish()
-
-    def finish(self) -> None:
-        groups = sorted((info for infos in self.found.values() for info in infos), key=lambda info: info.group)
-        self.reply = ListGroupsReply(groups, sorted(self.found), sorted(self.missing))
-
-
-class Shard:
-    """One partition of ``__groups``, led here in one leader epoch."""
-
-    def __init__(self, replica: Replica, role: LeaderState, groups: Groups) -> None:
-        self.replica, self.role, self.groups = replica, role, groups
-        self.next_offset = replica.log.start_offset
-        """The first one that is not replayed yet."""
-        self.load_end = replica.log.end_offset
-        self.is_loaded = False
-        self.damage = ""
-        self.waiting: deque[tuple[int, ParkedGroupRequest]] = deque()
-        """(offset that must be committed, reply); offsets never decrease."""
 
 
 class Coordinator:
     def __init__(self, state: LocalState, lookup: Lookup, turn: Turn, followers: FollowerSessions) -> None:
         self._state, self._lookup, self._turn, self._followers = state, lookup, turn, followers
-        self.shards: dict[TopicPartition, Shard] = {}
-        self.deadlines = Deadlines()
-        self._woken: dict[TopicPartition, None] = {}
-        self._failed: list[Effect] = []
+        self.shards: dict[TopicPartition, GroupShard] = {}
+        self.successors = Successors(state, followers)
+        self.replies = GroupReplies(self.shards, self.successors)
         self._asked_ms = -(2**60)
         self._topic_refusal = ""
         self._topics: dict[str, TopicShape] = {}
-        self._topics_offset = -1
+        """The topics that groups may share out, as of the metadata that this broker knows."""
+
+    # --- topics --------------------------------------------------------------------------------------------------
+
+    def on_metadata(self) -> None:
+        """The image has changed: tell the groups, for topics may have come or gone."""
+        if self.shards:
+            topics = self._topics_now()
+            for shard in self.shards.values():
+                if shard.is_loaded:
+                    shard.groups.on_topics(topics)
+
+    def _topics_now(self) -> dict[str, TopicShape]:
+        """The same object as long as nothing has changed: comparing takes as long as there are
+        topics."""
+        topics = {
+            name: TopicShape(topic.topic_id, len(topic.partitions))
+            for name, topic in self._state.image.topics.items()
+            if not is_internal(name)
+        }
+        if topics != self._topics:
+            self._topics = topics
+        return self._topics
 
     # --- roles -------------------------------------------------------------------------------------------------
 
@@ -145,44 +114,34 @@ class Coordinator:
         if replica.partition.topic == GROUPS_TOPIC:
             state, log = self._state, replica.log
             groups = Groups(state.settings, state.broker_id, state.wall_ms, lambda: log.end_offset)
-            shard = Shard(replica, replica.role, groups)
+            shard = GroupShard(replica, replica.role, groups)
             self.shards[replica.partition] = shard
             self._load(shard, LOAD_FIRST_BYTES, now_ms)
 
     def on_leave(self, partition: TopicPartition) -> None:
         """Leadership ends: forget the groups, and tell everybody who waits."""
         shard = self.shards.pop(partition, None)
-        for _, parked in shard.waiting if shard is not None else ():
-            error: MinilogError
-            if parked.is_write:
-                error = LeadershipLost(f"the coordinator changed while this waited ({partition}); it may count or not")
-            else:
-                error = CoordinatorNotAvailable(f"the coordinator is changing ({partition}); retry shortly")
-            self._fail(parked, {partition}, error)
-
-    def _load(self, shard: Shard, max_bytes: int, now_ms: int) -> None:
-        """Replay the next chunk; the last one opens the coordinator."""
-        try:
-            data = shard.replica.log.read(shard.next_offset, max_bytes, shard.load_end)
-            for batch in split(data, UNBOUNDED, stored=True):
-                for record in decode_batch(batch, from_offset=shard.next_offset):
-                    shard.groups.replay(decode_record(record.key, record.value))
-                shard.next_offset = batch.end_offset
-        except (CorruptBatch, CorruptRange) as error:
-            shard.damage = error.detail
+        if shard is None:
             return
-        if not data or shard.next_offset >= shard.load_end:
+        changing = CoordinatorNotAvailable(f"the coordinator is changing ({partition}); retry shortly")
+        lost = LeadershipLost(f"the coordinator changed while this waited ({partition}); it may count or not")
+        for _, parked in shard.waiting:
+            self.replies.fail(parked, {partition}, lost if parked.is_write else changing)
+        self.replies.fail_reads(shard, changing)
+
+    def _load(self, shard: GroupShard, max_bytes: int, now_ms: int) -> None:
+        """Replay the next chunk; the last one opens the coordinator."""
+        if shard.load(max_bytes):
             shard.is_loaded = True
             shard.groups.on_topics(self._topics_now())
-            shard.groups.begin(now_ms, self._state.settings.session_timeout_ms)
+            shard.groups.begin(now_ms, self._state.session_timeout_ms_max)
 
     # --- requests ----------------------------------------------------------------------------------------------
 
     def on_request(self, request_id: int, request: GroupRequest, now_ms: int) -> list[Effect]:
         effects: list[Effect] = []
-        if len(self.deadlines) >= self._state.settings.limits.parked_requests_max:
-            raise Overloaded(f"{len(self.deadlines)} group requests already wait here, the limit; retry later")
         if isinstance(request, ListGroups):
+            self._check_room()
             self._list(request_id, effects, now_ms)
             return effects
         check_name(request.group)
@@ -191,24 +150,28 @@ class Coordinator:
         shard = self._find(request.group)
         try:
             self._open(shard, now_ms)
-        except CoordinatorNotAvailable:
+            self._check_room()
+        except (CoordinatorNotAvailable, Overloaded):
             shard.groups.on_refused(request, now_ms)
             raise
-        shard.groups.on_topics(self._topics_now())
-        is_write = False
+        parked = ParkedGroupRequest(request_id, Ok(), now_ms + self._state.settings.group_wait_ms)
         try:
-            records, reply = self._decide(shard, request, now_ms)
-            if records:
-                self._write(shard, request.group, records, effects, now_ms)
-                is_write = True
-            shard.groups.on_decided(request, now_ms)
+            decision = shard.groups.decide(request, now_ms)
+            self._apply(shard, decision, effects)
+            parked.reply, parked.is_write = decision.reply, bool(decision.records)
         except MinilogError as error:
             if isinstance(error, NOT_WRITTEN):
                 shard.groups.on_refused(request, now_ms)
-            reply = Problem.of(error)
-        parked = ParkedGroupRequest(request_id, reply, now_ms + self._state.settings.group_wait_ms, is_write=is_write)
-        self._park(parked, [shard], effects)
+            parked.reply = Problem.of(error)
+        if isinstance(request, READS):
+            self.replies.park_read(parked, shard, effects, now_ms)
+        else:
+            self.replies.park(parked, [shard], effects)
         return effects
+
+    def _check_room(self) -> None:
+        if len(self.replies) >= self._state.settings.limits.parked_requests_max:
+            raise Overloaded(f"{len(self.replies)} group requests already wait here, the limit; retry later")
 
     def _list(self, request_id: int, effects: list[Effect], now_ms: int) -> None:
         listing = Listing(request_id, now_ms + self._state.settings.group_wait_ms)
@@ -220,7 +183,7 @@ class Coordinator:
             except CoordinatorNotAvailable as error:
                 listing.fail({partition}, error)
         listing.finish()
-        self._park(listing, shards, effects)
+        self.replies.park(listing, shards, effects)
 
     def _ask_for_topic(self, request_id: int, now_ms: int) -> list[Effect]:
         """First need: the controller makes the topic, with settings of its own."""
@@ -238,7 +201,7 @@ class Coordinator:
         """Whoever asks next is told what the controller says against making the topic."""
         self._topic_refusal = f"; so far: {answer.detail}" if isinstance(answer, MinilogError) else ""
 
-    def _find(self, group: str) -> Shard:
+    def _find(self, group: str) -> GroupShard:
         """Raises NotCoordinator, which names who is, or CoordinatorNotAvailable."""
         partitions = self._state.image.topics[GROUPS_TOPIC].partitions
         partition = TopicPartition(GROUPS_TOPIC, partition_of(group.encode(), len(partitions)))
@@ -257,9 +220,9 @@ class Coordinator:
             coordinator_url=broker.url,
         )
 
-    def _open(self, shard: Shard, now_ms: int) -> Shard:
+    def _open(self, shard: GroupShard, now_ms: int) -> GroupShard:
         """The shard, if it may answer now; raises CoordinatorNotAvailable."""
-        partition = shard.replica.partition
+        partition = shard.partition
         if shard.damage:
             raise CoordinatorNotAvailable(f"the groups in {partition} cannot be read: {shard.damage}")
         if not shard.is_loaded:
@@ -268,163 +231,46 @@ class Coordinator:
             )
         if not self._state.accepts_writes:
             raise CoordinatorNotAvailable(f"broker {self._state.broker_id} is handing {partition} over; retry shortly")
-        if not self._is_sure(shard, now_ms):
-            raise CoordinatorNotAvailable(
-                f"broker {self._state.broker_id} may not lead {partition} any more; retry or ask another"
-            )
+        if not self.successors.are_silent(shard.role, now_ms):
+            raise self._unsure(shard)
         return shard
 
-    def _is_sure(self, shard: Shard, now_ms: int) -> bool:
-        """Nobody can have coordinated instead of this broker for longer than a broker session."""
-        state, timeout_ms = self._state, self._state.settings.session_timeout_ms
-        if state.session_over_ms(now_ms) == 0:
-            return True
-        others = {*shard.role.maximal_isr, *shard.role.state.elr} - {state.broker_id}
-        return all(self._fetches(other, shard.replica.partition, now_ms - timeout_ms) for other in others)
-
-    def _fetches(self, broker_id: int, partition: TopicPartition, since_ms: int) -> bool:
-        session = self._followers.of(broker_id)
-        return session is not None and partition in session.partitions and session.last_fetch_ms >= since_ms
-
-    def _decide(self, shard: Shard, request: OneGroupRequest, now_ms: int) -> tuple[Records, Message]:
-        groups = shard.groups
-        match request:
-            case GroupHeartbeat():
-                return groups.on_heartbeat(request, now_ms)
-            case CommitOffsets():
-                return groups.on_commit(request, now_ms)
-            case LeaveGroup():
-                return groups.on_leave(request, now_ms)
-            case CommittedOffsets():
-                return [], groups.on_committed(request)
-            case DescribeGroup():
-                return [], groups.on_describe(request, now_ms)
-            case DeleteGroup():
-                return groups.on_delete(request)
+    def _unsure(self, shard: GroupShard) -> CoordinatorNotAvailable:
+        return CoordinatorNotAvailable(
+            f"broker {self._state.broker_id} may not lead {shard.partition} any more; retry or ask another"
+        )
 
     # --- writing -------------------------------------------------------------------------------------------------
 
-    def _write(self, shard: Shard, group: str, records: Records, effects: list[Effect], now_ms: int) -> None:
-        """Append and replay. Raises NotEnoughReplicas, DiskFull or RecordTooLarge: then nothing has changed."""
-        replica = shard.replica
-        shard.role.check_acks(ACKS_ALL)
-        batches = self._batches(records, replica.settings.max_message_bytes, now_ms)
-        size = max(builder.bytes_total for builder in batches)
-        if size > replica.settings.max_message_bytes:
-            raise RecordTooLarge(
-                f"group {group!r}: a change of {size} bytes exceeds the {replica.settings.max_message_bytes} "
-                "a coordinator writes at once; use fewer partitions, members or less metadata"
-            )
-        self._append(shard, [builder.build(acks_level=ACKS_MANY) for builder in batches])
-        for record in records:
-            shard.groups.replay(record)
-        self._followers.on_append(replica.partition)
-        self._turn.advance(replica.partition)
-        effects += self._turn.appended(replica, now_ms)
-
-    def _batches(self, records: Records, max_bytes: int, now_ms: int) -> list[BatchBuilder]:
-        """What is new is one batch, so that no failover finds half of it. What goes may take several: a coordinator that
-        finds half of that gone lets the rest go when it is asked again, or when it looks itself."""
-        batches = [BatchBuilder()]
-        for record in records:
-            if record.value is None and batches[-1].bytes_total > max_bytes // 2:
-                batches.append(BatchBuilder())
-            batches[-1].append(*encode_record(record), (), self._state.wall_ms(now_ms))
-        return batches
-
-    def _append(self, shard: Shard, built: list[bytes]) -> None:
-        log = shard.replica.log
-        offset, stamped = log.end_offset, []
-        for data in built:
-            batch = split(data, UNBOUNDED)[0]
-            stamped.append(stamp(batch, offset, shard.role.leader_epoch, ACKS_MANY))
-            offset += batch.record_count
-        log.append(stamped)
-
-    # --- waiting -------------------------------------------------------------------------------------------------
-
-    def _park(self, parked: ParkedGroupRequest, shards: list[Shard], effects: list[Effect]) -> None:
-        """Answer when everything decided so far is committed."""
-        for shard in shards:
-            end_offset = shard.replica.log.end_offset
-            if shard.role.high_watermark < end_offset:
-                shard.waiting.append((end_offset, parked))
-                parked.open.add(shard.replica.partition)
-        if parked.open:
-            self.deadlines.add(parked.deadline_ms, parked.request_id, parked)
-        else:
-            effects.append(Reply(parked.request_id, parked.reply))
-
-    def wake(self, partition: TopicPartition) -> None:
-        """The high watermark of this partition has moved."""
-        if partition in self.shards:
-            self._woken[partition] = None
-
-    def answer_woken(self) -> list[Effect]:
-        effects, self._failed = self._failed, []
-        for partition in self._woken:
-            shard = self.shards.get(partition)
-            while shard is not None and shard.waiting and shard.waiting[0][0] <= shard.role.high_watermark:
-                _, parked = shard.waiting.popleft()
-                if partition in parked.open:
-                    parked.open.remove(partition)
-                    self._end(parked, effects)
-        self._woken.clear()
-        return effects
-
-    def _fail(self, parked: ParkedGroupRequest, lost: set[TopicPartition], error: MinilogError) -> None:
-        lost = lost & parked.open
-        if lost:
-            parked.fail(lost, error)
-            self._end(parked, self._failed)
-
-    def _end(self, parked: ParkedGroupRequest, effects: list[Effect]) -> None:
-        """It waits for something less: answer if that was the last."""
-        if not parked.open:
-            self.deadlines.remove(parked.deadline_ms, parked.request_id)
-            effects.append(Reply(parked.request_id, parked.reply))
+    def _apply(self, shard: GroupShard, decision: GroupDecision, effects: list[Effect]) -> None:
+        """Append what was decided, and act on it. Raises NotEnoughReplicas, DiskFull or
+        RecordTooLarge: then nothing has changed."""
+        if decision.records:
+            shard.append(decision, self._state.wall_ms(decision.decided_ms))
+            self._followers.on_append(shard.partition)
+            self._turn.advance(shard.partition)
+            effects += self._turn.appended(shard.replica, decision.decided_ms)
+        shard.groups.applied(decision)
 
     # --- time ----------------------------------------------------------------------------------------------------
 
     def tick(self, now_ms: int) -> list[Effect]:
         effects: list[Effect] = []
-        for parked in self.deadlines.expire(now_ms):
-            assert isinstance(parked, ParkedGroupRequest)
-            error = TimedOut(
-                "the coordinator's replicas did not confirm in time; the change may count or not",
-                definite=not parked.is_write,
-            )
-            self._fail(parked, parked.open, error)
+        self.replies.expire(now_ms)
         for shard in self.shards.values():
-            while shard.waiting and not shard.waiting[0][1].open:
-                shard.waiting.popleft()  # answered meanwhile, by its deadline
+            if shard.reads and not self.successors.are_silent(shard.role, now_ms):
+                self.replies.fail_reads(shard, self._unsure(shard))
         loading = [shard for shard in self.shards.values() if not shard.is_loaded and not shard.damage]
         if loading:
             self._load(min(loading, key=lambda shard: shard.load_end - shard.next_offset), LOAD_BYTES, now_ms)
         for shard in self.shards.values():
             if shard.is_loaded and self._state.accepts_writes:
-                shard.groups.on_topics(self._topics_now())
                 self._decide_tick(shard, effects, now_ms)
         return effects
 
-    def _decide_tick(self, shard: Shard, effects: list[Effect], now_ms: int) -> None:
-        for group, records in shard.groups.tick(now_ms):
+    def _decide_tick(self, shard: GroupShard, effects: list[Effect], now_ms: int) -> None:
+        for decision in shard.groups.tick(now_ms):
             try:
-                if records:
-                    self._write(shard, group, records, effects, now_ms)
-            except NOT_WRITTEN:
-                shard.groups.postpone(group, now_ms)
-
-    def _topics_now(self) -> dict[str, TopicShape]:
-        """The topics groups may share out, as of the metadata this broker knows."""
-        image = self._state.image
-        if self._topics_offset != image.metadata_offset:
-            self._topics_offset = image.metadata_offset
-            topics = {
-                name: TopicShape(topic.topic_id, len(topic.partitions))
-                for name, topic in image.topics.items()
-                if not is_internal(name)
-            }
-            if topics != self._topics:
-                self._topics = topics
-        return self._topics
+                self._apply(shard, decision, effects)
+            except NOT_WRITTEN as error:
+                shard.groups.postpone(decision, is_alone=isinstance(error, RecordTooLarge))

@@ -190,8 +190,6 @@ class Registration:
         """R30: for how long the session with the controller may have been over; 0 while it surely lasts."""
         if self.heard_ms is None:
             return now_ms
-        if self.session_timeout_ms is not None:
-            session_timeout_ms = min(session_timeout_ms, self.session_timeout_ms)
         return max(0, now_ms - self.heard_ms - session_timeout_ms)
 
     def asked_away_ms(self, now_ms: int) -> int:

@@ -101,9 +101,7 @@ class Replication:
                 self.on_damaged(replica)
             if isinstance(leader, LeaderState):
                 for broker_id in leader.followers:
-                    session = self._followers.of(broker_id)
-                    if session is not None and partition in session.partitions:
-                        leader.note_idle_follower(broker_id, session.last_fetch_ms)
+                    leader.note_idle_follower(broker_id, self._followers.followed(broker_id, partition).sent_ms)
                 if leader.propose(now_ms, self._state.settings.replica_lag_max_ms, shrink=True):
                     self._proposals.add(partition)
                 if leader.high_watermark < leader.log.end_offset:

@@ -48,6 +48,7 @@ class Roles:
         touched = {TopicPartition(r.topic, r.partition): None for r in records if isinstance(r, PartitionChanged)}
         if everything:
             touched.update(dict.fromkeys(self._state.replicas))
+        self._coordinator.on_metadata()
         effects: list[Effect] = []
         for partition in touched:
             effects += self._apply(partition, now_ms)

@@ -51,9 +51,22 @@ class LocalState:
     def accepts_writes(self) -> bool:
         return not self.registration.draining
 
+    @property
+    def session_timeout_ms(self) -> int:
+        """A session with the controller lasts this long, by this broker's settings and the
+        controller's word: the shorter one."""
+        own_ms, told_ms = self.settings.session_timeout_ms, self.registration.session_timeout_ms
+        return own_ms if told_ms is None else min(own_ms, told_ms)
+
+    @property
+    def session_timeout_ms_max(self) -> int:
+        """The longer one: another broker, whose settings differ, may take none for lasting longer
+        than the controller does."""
+        return max(self.settings.session_timeout_ms, self.registration.session_timeout_ms or 0)
+
     def session_over_ms(self, now_ms: int) -> int:
         """For how long the session with the controller may have been over."""
-        return self.registration.session_over_ms(now_ms, self.settings.session_timeout_ms)
+        return self.registration.session_over_ms(now_ms, self.session_timeout_ms)
 
     def unsure_ms(self, now_ms: int) -> int:
         """For how long another broker may already lead what this one leads: the session may be over, or this broker has

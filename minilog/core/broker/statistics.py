@@ -89,6 +89,6 @@ def broker_statistics(
         last_problem=state.registration.last_problem,
         parked_produces=len(produces.deadlines),
         parked_fetches=len(fetches.deadlines),
-        parked_groups=len(coordinator.deadlines),
+        parked_groups=len(coordinator.replies),
         partitions=[partition_statistics(replica, now_ms) for replica in state.replicas.values()],
     )

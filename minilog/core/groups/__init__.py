@@ -1,6 +1,8 @@
-"""What consumer groups decide: members, who owns which partition, committed offsets. Records out, nothing else changes.
+"""What consumer groups decide: members, who owns which partition, committed offsets. Records out,
+nothing else changes.
 
 Come in by ``groups.py``; ``core/broker/coordinator.py`` is where groups meet the turn of a broker.
 May import: ``wire``.
-Begin with ``groups.py``, then ``membership.py`` (one step of one group).
+Begin with ``groups.py`` (``decide``, ``applied``, ``tick``), then ``membership.py`` (one step of one
+group).
 """

@@ -1,31 +1,38 @@
-"""FollowerSessions: the leader's side of replica fetching: what each follower asked for and has not been told yet.
+"""FollowerSessions: the leader's side of replica fetching: what each follower asked for and has not
+been told yet.
 
-Owns: one FollowerSession per following broker, with the position of every partition it fetches from here, and
-the follower's request while it is parked. Appends and high-watermark moves only mark partitions; the answer is
-put together once at the end of the turn, so one answer carries everything a turn produced.
+Owns: one FollowerSession per following broker, with the position of every partition it fetches from
+here, and the follower's request while it is parked. Appends and high-watermark moves only mark
+partitions; the answer is put together once at the end of the turn, so one answer carries everything
+a turn produced.
 
 Invariants
-* One session per follower; (broker epoch, session id) only grows, a late copy of an older opening is refused
-  (R5, R35). Sequence numbers are consecutive; anything else is refused with INVALID_FETCH_SESSION.
-* A position is counted (``LeaderState.on_fetch``) once, when it arrives, and only by a leader of its epoch. One
-  that names an epoch this broker has not reached yet waits until it has (no error, no retry loop). One that cannot
-  count (it diverges, R2) is answered so and forgotten: no data is sent to it until the follower names another.
-* An answer holds at most REPLICA_FETCH_BYTES_MAX of batches and one batch more, whatever was asked
-  for. Peers take that.
-* A request is answered exactly once: with data, at its deadline, or when a newer request or session replaces it.
-* An answer takes along every high watermark and log start that moved: what it does not mention has not changed, and
-  what it cannot speak for it calls untold. Followers judge by that how stale they are, and retention waits for them.
-* A position, and a mark of what is to be told, is about one topic id: another topic of that name does not answer for it.
-* A follower whose log begins too late is asked for its position again at every tick, however quiet the partition: whether it
-  still lacks something, or has been waited for long enough, is found out when it names one.
-* A long poll never keeps a follower from naming a partition whose leader changed meanwhile: it is ended early.
+* One session per follower; (broker epoch, session id) only grows, a late copy of an older opening
+  is refused (R5, R35). Sequence numbers are consecutive; anything else is refused with
+  INVALID_FETCH_SESSION.
+* A position is counted (``LeaderState.on_fetch``) once, when it arrives, and only by a leader of
+  its epoch. One that names an epoch this broker has not reached yet waits until it has (no error,
+  no retry loop). One that cannot count (it diverges, R2) is answered so and forgotten: no data is
+  sent to it until the follower names another.
+* A request is answered exactly once: with data, at its deadline, or when a newer request or session
+  replaces it.
+* An answer takes along every high watermark and log start that moved: what it does not mention has
+  not changed, and what it cannot speak for it calls untold. Followers judge by that how stale they
+  are, and retention waits for them.
+* A position, and a mark of what is to be told, is about one topic id: another topic of that name
+  does not answer for it.
+* A follower whose log begins too late is asked for its position again at every tick, however quiet
+  the partition: whether it still lacks something, or has been waited for long enough, is found out
+  when it names one.
+* A long poll never keeps a follower from naming a partition whose leader changed meanwhile: it is
+  ended early.
 """
 
 from __future__ import annotations
 
-from minilog.config import REPLICA_FETCH_BYTES_MAX
 from minilog.core.effects import Effect, Reply
 from minilog.core.replication.follower import FollowerState
+from minilog.core.replication.follower_session import NO_ANSWER, FollowerSession, ParkedReplicaFetch, SentAnswer
 from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.replica import Replica, Replicas
 from minilog.errors import CorruptRange, FencedLeaderEpoch, InvalidFetchSession, MinilogError, OffsetOutOfRange
@@ -44,68 +51,38 @@ EARLY_ENDS_MAX = 50
 """How many long polls of a follower end early after a role began, one per tick, until it has named the partition."""
 
 
-class ParkedReplicaFetch:
-    __slots__ = ("arrived_ms", "deadline_ms", "request_id")
-
-    def __init__(self, request_id: int, arrived_ms: int, deadline_ms: int) -> None:
-        self.request_id, self.arrived_ms, self.deadline_ms = request_id, arrived_ms, deadline_ms
-
-
-class FollowerSession:
-    """``fresh``: arrived, not yet counted. ``dirty``: the follower may lack data. ``stale``: it lacks a high watermark."""
-
-    def __init__(self, request: ReplicaFetch) -> None:
-        self.broker_id = request.broker_id
-        self.broker_epoch = request.broker_epoch
-        self.session_id = request.session_id
-        self.next_sequence = 0
-        self.last_fetch_ms = 0
-        self.max_bytes = min(request.max_bytes, REPLICA_FETCH_BYTES_MAX)
-        self.partitions: dict[TopicPartition, ReplicaFetchPartition] = {}
-        self.fresh: dict[TopicPartition, None] = {}
-        self.dirty: dict[TopicPartition, None] = {}
-        self.stale: dict[TopicPartition, None] = {}
-        self.lacking: dict[TopicPartition, None] = {}
-        """Partitions whose log begins later at the follower than here."""
-        self.unsent_results: list[ReplicaFetchResult] = []
-        """Errors and divergences found when positions were counted; the next answer carries them."""
-        self.expected_partitions: dict[TopicPartition, int] = {}
-        """Partitions led from here that the follower has not named yet, and how many early ends that is still worth."""
-        self.ends_early = False
-        self.parked: ParkedReplicaFetch | None = None
-
-    @property
-    def order(self) -> tuple[int, int]:
-        return self.broker_epoch, self.session_id
-
-    def take(self, request: ReplicaFetch, now_ms: int) -> None:
-        self.next_sequence = request.sequence + 1
-        self.last_fetch_ms, self.max_bytes = now_ms, min(request.max_bytes, REPLICA_FETCH_BYTES_MAX)
-        self.ends_early = False
-        for topic, partition in request.forgotten:
-            self.forget(TopicPartition(topic, partition))
-        for entry in request.partitions:
-            key = TopicPartition(entry.topic, entry.partition)
-            known = self.partitions.get(key)
-            if known is None or (known.topic_id, known.leader_epoch) != (entry.topic_id, entry.leader_epoch):
-                self.stale[key] = None
-            self.partitions[key] = entry
-            self.fresh[key] = None
-            self.dirty.pop(key, None)
-
-    def forget(self, partition: TopicPartition) -> None:
-        self.partitions.pop(partition, None)
-        for marks in (self.fresh, self.dirty, self.stale, self.lacking):
-            marks.pop(partition, None)
-
-
 class FollowerSessions:
     def __init__(self, replicas: Replicas) -> None:
         self._replicas = replicas
         self._by_broker: dict[int, FollowerSession] = {}
+        self.answers_count = 0
+        self._called_back: dict[int, int] = {}
+        """Followers whose next answer is sent at once, until they have come back after one later
+        than this number."""
 
     def of(self, broker_id: int) -> FollowerSession | None:
         return self._by_broker.get(broker_id)
+
+    def followed(self, broker_id: int, partition: TopicPartition) -> SentAnswer:
+        """That broker surely followed this one after it, in the present leader epoch of the
+        partition. NO_ANSWER: it is not known."""
+        session = self._by_broker.get(broker_id)
+        return NO_ANSWER if session is None or self._led(session, partition) is None else session.followed
+
+    def call_back(self, broker_id: int) -> None:
+        """Somebody waits for evidence that this follower still follows: what it waits for ends now,
+        so that it asks again. However many wait: it is one answer, and none before it has come
+        back."""
+        self._called_back[broker_id] = self.answers_count
+        session = self._by_broker.get(broker_id)
+        if session is not None:
+            session.ends_early = True
+
+    def _is_called_back(self, session: FollowerSession) -> bool:
+        if session.followed.number > self._called_back.get(session.broker_id, -1):
+            self._called_back.pop(session.broker_id, None)
+            return False
+        return True
 
     # --- marks -----------------------------------------------------------------------------------------------
 
@@ -170,7 +147,8 @@ class FollowerSessions:
         effects += self._unpark(session)
         for topic, partition in request.forgotten:
             self._on_forgotten(session, TopicPartition(topic, partition))
-        session.take(request, now_ms)
+        session.take(request)
+        session.ends_early = self._is_called_back(session)
         session.parked = ParkedReplicaFetch(request_id, now_ms, deadline_ms)
         return session, effects
 
@@ -285,6 +263,8 @@ class FollowerSessions:
         assert parked is not None
         untold: list[tuple[str, int]] = [*session.fresh, *session.dirty]
         held_ms = now_ms - parked.arrived_ms
+        self.answers_count += 1
+        session.answered = SentAnswer(now_ms, self.answers_count)
         reply = ReplicaFetchReply(session.session_id, session.next_sequence - 1, results, held_ms, unsure_ms, untold)
         return Reply(parked.request_id, reply)
 

@@ -180,11 +180,11 @@ class LeaderIsr:
                 leader_epoch=self.leader_epoch,
             )
 
-    def note_idle_follower(self, broker_id: int, last_fetch_ms: int) -> None:
-        """The follower's session was alive at ``last_fetch_ms`` and had nothing to fetch here."""
+    def note_idle_follower(self, broker_id: int, followed_ms: int) -> None:
+        """The follower surely followed at ``followed_ms``, and had nothing to fetch here."""
         progress = self.followers[broker_id]
         if progress.position is not None and progress.position >= self.log.end_offset:
-            progress.caught_up_ms = max(progress.caught_up_ms, last_fetch_ms)
+            progress.caught_up_ms = max(progress.caught_up_ms, followed_ms)
 
     def behind_ms(self, broker_id: int, now_ms: int) -> int:
         """Since when it does not hold this log's end; counted from the begin of this role where nothing older is known."""

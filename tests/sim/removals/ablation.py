@@ -24,7 +24,8 @@ from minilog.core.controller.fencing import Fencing
 from minilog.core.controller.metadata_feed import MetadataFeed
 from minilog.core.replication import leader_isr
 from minilog.core.replication.follower import FollowerState
-from minilog.core.replication.follower_sessions import FollowerSession, FollowerSessions
+from minilog.core.replication.follower_session import FollowerSession
+from minilog.core.replication.follower_sessions import FollowerSessions
 from minilog.core.replication.isr_proposals import IsrProposals
 from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.leader_isr import LeaderIsr

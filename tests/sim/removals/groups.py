@@ -6,20 +6,29 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from minilog.core.broker.coordinator import Coordinator, ParkedGroupRequest, Shard
+from minilog.core.broker.coordinator import Coordinator
+from minilog.core.broker.group_replies import GroupReplies
+from minilog.core.broker.group_shard import GroupShard
+from minilog.core.broker.group_waiting import ParkedGroupRequest
+from minilog.core.broker.successors import Successors
 from minilog.core.effects import Effect, Reply
 from minilog.core.groups import ages, groups, offsets
 from minilog.core.groups.assignment import TopicPart
 from minilog.core.groups.groups import Groups
 from minilog.core.groups.membership import GroupDraft
 from minilog.core.groups.state import GroupState
+from minilog.core.replication.follower_session import FollowerSession, SentAnswer
+from minilog.core.replication.follower_sessions import FollowerSessions
+from minilog.wire.messages import ReplicaFetch
 from tests.sim.removals import stand_ins
 from tests.sim.removals.ablation import Ablation
 from tests.sim.schedules.options import Options
 from tests.sim.stories import test_clocks, test_groups
 
 
-def _answer_at_once(self: Coordinator, parked: ParkedGroupRequest, shards: list[Shard], effects: list[Effect]) -> None:
+def _answer_at_once(
+    self: GroupReplies, parked: ParkedGroupRequest, shards: list[GroupShard], effects: list[Effect]
+) -> None:
     effects.append(Reply(parked.request_id, parked.reply))
 
 
@@ -45,7 +54,7 @@ def _begin_without_sessions(self: Groups, now_ms: int, grace_ms: int) -> None:
     for name, state in self.groups.items():
         for member_id, session in state.sessions.items():
             session.deadline_ms = now_ms + 1
-            self._watch(session, name, member_id)
+            self._sessions.watch(session, name, member_id)
 
 
 def _begin_without_grace(self: Groups, now_ms: int, grace_ms: int) -> None:
@@ -62,7 +71,7 @@ def _fence_expelled(self: Groups, name: str, now_ms: int) -> Any:
     return _fence(self, name, now_ms)
 
 
-def _forget_the_last(self: Coordinator, shard: Shard, max_bytes: int, now_ms: int) -> None:
+def _forget_the_last(self: Coordinator, shard: GroupShard, max_bytes: int, now_ms: int) -> None:
     """A new coordinator that begins with nothing."""
     shard.is_loaded, shard.next_offset = True, shard.load_end
     shard.groups.on_topics(self._topics_now())
@@ -83,6 +92,19 @@ def _settle_once(self: Groups, draft: GroupDraft, state: GroupState) -> None:
     checked = state.checked_version
     _settle(self, draft, state)
     state.checked_version = max(state.checked_version, checked)
+
+
+_on_fetch = FollowerSessions.on_request
+
+
+def _as_of_its_arrival(
+    self: FollowerSessions, request_id: int, request: ReplicaFetch, deadline_ms: int, now_ms: int
+) -> tuple[FollowerSession | None, list[Effect]]:
+    """As if whoever fetches were still there when the fetch arrives."""
+    session, effects = _on_fetch(self, request_id, request, deadline_ms, now_ms)
+    if session is not None:
+        session.followed = SentAnswer(now_ms, session.answered.number)
+    return session, effects
 
 
 def _none_fenced(*_: Any) -> None:
@@ -108,7 +130,7 @@ GROUP_ABLATIONS = (
     Ablation(
         "groups",
         "answers wait until what they say is committed",
-        ((Coordinator, "_park", _answer_at_once),),
+        ((GroupReplies, "park", _answer_at_once),),
         story=test_groups.test_a_commit_is_acknowledged_when_the_replicas_have_it_and_not_before,
     ),
     Ablation(
@@ -158,8 +180,26 @@ GROUP_ABLATIONS = (
     Ablation(
         "groups",
         "a coordinator that may have been replaced answers nobody",
-        ((Coordinator, "_is_sure", lambda *_: True),),
+        ((Successors, "are_silent", lambda *_: True),),
         story=test_groups.test_a_coordinator_cut_off_from_everybody_answers_nobody_for_long,
+    ),
+    Ablation(
+        "groups",
+        "a fetch is as young as the answer before it",
+        ((FollowerSessions, "on_request", _as_of_its_arrival),),
+        story=test_groups.test_a_fetch_that_was_late_on_its_way_makes_no_replaced_coordinator_sure,
+    ),
+    Ablation(
+        "groups",
+        "what is read is as young as the question",
+        ((Successors, "were_silent_at", lambda *_: True),),
+        story=test_groups.test_a_replaced_coordinator_shows_no_offsets_of_yesterday,
+    ),
+    Ablation(
+        "groups",
+        "who may lead instead is called back",
+        ((FollowerSessions, "call_back", stand_ins.nothing),),
+        story=test_groups.test_who_reads_at_an_idle_coordinator_does_not_wait_for_a_long_poll,
     ),
     Ablation(
         "groups",

@@ -24,7 +24,8 @@ from minilog.core.controller.metadata_feed import MetadataFeed
 from minilog.core.effects import Effect, Reply
 from minilog.core.image import BrokerState, ClusterImage, PartitionState
 from minilog.core.replication.follower import FollowerState
-from minilog.core.replication.follower_sessions import FollowerSession, FollowerSessions, ParkedReplicaFetch
+from minilog.core.replication.follower_session import FollowerSession, ParkedReplicaFetch
+from minilog.core.replication.follower_sessions import FollowerSessions
 from minilog.core.replication.isr import copies_end
 from minilog.core.replication.leader import LeaderState, Outcome
 from minilog.core.replication.produce_waiters import Waiter
@@ -304,7 +305,7 @@ def take_any_request(
         effects += self.close(request.broker_id)
         session = self._by_broker[request.broker_id] = FollowerSession(request)
     effects += self._unpark(session)
-    session.take(request, now_ms)
+    session.take(request)
     session.parked = ParkedReplicaFetch(request_id, now_ms, deadline_ms)
     return session, effects
 

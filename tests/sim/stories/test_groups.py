@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from minilog.errors import GroupChanged
-from minilog.wire.group_messages import CommitOffsets, DeleteGroup, DeleteGroupReply, GroupHeartbeat, LeaveGroup
-from minilog.wire.messages import Ok, ReplicaFetchReply
+from minilog.wire.group_messages import (
+    CommitOffsets,
+    CommitOffsetsReply,
+    DeleteGroup,
+    DeleteGroupReply,
+    GroupHeartbeat,
+    LeaveGroup,
+    OffsetCommit,
+)
+from minilog.wire.messages import Ok, ReplicaFetch, ReplicaFetchReply
 from minilog.wire.murmur2 import partition_of
 from minilog.wire.topic_partition import TopicPartition
 from tests.sim.cluster import SimCluster
@@ -330,6 +338,93 @@ def test_a_coordinator_cut_off_from_everybody_answers_nobody_for_long() -> None:
     c.until(lambda: reader.problems["COORDINATOR_NOT_AVAILABLE"] > 0)
     assert coordinator(c) != old
     c.until(lambda: settled(c, [one]))
+
+
+def pinned(c: SimCluster, member: Member, broker_id: int, duration_ms: int) -> None:
+    """Time passes, and the member asks this one broker only."""
+    for _ in range(duration_ms // 10):
+        member._coordinator = broker_id
+        c.run(10)
+
+
+def test_a_fetch_that_was_late_on_its_way_makes_no_replaced_coordinator_sure() -> None:
+    """R84, R82: its sender has followed before it was sent, and leads since. Who was answered on
+    its ground would own too long."""
+    c, (two,) = grouped("two")
+    c.until(lambda: all(done is not None for done in two.held.values()))
+    old = coordinator(c)
+    two._is_committing = True  # a write that cannot commit would silence the old one
+    for broker_id in c.brokers:
+        if broker_id != old:
+            c.network.cut(broker_id, two.node_id)
+    c.network.cut(old, -1)
+    pinned(c, two, old, 1500)
+    late = c.network.hold(ReplicaFetch, when=lambda m: isinstance(m, ReplicaFetch) and m.leader == old)
+    c.until(lambda: coordinator(c) not in (old, -1), "another one leads")
+    one = c.add_member("one")
+    one._coordinator = coordinator(c)
+    c.network.cut(old, one.node_id)
+    one.start()
+    pinned(c, two, old, 1500)
+    c.network.pass_all()
+    late.release()
+    c.run(5)
+    for broker_id in c.brokers:
+        if broker_id != old:
+            c.network.cut(broker_id, old)
+    pinned(c, two, old, 6000)
+    c.network.heal()
+    c.until(lambda: settled(c, [one, two]))
+
+
+def test_a_replaced_coordinator_shows_no_offsets_of_yesterday() -> None:
+    """R91: the controller has not been heard for a moment only, and somebody has moved the group on
+    meanwhile."""
+    c, (one,) = grouped("one")
+    c.until(lambda: all(done is not None for done in one.held.values()))
+    commit = one.commit(("t", 2))
+    c.until(lambda: commit.outcome == "ok")
+    one.leave()
+    c.run(500)
+    old = coordinator(c)
+    c.network.cut(old, -1)
+    c.until(lambda: coordinator(c) not in (old, -1), "another one leads")
+    moved: list[object] = []
+
+    def move(answer: object = None) -> None:
+        if isinstance(answer, CommitOffsetsReply):
+            moved.append(answer)
+            return
+        one._coordinator = coordinator(c)
+        one._ask(CommitOffsets("g", [OffsetCommit("t", 2, commit.offset + 7)]), move)
+
+    move()
+    c.until(lambda: bool(moved))
+    reader = c.add_reader("r")
+    for _ in range(50):
+        reader._coordinator, reader.offsets = old, None
+        reader.begin()
+        c.run(50)
+        assert reader.offsets is None or reader.offsets["t", 2] == commit.offset + 7
+    c.network.heal()
+    c.until(lambda: reader.offsets is not None)
+
+
+def test_who_reads_at_an_idle_coordinator_does_not_wait_for_a_long_poll() -> None:
+    """R91: nothing is written, so those who may lead instead would ask again in half a second. The
+    controller is silent."""
+    c, (one,) = grouped("one")
+    one.leave()
+    c.run(500)
+    reader = c.add_reader("r")
+    c.network.cut(coordinator(c), -1)
+    c.run(1000)
+    reader._coordinator = coordinator(c)
+    for _ in range(5):
+        reader.offsets = None
+        reader.begin()
+        assert c.until(lambda: reader.offsets is not None) < 50
+        c.run(100)
 
 
 def test_a_member_that_heard_only_the_old_coordinator_is_fenced_when_it_knows_too() -> None:

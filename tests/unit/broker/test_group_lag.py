@@ -10,9 +10,17 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric
 
 from minilog.broker import group_metrics
-from minilog.broker.group_lag import measure
+from minilog.broker.group_lag import measure, with_assigned
 from minilog.config import Limits
-from minilog.wire.group_messages import CommittedOffset, CommittedOffsets, GroupInfo
+from minilog.wire.group_messages import (
+    CommittedOffset,
+    CommittedOffsets,
+    DescribeGroup,
+    DescribeGroupReply,
+    GroupInfo,
+    GroupMember,
+    TopicPartitions,
+)
 from minilog.wire.json_answers import PartitionLag
 from minilog.wire.messages import Message, Offsets, OffsetsReply, OffsetsResult
 from tests.unit.broker.http.fake_runtime import NOW_MS, FakeCluster, FakeRuntime
@@ -38,8 +46,7 @@ def _offsets(request: Message) -> Message | None:
         return None
     results = []
     for query in request.partitions:
-        assert query.behind is not None
-        timestamp = NOW_MS - OLD_MS if query.behind < END else None
+        timestamp = NOW_MS - OLD_MS if query.behind is not None and query.behind < END else None
         results.append(OffsetsResult(query.topic, query.partition, None, END, timestamp))
     return OffsetsReply(results)
 
@@ -55,6 +62,7 @@ def test_every_leader_is_asked_once_and_told_apart() -> None:
         PartitionLag("lagging", 0, END, END, 0, 0.0),
         PartitionLag("lagging", 1, 7, END, 3, OLD_MS / 1000),
         PartitionLag("lagging", 2, 0, END, END, OLD_MS / 1000),
+        PartitionLag("lagging", 3, None, END, None, None),
     ]
     assert len([call for call in runtime.calls if isinstance(call[1], Offsets)]) == 1
 
@@ -64,6 +72,39 @@ def test_what_a_leader_does_not_tell_is_unknown_and_not_zero() -> None:
     cluster.down.add(2)
     lags = asyncio.run(measure(runtime, committed(4, 4)))
     assert lags[1] == PartitionLag("lagging", 1, 4, None, None, None)
+
+
+def test_what_members_have_without_a_committed_offset_counts_too() -> None:
+    owned, wanted = TopicPartitions("lagging", [0, 1]), TopicPartitions("lagging", [1, 2])
+    found = with_assigned(committed(7), [GroupMember("m", 1, owned=[owned], assignment=[wanted])])
+    assert found == committed(7, None, None)
+
+
+def test_of_a_partition_that_has_never_held_a_record_nothing_is_left_to_read() -> None:
+    _, runtime = cluster_of(1)
+    runtime.intercept = lambda r: (
+        OffsetsReply([OffsetsResult("lagging", 0, None, 0)]) if isinstance(r, Offsets) else None
+    )
+    assert asyncio.run(measure(runtime, committed(None))) == [PartitionLag("lagging", 0, None, 0, 0, 0.0)]
+
+
+def test_partitions_whose_lag_is_not_known_are_counted() -> None:
+    cluster, runtime = cluster_of(1)
+    cluster.create("orders", 3)
+    runtime.groups = [GroupInfo("billing", "stable", 7, 1)]
+    member = GroupMember("m", 7, assignment=[TopicPartitions("orders", [1, 2])])
+
+    def describe(request: Message) -> Message | None:
+        return (
+            DescribeGroupReply(runtime.groups[0], [member], 1)
+            if isinstance(request, DescribeGroup)
+            else _offsets(request)
+        )
+
+    runtime.intercept = describe
+    samples = {family.name: family.samples for family in asyncio.run(group_metrics.collect(runtime))}
+    assert [sample.value for sample in samples["minilog_consumergroup_unknown_lag_partitions"]] == [1]
+    assert len(samples["minilog_consumergroup_lag"]) == len(samples["minilog_consumergroup_committed_offset"]) == 2
 
 
 def test_offsets_of_a_topic_that_is_gone_have_no_lag() -> None:
@@ -154,4 +195,4 @@ def test_a_leader_is_asked_in_pieces_when_the_group_has_more_than_a_question_may
     runtime.intercept = note
     lags = asyncio.run(measure(runtime, committed(1, None, 1, None, 1)))
     assert asked == [2, 1]
-    assert [lag.lag for lag in lags] == [END - 1] * 3
+    assert [lag.lag for lag in lags] == [END - 1, None, END - 1, None, END - 1]

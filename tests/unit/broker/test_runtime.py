@@ -170,7 +170,22 @@ def test_too_many_parked_requests_are_refused_definitely_but_not_what_the_cluste
     run(check, limits=Limits(parked_requests_max=1))
 
 
-@pytest.mark.parametrize("waiting", [FETCH, PARKED, HEARTBEAT])
+def test_requests_of_groups_are_refused_by_their_coordinator_which_hears_them() -> None:
+    """R87: a member that is refused here would be silent there."""
+
+    async def check(f: Fixture) -> None:
+        f.core.parks = type(HEARTBEAT)
+        parked = asyncio.get_running_loop().create_task(f.runtime.submit(HEARTBEAT))
+        await f.event("request")
+        f.core.parks = Register
+        assert isinstance(await f.runtime.submit(HEARTBEAT), Ok)
+        parked.cancel()
+        await asyncio.wait([parked])
+
+    run(check, limits=Limits(parked_requests_max=1))
+
+
+@pytest.mark.parametrize("waiting", [FETCH, PARKED])
 def test_what_waits_in_great_numbers_refuses_its_own_kind_alone(waiting: Message) -> None:
     async def check(f: Fixture) -> None:
         f.core.parks = type(waiting)

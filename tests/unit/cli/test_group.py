@@ -11,12 +11,12 @@ import pytest
 
 from minilog.cli.group import group
 from minilog.cli.group.api import GroupApi, ask_each
-from minilog.cli.group.view import duration, spans
+from minilog.cli.group.view import duration, spans, summary
 from minilog.cli.main import run
 from minilog.cli.output import COLUMNS_MAX
 from minilog.errors import BrokerUnavailable, GroupNotEmpty, UnknownGroup
-from minilog.wire.group_messages import TopicPartitions
-from minilog.wire.json_answers import OffsetFound
+from minilog.wire.group_messages import GroupInfo, TopicPartitions
+from minilog.wire.json_answers import GroupDescription, LagOfGroup, OffsetFound, PartitionLag
 
 STARTS = {("orders", 0): 10, ("orders", 1): 0, ("clicks", 0): 0}
 ENDS = {("orders", 0): 100, ("orders", 1): 20, ("clicks", 0): 5}
@@ -147,6 +147,16 @@ def test_one_group_described(cluster: type[Cluster], capsys: pytest.CaptureFixtu
         "orders          1         20   20    0         0 s  6f9b0c7d-1",
     ]
     assert max(map(len, lines)) <= COLUMNS_MAX
+
+
+@pytest.mark.parametrize(
+    ("committed", "end", "why"),
+    [(None, 5, "nothing is committed of 1 partition that members have"), (4, None, "not every leader answers")],
+)
+def test_a_description_says_why_the_lag_is_unknown(committed: int | None, end: int | None, why: str) -> None:
+    about = GroupDescription(GroupInfo("billing", "stable", 4, 1), [], 2)
+    lag = LagOfGroup("billing", None, None, [PartitionLag("clicks", 0, committed, end, None, None)])
+    assert summary(about, lag)[-1] == f"lag unknown: {why}"
 
 
 def test_a_description_as_data_has_every_field(cluster: type[Cluster], capsys: pytest.CaptureFixture[str]) -> None:

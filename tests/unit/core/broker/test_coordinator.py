@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from minilog.config import Limits
 from minilog.core.broker import coordinator
 from minilog.core.effects import CONTROLLER_ID
+from minilog.core.replication.leader import LeaderState
 from minilog.errors import CoordinatorNotAvailable, DiskFull, MinilogError, NotEnoughReplicas, TimedOut
 from minilog.wire.group_messages import (
     GROUPS_TOPIC,
@@ -28,7 +30,16 @@ from minilog.wire.group_messages import (
     OffsetCommit,
     TopicPartitions,
 )
-from minilog.wire.messages import Message, Ok, Problem, Produce, ProducePartition, ProduceReply
+from minilog.wire.messages import (
+    Message,
+    Ok,
+    Problem,
+    Produce,
+    ProducePartition,
+    ProduceReply,
+    ReplicaFetch,
+    ReplicaFetchPartition,
+)
 from minilog.wire.metadata_records import NO_LEADER, PartitionChanged, TopicCreated
 from minilog.wire.murmur2 import partition_of
 from minilog.wire.topic_partition import TopicPartition
@@ -44,9 +55,9 @@ def groups_state(**more: Any) -> PartitionChanged:
     return replace(partition_state(**more), topic=GROUPS_TOPIC, topic_id="id-of-groups")
 
 
-def started(max_bytes: int = 2**20, **more: Any) -> BrokerBench:
+def started(max_bytes: int = 2**20, session_timeout_ms: int = 2000, **more: Any) -> BrokerBench:
     """Broker 1, which leads the one partition of the groups' topic: alone, unless said otherwise."""
-    bench = BrokerBench(ORDERS)
+    bench = BrokerBench(ORDERS, session_timeout_ms=session_timeout_ms)
     bench.tick()
     bench.register()
     config = {"min.insync.replicas": "1", "cleanup.policy": "compact", "max.message.bytes": str(max_bytes)}
@@ -133,7 +144,7 @@ def test_who_asks_all_the_time_while_the_coordinator_is_not_sure_is_a_member_aft
     bench = started()
     beat = beaten(done(bench, JOIN))
     with monkeypatch.context() as patched:
-        patched.setattr(bench.core.coordinator, "_is_sure", lambda *_: False)
+        patched.setattr(bench.core.coordinator.successors, "are_silent", lambda *_: False)
         for _ in range(60):
             bench.tick(250)
             with pytest.raises(CoordinatorNotAvailable):
@@ -143,13 +154,27 @@ def test_who_asks_all_the_time_while_the_coordinator_is_not_sure_is_a_member_aft
     assert isinstance(done(bench, beat), GroupHeartbeatReply)
 
 
+def test_who_asks_all_the_time_while_too_many_wait_is_a_member_afterwards() -> None:
+    """Others' requests are no silence of this one."""
+    bench = started()
+    beat = beaten(done(bench, JOIN))
+    bench.core.state.settings = replace(bench.settings, limits=Limits(parked_requests_max=1), group_wait_ms=60_000)
+    waiting = bench.send(GroupHeartbeat("other", "m", 0, [TOPIC]))
+    for _ in range(60):
+        bench.tick(250)
+        assert code(bench.replies[bench.send(beat)]) == "OVERLOADED"
+    flush(bench)
+    assert waiting in bench.replies
+    assert isinstance(done(bench, beat), GroupHeartbeatReply)
+
+
 @pytest.mark.parametrize("member_epoch", [-1, 7])
 def test_who_is_refused_for_another_reason_is_not_heard(member_epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A late copy of an older life, or of none, keeps no member alive."""
     bench = started()
     beat = replace(beaten(done(bench, JOIN)), member_epoch=member_epoch)
     with monkeypatch.context() as patched:
-        patched.setattr(bench.core.coordinator, "_is_sure", lambda *_: False)
+        patched.setattr(bench.core.coordinator.successors, "are_silent", lambda *_: False)
         for _ in range(60):
             bench.tick(250)
             with pytest.raises(CoordinatorNotAvailable):
@@ -195,7 +220,7 @@ def test_leadership_that_ends_fails_writes_indefinitely_and_reads_definitely() -
     assert code(bench.replies[read]) == "COORDINATOR_NOT_AVAILABLE"
     assert [bench.replies[r].definite for r in (written, read)] == [False, True]  # type: ignore[attr-defined]
     assert not bench.core.coordinator.shards
-    assert len(bench.core.coordinator.deadlines) == 0
+    assert len(bench.core.coordinator.replies) == 0
 
 
 def test_an_answer_does_not_wait_for_ever() -> None:
@@ -263,6 +288,24 @@ def test_who_may_have_been_replaced_answers_nobody() -> None:
     assert (reply.partitions, [entry.code for entry in reply.missing]) == ([], ["COORDINATOR_NOT_AVAILABLE"])
 
 
+def test_a_broker_whose_settings_differ_relies_on_the_shorter_session_and_waits_for_the_longer_one() -> None:
+    """R82, R84: the controller says 2000 ms to all of them."""
+    patient = started(session_timeout_ms=10_000, replicas=[1, 2], isr=[1, 2])
+    followed(patient, 0)
+    patient.tick(500)
+    followed(patient, 1)
+    role = patient.core.replicas[GROUPS].role
+    assert isinstance(role, LeaderState)
+    assert patient.core.coordinator.successors.are_silent(role, 2500)
+    assert not patient.core.coordinator.successors.are_silent(role, 2501)
+    hasty = started(session_timeout_ms=1000)
+    done(hasty, JOIN)
+    hasty.tick(200)
+    hasty.metadata(groups_state(replicas=[1], leader_epoch=6, partition_epoch=11))
+    (session,) = hasty.core.coordinator.shards[GROUPS].groups.groups["g"].sessions.values()
+    assert session.deadline_ms == hasty.now_ms + JOIN.session_timeout_ms + 2000
+
+
 def two_shards() -> BrokerBench:
     """Group g is in partition 1, e in 0. This broker leads both; what they wrote is not durable yet."""
     bench = started()
@@ -287,7 +330,7 @@ def test_a_list_of_groups_waits_for_all_partitions_and_lacks_what_is_not_confirm
     assert request_id not in bench.replies
     bench.tick(bench.settings.group_wait_ms)
     assert listed(bench.replies[request_id]) == (["e"], [0], [(1, TimedOut.code)])
-    assert len(bench.core.coordinator.deadlines) == 0
+    assert len(bench.core.coordinator.replies) == 0
 
 
 def test_a_list_of_groups_lacks_the_partition_whose_leadership_ends() -> None:
@@ -345,3 +388,117 @@ def test_a_group_that_has_committed_more_than_one_batch_holds_can_be_deleted() -
     bench.metadata(groups_state(replicas=[1], leader_epoch=6, partition_epoch=11))
     bench.tick(20)
     assert code(done(bench, DescribeGroup("g"))) == "UNKNOWN_GROUP"
+
+
+def test_a_group_that_is_too_large_keeps_no_other_from_hearing_of_partitions() -> None:
+    bench = started(max_bytes=1400)
+    for group, instances in (("small", 1), ("large", 5), ("little", 1)):
+        for number in range(instances):
+            joined = done(bench, GroupHeartbeat(group, f"m{number}", 0, [TOPIC], client_id="x" * 200))
+            assert isinstance(joined, GroupHeartbeatReply)
+    for number in range(1, 90):
+        bench.tick(20)
+        bench.metadata(partition_state(replicas=[2], leader=2, partition=number, leader_epoch=0, partition_epoch=0))
+    bench.tick(100)
+    known = bench.core.coordinator.shards[GROUPS].groups.groups
+    assert {name: known[name].group.topics[TOPIC].partitions for name in ("small", "little")} == {
+        "small": 90,
+        "little": 90,
+    }
+    assert known["large"].group.topics[TOPIC].partitions < 90
+
+
+# --- what is read is as young as the question (R91) ---------------------------------------------------------------
+
+
+def followed(bench: BrokerBench, sequence: int) -> int:
+    """Broker 2 fetches the groups' partition, all of it, in its one session."""
+    log = bench.core.replicas[GROUPS].log
+    entry = ReplicaFetchPartition(GROUPS_TOPIC, "id-of-groups", 0, 5, log.end_offset, log.last_epoch)
+    return bench.send(ReplicaFetch(2, 4, 1, 1, sequence, 500, 2**20, [entry], []))
+
+
+def in_sync() -> BrokerBench:
+    """Brokers 1 and 2 hold group g. Nothing is on its way but a long poll of broker 2."""
+    bench = started(replicas=[1, 2], isr=[1, 2])
+    followed(bench, 0)
+    bench.send(JOIN)
+    flush(bench)
+    followed(bench, 1)
+    bench.tick(20)  # tells the high watermark
+    bench.now_ms += 1
+    followed(bench, 2)
+    return bench
+
+
+def test_a_read_calls_back_who_may_lead_instead_and_is_answered_when_that_one_is_back() -> None:
+    bench = in_sync()
+    poll = bench.next_request_id - 1
+    read, described = bench.send(CommittedOffsets("g")), bench.send(DescribeGroup("g"))
+    assert bench.replies[poll].partitions == []  # type: ignore[attr-defined]
+    assert read not in bench.replies
+    followed(bench, 3)
+    assert bench.replies[read] == CommittedOffsetsReply([])
+    followed(bench, 4)  # the first was called back before the second was asked
+    assert isinstance(bench.replies[described], DescribeGroupReply)
+    assert not bench.core.coordinator.replies._reading
+
+
+def test_many_reads_call_back_once_per_round_trip() -> None:
+    bench = in_sync()
+    reads = [bench.send(CommittedOffsets("g")) for _ in range(100)]
+    polls = [followed(bench, sequence) for sequence in (3, 4)]
+    assert all(read in bench.replies for read in reads)
+    assert [poll in bench.replies for poll in polls] == [True, False], "nobody waits any more: it is a long poll again"
+
+
+def test_a_fetch_whose_answer_before_is_older_than_the_question_is_no_answer_to_it() -> None:
+    """R91: it may have been sent before somebody else led."""
+    bench = in_sync()
+    bench.tick(500)  # the poll ends, and its answer is on its way
+    read = bench.send(CommittedOffsets("g"))
+    poll = followed(bench, 3)
+    assert read not in bench.replies
+    assert poll in bench.replies
+    followed(bench, 4)
+    assert read in bench.replies
+
+
+def test_a_read_is_answered_when_the_controller_has_answered_what_was_asked_after_it() -> None:
+    bench = in_sync()
+    read = bench.send(CommittedOffsets("g"))
+    bench.now_ms += 100
+    bench.metadata()  # of a heartbeat that was sent before
+    assert read not in bench.replies
+    bench.now_ms += 100
+    bench.metadata()
+    assert bench.replies[read] == CommittedOffsetsReply([])
+
+
+def test_a_read_that_waits_is_refused_when_the_coordinator_may_have_been_replaced() -> None:
+    bench = in_sync()
+    reads = [bench.send(CommittedOffsets("g")), bench.send(DescribeGroup("g"))]
+    bench.tick(bench.settings.session_timeout_ms - bench.now_ms)
+    assert not [read for read in reads if read in bench.replies]
+    bench.tick(50)
+    assert [code(bench.replies[read]) for read in reads] == [CoordinatorNotAvailable.code] * 2
+    assert len(bench.core.coordinator.replies) == 0
+
+
+def test_a_read_that_waits_is_refused_when_the_leadership_ends() -> None:
+    bench = in_sync()
+    read = bench.send(CommittedOffsets("g"))
+    bench.metadata(groups_state(replicas=[1, 2], leader=2, leader_epoch=6, partition_epoch=11))
+    assert code(bench.replies[read]) == CoordinatorNotAvailable.code
+    assert len(bench.core.coordinator.replies) == 0
+
+
+def test_a_read_does_not_wait_for_ever() -> None:
+    bench = in_sync()
+    bench.core.state.settings = replace(bench.settings, group_wait_ms=100)
+    read = bench.send(CommittedOffsets("g"))
+    bench.tick(100)
+    reply = bench.replies[read]
+    assert isinstance(reply, Problem)
+    assert (reply.code, reply.definite) == (TimedOut.code, True)
+    assert not bench.core.coordinator.shards[GROUPS].reads

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from minilog.config import BrokerSettings
-from minilog.core.groups.groups import Groups
+from minilog.core.groups.groups import GroupDecision, Groups, OneGroupRequest
 from minilog.errors import (
     GroupChanged,
     GroupNotEmpty,
@@ -44,7 +44,7 @@ from minilog.wire.group_messages import (
     TopicPartitions,
 )
 from minilog.wire.group_records import GroupKey, GroupRecord, TopicShape, decode_record, encode_record
-from minilog.wire.message_base import Message
+from minilog.wire.message_base import Message, Ok
 
 RETENTION_MS = 60_000
 STEP_MS = 500
@@ -61,7 +61,7 @@ class Bench:
     def __init__(self, **topics: int) -> None:
         self.now_ms = 1_000_000
         self.log: list[tuple[bytes, bytes | None]] = []
-        self.said: list[Message] = []
+        self.said: list[OneGroupRequest] = []
         self.shapes = {name: TopicShape(f"{name}-id", count) for name, count in (topics or {"t": 4}).items()}
         self.groups = self.new_groups()
         self.groups.on_topics(self.shapes)
@@ -70,40 +70,23 @@ class Bench:
     def new_groups(self) -> Groups:
         return Groups(SETTINGS, 1, log_end=lambda: len(self.log))
 
-    def do(self, request: Message) -> Message:
+    def do(self, request: OneGroupRequest) -> Message:
         self.said.append(request)
-        groups = self.groups
-        records: list[GroupRecord] = []
-        match request:
-            case GroupHeartbeat():
-                records, reply = groups.on_heartbeat(request, self.now_ms)
-            case CommitOffsets():
-                records, reply = groups.on_commit(request, self.now_ms)
-            case LeaveGroup():
-                records, reply = groups.on_leave(request, self.now_ms)
-            case DeleteGroup():
-                records, reply = groups.on_delete(request)
-            case DescribeGroup():
-                reply = groups.on_describe(request, self.now_ms)
-            case CommittedOffsets():
-                reply = groups.on_committed(request)
-            case _:
-                raise AssertionError(request)
-        self.write(records)
-        groups.on_decided(request, self.now_ms)
-        return reply
+        decision = self.groups.decide(request, self.now_ms)
+        self.apply(decision)
+        return decision.reply
 
-    def write(self, records: list[GroupRecord]) -> None:
-        for record in records:
-            self.log.append(encode_record(record))
-            self.groups.replay(decode_record(*self.log[-1]))
+    def apply(self, decision: GroupDecision) -> None:
+        records = [encode_record(record) for record in decision.records]
+        self.log += records
+        self.groups.applied(decision._replace(records=[decode_record(*record) for record in records]))
 
     def tick(self, after_ms: int = 0) -> None:
         end_ms = self.now_ms + after_ms
         while True:
             self.now_ms = min(self.now_ms + STEP_MS, end_ms)
-            for _, records in self.groups.tick(self.now_ms):
-                self.write(records)
+            for decision in self.groups.tick(self.now_ms):
+                self.apply(decision)
             if self.now_ms == end_ms:
                 return
 
@@ -519,7 +502,10 @@ def test_topics_that_have_not_changed_are_not_compared_again() -> None:
     bench.groups.on_topics(topics)
 
 
-def test_what_cannot_be_written_is_not_decided_again_with_each_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_alone", [False, True])
+def test_what_cannot_be_written_is_not_decided_again_with_each_tick(
+    is_alone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench = Bench()
     bench.beat("a")
     bench.topics(t=8)
@@ -528,21 +514,40 @@ def test_what_cannot_be_written_is_not_decided_again_with_each_tick(monkeypatch:
     monkeypatch.setattr(bench.groups, "_adapt", lambda name: decided.append(name) or adapt(name))  # type: ignore[func-returns-value]
     for _ in range(100):
         bench.now_ms += 20
-        for name, _ in bench.groups.tick(bench.now_ms):
-            bench.groups.postpone(name, bench.now_ms)
+        for decision in bench.groups.tick(bench.now_ms):
+            bench.groups.postpone(decision, is_alone=is_alone)
     assert 3 <= len(decided) <= 5
     bench.tick(500)
     assert len(decided) <= 6
     assert bench.groups.groups["g"].group.topics["t"].partitions == 8
 
 
+@pytest.mark.parametrize("too_large", [("g", "h"), ("h", "i"), ("i",)])
+def test_groups_that_are_too_large_to_be_written_keep_no_other_from_hearing_of_topics(
+    too_large: tuple[str, ...],
+) -> None:
+    bench = Bench()
+    for name in "ghi":
+        bench.beat("a", group=name)
+    bench.topics(t=8)
+    for _ in range(10):
+        bench.now_ms += 20
+        for decision in bench.groups.tick(bench.now_ms):
+            if decision.group in too_large:
+                bench.groups.postpone(decision, is_alone=True)
+            else:
+                bench.apply(decision)
+    known = {name for name, state in bench.groups.groups.items() if state.group.topics["t"].partitions == 8}
+    assert known == {"g", "h", "i"} - set(too_large)
+
+
 def test_offsets_of_a_deleted_topic_go_also_when_they_could_not_at_first() -> None:
     bench = Bench()
     bench.do(alone(5))
     bench.topics(t=0)
-    for name, records in bench.groups.tick(bench.now_ms):
-        assert records
-        bench.groups.postpone(name, bench.now_ms)
+    for decision in bench.groups.tick(bench.now_ms):
+        assert decision.records
+        bench.groups.postpone(decision, is_alone=True)
     bench.tick(1000)
     assert not bench.groups.groups["g"].offsets
 
@@ -663,7 +668,8 @@ def held_ids(bench: Bench) -> dict[str, str]:
 
 def forget_held_ids(bench: Bench) -> None:
     """As an older version writes the group."""
-    bench.write([GroupRecord(GroupKey("g"), replace(bench.groups.groups["g"].group, held_ids={}))])
+    record = GroupRecord(GroupKey("g"), replace(bench.groups.groups["g"].group, held_ids={}))
+    bench.apply(GroupDecision("g", [record], Ok(), bench.now_ms))
 
 
 def ids(reply: GroupHeartbeatReply) -> dict[str, str]:

@@ -8,7 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from minilog.core.effects import Effect, Reply
-from minilog.core.replication.follower_sessions import FollowerSession, FollowerSessions
+from minilog.core.replication.follower_session import NO_ANSWER, FollowerSession
+from minilog.core.replication.follower_sessions import FollowerSessions
 from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.replica import Replica
 from minilog.errors import FencedLeaderEpoch, InvalidFetchSession, OffsetOutOfRange, UnknownLeaderEpoch
@@ -648,9 +649,35 @@ def test_a_follower_whose_log_begins_too_late_is_asked_again_however_quiet_the_p
 
 
 def test_no_answer_is_larger_than_peers_take_whatever_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minilog.core.replication.follower_sessions.REPLICA_FETCH_BYTES_MAX", 1)
+    monkeypatch.setattr("minilog.core.replication.follower_session.REPLICA_FETCH_BYTES_MAX", 1)
     broker = leading(partitions=2)
     first = broker.fetch(request(entry(0, 0), entry(1, 0), max_bytes=1 << 40))
     assert broker.sent(first) == {0: [0]}
     second = broker.fetch(request(entry(0, 1), sequence=1, max_bytes=1 << 40))
     assert broker.sent(second) == {1: [0]}
+
+
+# --- evidence ------------------------------------------------------------------------------------------------
+
+
+def test_a_fetch_says_that_its_sender_followed_after_the_answer_before_it_and_not_when_it_arrives() -> None:
+    """R84: it may have been on its way for long."""
+    cluster = leading()
+    cluster.fetch(request(entry(0, 3)))
+    assert cluster.sessions.followed(2, FIRST) == NO_ANSWER, "nothing says when the first one was sent"
+    cluster.tick(WAIT_MS)
+    cluster.now_ms = 9000
+    cluster.fetch(request(sequence=1))
+    assert cluster.sessions.followed(2, FIRST).sent_ms == WAIT_MS
+    cluster.fetch(request(entry(0, 3), session_id=2))
+    assert cluster.sessions.followed(2, FIRST) == NO_ANSWER
+
+
+def test_a_fetch_says_nothing_of_partitions_it_has_forgotten_or_names_in_another_epoch() -> None:
+    cluster = leading(partitions=2)
+    second = TopicPartition(TOPIC, 1)
+    cluster.fetch(request(entry(0, 3), entry(1, 3)))
+    cluster.tick(WAIT_MS)
+    cluster.fetch(request(entry(0, 3, leader_epoch=6), sequence=1, forgotten=[(TOPIC, 1)]))
+    assert [cluster.sessions.followed(2, p) for p in (FIRST, second)] == [NO_ANSWER, NO_ANSWER]
+    assert cluster.sessions.followed(3, FIRST) == NO_ANSWER
