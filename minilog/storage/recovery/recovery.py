@@ -24,8 +24,9 @@ from minilog.storage.log.log_place import LogPlace, Recovered, RecoveryPoint
 from minilog.storage.log.log_state import CUTS_KEPT, LoadedState, LogState, load_state
 from minilog.storage.log.quarantine import Piece
 from minilog.storage.recovery.torn_tail import first_torn
+from minilog.storage.segment.damage import Damage
 from minilog.storage.segment.scan import BadBatch, check_readable
-from minilog.storage.segment.segment import Damage, Segment
+from minilog.storage.segment.segment import Segment
 from minilog.storage.segment.segment_swap import settle
 from minilog.wire.batch import Batch
 

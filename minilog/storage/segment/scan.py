@@ -65,7 +65,7 @@ def scan(log: LogBytes, position: int, offset: int, epoch: int = -1) -> Iterator
     """
     chunk_bytes = CHUNK_BYTES
     while position < log.size:
-        view = memoryview(_pread(log, position, chunk_bytes, offset))
+        view = memoryview(pread(log, position, chunk_bytes, offset))
         at = 0
         while True:
             bytes_total = step(view, at, len(view), offset, epoch, position + at)
@@ -148,7 +148,8 @@ def check_readable(log: LogBytes, position: int) -> None:
         position += len(log.pread(position, CHUNK_BYTES))
 
 
-def _pread(log: LogBytes, position: int, size: int, offset: int) -> bytes:
+def pread(log: LogBytes, position: int, size: int, offset: int) -> bytes:
+    """The bytes where ``offset`` belongs, fewer at the end of the file. Raises BadBatch when they cannot be read."""
     try:
         return log.pread(position, size)
     except CorruptRange as error:

@@ -12,15 +12,15 @@ Invariants:
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 from minilog.errors import CorruptBatch, CorruptRange
 from minilog.storage.disk import Disk
-from minilog.storage.segment.scan import BadBatch, Found, LogBytes, check_place, next_batch, scan, step
+from minilog.storage.segment import reading
+from minilog.storage.segment.damage import Damage, WrongEpoch
+from minilog.storage.segment.reading import EpochSpan, Place
+from minilog.storage.segment.scan import BadBatch, Found, LogBytes, next_batch, pread, scan
 from minilog.storage.segment.segment_index import SegmentIndex
-from minilog.storage.segment.sparse_index import INTERVAL_BYTES
 from minilog.wire.batch import HEADER_BYTES, Batch, peek
 from minilog.wire.records import first_record_at
 
@@ -29,34 +29,7 @@ DELETED_SUFFIX = ".deleted"
 SEGMENT_SIZE_MAX = 2**31 - 1
 SEGMENT_SPAN_MAX = 2**31
 """Offsets of one segment: its indexes count from its base, and any single batch fits."""
-_STEP_BYTES = 2 * INTERVAL_BYTES
 _HINTS_MAX = 64
-_unpack_epoch_and_delta = struct.Struct(">12xi7xi").unpack_from
-
-
-class Damage(NamedTuple):
-    """Bytes ``position`` to ``end_position``, from ``offset`` to ``end_offset``, are not what belongs there.
-
-    ``end_offset`` is None when nothing good follows in the file.
-    """
-
-    position: int
-    end_position: int
-    offset: int
-    end_offset: int | None
-    reason: str
-
-
-EpochSpan = Callable[[int], tuple[int, int | None]]
-"""Of an offset the leader epoch that the log says it has, and where the next one starts (EpochCache.span_at)."""
-
-
-class WrongEpoch(BadBatch):
-    """A batch that is whole, and the log says another leader epoch of its offsets. The checksum does not cover it."""
-
-    def __init__(self, position: int, offset: int, end_offset: int, found: int, known: int) -> None:
-        super().__init__(position, offset, f"its leader epoch is {found}, the log's epochs say {known}")
-        self.end_offset = end_offset
 
 
 class Segment:
@@ -215,108 +188,21 @@ class Segment:
             raise self._corrupt(bad) from bad
 
     def _read(self, offset: int, max_bytes: int, end_offset: int, epoch_span: EpochSpan) -> bytes:
-        base_offset, position = self.find(offset)
-        stop = self._stop(position, max_bytes, end_offset)
-        data = self._pread(position, stop - position, base_offset)
-        size, next_offset = self._verified(data, position, base_offset, max_bytes, end_offset, epoch_span)
-        if size == 0:
-            data = self._pread(position, self._first_bytes(data, position, base_offset), base_offset)
-            size, next_offset = self._verified(data, position, base_offset, len(data), end_offset, epoch_span)
-        self._remember(next_offset, position + size)
-        return data if size == len(data) else data[:size]
+        place = self.find(offset)
+        data, next_place = reading.read(self.log_bytes(), self.index.offsets, place, max_bytes, end_offset, epoch_span)
+        self._remember(*next_place)
+        return data
 
-    def find(self, offset: int) -> tuple[int, int]:
-        """(base offset, position) of the batch that holds ``offset``, or of the segment's end.
-
-        Raises BadBatch when the headers on the way are not what belongs there.
-        """
+    def find(self, offset: int) -> Place:
+        """The batch that holds ``offset``, or the segment's end. Raises BadBatch as ``reading.find``."""
         assert self.base_offset <= offset <= self.end_offset
         if offset == self.end_offset:
-            return offset, self.size_bytes
+            return Place(offset, self.size_bytes)
         hint = self._hints.get(offset)
-        if hint is not None:
-            return offset, hint
-        expected, position = self.index.offsets.floor(offset)
-        start, data = position, b""
-        while expected != offset:
-            if len(data) - (position - start) < HEADER_BYTES:
-                start, data = position, self._pread(position, _STEP_BYTES, expected)
-            header = self._stepped(data, position - start, position, expected)
-            if header.end_offset > offset:
-                break
-            expected, position = header.end_offset, position + header.bytes_total
-        return expected, position
-
-    def _stepped(self, data: bytes, at: int, position: int, expected: int) -> Batch:
-        """The header at ``data[at]``, good enough to step on."""
-        try:
-            header = peek(data, at)
-        except CorruptBatch as error:
-            raise BadBatch(position, expected, error.detail) from error
-        fault = check_place(header, expected, -1)
-        if fault is None and header.last_offset_delta < 0:
-            fault = f"its last offset delta is {header.last_offset_delta}"
-        if fault is not None:
-            raise BadBatch(position, expected, fault)
-        return header
-
-    def _stop(self, position: int, max_bytes: int, end_offset: int) -> int:
-        """Up to where to read: a batch border whenever the index knows one that fits."""
-        offsets = self.index.offsets
-        stop = self.size_bytes
-        if end_offset < self.end_offset:
-            stop = offsets.ceiling(end_offset) or stop
-        if stop - position > max_bytes:
-            border = offsets.border(position + max_bytes)
-            stop = border if border > position else min(stop, position + max(max_bytes, _STEP_BYTES))
-        return stop
+        return reading.find(self.log_bytes(), self.index.offsets, offset) if hint is None else Place(offset, hint)
 
     def _pread(self, position: int, size: int, offset: int) -> bytes:
-        try:
-            return self._disk.pread(self.handle, position, min(size, self.size_bytes - position))
-        except CorruptRange as error:
-            raise BadBatch(position, offset, error.detail) from error
-
-    def _first_bytes(self, data: bytes, position: int, offset: int) -> int:
-        """Size of the batch at the start of ``data``, which is larger than what was asked for."""
-        header = self._stepped(data, 0, position, offset)
-        left = self.size_bytes - position
-        if header.bytes_total > left:
-            raise BadBatch(position, offset, f"its length field claims {header.bytes_total} bytes, {left} are left")
-        return header.bytes_total
-
-    def _verified(
-        self, data: bytes, position: int, offset: int, max_bytes: int, end_offset: int, epoch_span: EpochSpan
-    ) -> tuple[int, int]:
-        """(bytes, next offset) of the whole good batches at the start of ``data`` that keep within the bounds.
-
-        Raises BadBatch for the first batch only: what is good before a bad one is served.
-        """
-        view = memoryview(data)
-        size, length = 0, min(len(data), max_bytes)
-        epoch, epoch_end = epoch_span(offset)
-        while True:
-            try:
-                bytes_total = step(view, size, length, offset, -1, position + size)
-            except BadBatch:
-                if size:
-                    break
-                raise
-            if bytes_total == 0:
-                break
-            leader_epoch, delta = _unpack_epoch_and_delta(view, size)
-            next_offset = offset + delta + 1
-            if next_offset > end_offset:
-                break
-            if epoch_end is not None and offset >= epoch_end:
-                epoch, epoch_end = epoch_span(offset)
-            if leader_epoch != epoch:
-                if size:
-                    break
-                raise WrongEpoch(position, offset, next_offset, leader_epoch, epoch)
-            size += bytes_total
-            offset = next_offset
-        return size, offset
+        return pread(self.log_bytes(), position, size, offset)
 
     def scan(self, offset: int) -> Iterator[Found]:
         """All batches from the one that holds ``offset``; raises BadBatch."""
@@ -391,7 +277,7 @@ class Segment:
                     self._new_index()  # the first step went wrong: it may be the index that is, so do without it
                     return self.walk(offset, on_batch, power_loss)
                 resume = next_batch(self.log_bytes(), bad, epoch)
-                damages.append(_damage(bad, resume, self.size_bytes))
+                damages.append(Damage.of(bad, resume, self.size_bytes))
             if resume is None:
                 return damages
             base_offset, position = resume.batch.base_offset, resume.position
@@ -482,9 +368,3 @@ class Segment:
         self.close()
         self._disk.remove(self.path)
         self.remove_index()
-
-
-def _damage(bad: BadBatch, resume: Found | None, size_bytes: int) -> Damage:
-    if resume is None:
-        return Damage(bad.position, size_bytes, bad.offset, None, bad.reason)
-    return Damage(bad.position, resume.position, bad.offset, resume.batch.base_offset, bad.reason)
