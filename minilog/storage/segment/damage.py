@@ -11,6 +11,7 @@ from typing import NamedTuple
 from minilog.storage.segment.scan import BadBatch, Found
 
 Range = tuple[int, int]
+RANGES_NOTED_MAX = 64
 
 
 class Damage(NamedTuple):
@@ -50,3 +51,11 @@ def merged(ranges: Iterable[Range]) -> list[Range]:
         else:
             result.append((start, end))
     return result
+
+
+def noted(ranges: Iterable[Range]) -> tuple[Range, ...]:
+    """What is written down of them: where to look, in a bounded number of places."""
+    known = merged(ranges)
+    if len(known) > RANGES_NOTED_MAX:
+        return ((known[0][0], max(end for _, end in known)),)
+    return tuple(known)

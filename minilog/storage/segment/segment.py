@@ -5,7 +5,8 @@ touch sealed segments.
 
 Invariants:
 * ``size_bytes`` is the size of the file, a batch border; ``end_offset`` is the offset after its last record.
-* A damaged stretch is in ``bad_ranges`` from the moment it is noticed; no byte of it is ever returned.
+* A damaged stretch is in ``bad_ranges`` from the moment it is noticed, whoever noticed it, and stays there (R53). No byte
+  of it is ever returned.
 * Whatever an index says is checked against the batches it leads to; an index that misleads is rebuilt once. So is the last
   entry of a time index before retention goes by it: the files have no checksum.
 """
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from minilog.errors import CorruptBatch, CorruptRange
 from minilog.storage.disk import Disk
 from minilog.storage.segment import reading
-from minilog.storage.segment.damage import Damage, WrongEpoch
+from minilog.storage.segment.damage import Damage, Range, WrongEpoch, merged
 from minilog.storage.segment.reading import EpochSpan, Place
 from minilog.storage.segment.scan import BadBatch, Found, LogBytes, next_batch, pread, scan
 from minilog.storage.segment.segment_index import SegmentIndex
@@ -37,7 +38,7 @@ class Segment:
         """A segment whose file exists. Recovery finds ``end_offset`` of the active one with ``walk``."""
         self.base_offset = base_offset
         self.end_offset = end_offset
-        self.bad_ranges: list[tuple[int, int]] = []
+        self.bad_ranges: list[Range] = []
         self._disk = disk
         self._stem = f"{directory}/{base_offset:020d}"
         self.path = self._stem + LOG_SUFFIX
@@ -117,11 +118,14 @@ class Segment:
     @property
     def first_timestamp(self) -> int:
         """Latest timestamp of the first batch, -1 when there is none: how old the segment is."""
+        if self.size_bytes == 0:
+            return -1
         if self._first_timestamp is None:
             was_open = self.is_open
             try:
                 self._first_timestamp = peek(self._pread(0, HEADER_BYTES, self.base_offset)).max_timestamp
             except (BadBatch, CorruptBatch):
+                self.note_at(self.base_offset)
                 return -1
             finally:
                 if not was_open:
@@ -166,9 +170,10 @@ class Segment:
         self._disk.fdatasync(self.handle)
         self.size_bytes = position
         self._first_timestamp = None
-        self.bad_ranges = [bad for bad in self.bad_ranges if bad[0] < end_offset]
+        known = [(start, min(end, end_offset)) for start, end in self.bad_ranges if start < end_offset]
         self.walk(end_offset, lambda batch: None)
         self._ends_at(end_offset)
+        self.bad_ranges = merged([*known, *self.bad_ranges])
 
     # ---- reading
 
@@ -180,12 +185,12 @@ class Segment:
             return self._read(offset, max_bytes, end_offset, epoch_span)
         except BadBatch as bad:
             if self._index_is_checked or isinstance(bad, WrongEpoch):
-                raise self._corrupt(bad) from bad
+                raise self._noted(bad) from bad
         self.rebuild()
         try:
             return self._read(offset, max_bytes, end_offset, epoch_span)
         except BadBatch as bad:
-            raise self._corrupt(bad) from bad
+            raise self._noted(bad) from bad
 
     def _read(self, offset: int, max_bytes: int, end_offset: int, epoch_span: EpochSpan) -> bytes:
         place = self.find(offset)
@@ -205,9 +210,21 @@ class Segment:
         return pread(self.log_bytes(), position, size, offset)
 
     def scan(self, offset: int) -> Iterator[Found]:
-        """All batches from the one that holds ``offset``; raises BadBatch."""
-        base_offset, position = self.find(offset)
-        return scan(self.log_bytes(), position, base_offset)
+        """All batches from the one that holds ``offset``. Raises BadBatch; that damage is noted by then."""
+        may_mislead = not self._index_is_checked
+        while True:
+            try:
+                base_offset, position = self.find(offset)
+                for found in scan(self.log_bytes(), position, base_offset):
+                    may_mislead = False
+                    yield found
+                return
+            except BadBatch as bad:
+                if not may_mislead:
+                    self._noted(bad)
+                    raise
+            self.rebuild()
+            may_mislead = False
 
     def offset_at(self, timestamp_ms: int, start_offset: int) -> tuple[int, int] | None:
         """(offset, timestamp) of the first record at or after ``timestamp_ms``, of batches that end after ``start_offset``.
@@ -220,7 +237,7 @@ class Segment:
                     if record is not None:
                         return record
         except BadBatch as bad:
-            raise CorruptRange(f"{self.path} is damaged {bad}", start_offset=bad.offset) from bad
+            raise self._noted(bad) from bad
         return None
 
     def _scan_from(self, timestamp_ms: int) -> int:
@@ -285,11 +302,12 @@ class Segment:
             index.note_border(position, base_offset)
 
     def rebuild(self) -> None:
-        """Make the indexes anew from the log file, and note what is damaged."""
-        end_offset = self.end_offset
+        """Make the indexes anew from the log file, and note what is damaged besides what is known already."""
+        end_offset, known = self.end_offset, self.bad_ranges
         self._new_index()
         self.walk(self.base_offset, lambda batch: None)
         self._ends_at(end_offset)
+        self.bad_ranges = merged([*known, *self.bad_ranges])
 
     def _ends_at(self, end_offset: int) -> None:
         """It does, so what a walk has not found before that is damaged."""
@@ -302,31 +320,39 @@ class Segment:
         self._index.remove_files()
         self._index_is_checked = True
 
-    def bad_range_at(self, offset: int) -> tuple[int, int] | None:
+    def bad_range_at(self, offset: int) -> Range | None:
         """The known damaged range that holds ``offset``."""
         return next((bad for bad in self.bad_ranges if bad[0] <= offset < bad[1]), None)
 
-    def _refuse_bad(self, offset: int, reason: str = "found damaged before") -> None:
+    def _refuse_bad(self, offset: int) -> None:
         known = self.bad_range_at(offset)
         if known is not None:
-            start, end = known
-            raise CorruptRange(
-                f"offsets {start} to {end} of {self.path} are damaged: {reason}", start_offset=start, end_offset=end
-            )
+            raise self._refusal(known, "found damaged before")
 
-    def _corrupt(self, bad: BadBatch) -> CorruptRange:
+    def _refusal(self, known: Range, reason: str) -> CorruptRange:
+        start, end = known
+        return CorruptRange(
+            f"offsets {start} to {end} of {self.path} are damaged: {reason}", start_offset=start, end_offset=end
+        )
+
+    def _noted(self, bad: BadBatch) -> CorruptRange:
         """Note how far the damage at ``bad`` goes, and the error that says so."""
         if isinstance(bad, WrongEpoch):
-            self.bad_ranges.append((bad.offset, bad.end_offset))
-        elif self.bad_range_at(bad.offset) is None:
+            self.note_range(bad.offset, bad.end_offset)
+        return self._refusal(self.note_at(bad.offset), str(bad))
+
+    def note_at(self, offset: int) -> Range:
+        """Damage was met at ``offset``: how far it goes is looked for, and is known from here on."""
+        if self.bad_range_at(offset) is None:
             self.rebuild()
-        if self.bad_range_at(bad.offset) is None:  # the medium reads differently each time: trust the bad news
-            self.bad_ranges.append((bad.offset, bad.offset + 1))
-        try:
-            self._refuse_bad(bad.offset, str(bad))
-        except CorruptRange as error:
-            return error
-        raise AssertionError("the range was noted above")
+        known = self.bad_range_at(offset)
+        if known is None:  # the medium reads differently each time: trust the bad news
+            known = offset, offset + 1
+            self.note_range(*known)
+        return known
+
+    def note_range(self, start: int, end: int) -> None:
+        self.bad_ranges = merged([*self.bad_ranges, (start, end)])
 
     # ---- end of life
 
