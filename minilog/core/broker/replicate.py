@@ -112,7 +112,8 @@ class Replication:
     def on_damaged(self, replica: Replica) -> None:
         """The log cannot be trusted: it takes nothing more over from a leader, so that it is not counted as in sync.
 
-        It is noted in the log first, or the next process would not know. With no room for that the next tick tries again.
+        The log notes it before the controller is told, so no restart has forgotten what was told. With no room for that the
+        next tick tries again.
         """
         with suppress(DiskFull):
             replica.log.note_damage()

@@ -195,6 +195,7 @@ class Trials:
 
     def _start_again(self, broker_id: int) -> None:
         """The next process knows of the damage as well: it refuses to begin with it."""
+        self.cluster.run(TOLD_MS)
         broker = self.cluster.brokers[broker_id]
         broker.kill()
         broker.start()

@@ -244,7 +244,7 @@ def test_damage_is_not_forgotten_when_other_damage_is_found() -> None:
 
 def test_without_room_for_the_note_the_log_cannot_be_opened() -> None:
     disk = MemoryDisk()
-    log, point = written(disk)
+    log, _ = written(disk)
     disk.flip_bit(path(log), 100)
     disk.full = True
     with pytest.raises(DiskFull):
@@ -276,9 +276,11 @@ SEEN_BY = {
         "_header": "called for a bad place that the caller notes",
         "_at": "the same",
         "_after_checksum": "the same",
+        "_search": "the same",
         "_headers": "the same",
         "_is_good": "the same",
     },
+    "segment/checksums.py": {"of": "the same"},
     "segment/segment_index.py": {"load": "the index is rebuilt"},
     "log/cutting.py": {
         "border_at": "the segment is rebuilt, and that walks over it",
