@@ -32,7 +32,8 @@ from minilog.storage.segment.segment import SEGMENT_SPAN_MAX
 from minilog.storage.segment.segment_index import SegmentIndex
 from minilog.storage.segment.segment_swap import Swap
 from minilog.wire.batch import Batch, filler
-from minilog.wire.records import Record, decode_batch, retain
+from minilog.wire.cleaned_batch import retain
+from minilog.wire.records import Record, decode_batch
 
 WRITE_BYTES = 256 * 1024
 Throttle = Callable[[int], None]
