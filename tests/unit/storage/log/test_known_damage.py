@@ -286,7 +286,7 @@ SEEN_BY = {
         "border_at": "the segment is rebuilt, and that walks over it",
         "keep": "test_a_tail_that_cannot_be_read_and_so_not_cut_is_known",
     },
-    "log/log.py": {"_restore_producers_after_cut": "scan has noted it, and the process ends"},
+    "log/truncation.py": {"_restore_producers_after_cut": "scan has noted it, and the process ends"},
     "log/producer_snapshots.py": {"_read": "no part of the log: the batches are read instead"},
     "log/quarantine.py": {
         "save": "told to keep in cutting.py",
