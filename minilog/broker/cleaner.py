@@ -5,7 +5,8 @@ the dirtiest first. Only the swap of a finished segment happens on the loop: a f
 directory. The files that retention and compaction have taken out of a log are removed here as well, because freeing
 hundreds of megabytes can take a file system a while.
 
-A damaged segment ends the cleaning of its log until the log is opened anew; a full disk ends the round.
+A damaged segment ends the cleaning of its log until the log is opened anew, and the log is told of it. A full disk ends
+the round.
 """
 
 from __future__ import annotations
@@ -113,9 +114,16 @@ class Cleaner:
         try:
             return survey(found, now_ms)
         except CorruptRange as error:
-            log.error("%s is not compacted any more: %s", found.name, error.detail)
-            self._damaged[found.name] = found
+            self._on_damaged(found, error)
             return None
+
+    def _on_damaged(self, found: PartitionLog, error: CorruptRange) -> None:
+        """On the loop. The log knows it from here on, so the controller hears of it, and the next start does (R53)."""
+        log.error("%s is not compacted any more: %s", found.name, error.detail)
+        self._damaged[found.name] = found
+        offset = int(error.info.get("start_offset", found.start_offset))
+        if offset >= found.start_offset and not found.is_closed:
+            found.note_damage_at(offset)
 
     def _is_present(self, name: tuple[str, int], found: PartitionLog) -> bool:
         """The log is still open: not deleted, nor closed and opened anew."""
@@ -138,8 +146,7 @@ class Cleaner:
         except DiskFull as error:
             log.warning("no room to compact %s-%d: %s", *name, error.detail)
         except CorruptRange as error:
-            log.error("%s-%d is not compacted any more: %s", *name, error.detail)
-            self._damaged[found.name] = found
+            self._on_damaged(found, error)
         finally:
             self.figures.seconds += time.monotonic() - started
             await self._in_thread(round_.close)

@@ -25,12 +25,13 @@ from typing import NamedTuple, Protocol
 
 from minilog.controller.frames import (
     FILE_HEADER_BYTES,
-    JOURNAL_MAGIC,
-    SNAPSHOT_MAGIC,
+    JOURNAL,
+    JOURNAL_UNMARKED,
+    SNAPSHOT,
     Damage,
     file_header,
+    form_of,
     frame,
-    is_file_header,
     scan,
 )
 from minilog.errors import CorruptRange, DiskFull, RefusesToStart, StorageFailed
@@ -82,6 +83,8 @@ class FileJournal:
         self._disk = disk or OsDisk()
         self._lock: int | None = None
         self._handle: int | None = None
+        self._form = JOURNAL
+        """Of the file that is appended to. One of before is continued as it is; the next snapshot begins a new one."""
         self._first_index = 0
         self._end = 0
         self._snapshot_index = 0
@@ -121,7 +124,7 @@ class FileJournal:
         with self._busy:
             assert self._handle is not None
             assert not self._failed, "a failed journal is never written again"
-            data = frame(self._last_index + 1, records)
+            data = frame(self._form, self._last_index + 1, records)
             try:
                 self._disk.append(self._handle, self._end, [data])
                 self._disk.fdatasync(self._handle)
@@ -152,7 +155,7 @@ class FileJournal:
     def _replace_by_snapshot(self, index: int, records: Sequence[MetadataRecord]) -> None:
         path = self._snapshot_path(index)
         try:
-            write_synced(self._disk, path + TEMPORARY, file_header(SNAPSHOT_MAGIC, index) + frame(index, records))
+            write_synced(self._disk, path + TEMPORARY, file_header(SNAPSHOT, index) + frame(SNAPSHOT, index, records))
             if self._first_index != index + 1:  # an earlier attempt may have left the journal made
                 self._start_file(index + 1)
             self._disk.rename(path + TEMPORARY, path)
@@ -185,8 +188,8 @@ class FileJournal:
         """A damaged snapshot is passed over: the journals since the one before it hold all that it held."""
         for index in reversed(indexes):
             data = read_file(self._disk, self._snapshot_path(index)) or b""
-            if is_file_header(data, SNAPSHOT_MAGIC, index) and len(data) > FILE_HEADER_BYTES:
-                records, _, damage = scan(data, FILE_HEADER_BYTES, index)
+            if form_of(data, index, [SNAPSHOT]) and len(data) > FILE_HEADER_BYTES:
+                records, _, damage = scan(SNAPSHOT, data, FILE_HEADER_BYTES, index)
                 if damage is None:
                     return index, records
             log.warning("%s is damaged; going back to the snapshot before it", self._snapshot_path(index))
@@ -210,9 +213,11 @@ class FileJournal:
         return tail
 
     def _read_journal(self, path: str, data: bytes, first: int, *, is_last: bool) -> tuple[list[MetadataRecord], int]:
-        if not is_file_header(data, JOURNAL_MAGIC, first):
+        form = form_of(data, first, [JOURNAL, JOURNAL_UNMARKED])
+        if form is None:
             raise RefusesToStart(_damaged(path, Damage(0, "the file header is not that of this journal", None), first))
-        found = scan(data, FILE_HEADER_BYTES, first)
+        self._form = form
+        found = scan(form, data, FILE_HEADER_BYTES, first)
         if found.damage is not None:
             if not is_last or not found.damage.is_torn:
                 raise RefusesToStart(_damaged(path, found.damage, first + len(found.records)))
@@ -257,12 +262,12 @@ class FileJournal:
     def _start_file(self, first: int) -> None:
         """Make and adopt an empty journal whose first record will be ``first``; it is whole or it is not there."""
         path = self._journal_path(first)
-        header = file_header(JOURNAL_MAGIC, first)
+        header = file_header(JOURNAL, first)
         self._write_file(path, header)
         former, self._handle = self._handle, self._disk.open(path)
         if former is not None:
             self._disk.close(former)
-        self._first_index = first
+        self._form, self._first_index = JOURNAL, first
         self._end = len(header)
 
     def _drop_before(self, index: int) -> None:

@@ -168,6 +168,10 @@ class ReplicaLog(Protocol):
         """Something that was durable cannot be read any more: not to be elected, not to count as in sync."""
         ...
 
+    def note_damage(self) -> None:
+        """Make durable that the log was found damaged, so that the next start looks again (R53). Raises DiskFull."""
+        ...
+
 
 class LogStore(Protocol):
     """The logs of one broker's data directory, and the little state that is the broker's own."""

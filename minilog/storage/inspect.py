@@ -7,6 +7,7 @@ stopped broker's data directory and on copied or quarantined files.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
@@ -21,6 +22,8 @@ from minilog.storage.segment.segment import LOG_SUFFIX
 from minilog.storage.segment.segment_index import INDEX_SUFFIX
 from minilog.storage.segment.sparse_index import OffsetIndex
 from minilog.wire.batch import HEADER_BYTES, peek
+
+_SEGMENT = re.compile(rf"(\d{{20}}){re.escape(LOG_SUFFIX)}")
 
 
 class ReadOnlyDisk(OsDisk):
@@ -125,13 +128,19 @@ def _steps(log: LogBytes, offset: int) -> Iterator[Found | _Stretch]:
 
 def _base_offset(path: str, log: LogBytes) -> int:
     """From the file's name, or, for other files such as quarantined ones, from the first header."""
-    stem = os.path.basename(path).removesuffix(LOG_SUFFIX)
-    if len(stem) == 20 and stem.isdigit():
-        return int(stem)
+    named = _named_offset(path)
+    if named is not None:
+        return named
     try:
         return peek(log.pread(0, HEADER_BYTES)).base_offset
     except MinilogError:
         return 0
+
+
+def _named_offset(path: str) -> int | None:
+    """Where a segment begins, by the name of its file; None for any other file."""
+    match = _SEGMENT.fullmatch(os.path.basename(path))
+    return int(match[1]) if match else None
 
 
 def _info(path: str, found: Found) -> BatchInfo:
@@ -162,15 +171,18 @@ def _stretch(path: str, stretch: _Stretch) -> BatchInfo:
 
 
 def _verify_directory(directory: str, disk: Disk, report: Report) -> None:
+    """The segments together, and each other file, such as one in quarantine or a copy, for itself."""
     found = disk.list(directory)
-    names = [name for name in found if name.endswith(LOG_SUFFIX)]
-    if names and PARTITION_FILE in found:  # a partition's own directory, and no heap of files
-        _verify_start(directory, int(names[0].removesuffix(LOG_SUFFIX)), disk, report)
+    paths = [f"{directory}/{name}" for name in found if name.endswith(LOG_SUFFIX)]
+    segments = [(path, offset) for path in paths if (offset := _named_offset(path)) is not None]
+    for path in paths:
+        if _named_offset(path) is None:
+            _verify_file(path, disk, report)
+    if segments and PARTITION_FILE in found:  # a partition's own directory, and no heap of files
+        _verify_start(directory, segments[0][1], disk, report)
     end_offset: int | None = None
     epoch = -1
-    for name in names:
-        path = f"{directory}/{name}"
-        base_offset = int(name.removesuffix(LOG_SUFFIX))
+    for path, base_offset in segments:
         if end_offset is not None and end_offset != base_offset:
             reason = f"the segment before it ends at offset {end_offset}"
             report.problems.append(Problem(path, 0, base_offset, reason))
@@ -206,11 +218,11 @@ def _verify_file(path: str, disk: Disk, report: Report) -> list[BatchInfo]:
 
 def _verify_index(path: str, disk: Disk, batches: Sequence[BatchInfo], report: Report) -> None:
     index_path = path.removesuffix(LOG_SUFFIX) + INDEX_SUFFIX
-    data = checkpoint.read_file(disk, index_path)
-    if data is None:
+    base_offset = _named_offset(path)
+    data = None if base_offset is None else checkpoint.read_file(disk, index_path)
+    if base_offset is None or data is None:
         return
     borders = {batch.position: batch.base_offset for batch in batches}
-    base_offset = int(os.path.basename(path).removesuffix(LOG_SUFFIX))
     index = OffsetIndex.decode(data, base_offset, disk.size(path))
     if index is None:
         report.problems.append(Problem(index_path, 0, base_offset, "its entries do not rise, or lead beyond the log"))

@@ -100,8 +100,13 @@ class Store:
             self._load_partitions()
             self._load_points()
             return self._judge_last_process()
-        except BaseException:
+        except BaseException as error:
             self._release()
+            if isinstance(error, StorageFailed | FileNotFoundError):
+                raise RefusesToStart(
+                    f"the data directory {self.data_dir} cannot be used: {error}; check the disk and the permissions, "
+                    "or move away what is not minilog's and has the name of a partition or a file of its own"
+                ) from error
             raise
 
     def _take_lock(self) -> int:

@@ -202,7 +202,7 @@ def batch_at(view: memoryview, position: int, batch_bytes_max: int, stored: bool
     crc = crc32c(whole[CRC_START:])
     if crc != header[3]:
         raise _corrupt(position, f"its CRC-32C is {crc:#010x}, the header says {header[3]:#010x}")
-    fault = _fault(header) or (None if stored else _producer_fault(header))
+    fault = fault_of(header) or (None if stored else _producer_fault(header))
     if fault is not None:
         raise _corrupt(position, fault)
     return _new(Batch, (*header[:12], (whole,)))
@@ -292,7 +292,7 @@ def _corrupt(position: int, fault: str) -> CorruptBatch:
     return CorruptBatch(f"the batch at byte {position} is corrupt: {fault}", position=position)
 
 
-def _fault(header: Batch) -> str | None:
+def fault_of(header: Batch) -> str | None:
     """What no batch may be, wherever it comes from."""
     base_offset, bytes_total, _, _, attributes, delta, _, _, _, _, _, count, _ = header
     codec = attributes & _CODEC_MASK

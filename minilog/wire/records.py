@@ -4,8 +4,8 @@ Owns: the way from values, keys and headers to the bytes of a whole batch, and b
 are in codec.py, which is compiled when it can be; this module is the same few steps per batch either way.
 
 Producers fill a ``BatchBuilder`` (or call ``encode_values``); its batches have base offset 0 and leader epoch -1,
-as Kafka's producers send them. Consumers call ``decode_batch`` on what ``batch.split`` has validated. Compaction
-calls ``retain``: the same batch with some records gone, every kept record at its old offset.
+as Kafka's producers send them. Consumers call ``decode_batch`` on what ``batch.split`` has validated. What compaction
+leaves of a batch is made in cleaned_batch.py.
 
 Invariant: a batch built here passes ``batch.split``, and decoding gives back what was put in. Decoding raises
 nothing but CorruptBatch, whatever the bytes (the payload of a batch is a producer's word: its CRC says only that
@@ -28,7 +28,6 @@ from minilog.wire.batch import (
     ACKS_SHIFT,
     ACKS_UNKNOWN,
     CRC_START,
-    DELETE_HORIZON_BIT,
     EXPANDED_BYTES_MAX,
     HEADER,
     HEADER_BYTES,
@@ -85,7 +84,7 @@ class SealedBatch(NamedTuple):
         last = self.record_count - 1
         times = (self.base_timestamp, self.max_timestamp)
         producer = (producer_id, producer_epoch, base_sequence)
-        return _head(self.payload, 0, -1, (self.attributes, last, *times, *producer, self.record_count))
+        return batch_head(self.payload, 0, -1, (self.attributes, last, *times, *producer, self.record_count))
 
 
 class BatchBuilder:
@@ -336,55 +335,8 @@ def decode_all(
     return records
 
 
-def retain(batch: Batch, records: Sequence[Record], delete_horizon_ms: int | None = None) -> Batch:
-    """``batch`` with only ``records``, a selection of its own in order: all else about it stays, even its span.
-
-    The offsets, producer id and sequence, epoch, codec and kind of timestamp are kept, so that a reader sees the
-    same log with holes. It may be left with no records at all. ``delete_horizon_ms`` notes from when on its tombstones
-    may go, in the place of the base timestamp (KIP-534); the records' times stay. Two things keep it out: a record too far
-    from it in time for a delta of 64 bits, and a batch that would outgrow what readers and followers take, for such deltas
-    are longer. Then the tombstones stay for good, which is better than a batch nobody can read.
-    """
-    left: Batch | None = None
-    if delete_horizon_ms is not None and _can_count_from(delete_horizon_ms, batch, records):
-        attributes = batch.attributes | DELETE_HORIZON_BIT
-        left = _rewritten(batch._replace(attributes=attributes, base_timestamp=delete_horizon_ms), records)
-    if left is None and len(records) < batch.record_count:
-        left = _rewritten(batch, records)
-    return batch if left is None else left
-
-
-def _rewritten(batch: Batch, records: Sequence[Record]) -> Batch | None:
-    """``batch``'s header with ``records``; None if they outgrow EXPANDED_BYTES_MAX."""
-    parts: list[bytes] = []
-    for record in records:
-        assert batch.base_offset <= record.offset < batch.end_offset, "only the batch's own records can stay"
-        delta_ms = 0 if batch.timestamp_type else record.timestamp - batch.base_timestamp
-        offset_delta = record.offset - batch.base_offset
-        codec.append_record(parts, offset_delta, delta_ms, record.key, record.value, record.headers)
-    expanded = b"".join(parts)
-    payload = compress(batch.codec, expanded) if parts else b""
-    if max(len(expanded), HEADER_BYTES + len(payload)) > EXPANDED_BYTES_MAX:
-        return None
-    tail = (batch.attributes, *batch[5:11], len(records))
-    data = _seal(payload, batch.base_offset, batch.leader_epoch, tail)
-    return split(data, len(data), stored=True)[0]
-
-
-def _can_count_from(base_timestamp: int, batch: Batch, records: Sequence[Record]) -> bool:
-    """Every time can be written as a delta to it that ``decode_batch`` takes."""
-    if not -_INT64_END <= base_timestamp < _INT64_END:
-        return False
-    deltas = (record.timestamp - base_timestamp for record in records)
-    return bool(batch.timestamp_type) or all(-_INT64_END <= delta < _INT64_END for delta in deltas)
-
-
-def _seal(payload: bytes, base_offset: int, leader_epoch: int, tail: tuple[int, ...]) -> bytes:
-    """Header and payload; ``tail`` is the header from attributes on."""
-    return b"".join((_head(payload, base_offset, leader_epoch, tail), payload))
-
-
-def _head(payload: bytes, base_offset: int, leader_epoch: int, tail: tuple[int, ...]) -> bytes:
+def batch_head(payload: bytes, base_offset: int, leader_epoch: int, tail: tuple[int, ...]) -> bytes:
+    """The header that makes ``payload`` a batch; ``tail`` is the header from attributes on."""
     length = HEADER_BYTES - PREFIX_BYTES + len(payload)
     unsigned = HEADER.pack(base_offset, length, leader_epoch, MAGIC, 0, *tail)
     crc = crc32c(payload, crc32c(unsigned[CRC_START:]))

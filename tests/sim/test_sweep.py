@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from minilog.controller import frames
-from minilog.controller.frames import frame
+from minilog.controller.frames import JOURNAL, frame
 from minilog.controller.journal import FileJournal
 from minilog.errors import CorruptRange, DiskFull, RefusesToStart
 from minilog.storage import checkpoint, slots
@@ -18,14 +18,12 @@ from minilog.storage.disk import Disk
 from minilog.storage.log.flush_job import FlushJob
 from minilog.storage.log.log import PartitionLog
 from minilog.storage.log.log_state import LogState
-from minilog.storage.log.producer_snapshots import ProducerStates
 from minilog.storage.log.quarantine import Quarantine
 from minilog.storage.process_marks import ProcessMarks
 from minilog.storage.recovery import recovery
 from minilog.storage.segment.scan import BadBatch
 from minilog.storage.segment.segment import Segment
 from minilog.storage.store import Store
-from minilog.wire.batch import Batch
 from minilog.wire.metadata_records import MetadataRecord
 from tests.sim.sweep.log_model import Broken
 from tests.sim.sweep.scenarios import SCENARIOS
@@ -85,7 +83,7 @@ def nothing_is_under_way(state: LogState, base_offset: int, *, is_empty: bool = 
 
 
 def append_unsynced(journal: FileJournal, records: list[MetadataRecord]) -> int:
-    data = frame(journal._last_index + 1, records)
+    data = frame(JOURNAL, journal._last_index + 1, records)
     assert journal._handle is not None
     journal._disk.append(journal._handle, journal._end, [data])
     journal._end += len(data)
@@ -110,10 +108,11 @@ def save_one_slot(disk: Disk, path: str, number: int) -> None:
     disk.close(handle)
 
 
-def replay_as_far_as_it_goes(states: ProducerStates, batches: Iterable[Batch]) -> None:
+def restore_as_far_as_it_goes(log: PartitionLog) -> None:
     with suppress(BadBatch):
-        for batch in batches:
-            states.observe((batch,), batch.bytes_total)
+        log.restore_producers()
+    for segment in log.segments:
+        segment.bad_ranges = []
 
 
 def nothing(*_: object, **__: object) -> None:
@@ -144,7 +143,7 @@ FAULTS = [
     Fault("the next journal is made in place", "journal snapshots", FileJournal, "_write_file", write_in_place),
     Fault("a changed bit at the journal's end counts as torn", "journal appends", frames, "_is_torn", lambda *_: True),
     Fault("what damage took is not noted", APPENDS, recovery, "_noted", lambda place, state, *_: state),
-    Fault("producers are read as far as it goes", CREATED, ProducerStates, "replay", replay_as_far_as_it_goes),
+    Fault("producers are read as far as it goes", CREATED, recovery, "_restore_producers", restore_as_far_as_it_goes),
     Fault("a swap that was decided is not finished", "compaction of what was compacted", recovery, "settle", nothing),
 ]  # fmt: skip
 

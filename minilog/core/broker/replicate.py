@@ -8,6 +8,8 @@ nothing more over from a leader (R53).
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from minilog.core.broker.fetch import FetchRequests
 from minilog.core.broker.state import LocalState
 from minilog.core.broker.turn import Turn
@@ -18,7 +20,7 @@ from minilog.core.replication.isr_proposals import IsrProposals
 from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.replica import Replica
 from minilog.core.replication.replica_fetcher import ReplicaFetcher
-from minilog.errors import BrokerUnavailable, MinilogError, StaleBrokerEpoch
+from minilog.errors import BrokerUnavailable, DiskFull, MinilogError, StaleBrokerEpoch
 from minilog.wire.messages import Message, ReplicaFetch, ReplicaFetchReply
 from minilog.wire.metadata_records import NO_LEADER
 from minilog.wire.topic_partition import TopicPartition
@@ -108,7 +110,13 @@ class Replication:
                     self._turn.advance(partition)  # it may have waited for a follower that lags by now
 
     def on_damaged(self, replica: Replica) -> None:
-        """The log cannot be trusted: it takes nothing more over from a leader, so that it is not counted as in sync."""
+        """The log cannot be trusted: it takes nothing more over from a leader, so that it is not counted as in sync.
+
+        The log notes it before the controller is told, so no restart has forgotten what was told. With no room for that the
+        next tick tries again.
+        """
+        with suppress(DiskFull):
+            replica.log.note_damage()
         if self._state.damaged.get(replica.partition) == replica.topic_id:
             return
         self._state.damaged[replica.partition] = replica.topic_id

@@ -27,12 +27,13 @@ from minilog.errors import CorruptBatch
 from minilog.storage.compaction.offset_map import OffsetMap
 from minilog.storage.disk import Buffer, Disk
 from minilog.storage.log.producers import Lasts
-from minilog.storage.segment.scan import LogBytes, scan
+from minilog.storage.segment.scan import LogBytes, pread, scan
 from minilog.storage.segment.segment import SEGMENT_SPAN_MAX
 from minilog.storage.segment.segment_index import SegmentIndex
 from minilog.storage.segment.segment_swap import Swap
 from minilog.wire.batch import Batch, filler
-from minilog.wire.records import Record, decode_batch, retain
+from minilog.wire.cleaned_batch import retain
+from minilog.wire.records import Record, decode_batch
 
 WRITE_BYTES = 256 * 1024
 Throttle = Callable[[int], None]
@@ -81,11 +82,11 @@ class Source(NamedTuple):
         return handle
 
     def batches(self) -> Iterator[Batch]:
-        """Every batch, checked and whole. Raises BadBatch or CorruptRange, and as ``open``."""
+        """Every batch, checked and whole. Raises BadBatch, and as ``open``."""
         log = LogBytes(self.disk, self.open(), self.size_bytes)
         try:
             for found in scan(log, 0, self.base_offset):
-                data = log.pread(found.position, found.batch.bytes_total)
+                data = pread(log, found.position, found.batch.bytes_total, found.batch.base_offset)
                 yield found.batch._replace(buffers=(data,))
         finally:
             self.disk.close(log.handle)

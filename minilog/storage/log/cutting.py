@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from minilog.storage.log.quarantine import Piece
+from minilog.errors import CorruptRange
+from minilog.storage.log.quarantine import Piece, Quarantine
 from minilog.storage.segment.scan import BadBatch
 from minilog.storage.segment.segment import SEGMENT_SPAN_MAX, Segment
 from minilog.wire.batch import Batch
@@ -43,6 +44,20 @@ def tail(border: Border, segments: Sequence[Segment]) -> list[Piece]:
     later = segments[segments.index(border.segment) + 1 :]
     pieces.extend(Piece(segment.log_bytes(), 0, segment.base_offset) for segment in later)
     return pieces if any(piece.log.size > piece.position for piece in pieces) else []
+
+
+def keep(
+    quarantine: Quarantine, name: str, reason: str, lost_from: Border, segments: Sequence[Segment]
+) -> tuple[int, int, int, int]:
+    """Copy what is about to be lost; returns its records by acks level. What cannot be copied is damaged (R53)."""
+    pieces, end_offset = tail(lost_from, segments), segments[-1].end_offset
+    if not pieces:
+        return 0, 0, 0, 0
+    try:
+        return quarantine.save(name, reason, end_offset, pieces).records_by_acks
+    except CorruptRange:
+        lost_from.segment.note_range(lost_from.offset, end_offset)
+        raise
 
 
 def runs(batches: Sequence[Batch]) -> Iterator[Sequence[Batch]]:

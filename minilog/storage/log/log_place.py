@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from minilog.storage.disk import Disk
 from minilog.storage.log.quarantine import Quarantine
-from minilog.storage.segment.segment import Damage
+from minilog.storage.segment.damage import Damage
 
 
 class RecoveryPoint(NamedTuple):

@@ -2,11 +2,12 @@
 
 Owns: the file ``truncations`` (named after what it held first), replaced as a whole, so that the parts always fit
 together. It is written only when one of them changes: at a truncation, when the log start moves, after a round of
-cleaning, when recovery has found that something durable is gone.
+cleaning, when recovery has found that something durable is gone, when damage is found.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from minilog.storage import checkpoint
@@ -28,6 +29,7 @@ class LogState(NamedTuple):
     recovery, of what it misses and of what it found after a power cut.
     ``next_start``, ``next_epoch``: the log is beginning anew there; -1 when it is not. Noted before the one rename that does
     it, so at every moment the name of the first segment tells which of the two starts is the log's.
+    ``bad_ranges``: offsets that were found damaged, for the next start to look at (R53). It need not be all of them.
     ``is_start_noted``: every start of this log was noted. Logs of before that was so may begin elsewhere.
     """
 
@@ -43,6 +45,7 @@ class LogState(NamedTuple):
     next_start: int = -1
     next_epoch: int = -1
     is_start_noted: bool = True
+    bad_ranges: tuple[tuple[int, int], ...] = ()
 
     def after_cut(self, end_offset: int, start_offset: int) -> LogState:
         """A generation begins: the log was cut to ``end_offset`` and starts at ``start_offset``.
@@ -57,6 +60,7 @@ class LogState(NamedTuple):
             swept_end=min(self.swept_end, end_offset),
             doubt_end=self.doubt_end if self.swept_end <= end_offset else max(self.doubt_end, self.swept_end),
             missing_end=0,
+            bad_ranges=tuple(bad for bad in self.bad_ranges if bad[0] < end_offset),
         )
 
     def starting_at(self, start_offset: int, start_epoch: int = -1) -> LogState:
@@ -99,7 +103,11 @@ def load_state(disk: Disk, directory: str) -> LoadedState:
         damaged = damaged or checkpoint.read_file(disk, path + checkpoint.PREVIOUS) is not None
         body = {}
     is_start_noted = bool(body.pop("is_start_noted", not body))
-    cuts = tuple((int(generation), int(end_offset)) for generation, end_offset in body.pop("cuts", ()))
+    cuts, bad_ranges = _pairs(body.pop("cuts", ())), _pairs(body.pop("bad_ranges", ()))
     known: dict[str, Any] = {name: int(value) for name, value in body.items() if name in LogState._fields}
-    state = LogState(cuts=cuts, is_start_noted=is_start_noted, **known)
+    state = LogState(cuts=cuts, bad_ranges=bad_ranges, is_start_noted=is_start_noted, **known)
     return LoadedState(state._replace(cleaned_end=0) if damaged else state, damaged)
+
+
+def _pairs(entries: Iterable[tuple[Any, Any]]) -> tuple[tuple[int, int], ...]:
+    return tuple((int(first), int(second)) for first, second in entries)

@@ -24,6 +24,7 @@ from minilog.storage.log.log_place import LogPlace, Recovered, RecoveryPoint
 from minilog.storage.log.log_state import LogState
 from minilog.storage.log.producer_snapshots import SNAPSHOT_BYTES, ProducerStates
 from minilog.storage.log.producers import WrittenBatch
+from minilog.storage.segment.damage import noted
 from minilog.storage.segment.segment import Segment
 from minilog.wire.batch import Batch, filler, is_filler, peek
 
@@ -115,6 +116,16 @@ class StoredLog:
     def is_damaged(self) -> bool:
         """Something that was durable cannot be read: this replica must not be elected nor count as in sync."""
         return bool(self.bad_ranges)
+
+    def note_damage(self) -> None:
+        """Damage was found: the next start looks there, or at all of the log (R53). Raises DiskFull."""
+        ranges = noted([*self.state.bad_ranges, *self.bad_ranges]) or ((self.start_offset, self.end_offset),)
+        if ranges != self.state.bad_ranges:
+            self._save(self.state._replace(bad_ranges=ranges))
+
+    def note_damage_at(self, offset: int) -> None:
+        """A thread has met damage in a segment, not below the start: it is known as if a reader had met it."""
+        self._segment_at(offset).note_at(offset)
 
     def epoch_end(self, epoch: int) -> tuple[int, int]:
         return self._epochs.end_of(epoch, self.end_offset)

@@ -17,7 +17,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from minilog.errors import DiskFull, StorageFailed
-from minilog.storage.log.cutting import Border, border_at, tail
+from minilog.storage.log.cutting import Border, border_at, keep
 from minilog.storage.log.log_state import LogState
 from minilog.storage.log.stored_log import StoredLog
 from minilog.storage.segment.scan import BadBatch
@@ -114,10 +114,7 @@ class CuttableLog(StoredLog):
 
     def _quarantine(self, lost_from: Border, reason: str) -> tuple[int, int, int, int]:
         """Copy what is about to be lost; returns its records by acks level."""
-        pieces = tail(lost_from, self._segments)
-        if not pieces:
-            return 0, 0, 0, 0
-        return self.place.quarantine.save(self.name, reason, self.end_offset, pieces).records_by_acks
+        return keep(self.place.quarantine, self.name, reason, lost_from, self._segments)
 
     def _begin_generation(self, state: LogState) -> None:
         """From here on no flush job, and after a crash no recovery point, speaks for more than what is left."""

@@ -1,7 +1,7 @@
 """Bringing a log into a known state after a start: what is on disk, and all of it durable.
 
-Owns: the order of steps. Sealed segments are trusted; from the recovery point on every batch is read and checked, the
-leader epochs and indexes are derived anew, a torn tail is cut (tail.py says what is torn). Where there is more than the
+Owns: the order of steps. Sealed segments are trusted, but for what was found damaged before, which is looked at again
+(R53); from the recovery point on every batch is read and checked, the leader epochs and indexes are derived anew, a torn tail is cut (tail.py says what is torn). Where there is more than the
 recovery point vouches for, the file is synced and read once more from the medium: the page cache may show bytes that a
 failed sync has given up (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020).
 
@@ -14,6 +14,7 @@ place, and epochs that do would make that unreadable.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 from minilog.config import TopicSettings
@@ -24,10 +25,11 @@ from minilog.storage.log.log_place import LogPlace, Recovered, RecoveryPoint
 from minilog.storage.log.log_state import CUTS_KEPT, LoadedState, LogState, load_state
 from minilog.storage.log.quarantine import Piece
 from minilog.storage.recovery.torn_tail import first_torn
-from minilog.storage.segment.scan import BadBatch, check_readable
-from minilog.storage.segment.segment import Damage, Segment
+from minilog.storage.segment.damage import Damage, noted
+from minilog.storage.segment.scan import BATCH_BYTES_MAX, CHUNK_BYTES, BadBatch, check_readable
+from minilog.storage.segment.segment import Segment
 from minilog.storage.segment.segment_swap import settle
-from minilog.wire.batch import Batch
+from minilog.wire.batch import Batch, split
 
 NOTHING_KNOWN = RecoveryPoint(0, 0, 0)
 _LOG_NAME = re.compile(r"(\d{20})\.log")
@@ -109,7 +111,10 @@ def open_log(
     log.high_watermark = min(max(start_offset, derived.high_watermark), log.end_offset)
     log.recovered = Recovered(torn_bytes, tuple(damages))
     log.producers.open(log.end_offset)
+    _look_again(log, place.ask)
     _restore_producers(log)
+    if not loaded.damaged:  # of that the present one is not known, and everything is read at each start
+        _note_damage(log)
     return log
 
 
@@ -130,11 +135,40 @@ def _nobody() -> None:
 
 def _restore_producers(log: PartitionLog) -> None:
     """Of a log that is known to be damaged as far as it can be read: it is not served."""
+    was_damaged = log.is_damaged
     try:
         log.restore_producers()
     except BadBatch as bad:
-        if not log.is_damaged:
+        if not was_damaged:
             raise CorruptRange(f"{log.place.directory} is damaged {bad}", start_offset=bad.offset) from bad
+
+
+def _look_again(log: PartitionLog, ask: Callable[[], None]) -> None:
+    """What was found damaged before lies where nothing else looks (R53). It is read, and is damaged still or was mended."""
+    for start, end in log.state.bad_ranges:
+        offset, end = max(start, log.start_offset), min(end, log.end_offset)
+        while offset < end:
+            ask()
+            try:
+                data = log.read(offset, CHUNK_BYTES, log.end_offset)
+                offset = split(data, BATCH_BYTES_MAX, stored=True)[-1].end_offset
+            except CorruptRange as error:
+                offset = max(offset + 1, int(error.info["end_offset"]))
+
+
+def _note_damage(log: PartitionLog) -> None:
+    """What is known now takes the place of what was noted. Raises DiskFull when there is damage to be noted."""
+    ranges = noted(bad for segment in log.segments for bad in segment.bad_ranges)
+    if ranges == log.state.bad_ranges:
+        return
+    state = log.state._replace(bad_ranges=ranges)
+    try:
+        state.save(log.place.disk, log.place.directory)
+    except DiskFull:
+        if ranges:
+            raise
+        return
+    log.state = state
 
 
 def _segments(place: LogPlace, start_offset: int) -> list[Segment]:

@@ -21,8 +21,9 @@ from collections.abc import Sequence
 from crc32c import crc32c
 
 from minilog.errors import CorruptBatch, CorruptRange
+from minilog.storage.segment.damage import Damage
 from minilog.storage.segment.scan import LogBytes
-from minilog.storage.segment.segment import Damage, Segment
+from minilog.storage.segment.segment import Segment
 from minilog.wire.batch import CRC_START, HEADER_BYTES, peek
 
 SECTOR_BYTES = 512

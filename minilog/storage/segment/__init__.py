@@ -3,5 +3,5 @@
 Every byte that leaves is checked against its checksum and its place.
 Come in from ``storage/log``, ``storage/compaction`` and ``storage/recovery``.
 May import: ``storage/disk.py`` and ``wire``.
-Begin with ``segment.py``, then ``scan.py``.
+Begin with ``segment.py``, then ``reading.py`` and ``scan.py``. What damage is says ``damage.py``.
 """

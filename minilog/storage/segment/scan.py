@@ -12,13 +12,15 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 from crc32c import crc32c
 
 from minilog.errors import CorruptBatch, CorruptRange, RecordTooLarge
 from minilog.storage.disk import Disk
-from minilog.wire.batch import CRC_START, HEADER_BYTES, MAGIC, PREFIX_BYTES, Batch, batch_at, peek
+from minilog.storage.segment.checksums import Checksums
+from minilog.wire.batch import CRC_START, HEADER_BYTES, MAGIC, PREFIX_BYTES, Batch, batch_at, fault_of, peek
 
 CHUNK_BYTES = 1024 * 1024
 BATCH_BYTES_MAX = 2**31 - 1
@@ -65,7 +67,7 @@ def scan(log: LogBytes, position: int, offset: int, epoch: int = -1) -> Iterator
     """
     chunk_bytes = CHUNK_BYTES
     while position < log.size:
-        view = memoryview(_pread(log, position, chunk_bytes, offset))
+        view = memoryview(pread(log, position, chunk_bytes, offset))
         at = 0
         while True:
             bytes_total = step(view, at, len(view), offset, epoch, position + at)
@@ -148,7 +150,8 @@ def check_readable(log: LogBytes, position: int) -> None:
         position += len(log.pread(position, CHUNK_BYTES))
 
 
-def _pread(log: LogBytes, position: int, size: int, offset: int) -> bytes:
+def pread(log: LogBytes, position: int, size: int, offset: int) -> bytes:
+    """The bytes where ``offset`` belongs, fewer at the end of the file. Raises BadBatch when they cannot be read."""
     try:
         return log.pread(position, size)
     except CorruptRange as error:
@@ -205,9 +208,11 @@ def _after_checksum(log: LogBytes, bad: BadBatch, header: Batch, epoch: int) -> 
 
 def _search(log: LogBytes, bad: BadBatch, epoch: int, position: int) -> Found | None:
     """The first good batch from ``position`` on that can come some time after the bad place."""
+    checksums = Checksums(log.pread, position)
     for at, header in _headers(log, bad, epoch, position):
-        if _is_good(log, at, header):
-            return Found(at, header)
+        with suppress(CorruptRange):
+            if checksums.of(at + CRC_START, at + header.bytes_total) == header.crc:
+                return Found(at, header)
     return None
 
 
@@ -237,6 +242,7 @@ def _plausible(data: bytes, at: int, left: int, offset: int, epoch: int) -> Batc
         0 < header.base_offset - offset < _OFFSET_STEP_MAX
         and max(epoch, 0) <= header.leader_epoch < epoch + _EPOCH_STEP_MAX
         and header.bytes_total <= left
+        and fault_of(header) is None
     )
     return header if is_plausible else None
 

@@ -5,22 +5,23 @@ touch sealed segments.
 
 Invariants:
 * ``size_bytes`` is the size of the file, a batch border; ``end_offset`` is the offset after its last record.
-* A damaged stretch is in ``bad_ranges`` from the moment it is noticed; no byte of it is ever returned.
+* A damaged stretch is in ``bad_ranges`` from the moment it is noticed, whoever noticed it, and stays there (R53). No byte
+  of it is ever returned.
 * Whatever an index says is checked against the batches it leads to; an index that misleads is rebuilt once. So is the last
   entry of a time index before retention goes by it: the files have no checksum.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 from minilog.errors import CorruptBatch, CorruptRange
 from minilog.storage.disk import Disk
-from minilog.storage.segment.scan import BadBatch, Found, LogBytes, check_place, next_batch, scan, step
+from minilog.storage.segment import reading
+from minilog.storage.segment.damage import Damage, Range, WrongEpoch, merged
+from minilog.storage.segment.reading import EpochSpan, Place
+from minilog.storage.segment.scan import BadBatch, Found, LogBytes, next_batch, pread, scan
 from minilog.storage.segment.segment_index import SegmentIndex
-from minilog.storage.segment.sparse_index import INTERVAL_BYTES
 from minilog.wire.batch import HEADER_BYTES, Batch, peek
 from minilog.wire.records import first_record_at
 
@@ -29,34 +30,7 @@ DELETED_SUFFIX = ".deleted"
 SEGMENT_SIZE_MAX = 2**31 - 1
 SEGMENT_SPAN_MAX = 2**31
 """Offsets of one segment: its indexes count from its base, and any single batch fits."""
-_STEP_BYTES = 2 * INTERVAL_BYTES
 _HINTS_MAX = 64
-_unpack_epoch_and_delta = struct.Struct(">12xi7xi").unpack_from
-
-
-class Damage(NamedTuple):
-    """Bytes ``position`` to ``end_position``, from ``offset`` to ``end_offset``, are not what belongs there.
-
-    ``end_offset`` is None when nothing good follows in the file.
-    """
-
-    position: int
-    end_position: int
-    offset: int
-    end_offset: int | None
-    reason: str
-
-
-EpochSpan = Callable[[int], tuple[int, int | None]]
-"""Of an offset the leader epoch that the log says it has, and where the next one starts (EpochCache.span_at)."""
-
-
-class WrongEpoch(BadBatch):
-    """A batch that is whole, and the log says another leader epoch of its offsets. The checksum does not cover it."""
-
-    def __init__(self, position: int, offset: int, end_offset: int, found: int, known: int) -> None:
-        super().__init__(position, offset, f"its leader epoch is {found}, the log's epochs say {known}")
-        self.end_offset = end_offset
 
 
 class Segment:
@@ -64,7 +38,7 @@ class Segment:
         """A segment whose file exists. Recovery finds ``end_offset`` of the active one with ``walk``."""
         self.base_offset = base_offset
         self.end_offset = end_offset
-        self.bad_ranges: list[tuple[int, int]] = []
+        self.bad_ranges: list[Range] = []
         self._disk = disk
         self._stem = f"{directory}/{base_offset:020d}"
         self.path = self._stem + LOG_SUFFIX
@@ -144,11 +118,14 @@ class Segment:
     @property
     def first_timestamp(self) -> int:
         """Latest timestamp of the first batch, -1 when there is none: how old the segment is."""
+        if self.size_bytes == 0:
+            return -1
         if self._first_timestamp is None:
             was_open = self.is_open
             try:
                 self._first_timestamp = peek(self._pread(0, HEADER_BYTES, self.base_offset)).max_timestamp
             except (BadBatch, CorruptBatch):
+                self.note_at(self.base_offset)
                 return -1
             finally:
                 if not was_open:
@@ -193,9 +170,10 @@ class Segment:
         self._disk.fdatasync(self.handle)
         self.size_bytes = position
         self._first_timestamp = None
-        self.bad_ranges = [bad for bad in self.bad_ranges if bad[0] < end_offset]
+        known = [(start, min(end, end_offset)) for start, end in self.bad_ranges if start < end_offset]
         self.walk(end_offset, lambda batch: None)
         self._ends_at(end_offset)
+        self.bad_ranges = merged([*known, *self.bad_ranges])
 
     # ---- reading
 
@@ -207,121 +185,46 @@ class Segment:
             return self._read(offset, max_bytes, end_offset, epoch_span)
         except BadBatch as bad:
             if self._index_is_checked or isinstance(bad, WrongEpoch):
-                raise self._corrupt(bad) from bad
+                raise self._noted(bad) from bad
         self.rebuild()
         try:
             return self._read(offset, max_bytes, end_offset, epoch_span)
         except BadBatch as bad:
-            raise self._corrupt(bad) from bad
+            raise self._noted(bad) from bad
 
     def _read(self, offset: int, max_bytes: int, end_offset: int, epoch_span: EpochSpan) -> bytes:
-        base_offset, position = self.find(offset)
-        stop = self._stop(position, max_bytes, end_offset)
-        data = self._pread(position, stop - position, base_offset)
-        size, next_offset = self._verified(data, position, base_offset, max_bytes, end_offset, epoch_span)
-        if size == 0:
-            data = self._pread(position, self._first_bytes(data, position, base_offset), base_offset)
-            size, next_offset = self._verified(data, position, base_offset, len(data), end_offset, epoch_span)
-        self._remember(next_offset, position + size)
-        return data if size == len(data) else data[:size]
+        place = self.find(offset)
+        data, next_place = reading.read(self.log_bytes(), self.index.offsets, place, max_bytes, end_offset, epoch_span)
+        self._remember(*next_place)
+        return data
 
-    def find(self, offset: int) -> tuple[int, int]:
-        """(base offset, position) of the batch that holds ``offset``, or of the segment's end.
-
-        Raises BadBatch when the headers on the way are not what belongs there.
-        """
+    def find(self, offset: int) -> Place:
+        """The batch that holds ``offset``, or the segment's end. Raises BadBatch as ``reading.find``."""
         assert self.base_offset <= offset <= self.end_offset
         if offset == self.end_offset:
-            return offset, self.size_bytes
+            return Place(offset, self.size_bytes)
         hint = self._hints.get(offset)
-        if hint is not None:
-            return offset, hint
-        expected, position = self.index.offsets.floor(offset)
-        start, data = position, b""
-        while expected != offset:
-            if len(data) - (position - start) < HEADER_BYTES:
-                start, data = position, self._pread(position, _STEP_BYTES, expected)
-            header = self._stepped(data, position - start, position, expected)
-            if header.end_offset > offset:
-                break
-            expected, position = header.end_offset, position + header.bytes_total
-        return expected, position
-
-    def _stepped(self, data: bytes, at: int, position: int, expected: int) -> Batch:
-        """The header at ``data[at]``, good enough to step on."""
-        try:
-            header = peek(data, at)
-        except CorruptBatch as error:
-            raise BadBatch(position, expected, error.detail) from error
-        fault = check_place(header, expected, -1)
-        if fault is None and header.last_offset_delta < 0:
-            fault = f"its last offset delta is {header.last_offset_delta}"
-        if fault is not None:
-            raise BadBatch(position, expected, fault)
-        return header
-
-    def _stop(self, position: int, max_bytes: int, end_offset: int) -> int:
-        """Up to where to read: a batch border whenever the index knows one that fits."""
-        offsets = self.index.offsets
-        stop = self.size_bytes
-        if end_offset < self.end_offset:
-            stop = offsets.ceiling(end_offset) or stop
-        if stop - position > max_bytes:
-            border = offsets.border(position + max_bytes)
-            stop = border if border > position else min(stop, position + max(max_bytes, _STEP_BYTES))
-        return stop
+        return reading.find(self.log_bytes(), self.index.offsets, offset) if hint is None else Place(offset, hint)
 
     def _pread(self, position: int, size: int, offset: int) -> bytes:
-        try:
-            return self._disk.pread(self.handle, position, min(size, self.size_bytes - position))
-        except CorruptRange as error:
-            raise BadBatch(position, offset, error.detail) from error
-
-    def _first_bytes(self, data: bytes, position: int, offset: int) -> int:
-        """Size of the batch at the start of ``data``, which is larger than what was asked for."""
-        header = self._stepped(data, 0, position, offset)
-        left = self.size_bytes - position
-        if header.bytes_total > left:
-            raise BadBatch(position, offset, f"its length field claims {header.bytes_total} bytes, {left} are left")
-        return header.bytes_total
-
-    def _verified(
-        self, data: bytes, position: int, offset: int, max_bytes: int, end_offset: int, epoch_span: EpochSpan
-    ) -> tuple[int, int]:
-        """(bytes, next offset) of the whole good batches at the start of ``data`` that keep within the bounds.
-
-        Raises BadBatch for the first batch only: what is good before a bad one is served.
-        """
-        view = memoryview(data)
-        size, length = 0, min(len(data), max_bytes)
-        epoch, epoch_end = epoch_span(offset)
-        while True:
-            try:
-                bytes_total = step(view, size, length, offset, -1, position + size)
-            except BadBatch:
-                if size:
-                    break
-                raise
-            if bytes_total == 0:
-                break
-            leader_epoch, delta = _unpack_epoch_and_delta(view, size)
-            next_offset = offset + delta + 1
-            if next_offset > end_offset:
-                break
-            if epoch_end is not None and offset >= epoch_end:
-                epoch, epoch_end = epoch_span(offset)
-            if leader_epoch != epoch:
-                if size:
-                    break
-                raise WrongEpoch(position, offset, next_offset, leader_epoch, epoch)
-            size += bytes_total
-            offset = next_offset
-        return size, offset
+        return pread(self.log_bytes(), position, size, offset)
 
     def scan(self, offset: int) -> Iterator[Found]:
-        """All batches from the one that holds ``offset``; raises BadBatch."""
-        base_offset, position = self.find(offset)
-        return scan(self.log_bytes(), position, base_offset)
+        """All batches from the one that holds ``offset``. Raises BadBatch; that damage is noted by then."""
+        may_mislead = not self._index_is_checked
+        while True:
+            try:
+                base_offset, position = self.find(offset)
+                for found in scan(self.log_bytes(), position, base_offset):
+                    may_mislead = False
+                    yield found
+                return
+            except BadBatch as bad:
+                if not may_mislead:
+                    self._noted(bad)
+                    raise
+            self.rebuild()
+            may_mislead = False
 
     def offset_at(self, timestamp_ms: int, start_offset: int) -> tuple[int, int] | None:
         """(offset, timestamp) of the first record at or after ``timestamp_ms``, of batches that end after ``start_offset``.
@@ -334,7 +237,7 @@ class Segment:
                     if record is not None:
                         return record
         except BadBatch as bad:
-            raise CorruptRange(f"{self.path} is damaged {bad}", start_offset=bad.offset) from bad
+            raise self._noted(bad) from bad
         return None
 
     def _scan_from(self, timestamp_ms: int) -> int:
@@ -391,7 +294,7 @@ class Segment:
                     self._new_index()  # the first step went wrong: it may be the index that is, so do without it
                     return self.walk(offset, on_batch, power_loss)
                 resume = next_batch(self.log_bytes(), bad, epoch)
-                damages.append(_damage(bad, resume, self.size_bytes))
+                damages.append(Damage.of(bad, resume, self.size_bytes))
             if resume is None:
                 return damages
             base_offset, position = resume.batch.base_offset, resume.position
@@ -399,11 +302,12 @@ class Segment:
             index.note_border(position, base_offset)
 
     def rebuild(self) -> None:
-        """Make the indexes anew from the log file, and note what is damaged."""
-        end_offset = self.end_offset
+        """Make the indexes anew from the log file, and note what is damaged besides what is known already."""
+        end_offset, known = self.end_offset, self.bad_ranges
         self._new_index()
         self.walk(self.base_offset, lambda batch: None)
         self._ends_at(end_offset)
+        self.bad_ranges = merged([*known, *self.bad_ranges])
 
     def _ends_at(self, end_offset: int) -> None:
         """It does, so what a walk has not found before that is damaged."""
@@ -416,31 +320,39 @@ class Segment:
         self._index.remove_files()
         self._index_is_checked = True
 
-    def bad_range_at(self, offset: int) -> tuple[int, int] | None:
+    def bad_range_at(self, offset: int) -> Range | None:
         """The known damaged range that holds ``offset``."""
         return next((bad for bad in self.bad_ranges if bad[0] <= offset < bad[1]), None)
 
-    def _refuse_bad(self, offset: int, reason: str = "found damaged before") -> None:
+    def _refuse_bad(self, offset: int) -> None:
         known = self.bad_range_at(offset)
         if known is not None:
-            start, end = known
-            raise CorruptRange(
-                f"offsets {start} to {end} of {self.path} are damaged: {reason}", start_offset=start, end_offset=end
-            )
+            raise self._refusal(known, "found damaged before")
 
-    def _corrupt(self, bad: BadBatch) -> CorruptRange:
+    def _refusal(self, known: Range, reason: str) -> CorruptRange:
+        start, end = known
+        return CorruptRange(
+            f"offsets {start} to {end} of {self.path} are damaged: {reason}", start_offset=start, end_offset=end
+        )
+
+    def _noted(self, bad: BadBatch) -> CorruptRange:
         """Note how far the damage at ``bad`` goes, and the error that says so."""
         if isinstance(bad, WrongEpoch):
-            self.bad_ranges.append((bad.offset, bad.end_offset))
-        elif self.bad_range_at(bad.offset) is None:
+            self.note_range(bad.offset, bad.end_offset)
+        return self._refusal(self.note_at(bad.offset), str(bad))
+
+    def note_at(self, offset: int) -> Range:
+        """Damage was met at ``offset``: how far it goes is looked for, and is known from here on."""
+        if self.bad_range_at(offset) is None:
             self.rebuild()
-        if self.bad_range_at(bad.offset) is None:  # the medium reads differently each time: trust the bad news
-            self.bad_ranges.append((bad.offset, bad.offset + 1))
-        try:
-            self._refuse_bad(bad.offset, str(bad))
-        except CorruptRange as error:
-            return error
-        raise AssertionError("the range was noted above")
+        known = self.bad_range_at(offset)
+        if known is None:  # the medium reads differently each time: trust the bad news
+            known = offset, offset + 1
+            self.note_range(*known)
+        return known
+
+    def note_range(self, start: int, end: int) -> None:
+        self.bad_ranges = merged([*self.bad_ranges, (start, end)])
 
     # ---- end of life
 
@@ -482,9 +394,3 @@ class Segment:
         self.close()
         self._disk.remove(self.path)
         self.remove_index()
-
-
-def _damage(bad: BadBatch, resume: Found | None, size_bytes: int) -> Damage:
-    if resume is None:
-        return Damage(bad.position, size_bytes, bad.offset, None, bad.reason)
-    return Damage(bad.position, resume.position, bad.offset, resume.batch.base_offset, bad.reason)

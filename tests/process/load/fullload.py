@@ -185,7 +185,10 @@ def journal_of(folder: Path) -> Iterator[MetadataRecord]:
     """Every decision of the controller, in order, as far as its journals are still there."""
     for path in sorted(folder.glob("journal-*.log")):
         first = int(path.stem.removeprefix("journal-"))
-        yield from frames.scan(path.read_bytes(), frames.FILE_HEADER_BYTES, first).records
+        data = path.read_bytes()
+        form = frames.form_of(data, first, [frames.JOURNAL, frames.JOURNAL_UNMARKED])
+        assert form is not None, f"{path} is no journal"
+        yield from frames.scan(form, data, frames.FILE_HEADER_BYTES, first).records
 
 
 def count_changes(records: Iterator[MetadataRecord]) -> Counter[str]:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from minilog.config import TopicSettings
-from minilog.errors import StorageFailed
+from minilog.errors import CorruptRange, StorageFailed
 from minilog.wire.batch import Batch, split
 from tests.sim.checks.freshness import Commits
 from tests.sim.checks.log_starts import LogStarts
@@ -250,6 +250,25 @@ class WatchedLog:
         return getattr(self.inner, name)
 
     def _load(self, left: Left | None) -> None:
+        """The log says that it is whole or that it is not before the checker has read it, and goes on saying so."""
+        known = [(segment, segment.bad_ranges) for segment in self.inner.segments]
+        try:
+            self._read_all()
+        except CorruptRange:
+            for segment, bad_ranges in known:
+                segment.bad_ranges = bad_ranges
+            if left is None:
+                raise
+            self.mirror = left.mirror  # what was there stands in for what cannot be read
+            self.mirror.forget(self.inner.start_offset)
+            self.mirror.cut(self.inner.end_offset)
+            return
+        self._check_epochs()
+        self.check_producers()
+        if left is not None:
+            self._check_survival(left)
+
+    def _read_all(self) -> None:
         data = self.inner.read(self.inner.start_offset, UNBOUNDED, self.inner.end_offset)
         while len(data):
             for batch in split(data, UNBOUNDED, stored=True):
@@ -259,10 +278,6 @@ class WatchedLog:
             raise Violation(
                 "OffsetsContiguous", f"{self.who}: read to {self.mirror.end_offset} of {self.inner.end_offset}"
             )
-        self._check_epochs()
-        self.check_producers()
-        if left is not None:
-            self._check_survival(left)
 
     def _check_survival(self, left: Left) -> None:
         mirror, before = self.mirror, left.mirror

@@ -87,6 +87,10 @@ def _search_from_the_bad_place(log: LogBytes, bad: BadBatch, epoch: int) -> Foun
     return scan._search(log, bad, epoch, bad.position)
 
 
+def _in_memory_only(self: PartitionLog) -> None:
+    """Nothing is noted for the next start."""
+
+
 STORAGE_ABLATIONS: tuple[Ablation, ...] = (
     Ablation(
         "quarantine",
@@ -153,6 +157,12 @@ STORAGE_ABLATIONS: tuple[Ablation, ...] = (
         "half a copy is as good as a whole one",
         ((FollowerState, "next_fetch", _fetch_on),),
         story=test_storage.half_a_copy_of_a_swept_log,
+    ),
+    Ablation(
+        "damage",
+        "what was found damaged is forgotten by a restart",
+        ((PartitionLog, "note_damage", _in_memory_only),),
+        story=test_damage.test_damage_that_was_found_is_not_forgotten_by_a_restart,
     ),
     Ablation(
         "recovery",

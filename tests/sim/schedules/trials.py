@@ -7,7 +7,9 @@ Drawn per seed, mostly none. Each leaves the cluster as it found it, so that the
 * Slow journal: each append of the controller takes 0.3 to 0.6 s, and it is kept busy. A broker that is frozen or cut off is
   fenced all the same, within FENCED_SESSIONS session timeouts and FENCED_MORE_MS.
 * Damage: a bit flips in one replica, and a read finds it. Whoever knows of the damage does not lead while a whole in-sync
-  replica can: it is not elected over one (DamagedNotElected), and if it leads already it gives that up.
+  replica can: it is not elected over one (DamagedNotElected), and if it leads already it gives that up. The segment is
+  sealed and below the recovery point, so nothing reads it at a start: the next process knows of it all the same, and
+  refuses to start (DamageIsRemembered).
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ HANDED_OVER_MS = 5000
 BACK_MS = 15_000
 AGAIN_MS = 1000
 DAMAGED_FILE = "/data/broker/damaged-0/00000000000000000000.log"
+SEGMENT_RECORDS = 400
+"""More than a segment holds: what was written before is sealed."""
 FLIPPED_BYTE = 70
 """In the records of the first batch of a log."""
 
@@ -165,10 +169,11 @@ class Trials:
     def _damage(self) -> None:
         cluster = self.cluster
         replicas = self.rng.sample(list(cluster.brokers), min(3, len(cluster.brokers)))
-        self._create("damaged", replicas, min_isr=1, retention_ms="-1")
+        self._create("damaged", replicas, min_isr=1, retention_ms="-1", segment_bytes="4096")
         self._write("damaged", 5)
-        self._write("damaged", 5)
+        self._write("damaged", SEGMENT_RECORDS)
         cluster.settle("damaged")
+        cluster.run(2 * cluster.brokers[replicas[0]].settings.checkpoint_interval_ms)
         leader, leads = self._leader(), len(replicas) < 3 or self.rng.random() < 0.5
         damaged = leader if leads else self.rng.choice([r for r in replicas if r != leader])
         disk = cluster.brokers[damaged].machine.disk
@@ -181,12 +186,22 @@ class Trials:
             cluster.until(lambda: self._leader() not in (leader, -1), "a leader elected", HANDED_OVER_MS)
             if self._leader() == damaged:
                 raise Violation("DamagedNotElected", f"b{damaged} leads damaged-0, and knows that it cannot be read")
+        self._start_again(damaged)
         disk.restore_bit(DAMAGED_FILE, FLIPPED_BYTE, flipped)
-        cluster.brokers[damaged].kill()
         cluster.start_all()
         cluster.until(cluster.all_ready, "all brokers ready after damage", BACK_MS)
         cluster.settle("damaged")
         cluster.delete_topic("damaged")
+
+    def _start_again(self, broker_id: int) -> None:
+        """The next process knows of the damage as well: it refuses to begin with it."""
+        self.cluster.run(TOLD_MS)
+        broker = self.cluster.brokers[broker_id]
+        broker.kill()
+        broker.start()
+        self.cluster.until(lambda: not broker.running, "a start with what is damaged is refused", BACK_MS)
+        if "is damaged" not in broker.refused:
+            raise Violation("DamageIsRemembered", f"b{broker_id} ended otherwise: {broker.refused!r}")
 
     def _find(self, broker_id: int) -> None:
         answers = self._ask(broker_id, "damaged")

@@ -22,7 +22,7 @@ def cluster(assignment: list[int], brokers: int = 3) -> SimCluster:
 
 def damage(c: SimCluster, broker_id: int) -> None:
     """A bit has changed on that disk, and a reader finds it."""
-    c.broker(broker_id).machine.disk._file(FIRST_SEGMENT).content[70] ^= 1
+    c.broker(broker_id).machine.disk.flip_bit(FIRST_SEGMENT, 70)
     answer = read(c, broker_id, any_replica=True)
     assert answer.partitions[0].problem is not None
     assert answer.partitions[0].problem.code == "CORRUPT_RANGE"
@@ -131,3 +131,53 @@ def test_a_leader_that_cannot_give_a_batch_because_of_its_epoch_hands_over() -> 
     struct.pack_into(">i", c.broker(1).machine.disk._file(FIRST_SEGMENT).content, position + 12, 0x100)
     c.broker(3).start()
     c.until(lambda: c.leader("t") == 2 and c.isr("t") == [2, 3], within_ms=30_000)
+
+
+def sealed(leader: int) -> SimCluster:
+    """What will be damaged lies in a sealed segment, and a checkpoint speaks for it: no start reads it."""
+    c = SimCluster(seed=1, brokers=3, timeouts={"checkpoint_interval_ms": 200}).start()
+    others = [broker_id for broker_id in (1, 2, 3) if broker_id != leader]
+    c.create_topic("t", assignment=[[leader, *others]], min_isr=2, segment_bytes="4096")
+    c.produce("t", 5)
+    c.produce("t", 400)
+    c.settle("t")
+    c.run(1000)
+    assert all(c.log(broker_id, "t").segment_count == 2 for broker_id in (1, 2, 3))
+    return c
+
+
+def test_damage_that_was_found_is_not_forgotten_by_a_restart() -> None:
+    """R53: it would be let in again, count for acks=all, and lead."""
+    c = sealed(leader=1)
+    damage(c, 2)
+    c.until(lambda: c.isr("t") == [1, 3], within_ms=2000)
+    for end in ("kill", "crash", "kill"):
+        c.broker(2).kill() if end == "kill" else c.broker(2).crash()
+        c.broker(2).start()
+        c.run(2000)
+        assert "the log of t-0 is damaged" in c.broker(2).refused
+        assert c.isr("t") == [1, 3]
+
+
+def test_damage_is_not_forgotten_by_a_clean_stop() -> None:
+    """R53: whose checkpoint vouches for all that the log holds."""
+    c = sealed(leader=1)
+    damage(c, 2)
+    c.until(lambda: c.isr("t") == [1, 3], within_ms=2000)
+    c.broker(2).stop()
+    c.until(lambda: not c.broker(2).running)
+    c.broker(2).start()
+    c.run(2000)
+    assert "the log of t-0 is damaged" in c.broker(2).refused
+    assert c.isr("t") == [1, 3]
+
+
+def test_damage_that_was_mended_is_no_reason_to_refuse() -> None:
+    """R53: what was noted is looked at, and not believed for ever."""
+    c = sealed(leader=1)
+    damage(c, 2)
+    c.until(lambda: c.isr("t") == [1, 3], within_ms=2000)
+    c.broker(2).kill()
+    c.broker(2).machine.disk.flip_bit(FIRST_SEGMENT, 70)
+    c.broker(2).start()
+    c.until(lambda: c.isr("t") == [1, 2, 3], within_ms=30_000)

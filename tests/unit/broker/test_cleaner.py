@@ -12,6 +12,7 @@ import pytest
 
 from minilog.broker.cleaner import Cleaner, Pace
 from minilog.config import BrokerSettings
+from minilog.errors import CorruptRange
 from minilog.server.background import Stop, Stopped
 from minilog.server.clock import Clock
 from minilog.server.process import Failure
@@ -134,6 +135,26 @@ def test_a_damaged_log_is_not_tried_again(tmp_path: Path) -> None:
         assert await cleaner.look() == 0
         assert cleaner.figures.rounds == 1
         assert not failure.tripped
+
+    run(tmp_path, check)
+
+
+def test_what_it_finds_damaged_the_log_knows(tmp_path: Path) -> None:
+    """R53: nobody else reads what is old, and the replica must neither lead nor count."""
+
+    async def check(store: OneLog, cleaner: Cleaner, failure: Failure, stop: Stop) -> None:
+        store.damage()
+        await cleaner.look()
+        assert store.log.bad_ranges == [(1, 2)]
+
+    run(tmp_path, check)
+
+
+def test_nothing_is_noted_in_a_log_that_was_closed_meanwhile(tmp_path: Path) -> None:
+    async def check(store: OneLog, cleaner: Cleaner, failure: Failure, stop: Stop) -> None:
+        store.log.abandon()
+        cleaner._on_damaged(store.log, CorruptRange("its file may be another's by now", start_offset=0))
+        assert not store.log.is_damaged
 
     run(tmp_path, check)
 

@@ -17,7 +17,18 @@ from crc32c import crc32c
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from minilog.controller.frames import FILE_HEADER_BYTES, JOURNAL_MAGIC, SECTOR_BYTES, Damage, file_header, frame, scan
+from minilog.controller.frames import (
+    FILE_HEADER_BYTES,
+    JOURNAL,
+    JOURNAL_UNMARKED,
+    SECTOR_BYTES,
+    SNAPSHOT,
+    Damage,
+    Form,
+    file_header,
+    frame,
+    scan,
+)
 from minilog.controller.journal import FileJournal, Replayed
 from minilog.errors import RefusesToStart, StorageFailed
 from minilog.wire.metadata_records import (
@@ -88,7 +99,7 @@ def test_a_torn_last_write_loses_that_decision_as_a_whole_and_nothing_else(tmp_p
     write(tmp_path, 2, 3)
     path = only_journal(tmp_path)
     whole = path.read_bytes()
-    start_of_last = len(whole) - len(frame(3, records(3, 6)))
+    start_of_last = len(whole) - len(frame(JOURNAL, 3, records(3, 6)))
     for size in (*range(start_of_last + 1, len(whole) - 1, 17), len(whole) - 1):
         path.write_bytes(whole[:size])
         assert everything(tmp_path) == records(1, 3)
@@ -112,7 +123,7 @@ def test_a_changed_bit_in_the_last_decision_is_no_torn_write(tmp_path: Path) -> 
     write(tmp_path, 2, 1)
     path = only_journal(tmp_path)
     whole = path.read_bytes()
-    start_of_last = len(whole) - len(frame(3, records(3, 4)))
+    start_of_last = len(whole) - len(frame(JOURNAL, 3, records(3, 4)))
     for bit in range(8 * start_of_last, 8 * len(whole)):
         flipped = bytearray(whole)
         flipped[bit // 8] ^= 1 << bit % 8
@@ -131,44 +142,101 @@ def test_a_sector_that_never_reached_the_disk_is_a_torn_write(tmp_path: Path) ->
         assert everything(tmp_path) == records(1, 3)
 
 
-def framed(size: int, index: int) -> bytes:
+FORMS = pytest.mark.parametrize("form", [JOURNAL, JOURNAL_UNMARKED], ids=["marked", "unmarked"])
+
+
+def framed(form: Form, size: int, index: int) -> bytes:
     """A frame of one record with just that size."""
-    name = "t" * (size - len(frame(index, [TopicDeleted("", "")])))
-    while len(found := frame(index, [TopicDeleted(name, "")])) > size:
+    name = "t" * (size - len(frame(form, index, [TopicDeleted("", "")])))
+    while len(found := frame(form, index, [TopicDeleted(name, "")])) > size:
         name = name[1:]
     assert len(found) == size
     return found
 
 
-def judged(first: bytes, last: bytes, at: int, change: int) -> Damage:
-    data = bytearray(file_header(JOURNAL_MAGIC, 1) + first + last)
-    assert scan(bytes(data), FILE_HEADER_BYTES, 1).damage is None
+def judged(form: Form, first: bytes, last: bytes, at: int, change: int) -> Damage:
+    data = bytearray(file_header(form, 1) + first + last)
+    assert scan(form, bytes(data), FILE_HEADER_BYTES, 1).damage is None
     data[at] ^= change
-    damage = scan(bytes(data), FILE_HEADER_BYTES, 1).damage
+    damage = scan(form, bytes(data), FILE_HEADER_BYTES, 1).damage
     assert damage is not None
     return damage
 
 
+@FORMS
 @pytest.mark.parametrize("left", [*range(1, 20), 100])
-def test_a_changed_bit_is_damage_wherever_in_a_sector_the_last_frame_begins(left: int) -> None:
+def test_a_changed_bit_is_damage_wherever_in_a_sector_the_last_frame_begins(left: int, form: Form) -> None:
     """The first bytes of its length are zeros, also alone at a sector's end: no evidence of a write that was lost."""
-    first = framed(SECTOR_BYTES - FILE_HEADER_BYTES - left, 1)
-    last = frame(2, [TopicDeleted("acknowledged", "0" * 32)])
+    first = framed(form, SECTOR_BYTES - FILE_HEADER_BYTES - left, 1)
+    last = frame(form, 2, [TopicDeleted("acknowledged", "0" * 32)])
     start = FILE_HEADER_BYTES + len(first)
     assert start % SECTOR_BYTES == SECTOR_BYTES - left
     for at in range(start, start + len(last)):
-        assert not judged(first, last, at, 1).is_torn
+        for bit in range(8):
+            assert not judged(form, first, last, at, 1 << bit).is_torn
 
 
+@FORMS
 @pytest.mark.parametrize("epoch", [0, 256, 2**16, 2**24, 2**32, 2**56])
 @pytest.mark.parametrize("over", range(1, 12))
-def test_nor_where_its_last_zeros_lie_alone_in_a_sector(epoch: int, over: int) -> None:
-    last = frame(2, [BrokerFenced(broker_id=1, broker_epoch=epoch)])
-    first = framed(2 * SECTOR_BYTES + over - FILE_HEADER_BYTES - len(last), 1)
+def test_nor_where_its_last_zeros_lie_alone_in_a_sector(epoch: int, over: int, form: Form) -> None:
+    last = frame(form, 2, [BrokerFenced(broker_id=1, broker_epoch=epoch)])
+    first = framed(form, 2 * SECTOR_BYTES + over - FILE_HEADER_BYTES - len(last), 1)
     whole = FILE_HEADER_BYTES + len(first) + len(last)
     assert whole % SECTOR_BYTES == over
     for at in range(whole - len(last), whole):
-        assert not judged(first, last, at, 1).is_torn
+        for bit in range(8):
+            assert not judged(form, first, last, at, 1 << bit).is_torn
+
+
+def is_torn_without(first: bytes, last: bytes, start: int, end: int) -> bool:
+    """Of a journal in which these bytes of the last append read as zeros: they lie in sectors that were lost."""
+    data = bytearray(file_header(JOURNAL, 1) + first + last)
+    data[start:end] = bytes(end - start)
+    found = scan(JOURNAL, bytes(data), FILE_HEADER_BYTES, 1)
+    return found.damage is not None and found.damage.is_torn and len(found.records) == 1
+
+
+@pytest.mark.parametrize("left", [1, 2, 3, 4, 8, 100])
+@pytest.mark.parametrize("size", [40, 400, 70_000])
+def test_a_lost_sector_in_which_the_last_frame_begins_is_a_torn_write(left: int, size: int) -> None:
+    first = framed(JOURNAL, SECTOR_BYTES - FILE_HEADER_BYTES - left, 1)
+    last = frame(JOURNAL, 2, [TopicDeleted("t" * size, "")])
+    assert is_torn_without(first, last, SECTOR_BYTES - left, SECTOR_BYTES)
+    for kept in (len(last) // 2, len(last) - 1):  # and the file did not come to its length
+        assert is_torn_without(first, last[:kept], SECTOR_BYTES - left, SECTOR_BYTES)
+
+
+@pytest.mark.parametrize("over", [1, 2, 3, 8, 9, 100])
+def test_a_lost_sector_in_which_the_last_frame_ends_is_a_torn_write(over: int) -> None:
+    """Also one that would have held nothing but zeros of a number and the mark."""
+    last = frame(JOURNAL, 2, [BrokerFenced(broker_id=1, broker_epoch=2**56)] * 12)
+    first = framed(JOURNAL, 3 * SECTOR_BYTES + over - FILE_HEADER_BYTES - len(last), 1)
+    whole = FILE_HEADER_BYTES + len(first) + len(last)
+    assert is_torn_without(first, last, whole - over, whole)
+
+
+def test_a_journal_of_before_is_read_and_continued_until_the_next_snapshot(tmp_path: Path) -> None:
+    write(tmp_path, 1)
+    path = only_journal(tmp_path)
+    path.write_bytes(file_header(JOURNAL_UNMARKED, 1) + frame(JOURNAL_UNMARKED, 1, records(1, 3)))
+    write(tmp_path, 1, 2)
+    assert everything(tmp_path) == records(1, 6)
+    assert scan(JOURNAL_UNMARKED, path.read_bytes(), FILE_HEADER_BYTES, 1) == (records(1, 6), path.stat().st_size, None)
+    with opened(tmp_path) as (journal, _):
+        journal.snapshot(5, records(1, 6))
+        journal.append([record(6)])
+    newest = max(tmp_path.glob("journal-*.log")).read_bytes()
+    assert newest == file_header(JOURNAL, 6) + frame(JOURNAL, 6, [record(6)])
+    assert everything(tmp_path) == records(1, 7)
+
+
+def test_a_snapshot_is_written_as_before(tmp_path: Path) -> None:
+    write(tmp_path, 2)
+    with opened(tmp_path) as (journal, _):
+        journal.snapshot(2, records(1, 3))
+    (path,) = tmp_path.glob("snapshot-*.bin")
+    assert path.read_bytes() == file_header(SNAPSHOT, 2) + frame(SNAPSHOT, 2, records(1, 3))
 
 
 def test_after_a_cut_the_journal_goes_on(tmp_path: Path) -> None:
@@ -189,7 +257,7 @@ def test_damage_before_the_last_decision_refuses_to_start_and_changes_nothing(
         write(folder, 2, 1, 3)
     path = only_journal(folder)
     whole = path.read_bytes()
-    last = len(whole) - len(frame(4, records(4, 7)))
+    last = len(whole) - len(frame(JOURNAL, 4, records(4, 7)))
     position = data.draw(st.integers(0, last - 1))
     damaged = bytearray(whole)
     damaged[position] ^= 1 << data.draw(st.integers(0, 7))
@@ -207,7 +275,7 @@ def test_damage_before_the_last_decision_refuses_to_start_and_changes_nothing(
 def test_a_whole_frame_with_a_wrong_index_is_damage_even_at_the_end(tmp_path: Path) -> None:
     write(tmp_path, 2)
     path = only_journal(tmp_path)
-    path.write_bytes(path.read_bytes() + frame(9, [record(9)]))
+    path.write_bytes(path.read_bytes() + frame(JOURNAL, 9, [record(9)]))
     with pytest.raises(RefusesToStart, match="holds record 9 where 3 is expected"):
         everything(tmp_path)
 
@@ -219,6 +287,7 @@ def test_a_whole_frame_of_anything_else_is_damage(tmp_path: Path, payload: bytes
     (path,) = tmp_path.glob("journal-*")
     head = struct.pack(">IQ", len(payload), 3)
     whole = struct.pack(">IIQ", len(payload), crc32c(payload, crc32c(head)), 3) + payload
+    whole = JOURNAL.mark + whole + JOURNAL.mark
     path.write_bytes(path.read_bytes() + whole)
     with pytest.raises(RefusesToStart, match="the frame of record 3 holds no records of this version"):
         everything(tmp_path)

@@ -33,7 +33,7 @@ class MemoryLog:
         self.settings = TopicSettings()
         self.room: int | None = None
         self.damaged = False
-        self.is_damaged = False
+        self.is_damaged = self.damage_noted = False
         self.expired = 0
 
     @property
@@ -44,11 +44,14 @@ class MemoryLog:
     def last_epoch(self) -> int:
         return self.batches[-1].leader_epoch if self.batches else -1
 
-    is_damaged = False
-
     @property
     def size_bytes(self) -> int:
         return sum(batch.bytes_total for batch in self.batches)
+
+    def note_damage(self) -> None:
+        if self.room == 0:
+            raise DiskFull("no room left in memory")
+        self.damage_noted = True
 
     # --- writing -------------------------------------------------------------------------------------------
 

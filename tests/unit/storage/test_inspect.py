@@ -10,8 +10,10 @@ from minilog.storage.log.log import PartitionLog
 from minilog.storage.recovery.recovery import open_log
 from minilog.storage.store import Store
 from minilog.wire.batch import split, stamp
-from minilog.wire.records import Record, decode_batch, encode_batch, retain
-from tests.unit.storage.batches import SMALL, fill, make, place
+from minilog.wire.cleaned_batch import retain
+from minilog.wire.records import Record, decode_batch, encode_batch
+from tests.unit.storage.batches import SMALL, fill, make, open_in, place
+from tests.unit.storage.memory_disk import MemoryDisk
 
 
 def stopped_log(root: Path) -> tuple[str, PartitionLog]:
@@ -121,3 +123,32 @@ def test_a_first_file_that_is_gone_is_shown(tmp_path: Path) -> None:
     (problem,) = verify([f"{tmp_path}/t-0"]).problems
     assert (problem.offset, problem.path) == (0, f"{tmp_path}/t-0/{1:020d}.log")
     assert "gone" in problem.reason
+
+
+def test_what_lies_in_quarantine_is_verified_like_any_other_file() -> None:
+    disk = MemoryDisk()
+    log = open_in(disk)
+    fill(log, 5)
+    log.flush()
+    log.truncate(2)
+    (name,) = [name for name in disk.list("/d/quarantine/t-0") if name.endswith(".log")]
+    for path in (f"/d/quarantine/t-0/{name}", "/d/quarantine/t-0"):
+        report = verify([path], disk)
+        assert (report.is_good, report.files, report.records) == (True, 1, 3)
+    disk.flip_bit(f"/d/quarantine/t-0/{name}", 70)
+    assert [problem.offset for problem in verify(["/d/quarantine/t-0"], disk).problems] == [2]
+
+
+@pytest.mark.parametrize("name", ["copy-of-it.log", "00000000000000000000 (1).log", "²0000000000000000000.log"])
+def test_a_file_beside_the_segments_is_verified_for_itself(name: str) -> None:
+    disk = MemoryDisk()
+    log = open_in(disk)
+    fill(log, 12, size=600)
+    log.close()
+    names = [found for found in disk.list("/d/t-0") if found.endswith(".log")]
+    whole = verify(["/d/t-0"], disk)
+    for content in (b"", bytes(disk.file(f"/d/t-0/{names[1]}").content)):
+        disk.append(disk.create(f"/d/t-0/{name}"), 0, [content])
+        report = verify(["/d/t-0"], disk)
+        assert report.is_good
+        assert (report.files, report.bytes) == (whole.files + 1, whole.bytes + len(content))

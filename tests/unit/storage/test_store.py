@@ -949,3 +949,33 @@ def test_what_somebody_removes_during_a_purge_is_not_missed(tmp_path: Path) -> N
     store.purge_trash(is_stopped)
     assert not disk.failure
     store.abandon()
+
+
+@pytest.mark.parametrize(
+    ("name", "is_directory"),
+    [("t-1", False), ("x.new", False), ("recovery-points", True), ("running", True), ("meta.json", True)],
+)
+def test_what_lies_in_the_place_of_a_file_is_named_and_what_to_do(
+    tmp_path: Path, name: str, is_directory: bool
+) -> None:
+    store = Store(OsDisk(), str(tmp_path), 1, lambda: NOW_MS)
+    store.start("boot-1")
+    store.close_cleanly(1)
+    path = tmp_path / name
+    path.unlink(missing_ok=True)
+    path.mkdir() if is_directory else path.write_text("notes")
+    with pytest.raises(RefusesToStart, match=rf"{path}.*; check the disk .* or move away what is not minilog's"):
+        Store(OsDisk(), str(tmp_path), 1, lambda: NOW_MS).start("boot-1")
+
+
+def test_a_link_with_the_name_of_a_partition_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    store = Store(OsDisk(), str(tmp_path), 1, lambda: NOW_MS)
+    store.start("boot-1")
+    store.close_cleanly(1)
+    (tmp_path / "t-1").symlink_to(tmp_path / "nowhere")
+    store = Store(OsDisk(), str(tmp_path), 1, lambda: NOW_MS)
+    with pytest.raises(RefusesToStart, match=rf"{tmp_path}/t-1.*move away"):
+        store.start("boot-1")
+    (tmp_path / "t-1").unlink()
+    store.start("boot-1")
+    assert store.partitions() == []

@@ -17,9 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minilog.errors import CorruptBatch, InvalidRecord, RecordTooLarge
+from minilog.wire import cleaned_batch
 from minilog.wire import codec as imported_codec
 from minilog.wire import records as wire
 from minilog.wire.batch import ACKS_MANY, HEADER_BYTES, LOG_APPEND_TIME, Batch, split, stamp
+from minilog.wire.cleaned_batch import retain
 from minilog.wire.compression import CODECS
 from minilog.wire.records import (
     BatchBuilder,
@@ -29,7 +31,6 @@ from minilog.wire.records import (
     encode_batch,
     encode_values,
     first_timestamp,
-    retain,
 )
 from tests.unit.wire import oracles
 
@@ -353,7 +354,7 @@ def test_what_cleaning_leaves_is_no_larger_than_readers_and_followers_take(
     expanded = len(wire.expand(batch)) + (HEADER_BYTES if compression == "none" else 0)
     horizon_ms = 1_700_086_400_000
     assert retain(batch, records, horizon_ms).delete_horizon_ms == horizon_ms
-    monkeypatch.setattr(wire, "EXPANDED_BYTES_MAX", expanded)
+    monkeypatch.setattr(cleaned_batch, "EXPANDED_BYTES_MAX", expanded)
     assert retain(batch, records, horizon_ms) is batch
     less = retain(batch, records[1:], horizon_ms)
     assert (less.delete_horizon_ms, decode_batch(less, expanded_bytes_max=expanded)) == (None, records[1:])

@@ -371,6 +371,17 @@ def damaged(*states: PartitionChanged) -> BrokerBench:
     return bench
 
 
+def test_damage_is_noted_before_the_controller_is_told_and_again_when_there_was_no_room() -> None:
+    bench = BrokerBench.started(partition_state())
+    bench.log().is_damaged, bench.log().room = True, 0
+    bench.tick(500)
+    assert next_heartbeat(bench).unfit == UNFIT, "it cannot be noted, and is told all the same"
+    assert not bench.log().damage_noted
+    bench.log().room = None
+    bench.tick(500)
+    assert bench.log().damage_noted
+
+
 @pytest.mark.parametrize("leader", [1, 2, NO_LEADER])
 def test_a_damaged_replica_is_told_to_the_controller_with_every_heartbeat(leader: int) -> None:
     bench = damaged(partition_state(leader=leader), partition_state(partition=1))

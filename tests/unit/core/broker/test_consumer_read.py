@@ -11,8 +11,9 @@ from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.leader import LeaderState
 from minilog.errors import LeaderNotAvailable, LogTruncated, NotLeader, OffsetNotAvailable
 from minilog.wire.batch import filler, split, stamp
+from minilog.wire.cleaned_batch import retain
 from minilog.wire.messages import EARLIEST, LATEST, Fetch, FetchPartition, FetchResult, OffsetsPartition
-from minilog.wire.records import Record, decode_batch, encode_batch, retain
+from minilog.wire.records import Record, decode_batch, encode_batch
 from tests.unit.core.builders import (
     TOPIC,
     TOPIC_ID,

@@ -16,7 +16,8 @@ from minilog.storage.log.log_place import RecoveryPoint
 from minilog.storage.log.log_state import CUTS_KEPT, STATE_FILE
 from minilog.storage.log.truncation import DIVERGED, OVERTAKEN
 from minilog.wire.batch import Batch, filler, split, stamp
-from minilog.wire.records import Record, decode_batch, encode_batch, retain
+from minilog.wire.cleaned_batch import retain
+from minilog.wire.records import Record, decode_batch, encode_batch
 from tests.unit.storage.batches import SMALL, everything, fill, flush, make, open_in
 from tests.unit.storage.memory_disk import Crash, MemoryDisk, Nothing
 
