@@ -33,7 +33,8 @@ from typing import TypeVar, Unpack
 import pytest
 
 from minilog.cli.local import process
-from minilog.cli.local.cluster import HOST, DevCluster, Member, free_ports, http_ok
+from minilog.cli.local.cluster import DevCluster, Member, http_ok
+from minilog.cli.local.ports import HOST, free_ports
 from minilog.cli.output import CliError
 from minilog.errors import MinilogError
 from minilog.wire.messages import MetadataReply, PartitionInfo, TopicInfo

@@ -32,6 +32,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "minilog.core.groups": {"minilog.core.groups", "minilog.wire"},
     "minilog.core.controller": {"minilog.core.controller", *CORE_SHARED},
     "minilog.core.broker": {"minilog.core.broker", "minilog.core.replication", "minilog.core.groups", *CORE_SHARED},
+    "minilog.core.broker.coordinator": {
+        "minilog.core.broker.coordinator",
+        "minilog.core.broker.lookup",
+        "minilog.core.broker.state",
+        "minilog.core.broker.turn",
+        "minilog.core.replication",
+        "minilog.core.groups",
+        *CORE_SHARED,
+    },
     "minilog.storage": {"minilog.storage", "minilog.wire"},
     "minilog.storage.disk": set(),
     "minilog.storage.checkpoint": {"minilog.storage.disk"},
@@ -91,6 +100,14 @@ TOP_LEVEL = {
     "setup.py", "tests",
 }  # fmt: skip
 TOP_LEVEL_UNTRACKED = {".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis", "build", "dist"}
+
+LONG_FROM = 400
+LONG_MODULES = {
+    "minilog.errors": "one class for each error, in the tree that DESIGN draws",
+    "minilog.wire.messages": "one struct for each message",
+    "minilog_client.producer.accumulator": "one state machine: each of its steps moves the same queues and the same budget",
+}
+"""Modules of more than 400 lines, and why they may be. Who adds one splits it, or says why here. The wall is at 500."""
 
 LARGER_FUNCTIONS: dict[str, int] = {}
 """A ratchet: what is larger than the limit today, with its size. It may shrink, never grow, and nothing is added."""
@@ -213,6 +230,11 @@ def test_sizes(module: str) -> None:
     for name, line, length in functions(path):
         limit = LARGER_FUNCTIONS.get(f"{module}.{name}", FUNCTION_LINES_MAX)
         assert length <= limit, f"{path}:{line}: {name} has {length} lines, allowed are {limit}: split it"
+
+
+def test_long_modules_are_few_and_have_a_reason() -> None:
+    long = {name for name, path in MODULES.items() if len(path.read_text(encoding="utf-8").splitlines()) > LONG_FROM}
+    assert long == set(LONG_MODULES)
 
 
 def test_every_room_has_a_sign() -> None:

@@ -88,7 +88,7 @@ def serve(
     A setting without broker. or controller. in front is meant for both, but for data_dir and port: they mean what --data and
     --port do.
     """
-    from minilog.cli.local.cluster import free_ports
+    from minilog.cli.local.ports import free_ports
 
     free = free_ports(2)
     dealt = assign(set_ or ())

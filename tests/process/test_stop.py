@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from minilog.cli.local.cluster import free_ports
+from minilog.cli.local.ports import free_ports
 
 TOPIC = {"topic": "t", "config": {"segment.bytes": "4096"}}
 STOP_S = 15.0

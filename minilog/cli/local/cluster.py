@@ -14,11 +14,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import random
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -29,12 +27,12 @@ from pathlib import Path
 import msgspec
 
 from minilog.cli.local import process
+from minilog.cli.local.ports import HOST, broker_ports, port_free
 from minilog.cli.output import CliError
 from minilog.cli.request import Unanswered, send
 from minilog.errors import MinilogError
 from minilog.settings import Role, assign
 
-HOST = "127.0.0.1"
 CONTROLLER_ID = 0
 DEV_FILE = "dev.json"
 SUPERVISOR = "up"
@@ -42,9 +40,6 @@ READY_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 15.0
 SHUTDOWN_TIMEOUT_MS = 3000
 """Shorter than the default: here the controller is often dead on purpose, and nobody wants to wait for it."""
-PORT_MAX = 65535
-FREE_PORTS = range(20_000, 32_000)
-"""Below the kernel's ephemeral range, so that no outgoing connection takes a killed broker's port."""
 
 LOG_PREFIX = re.compile(r"^\d{4}-\d\d-\d\dT\S+ (?P<level>[A-Z]+) (?P<logger>\S+): ")
 """What precedes the sentence in a log line of brokers and controllers."""
@@ -149,8 +144,8 @@ class DevCluster:
         else:
             _refuse_foreign(folder)
         spec = DevFile(
-            ports=_broker_ports(old, brokers, port),
-            controller_port=_controller_port(old, controller_port),
+            ports=broker_ports(old.ports if old is not None else (), brokers, port),
+            controller_port=port_of_controller(old.controller_port if old is not None else None, controller_port),
             overrides=list(overrides) or (old.overrides if old else []),
         )
         for part in ("run", "logs"):
@@ -362,27 +357,6 @@ def last_words(member: Member) -> str:
     return LOG_PREFIX.sub("", spoken[-1]).removeprefix("minilog: ") if spoken else "it printed nothing"
 
 
-def port_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-            probe.listen(1)
-        except OSError:
-            return False
-        return True
-
-
-def free_ports(count: int) -> list[int]:
-    """Neighbouring ports nobody listens on now."""
-    for _ in range(200):
-        first = random.choice(FREE_PORTS[: -count - 1])
-        ports = list(range(first, first + count))
-        if all(map(port_free, ports)):
-            return ports
-    raise CliError(f"no {count} free ports found on {HOST}; name some with --port and --controller-port")
-
-
 def refuse_port_in_use(member: Member) -> None:
     if not port_free(member.port):
         option = "--controller-port" if member.role == "controller" else "--port"
@@ -390,29 +364,6 @@ def refuse_port_in_use(member: Member) -> None:
             f"port {member.port}, which the {member.name} needs, is in use by another process; "
             f"choose another with {option}, or {option} 0 for a free one"
         )
-
-
-def _broker_ports(old: DevFile | None, brokers: int, port: int | None) -> list[int]:
-    if port == 0:
-        return free_ports(brokers)
-    if port is None and old is not None:
-        return old.ports + _ports_from(old.ports[-1] + 1, brokers - len(old.ports))
-    return _ports_from(port or 8082, brokers)
-
-
-def _ports_from(first: int, brokers: int) -> list[int]:
-    """Raises CliError beyond the last port there is."""
-    if first + brokers - 1 > PORT_MAX:
-        raise CliError(f"{brokers} brokers from port {first} on would pass port {PORT_MAX}; choose a lower --port", 2)
-    return list(range(first, first + brokers))
-
-
-def _controller_port(old: DevFile | None, port: int | None) -> int:
-    if port == 0:
-        return free_ports(1)[0]
-    if port is None:
-        return old.controller_port if old is not None else 9093
-    return port
 
 
 def _refuse_foreign(folder: Path) -> None:

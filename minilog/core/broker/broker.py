@@ -16,7 +16,7 @@ from __future__ import annotations
 from minilog.config import BrokerSettings
 from minilog.core.bounds import check_bounds
 from minilog.core.broker.controller_link import ControllerLink
-from minilog.core.broker.coordinator import Coordinator
+from minilog.core.broker.coordinator.coordinator import Coordinator
 from minilog.core.broker.fetch import FetchRequests
 from minilog.core.broker.lookup import Lookup
 from minilog.core.broker.produce import ProduceRequests

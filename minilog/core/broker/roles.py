@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from minilog.core.broker.coordinator import Coordinator
+from minilog.core.broker.coordinator.coordinator import Coordinator
 from minilog.core.broker.fetch import FetchRequests
 from minilog.core.broker.replicate import Replication
 from minilog.core.broker.state import LocalState

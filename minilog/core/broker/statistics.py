@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from minilog.core.broker.coordinator import Coordinator
+from minilog.core.broker.coordinator.coordinator import Coordinator
 from minilog.core.broker.fetch import FetchRequests
 from minilog.core.broker.produce import ProduceRequests
 from minilog.core.broker.state import LocalState

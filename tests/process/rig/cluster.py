@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from minilog.cli.local import process
-from minilog.cli.local.cluster import HOST, DevCluster, DevFile, Member
+from minilog.cli.local.cluster import DevCluster, DevFile, Member
+from minilog.cli.local.ports import HOST
 from minilog.cli.output import CliError
 from minilog.settings import Role
 from tests.process.rig import faulty_disk

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from minilog.core.broker.coordinator import Coordinator
-from minilog.core.broker.group_replies import GroupReplies
-from minilog.core.broker.group_shard import GroupShard
-from minilog.core.broker.group_waiting import ParkedGroupRequest
-from minilog.core.broker.successors import Successors
+from minilog.core.broker.coordinator.coordinator import Coordinator
+from minilog.core.broker.coordinator.group_replies import GroupReplies
+from minilog.core.broker.coordinator.group_shard import GroupShard
+from minilog.core.broker.coordinator.group_waiting import ParkedGroupRequest
+from minilog.core.broker.coordinator.successors import Successors
 from minilog.core.effects import Effect, Reply
 from minilog.core.groups import ages, groups, offsets
 from minilog.core.groups.assignment import TopicPart

@@ -16,7 +16,8 @@ import pytest
 from minilog.cli import api as api_module
 from minilog.cli.api import Api, resolve_url
 from minilog.cli.group.api import GroupApi
-from minilog.cli.local.cluster import free_ports, http_ok
+from minilog.cli.local.cluster import http_ok
+from minilog.cli.local.ports import free_ports
 from minilog.cli.main import explain
 from minilog.cli.output import CliError
 from minilog.errors import BrokerUnavailable, MinilogError, Overloaded, TimedOut, UnknownTopic

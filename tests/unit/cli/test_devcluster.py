@@ -15,7 +15,8 @@ from minilog.cli.dev import dev
 from minilog.cli.dev.dev import topic_specs
 from minilog.cli.dev.supervise import LogTail, change_sentence, is_important
 from minilog.cli.local import process
-from minilog.cli.local.cluster import DevCluster, default_folder, free_ports, last_words, refuse_port_in_use
+from minilog.cli.local.cluster import DevCluster, default_folder, last_words, refuse_port_in_use
+from minilog.cli.local.ports import free_ports
 from minilog.cli.output import CliError
 from minilog.settings import BadSettings
 

@@ -14,7 +14,7 @@ import pytest
 from minilog.cli.api import Api, resolve_url
 from minilog.cli.bench.report import latency_figures, percentile, throughput_figures
 from minilog.cli.cluster import sentence, sound
-from minilog.cli.local.cluster import free_ports
+from minilog.cli.local.ports import free_ports
 from minilog.cli.main import explain, run
 from minilog.cli.output import CliError
 from minilog.cli.partition import partition_rows

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from minilog.core.broker.group_waiting import ParkedGroupRequest, WaitingRead
+from minilog.core.broker.coordinator.group_waiting import ParkedGroupRequest, WaitingRead
 from minilog.core.groups.groups import GroupDecision, Groups
 from minilog.core.groups.offsets import Records
 from minilog.core.replication.leader import LeaderState

@@ -28,12 +28,12 @@ from __future__ import annotations
 from typing import Final
 
 from minilog.config import KIB
-from minilog.core.broker.group_replies import GroupReplies
-from minilog.core.broker.group_shard import GroupShard
-from minilog.core.broker.group_waiting import Listing, ParkedGroupRequest
+from minilog.core.broker.coordinator.group_replies import GroupReplies
+from minilog.core.broker.coordinator.group_shard import GroupShard
+from minilog.core.broker.coordinator.group_waiting import Listing, ParkedGroupRequest
+from minilog.core.broker.coordinator.successors import Successors
 from minilog.core.broker.lookup import Lookup
 from minilog.core.broker.state import LocalState
-from minilog.core.broker.successors import Successors
 from minilog.core.broker.turn import Turn
 from minilog.core.effects import CONTROLLER_ID, Effect, Reply, Send
 from minilog.core.groups.checks import check_name

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from minilog.config import Limits
-from minilog.core.broker import coordinator
+from minilog.core.broker.coordinator import coordinator
 from minilog.core.effects import CONTROLLER_ID
 from minilog.core.replication.leader import LeaderState
 from minilog.errors import CoordinatorNotAvailable, DiskFull, MinilogError, NotEnoughReplicas, TimedOut

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from minilog.core.broker.group_shard import GroupShard
-from minilog.core.broker.group_waiting import ParkedGroupRequest, WaitingRead
-from minilog.core.broker.successors import Successors
+from minilog.core.broker.coordinator.group_shard import GroupShard
+from minilog.core.broker.coordinator.group_waiting import ParkedGroupRequest, WaitingRead
+from minilog.core.broker.coordinator.successors import Successors
 from minilog.core.deadlines import Deadlines
 from minilog.core.effects import Effect, Reply
 from minilog.errors import MinilogError, TimedOut

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from minilog.core.broker.successors import Moment
+from minilog.core.broker.coordinator.successors import Moment
 from minilog.errors import MinilogError
 from minilog.wire.group_messages import GroupInfo, ListGroupsReply, MissingGroups
 from minilog.wire.messages import Message, Problem

@@ -1,0 +1,59 @@
+"""Ports of a dev cluster: which are free, and which its processes get."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Sequence
+
+from minilog.cli.output import CliError
+
+HOST = "127.0.0.1"
+PORT_MAX = 65535
+FREE_PORTS = range(20_000, 32_000)
+"""Below the kernel's ephemeral range, so that no outgoing connection takes a killed broker's port."""
+
+
+def port_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+            probe.listen(1)
+        except OSError:
+            return False
+        return True
+
+
+def free_ports(count: int) -> list[int]:
+    """Neighbouring ports nobody listens on now."""
+    for _ in range(200):
+        first = random.choice(FREE_PORTS[: -count - 1])
+        ports = list(range(first, first + count))
+        if all(map(port_free, ports)):
+            return ports
+    raise CliError(f"no {count} free ports found on {HOST}; name some with --port and --controller-port")
+
+
+def broker_ports(old: Sequence[int], brokers: int, port: int | None) -> list[int]:
+    """``old``: those the cluster has; ``port``: the first one that is asked for, 0 for any."""
+    if port == 0:
+        return free_ports(brokers)
+    if port is None and old:
+        return [*old, *_ports_from(old[-1] + 1, brokers - len(old))]
+    return _ports_from(port or 8082, brokers)
+
+
+def _ports_from(first: int, brokers: int) -> list[int]:
+    """Raises CliError beyond the last port there is."""
+    if first + brokers - 1 > PORT_MAX:
+        raise CliError(f"{brokers} brokers from port {first} on would pass port {PORT_MAX}; choose a lower --port", 2)
+    return list(range(first, first + brokers))
+
+
+def port_of_controller(old: int | None, port: int | None) -> int:
+    if port == 0:
+        return free_ports(1)[0]
+    if port is None:
+        return 9093 if old is None else old
+    return port
