@@ -27,7 +27,7 @@ from pathlib import Path
 import msgspec
 
 from minilog.cli.local import process
-from minilog.cli.local.ports import HOST, broker_ports, port_free
+from minilog.cli.local.ports import HOST, broker_ports, port_free, port_of_controller
 from minilog.cli.output import CliError
 from minilog.cli.request import Unanswered, send
 from minilog.errors import MinilogError
