@@ -113,10 +113,6 @@ class Batch(NamedTuple):
         return LOG_APPEND_TIME if self.attributes & _APPEND_TIME_BIT else CREATE_TIME
 
     @property
-    def is_transactional(self) -> bool:
-        return bool(self.attributes & _TRANSACTIONAL_BIT)
-
-    @property
     def is_control(self) -> bool:
         return bool(self.attributes & _CONTROL_BIT)
 

@@ -15,7 +15,7 @@ it is what the producer sent).
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Final, NamedTuple, TypeVar
 
@@ -35,7 +35,6 @@ from minilog.wire.batch import (
     MAGIC,
     PREFIX_BYTES,
     Batch,
-    split,
 )
 from minilog.wire.codec import HEADERS_MAX, OBJECTS_MAX, Headers
 from minilog.wire.compression import codec_for, compress, decompress
@@ -203,29 +202,6 @@ class BatchBuilder:
         return SealedBatch(attributes, self.base_timestamp, self.max_timestamp, self.record_count, payload)
 
 
-def encode_batch(
-    records: Iterable[Record],
-    *,
-    compression: str = "none",
-    producer_id: int = -1,
-    producer_epoch: int = -1,
-    base_sequence: int = -1,
-    acks_level: int = ACKS_UNKNOWN,
-) -> bytes:
-    """One batch of ``records`` (at least one), numbered from 0 whatever their offsets say. Raises RecordTooLarge."""
-    builder = BatchBuilder()
-    for record in records:
-        if not builder.append(record.key, record.value, record.headers, record.timestamp):
-            raise _too_many()
-    return builder.build(
-        compression=compression,
-        producer_id=producer_id,
-        producer_epoch=producer_epoch,
-        base_sequence=base_sequence,
-        acks_level=acks_level,
-    )
-
-
 def encode_values(
     values: Sequence[bytes],
     timestamp_ms: int,
@@ -323,16 +299,6 @@ def first_record_at(batch: Batch, timestamp_ms: int) -> tuple[int, int] | None:
             return batch.base_offset, batch.max_timestamp
         return next(((r.offset, r.timestamp) for r in records if r.timestamp >= timestamp_ms), None)
     return batch.base_offset, batch.max_timestamp
-
-
-def decode_all(
-    data: bytes | memoryview, *, batch_bytes_max: int = _UNBOUNDED, expanded_bytes_max: int = EXPANDED_BYTES_MAX
-) -> list[Record]:
-    """The records of all batches in ``data``, as they lie in a log; raises CorruptBatch, RecordTooLarge."""
-    records: list[Record] = []
-    for batch in split(data, batch_bytes_max, stored=True):
-        records += decode_batch(batch, expanded_bytes_max=expanded_bytes_max)
-    return records
 
 
 def batch_head(payload: bytes, base_offset: int, leader_epoch: int, tail: tuple[int, ...]) -> bytes:

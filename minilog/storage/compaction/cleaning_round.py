@@ -238,18 +238,3 @@ class Round:
 
     def _damaged(self, bad: BadBatch) -> CorruptRange:
         return CorruptRange(f"a segment of {self.log.place.directory} is damaged {bad}", start_offset=bad.offset)
-
-
-def clean_now(
-    log: PartitionLog, now_ms: int, figures: CleaningFigures | None = None, map_bytes_max: int = MAP_BYTES_MAX
-) -> bool:
-    """A whole round in the calling thread; True when it was carried through. Errors as in ``Round``."""
-    dirt = survey(log, now_ms)
-    round_ = Round(log, dirt.end_offset, now_ms, figures or CleaningFigures(), map_bytes_max=map_bytes_max)
-    try:
-        for group in round_.prepare():
-            if (round_.clean(group) and not round_.install(group)) or round_.is_cancelled:
-                return False
-        return round_.complete()
-    finally:
-        round_.close()

@@ -95,10 +95,6 @@ class StoredLog:
         return sum(segment.size_bytes for segment in self._segments)
 
     @property
-    def segment_count(self) -> int:
-        return len(self._segments)
-
-    @property
     def bad_ranges(self) -> list[tuple[int, int]]:
         """Known damaged offset ranges, ends exclusive; a missing durable tail counts until it is durable again, and what lies
         below the start counts for nothing."""

@@ -103,7 +103,7 @@ def test_what_one_disk_has_lost_from_the_beginning_is_not_deleted_everywhere() -
     c.produce("t", 5)
     c.run(10_000)
     c.produce("t", 5)
-    c.until(lambda: all(c.log(b, "t").segment_count == 2 for b in (1, 2, 3)))
+    c.until(lambda: all(len(c.log(b, "t").segments) == 2 for b in (1, 2, 3)))
     c.settle("t")
     c.broker(1).kill()
     c.until(lambda: c.leader("t") in (2, 3))
@@ -142,7 +142,7 @@ def sealed(leader: int) -> SimCluster:
     c.produce("t", 400)
     c.settle("t")
     c.run(1000)
-    assert all(c.log(broker_id, "t").segment_count == 2 for broker_id in (1, 2, 3))
+    assert all(len(c.log(broker_id, "t").segments) == 2 for broker_id in (1, 2, 3))
     return c
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 
 from minilog.wire.messages import ACKS_ALL, Produce, ProduceReply
-from minilog.wire.records import Record, decode_all
+from minilog.wire.records import Record
 from tests.sim.cluster import SimCluster
 from tests.sim.nodes.clients import Load, Write
 from tests.sim.nodes.numbered import NumberedProducer
+from tests.unit.wire.batches import decode_all
 
 
 def cluster(brokers: int = 3, **timeouts: int) -> SimCluster:

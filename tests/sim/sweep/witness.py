@@ -15,15 +15,16 @@ from typing import Protocol, TypeVar
 from minilog.config import TopicSettings
 from minilog.errors import DiskFull, RefusesToStart, StorageFailed
 from minilog.storage import checkpoint, meta
-from minilog.storage.compaction.cleaning_round import clean_now
 from minilog.storage.log.log import PartitionLog
 from minilog.storage.log.log_state import STATE_FILE
 from minilog.storage.store import Store
 from minilog.wire.batch import Batch, split, stamp
-from minilog.wire.records import Record, encode_batch
+from minilog.wire.records import Record
 from tests.sim.sweep.faulty_disk import FaultyDisk
 from tests.sim.sweep.log_model import UNBOUNDED, LogModel, as_bytes, check, check_clean, check_cleaned, held_by
+from tests.unit.storage.compaction.rounds import clean_now
 from tests.unit.storage.log.producer_model import check_table
+from tests.unit.wire.batches import encode_batch
 
 T = TypeVar("T")
 

@@ -233,7 +233,7 @@ def test_what_is_asked_between_segments_ends_the_opening(tmp_path: Path) -> None
     disk = OsDisk()
     log = open_log(place(disk, str(tmp_path / "d" / "t-0")), SMALL)
     fill(log, 10, size=900)
-    count = log.segment_count
+    count = len(log.segments)
     log.abandon()
     reopened = open_log(place(disk, str(tmp_path / "d" / "t-0"))._replace(ask=ask), SMALL)
     assert asked == count

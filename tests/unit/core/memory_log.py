@@ -13,8 +13,9 @@ from minilog.core.ports import LogStore, ReplicaLog
 from minilog.errors import CorruptRange, DiskFull
 from minilog.storage.log.producers import ProducerTable, WrittenBatch
 from minilog.wire.batch import Batch
-from minilog.wire.records import Record, decode_all
+from minilog.wire.records import Record
 from minilog.wire.topic_partition import TopicPartition
+from tests.unit.wire.batches import decode_all
 
 
 class MemoryLog:

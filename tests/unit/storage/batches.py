@@ -11,7 +11,8 @@ from minilog.storage.log.log_place import LogPlace, RecoveryPoint
 from minilog.storage.log.quarantine import Quarantine
 from minilog.storage.recovery.recovery import NOTHING_KNOWN, open_log
 from minilog.wire.batch import Batch, split, stamp
-from minilog.wire.records import Record, encode_batch, encode_values
+from minilog.wire.records import Record, encode_values
+from tests.unit.wire.batches import encode_batch
 
 SMALL = TopicSettings(segment_bytes=4096)
 NOW_MS = 1_700_000_000_000

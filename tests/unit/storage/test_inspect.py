@@ -11,9 +11,10 @@ from minilog.storage.recovery.recovery import open_log
 from minilog.storage.store import Store
 from minilog.wire.batch import split, stamp
 from minilog.wire.cleaned_batch import retain
-from minilog.wire.records import Record, decode_batch, encode_batch
+from minilog.wire.records import Record, decode_batch
 from tests.unit.storage.batches import SMALL, fill, make, open_in, place
 from tests.unit.storage.memory_disk import MemoryDisk
+from tests.unit.wire.batches import encode_batch
 
 
 def stopped_log(root: Path) -> tuple[str, PartitionLog]:
@@ -28,7 +29,7 @@ def stopped_log(root: Path) -> tuple[str, PartitionLog]:
 
 def test_dump_shows_every_batch(tmp_path: Path) -> None:
     directory, log = stopped_log(tmp_path)
-    assert log.segment_count == 3
+    assert len(log.segments) == 3
     infos = [info for name in sorted(Path(directory).glob("*.log")) for info in dump(str(name))]
     assert [info.base_offset for info in infos] == [0, 1, 2, 3, 4, 5, 6, 11, 12, 13]
     batch = infos[6]

@@ -26,13 +26,12 @@ from minilog.wire.compression import CODECS
 from minilog.wire.records import (
     BatchBuilder,
     Record,
-    decode_all,
     decode_batch,
-    encode_batch,
     encode_values,
     first_timestamp,
 )
 from tests.unit.wire import oracles
+from tests.unit.wire.batches import decode_all, encode_batch
 
 MAX = 1 << 20
 SOURCE = Path(wire.__file__).with_name("codec.py")

@@ -14,8 +14,9 @@ from minilog.broker.http.server import make_app, make_runner
 from minilog.config import Limits
 from minilog.wire.batch import ACKS_ONE, split, stamp
 from minilog.wire.http import EVENTS
-from minilog.wire.records import Record, encode_batch
+from minilog.wire.records import Record
 from tests.unit.broker.http.fake_runtime import EPOCH, FakeCluster, FakeRuntime
+from tests.unit.wire.batches import encode_batch
 
 PATIENCE_S = 5
 

@@ -13,9 +13,10 @@ from minilog.config import Limits
 from minilog.errors import LogTruncated, NotLeader, OffsetNotAvailable
 from minilog.wire.http import BATCH, EVENTS, JSON, NDJSON
 from minilog.wire.messages import Fetch, FetchReply, FetchResult, Message, Problem
-from minilog.wire.records import decode_all, encode_values
+from minilog.wire.records import encode_values
 from tests.unit.broker.http.fake_runtime import EPOCH, FakeCluster
 from tests.unit.broker.http.harness import Broker, Connection, fill, open_tail, orders, with_broker
+from tests.unit.wire.batches import decode_all
 
 P0 = "/v1/topics/orders/partitions/0/records"
 P1 = "/v1/topics/orders/partitions/1/records"

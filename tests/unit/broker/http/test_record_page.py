@@ -15,8 +15,9 @@ from minilog.wire.batch import Batch, split, stamp
 from minilog.wire.codec import HEADERS_MAX, varint
 from minilog.wire.compression import ZSTD, compress
 from minilog.wire.http import EVENTS
-from minilog.wire.records import Record, SealedBatch, encode_batch
+from minilog.wire.records import Record, SealedBatch
 from tests.unit.broker.http.harness import Broker, Connection, fill, open_tail, orders, with_broker
+from tests.unit.wire.batches import encode_batch
 
 P0 = "/v1/topics/orders/partitions/0/records"
 CODECS = ["gzip", "snappy", "lz4", "zstd"]

@@ -8,9 +8,10 @@ from minilog.core.broker import allowance
 from minilog.wire.codec import HEADERS_MAX, varint
 from minilog.wire.compression import ZSTD, compress
 from minilog.wire.messages import Produce, ProducePartition, ProduceResult
-from minilog.wire.records import Record, SealedBatch, encode_batch, encode_values
+from minilog.wire.records import Record, SealedBatch, encode_values
 from tests.unit.core.broker.broker_bench import BrokerBench
 from tests.unit.core.builders import TOPIC, partition_state
+from tests.unit.wire.batches import encode_batch
 
 KEYED = {"cleanup.policy": "compact"}
 

@@ -13,7 +13,7 @@ from minilog.errors import LeaderNotAvailable, LogTruncated, NotLeader, OffsetNo
 from minilog.wire.batch import filler, split, stamp
 from minilog.wire.cleaned_batch import retain
 from minilog.wire.messages import EARLIEST, LATEST, Fetch, FetchPartition, FetchResult, OffsetsPartition
-from minilog.wire.records import Record, decode_batch, encode_batch
+from minilog.wire.records import Record, decode_batch
 from tests.unit.core.builders import (
     TOPIC,
     TOPIC_ID,
@@ -27,6 +27,7 @@ from tests.unit.core.builders import (
     replica_of,
 )
 from tests.unit.core.memory_log import MemoryLog
+from tests.unit.wire.batches import encode_batch
 
 ROOM = 1 << 20
 Runs = list[tuple[int, int]]

@@ -11,8 +11,9 @@ from minilog.config import TopicSettings
 from minilog.storage.disk import Buffer
 from minilog.storage.log.log import PartitionLog
 from minilog.wire.batch import Batch, split, stamp
-from minilog.wire.records import Record, decode_all, encode_batch
+from minilog.wire.records import Record
 from tests.sim.nodes.disk import SimDisk
+from tests.unit.wire.batches import decode_all, encode_batch
 
 COMPACTED = TopicSettings(segment_bytes=600, cleanup_policy="compact", delete_retention_ms=1000)
 UNBOUNDED = 2**31

@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from minilog.storage.compaction.cleaning_round import clean_now, survey
+from minilog.storage.compaction.cleaning_round import survey
 from minilog.storage.recovery.recovery import NOTHING_KNOWN
 from tests.unit.storage.batches import open_in
 from tests.unit.storage.compaction.keyed import COMPACTED, Seen, Stop, StoppingDisk, commit, keyed, read_from
+from tests.unit.storage.compaction.rounds import clean_now
 
 KEYS = [b"a", b"b", b"c", b"d" * 100, b""]
 PRODUCERS = 2

@@ -7,15 +7,17 @@ from collections.abc import Callable
 import pytest
 
 from minilog.config import TopicSettings
-from minilog.storage.compaction.cleaning_round import Round, clean_now, survey
+from minilog.storage.compaction.cleaning_round import Round, survey
 from minilog.storage.compaction.rewrite import CleaningFigures
 from minilog.storage.log.log import PartitionLog
 from minilog.storage.log.stored_log import OPEN_SEALED_MAX
 from minilog.storage.store import Store
 from minilog.wire.batch import split, stamp
-from minilog.wire.records import Record, encode_batch
+from minilog.wire.records import Record
 from tests.unit.storage.batches import flush, open_in
+from tests.unit.storage.compaction.rounds import clean_now
 from tests.unit.storage.memory_disk import MemoryDisk
+from tests.unit.wire.batches import encode_batch
 
 COMPACT = TopicSettings(segment_bytes=4096, cleanup_policy="compact")
 NOW_MS = 10**13

@@ -12,12 +12,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from minilog.config import TopicSettings
 from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.leader import LeaderState
-from minilog.storage.compaction.cleaning_round import clean_now
 from minilog.storage.log.log import PartitionLog
 from minilog.wire.messages import ReplicaFetchResult
 from tests.unit.core.builders import partition_state
 from tests.unit.storage.batches import open_in
 from tests.unit.storage.compaction.keyed import Seen, StoppingDisk, keyed, read_from
+from tests.unit.storage.compaction.rounds import clean_now
 
 SETTINGS = TopicSettings(segment_bytes=400, cleanup_policy="compact", delete_retention_ms=10**9, max_message_bytes=4096)
 KEYS = [b"a", b"b", b"c"]

@@ -10,15 +10,17 @@ import pytest
 
 from minilog.config import TopicSettings, topic_settings
 from minilog.errors import CorruptRange, DiskFull, InvalidConfig
-from minilog.storage.compaction.cleaning_round import Dirt, Round, clean_now, is_due, survey
+from minilog.storage.compaction.cleaning_round import Dirt, Round, is_due, survey
 from minilog.storage.compaction.offset_map import OffsetMap
 from minilog.storage.compaction.rewrite import CleaningFigures
 from minilog.storage.log.log import PartitionLog
 from minilog.wire.batch import split, stamp
-from minilog.wire.records import Record, decode_all, encode_batch
+from minilog.wire.records import Record
 from tests.unit.storage.batches import open_in
 from tests.unit.storage.compaction.keyed import COMPACTED, Seen, Stop, StoppingDisk, commit, keyed, read_from
+from tests.unit.storage.compaction.rounds import clean_now
 from tests.unit.storage.memory_disk import MemoryDisk
+from tests.unit.wire.batches import decode_all, encode_batch
 
 NOW_MS = 10_000
 
@@ -92,13 +94,13 @@ def test_a_record_as_far_as_can_be_from_the_horizon_leaves_its_batch_readable() 
 
 def test_neighbours_are_merged_up_to_the_size_of_a_segment() -> None:
     log = make_log(StoppingDisk())
-    before = log.segment_count
+    before = len(log.segments)
     assert clean_now(log, NOW_MS)
     assert clean_now(log, NOW_MS)
-    assert 2 < log.segment_count < before, "what stays does not fit into one"
+    assert 2 < len(log.segments) < before, "what stays does not fit into one"
     log.configure(TopicSettings(segment_bytes=4096, cleanup_policy="compact"))
     assert clean_now(log, NOW_MS)
-    assert log.segment_count == 2, "one cleaned, one active"
+    assert len(log.segments) == 2, "one cleaned, one active"
     again = open_in(log.place.disk, COMPACTED, log.close())
     assert survivors(again) == AFTER_CLEANING
 

@@ -13,18 +13,20 @@ from minilog.config import TopicSettings
 from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.leader import LeaderState
 from minilog.errors import DiskFull
-from minilog.storage.compaction.cleaning_round import Round, clean_now, survey
+from minilog.storage.compaction.cleaning_round import Round, survey
 from minilog.storage.compaction.rewrite import CleaningFigures
 from minilog.storage.log.log import PartitionLog
 from minilog.storage.log.log_state import STATE_FILE
 from minilog.storage.recovery.recovery import NOTHING_KNOWN
 from minilog.wire.batch import split
 from minilog.wire.messages import ReplicaFetchResult
-from minilog.wire.records import Record, encode_batch
+from minilog.wire.records import Record
 from tests.unit.core.builders import partition_state
 from tests.unit.storage.batches import open_in
 from tests.unit.storage.compaction.keyed import commit, keyed, read_from
+from tests.unit.storage.compaction.rounds import clean_now
 from tests.unit.storage.memory_disk import Crash, MemoryDisk
+from tests.unit.wire.batches import encode_batch
 
 SETTINGS = TopicSettings(segment_bytes=400, cleanup_policy="compact", delete_retention_ms=10**9, max_message_bytes=4096)
 NOW = 10_000

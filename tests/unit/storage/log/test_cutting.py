@@ -17,9 +17,10 @@ from minilog.storage.log.log_state import CUTS_KEPT, STATE_FILE
 from minilog.storage.log.truncation import DIVERGED, OVERTAKEN
 from minilog.wire.batch import Batch, filler, split, stamp
 from minilog.wire.cleaned_batch import retain
-from minilog.wire.records import Record, decode_batch, encode_batch
+from minilog.wire.records import Record, decode_batch
 from tests.unit.storage.batches import SMALL, everything, fill, flush, make, open_in
 from tests.unit.storage.memory_disk import Crash, MemoryDisk, Nothing
+from tests.unit.wire.batches import encode_batch
 
 LARGE = TopicSettings(segment_bytes=1 << 20)
 FILE = "/d/t-0/00000000000000000000.log"
@@ -45,7 +46,7 @@ def levels(log: PartitionLog) -> list[Batch]:
     for batch in committed + tail:
         log.append([batch])
     log.high_watermark = 4
-    assert log.segment_count == 4
+    assert len(log.segments) == 4
     return committed + tail
 
 
@@ -54,7 +55,7 @@ def test_what_the_leaders_start_has_overtaken_and_nobody_is_known_to_have_is_kep
     log = open_in(disk)
     batches = levels(log)
     log.reset(100)
-    assert (log.start_offset, log.end_offset, log.segment_count) == (100, 100, 1)
+    assert (log.start_offset, log.end_offset, len(log.segments)) == (100, 100, 1)
     assert log.records_lost == [0, 1, 1, 1]
     assert kept(disk) == [(OVERTAKEN, split(b"".join(b.tobytes() for b in batches[4:]), 1 << 30, stored=True))]
 
@@ -86,7 +87,7 @@ def test_a_log_that_was_cleaned_by_what_is_cut_now_keeps_what_diverges_and_begin
     levels(log)
     log.note_sweep(4)
     log.truncate(2)
-    assert (log.start_offset, log.end_offset, log.segment_count) == (0, 0, 1)
+    assert (log.start_offset, log.end_offset, len(log.segments)) == (0, 0, 1)
     assert log.records_lost == [0, 1, 1, 3]
     ((reason, batches),) = kept(disk)
     assert (reason, [batch.base_offset for batch in batches]) == (DIVERGED, [2, 3, 4, 5, 6])

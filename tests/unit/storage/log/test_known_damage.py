@@ -44,7 +44,7 @@ def written(disk: MemoryDisk) -> tuple[PartitionLog, RecoveryPoint]:
     log.high_watermark = log.end_offset
     point = log.close()
     log = open_in(disk, point=point)
-    assert log.segment_count > 3
+    assert len(log.segments) > 3
     return log, point
 
 

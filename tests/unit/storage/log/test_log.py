@@ -102,14 +102,14 @@ def test_roll_seals_the_old_segment_durably_before_the_new_one_is_used() -> None
     rolled = [operation for operation in disk.operations[before:] if "index" not in operation]
     assert rolled[0] == "fdatasync"
     assert rolled[-4:] == ["create 00000000000000000002.log", "fdatasync", "fsync_dir t-0", "append"]
-    assert (log.durable_end, log.end_offset, log.segment_count) == (2, 3, 2)
+    assert (log.durable_end, log.end_offset, len(log.segments)) == (2, 3, 2)
     assert b"".join(make(i, size=1900).tobytes() for i in range(3)) == everything(log)
 
 
 def test_an_append_larger_than_a_segment_fits_into_an_empty_one() -> None:
     log = open_in(MemoryDisk())
     fill(log, 2, size=9000)
-    assert log.segment_count == 2
+    assert len(log.segments) == 2
 
 
 def test_only_few_sealed_segments_stay_open() -> None:
@@ -117,7 +117,7 @@ def test_only_few_sealed_segments_stay_open() -> None:
     log = open_in(disk)
     fill(log, 40, size=4000)
     everything(log)
-    assert log.segment_count == 40
+    assert len(log.segments) == 40
     assert disk.open_handles <= OPEN_SEALED_MAX + 1
 
 
@@ -152,10 +152,10 @@ def test_a_full_disk_at_a_roll_keeps_the_old_segment_in_use() -> None:
     with pytest.raises(DiskFull):
         fill(log, 1, size=3000)
     disk.faults.clear()
-    assert (log.segment_count, log.end_offset) == (1, 1)
+    assert (len(log.segments), log.end_offset) == (1, 1)
     fill(log, 2, size=3000)
     assert len(everything(log)) == log.size_bytes
-    assert log.segment_count == 3
+    assert len(log.segments) == 3
 
 
 def test_durable_end_moves_to_the_end_captured_before_the_flush() -> None:
@@ -232,13 +232,13 @@ def test_truncate_cuts_at_a_batch_border_and_clamps() -> None:
 def test_truncate_across_segments_and_to_nothing() -> None:
     log = open_in(MemoryDisk())
     fill(log, 10, size=1500)
-    assert log.segment_count == 5
+    assert len(log.segments) == 5
     assert log.truncate(3) == 3
-    assert log.segment_count == 2
+    assert len(log.segments) == 2
     fill(log, 4, epoch=1, size=1500)
     assert len(split(everything(log), 2**31, stored=True)) == 7
     assert log.truncate(0) == 0
-    assert (log.size_bytes, log.segment_count, log.last_epoch) == (0, 1, -1)
+    assert (log.size_bytes, len(log.segments), log.last_epoch) == (0, 1, -1)
     fill(log, 1, epoch=2)
     assert log.read(0, 1, 1) == make(0, 2).tobytes()
 
@@ -282,7 +282,7 @@ def test_a_reset_that_finds_no_room_leaves_an_empty_log() -> None:
     with pytest.raises(DiskFull):
         log.reset(50)
     disk.faults = {}
-    assert (log.start_offset, log.end_offset, log.segment_count) == (0, 0, 1)
+    assert (log.start_offset, log.end_offset, len(log.segments)) == (0, 0, 1)
     fill(log, 1)
     log.reset(50)
     fill(log, 1)
@@ -361,7 +361,7 @@ def test_reset_begins_anew_at_the_leaders_start() -> None:
     fill(log, 5, size=3000)
     log.reset(1000)
     assert (log.start_offset, log.end_offset, log.durable_end, log.high_watermark) == (1000, 1000, 1000, 1000)
-    assert (log.last_epoch, log.segment_count, log.epoch_entries) == (-1, 1, [])
+    assert (log.last_epoch, len(log.segments), log.epoch_entries) == (-1, 1, [])
     fill(log, 2, epoch=7)
     again = open_in(disk, point=log.close())
     assert (again.start_offset, again.end_offset, again.epoch_entries) == (1000, 1002, [(7, 1000)])
@@ -378,9 +378,9 @@ def test_advancing_the_start_removes_whole_sealed_segments_only() -> None:
     log.advance_start(0)
     log.advance_start(3)
     assert log.epoch_entries == log.recompute_epochs() == [(3, 3)]
-    assert log.segment_count == 3
+    assert len(log.segments) == 3
     log.advance_start(6)
-    assert (log.start_offset, log.end_offset, log.segment_count) == (6, 6, 1), "the active segment stays"
+    assert (log.start_offset, log.end_offset, len(log.segments)) == (6, 6, 1), "the active segment stays"
     fill(log, 1, epoch=3, size=10)
     again = open_in(disk, point=log.close())
     assert (again.start_offset, again.end_offset, again.epoch_entries) == (6, 7, [(3, 6)])
@@ -445,7 +445,7 @@ def test_a_batch_of_another_epoch_than_the_log_knows_is_corrupt() -> None:
 def test_settings_change_takes_effect_at_the_next_append() -> None:
     log = open_in(MemoryDisk(), LARGE)
     fill(log, 2, size=3000)
-    assert log.segment_count == 1
+    assert len(log.segments) == 1
     log.configure(SMALL)
     fill(log, 1, size=3000)
-    assert log.segment_count == 2
+    assert len(log.segments) == 2

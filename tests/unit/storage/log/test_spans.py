@@ -10,13 +10,13 @@ import pytest
 from crc32c import crc32c
 
 from minilog.config import TopicSettings
-from minilog.storage.compaction.cleaning_round import clean_now
 from minilog.storage.log.cutting import runs
 from minilog.storage.log.log import PartitionLog
 from minilog.storage.segment.segment import SEGMENT_SPAN_MAX
 from minilog.storage.segment.sparse_index import OffsetIndex, TimeIndex
 from minilog.wire.batch import HEADER, Batch, filler, split, stamp
 from tests.unit.storage.batches import everything, fill, flush, make, open_in
+from tests.unit.storage.compaction.rounds import clean_now
 from tests.unit.storage.memory_disk import MemoryDisk
 
 LARGE = TopicSettings(segment_bytes=1 << 20, cleanup_policy="compact")
@@ -70,9 +70,9 @@ def test_the_largest_batch_there_can_be_fits_into_an_empty_segment() -> None:
     log = open_in(MemoryDisk(), LARGE)
     whole = filler(make(0)._replace(last_offset_delta=2**31 - 1), 0)
     log.append([whole])
-    assert (log.segment_count, log.end_offset) == (1, 2**31)
+    assert (len(log.segments), log.end_offset) == (1, 2**31)
     fill(log, 1)
-    assert log.segment_count == 2
+    assert len(log.segments) == 2
 
 
 @pytest.mark.parametrize("size", [10, 5000])
@@ -90,7 +90,7 @@ def test_a_segment_from_before_that_counts_further_than_its_index_can(size: int,
     batches += older
     check(log, batches)
     batches += fill(log, 2)
-    assert log.segment_count == 2
+    assert len(log.segments) == 2
     check(log, batches)
     flush(log)
     log.high_watermark = log.end_offset

@@ -321,7 +321,7 @@ def test_the_time_index_of_a_sealed_segment_reaches_its_end_however_often_it_is_
     settings = TopicSettings(segment_bytes=300_000)
     log = open_in(disk, settings)
     point = log.checkpoint()
-    while log.segment_count < 3:
+    while len(log.segments) < 3:
         log.append([make(log.end_offset, size=2000, timestamp=1_000_000 + log.end_offset * 60_000)])
     flush(log)
     expected = [(segment.max_timestamp, segment.end_offset - 1) for segment in log.segments]
