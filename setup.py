@@ -1,12 +1,12 @@
 """The build: everything is in pyproject.toml, but for two parts.
 
-config/ and grafana/ lie at the top of the repository. The wheel carries them inside the package, in minilog/files/, where
-`minilog config files` finds them.
+config/ and grafana/ lie at the top of the repository. The wheel carries them inside the package, in
+minilog/files/, where `minilog config files` finds them.
 
-minilog/wire/codec.py, the loop over single records, is compiled with mypyc if mypy and a C compiler are there, and
-left as it is if not; it does the same either way, several times slower.
+minilog/wire/codec.py, the loop over single records, is compiled with mypyc if mypy and a C compiler
+are there, and left as it is if not. It does the same either way, several times slower.
 
-    python setup.py build_ext --inplace     compile into the source tree (an editable install does this too)
+    python setup.py build_ext --inplace     compile into the source tree (an editable install does)
     MINILOG_PURE=1 pip install .            never compile
     MINILOG_COMPILED=1 pip install .        fail rather than fall back
 """
@@ -35,7 +35,8 @@ def fall_back(reason: object) -> None:
 
 
 def extensions() -> list[Any]:
-    """C sources made from the modules to compile; none when asked for pure Python or when mypy is missing."""
+    """C sources made from the modules to compile. None when asked for pure Python or when mypy is
+    missing."""
     if PURE:
         return []
     try:
@@ -51,7 +52,8 @@ def extensions() -> list[Any]:
 
 
 class AllOrNothing(build_ext):
-    """mypyc makes two libraries of one module, useless without each other: if one fails, neither may stay.
+    """mypyc makes two libraries of one module, useless without each other: if one fails, neither
+    may stay.
 
     Built anew every time, so that a library older than its source is always a stale one.
     """

@@ -1,5 +1,6 @@
-"""Install what pyproject.toml allows at its edge: the newest packages, or the oldest ones it names (`make test-latest`,
-`make test-oldest`). Says which versions they are, so that a failure is a drift that can be named.
+"""Install what pyproject.toml allows at its edge: the newest packages, or the oldest ones it names
+(`make test-latest`, `make test-oldest`). Says which versions they are, so that a failure is a drift
+that can be named.
 """
 
 from __future__ import annotations

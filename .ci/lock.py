@@ -1,8 +1,10 @@
-"""Write requirements.lock: every package that `make demo` and `make test` install, with its version and its hashes.
+"""Write requirements.lock: every package that `make demo` and `make test` install, with its version
+and its hashes.
 
-The part above MARK is what the product, its build and the demo need; below it is what the tests need on top. pip checks
-the hashes, so a registry serves these very files or none. The list is for every Python and platform that pyproject.toml
-allows (markers say which); it names no address. `make lock` runs this.
+The part above MARK is what the product, its build and the demo need; below it is what the tests
+need on top. pip checks the hashes, so a registry serves these very files or none. The list is for
+every Python and platform that pyproject.toml allows (markers say which). It names no address. `make
+lock` runs this.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ HEAD = "# Written by `make lock`; do not edit. Versions and hashes of all that `
 
 
 def compiled(requirements: list[str], python: str, *options: str) -> dict[str, str]:
-    """The pinned requirements with hashes, by name, as uv resolves them. Ends the process where it cannot."""
+    """The pinned requirements with hashes, by name, as uv resolves them. Ends the process where it
+    cannot."""
     command = [sys.executable, "-m", "uv", "pip", "compile", "-", "--universal", "--python-version", python]
     command += ["--generate-hashes", "--no-annotate", "--no-header", "--no-emit-index-url", "--quiet", *options]
     done = subprocess.run(command, input="\n".join(requirements), text=True, capture_output=True, check=False)

@@ -1,7 +1,9 @@
-"""Build a wheel with the compiled codec for each interpreter that is named or found, and try it (`make wheels`).
+"""Build a wheel with the compiled codec for each interpreter that is named or found, and try it
+(`make wheels`).
 
-Each wheel is installed into a fresh environment and tried from an empty folder: the codec is the compiled one, the files
-for operators are inside, and a broker that the fixtures start takes records and gives them back. Ends with 1 when one fails.
+Each wheel is installed into a fresh environment and tried from an empty folder: the codec is the
+compiled one, the files for operators are inside, and a broker that the fixtures start takes records
+and gives them back. Ends with 1 when one fails.
 """
 
 from __future__ import annotations

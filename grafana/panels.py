@@ -1,6 +1,7 @@
 """Panels and dashboards in minilog's style, over grafana-foundation-sdk's builders.
 
-``expressions`` finds every query again, in the built dashboard, so that a test can run them in a real Prometheus.
+``expressions`` finds every query again, in the built dashboard, so that a test can run them in a
+real Prometheus.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ def rows(title: str, expr: str, what: str, *, unit: str = "short", span: int = 1
 
 
 def choice(name: str, label: str, query: str) -> Any:
-    """A variable at the top of the page; all values by default."""
+    """A variable at the top of the page. All values by default."""
     return (
         dashboard.QueryVariable(name)
         .label(label)

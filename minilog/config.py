@@ -1,7 +1,9 @@
-"""Typed settings of brokers, controllers and topics: every limit (``*_max``) and every timeout (``*_ms``).
+"""Typed settings of brokers, controllers and topics: every limit (``*_max``) and every timeout
+(``*_ms``).
 
-Order of precedence, weakest first: built-in default, TOML file, ``MINILOG_*`` environment, command-line flag.
-Unknown keys, wrong types and impossible combinations are refused with file, key, value and what is allowed.
+Order of precedence, weakest first: built-in default, TOML file, ``MINILOG_*`` environment,
+command-line flag. Unknown keys, wrong types and impossible combinations are refused with file, key,
+value and what is allowed.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ HOST_CHARACTERS_MAX: Final = 253
 
 
 def ascii_host(host: str) -> str:
-    """A host as resolvers and HTTP know it: letters beyond ASCII become IDNA. Raises ValueError saying what is wrong."""
+    """A host as resolvers and HTTP know it: letters beyond ASCII become IDNA. Raises ValueError
+    saying what is wrong."""
     if ":" in host:
         ipaddress.IPv6Address(host)
         return host
@@ -70,7 +73,8 @@ def _ascii_label(label: str) -> str:
 
 
 def ascii_url(url: str) -> str:
-    """``url`` with its host in ASCII; one that is ASCII already is returned as it was written. Raises ValueError."""
+    """``url`` with its host in ASCII. One that is ASCII already is returned as it was written.
+    Raises ValueError."""
     host = urlsplit(url).hostname
     if not host:
         raise ValueError("it names no host")
@@ -88,7 +92,8 @@ def _dotted(name: str) -> str:
 
 
 class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename=_dotted):
-    """Topic configuration under Kafka's names; on the wire and in files the underscores are dots."""
+    """Topic configuration under Kafka's names. On the wire and in files the underscores are
+    dots."""
 
     min_insync_replicas: Annotated[int, Meta(ge=1, le=32)] = 1
     max_message_bytes: Annotated[int, Meta(ge=KIB, le=MESSAGE_BYTES_MAX)] = MIB
@@ -109,8 +114,9 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     message_timestamp_type: Literal["CreateTime", "LogAppendTime"] = "CreateTime"
     compression_type: Literal["producer"] = "producer"
     producer_id_expiration_ms: Milliseconds = DAY_MS
-    """A producer silent for longer is forgotten once many others have come: its next batch may have any sequence (R31).
-    By the records' timestamps, of which no few count (storage/log/producers.py)."""
+    """A producer silent for longer is forgotten once many others have come: its next batch may have
+    any sequence (R31). By the records' timestamps, of which no few count
+    (storage/log/producers.py)."""
 
     @property
     def is_compacted(self) -> bool:
@@ -123,12 +129,14 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     @property
     def roll_ms(self) -> int:
-        """How old the first record of the active segment may get; cleaning has to wait for the roll."""
+        """How old the first record of the active segment may get; cleaning has to wait for the
+        roll."""
         return min(self.segment_ms, self.max_compaction_lag_ms) if self.is_compacted else self.segment_ms
 
 
 def topic_settings(config: dict[str, str]) -> TopicSettings:
-    """Typed topic settings from their text form; raises InvalidConfig naming key, value and what is allowed."""
+    """Typed topic settings from their text form; raises InvalidConfig naming key, value and what is
+    allowed."""
     allowed = [_dotted(name) for name in TopicSettings.__struct_fields__]
     for key, value in config.items():
         if key not in allowed:
@@ -186,22 +194,24 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     cleaner_bytes_per_second: Bytes = 32 * MIB
     """What compaction reads and writes at most."""
     cleaner_map_bytes: Bytes = 64 * MIB
-    """Memory for the keys of one round; a log with more of them is cleaned in several rounds."""
+    """Memory for the keys of one round. A log with more of them is cleaned in several rounds."""
     drain_timeout_ms: Milliseconds = 1000
     shutdown_timeout_ms: Milliseconds = 10_000
     self_fencing: bool = False
-    """R30; on only when several controllers stand ready, so that one controller's outage stops no data path."""
+    """R30. On only when several controllers stand ready, so that one controller's outage stops no
+    data path."""
     groups_max: PositiveInt = 10_000
     """Consumer groups per partition of the internal topic, that is: per coordinator."""
     group_members_max: PositiveInt = 1000
     group_session_timeout_ms_min: Milliseconds = 1000
     group_session_timeout_ms_max: Milliseconds = 1_800_000
     group_heartbeat_interval_ms: Milliseconds = 1000
-    """What members are told; one that waits for partitions is told to ask sooner."""
+    """What members are told. One that waits for partitions is told to ask sooner."""
     group_wait_ms: Milliseconds = 5000
     """How long an answer of a coordinator may wait for its replicas."""
     group_offsets_retention_ms: Milliseconds = 7 * 24 * 3_600_000
-    """How long a group without members keeps its offsets: time that coordinators have watched through, no wall clock's."""
+    """How long a group without members keeps its offsets: time that coordinators have watched
+    through, no wall clock's."""
     limits: Limits = Limits()
 
 
@@ -226,7 +236,8 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     groups_partitions: Annotated[int, Meta(ge=1, le=1000)] = 8
     """Partitions of the internal topic of consumer groups, fixed when it is first needed."""
     groups_brokers_min: Annotated[int, Meta(ge=1, le=32)] = 1
-    """The topic of consumer groups is not made before so many brokers have registered: its copies are as many as then are known, at most 3."""
+    """The topic of consumer groups is not made before so many brokers have registered: its copies
+    are as many as then are known, at most 3."""
     topics_max: PositiveInt = 10_000
     partitions_max: PositiveInt = 100_000
     limits: Limits = Limits()

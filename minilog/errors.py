@@ -3,16 +3,18 @@
     MinilogError
     ├── RetriableError     the same request may succeed later
     ├── FatalError         repeating the same request cannot help
-    ├── OffsetOutOfRange   the answer names the valid range; the caller must choose
-    └── LogTruncated       what the consumer read no longer exists; the caller must choose
+    ├── OffsetOutOfRange   the answer names the valid range. The caller must choose
+    └── LogTruncated       what the consumer read no longer exists. The caller must choose
 
-Each class says what happened and what to do; its ``definite`` is the rule, and an error may say otherwise of itself.
+Each class says what happened and what to do. Its ``definite`` is the rule, and an error may say
+otherwise of itself.
 
 ``definite`` answers one question: is it proven that the write did *not* happen? When in doubt it is
-False. The history checker and every retry decision rest on it, so nothing may guess it.
-``code`` is the stable upper-case word on the wire, ``http_status`` the status of a whole-request error.
+False. The history checker and every retry decision rest on it, so nothing may guess it. ``code`` is
+the stable upper-case word on the wire, ``http_status`` the status of a whole-request error.
 
-Source: RFC 9457 (problem details); Jepsen's ok/fail/info distinction; the tree by caller action is httpx's idea.
+Source: RFC 9457 (problem details); Jepsen's ok/fail/info distinction. The tree by caller action is
+httpx's idea.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ from typing import Any, ClassVar
 class MinilogError(Exception):
     """Base of all errors.
 
-    ``detail`` is one sentence: what was wrong, what was seen, what is allowed, what to do.
-    ``info`` holds machine-readable extras (JSON values), for example ``leader_url`` or ``lost_from``.
+    ``detail`` is one sentence: what was wrong, what was seen, what is allowed, what to do. ``info``
+    holds machine-readable extras (JSON values), for example ``leader_url`` or ``lost_from``.
     """
 
     code: ClassVar[str] = "INTERNAL"
@@ -62,7 +64,8 @@ class FatalError(MinilogError):
 
 
 class InconsistentTopicId(RetriableError):
-    """The topic of that name here is another one than the request means: deleted and made again, or not yet heard of."""
+    """The topic of that name here is another one than the request means: deleted and made again, or
+    not yet heard of."""
 
     code = "INCONSISTENT_TOPIC_ID"
     http_status = 409
@@ -84,7 +87,7 @@ class LeaderNotAvailable(RetriableError):
 
 
 class LeadershipLost(RetriableError):
-    """The record was appended, and then the leader changed before it was committed; it may be in
+    """The record was appended, and then the leader changed before it was committed. It may be in
     the log or not."""
 
     code = "LEADERSHIP_LOST"
@@ -112,14 +115,13 @@ class OffsetNotAvailable(RetriableError):
 
 
 class NotEnoughReplicas(RetriableError):
-    """Fewer replicas are in sync than ``min.insync.replicas`` asks for; nothing was written."""
+    """Fewer replicas are in sync than ``min.insync.replicas`` asks for. Nothing was written."""
 
     code = "NOT_ENOUGH_REPLICAS"
 
 
 class NotEnoughReplicasAfterAppend(RetriableError):
-    """The ISR shrank below ``min.insync.replicas`` after the append; the record may still
-    commit."""
+    """The ISR shrank below ``min.insync.replicas`` after the append. The record may commit."""
 
     code = "NOT_ENOUGH_REPLICAS_AFTER_APPEND"
     definite = False
@@ -150,7 +152,7 @@ class Throttled(RetriableError):
 
 
 class Overloaded(RetriableError):
-    """The broker has no room for more at the moment; nothing was done. Wait for ``Retry-After``."""
+    """The broker has no room for more at the moment. Nothing was done. Wait for ``Retry-After``."""
 
     code = "OVERLOADED"
 
@@ -185,8 +187,7 @@ class StaleBrokerEpoch(RetriableError):
 
 
 class NotController(RetriableError):
-    """Between brokers and controller: the controller epoch that was named is not the one in
-    force."""
+    """Between brokers and controller: the controller epoch that was named is not in force."""
 
     code = "NOT_CONTROLLER"
     http_status = 409
@@ -200,7 +201,7 @@ class DuplicateBrokerId(RetriableError):
 
 
 class InvalidFetchSession(RetriableError):
-    """Between brokers: the fetch session is not known; the follower begins a new one."""
+    """Between brokers: the fetch session is not known. The follower begins a new one."""
 
     code = "INVALID_FETCH_SESSION"
     http_status = 409
@@ -234,7 +235,7 @@ class UnknownPartition(UnknownTopic):
 
 
 class UnknownRoute(FatalError):
-    """There is nothing at that path; ``/openapi.json`` lists what there is."""
+    """There is nothing at that path. ``/openapi.json`` lists what there is."""
 
     code = "UNKNOWN_ROUTE"
     http_status = 404
@@ -255,7 +256,7 @@ class TopicExists(FatalError):
 
 
 class InvalidRequest(FatalError):
-    """The request says something that is not allowed; the sentence names what, and what is."""
+    """The request says something that is not allowed. The sentence names what, and what is."""
 
     code = "INVALID_REQUEST"
 
@@ -330,8 +331,7 @@ class CorruptBatch(FatalError):
 
 
 class CorruptRange(FatalError):
-    """Stored records are damaged (``start_offset``, ``end_offset``), and no whole copy was at
-    hand."""
+    """Stored records are damaged (``start_offset``, ``end_offset``), and no copy was whole."""
 
     code = "CORRUPT_RANGE"
     http_status = 500
@@ -352,7 +352,7 @@ class ProducerFenced(FatalError):
 
 
 class DuplicateSequence(FatalError):
-    """Written once already, so not definite; its offset is no longer remembered (R31)."""
+    """Written once already, so not definite. Its offset is no longer remembered (R31)."""
 
     code = "DUPLICATE_SEQUENCE"
     http_status = 409
@@ -374,14 +374,14 @@ class InvalidGroup(FatalError):
 
 
 class GroupNotEmpty(FatalError):
-    """The group has members; what was asked is possible only without."""
+    """The group has members. What was asked is possible only without."""
 
     code = "GROUP_NOT_EMPTY"
     http_status = 409
 
 
 class GroupChanged(FatalError):
-    """The request is older than what was decided about the group since; nothing was changed."""
+    """The request is older than what was decided about the group since. Nothing was changed."""
 
     code = "GROUP_CHANGED"
     http_status = 409
@@ -424,8 +424,7 @@ class NotAssigned(FatalError):
 
 
 class BufferFull(FatalError):
-    """The producer's buffer is full, and had no room in time; raised by the client, nothing was
-    sent."""
+    """The producer's buffer had no room in time. Raised by the client: nothing was sent."""
 
     code = "BUFFER_FULL"
 
@@ -437,7 +436,7 @@ class ClientClosed(FatalError):
 
 
 class InternalError(FatalError):
-    """A fault of minilog's own; the broker's log says more. What was asked may have happened."""
+    """A fault of minilog's own. The broker's log says more. What was asked may have happened."""
 
     code = "INTERNAL"
     http_status = 500
@@ -445,8 +444,7 @@ class InternalError(FatalError):
 
 
 class OffsetOutOfRange(MinilogError):
-    """The offset is outside the log, whose range the error names: the caller must choose where to
-    go on."""
+    """The offset is outside the log, whose range the error names: the caller must choose."""
 
     code = "OFFSET_OUT_OF_RANGE"
     http_status = 416
@@ -463,16 +461,17 @@ class LogTruncated(MinilogError):
 
 
 class StorageFailed(Exception):
-    """The disk failed (EIO, a failed fsync): the process must stop, restart and re-read. Never sent to a client."""
+    """The disk failed (EIO, a failed fsync): the process must stop, restart and re-read. Never sent
+    to a client."""
 
 
 class NameRefused(StorageFailed):
-    """The file system takes no file of that name: nothing was done, and the disk is as good as before: whoever
-    can do without the file goes on."""
+    """The file system takes no file of that name: nothing was done, and the disk is as good as
+    before: whoever can do without the file goes on."""
 
 
 class RefusesToStart(Exception):
-    """A start that would be unsafe or senseless; the message is the one sentence the operator reads."""
+    """A start that would be unsafe or senseless. The operator reads its message."""
 
 
 def _subclasses(cls: type[MinilogError]) -> Iterator[type[MinilogError]]:
@@ -487,12 +486,12 @@ ERRORS_BY_CODE: Mapping[str, type[MinilogError]] = {
 
 
 def partly_done(error: MinilogError) -> MinilogError:
-    """The same refusal, of a request of which a part was carried out by an earlier attempt: so not definite for the whole."""
+    """The same refusal, not definite: an earlier attempt has carried out a part of the request."""
     return type(error)(f"{error.detail}; a part of the batches was written before", definite=False, **error.info)
 
 
 def error_from(code: str, detail: str, definite: bool, info: Mapping[str, Any]) -> MinilogError:
-    """Rebuild the error a peer reported. An unknown code becomes InternalError and keeps its ``definite`` flag."""
+    """The error a peer reported. An unknown code becomes InternalError, with the same ``definite``."""
     cls = ERRORS_BY_CODE.get(code, InternalError)
     error = cls(detail, definite=definite)
     error.info.update(info)

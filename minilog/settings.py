@@ -1,13 +1,16 @@
-"""Loading of settings: TOML file < ``MINILOG_*`` environment < command-line flags, with where each value came from.
+"""Loading of settings: TOML file < ``MINILOG_*`` environment < command-line flags, with where each
+value came from.
 
-All three sources speak of the same dotted keys: ``port``, ``limits.request_bytes_max``. A leading ``broker.`` or
-``controller.`` names one process and wins over the bare key of the same source, so one file (a ``[broker]`` and a
-``[controller]`` table) or one environment can serve both. In the environment a dot is written ``__``:
-``MINILOG_LIMITS__REQUEST_BYTES_MAX``, ``MINILOG_CONTROLLER__PORT``. ``minilog serve`` runs both in one process: there a bare
-``data_dir`` is the folder of both and a bare ``port`` the broker's (``load_both``).
+All three sources speak of the same dotted keys: ``port``, ``limits.request_bytes_max``. A leading
+``broker.`` or ``controller.`` names one process and wins over the bare key of the same source, so
+one file (a ``[broker]`` and a ``[controller]`` table) or one environment can serve both. In the
+environment a dot is written ``__``: ``MINILOG_LIMITS__REQUEST_BYTES_MAX``,
+``MINILOG_CONTROLLER__PORT``. ``minilog serve`` runs both in one process: there a bare ``data_dir``
+is the folder of both and a bare ``port`` the broker's (``load_both``).
 
-Everything wrong is refused with one sentence that names the source, the key, the value and what is allowed;
-what is refused is ``BadSettings``. A key that only the other role knows is ignored in a shared source.
+Everything wrong is refused with one sentence that names the source, the key, the value and what is
+allowed. What is refused is ``BadSettings``. A key that only the other role knows is ignored in a
+shared source.
 """
 
 from __future__ import annotations
@@ -46,7 +49,8 @@ class BadSettings(RefusesToStart):
 
 @dataclass(frozen=True)
 class Loaded(Generic[S]):
-    """``origins`` has every dotted key of the settings; the value says ``default`` or names the source."""
+    """``origins`` has every dotted key of the settings. The value says ``default`` or names the
+    source."""
 
     settings: S
     origins: dict[str, str]
@@ -54,7 +58,8 @@ class Loaded(Generic[S]):
 
 @dataclass(frozen=True)
 class Given:
-    """One value as somebody wrote it. ``text`` values (environment, flags) are converted, TOML's are not."""
+    """One value as somebody wrote it. ``text`` values (environment, flags) are converted, TOML's
+    are not."""
 
     value: Any
     origin: str
@@ -67,7 +72,8 @@ def load_broker(
     flags: Iterable[str] = (),
     defaults: Mapping[str, str] | None = None,
 ) -> Loaded[BrokerSettings]:
-    """``flags`` are ``key=value`` texts; ``defaults`` are weaker than every other source. Raises BadSettings."""
+    """``flags`` are ``key=value`` texts. ``defaults`` are weaker than every other source. Raises
+    BadSettings."""
     return _broker(_sources(file, environment, flags, defaults))
 
 
@@ -109,9 +115,10 @@ def load_both(
     flags: Mapping[Role, Mapping[str, Given]],
     defaults: Mapping[str, str],
 ) -> tuple[Loaded[ControllerSettings], Loaded[BrokerSettings]]:
-    """A controller and a broker for one process. What they cannot both mean by one bare key, in whatever source, means what
-    ``serve`` means by its flag: ``data_dir`` the folder that holds the folders of both, ``port`` the broker's. The broker
-    is told where the controller is, unless some source says otherwise. Raises BadSettings."""
+    """A controller and a broker for one process. What they cannot both mean by one bare key, in
+    whatever source, means what ``serve`` means by its flag: ``data_dir`` the folder that holds the
+    folders of both, ``port`` the broker's. The broker is told where the controller is, unless some
+    source says otherwise. Raises BadSettings."""
     known = {key: Given(value, "default", text=True) for key, value in defaults.items()}
     shared = [known, _read_toml(file) if file else {}, _read_environment(environment)]
 
@@ -136,7 +143,8 @@ def _in_one_process(source: Mapping[str, Given], role: Role) -> dict[str, Given]
 
 
 def role_of(file: Path) -> Role:
-    """Which process a settings file is for, judged by the keys only one of them knows. Raises BadSettings."""
+    """Which process a settings file is for, judged by the keys only one of them knows. Raises
+    BadSettings."""
     keys = {key.removeprefix("broker.").removeprefix("controller.") for key in _read_toml(file)}
     only = {role: keys & (_types(role).keys() - _types(other).keys()) for role, other in (ROLES, ROLES[::-1])}
     if bool(only["broker"]) == bool(only["controller"]):
@@ -147,8 +155,8 @@ def role_of(file: Path) -> Role:
 def assign(pairs: Iterable[str]) -> dict[Role, list[str]]:
     """Deal ``key=value`` flags meant for a whole cluster out to the roles.
 
-    A bare key that one role alone knows, or that both want alike (SHARED_KEYS), needs no prefix; any other
-    must say ``broker.`` or ``controller.``. Raises BadSettings."""
+    A bare key that one role alone knows, or that both want alike (SHARED_KEYS), needs no prefix.
+    Any other must say ``broker.`` or ``controller.``. Raises BadSettings."""
     dealt: dict[Role, list[str]] = {"broker": [], "controller": []}
     for key, given in parse_flags(pairs).items():
         prefix, _, rest = key.partition(".")
@@ -172,7 +180,8 @@ def assign(pairs: Iterable[str]) -> dict[Role, list[str]]:
 
 
 def parse_flags(pairs: Iterable[str]) -> dict[str, Given]:
-    """``key=value`` strings of ``--set``. Raises BadSettings on a missing ``=`` or a key given twice."""
+    """``key=value`` strings of ``--set``. Raises BadSettings on a missing ``=`` or a key given
+    twice."""
     given: dict[str, Given] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -255,7 +264,8 @@ def _load(cls: type[S], role: Role, sources: Iterable[Mapping[str, Given]]) -> L
 
 
 def _for_role(source: Mapping[str, Given], role: Role) -> dict[str, Given]:
-    """The keys of one source that concern ``role``, prefixes removed; a prefixed key wins over a bare one."""
+    """The keys of one source that concern ``role``, prefixes removed. A prefixed key wins over a
+    bare one."""
     types, everything = _types(role), all_keys()
     chosen: dict[str, Given] = {}
     for key, given in sorted(source.items(), key=lambda item: item[0].startswith(f"{role}.")):

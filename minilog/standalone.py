@@ -1,4 +1,5 @@
-"""A controller and one broker in a single process: for embedding, tests and small uses. They still speak HTTP."""
+"""A controller and one broker in a single process: for embedding, tests and small uses. They still
+speak HTTP."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from minilog.server.background import first_of
 async def serve_both(
     broker_settings: BrokerSettings, controller_settings: ControllerSettings, stop: asyncio.Event
 ) -> None:
-    """Run both until ``stop`` is set; the broker leaves first. If one fails, both stop."""
+    """Run both until ``stop`` is set. The broker leaves first. If one fails, both stop."""
     controller = make_controller(controller_settings)
     stop_controller = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:

@@ -1,4 +1,5 @@
-"""Real minilog clusters for pytest: installed with minilog, found by pytest through its plugin entry point.
+"""Real minilog clusters for pytest: installed with minilog, found by pytest through its plugin
+entry point.
 
 ```python
 def test_orders_survive_a_broker(minilog_cluster):
@@ -6,15 +7,17 @@ def test_orders_survive_a_broker(minilog_cluster):
     client = minilog_cluster.client()
     client.producer().send("orders", b"paid").result()
     minilog_cluster.kill(minilog_cluster.leader("orders"))
-    assert [record.value for record in client.consumer("orders", start="earliest").batch()] == [b"paid"]
+    records = client.consumer("orders", start="earliest").batch()
+    assert [record.value for record in records] == [b"paid"]
 ```
 
-Fixtures, each with processes, a folder and free ports of its own, gone with the test that asked for it:
+Fixtures, each with processes, a folder and free ports of its own, gone with its test:
 ``minilog_cluster``   a controller and three brokers, one process each, up in about a second
 ``minilog_broker``    controller and broker in one process, for tests that need no replicas
 ``minilog_clusters``  a function that starts clusters of other sizes and settings
 
-Nothing is simulated: the processes are the ones of production, ``kill`` is SIGKILL and ``pause`` is SIGSTOP.
+Nothing is simulated: the processes are the ones of production, ``kill`` is SIGKILL and ``pause`` is
+SIGSTOP.
 """
 
 from __future__ import annotations
@@ -54,13 +57,14 @@ T = TypeVar("T")
 
 
 class MinilogCluster:
-    """A running cluster. Every call that waits does so for a bounded time and then raises AssertionError."""
+    """A running cluster. Every call that waits does so for a bounded time and then raises
+    AssertionError."""
 
     def __init__(self, dev: DevCluster) -> None:
         self._dev = dev
         self._clients: list[Client] = []
 
-    # --- reaching it ---------------------------------------------------------------------------------------------
+    # --- reaching it ------------------------------------------------------------------------------
 
     @property
     def url(self) -> str:
@@ -84,17 +88,19 @@ class MinilogCluster:
         """What the process has printed so far."""
         return self._dev.member(str(target)).log_file.read_text(errors="replace")
 
-    # --- topics --------------------------------------------------------------------------------------------------
+    # --- topics -----------------------------------------------------------------------------------
 
     def create_topic(
         self, topic: str, partitions: int = 1, replication_factor: int = 0, config: Mapping[str, str] | None = None
     ) -> TopicInfo:
-        """0 replicas: three, or as many as there are brokers. Returns when every broker knows it."""
+        """0 replicas: three, or as many as there are brokers. Returns when every broker knows
+        it."""
         with Client(self.url) as client:
             return client.create_topic(topic, partitions, replication_factor, dict(config or {}))
 
     def leader(self, topic: str, partition: int = 0) -> int:
-        """The broker that leads it now; waits while there is none, or while it is one that was killed."""
+        """The broker that leads it now; waits while there is none, or while it is one that was
+        killed."""
 
         def living(state: PartitionInfo) -> int:
             return int(state.leader) if self._dev.member(str(state.leader)).state() != "dead" else 0
@@ -110,7 +116,7 @@ class MinilogCluster:
         """Every partition is led and all its replicas are in sync."""
         self._wait(lambda: self._is_in_sync(topic), f"all replicas of {topic} to be in sync", timeout_ms)
 
-    # --- breaking and mending ------------------------------------------------------------------------------------
+    # --- breaking and mending ---------------------------------------------------------------------
 
     def kill(self, target: Target) -> None:
         """SIGKILL: nothing is flushed, nobody is told."""
@@ -158,7 +164,7 @@ class MinilogCluster:
         finally:
             self._dev.kill_all()
 
-    # --- inside --------------------------------------------------------------------------------------------------
+    # --- inside -----------------------------------------------------------------------------------
 
     def _signal(self, target: Target, number: signal.Signals) -> None:
         member: Member = self._dev.member(str(target))
@@ -199,7 +205,8 @@ class MinilogCluster:
 
 
 class MinilogBroker:
-    """Controller and broker in one process: topics have one replica, and there is nothing to fail over to."""
+    """Controller and broker in one process: topics have one replica, and there is nothing to fail
+    over to."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -286,7 +293,8 @@ def _ended(child: subprocess.Popen[bytes]) -> int:
 
 
 def _close_all(clients: Sequence[Client]) -> None:
-    """Each of them, also when a callback of the test raises in one. Such an error is raised at the end."""
+    """Each of them, also when a callback of the test raises in one. Such an error is raised at the
+    end."""
     with contextlib.ExitStack() as closing:
         for client in reversed(clients):
             closing.callback(_close, client)
@@ -299,7 +307,8 @@ def _close(client: Client) -> None:
 
 @contextlib.contextmanager
 def cluster(brokers: int = 3, settings: Sequence[str] = ()) -> Iterator[MinilogCluster]:
-    """A cluster for the length of a ``with``, for other test runners. ``settings``: key=value of brokers and controller."""
+    """A cluster for the length of a ``with``, for other test runners. ``settings``: key=value of
+    brokers and controller."""
     folder = Path(tempfile.mkdtemp(prefix="minilog-test-"))
     dev = DevCluster.create(folder / "cluster", brokers, port=0, controller_port=0, overrides=settings)
     found = MinilogCluster(dev)
@@ -334,7 +343,8 @@ def minilog_broker() -> Iterator[MinilogBroker]:
 
 @pytest.fixture
 def minilog_clusters() -> Iterator[Clusters]:
-    """``minilog_clusters(brokers=5, settings=["session_timeout_ms=1000"])``: as many clusters as the test wants."""
+    """``minilog_clusters(brokers=5, settings=["session_timeout_ms=1000"])``: as many clusters as
+    the test wants."""
     with contextlib.ExitStack() as stack:
 
         def make(brokers: int = 3, settings: Sequence[str] = ()) -> MinilogCluster:

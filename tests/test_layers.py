@@ -1,4 +1,5 @@
-"""The architecture as a test: who may import whom, what core must not touch, how large things may grow."""
+"""The architecture as a test: who may import whom, what core must not touch, how large things may
+grow."""
 
 from __future__ import annotations
 
@@ -87,7 +88,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "minilog_client.group": {"minilog_client.group", "minilog_client.consumer", *CLIENT_SHARED},
     "minilog_client.admin": {"minilog_client.admin", "minilog_client.group", "minilog_client.consumer", *CLIENT_SHARED},
 }
-"""Layer -> what it may import of ours besides EVERYTHING_MAY_IMPORT. The longest name that fits decides."""
+"""Layer -> what it may import of ours besides EVERYTHING_MAY_IMPORT. The longest name that fits
+decides."""
 
 CORE_BANNED_MODULES = {"asyncio", "aiohttp", "time", "os", "threading", "uuid", "socket", "datetime", "secrets"}
 CORE_BANNED_CALLS = {"hash", "id", "print", "open"}
@@ -103,14 +105,18 @@ TOP_LEVEL_UNTRACKED = {".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache", "
 
 LONG_FROM = 400
 LONG_MODULES = {
+    "minilog.settings": "one function for each source of settings, and for each thing that is checked",
+    "minilog.storage.segment.segment": "one file pair: what is written, cut and sealed keeps the same state whole",
     "minilog.errors": "one class for each error, in the tree that DESIGN draws",
     "minilog.wire.messages": "one struct for each message",
     "minilog_client.producer.accumulator": "one state machine: each of its steps moves the same queues and the same budget",
 }
-"""Modules of more than 400 lines, and why they may be. Who adds one splits it, or says why here. The wall is at 500."""
+"""Modules of more than 400 lines, and why they may be. Who adds one splits it, or says why here.
+The wall is at 500."""
 
 LARGER_FUNCTIONS: dict[str, int] = {}
-"""A ratchet: what is larger than the limit today, with its size. It may shrink, never grow, and nothing is added."""
+"""A ratchet: what is larger than the limit today, with its size. It may shrink, never grow, and
+nothing is added."""
 
 
 def modules() -> dict[str, Path]:
@@ -129,7 +135,8 @@ LOOKED_AT = (ast.Import, ast.ImportFrom, ast.Call, ast.FunctionDef, ast.AsyncFun
 
 @cache
 def nodes(path: Path) -> list[ast.AST]:
-    """All nodes of a file that a test below looks at. Each file is read and walked once, whatever number of tests ask."""
+    """All nodes of a file that a test below looks at. Each file is read and walked once, whatever
+    number of tests ask."""
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     return [node for node in ast.walk(tree) if isinstance(node, LOOKED_AT)]
 
@@ -139,7 +146,8 @@ def within(name: str, package: str) -> bool:
 
 
 def imports(module: str, path: Path) -> Iterator[tuple[str, int]]:
-    """(absolute name, line) of everything a module imports, ``from x import y`` as x.y when y is a module of ours."""
+    """(absolute name, line) of everything a module imports, ``from x import y`` as x.y when y is a
+    module of ours."""
     for node in nodes(path):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -173,7 +181,8 @@ def test_imports_follow_the_table(module: str) -> None:
 
 
 def test_no_circles() -> None:
-    """Also none that exists for type checkers alone. A module is on a circle when it can be reached from itself."""
+    """Also none that exists for type checkers alone. A module is on a circle when it can be reached
+    from itself."""
     ours = {module: {name for name, _ in imports(module, path)} & MODULES.keys() for module, path in MODULES.items()}
     left = dict(ours)
     while free := {module for module, needs in left.items() if not (needs - {module}) & left.keys()}:
@@ -257,7 +266,8 @@ def test_the_top_level_holds_only_what_belongs_there() -> None:
 
 @pytest.mark.parametrize("module", [name for name in MODULES if not within(name, "minilog.wire")])
 def test_nobody_takes_the_base_of_a_batchs_deltas_for_a_time(module: str) -> None:
-    """The field holds a delete horizon in batches that cleaning has met: ``first_timestamp`` knows."""
+    """The field holds a delete horizon in batches that cleaning has met: ``first_timestamp``
+    knows."""
     for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Attribute) and node.attr == "base_timestamp":
             assert module == "minilog_client.consumer.records", f"{MODULES[module]}:{node.lineno}: reads the raw field"

@@ -1,8 +1,8 @@
 """The Python clients of minilog.
 
-``AsyncClient`` is the implementation; ``Client`` offers the same without ``await``. Errors are those of
-``minilog.errors``: each says whether a retry can help (``retriable``) and whether a write provably did not happen
-(``definite``).
+``AsyncClient`` is the implementation. ``Client`` offers the same without ``await``. Errors are
+those of ``minilog.errors``: each says whether a retry can help (``retriable``) and whether a write
+provably did not happen (``definite``).
 """
 
 from minilog.errors import (

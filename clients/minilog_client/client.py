@@ -1,4 +1,5 @@
-"""The asynchronous client: one per cluster and event loop; it makes producers, consumers and the admin."""
+"""The asynchronous client: one per cluster and event loop. It makes producers, consumers and the
+admin."""
 
 from __future__ import annotations
 
@@ -40,9 +41,10 @@ class AsyncClient(GroupAdmin):
             print(await consumer.batch(max_wait_ms=1000))
     ```
 
-    Topics and the cluster are looked after with ``create_topic``, ``list_topics``, ``offsets``, ``health`` and the
-    other methods of ``Admin``. Nothing is connected before it is needed. Options are those of ``ClientSettings``, ``ProducerSettings`` and
-    ``ConsumerSettings``; an unknown or impossible one raises InvalidRequest. Closing the client closes what it made.
+    Topics and the cluster are looked after with ``create_topic``, ``list_topics``, ``offsets``,
+    ``health`` and the other methods of ``Admin``. Nothing is connected before it is needed. Options
+    are those of ``ClientSettings``, ``ProducerSettings`` and ``ConsumerSettings``. An unknown or
+    impossible one raises InvalidRequest. Closing the client closes what it made.
     """
 
     def __init__(
@@ -73,7 +75,8 @@ class AsyncClient(GroupAdmin):
             _log.warning("%s", error.detail)  # the block's own error is the one to raise
 
     def producer(self, **options: Unpack[ProducerOptions]) -> Producer:
-        """A producer; for its options see ``ProducerSettings``, for instance ``acks``, ``linger_ms``, ``compression``."""
+        """A producer. For its options see ``ProducerSettings``, for instance ``acks``,
+        ``linger_ms``, ``compression``."""
         self._check_open()
         settings = settings_from(ProducerSettings, options)
         producer = Producer(Sender(self._cluster, settings), self._forget)
@@ -111,9 +114,10 @@ class AsyncClient(GroupAdmin):
         on_lost: Callback | None = None,
         **options: Any,
     ) -> Consumer:
-        """A consumer of whole topics or single partitions, or with ``group`` a member of that group, of ``topics`` or
-        of every topic whose whole name matches ``pattern`` (a regular expression without look-around or
-        back-references). For its options see ``ConsumerSettings`` and, with a group, ``GroupSettings``."""
+        """A consumer of whole topics or single partitions, or with ``group`` a member of that
+        group, of ``topics`` or of every topic whose whole name matches ``pattern`` (a regular
+        expression without look-around or back-references). For its options see ``ConsumerSettings``
+        and, with a group, ``GroupSettings``."""
         self._check_open()
         own = {name: options.pop(name) for name in _GROUP_OPTIONS & options.keys()}
         settings = settings_from(ConsumerSettings, options, _GROUP_OPTIONS if group is not None else ())
@@ -133,14 +137,17 @@ class AsyncClient(GroupAdmin):
         return consumer
 
     def _use_own_loop_for_heartbeats(self) -> None:
-        """Send the heartbeats of group members from this client's own loop: it is never blocked by the application."""
+        """Send the heartbeats of group members from this client's own loop: it is never blocked by
+        the application."""
         self._heart = LoopHeart(self._cluster)
 
     async def close(self) -> None:
-        """Close all producers (flushing them first) and consumers, then the connections. May be called twice.
+        """Close all producers (flushing them first) and consumers, then the connections. May be
+        called twice.
 
-        Raises TimedOut when a producer had records it could not get rid of in time (see ``Producer.close``), and what
-        a consumer's callback raised; all is closed then all the same."""
+        Raises TimedOut when a producer had records it could not get rid of in time (see
+        ``Producer.close``), and what a consumer's callback raised. All is closed then all the
+        same."""
         if self._closed:
             return
         self._closed = True
@@ -166,8 +173,8 @@ class AsyncClient(GroupAdmin):
 
 
 def settings_from(kind: type[S], options: Mapping[str, Any], also: Iterable[str] = ()) -> S:
-    """Settings from keyword options; raises InvalidRequest for one that does not exist. ``also``: what else may be
-    said, for the message."""
+    """Settings from keyword options; raises InvalidRequest for one that does not exist. ``also``:
+    what else may be said, for the message."""
     allowed: Mapping[str, Any] = kind.__dataclass_fields__
     for name in options:
         if name not in allowed:
@@ -179,7 +186,8 @@ def settings_from(kind: type[S], options: Mapping[str, Any], also: Iterable[str]
 def subscription(
     group: str, topics: TopicsLike | None, pattern: str, client_id: str, settings: GroupSettings
 ) -> Subscription:
-    """What a member of ``group`` says it wants; raises InvalidGroup, InvalidRequest, InvalidTopic, TypeError."""
+    """What a member of ``group`` says it wants; raises InvalidGroup, InvalidRequest, InvalidTopic,
+    TypeError."""
     group_name(group)
     if not isinstance(pattern, str):
         raise TypeError(f"pattern must be a text, got {type(pattern).__name__}")

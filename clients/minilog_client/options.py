@@ -1,6 +1,6 @@
 """The options of clients, producers and consumers as type checkers and editors see them.
 
-What each means, and its default, is said in ``settings.py``; a test holds the two together.
+What each means, and its default, is said in ``settings.py``. A test holds the two together.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Options of the clients: every limit, every timeout, and what is allowed. Misuse raises InvalidRequest."""
+"""Options of the clients: every limit, every timeout, and what is allowed. Misuse raises
+InvalidRequest."""
 
 from __future__ import annotations
 
@@ -74,7 +75,8 @@ class ClientSettings(_Checked):
     metadata_max_age_ms: int = 10_000
     """A cached layout older than this is asked for again: new partitions are seen no later."""
     metadata_hedge_ms: int = 100
-    """A broker that has not answered a metadata request by then gets competition from the next one."""
+    """A broker that has not answered a metadata request by then gets competition from the next
+    one."""
     suspect_ms: int = 500
     """A leader this late makes the client ask other brokers whether it still leads."""
     topic_wait_ms: int = 2000
@@ -89,22 +91,24 @@ class ClientSettings(_Checked):
 class ProducerSettings(_Checked):
     """How records are gathered, sent and retried.
 
-    ``idempotent`` (the default): batches are numbered, and a leader recognizes one it has already. So a retry neither
-    writes a record twice nor lets it overtake another, whatever became of the tries before, and also across a change
-    of leader. What that means depends on ``acks``:
+    ``idempotent`` (the default): batches are numbered, and a leader recognizes one it has already.
+    So a retry neither writes a record twice nor lets it overtake another, whatever became of the
+    tries before, and also across a change of leader. What that means depends on ``acks``:
 
     * ``"all"``: an acknowledged record is in the log exactly once, in the order of sending.
-    * ``1`` or a number of copies: the same, unless the leader is lost with records that it had acknowledged and not
-      yet passed on. Those are gone (a warning is logged), never doubled; later records are written after the gap.
-    * ``0``: the same for what arrives; there is no acknowledgement to rely on.
+    * ``1`` or a number of copies: the same, unless the leader is lost with records that it had
+      acknowledged and not yet passed on. Those are gone (a warning is logged), never doubled. Later
+      records are written after the gap.
+    * ``0``: the same for what arrives. There is no acknowledgement to rely on.
 
-    It covers the retries of this producer object. Sending a record again after its future has failed with
-    ``definite=False``, or from a new producer, is a new record."""
+    It covers the retries of this producer object. Sending a record again after its future has
+    failed with ``definite=False``, or from a new producer, is a new record."""
 
     acks: Acks = "all"
     """When a record counts as written: 0, 1, a number of copies, or ``"all"`` in-sync replicas."""
     idempotent: bool = True
-    """False: no numbers; a retry after an unclear answer may then write records twice, or after later ones."""
+    """False: no numbers. A retry after an unclear answer may then write records twice, or after
+    later ones."""
     linger_ms: int = 5
     """How long a batch that is not full waits for more records."""
     batch_bytes: int = 256 * KIB
@@ -114,19 +118,21 @@ class ProducerSettings(_Checked):
     compression: Codec = "none"
     """What batches are compressed with."""
     retries: Retries = "all"
-    """``all``: also after an answer that leaves it open whether the records were written; with ``idempotent=False``
-    that may write them twice. ``definite``: only when they provably were not. ``none``: not at all; that leaves
-    nothing to number records for, and needs ``idempotent=False``."""
+    """``all``: also after an answer that leaves it open whether the records were written. With
+    ``idempotent=False`` that may write them twice. ``definite``: only when they provably were not.
+    ``none``: not at all. That leaves nothing to number records for, and needs
+    ``idempotent=False``."""
     delivery_timeout_ms: int = 120_000
     """For one record, from ``send`` to its outcome, retries included."""
     try_timeout_ms: int = 10_000
-    """For one try; longer than a session timeout, so that a slow follower is dropped before the producer gives up."""
+    """For one try; longer than a session timeout, so that a slow follower is dropped before the
+    producer gives up."""
     block_timeout_ms: int = 30_000
     """How long ``send`` waits for room in the buffer."""
     flush_timeout_ms: int = 130_000
     """How long ``flush`` waits for everything that was sent."""
     close_timeout_ms: int = 10_000
-    """How long ``close`` waits for everything that was sent; what is left then has failed."""
+    """How long ``close`` waits for everything that was sent. What is left then has failed."""
 
     def __post_init__(self) -> None:
         _Checked.__post_init__(self)
@@ -149,7 +155,7 @@ class ConsumerSettings(_Checked):
     prefetch_bytes: int = 32 * MIB
     """How much is fetched ahead of the application, over all partitions."""
     partition_fetch_bytes: int = MIB
-    """How much one fetch asks of one partition; a larger batch comes all the same."""
+    """How much one fetch asks of one partition. A larger batch comes all the same."""
     max_wait_ms: int = 500
     """How long a broker may hold a fetch while there is nothing new."""
     read_from: ReadFrom = "leader"
@@ -157,9 +163,11 @@ class ConsumerSettings(_Checked):
     max_lag_ms: int = -1
     """How stale a follower's answer may be with read_from="any"; -1: any staleness."""
     out_of_range: OutOfRange = "raise"
-    """What happens where the offset asked for is not in the log: an error, or reading on at one of its ends."""
+    """What happens where the offset asked for is not in the log: an error, or reading on at one of
+    its ends."""
     unreachable_timeout_ms: int = 60_000
-    """Reading raises BrokerUnavailable when nothing could be reached for so long; reading on tries again."""
+    """Reading raises BrokerUnavailable when nothing could be reached for so long; reading on tries
+    again."""
     close_timeout_ms: int = 5000
     """How long ``close`` waits for the last commit and for leaving the group."""
 
@@ -168,16 +176,18 @@ class ConsumerSettings(_Checked):
 class GroupSettings(_Checked):
     """How a consumer takes part in its group.
 
-    ``auto_commit`` (the default): what the application has finished with is committed by itself. A record counts as
-    finished when the next one is asked for, so the plain loop ``async for record in consumer: process(record)`` loses
-    nothing when it dies and repeats little. Who hands records on to tasks or threads of its own and asks for the next
-    at once must say ``auto_commit=False`` and call ``commit``."""
+    ``auto_commit`` (the default): what the application has finished with is committed by itself. A
+    record counts as finished when the next one is asked for, so the plain loop ``async for record
+    in consumer: process(record)`` loses nothing when it dies and repeats little. Who hands records
+    on to tasks or threads of its own and asks for the next at once must say ``auto_commit=False``
+    and call ``commit``."""
 
     assignor: Assignor = "sticky"
-    """How partitions are shared out: ``sticky`` moves the least, ``range`` gives neighbours of every topic together."""
+    """How partitions are shared out: ``sticky`` moves the least, ``range`` gives neighbours of
+    every topic together."""
     instance_id: str = ""
-    """A name of this instance that outlives it: after a restart within ``session_timeout_ms`` it gets its partitions
-    back without a rebalance. No two at a time may have the same."""
+    """A name of this instance that outlives it: after a restart within ``session_timeout_ms`` it
+    gets its partitions back without a rebalance. No two at a time may have the same."""
     auto_commit: bool = True
     """Commit by itself what the application has finished with."""
     auto_commit_interval_ms: int = 1000
@@ -187,10 +197,11 @@ class GroupSettings(_Checked):
     session_timeout_ms: int = 10_000
     """A member not heard of for so long loses its partitions."""
     max_poll_interval_ms: int = 300_000
-    """An application that asks for no records for so long loses its partitions, however well the heartbeats go."""
+    """An application that asks for no records for so long loses its partitions, however well the
+    heartbeats go."""
     max_poll_exceeded: PollExceeded = "rejoin"
-    """What the next read does after that: join again (a warning is logged, ``on_lost`` is called), or raise
-    UnknownMember first."""
+    """What the next read does after that: join again (a warning is logged, ``on_lost`` is called),
+    or raise UnknownMember first."""
 
     def __post_init__(self) -> None:
         _Checked.__post_init__(self)

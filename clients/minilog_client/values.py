@@ -1,4 +1,5 @@
-"""What applications hand in, checked: keys, values and headers are bytes, and the error says what was seen.
+"""What applications hand in, checked: keys, values and headers are bytes, and the error says what
+was seen.
 
 Wrong types raise TypeError, right types with impossible values InvalidRequest.
 """
@@ -30,7 +31,8 @@ class RecordFields(Protocol):
 
 
 PartitionKey = tuple[str, int]
-"""(topic, partition): a plain pair, so that applications need no class of ours to name a partition."""
+"""(topic, partition): a plain pair, so that applications need no class of ours to name a
+partition."""
 
 HeadersLike = Mapping[str, bytes | None] | Iterable[tuple[str, bytes | None]]
 RecordLike = bytes | tuple[bytes | None, bytes | None] | RecordFields
@@ -52,8 +54,8 @@ class Rows(NamedTuple):
         return self.keys is None and self.headers is None
 
     def chunks(self, rows_max: int, bytes_max: int) -> Iterator[tuple[Iterable[Row], int]]:
-        """``rows_max`` rows at a time and an upper bound of their size but for headers; single rows where so many
-        are larger than ``bytes_max``."""
+        """``rows_max`` rows at a time and an upper bound of their size but for headers; single rows
+        where so many are larger than ``bytes_max``."""
         for start in range(0, len(self.values), rows_max):
             part = self.part(start, start + rows_max)
             if (size := part.bytes_max) <= bytes_max or len(part.values) == 1:

@@ -1,12 +1,14 @@
-"""Runs compaction: one round at a time per broker, its reading and writing in a thread, at a bounded pace.
+"""Runs compaction: one round at a time per broker, its reading and writing in a thread, at a
+bounded pace.
 
-Every ``retention_check_ms`` the logs are looked at on the loop (arithmetic over segments); those that are due are cleaned,
-the dirtiest first. Only the swap of a finished segment happens on the loop: a few renames and one or two syncs of a
-directory. The files that retention and compaction have taken out of a log are removed here as well, because freeing
-hundreds of megabytes can take a file system a while.
+Every ``retention_check_ms`` the logs are looked at on the loop (arithmetic over segments). Those
+that are due are cleaned, the dirtiest first. Only the swap of a finished segment happens on the
+loop: a few renames and one or two syncs of a directory. The files that retention and compaction
+have taken out of a log are removed here as well, because freeing hundreds of megabytes can take a
+file system a while.
 
-A damaged segment ends the cleaning of its log until the log is opened anew, and the log is told of it. A full disk ends
-the round.
+A damaged segment ends the cleaning of its log until the log is opened anew, and the log is told of
+it. A full disk ends the round.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ from minilog.storage.log.log import PartitionLog
 
 log = logging.getLogger("minilog.broker")
 PAUSE_SECONDS = 0.004
-"""Pauses shorter than this are saved up: a thread that computes for longer would be felt by the loop."""
+"""Pauses shorter than this are saved up: a thread that computes for longer would be felt by the
+loop."""
 T = TypeVar("T")
 
 
@@ -67,7 +70,8 @@ class Cleaner:
         figures: CleaningFigures,
         stop: Stop,
     ) -> None:
-        """``stop``: ``run`` returns soon; a round under way is given up, and files not removed yet go at the next start."""
+        """``stop``: ``run`` returns soon. A round under way is given up, and files not removed yet
+        go at the next start."""
         self.figures = figures
         self._store = store
         self._settings = settings
@@ -79,7 +83,7 @@ class Cleaner:
         self._damaged: dict[str, PartitionLog] = {}
 
     async def run(self) -> None:
-        """Until the stop; the process stops when the disk fails."""
+        """Until the stop. The process stops when the disk fails."""
         try:
             while not await self._stop.pause(self._settings.retention_check_ms / 1000):
                 await self.look()
@@ -118,7 +122,8 @@ class Cleaner:
             return None
 
     def _on_damaged(self, found: PartitionLog, error: CorruptRange) -> None:
-        """On the loop. The log knows it from here on, so the controller hears of it, and the next start does (R53)."""
+        """On the loop. The log knows it from here on, so the controller hears of it, and the next
+        start does (R53)."""
         log.error("%s is not compacted any more: %s", found.name, error.detail)
         self._damaged[found.name] = found
         offset = int(error.info.get("start_offset", found.start_offset))

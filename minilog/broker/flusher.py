@@ -1,6 +1,8 @@
-"""Performs Flush: fdatasync in a thread, one job in flight per log, requests meanwhile merged into the next one.
+"""Performs Flush: fdatasync in a thread, one job in flight per log, requests meanwhile merged into
+the next one.
 
-Merging is group commit: however many appends arrive while a job runs, one more job makes them all durable.
+Merging is group commit: however many appends arrive while a job runs, one more job makes them all
+durable.
 """
 
 from __future__ import annotations
@@ -88,7 +90,8 @@ class Flusher:
         await self._idle.wait()
 
     def close(self) -> None:
-        """Start no more jobs; one that runs is not waited for: ``drain`` before, unless the process fails."""
+        """Start no more jobs. One that runs is not waited for: ``drain`` before, unless the process
+        fails."""
         self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
 

@@ -46,7 +46,8 @@ async def measure(
 async def measure_each(
     runtime: Runtime, groups: Sequence[Sequence[CommittedOffset]], patience_ms: int | None = None
 ) -> list[list[PartitionLag]]:
-    """As ``measure``, for each of some groups: what a leader is asked goes by its partitions, however many groups they are of."""
+    """As ``measure``, for each of some groups: what a leader is asked goes by its partitions,
+    however many groups they are of."""
     patience_ms = patience_ms or runtime.settings.peer_timeout_ms
     asked: dict[int, list[_Entry]] = {}
     for group, committed in enumerate(groups):

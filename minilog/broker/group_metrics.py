@@ -1,4 +1,5 @@
-"""Metrics of the groups that this broker coordinates: exported by one broker each, so that sums count nothing twice."""
+"""Metrics of the groups that this broker coordinates: exported by one broker each, so that sums
+count nothing twice."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ GroupLags = list[tuple[GroupInfo, list[PartitionLag]]]
 
 
 async def collect(runtime: Runtime) -> list[Metric]:
-    """What is not answered within PATIENCE_MS is missing, rather than wrong: a frozen broker blinds no scrape."""
+    """What is not answered within PATIENCE_MS is missing, rather than wrong: a frozen broker blinds
+    no scrape."""
     groups: list[GroupInfo] = []
     lags: list[list[PartitionLag]] = []
     with suppress(TimeoutError):
@@ -44,7 +46,7 @@ async def collect(runtime: Runtime) -> list[Metric]:
 
 
 async def _lags(runtime: Runtime, groups: Sequence[GroupInfo]) -> list[list[PartitionLag]]:
-    """By group; none where they would not be shown anyway."""
+    """By group. None where they would not be shown anyway."""
     committed = await asyncio.gather(*(_committed(runtime, info) for info in groups))
     if sum(map(len, committed)) > GROUP_SERIES_MAX:
         return []

@@ -25,13 +25,15 @@ log = logging.getLogger("minilog.broker")
 
 SHUTDOWN_TIMEOUT_S = 1.0
 RECOVERY_STOP_S = 1.0
-"""What recovery gets to come to the end of a segment; then the process ends without it, as in a crash."""
+"""What recovery gets to come to the end of a segment. Then the process ends without it, as in a
+crash."""
 
 NOTE_RETRY_S = 5.0
 
 
 class Broker:
-    """``run`` once. A clean marker is written if and only if ``run`` has served and returns without raising."""
+    """``run`` once. A clean marker is written if and only if ``run`` has served and returns without
+    raising."""
 
     def __init__(self, settings: BrokerSettings) -> None:
         self.settings = settings
@@ -44,7 +46,8 @@ class Broker:
         self._recovery: asyncio.Future[bool] | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve until ``stop`` is set. Raises RefusesToStart, FailStop or StorageFailed, alone or in a group."""
+        """Serve until ``stop`` is set. Raises RefusesToStart, FailStop or StorageFailed, alone or
+        in a group."""
         bound = self._bind()
         recovering = Recovering(
             self.settings.broker_id, self._incarnation, self.settings.limits, lambda: self._store.checked
@@ -72,8 +75,8 @@ class Broker:
     async def _recover(self, stop: asyncio.Event) -> bool:
         """Start the store and check its logs; False when told to stop before that was done.
 
-        What was done then counts as after a crash, and the next start goes on from there. Only a start that has found a
-        clean marker leaves it again: nobody has written anything since.
+        What was done then counts as after a crash, and the next start goes on from there. Only a
+        start that has found a clean marker leaves it again: nobody has written anything since.
         """
         halt = Stop()
 
@@ -139,7 +142,8 @@ class Broker:
         return Runtime(core, self._store, self.settings, self._clock, failure, tasks)
 
     async def _serve(self, runtime: Runtime, tasks: asyncio.TaskGroup, runner: Runner, stop: asyncio.Event) -> None:
-        """Listen first and tick second: the controller probes this address before it takes the registration."""
+        """Listen first and tick second: the controller probes this address before it takes the
+        registration."""
         background = Stop()
         cleaner = Cleaner(self._store, self.settings, self._clock, runtime.failure, runtime.cleaning, background)
         loops: list[asyncio.Task[None]] = [tasks.create_task(runtime.failure.wait(), name="watch for failure")]
@@ -188,7 +192,8 @@ class Broker:
                 return
 
     def _note_registered(self) -> bool:
-        """With a full disk it cannot be noted yet. The broker serves all the same; the next start may be unclean again."""
+        """With a full disk it cannot be noted yet. The broker serves all the same. The next start
+        may be unclean again."""
         try:
             self._store.registered()
         except DiskFull as error:

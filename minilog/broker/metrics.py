@@ -1,8 +1,10 @@
-"""Metrics of a broker for Prometheus: what the HTTP face counts, and what core and runtime can say when asked.
+"""Metrics of a broker for Prometheus: what the HTTP face counts, and what core and runtime can say
+when asked.
 
-Numbers of the core are read on the event loop, in one go, when somebody scrapes; the text is made in a thread.
-Every replica exports its offsets; facts about a partition as a whole come from its leader alone, so that sums over
-brokers count nothing twice. ``broker`` is always the exporting broker, ``replica`` the follower spoken of.
+Numbers of the core are read on the event loop, in one go, when somebody scrapes. The text is made
+in a thread. Every replica exports its offsets; facts about a partition as a whole come from its
+leader alone, so that sums over brokers count nothing twice. ``broker`` is always the exporting
+broker, ``replica`` the follower spoken of.
 """
 
 from __future__ import annotations
@@ -102,7 +104,7 @@ class Metrics:
             "minilog_http_errors", "Whole requests that failed, by route", ["route", "code"], registry=registry
         )
 
-    # --- events of the face ----------------------------------------------------------------------------------
+    # --- events of the face -----------------------------------------------------------------------
 
     def on_produce(self, acks: int, size_bytes: int, seconds: float, codes: Sequence[str]) -> None:
         """``codes``: of the partitions that failed."""
@@ -120,7 +122,8 @@ class Metrics:
             self._errors["produce"].labels(code).inc()
 
     def on_produce_refused(self, code: str) -> None:
-        """A partition's share of a JSON produce that came to no leader, or records of it that never left here."""
+        """A partition's share of a JSON produce that came to no leader, or records of it that never
+        left here."""
         self._errors["produce"].labels(code).inc()
 
     def on_fetch(self, source: str, size_bytes: int, seconds: float, codes: Sequence[str]) -> None:
@@ -144,7 +147,7 @@ class Metrics:
     def _by(self, kind: str) -> Iterator[tuple[dict[str, Any], str]]:
         return iter(((self._requests, kind), (self._bytes, kind), (self._latency, kind)))
 
-    # --- scraping --------------------------------------------------------------------------------------------
+    # --- scraping ---------------------------------------------------------------------------------
 
     async def render(self) -> bytes:
         """The text that Prometheus reads."""

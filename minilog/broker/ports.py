@@ -1,4 +1,5 @@
-"""What the HTTP face needs from the process around it: the runtime, as protocols, so that tests can bring their own."""
+"""What the HTTP face needs from the process around it: the runtime, as protocols, so that tests can
+bring their own."""
 
 from __future__ import annotations
 
@@ -55,11 +56,12 @@ class Runtime(Protocol):
     def ready(self) -> bool: ...
 
     async def submit(self, request: Message, timeout_ms: int | None = None) -> Message:
-        """The answer to one request; a Problem when it failed."""
+        """The answer to one request. A Problem when it failed."""
         ...
 
     async def call(self, url: str, request: Message, timeout_ms: int) -> Message:
-        """The answer of another broker or of the controller; a Problem when it failed there or on the way."""
+        """The answer of another broker or of the controller. A Problem when it failed there or on
+        the way."""
         ...
 
     def statistics(self) -> RuntimeStatistics: ...

@@ -1,8 +1,11 @@
-"""What a broker answers while it checks its logs: that it is alive, how far it is, and that nothing else is to be had yet.
+"""What a broker answers while it checks its logs: that it is alive, how far it is, and that nothing
+else is to be had yet.
 
-The controller's probe is answered too, with the incarnation of this process: the process it asks about is another one and has gone,
-which the controller may believe at once ("replaced"). So to listen early hides no death, and "refused" still means that no process is there.
-Everything else is refused as by a broker that does not know the cluster yet: definitely, with the advice to come again or to ask another.
+The controller's probe is answered too, with the incarnation of this process: the process it asks
+about is another one and has gone, which the controller may believe at once ("replaced"). So to
+listen early hides no death, and "refused" still means that no process is there. Everything else is
+refused as by a broker that does not know the cluster yet: definitely, with the advice to come again
+or to ask another.
 """
 
 from __future__ import annotations

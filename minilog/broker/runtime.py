@@ -1,8 +1,9 @@
-"""The only caller of BrokerCore. One turn = one event in, the core's effects out, performed in order.
+"""The only caller of BrokerCore. One turn = one event in, the core's effects out, performed in
+order.
 
-A turn never awaits, so no two turns interleave; every exception that escapes one stops the process. A request is
-one entry in ``_parked`` and one Future, resolved exactly once: by the core's Reply, by its own time limit, by its
-client going away, or by the end of this process (R34).
+A turn never awaits, so no two turns interleave. Every exception that escapes one stops the process.
+A request is one entry in ``_parked`` and one Future, resolved exactly once: by the core's Reply, by
+its own time limit, by its client going away, or by the end of this process (R34).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ TICK_MS = 20
 STOPPING = "this broker is stopping; ask another one"
 KINDS = ("produce", "fetch", "group", "other")
 UNLIMITED = (ReplicaFetch, Positions, Probe)
-"""Requests the cluster itself depends on; each peer has at most one of a kind under way."""
+"""Requests the cluster itself depends on. Each peer has at most one of a kind under way."""
 
 
 class Core(Protocol):
@@ -72,7 +73,8 @@ class Core(Protocol):
 
 
 class RuntimeStatistics(msgspec.Struct, frozen=True):
-    """Counters grow for ever. ``loop_lag_seconds`` is how late the last tick was, ``_max`` the worst so far."""
+    """Counters grow for ever. ``loop_lag_seconds`` is how late the last tick was, ``_max`` the
+    worst so far."""
 
     parked: int
     turns: int
@@ -125,7 +127,7 @@ class Runtime:
         return self.core.ready and not self._closed and not self.failure.tripped
 
     async def submit(self, request: Message, timeout_ms: int | None = None) -> Message:
-        """The answer to one request; a Problem when it failed. Never raises but for cancellation.
+        """The answer to one request. A Problem when it failed. Never raises but for cancellation.
 
         Cancelling the caller (its client went away) tells the core to forget the request.
         """
@@ -149,7 +151,8 @@ class Runtime:
                 timer.cancel()
 
     async def call(self, url: str, request: Message, timeout_ms: int) -> Message:
-        """Forward a request to the controller or another broker; a Problem when it failed there or on the way."""
+        """Forward a request to the controller or another broker. A Problem when it failed there or
+        on the way."""
         if self._closed:
             return Problem.of(BrokerUnavailable(STOPPING, definite=True))
         calling = self._loop.create_task(self.peers.call(url, request, timeout_ms))
@@ -164,7 +167,7 @@ class Runtime:
         return Problem.of(BrokerUnavailable(STOPPING)) if calling.cancelled() else calling.result()
 
     async def tick(self) -> NoReturn:
-        """Turn the core's clock every TICK_MS; a late tick is measured and never made up for."""
+        """Turn the core's clock every TICK_MS. A late tick is measured and never made up for."""
         due = self._loop.time()
         while True:
             due += TICK_MS / 1000
@@ -178,7 +181,8 @@ class Runtime:
         self._turn(self.core.begin_shutdown)
 
     def close(self) -> None:
-        """No more turns; whoever still waits hears that this process went away, which proves nothing about a write."""
+        """No more turns. Whoever still waits hears that this process went away, which proves
+        nothing about a write."""
         self._closed = True
         for calling in self._calls:
             calling.cancel()
@@ -198,7 +202,7 @@ class Runtime:
             cleaning=self.cleaning,
         )
 
-    # --- turns -----------------------------------------------------------------------------------------
+    # --- turns ------------------------------------------------------------------------------------
 
     def _turn(self, handler: Callable[..., list[Effect]], *event: Any) -> None:
         if self._closed or self.failure.tripped:
@@ -223,7 +227,8 @@ class Runtime:
             self._in_turn = False
 
     def _look_at_metadata(self) -> None:
-        """The brokers the metadata has told of since the last look will be connected to sooner or later."""
+        """The brokers the metadata has told of since the last look will be connected to sooner or
+        later."""
         image, seen = self.core.image, self._metadata_offset
         if image.metadata_offset != seen:
             self._metadata_offset = image.metadata_offset
@@ -271,7 +276,8 @@ class Runtime:
 
 
 def _kind_of(request: Message) -> str:
-    """Each kind has a limit of its own, so that those who wait for records, or for their groups, keep nobody from writing."""
+    """Each kind has a limit of its own, so that those who wait for records, or for their groups,
+    keep nobody from writing."""
     if isinstance(request, Produce):
         return "produce"
     if isinstance(request, Fetch):

@@ -1,11 +1,14 @@
-"""What the commands ask a cluster over HTTP: metadata and admin, in JSON, with nothing but the standard library.
+"""What the commands ask a cluster over HTTP: metadata and admin, in JSON, with nothing but the
+standard library.
 
-Records travel through ``minilog_client``; this stays small so that ``minilog topic list`` starts quickly.
-Every error is the typed one the server reported, or BrokerUnavailable naming every URL that was tried.
+Records travel through ``minilog_client``. This stays small so that ``minilog topic list`` starts
+quickly. Every error is the typed one the server reported, or BrokerUnavailable naming every URL
+that was tried.
 
-Only what changes nothing is asked of the next broker when an answer does not come. A change is sent once, to a broker
-that has shown that it answers, one that is ready if there is one; when its answer does not come it may have happened, and the
-error says so (``definite``). A broker that says that it is not the one to ask now, and that nothing was done, is answered by asking the next.
+Only what changes nothing is asked of the next broker when an answer does not come. A change is sent
+once, to a broker that has shown that it answers, one that is ready if there is one. When its answer
+does not come it may have happened, and the error says so (``definite``). A broker that says that it
+is not the one to ask now, and that nothing was done, is answered by asking the next.
 """
 
 from __future__ import annotations
@@ -43,7 +46,8 @@ T = TypeVar("T")
 
 
 def resolve_url(url: str | None) -> str:
-    """What was given, or the brokers of the default dev cluster, or the default port. Raises CliError (usage)."""
+    """What was given, or the brokers of the default dev cluster, or the default port. Raises
+    CliError (usage)."""
     if url is None:
         return _dev_url() or DEFAULT_URL
     return ",".join(_checked(one) for one in url.split(","))
@@ -115,7 +119,8 @@ class Api:
         return self.get("failovers", FailoverList).failovers
 
     def failover_of(self, broker: int, killed_ms: float) -> FailoverInfo | None:
-        """The controller's account of a broker's death at ``killed_ms`` (wall clock), once it is complete."""
+        """The controller's account of a broker's death at ``killed_ms`` (wall clock), once it is
+        complete."""
         try:
             told = self.failovers()
         except MinilogError:
@@ -133,8 +138,8 @@ class Api:
         self._understood(self.call(route, query, body, **values), _Done, definite=False)
 
     def call(self, route: str, query: dict[str, str] | None = None, body: Any = None, **values: str | int) -> bytes:
-        """The body of a success. Raises the server's MinilogError; BrokerUnavailable or TimedOut: not ``definite``
-        if it may have happened."""
+        """The body of a success. Raises the server's MinilogError; BrokerUnavailable or TimedOut:
+        not ``definite`` if it may have happened."""
         data = msgspec.json.encode(body) if body is not None else None
         method, path = BY_NAME[route].method, path_of(route, query, **values)
         headers = {"Accept": JSON} if data is None else {"Accept": JSON, "Content-Type": JSON}
@@ -168,7 +173,7 @@ class Api:
     def _ask(
         self, base: str, path: str, method: str, timeout_s: float, data: bytes | None, headers: dict[str, str]
     ) -> bytes:
-        """As ``send``; a refusal is an answer, too, but for one that sends to another."""
+        """As ``send``. A refusal is an answer, too, but for one that sends to another."""
         try:
             answer = send(base + path, method, timeout_s, data, headers, JSON)
         except ASK_ANOTHER:
@@ -182,7 +187,8 @@ class Api:
         return answer
 
     def _find_one_that_answers(self) -> None:
-        """So that a change is not entrusted to a frozen broker, nor to one that is not ready while another is.
+        """So that a change is not entrusted to a frozen broker, nor to one that is not ready while
+        another is.
 
         Raises BrokerUnavailable: then nothing was sent."""
         failures: list[str] = []
@@ -198,7 +204,7 @@ class Api:
         self._answered = alive
 
     def _answers(self, base: str, failures: list[str]) -> bool:
-        """Whether somebody is there; one that is ready becomes the one that answered last."""
+        """Whether somebody is there. One that is ready becomes the one that answered last."""
         try:
             send(base + path_of("readyz"), "GET", min(self.timeout_s, SHORT_TIMEOUT_S), media=JSON)
         except Unanswered as failure:

@@ -93,7 +93,8 @@ def health(
     url: UrlOption = None,
     output: OutputOption = Format.table,
 ) -> int:
-    """Exit code 0 when every partition has a leader and its min ISR, 1 when not, 3 when nobody answers."""
+    """Exit code 0 when every partition has a leader and its min ISR, 1 when not, 3 when nobody
+    answers."""
     api = Api(url)
     deadline_s = time.monotonic() + timeout_s
     while True:

@@ -41,7 +41,8 @@ def show(
     set_: Annotated[list[str] | None, typer.Option("--set", "-s", help="key=value")] = None,
     output: OutputOption = Format.table,
 ) -> None:
-    """The effective configuration: file, then MINILOG_* environment, then --set; and where each value came from."""
+    """The effective configuration: file, then MINILOG_* environment, then --set; and where each
+    value came from."""
     role = role or (role_of(file) if file else "broker")
     show_rows(rows(_load(role, file, set_ or [], UNSET[role])), COLUMNS, output)
 
@@ -51,7 +52,7 @@ def check(
     file: Annotated[Path, typer.Argument(help="TOML file.")],
     role: RoleOption = None,
 ) -> None:
-    """Whether a file would be accepted; the environment is left out of it."""
+    """Whether a file would be accepted. The environment is left out of it."""
     role = role or role_of(file)
     load = load_broker if role == "broker" else load_controller
     load(file)

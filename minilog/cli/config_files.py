@@ -1,7 +1,8 @@
-"""``minilog config files``: the files that an operator begins with, copied into a folder of their own.
+"""``minilog config files``: the files that an operator begins with, copied into a folder of their
+own.
 
-The top level of the repository holds them, in ``config/`` and ``grafana/``. The build copies them into the wheel
-(``setup.py``). An editable install finds them in the checkout.
+The top level of the repository holds them, in ``config/`` and ``grafana/``. The build copies them
+into the wheel (``setup.py``). An editable install finds them in the checkout.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ def write_files(
 
 
 def source() -> Path:
-    """The folder that holds ``config/`` and ``grafana/``: inside the package in a wheel, above it in a checkout."""
+    """The folder that holds ``config/`` and ``grafana/``: inside the package in a wheel, above it
+    in a checkout."""
     package = Path(str(files("minilog")))
     packed = package / "files"
     return packed if packed.is_dir() else package.parent

@@ -48,7 +48,8 @@ def dump(
     records: Annotated[bool, typer.Option("--records", help="The records too, as NDJSON.")] = False,
     output: OutputOption = Format.table,
 ) -> int:
-    """Every batch: where it lies, its offsets, epoch, codec, acks level and CRC; and every damaged stretch."""
+    """Every batch: where it lies, its offsets, epoch, codec, acks level and CRC; and every damaged
+    stretch."""
     from minilog.storage import inspect
 
     if records:
@@ -60,7 +61,8 @@ def dump(
 
 @app.command()
 def verify(paths: PathsArgument, output: OutputOption = Format.table) -> int:
-    """Check every CRC, that offsets have no gap and epochs never fall, and that indexes lead to batches."""
+    """Check every CRC, that offsets have no gap and epochs never fall, and that indexes lead to
+    batches."""
     from minilog.storage import inspect
 
     list(segment_files(paths))
@@ -117,7 +119,8 @@ def batch_row(info: BatchInfo) -> dict[str, Any]:
 
 
 def segment_files(paths: list[Path]) -> Iterator[Path]:
-    """The segment files meant. Raises CliError when a path is neither one nor a folder with some."""
+    """The segment files meant. Raises CliError when a path is neither one nor a folder with
+    some."""
     for path in paths:
         if path.is_dir():
             inside = sorted(path.glob("*.log"))

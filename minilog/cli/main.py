@@ -1,4 +1,5 @@
-"""The ``minilog`` command: noun, then verb. Exit codes: 0 fine, 1 refused, 2 wrong usage, 3 cannot reach."""
+"""The ``minilog`` command: noun, then verb. Exit codes: 0 fine, 1 refused, 2 wrong usage, 3 cannot
+reach."""
 
 from __future__ import annotations
 
@@ -63,12 +64,13 @@ def root(
 
 @cache
 def _command() -> Callable[..., object]:
-    """All commands in the form that parses arguments: read from their signatures once, not for every run."""
+    """All commands in the form that parses arguments: read from their signatures once, not for
+    every run."""
     return typer.main.get_command(app)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command and leave the process with its exit code; never shows a traceback."""
+    """Run one command and leave the process with its exit code. Never shows a traceback."""
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 

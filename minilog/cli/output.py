@@ -1,7 +1,8 @@
-"""What the commands print: tables of at most 100 columns for people, JSON and YAML for programs, errors in a sentence.
+"""What the commands print: tables of at most 100 columns for people, JSON and YAML for programs,
+errors in a sentence.
 
-Data goes to stdout, everything else to stderr. JSON keeps every field and its name stays stable; a table shows
-the columns asked for, ``wide`` all of them.
+Data goes to stdout, everything else to stderr. JSON keeps every field and its name stays stable. A
+table shows the columns asked for, ``wide`` all of them.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class CliError(Exception):
 
 @dataclass(frozen=True)
 class Column:
-    """``key`` is the field of the row; ``wide`` columns are left out of the narrow table."""
+    """``key`` is the field of the row. ``wide`` columns are left out of the narrow table."""
 
     key: str
     title: str
@@ -57,7 +58,7 @@ class Column:
 
 
 def note(text: str) -> None:
-    """A line for the person at the terminal; never mixed into data."""
+    """A line for the person at the terminal. Never mixed into data."""
     print(text, file=sys.stderr, flush=True)
 
 

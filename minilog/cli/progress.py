@@ -1,4 +1,5 @@
-"""How far long work has come: a bar on a terminal, a plain line now and then elsewhere; always on stderr."""
+"""How far long work has come: a bar on a terminal, a plain line now and then elsewhere; always on
+stderr."""
 
 from __future__ import annotations
 

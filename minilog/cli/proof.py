@@ -1,7 +1,9 @@
-"""The proof that nothing was lost: from what was sent, what was acknowledged, what was read, and the disks.
+"""The proof that nothing was lost: from what was sent, what was acknowledged, what was read, and
+the disks.
 
-Arithmetic over plain values, but for ``read_back``, which reads a topic to its end, and ``compare_replicas``, which reads
-the segment files of stopped brokers. Used by the demo and by the benchmark of failovers.
+Arithmetic over plain values, but for ``read_back``, which reads a topic to its end, and
+``compare_replicas``, which reads the segment files of stopped brokers. Used by the demo and by the
+benchmark of failovers.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ _READ_BYTES = 1 << 20
 
 
 class Ledger:
-    """What the producer knows of each id: where it was acknowledged, and a checksum of what was sent.
+    """What the producer knows of each id: where it was acknowledged, and a checksum of what was
+    sent.
 
     Ids count up from 0 in the order of sending."""
 
@@ -58,7 +61,8 @@ class Ledger:
 
 @dataclass
 class Proof:
-    """Counts of records. ``ok`` is the claim: nothing acknowledged is lost, doubled, misplaced, changed or out of order."""
+    """Counts of records. ``ok`` is the claim: nothing acknowledged is lost, doubled, misplaced,
+    changed or out of order."""
 
     sent: int = 0
     acknowledged: int = 0
@@ -87,7 +91,8 @@ class Proof:
 
 
 class ReadBack:
-    """Judges records as they are read, one partition after the other or mixed, each partition in offset order."""
+    """Judges records as they are read, one partition after the other or mixed, each partition in
+    offset order."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.proof = Proof(sent=ledger.sent, acknowledged=ledger.acknowledged)
@@ -128,9 +133,10 @@ class ReadBack:
 
 
 def compare_replicas(proof: Proof, folders: list[Path], topic: str, ends: Mapping[int, int]) -> None:
-    """Add to ``proof`` whether each partition's bytes, up to its end offset, are the same on every broker.
+    """Add to ``proof`` whether each partition's bytes, up to its end offset, are the same on every
+    broker.
 
-    ``folders`` are the brokers' data folders; the brokers must have stopped."""
+    ``folders`` are the brokers' data folders. The brokers must have stopped."""
     for partition, end_offset in sorted(ends.items()):
         digests = {}
         for folder in folders:
@@ -153,7 +159,8 @@ def replica_digest(folder: Path, end_offset: int) -> tuple[str, int]:
 
 
 def batches_below(path: Path, end_offset: int) -> Iterator[bytes]:
-    """Whole batches of one segment file; stops at the first that begins at or after ``end_offset``."""
+    """Whole batches of one segment file; stops at the first that begins at or after
+    ``end_offset``."""
     with path.open("rb", buffering=_READ_BYTES) as file:
         while len(head := file.read(_BATCH_HEAD_BYTES)) == _BATCH_HEAD_BYTES:
             base_offset, length = _BATCH_HEAD.unpack(head)
@@ -174,7 +181,8 @@ def id_of(value: bytes) -> int:
 
 
 async def read_back(client: AsyncClient, api: Api, topic: str, partitions: int, judge: ReadBack) -> dict[int, int]:
-    """Show ``judge`` every record from the first offset to the high watermarks, which are returned by partition.
+    """Show ``judge`` every record from the first offset to the high watermarks, which are returned
+    by partition.
 
     Raises CliError when nothing comes any more before the end is reached."""
     ends = {part: await asyncio.to_thread(api.end_offset, topic, part) for part in range(partitions)}

@@ -1,6 +1,7 @@
 """One HTTP request, with nothing but the standard library: its answer, or how far it came.
 
-Never by way of a proxy: records do not travel so either, and a proxy set for the world outside knows nobody of a cluster.
+Never by way of a proxy: records do not travel so either, and a proxy set for the world outside
+knows nobody of a cluster.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from minilog.wire.http import error_from_response
 
 
 class Unanswered(Exception):
-    """No answer came. ``was_sent``: some of the request had left, so what it asks for may have happened."""
+    """No answer came. ``was_sent``: some of the request had left, so what it asks for may have
+    happened."""
 
     def __init__(self, reason: str, *, was_sent: bool, is_late: bool) -> None:
         super().__init__(reason)
@@ -34,9 +36,11 @@ def send(
     headers: Mapping[str, str] | None = None,
     media: str | None = None,
 ) -> bytes:
-    """The body of a success. Raises the MinilogError that was answered, or Unanswered; redirects of a GET are followed.
+    """The body of a success. Raises the MinilogError that was answered, or Unanswered; redirects of
+    a GET are followed.
 
-    With ``media``, a success of another media type is the answer of somebody else, a proxy's page perhaps: Unanswered."""
+    With ``media``, a success of another media type is the answer of somebody else, a proxy's page
+    perhaps: Unanswered."""
     request = urllib.request.Request(url, data, dict(headers or {}), method=method)
     trace = _Trace()
     try:

@@ -83,10 +83,11 @@ def serve(
     set_: SetOption = None,
     exit_with_parent: ParentOption = False,
 ) -> int:
-    """Run a controller and one broker in a single process (replication factor 1): for embedding, tests, small uses.
+    """Run a controller and one broker in a single process (replication factor 1): for embedding,
+    tests, small uses.
 
-    A setting without broker. or controller. in front is meant for both, but for data_dir and port: they mean what --data and
-    --port do.
+    A setting without broker. or controller. in front is meant for both, but for data_dir and port:
+    they mean what --data and --port do.
     """
     from minilog.cli.local.ports import free_ports
 
@@ -110,7 +111,8 @@ def serve(
 
 
 def _refuse_foreign_controller(broker: Loaded[BrokerSettings], controller: ControllerSettings) -> None:
-    """The broker asks the controller of this process, so another one that is named would be ignored."""
+    """The broker asks the controller of this process, so another one that is named would be
+    ignored."""
     url = broker.settings.controller_url
     parts = urlsplit(url)
     is_here = controller.host in ADDRESSES_ANY or parts.hostname in ("127.0.0.1", "localhost", "::1", controller.host)
@@ -125,7 +127,8 @@ def _refuse_foreign_controller(broker: Loaded[BrokerSettings], controller: Contr
 def _flags(
     role: Role, data: Path | None, port: int | None, free: int, dealt: dict[Role, list[str]]
 ) -> dict[str, Given]:
-    """What the command line says for one of the two. Raises BadSettings when it says something twice."""
+    """What the command line says for one of the two. Raises BadSettings when it says something
+    twice."""
     options = dealt[role] if port is None else [f"port={port or free}", *dealt[role]]
     flags = parse_flags(options)
     if data is not None:
@@ -141,9 +144,11 @@ def _where(broker: BrokerSettings, controller: ControllerSettings) -> str:
 
 
 def stop_when_stdin_ends(delay_s: float, timeout_s: float) -> None:
-    """The parent holds the other end of stdin; when it is gone, however it went, this process stops too.
+    """The parent holds the other end of stdin. When it is gone, however it went, this process stops
+    too.
 
-    ``delay_s`` later, that is: a controller gives the brokers time to hand over first. Hard after ``timeout_s``."""
+    ``delay_s`` later, that is: a controller gives the brokers time to hand over first. Hard after
+    ``timeout_s``."""
 
     def watch() -> None:
         while os.read(sys.stdin.fileno(), 4096):

@@ -2,6 +2,6 @@
 
 ``Runtime`` is the only caller of ``ControllerCore``: one event at a time, in the order of receipt.
 Come in by ``main.py``.
-May import: ``server``, ``core``, ``storage`` (disk and checkpoint), ``wire``; never ``broker``.
+May import: ``server``, ``core``, ``storage`` (disk and checkpoint), ``wire``. Never ``broker``.
 Begin with ``runtime.py``, then ``journal.py``.
 """

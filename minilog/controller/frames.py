@@ -3,14 +3,15 @@
     file header   magic 16s | index u64 | crc u32
     frame         mark | length u32 | crc u32 | index u64 | payload: msgpack list of records | mark
 
-``index`` is that of the first record (journal) or of the last record covered (snapshot). A frame holds all records
-of one decision, so that a torn write loses a decision as a whole and never half of one. The CRC-32C covers length,
-index and payload.
+``index`` is that of the first record (journal) or of the last record covered (snapshot). A frame
+holds all records of one decision, so that a torn write loses a decision as a whole and never half
+of one. The CRC-32C covers length, index and payload.
 
-The *marks* are one byte each, at both ends of the frames of a journal. A power cut in an append leaves sectors that read
-as zeros. A frame without marks may begin and end with zeros: where such a sector holds only those, nobody can tell a lost
-sector from a frame that counts and in which something else has changed. Marks are not zero, also with a bit changed in
-them, so a lost sector shows at either end. Snapshots are never torn, and journals of before have no marks (``Form``).
+The *marks* are one byte each, at both ends of the frames of a journal. A power cut in an append
+leaves sectors that read as zeros. A frame without marks may begin and end with zeros: where such a
+sector holds only those, nobody can tell a lost sector from a frame that counts and in which
+something else has changed. Marks are not zero, also with a bit changed in them, so a lost sector
+shows at either end. Snapshots are never torn, and journals of before have no marks (``Form``).
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ _decoder = msgspec.msgpack.Decoder(list[AnyMetadataRecord])
 class Form(NamedTuple):
     """How the frames of a file are written, which its magic says.
 
-    ``zeros_first`` and ``zeros_last``: so many zeros a whole frame may begin and end with. Without a mark the first bytes
-    are those of the length, which is not 0, and the last ones may be a number.
+    ``zeros_first`` and ``zeros_last``: so many zeros a whole frame may begin and end with. Without
+    a mark the first bytes are those of the length, which is not 0, and the last ones may be a
+    number.
     """
 
     magic: bytes
@@ -136,10 +138,11 @@ def _damage(form: Form, view: memoryview, position: int, index: int) -> Damage:
 
 
 def _is_torn(form: Form, view: memoryview, position: int) -> bool:
-    """The rest of the file is one append that did not come to its end: it is too short, or a sector never arrived.
+    """The rest of the file is one append that did not come to its end: it is too short, or a sector
+    never arrived.
 
-    Whatever a crash leaves of a frame that nobody was told of looks like one of these; a changed bit in a frame that
-    counts does not.
+    Whatever a crash leaves of a frame that nobody was told of looks like one of these. A changed
+    bit in a frame that counts does not.
     """
     if position + form.head_bytes + len(form.mark) > len(view):
         return True
@@ -151,7 +154,8 @@ def _is_torn(form: Form, view: memoryview, position: int) -> bool:
 
 
 def _next_frame(form: Form, view: memoryview, position: int, index: int) -> int | None:
-    """Where the next whole frame of a record from ``index`` on begins: there is none after a torn tail."""
+    """Where the next whole frame of a record from ``index`` on begins: there is none after a torn
+    tail."""
     for at in range(position, len(view) - form.head_bytes):
         length, _, seen = _FRAME.unpack_from(view, at + len(form.mark))
         if index <= seen < index + 2**32 and length <= len(view) - at and _frame_at(form, view, at) is not None:
@@ -160,7 +164,8 @@ def _next_frame(form: Form, view: memoryview, position: int, index: int) -> int 
 
 
 def _has_lost_sector(form: Form, view: memoryview, position: int) -> bool:
-    """Some sector of the frame reads as zeros, so it was never written; zeros that a good frame may have are no evidence."""
+    """Some sector of the frame reads as zeros, so it was never written; zeros that a good frame may
+    have are no evidence."""
     start = position
     while start < len(view):
         end = min((start // SECTOR_BYTES + 1) * SECTOR_BYTES, len(view))

@@ -1,16 +1,19 @@
-"""The controller's journal: every metadata record since the snapshot, durable before anybody acts on it (R24).
+"""The controller's journal: every metadata record since the snapshot, durable before anybody acts
+on it (R24).
 
 Files in the data directory, of which one process at a time holds ``lock`` (R25):
 
     journal-<index of its first record>.log     appended to, one frame per decision
     snapshot-<index of the last record in it>.bin     replaces everything up to that index
 
-A snapshot is written aside, and the journal that follows it is made, before a rename puts it in force; the
-generation before it stays. So at any crash one whole chain "snapshot, then journals without a gap" exists.
+A snapshot is written aside, and the journal that follows it is made, before a rename puts it in
+force. The generation before it stays. So at any crash one whole chain "snapshot, then journals
+without a gap" exists.
 
-Invariants: indexes begin at 1 and have no gap; ``append`` returns only after fdatasync; a failed write or fsync is
-never retried. Only a torn last frame is cut (and kept aside): one that a crash has left too short or with a sector of
-zeros, and nobody was ever told of it. Any other damage refuses the start: it may hide metadata that others rely on.
+Invariants: indexes begin at 1 and have no gap. ``append`` returns only after fdatasync. A failed
+write or fsync is never retried. Only a torn last frame is cut (and kept aside): one that a crash
+has left too short or with a sector of zeros, and nobody was ever told of it. Any other damage
+refuses the start: it may hide metadata that others rely on.
 """
 
 from __future__ import annotations
@@ -43,7 +46,8 @@ log = logging.getLogger("minilog.controller.journal")
 
 
 class Replayed(NamedTuple):
-    """The state at the start: ``snapshot`` stands for records 1..``snapshot_index``, ``tail`` follows it."""
+    """The state at the start: ``snapshot`` stands for records 1..``snapshot_index``, ``tail``
+    follows it."""
 
     snapshot_index: int
     snapshot: list[MetadataRecord]
@@ -51,7 +55,8 @@ class Replayed(NamedTuple):
 
 
 class Journal(Protocol):
-    """All calls block; ``append`` and ``snapshot`` raise ``StorageFailed``, after which the process must stop."""
+    """All calls block. ``append`` and ``snapshot`` raise ``StorageFailed``, after which the process
+    must stop."""
 
     @property
     def last_index(self) -> int: ...
@@ -84,14 +89,16 @@ class FileJournal:
         self._lock: int | None = None
         self._handle: int | None = None
         self._form = JOURNAL
-        """Of the file that is appended to. One of before is continued as it is; the next snapshot begins a new one."""
+        """Of the file that is appended to. One of before is continued as it is. The next snapshot
+        begins a new one."""
         self._first_index = 0
         self._end = 0
         self._snapshot_index = 0
         self._last_index = 0
         self._failed = False
         self._busy = threading.Lock()
-        """Calls come from worker threads; a close must not take the file from under an append still running."""
+        """Calls come from worker threads. A close must not take the file from under an append still
+        running."""
 
     @property
     def last_index(self) -> int:
@@ -171,7 +178,7 @@ class FileJournal:
         self._snapshot_index = index
         log.info("snapshot of %d metadata records at record %d", len(records), index)
 
-    # --- reading -----------------------------------------------------------------------------------------
+    # --- reading ----------------------------------------------------------------------------------
 
     def _replay(self) -> Replayed:
         snapshots, journals = self._indexes("snapshot-", ".bin"), self._indexes("journal-", ".log")
@@ -185,7 +192,8 @@ class FileJournal:
         return Replayed(index, snapshot, tail)
 
     def _newest_snapshot(self, indexes: list[int]) -> tuple[int, list[MetadataRecord]]:
-        """A damaged snapshot is passed over: the journals since the one before it hold all that it held."""
+        """A damaged snapshot is passed over: the journals since the one before it hold all that it
+        held."""
         for index in reversed(indexes):
             data = read_file(self._disk, self._snapshot_path(index)) or b""
             if form_of(data, index, [SNAPSHOT]) and len(data) > FILE_HEADER_BYTES:
@@ -231,8 +239,8 @@ class FileJournal:
     def _write_file(self, path: str, data: bytes) -> None:
         """Replace a file as a whole. Raises DiskFull, and then leaves it as it was.
 
-        The last journal is written anew at each start because reading it proves nothing about the disk: after a
-        failed fsync the kernel serves pages that it has given up writing.
+        The last journal is written anew at each start because reading it proves nothing about the
+        disk: after a failed fsync the kernel serves pages that it has given up writing.
         """
         try:
             write_synced(self._disk, path + TEMPORARY, data)
@@ -246,7 +254,7 @@ class FileJournal:
         with suppress(FileNotFoundError):
             self._disk.remove(path + TEMPORARY)
 
-    # --- files -------------------------------------------------------------------------------------------
+    # --- files ------------------------------------------------------------------------------------
 
     def _take_lock(self) -> int:
         path = f"{self._dir}/lock"
@@ -260,7 +268,8 @@ class FileJournal:
         return handle
 
     def _start_file(self, first: int) -> None:
-        """Make and adopt an empty journal whose first record will be ``first``; it is whole or it is not there."""
+        """Make and adopt an empty journal whose first record will be ``first``. It is whole or it
+        is not there."""
         path = self._journal_path(first)
         header = file_header(JOURNAL, first)
         self._write_file(path, header)

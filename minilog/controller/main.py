@@ -20,11 +20,12 @@ log = logging.getLogger("minilog.controller")
 
 SHUTDOWN_TIMEOUT_S = 1.0
 START_STOP_S = 1.0
-"""What reading the journal gets to come to its end when the controller is told to stop meanwhile."""
+"""What reading the journal gets to come to its end when the controller is told to stop
+meanwhile."""
 
 
 class Controller:
-    """``run`` once; ``url`` and ``listening`` are set when requests are taken."""
+    """``run`` once. ``url`` and ``listening`` are set when requests are taken."""
 
     def __init__(self, settings: ControllerSettings, core: Core, journal: Journal) -> None:
         self.settings = settings

@@ -1,4 +1,5 @@
-"""/metrics of a controller: its own description of the cluster and the runtime's statistics, collected on demand."""
+"""/metrics of a controller: its own description of the cluster and the runtime's statistics,
+collected on demand."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ STATES = ("running", "fenced", "shutting_down")
 
 
 class _Snapshot(Collector):
-    """Families made from values that were read beforehand: a scrape must go through the serial runtime."""
+    """Families made from values that were read beforehand: a scrape must go through the serial
+    runtime."""
 
     def __init__(self) -> None:
         self.families: list[Metric] = []

@@ -1,10 +1,11 @@
 """The only caller of ControllerCore: one event at a time, in the order of receipt (R24).
 
-    event -> decide -> journal append + fdatasync -> replay each record -> perform effects -> on_committed, until
-    it wants no more records
+    event -> decide -> journal append + fdatasync -> replay each record -> perform effects ->
+    on_committed, until it wants no more records
 
-Nothing is told to anybody before it is durable, and nothing is decided on a state older than the last record.
-Each event carries the time it was received, so that a slow disk makes no heartbeat late.
+Nothing is told to anybody before it is durable, and nothing is decided on a state older than the
+last record. Each event carries the time it was received, so that a slow disk makes no heartbeat
+late.
 """
 
 from __future__ import annotations
@@ -39,12 +40,13 @@ T = TypeVar("T")
 
 TICK_MS = 20
 LATE_TICK_MS = 100
-"""After a pause this long, requests that arrived meanwhile are read before time is seen to have passed."""
+"""After a pause this long, requests that arrived meanwhile are read before time is seen to have
+passed."""
 TURNS_TO_READ = 10
 QUEUED_MAX = 10_000
 """How many may wait beyond the limit of requests for those below: more than there are brokers."""
 UNLIMITED = (Register, Heartbeat, AlterPartition)
-"""Requests the cluster itself depends on; each broker has at most one of a kind under way."""
+"""Requests the cluster itself depends on. Each broker has at most one of a kind under way."""
 
 
 class Decision(Protocol):
@@ -135,8 +137,8 @@ class Runtime:
         self._parked = ParkedRequests()
         self._tick_queued = False
         self._tail_records_max = settings.snapshot_records
-        """A longer journal is replaced by a snapshot. One that found no room is tried again when there are as many records more:
-        an attempt takes all the room there is while it lasts."""
+        """A longer journal is replaced by a snapshot. One that found no room is tried again when
+        there are as many records more: an attempt takes all the room there is while it lasts."""
         self._closed = False
         self._decisions = 0
         self._lag_seconds = 0.0
@@ -165,10 +167,11 @@ class Runtime:
         self.started = True
 
     async def submit(self, request: Message) -> Message:
-        """The answer to one request; a Problem when it failed. Never raises but for cancellation.
+        """The answer to one request. A Problem when it failed. Never raises but for cancellation.
 
-        Cancelling the caller (its connection dropped) is an event of its own: for a heartbeat it is news. Another
-        request that was not begun goes, with all it holds: with a slow journal such ones would pile up, to be written down for nobody.
+        Cancelling the caller (its connection dropped) is an event of its own: for a heartbeat it is
+        news. Another request that was not begun goes, with all it holds: with a slow journal such
+        ones would pile up, to be written down for nobody.
         """
         refusal = self._refusal(request)
         if refusal is not None:
@@ -185,7 +188,8 @@ class Runtime:
         return await self._parked.wait(request_id, answered, on_left)
 
     async def work(self) -> None:
-        """Carry out events, one after the other, until ``close``: then what is being carried out is finished first."""
+        """Carry out events, one after the other, until ``close``: then what is being carried out is
+        finished first."""
         while not self._closed:
             while self._events:
                 _, event = self._events.popitem(last=False)
@@ -213,7 +217,7 @@ class Runtime:
             due = max(due, self._loop.time() - TICK_MS / 1000)
 
     def close(self) -> None:
-        """No more events; whoever still waits hears that this process went away."""
+        """No more events. Whoever still waits hears that this process went away."""
         self._closed = True
         self._events.clear()
         self._wake.set()
@@ -236,10 +240,10 @@ class Runtime:
             loop_lag_seconds=self._lag_seconds,
         )
 
-    # --- events ------------------------------------------------------------------------------------------
+    # --- events -----------------------------------------------------------------------------------
 
     def _put(self, handler: Callable[..., Decision], *arguments: Any) -> int:
-        """Queue an event; the number it is known by for as long as it waits."""
+        """Queue an event. The number it is known by for as long as it waits."""
         self._next_event += 1
         if not (self._closed or self.failure.tripped):
             self._events[self._next_event] = _Event(handler, arguments, self.clock.now_ms())
@@ -256,7 +260,8 @@ class Runtime:
             self.close()
 
     async def _carry_out(self, decision: Decision) -> None:
-        """What follows a decision happens when that one is durable: what begins then has its time from then on."""
+        """What follows a decision happens when that one is durable: what begins then has its time
+        from then on."""
         while decision.records:
             await self._commit(decision.records)
             self._perform(decision.effects)

@@ -68,7 +68,8 @@ class Server:
         self._limits = limits
         self._requests = Requests("request bodies", limits.inflight_bytes_max)
         self._answers = Answers(limits.inflight_bytes_max)
-        # A dropped connection must reach ``runtime.submit`` at once, so handlers are cancelled with it.
+        # A dropped connection must reach ``runtime.submit`` at once, so handlers are cancelled with
+        # it.
         self.listener = Listener(self.handle, limits, handler_cancellation=True)
         self._metrics = Metrics(runtime, self.listener)
         self._handlers: dict[str, tuple[str, str, Handler]] = {
@@ -83,7 +84,7 @@ class Server:
         return web.ServerRunner(self.listener, shutdown_timeout=shutdown_timeout_s)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Every failure leaves as a problem document; of a bug only its existence."""
+        """Every failure leaves as a problem document. Of a bug only its existence."""
         delivery = Delivery(request, self._answers, self._limits)
         try:
             return await delivery.send(await self._answer(request))

@@ -1,8 +1,9 @@
 """Bounds: how much one message of a client may name, so that no message holds a turn for long.
 
-A turn handles one message whole, and each entry of a list costs it something: a look at a map, or a search of a log. So the entries
-of all lists of a message together are at most limits.partitions_max. A produce and a fetch are bounded where they are
-looked at, by the same limit. What a group message carries inside another is a message of its own here.
+A turn handles one message whole, and each entry of a list costs it something: a look at a map, or a
+search of a log. So the entries of all lists of a message together are at most
+limits.partitions_max. A produce and a fetch are bounded where they are looked at, by the same
+limit. What a group message carries inside another is a message of its own here.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The whole output vocabulary of the decision cores.
 
-A core never performs I/O that must be waited for: it returns effects, and the shell performs them in
-order. What returns at once (appending to or reading from a log) is an injected call instead (ports.py).
-Model: the ``Ready`` value of etcd-io/raft's rawnode.go.
+A core never performs I/O that must be waited for: it returns effects, and the shell performs them
+in order. What returns at once (appending to or reading from a log) is an injected call instead
+(ports.py). Model: the ``Ready`` value of etcd-io/raft's rawnode.go.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ class Reply(NamedTuple):
 
 
 class Send(NamedTuple):
-    """Send ``request`` to a peer once, without retry; its outcome comes back through ``on_response``."""
+    """Send ``request`` to a peer once, without retry. Its outcome comes back through
+    ``on_response``."""
 
     node_id: int
     request: Message
 
 
 class Flush(NamedTuple):
-    """Make the log of ``partition`` durable at least up to ``end_offset``; reported through ``on_flushed``."""
+    """Make the log of ``partition`` durable at least up to ``end_offset``; reported through
+    ``on_flushed``."""
 
     partition: TopicPartition
     end_offset: int

@@ -1,16 +1,19 @@
 """ClusterImage: what the journal says, as a value both the controller and every broker hold.
 
-Owns: brokers, topics, partitions and their epochs as of ``metadata_offset``. Nothing else changes it than
-``apply`` and ``load``: the live path, the restart path and the brokers' metadata path are the same code (R29).
+Owns: brokers, topics, partitions and their epochs as of ``metadata_offset``. Nothing else changes
+it than ``apply`` and ``load``: the live path, the restart path and the brokers' metadata path are
+the same code (R29).
 
 Invariants (checked on every apply, fail-stop):
 * indexes are contiguous: record ``metadata_offset + 1`` comes next, nothing is skipped or repeated;
-* a partition's ``partition_epoch`` grows by exactly one per record (R16), its ``leader_epoch`` never shrinks;
+* a partition's ``partition_epoch`` grows by exactly one per record (R16), its ``leader_epoch``
+  never shrinks;
 * ISR and ELR are disjoint subsets of the replicas, and a leader is in the ISR (R20);
 * a fenced broker is in no ISR and leads nothing (R26): ``check_invariants``.
 
-Soft state (heartbeats, elections under way, fetch positions) is deliberately not here: it is relearnt after a
-restart. Source: Kafka's MetadataImage and KIP-631; the partition record with ELR is KIP-966's.
+Soft state (heartbeats, elections under way, fetch positions) is deliberately not here: it is
+relearnt after a restart. Source: Kafka's MetadataImage and KIP-631. The partition record with ELR
+is KIP-966's.
 """
 
 from __future__ import annotations
@@ -57,7 +60,8 @@ class BrokerState:
 
     @property
     def eligible(self) -> bool:
-        """May be in an ISR or lead (R17, without the broker epoch, which the asker must compare)."""
+        """May be in an ISR or lead (R17, without the broker epoch, which the asker must
+        compare)."""
         return not self.fenced and not self.shutting_down
 
 
@@ -71,7 +75,8 @@ class TopicImage:
 
 
 def check_topic_id(topic: str, meant: str, topic_id: str) -> None:
-    """``meant``: the id a request names, "" for none. Which of the two is the newer topic is not known here.
+    """``meant``: the id a request names, "" for none. Which of the two is the newer topic is not
+    known here.
 
     Raises InconsistentTopicId."""
     if meant not in ("", topic_id):
@@ -96,7 +101,7 @@ class ClusterImage:
         self.brokers: dict[int, BrokerState] = {}
         self.topics: dict[str, TopicImage] = {}
 
-    # --- reading ---------------------------------------------------------------------------------------
+    # --- reading ----------------------------------------------------------------------------------
 
     def partition(self, topic: str, partition: int) -> PartitionState | None:
         found = self.topics.get(topic)
@@ -111,7 +116,7 @@ class ClusterImage:
         broker = self.brokers.get(broker_id)
         return broker is not None and broker.eligible
 
-    # --- changing --------------------------------------------------------------------------------------
+    # --- changing ---------------------------------------------------------------------------------
 
     def apply(self, index: int, record: MetadataRecord) -> None:
         assert index == self.metadata_offset + 1, f"journal gap: record {index} after {self.metadata_offset}"
@@ -190,7 +195,7 @@ class ClusterImage:
         topic.partitions[state.partition] = state
 
     def check_invariants(self) -> None:
-        """R26 over the whole image; for tests and the simulator, after each decision."""
+        """R26 over the whole image. For tests and the simulator, after each decision."""
         for topic, state in self.partitions():
             check_partition(state)
             for broker_id in state.isr:

@@ -27,7 +27,8 @@ def listed_topics(image: ClusterImage) -> list[str]:
 
 
 def metadata_reply(image: ClusterImage, topics: Sequence[str] | None) -> MetadataReply:
-    """All topics but internal ones, which must be named to be shown; or those of ``topics`` that exist."""
+    """All topics but internal ones, which must be named to be shown; or those of ``topics`` that
+    exist."""
     names = listed_topics(image) if topics is None else [t for t in dict.fromkeys(topics) if t in image.topics]
     brokers = [BrokerInfo(b.broker_id, b.url, b.state, b.epoch, b.rack) for _, b in sorted(image.brokers.items())]
     return MetadataReply(

@@ -1,7 +1,8 @@
-"""What the cores need from storage: protocols only, so that core and storage do not know each other.
+"""What the cores need from storage: protocols only, so that core and storage do not know each
+other.
 
-All offsets are record offsets; every "end" is exclusive. All calls return at once (page cache), except
-that ``open`` may read what recovery must read.
+All offsets are record offsets. Every "end" is exclusive. All calls return at once (page cache),
+except that ``open`` may read what recovery must read.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from minilog.wire.batch import Batch
 
 
 class WrittenBatch(Protocol):
-    """Where a batch that was sent again lies in the log (R31); ``crc`` as stored, ``timestamp`` its latest record's."""
+    """Where a batch that was sent again lies in the log (R31). ``crc`` as stored, ``timestamp`` its
+    latest record's."""
 
     @property
     def base_offset(self) -> int: ...
@@ -35,8 +37,8 @@ class WrittenBatch(Protocol):
 class ReplicaLog(Protocol):
     """One partition's log on this broker.
 
-    Invariants: ``start_offset <= high_watermark <= end_offset``; ``durable_end <= end_offset``;
-    offsets contiguous and leader epochs non-decreasing from ``start_offset`` to ``end_offset``.
+    Invariants: ``start_offset <= high_watermark <= end_offset``. ``durable_end <= end_offset``.
+    Offsets contiguous and leader epochs non-decreasing from ``start_offset`` to ``end_offset``.
     """
 
     @property
@@ -44,7 +46,8 @@ class ReplicaLog(Protocol):
 
     @property
     def start_epoch(self) -> int:
-        """Leader epoch of the batch that ended at ``start_offset`` and has gone; -1 when there was none or it is not known."""
+        """Leader epoch of the batch that ended at ``start_offset`` and has gone; -1 when there was
+        none or it is not known."""
         ...
 
     @property
@@ -64,13 +67,15 @@ class ReplicaLog(Protocol):
 
     @property
     def swept_end(self) -> int:
-        """Whatever compaction took out of this log, here or where it was copied from, went because of a record below this.
-        A log that ends below it lacks values that nothing in it has overtaken."""
+        """Whatever compaction took out of this log, here or where it was copied from, went because
+        of a record below this. A log that ends below it lacks values that nothing in it has
+        overtaken."""
         ...
 
     @property
     def high_watermark(self) -> int:
-        """The last committed end this replica was told; checkpointed now and then, so a floor, never a decision."""
+        """The last committed end this replica was told; checkpointed now and then, so a floor,
+        never a decision."""
         ...
 
     @high_watermark.setter
@@ -79,53 +84,61 @@ class ReplicaLog(Protocol):
     def append(self, batches: Sequence[Batch]) -> None:
         """Write batches whose offsets and epochs are final, in one write.
 
-        The first ``base_offset`` must equal ``end_offset`` (asserted). Raises ``DiskFull`` (nothing was
-        written, the log goes on) or ``StorageFailed`` (the process must stop).
+        The first ``base_offset`` must equal ``end_offset`` (asserted). Raises ``DiskFull`` (nothing
+        was written, the log goes on) or ``StorageFailed`` (the process must stop).
         """
         ...
 
     def note_copied(self, swept_end: int) -> None:
-        """What is about to be appended comes from a log that was swept up to there, and holds. Durable on return.
+        """What is about to be appended comes from a log that was swept up to there, and holds.
+        Durable on return.
 
         Raises ``DiskFull``: nothing has changed."""
         ...
 
     def find_written(self, batches: Sequence[Batch]) -> Sequence[WrittenBatch | None]:
-        """R31: for batches that a leader is about to append in one go, where each lies already; None: it is new.
+        """R31: for batches that a leader is about to append in one go, where each lies already;
+        None: it is new.
 
-        Empty when all are new. What the log knows of producers is a function of its batches alone (R32). Raises
-        ProducerFenced, OutOfOrderSequence or DuplicateSequence.
+        Empty when all are new. What the log knows of producers is a function of its batches alone
+        (R32). Raises ProducerFenced, OutOfOrderSequence or DuplicateSequence.
         """
         ...
 
     def read(self, offset: int, max_bytes: int, end_offset: int) -> bytes:
         """Whole batches from the one that holds ``offset``, all below ``end_offset``.
 
-        At least one batch when there is one, even if it is larger than ``max_bytes``; otherwise at most
-        ``max_bytes``. ``start_offset <= offset <= end_offset`` is the caller's duty. b"" at the end.
-        Every batch is verified (CRC, contiguity) before it leaves; raises ``CorruptRange``.
+        At least one batch when there is one, even if it is larger than ``max_bytes``. Otherwise at
+        most ``max_bytes``. ``start_offset <= offset <= end_offset`` is the caller's duty. b"" at
+        the end. Every batch is verified (CRC, contiguity) before it leaves; raises
+        ``CorruptRange``.
         """
         ...
 
     def truncate(self, end_offset: int) -> int:
-        """Cut the log so that its end is at most ``end_offset``, on a batch border; returns the new end."""
+        """Cut the log so that its end is at most ``end_offset``, on a batch border; returns the new
+        end."""
         ...
 
     def reset(self, start_offset: int, start_epoch: int = -1) -> None:
-        """Drop everything and begin anew at ``start_offset`` (a follower whose leader has deleted that far).
+        """Drop everything and begin anew at ``start_offset`` (a follower whose leader has deleted
+        that far).
 
-        ``start_epoch`` is the leader's ``start_epoch`` there, so that this log can tell as well who diverges.
+        ``start_epoch`` is the leader's ``start_epoch`` there, so that this log can tell as well who
+        diverges.
 
-        What is not known to be committed goes to quarantine and is counted: what lies above the high watermark; all of it
-        when ``start_offset`` is not beyond the end, because then the log diverges, and nobody knows from where on. Raises
-        DiskFull: nothing is lost then that was not saved."""
+        What is not known to be committed goes to quarantine and is counted: what lies above the
+        high watermark. All of it when ``start_offset`` is not beyond the end, because then the log
+        diverges, and nobody knows from where on. Raises DiskFull: nothing is lost then that was not
+        saved."""
         ...
 
     def epoch_end(self, epoch: int) -> tuple[int, int]:
         """R2 lookup: (largest epoch <= ``epoch`` in the log, where that epoch ends).
 
-        The end is the start of the next larger epoch, or ``end_offset`` for the last one. When no epoch <=
-        ``epoch`` exists: (``epoch``, start of the lowest epoch), for an empty log (``epoch``, ``end_offset``).
+        The end is the start of the next larger epoch, or ``end_offset`` for the last one. When no
+        epoch <= ``epoch`` exists: (``epoch``, start of the lowest epoch), for an empty log
+        (``epoch``, ``end_offset``).
         """
         ...
 
@@ -134,26 +147,30 @@ class ReplicaLog(Protocol):
         ...
 
     def offset_at(self, timestamp_ms: int) -> tuple[int, int] | None:
-        """(offset, timestamp) of the first record whose timestamp is >= ``timestamp_ms``; None when there is none.
+        """(offset, timestamp) of the first record whose timestamp is >= ``timestamp_ms``; None when
+        there is none.
 
         Exact to the record for uncompressed batches and to the batch's base offset otherwise.
         """
         ...
 
     def expired_end(self, wall_ms: int) -> int:
-        """Where the log may start by the topic's retention settings, a border at or below the high watermark.
+        """Where the log may start by the topic's retention settings, a border at or below the high
+        watermark.
 
         ``start_offset`` when nothing is to go."""
         ...
 
     def advance_start(self, offset: int) -> None:
-        """Forget what lies below ``offset``, durably before anything goes. Raises DiskFull; nothing has changed then.
+        """Forget what lies below ``offset``, durably before anything goes. Raises DiskFull. Nothing
+        has changed then.
 
         ``offset`` is at most the high watermark and ``durable_end`` (asserted)."""
         ...
 
     def maybe_roll(self, wall_ms: int) -> bool:
-        """Begin a new segment when the active one has become too old, so that retention can get at it. Raises DiskFull."""
+        """Begin a new segment when the active one has become too old, so that retention can get at
+        it. Raises DiskFull."""
         ...
 
     def configure(self, settings: TopicSettings) -> None:
@@ -165,11 +182,13 @@ class ReplicaLog(Protocol):
 
     @property
     def is_damaged(self) -> bool:
-        """Something that was durable cannot be read any more: not to be elected, not to count as in sync."""
+        """Something that was durable cannot be read any more: not to be elected, not to count as in
+        sync."""
         ...
 
     def note_damage(self) -> None:
-        """Make durable that the log was found damaged, so that the next start looks again (R53). Raises DiskFull."""
+        """Make durable that the log was found damaged, so that the next start looks again (R53).
+        Raises DiskFull."""
         ...
 
 
@@ -177,9 +196,11 @@ class LogStore(Protocol):
     """The logs of one broker's data directory, and the little state that is the broker's own."""
 
     def open(self, topic: str, topic_id: str, partition: int, settings: TopicSettings) -> ReplicaLog:
-        """Open or create. A directory left by an earlier topic of the same name is moved to trash first.
+        """Open or create. A directory left by an earlier topic of the same name is moved to trash
+        first.
 
-        Raises DiskFull, NameRefused (the file system takes no such directory), CorruptRange or StorageFailed."""
+        Raises DiskFull, NameRefused (the file system takes no such directory), CorruptRange or
+        StorageFailed."""
         ...
 
     def close(self, topic: str, partition: int) -> None: ...
@@ -187,7 +208,7 @@ class LogStore(Protocol):
     def delete(self, topic: str, topic_id: str, partition: int) -> None:
         """Move the partition's files to trash, if the directory belongs to that topic id.
 
-        Raises ``DiskFull``; then they stay, and the caller tries again."""
+        Raises ``DiskFull``. Then they stay, and the caller tries again."""
         ...
 
     @property

@@ -11,7 +11,8 @@ _INTERNAL = "__"
 
 
 def is_internal(topic: str) -> bool:
-    """Minilog's own: made on need, written by brokers alone, and left out of lists unless asked for."""
+    """Minilog's own: made on need, written by brokers alone, and left out of lists unless asked
+    for."""
     return topic.startswith(_INTERNAL)
 
 
@@ -22,7 +23,7 @@ def check_not_internal(topic: str, what: str) -> None:
 
 
 def check_topic_name(topic: str) -> None:
-    """Raises InvalidTopic; what passes is safe as a file name too."""
+    """Raises InvalidTopic. What passes is safe as a file name too."""
     if not _NAME.fullmatch(topic) or topic in (".", ".."):
         raise InvalidTopic(
             f"{topic!r} is no topic name; use 1 to 249 of the characters A-Z a-z 0-9 . _ -, but not '.' or '..'"

@@ -1,13 +1,16 @@
-"""Delivery: the answer to one request, from the records read for it until its client has taken the last byte.
+"""Delivery: the answer to one request, from the records read for it until its client has taken the
+last byte.
 
-Owns two bounds. ``Answers`` is what all answers of a broker may hold at one time: an answer gets at most half of what is free, so
-large ones leave room for small ones, and clients that take nothing of theirs stop nobody else's reads; one alone is never refused. Every answer that can become
-large asks for its room while refusing is still possible: a read before it is answered, a write before anything is written. Progress is what keeps a
-connection: who takes no byte within response_write_ms loses it, however large the answer is, and so does who takes less than
-body_bytes_per_second_min on the whole.
+Owns two bounds. ``Answers`` is what all answers of a broker may hold at one time: an answer gets at
+most half of what is free, so large ones leave room for small ones, and clients that take nothing of
+theirs stop nobody else's reads. One alone is never refused. Every answer that can become large asks
+for its room while refusing is still possible: a read before it is answered, a write before anything
+is written. Progress is what keeps a connection: who takes no byte within response_write_ms loses
+it, however large the answer is, and so does who takes less than body_bytes_per_second_min on the
+whole.
 
-A large answer is handed to the transport piece by piece, because the transport copies what the kernel does not take. So
-what is charged, the body and one piece, is what is held.
+A large answer is handed to the transport piece by piece, because the transport copies what the
+kernel does not take. So what is charged, the body and one piece, is what is held.
 """
 
 from __future__ import annotations
@@ -37,10 +40,11 @@ class Answers(Budget):
         super().__init__("answers", bytes_max)
 
     def check(self, count: int) -> None:
-        """Raises Overloaded when ``count`` is more than half of what the others leave free. One alone is never refused, however
-        large: it would be so at any later time.
+        """Raises Overloaded when ``count`` is more than half of what the others leave free. One
+        alone is never refused, however large: it would be so at any later time.
 
-        A small answer, as health and an empty poll are, is never refused: connections_max bounds how many there are."""
+        A small answer, as health and an empty poll are, is never refused: connections_max bounds
+        how many there are."""
         if count <= SMALL_BYTES or not self.used_bytes:
             return
         if count > (self.bytes_max - self.used_bytes) // 2:
@@ -52,7 +56,7 @@ class Answers(Budget):
 
 class Delivery:
     """``expect`` while refusing is still possible, then ``send``, or ``write`` piece by piece and
-    ``end``; ``release`` always."""
+    ``end``. ``release`` always."""
 
     __slots__ = ("_answers", "_held_bytes", "_limits", "_request")
 
@@ -63,7 +67,8 @@ class Delivery:
         self._held_bytes = 0
 
     def expect(self, count: int) -> None:
-        """So much will be held for this answer, instead of what was said before. Raises Overloaded."""
+        """So much will be held for this answer, instead of what was said before. Raises
+        Overloaded."""
         self.release()
         self._answers.take(count)
         self._held_bytes = count
@@ -74,7 +79,7 @@ class Delivery:
             self._held_bytes = 0
 
     async def send(self, response: web.StreamResponse) -> web.StreamResponse:
-        """The whole answer; what is returned is what went out."""
+        """The whole answer. What is returned is what went out."""
         transport = self._request.transport
         if transport is None:
             return response
@@ -95,7 +100,8 @@ class Delivery:
             watch.cancel()
 
     async def write(self, stream: web.StreamResponse, data: bytes) -> None:
-        """The next part of an answer without an end. Raises Overloaded, or ConnectionError when the client is gone."""
+        """The next part of an answer without an end. Raises Overloaded, or ConnectionError when the
+        client is gone."""
         transport = self._request.transport
         if transport is None:
             raise ConnectionResetError("the client has left")
@@ -147,7 +153,8 @@ class Watch(Protocol):
 
 
 def _watch(request: web.BaseRequest, transport: asyncio.Transport, limits: Limits, size: int) -> Watch:
-    """Cuts the connection off when the client takes nothing, or too little; until it is cancelled."""
+    """Cuts the connection off when the client takes nothing, or too little. Until it is
+    cancelled."""
     window_s, deadline_s = limits.response_write_ms / 1000, size / limits.body_bytes_per_second_min
     if deadline_s <= window_s:  # the whole of it is due by the first look
         return asyncio.get_running_loop().call_later(window_s, transport.abort)
@@ -186,7 +193,8 @@ class _Progress:
         self._timer = self._loop.call_later(min(self._window_s / LOOKS, left_s), self._look)
 
     def _taken_bytes(self) -> int:
-        """What the client's machine has acknowledged; where the kernel does not tell, what this kernel has taken."""
+        """What the client's machine has acknowledged. Where the kernel does not tell, what this
+        kernel has taken."""
         written = self._request.writer.output_size
         return written - self._transport.get_write_buffer_size() - unacknowledged(self._transport)
 

@@ -1,12 +1,15 @@
-"""Background work of a process: how it is told to stop, and how what it does in threads is waited for.
+"""Background work of a process: how it is told to stop, and how what it does in threads is waited
+for.
 
 Invariants, the same for every loop of the shells:
-* A loop is told by its ``Stop`` and ends by itself: at once while it pauses, else behind the step under way. Whoever has started
-  the loop waits for it, and only then closes the threads, files and sockets that it used.
+* A loop is told by its ``Stop`` and ends by itself: at once while it pauses, else behind the step
+  under way. Whoever has started the loop waits for it, and only then closes the threads, files and
+  sockets that it used.
 * Nothing new begins once ``Stop`` is set.
-* What runs in a thread is never left behind: a cancelled caller sets the stop and waits for the thread, because a thread that
-  goes on would meet files that are closed. The one exception is what may be interrupted anywhere, by a crash too, and must not
-  keep a process from ending: the recovery at the start (``in_daemon_thread``).
+* What runs in a thread is never left behind: a cancelled caller sets the stop and waits for the
+  thread, because a thread that goes on would meet files that are closed. The one exception is what
+  may be interrupted anywhere, by a crash too, and must not keep a process from ending: the recovery
+  at the start (``in_daemon_thread``).
 """
 
 from __future__ import annotations
@@ -69,7 +72,8 @@ class Stop:
 
 
 def in_daemon_thread(work: Callable[[], T], name: str) -> asyncio.Future[T]:
-    """``work`` in a thread that the process does not wait for when it ends: for what a crash may interrupt anywhere.
+    """``work`` in a thread that the process does not wait for when it ends: for what a crash may
+    interrupt anywhere.
 
     Who has gone without waiting does not hear how ``work`` ended, and neither does the log.
     """

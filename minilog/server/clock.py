@@ -1,10 +1,13 @@
-"""The two clocks of a process: one that time limits are measured by, and one that stamps and ages are taken from.
+"""The two clocks of a process: one that time limits are measured by, and one that stamps and ages
+are taken from.
 
-``now_ms`` is the time of turns. It begins as the wall clock stands when the process starts, and then goes with the
-monotonic clock alone: no step of the system's time moves a deadline, and a machine that slept has lost no session.
+``now_ms`` is the time of turns. It begins as the wall clock stands when the process starts, and
+then goes with the monotonic clock alone: no step of the system's time moves a deadline, and a
+machine that slept has lost no session.
 
-``wall_ms`` is the wall clock as the system has it, for the age of what was written down earlier or elsewhere. It follows each step at
-once: NTP at last, a machine that wakes up. ``stamp_ms`` is the same for what is written onto records (``core/stamps.py``).
+``wall_ms`` is the wall clock as the system has it, for the age of what was written down earlier or
+elsewhere. It follows each step at once: NTP at last, a machine that wakes up. ``stamp_ms`` is the
+same for what is written onto records (``core/stamps.py``).
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ from minilog.core.stamps import Stamps
 log = logging.getLogger("minilog.clock")
 
 STEP_MS_MIN: Final = 1000
-"""What the wall clock must have gained or lost on the monotonic one, between two looks, to be told as a step."""
+"""What the wall clock must have gained or lost on the monotonic one, between two looks, to be told
+as a step."""
 
 
 class Clock:
@@ -56,7 +60,8 @@ class Clock:
 
     @property
     def offset_ms(self) -> int:
-        """How far the wall clock is ahead of the time of turns: the sum of its steps and drift since the process began."""
+        """How far the wall clock is ahead of the time of turns: the sum of its steps and drift
+        since the process began."""
         return self.wall_ms() - self.now_ms()
 
     def _notice_step(self, system_ms: int) -> None:

@@ -1,8 +1,11 @@
-"""One keep-alive HTTP/1.1 connection to a peer: one POST at a time, its answer received straight into one buffer.
+"""One keep-alive HTTP/1.1 connection to a peer: one POST at a time, its answer received straight
+into one buffer.
 
-Written by hand because the hot path between brokers needs little of HTTP: no pool, no retries, no redirects, no
-chunked bodies, and an answer of several megabytes must not be copied on its way in (``batches`` of a decoded
-message are views into the buffer made here). The buffer grows with what arrives: a length that is only stated costs nothing. Anything else than a plain answer with a Content-Length is garbage.
+Written by hand because the hot path between brokers needs little of HTTP: no pool, no retries, no
+redirects, no chunked bodies, and an answer of several megabytes must not be copied on its way in
+(``batches`` of a decoded message are views into the buffer made here). The buffer grows with what
+arrives: a length that is only stated costs nothing. Anything else than a plain answer with a
+Content-Length is garbage.
 """
 
 from __future__ import annotations
@@ -16,9 +19,11 @@ from minilog.wire.peer_messages import NoAnswer
 
 HEAD_BYTES_MAX = 16 * 1024
 JOINED_BYTES_MAX = 64 * 1024
-"""Head and body up to this size leave in one segment; above, copying costs more than a second write."""
+"""Head and body up to this size leave in one segment; above, copying costs more than a second
+write."""
 BELIEVED_BYTES_MAX = 8 * 1024 * 1024
-"""Room made for an answer at its word, so that a usual replica fetch is not copied; beyond that, as much again as has arrived."""
+"""Room made for an answer at its word, so that a usual replica fetch is not copied; beyond that, as
+much again as has arrived."""
 
 
 class Answer(NamedTuple):
@@ -31,7 +36,8 @@ Outcome = Answer | MinilogError
 
 
 class Connection(asyncio.BufferedProtocol):
-    """``on_outcome`` is called exactly once per ``post``, from the loop; nothing calls it after ``abort``."""
+    """``on_outcome`` is called exactly once per ``post``, from the loop. Nothing calls it after
+    ``abort``."""
 
     def __init__(self, body_bytes_max: int) -> None:
         self._body_bytes_max = body_bytes_max
@@ -40,7 +46,7 @@ class Connection(asyncio.BufferedProtocol):
         self._head = bytearray(HEAD_BYTES_MAX)
         self._body = bytearray()
         self._length = 0
-        """Of the whole body, as stated; ``_body`` may be shorter yet."""
+        """Of the whole body, as stated. ``_body`` may be shorter yet."""
         self._filled = 0
         self._answer: tuple[int, str] | None = None
         self._keep_alive = True
@@ -75,7 +81,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.abort()
 
-    # --- asyncio calls these -----------------------------------------------------------------------------
+    # --- asyncio calls these ----------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -107,10 +113,11 @@ class Connection(asyncio.BufferedProtocol):
         if self._answer is not None and self._filled == self._length:
             self._complete(*self._answer)
 
-    # --- reading -----------------------------------------------------------------------------------------
+    # --- reading ----------------------------------------------------------------------------------
 
     def _read_head(self) -> bool:
-        """True once the head is whole; what came of the body with it is moved over. Raises ValueError."""
+        """True once the head is whole. What came of the body with it is moved over. Raises
+        ValueError."""
         if self._on_outcome is None:
             raise ValueError("bytes arrived that answer no request")
         end = self._head.find(b"\r\n\r\n", 0, self._filled)
@@ -133,7 +140,8 @@ class Connection(asyncio.BufferedProtocol):
         return True
 
     def _make_room(self) -> None:
-        """Here, and not when bytes have come: then the event loop still holds a view of the buffer."""
+        """Here, and not when bytes have come: then the event loop still holds a view of the
+        buffer."""
         try:
             self._body += bytes(min(self._length - self._filled, self._filled))
         except MemoryError:
@@ -160,7 +168,8 @@ class Connection(asyncio.BufferedProtocol):
 
 
 def parse_head(head: bytes) -> tuple[int, dict[str, str]]:
-    """(status, headers by lower-case name) of an answer's head without its final blank line. Raises ValueError."""
+    """(status, headers by lower-case name) of an answer's head without its final blank line. Raises
+    ValueError."""
     status_line, *lines = head.decode("latin-1").split("\r\n")
     version, _, rest = status_line.partition(" ")
     code = rest[:3]

@@ -1,8 +1,10 @@
-"""Dialling: one connection to a host of several addresses, and what each address said when none could be made.
+"""Dialling: one connection to a host of several addresses, and what each address said when none
+could be made.
 
-The addresses are tried in order, the next one as soon as one has failed or has kept silent for a moment (Happy Eyeballs,
-RFC 8305), and all of them within the time there is. By our own hand, because asyncio and aiohappyeyeballs make one sentence
-of several failures; here "refused" is what a failover rests on, and it is true only if every address refused.
+The addresses are tried in order, the next one as soon as one has failed or has kept silent for a
+moment (Happy Eyeballs, RFC 8305), and all of them within the time there is. By our own hand,
+because asyncio and aiohappyeyeballs make one sentence of several failures. Here "refused" is what a
+failover rests on, and it is true only if every address refused.
 """
 
 from __future__ import annotations
@@ -20,13 +22,16 @@ from minilog.server.host_names import Names, Target, Targets
 
 STAGGER_MAX_S: Final = 0.1
 SILENCE_SHARE: Final = 0.8
-"""Of the time there is, how long DNS may take to say that a host has moved, once its addresses of before have refused."""
+"""Of the time there is, how long DNS may take to say that a host has moved, once its addresses of
+before have refused."""
 NOT_HERE: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
-"""This machine has no such kind of address (IPv6 is switched off). Nobody can listen on its loopback address then."""
+"""This machine has no such kind of address (IPv6 is switched off). Nobody can listen on its
+loopback address then."""
 
 
 class Unreached(OSError):
-    """No address could be connected to. ``failures`` has what each of them said, in words that name it."""
+    """No address could be connected to. ``failures`` has what each of them said, in words that name
+    it."""
 
     def __init__(self, failures: Sequence[tuple[Target, OSError]]) -> None:
         said = [f"{target.address[0]}: {error.strerror or error}" for target, error in failures]
@@ -59,8 +64,9 @@ async def dial(names: Names, host: str, port: int, timeout_s: float) -> socket.s
 async def _where_it_is_now(
     names: Names, host: str, port: int, timeout_s: float, stale: Targets, error: Unreached
 ) -> socket.socket:
-    """A refusal by addresses of before says nothing of a host that has moved. So DNS is waited for; while it is silent, the
-    refusal is believed only of an address at which this very host was reached."""
+    """A refusal by addresses of before says nothing of a host that has moved. So DNS is waited for.
+    While it is silent, the refusal is believed only of an address at which this very host was
+    reached."""
     targets = await names.find_again(host, port, stale, timeout_s * SILENCE_SHARE)
     if targets is None:
         error.refused = names.reached_at(host, port) in [target.address for target in stale]

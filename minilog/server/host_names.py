@@ -1,8 +1,10 @@
-"""Names: where hosts are. Each name is looked up once at a time, in a thread of its own, and its last addresses are kept.
+"""Names: where hosts are. Each name is looked up once at a time, in a thread of its own, and its
+last addresses are kept.
 
-A resolver may hang for many seconds, and nothing can stop it: so no look-up shares a thread with anything else, a
-daemon's, for which no exit waits. While a look-up gives no answer, or fails, what the last one said is used: a broker does not move
-because DNS is silent. A look-up begins with every question, so that a broker that did move is found.
+A resolver may hang for many seconds, and nothing can stop it: so no look-up shares a thread with
+anything else, a daemon's, for which no exit waits. While a look-up gives no answer, or fails, what
+the last one said is used: a broker does not move because DNS is silent. A look-up begins with every
+question, so that a broker that did move is found.
 
 Owns: the look-ups under way, the last known addresses. Invariant: one look-up per name at a time.
 """
@@ -24,14 +26,16 @@ PATIENCE_S: Final = 0.1
 
 
 class Target(NamedTuple):
-    """One address to connect to. ``address`` is what the socket module takes: (host, port), for IPv6 with two more."""
+    """One address to connect to. ``address`` is what the socket module takes: (host, port), for
+    IPv6 with two more."""
 
     family: int
     address: tuple[str, int] | tuple[str, int, int, int]
 
 
 class Targets(list[Target]):
-    """The addresses of a host. ``is_stale``: they are of an earlier look-up, and the host may have moved since."""
+    """The addresses of a host. ``is_stale``: they are of an earlier look-up, and the host may have
+    moved since."""
 
     def __init__(self, source: list[Target], port: int, *, is_stale: bool) -> None:
         super().__init__(Target(family, (address[0], port, *address[2:])) for family, address in source)
@@ -53,14 +57,16 @@ class Names:
         """By host and port, where a connection was made last since somebody was expected there."""
 
     async def find(self, host: str, port: int) -> Targets:
-        """Every address of ``host``, best first. Raises what the resolver raised when none is known; may take as long as it does."""
+        """Every address of ``host``, best first. Raises what the resolver raised when none is
+        known; may take as long as it does."""
         if is_numeric(host):
             return Targets(_resolve(host, port, socket.AI_NUMERICHOST), port, is_stale=False)
         source, is_stale = await self._ask(host)
         return Targets(source, port, is_stale=is_stale)
 
     async def find_again(self, host: str, port: int, stale: Targets, silence_s: float) -> Targets | None:
-        """What DNS says after all, once the addresses of before have proved wrong; None when it fails, or says nothing for ``silence_s``."""
+        """What DNS says after all, once the addresses of before have proved wrong; None when it
+        fails, or says nothing for ``silence_s``."""
         lookup = self._under_way.get(host)
         if lookup is not None:
             await asyncio.wait([lookup.outcome], timeout=max(0.0, lookup.began_s + silence_s - self._loop.time()))
@@ -75,15 +81,18 @@ class Names:
                 del self._reached[next(iter(self._reached))]
 
     def reached_at(self, host: str, port: int) -> tuple[object, ...] | None:
-        """Where the last connection to ``host`` was made: what that address says is said of the very peer."""
+        """Where the last connection to ``host`` was made: what that address says is said of the
+        very peer."""
         return self._reached.get((host, port))
 
     def forget_reached(self, host: str, port: int) -> None:
-        """Who has come back may have moved: where ``host`` was reached before proves nothing any more."""
+        """Who has come back may have moved: where ``host`` was reached before proves nothing any
+        more."""
         self._reached.pop((host, port), None)
 
     def expect(self, host: str) -> None:
-        """Somebody will want to connect to ``host``, maybe at a moment when DNS is silent: look it up now."""
+        """Somebody will want to connect to ``host``, maybe at a moment when DNS is silent: look it
+        up now."""
         if not is_numeric(host) and host not in self._under_way:
             self._begin(host)
 

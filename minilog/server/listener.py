@@ -1,17 +1,18 @@
 """Connections: aiohttp's HTTP/1.1 protocol with the limits it lacks.
 
-A head that does not arrive in ``header_read_ms`` gets 408; connections beyond ``connections_max`` get 503 before a
-byte is read from them; malformed HTTP gets a problem document instead of a text page. Nothing of an answer stays
-in this process once its request is over: a write waits until the kernel has taken everything, under the deadline
-that ``server`` sets.
+A head that does not arrive in ``header_read_ms`` gets 408; connections beyond ``connections_max``
+get 503 before a byte is read from them; malformed HTTP gets a problem document instead of a text
+page. Nothing of an answer stays in this process once its request is over: a write waits until the
+kernel has taken everything, under the deadline that ``server`` sets.
 
 What comes behind a request that is not answered yet is charged to nobody. So little of it is taken:
 beyond AHEAD_BYTES_MAX nothing is read until most of that is answered. While nothing is read nobody
 sees a client leave. So a request that ends with its client is refused when nothing has been read
 for UNSEEN_S, whether this module has stopped reading or aiohttp.
 
-Nothing here reads private state of aiohttp, so an application may bring any version of it. ``Listener`` tells each connection
-when a handler begins and ends. What comes on a connection without a handler, after the body that was announced, is the next head.
+Nothing here reads private state of aiohttp, so an application may bring any version of it.
+``Listener`` tells each connection when a handler begins and ends. What comes on a connection
+without a handler, after the body that was announced, is the next head.
 """
 
 from __future__ import annotations
@@ -30,20 +31,22 @@ from minilog.wire.http import PROBLEM, problem_body, shown
 log = logging.getLogger("minilog.http")
 
 IDLE_S: Final = 600
-"""Longer than any client of ours uses a connection again (``lane.IDLE_S``, the Python client's 30 s): were it this side that
-closes, a request in that moment would be lost, and nobody could say whether it was carried out."""
+"""Longer than any client of ours uses a connection again (``lane.IDLE_S``, the Python client's 30
+s): were it this side that closes, a request in that moment would be lost, and nobody could say
+whether it was carried out."""
 LINGER_S: Final = 10
 REFUSED_S: Final = 1
 READ_BUFFER_BYTES: Final = 1024 * 1024
 HEAD_BYTES_MAX: Final = 2 * 1024 * 1024
-"""Not all versions of aiohttp bound the number of headers. Much larger than any head, because a body may follow in the turns
-before its handler begins."""
+"""Not all versions of aiohttp bound the number of headers. Much larger than any head, because a
+body may follow in the turns before its handler begins."""
 AHEAD_BYTES_MAX: Final = 64 * KIB
 """Of requests behind one that is not answered yet. One read of the transport more may be held."""
 UNSEEN_S: Final = 1.0
 """How long a client may be able to leave unseen. Whatever does not wait is answered by then."""
 GRACE_S: Final = 0.02
-"""aiohttp begins the handler a few turns of the loop after the head has come: a head that came just in time is not late."""
+"""aiohttp begins the handler a few turns of the loop after the head has come: a head that came just
+in time is not late."""
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
@@ -125,7 +128,7 @@ class Connection(web.RequestHandler):
         self._body: StreamReader | None = None
         """Of the last request: what of it has not come yet is no new head."""
         self.ends_with_it: asyncio.Task[Any] | None = None
-        """What ``end_with_client`` was told; nobody waits for what it reads."""
+        """What ``end_with_client`` was told. Nobody waits for what it reads."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -230,7 +233,8 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """What aiohttp calls for bytes it cannot parse, and for exceptions that ``server`` should have caught."""
+        """What aiohttp calls for bytes it cannot parse, and for exceptions that ``server`` should
+        have caught."""
         if isinstance(exc, ConnectionError):
             log.debug("a client left in the middle of a request: %s", exc)
             raise exc  # aiohttp expects it, and closes

@@ -1,7 +1,7 @@
 """Requests that have no answer yet, by the number that the core knows them by.
 
-Invariants: each is answered once, or its caller is cancelled, and then the core hears of that once (R34). An answer that
-nobody waits for any more is counted and dropped.
+Invariants: each is answered once, or its caller is cancelled, and then the core hears of that once
+(R34). An answer that nobody waits for any more is counted and dropped.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class ParkedRequests:
         return self.total, answered
 
     async def wait(self, request_id: int, answered: asyncio.Future[Message], on_left: Callable[[int], None]) -> Message:
-        """The answer. ``on_left`` is told in the very turn in which the caller is cancelled before there is one."""
+        """The answer. ``on_left`` is told in the very turn in which the caller is cancelled before
+        there is one."""
         try:
             return await answered
         except asyncio.CancelledError:

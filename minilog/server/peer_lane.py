@@ -1,16 +1,17 @@
 """A lane: requests to one address, one after the other, on one connection that is made when needed.
 
-Order is the point (R5, R15): a request leaves only after its predecessor was answered or given up, and giving one
-up closes the connection, so that no late answer can meet a later request. Nothing is ever sent twice.
+Order is the point (R5, R15): a request leaves only after its predecessor was answered or given up,
+and giving one up closes the connection, so that no late answer can meet a later request. Nothing is
+ever sent twice.
 
 The time limit of a call is for the beginning of its answer. From then on progress counts, as for
 request bodies. A peer that sends nothing for as long again is late, and so is one that is slower
 than BYTES_PER_SECOND_MIN on the whole. So a large answer comes over a slow link, and a silent peer
 is given up as early as ever.
 
-Whatever goes wrong on the way is an outcome: nothing that a peer, its name or its address does ends this process. A
-connection that nothing has used for IDLE_S is closed from this side, long before the peer's listener would (its own
-IDLE_S), so that no request leaves just as the other side closes.
+Whatever goes wrong on the way is an outcome: nothing that a peer, its name or its address does ends
+this process. A connection that nothing has used for IDLE_S is closed from this side, long before
+the peer's listener would (its own IDLE_S), so that no request leaves just as the other side closes.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ log = logging.getLogger("minilog.peers")
 
 CONNECT_TIMEOUT_MS = 500
 IDLE_S: Final = 60.0
-"""A connection idle for so long is closed, and not used again: the other side may be about to close it (``listener.IDLE_S``)."""
+"""A connection idle for so long is closed, and not used again: the other side may be about to close
+it (``listener.IDLE_S``)."""
 BYTES_PER_SECOND_MIN: Final = 64 * KIB
 """As ``limits.body_bytes_per_second_min`` by default: a link that is slower carries no replica."""
 QUEUE_MAX = 1024
@@ -48,7 +50,8 @@ class Address(NamedTuple):
 
     @classmethod
     def of(cls, url: str) -> Address:
-        """Raises ValueError for anything but ``http://host[:port]``; a host beyond ASCII becomes IDNA."""
+        """Raises ValueError for anything but ``http://host[:port]``. A host beyond ASCII becomes
+        IDNA."""
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname or parts.port == 0:
             raise ValueError(f"{url!r} is no http://host:port")
@@ -65,7 +68,8 @@ class Address(NamedTuple):
 
 
 class Call:
-    """One request on its way. ``on_outcome`` is called once, unless the call is withdrawn before."""
+    """One request on its way. ``on_outcome`` is called once, unless the call is withdrawn
+    before."""
 
     __slots__ = ("address", "body", "on_outcome", "queued_s", "timeout_ms", "timer")
 
@@ -80,7 +84,8 @@ class Call:
 
 
 class PeerLane:
-    """``fresh`` makes a new connection for every call: only connecting tells a dead process from a silent one.
+    """``fresh`` makes a new connection for every call: only connecting tells a dead process from a
+    silent one.
 
     ``on_start`` is told how many seconds a call has waited before this lane turned to it."""
 
@@ -118,7 +123,7 @@ class PeerLane:
         return len(self._waiting) + (self._current is not None)
 
     def send(self, call: Call) -> None:
-        """Queue a call; its outcome never comes from inside this method."""
+        """Queue a call. Its outcome never comes from inside this method."""
         if len(self._waiting) >= QUEUE_MAX:
             error = Overloaded(f"{QUEUE_MAX} requests already wait for {call.address}")
             self._loop.call_soon(call.on_outcome, error)
@@ -130,7 +135,7 @@ class PeerLane:
         self._watch_idle()
 
     def withdraw(self, call: Call) -> None:
-        """The caller no longer wants the outcome; a call already sent costs the connection."""
+        """The caller no longer wants the outcome. A call already sent costs the connection."""
         if call.timer is not None:
             call.timer.cancel()
         if call is self._current:
@@ -233,7 +238,8 @@ class PeerLane:
         self._disconnect()
 
     def _watch_idle(self) -> None:
-        """One timer for all calls: it looks when the last one was, instead of being set anew by each."""
+        """One timer for all calls: it looks when the last one was, instead of being set anew by
+        each."""
         self._used_s = self._loop.time()
         if self._idle_timer is None:
             self._idle_timer = self._loop.call_later(IDLE_S, self._on_idle_timer)
@@ -254,7 +260,8 @@ class PeerLane:
 
 
 def connect_error(error: BaseException, address: Address) -> MinilogError:
-    """Nothing was sent, so each of these is definite. "refused" is said only when every address of the host refused."""
+    """Nothing was sent, so each of these is definite. "refused" is said only when every address of
+    the host refused."""
     if isinstance(error, TimeoutError) and not error.errno:
         return TimedOut(f"{address} did not accept a connection in time", definite=True, reason=NoAnswer.NOT_CONNECTED)
     if isinstance(error, Unreached) and error.refused:

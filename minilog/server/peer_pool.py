@@ -1,8 +1,9 @@
 """A pool of lanes: calls of one purpose to one address, any number at a time, in no order.
 
-A call takes a lane that is free, or a new one, or waits its turn; the first lane that is free takes the call that has waited
-longest. What bounds a pool is ``lanes_max`` and how many bytes its requests hold together (``bytes_max``; a single larger one goes
-alone). What was needed once costs nothing for long: a lane that has nothing to do closes itself, and is forgotten.
+A call takes a lane that is free, or a new one, or waits its turn. The first lane that is free takes
+the call that has waited longest. What bounds a pool is ``lanes_max`` and how many bytes its
+requests hold together (``bytes_max``; a single larger one goes alone). What was needed once costs
+nothing for long: a lane that has nothing to do closes itself, and is forgotten.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class PeerPool:
         lanes_max: int,
         bytes_max: int,
     ) -> None:
-        """``make_lane`` is given what the lane calls when it has closed itself; ``on_start`` is told how long an errand waited."""
+        """``make_lane`` is given what the lane calls when it has closed itself. ``on_start`` is
+        told how long an errand waited."""
         self._address = address
         self._make_lane = make_lane
         self._on_start = on_start
@@ -69,7 +71,7 @@ class PeerPool:
         self._advance()
 
     def withdraw(self, errand: Errand) -> None:
-        """The caller no longer wants the outcome; one already sent costs the connection."""
+        """The caller no longer wants the outcome. One already sent costs the connection."""
         if errand.lane is not None:
             assert errand.call is not None
             errand.lane.withdraw(errand.call)

@@ -1,13 +1,15 @@
-"""Performs Send: each request goes out once, in order, on the one connection of its (node, purpose).
+"""Performs Send: each request goes out once, in order, on the one connection of its (node,
+purpose).
 
-What clients' requests make necessary (``call``) travels apart from that, in a pool per address and purpose: so group heartbeats wait
-behind no slow produce, and the cluster's own traffic behind neither. Whatever is not used is closed and forgotten after
-a minute, lanes to addresses that are no more among it.
+What clients' requests make necessary (``call``) travels apart from that, in a pool per address and
+purpose: so group heartbeats wait behind no slow produce, and the cluster's own traffic behind
+neither. Whatever is not used is closed and forgotten after a minute, lanes to addresses that are no
+more among it.
 
-The outcome, an answer or the error that stands for it, comes back on the loop after the turn that sent it:
-refused and never-sent are definite; a timeout, a reset or an answer not understood is not (R14). An
-answer that is not understood is logged, once until the peer answers again: it is asked for again
-and again.
+The outcome, an answer or the error that stands for it, comes back on the loop after the turn that
+sent it: refused and never-sent are definite. A timeout, a reset or an answer not understood is not
+(R14). An answer that is not understood is logged, once until the peer answers again: it is asked
+for again and again.
 """
 
 from __future__ import annotations
@@ -68,7 +70,8 @@ Response = Message | MinilogError
 
 
 class PoolLimits(NamedTuple):
-    """Per address. The connections of one broker's pools together leave most of a peer's ``limits.connections_max`` to clients."""
+    """Per address. The connections of one broker's pools together leave most of a peer's
+    ``limits.connections_max`` to clients."""
 
     purpose: str
     lanes_max: int
@@ -79,7 +82,8 @@ QUESTIONS: Final = PoolLimits("questions", 64, 16 * MIB)
 GROUPS: Final = PoolLimits("groups", 256, 16 * MIB)
 CHANGES: Final = PoolLimits("changes", 64, 16 * MIB)
 PRODUCE: Final = PoolLimits("forwarded produce", 512, 64 * MIB)
-"""A produce may take as long as its client allows, so it is bounded by what it holds; connections are for the many small ones."""
+"""A produce may take as long as its client allows, so it is bounded by what it holds; connections
+are for the many small ones."""
 POOLS: Final[dict[type[Message], PoolLimits]] = {
     ForwardedGroupRequest: GROUPS,
     Produce: PRODUCE,
@@ -91,7 +95,8 @@ POOLS: Final[dict[type[Message], PoolLimits]] = {
 
 class Peers:
     def __init__(self, tasks: asyncio.TaskGroup, timeout_ms: int, heartbeat_ms: int = 0) -> None:
-        """``timeout_ms``: for an answer to begin, on top of what the request asks the peer to wait."""
+        """``timeout_ms``: for an answer to begin, on top of what the request asks the peer to
+        wait."""
         self._tasks = tasks
         self._loop = asyncio.get_running_loop()
         self._timeout_ms = timeout_ms
@@ -111,7 +116,8 @@ class Peers:
         )
 
     def send(self, node_id: int, url: str | None, request: Message, on_response: Callable[[Response], None]) -> None:
-        """``on_response`` is called once, later. ``url`` None means that nobody knows where the node is."""
+        """``on_response`` is called once, later. ``url`` None means that nobody knows where the
+        node is."""
         address = _address(url)
         if address is None:
             error = BrokerUnavailable(
@@ -129,7 +135,8 @@ class Peers:
         self._lane(*lane).send(Call(address, encode(request), self._wait_ms(request), on_outcome))
 
     async def call(self, url: str, request: Message, timeout_ms: int) -> Message:
-        """Forward a client's request; the answer is a Problem when it failed there or on the way."""
+        """Forward a client's request. The answer is a Problem when it failed there or on the
+        way."""
         address = _address(url)
         if address is None:
             return Problem.of(
@@ -147,7 +154,8 @@ class Peers:
         return Problem.of(response) if isinstance(response, MinilogError) else response
 
     def expect(self, urls: Iterable[str]) -> None:
-        """Nodes that are new, or have come back: where they are is looked up before it is needed."""
+        """Nodes that are new, or have come back: where they are is looked up before it is
+        needed."""
         for address in filter(None, map(_address, urls)):
             self._names.forget_reached(*address)
             self._names.expect(address.host)
@@ -157,7 +165,8 @@ class Peers:
                 meeting.add_done_callback(self._meetings.discard)
 
     async def _meet(self, address: Address) -> None:
-        """Connect once: so that, when DNS is silent later, it is known at which address this very peer was."""
+        """Connect once: so that, when DNS is silent later, it is known at which address this very
+        peer was."""
         with suppress(Exception):  # nobody waits for it
             (await dial(self._names, address.host, address.port, self._timeout_ms / 1000)).close()
 
@@ -252,9 +261,11 @@ def _resolve(answered: asyncio.Future[Outcome], outcome: Outcome) -> None:
 
 
 def read(outcome: Outcome) -> Response:
-    """What a peer's answer says: a message, whatever the status; or the problem an HTTP layer reports; or garbage.
+    """What a peer's answer says: a message, whatever the status; or the problem an HTTP layer
+    reports; or garbage.
 
-    Callbacks of connections read answers, and an exception that leaves one ends the process. So none does."""
+    Callbacks of connections read answers, and an exception that leaves one ends the process. So
+    none does."""
     if not isinstance(outcome, Answer):
         return outcome
     try:

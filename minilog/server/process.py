@@ -1,4 +1,5 @@
-"""What a minilog process does around its event loop: log lines, listening socket, signals, fail-stop, exit code."""
+"""What a minilog process does around its event loop: log lines, listening socket, signals,
+fail-stop, exit code."""
 
 from __future__ import annotations
 
@@ -24,17 +25,20 @@ log = logging.getLogger("minilog")
 
 LISTEN_BACKLOG = 1024
 ECHO_S = 0.5
-"""A second signal this soon is the first one's echo: a terminal signals the whole group, and a parent passes it on."""
+"""A second signal this soon is the first one's echo: a terminal signals the whole group, and a
+parent passes it on."""
 Socket = socket.socket
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 LARGE_BLOCK_BYTES = 16 * 1024 * 1024
-"""Above what a usual fetch or produce takes: a block of its own costs a page fault for every page of it."""
+"""Above what a usual fetch or produce takes: a block of its own costs a page fault for every page
+of it."""
 SPARE_BYTES = 32 * 1024 * 1024
-"""What stays at the end of the heap when it is freed. glibc's own 128 KiB would give back and fault in every answer's memory."""
+"""What stays at the end of the heap when it is freed. glibc's own 128 KiB would give back and fault
+in every answer's memory."""
 
 
 class FailStop(Exception):
-    """The process must exit with code 1 and without a clean marker; the reason has been logged."""
+    """The process must exit with code 1 and without a clean marker. The reason has been logged."""
 
     def __init__(self, *, disk_failed: bool) -> None:
         super().__init__("the disk failed" if disk_failed else "a bug")
@@ -49,14 +53,16 @@ def is_disk_failure(error: BaseException) -> bool:
 
 
 class Failure:
-    """The first reason why this process must stop; nothing may act on its state once it is tripped."""
+    """The first reason why this process must stop. Nothing may act on its state once it is
+    tripped."""
 
     def __init__(self) -> None:
         self.tripped = False
         self._reason: asyncio.Future[RefusesToStart | FailStop] = asyncio.get_running_loop().create_future()
 
     def trip(self, error: BaseException) -> None:
-        """Log why, once, and wake ``wait``: a failed disk in one sentence, a bug with its traceback."""
+        """Log why, once, and wake ``wait``: a failed disk in one sentence, a bug with its
+        traceback."""
         if self.tripped:
             return
         self.tripped = True
@@ -73,7 +79,8 @@ class Failure:
             self._reason.set_result(reason)
 
     def watch_loop(self) -> None:
-        """Let no exception of our own be swallowed by the event loop: a callback that broke never runs again.
+        """Let no exception of our own be swallowed by the event loop: a callback that broke never
+        runs again.
 
         What aiohttp's connections report is a client's doing and is only logged.
         """
@@ -99,7 +106,8 @@ class Failure:
 
 
 def _raise_open_files() -> None:
-    """Every partition and connection holds a descriptor; the soft limit is often far below the hard one."""
+    """Every partition and connection holds a descriptor. The soft limit is often far below the hard
+    one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -112,7 +120,8 @@ class _LineFormatter(logging.Formatter):
 
 
 def start_logging(level: int = logging.INFO) -> None:
-    """One line per event on stderr, milliseconds in UTC. Calling again changes nothing but the level."""
+    """One line per event on stderr, milliseconds in UTC. Calling again changes nothing but the
+    level."""
     root = logging.getLogger()
     root.setLevel(level)
     logging.getLogger("aiohttp").setLevel(logging.WARNING)
@@ -123,7 +132,8 @@ def start_logging(level: int = logging.INFO) -> None:
 
 
 def run(main: Coroutine[Any, Any, int], name: str) -> int:
-    """Run ``main`` in a fresh event loop to its exit code; a refusal or failure becomes one logged line and 1."""
+    """Run ``main`` in a fresh event loop to its exit code. A refusal or failure becomes one logged
+    line and 1."""
     start_logging()
     try:
         _refuse_optimized()
@@ -149,7 +159,7 @@ def run(main: Coroutine[Any, Any, int], name: str) -> int:
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
-    """The exceptions in a group and in its groups; of anything else, itself."""
+    """The exceptions in a group and in its groups. Of anything else, itself."""
     if isinstance(error, BaseExceptionGroup):
         for member in error.exceptions:
             yield from leaves(member)
@@ -166,7 +176,8 @@ def _refuse_optimized() -> None:
 
 
 def bind(host: str, port: int, setting: str) -> Socket:
-    """A bound socket that does not listen yet: until it does, a probe of this address is refused."""
+    """A bound socket that does not listen yet: until it does, a probe of this address is
+    refused."""
     try:
         family, _, _, _, address = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -205,7 +216,8 @@ def _cannot_listen(error: OSError, host: str, port: int, setting: str) -> str:
 
 
 def url_of(bound: socket.socket, host: str) -> str:
-    """The URL of a bound socket, under the host name that was configured; without one under the address it has."""
+    """The URL of a bound socket, under the host name that was configured. Without one under the
+    address it has."""
     address, port = bound.getsockname()[:2]
     host = host or address
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -217,7 +229,8 @@ def is_wildcard(host: str) -> bool:
 
 @contextlib.contextmanager
 def stop_on_signals(stop: asyncio.Event) -> Iterator[None]:
-    """The first SIGTERM or SIGINT sets ``stop``; a later one exits at once, without a clean marker."""
+    """The first SIGTERM or SIGINT sets ``stop``. A later one exits at once, without a clean
+    marker."""
     loop = asyncio.get_running_loop()
     first: list[float] = []
 
@@ -241,7 +254,8 @@ def stop_on_signals(stop: asyncio.Event) -> Iterator[None]:
 
 
 def boot_id() -> str:
-    """Changes when the machine restarts, that is, when its page cache is lost; "" where the kernel does not tell."""
+    """Changes when the machine restarts, that is, when its page cache is lost; "" where the kernel
+    does not tell."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -249,17 +263,20 @@ def boot_id() -> str:
 
 
 def _tune_gc() -> None:
-    """What is loaded at the start lives for ever: keep the collector off it, and let it run rarely."""
+    """What is loaded at the start lives for ever: keep the collector off it, and let it run
+    rarely."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
 
 
 def _tune_malloc() -> None:
-    """Give the largest blocks back to the system as soon as they are freed, and keep what is used again and again (glibc only).
+    """Give the largest blocks back to the system as soon as they are freed, and keep what is used
+    again and again (glibc only).
 
-    glibc raises the first bound by itself when a large block is freed; then the holes that answers of different sizes
-    leave make a process twice as large as what it holds. Once one bound is set, glibc adapts neither.
+    glibc raises the first bound by itself when a large block is freed. Then the holes that answers
+    of different sizes leave make a process twice as large as what it holds. Once one bound is set,
+    glibc adapts neither.
     """
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)

@@ -1,9 +1,11 @@
-"""Request bodies: admitted before they are read, bounded in size, time and number of bytes held at once.
+"""Request bodies: admitted before they are read, bounded in size, time and number of bytes held at
+once.
 
-What is charged is what has arrived, not what was announced: who announces much and sends nothing holds nothing. A body gets at
-most half of what others leave, so large ones leave room; a small one, as heartbeats and probes are, is never refused
-because of others, and connections_max bounds how many there are. Progress is what keeps a body coming: nothing within
-body_read_ms, or less than body_bytes_per_second_min on the whole after that, ends the request.
+What is charged is what has arrived, not what was announced: who announces much and sends nothing
+holds nothing. A body gets at most half of what others leave, so large ones leave room. A small one,
+as heartbeats and probes are, is never refused because of others, and connections_max bounds how
+many there are. Progress is what keeps a body coming: nothing within body_read_ms, or less than
+body_bytes_per_second_min on the whole after that, ends the request.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from minilog.wire.http import shown
 
 EXPECT_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 SMALL_BYTES: Final = 64 * KIB
-"""A body up to this size, or up to a 16th of a small budget, is charged as any other, and never refused because of others."""
+"""A body up to this size, or up to a 16th of a small budget, is charged as any other, and never
+refused because of others."""
 STEP_BYTES: Final = 256 * KIB
 """The charge of a body that is arriving grows by so much at a time."""
 LOOKS: Final = 4
@@ -27,8 +30,8 @@ LOOKS: Final = 4
 
 
 def refuse_body(request: web.BaseRequest) -> None:
-    """Raises InvalidRequest where a request that asks for something brings something. Nobody would read that, and
-    while it is not read nobody would see the client leave."""
+    """Raises InvalidRequest where a request that asks for something brings something. Nobody would
+    read that, and while it is not read nobody would see the client leave."""
     if request.body_exists:
         raise InvalidRequest(f"a {request.method} has no body here; what is asked for goes into path and query")
 
@@ -66,7 +69,8 @@ class Requests(Budget):
         self.small_bytes = min(SMALL_BYTES, bytes_max // 16)
 
     def check_body(self, size: int, held: int = 0) -> None:
-        """Raises Overloaded when a body of ``size``, of which ``held`` are charged, is more than half of what others leave."""
+        """Raises Overloaded when a body of ``size``, of which ``held`` are charged, is more than
+        half of what others leave."""
         if size <= self.small_bytes:
             return
         others = self.used_bytes - held
@@ -79,7 +83,7 @@ class Requests(Budget):
 
 
 class RequestBody:
-    """The body of one request. ``read`` once; ``release`` always."""
+    """The body of one request. ``read`` once. ``release`` always."""
 
     __slots__ = ("_bytes_max", "_limits", "_request", "_requests", "_taken", "size_bytes")
 
@@ -92,7 +96,8 @@ class RequestBody:
         self.size_bytes = 0
 
     async def read(self) -> bytes:
-        """The whole body. Raises before reading a byte when its stated length or the state of the broker forbid it."""
+        """The whole body. Raises before reading a byte when its stated length or the state of the
+        broker forbid it."""
         request = self._request
         length = request.content_length
         is_here = request.content.is_eof() and request.content.exception() is None
@@ -154,7 +159,7 @@ class RequestBody:
         self._charge(max(count, min(ahead, self._bytes_max if length is None else length)))
 
     def _charge(self, count: int) -> None:
-        """From now on the body holds ``count``. Raises Overloaded; then it holds what it held."""
+        """From now on the body holds ``count``. Raises Overloaded. Then it holds what it held."""
         if count > self._taken:
             self._requests.check_body(count, self._taken)
         self._requests.used_bytes += count - self._taken
@@ -180,7 +185,8 @@ class RequestBody:
 
 
 class _Arrival:
-    """How much of a body has come, and until when more of it must. Looks from time to time, so that a chunk costs an addition."""
+    """How much of a body has come, and until when more of it must. Looks from time to time, so that
+    a chunk costs an addition."""
 
     __slots__ = (
         "_begin_s",

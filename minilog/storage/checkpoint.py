@@ -1,12 +1,13 @@
 """Small files replaced atomically: metadata, recovery points, leader epochs, markers.
 
-Owns: the envelope ``{"crc32c":"xxxxxxxx","body":...}`` (plain JSON, readable and checkable by hand) and the order
-of operations that makes a replacement atomic: write a temporary file, sync it, rename the present generation to
-``.previous``, rename the new one into place, sync the directory.
+Owns: the envelope ``{"crc32c":"xxxxxxxx","body":...}`` (plain JSON, readable and checkable by hand)
+and the order of operations that makes a replacement atomic: write a temporary file, sync it, rename
+the present generation to ``.previous``, rename the new one into place, sync the directory.
 
-Invariant: at every moment, also after a power cut, either the present or the previous generation is whole.
-A damaged present generation is told apart from a missing one, because for some files it means "refuse to start".
-Why two: a file that was damaged later is no reason to lose what it said before.
+Invariant: at every moment, also after a power cut, either the present or the previous generation is
+whole. A damaged present generation is told apart from a missing one, because for some files it
+means "refuse to start". Why two: a file that was damaged later is no reason to lose what it said
+before.
 """
 
 from __future__ import annotations
@@ -29,14 +30,16 @@ _SUFFIX = b"}\n"
 
 
 class Loaded(NamedTuple):
-    """``body`` is None when no whole generation exists; ``damaged`` says that the present one is there but bad."""
+    """``body`` is None when no whole generation exists. ``damaged`` says that the present one is
+    there but bad."""
 
     body: dict[str, Any] | None
     damaged: bool
 
 
 def save(disk: Disk, path: str, body: dict[str, Any], *, keep_previous: bool = True) -> None:
-    """Replace the file at ``path`` durably. Raises DiskFull (the old file stays in force) or StorageFailed."""
+    """Replace the file at ``path`` durably. Raises DiskFull (the old file stays in force) or
+    StorageFailed."""
     write_synced(disk, path + TEMPORARY, encode(body))
     if keep_previous:
         with suppress(FileNotFoundError):
@@ -46,7 +49,8 @@ def save(disk: Disk, path: str, body: dict[str, Any], *, keep_previous: bool = T
 
 
 def load(disk: Disk, path: str) -> Loaded:
-    """The newest whole generation of the file at ``path``. Raises CorruptRange when that cannot be read."""
+    """The newest whole generation of the file at ``path``. Raises CorruptRange when that cannot be
+    read."""
     data = read_file(disk, path)
     body = None if data is None else decode(data)
     if body is not None:
@@ -80,7 +84,8 @@ def decode(data: bytes) -> dict[str, Any] | None:
 
 
 def write_synced(disk: Disk, path: str, data: bytes) -> None:
-    """Create the file with this content and sync the content; the directory is the caller's to sync."""
+    """Create the file with this content and sync the content. The directory is the caller's to
+    sync."""
     handle = disk.create(path)
     try:
         disk.append(handle, 0, [data])
@@ -101,7 +106,8 @@ def load_dispensable(disk: Disk, path: str) -> dict[str, Any]:
 
 
 def read_file(disk: Disk, path: str) -> bytes | None:
-    """The whole content; None when there is no such file. Raises CorruptRange when it cannot be read."""
+    """The whole content; None when there is no such file. Raises CorruptRange when it cannot be
+    read."""
     try:
         handle = disk.open(path)
     except FileNotFoundError:

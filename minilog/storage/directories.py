@@ -1,8 +1,10 @@
 """The directories of partitions: their names, what there is, and how one is made.
 
-Owns: ``partition.json`` in each, which says whose the log beside it is and in which boot it was made.
+Owns: ``partition.json`` in each, which says whose the log beside it is and in which boot it was
+made.
 
-Invariants: a directory appears complete, by one rename. No file or directory in it has a longer name than it has itself.
+Invariants: a directory appears complete, by one rename. No file or directory in it has a longer
+name than it has itself.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ def any_directory(disk: Disk, data_dir: str) -> str | None:
 
 
 def find(disk: Disk, data_dir: str) -> Iterator[tuple[StoredPartition, str]]:
-    """Every partition there is, with the boot its directory was made in. What was never finished is removed.
+    """Every partition there is, with the boot its directory was made in. What was never finished is
+    removed.
 
     Raises RefusesToStart for one that does not say whose it is."""
     for name in disk.list(data_dir):
@@ -80,7 +83,8 @@ def make(disk: Disk, data_dir: str, stored: StoredPartition, boot_id: str) -> No
 
 
 def remove(disk: Disk, path: str) -> None:
-    """Remove a directory of files, if it exists; somebody else may be removing the files as well."""
+    """Remove a directory of files, if it exists; somebody else may be removing the files as
+    well."""
     try:
         names = disk.list(path)
     except FileNotFoundError:

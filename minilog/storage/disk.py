@@ -1,21 +1,26 @@
-"""The lowest seam: every file operation minilog's storage performs, so that a simulated disk can stand in.
+"""The lowest seam: every file operation minilog's storage performs, so that a simulated disk can
+stand in.
 
-Owns: raw file descriptors and the mapping of operating-system errors to what the process must do about them.
+Owns: raw file descriptors and the mapping of operating-system errors to what the process must do
+about them.
 
 Invariants:
-* Files only grow by ``append`` at their end and shrink by ``truncate``. ``overwrite`` changes what is there and is for the
-  one kind of file that must be written while the disk is full (slots.py).
-* Nothing is durable before ``fdatasync`` (content) and ``fsync_dir`` (creations, renames, removals) return.
+* Files only grow by ``append`` at their end and shrink by ``truncate``. ``overwrite`` changes what
+  is there and is for the one kind of file that must be written while the disk is full (slots.py).
+* Nothing is durable before ``fdatasync`` (content) and ``fsync_dir`` (creations, renames, removals)
+  return.
 * A full disk leaves a file as it was: what was written of the failed append is cut off again.
-* A name that the file system does not take (too long, or taken) is no failure of the disk, whatever is done with it.
-* After one failed write or sync the disk refuses all further writes and syncs. A second fsync may report
-  success although the kernel has dropped the pages the first one failed to write, so none is ever retried.
-  ``on_failure`` is called before that first failure is raised, in the same thread: whatever vouches for the page
-  cache must be gone before the process can be killed. Only ``remove`` and ``mkdir`` still work then, for its sake.
+* A name that the file system does not take (too long, or taken) is no failure of the disk, whatever
+  is done with it.
+* After one failed write or sync the disk refuses all further writes and syncs. A second fsync may
+  report success although the kernel has dropped the pages the first one failed to write, so none is
+  ever retried. ``on_failure`` is called before that first failure is raised, in the same thread:
+  whatever vouches for the page cache must be gone before the process can be killed. Only ``remove``
+  and ``mkdir`` still work then, for its sake.
 
-Why raw descriptors: buffered files hide when a write happens and swallow errors at close, and with mmap a bad
-sector is a SIGBUS instead of an exception.
-Source: the PostgreSQL "fsyncgate" discussion of 2018; SQLite's VFS for the idea of the seam.
+Why raw descriptors: buffered files hide when a write happens and swallow errors at close, and with
+mmap a bad sector is a SIGBUS instead of an exception. Source: the PostgreSQL "fsyncgate" discussion
+of 2018; SQLite's VFS for the idea of the seam.
 """
 
 from __future__ import annotations
@@ -34,14 +39,16 @@ IOV_MAX = os.sysconf("SC_IOV_MAX")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EEXIST, errno.ENOTEMPTY)
-"""Too long, of characters it does not take, or taken: by a name that differs in case only, on some."""
+"""Too long, of characters it does not take, or taken: by a name that differs in case only, on
+some."""
 
 
 class Disk(Protocol):
-    """File operations; all synchronous, paths absolute, handles opaque ints valid until closed.
+    """File operations. All synchronous, paths absolute, handles opaque ints valid until closed.
 
-    A missing file or directory raises FileNotFoundError, a path the file system cannot take NameRefused; neither is a failure
-    of the disk. Every failure but those named raises StorageFailed: the process must stop.
+    A missing file or directory raises FileNotFoundError, a path the file system cannot take
+    NameRefused. Neither is a failure of the disk. Every failure but those named raises
+    StorageFailed: the process must stop.
     """
 
     on_failure: Callable[[], None]
@@ -52,28 +59,33 @@ class Disk(Protocol):
         ...
 
     def create(self, path: str) -> int:
-        """A handle on a new empty file; a file of that name is emptied. Raises DiskFull."""
+        """A handle on a new empty file. A file of that name is emptied. Raises DiskFull."""
         ...
 
     def duplicate(self, handle: int) -> int:
-        """A second handle on the same file, which stays valid when the first is closed or the file removed."""
+        """A second handle on the same file, which stays valid when the first is closed or the file
+        removed."""
         ...
 
     def close(self, handle: int) -> None: ...
 
     def append(self, handle: int, position: int, buffers: Sequence[Buffer]) -> None:
-        """Write all of ``buffers`` at ``position``, the file's end (asserted). Raises DiskFull: the file is as before."""
+        """Write all of ``buffers`` at ``position``, the file's end (asserted). Raises DiskFull: the
+        file is as before."""
         ...
 
     def overwrite(self, handle: int, position: int, data: Buffer) -> None:
-        """Replace bytes that are there (asserted). A full disk does not mind, where files stay where they were written.
+        """Replace bytes that are there (asserted). A full disk does not mind, where files stay
+        where they were written.
 
-        Raises DiskFull on a file system that writes elsewhere; then these bytes are the old ones, the new ones or a mixture.
+        Raises DiskFull on a file system that writes elsewhere. Then these bytes are the old ones,
+        the new ones or a mixture.
         """
         ...
 
     def pread(self, handle: int, position: int, size: int) -> bytes:
-        """``size`` bytes, fewer only at the end of the file. Raises CorruptRange for an unreadable sector."""
+        """``size`` bytes, fewer only at the end of the file. Raises CorruptRange for an unreadable
+        sector."""
         ...
 
     def truncate(self, handle: int, size: int) -> None: ...
@@ -83,24 +95,28 @@ class Disk(Protocol):
         ...
 
     def reload(self, handle: int, position: int) -> None:
-        """``fdatasync``, then forget what is cached from ``position`` on: reads tell what is on the medium.
+        """``fdatasync``, then forget what is cached from ``position`` on: reads tell what is on the
+        medium.
 
-        Reading proves nothing otherwise: after a failed sync the kernel serves pages it has given up writing.
+        Reading proves nothing otherwise: after a failed sync the kernel serves pages it has given
+        up writing.
         """
         ...
 
     def fsync_dir(self, path: str) -> None: ...
 
     def rename(self, source: str, target: str) -> None:
-        """Atomically replaces a file at ``target``; a directory must not exist there. Raises DiskFull."""
+        """Atomically replaces a file at ``target``. A directory must not exist there. Raises
+        DiskFull."""
         ...
 
     def remove(self, path: str) -> None:
-        """Unlink a file, or remove an empty directory. Raises NameRefused for one that is not empty."""
+        """Unlink a file, or remove an empty directory. Raises NameRefused for one that is not
+        empty."""
         ...
 
     def mkdir(self, path: str) -> None:
-        """Make a directory and its parents; one that exists is fine. Raises DiskFull."""
+        """Make a directory and its parents. One that exists is fine. Raises DiskFull."""
         ...
 
     def list(self, path: str) -> list[str]:
@@ -110,7 +126,8 @@ class Disk(Protocol):
     def size(self, path: str) -> int: ...
 
     def lock(self, path: str) -> int | None:
-        """Take the exclusive lock on a file until its handle is closed; None when another has it. Raises DiskFull."""
+        """Take the exclusive lock on a file until its handle is closed; None when another has it.
+        Raises DiskFull."""
         ...
 
 

@@ -1,7 +1,7 @@
 """Looking into log files offline: what ``minilog log dump`` and ``minilog log verify`` show.
 
-Owns nothing and changes nothing: files are opened for reading only, indexes are read but never rebuilt. Works on a
-stopped broker's data directory and on copied or quarantined files.
+Owns nothing and changes nothing: files are opened for reading only, indexes are read but never
+rebuilt. Works on a stopped broker's data directory and on copied or quarantined files.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ class ReadOnlyDisk(OsDisk):
 
 
 class BatchInfo(msgspec.Struct, frozen=True):
-    """One batch of a file, or, with ``problem`` set, a stretch that is none: then only position, bytes and base offset
-    (the offset that belongs there) mean anything. Timestamps are ms; ``base_timestamp`` is the first record's, -1 when the
-    header does not say it, and ``delete_horizon_ms`` when tombstones in it may go, -1 without any."""
+    """One batch of a file, or, with ``problem`` set, a stretch that is none: then only position,
+    bytes and base offset (the offset that belongs there) mean anything. Timestamps are ms.
+    ``base_timestamp`` is the first record's, -1 when the header does not say it, and
+    ``delete_horizon_ms`` when tombstones in it may go, -1 without any."""
 
     path: str
     position: int
@@ -79,7 +80,8 @@ class Report(msgspec.Struct):
 
 
 def dump(path: str, disk: Disk | None = None) -> Iterator[BatchInfo]:
-    """Every batch of one ``.log`` file in order, and every damaged stretch. Raises FileNotFoundError."""
+    """Every batch of one ``.log`` file in order, and every damaged stretch. Raises
+    FileNotFoundError."""
     disk = disk or ReadOnlyDisk()
     size_bytes = disk.size(path)
     handle = disk.open(path)
@@ -92,8 +94,9 @@ def dump(path: str, disk: Disk | None = None) -> Iterator[BatchInfo]:
 
 
 def verify(paths: Iterable[str], disk: Disk | None = None) -> Report:
-    """Check ``.log`` files and partition directories: every batch, index entries, and the joints between the segments of a
-    directory: offsets without a gap, epochs that never fall. Raises FileNotFoundError."""
+    """Check ``.log`` files and partition directories: every batch, index entries, and the joints
+    between the segments of a directory: offsets without a gap, epochs that never fall. Raises
+    FileNotFoundError."""
     disk = disk or ReadOnlyDisk()
     report = Report()
     for path in paths:
@@ -171,7 +174,8 @@ def _stretch(path: str, stretch: _Stretch) -> BatchInfo:
 
 
 def _verify_directory(directory: str, disk: Disk, report: Report) -> None:
-    """The segments together, and each other file, such as one in quarantine or a copy, for itself."""
+    """The segments together, and each other file, such as one in quarantine or a copy, for
+    itself."""
     found = disk.list(directory)
     paths = [f"{directory}/{name}" for name in found if name.endswith(LOG_SUFFIX)]
     segments = [(path, offset) for path in paths if (offset := _named_offset(path)) is not None]
@@ -234,7 +238,8 @@ def _verify_index(path: str, disk: Disk, batches: Sequence[BatchInfo], report: R
 
 
 def _verify_epochs(path: str, batches: Sequence[BatchInfo], epoch: int, report: Report) -> int:
-    """Epochs never fall from one segment to the next; returns the last one. Within a file ``dump`` has seen to it."""
+    """Epochs never fall from one segment to the next; returns the last one. Within a file ``dump``
+    has seen to it."""
     if not batches:
         return epoch
     if batches[0].leader_epoch < epoch:

@@ -1,11 +1,13 @@
-"""``meta.json``: whose data directory this is; ``controller-epoch``: the highest controller epoch it has obeyed (R25).
+"""``meta.json``: whose data directory this is. ``controller-epoch``: the highest controller epoch
+it has obeyed (R25).
 
-Owns: both files and every reason why a directory must not be used. Each refusal is one sentence that says what is wrong,
-what was seen and what to do; nothing here is ever repaired by guessing.
+Owns: both files and every reason why a directory must not be used. Each refusal is one sentence
+that says what is wrong, what was seen and what to do. Nothing here is ever repaired by guessing.
 
-The epoch has a file of fixed size (slots.py), because a broker with a full disk must obey a new controller. In format 1 the
-epoch was a part of ``meta.json``; a start in such a directory makes the file, and then says format 2, so that a version that
-knows no such file does not go by what ``meta.json`` said once.
+The epoch has a file of fixed size (slots.py), because a broker with a full disk must obey a new
+controller. In format 1 the epoch was a part of ``meta.json``. A start in such a directory makes the
+file, and then says format 2, so that a version that knows no such file does not go by what
+``meta.json`` said once.
 """
 
 from __future__ import annotations
@@ -38,8 +40,8 @@ class _Format1(Meta, kw_only=True):
 
 
 def load(disk: Disk, path: str, broker_id: int) -> Meta | None:
-    """The meta file at ``path``, for this broker; None when there is none yet. Raises RefusesToStart, and DiskFull when there
-    is no room to bring an older format up to date."""
+    """The meta file at ``path``, for this broker; None when there is none yet. Raises
+    RefusesToStart, and DiskFull when there is no room to bring an older format up to date."""
     body, damaged = checkpoint.load(disk, path)
     if damaged:
         raise RefusesToStart(
@@ -70,7 +72,8 @@ def load(disk: Disk, path: str, broker_id: int) -> Meta | None:
 
 
 def _upgraded(disk: Disk, path: str, old: _Format1) -> Meta:
-    """An epoch file may be there: of an upgrade that was interrupted, or ``meta.json`` is a copy from before."""
+    """An epoch file may be there: of an upgrade that was interrupted, or ``meta.json`` is a copy
+    from before."""
     epoch_path = _epoch_path(path)
     noted = 0
     with suppress(FileNotFoundError):
@@ -86,7 +89,8 @@ def _epoch_path(path: str) -> str:
 
 
 def begin(disk: Disk, path: str, meta: Meta) -> None:
-    """Make the files of a new directory: ``meta.json`` last, because it says that the other one is there."""
+    """Make the files of a new directory: ``meta.json`` last, because it says that the other one is
+    there."""
     slots.create(disk, _epoch_path(path), 0)
     save(disk, path, meta)
 
@@ -108,7 +112,8 @@ def load_epoch(disk: Disk, path: str) -> int:
 
 
 def save_epoch(disk: Disk, path: str, epoch: int) -> None:
-    """Durable on return, also when the disk is full. Raises StorageFailed, or DiskFull as ``slots.save`` does."""
+    """Durable on return, also when the disk is full. Raises StorageFailed, or DiskFull as
+    ``slots.save`` does."""
     slots.save(disk, _epoch_path(path), epoch)
 
 

@@ -1,9 +1,11 @@
-"""Points: the recovery points of all logs of a broker, in one file: one for each would cost two syncs for each of them.
+"""Points: the recovery points of all logs of a broker, in one file: one for each would cost two
+syncs for each of them.
 
 Owns: ``recovery-points``. Without it every log is scanned from its start: slow, but safe.
 
 Invariants:
-* A point speaks for one topic id, and for what was written in one boot: in another one, what came after it may be lost.
+* A point speaks for one topic id, and for what was written in one boot: in another one, what came
+  after it may be lost.
 * What the saved points say of a log is believed by the next start, also that there is such a log.
 """
 
@@ -19,7 +21,8 @@ from minilog.storage.recovery.recovery import NOTHING_KNOWN
 
 
 class Point(NamedTuple):
-    """``boot_id`` is the machine's when the point was taken: in another boot, what came after it may be lost."""
+    """``boot_id`` is the machine's when the point was taken: in another boot, what came after it
+    may be lost."""
 
     topic_id: str
     boot_id: str
@@ -58,7 +61,8 @@ class Points:
             self._points.pop(name, None)
 
     def of(self, name: str, topic_id: str, made_in: str) -> Point:
-        """What is known of the log of that topic id; without a point, only the boot that its directory was ``made_in``."""
+        """What is known of the log of that topic id. Without a point, only the boot that its
+        directory was ``made_in``."""
         known = self._points.get(name)
         if known is None or known.topic_id != topic_id:
             return Point(topic_id, made_in, NOTHING_KNOWN)

@@ -1,15 +1,18 @@
-"""ProcessMarks: what the processes of one data directory leave for the next one, so that it knows whether writes may be missing.
+"""ProcessMarks: what the processes of one data directory leave for the next one, so that it knows
+whether writes may be missing.
 
 Owns: ``running`` and ``clean-shutdown`` (what R21 needs), and the mark of doubt in memory.
 
 Invariants:
-* ``clean-shutdown`` is written after everything else on a clean stop and removed, durably, before any log is touched at
-  the next start. A start may be clean as well when the machine has not restarted since the last process ran: the page
-  cache kept what was written. ``running`` holds that process's boot id and whether it could itself vouch for what it
-  found, so an unclean start stays unclean through quick restarts until the controller has been told.
-* A write or sync that failed withdraws ``running`` at once, before anybody hears of it. A disk that refuses even that
-  leaves a mark in memory (``/dev/shm``, which lasts as long as the boot). The next start then takes this boot for
-  another one: unclean, and of no log is more believed than what its recovery point says was durable.
+* ``clean-shutdown`` is written after everything else on a clean stop and removed, durably, before
+  any log is touched at the next start. A start may be clean as well when the machine has not
+  restarted since the last process ran: the page cache kept what was written. ``running`` holds that
+  process's boot id and whether it could itself vouch for what it found, so an unclean start stays
+  unclean through quick restarts until the controller has been told.
+* A write or sync that failed withdraws ``running`` at once, before anybody hears of it. A disk that
+  refuses even that leaves a mark in memory (``/dev/shm``, which lasts as long as the boot). The
+  next start then takes this boot for another one: unclean, and of no log is more believed than what
+  its recovery point says was durable.
 """
 
 from __future__ import annotations
@@ -32,11 +35,13 @@ class ProcessMarks:
         self.last_broker_epoch = -1
         """The broker epoch in the clean marker that was found; -1 without one."""
         self.is_same_boot = False
-        """The machine has not restarted since the last process ran, and nothing that process wrote has failed."""
+        """The machine has not restarted since the last process ran, and nothing that process wrote
+        has failed."""
         self.says_clean = False
         """By these marks nothing that the last process wrote can be missing."""
         self.is_vouched = False
-        """This process can answer for the data: its start was clean, or the controller knows that it was not."""
+        """This process can answer for the data: its start was clean, or the controller knows that
+        it was not."""
         self._disk = disk
         self._data_dir = data_dir
         self._running = f"{data_dir}/{RUNNING_FILE}"
@@ -45,7 +50,8 @@ class ProcessMarks:
         self._start_number = 0
 
     def begin_in(self, boot_id: str) -> None:
-        """In which boot this process runs: before it touches anything, or a failure would be noted of another one."""
+        """In which boot this process runs: before it touches anything, or a failure would be noted
+        of another one."""
         self._boot_id = boot_id
 
     def look(self) -> None:
@@ -59,7 +65,8 @@ class ProcessMarks:
         self._start_number = int(running.get("start", 0)) + 1
 
     def run(self, *, is_clean: bool) -> None:
-        """This process runs. With no room to note that, the marker is still there at the next start. Raises DiskFull."""
+        """This process runs. With no room to note that, the marker is still there at the next
+        start. Raises DiskFull."""
         self.is_vouched = is_clean
         self._save_running(is_clean)
         checkpoint.remove(self._disk, self._clean)
@@ -70,7 +77,8 @@ class ProcessMarks:
         self.is_vouched = True
 
     def end_cleanly(self, broker_epoch: int) -> None:
-        """No marker while the controller has not been told of an unclean start: the next start is unclean still."""
+        """No marker while the controller has not been told of an unclean start: the next start is
+        unclean still."""
         if self.is_vouched:
             checkpoint.save(self._disk, self._clean, {"broker_epoch": broker_epoch}, keep_previous=False)
 
@@ -79,7 +87,8 @@ class ProcessMarks:
         checkpoint.save(self._disk, self._running, body, keep_previous=False)
 
     def distrust(self) -> None:
-        """After a failed write or sync: the next start must not rely on the page cache. Never raises."""
+        """After a failed write or sync: the next start must not rely on the page cache. Never
+        raises."""
         with suppress(Exception):
             running = checkpoint.read_file(self._disk, self._running) or b""
             try:
@@ -90,8 +99,9 @@ class ProcessMarks:
     def _doubt_path(self, running: bytes) -> str:
         """Of the mark that this content of ``running`` is not to be trusted.
 
-        A directory, because making one follows no link that somebody else has put in its place. It stays until the
-        machine restarts, and means nothing any more when the next start has written another ``running``.
+        A directory, because making one follows no link that somebody else has put in its place. It
+        stays until the machine restarts, and means nothing any more when the next start has written
+        another ``running``.
         """
         return f"{_VOLATILE_DIR}/minilog-{self._boot_id}-{crc32c(running, crc32c(self._data_dir.encode())):08x}"
 

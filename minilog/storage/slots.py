@@ -1,12 +1,14 @@
 """A number that only grows, in a file of fixed size: it can be noted while the disk is full.
 
-Owns: the file's two slots, each of them the envelope of checkpoint.py, filled up with spaces to a page. The file is made
-whole, so all its blocks are allocated; from then on it is written in place and needs no new ones.
+Owns: the file's two slots, each of them the envelope of checkpoint.py, filled up with spaces to a
+page. The file is made whole, so all its blocks are allocated. From then on it is written in place
+and needs no new ones.
 
-Invariants: the slot that is worse off is written first, and synced before the other one is touched, so a torn write
-leaves a whole slot that holds at least what was noted before. Both slots are written each time, so what was noted
-survives the loss of either. ``load`` finishes what an interrupted ``save`` began: a slot that a failed sync has left in
-memory only may show a number the disk does not hold.
+Invariants: the slot that is worse off is written first, and synced before the other one is touched,
+so a torn write leaves a whole slot that holds at least what was noted before. Both slots are
+written each time, so what was noted survives the loss of either. ``load`` finishes what an
+interrupted ``save`` began: a slot that a failed sync has left in memory only may show a number the
+disk does not hold.
 """
 
 from __future__ import annotations
@@ -24,14 +26,16 @@ _BAD = -1
 
 
 def create(disk: Disk, path: str, number: int) -> None:
-    """Make the file, or replace it, durably. Raises DiskFull (an old file stays in force) or StorageFailed."""
+    """Make the file, or replace it, durably. Raises DiskFull (an old file stays in force) or
+    StorageFailed."""
     checkpoint.write_synced(disk, path + checkpoint.TEMPORARY, _slot(number) * SLOTS)
     disk.rename(path + checkpoint.TEMPORARY, path)
     disk.fsync_dir(os.path.dirname(path))
 
 
 def load(disk: Disk, path: str) -> int | None:
-    """The number; None when neither slot can be read, whatever the reason. Raises FileNotFoundError, StorageFailed."""
+    """The number; None when neither slot can be read, whatever the reason. Raises
+    FileNotFoundError, StorageFailed."""
     handle = disk.open(path)
     try:
         slots = _read(disk, handle)
@@ -47,8 +51,8 @@ def load(disk: Disk, path: str) -> int | None:
 
 
 def save(disk: Disk, path: str, number: int) -> None:
-    """Note ``number``, durably. Raises StorageFailed; DiskFull only where a file system writes elsewhere than asked (copy on
-    write), and then what was noted before is still there."""
+    """Note ``number``, durably. Raises StorageFailed; DiskFull only where a file system writes
+    elsewhere than asked (copy on write), and then what was noted before is still there."""
     handle = disk.open(path)
     try:
         slots = _read(disk, handle)

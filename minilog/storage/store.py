@@ -1,17 +1,22 @@
 """Store: one broker's data directory; satisfies ``core.ports.LogStore``.
 
-Owns: ``lock``, the partition directories and ``trash/``, and with their modules ``meta.json`` and ``controller-epoch`` (meta.py),
-``recovery-points`` (points.py), ``running`` and ``clean-shutdown`` (process_marks.py).
+Owns: ``lock``, the partition directories and ``trash/``, and with their modules ``meta.json`` and
+``controller-epoch`` (meta.py), ``recovery-points`` (points.py), ``running`` and ``clean-shutdown``
+(process_marks.py).
 
 Invariants:
-* One process at a time (the lock), and only the broker and cluster the directory belongs to (meta.py).
-* A partition directory appears complete, by one rename, and disappears the same way, into ``trash/``: only for a delete
-  record of its topic id, or because a topic of that name with another id has taken its place.
-* No file or directory has a longer name than a partition's own directory, so whatever can be opened can be deleted; and a
-  name that the file system refuses costs one replica, not the broker.
-* What is in the trash says whose it is for as long as a saved recovery point speaks of it: else the next start would miss it.
-* A start is clean only if nothing that the last process wrote can be missing (R21). A log that vanished makes it unclean, until the
-  controller has been told: from then on nobody misses that log any more.
+* One process at a time (the lock), and only the broker and cluster the directory belongs to
+  (meta.py).
+* A partition directory appears complete, by one rename, and disappears the same way, into
+  ``trash/``: only for a delete record of its topic id, or because a topic of that name with another
+  id has taken its place.
+* No file or directory has a longer name than a partition's own directory, so whatever can be opened
+  can be deleted; and a name that the file system refuses costs one replica, not the broker.
+* What is in the trash says whose it is for as long as a saved recovery point speaks of it: else the
+  next start would miss it.
+* A start is clean only if nothing that the last process wrote can be missing (R21). A log that
+  vanished makes it unclean, until the controller has been told: from then on nobody misses that log
+  any more.
 """
 
 from __future__ import annotations
@@ -49,7 +54,8 @@ class Checked(NamedTuple):
 
 class Store:
     def __init__(self, disk: Disk, data_dir: str, broker_id: int, now_ms: Callable[[], int]) -> None:
-        """``now_ms`` is wall-clock time, for the reports in quarantine only. Nothing is touched before ``start``."""
+        """``now_ms`` is wall-clock time, for the reports in quarantine only. Nothing is touched
+        before ``start``."""
         self.data_dir = os.path.abspath(data_dir)
         self.was_clean = False
         self._disk = disk
@@ -64,14 +70,17 @@ class Store:
         self.checked = Checked(0, 0)
         self._logs: dict[tuple[str, int], PartitionLog] = {}
         self._recovered: dict[tuple[str, int], PartitionLog] = {}
-        """Checked before their topics' settings were known; each becomes one of ``_logs`` when it is opened."""
+        """Checked before their topics' settings were known. Each becomes one of ``_logs`` when it
+        is opened."""
         self._topic_ids: dict[tuple[str, int], str] = {}
         """Topic id of every partition directory."""
         self._made_in: dict[str, str] = {}
-        """By directory the boot it was made in: for as long as there is no recovery point of the log."""
+        """By directory the boot it was made in: for as long as there is no recovery point of the
+        log."""
         self._points = Points(disk, self._path(POINTS_FILE))
         self._made: set[str] = set()
-        """Partition directories whose names no log has taken over yet, to be synced with its first flush."""
+        """Partition directories whose names no log has taken over yet, to be synced with its first
+        flush."""
         self._refused: set[str] = set()
         """Partition directories that the file system does not take."""
 
@@ -81,9 +90,11 @@ class Store:
     # ---- start and stop
 
     def start(self, boot_id: str) -> bool:
-        """Lock and check the directory; True when nothing the last process wrote can be missing (R21).
+        """Lock and check the directory; True when nothing the last process wrote can be missing
+        (R21).
 
-        ``boot_id`` is the kernel's (/proc/sys/kernel/random/boot_id); "" when unknown. Raises RefusesToStart.
+        ``boot_id`` is the kernel's (/proc/sys/kernel/random/boot_id); "" when unknown. Raises
+        RefusesToStart.
         """
         assert self._lock is None, "a store is started once"
         self._boot_id = boot_id
@@ -161,7 +172,8 @@ class Store:
         return self._marks.last_broker_epoch
 
     def _forget_boot(self) -> None:
-        """Let no recovery point of this boot vouch for what was written after it; durable before ``running`` is."""
+        """Let no recovery point of this boot vouch for what was written after it; durable before
+        ``running`` is."""
         for key, topic_id in self._topic_ids.items():
             name = directory_name(*key)
             known = self._point(name, topic_id)
@@ -176,21 +188,25 @@ class Store:
         return {directory_name(*key) for key in self._topic_ids}
 
     def registered(self) -> None:
-        """The controller has accepted the registration and knows whether the start was clean. Raises DiskFull."""
+        """The controller has accepted the registration and knows whether the start was clean.
+        Raises DiskFull."""
         if not self._marks.is_vouched:
             self._points.forget(self._points.without(self._directories()))
             self._points.save()
             self._marks.vouch()
 
     def distrust(self) -> None:
-        """After a failed write or sync: the next start must not rely on the page cache. Never raises."""
+        """After a failed write or sync: the next start must not rely on the page cache. Never
+        raises."""
         self._marks.distrust()
 
     def recover(self, ask: Callable[[], None]) -> None:
-        """Check every log there is, so that ``open`` finds it done. For a thread, between ``start`` and the first ``open``.
+        """Check every log there is, so that ``open`` finds it done. For a thread, between ``start``
+        and the first ``open``.
 
-        ``ask`` is called between logs and segments; what it raises ends the recovery, and the next start does it again.
-        A log that cannot be opened is left to ``open``, whose caller can say what it means. Raises StorageFailed.
+        ``ask`` is called between logs and segments. What it raises ends the recovery, and the next
+        start does it again. A log that cannot be opened is left to ``open``, whose caller can say
+        what it means. Raises StorageFailed.
         """
         for at, (key, topic_id) in enumerate(list(self._topic_ids.items())):
             self.checked = Checked(at, len(self._topic_ids))
@@ -202,14 +218,16 @@ class Store:
             self._vouch_for_recovered()
 
     def _vouch_for_recovered(self) -> None:
-        """All of these logs is durable in this boot, so of what is written from here on no power cut explains damage."""
+        """All of these logs is durable in this boot, so of what is written from here on no power
+        cut explains damage."""
         for key, log in self._recovered.items():
             if not log.is_damaged:
                 self._points.note(log.name, Point(self._topic_ids[key], self._boot_id, log.recovery_point()))
         self._points.save()
 
     def close_cleanly(self, broker_epoch: int) -> None:
-        """Make everything durable, write the checkpoints, and last of all the marker; then release the directory."""
+        """Make everything durable, write the checkpoints, and last of all the marker. Then release
+        the directory."""
         for topic, partition in list(self._logs):
             self.close(topic, partition)
         self._points.save()
@@ -262,7 +280,8 @@ class Store:
     def open(self, topic: str, topic_id: str, partition: int, settings: TopicSettings) -> PartitionLog:
         """As in ``LogStore``; opening an open log of the same topic id gives that log.
 
-        Raises DiskFull, StorageFailed, NameRefused, or CorruptRange when the log cannot be made sense of.
+        Raises DiskFull, StorageFailed, NameRefused, or CorruptRange when the log cannot be made
+        sense of.
         """
         assert self._lock is not None, "start the store first"
         name = directory_name(topic, partition)
@@ -289,7 +308,8 @@ class Store:
         return log
 
     def _make(self, name: str, stored: StoredPartition) -> None:
-        """Raises NameRefused, and tells the operator, but only once: it will be tried again and again."""
+        """Raises NameRefused, and tells the operator, but only once: it will be tried again and
+        again."""
         try:
             directories.make(self._disk, self.data_dir, stored, self._boot_id)
         except NameRefused as refused:
@@ -326,7 +346,7 @@ class Store:
         return sorted(StoredPartition(topic, topic_id, number) for (topic, number), topic_id in self._topic_ids.items())
 
     def close(self, topic: str, partition: int) -> None:
-        """Make the log durable and release it; nothing when it is not open."""
+        """Make the log durable and release it. Nothing when it is not open."""
         log = self._logs.pop((topic, partition), None)
         if log is not None:
             self._points.note(log.name, Point(self._topic_ids[topic, partition], self._boot_id, log.close()))
@@ -350,9 +370,9 @@ class Store:
         self._disk.fsync_dir(self.data_dir)
 
     def purge_trash(self, is_stopped: Callable[[], bool] = lambda: False) -> int:
-        """Remove for good what is in the trash; returns the bytes freed. ``is_stopped`` is asked between files. Of a log
-        that the saved recovery points speak of the name stays until the next checkpoint: there may be no room for that one
-        before the records have gone."""
+        """Remove for good what is in the trash; returns the bytes freed. ``is_stopped`` is asked
+        between files. Of a log that the saved recovery points speak of the name stays until the
+        next checkpoint: there may be no room for that one before the records have gone."""
         spoken_of = {(trash.stem(name), known.topic_id) for name, known in self._points.saved.items()}
         return self._trash.purge(spoken_of, is_stopped)
 

@@ -1,7 +1,8 @@
 """Trash: directories of partitions whose topic was deleted, until their files are unlinked.
 
-A directory comes here by one rename, so that deleting takes no longer than a turn may; unlinking can take long and is done
-in a thread, in steps. What is here says whose it is, for as long as a saved recovery point speaks of it.
+A directory comes here by one rename, so that deleting takes no longer than a turn may; unlinking
+can take long and is done in a thread, in steps. What is here says whose it is, for as long as a
+saved recovery point speaks of it.
 
 Who needs room may remove what is here, and the folder itself: one that is missing is empty.
 """
@@ -65,7 +66,8 @@ class Trash:
             self._disk.fsync_dir(self._path)
 
     def purge(self, spoken_of: Container[tuple[str, str]], is_stopped: Callable[[], bool]) -> int:
-        """Unlink everything, but the name of what is spoken of, by (stem, topic id); returns the bytes freed."""
+        """Unlink everything, but the name of what is spoken of, by (stem, topic id); returns the
+        bytes freed."""
         freed = 0
         for name in self._names():
             path = f"{self._path}/{name}"
@@ -90,7 +92,8 @@ class Trash:
             self._disk.remove(path)
 
     def _unlink(self, path: str) -> int:
-        """Returns the bytes freed. The file may be gone already, when a purge before this one was interrupted."""
+        """Returns the bytes freed. The file may be gone already, when a purge before this one was
+        interrupted."""
         try:
             size = self._disk.size(path)
         except FileNotFoundError:

@@ -1,24 +1,31 @@
 """Header view of one record batch: Kafka's format v2 (magic 2), byte for byte.
 
-Owns: the 61-byte header. ``split`` cuts untrusted bytes into validated batches, ``stamp`` gives one its place in
-a log, ``peek`` reads a header without touching the payload. Records stay opaque here (records.py decodes them).
+Owns: the 61-byte header. ``split`` cuts untrusted bytes into validated batches, ``stamp`` gives one
+its place in a log, ``peek`` reads a header without touching the payload. Records stay opaque here
+(records.py decodes them).
 
-    base offset i64 | length i32 | partition leader epoch i32 | magic i8 | CRC-32C u32 | attributes i16
-    | last offset delta i32 | base timestamp i64 | max timestamp i64 | producer id i64 | producer epoch i16
+    base offset i64 | length i32 | partition leader epoch i32 | magic i8 | CRC-32C u32
+    | attributes i16 | last offset delta i32 | base timestamp i64 | max timestamp i64
+    | producer id i64 | producer epoch i16
     | base sequence i32 | record count i32 | records
 
-Attributes: bits 0-2 codec, 3 timestamp type, 4 transactional, 5 control, 6 delete horizon, 8-9 the acks level
-the producer asked for (unused by Kafka, so its readers ignore them), the rest reserved. With bit 6 the base timestamp field holds the delete horizon: from then
-on tombstones in the batch may go; times of records are relative to it all the same.
+Attributes: bits 0-2 codec, 3 timestamp type, 4 transactional, 5 control, 6 delete horizon, 8-9 the
+acks level the producer asked for (unused by Kafka, so its readers ignore them), the rest reserved.
+With bit 6 the base timestamp field holds the delete horizon: from then on tombstones in the batch
+may go; times of records are relative to it all the same.
 
 Invariants:
-* A ``Batch`` from ``split`` has a length within its data, a matching CRC, a known codec and consistent counts.
-* Nothing is allocated or skipped on the word of a length or count before that field has been checked.
-* The CRC covers attributes onward: base offset and leader epoch may change without touching it, the acks level
-  and an append time may not. ``stamp`` computes the CRC over the shared payload only when it must.
+* A ``Batch`` from ``split`` has a length within its data, a matching CRC, a known codec and
+  consistent counts.
+* Nothing is allocated or skipped on the word of a length or count before that field has been
+  checked.
+* The CRC covers attributes onward: base offset and leader epoch may change without touching it, the
+  acks level and an append time may not. ``stamp`` computes the CRC over the shared payload only
+  when it must.
 
-Why a NamedTuple: built once per batch on the hot path, and building a tuple is the cheapest construction there is.
-Source: KIP-98 (format v2), KIP-32 (timestamp types), KIP-534 (delete horizon).
+Why a NamedTuple: built once per batch on the hot path, and building a tuple is the cheapest
+construction there is. Source: KIP-98 (format v2), KIP-32 (timestamp types), KIP-534 (delete
+horizon).
 """
 
 from __future__ import annotations
@@ -45,7 +52,8 @@ NO_PRODUCER_ID: Final = -1
 EXPANDED_BYTES_MAX: Final = 64 * 1024 * 1024
 """What the compressed payload of one batch may expand to, for whoever reads it."""
 RECORDS_MAX: Final = 2**31 - 1
-"""Records that the batches of one partition in one request may claim together: a segment's indexes count so far."""
+"""Records that the batches of one partition in one request may claim together: a segment's indexes
+count so far."""
 
 _CODEC_MASK: Final = 0x07
 _APPEND_TIME_BIT: Final = 0x08
@@ -67,10 +75,12 @@ _new: Final = tuple.__new__
 
 
 class Batch(NamedTuple):
-    """One whole batch. ``bytes_total`` = 12 + the length field; ``end_offset`` is exclusive; times are ms.
+    """One whole batch. ``bytes_total`` = 12 + the length field. ``end_offset`` is exclusive; times
+    are ms.
 
-    ``base_timestamp`` is the field as it stands: what the deltas of the records' times count from, and nobody's time.
-    Who wants to know when something was uses ``first_timestamp``, ``max_timestamp`` or ``delete_horizon_ms``.
+    ``base_timestamp`` is the field as it stands: what the deltas of the records' times count from,
+    and nobody's time. Who wants to know when something was uses ``first_timestamp``,
+    ``max_timestamp`` or ``delete_horizon_ms``.
     """
 
     base_offset: int
@@ -86,8 +96,8 @@ class Batch(NamedTuple):
     base_sequence: int
     record_count: int
     buffers: tuple[bytes | memoryview, ...]
-    """The batch's bytes in order: one view, or a stamped header followed by the untouched payload. Empty in a
-    batch from ``peek``, which saw the header only."""
+    """The batch's bytes in order: one view, or a stamped header followed by the untouched payload.
+    Empty in a batch from ``peek``, which saw the header only."""
 
     @property
     def end_offset(self) -> int:
@@ -123,8 +133,9 @@ class Batch(NamedTuple):
 
     @property
     def first_timestamp(self) -> int | None:
-        """Time of the first record. None when the header does not say it, because cleaning has taken records away or
-        has put the delete horizon into the field; ``records.first_timestamp`` looks inside then."""
+        """Time of the first record. None when the header does not say it, because cleaning has
+        taken records away or has put the delete horizon into the field. ``records.first_timestamp``
+        looks inside then."""
         if self.attributes & _APPEND_TIME_BIT:
             return self.max_timestamp
         if self.attributes & DELETE_HORIZON_BIT or self.record_count <= self.last_offset_delta:
@@ -133,7 +144,8 @@ class Batch(NamedTuple):
 
     @property
     def last_sequence(self) -> int:
-        """Sequence of the last record; sequences wrap to 0 after 2^31 - 1. -1 without a producer id."""
+        """Sequence of the last record; sequences wrap to 0 after 2^31 - 1. -1 without a producer
+        id."""
         if self.base_sequence < 0:
             return -1
         return (self.base_sequence + self.last_offset_delta) & 0x7FFFFFFF
@@ -150,7 +162,8 @@ class Batch(NamedTuple):
 
 
 def acks_level_for(acks: int) -> int:
-    """The acks level of a produce request's ``acks``: 0, 1, N > 1 copies, or -1 for all; raises InvalidAcks."""
+    """The acks level of a produce request's ``acks``: 0, 1, N > 1 copies, or -1 for all; raises
+    InvalidAcks."""
     if acks == -1 or acks > 1:
         return ACKS_MANY
     if acks == 1:
@@ -161,12 +174,14 @@ def acks_level_for(acks: int) -> int:
 
 
 def split(data: bytes | memoryview, batch_bytes_max: int, *, stored: bool = False) -> list[Batch]:
-    """Cut concatenated batches apart and validate each: magic, lengths, CRC-32C, codec, counts, times.
+    """Cut concatenated batches apart and validate each: magic, lengths, CRC-32C, codec, counts,
+    times.
 
-    The batches are views into ``data``. Without ``stored`` the rules for producers hold: records numbered without
-    a gap, no control or transactional batch, no attribute that is the leader's to set. ``stored`` is for batches
-    from a log (replication, recovery, consumer fetch): compaction may have left gaps, even none of the records.
-    Raises CorruptBatch or RecordTooLarge, with ``info["position"]``, the byte where the bad batch starts.
+    The batches are views into ``data``. Without ``stored`` the rules for producers hold: records
+    numbered without a gap, no control or transactional batch, no attribute that is the leader's to
+    set. ``stored`` is for batches from a log (replication, recovery, consumer fetch): compaction
+    may have left gaps, even none of the records. Raises CorruptBatch or RecordTooLarge, with
+    ``info["position"]``, the byte where the bad batch starts.
     """
     view = memoryview(data)
     end = len(view)
@@ -184,7 +199,7 @@ def split(data: bytes | memoryview, batch_bytes_max: int, *, stored: bool = Fals
 
 
 def batch_at(view: memoryview, position: int, batch_bytes_max: int, stored: bool = False) -> Batch:
-    """The validated batch that starts at ``position``; ``stored`` and errors as in ``split``."""
+    """The validated batch that starts at ``position``. ``stored`` and errors as in ``split``."""
     header = peek(view, position)
     bytes_total = header[1]
     if bytes_total > batch_bytes_max:
@@ -205,10 +220,11 @@ def batch_at(view: memoryview, position: int, batch_bytes_max: int, stored: bool
 
 
 def peek(view: bytes | memoryview, position: int = 0) -> Batch:
-    """The header at ``position``, without its payload (``buffers`` is empty) and without checking the CRC.
+    """The header at ``position``, without its payload (``buffers`` is empty) and without checking
+    the CRC.
 
-    Checks only what a scan needs to step on: 61 bytes are there, the magic, and a length that holds a header.
-    Raises CorruptBatch. The rest is to be trusted only after ``split``.
+    Checks only what a scan needs to step on: 61 bytes are there, the magic, and a length that holds
+    a header. Raises CorruptBatch. The rest is to be trusted only after ``split``.
     """
     if len(view) - position < HEADER_BYTES:
         raise _corrupt(position, f"{len(view) - position} bytes are left, a header takes {HEADER_BYTES}")
@@ -229,10 +245,10 @@ def peek(view: bytes | memoryview, position: int = 0) -> Batch:
 def stamp(
     batch: Batch, base_offset: int, leader_epoch: int, acks_level: int, append_timestamp: int | None = None
 ) -> Batch:
-    """The same batch with offset, epoch and acks level set; the payload is shared, not copied.
+    """The same batch with offset, epoch and acks level set. The payload is shared, not copied.
 
-    ``append_timestamp`` (ms) makes it a log-append-time batch. The CRC is recomputed when a field it covers
-    changes, from the payload that ``split`` has verified.
+    ``append_timestamp`` (ms) makes it a log-append-time batch. The CRC is recomputed when a field
+    it covers changes, from the payload that ``split`` has verified.
     """
     assert base_offset >= 0, "a place in a log is never negative"
     assert ACKS_UNKNOWN <= acks_level <= ACKS_MANY, "two bits hold the acks level"
@@ -274,7 +290,8 @@ def is_filler(header: Batch) -> bool:
 
 
 def filler(last: Batch, base_offset: int) -> Batch:
-    """A batch without records from ``base_offset`` to the end of ``last``, in its epoch and with its latest time.
+    """A batch without records from ``base_offset`` to the end of ``last``, in its epoch and with
+    its latest time.
 
     So a log without some of its records still has every offset: a hole can be told from a loss."""
     delta = last.last_offset - base_offset

@@ -1,6 +1,8 @@
-"""What compaction leaves of a batch: the same batch with some records gone, every kept record at its old offset.
+"""What compaction leaves of a batch: the same batch with some records gone, every kept record at
+its old offset.
 
-Invariant: what is made here passes ``batch.split`` as a stored batch, and decodes to the records that were kept.
+Invariant: what is made here passes ``batch.split`` as a stored batch, and decodes to the records
+that were kept.
 """
 
 from __future__ import annotations
@@ -17,13 +19,16 @@ _INT64_END: Final = 1 << 63
 
 
 def retain(batch: Batch, records: Sequence[Record], delete_horizon_ms: int | None = None) -> Batch:
-    """``batch`` with only ``records``, a selection of its own in order: all else about it stays, even its span.
+    """``batch`` with only ``records``, a selection of its own in order: all else about it stays,
+    even its span.
 
-    The offsets, producer id and sequence, epoch, codec and kind of timestamp are kept, so that a reader sees the
-    same log with holes. It may be left with no records at all. ``delete_horizon_ms`` notes from when on its tombstones
-    may go, in the place of the base timestamp (KIP-534); the records' times stay. Two things keep it out: a record too far
-    from it in time for a delta of 64 bits, and a batch that would outgrow what readers and followers take, for such deltas
-    are longer. Then the tombstones stay for good, which is better than a batch nobody can read.
+    The offsets, producer id and sequence, epoch, codec and kind of timestamp are kept, so that a
+    reader sees the same log with holes. It may be left with no records at all.
+    ``delete_horizon_ms`` notes from when on its tombstones may go, in the place of the base
+    timestamp (KIP-534). The records' times stay. Two things keep it out: a record too far from it
+    in time for a delta of 64 bits, and a batch that would outgrow what readers and followers take,
+    for such deltas are longer. Then the tombstones stay for good, which is better than a batch
+    nobody can read.
     """
     left: Batch | None = None
     if delete_horizon_ms is not None and _can_count_from(delete_horizon_ms, batch, records):

@@ -1,22 +1,27 @@
-"""The bytes of single records inside a batch's payload: the hot loop of every producer and consumer.
+"""The bytes of single records inside a batch's payload: the hot loop of every producer and
+consumer.
 
-Owns: varints and the record layout. One typed source that runs as it is and, compiled with mypyc (setup.py),
-several times faster; both behave alike, and the tests run both. Kept free of classes and of imports beyond the
-error it raises, because only plain functions over bytes and ints gain from compilation.
+Owns: varints and the record layout. One typed source that runs as it is and, compiled with mypyc
+(setup.py), several times faster. Both behave alike, and the tests run both. Kept free of classes
+and of imports beyond the error it raises, because only plain functions over bytes and ints gain
+from compilation.
 
     record: length varint | attributes i8 | timestamp delta varlong | offset delta varint
             | key length varint, key | value length varint, value | header count varint, headers
     header: name length varint, name (UTF-8) | value length varint, value
 
-All varints are zigzag; length -1 means null. ``i64`` names are machine integers when compiled, so nothing annotated
-so may leave 64 bits: lengths are at most 32 bits wide, timestamps are plain ``int``.
+All varints are zigzag; length -1 means null. ``i64`` names are machine integers when compiled, so
+nothing annotated so may leave 64 bits: lengths are at most 32 bits wide, timestamps are plain
+``int``.
 
 Invariants of decoding, on which its safety rests:
 * The position only grows, and whatever is read past the end of the data raises IndexError.
-* A slice that runs past its record leaves the position past ``record_end``, which is checked once per record.
+* A slice that runs past its record leaves the position past ``record_end``, which is checked once
+  per record.
 * Nothing is allocated by a claimed count or length before it is known to fit into the data.
-* Bytes say little about memory: an empty header is two bytes in a payload, next to none when compressed, and a hundred as
-  an object. So objects are counted, records and headers, and refused by their claimed count before they are made.
+* Bytes say little about memory: an empty header is two bytes in a payload, next to none when
+  compressed, and a hundred as an object. So objects are counted, records and headers, and refused
+  by their claimed count before they are made.
 
 Source: KIP-98 (record format v2), KIP-82 (headers).
 """
@@ -40,7 +45,8 @@ RECORD_BYTES_MIN: Final = 7
 HEADERS_MAX: Final = 10_000
 """Headers of one record."""
 OBJECTS_MAX: Final = 2**20
-"""Records and headers of one batch together: what decoding makes of it, a hundred bytes and more each."""
+"""Records and headers of one batch together: what decoding makes of it, a hundred bytes and more
+each."""
 _ZERO: Final = b"\x00"
 _NULL: Final = b"\x01"
 _TABLE_END: Final = 8192
@@ -48,8 +54,9 @@ _INT64_END: Final = 1 << 63
 
 
 def varint(value: int) -> bytes:
-    """Zigzag varint of a signed 64-bit integer, as short as can be: 1 to 10 bytes. Raises InvalidRecord for any other,
-    because no reader would take it: of what is encoded here only the distance of two timestamps can be so large."""
+    """Zigzag varint of a signed 64-bit integer, as short as can be: 1 to 10 bytes. Raises
+    InvalidRecord for any other, because no reader would take it: of what is encoded here only the
+    distance of two timestamps can be so large."""
     if not -_INT64_END <= value < _INT64_END:
         raise InvalidRecord(
             f"the timestamps of a batch lie {value} ms apart, which takes more than 64 bits; send them in separate batches"
@@ -79,7 +86,8 @@ def append_record(
     value: bytes | None,
     headers: Sequence[tuple[str, bytes | None]],
 ) -> int:
-    """Append one record's pieces to ``parts`` (joined, they are the payload); returns its size in bytes."""
+    """Append one record's pieces to ``parts`` (joined, they are the payload); returns its size in
+    bytes."""
     stamp = _VARINTS[timestamp_delta] if 0 <= timestamp_delta < _TABLE_END else varint(timestamp_delta)
     offset = _VARINTS[offset_delta] if offset_delta < _TABLE_END else varint(offset_delta)
     key_length = _NULL
@@ -109,7 +117,8 @@ def append_values(
     room_bytes: int,
     count_max: int,
 ) -> tuple[int, int]:
-    """Append records without key and headers for ``values[start:]``, at most ``count_max`` and what fits into ``room_bytes``.
+    """Append records without key and headers for ``values[start:]``, at most ``count_max`` and what
+    fits into ``room_bytes``.
 
     Returns (index of the first value left out, bytes added). All share one timestamp.
     """
@@ -159,11 +168,12 @@ def decode_records(
     append_timestamp: int | None,
     objects_max: int = OBJECTS_MAX,
 ) -> list[T]:
-    """All ``count`` records of an uncompressed payload, each as ``make(offset, timestamp, key, value, headers)``.
+    """All ``count`` records of an uncompressed payload, each as ``make(offset, timestamp, key,
+    value, headers)``.
 
-    With ``append_timestamp`` every record has that timestamp. Raises CorruptBatch unless ``data`` is exactly
-    ``count`` well-formed records with growing offset deltas up to ``last_offset_delta``, and at most ``objects_max`` records
-    and headers.
+    With ``append_timestamp`` every record has that timestamp. Raises CorruptBatch unless ``data``
+    is exactly ``count`` well-formed records with growing offset deltas up to ``last_offset_delta``,
+    and at most ``objects_max`` records and headers.
     """
     if count > objects_max:
         raise CorruptBatch(f"it claims {count} records; allowed are {objects_max} records and headers together")
@@ -242,7 +252,8 @@ def _decode(
 
 
 def _sized_bytes(data: bytes, position: i64, zigzag: i64) -> tuple[bytes | None, i64]:
-    """Bytes, or None for length -1, after a length whose first byte was ``zigzag``; and the position after them."""
+    """Bytes, or None for length -1, after a length whose first byte was ``zigzag``; and the
+    position after them."""
     if zigzag >= 128:
         zigzag, position = _long_varint(data, position, zigzag)
     if zigzag & 1:
@@ -254,7 +265,8 @@ def _sized_bytes(data: bytes, position: i64, zigzag: i64) -> tuple[bytes | None,
 
 
 def _decode_headers(data: bytes, position: i64, zigzag: i64, spare: i64) -> tuple[Headers, i64]:
-    """The headers after their count, whose first byte was ``zigzag``; at most ``spare``, so many may the rest of the batch have."""
+    """The headers after their count, whose first byte was ``zigzag``. At most ``spare``, so many
+    may the rest of the batch have."""
     if zigzag >= 128:
         zigzag, position = _long_varint(data, position, zigzag)
     count: i64 = zigzag >> 1
@@ -295,7 +307,8 @@ def _long_varint(data: bytes, position: i64, first: i64) -> tuple[i64, i64]:
 
 
 def _long_timestamp(data: bytes, position: i64, base_timestamp: int) -> tuple[int, i64]:
-    """``base_timestamp`` plus a delta of any length, of which the first byte lies before ``position``."""
+    """``base_timestamp`` plus a delta of any length, of which the first byte lies before
+    ``position``."""
     byte: int = data[position - 1]
     zigzag: int = byte & 127
     shift = 7

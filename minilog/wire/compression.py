@@ -1,14 +1,17 @@
-"""Compression codecs of the record batch: gzip, snappy, lz4 and zstd, each behind a hard cap on what it may expand to.
+"""Compression codecs of the record batch: gzip, snappy, lz4 and zstd, each behind a hard cap on
+what it may expand to.
 
 Owns: the payload encodings that Kafka clients write and read, and nothing of what is inside.
 
-* gzip: RFC 1952. zstd: RFC 8878. lz4: the frame format with independent blocks, the only kind Kafka's reader takes.
-* snappy: xerial framing (a 16-byte header, then blocks of raw snappy, each after its i32 length), which Kafka's
-  Java clients and librdkafka write and read; bare raw snappy is read too.
+* gzip: RFC 1952. zstd: RFC 8878. lz4: the frame format with independent blocks, the only kind
+  Kafka's reader takes.
+* snappy: xerial framing (a 16-byte header, then blocks of raw snappy, each after its i32 length),
+  which Kafka's Java clients and librdkafka write and read; bare raw snappy is read too.
 
-Invariant: ``decompress`` never allocates more than the cap, whatever the payload claims. Snappy states its size up
-front. The others are decompressed into a buffer that grows from a guess up to the cap: a payload which does not fit
-into the cap is refused, and a small payload that lies about its size costs no more than what it really expands to.
+Invariant: ``decompress`` never allocates more than the cap, whatever the payload claims. Snappy
+states its size up front. The others are decompressed into a buffer that grows from a guess up to
+the cap: a payload which does not fit into the cap is refused, and a small payload that lies about
+its size costs no more than what it really expands to.
 
 Source: KIP-57 (lz4 framing), KIP-110 (zstd), KIP-390 (levels).
 """
@@ -37,13 +40,15 @@ _XERIAL_HEADER: Final = b"\x82SNAPPY\x00" + struct.pack(">ii", 1, 1)
 _XERIAL_MAGIC: Final = _XERIAL_HEADER[:8]
 _XERIAL_BLOCK_BYTES: Final = 32 * 1024
 _SNAPPY_RATIO_MAX: Final = 22
-"""Raw snappy's best case is a 3-byte copy of 64 bytes; a larger claim is a lie."""
+"""Raw snappy's best case is a 3-byte copy of 64 bytes. A larger claim is a lie."""
 _XERIAL_SMALL_MAX: Final = 16
 _XERIAL_SMALL_BYTES: Final = 64
-"""More blocks than the first so many expand to the second at least, on average: writers make 32 KiB of each."""
+"""More blocks than the first so many expand to the second at least, on average: writers make 32 KiB
+of each."""
 _RATIO_MAX: Final = {GZIP: 1032, LZ4: 255, ZSTD: 32 * 1024}
-"""What a byte can expand to at best: deflate's 258 bytes for two bits, lz4's 255 for each byte of a length, zstd's block of
-128 KiB out of four bytes. So a small payload that is damaged is not tried with a large buffer."""
+"""What a byte can expand to at best: deflate's 258 bytes for two bits, lz4's 255 for each byte of a
+length, zstd's block of 128 KiB out of four bytes. So a small payload that is damaged is not tried
+with a large buffer."""
 _GUESS_RATIO: Final = 8
 _GUESS_BYTES_MIN: Final = 16 * 1024
 
@@ -79,7 +84,8 @@ def compress(codec: int, payload: bytes) -> bytes:
 
 
 def decompress(codec: int, payload: bytes | memoryview, expanded_bytes_max: int) -> bytes:
-    """The bytes before compression; raises CorruptBatch if they are damaged or more than ``expanded_bytes_max``."""
+    """The bytes before compression; raises CorruptBatch if they are damaged or more than
+    ``expanded_bytes_max``."""
     view = memoryview(payload)
     if codec == NONE:
         return bytes(view)
@@ -95,7 +101,8 @@ def decompress(codec: int, payload: bytes | memoryview, expanded_bytes_max: int)
         try:
             return bytes(memoryview(out)[: into(view, out)])
         except cramjam.DecompressionError as error:
-            # A full buffer and damaged data look alike but for the text, so only the largest buffer decides.
+            # A full buffer and damaged data look alike but for the text, so only the largest buffer
+            # decides.
             if out_bytes == most_bytes:
                 raise CorruptBatch(
                     f"a payload of {len(view)} bytes is damaged or expands beyond {expanded_bytes_max} bytes: {error}"

@@ -1,13 +1,13 @@
 """Requests and responses of consumer groups (the protocol in the spirit of KIP-848).
 
-A group lives on its *coordinator*: the leader of partition ``murmur2(group) % partitions`` of the internal topic
-``__groups``. Any broker takes these messages and forwards them to it; a broker that gets one it is not the coordinator
-for and that must not be forwarded again answers NotCoordinator.
+A group lives on its *coordinator*: the leader of partition ``murmur2(group) % partitions`` of the
+internal topic ``__groups``. Any broker takes these messages and forwards them to it. A broker that
+gets one it is not the coordinator for and that must not be forwarded again answers NotCoordinator.
 
-A member is known by an id it makes itself, so joining is idempotent. It says in every heartbeat what it subscribes to
-and what it owns; the answer says what it is to own. A partition is given to a member only after its last owner has
-said that it owns it no more, has left, or was fenced. ``member_epoch`` is the group epoch of the assignment the member
-has been told last; 0 joins.
+A member is known by an id it makes itself, so joining is idempotent. It says in every heartbeat
+what it subscribes to and what it owns. The answer says what it is to own. A partition is given to a
+member only after its last owner has said that it owns it no more, has left, or was fenced.
+``member_epoch`` is the group epoch of the assignment the member has been told last; 0 joins.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ UNSAID = -1
 
 
 class TopicPartitions(msgspec.Struct, order=True, omit_defaults=True):
-    """Partitions of one topic, ascending. ``topic_id``: of the very topic; "" where a request does not say."""
+    """Partitions of one topic, ascending. ``topic_id``: of the very topic; "" where a request does
+    not say."""
 
     topic: str
     partitions: list[Int64]
@@ -31,12 +32,13 @@ class TopicPartitions(msgspec.Struct, order=True, omit_defaults=True):
 
 
 class GroupHeartbeat(Message):
-    """Join (``member_epoch`` 0) and heartbeat in one. ``topics`` or ``pattern`` (a whole-name regular expression in
-    RE2's subset), not both. ``owned``: what the member holds and processes now, also what it is about to give back.
+    """Join (``member_epoch`` 0) and heartbeat in one. ``topics`` or ``pattern`` (a whole-name
+    regular expression in RE2's subset), not both. ``owned``: what the member holds and processes
+    now, also what it is about to give back.
 
-    ``instance_id``, when given, makes a static member: when the old one has left or its session is over, a new member id
-    takes over its place, until then it is refused with InstanceInUse and asks again.
-    ``poll_timeout_ms`` bounds how long a member may take to give partitions back."""
+    ``instance_id``, when given, makes a static member: when the old one has left or its session is
+    over, a new member id takes over its place, until then it is refused with InstanceInUse and asks
+    again. ``poll_timeout_ms`` bounds how long a member may take to give partitions back."""
 
     group: str
     member_id: str
@@ -52,9 +54,9 @@ class GroupHeartbeat(Message):
 
 
 class GroupHeartbeatReply(Message):
-    """``assignment`` is all the member may hold at ``member_epoch``: it gives back what is missing in it, says so with
-    its next heartbeat, and may start on what is new at once. ``pending`` counts partitions that it will get as soon as
-    their owners have let go."""
+    """``assignment`` is all the member may hold at ``member_epoch``: it gives back what is missing
+    in it, says so with its next heartbeat, and may start on what is new at once. ``pending`` counts
+    partitions that it will get as soon as their owners have let go."""
 
     member_id: str
     member_epoch: int
@@ -64,11 +66,12 @@ class GroupHeartbeatReply(Message):
 
 
 class LeaveGroup(Message):
-    """Frees the member's partitions at once; those of a static member wait for its next process until its session is
-    over. Leaving a group twice is not an error. Answered by Ok.
+    """Frees the member's partitions at once. Those of a static member wait for its next process
+    until its session is over. Leaving a group twice is not an error. Answered by Ok.
 
-    ``member_epoch``: the last one the member was told. A copy that arrives late is of a membership that is over, and
-    changes nothing. -1 speaks of whoever has the id now: only for ids that are used once."""
+    ``member_epoch``: the last one the member was told. A copy that arrives late is of a membership
+    that is over, and changes nothing. -1 speaks of whoever has the id now: only for ids that are
+    used once."""
 
     group: str
     member_id: str
@@ -76,9 +79,11 @@ class LeaveGroup(Message):
 
 
 class OffsetCommit(msgspec.Struct, omit_defaults=True):
-    """``offset``: the next record to read. ``leader_epoch``: of the record before it, -1 unknown (R23).
+    """``offset``: the next record to read. ``leader_epoch``: of the record before it, -1 unknown
+    (R23).
 
-    ``topic_id``: of the topic that was read. Without one it is the topic the member was given, or the one there is."""
+    ``topic_id``: of the topic that was read. Without one it is the topic the member was given, or
+    the one there is."""
 
     topic: str
     partition: Int64
@@ -89,12 +94,14 @@ class OffsetCommit(msgspec.Struct, omit_defaults=True):
 
 
 class CommitOffsets(Message):
-    """All or nothing per request. By a member: with its id and epoch, for partitions it was given and has not given
-    back. Without a member (``member_id`` empty): only while the group has no members, and ``member_epoch``, if it is
-    not -1, is the group epoch that was seen (0: there was no group).
+    """All or nothing per request. By a member: with its id and epoch, for partitions it was given
+    and has not given back. Without a member (``member_id`` empty): only while the group has no
+    members, and ``member_epoch``, if it is not -1, is the group epoch that was seen (0: there was
+    no group).
 
-    ``sequence``: the member counts its commits; a repeated request keeps its number. A copy that arrives after a later
-    commit of that member to one of the partitions is refused with GroupChanged. -1: whatever comes last counts."""
+    ``sequence``: the member counts its commits. A repeated request keeps its number. A copy that
+    arrives after a later commit of that member to one of the partitions is refused with
+    GroupChanged. -1: whatever comes last counts."""
 
     group: str
     offsets: list[OffsetCommit]
@@ -163,11 +170,12 @@ class MissingGroups(msgspec.Struct, order=True):
 
 
 class ListGroups(Message):
-    """The groups the receiver coordinates; from a client: all groups of the cluster."""
+    """The groups the receiver coordinates. From a client: all groups of the cluster."""
 
 
 class ListGroupsReply(Message):
-    """``groups`` of the ``partitions`` that answered; those of ``missing`` are not among them, if there are any."""
+    """``groups`` of the ``partitions`` that answered. Those of ``missing`` are not among them, if
+    there are any."""
 
     groups: list[GroupInfo]
     partitions: list[int] = []
@@ -190,8 +198,9 @@ class DescribeGroupReply(Message):
 class DeleteGroup(Message):
     """Only a group without members. With ``partitions``: only the offsets of those.
 
-    ``group_epoch``: the one that was seen; refused with GroupChanged when it is another one now. A group that is made
-    anew has a greater one than any of that name before it. -1: whichever group has the name now."""
+    ``group_epoch``: the one that was seen; refused with GroupChanged when it is another one now. A
+    group that is made anew has a greater one than any of that name before it. -1: whichever group
+    has the name now."""
 
     group: str
     partitions: list[TopicPartitions] | None = None
@@ -203,8 +212,8 @@ class DeleteGroupReply(Message):
 
 
 class ForwardedGroupRequest(Message):
-    """From broker to broker: ``message`` is one of the requests above, encoded. The receiver answers for itself and sends
-    it on to nobody."""
+    """From broker to broker: ``message`` is one of the requests above, encoded. The receiver
+    answers for itself and sends it on to nobody."""
 
     message: memoryview
 

@@ -1,8 +1,10 @@
-"""The records of ``__groups``: what a coordinator must still know after it has moved to another broker.
+"""The records of ``__groups``: what a coordinator must still know after it has moved to another
+broker.
 
-Key and value are msgpack. A key is ("group", group) or ("offset", group, topic, partition); a record states the whole
-new value of its key, never a difference, so compaction may keep the last one only; no value means: gone.
-Structs are arrays on disk: a later version may add fields at their ends, which older ones skip.
+Key and value are msgpack. A key is ("group", group) or ("offset", group, topic, partition). A
+record states the whole new value of its key, never a difference, so compaction may keep the last
+one only. No value means: gone. Structs are arrays on disk: a later version may add fields at their
+ends, which older ones skip.
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ class OffsetKey(msgspec.Struct, array_like=True, tag="offset", frozen=True):
 
 
 class Held(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A partition that is a member's. ``epoch``: the group epoch in which it was given to it. ``revoked``: the one in
-    which it was told to give it back, 0 for none."""
+    """A partition that is a member's. ``epoch``: the group epoch in which it was given to it.
+    ``revoked``: the one in which it was told to give it back, 0 for none."""
 
     epoch: int
     revoked: int = NOT_REVOKED
@@ -43,9 +45,10 @@ class TopicShape(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class MemberValue(msgspec.Struct, array_like=True, frozen=True):
-    """``joined_epoch``: the group epoch its joining made. ``target``: partitions by topic it is to own in the end.
-    ``held``: those it was given and has not given back; a partition is in one member's ``held`` at most.
-    ``away``: a static member that is gone for the moment; its partitions wait for its successor."""
+    """``joined_epoch``: the group epoch its joining made. ``target``: partitions by topic it is to
+    own in the end. ``held``: those it was given and has not given back. A partition is in one
+    member's ``held`` at most. ``away``: a static member that is gone for the moment. Its partitions
+    wait for its successor."""
 
     joined_epoch: int
     topics: list[str]
@@ -61,9 +64,10 @@ class MemberValue(msgspec.Struct, array_like=True, frozen=True):
 
 
 class GroupValue(msgspec.Struct, array_like=True, frozen=True):
-    """A group without its offsets. ``topics``: what the targets were computed for. ``emptied_ms``: when its last
-    member went, 0 while there are some. ``held_ids``: topic id by name, of every topic that members hold partitions of.
-    ``unused_ms``: for how long coordinators have watched the group while it had no members and nothing was committed."""
+    """A group without its offsets. ``topics``: what the targets were computed for. ``emptied_ms``:
+    when its last member went, 0 while there are some. ``held_ids``: topic id by name, of every
+    topic that members hold partitions of. ``unused_ms``: for how long coordinators have watched the
+    group while it had no members and nothing was committed."""
 
     epoch: int
     assignor: str
@@ -75,8 +79,9 @@ class GroupValue(msgspec.Struct, array_like=True, frozen=True):
 
 
 class OffsetValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """``topic_id``: of the topic as it was then; the offset means nothing for a later one of the same name.
-    ``member_id``, ``sequence``: who committed it, and which of its commits that was; -1: it did not count them."""
+    """``topic_id``: of the topic as it was then. The offset means nothing for a later one of the
+    same name. ``member_id``, ``sequence``: who committed it, and which of its commits that was; -1:
+    it did not count them."""
 
     offset: int
     leader_epoch: int
@@ -110,7 +115,8 @@ def encode_record(record: GroupRecord) -> tuple[bytes, bytes | None]:
 
 
 def decode_record(key: bytes | None, value: bytes | None) -> GroupRecord:
-    """Raises CorruptBatch: nobody but a coordinator writes here, so what it cannot read is damage."""
+    """Raises CorruptBatch: nobody but a coordinator writes here, so what it cannot read is
+    damage."""
     try:
         decoded = _decode_key(key or b"")
         if value is None:

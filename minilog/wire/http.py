@@ -1,10 +1,11 @@
 """HTTP as text: media types, the values in paths and queries, and errors as problem documents.
 
-Pure, and shared by the servers and the clients: what one side writes, the other side reads with the same code.
-The routes themselves are in routes.py, records as JSON in json_records.py.
+Pure, and shared by the servers and the clients: what one side writes, the other side reads with the
+same code. The routes themselves are in routes.py, records as JSON in json_records.py.
 
-Every parser is strict: one spelling per value, a range for every number, and an error that names the field, what
-was seen and what is allowed. Source: RFC 9110 (media types, Accept), RFC 3986 (percent-encoding), RFC 9457.
+Every parser is strict: one spelling per value, a range for every number, and an error that names
+the field, what was seen and what is allowed. Source: RFC 9110 (media types, Accept), RFC 3986
+(percent-encoding), RFC 9457.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def shown(value: object) -> str:
     return ascii(text if len(text) <= SHOWN_MAX else text[:SHOWN_MAX] + "...")
 
 
-# --- values in paths and queries ----------------------------------------------------------------------------
+# --- values in paths and queries ------------------------------------------------------------------
 
 
 def percent_decoded(name: str, raw: str, *, plus_is_space: bool = False) -> bytes:
@@ -103,7 +104,7 @@ def choice(name: str, value: bytes, allowed: Sequence[str]) -> str:
 
 
 def acks(name: str, value: bytes) -> int:
-    """``all`` is ACKS_ALL; otherwise the number of copies, 0 for no promise at all."""
+    """``all`` is ACKS_ALL. Otherwise the number of copies, 0 for no promise at all."""
     word = text(name, value)
     if word == "all":
         return ACKS_ALL
@@ -117,7 +118,8 @@ def acks_text(value: int) -> str:
 
 
 class Start(NamedTuple):
-    """Where to begin: exactly one is set. ``at`` is a time in ms since the epoch, EARLIEST or LATEST."""
+    """Where to begin: exactly one is set. ``at`` is a time in ms since the epoch, EARLIEST or
+    LATEST."""
 
     offset: int | None = None
     at: int | None = None
@@ -144,7 +146,8 @@ def start(name: str, value: bytes) -> Start:
 
 
 def time_or_end(name: str, value: bytes) -> int:
-    """``earliest``, ``latest`` or a time in ms, with or without ``@``: the ``at`` of an Offsets message."""
+    """``earliest``, ``latest`` or a time in ms, with or without ``@``: the ``at`` of an Offsets
+    message."""
     word = text(name, value)
     parsed = start(name, value if word in ("earliest", "latest") or word.startswith("@") else b"@" + value)
     assert parsed.at is not None
@@ -161,7 +164,8 @@ def topic_id(name: str, value: bytes) -> str:
 
 
 def topic_name(name: str) -> str:
-    """The rule for topic names, so that a name is also a safe directory name; raises InvalidTopic."""
+    """The rule for topic names, so that a name is also a safe directory name; raises
+    InvalidTopic."""
     if not _TOPIC.fullmatch(name) or name in (".", ".."):
         raise InvalidTopic(
             f"topic is {shown(name)}; allowed are 1 to 249 of the characters A-Z a-z 0-9 . _ - , and not '.' or '..'"
@@ -183,7 +187,7 @@ def member_id(name: str) -> str:
     return name
 
 
-# --- media types ----------------------------------------------------------------------------------------------
+# --- media types ----------------------------------------------------------------------------------
 
 
 def content_type(header: str | None, allowed: Sequence[str]) -> str:
@@ -204,8 +208,9 @@ def content_type(header: str | None, allowed: Sequence[str]) -> str:
 def accepted(header: str | None, offered: Sequence[str]) -> str:
     """The offered media type the client likes best, the first offered one when it does not mind.
 
-    The most specific range that covers a type says how much it is liked (RFC 9110, 12.5.1); of types liked the same the one
-    named more specifically wins, then the one named first. Raises NotAcceptable when none of the offered types will do."""
+    The most specific range that covers a type says how much it is liked (RFC 9110, 12.5.1). Of
+    types liked the same the one named more specifically wins, then the one named first. Raises
+    NotAcceptable when none of the offered types will do."""
     if not header or header == "*/*":
         return offered[0]
     ranges = [_range(part, place) for place, part in enumerate(header.split(","))]
@@ -221,7 +226,8 @@ def accepted(header: str | None, offered: Sequence[str]) -> str:
 
 
 def _range(part: str, place: int) -> tuple[str, int, int, float] | None:
-    """(name, how specific, minus its place, weight) of one part of an Accept header; None when it is not understood."""
+    """(name, how specific, minus its place, weight) of one part of an Accept header; None when it
+    is not understood."""
     name, _, parameters = part.partition(";")
     name = name.strip().lower()
     if _MEDIA_NAME.fullmatch(name) is None:
@@ -241,11 +247,11 @@ def _weight(parameters: str) -> float:
     return 1.0
 
 
-# --- errors -----------------------------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------
 
 
 def problem(error: MinilogError, status: int | None = None) -> dict[str, Any]:
-    """The members of a problem document; ``info`` entries stand beside the standard members."""
+    """The members of a problem document. ``info`` entries stand beside the standard members."""
     extras = {name: value for name, value in error.info.items() if name not in _PROBLEM_MEMBERS}
     return {
         "type": f"urn:minilog:problem:{error.code}",
@@ -260,7 +266,8 @@ def problem(error: MinilogError, status: int | None = None) -> dict[str, Any]:
 
 
 def problem_body(error: MinilogError, status: int | None = None) -> bytes:
-    """``info`` that came from elsewhere and is nothing JSON knows is left out: the error itself must be told."""
+    """``info`` that came from elsewhere and is nothing JSON knows is left out: the error itself
+    must be told."""
     try:
         return msgspec.json.encode(problem(error, status))
     except (*UNDECODABLE, TypeError):
@@ -276,7 +283,8 @@ class _ProblemDocument(msgspec.Struct):
 def error_from_response(status: int, headers: Mapping[str, str], body: bytes) -> MinilogError:
     """The error behind a response that is not a success.
 
-    A body that is not minilog's own (a proxy answered) proves nothing about the write: then ``definite`` is False."""
+    A body that is not minilog's own (a proxy answered) proves nothing about the write: then
+    ``definite`` is False."""
     kind = (headers.get("Content-Type") or headers.get("content-type") or "").partition(";")[0].strip().lower()
     error: MinilogError | None = None
     if kind == PROBLEM:

@@ -1,8 +1,9 @@
 """The answers of the JSON routes, each declared once.
 
-The routes encode these structs, /openapi.json documents them, the Python client and the command decode them. A field
-with a default may be missing in the answer of an older broker. A broker itself always writes every field.
-What the native protocol has a struct for (a topic, a broker, a group) is not repeated here.
+The routes encode these structs, /openapi.json documents them, the Python client and the command
+decode them. A field with a default may be missing in the answer of an older broker. A broker itself
+always writes every field. What the native protocol has a struct for (a topic, a broker, a group) is
+not repeated here.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from minilog.wire.messages import BrokerInfo, FailoverInfo, TopicInfo
 
 
 class ProblemDocument(Struct):
-    """RFC 9457. ``definite``: the write provably did not happen. ``retriable``: the same request may succeed later."""
+    """RFC 9457. ``definite``: the write provably did not happen. ``retriable``: the same request
+    may succeed later."""
 
     type: str
     title: str
@@ -29,7 +31,7 @@ class ProblemDocument(Struct):
     definite: bool
 
 
-# --- the process -----------------------------------------------------------------------------------------------------
+# --- the process ----------------------------------------------------------------------------------
 
 
 class Alive(Struct):
@@ -53,7 +55,7 @@ class Readiness(Struct, omit_defaults=True):
     recovery: LogsChecked | UnsetType = UNSET
 
 
-# --- the cluster -----------------------------------------------------------------------------------------------------
+# --- the cluster ----------------------------------------------------------------------------------
 
 
 class ClusterInfo(Struct, frozen=True):
@@ -79,7 +81,8 @@ class PartitionHealth(Struct, frozen=True):
 
 
 class Health(Struct, frozen=True):
-    """``healthy``: every partition has a leader and enough in-sync replicas; the lists say which have not."""
+    """``healthy``: every partition has a leader and enough in-sync replicas. The lists say which
+    have not."""
 
     healthy: bool
     offline: list[PartitionHealth] = []
@@ -100,7 +103,7 @@ class FailoverList(Struct):
     elections: dict[str, int] = {}
 
 
-# --- topics ----------------------------------------------------------------------------------------------------------
+# --- topics ---------------------------------------------------------------------------------------
 
 
 class TopicList(Struct):
@@ -118,7 +121,7 @@ class TopicDeleted(Struct):
 
 
 class OffsetFound(Struct):
-    """``timestamp`` is null when no record is that late; ``offset`` is then the high watermark."""
+    """``timestamp`` is null when no record is that late. ``offset`` is then the high watermark."""
 
     topic: str
     partition: int
@@ -128,11 +131,12 @@ class OffsetFound(Struct):
     topic_id: str
 
 
-# --- records ---------------------------------------------------------------------------------------------------------
+# --- records --------------------------------------------------------------------------------------
 
 
 class FetchAnswer(Struct):
-    """``leader_epoch`` is that of the last record shown: send it back with ``offset=next_offset``."""
+    """``leader_epoch`` is that of the last record shown: send it back with
+    ``offset=next_offset``."""
 
     records: list[JsonRecordOut]
     next_offset: int
@@ -143,7 +147,8 @@ class FetchAnswer(Struct):
 
 
 class RecordResult(Struct, omit_defaults=True):
-    """Where a record went. Without ``offset`` and ``leader_epoch`` for acks=0, which promises none."""
+    """Where a record went. Without ``offset`` and ``leader_epoch`` for acks=0, which promises
+    none."""
 
     partition: int
     offset: int | UnsetType = UNSET
@@ -160,7 +165,8 @@ class RecordFailure(Struct):
 
 
 class Receipt(Struct):
-    """What the leader promises about one partition's share; ``crc`` is the first batch's as stored."""
+    """What the leader promises about one partition's share. ``crc`` is the first batch's as
+    stored."""
 
     topic: str
     partition: int
@@ -176,7 +182,7 @@ class Receipt(Struct):
 
 
 class ProduceAnswer(Struct):
-    """One result per record, in the order of the records; one receipt per partition."""
+    """One result per record, in the order of the records. One receipt per partition."""
 
     results: list[RecordResult | RecordFailure | Any]
     receipts: list[Receipt]
@@ -189,12 +195,13 @@ class ProducerCreated(Struct):
     producer_epoch: int
 
 
-# --- groups ----------------------------------------------------------------------------------------------------------
+# --- groups ---------------------------------------------------------------------------------------
 
 
 class MemberState(Struct):
-    """Give back what you own and ``assignment`` does not name; what it adds is yours at once. Send the next heartbeat
-    within ``heartbeat_interval_ms``. ``pending``: partitions that come as soon as their owners have let go."""
+    """Give back what you own and ``assignment`` does not name. What it adds is yours at once. Send
+    the next heartbeat within ``heartbeat_interval_ms``. ``pending``: partitions that come as soon
+    as their owners have let go."""
 
     member_id: str
     member_epoch: int
@@ -210,15 +217,17 @@ class MemberLeft(Struct):
 
 
 class GroupsFound(Struct):
-    """``missing``: partitions of the groups' topic whose groups are not in this list, because nobody answered for them."""
+    """``missing``: partitions of the groups' topic whose groups are not in this list, because
+    nobody answered for them."""
 
     groups: list[GroupInfo]
     missing: list[MissingGroups] = []
 
 
 class GroupDescription(Struct, frozen=True):
-    """A group and its members. ``coordinator`` is a broker id. ``rebalances`` and ``last_rebalance_ms`` (how long the last
-    one took) count since that broker coordinates the group."""
+    """A group and its members. ``coordinator`` is a broker id. ``rebalances`` and
+    ``last_rebalance_ms`` (how long the last one took) count since that broker coordinates the
+    group."""
 
     group: GroupInfo
     members: list[GroupMember]
@@ -267,7 +276,8 @@ class LagOfGroup(Struct):
 
 
 def plain(value: Any) -> Any:
-    """An answer as JSON for people: every field is there, defaults too, and no tag of the native protocol."""
+    """An answer as JSON for people: every field is there, defaults too, and no tag of the native
+    protocol."""
     if isinstance(value, msgspec.Struct):
         fields = {name: plain(getattr(value, name)) for name in value.__struct_fields__}
         return {name: content for name, content in fields.items() if content is not UNSET}

@@ -1,14 +1,17 @@
 """Records as JSON: what the produce routes read and what the fetch routes write.
 
-Owns: the shape ``{"value", "key"?, "headers"?, "timestamp"?, "partition"?}`` of a record in a request, the shape
-``{"offset", "timestamp", "key", "value", "headers"}`` in an answer, and the three formats between JSON and bytes:
-json (a JSON value is stored as its own UTF-8 text), text (a string as its UTF-8), base64 (a string as its bytes).
-``null`` is always an absent key or value (a tombstone), in every format.
+Owns: the shape ``{"value", "key"?, "headers"?, "timestamp"?, "partition"?}`` of a record in a
+request, the shape ``{"offset", "timestamp", "key", "value", "headers"}`` in an answer, and the
+three formats between JSON and bytes: json (a JSON value is stored as its own UTF-8 text), text (a
+string as its UTF-8), base64 (a string as its bytes). ``null`` is always an absent key or value (a
+tombstone), in every format.
 
 Invariants:
-* The text of a value passes through untouched; it is checked to be JSON but never decoded and encoded again.
-* A misspelt, repeated or mistyped field is refused, never ignored. msgspec keeps the last of repeated fields
-  silently, so a record that does not have the length of what was understood is looked at a second time.
+* The text of a value passes through untouched. It is checked to be JSON but never decoded and
+  encoded again.
+* A misspelt, repeated or mistyped field is refused, never ignored. msgspec keeps the last of
+  repeated fields silently, so a record that does not have the length of what was understood is
+  looked at a second time.
 """
 
 from __future__ import annotations
@@ -26,9 +29,11 @@ from minilog.wire.codec import HEADERS_MAX
 from minilog.wire.http import INT32_MAX, INT64_MAX, shown
 
 RECORDS_MAX: Final = 100_000
-"""Records in one JSON request: each costs memory far beyond its own bytes; the native protocol has no such bound."""
+"""Records in one JSON request: each costs memory far beyond its own bytes. The native protocol has
+no such bound."""
 SECOND_LOOK_MAX: Final = 2_000_000
-"""Brackets, commas and colons in a text that is looked at a second time: that takes half a second, and no other thread goes on meanwhile."""
+"""Brackets, commas and colons in a text that is looked at a second time: that takes half a second,
+and no other thread goes on meanwhile."""
 _NULL: Final = b"null"
 
 
@@ -80,13 +85,15 @@ _encoder = msgspec.json.Encoder()
 DECODE_ERRORS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
-# --- requests -------------------------------------------------------------------------------------------------
+# --- requests -------------------------------------------------------------------------------------
 
 
 def parse_json(body: bytes, value_format: str, key_format: str, now_ms: int) -> list[ProducedRecord]:
-    """The records of ``{"records": [...]}``; every error names the record, the field, what was seen, what is allowed.
+    """The records of ``{"records": [...]}``. Every error names the record, the field, what was
+    seen, what is allowed.
 
-    ``now_ms`` is the timestamp of records without one. Raises InvalidRequest, RequestTooLarge. Takes up to a second for the largest bodies: not for an event loop."""
+    ``now_ms`` is the timestamp of records without one. Raises InvalidRequest, RequestTooLarge.
+    Takes up to a second for the largest bodies: not for an event loop."""
     _check_utf8(body)
     try:
         decoded = _records_decoder.decode(body)
@@ -101,7 +108,8 @@ def parse_json(body: bytes, value_format: str, key_format: str, now_ms: int) -> 
 
 
 def parse_ndjson(body: bytes, value_format: str, key_format: str, now_ms: int) -> list[ProducedRecord]:
-    """The records of a body with one JSON object a line; blank lines are skipped. Raises as ``parse_json`` does."""
+    """The records of a body with one JSON object a line; blank lines are skipped. Raises as
+    ``parse_json`` does."""
     _check_utf8(body)
     _check_count(body.count(b"\n"))
     records = [
@@ -123,7 +131,8 @@ def _check_count(count: int) -> None:
 
 
 def reason(error: Exception) -> str:
-    """A sentence about why msgspec refused something; it names the field, what was seen and what was expected."""
+    """A sentence about why msgspec refused something. It names the field, what was seen and what
+    was expected."""
     if isinstance(error, RecursionError):
         return "nested too deeply"
     return str(error).replace("`", "'")
@@ -158,7 +167,8 @@ def _check_utf8(body: bytes) -> None:
 
 
 def _may_repeat_members(where: str, text: bytes, understood: JsonRecord | JsonRecords) -> bool:
-    """Without white space a text is as long as what was understood of it, unless something was given and not kept.
+    """Without white space a text is as long as what was understood of it, unless something was
+    given and not kept.
 
     Also true for escapes that need not be there: then the slow check finds nothing."""
     try:
@@ -173,7 +183,8 @@ class _Members(list[tuple[str, Any]]):
 
 
 def _members_of(where: str, text: bytes) -> _Members:
-    """Takes less depth than msgspec does, and less still the deeper it is called. Raises InvalidRequest, RequestTooLarge."""
+    """Takes less depth than msgspec does, and less still the deeper it is called. Raises
+    InvalidRequest, RequestTooLarge."""
     if sum(map(text.count, (b"[", b"{", b",", b":"))) > SECOND_LOOK_MAX:
         raise RequestTooLarge(
             f"{where} has members whose names may be repeated, or escapes in names and headers, and is too large to look into; "
@@ -236,11 +247,11 @@ def _base64(where: str, string: str) -> bytes:
         raise InvalidRequest(f"{where} is {shown(string)}, which is not base64 with padding: {error}") from None
 
 
-# --- answers --------------------------------------------------------------------------------------------------
+# --- answers --------------------------------------------------------------------------------------
 
 
 class NotRepresentable(ValueError):
-    """Stored bytes that the format asked for cannot show; the caller knows which record it is."""
+    """Stored bytes that the format asked for cannot show. The caller knows which record it is."""
 
 
 def raw_of(data: bytes | None, form: str) -> Raw:

@@ -10,10 +10,12 @@ from msgspec import Meta
 from minilog.errors import MinilogError, error_from
 
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-"""What a message can carry. JSON knows larger numbers: what is decoded from it must fit, to be passed on."""
+"""What a message can carry. JSON knows larger numbers: what is decoded from it must fit, to be
+passed on."""
 
 UNDECODABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError, MemoryError, OverflowError)
-"""What decoding foreign bytes raises. UnicodeDecodeError is a ValueError; deep nesting is a RecursionError."""
+"""What decoding foreign bytes raises. UnicodeDecodeError is a ValueError; deep nesting is a
+RecursionError."""
 
 
 def why_undecodable(error: Exception) -> str:
@@ -27,7 +29,7 @@ def why_undecodable(error: Exception) -> str:
 
 
 class Message(msgspec.Struct, tag=True, omit_defaults=True):
-    """Base of all messages; the tag (field ``type``) is the class name."""
+    """Base of all messages. The tag (field ``type``) is the class name."""
 
 
 class Problem(Message):
@@ -47,6 +49,6 @@ class Problem(Message):
 
 
 class Ok(Message):
-    """Done; nothing more to say. ``metadata_offset`` is set when the journal changed."""
+    """Done. Nothing more to say. ``metadata_offset`` is set when the journal changed."""
 
     metadata_offset: int = 0

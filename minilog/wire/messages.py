@@ -1,14 +1,15 @@
-"""Requests and responses of the native protocol (msgpack; the JSON face is built on the same structs).
+"""Requests and responses of the native protocol (msgpack; the JSON face is built on the same
+structs).
 
-Clients speak Produce, Fetch, Offsets and Metadata with brokers and the admin messages with any broker, which
-forwards them to the controller. Brokers speak ReplicaFetch, Positions and Probe with each other and with the
-controller, and Register, Heartbeat and AlterPartition with the controller.
+Clients speak Produce, Fetch, Offsets and Metadata with brokers and the admin messages with any
+broker, which forwards them to the controller. Brokers speak ReplicaFetch, Positions and Probe with
+each other and with the controller, and Register, Heartbeat and AlterPartition with the controller.
 
 Any request may be answered by ``Problem`` in place of its own reply: then the whole request failed.
-A topic is meant by its id where the request names one; by its name alone, "" for the id, it is whichever topic has that
-name when the request is decided. Answers name the id of the topic they are about.
-Every "end" is exclusive. Absent offsets are None, never 0 or -1 in disguise.
-``batches`` fields hold concatenated record batches (wire/batch.py), byte for byte as they lie on disk.
+A topic is meant by its id where the request names one. By its name alone, "" for the id, it is
+whichever topic has that name when the request is decided. Answers name the id of the topic they are
+about. Every "end" is exclusive. Absent offsets are None, never 0 or -1 in disguise. ``batches``
+fields hold concatenated record batches (wire/batch.py), byte for byte as they lie on disk.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ EARLIEST = -2
 LATEST = -1
 
 
-# --- clients to brokers -------------------------------------------------------------------------------
+# --- clients to brokers ---------------------------------------------------------------------------
 
 
 class ProducePartition(msgspec.Struct, omit_defaults=True):
@@ -100,7 +101,8 @@ class ProducePartition(msgspec.Struct, omit_defaults=True):
 
 
 class Produce(Message):
-    """Append to partitions led by the receiver, each named once. ``acks``: 0, 1, N copies, or ACKS_ALL."""
+    """Append to partitions led by the receiver, each named once. ``acks``: 0, 1, N copies, or
+    ACKS_ALL."""
 
     acks: int
     timeout_ms: int
@@ -108,11 +110,13 @@ class Produce(Message):
 
 
 class ProduceResult(msgspec.Struct, omit_defaults=True):
-    """A receipt, or why there is none. ``crc`` is the first batch's as stored; ``isr`` the ISR at commit.
+    """A receipt, or why there is none. ``crc`` is the first batch's as stored. ``isr`` the ISR at
+    commit.
 
-    ``duplicate``: the batches, or the first of them, had been written before, and the offsets are those of then (R31).
-    ``base_offsets`` is empty unless the batches do not lie one after the other, because something came between the
-    first attempt and this one; it then names the base offset of each. A batch sent alone needs no look at it."""
+    ``duplicate``: the batches, or the first of them, had been written before, and the offsets are
+    those of then (R31). ``base_offsets`` is empty unless the batches do not lie one after the
+    other, because something came between the first attempt and this one. It then names the base
+    offset of each. A batch sent alone needs no look at it."""
 
     topic: str
     partition: int
@@ -134,8 +138,9 @@ class ProduceReply(Message):
 
 
 class FetchPartition(msgspec.Struct, omit_defaults=True):
-    """``leader_epoch``: the current epoch the client knows (-1: do not check). ``last_epoch``: the epoch of
-    the record before ``offset`` as the client read it (-1: none), so that truncation is detected (R23)."""
+    """``leader_epoch``: the current epoch the client knows (-1: do not check). ``last_epoch``: the
+    epoch of the record before ``offset`` as the client read it (-1: none), so that truncation is
+    detected (R23)."""
 
     topic: str
     partition: int
@@ -147,7 +152,8 @@ class FetchPartition(msgspec.Struct, omit_defaults=True):
 
 
 class Fetch(Message):
-    """Read committed records; long-polls on the high watermark up to ``max_wait_ms`` for ``min_bytes``.
+    """Read committed records; long-polls on the high watermark up to ``max_wait_ms`` for
+    ``min_bytes``.
 
     ``any_replica`` reads from a follower too, no staler than ``max_lag_ms`` (-1: any staleness)."""
 
@@ -160,10 +166,12 @@ class Fetch(Message):
 
 
 class FetchResult(msgspec.Struct, omit_defaults=True):
-    """``batches`` may begin with a batch that starts before the offset asked for: skip those records.
+    """``batches`` may begin with a batch that starts before the offset asked for: skip those
+    records.
 
-    ``high_watermark`` is None while a new leader does not know it (R7). ``lag_ms`` is how stale the answer may be; 0 from
-    a leader that cannot have been replaced and knows the end, 2^31 - 1 when nobody can say."""
+    ``high_watermark`` is None while a new leader does not know it (R7). ``lag_ms`` is how stale the
+    answer may be; 0 from a leader that cannot have been replaced and knows the end, 2^31 - 1 when
+    nobody can say."""
 
     topic: str
     partition: int
@@ -184,8 +192,9 @@ class FetchReply(Message):
 class OffsetsPartition(msgspec.Struct, omit_defaults=True):
     """``at``: a timestamp in ms since the epoch, EARLIEST or LATEST (the high watermark).
 
-    ``behind``, only with LATEST: an offset to measure the lag of; ``timestamp`` of the answer is then that of the first
-    record at or after it, to the batch, and None when nothing is left to read there."""
+    ``behind``, only with LATEST: an offset to measure the lag of. ``timestamp`` of the answer is
+    then that of the first record at or after it, to the batch, and None when nothing is left to
+    read there."""
 
     topic: str
     partition: int
@@ -199,8 +208,9 @@ class Offsets(Message):
 
 
 class OffsetsResult(msgspec.Struct, omit_defaults=True):
-    """``offset`` is the first record at or after the time; with none it is the high watermark and
-    ``timestamp`` is None. ``last_epoch`` is the epoch of the record before ``offset`` (-1: none)."""
+    """``offset`` is the first record at or after the time. With none it is the high watermark and
+    ``timestamp`` is None. ``last_epoch`` is the epoch of the record before ``offset`` (-1:
+    none)."""
 
     topic: str
     partition: int
@@ -217,7 +227,8 @@ class OffsetsReply(Message):
 
 
 class Metadata(Message):
-    """What the receiver knows of ``topics`` (None: all). A topic that does not exist is left out of the reply."""
+    """What the receiver knows of ``topics`` (None: all). A topic that does not exist is left out of
+    the reply."""
 
     topics: list[str] | None = None
 
@@ -257,11 +268,12 @@ class MetadataReply(Message):
     topics: list[TopicInfo]
 
 
-# --- admin: to any broker, which forwards to the controller ----------------------------------------------
+# --- admin: to any broker, which forwards to the controller ---------------------------------------
 
 
 class CreateTopic(Message):
-    """0 partitions or replicas: the cluster's default. ``assignment`` fixes the replicas of each partition."""
+    """0 partitions or replicas: the cluster's default. ``assignment`` fixes the replicas of each
+    partition."""
 
     topic: str
     partitions: int = 0
@@ -276,14 +288,15 @@ class CreateTopicReply(Message):
 
 
 class DeleteTopic(Message):
-    """``topic_id`` says which topic of that name; "" the one there is, which may be a successor of the one meant."""
+    """``topic_id`` says which topic of that name; "" the one there is, which may be a successor of
+    the one meant."""
 
     topic: str
     topic_id: str = ""
 
 
 class AddPartitions(Message):
-    """Let a topic have ``partitions`` in all; there can only be more of them than before."""
+    """Let a topic have ``partitions`` in all. There can only be more of them than before."""
 
     topic: str
     partitions: int
@@ -291,7 +304,8 @@ class AddPartitions(Message):
 
 
 class InitProducer(Message):
-    """A client asks any broker for a producer id of its own; epochs it counts by itself, from 0 (R33, KIP-360)."""
+    """A client asks any broker for a producer id of its own. Epochs it counts by itself, from 0
+    (R33, KIP-360)."""
 
 
 class InitProducerReply(Message):
@@ -316,7 +330,8 @@ class DescribeCluster(Message):
 
 
 class FailoverInfo(msgspec.Struct, omit_defaults=True):
-    """One loss of a broker, as a timeline of ms since the epoch. ``kind``: refused, replaced, timeout, shutdown."""
+    """One loss of a broker, as a timeline of ms since the epoch. ``kind``: refused, replaced,
+    timeout, shutdown."""
 
     broker_id: int
     broker_epoch: int
@@ -403,11 +418,13 @@ _decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessa
 
 
 class NotAMessage(ValueError):
-    """Bytes that are not exactly one message, or a message that no bytes can be; ``str`` says why, for a sentence."""
+    """Bytes that are not exactly one message, or a message that no bytes can be. ``str`` says why,
+    for a sentence."""
 
 
 def encode(message: Message) -> bytes:
-    """Raises NotAMessage, and nothing else, where a value in it has no form: a number beyond 64 bits, a lone surrogate."""
+    """Raises NotAMessage, and nothing else, where a value in it has no form: a number beyond 64
+    bits, a lone surrogate."""
     try:
         return _encoder.encode(message)
     except (*UNDECODABLE, TypeError) as error:

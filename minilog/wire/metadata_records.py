@@ -1,8 +1,9 @@
-"""Metadata records: what the controller's journal holds and what heartbeat replies carry to the brokers.
+"""Metadata records: what the controller's journal holds and what heartbeat replies carry to the
+brokers.
 
-Each record states the whole new value of one thing, never a difference, so replaying is assignment and a
-snapshot is just a shorter list of records. A record's *index* is its place in the journal, counted from 1;
-the index after which a process stands is its ``metadata_offset``.
+Each record states the whole new value of one thing, never a difference, so replaying is assignment
+and a snapshot is just a shorter list of records. A record's *index* is its place in the journal,
+counted from 1. The index after which a process stands is its ``metadata_offset``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ NO_LEADER = -1
 
 
 class MetadataRecord(msgspec.Struct, frozen=True, tag=True):
-    """Base of all metadata records; the tag is the class name."""
+    """Base of all metadata records. The tag is the class name."""
 
 
 class ControllerStarted(MetadataRecord, frozen=True):
@@ -24,7 +25,8 @@ class ControllerStarted(MetadataRecord, frozen=True):
 
 
 class BrokerRegistered(MetadataRecord, frozen=True):
-    """A broker process. ``broker_epoch`` is the journal index of this very record; it starts fenced."""
+    """A broker process. ``broker_epoch`` is the journal index of this very record. It starts
+    fenced."""
 
     broker_id: int
     broker_epoch: int
@@ -64,8 +66,9 @@ class TopicDeleted(MetadataRecord, frozen=True):
 class PartitionChanged(MetadataRecord, frozen=True):
     """The whole state of one partition. ``partition_epoch`` grows by exactly one per change (R16).
 
-    ``leader`` is NO_LEADER while an election asks for positions or nobody eligible is alive; the
-    ``leader_epoch`` of the coming leader is already taken then. ``isr`` and ``elr`` are disjoint (R20).
+    ``leader`` is NO_LEADER while an election asks for positions or nobody eligible is alive. The
+    ``leader_epoch`` of the coming leader is already taken then. ``isr`` and ``elr`` are disjoint
+    (R20).
     """
 
     topic: str

@@ -1,4 +1,5 @@
-"""Kafka's partitioner for keyed records: murmur2 of the key, so that keys land where a Kafka producer puts them."""
+"""Kafka's partitioner for keyed records: murmur2 of the key, so that keys land where a Kafka
+producer puts them."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ _MASK: Final = 0xFFFFFFFF
 
 
 def murmur2(key: bytes) -> int:
-    """The 32-bit hash as an unsigned integer (Kafka's Java version reads the same bits as signed)."""
+    """The 32-bit hash as an unsigned integer (Kafka's Java version reads the same bits as
+    signed)."""
     length = len(key)
     h = (_SEED ^ length) & _MASK
     body_end = length & ~3
@@ -25,6 +27,6 @@ def murmur2(key: bytes) -> int:
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """The partition of a keyed record; ``partitions`` is the number the topic has."""
+    """The partition of a keyed record. ``partitions`` is the number the topic has."""
     assert partitions > 0
     return (murmur2(key) & 0x7FFFFFFF) % partitions

@@ -1,8 +1,9 @@
 """Requests and responses between brokers, and between brokers and the controller.
 
-Every answer names what it is about by identity, never by name alone: a topic by its id, a broker process by its
-incarnation or its epoch, a leadership by its leader epoch. A name, an address or a broker id outlives what it stood for,
-and so does an answer on its way. Whoever receives one compares the identity with what it asked about, and drops the rest.
+Every answer names what it is about by identity, never by name alone: a topic by its id, a broker
+process by its incarnation or its epoch, a leadership by its leader epoch. A name, an address or a
+broker id outlives what it stood for, and so does an answer on its way. Whoever receives one
+compares the identity with what it asked about, and drops the rest.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ NOTHING = memoryview(b"")
 
 
 class NoAnswer(StrEnum):
-    """Why a peer gave no answer: ``info["reason"]`` of the error that stands for it. Only REFUSED proves that no process
-    is there."""
+    """Why a peer gave no answer: ``info["reason"]`` of the error that stands for it. Only REFUSED
+    proves that no process is there."""
 
     REFUSED = "refused"
     """Every address of its host refused the connection."""
@@ -35,8 +36,9 @@ class NoAnswer(StrEnum):
 
 
 class Register(Message):
-    """``clean``: nothing written by the last process of this data directory can be missing (R21): its clean
-    marker is whole, or the machine has not restarted since, so the page cache was never lost."""
+    """``clean``: nothing written by the last process of this data directory can be missing (R21):
+    its clean marker is whole, or the machine has not restarted since, so the page cache was never
+    lost."""
 
     broker_id: int
     incarnation: str
@@ -48,8 +50,8 @@ class Register(Message):
 
 
 class RegisterReply(Message):
-    """``incarnation`` repeats the one that was registered. ``session_timeout_ms``: after so long without a heartbeat the
-    controller may fence it, whatever the broker's own settings say."""
+    """``incarnation`` repeats the one that was registered. ``session_timeout_ms``: after so long
+    without a heartbeat the controller may fence it, whatever the broker's own settings say."""
 
     incarnation: str
     broker_epoch: int
@@ -67,12 +69,15 @@ class UnfitReplica(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Heartbeat(Message):
-    """Long poll: answered when the journal grows past ``metadata_offset`` or after the heartbeat interval.
+    """Long poll: answered when the journal grows past ``metadata_offset`` or after the heartbeat
+    interval.
 
-    ``incarnation`` says which process this is: a broker epoch is a place in one journal, and two clusters may share it.
-    ``metadata_offset`` is what the broker has applied; 0 asks for a snapshot. ``drained``, of one that is shutting
-    down: every member of every ISR this broker knows of, as of ``metadata_offset`` and with what it has proposed, holds
-    all it ever appended. ``waits`` False: answered at once, news or not. ``unfit``: replicas here that must neither lead nor count, all of them each time."""
+    ``incarnation`` says which process this is: a broker epoch is a place in one journal, and two
+    clusters may share it. ``metadata_offset`` is what the broker has applied; 0 asks for a
+    snapshot. ``drained``, of one that is shutting down: every member of every ISR this broker knows
+    of, as of ``metadata_offset`` and with what it has proposed, holds all it ever appended.
+    ``waits`` False: answered at once, news or not. ``unfit``: replicas here that must neither lead
+    nor count, all of them each time."""
 
     broker_id: int
     broker_epoch: int
@@ -87,8 +92,8 @@ class Heartbeat(Message):
 
 
 class HeartbeatReply(Message):
-    """``records`` follow ``base_offset`` without a gap. With ``snapshot`` they replace all that was known, and
-    the receiver then stands at ``metadata_offset``."""
+    """``records`` follow ``base_offset`` without a gap. With ``snapshot`` they replace all that was
+    known, and the receiver then stands at ``metadata_offset``."""
 
     broker_epoch: int
     sequence: int
@@ -117,7 +122,8 @@ class IsrProposal(msgspec.Struct):
 
 
 class AlterPartition(Message):
-    """``sequence`` grows with every request of one broker epoch (R15). ``incarnation`` as in a heartbeat."""
+    """``sequence`` grows with every request of one broker epoch (R15). ``incarnation`` as in a
+    heartbeat."""
 
     broker_id: int
     broker_epoch: int
@@ -128,7 +134,7 @@ class AlterPartition(Message):
 
 
 class IsrDecision(msgspec.Struct, omit_defaults=True):
-    """No problem: applied; the new state itself comes with the metadata, never from here (R29)."""
+    """No problem: applied. The new state itself comes with the metadata, never from here (R29)."""
 
     topic: str
     topic_id: str
@@ -150,9 +156,11 @@ class PositionQuery(msgspec.Struct):
 
 
 class Positions(Message):
-    """Asked in an election. Answering fences every epoch below ``leader_epoch`` on the answering broker.
+    """Asked in an election. Answering fences every epoch below ``leader_epoch`` on the answering
+    broker.
 
-    ``broker_epoch`` says which process is asked; another one that has its id or its address by now does not answer."""
+    ``broker_epoch`` says which process is asked. Another one that has its id or its address by now
+    does not answer."""
 
     broker_id: int
     broker_epoch: int
@@ -193,9 +201,10 @@ class ProbeReply(Message):
 
 
 class ReplicaFetchPartition(msgspec.Struct, array_like=True):
-    """``fetch_offset`` is the follower's end offset and acknowledges everything below it as held (R8: durable
-    when the topic's flush policy is ``commit``). ``last_epoch`` is the epoch of the batch that ended there, -1 when it is
-    not known. ``start_offset``: where the follower's log begins; below that it holds nothing."""
+    """``fetch_offset`` is the follower's end offset and acknowledges everything below it as held
+    (R8: durable when the topic's flush policy is ``commit``). ``last_epoch`` is the epoch of the
+    batch that ended there, -1 when it is not known. ``start_offset``: where the follower's log
+    begins; below that it holds nothing."""
 
     topic: str
     topic_id: str
@@ -207,10 +216,12 @@ class ReplicaFetchPartition(msgspec.Struct, array_like=True):
 
 
 class ReplicaFetch(Message):
-    """One per (follower, leader) pair. Sequence 0 opens a session and names every partition; later ones name
-    only what changed since the previous request, and ``forgotten`` what is to be dropped (KIP-227, R5, R35).
+    """One per (follower, leader) pair. Sequence 0 opens a session and names every partition. Later
+    ones name only what changed since the previous request, and ``forgotten`` what is to be dropped
+    (KIP-227, R5, R35).
 
-    ``leader`` says which broker is asked; another one at its address takes no part of it into its own sessions."""
+    ``leader`` says which broker is asked. Another one at its address takes no part of it into its
+    own sessions."""
 
     broker_id: int
     broker_epoch: int
@@ -224,10 +235,11 @@ class ReplicaFetch(Message):
 
 
 class ReplicaFetchResult(msgspec.Struct, omit_defaults=True):
-    """``topic_id``, ``leader_epoch`` and ``fetch_offset`` repeat the position this answers (R5). ``diverging``: (epoch,
-    end offset) (R2). ``is_exact`` False: ``high_watermark`` is a floor, a new leader
-    does not know the true one yet (R7). ``swept_end``, with batches: what compaction took out of the leader's log went
-    because of records below this; -1 from a leader that does not say it."""
+    """``topic_id``, ``leader_epoch`` and ``fetch_offset`` repeat the position this answers (R5).
+    ``diverging``: (epoch, end offset) (R2). ``is_exact`` False: ``high_watermark`` is a floor, a
+    new leader does not know the true one yet (R7). ``swept_end``, with batches: what compaction
+    took out of the leader's log went because of records below this; -1 from a leader that does not
+    say it."""
 
     topic: str
     topic_id: str
@@ -246,10 +258,11 @@ class ReplicaFetchResult(msgspec.Struct, omit_defaults=True):
 class ReplicaFetchReply(Message):
     """What is not mentioned has not changed since the answer before, but for ``untold``.
 
-    ``held_ms``: how long the leader kept the request, so this is the state of that long after it was sent, or later.
-    ``unsure_ms``: for how long by then the leader may have been replaced without knowing; 0 while it is sure.
-    ``untold``: (topic, partition) of the session that the leader does not lead in the follower's epoch, or that have
-    news which did not fit: silence about them means nothing."""
+    ``held_ms``: how long the leader kept the request, so this is the state of that long after it
+    was sent, or later. ``unsure_ms``: for how long by then the leader may have been replaced
+    without knowing; 0 while it is sure. ``untold``: (topic, partition) of the session that the
+    leader does not lead in the follower's epoch, or that have news which did not fit: silence about
+    them means nothing."""
 
     session_id: int
     sequence: int

@@ -1,15 +1,16 @@
 """Records: what applications see of a batch.
 
-Owns: the way from values, keys and headers to the bytes of a whole batch, and back. The loops over single records
-are in codec.py, which is compiled when it can be; this module is the same few steps per batch either way.
+Owns: the way from values, keys and headers to the bytes of a whole batch, and back. The loops over
+single records are in codec.py, which is compiled when it can be. This module is the same few steps
+per batch either way.
 
-Producers fill a ``BatchBuilder`` (or call ``encode_values``); its batches have base offset 0 and leader epoch -1,
-as Kafka's producers send them. Consumers call ``decode_batch`` on what ``batch.split`` has validated. What compaction
-leaves of a batch is made in cleaned_batch.py.
+Producers fill a ``BatchBuilder`` (or call ``encode_values``). Its batches have base offset 0 and
+leader epoch -1, as Kafka's producers send them. Consumers call ``decode_batch`` on what
+``batch.split`` has validated. What compaction leaves of a batch is made in cleaned_batch.py.
 
-Invariant: a batch built here passes ``batch.split``, and decoding gives back what was put in. Decoding raises
-nothing but CorruptBatch, whatever the bytes (the payload of a batch is a producer's word: its CRC says only that
-it is what the producer sent).
+Invariant: a batch built here passes ``batch.split``, and decoding gives back what was put in.
+Decoding raises nothing but CorruptBatch, whatever the bytes (the payload of a batch is a producer's
+word: its CRC says only that it is what the producer sent).
 """
 
 from __future__ import annotations
@@ -46,9 +47,11 @@ _offset_of: Final = attrgetter("offset")
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """One record. ``timestamp`` is in ms since the epoch; key and value may be absent (None), which is not empty.
+    """One record. ``timestamp`` is in ms since the epoch. Key and value may be absent (None), which
+    is not empty.
 
-    A msgspec struct because building it costs a fifth of a named tuple; it cannot be part of a reference cycle.
+    A msgspec struct because building it costs a fifth of a named tuple. It cannot be part of a
+    reference cycle.
     """
 
     offset: int
@@ -59,8 +62,8 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 
 class SealedBatch(NamedTuple):
-    """Records that are encoded, of a batch whose producer, epoch and sequence are still open: giving it a number,
-    or another one, costs a header and not a copy of the payload."""
+    """Records that are encoded, of a batch whose producer, epoch and sequence are still open:
+    giving it a number, or another one, costs a header and not a copy of the payload."""
 
     attributes: int
     base_timestamp: int
@@ -87,9 +90,11 @@ class SealedBatch(NamedTuple):
 
 
 class BatchBuilder:
-    """Collects records into one batch. The bytes of a record are worked out when it is added, and copied once.
+    """Collects records into one batch. The bytes of a record are worked out when it is added, and
+    copied once.
 
-    Keys and values are ``bytes`` and nothing like them: the caller has checked, for here it would cost too much.
+    Keys and values are ``bytes`` and nothing like them: the caller has checked, for here it would
+    cost too much.
     """
 
     __slots__ = (
@@ -125,7 +130,8 @@ class BatchBuilder:
         headers: Sequence[tuple[str, bytes | None]],
         timestamp_ms: int,
     ) -> int:
-        """Add one record and return its size; 0 if the batch has no room left for it (nothing is added).
+        """Add one record and return its size; 0 if the batch has no room left for it (nothing is
+        added).
 
         Raises RecordTooLarge if no batch has room for it.
         """
@@ -155,8 +161,9 @@ class BatchBuilder:
     def extend(self, values: Sequence[bytes], timestamp_ms: int, start: int = 0) -> int:
         """Add ``values[start:]``, as many as there is room for, as records without key and headers.
 
-        Returns the index of the first value left out: ``len(values)`` when all are in. Raises RecordTooLarge if
-        the first of them has no room in any batch, TypeError for a value that is None (then none is added).
+        Returns the index of the first value left out: ``len(values)`` when all are in. Raises
+        RecordTooLarge if the first of them has no room in any batch, TypeError for a value that is
+        None (then none is added).
         """
         if self.record_count == 0:
             self.base_timestamp = self.max_timestamp = timestamp_ms
@@ -188,7 +195,8 @@ class BatchBuilder:
         base_sequence: int = -1,
         acks_level: int = ACKS_UNKNOWN,
     ) -> bytes:
-        """The batch. ``acks_level`` saves the leader a pass over the payload when it is what the leader will set."""
+        """The batch. ``acks_level`` saves the leader a pass over the payload when it is what the
+        leader will set."""
         sealed = self.seal(compression=compression, acks_level=acks_level)
         return b"".join((sealed.head(producer_id, producer_epoch, base_sequence), sealed.payload))
 
@@ -213,7 +221,8 @@ def encode_values(
     base_sequence: int = -1,
     acks_level: int = ACKS_UNKNOWN,
 ) -> bytes:
-    """One batch of ``values`` (at least one), with the key of the same index if there are ``keys``. Raises RecordTooLarge."""
+    """One batch of ``values`` (at least one), with the key of the same index if there are ``keys``.
+    Raises RecordTooLarge."""
     builder = BatchBuilder()
     if keys is None:
         if builder.extend(values, timestamp_ms) < len(values):
@@ -234,10 +243,11 @@ def encode_values(
 def decode_batch(
     batch: Batch, *, from_offset: int | None = None, expanded_bytes_max: int = EXPANDED_BYTES_MAX
 ) -> list[Record]:
-    """The records of a batch from ``split``, those at ``from_offset`` and after; raises CorruptBatch.
+    """The records of a batch from ``split``, those at ``from_offset`` and after; raises
+    CorruptBatch.
 
-    The whole payload is checked even if only its end is wanted. ``expanded_bytes_max`` caps what a compressed
-    payload may expand to.
+    The whole payload is checked even if only its end is wanted. ``expanded_bytes_max`` caps what a
+    compressed payload may expand to.
     """
     records = decode_with(Record, batch, expanded_bytes_max)
     if from_offset is not None and from_offset > batch.base_offset:
@@ -250,7 +260,8 @@ def decode_with(
     batch: Batch,
     expanded_bytes_max: int = EXPANDED_BYTES_MAX,
 ) -> list[Made]:
-    """What ``make(offset, timestamp, key, value, headers)`` returns of each record, in order; what it raises ends the decoding.
+    """What ``make(offset, timestamp, key, value, headers)`` returns of each record, in order. What
+    it raises ends the decoding.
 
     Raises CorruptBatch."""
     return decode_payload(make, batch, expand(batch, expanded_bytes_max)) if batch.record_count else []
@@ -267,15 +278,16 @@ def decode_payload(
     payload: bytes,
     objects_max: int = OBJECTS_MAX,
 ) -> list[Made]:
-    """``decode_with`` for what ``expand`` has returned: at most ``objects_max`` records and headers. Raises CorruptBatch."""
+    """``decode_with`` for what ``expand`` has returned: at most ``objects_max`` records and
+    headers. Raises CorruptBatch."""
     append_timestamp = batch.max_timestamp if batch.timestamp_type else None
     times = (batch.base_timestamp, batch.last_offset_delta, append_timestamp)
     return codec.decode_records(make, payload, batch.record_count, batch.base_offset, *times, objects_max)
 
 
 def first_timestamp(batch: Batch) -> int:
-    """When the first record of a whole batch was: from the header, or from inside where cleaning has been at work.
-    The batch's latest time when nothing can tell."""
+    """When the first record of a whole batch was: from the header, or from inside where cleaning
+    has been at work. The batch's latest time when nothing can tell."""
     known = batch.first_timestamp
     if known is not None:
         return known
@@ -287,7 +299,8 @@ def first_timestamp(batch: Batch) -> int:
 
 
 def first_record_at(batch: Batch, timestamp_ms: int) -> tuple[int, int] | None:
-    """(offset, timestamp) of the first record of ``batch`` at or after ``timestamp_ms``, to the record if that is cheap.
+    """(offset, timestamp) of the first record of ``batch`` at or after ``timestamp_ms``, to the
+    record if that is cheap.
 
     None when it has none: compaction leaves a batch's latest time as it is."""
     if batch.record_count == 0:
@@ -302,7 +315,7 @@ def first_record_at(batch: Batch, timestamp_ms: int) -> tuple[int, int] | None:
 
 
 def batch_head(payload: bytes, base_offset: int, leader_epoch: int, tail: tuple[int, ...]) -> bytes:
-    """The header that makes ``payload`` a batch; ``tail`` is the header from attributes on."""
+    """The header that makes ``payload`` a batch. ``tail`` is the header from attributes on."""
     length = HEADER_BYTES - PREFIX_BYTES + len(payload)
     unsigned = HEADER.pack(base_offset, length, leader_epoch, MAGIC, 0, *tail)
     crc = crc32c(payload, crc32c(unsigned[CRC_START:]))

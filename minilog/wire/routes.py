@@ -1,8 +1,9 @@
-"""Every route of the HTTP interface as data: the table that the server dispatches on, the clients build paths from
-and /openapi.json is made of.
+"""Every route of the HTTP interface as data: the table that the server dispatches on, the clients
+build paths from and /openapi.json is made of.
 
-Matching works on the raw request target, segment by segment, before any percent-decoding: an encoded slash never
-makes a new segment, and a name is checked after it was decoded. Unknown and repeated query parameters are refused.
+Matching works on the raw request target, segment by segment, before any percent-decoding: an
+encoded slash never makes a new segment, and a name is checked after it was decoded. Unknown and
+repeated query parameters are refused.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ Schema = dict[str, Any]
 
 
 class Parameter(NamedTuple):
-    """One query parameter, or a header. ``parse`` takes (name, decoded bytes) and raises a MinilogError on anything else."""
+    """One query parameter, or a header. ``parse`` takes (name, decoded bytes) and raises a
+    MinilogError on anything else."""
 
     name: str
     parse: Callable[[str, bytes], Any]
@@ -29,7 +31,8 @@ class Parameter(NamedTuple):
 
 
 class Route(NamedTuple):
-    """``accepts`` are the media types of the request body, ``offers`` those of the answer, the default first."""
+    """``accepts`` are the media types of the request body, ``offers`` those of the answer, the
+    default first."""
 
     name: str
     method: str
@@ -42,7 +45,8 @@ class Route(NamedTuple):
 
 
 class Match(NamedTuple):
-    """``values`` are the decoded path values, ``query`` the raw query string, ``path`` the path in canonical form."""
+    """``values`` are the decoded path values, ``query`` the raw query string, ``path`` the path in
+    canonical form."""
 
     route: Route
     values: dict[str, Any]
@@ -262,7 +266,8 @@ def parse_query(route: Route, query: str) -> dict[str, Any]:
 
 
 def path_of(name: str, query: Mapping[str, str | int | bytes] | None = None, **values: str | int) -> str:
-    """The request target of a route, for clients and redirects: ``path_of("describe_topic", topic="orders")``."""
+    """The request target of a route, for clients and redirects: ``path_of("describe_topic",
+    topic="orders")``."""
     path = BY_NAME[name].path
     for key, value in values.items():
         path = path.replace("{" + key + "}", quote(str(value), safe=""))

@@ -1,9 +1,10 @@
 """Sizes: how large a message of a kind may be, judged before it is decoded.
 
-Decoding makes an object of each element and lets nothing else in between, neither the event loop nor another thread: 15 MB of
-small lists cost seconds, which is longer than a broker session. So a large body is first skipped through, which makes
-no objects and takes milliseconds, to see what it is. Only what carries record batches, or comes from the cluster's own
-processes, has reason to be large.
+Decoding makes an object of each element and lets nothing else in between, neither the event loop
+nor another thread: 15 MB of small lists cost seconds, which is longer than a broker session. So a
+large body is first skipped through, which makes no objects and takes milliseconds, to see what it
+is. Only what carries record batches, or comes from the cluster's own processes, has reason to be
+large.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ from minilog.wire.messages import (
 )
 
 LOOKED_AT_BYTES_MIN: Final = 256 * KIB
-"""Up to this size a body is decoded without a look: whatever it is, that takes no time worth mentioning."""
+"""Up to this size a body is decoded without a look: whatever it is, that takes no time worth
+mentioning."""
 MESSAGE_BYTES_MAX: Final = 4 * MIB
 """Of a message that names things: 10,000 partitions with the longest names fit."""
 _ANSWERS: Final = [kind for kind in get_args(AnyMessage) if kind.__name__.endswith("Reply")]
@@ -42,7 +44,8 @@ SMALLER: Final[dict[type[Message], int]] = {
     CreateTopic: MIB,
     **dict.fromkeys((Problem, *_ANSWERS), LOOKED_AT_BYTES_MIN),
 }
-"""They hold lists of lists, which cost the most. 100,000 assignments fit. Answers are nobody's request."""
+"""They hold lists of lists, which cost the most. 100,000 assignments fit. Answers are nobody's
+request."""
 ANY_SIZE: Final = (Produce, ForwardedGroupRequest, ReplicaFetch, Positions, AlterPartition, Heartbeat, Register, Probe)
 """Bounded by the body's own limit."""
 ENTRIES_MAX: Final = 100_000
@@ -59,7 +62,8 @@ _decoder: Final = msgspec.msgpack.Decoder(reduce(or_, _outlines))
 
 
 def check_size(body: bytes | memoryview) -> None:
-    """Raises RequestTooLarge for a message that is too large for what it is, NotAMessage for a large body that is none."""
+    """Raises RequestTooLarge for a message that is too large for what it is, NotAMessage for a
+    large body that is none."""
     if len(body) <= LOOKED_AT_BYTES_MIN:
         return
     try:
@@ -77,7 +81,8 @@ def check_size(body: bytes | memoryview) -> None:
 
 
 def _check_partitions(body_bytes: int, partitions: memoryview) -> None:
-    """What is seen of a field that is given more than once is the last one, and decoding makes objects of them all."""
+    """What is seen of a field that is given more than once is the last one, and decoding makes
+    objects of them all."""
     if _entries(bytes(partitions[:5])) > ENTRIES_MAX:
         raise RequestTooLarge(f"a Produce names more than {ENTRIES_MAX} partitions; send it in several requests")
     if body_bytes - len(partitions) > LOOKED_AT_BYTES_MIN:

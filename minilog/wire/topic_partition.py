@@ -1,4 +1,5 @@
-"""Which partition of which topic, by name: what everybody keys by. A topic of that name is meant by its id elsewhere."""
+"""Which partition of which topic, by name: what everybody keys by. A topic of that name is meant by
+its id elsewhere."""
 
 from __future__ import annotations
 

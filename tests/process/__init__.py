@@ -1,4 +1,5 @@
-"""Real processes, real signals, real networks and disks; judged by what was acknowledged and what can be read back.
+"""Real processes, real signals, real networks and disks; judged by what was acknowledged and what
+can be read back.
 
     pytest tests/process                                  one round of most faults, about three and a half minutes
     python -m tests.process.campaign.soak --minutes 10    all of them, alone and mixed, with a table and a JSON file
@@ -10,5 +11,6 @@
     load/      clients that take notes             checker/   was there any way that this was a correct log?
     campaign/  rounds of faults, tables, pictures  test_*     what `make test` runs
 
-Networks and disks need root, iproute2, e2fsprogs, mount and util-linux; without them those faults are left out.
+Networks and disks need root, iproute2, e2fsprogs, mount and util-linux. Without them those faults
+are left out.
 """

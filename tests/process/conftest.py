@@ -1,5 +1,5 @@
-"""One cluster for all tests, with networks and disks of its own where this machine allows it; a test that fails leaves
-the next one a new cluster."""
+"""One cluster for all tests, with networks and disks of its own where this machine allows it. A
+test that fails leaves the next one a new cluster."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _failed = pytest.StashKey[bool]()
 
 
 def leave_out(reason: str) -> NoReturn:
-    """On a laptop a test that this machine is not equipped for is skipped; in continuous integration it fails."""
+    """On a laptop a test that this machine is not equipped for is skipped. In continuous
+    integration it fails."""
     if os.environ.get("CI"):
         pytest.fail(f"cannot run here: {reason}")
     pytest.skip(reason)

@@ -1,4 +1,5 @@
-"""Every panel and alert in a real Prometheus, while a leader dies, a follower freezes and a consumer stops.
+"""Every panel and alert in a real Prometheus, while a leader dies, a follower freezes and a
+consumer stops.
 
 Nothing may be empty, and what the faults change must be seen to change.
 """
@@ -40,7 +41,8 @@ MUST_MOVE = {
 
 
 class Traffic:
-    """A producer all the time, and a consumer in a group until it is told to stop; on a thread of their own."""
+    """A producer all the time, and a consumer in a group until it is told to stop. On a thread of
+    their own."""
 
     def __init__(self, url: str) -> None:
         self._url = url

@@ -1,4 +1,5 @@
-"""Every snippet of the README and of the pages in minilog/docs runs as it stands, and prints what the page says."""
+"""Every snippet of the README and of the pages in minilog/docs runs as it stands, and prints what
+the page says."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""Faults under load: nothing acknowledged is lost, changed, doubled or out of order, and the replicas end identical.
+"""Faults under load: nothing acknowledged is lost, changed, doubled or out of order, and the
+replicas end identical.
 
-The short mix of ``python -m tests.process.campaign.soak``, one round each, always with the same dice.
+The short mix of ``python -m tests.process.campaign.soak``, one round each, always with the same
+dice.
 """
 
 from __future__ import annotations
@@ -58,7 +60,8 @@ def test_several_faults_at_once(stage: Stage, seed: int) -> None:
 
 
 def test_a_promise_not_kept_is_seen(stage: Stage) -> None:
-    """The proof that the harness proves something: acknowledged before it is synced, a power cut takes it away."""
+    """The proof that the harness proves something: acknowledged before it is synced, a power cut
+    takes it away."""
     if stage.no_volumes:
         leave_out(stage.no_volumes)
     unsafe = replace(SETTINGS, topic_config={"min.insync.replicas": "2", "flush.policy": "never"})
@@ -71,7 +74,8 @@ def test_a_promise_not_kept_is_seen(stage: Stage) -> None:
 
 
 def _data_path_goes_on(outcome: Outcome) -> None:
-    """Without a controller nothing can change, and nothing has to; it is away for longer than this."""
+    """Without a controller nothing can change, and nothing has to. It is away for longer than
+    this."""
     assert outcome.longest_ms < 800
 
 

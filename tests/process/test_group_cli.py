@@ -1,4 +1,5 @@
-"""The commands on groups and records as processes of their own, in pipes and under signals, on a real cluster."""
+"""The commands on groups and records as processes of their own, in pipes and under signals, on a
+real cluster."""
 
 from __future__ import annotations
 

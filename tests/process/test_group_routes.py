@@ -1,4 +1,5 @@
-"""Consumer groups with nothing but HTTP, as from a shell with curl: any broker, the whole life of two members."""
+"""Consumer groups with nothing but HTTP, as from a shell with curl: any broker, the whole life of
+two members."""
 
 from __future__ import annotations
 

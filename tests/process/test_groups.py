@@ -1,4 +1,5 @@
-"""A consumer group of real processes under attack: every record is read, nobody reads what is another's."""
+"""A consumer group of real processes under attack: every record is read, nobody reads what is
+another's."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ def test_a_group_survives_its_members_and_its_coordinator(stage: Stage, tmp_path
 
 
 def notes(*events: Event) -> dict[str, list[Event]]:
-    """Of consumers a and b; the event's name begins with the consumer's."""
+    """Of consumers a and b. The event's name begins with the consumer's."""
     return {name: [(at, event[2:], *rest) for at, event, *rest in events if event[0] == name] for name in "ab"}
 
 

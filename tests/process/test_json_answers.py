@@ -1,4 +1,5 @@
-"""Each JSON route answers with exactly the struct that is declared for it: nothing less, and nothing that is not documented."""
+"""Each JSON route answers with exactly the struct that is declared for it: nothing less, and
+nothing that is not documented."""
 
 from __future__ import annotations
 

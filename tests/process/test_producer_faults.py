@@ -1,5 +1,6 @@
-"""An idempotent producer on real processes: leaders die every second or are cut off, and every record is there once,
-in order, where the receipt says. ``python -m tests.process.load.idempotence`` runs the same for longer."""
+"""An idempotent producer on real processes: leaders die every second or are cut off, and every
+record is there once, in order, where the receipt says. ``python -m tests.process.load.idempotence``
+runs the same for longer."""
 
 from __future__ import annotations
 

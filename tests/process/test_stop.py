@@ -1,6 +1,8 @@
-"""SIGTERM in every state that a background task or a request can be in: exit code 0, a clean marker, nothing that looks like a bug.
+"""SIGTERM in every state that a background task or a request can be in: exit code 0, a clean
+marker, nothing that looks like a bug.
 
-One table, a process of its own for each row. Where a state would be over too soon, one step of it is slowed down (slow.py).
+One table, a process of its own for each row. Where a state would be over too soon, one step of it
+is slowed down (slow.py).
 """
 
 from __future__ import annotations
@@ -106,7 +108,8 @@ class Serving(Process):
             assert self.produce(b"x" * 3000, query) == 200
 
     def in_background(self, work: Callable[[], Any]) -> None:
-        """A request that is under way when the signal comes; what becomes of it is not the matter here."""
+        """A request that is under way when the signal comes. What becomes of it is not the matter
+        here."""
         threading.Thread(target=work, daemon=True).start()
 
     def open_request(self, path: str, accept: str = "*/*") -> socket.socket:

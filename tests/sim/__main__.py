@@ -1,4 +1,5 @@
-"""python -m tests.sim: run many random schedules and print what they add up to, or take one rule after the other away."""
+"""python -m tests.sim: run many random schedules and print what they add up to, or take one rule
+after the other away."""
 
 from __future__ import annotations
 
@@ -88,11 +89,12 @@ def progress_of(what: str, console: Console) -> Progress:
     return Progress(*columns, TextColumn("{task.description}"), console=console)
 
 
-# --- ablations ------------------------------------------------------------------------------------------------
+# --- ablations ------------------------------------------------------------------------------------
 
 
 def try_ablations(console: Console, first: int, schedules_max: int, jobs: int) -> bool:
-    """Take away one rule after the other, and write the table into the README; True when every removal was noticed."""
+    """Take away one rule after the other, and write the table into the README; True when every
+    removal was noticed."""
     detections: dict[int, Detection] = {}
     with ProcessPoolExecutor(jobs) as pool, progress_of("rules", console) as progress:
         task = progress.add_task("", total=len(ABLATIONS))
@@ -141,7 +143,7 @@ def try_ablation(index: int, schedules_max: int, first: int) -> Detection:
     return detect(ABLATIONS[index], schedules_max, first)
 
 
-# --- schedules ------------------------------------------------------------------------------------------------
+# --- schedules ------------------------------------------------------------------------------------
 
 
 def try_schedules(console: Console, seeds: range, jobs: int, without: str, *, keep: bool) -> bool:

@@ -1,4 +1,5 @@
-"""SimCluster: brokers, a controller and clients in one world, and the small language that scenarios are written in.
+"""SimCluster: brokers, a controller and clients in one world, and the small language that scenarios
+are written in.
 
 c = SimCluster(brokers=3).start()
 c.create_topic("t", replicas=3, min_isr=2)
@@ -91,7 +92,7 @@ class SimCluster:
         return producer
 
     def add_numbered_producer(self, name: str, load: Load | None = None) -> NumberedProducer:
-        """One whose retries write nothing twice; it begins by asking for its id."""
+        """One whose retries write nothing twice. It begins by asking for its id."""
         producer: NumberedProducer = self._client(NumberedProducer, name, load)
         return producer
 
@@ -107,7 +108,7 @@ class SimCluster:
         reader: Reader = self._client(Reader, name, group)
         return reader
 
-    # --- time ------------------------------------------------------------------------------------------------
+    # --- time -------------------------------------------------------------------------------------
 
     def start(self) -> SimCluster:
         """Everything up and unfenced."""
@@ -123,7 +124,7 @@ class SimCluster:
     def until(self, condition: Callable[[], bool], what: str = "the condition", within_ms: int = 20_000) -> int:
         return self.world.run_until(condition, what, within_ms)
 
-    # --- looking ---------------------------------------------------------------------------------------------
+    # --- looking ----------------------------------------------------------------------------------
 
     def broker(self, broker_id: int) -> BrokerNode:
         return self.brokers[broker_id]
@@ -167,7 +168,7 @@ class SimCluster:
             return False
         return replica.leader_epoch == self.state(topic, partition).leader_epoch
 
-    # --- doing -----------------------------------------------------------------------------------------------
+    # --- doing ------------------------------------------------------------------------------------
 
     def create_topic(
         self,
@@ -219,7 +220,8 @@ class SimCluster:
         return write
 
     def end_of(self, topic: str = "t", *, at: int | None = None) -> Response:
-        """What the leader, or broker ``at``, says of the topic's latest offset; a refusal is an answer, too."""
+        """What the leader, or broker ``at``, says of the topic's latest offset. A refusal is an
+        answer, too."""
         asked = Offsets([OffsetsPartition(topic, 0, LATEST)])
         answers: list[Response] = []
         self.admin.ask(self.leader(topic) if at is None else at, asked, answers.append, 2000)
@@ -240,13 +242,14 @@ class SimCluster:
         return reader
 
     def cut_off(self, broker_id: int) -> None:
-        """From the controller and all other brokers; clients still reach it."""
+        """From the controller and all other brokers. Clients still reach it."""
         for other in (CONTROLLER_ID, *self.brokers):
             if other != broker_id:
                 self.network.cut(broker_id, other)
 
     def accept_loss(self, topic: str, end_offset: int = 0) -> None:
-        """Nothing can help what lay at ``end_offset`` and above: more disks were lost than there were copies promised."""
+        """Nothing can help what lay at ``end_offset`` and above: more disks were lost than there
+        were copies promised."""
         state = self.state(topic)
         self.invariants.history.of(topic, state.topic_id, state.partition).accept_loss(end_offset)
 
@@ -255,7 +258,7 @@ class SimCluster:
         return write
 
     def twin(self, broker_id: int) -> BrokerNode:
-        """Another machine whose broker is configured with the id of this one; not started yet."""
+        """Another machine whose broker is configured with the id of this one. Not started yet."""
         twin = BrokerNode(self.world, self.network, broker_id, self.invariants.history)
         twin.node_id, twin.name, twin.rng = TWIN_IDS + broker_id, "twin", self.world.rng("twin")
         self.network.add(twin)

@@ -1,7 +1,8 @@
-"""Recorder: writes down what a scenario does to one topic: messages when they arrive, and what they change.
+"""Recorder: writes down what a scenario does to one topic: messages when they arrive, and what they
+change.
 
-One line per message or change: milliseconds since the recording began, who (or from > to), what. Heartbeats without
-news, empty answers and everything about other topics are left out.
+One line per message or change: milliseconds since the recording began, who (or from > to), what.
+Heartbeats without news, empty answers and everything about other topics are left out.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ class Recorder:
         if what and not self.silent:
             self.lines.append(f"{self.cluster.world.now_ms - self._start_ms:>6}  {who:<10} {what}")
 
-    # --- state -----------------------------------------------------------------------------------------------
+    # --- state ------------------------------------------------------------------------------------
 
     def _state(self, node: BrokerNode) -> Seen | None:
         replica = None if node.core is None else node.core.replicas.get(TopicPartition(self.topic, 0))
@@ -129,7 +130,7 @@ class Recorder:
                 return f"journal: b{record.broker_id} unfenced"
         return ""
 
-    # --- messages --------------------------------------------------------------------------------------------
+    # --- messages ---------------------------------------------------------------------------------
 
     def _told(self, request: Message) -> str:
         match request:

@@ -1,4 +1,5 @@
-"""The simulator catches what it is there for: rules taken away one at a time, by schedules or by the story of the rule.
+"""The simulator catches what it is there for: rules taken away one at a time, by schedules or by
+the story of the rule.
 
 ``python -m tests.sim --ablations`` tries all of them with many schedules.
 """

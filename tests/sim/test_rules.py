@@ -1,4 +1,5 @@
-"""The rule book (minilog/RULES.md) is true: what its rows name exists, and every number and every removal has its row.
+"""The rule book (minilog/RULES.md) is true: what its rows name exists, and every number and every
+removal has its row.
 
 The last test is about other references: nothing is cited that is not in the tree.
 """

@@ -1,4 +1,5 @@
-"""Every fault at every disk operation of every scenario, and the proof that the sweep would notice."""
+"""Every fault at every disk operation of every scenario, and the proof that the sweep would
+notice."""
 
 from __future__ import annotations
 

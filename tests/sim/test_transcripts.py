@@ -1,6 +1,7 @@
 """The flows everybody must understand happen as the transcripts say.
 
-A change that is meant: ``python -m tests.sim.transcripts --write``, and read the difference before it is committed.
+A change that is meant: ``python -m tests.sim.transcripts --write``, and read the difference before
+it is committed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What can be said of the pages without running them: links lead somewhere, lines are short, names exist."""
+"""What can be said of the pages without running them: links lead somewhere, lines are short, names
+exist."""
 
 from __future__ import annotations
 

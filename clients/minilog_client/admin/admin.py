@@ -1,4 +1,5 @@
-"""Topics, brokers and the state of the cluster, over the JSON routes; any broker answers or forwards."""
+"""Topics, brokers and the state of the cluster, over the JSON routes. Any broker answers or
+forwards."""
 
 from __future__ import annotations
 
@@ -71,8 +72,8 @@ class Admin:
         return info
 
     async def delete_topic(self, topic: str, timeout_ms: int = TIMEOUT_MS) -> None:
-        """Delete a topic and its records: the one that has the name now, also when the request must be sent twice and a
-        successor has the name by then. Raises UnknownTopic."""
+        """Delete a topic and its records: the one that has the name now, also when the request must
+        be sent twice and a successor has the name by then. Raises UnknownTopic."""
         deadline_ms = now_ms() + timeout_ms
         described = await self._call("GET", path_of("describe_topic", topic=topic_name(topic)), TopicInfo, deadline_ms)
         path = path_of("delete_topic", {"topic_id": described.topic_id}, topic=topic)
@@ -96,13 +97,15 @@ class Admin:
         return await self._get("health", Health, timeout_ms)
 
     async def offsets(self, topic: str, partition: int, timeout_ms: int = TIMEOUT_MS) -> tuple[int, int]:
-        """(first offset, end offset) of what can be read; the end is the high watermark, exclusive."""
+        """(first offset, end offset) of what can be read. The end is the high watermark,
+        exclusive."""
         first = await self.offset_at(topic, partition, "earliest", timeout_ms)
         return first, await self.offset_at(topic, partition, "latest", timeout_ms)
 
     async def offset_at(self, topic: str, partition: int, at: StartLike, timeout_ms: int = TIMEOUT_MS) -> int:
-        """The offset of the first record at or after ``at``, the end when there is none: "earliest", "latest", "@" with
-        ms since the epoch, or a datetime with a time zone. Raises UnknownTopic, UnknownPartition."""
+        """The offset of the first record at or after ``at``, the end when there is none:
+        "earliest", "latest", "@" with ms since the epoch, or a datetime with a time zone. Raises
+        UnknownTopic, UnknownPartition."""
         kind, value = parse_start(at)
         if kind is Start.OFFSET:
             return value
@@ -140,7 +143,7 @@ class Admin:
             raise InternalError(f"{leader.url} named no offset for {topic}-{partition}")
         return result.offset
 
-    # --- how -------------------------------------------------------------------------------------------------
+    # --- how --------------------------------------------------------------------------------------
 
     async def _get(self, route: str, kind: type[Reply], timeout_ms: int) -> Reply:
         return await self._call("GET", path_of(route), kind, now_ms() + timeout_ms)

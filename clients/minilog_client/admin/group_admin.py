@@ -59,10 +59,11 @@ _RELATIVE = re.compile(r"[+-][0-9]+")
 
 
 class GroupLag(msgspec.Struct, frozen=True):
-    """How far a group is behind in one partition. ``offset``: what it has committed, None for nothing yet.
+    """How far a group is behind in one partition. ``offset``: what it has committed, None for
+    nothing yet.
 
-    ``records`` counts from there to ``end_offset``; ``seconds`` is the age of the first record that is not committed.
-    None where that is not known: nothing is committed, or the record is gone."""
+    ``records`` counts from there to ``end_offset``. ``seconds`` is the age of the first record that
+    is not committed. None where that is not known: nothing is committed, or the record is gone."""
 
     topic: str
     partition: int
@@ -74,8 +75,8 @@ class GroupLag(msgspec.Struct, frozen=True):
 
 
 class GroupList(list[GroupInfo]):
-    """Groups. ``missing``: the partitions of the groups' topic for which nobody answered, and why; their groups are not in
-    the list. Empty: these are all."""
+    """Groups. ``missing``: the partitions of the groups' topic for which nobody answered, and why.
+    Their groups are not in the list. Empty: these are all."""
 
     def __init__(self, groups: Iterable[GroupInfo] = (), missing: Iterable[MissingGroups] = ()) -> None:
         super().__init__(groups)
@@ -112,7 +113,8 @@ class GroupAdmin(Admin):
     await client.delete_group("billing")
     ```
 
-    Every call raises TimedOut or BrokerUnavailable after ``timeout_ms`` at the latest, and InvalidGroup."""
+    Every call raises TimedOut or BrokerUnavailable after ``timeout_ms`` at the latest, and
+    InvalidGroup."""
 
     async def groups(self, timeout_ms: int = TIMEOUT_MS) -> GroupList:
         """All groups of the cluster; look at ``missing`` before you take the list for complete."""
@@ -168,12 +170,14 @@ class GroupAdmin(Admin):
         dry_run: bool = False,
         timeout_ms: int = TIMEOUT_MS,
     ) -> list[OffsetChange]:
-        """Let a group without members go on elsewhere, in whole topics or single partitions: "earliest", "latest",
-        "@" with ms since the epoch or a datetime, an offset or "=42", or "+10" and "-10" from where it is.
+        """Let a group without members go on elsewhere, in whole topics or single partitions:
+        "earliest", "latest", "@" with ms since the epoch or a datetime, an offset or "=42", or
+        "+10" and "-10" from where it is.
 
-        The new offsets lie within what the log has. All are committed, or none. With ``dry_run`` they are computed and
-        returned, and that is all. Raises GroupNotEmpty, UnknownTopic, UnknownPartition, InvalidRequest, and GroupChanged
-        when the group was used or altered by somebody else meanwhile."""
+        The new offsets lie within what the log has. All are committed, or none. With ``dry_run``
+        they are computed and returned, and that is all. Raises GroupNotEmpty, UnknownTopic,
+        UnknownPartition, InvalidRequest, and GroupChanged when the group was used or altered by
+        somebody else meanwhile."""
         group_name(group)
         shift = _parse_target(to)
         deadline_ms = now_ms() + timeout_ms
@@ -222,7 +226,8 @@ class GroupAdmin(Admin):
             return 0
 
     async def group_lag(self, group: str, timeout_ms: int = TIMEOUT_MS) -> list[GroupLag]:
-        """Every partition that the group has committed or a member of it has; raises UnknownGroup."""
+        """Every partition that the group has committed or a member of it has; raises
+        UnknownGroup."""
         deadline_ms = now_ms() + timeout_ms
         described = await self.describe_group(group, timeout_ms)
         owners = {

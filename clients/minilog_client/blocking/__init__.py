@@ -1,1 +1,2 @@
-"""The same clients without ``await``: each call runs on the loop of a thread of its own. No second implementation."""
+"""The same clients without ``await``: each call runs on the loop of a thread of its own. No second
+implementation."""

@@ -1,7 +1,8 @@
-"""The same client without ``await``: a thread owns an event loop, and every call is carried out there.
+"""The same client without ``await``: a thread owns an event loop, and every call is carried out
+there.
 
-There is no second implementation: each method hands its work to the asynchronous object of the same name. Objects
-here may be used from any thread; a consumer from one at a time.
+There is no second implementation: each method hands its work to the asynchronous object of the same
+name. Objects here may be used from any thread. A consumer from one at a time.
 """
 
 from __future__ import annotations
@@ -28,13 +29,14 @@ from minilog_client.values import PartitionKey
 
 
 class Client:
-    """Connects to the cluster that the brokers at ``bootstrap`` belong to; see ``AsyncClient`` for the options.
+    """Connects to the cluster that the brokers at ``bootstrap`` belong to; see ``AsyncClient`` for
+    the options.
 
     ```python
     with Client("http://127.0.0.1:8082") as client:
         producer = client.producer()
         print(producer.send("orders", b"hello").result())
-        for record in client.consumer("orders", group="billing"):    # without group: all partitions, nothing committed
+        for record in client.consumer("orders", group="billing"):  # as a member
             print(record.offset, record.value)
             break
     ```
@@ -129,7 +131,7 @@ class Client:
         if unsettled is not None:
             raise unsettled
 
-    # --- admin -----------------------------------------------------------------------------------------------
+    # --- admin ------------------------------------------------------------------------------------
 
     def create_topic(
         self,
@@ -168,7 +170,7 @@ class Client:
     def offset_at(self, topic: str, partition: int, at: StartLike, timeout_ms: int = TIMEOUT_MS) -> int:
         return self._thread.run(self._client.offset_at(topic, partition, at, timeout_ms))
 
-    # --- groups ------------------------------------------------------------------------------------------------
+    # --- groups -----------------------------------------------------------------------------------
 
     def add_partitions(self, topic: str, total: int, timeout_ms: int = TIMEOUT_MS) -> TopicInfo:
         return self._thread.run(self._client.add_partitions(topic, total, timeout_ms))

@@ -34,7 +34,7 @@ _calls: ContextVar[SimpleQueue[_Call | None]] = ContextVar("minilog_client_calls
 
 
 class SyncConsumer:
-    """Iterating waits for records as long as it takes; ``batch`` for ``max_wait_ms`` at most."""
+    """Iterating waits for records as long as it takes. ``batch`` for ``max_wait_ms`` at most."""
 
     def __init__(self, thread: LoopThread, consumer: Consumer) -> None:
         self._thread = thread
@@ -79,7 +79,7 @@ class SyncConsumer:
         return {**self._thread.call(self._consumer.positions), **self._unread()}
 
     def lag(self) -> dict[PartitionKey, Lag]:
-        """See ``Consumer.lag``; what the iteration has read ahead counts as read."""
+        """See ``Consumer.lag``. What the iteration has read ahead counts as read."""
         return self._thread.call(self._consumer.lag)
 
     def seek(self, topic: str, partition: int, to: StartLike) -> None:
@@ -136,7 +136,8 @@ class SyncConsumer:
 
 
 class SyncGroupConsumer(SyncConsumer):
-    """See ``GroupConsumer``. Callbacks are plain functions, called in the thread that reads or closes."""
+    """See ``GroupConsumer``. Callbacks are plain functions, called in the thread that reads or
+    closes."""
 
     def __init__(self, thread: LoopThread, consumer: GroupConsumer) -> None:
         super().__init__(thread, consumer)
@@ -176,7 +177,8 @@ class SyncGroupConsumer(SyncConsumer):
         return super().batch(max_records, max_wait_ms)
 
     def commit(self, what: CommitLike = None, *, metadata: str = "", timeout_ms: int | None = None) -> None:
-        """See ``GroupConsumer.commit``; what iteration has read ahead does not count as handed out."""
+        """See ``GroupConsumer.commit``. What iteration has read ahead does not count as handed
+        out."""
         self._finish_taken(with_last=what is None)
         if what is None and self._index < len(self._records):
             self._run(self._member.commit_finished(metadata, timeout_ms))
@@ -223,7 +225,8 @@ class SyncGroupConsumer(SyncConsumer):
         super()._forget(topic, partition)
 
     def _return_unread(self) -> None:
-        """The group wants something, which must not wait until all that was read ahead is used up."""
+        """The group wants something, which must not wait until all that was read ahead is used
+        up."""
         unread = self._unread()
         self._finish_taken()
         self._records, self._index = (), 0
@@ -232,7 +235,8 @@ class SyncGroupConsumer(SyncConsumer):
 
 
 def in_waiting_thread(function: SyncCallback | None) -> Callable[[list[PartitionKey]], Awaitable[None]] | None:
-    """A callback as the asynchronous consumer takes it: carried out by the thread that waits for the current task."""
+    """A callback as the asynchronous consumer takes it: carried out by the thread that waits for
+    the current task."""
     if function is None or not callable(function):
         return function
     if inspect.iscoroutinefunction(function):

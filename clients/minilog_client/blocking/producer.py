@@ -110,7 +110,7 @@ class SyncProducer:
     def statistics(self) -> ProducerStatistics:
         return self._thread.call(self._producer.statistics)
 
-    # --- in the loop's thread ----------------------------------------------------------------------------------
+    # --- in the loop's thread ---------------------------------------------------------------------
 
     def _take(self) -> None:
         """Hand the queue to the producer, in order. What does not fit makes the rest wait for

@@ -1,4 +1,5 @@
-"""Between a client and the brokers: requests, who leads what, when to try again, and the loop's tasks.
+"""Between a client and the brokers: requests, who leads what, when to try again, and the loop's
+tasks.
 
 Decides nothing about records. All other rooms may come in.
 May import: ``settings``, ``values`` and ``minilog.wire``.

@@ -1,11 +1,13 @@
-"""How long to wait before trying again. Pure: attempts, elapsed time and a random number in, milliseconds out.
+"""How long to wait before trying again. Pure: attempts, elapsed time and a random number in,
+milliseconds out.
 
 Two schedules, because two kinds of failure want opposite things:
-* a broker that refuses (throttled, overloaded, too few replicas, no room) is helped by patience: 20 ms, doubling
-  to 1 s;
-* a leader that is gone comes back elsewhere within some hundred ms, and every ms of waiting past that moment is
-  unavailability the caller sees: wait a quarter of the time already lost, between 20 ms and 1 s, so that the
-  delay adds at most a quarter to the outage (doubling would add up to the whole of it again).
+* a broker that refuses (throttled, overloaded, too few replicas, no room) is helped by patience: 20
+  ms, doubling to 1 s;
+* a leader that is gone comes back elsewhere within some hundred ms, and every ms of waiting past
+  that moment is unavailability the caller sees: wait a quarter of the time already lost, between 20
+  ms and 1 s, so that the delay adds at most a quarter to the outage (doubling would add up to the
+  whole of it again).
 Both are jittered down to half, so that many clients do not return in step.
 """
 
@@ -52,7 +54,8 @@ _HUNTING: Final = (
 
 
 def is_hunting(error: MinilogError) -> bool:
-    """Does ``error`` mean that the leader must be found again, so that fresh metadata may help at once?"""
+    """Does ``error`` mean that the leader must be found again, so that fresh metadata may help at
+    once?"""
     return isinstance(error, _HUNTING)
 
 
@@ -69,7 +72,8 @@ class Attempts:
         self.last_error: MinilogError | None = None
 
     def may_try(self, now_ms: int, leader_epoch: int) -> bool:
-        """Nothing failed, the delay has passed, or a leader newer than the one that failed is known."""
+        """Nothing failed, the delay has passed, or a leader newer than the one that failed is
+        known."""
         return self.tries == 0 or now_ms >= self.retry_at_ms or leader_epoch > self.tried_epoch
 
     def on_failure(self, error: MinilogError, now_ms: int, random: Random) -> None:
@@ -88,7 +92,8 @@ class Attempts:
 
 
 def retry_delay_ms(error: MinilogError, attempts: int, elapsed_ms: int, random: Random) -> int:
-    """Wait before try ``attempts + 1``; ``elapsed_ms`` is the time since the first of the failures in a row."""
+    """Wait before try ``attempts + 1``. ``elapsed_ms`` is the time since the first of the failures
+    in a row."""
     assert attempts >= 1, "only a failed try is repeated"
     if is_hunting(error):
         delay = min(max(elapsed_ms // 4, DELAY_MIN_MS), DELAY_MAX_MS)
@@ -99,7 +104,8 @@ def retry_delay_ms(error: MinilogError, attempts: int, elapsed_ms: int, random: 
 
 
 def retry_after_ms(error: MinilogError) -> int:
-    """What the broker itself asked for (``retry_after_s`` in the error's info), 0 when it did not."""
+    """What the broker itself asked for (``retry_after_s`` in the error's info), 0 when it did
+    not."""
     wanted = error.info.get("retry_after_s", 0)
     if isinstance(wanted, bool) or not isinstance(wanted, int | float):
         return 0

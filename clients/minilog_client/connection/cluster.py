@@ -1,8 +1,10 @@
-"""The client's standing connection to a cluster: asks for metadata, sends requests to the brokers it names.
+"""The client's standing connection to a cluster: asks for metadata, sends requests to the brokers
+it names.
 
-One refresh runs at a time, whoever wants it, and a broker that is slow to answer gets competition: a stopped
-broker costs ``metadata_hedge_ms``, not a timeout. A request to a leader that stays silent is watched: when other
-brokers say that somebody else leads by now, waiting for the silent one is pointless and the request is given up.
+One refresh runs at a time, whoever wants it, and a broker that is slow to answer gets competition:
+a stopped broker costs ``metadata_hedge_ms``, not a timeout. A request to a leader that stays silent
+is watched: when other brokers say that somebody else leads by now, waiting for the silent one is
+pointless and the request is given up.
 """
 
 from __future__ import annotations
@@ -64,7 +66,7 @@ class Cluster:
         self._ageing: asyncio.TimerHandle | None = None
         self._closed = False
 
-    # --- metadata ------------------------------------------------------------------------------------
+    # --- metadata ---------------------------------------------------------------------------------
 
     def watch(self, topics: Iterable[str], listener: Listener) -> None:
         """Keep ``topics`` fresh and call ``listener`` after every answered refresh."""
@@ -81,7 +83,8 @@ class Cluster:
             self._listeners.remove(listener)
 
     def request_refresh(self) -> None:
-        """See to a refresh, at a bounded pace; listeners hear of the outcome. To be called as often as one likes."""
+        """See to a refresh, at a bounded pace; listeners hear of the outcome. To be called as often
+        as one likes."""
         if self._closed or self._refreshing is not None:
             return
         wait_ms = self._not_before_ms - now_ms()
@@ -101,7 +104,8 @@ class Cluster:
             self._postponed = None
 
     async def refresh(self, topic: str | None = None) -> None:
-        """Ask for the watched topics and ``topic``; raises BrokerUnavailable when nobody answers in time."""
+        """Ask for the watched topics and ``topic``; raises BrokerUnavailable when nobody answers in
+        time."""
         self._check_open()
         if topic is not None and self._refreshing is not None and not self._interest[topic]:
             await asyncio.wait([self._refreshing])
@@ -122,7 +126,8 @@ class Cluster:
             raise error
 
     async def topic(self, topic: str) -> Topic:
-        """What is known of ``topic``, asking when it is unknown; raises UnknownTopic or BrokerUnavailable."""
+        """What is known of ``topic``, asking when it is unknown; raises UnknownTopic or
+        BrokerUnavailable."""
         deadline_ms = now_ms() + self.settings.topic_wait_ms
         delay_ms = 20
         while (known := self.routing.topic(topic)) is None or known.partition_count == 0:
@@ -202,8 +207,8 @@ class Cluster:
         return replies[0]
 
     async def _race(self, ask: Callable[[str], Coroutine[Any, Any, T]], take: Callable[[T, str], bool]) -> bool:
-        """Ask one broker after another, the next one as soon as the last is late or failed, until ``take`` is
-        content with an answer; False if it never is."""
+        """Ask one broker after another, the next one as soon as the last is late or failed, until
+        ``take`` is content with an answer; False if it never is."""
         running: dict[asyncio.Task[T], str] = {}
         waiting = self.routing.candidates(now_ms())
         slower: list[str] = []
@@ -253,7 +258,8 @@ class Cluster:
         return True
 
     def _age(self) -> None:
-        """See to it that the layout is asked for again before it is too old, as long as anybody listens."""
+        """See to it that the layout is asked for again before it is too old, as long as anybody
+        listens."""
         if self._ageing is not None:
             self._ageing.cancel()
             self._ageing = None
@@ -262,7 +268,7 @@ class Cluster:
         delay_ms = self.settings.metadata_max_age_ms * self.random.uniform(0.8, 1.0)
         self._ageing = asyncio.get_running_loop().call_later(delay_ms / 1000, self.request_refresh)
 
-    # --- requests ------------------------------------------------------------------------------------
+    # --- requests ---------------------------------------------------------------------------------
 
     async def call(
         self,
@@ -275,8 +281,9 @@ class Cluster:
     ) -> Reply:
         """Send ``message`` to the broker at ``url`` and wait for its answer.
 
-        With ``still_leads``, a broker that is ``suspect_ms`` late (on top of ``held_ms``, which it may well take) is
-        checked on, and given up (indefinitely: BrokerUnavailable) once fresh metadata make ``still_leads`` say no."""
+        With ``still_leads``, a broker that is ``suspect_ms`` late (on top of ``held_ms``, which it
+        may well take) is checked on, and given up (indefinitely: BrokerUnavailable) once fresh
+        metadata make ``still_leads`` say no."""
         self._check_open()
         path, headers, body = envelope(message)
         patience_ms = _RECHECK_MS if self.routing.is_suspect(url, now_ms()) else self.settings.suspect_ms
@@ -318,7 +325,7 @@ class Cluster:
                 watch.given_up = True
                 watch.task.cancel()
 
-    # --- life ----------------------------------------------------------------------------------------
+    # --- life -------------------------------------------------------------------------------------
 
     async def aclose(self) -> None:
         self._closed = True

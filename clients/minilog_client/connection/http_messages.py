@@ -1,7 +1,7 @@
 """Messages to HTTP and back. Pure: nothing here opens a connection.
 
-The data plane (Produce, Fetch, Offsets) is msgpack; the admin routes are JSON made from the same structs, and
-metadata is whichever of the two the broker offers.
+The data plane (Produce, Fetch, Offsets) is msgpack. The admin routes are JSON made from the same
+structs, and metadata is whichever of the two the broker offers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ Envelope = Produce | Fetch | Offsets | InitProducer | AddPartitions | GroupReque
 
 
 def broker_urls(bootstrap: str | Sequence[str]) -> list[str]:
-    """``"http://a:8082,http://b:8082"`` or a sequence of URLs, checked; a missing ``http://`` is added."""
+    """``"http://a:8082,http://b:8082"`` or a sequence of URLs, checked. A missing ``http://`` is
+    added."""
     parts = bootstrap.split(",") if isinstance(bootstrap, str) else list(bootstrap)
     return [_broker_url(part) for part in parts if not isinstance(part, str) or part.strip()]
 
@@ -58,7 +59,8 @@ def envelope(message: Envelope) -> tuple[str, Mapping[str, str], bytes]:
 
 
 def metadata_path(topics: Iterable[str]) -> tuple[str, bool]:
-    """The metadata route for ``topics``, and whether it asks for all topics because their names fill no one URL."""
+    """The metadata route for ``topics``, and whether it asks for all topics because their names
+    fill no one URL."""
     names = ",".join(topics)
     if not names or len(names) > _QUERY_BYTES_MAX:
         return path_of("metadata"), True
@@ -66,7 +68,8 @@ def metadata_path(topics: Iterable[str]) -> tuple[str, bool]:
 
 
 def reply_from(response: Response, url: str, kind: type[Reply]) -> Reply:
-    """The message in ``response``; raises the error it carries instead, or InternalError when it makes no sense."""
+    """The message in ``response``; raises the error it carries instead, or InternalError when it
+    makes no sense."""
     if not 200 <= response.status < 300:
         raise error_from_response(response.status, response.headers, response.body)
     media = response.headers.get("content-type", "").partition(";")[0].strip().lower()

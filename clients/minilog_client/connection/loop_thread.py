@@ -30,7 +30,7 @@ class LoopThread:
         return self.result(self.submit(work))
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """Begin ``work``; it runs in the context this is called in."""
+        """Begin ``work``. It runs in the context this is called in."""
         if not self.is_alive:
             work.close()
             raise ClientClosed("the client is closed; make a new one")

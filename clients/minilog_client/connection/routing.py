@@ -1,10 +1,12 @@
-"""What the client knows of the cluster: brokers, topics, leaders. Pure; ``cluster.py`` does the asking.
+"""What the client knows of the cluster: brokers, topics, leaders. Pure. ``cluster.py`` does the
+asking.
 
 Invariants:
-* The leader epoch known for a partition of one topic id never goes back: an answer from a broker that lags
-  behind cannot undo a newer one, whatever the order in which answers arrive (KIP-320's rule for clients).
-* Brokers, and topics created, deleted or created anew, are believed from the answer with the highest
-  ``metadata_offset`` only; the journal index grows across controller terms.
+* The leader epoch known for a partition of one topic id never goes back: an answer from a broker
+  that lags behind cannot undo a newer one, whatever the order in which answers arrive (KIP-320's
+  rule for clients).
+* Brokers, and topics created, deleted or created anew, are believed from the answer with the
+  highest ``metadata_offset`` only. The journal index grows across controller terms.
 * A cluster id, once seen, never changes: offsets of another cluster mean nothing here.
 """
 
@@ -79,7 +81,7 @@ class Routing:
         self._failed_ms: dict[str, int] = {}
         self._turn = 0
 
-    # --- questions ---------------------------------------------------------------------------------
+    # --- questions --------------------------------------------------------------------------------
 
     @property
     def brokers(self) -> list[BrokerInfo]:
@@ -89,7 +91,8 @@ class Routing:
         return self._topics.get(topic)
 
     def missing_since_ms(self, topic: str) -> int | None:
-        """Since when every trustworthy answer has left ``topic`` out; None while it is known or was never asked for."""
+        """Since when every trustworthy answer has left ``topic`` out; None while it is known or was
+        never asked for."""
         return self._missing_since_ms.get(topic)
 
     def leader(self, topic: str, partition: int) -> Leader | None:
@@ -101,7 +104,8 @@ class Routing:
         return self._at(entry.leader, entry.leader_epoch)
 
     def replica(self, topic: str, partition: int, rack: str) -> Leader | None:
-        """An in-sync replica to read from: one in ``rack`` if there is any, else spread over them by partition."""
+        """An in-sync replica to read from: one in ``rack`` if there is any, else spread over them
+        by partition."""
         known = self._topics.get(topic)
         entry = known.partitions.get(partition) if known else None
         if entry is None:
@@ -113,7 +117,8 @@ class Routing:
         return self._at(near[partition % len(near)], entry.leader_epoch)
 
     def candidates(self, now_ms: int) -> list[str]:
-        """Every URL that may know the metadata: answering brokers in turn, then those that failed lately."""
+        """Every URL that may know the metadata: answering brokers in turn, then those that failed
+        lately."""
         known = [broker.url for broker in self.brokers if broker.state == "running"]
         urls = list(dict.fromkeys([*known, *self.bootstrap]))
         self._turn += 1
@@ -135,7 +140,7 @@ class Routing:
             return None
         return Leader(broker_id, broker.url, leader_epoch)
 
-    # --- events ------------------------------------------------------------------------------------
+    # --- events -----------------------------------------------------------------------------------
 
     def on_answered(self, url: str) -> None:
         self._failed_ms.pop(url, None)
@@ -144,7 +149,8 @@ class Routing:
         self._failed_ms[url] = now_ms
 
     def on_metadata(self, reply: MetadataReply, asked: Iterable[str] | None, now_ms: int) -> bool:
-        """Take over what is newer in ``reply``; says whether anything changed. ``asked``: None means all topics.
+        """Take over what is newer in ``reply``; says whether anything changed. ``asked``: None
+        means all topics.
 
         Raises InvalidRequest when the answer comes from another cluster."""
         self._check_cluster(reply.cluster_id)
@@ -161,7 +167,8 @@ class Routing:
         return self.version != before
 
     def on_leader_hint(self, topic: str, partition: int, info: Mapping[str, Any]) -> bool:
-        """A refusal that names the new leader (``leader``, ``leader_epoch``) saves a metadata request."""
+        """A refusal that names the new leader (``leader``, ``leader_epoch``) saves a metadata
+        request."""
         known = self._topics.get(topic)
         entry = known.partitions.get(partition) if known else None
         leader, epoch = info.get("leader"), info.get("leader_epoch")
@@ -175,7 +182,8 @@ class Routing:
         return True
 
     def require(self, metadata_offset: int) -> None:
-        """The caller's own change has this journal index: older answers no longer count as the truth."""
+        """The caller's own change has this journal index: older answers no longer count as the
+        truth."""
         self.metadata_offset = max(self.metadata_offset, metadata_offset)
 
     def _check_cluster(self, cluster_id: str) -> None:

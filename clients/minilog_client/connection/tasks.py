@@ -1,6 +1,7 @@
 """The tasks one client object owns. None outlives it, none fails unheard.
 
-A MinilogError is an outcome, and the business of whoever waits for the task; any other exception is a fault.
+A MinilogError is an outcome, and the business of whoever waits for the task. Any other exception is
+a fault.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ _log = logging.getLogger("minilog_client")
 
 
 class TaskScope:
-    """A task group for objects whose life is not one ``async with`` block. ``aclose`` cancels what still runs."""
+    """A task group for objects whose life is not one ``async with`` block. ``aclose`` cancels what
+    still runs."""
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -1,7 +1,8 @@
-"""One method between the client and the network: a request goes in, a response or a typed error comes out.
+"""One method between the client and the network: a request goes in, a response or a typed error
+comes out.
 
-The errors tell whether the request may have been carried out (``definite``): a connection that was never made
-proves that nothing was written; anything that goes wrong afterwards proves nothing.
+The errors tell whether the request may have been carried out (``definite``): a connection that was
+never made proves that nothing was written. Anything that goes wrong afterwards proves nothing.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class Transport(Protocol):
 
 
 class _Body(aiohttp.Payload):
-    """Bytes sent as they are; aiohttp's own bytes payload copies them once and warns above 1 MiB."""
+    """Bytes sent as they are; aiohttp's own bytes payload copies them once and warns above 1
+    MiB."""
 
     _value: bytes
 

@@ -35,7 +35,8 @@ START_WAIT_MS: Final = 10_000
 
 
 class Lag(NamedTuple):
-    """How far reading is behind: ``records`` to the high watermark, ``seconds`` by the time of the last record read.
+    """How far reading is behind: ``records`` to the high watermark, ``seconds`` by the time of the
+    last record read.
 
     None where nothing is known yet."""
 
@@ -54,16 +55,17 @@ class Consumer:
                 break
 
     async with client.consumer([("orders", 0)], start=42) as consumer:
-        records = await consumer.batch(max_records=100, max_wait_ms=200)   # [] when there is nothing new
+        records = await consumer.batch(max_records=100, max_wait_ms=200)  # [] when nothing is new
     ```
 
-    Partitions added to a topic later are read from their beginning. Entering the consumer (or the first read) fixes
-    where it starts; ``start`` is "earliest", "latest", an offset, "@" with ms since the epoch, or a datetime.
+    Partitions added to a topic later are read from their beginning. Entering the consumer (or the
+    first read) fixes where it starts. ``start`` is "earliest", "latest", an offset, "@" with ms
+    since the epoch, or a datetime.
 
-    Raises while reading, once everything before has been handed out: OffsetOutOfRange, LogTruncated (its ``info`` has
-    ``topic``, ``partition``, ``lost_from``, ``lost_to``), CorruptRange, UnknownTopic, until the partition is moved with
-    ``seek``; BrokerUnavailable when nothing could be reached for ``unreachable_timeout_ms``. Reading on after an
-    error is always possible.
+    Raises while reading, once everything before has been handed out: OffsetOutOfRange, LogTruncated
+    (its ``info`` has ``topic``, ``partition``, ``lost_from``, ``lost_to``), CorruptRange,
+    UnknownTopic, until the partition is moved with ``seek``; BrokerUnavailable when nothing could
+    be reached for ``unreachable_timeout_ms``. Reading on after an error is always possible.
     """
 
     def __init__(
@@ -99,12 +101,14 @@ class Consumer:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    # --- reading -----------------------------------------------------------------------------------------
+    # --- reading ----------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Look up the topics and fix where each partition is read from; called by the first read if not before.
+        """Look up the topics and fix where each partition is read from; called by the first read if
+        not before.
 
-        Raises UnknownTopic, UnknownPartition, BrokerUnavailable. A partition without a leader is left for later."""
+        Raises UnknownTopic, UnknownPartition, BrokerUnavailable. A partition without a leader is
+        left for later."""
         self._check_open()
         if self._starting is None:
             self._starting = self._tasks.start(self._begin())
@@ -153,7 +157,8 @@ class Consumer:
         return any(s.position is None and s.attempts.tries < 3 for s in self._plan.states.values())
 
     async def batch(self, max_records: int = _BATCH_RECORDS, max_wait_ms: int = _IDLE_WAIT_MS) -> list[Record]:
-        """Up to ``max_records`` records as soon as there are any; empty when none came within ``max_wait_ms``."""
+        """Up to ``max_records`` records as soon as there are any; empty when none came within
+        ``max_wait_ms``."""
         if max_records < 1:
             raise InvalidRequest(f"max_records is {max_records}; allowed are whole numbers >= 1")
         if self._starting is None or not self._starting.done():
@@ -225,10 +230,11 @@ class Consumer:
         return True
 
     async def _settled(self) -> bool:
-        """Do what is to be done before records may be handed out; False when they may not be yet."""
+        """Do what is to be done before records may be handed out; False when they may not be
+        yet."""
         return True
 
-    # --- where it stands -----------------------------------------------------------------------------------
+    # --- where it stands --------------------------------------------------------------------------
 
     @property
     def assignment(self) -> list[PartitionKey]:
@@ -243,12 +249,14 @@ class Consumer:
         return {key: state.position for key, state in self._plan.states.items()}
 
     def lag(self) -> dict[PartitionKey, Lag]:
-        """Per partition, as of the last answer of its leader (at most ``max_wait_ms`` old while it answers)."""
+        """Per partition, as of the last answer of its leader (at most ``max_wait_ms`` old while it
+        answers)."""
         now_s = time.time()
         return {key: _lag_of(state, now_s) for key, state in self._plan.states.items()}
 
     def seek(self, topic: str, partition: int, to: StartLike) -> None:
-        """Go on elsewhere: an offset, "earliest", "latest", "@" with ms, or a datetime. Clears the partition's error."""
+        """Go on elsewhere: an offset, "earliest", "latest", "@" with ms, or a datetime. Clears the
+        partition's error."""
         state = self._state(topic, partition)
         state.reset(to)
         state.topic_id = self._topic_ids[topic] = self._current_topic_id(topic)
@@ -257,14 +265,15 @@ class Consumer:
         self._pump.wake(0)
 
     def seek_to_time(self, to: StartLike, topic: str | None = None) -> None:
-        """Move every partition (of ``topic``, or of all) to its first record at or after ``to``; an int is in ms."""
+        """Move every partition (of ``topic``, or of all) to its first record at or after ``to``. An
+        int is in ms."""
         target = f"@{to}" if isinstance(to, int) else to
         for name, partition in self.assignment:
             if topic in (None, name):
                 self.seek(name, partition, target)
 
     def pause(self, topic: str, partition: int) -> None:
-        """Hand out and fetch nothing of a partition until ``resume``; its position stays."""
+        """Hand out and fetch nothing of a partition until ``resume``. Its position stays."""
         state = self._state(topic, partition)
         state.paused = True
         if self._current is state:
@@ -296,10 +305,10 @@ class Consumer:
         await self._tasks.aclose()
         self._on_closed(self)
 
-    # --- details ---------------------------------------------------------------------------------------------
+    # --- details ----------------------------------------------------------------------------------
 
     def _on_metadata(self) -> None:
-        """New partitions are read from their beginning; a topic that was created anew stops."""
+        """New partitions are read from their beginning. A topic that was created anew stops."""
         for topic in self._whole_topics:
             for partition in self._partitions_of(topic):
                 if (topic, partition) not in self._plan.states:
@@ -324,7 +333,8 @@ class Consumer:
         await asyncio.wait([self._news], timeout=max(0, deadline_ms - now_ms()) / 1000)
 
     def _raise_errors(self, now: int) -> None:
-        """Nothing can be handed out: raise the reason, if there is one other than that nothing is new."""
+        """Nothing can be handed out: raise the reason, if there is one other than that nothing is
+        new."""
         try:
             self._plan.raise_errors(now)
             self._raise_unreachable(now)

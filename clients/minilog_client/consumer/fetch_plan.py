@@ -1,15 +1,18 @@
-"""What a consumer asks for next, of whom, and what it hands out. Pure; ``consumer.py`` sends and waits.
+"""What a consumer asks for next, of whom, and what it hands out. Pure. ``consumer.py`` sends and
+waits.
 
-One request covers all partitions of one leader that want something, and the broker holds it until there is news.
-A partition that comes to want something while such a poll is held (its buffer was full, it was paused, it has just
-been found) does not wait for the poll to end: it travels in a poll of its own, which ends when the first one does, so
-that they merge again. A leader holds at most ``POLLS_MAX`` of them, and a partition is in one at most.
+One request covers all partitions of one leader that want something, and the broker holds it until
+there is news. A partition that comes to want something while such a poll is held (its buffer was
+full, it was paused, it has just been found) does not wait for the poll to end: it travels in a poll
+of its own, which ends when the first one does, so that they merge again. A leader holds at most
+``POLLS_MAX`` of them, and a partition is in one at most.
 
 Invariants:
-* At most ``prefetch_bytes`` are fetched ahead, plus one batch per partition where a batch is larger than its share.
+* At most ``prefetch_bytes`` are fetched ahead, plus one batch per partition where a batch is larger
+  than its share.
 * A partition that fails, waits or is full never keeps another one from being asked for.
-* Partitions are handed out in turn, a batch each, and asked for in that turn: brokers fill their answers from the
-  front, so whoever got nothing lately comes first.
+* Partitions are handed out in turn, a batch each, and asked for in that turn: brokers fill their
+  answers from the front, so whoever got nothing lately comes first.
 * An error that stopped a partition has its turn like records, so no busy neighbour hides it.
 """
 
@@ -71,7 +74,7 @@ class Request:
 
 @dataclass(slots=True)
 class _Polls:
-    """Polls held by one broker; those begun later end with the first, at ``end_ms``."""
+    """Polls held by one broker. Those begun later end with the first, at ``end_ms``."""
 
     count: int = 0
     end_ms: int = 0
@@ -106,10 +109,11 @@ class FetchPlan:
         state.generation += 1
         del self._turn[key]
 
-    # --- asking --------------------------------------------------------------------------------------
+    # --- asking -----------------------------------------------------------------------------------
 
     def plan(self, now_ms: int) -> tuple[list[Request], bool]:
-        """Requests to send now, and whether some partition has nobody to ask (metadata are wanted)."""
+        """Requests to send now, and whether some partition has nobody to ask (metadata are
+        wanted)."""
         groups: dict[str, _Group] = {}
         leaderless = False
         share = max(1, self.settings.prefetch_bytes // (2 * max(1, len(self.states))))
@@ -190,10 +194,11 @@ class FetchPlan:
                 wake = due_ms
         return wake
 
-    # --- answers -------------------------------------------------------------------------------------
+    # --- answers ----------------------------------------------------------------------------------
 
     def on_done(self, request: Request) -> list[Entry]:
-        """The request is over, however it went; returns the entries its outcome still matters to."""
+        """The request is over, however it went; returns the entries its outcome still matters
+        to."""
         current = request.current()
         for entry in current:
             entry.state.request = None
@@ -202,7 +207,8 @@ class FetchPlan:
         return current
 
     def on_fetched(self, request: Request, reply: FetchReply, now_ms: int) -> list[tuple[PartitionFetch, MinilogError]]:
-        """Take over a reply; returns the partitions that failed, for the caller to look after the metadata."""
+        """Take over a reply; returns the partitions that failed, for the caller to look after the
+        metadata."""
         results = {(result.topic, result.partition): result for result in reply.partitions}
         full = [result for result in reply.partitions if len(result.batches)]
         is_empty_early = not full and now_ms - request.sent_ms < request.wait_ms // 2
@@ -256,14 +262,14 @@ class FetchPlan:
             state.on_failed(error)
 
     def _reset(self, state: PartitionFetch, error: OffsetOutOfRange) -> None:
-        """The application chose where to go on; what is at hand already is handed out first."""
+        """The application chose where to go on. What is at hand already is handed out first."""
         if state.has_records:
             return
         choice = self.settings.out_of_range
         _log.warning("%s-%s: %s; going on at the %s", state.topic, state.partition, error.detail, choice)
         state.reset(choice)
 
-    # --- handing out -----------------------------------------------------------------------------------
+    # --- handing out ------------------------------------------------------------------------------
 
     def next_state(self, now_ms: int) -> PartitionFetch | None:
         """The partition whose turn it is to hand out records, None when none has any.

@@ -3,12 +3,15 @@
     position <= ... records decoded ... <= ... batches fetched ... <= fetch_offset
 
 Invariants:
-* Records come out in offset order, each at most once per seek; the position moves with every record handed out.
-* Nothing resets silently: an offset out of range, a truncated log, damaged data stop the partition with an error
-  that is raised again and again until the application seeks (or has chosen otherwise with ``out_of_range``).
+* Records come out in offset order, each at most once per seek. The position moves with every record
+  handed out.
+* Nothing resets silently: an offset out of range, a truncated log, damaged data stop the partition
+  with an error that is raised again and again until the application seeks (or has chosen otherwise
+  with ``out_of_range``).
 * A reply counts only for the request it answers: every seek starts a new ``generation`` (R5).
-* ``last_epoch`` is the epoch of the record before ``fetch_offset`` as it was read here, or -1; sent along with every
-  fetch it lets the leader see that what was read is no longer in its log (R23, KIP-320).
+* ``last_epoch`` is the epoch of the record before ``fetch_offset`` as it was read here, or -1; sent
+  along with every fetch it lets the leader see that what was read is no longer in its log (R23,
+  KIP-320).
 """
 
 from __future__ import annotations
@@ -37,7 +40,8 @@ StartLike = int | str | datetime
 BATCH_BYTES_MAX: Final = 64 * 1024 * 1024
 TOPIC_GRACE_MS: Final = 2000
 CORRUPT_TRIES_MAX: Final = 3
-"""A reply may be damaged on its way; a log that answers damaged bytes so often is damaged itself."""
+"""A reply may be damaged on its way. A log that answers damaged bytes so often is damaged
+itself."""
 _STICKY: Final = (OffsetOutOfRange, LogTruncated, UnknownTopic, CorruptBatch, CorruptRange)
 _NAMED: Final = {"earliest": EARLIEST, "latest": LATEST}
 
@@ -50,7 +54,8 @@ class Start(Enum):
 
 
 def parse_start(start: Any) -> tuple[Start, int]:
-    """``"earliest"``, ``"latest"``, an offset, ``"@<ms>"`` or an aware datetime; raises InvalidRequest."""
+    """``"earliest"``, ``"latest"``, an offset, ``"@<ms>"`` or an aware datetime; raises
+    InvalidRequest."""
     if isinstance(start, str) and start in _NAMED:
         return Start.TIME, _NAMED[start]
     if isinstance(start, str) and start[:1] == "@" and start[1:].isascii() and start[1:].isdigit():
@@ -66,7 +71,8 @@ def parse_start(start: Any) -> tuple[Start, int]:
 
 
 class PartitionFetch:
-    """``position`` is None until the start is resolved. ``request`` is the token of the request under way, if any."""
+    """``position`` is None until the start is resolved. ``request`` is the token of the request
+    under way, if any."""
 
     def __init__(self, topic: str, partition: int, start: StartLike, last_epoch: int = -1) -> None:
         self.topic = topic
@@ -83,8 +89,8 @@ class PartitionFetch:
         self.reset(start, last_epoch)
 
     def reset(self, start: StartLike, last_epoch: int = -1) -> None:
-        """Go elsewhere: whatever was fetched or is under way is for nothing. ``last_epoch``: the epoch of the record
-        before an offset ``start``, as far as it is known."""
+        """Go elsewhere: whatever was fetched or is under way is for nothing. ``last_epoch``: the
+        epoch of the record before an offset ``start``, as far as it is known."""
         kind, value = parse_start(start)
         self.generation += 1
         self.request: object | None = None
@@ -94,7 +100,8 @@ class PartitionFetch:
         self.start_at = value
         self.position: int | None = None
         self.began_at: tuple[int, int] | None = None
-        """What a start that is no offset turned out to be, and the epoch of the record before it."""
+        """What a start that is no offset turned out to be, and the epoch of the record before
+        it."""
         if kind is Start.OFFSET:
             self._stand_at(value, last_epoch)
         else:
@@ -113,7 +120,7 @@ class PartitionFetch:
     def __repr__(self) -> str:
         return f"PartitionFetch({self.topic}-{self.partition} at {self.position}, {self.fetched_bytes} bytes ahead)"
 
-    # --- what to ask -------------------------------------------------------------------------------
+    # --- what to ask ------------------------------------------------------------------------------
 
     def wants(self, now_ms: int, ahead_bytes_max: int) -> bool:
         """Something is to be asked for this partition now."""
@@ -131,7 +138,7 @@ class PartitionFetch:
     def offsets_request(self) -> OffsetsPartition:
         return OffsetsPartition(self.topic, self.partition, self.start_at, topic_id=self.topic_id)
 
-    # --- what came back ------------------------------------------------------------------------------
+    # --- what came back ---------------------------------------------------------------------------
 
     def on_offsets(self, result: OffsetsResult) -> None:
         """The start is known."""
@@ -159,8 +166,8 @@ class PartitionFetch:
     def on_truncated(self, error: LogTruncated) -> None:
         """The log this partition was read from has lost its end, from ``lost_from`` on.
 
-        What was fetched ahead and not handed out is dropped quietly; the application is told if it has read
-        records that are gone."""
+        What was fetched ahead and not handed out is dropped quietly. The application is told if it
+        has read records that are gone."""
         lost_from = error.info.get("lost_from")
         position = self.position
         if not isinstance(lost_from, int) or position is None:
@@ -178,13 +185,14 @@ class PartitionFetch:
             )
 
     def on_failed(self, error: MinilogError) -> None:
-        """An error that repeating the request does not cure; raised once what came before it has been read."""
+        """An error that repeating the request does not cure; raised once what came before it has
+        been read."""
         if self.error is None:
             error.info.setdefault("topic", self.topic)
             error.info.setdefault("partition", self.partition)
             self.error = error
 
-    # --- what is handed out --------------------------------------------------------------------------
+    # --- what is handed out -----------------------------------------------------------------------
 
     @property
     def has_records(self) -> bool:
@@ -196,7 +204,8 @@ class PartitionFetch:
         return self.error is not None and not self.paused and not self.has_records
 
     def fill(self) -> bool:
-        """Have decoded records at hand, if there are any; a batch that cannot be decoded stops the partition."""
+        """Have decoded records at hand, if there are any. A batch that cannot be decoded stops the
+        partition."""
         while self.index >= len(self.records):
             if not self.fetched:
                 return False
@@ -216,7 +225,7 @@ class PartitionFetch:
         return True
 
     def take(self, count_max: int) -> Sequence[Record]:
-        """The next records, all of one batch; the position moves past them."""
+        """The next records, all of one batch. The position moves past them."""
         if not self.fill():
             return ()
         records = self.records
@@ -229,7 +238,8 @@ class PartitionFetch:
         return records
 
     def raise_error(self, now_ms: int) -> None:
-        """Raise what stopped the partition. Only what the application must decide on stays until it seeks."""
+        """Raise what stopped the partition. Only what the application must decide on stays until it
+        seeks."""
         error = self.error
         if error is None:
             return
@@ -240,8 +250,8 @@ class PartitionFetch:
 
 
 def owned_batches(result: FetchResult, is_alone: bool) -> list[Batch]:
-    """The validated batches of ``result``; copied out of the reply unless they are all of it, so that one slow
-    partition does not keep the bytes of the others alive. Raises CorruptBatch."""
+    """The validated batches of ``result``; copied out of the reply unless they are all of it, so
+    that one slow partition does not keep the bytes of the others alive. Raises CorruptBatch."""
     if not len(result.batches):
         return []
     return split(result.batches if is_alone else bytes(result.batches), BATCH_BYTES_MAX, stored=True)

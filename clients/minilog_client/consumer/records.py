@@ -18,10 +18,11 @@ _offset_of: Final = attrgetter("offset")
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """One record, as it was read. ``timestamp`` is in ms since the epoch; None for an absent key or value.
+    """One record, as it was read. ``timestamp`` is in ms since the epoch; None for an absent key or
+    value.
 
-    ``leader_epoch`` and ``offset`` together name the record for ever: after a forced, lossy election the same
-    offset may come again in a higher epoch."""
+    ``leader_epoch`` and ``offset`` together name the record for ever: after a forced, lossy
+    election the same offset may come again in a higher epoch."""
 
     topic: str
     partition: int

@@ -12,7 +12,8 @@ Callback = Callable[[list[PartitionKey]], Awaitable[None] | None]
 
 
 class Callbacks:
-    """Each is a function or a coroutine function of a list of (topic, partition), ascending, or None."""
+    """Each is a function or a coroutine function of a list of (topic, partition), ascending, or
+    None."""
 
     def __init__(
         self,

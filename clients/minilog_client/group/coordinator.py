@@ -1,7 +1,8 @@
-"""Requests about groups, wherever the coordinator is: the leader of one partition of the topic ``__groups``.
+"""Requests about groups, wherever the coordinator is: the leader of one partition of the topic
+``__groups``.
 
-Any broker forwards such a request, so the cached layout is a short cut and no more: while it names nobody, or names a
-broker that does not answer, any other one is asked.
+Any broker forwards such a request, so the cached layout is a short cut and no more: while it names
+nobody, or names a broker that does not answer, any other one is asked.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Coordinator:
         return routing.candidates(now_ms())[0]
 
     async def try_once(self, message: GroupRequest, kind: type[Reply], timeout_ms: int) -> Reply:
-        """One try; after a failure that calls for it, the layout is asked for again in the background."""
+        """One try. After a failure that calls for it, the layout is asked for again in the
+        background."""
         timeout_ms = min(timeout_ms, self._cluster.settings.request_timeout_ms)
         try:
             return await self._cluster.call(self.url(), message, kind, timeout_ms)
@@ -45,7 +47,7 @@ class Coordinator:
             raise
 
     async def call(self, message: GroupRequest, kind: type[Reply], timeout_ms: int) -> Reply:
-        """Try until there is an answer; for requests that may be carried out twice.
+        """Try until there is an answer. For requests that may be carried out twice.
 
         Raises TimedOut or the last BrokerUnavailable after ``timeout_ms``, and every error that a
         retry does not cure. None of them is definite if one of the tries may have been carried

@@ -52,28 +52,32 @@ class GroupConsumer(Consumer):
         print(await consumer.committed())
     ```
 
-    **At least once.** With ``auto_commit`` (the default) a record is committed some time after the next one was asked
-    for, and when its partition is given back; ``commit`` does it at once. After a crash the records since the last
-    commit come again, here or at another member; none is left out.
+    **At least once.** With ``auto_commit`` (the default) a record is committed some time after the
+    next one was asked for, and when its partition is given back. ``commit`` does it at once. After
+    a crash the records since the last commit come again, here or at another member. None is left
+    out.
 
-    **Where it begins.** A partition without a committed offset at ``start`` (that offset is then committed, unless it
-    is the earliest, so that nobody begins elsewhere later); a partition added to a topic while this member reads it, at
-    its beginning; a topic that comes to match a pattern, at ``start``. A committed offset that is out of range raises
-    OffsetOutOfRange (or resets, if ``out_of_range`` says so); records that were read and committed and are gone after a
-    lossy election raise LogTruncated. Nothing resets silently.
+    **Where it begins.** A partition without a committed offset at ``start`` (that offset is then
+    committed, unless it is the earliest, so that nobody begins elsewhere later). A partition added
+    to a topic while this member reads it, at its beginning. A topic that comes to match a pattern,
+    at ``start``. A committed offset that is out of range raises OffsetOutOfRange (or resets, if
+    ``out_of_range`` says so). Records that were read and committed and are gone after a lossy
+    election raise LogTruncated. Nothing resets silently.
 
-    **Callbacks**, functions or coroutine functions, get a list of (topic, partition) and run while the application
-    asks for records or closes: ``on_assigned`` before the first record of these partitions; ``on_revoked`` before they
-    are given to another member (what is finished is committed right after it); ``on_lost`` when they may be somebody
-    else's already, so nothing can be committed any more. An exception in a callback comes out of the read.
+    **Callbacks**, functions or coroutine functions, get a list of (topic, partition) and run while
+    the application asks for records or closes: ``on_assigned`` before the first record of these
+    partitions. ``on_revoked`` before they are given to another member (what is finished is
+    committed right after it). ``on_lost`` when they may be somebody else's already, so nothing can
+    be committed any more. An exception in a callback comes out of the read.
 
-    **Staying a member.** Heartbeats go on in the background, also while the application blocks its event loop. One
-    that asks for no records for ``max_poll_interval_ms`` loses its partitions; the next read calls ``on_lost`` and
-    joins again (or raises UnknownMember first, with ``max_poll_exceeded="raise"``). While no coordinator can be reached
-    for longer than a session, reading pauses; it goes on when one answers.
+    **Staying a member.** Heartbeats go on in the background, also while the application blocks its
+    event loop. One that asks for no records for ``max_poll_interval_ms`` loses its partitions. The
+    next read calls ``on_lost`` and joins again (or raises UnknownMember first, with
+    ``max_poll_exceeded="raise"``). While no coordinator can be reached for longer than a session,
+    reading pauses. It goes on when one answers.
 
-    Raises while reading, besides what ``Consumer`` does: InconsistentGroup, InvalidGroup, InstanceInUse when the
-    group does not let this member in; reading on tries again.
+    Raises while reading, besides what ``Consumer`` does: InconsistentGroup, InvalidGroup,
+    InstanceInUse when the group does not let this member in; reading on tries again.
     """
 
     def __init__(
@@ -112,11 +116,11 @@ class GroupConsumer(Consumer):
         self._joined = False
         self._closing = False
 
-    # --- joining ---------------------------------------------------------------------------------------------
+    # --- joining ----------------------------------------------------------------------------------
 
     @property
     def member_id(self) -> str:
-        """What the coordinator knows this member as; another one after each loss."""
+        """What the coordinator knows this member as. Another one after each loss."""
         return self._session.view.member_id
 
     @property
@@ -127,7 +131,8 @@ class GroupConsumer(Consumer):
     async def start(self) -> None:
         """Join, and begin with what is assigned at once; called by the first read if not before.
 
-        Raises UnknownTopic, BrokerUnavailable, TimedOut, InvalidGroup, InconsistentGroup, InstanceInUse."""
+        Raises UnknownTopic, BrokerUnavailable, TimedOut, InvalidGroup, InconsistentGroup,
+        InstanceInUse."""
         await super().start()
         deadline_ms = now_ms() + START_WAIT_MS
         while (await self._settled() and len(self._lookup)) or self._unsettled:
@@ -169,10 +174,11 @@ class GroupConsumer(Consumer):
         self._layouts.see(self._watched)
         super()._on_metadata()
 
-    # --- reading -----------------------------------------------------------------------------------------------
+    # --- reading ----------------------------------------------------------------------------------
 
     async def batch(self, max_records: int = 1000, max_wait_ms: int = 1000) -> list[Record]:
-        """Up to ``max_records`` records as soon as there are any; empty when none came within ``max_wait_ms``.
+        """Up to ``max_records`` records as soon as there are any; empty when none came within
+        ``max_wait_ms``.
 
         Asking again says that these are finished with."""
         self._enter()
@@ -230,19 +236,20 @@ class GroupConsumer(Consumer):
                 raise
         return self._is_settled()
 
-    # --- for the synchronous face, which reads ahead ----------------------------------------------------------------
+    # --- for the synchronous face, which reads ahead ----------------------------------------------
 
     @property
     def wants_attention(self) -> bool:
-        """Something is to be done before the next record; from any thread."""
+        """Something is to be done before the next record. From any thread."""
         return not self._is_settled()
 
     def touch(self) -> None:
-        """The application has taken a record that was read ahead; from any thread."""
+        """The application has taken a record that was read ahead. From any thread."""
         self._clock.touch(self._loop.time())
 
     def finish(self, record: Record) -> None:
-        """The application is done with a record that was read ahead, though not with all of them."""
+        """The application is done with a record that was read ahead, though not with all of
+        them."""
         held = self._held.get((record.topic, record.partition))
         if held is not None and held.handed_out(record.offset):
             held.finish_record(record)
@@ -257,10 +264,10 @@ class GroupConsumer(Consumer):
                     self._current = None
         self._pump.wake(0)
 
-    # --- following the coordinator -------------------------------------------------------------------------------
+    # --- following the coordinator ----------------------------------------------------------------
 
     async def _follow(self, view: MemberView) -> None:
-        """Lose, give back and take up what ``view`` says; in the application's own task."""
+        """Lose, give back and take up what ``view`` says. In the application's own task."""
         await self._share.lose(view)
         self._standing.come_back(view, self.group_settings.max_poll_exceeded == "raise")
         await self._share.give_back(view)
@@ -283,11 +290,12 @@ class GroupConsumer(Consumer):
         if self._standing.is_fine(now):
             super()._raise_unreachable(now)
 
-    # --- committing --------------------------------------------------------------------------------------------
+    # --- committing -------------------------------------------------------------------------------
 
     async def commit(self, what: CommitLike = None, *, metadata: str = "", timeout_ms: int | None = None) -> None:
-        """Commit, all or nothing: a record (it and all before it), a list of records, offsets to go on from like
-        ``{("orders", 0): 42}``, or nothing for all that was handed out so far. Durable when it returns.
+        """Commit, all or nothing: a record (it and all before it), a list of records, offsets to go
+        on from like ``{("orders", 0): 42}``, or nothing for all that was handed out so far. Durable
+        when it returns.
 
         Raises UnknownMember or StaleMemberEpoch for what this member has lost, also when it has got
         the partition again since. Raises UnknownTopic for a topic that was deleted or made anew,
@@ -312,8 +320,8 @@ class GroupConsumer(Consumer):
     async def committed(
         self, partitions: Iterable[PartitionKey] | None = None, timeout_ms: int | None = None
     ) -> dict[PartitionKey, int | None]:
-        """What the group has committed of ``partitions`` (by default those assigned here): the next offset to read,
-        None where there is nothing."""
+        """What the group has committed of ``partitions`` (by default those assigned here): the next
+        offset to read, None where there is nothing."""
         self._check_usable()
         keys = self.assignment if partitions is None else sorted(partitions)
         message = CommittedOffsets(self.group, by_topic(keys, self._session.view.topic_ids))
@@ -322,10 +330,11 @@ class GroupConsumer(Consumer):
         found = {(entry.topic, entry.partition): entry.offset for entry in reply.offsets}
         return {key: found.get(key) for key in keys}
 
-    # --- where it stands, and the end ----------------------------------------------------------------------------
+    # --- where it stands, and the end -------------------------------------------------------------
 
     def seek(self, topic: str, partition: int, to: StartLike) -> None:
-        """Go on elsewhere, until the partition is given to another member. Does not commit anything."""
+        """Go on elsewhere, until the partition is given to another member. Does not commit
+        anything."""
         held = self._held.get((topic, partition))
         position = None if held is None else held.state.position
         super().seek(topic, partition, to)
@@ -335,8 +344,9 @@ class GroupConsumer(Consumer):
             held.state.topic_id = held.topic_id or held.state.topic_id
 
     async def close(self, timeout_ms: int | None = None) -> None:
-        """Commit what is finished (with ``auto_commit``), call ``on_revoked``, leave the group; at the latest after
-        ``timeout_ms`` (``close_timeout_ms`` by default) it is over. May be called twice."""
+        """Commit what is finished (with ``auto_commit``), call ``on_revoked``, leave the group. At
+        the latest after ``timeout_ms`` (``close_timeout_ms`` by default) it is over. May be called
+        twice."""
         if self._closing:
             return
         self._closing = True

@@ -1,9 +1,10 @@
-"""The heartbeats of group members, beside the application: an application that blocks its event loop keeps its group.
+"""The heartbeats of group members, beside the application: an application that blocks its event
+loop keeps its group.
 
-Each member has a ``MemberTask``: one task that says what ``membership.py`` wants said. The sessions of an
-``AsyncClient`` run in a thread with a loop and connections of their own; where the client's loop is nobody else's (the
-synchronous client, a transport made for tests) they run in it. What crosses between the two is one-way and small: a
-``MemberView`` here, a posted call there; no locks.
+Each member has a ``MemberTask``: one task that says what ``membership.py`` wants said. The sessions
+of an ``AsyncClient`` run in a thread with a loop and connections of their own. Where the client's
+loop is nobody else's (the synchronous client, a transport made for tests) they run in it. What
+crosses between the two is one-way and small: a ``MemberView`` here, a posted call there. No locks.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ _log = logging.getLogger("minilog_client")
 
 
 class PollClock:
-    """When the application last asked for records. Written in its thread, read in the heartbeats'."""
+    """When the application last asked for records. Written in its thread, read in the
+    heartbeats'."""
 
     def __init__(self, now_ms: int) -> None:
         self._polling = True
@@ -48,12 +50,14 @@ class PollClock:
         self._left_ms = int(now_s * 1000)
 
     def idle_until_ms(self, limit_ms: int) -> int | None:
-        """When the application will have been away for ``limit_ms``; None while it waits for records."""
+        """When the application will have been away for ``limit_ms``; None while it waits for
+        records."""
         return None if self._polling else self._left_ms + limit_ms
 
 
 class MemberTask:
-    """One member. ``view`` may be read from any thread; ``on_news`` is called in the session's own loop."""
+    """One member. ``view`` may be read from any thread. ``on_news`` is called in the session's own
+    loop."""
 
     def __init__(
         self, subscription: Subscription, clock: PollClock, random: Random, on_news: Callable[[MemberView], None]
@@ -70,7 +74,7 @@ class MemberTask:
     def member_id(self) -> str:
         return self.membership.member_id
 
-    # --- in the session's loop -------------------------------------------------------------------------------
+    # --- in the session's loop --------------------------------------------------------------------
 
     async def run(self, cluster: Cluster) -> None:
         """Heartbeat until the member has left."""
@@ -180,11 +184,12 @@ class Heart(Protocol):
     def start(self, session: MemberTask) -> None: ...
 
     def post(self, call: Callable[..., None], *arguments: Any) -> None:
-        """Call in the sessions' loop, soon; in order."""
+        """Call in the sessions' loop, soon. In order."""
         ...
 
     async def stop(self, session: MemberTask, timeout_ms: int) -> None:
-        """Leave the group; at the latest after ``timeout_ms`` the session is over, one way or another."""
+        """Leave the group. At the latest after ``timeout_ms`` the session is over, one way or
+        another."""
         ...
 
     async def aclose(self) -> None: ...

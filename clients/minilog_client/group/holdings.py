@@ -5,7 +5,7 @@ Invariants:
 * A record counts as finished when the application has asked for the next one, or has said so by
   committing. What is finished never falls while reading goes on: only who reads elsewhere (a seek,
   a reset) may finish less than before.
-* Only what is held under the current grant is committed; a record handed out before the partition
+* Only what is held under the current grant is committed. A record handed out before the partition
   was lost belongs to whoever has it now, even when it has come back meanwhile.
 * A request is checked as a whole before anything of it is sent.
 """
@@ -51,10 +51,11 @@ class Held:
         """Up to where the application was given records that it may be working on still."""
         self.finished: Mark | None = None
         self.covered: Mark | None = None
-        """What was finished when something was committed last: the application may have said more, or less, than that,
-        and is not contradicted until it goes on."""
+        """What was finished when something was committed last: the application may have said more,
+        or less, than that, and is not contradicted until it goes on."""
         self.pinned = pinned
-        """Where reading began is to be committed, because looking it up again would give something else."""
+        """Where reading began is to be committed, because looking it up again would give something
+        else."""
         self.low = committed.offset if committed else 0
         self.high = 0
         self._generation = state.generation
@@ -120,8 +121,8 @@ class Holdings(dict[PartitionKey, Held]):
         self.lost: dict[PartitionKey, MinilogError] = {}
 
     def parse(self, what: object) -> dict[PartitionKey, Mark]:
-        """``what`` an application asks to commit. Raises TypeError, InvalidRequest, NotAssigned, StaleMemberEpoch,
-        UnknownMember."""
+        """``what`` an application asks to commit. Raises TypeError, InvalidRequest, NotAssigned,
+        StaleMemberEpoch, UnknownMember."""
         if isinstance(what, Record):
             marks = self._of_records([what])
         elif isinstance(what, Mapping):

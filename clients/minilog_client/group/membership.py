@@ -1,21 +1,25 @@
-"""A group member's standing with its coordinator: what it may hold, must give back, and says next. Pure.
+"""A group member's standing with its coordinator: what it may hold, must give back, and says next.
+Pure.
 
-    JOINING ──joined──> STABLE <──> GIVING_BACK       the coordinator wants partitions back, the application has them
+    JOINING ──joined──> STABLE <──> GIVING_BACK   the coordinator wants partitions back
        ^                  │
        │                  ├─ UnknownMember, StaleMemberEpoch ──> FENCED ──joined──> STABLE
-       └── polled ── AWAY <─ the application asked for nothing for too long; REFUSED: joining cannot help as things are
+       └── polled ── AWAY <─ the application asked for nothing for too long
+    REFUSED   joining cannot help as things are
     LEAVING ──> LEFT      from anywhere, for good
 
 Invariants:
 * A partition is held from the answer that grants it until the application has given it back or it
   is lost. Each grant has a number of its own: a partition that was lost and came back is not the
   one it was before. A grant is of one topic id, and one of a topic made anew is another grant.
-* What is held is said in every heartbeat, also what is about to be given back; a partition is left out only after the
-  application has let go of it, so nobody else can be given it before.
-* When no heartbeat *sent* within the last ``session_timeout_ms`` was answered, somebody else may own what is held here:
-  ``hold_until_ms`` has passed and nothing may be handed out. The partitions are lost only when the coordinator says so:
-  if it was down itself, everything goes on where it stood.
-* An answer counts for the request it answers, and only for the last one (R5): late and repeated ones change nothing.
+* What is held is said in every heartbeat, also what is about to be given back. A partition is left
+  out only after the application has let go of it, so nobody else can be given it before.
+* When no heartbeat *sent* within the last ``session_timeout_ms`` was answered, somebody else may
+  own what is held here: ``hold_until_ms`` has passed and nothing may be handed out. The partitions
+  are lost only when the coordinator says so: if it was down itself, everything goes on where it
+  stood.
+* An answer counts for the request it answers, and only for the last one (R5): late and repeated
+  ones change nothing.
 * After everything but ``leave`` a member ends up joined again, as long as the application polls.
 
 Source: KIP-848 (assignment by the coordinator, epochs), KIP-62 (heartbeats beside the poll loop).
@@ -46,7 +50,8 @@ from minilog_client.values import PartitionKey
 REFUSED_PAUSE_MS: Final = 100
 _FENCED: Final = (UnknownMember, StaleMemberEpoch, NotAssigned)
 _PATIENT: Final = (InternalError, InstanceInUse)
-"""Not retriable by themselves, but asking again is right: a bug may pass, and whoever has the instance's place may go."""
+"""Not retriable by themselves, but asking again is right: a bug may pass, and whoever has the
+instance's place may go."""
 _BEATS_PER_SESSION: Final = 3
 
 
@@ -81,13 +86,13 @@ class Subscription:
 
 
 class MemberView(NamedTuple):
-    """A member as its application sees it; never changed, so it may be read from any thread.
+    """A member as its application sees it. Never changed, so it may be read from any thread.
 
     ``granted``: grant number by partition, of all that may be held. ``topic_ids``: of which very
     topics these are. ``revoking``: those of them to be given back. ``hold_until_ms``: from then on
     nothing may be handed out, until a newer view says otherwise. ``error``: why the member was
-    fenced, refused, or is away; ``loss``: why it last lost partitions; ``trouble``: what the last
-    heartbeat failed with; ``answers`` counts the heartbeats that went well."""
+    fenced, refused, or is away. ``loss``: why it last lost partitions. ``trouble``: what the last
+    heartbeat failed with. ``answers`` counts the heartbeats that went well."""
 
     phase: Phase
     member_id: str = ""
@@ -111,15 +116,15 @@ class MemberView(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """A request to be made; ``token`` goes back in with its outcome."""
+    """A request to be made. ``token`` goes back in with its outcome."""
 
     token: int
     message: GroupHeartbeat | LeaveGroup
 
 
 class Membership:
-    """``name`` is unique in the world. Each time it joins the member takes a new id, ``name`` and a number, so that
-    nothing still on its way from before can hurt who it is now."""
+    """``name`` is unique in the world. Each time it joins the member takes a new id, ``name`` and a
+    number, so that nothing still on its way from before can hurt who it is now."""
 
     def __init__(self, subscription: Subscription, name: str, random: Random) -> None:
         self.subscription = subscription
@@ -171,10 +176,10 @@ class Membership:
             dict(self._topic_ids),
         )
 
-    # --- what to say ---------------------------------------------------------------------------------------
+    # --- what to say ------------------------------------------------------------------------------
 
     def next_request(self, now_ms: int) -> Sent | None:
-        """The request to make now, if one is due; there is one under way at most."""
+        """The request to make now, if one is due. There is one under way at most."""
         if self._in_flight is not None or self.due_ms is None or now_ms < self.due_ms:
             return None
         message = self._leave_group() if self.phase in (Phase.AWAY, Phase.LEAVING) else self._heartbeat()
@@ -206,7 +211,7 @@ class Membership:
         assert not self._granted, "whoever leaves holds nothing any more"
         return LeaveGroup(self.subscription.group, self.member_id)
 
-    # --- what comes back -----------------------------------------------------------------------------------
+    # --- what comes back --------------------------------------------------------------------------
 
     def on_reply(self, token: int, reply: GroupHeartbeatReply | Ok, now_ms: int) -> None:
         sent = self._answered(token)
@@ -239,7 +244,7 @@ class Membership:
         self.due_ms = now_ms if self._has_news else self._sent_ms + max(1, interval_ms)
 
     def _grant(self) -> None:
-        """Take over what is assigned; what is held beyond it is to be given back."""
+        """Take over what is assigned. What is held beyond it is to be given back."""
         for key in sorted(self._assigned.keys() - self._granted.keys()):
             self._grants += 1
             self._granted[key] = self._grants
@@ -269,7 +274,8 @@ class Membership:
             self._on_failed(error, now_ms)
 
     def _answered(self, token: int) -> Sent | None:
-        """The request under way, if ``token`` is its; answers to others are late and count for nothing."""
+        """The request under way, if ``token`` is its. Answers to others are late and count for
+        nothing."""
         sent = self._in_flight
         if sent is None or sent.token != token:
             return None
@@ -283,7 +289,8 @@ class Membership:
         self.due_ms = now_ms + (0 if self._fences == 1 else retry_delay_ms(error, self._fences, 0, self._random))
 
     def _on_failed(self, error: MinilogError, now_ms: int) -> None:
-        """Nothing is known of what the coordinator thinks: ask again, and hold what is held while that is safe."""
+        """Nothing is known of what the coordinator thinks: ask again, and hold what is held while
+        that is safe."""
         if self._failures == 0:
             self._failing_since_ms = now_ms
         self._failures += 1
@@ -291,7 +298,8 @@ class Membership:
         self.due_ms = now_ms + retry_delay_ms(error, self._failures, now_ms - self._failing_since_ms, self._random)
 
     def _on_leaving_failed(self, error: MinilogError, now_ms: int) -> None:
-        """A refusal means that the member is not known any more; anything else is tried again for a session."""
+        """A refusal means that the member is not known any more. Anything else is tried again for a
+        session."""
         if not error.retriable or now_ms >= self._leaving_until_ms:
             self.due_ms = None
             if self.phase is Phase.LEAVING:
@@ -306,10 +314,11 @@ class Membership:
         self._granted, self._topic_ids, self._assigned = {}, {}, {}
         self._failures = 0
 
-    # --- what the application does ---------------------------------------------------------------------------
+    # --- what the application does ----------------------------------------------------------------
 
     def give_back(self, grants: Mapping[PartitionKey, int], now_ms: int) -> None:
-        """The application has let go of these, by grant number, and processes nothing of them any more."""
+        """The application has let go of these, by grant number, and processes nothing of them any
+        more."""
         given = [key for key, grant in grants.items() if self._granted.get(key) == grant]
         for key in given:
             del self._granted[key], self._topic_ids[key]
@@ -320,7 +329,8 @@ class Membership:
                 self.due_ms = now_ms
 
     def on_idle(self, error: MinilogError, now_ms: int) -> None:
-        """The application has asked for nothing for longer than it may: others shall have the partitions."""
+        """The application has asked for nothing for longer than it may: others shall have the
+        partitions."""
         if self.phase in _BEATING:
             self._lose(Phase.AWAY, error)
             self._begin_leaving(now_ms)
@@ -340,7 +350,8 @@ class Membership:
         self._has_news = True
 
     def leave(self, now_ms: int) -> None:
-        """For good. The coordinator keeps the place of a static member until its session would have ended."""
+        """For good. The coordinator keeps the place of a static member until its session would have
+        ended."""
         if self.phase in _OVER:
             return
         was_known = self.phase is not Phase.REFUSED

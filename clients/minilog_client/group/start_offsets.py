@@ -1,4 +1,5 @@
-"""How far the group is with partitions that a member was just given: asked for in the background, until it is known."""
+"""How far the group is with partitions that a member was just given: asked for in the background,
+until it is known."""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ class StartOffsets:
             self._tasks.start(self._find(new, by_topic(new, view.topic_ids)))
 
     def take(self, view: MemberView) -> dict[PartitionKey, tuple[int, CommittedOffset]]:
-        """What was found since the last time, by partition with its grant, as far as ``view`` still grants it."""
+        """What was found since the last time, by partition with its grant, as far as ``view`` still
+        grants it."""
         found, self._found = self._found, {}
         for key, (grant, _) in found.items():
             if self._asked.get(key) == grant:

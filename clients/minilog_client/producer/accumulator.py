@@ -1,12 +1,15 @@
 """The producer's accumulator: records in, requests out, and what became of each record. Pure.
 
-Time is an argument, randomness injected, sending somebody else's work (``producer.py``). Tokens are opaque: one
-stands for the call that waits for the record. Lifecycle of a record: waiting (its topic's partitions are not known
-yet) -> in the open batch of a queue -> sealed -> in flight -> succeeded, retried or given up.
+Time is an argument, randomness injected, sending somebody else's work (``producer.py``). Tokens are
+opaque: one stands for the call that waits for the record. Lifecycle of a record: waiting (its
+topic's partitions are not known yet) -> in the open batch of a queue -> sealed -> in flight ->
+succeeded, retried or given up.
 
 Invariants, besides those of ``partition_queue.py``:
-* Every token accepted by ``append`` or ``extend`` comes out exactly once, in ``PartitionQueue.take_in_flight``'s batches or a ``Failure``.
-* ``buffered_bytes`` is the sum of what the queues and the waiting records reserve, and returns to 0.
+* Every token accepted by ``append`` or ``extend`` comes out exactly once, in
+  ``PartitionQueue.take_in_flight``'s batches or a ``Failure``.
+* ``buffered_bytes`` is the sum of what the queues and the waiting records reserve, and returns to
+  0.
 """
 
 from __future__ import annotations
@@ -67,7 +70,7 @@ class Accumulator:
         self._sequence = 0
         self._flushed_sequence = 0
 
-    # --- records in ----------------------------------------------------------------------------------
+    # --- records in -------------------------------------------------------------------------------
 
     def topic(self, topic: str) -> TopicQueues:
         queues = self.topics.get(topic)
@@ -76,7 +79,7 @@ class Accumulator:
         return queues
 
     def has_room(self, size_bytes: int) -> bool:
-        """Whether ``size_bytes`` more fit; an empty buffer takes a record of any size."""
+        """Whether ``size_bytes`` more fit. An empty buffer takes a record of any size."""
         return self.buffered_bytes + size_bytes <= self.settings.buffer_bytes or self.buffered_bytes == 0
 
     def join(
@@ -89,8 +92,9 @@ class Accumulator:
         timestamp: int,
         token: Any,
     ) -> bool:
-        """Add one record to the open batch of its queue: the short way, which most records can take. False, and
-        nothing added: there is no such batch or no room in it, ``append`` is for that. Raises what ``append`` does."""
+        """Add one record to the open batch of its queue: the short way, which most records can
+        take. False, and nothing added: there is no such batch or no room in it, ``append`` is for
+        that. Raises what ``append`` does."""
         if not topic.partition_count:
             return False
         sticky = topic.sticky
@@ -119,9 +123,11 @@ class Accumulator:
         token: Any,
         now_ms: int,
     ) -> int | None:
-        """Add one record; returns in how many ms ``drain`` is wanted for it, None when that is arranged already.
+        """Add one record; returns in how many ms ``drain`` is wanted for it, None when that is
+        arranged already.
 
-        Raises RecordTooLarge, or UnknownTopic for a partition the topic does not have; nothing was added then."""
+        Raises RecordTooLarge, or UnknownTopic for a partition the topic does not have. Nothing was
+        added then."""
         if not topic.partition_count:
             return self._park(topic, value, key, headers, partition, timestamp, token, now_ms)
         due_ms: int | None = None
@@ -150,9 +156,11 @@ class Accumulator:
         token: Any,
         now_ms: int,
     ) -> int:
-        """Add records without key for ``values[start:]`` until one batch is full; returns where to go on.
+        """Add records without key for ``values[start:]`` until one batch is full; returns where to
+        go on.
 
-        The topic's partitions must be known. Raises RecordTooLarge when the very first value fits no batch."""
+        The topic's partitions must be known. Raises RecordTooLarge when the very first value fits
+        no batch."""
         assert topic.partition_count, "place() comes before extend()"
         queue = self._queue_for(topic, None, partition)
         batch = queue.open
@@ -176,7 +184,8 @@ class Accumulator:
         return index
 
     def on_partitions(self, topic: str, partition_count: int, message_bytes_max: int, now_ms: int) -> list[Failure]:
-        """The topic's partitions became known, or grew: waiting records find their queues, in order."""
+        """The topic's partitions became known, or grew: waiting records find their queues, in
+        order."""
         queues = self.topic(topic)
         queues.message_bytes_max, queues.partition_count, queues.sticky = message_bytes_max, partition_count, -1
         for partition in range(len(queues.partitions), partition_count):
@@ -265,7 +274,7 @@ class Accumulator:
         if topic.sticky == queue.partition:
             topic.sticky = -1
 
-    # --- requests out ----------------------------------------------------------------------------------
+    # --- requests out -----------------------------------------------------------------------------
 
     def flush(self) -> int:
         """What has been given so far need not linger; returns the sequence up to which that is."""
@@ -321,7 +330,7 @@ class Accumulator:
                 wake = min(wake or topic.waiting[0].deadline_ms, topic.waiting[0].deadline_ms)
         return wake
 
-    # --- outcomes --------------------------------------------------------------------------------------
+    # --- outcomes ---------------------------------------------------------------------------------
 
     def on_success(self, queue: PartitionQueue) -> list[ProducerBatch]:
         """The batches of ``queue`` that were in flight are acknowledged."""
@@ -330,7 +339,8 @@ class Accumulator:
         return batches
 
     def on_failure(self, queue: PartitionQueue, error: MinilogError, now_ms: int) -> list[Failure]:
-        """The try in flight failed: send again later, or give up and say what is known of the records."""
+        """The try in flight failed: send again later, or give up and say what is known of the
+        records."""
         assert queue.in_flight, "only a try in flight can fail"
         for batch in queue.in_flight:
             batch.last_error = error
@@ -367,7 +377,8 @@ class Accumulator:
         return failures
 
     def requeue_in_flight(self) -> None:
-        """Nobody waits for the answers of what is in flight any more: it may or may not be written."""
+        """Nobody waits for the answers of what is in flight any more: it may or may not be
+        written."""
         for queue in self._active:
             for batch in queue.in_flight:
                 batch.maybe_written = True

@@ -1,13 +1,15 @@
 """One partition's batches on their way out, oldest first: in flight, sealed, open. Pure.
 
 Invariants:
-* Batches leave in the order in which they were opened, and a later one is sent only after every earlier one was
-  acknowledged or given up: nothing of one partition is ever overtaken, whatever is retried.
+* Batches leave in the order in which they were opened, and a later one is sent only after every
+  earlier one was acknowledged or given up: nothing of one partition is ever overtaken, whatever is
+  retried.
 * A sealed batch keeps its bytes: every try sends exactly the same ones.
-* ``maybe_written`` never goes back to False: after one try with an open end, no later refusal proves anything. Batches
-  that may be written are always the oldest of their queue, because a request takes the oldest.
-* With ``sequences``, a batch that may be written is sent alone: a leader may hold it already, elsewhere than the
-  batches it travelled with, and answers with one place.
+* ``maybe_written`` never goes back to False: after one try with an open end, no later refusal
+  proves anything. Batches that may be written are always the oldest of their queue, because a
+  request takes the oldest.
+* With ``sequences``, a batch that may be written is sent alone: a leader may hold it already,
+  elsewhere than the batches it travelled with, and answers with one place.
 """
 
 from __future__ import annotations
@@ -26,11 +28,13 @@ from minilog_client.producer.sequences import NONE, REMEMBERED_BATCHES, Sequence
 from minilog_client.settings import MIB
 
 RECORD_OVERHEAD_BYTES: Final = 64
-"""Added to key and value when room for a record is reserved; an upper bound for all but records with headers."""
+"""Added to key and value when room for a record is reserved. An upper bound for all but records
+with headers."""
 
 
 Span = tuple[int, int, Any]
-"""(start, count, token): records ``start`` up to ``start + count`` of a batch belong to the call behind ``token``."""
+"""(start, count, token): records ``start`` up to ``start + count`` of a batch belong to the call
+behind ``token``."""
 
 
 class ProducerBatch:
@@ -56,19 +60,20 @@ class ProducerBatch:
     """Gone once the batch is sealed: only its bytes and its count are needed then."""
     sealed: SealedBatch
     head: bytes
-    """The header as it was last sent; with ``sealed.payload`` the whole batch."""
+    """The header as it was last sent. With ``sealed.payload`` the whole batch."""
 
     def __init__(self, builder: BatchBuilder, sequence: int, now_ms: int, deadline_ms: int) -> None:
         self.builder = builder
         self.record_count = 0
         self.sequence = sequence
-        """Order of creation in the whole producer; what ``flush`` waits by."""
+        """Order of creation in the whole producer. What ``flush`` waits by."""
         self.created_ms = now_ms
         self.deadline_ms = deadline_ms
         self.tokens: list[Any] = []
         self.ends: list[int] = []
-        """Records up to ``ends[i]``, from ``ends[i - 1]`` on, belong to ``tokens[i]``. Two lists and not one of tuples:
-        what the garbage collector has to look at, for every record in flight, is a third of the cost of sending."""
+        """Records up to ``ends[i]``, from ``ends[i - 1]`` on, belong to ``tokens[i]``. Two lists
+        and not one of tuples: what the garbage collector has to look at, for every record in
+        flight, is a third of the cost of sending."""
         self.reserved_bytes = 0
         self.base_sequence = NONE
         """Its number once it was sent; NONE until then, and without sequences."""
@@ -87,7 +92,8 @@ class ProducerBatch:
         }
 
     def add_owner(self, count: int, token: Any) -> None:
-        """The last ``count`` records belong to ``token``; neighbouring records of one token become one span."""
+        """The last ``count`` records belong to ``token``; neighbouring records of one token become
+        one span."""
         self.record_count += count
         tokens = self.tokens
         if tokens and tokens[-1] is token:
@@ -132,7 +138,8 @@ class PartitionQueue:
         self.given_up: MinilogError | None = None
         """Why numbered records were given up last."""
         self.solo = 0
-        """So many batches must travel alone, because one of a group was refused and it is not known which."""
+        """So many batches must travel alone, because one of a group was refused and it is not known
+        which."""
 
     def __repr__(self) -> str:
         return (
@@ -150,20 +157,23 @@ class PartitionQueue:
         self.open = None
 
     def ready_at_ms(self, linger_ms: int, flushed_sequence: int) -> int | None:
-        """When the queue next has something to send, were its leader willing; None: no record waits."""
+        """When the queue next has something to send, were its leader willing; None: no record
+        waits."""
         if self.sealed:
             return self.sealed[0].created_ms
         return None if self.open is None else self.open_due_ms(linger_ms, flushed_sequence)
 
     def open_due_ms(self, linger_ms: int, flushed_sequence: int) -> int:
-        """When the open batch has lingered long enough; at once if it was flushed."""
+        """When the open batch has lingered long enough. At once if it was flushed."""
         assert self.open is not None, "only an open batch lingers"
         return self.open.created_ms + (linger_ms if self.open.sequence > flushed_sequence else 0)
 
     def can_number(self) -> bool:
-        """The oldest batch has its number or can be given one; False: a producer id is wanted first.
+        """The oldest batch has its number or can be given one; False: a producer id is wanted
+        first.
 
-        Begins a new epoch when one is due and nothing that may be written is left of the old one."""
+        Begins a new epoch when one is due and nothing that may be written is left of the old
+        one."""
         sequences = self.sequences
         if sequences is None or not sequences.is_spent or (self.sealed and self.sealed[0].maybe_written):
             return True
@@ -176,7 +186,8 @@ class PartitionQueue:
 
     @property
     def starts_over(self) -> bool:
-        """The next batch is the first of a new epoch, after records were given up in the one before."""
+        """The next batch is the first of a new epoch, after records were given up in the one
+        before."""
         return self.sequences is not None and self.sequences.is_restart
 
     def take(self, bytes_max: int, leader_epoch: int) -> list[ProducerBatch]:

@@ -1,12 +1,13 @@
-"""Which partition a record goes to: Kafka's murmur2 for keyed records, the shorter queue for the others.
+"""Which partition a record goes to: Kafka's murmur2 for keyed records, the shorter queue for the
+others.
 
-Pure. Keys land where Kafka's own producers would put them, so the two can write one topic together; that fixes
-the algorithm for ever. Unkeyed records stay with one partition until its batch is full (few big batches), and
-the next partition is the less loaded of two drawn at random: a partition whose leader is down backs up and is
-then avoided, without anybody having to know why.
+Pure. Keys land where Kafka's own producers would put them, so the two can write one topic together.
+That fixes the algorithm for ever. Unkeyed records stay with one partition until its batch is full
+(few big batches), and the next partition is the less loaded of two drawn at random: a partition
+whose leader is down backs up and is then avoided, without anybody having to know why.
 
-Source: Kafka's default partitioner (murmur2 with seed 0x9747b28c, sign bit cleared); KIP-480, KIP-794 (sticky,
-load-aware); the power of two choices (Mitzenmacher).
+Source: Kafka's default partitioner (murmur2 with seed 0x9747b28c, sign bit cleared); KIP-480,
+KIP-794 (sticky, load-aware). The power of two choices (Mitzenmacher).
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ def partition_for_key(key: bytes, partition_count: int) -> int:
 
 
 def next_sticky(partition_count: int, queued_bytes: Callable[[int], int], random: Random) -> int:
-    """The partition the next batch of unkeyed records goes to: the less loaded of two random ones."""
+    """The partition the next batch of unkeyed records goes to: the less loaded of two random
+    ones."""
     assert partition_count > 0, "a topic has partitions"
     first = random.randrange(partition_count)
     if partition_count == 1:

@@ -45,22 +45,25 @@ class Producer:
         await producer.flush()
     ```
 
-    Records of one partition are written in the order in which they were given, also across retries. A failed
-    record raises its error: ``error.definite`` says whether it is proven not to be in the log.
+    Records of one partition are written in the order in which they were given, also across retries.
+    A failed record raises its error: ``error.definite`` says whether it is proven not to be in the
+    log.
 
-    The producer is idempotent: when a try ends without a clear answer (a timeout, a broken connection, a leader that
-    lost its place) the same batch is sent again, and if it was written the first time its leader says so; the
-    receipt then has the first offset and ``duplicate=True``. Nothing is written twice and nothing is overtaken for as
-    long as the producer tries. What that is worth with ``acks`` less than "all", and what ``idempotent=False``
-    means, is said in ``ProducerSettings``.
+    The producer is idempotent: when a try ends without a clear answer (a timeout, a broken
+    connection, a leader that lost its place) the same batch is sent again, and if it was written
+    the first time its leader says so. The receipt then has the first offset and ``duplicate=True``.
+    Nothing is written twice and nothing is overtaken for as long as the producer tries. What that
+    is worth with ``acks`` less than "all", and what ``idempotent=False`` means, is said in
+    ``ProducerSettings``.
 
-    A record whose future fails with ``definite=False`` may be in the log (after ``delivery_timeout_ms``, or when the
-    producer is closed first); later records are written after it or without it, never before it. Sending it again
-    is the application's decision, and a new record.
+    A record whose future fails with ``definite=False`` may be in the log (after
+    ``delivery_timeout_ms``, or when the producer is closed first). Later records are written after
+    it or without it, never before it. Sending it again is the application's decision, and a new
+    record.
 
-    No call waits for ever: ``send`` ends within ``block_timeout_ms`` + ``delivery_timeout_ms``, ``flush`` and
-    ``close`` within their own timeouts. All methods belong to the event loop the producer was made in; from other
-    threads use ``Client``.
+    No call waits for ever: ``send`` ends within ``block_timeout_ms`` + ``delivery_timeout_ms``,
+    ``flush`` and ``close`` within their own timeouts. All methods belong to the event loop the
+    producer was made in. From other threads use ``Client``.
     """
 
     def __init__(self, sender: Sender, on_closed: Callable[[Producer], None]) -> None:
@@ -84,7 +87,7 @@ class Producer:
                 raise
             _log.warning("%s", error.detail)  # the block's own error is the one to raise
 
-    # --- sending ---------------------------------------------------------------------------------------
+    # --- sending ----------------------------------------------------------------------------------
 
     async def send(
         self,
@@ -98,9 +101,10 @@ class Producer:
     ) -> Receipt:
         """Send one record and wait for its receipt; waits for room when the buffer is full.
 
-        Raises the record's error after at most ``delivery_timeout_ms``, BufferFull after ``block_timeout_ms``
-        without room, RecordTooLarge, UnknownTopic, InvalidTopic, ClientClosed; TypeError for what is of the wrong
-        type, InvalidRequest for a partition or timestamp that cannot be."""
+        Raises the record's error after at most ``delivery_timeout_ms``, BufferFull after
+        ``block_timeout_ms`` without room, RecordTooLarge, UnknownTopic, InvalidTopic, ClientClosed;
+        TypeError for what is of the wrong type, InvalidRequest for a partition or timestamp that
+        cannot be."""
         size = size_of(checked_bytes("value", value), checked_bytes("key", key))
         if self._sender.is_crowded or not self._accumulator.has_room(size):
             await self._sender._wait_room(size)
@@ -116,9 +120,10 @@ class Producer:
         partition: int | None = None,
         timestamp_ms: int | None = None,
     ) -> asyncio.Future[Receipt]:
-        """Take one record and return at once; the future ends as ``send`` would.
+        """Take one record and return at once. The future ends as ``send`` would.
 
-        Raises BufferFull when ``buffer_bytes`` are waiting already, and what ``send`` raises for bad input."""
+        Raises BufferFull when ``buffer_bytes`` are waiting already, and what ``send`` raises for
+        bad input."""
         if type(topic) is not str or (queues := self._topics.get(topic)) is None or self._sender.closed:
             queues = self._sender.topic_queues(topic)
         if type(value) is not bytes:
@@ -150,15 +155,17 @@ class Producer:
         partition: int | None = None,
         timestamp_ms: int | None = None,
     ) -> list[BatchReceipt]:
-        """Send many records and wait for all of them; by far the fastest way.
+        """Send many records and wait for all of them. By far the fastest way.
 
-        ``values`` are bytes; or (key, value) pairs; or records, which keep their key, headers and timestamp, for
-        instance those a consumer has read. With ``keys``, each value has the key of the same index.
+        ``values`` are bytes; or (key, value) pairs; or records, which keep their key, headers and
+        timestamp, for instance those a consumer has read. With ``keys``, each value has the key of
+        the same index.
 
-        Returns a receipt per batch, by partition and offset. When records fail, the first error is raised, with
-        ``info["records_failed"]``, ``info["records_acknowledged"]`` and ``info["receipts"]`` of those that did not;
-        it is definite only if none of the records can be in the log. Raises what ``send`` raises for bad input, and
-        ValueError when there are not as many keys as values; nothing was sent then."""
+        Returns a receipt per batch, by partition and offset. When records fail, the first error is
+        raised, with ``info["records_failed"]``, ``info["records_acknowledged"]`` and
+        ``info["receipts"]`` of those that did not. It is definite only if none of the records can
+        be in the log. Raises what ``send`` raises for bad input, and ValueError when there are not
+        as many keys as values. Nothing was sent then."""
         if partition is not None:
             check_partition(partition)
         timestamp = time_ns() // 1_000_000 if timestamp_ms is None else checked_timestamp(timestamp_ms)
@@ -227,23 +234,24 @@ class Producer:
         finally:
             call.accept(accepted)
 
-    # --- flush and close ---------------------------------------------------------------------------------
+    # --- flush and close --------------------------------------------------------------------------
 
     async def flush(self, timeout_ms: int | None = None) -> None:
         """Send what lingers and wait until every record given so far is acknowledged or has failed.
 
-        Raises TimedOut after ``timeout_ms`` (default ``flush_timeout_ms``); the records are still on their way then.
-        The error says how many there are and what their last tries ended with, ``info["unsettled"]`` by partition.
-        Failures of records are in their own futures, not here."""
+        Raises TimedOut after ``timeout_ms`` (default ``flush_timeout_ms``). The records are still
+        on their way then. The error says how many there are and what their last tries ended with,
+        ``info["unsettled"]`` by partition. Failures of records are in their own futures, not
+        here."""
         limit_ms = checked_timeout(timeout_ms, self.settings.flush_timeout_ms)
         await self._flush(limit_ms, limit_ms)
 
     async def close(self, timeout_ms: int | None = None) -> None:
         """Flush, then stop. May be called twice.
 
-        What is not acknowledged within ``timeout_ms`` (default ``close_timeout_ms``) fails with ClientClosed,
-        definite or not as the case is; the producer is closed then all the same, and TimedOut is raised, which says
-        how many records that were and why."""
+        What is not acknowledged within ``timeout_ms`` (default ``close_timeout_ms``) fails with
+        ClientClosed, definite or not as the case is. The producer is closed then all the same, and
+        TimedOut is raised, which says how many records that were and why."""
         limit_ms = checked_timeout(timeout_ms, self.settings.close_timeout_ms)
         await self._close(limit_ms, limit_ms)
 

@@ -13,8 +13,8 @@ from minilog_client.settings import Acks
 class Receipt(NamedTuple):
     """Proof of one acknowledged record.
 
-    ``offset``, ``timestamp`` and ``leader_epoch`` are None with acks=0, where nothing is known. ``replicas`` is
-    the ISR when the record was committed, empty when the broker did not say."""
+    ``offset``, ``timestamp`` and ``leader_epoch`` are None with acks=0, where nothing is known.
+    ``replicas`` is the ISR when the record was committed, empty when the broker did not say."""
 
     topic: str
     partition: int
@@ -27,7 +27,8 @@ class Receipt(NamedTuple):
 
 
 class BatchReceipt(NamedTuple):
-    """The same for ``record_count`` records in a row, from ``base_offset`` up to and without ``end_offset``."""
+    """The same for ``record_count`` records in a row, from ``base_offset`` up to and without
+    ``end_offset``."""
 
     topic: str
     partition: int

@@ -1,6 +1,8 @@
-"""What is said of records that were not acknowledged: which error, how much it proves, what to do. Pure.
+"""What is said of records that were not acknowledged: which error, how much it proves, what to do.
+Pure.
 
-``definite`` is the promise to keep: True only if the records are provably not in the log, whatever was tried before.
+``definite`` is the promise to keep: True only if the records are provably not in the log, whatever
+was tried before.
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ _SHOWN_MAX: Final = 3
 
 
 class Unsettled(NamedTuple):
-    """Records of one partition (None: of a topic whose partitions are not known) that still have no fate, and what
-    their last try, if there was any, ended with."""
+    """Records of one partition (None: of a topic whose partitions are not known) that still have no
+    fate, and what their last try, if there was any, ended with."""
 
     topic: str
     partition: int | None
@@ -33,7 +35,8 @@ class Unsettled(NamedTuple):
 
 
 def for_batch(error: MinilogError, queue: PartitionQueue, batch: ProducerBatch) -> MinilogError:
-    """``error`` for the records of ``batch``: definite only if no try before left it open either."""
+    """``error`` for the records of ``batch``: definite only if no try before left it open
+    either."""
     definite = error.definite and not batch.maybe_written
     follows_gap = queue.sequences is not None and queue.sequences.is_spent
     said = _said(error, definite, follows_gap)
@@ -68,7 +71,8 @@ def _gap(definite: bool, follows_gap: bool) -> str:
 
 
 def expired(batch: ProducerBatch, timeout_ms: int, obstacle: MinilogError | None) -> TimedOut:
-    """Not acknowledged in time; ``obstacle`` is what kept a batch that was never sent from being sent."""
+    """Not acknowledged in time. ``obstacle`` is what kept a batch that was never sent from being
+    sent."""
     if batch.last_error is not None:
         last = f"the last of {batch.tries} tries: {batch.last_error.detail}"
     elif obstacle is not None:
@@ -95,7 +99,8 @@ def unsettled_of(queue: PartitionQueue, obstacle: MinilogError | None) -> Unsett
 
 
 def listed(unsettled: Iterable[Unsettled]) -> tuple[str, dict[str, object]]:
-    """One sentence about records that are not settled, and the same in full for programs (an error's ``info``)."""
+    """One sentence about records that are not settled, and the same in full for programs (an
+    error's ``info``)."""
     entries = sorted(unsettled, key=lambda entry: -entry.record_count)
     total = sum(entry.record_count for entry in entries)
     more = f", and {len(entries) - _SHOWN_MAX} more partitions" if len(entries) > _SHOWN_MAX else ""

@@ -1,4 +1,5 @@
-"""The producer's engine: pumps requests out of the accumulator and brings every outcome to the call that waits.
+"""The producer's engine: pumps requests out of the accumulator and brings every outcome to the call
+that waits.
 
 All decisions are in ``accumulator.py``. Here are the tasks, the timer and the futures.
 """
@@ -55,11 +56,13 @@ class ProducerStatistics(NamedTuple):
     requests: int
     retries: int
     restarts: int
-    """How often a partition went on in a new producer epoch, because numbered records had been given up."""
+    """How often a partition went on in a new producer epoch, because numbered records had been
+    given up."""
 
 
 class Sender:
-    """Owns the accumulator of one producer. Tokens are futures of receipts, or the ``ManyCall`` of a ``send_many``."""
+    """Owns the accumulator of one producer. Tokens are futures of receipts, or the ``ManyCall`` of
+    a ``send_many``."""
 
     def __init__(self, cluster: Cluster, settings: ProducerSettings) -> None:
         self.settings = settings
@@ -82,7 +85,7 @@ class Sender:
         self._identification = Identification(cluster, self.accumulator, self._tasks, self._settle, self.wake)
         self.closed = False
 
-    # --- what the producer asks for ------------------------------------------------------------------------
+    # --- what the producer asks for ---------------------------------------------------------------
 
     def topic_queues(self, topic: str) -> TopicQueues:
         """The queues of a topic, which is watched from now on."""
@@ -96,7 +99,8 @@ class Sender:
         return self.accumulator.topic(topic)
 
     async def placed(self, topic: str) -> TopicQueues:
-        """The same once the topic's partitions are known; raises UnknownTopic, BrokerUnavailable."""
+        """The same once the topic's partitions are known; raises UnknownTopic,
+        BrokerUnavailable."""
         queues = self.topic_queues(topic)
         if not queues.partition_count:
             await self._cluster.topic(topic)
@@ -110,7 +114,8 @@ class Sender:
         return self._line.locked()
 
     async def _wait_room(self, size: int) -> None:
-        """Wait in line for ``size`` bytes of buffer; to be followed by the append without an await in between."""
+        """Wait in line for ``size`` bytes of buffer. To be followed by the append without an await
+        in between."""
         try:
             async with asyncio.timeout(self.settings.block_timeout_ms / 1000), self._line:
                 self.check_open()
@@ -171,7 +176,7 @@ class Sender:
             "wait for earlier sends, or use send(), which waits"
         )
 
-    # --- the pump ----------------------------------------------------------------------------------------
+    # --- the pump ---------------------------------------------------------------------------------
 
     def wake(self, in_ms: int) -> None:
         """Pump in ``in_ms``, or sooner if that is arranged already."""
@@ -297,7 +302,7 @@ class Sender:
 
         return still_leads
 
-    # --- outcomes ----------------------------------------------------------------------------------------
+    # --- outcomes ---------------------------------------------------------------------------------
 
     def _on_result(self, queue: PartitionQueue, url: str, result: ProduceResult | None) -> None:
         if result is None:

@@ -1,27 +1,33 @@
-"""The numbers that make a retry harmless: producer id, epoch and sequence of one partition's batches. Pure.
+"""The numbers that make a retry harmless: producer id, epoch and sequence of one partition's
+batches. Pure.
 
-A leader accepts a batch of a producer only if its sequence is the next one, and answers a repeated one with the
-offset of the first (R31). So a batch keeps its number over all tries, and a number is never used for other records.
+A leader accepts a batch of a producer only if its sequence is the next one, and answers a repeated
+one with the offset of the first (R31). So a batch keeps its number over all tries, and a number is
+never used for other records.
 
-When a numbered batch is given up, nobody knows what the leader expects next: the *epoch* is counted up and sequences
-begin at 0 again. In the new epoch nothing of the old one can be written any more, however late it arrives.
+When a numbered batch is given up, nobody knows what the leader expects next: the *epoch* is counted
+up and sequences begin at 0 again. In the new epoch nothing of the old one can be written any more,
+however late it arrives.
 
 Invariants:
-* A new epoch begins only when no batch that may be written is left under the old one: each of them is first sent
-  again, alone, under its old number, until its fate is known or its time is up. A batch that gets a new number is
-  therefore provably not in the log, and no zombie of it is on its way.
-* At most ``REMEMBERED_BATCHES`` batches of a partition travel in one request: a leader remembers so many, so each can
-  still be recognized when the answer to all of them was lost.
-* Numbers stay with batches, partitions do not share them: ids are per producer, epochs and sequences per partition.
+* A new epoch begins only when no batch that may be written is left under the old one: each of them
+  is first sent again, alone, under its old number, until its fate is known or its time is up. A
+  batch that gets a new number is therefore provably not in the log, and no zombie of it is on its
+  way.
+* At most ``REMEMBERED_BATCHES`` batches of a partition travel in one request: a leader remembers so
+  many, so each can still be recognized when the answer to all of them was lost.
+* Numbers stay with batches, partitions do not share them: ids are per producer, epochs and
+  sequences per partition.
 
-Why an epoch per partition and not one for the whole producer: a leader judges sequences by (producer id, partition)
-and knows of no other partition, so counting up one of them proves nothing about the others and need not disturb
-them. One epoch for all has to wait until nothing is in flight anywhere, and otherwise gives batches that may be
-written a second identity, which is how other clients came to write records twice or out of order.
+Why an epoch per partition and not one for the whole producer: a leader judges sequences by
+(producer id, partition) and knows of no other partition, so counting up one of them proves nothing
+about the others and need not disturb them. One epoch for all has to wait until nothing is in flight
+anywhere, and otherwise gives batches that may be written a second identity, which is how other
+clients came to write records twice or out of order.
 
-Source: KIP-98 (sequences), KIP-360 (the client counts up its epoch by itself, and asks for a new id at the end of
-epochs); KAFKA-14034 and librdkafka issue 4953 (what goes wrong when the bump comes too early or reaches partitions
-that have nothing to do with it).
+Source: KIP-98 (sequences), KIP-360 (the client counts up its epoch by itself, and asks for a new id
+at the end of epochs); KAFKA-14034 and librdkafka issue 4953 (what goes wrong when the bump comes
+too early or reaches partitions that have nothing to do with it).
 """
 
 from __future__ import annotations
@@ -56,7 +62,7 @@ class ProducerIdentity:
         self.producer_id, self.last_error = producer_id, None
 
     def retire(self, producer_id: int) -> None:
-        """``producer_id`` cannot be used any more; if it is the present one, another is wanted."""
+        """``producer_id`` cannot be used any more. If it is the present one, another is wanted."""
         if self.producer_id == producer_id:
             self.producer_id = NONE
 

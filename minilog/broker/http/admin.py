@@ -1,4 +1,5 @@
-"""Admin over JSON: checked here, decided by the controller, answered once this broker knows of it."""
+"""Admin over JSON: checked here, decided by the controller, answered once this broker knows of
+it."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ from minilog.wire.routes import path_of
 
 
 class CreateTopicBody(msgspec.Struct, forbid_unknown_fields=True):
-    """0 partitions or replicas: the cluster's default. ``config`` holds settings under Kafka's names."""
+    """0 partitions or replicas: the cluster's default. ``config`` holds settings under Kafka's
+    names."""
 
     topic: str
     partitions: Annotated[int, Meta(ge=0, le=100_000)] = 0
@@ -85,7 +87,8 @@ async def delete_topic(context: HttpContext, exchange: Exchange) -> web.Response
 
 
 def _topic_id(context: HttpContext, exchange: Exchange) -> str:
-    """The topic that is meant: the one the client names, or the one that has the name as far as is known here."""
+    """The topic that is meant: the one the client names, or the one that has the name as far as is
+    known here."""
     known = context.runtime.image.topics.get(exchange.values["topic"])
     return exchange.topic_id or ("" if known is None else known.topic_id)
 

@@ -16,8 +16,9 @@ POLL_MS: Final = 5
 async def to_controller(context: HttpContext, message: Message) -> Message:
     """The controller's answer, a Problem when it failed.
 
-    After a change, returns once this broker has applied it, so that the next request here finds the topic; a broker
-    that does not hear of it in APPLY_WAIT_MS answers all the same: the change is made."""
+    After a change, returns once this broker has applied it, so that the next request here finds the
+    topic. A broker that does not hear of it in APPLY_WAIT_MS answers all the same: the change is
+    made."""
     settings = context.runtime.settings
     patience_ms = (
         CONTROLLER_TIMEOUT_MS

@@ -1,8 +1,11 @@
-"""Live tails: one partition as server-sent events, until the client leaves or falls behind its write deadline.
+"""Live tails: one partition as server-sent events, until the client leaves or falls behind its
+write deadline.
 
-Each record is an event ``id: <partition>-<offset>-<topic id>``; a client that comes back with Last-Event-ID goes on behind
-that record, or hears that its topic was deleted, whatever has the name by now. The topic id may be left out. Comments keep the connection alive. An error ends the stream as an event named ``error``; a browser then
-reconnects to the same URL, which redirects to whoever leads by now.
+Each record is an event ``id: <partition>-<offset>-<topic id>``. A client that comes back with
+Last-Event-ID goes on behind that record, or hears that its topic was deleted, whatever has the name
+by now. The topic id may be left out. Comments keep the connection alive. An error ends the stream
+as an event named ``error``. A browser then reconnects to the same URL, which redirects to whoever
+leads by now.
 """
 
 from __future__ import annotations

@@ -41,7 +41,8 @@ T = TypeVar("T")
 Reply = TypeVar("Reply", bound=Message)
 SERVER: Final = "minilog"
 THREAD_BYTES_MIN: Final = 32 * 1024
-"""The worst JSON of this size, all tiny records, keeps the event loop for some 15 ms. Of batches only when they are not compressed."""
+"""The worst JSON of this size, all tiny records, keeps the event loop for some 15 ms. Of batches
+only when they are not compressed."""
 RETRY_LATER: Final = (Throttled, Overloaded, LeaderNotAvailable, OffsetNotAvailable, CoordinatorNotAvailable)
 
 
@@ -63,7 +64,8 @@ class HttpContext:
         self._pages = ThreadPoolExecutor(1, thread_name_prefix="pages")
 
     async def compute(self, work: Callable[[], T], *, is_long: bool) -> T:
-        """Run pure ``work``; in a thread, one at a time, when it is long, so that heartbeats go on meanwhile."""
+        """Run pure ``work``. In a thread, one at a time, when it is long, so that heartbeats go on
+        meanwhile."""
         if not is_long:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._pages, work)
@@ -74,7 +76,8 @@ class HttpContext:
 
     @property
     def image(self) -> ClusterImage:
-        """The metadata; raises LeaderNotAvailable before this process has learnt it, so that no answer denies what exists."""
+        """The metadata; raises LeaderNotAvailable before this process has learnt it, so that no
+        answer denies what exists."""
         if not self.runtime.core.informed:
             raise LeaderNotAvailable(
                 f"broker {self.broker_id} has just started and does not know the cluster yet; retry shortly or ask another"
@@ -101,7 +104,8 @@ class HttpContext:
         return state
 
     def not_leader(self, state: PartitionChanged) -> NotLeader:
-        """The error that sends a client on; raises LeaderNotAvailable when there is nowhere to go."""
+        """The error that sends a client on; raises LeaderNotAvailable when there is nowhere to
+        go."""
         url = self.leader_url(state)
         detail = (
             f"{state.topic}-{state.partition} is led by broker {state.leader} at {url}, not by broker {self.broker_id}"
@@ -121,7 +125,8 @@ class HttpContext:
 
 
 class Exchange:
-    """One request. ``values`` are from the path, ``query`` from the query string: both parsed and checked."""
+    """One request. ``values`` are from the path, ``query`` from the query string: both parsed and
+    checked."""
 
     __slots__ = ("body", "delivery", "match", "query", "request")
 
@@ -133,9 +138,11 @@ class Exchange:
         self.delivery = delivery
 
     def end_with_client(self) -> None:
-        """The handler is cancelled when its client leaves: for what changes nothing, or will be asked again.
+        """The handler is cancelled when its client leaves: for what changes nothing, or will be
+        asked again.
 
-        Call it once the body has been read: nobody sees a client leave that has more of it to send."""
+        Call it once the body has been read: nobody sees a client leave that has more of it to
+        send."""
         connection = self.request.protocol
         if isinstance(connection, Connection):
             connection.end_with_client(asyncio.current_task())
@@ -169,12 +176,13 @@ def answer(body: bytes, media: str, status: int = 200, headers: Mapping[str, str
 
 
 def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    """``value``: a struct of wire/json_answers or of the native protocol, or the document of /openapi.json."""
+    """``value``: a struct of wire/json_answers or of the native protocol, or the document of
+    /openapi.json."""
     return answer(msgspec.json.encode(plain(value)), JSON, status, headers)
 
 
 def message_answer(message: Message) -> web.Response:
-    """A native answer; a Problem carries its status as well."""
+    """A native answer. A Problem carries its status as well."""
     if not isinstance(message, Problem):
         return answer(encode(message), MSGPACK)
     cls = ERRORS_BY_CODE.get(message.code, InternalError)
@@ -200,7 +208,8 @@ def problem_answer(
 
 
 def checked(reply: Message, wanted: type[Reply]) -> Reply:
-    """An answer of the core, the coordinator or the controller as what it should be; raises the error it stands for."""
+    """An answer of the core, the coordinator or the controller as what it should be; raises the
+    error it stands for."""
     if isinstance(reply, Problem):
         raise reply.error()
     if not isinstance(reply, wanted):
@@ -211,7 +220,8 @@ def checked(reply: Message, wanted: type[Reply]) -> Reply:
 
 
 def redirect(match: Match, error: NotLeader) -> web.Response | None:
-    """307 to the same path and query on the leader; its URL comes from the metadata, never from the request."""
+    """307 to the same path and query on the leader. Its URL comes from the metadata, never from the
+    request."""
     url = error.info.get("leader_url")
     if not isinstance(url, str):
         return None

@@ -1,7 +1,9 @@
-"""Fetch for people and any language: JSON, NDJSON, raw batches, or a live tail as server-sent events.
+"""Fetch for people and any language: JSON, NDJSON, raw batches, or a live tail as server-sent
+events.
 
-Only committed records, from the leader unless ``replica=any``. A reader that sends back the ``leader_epoch`` of its
-last answer, which is the epoch of the last record it was shown, hears LOG_TRUNCATED instead of skipping records.
+Only committed records, from the leader unless ``replica=any``. A reader that sends back the
+``leader_epoch`` of its last answer, which is the epoch of the last record it was shown, hears
+LOG_TRUNCATED instead of skipping records.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Group messages: any broker takes them, and passes each on once to the coordinator of its group.
 
-What the local core answers decides: it knows who coordinates. A coordinator that is being made, elected or loaded is
-waited for a little, because all three take a moment only, and every client would ask again in just the same way.
+What the local core answers decides: it knows who coordinates. A coordinator that is being made,
+elected or loaded is waited for a little, because all three take a moment only, and every client
+would ask again in just the same way.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ PAUSE_MS: Final = 50
 
 
 async def group_call(context: HttpContext, message: GroupRequest) -> Message:
-    """The coordinator's answer, wherever it is; a Problem when it failed there or on the way."""
+    """The coordinator's answer, wherever it is. A Problem when it failed there or on the way."""
     if isinstance(message, ListGroups):
         return await _list_all(context, message)
     loop = asyncio.get_running_loop()
@@ -74,7 +75,8 @@ async def _forward(context: HttpContext, url: str, message: GroupRequest) -> Mes
 
 
 async def _list_all(context: HttpContext, message: ListGroups) -> Message:
-    """Everybody's groups, and which partitions of the groups' topic are missing in them; a Problem when nobody answers."""
+    """Everybody's groups, and which partitions of the groups' topic are missing in them. A Problem
+    when nobody answers."""
     image = context.image
     others = [b for b in image.brokers.values() if not b.fenced and b.broker_id != context.broker_id]
     asked = [context.broker_id, *(b.broker_id for b in others)]
@@ -86,7 +88,8 @@ async def _list_all(context: HttpContext, message: ListGroups) -> Message:
 
 
 def listed(image: ClusterImage, replies: Mapping[int, Message]) -> ListGroupsReply:
-    """One list of what each broker answered. Pure. A partition that anybody answered for is not missing."""
+    """One list of what each broker answered. Pure. A partition that anybody answered for is not
+    missing."""
     found: dict[str, GroupInfo] = {}
     answered: set[int] = set()
     missing: dict[int, MissingGroups] = {}

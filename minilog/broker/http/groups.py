@@ -1,13 +1,16 @@
-"""Consumer groups over JSON, for any language: any broker takes these and passes them on to the coordinator.
+"""Consumer groups over JSON, for any language: any broker takes these and passes them on to the
+coordinator.
 
-A member's life with nothing but HTTP: PUT its heartbeat with ``member_epoch`` 0; work on what ``assignment`` names; PUT
-again within the session timeout with the epoch it was told and what it ``owned``; commit with id and epoch; DELETE.
+A member's life with nothing but HTTP: PUT its heartbeat with ``member_epoch`` 0; work on what
+``assignment`` names; PUT again within the session timeout with the epoch it was told and what it
+``owned``; commit with id and epoch; DELETE.
 
-Proxies and networks deliver some requests twice, and late. Commits with a ``sequence``, a DELETE of a member with its
-``member_epoch`` and one of a group with its ``group_epoch`` change nothing then. What nothing guards: a copy of a *join* whose
-member has left since makes it a member for one more session; two processes that use one member id at the same time are
-one member, so an id is used by one process, once. A copy of a commit that made the group, delivered after the group was
-deleted, makes it again.
+Proxies and networks deliver some requests twice, and late. Commits with a ``sequence``, a DELETE of
+a member with its ``member_epoch`` and one of a group with its ``group_epoch`` change nothing then.
+What nothing guards: a copy of a *join* whose member has left since makes it a member for one more
+session. Two processes that use one member id at the same time are one member, so an id is used by
+one process, once. A copy of a commit that made the group, delivered after the group was deleted,
+makes it again.
 """
 
 from __future__ import annotations
@@ -61,7 +64,8 @@ RequestBody = TypeVar("RequestBody", bound=msgspec.Struct)
 
 
 class HeartbeatBody(msgspec.Struct, forbid_unknown_fields=True):
-    """``topics`` or ``pattern``; ``member_epoch`` 0 joins; ``owned`` is what the member works on at this moment."""
+    """``topics`` or ``pattern``. ``member_epoch`` 0 joins. ``owned`` is what the member works on at
+    this moment."""
 
     member_epoch: Int64 = 0
     topics: list[str] = []
@@ -75,11 +79,12 @@ class HeartbeatBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class CommitBody(msgspec.Struct, forbid_unknown_fields=True):
-    """``offset`` is the next record to read. Without ``member_id``: only while the group has no members, and
-    ``member_epoch`` may name the group epoch that was seen (0: no group).
+    """``offset`` is the next record to read. Without ``member_id``: only while the group has no
+    members, and ``member_epoch`` may name the group epoch that was seen (0: no group).
 
-    ``sequence``: count the commits of a member id, and keep the number when a request is repeated: then a copy that a proxy
-    delivers late takes no offset back. Without it whatever arrives last counts."""
+    ``sequence``: count the commits of a member id, and keep the number when a request is repeated:
+    then a copy that a proxy delivers late takes no offset back. Without it whatever arrives last
+    counts."""
 
     offsets: list[OffsetCommit]
     member_id: str = ""

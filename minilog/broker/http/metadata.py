@@ -1,4 +1,5 @@
-"""What this broker knows: brokers, topics, the cluster's health, its own; all from its copy of the metadata."""
+"""What this broker knows: brokers, topics, the cluster's health, its own. All from its copy of the
+metadata."""
 
 from __future__ import annotations
 
@@ -95,7 +96,8 @@ async def health(context: HttpContext, exchange: Exchange) -> web.Response:
 
 
 def health_of(image: ClusterImage) -> Health:
-    """Healthy: every partition has a leader and none is under its min ISR. Missing replicas alone only warn."""
+    """Healthy: every partition has a leader and none is under its min ISR. Missing replicas alone
+    only warn."""
     offline, under_min_isr, under_replicated, not_preferred = [], [], [], []
     for topic, state in image.partitions():
         needed = min_isr(topic, state)

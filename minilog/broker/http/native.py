@@ -1,4 +1,5 @@
-"""The native protocol: msgpack in, one message to the runtime or to the controller, msgpack out. The hot path."""
+"""The native protocol: msgpack in, one message to the runtime or to the controller, msgpack out.
+The hot path."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ CONTROLLER_MESSAGES: Final = (CreateTopic, DeleteTopic, AddPartitions, DescribeC
 PEER_MESSAGES: Final = (ReplicaFetch, Positions, Probe)
 READS: Final = (DescribeGroup, ListGroups, CommittedOffsets)
 REPEATED: Final = (GroupHeartbeat, *READS)
-"""Group messages that change nothing, or that their sender sends again and again: nobody wants an answer after it has gone."""
+"""Group messages that change nothing, or that their sender sends again and again: nobody wants an
+answer after it has gone."""
 CLIENT_MESSAGES: Final = (Produce, Fetch, Offsets, Metadata, InitProducer)
 
 
@@ -128,7 +130,8 @@ async def run_fetch(context: HttpContext, delivery: Delivery, message: Fetch) ->
 
 
 def _answer_read(delivery: Delivery, reply: Message) -> web.Response:
-    """The answer to what has changed nothing, so that it can still be refused. Raises Overloaded."""
+    """The answer to what has changed nothing, so that it can still be refused. Raises
+    Overloaded."""
     answer = message_answer(reply)
     delivery.expect(answer.content_length or 0)
     return answer

@@ -1,4 +1,5 @@
-"""/openapi.json, made from the route table and the structs that the server decodes and encodes with."""
+"""/openapi.json, made from the route table and the structs that the server decodes and encodes
+with."""
 
 from __future__ import annotations
 
@@ -175,7 +176,8 @@ def _description() -> str:
 
 
 def _schema_hook(kind: type) -> Schema:
-    """Raw is any JSON value. Of any other kind NotImplementedError tells msgspec that it has to know it by itself."""
+    """Raw is any JSON value. Of any other kind NotImplementedError tells msgspec that it has to
+    know it by itself."""
     if kind is msgspec.Raw:
         return {"description": "any JSON value"}
     raise NotImplementedError(kind)

@@ -1,6 +1,7 @@
 """Reads on from an offset of one partition, for every form in which records are shown.
 
-Owns the place of one reader: the topic id it began with, its offset, and the epoch of the record before that.
+Owns the place of one reader: the topic id it began with, its offset, and the epoch of the record
+before that.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ MAX_BYTES: Final = MIB
 
 
 class Reader:
-    """Reads on from an offset of one partition. ``last_epoch`` is the epoch of the record before ``offset``, if known."""
+    """Reads on from an offset of one partition. ``last_epoch`` is the epoch of the record before
+    ``offset``, if known."""
 
     def __init__(self, context: HttpContext, exchange: Exchange) -> None:
         query = exchange.query
@@ -39,7 +41,8 @@ class Reader:
         self.topic: str = exchange.values["topic"]
         self.partition: int = exchange.values["partition"]
         self.topic_id = exchange.topic_id
-        """The topic that is read, from the first look on: never one that takes its name meanwhile."""
+        """The topic that is read, from the first look on: never one that takes its name
+        meanwhile."""
         self.any_replica = query.get("replica") == "any"
         self.max_lag_ms: int = query.get("max_lag_ms", -1)
         self.max_bytes: int = query.get("max_bytes", min(MAX_BYTES, context.limits.fetch_bytes_max))
@@ -88,7 +91,8 @@ class Reader:
         return result
 
     async def page(self, result: FetchResult, shape: Callable[[Page], bytes]) -> tuple[Page, bytes]:
-        """The records of a result that were asked for and the answer they make; and move on behind them."""
+        """The records of a result that were asked for and the answer they make; and move on behind
+        them."""
         batches = result.batches
 
         def work() -> tuple[Page, bytes]:
@@ -103,7 +107,7 @@ class Reader:
 
 
 async def find_offset(context: HttpContext, topic: str, partition: int, at: int, topic_id: str) -> OffsetsResult:
-    """Raises the error met; ``offset`` of the result is set."""
+    """Raises the error met. ``offset`` of the result is set."""
     state = context.partition(topic, partition, topic_id)
     if state.leader != context.broker_id:
         raise context.not_leader(state)

@@ -1,4 +1,5 @@
-"""Produce for people and any language: JSON, NDJSON, one raw record, or raw batches in; results and receipts out."""
+"""Produce for people and any language: JSON, NDJSON, one raw record, or raw batches in; results and
+receipts out."""
 
 from __future__ import annotations
 
@@ -109,7 +110,7 @@ async def _produce_batches(
     return answer(msgspec.json.encode(ProduceAnswer([done], _receipts([result]))), JSON, 202 if acks == 0 else 200)
 
 
-# --- the request ------------------------------------------------------------------------------------------------
+# --- the request ----------------------------------------------------------------------------------
 
 
 def _promise(context: HttpContext, exchange: Exchange) -> tuple[int, int]:
@@ -121,7 +122,7 @@ def _promise(context: HttpContext, exchange: Exchange) -> tuple[int, int]:
 
 
 async def _records(context: HttpContext, exchange: Exchange, media: str) -> list[ProducedRecord]:
-    """The records of the body; those without a timestamp get the time of now."""
+    """The records of the body. Those without a timestamp get the time of now."""
     query = exchange.query
     body = await exchange.body.read()
     now_ms = context.runtime.clock.stamp_ms()
@@ -136,11 +137,12 @@ async def _records(context: HttpContext, exchange: Exchange, media: str) -> list
     return await context.compute(work, is_long=len(body) >= THREAD_BYTES_MIN)
 
 
-# --- the answer -------------------------------------------------------------------------------------------------
+# --- the answer -----------------------------------------------------------------------------------
 
 
 def _expect_answer(exchange: Exchange, records: Sequence[ProducedRecord], errors: Mapping[int, MinilogError]) -> None:
-    """Room for an answer that tells of every record, asked for before any of them is written. Raises Overloaded."""
+    """Room for an answer that tells of every record, asked for before any of them is written.
+    Raises Overloaded."""
     exchange.delivery.expect(RESULT_BYTES * (len(records) - len(errors)) + FAILURE_BYTES * len(errors))
 
 
@@ -154,7 +156,8 @@ def _only(reply: object, topic: str, partition: int) -> ProduceResult:
 
 
 def _raise_elsewhere(result: ProduceResult) -> None:
-    """The core may know of a new leader before the metadata looked at above: the client is sent there."""
+    """The core may know of a new leader before the metadata looked at above: the client is sent
+    there."""
     if result.problem is not None and result.problem.code == NotLeader.code:
         raise result.problem.error()
 
@@ -168,7 +171,8 @@ async def _answer(
     errors: Mapping[int, MinilogError],
     acks: int,
 ) -> web.Response:
-    """200 (202 for acks=0) when all records went well, 207 when some did, the status of the worst error when none."""
+    """200 (202 for acks=0) when all records went well, 207 when some did, the status of the worst
+    error when none."""
     succeeded = [share.result for share in shares if share.result is not None and share.result.problem is None]
     problems = [
         share.result.problem for share in shares if share.result is not None and share.result.problem is not None

@@ -1,10 +1,13 @@
-"""Produce delivery: the records of one JSON request, sorted by partition, encoded, and delivered to the leaders.
+"""Produce delivery: the records of one JSON request, sorted by partition, encoded, and delivered to
+the leaders.
 
-Keyed records go to Kafka's partition for the key; those without a key share one partition per request, the next in
-rotation that has a leader. The batches of one share are appended together or not at all.
+Keyed records go to Kafka's partition for the key. Those without a key share one partition per
+request, the next in rotation that has a leader. The batches of one share are appended together or
+not at all.
 
-A definite refusal that passes with an election (nobody leads, or somebody else does by now) is retried here until
-the request's time is over; anything indefinite is the client's to judge, and is never sent a second time.
+A definite refusal that passes with an election (nobody leads, or somebody else does by now) is
+retried here until the request's time is over. Anything indefinite is the client's to judge, and is
+never sent a second time.
 """
 
 from __future__ import annotations
@@ -41,8 +44,9 @@ RETRY_MAX_S: Final = 0.25
 
 
 class PartitionShare(msgspec.Struct):
-    """``indexes`` say which of the request's records are in ``batches``, in order. ``topic_id``: they are for this very
-    topic, however long the delivery takes and whatever has its name by then."""
+    """``indexes`` say which of the request's records are in ``batches``, in order. ``topic_id``:
+    they are for this very topic, however long the delivery takes and whatever has its name by
+    then."""
 
     topic: str
     topic_id: str
@@ -57,7 +61,7 @@ class PartitionShare(msgspec.Struct):
 def sort_records(
     context: HttpContext, topic: TopicImage, records: Sequence[ProducedRecord], errors: dict[int, MinilogError]
 ) -> dict[int, list[int]]:
-    """Indexes of the records by partition; what cannot be placed goes to ``errors``."""
+    """Indexes of the records by partition. What cannot be placed goes to ``errors``."""
     count = len(topic.partitions)
     if count == 0:
         raise LeaderNotAvailable(f"topic {topic.topic} has no partitions yet; retry shortly")
@@ -82,7 +86,8 @@ def sort_records(
 
 
 def next_sticky(context: HttpContext, topic: TopicImage) -> int:
-    """The next partition in rotation, those without a leader left out as long as there are others."""
+    """The next partition in rotation, those without a leader left out as long as there are
+    others."""
     count = len(topic.partitions)
     context.rotation += 1
     turns = [(context.rotation + step) % count for step in range(count)]
@@ -110,7 +115,8 @@ def encode_share(
     acks: int,
     errors: dict[int, MinilogError],
 ) -> PartitionShare:
-    """The batches of one partition, each within the topic's max.message.bytes; what fits into none goes to ``errors``."""
+    """The batches of one partition, each within the topic's max.message.bytes. What fits into none
+    goes to ``errors``."""
     bytes_max = topic.settings.max_message_bytes
     level = acks_level_for(acks)
     share = PartitionShare(topic.topic, topic.topic_id, partition, [], b"")
@@ -135,7 +141,8 @@ def encode_share(
 def encode_numbered(
     topic: TopicImage, partition: int, records: Sequence[ProducedRecord], acks: int, numbers: Numbers
 ) -> PartitionShare:
-    """All records as one batch with the producer's numbers. Raises RecordTooLarge: they are written together or not at all."""
+    """All records as one batch with the producer's numbers. Raises RecordTooLarge: they are written
+    together or not at all."""
     bytes_max = topic.settings.max_message_bytes
     builder = BatchBuilder(bytes_max)
     for index, record in enumerate(records):
@@ -154,7 +161,8 @@ def encode_numbered(
 
 
 async def deliver(context: HttpContext, shares: Sequence[PartitionShare], acks: int, timeout_ms: int) -> None:
-    """Set the ``result`` of every share, and count what failed before it came to a leader, or on the way."""
+    """Set the ``result`` of every share, and count what failed before it came to a leader, or on
+    the way."""
     await _deliver(context, shares, acks, timeout_ms)
     for share in shares:
         assert share.result is not None

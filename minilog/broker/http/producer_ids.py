@@ -1,16 +1,19 @@
-"""Retries that write nothing twice, for plain HTTP: a producer id, and three headers that number a request's records.
+"""Retries that write nothing twice, for plain HTTP: a producer id, and three headers that number a
+request's records.
 
-    curl -s -X POST localhost:8082/v1/producers                  # {"producer_id": 7, "producer_epoch": 0}
+    curl -s -X POST localhost:8082/v1/producers      # {"producer_id": 7, "producer_epoch": 0}
     curl -s -L -X POST localhost:8082/v1/topics/orders/partitions/0/records \\
          -H 'Minilog-Producer-Id: 7' -H 'Minilog-Producer-Epoch: 0' -H 'Minilog-Sequence: 0' \\
          -H 'Content-Type: application/json' -d '{"records": [{"value": "a"}, {"value": "b"}]}'
 
-The sequence is that of the first record: the next request says 2, because this one had two records. Whatever became of
-a request, sending the same again is safe: if it was written before, the receipt has the offsets of then and says
-``"duplicate": true``. After OUT_OF_ORDER_SEQUENCE go on with the next epoch and sequence 0.
+The sequence is that of the first record: the next request says 2, because this one had two records.
+Whatever became of a request, sending the same again is safe: if it was written before, the receipt
+has the offsets of then and says ``"duplicate": true``. After OUT_OF_ORDER_SEQUENCE go on with the
+next epoch and sequence 0.
 
-A numbered request is one batch of one partition: numbers are a partition's own, and a request that were cut into several
-batches might be cut elsewhere when it is sent again. So the topic's own route, which chooses partitions, refuses them.
+A numbered request is one batch of one partition: numbers are a partition's own, and a request that
+were cut into several batches might be cut elsewhere when it is sent again. So the topic's own
+route, which chooses partitions, refuses them.
 """
 
 from __future__ import annotations
@@ -70,7 +73,8 @@ def refuse_numbers(exchange: Exchange) -> None:
 
 
 def number_batch(body: bytes, numbers: Numbers, bytes_max: int) -> bytes:
-    """The one batch in ``body``, numbered. Raises InvalidRequest, CorruptBatch or RecordTooLarge."""
+    """The one batch in ``body``, numbered. Raises InvalidRequest, CorruptBatch or
+    RecordTooLarge."""
     batches = split(body, bytes_max)
     if len(batches) != 1:
         raise InvalidRequest(f"the body holds {len(batches)} batches; with Minilog-Sequence send one at a time")

@@ -1,8 +1,9 @@
 """Pages: fetched batches as the records a client asked for, and where it goes on.
 
-The size of compressed batches says nothing about their records, so a page has bounds of its own: it ends where its text becomes
-larger than was asked for, also in the middle of a batch, and decoding ends there too. Records are made by a function of Python's that the
-compiled decoder calls, so that a thread which makes a page lets the event loop in between.
+The size of compressed batches says nothing about their records, so a page has bounds of its own: it
+ends where its text becomes larger than was asked for, also in the middle of a batch, and decoding
+ends there too. Records are made by a function of Python's that the compiled decoder calls, so that
+a thread which makes a page lets the event loop in between.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from minilog.wire.records import decode_with
 
 _BATCH_BYTES_MAX: Final = 2**31 - 1
 PAGE_BYTES_MIN: Final = 4 * 1024 * 1024
-"""A page may be so large whatever max_bytes says: a batch that is read in many pages is decompressed for each of them."""
+"""A page may be so large whatever max_bytes says: a batch that is read in many pages is
+decompressed for each of them."""
 _encoder = msgspec.json.Encoder()
 
 
 class Page(msgspec.Struct):
-    """``texts`` are the records as JSON, ``offsets`` beside them. ``next_offset`` is where the next fetch begins; ``last_epoch`` the
-    epoch of the record before it (-1: unknown)."""
+    """``texts`` are the records as JSON, ``offsets`` beside them. ``next_offset`` is where the next
+    fetch begins. ``last_epoch`` the epoch of the record before it (-1: unknown)."""
 
     next_offset: int
     last_epoch: int
@@ -59,8 +61,9 @@ def is_compressed(batches: memoryview) -> bool:
 def page_of(batches: memoryview, offset: int, last_epoch: int, wanted: Wanted) -> Page:
     """The records from ``offset`` on that ``wanted`` allows, at least one if there is any.
 
-    A record that cannot be shown ends the page before it; as the first of a page it raises InvalidRequest,
-    which names it and says what to do. Batches without records left (compaction) are stepped over."""
+    A record that cannot be shown ends the page before it; as the first of a page it raises
+    InvalidRequest, which names it and says what to do. Batches without records left (compaction)
+    are stepped over."""
     filling = _Filling(Page(offset, last_epoch), wanted)
     try:
         for batch in split(batches, _BATCH_BYTES_MAX, stored=True):
@@ -135,7 +138,8 @@ class _Filling:
             self._refuse(offset, f"is not {error} in its key or value; ask with format=base64 (or format=text)")
 
     def _refuse_batch(self, batch: Batch, error: CorruptBatch) -> NoReturn:
-        """What its producer sent cannot be decoded: a page that has begun ends there; else the client has to know."""
+        """What its producer sent cannot be decoded: a page that has begun ends there; else the
+        client has to know."""
         if self.page.offsets:
             raise _Full
         raise CorruptBatch(

@@ -1,10 +1,12 @@
-"""The HTTP face of a broker: a request comes in, its route's handler turns it into messages, an answer goes out.
+"""The HTTP face of a broker: a request comes in, its route's handler turns it into messages, an
+answer goes out.
 
-``make_runner`` serves on aiohttp's low-level server with all limits (listener.py). ``make_app`` is the same
-behind an ``aiohttp.web.Application``, without the limits on connections and request heads.
+``make_runner`` serves on aiohttp's low-level server with all limits (listener.py). ``make_app`` is
+the same behind an ``aiohttp.web.Application``, without the limits on connections and request heads.
 
-Whatever happens, the answer is a problem document with a sentence: no traceback and no HTML leaves here. A client
-that goes away does not cancel what it asked to change: a produce is carried out. What it asked to read is dropped at once.
+Whatever happens, the answer is a problem document with a sentence: no traceback and no HTML leaves
+here. A client that goes away does not cancel what it asked to change: a produce is carried out.
+What it asked to read is dropped at once.
 """
 
 from __future__ import annotations
@@ -46,18 +48,19 @@ JSON_BYTES_MAX: Final = {
     "group_heartbeat": MESSAGE_BYTES_MAX,
     "commit_offsets": MESSAGE_BYTES_MAX,
 }
-"""Of bodies that hold no records, for the reason that bounds messages: nothing else goes on while JSON is decoded."""
+"""Of bodies that hold no records, for the reason that bounds messages: nothing else goes on while
+JSON is decoded."""
 assert set(HANDLERS) == {route.name for route in ROUTES}, "every route has its handler"
 
 
 class Server:
-    """Dispatches requests; ``handle`` is the handler of the whole HTTP server."""
+    """Dispatches requests. ``handle`` is the handler of the whole HTTP server."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.context = HttpContext(runtime)
 
     def begin_close(self) -> None:
-        """Ends live tails; everything else ends when the runtime closes."""
+        """Ends live tails. Everything else ends when the runtime closes."""
         self.context.closing = True
 
     def close(self) -> None:
@@ -127,13 +130,15 @@ class Server:
 
 
 def _check_not_begun(request: web.BaseRequest) -> None:
-    """A live tail that has begun cannot become another answer: its client learns by the connection that it is over."""
+    """A live tail that has begun cannot become another answer: its client learns by the connection
+    that it is over."""
     if request.writer.output_size > 0:
         raise ConnectionResetError("the answer has begun")
 
 
 class Runner(web.ServerRunner):
-    """A runner (``setup``, sites, ``cleanup``) whose connections are limited. ``begin`` says who answers until ``serve``."""
+    """A runner (``setup``, sites, ``cleanup``) whose connections are limited. ``begin`` says who
+    answers until ``serve``."""
 
     __slots__ = ("_broker_server", "_handle", "_listener")
 
@@ -158,7 +163,7 @@ class Runner(web.ServerRunner):
 
 
 def make_runner(runtime: Runtime, shutdown_timeout_s: float = 1.0) -> web.BaseRunner:
-    """Call inside the event loop; then ``await runner.setup()`` and start a site on it."""
+    """Call inside the event loop. Then ``await runner.setup()`` and start a site on it."""
     server = Server(runtime)
     runner = Runner(server.context.limits, shutdown_timeout_s, server.handle)
     runner.serve(server)

@@ -1,1 +1,2 @@
-"""``minilog bench``: throughput, latency and failover, on a cluster of its own or on one that runs."""
+"""``minilog bench``: throughput, latency and failover, on a cluster of its own or on one that
+runs."""

@@ -1,4 +1,5 @@
-"""``minilog bench``: throughput, latency and failover, measured on a cluster of its own or on one that runs."""
+"""``minilog bench``: throughput, latency and failover, measured on a cluster of its own or on one
+that runs."""
 
 from __future__ import annotations
 
@@ -138,7 +139,8 @@ def latency(
     output: OutputOption = Format.table,
     plot: Plot = None,
 ) -> None:
-    """From send to receipt by a consumer, at a steady rate; JSON also has the time until acknowledged."""
+    """From send to receipt by a consumer, at a steady rate; JSON also has the time until
+    acknowledged."""
     from minilog.cli.bench.load import Load
     from minilog.cli.bench.load import latency as load_latency
 
@@ -157,7 +159,8 @@ def failover(
     output: OutputOption = Format.table,
     plot: Plot = None,
 ) -> int:
-    """kill -9 of a leader under load, again and again, on a cluster of its own; unavailability as the client sees it."""
+    """kill -9 of a leader under load, again and again, on a cluster of its own; unavailability as
+    the client sees it."""
     from minilog.cli.bench.failover import FailoverBench, rows
 
     refuse_plot_without_matplotlib(plot)
@@ -193,7 +196,8 @@ def bench_client(
     runs: Annotated[int, typer.Option("--runs", min=1, help="How many; the median is shown.")] = 5,
     output: OutputOption = Format.table,
 ) -> None:
-    """What the Python client itself costs, in microseconds a record; beside confluent-kafka-python if that is there."""
+    """What the Python client itself costs, in microseconds a record; beside confluent-kafka-python
+    if that is there."""
     from minilog.cli.bench.client_cost import bench_client as run_client
 
     run_client(runs, output)

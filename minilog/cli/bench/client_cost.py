@@ -1,12 +1,15 @@
-"""``minilog bench client``: what the Python client itself costs, in microseconds a record, network and brokers left out.
+"""``minilog bench client``: what the Python client itself costs, in microseconds a record, network
+and brokers left out.
 
-The client talks to ``InstantBroker``, a transport in the same process that acknowledges and serves at once, so all
-that is measured is the client: encoding, batching, futures, decoding. Each measurement runs in a process of its own,
-once with the compiled record codec and once with the pure one. Beside it stands confluent-kafka-python, where it is
-installed, against the mock cluster that its C library brings along.
+The client talks to ``InstantBroker``, a transport in the same process that acknowledges and serves
+at once, so all that is measured is the client: encoding, batching, futures, decoding. Each
+measurement runs in a process of its own, once with the compiled record codec and once with the pure
+one. Beside it stands confluent-kafka-python, where it is installed, against the mock cluster that
+its C library brings along.
 
-The unit is CPU time of the application's thread. For this client that is everything there is; confluent-kafka also
-sends and receives in threads of its own, which is left out, to its advantage: its own mock brokers run there too.
+The unit is CPU time of the application's thread. For this client that is everything there is;
+confluent-kafka also sends and receives in threads of its own, which is left out, to its advantage:
+its own mock brokers run there too.
 """
 
 from __future__ import annotations
@@ -51,7 +54,7 @@ Timings = dict[str, list[float]]
 
 
 def bench_client(runs: int, output: Format) -> None:
-    """Run the children and show the table; the median of ``runs`` in each cell."""
+    """Run the children and show the table. The median of ``runs`` in each cell."""
     results = {variant: _child(variant, runs) for variant in ("compiled", "pure", "confluent")}
     if not any(results.values()):
         raise CliError("nothing could be measured")
@@ -84,11 +87,12 @@ def _child(variant: str, runs: int) -> Timings:
     return timings
 
 
-# --- in the child: this client ---------------------------------------------------------------------------------------
+# --- in the child: this client --------------------------------------------------------------------
 
 
 class InstantBroker:
-    """A transport behind which everything has happened already; keeps the payloads of what it is told to serve."""
+    """A transport behind which everything has happened already; keeps the payloads of what it is
+    told to serve."""
 
     def __init__(self) -> None:
         from minilog.wire.messages import BrokerInfo, MetadataReply, PartitionInfo, TopicInfo
@@ -152,7 +156,8 @@ class InstantBroker:
 
 
 def _use_pure_codec() -> None:
-    """The codec from its source, whatever has been compiled; before anything else has imported it."""
+    """The codec from its source, whatever has been compiled. Before anything else has imported
+    it."""
     import minilog.wire
 
     source = Path(next(iter(minilog.wire.__path__))) / "codec.py"
@@ -271,7 +276,7 @@ def _decoding(stored: dict[int, tuple[int, bytes]]) -> dict[str, float]:
     return {"decode": time.thread_time() - began}
 
 
-# --- in the child: confluent-kafka -----------------------------------------------------------------------------------
+# --- in the child: confluent-kafka ----------------------------------------------------------------
 
 
 def _measure_confluent(runs: int) -> Timings:
@@ -328,7 +333,8 @@ def _confluent_read(bootstrap: str, total: int, read: Callable[[Any], list[Any]]
 
 
 def child(variant: str, runs: int) -> Timings:
-    """One column. Ends the process with a sentence when this machine does not have what it takes."""
+    """One column. Ends the process with a sentence when this machine does not have what it
+    takes."""
     if variant == "confluent":
         if importlib.util.find_spec("confluent_kafka") is None:
             sys.exit("confluent-kafka is not installed; pip install 'minilog-broker[compare]' for this column")

@@ -1,8 +1,8 @@
 """``bench failover``: kill -9 of a leader under load, again and again, as a client sees it.
 
-Unavailability of a run is the longest time without an acknowledgement on any partition that the killed broker led:
-from the last acknowledgement of the old leader to the first of the new one. At the end everything is read back and held
-against the receipts, as in the demo.
+Unavailability of a run is the longest time without an acknowledgement on any partition that the
+killed broker led: from the last acknowledgement of the old leader to the first of the new one. At
+the end everything is read back and held against the receipts, as in the demo.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ HEAL_TIMEOUT_S = 30.0
 
 @dataclass
 class Run:
-    """Milliseconds; the phases are the controller's, counted from the kill."""
+    """Milliseconds. The phases are the controller's, counted from the kill."""
 
     run: int
     broker: int
@@ -52,7 +52,8 @@ class Run:
 
 @dataclass
 class Watch:
-    """How long each partition that lost its leader went without an acknowledgement, told by the leader epochs."""
+    """How long each partition that lost its leader went without an acknowledgement, told by the
+    leader epochs."""
 
     epochs: dict[int, int] = field(default_factory=dict)
     """Partition -> epoch of the leader that is about to be killed."""
@@ -149,7 +150,8 @@ class FailoverBench:
         return result
 
     def _choose(self, number: int) -> tuple[Member, dict[int, int]]:
-        """The brokers in turn, passing over one that leads nothing; with what it leads and in which epochs."""
+        """The brokers in turn, passing over one that leads nothing. With what it leads and in which
+        epochs."""
         led: dict[int, dict[int, int]] = {}
         for part in self._partitions():
             led.setdefault(part.leader, {})[part.partition] = part.leader_epoch

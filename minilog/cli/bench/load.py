@@ -1,4 +1,5 @@
-"""The loads of the benchmarks, against one topic of a running cluster: produce, consume, latency."""
+"""The loads of the benchmarks, against one topic of a running cluster: produce, consume,
+latency."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ STAMP_BYTES = 16
 
 @dataclass(frozen=True)
 class Load:
-    """``records`` or ``seconds`` bounds it, whichever is set; ``rate`` is records per second (latency only)."""
+    """``records`` or ``seconds`` bounds it, whichever is set. ``rate`` is records per second
+    (latency only)."""
 
     topic: str
     record_bytes: int = 1024
@@ -56,7 +58,8 @@ Progress = Callable[[int], None]
 
 
 async def produce(url: str, load: Load, progress: Progress) -> Measured:
-    """``send_many`` of about a megabyte at a time, a few of them in flight; latency is that of one such call."""
+    """``send_many`` of about a megabyte at a time, a few of them in flight; latency is that of one
+    such call."""
     chunk = max(1, CHUNK_BYTES // load.record_bytes)
     values = payloads(load.record_bytes, chunk)
     result = Measured(measured=f"one send_many of {chunk} records")
@@ -89,7 +92,8 @@ async def produce(url: str, load: Load, progress: Progress) -> Measured:
 
 
 async def consume(url: str, load: Load, progress: Progress) -> Measured:
-    """Read ``load.records`` records that are there already, from the first offset; latency is one ``batch`` call."""
+    """Read ``load.records`` records that are there already, from the first offset; latency is one
+    ``batch`` call."""
     result = Measured(measured="one batch call")
     async with AsyncClient(url) as client, client.consumer(load.topic, start="earliest") as consumer:
         began_s = time.monotonic()
@@ -106,7 +110,8 @@ async def consume(url: str, load: Load, progress: Progress) -> Measured:
 
 
 async def latency(url: str, load: Load, progress: Progress) -> Measured:
-    """Records at a steady rate, each with its time of sending inside; end to end, and until acknowledged."""
+    """Records at a steady rate, each with its time of sending inside; end to end, and until
+    acknowledged."""
     end_to_end: list[float] = []
     acknowledged: list[float] = []
     pad = os.urandom(max(0, load.record_bytes - STAMP_BYTES))

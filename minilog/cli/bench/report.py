@@ -38,7 +38,8 @@ COLUMNS = [
 
 
 def percentile(ordered: Sequence[float], fraction: float) -> float:
-    """Nearest rank: the smallest value that at least ``fraction`` of all values do not exceed. 0.0 of nothing."""
+    """Nearest rank: the smallest value that at least ``fraction`` of all values do not exceed. 0.0
+    of nothing."""
     if not ordered:
         return 0.0
     return ordered[max(0, math.ceil(fraction * len(ordered)) - 1)]
@@ -64,7 +65,8 @@ def throughput_figures(records: int, bytes_total: int, seconds: float) -> dict[s
 
 
 class CpuMeter:
-    """CPU seconds of the local cluster's processes and of this one, between the start and ``figures``.
+    """CPU seconds of the local cluster's processes and of this one, between the start and
+    ``figures``.
 
     Without a local cluster only this process can be told."""
 

@@ -1,1 +1,2 @@
-"""``minilog demo``: real events over three brokers, kill -9 of a leader, and the proof that nothing was lost."""
+"""``minilog demo``: real events over three brokers, kill -9 of a leader, and the proof that nothing
+was lost."""

@@ -1,4 +1,5 @@
-"""``minilog demo``: the main job, narrated. Replicate real events, kill a leader, prove that nothing was lost."""
+"""``minilog demo``: the main job, narrated. Replicate real events, kill a leader, prove that
+nothing was lost."""
 
 from __future__ import annotations
 
@@ -22,8 +23,9 @@ def demo(
     plain: Annotated[bool, typer.Option("--plain", help="Plain lines, also on a terminal.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the folder with data and logs.")] = False,
 ) -> int:
-    """Start a controller and three brokers, stream real events with acks=all, kill -9 the leader of the busiest
-    partition, let it come back, read everything back and prove that nothing acknowledged was lost."""
+    """Start a controller and three brokers, stream real events with acks=all, kill -9 the leader of
+    the busiest partition, let it come back, read everything back and prove that nothing
+    acknowledged was lost."""
     from minilog.cli.demo.report import failover_lines, proof_lines
     from minilog.cli.demo.story import Demo, Plan
     from minilog.cli.demo.view import DemoState, view_of

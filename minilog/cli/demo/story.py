@@ -1,7 +1,8 @@
-"""The demo's plot: stream, kill the leader of the busiest partition, watch the cluster heal, settle, read back.
+"""The demo's plot: stream, kill the leader of the busiest partition, watch the cluster heal,
+settle, read back.
 
-One asyncio loop; three tasks side by side (streaming, watching the metadata, drawing) and the plot itself. All that
-is learned lands in ``DemoState`` (for the view) and ``Ledger`` (for the proof).
+One asyncio loop. Three tasks side by side (streaming, watching the metadata, drawing) and the plot
+itself. All that is learned lands in ``DemoState`` (for the view) and ``Ledger`` (for the proof).
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ BUFFER_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Plan:
-    """Seconds from the first record on: when the leader dies, when it comes back, when the stream ends."""
+    """Seconds from the first record on: when the leader dies, when it comes back, when the stream
+    ends."""
 
     topic: str
     records_per_second: int = 10_000
@@ -67,7 +69,8 @@ class Demo:
         self._history: deque[tuple[float, int]] = deque(maxlen=int(RATE_WINDOW_S / DRAW_S))
 
     async def run(self, view: View) -> Proof:
-        """The whole plot; returns the proof but for the replicas on disk. Raises CliError when it cannot go on."""
+        """The whole plot; returns the proof but for the replicas on disk. Raises CliError when it
+        cannot go on."""
         self.state.title = f"minilog demo, topic {self.plan.topic}"
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(_repeating(partial(self._draw, view), DRAW_S))
@@ -109,10 +112,11 @@ class Demo:
         state.records_per_second = (state.acknowledged - before) / (now_s - began_s) if now_s > began_s else 0.0
         view.update()
 
-    # --- streaming -----------------------------------------------------------------------------------------
+    # --- streaming --------------------------------------------------------------------------------
 
     async def _stream(self, producer: Producer, end_s: float) -> None:
-        """Paced by the clock, so that a pause shows as a pause and not as fewer records afterwards."""
+        """Paced by the clock, so that a pause shows as a pause and not as fewer records
+        afterwards."""
         began_s, per_second = time.monotonic(), self.plan.records_per_second
         key, value = next(self._records)
         while (now_s := time.monotonic()) < end_s:
@@ -149,7 +153,7 @@ class Demo:
             failover.pauses_ms[part] = (now_s - self._last_ack_s.get(part, now_s)) * 1000
         self._last_ack_s[part] = now_s
 
-    # --- breaking and healing ------------------------------------------------------------------------------
+    # --- breaking and healing ---------------------------------------------------------------------
 
     def _kill_busiest_leader(self) -> Member:
         views = self.state.partitions
@@ -235,7 +239,7 @@ class Demo:
         config = {"min.insync.replicas": str(MIN_ISR)}
         self._api.create_topic(self.plan.topic, PARTITIONS, REPLICAS, config)
 
-    # --- reading back --------------------------------------------------------------------------------------
+    # --- reading back -----------------------------------------------------------------------------
 
     async def _read_back(self, client: AsyncClient) -> Proof:
         judge = ReadBack(self.ledger)

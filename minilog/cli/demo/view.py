@@ -1,4 +1,5 @@
-"""How the demo shows itself: a live table on a terminal, plain lines elsewhere. It only reads ``DemoState``."""
+"""How the demo shows itself: a live table on a terminal, plain lines elsewhere. It only reads
+``DemoState``."""
 
 from __future__ import annotations
 

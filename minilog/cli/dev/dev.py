@@ -1,4 +1,5 @@
-"""``minilog dev``: a cluster of real processes on this machine, to develop against and to break on purpose."""
+"""``minilog dev``: a cluster of real processes on this machine, to develop against and to break on
+purpose."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ def up(
     set_: Annotated[list[str] | None, typer.Option("--set", "-s", help="key=value for any setting.")] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave it running in the background.")] = False,
 ) -> None:
-    """Start a controller and brokers; in the foreground until Ctrl-C, or in the background with --detach."""
+    """Start a controller and brokers. In the foreground until Ctrl-C, or in the background with
+    --detach."""
     folder = data or default_folder()
     wanted = topic_specs(topics)
     if brokers is None:
@@ -155,7 +157,8 @@ def status_rows(cluster: DevCluster) -> list[dict[str, Any]]:
 
 
 def topic_specs(text: str) -> list[tuple[str, int, int | None]]:
-    """``orders:6,clicks:3:1`` as (name, partitions, replication factor or None). Raises CliError."""
+    """``orders:6,clicks:3:1`` as (name, partitions, replication factor or None). Raises
+    CliError."""
     specs: list[tuple[str, int, int | None]] = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, *numbers = part.split(":")

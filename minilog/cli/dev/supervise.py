@@ -1,4 +1,5 @@
-"""``dev up`` in the foreground: tells what happens to the processes and shows what they say of importance."""
+"""``dev up`` in the foreground: tells what happens to the processes and shows what they say of
+importance."""
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ class LogTail:
 
 
 def supervise(cluster: DevCluster) -> None:
-    """Returns on SIGINT, SIGTERM or SIGHUP; the caller stops the processes."""
+    """Returns on SIGINT, SIGTERM or SIGHUP. The caller stops the processes."""
     stop = threading.Event()
 
     def on_signal(number: int, frame: FrameType | None) -> None:

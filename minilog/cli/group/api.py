@@ -38,17 +38,19 @@ class GroupApi(Api):
         return {(entry.topic, entry.partition): entry.offset for entry in entries if entry.offset is not None}
 
     def commit(self, group: str, offsets: Mapping[PartitionKey, int], epoch: int) -> None:
-        """All or nothing, in the name of no member. ``epoch``: the group's when it was looked at, 0: there was none.
-        Raises GroupNotEmpty, GroupChanged."""
+        """All or nothing, in the name of no member. ``epoch``: the group's when it was looked at,
+        0: there was none. Raises GroupNotEmpty, GroupChanged."""
         entries = [{"topic": key[0], "partition": key[1], "offset": offset} for key, offset in offsets.items()]
         self.change("commit_offsets", body={"offsets": entries, "member_epoch": epoch}, group=group)
 
     def delete_group(self, group: str, epoch: int) -> None:
-        """The group as it was when it was looked at. Raises UnknownGroup, GroupNotEmpty, GroupChanged."""
+        """The group as it was when it was looked at. Raises UnknownGroup, GroupNotEmpty,
+        GroupChanged."""
         self.change("delete_group", query={"group_epoch": str(epoch)}, group=group)
 
     def offset_at(self, key: PartitionKey, at: str) -> int:
-        """``at``: earliest, latest, or ms since the epoch (the first record at or after it, else the end)."""
+        """``at``: earliest, latest, or ms since the epoch (the first record at or after it, else
+        the end)."""
         return self.get("offsets", OffsetFound, {"at": at}, topic=key[0], partition=key[1]).offset
 
 

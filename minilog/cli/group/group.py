@@ -35,9 +35,11 @@ YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 @app.command("list")
 def list_(watch: WatchOption = False, url: UrlOption = None, output: OutputOption = Format.table) -> None:
-    """All groups, with how far they are behind: in records, and by the age of the oldest one not committed.
+    """All groups, with how far they are behind: in records, and by the age of the oldest one not
+    committed.
 
-    Where a part of the groups cannot be listed, the rest is; what is missing is said on stderr, and the exit code is 1."""
+    Where a part of the groups cannot be listed, the rest is. What is missing is said on stderr, and
+    the exit code is 1."""
     api = GroupApi(url)
     if not _show(lambda: show_groups(api, output), watch, output):
         raise typer.Exit(ExitCode.REFUSED)
@@ -47,7 +49,8 @@ def list_(watch: WatchOption = False, url: UrlOption = None, output: OutputOptio
 def describe(
     name: NameArgument, watch: WatchOption = False, url: UrlOption = None, output: OutputOption = Format.table
 ) -> None:
-    """One group: its members with what they own, and its partitions with what is committed and the lag."""
+    """One group: its members with what they own, and its partitions with what is committed and the
+    lag."""
     api = GroupApi(url)
     _show(lambda: show_group(api, name, output), watch, output)
 
@@ -66,7 +69,8 @@ def seek(
     url: UrlOption = None,
     output: OutputOption = Format.table,
 ) -> None:
-    """Let a group without members go on elsewhere. What is beyond the log is moved to its start or end."""
+    """Let a group without members go on elsewhere. What is beyond the log is moved to its start or
+    end."""
     goal, wanted = parse_goal(to), parse_partitions(topic or [])
     if not (dry_run or yes or sys.stdin.isatty()):
         raise CliError(
@@ -137,7 +141,8 @@ def _partitions(api: GroupApi, wanted: Mapping[str, set[int] | None]) -> list[Pa
 
 
 def _refuse_members(api: GroupApi, group: str, is_new_allowed: bool) -> int:
-    """The group's epoch, 0: there is none. Raises GroupNotEmpty; UnknownGroup unless the group may be made by this."""
+    """The group's epoch, 0: there is none. Raises GroupNotEmpty; UnknownGroup unless the group may
+    be made by this."""
     try:
         info = api.describe(group).group
     except UnknownGroup:
@@ -155,7 +160,8 @@ def _refuse_members(api: GroupApi, group: str, is_new_allowed: bool) -> int:
 
 
 def _show(show: Callable[[], T], watch: bool, output: Format) -> T:
-    """Once, or again and again; while watching, a cluster that does not answer is waited for. What ``show`` said."""
+    """Once, or again and again. While watching, a cluster that does not answer is waited for. What
+    ``show`` said."""
     redraws = watch and is_terminal() and output in (Format.table, Format.wide)
     while True:
         text = io.StringIO()

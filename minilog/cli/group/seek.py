@@ -1,6 +1,7 @@
 """Where a group is to go on: what ``--to`` and ``--topic`` mean, and the arithmetic. Pure.
 
-Invariant: the new offset lies within what can be read, ``first <= after <= end``; whoever asked for more is told.
+Invariant: the new offset lies within what can be read, ``first <= after <= end``. Whoever asked for
+more is told.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ _ALLOWED = "allowed are earliest, latest, @MS or @2026-01-31T12:00:00Z for a tim
 
 @dataclass(frozen=True)
 class Goal:
-    """``time``: ``value`` is in ms since the epoch; ``shift``: by so many records; ``offset``: exactly there."""
+    """``time``: ``value`` is in ms since the epoch. ``shift``: by so many records. ``offset``:
+    exactly there."""
 
     kind: Literal["earliest", "latest", "time", "shift", "offset"]
     value: int = 0
@@ -52,7 +54,8 @@ class Goal:
 
 
 class Bounds(NamedTuple):
-    """``first`` and ``end`` of what can be read; ``found`` is where ``Goal.at`` is, if it was asked."""
+    """``first`` and ``end`` of what can be read. ``found`` is where ``Goal.at`` is, if it was
+    asked."""
 
     first: int
     end: int
@@ -60,7 +63,8 @@ class Bounds(NamedTuple):
 
 
 class Move(NamedTuple):
-    """One partition's committed offset (None: nothing) before and after. ``note``: why it is not what was asked for."""
+    """One partition's committed offset (None: nothing) before and after. ``note``: why it is not
+    what was asked for."""
 
     topic: str
     partition: int
@@ -107,7 +111,8 @@ def _time_ms(text: str) -> int:
 
 
 def parse_partitions(texts: Sequence[str]) -> dict[str, set[int] | None]:
-    """``orders`` is the whole topic (None), ``orders:0,3-5`` some of its partitions. Raises CliError (usage)."""
+    """``orders`` is the whole topic (None), ``orders:0,3-5`` some of its partitions. Raises
+    CliError (usage)."""
     wanted: dict[str, set[int] | None] = {}
     for text in texts:
         topic, colon, numbers = text.partition(":")

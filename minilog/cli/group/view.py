@@ -1,4 +1,5 @@
-"""Groups as rows: for programs with numbers as they are, for people with times in words and partitions in spans."""
+"""Groups as rows: for programs with numbers as they are, for people with times in words and
+partitions in spans."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ PARTITION_COLUMNS = [
 
 
 def duration(seconds: float | None) -> str | None:
-    """``3.2 s``, ``4 min 10 s``, ``2 h 5 min``, ``3 d 4 h``: the two largest units; None stays None."""
+    """``3.2 s``, ``4 min 10 s``, ``2 h 5 min``, ``3 d 4 h``: the two largest units; None stays
+    None."""
     if seconds is None:
         return None
     if round(seconds, 1) < 60:
@@ -60,7 +62,7 @@ def duration(seconds: float | None) -> str | None:
 
 
 def spans(partitions: Sequence[TopicPartitions]) -> str:
-    """``orders:0-2,5 clicks:1``; the way ``group seek --topic`` takes them."""
+    """``orders:0-2,5 clicks:1``. The way ``group seek --topic`` takes them."""
     return " ".join(f"{entry.topic}:{_numbers(entry.partitions)}" for entry in partitions if entry.partitions)
 
 
@@ -74,7 +76,7 @@ def _numbers(partitions: Sequence[int]) -> str:
     return ",".join(f"{first}-{last}" if first != last else str(first) for first, last in runs)
 
 
-# --- all groups ------------------------------------------------------------------------------------------------
+# --- all groups -----------------------------------------------------------------------------------
 
 
 def show_groups(api: GroupApi, output: Format) -> bool:
@@ -100,7 +102,7 @@ def _group_row(info: GroupInfo, lag: LagOfGroup) -> dict[str, Any]:
     return {**_fields(info), "lag": lag.lag, "lag_seconds": lag.lag_seconds}
 
 
-# --- one group -------------------------------------------------------------------------------------------------
+# --- one group ------------------------------------------------------------------------------------
 
 
 def show_group(api: GroupApi, group: str, output: Format) -> None:

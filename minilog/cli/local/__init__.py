@@ -1,1 +1,2 @@
-"""Processes of minilog on this machine, as a library: for ``dev``, ``bench``, ``demo`` and ``minilog.testing``."""
+"""Processes of minilog on this machine, as a library: for ``dev``, ``bench``, ``demo`` and
+``minilog.testing``."""

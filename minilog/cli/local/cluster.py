@@ -1,12 +1,14 @@
-"""A dev cluster: one controller and n brokers as real processes of this machine, described by one folder.
+"""A dev cluster: one controller and n brokers as real processes of this machine, described by one
+folder.
 
-    <data>/dev.json                 ports and settings, so that any later command finds the cluster again
-    <data>/run/<name>.json          pid and start time of each process, and of a `dev up` in the foreground
-    <data>/logs/<name>.log          what the process printed
-    <data>/controller, broker-<n>   the data folders
+    <data>/dev.json               ports and settings, so that later commands find the cluster
+    <data>/run/<name>.json        pid and start time of each process, and of `dev up`
+    <data>/logs/<name>.log        what the process printed
+    <data>/controller, broker-<n> the data folders
 
-The folder is the only state: whichever command comes next, from whichever terminal, reads it anew. Commands that
-change something hold ``run/lock``. A process is only ever signalled through its pid file (process.py).
+The folder is the only state: whichever command comes next, from whichever terminal, reads it anew.
+Commands that change something hold ``run/lock``. A process is only ever signalled through its pid
+file (process.py).
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ SUPERVISOR = "up"
 READY_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 15.0
 SHUTDOWN_TIMEOUT_MS = 3000
-"""Shorter than the default: here the controller is often dead on purpose, and nobody wants to wait for it."""
+"""Shorter than the default: here the controller is often dead on purpose, and nobody wants to wait
+for it."""
 
 LOG_PREFIX = re.compile(r"^\d{4}-\d\d-\d\dT\S+ (?P<level>[A-Z]+) (?P<logger>\S+): ")
 """What precedes the sentence in a log line of brokers and controllers."""
@@ -55,7 +58,7 @@ class DevFile(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Member:
-    """One process of the cluster; ``id`` is CONTROLLER_ID for the controller."""
+    """One process of the cluster. ``id`` is CONTROLLER_ID for the controller."""
 
     role: Role
     id: int
@@ -101,7 +104,8 @@ class DevCluster:
 
     @property
     def data_words(self) -> str:
-        """What a command to be copied into a shell needs besides, so that it is about this cluster."""
+        """What a command to be copied into a shell needs besides, so that it is about this
+        cluster."""
         return "" if self.folder == default_folder().resolve() else f" --data {shlex.quote(str(self.folder))}"
 
     def command(self, words: str) -> str:
@@ -129,9 +133,11 @@ class DevCluster:
         controller_port: int | None = None,
         overrides: Sequence[str] = (),
     ) -> DevCluster:
-        """A new cluster, or the one that lies in ``folder``, with what is given changed. Starts nothing.
+        """A new cluster, or the one that lies in ``folder``, with what is given changed. Starts
+        nothing.
 
-        A port of 0 means free ports. Raises CliError (a foreign folder, fewer brokers than before) and BadSettings."""
+        A port of 0 means free ports. Raises CliError (a foreign folder, fewer brokers than before)
+        and BadSettings."""
         assign(overrides)
         old = None
         if (folder / DEV_FILE).exists():
@@ -206,9 +212,10 @@ class DevCluster:
         return [member for member in self.members if member.state() != "dead"]
 
     def start(self, member: Member, exit_with_parent: bool = False) -> int:
-        """Start the process and return its pid; ``wait_ready`` tells when it serves.
+        """Start the process and return its pid. ``wait_ready`` tells when it serves.
 
-        With ``exit_with_parent`` the process stops by itself as soon as this one is gone, however it ended."""
+        With ``exit_with_parent`` the process stops by itself as soon as this one is gone, however
+        it ended."""
         self.wait_ended(member.name)
         command = [sys.executable, "-m", "minilog", member.role, "run", *self._flags(member)]
         if exit_with_parent:
@@ -236,7 +243,8 @@ class DevCluster:
         self.wait_ready(dead, timeout_s)
 
     def wait_ready(self, members: Iterable[Member], timeout_s: float = READY_TIMEOUT_S) -> None:
-        """Raises CliError when one stops or does not serve in time, with the last line it printed."""
+        """Raises CliError when one stops or does not serve in time, with the last line it
+        printed."""
         deadline = time.monotonic() + timeout_s
         waiting = list(members)
         while waiting:
@@ -263,7 +271,8 @@ class DevCluster:
         return ended
 
     def wait_ended(self, name: str, timeout_s: float = STOP_TIMEOUT_S) -> int | None:
-        """The exit status of an own child once it can be reaped, a moment after it looks dead. None: no such child.
+        """The exit status of an own child once it can be reaped, a moment after it looks dead.
+        None: no such child.
 
         Raises subprocess.TimeoutExpired."""
         child = self.children.get(name)
@@ -276,7 +285,8 @@ class DevCluster:
         return status
 
     def stop_all(self, timeout_s: float = STOP_TIMEOUT_S) -> list[tuple[Member, str, float]]:
-        """SIGTERM to the brokers, then to the controller: (process, stopped or killed, seconds) of each that ran."""
+        """SIGTERM to the brokers, then to the controller: (process, stopped or killed, seconds) of
+        each that ran."""
         report = self._stop(self.brokers, timeout_s)
         return report + self._stop([self.controller], timeout_s)
 
@@ -304,7 +314,7 @@ class DevCluster:
         return process.wait_dead(known, max(0.0, deadline - time.monotonic()))
 
     def kill_all(self) -> None:
-        """SIGKILL to whatever is left; for cleaning up after a failure."""
+        """SIGKILL to whatever is left. For cleaning up after a failure."""
         for member in self.alive():
             known = member.known()
             if known is not None:

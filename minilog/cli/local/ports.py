@@ -11,7 +11,8 @@ from minilog.cli.output import CliError
 HOST = "127.0.0.1"
 PORT_MAX = 65535
 FREE_PORTS = range(20_000, 32_000)
-"""Below the kernel's ephemeral range, so that no outgoing connection takes a killed broker's port."""
+"""Below the kernel's ephemeral range, so that no outgoing connection takes a killed broker's
+port."""
 
 
 def port_free(port: int) -> bool:
@@ -36,7 +37,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def broker_ports(old: Sequence[int], brokers: int, port: int | None) -> list[int]:
-    """``old``: those the cluster has; ``port``: the first one that is asked for, 0 for any."""
+    """``old``: those the cluster has. ``port``: the first one that is asked for, 0 for any."""
     if port == 0:
         return free_ports(brokers)
     if port is None and old:

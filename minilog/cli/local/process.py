@@ -1,8 +1,8 @@
 """One operating-system process as this machine's other commands can find it again.
 
-A pid alone may have been recycled, so a pid file also holds the process's start time as the kernel tells it, and
-every signal goes through ``signal_to``, which checks that the pid still means the same process. On Linux it holds
-a pidfd while it checks, so that not even a race can hit a stranger.
+A pid alone may have been recycled, so a pid file also holds the process's start time as the kernel
+tells it, and every signal goes through ``signal_to``, which checks that the pid still means the
+same process. On Linux it holds a pidfd while it checks, so that not even a race can hit a stranger.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ State = Literal["running", "paused", "dead"]
 
 
 class PidFile(msgspec.Struct, frozen=True):
-    """``start_mark`` is opaque: equal for the same process, different for a later one with the same pid."""
+    """``start_mark`` is opaque: equal for the same process, different for a later one with the same
+    pid."""
 
     pid: int
     start_mark: str
@@ -58,7 +59,7 @@ def state(known: PidFile | None) -> State:
 
 
 def signal_to(known: PidFile, signal_number: signal.Signals) -> bool:
-    """False when that process is gone already; nothing was signalled then."""
+    """False when that process is gone already. Nothing was signalled then."""
     try:
         handle = os.pidfd_open(known.pid) if hasattr(os, "pidfd_open") else None
     except ProcessLookupError:

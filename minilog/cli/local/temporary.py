@@ -1,4 +1,5 @@
-"""A cluster of one's own for the length of a ``with``: started in a temporary folder, gone afterwards in every case."""
+"""A cluster of one's own for the length of a ``with``: started in a temporary folder, gone
+afterwards in every case."""
 
 from __future__ import annotations
 
@@ -17,8 +18,9 @@ from minilog.cli.local.cluster import DevCluster
 def temporary_cluster(
     brokers: int = 3, overrides: Sequence[str] = (), keep: bool = False, prefix: str = "minilog-"
 ) -> Iterator[DevCluster]:
-    """Running and ready, on free ports. SIGTERM and SIGHUP end the ``with`` as Ctrl-C does; after a SIGKILL of this
-    process the cluster's processes stop by themselves. ``keep`` leaves the folder with data and logs."""
+    """Running and ready, on free ports. SIGTERM and SIGHUP end the ``with`` as Ctrl-C does. After a
+    SIGKILL of this process the cluster's processes stop by themselves. ``keep`` leaves the folder
+    with data and logs."""
     with _signals_interrupt():
         folder = Path(tempfile.mkdtemp(prefix=prefix))
         try:
@@ -35,7 +37,8 @@ def temporary_cluster(
 
 @contextlib.contextmanager
 def _signals_interrupt() -> Iterator[None]:
-    """All of them become a SIGINT, which an event loop knows how to take; a background job may have it ignored."""
+    """All of them become a SIGINT, which an event loop knows how to take. A background job may have
+    it ignored."""
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         signal.raise_signal(signal.SIGINT)

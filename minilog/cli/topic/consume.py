@@ -28,14 +28,15 @@ FORMAT_HELP = r"Tokens %t %p %o %T %k %K %v %s %S %h %% and \n \r \t \xHH."
 
 @dataclass(frozen=True)
 class Start:
-    """Where to begin in every partition: ``word`` earliest or latest, else an offset, ``-n`` from the end, or a time."""
+    """Where to begin in every partition: ``word`` earliest or latest, else an offset, ``-n`` from
+    the end, or a time."""
 
     word: str = ""
     offset: int | None = None
     last: int | None = None
     at_ms: int | None = None
     offsets: dict[int, int] = field(default_factory=dict)
-    """By partition, once ``last`` has been worked out; they win."""
+    """By partition, once ``last`` has been worked out. They win."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def consume(
 ) -> None:
     """Print records; follows the log until Ctrl-C, or until -e or -c says stop.
 
-    With --group the members share the partitions; each goes on where the group has committed.
+    With --group the members share the partitions. Each goes on where the group has committed.
     -o says where it begins if nothing is committed yet. Committed is what was written to stdout:
     take so many records with -c, not with head."""
     show = ndjson_line if ndjson else compile_format(format_)
@@ -127,7 +128,8 @@ def parse_start(text: str) -> Start:
 
 
 def ndjson_line(record: Record) -> bytes:
-    """Key and value as JSON when they are JSON, else as text, else in base64 under ``key_base64``, ``value_base64``.
+    """Key and value as JSON when they are JSON, else as text, else in base64 under ``key_base64``,
+    ``value_base64``.
 
     Values of headers are base64, as in the HTTP API."""
     members: dict[str, Any] = {"topic": record.topic, "partition": record.partition, "offset": record.offset}

@@ -1,7 +1,9 @@
-"""``minilog topic consume --group``: prints as a member of a group, and commits what it has printed.
+"""``minilog topic consume --group``: prints as a member of a group, and commits what it has
+printed.
 
-At least once: a record is committed after it was written to stdout as a whole, once a second, when its partition is
-given to another member, and at the end. A process that dies leaves the records since the last commit to the others.
+At least once: a record is committed after it was written to stdout as a whole, once a second, when
+its partition is given to another member, and at the end. A process that dies leaves the records
+since the last commit to the others.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ LAST_COMMIT_MS = 3_000
 
 @dataclass(frozen=True)
 class Membership:
-    """``start``: where partitions begin that the group has committed nothing of. ``ends`` None: go on for ever."""
+    """``start``: where partitions begin that the group has committed nothing of. ``ends`` None: go
+    on for ever."""
 
     topic: str
     group: str
@@ -79,7 +82,8 @@ async def _consume(url: str, membership: Membership, printer: RecordPrinter[Reco
 async def _print(
     client: AsyncClient, consumer: GroupConsumer, membership: Membership, printer: RecordPrinter[Record]
 ) -> None:
-    """Asking for more records, and committing, say that those before were printed: only after a whole print."""
+    """Asking for more records, and committing, say that those before were printed: only after a
+    whole print."""
     left = membership.count
     while left != 0 and not await _is_at_end(client, consumer, membership):
         records = await consumer.batch(min(BATCH_RECORDS, left or BATCH_RECORDS), WAIT_MS)
@@ -88,7 +92,8 @@ async def _print(
 
 
 async def _is_at_end(client: AsyncClient, consumer: GroupConsumer, membership: Membership) -> bool:
-    """Everything that this member has, and is to have, was read to the end there was at the start."""
+    """Everything that this member has, and is to have, was read to the end there was at the
+    start."""
     if membership.ends is None:
         return False
     positions = consumer.positions()

@@ -48,7 +48,7 @@ class Input:
 
 @dataclass
 class Outcome:
-    """What became of the records; offsets by partition are [first, end)."""
+    """What became of the records. Offsets by partition are [first, end)."""
 
     acknowledged: int = 0
     failed: int = 0
@@ -74,7 +74,8 @@ def produce(
     timeout_s: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds a record may take.")] = 30.0,
     url: UrlOption = None,
 ) -> int:
-    """Write records: a line a record, or NDJSON objects. Says on stderr what was acknowledged where."""
+    """Write records: a line a record, or NDJSON objects. Says on stderr what was acknowledged
+    where."""
     if sum((ndjson, key_separator is not None, key_field is not None)) > 1:
         raise CliError("--ndjson, --key-separator and --key-field exclude one another", ExitCode.USAGE)
     parse = parse_ndjson if ndjson else line_parser(key_separator, key_field)
@@ -148,7 +149,8 @@ def parse_ndjson(line: bytes, number: int) -> Input:
 
 
 def json_bytes(value: Any) -> bytes | None:
-    """null is no value at all, anything else its JSON text; so a text keeps its quotes, as in the HTTP API."""
+    """null is no value at all, anything else its JSON text. So a text keeps its quotes, as in the
+    HTTP API."""
     return None if value is None else msgspec.json.encode(value)
 
 
@@ -230,7 +232,7 @@ async def _produce(
 
 
 async def _send(producer: Producer, topic: str, record: Input, partition: int | None) -> Future[Receipt]:
-    """Waits for room when the buffer is full; the delivery timeout empties it in the end."""
+    """Waits for room when the buffer is full. The delivery timeout empties it in the end."""
     while True:
         try:
             return producer.send_nowait(
@@ -246,7 +248,8 @@ async def _send(producer: Producer, topic: str, record: Input, partition: int | 
 
 
 async def _chunks(lines: BinaryIO) -> AsyncIterator[list[bytes]]:
-    """Lines without their ends, as soon as they come: a slow pipe is not waited for, a file comes by the hundreds."""
+    """Lines without their ends, as soon as they come: a slow pipe is not waited for, a file comes
+    by the hundreds."""
     loop = asyncio.get_running_loop()
     rest = b""
     while data := await loop.run_in_executor(None, os.read, lines.fileno(), READ_BYTES):

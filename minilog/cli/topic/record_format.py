@@ -1,6 +1,7 @@
 """kcat's format tokens: ``%t %p %o %k %v\\n``.
 
-%t topic    %p partition    %o offset    %T timestamp (ms)    %h headers (name=value,...)    %% a percent sign
+%t topic    %p partition    %o offset    %T timestamp (ms)  %h headers (name=value,...)
+%% a percent sign
 %v %s value %S its length   %k key       %K its length, -1 for no key
 \\n \\r \\t \\0 \\\\ \\xHH in the format are the bytes they name
 """
@@ -20,7 +21,7 @@ Part = Callable[["Printable"], bytes]
 
 
 class Printable(Protocol):
-    """What is asked of a record; the client's records have it all."""
+    """What is asked of a record. The client's records have it all."""
 
     @property
     def topic(self) -> str: ...

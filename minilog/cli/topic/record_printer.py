@@ -1,9 +1,11 @@
-"""Records to stdout, as what it is: a pipe whose reader may leave or stop reading, in a process that is sent signals.
+"""Records to stdout, as what it is: a pipe whose reader may leave or stop reading, in a process
+that is sent signals.
 
-* A reader that has left is noticed also while there is nothing to write, so that no member of a group stays behind
-  ``head``. It ends the command like a failed write does.
-* SIGINT and SIGTERM cancel what is running; it may still commit and leave. A write that is stuck, because nobody
-  reads and the pipe is full, is broken off instead: what was not printed as a whole does not count as printed.
+* A reader that has left is noticed also while there is nothing to write, so that no member of a
+  group stays behind ``head``. It ends the command like a failed write does.
+* SIGINT and SIGTERM cancel what is running. It may still commit and leave. A write that is stuck,
+  because nobody reads and the pipe is full, is broken off instead: what was not printed as a whole
+  does not count as printed.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ class RecordPrinter(Generic[T]):
         self.is_writing = False
 
     def print(self, records: Iterable[T]) -> None:
-        """All of them are with the reader, or in the pipe to it, when this returns. Raises BrokenPipeError, Stopped."""
+        """All of them are with the reader, or in the pipe to it, when this returns. Raises
+        BrokenPipeError, Stopped."""
         lines = [self._show(record) for record in records]
         if not lines:
             self.check_reader()
@@ -53,7 +56,8 @@ class RecordPrinter(Generic[T]):
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._out.fileno())
 
     def check_reader(self) -> None:
-        """Raises BrokenPipeError when stdout is a pipe or socket that nobody will read from any more."""
+        """Raises BrokenPipeError when stdout is a pipe or socket that nobody will read from any
+        more."""
         with contextlib.suppress(io.UnsupportedOperation, ValueError):
             poll = select.poll()
             poll.register(self._out.fileno(), 0)
@@ -62,7 +66,7 @@ class RecordPrinter(Generic[T]):
 
 
 def run_until_signal(work: Coroutine[Any, Any, None], printer: RecordPrinter[Any]) -> None:
-    """Carry out ``work`` to its end, or until SIGINT or SIGTERM cancel it; neither is an error."""
+    """Carry out ``work`` to its end, or until SIGINT or SIGTERM cancel it. Neither is an error."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         asyncio.run(_with_signals(work, printer))

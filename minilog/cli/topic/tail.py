@@ -1,4 +1,5 @@
-"""``minilog topic tail``: the last records of every partition in the order of their times, and then what comes."""
+"""``minilog topic tail``: the last records of every partition in the order of their times, and then
+what comes."""
 
 from __future__ import annotations
 

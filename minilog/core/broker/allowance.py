@@ -1,12 +1,16 @@
-"""Allowance: what one produce request may bring and make a broker do within its turn, over all its partitions.
+"""Allowance: what one produce request may bring and make a broker do within its turn, over all its
+partitions.
 
-Owns the sums. Each batch is within its own bounds already (``wire/batch.split``); a request holds many of them.
+Owns the sums. Each batch is within its own bounds already (``wire/batch.split``). A request holds
+many of them.
 
-* Producers. Each new producer id may make a log forget another one, and with it that its retries were written
-  (``storage/log/producers.py``). A client numbers its batches with one id, so a request with many of them is refused.
-* What is looked into. Compaction goes by keys, so batches for compacted topics are decoded before they are appended. Their
-  size says nothing about that work: 6 KB can expand to 64 MiB, and those to millions of objects. So the work has bounds,
-  for all batches of a request together. Whom only the partitions before it left too little is told to send it again.
+* Producers. Each new producer id may make a log forget another one, and with it that its retries
+  were written (``storage/log/producers.py``). A client numbers its batches with one id, so a
+  request with many of them is refused.
+* What is looked into. Compaction goes by keys, so batches for compacted topics are decoded before
+  they are appended. Their size says nothing about that work: 6 KB can expand to 64 MiB, and those
+  to millions of objects. So the work has bounds, for all batches of a request together. Whom only
+  the partitions before it left too little is told to send it again.
 """
 
 from __future__ import annotations
@@ -26,7 +30,8 @@ PRODUCERS_MAX: Final = 8
 
 
 KEYED_BYTES_MAX: Final = 16 * MIB
-"""What the compressed batches of one request to compacted topics may expand to; a topic's max.message.bytes if that is more."""
+"""What the compressed batches of one request to compacted topics may expand to. A topic's
+max.message.bytes if that is more."""
 
 
 class Allowance:
@@ -38,7 +43,8 @@ class Allowance:
         self._objects = 0
 
     def take(self, batches: Sequence[Batch], replica: Replica) -> None:
-        """Raises InvalidRequest, and for a compacted topic InvalidRecord, CorruptBatch, RecordTooLarge or Overloaded."""
+        """Raises InvalidRequest, and for a compacted topic InvalidRecord, CorruptBatch,
+        RecordTooLarge or Overloaded."""
         self._take_producers(batches)
         if replica.settings.is_compacted:
             self._take_inside(batches, replica)
@@ -65,7 +71,7 @@ class Allowance:
                 self._bytes, self._objects = (
                     bytes_max,
                     OBJECTS_MAX,
-                )  # the work is done; so are others' like it behind it
+                )  # the work is done. So are others' like it behind it
                 if is_alone:
                     raise
                 raise _too_much(error, bytes_max, is_first) from None
@@ -81,7 +87,8 @@ class Allowance:
 
 
 def _too_much(error: CorruptBatch, bytes_max: int, is_first: bool) -> MinilogError:
-    """``is_first``: all of it is the partition's own. Else it may be sent again, and with luck in other company."""
+    """``is_first``: all of it is the partition's own. Else it may be sent again, and with luck in
+    other company."""
     bound = (
         f"the batches of one request to compacted topics may expand to {bytes_max} bytes and hold {OBJECTS_MAX} records and "
         f"headers, together; after those before it one is too large, or it is damaged ({error.detail})"

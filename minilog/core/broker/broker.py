@@ -1,14 +1,17 @@
 """BrokerCore: every decision of a broker, as a pure function of state, message and time.
 
-Owns the replicas and their roles, and connects the parts: registration (standing with the controller),
-fetchers (following others), sessions (being followed), proposals (ISR changes), parked reads and writes.
+Owns the replicas and their roles, and connects the parts: registration (standing with the
+controller), fetchers (following others), sessions (being followed), proposals (ISR changes), parked
+reads and writes.
 
-One *turn* is one call: the event is handled, then ``_finish`` completes everything that became possible: high
-watermarks advance, waiters are answered, parked fetches are woken, and the one request each peer may have in
-flight is sent. So a turn leaves nothing behind that a later event must remember to wake.
+One *turn* is one call: the event is handled, then ``_finish`` completes everything that became
+possible: high watermarks advance, waiters are answered, parked fetches are woken, and the one
+request each peer may have in flight is sent. So a turn leaves nothing behind that a later event
+must remember to wake.
 
-Invariants: one role per partition and leader epoch, never back to an older epoch (R4); a role change fails every
-waiter of the old role (R10); the image only grows record by record (R29); every request is answered once (R34).
+Invariants: one role per partition and leader epoch, never back to an older epoch (R4). A role
+change fails every waiter of the old role (R10). The image only grows record by record (R29). Every
+request is answered once (R34).
 """
 
 from __future__ import annotations
@@ -84,7 +87,7 @@ class BrokerCore:
         self.retention = Retention(state, turn, self.sessions, self.replication)
         self._lag_check_ms = 0
 
-    # --- what the shell may ask ------------------------------------------------------------------------------
+    # --- what the shell may ask -------------------------------------------------------------------
 
     @property
     def ready(self) -> bool:
@@ -100,7 +103,8 @@ class BrokerCore:
 
     @property
     def wall_ahead_ms(self) -> int:
-        """How far the wall clock is ahead of the time of turns; the shell says so before each turn."""
+        """How far the wall clock is ahead of the time of turns. The shell says so before each
+        turn."""
         return self.state.wall_ahead_ms
 
     @wall_ahead_ms.setter
@@ -114,7 +118,7 @@ class BrokerCore:
     def statistics(self, now_ms: int) -> BrokerStatistics:
         return broker_statistics(self.state, self.produces, self.fetches, self.coordinator, now_ms)
 
-    # --- events --------------------------------------------------------------------------------------------
+    # --- events -----------------------------------------------------------------------------------
 
     def on_request(self, request_id: int, request: Message, now_ms: int) -> list[Effect]:
         effects: list[Effect] = []
@@ -193,7 +197,8 @@ class BrokerCore:
         return self._finish([], now_ms)
 
     def begin_shutdown(self, now_ms: int) -> list[Effect]:
-        """R28: leave in order; ``may_exit`` becomes true when the controller has moved everything away."""
+        """R28: leave in order. ``may_exit`` becomes true when the controller has moved everything
+        away."""
         self.registration.begin_shutdown(now_ms, self.settings.drain_timeout_ms)
         return self._finish([], now_ms)
 
@@ -211,7 +216,7 @@ class BrokerCore:
             effects += self.roles.open_again(now_ms)
         return self._finish(effects, now_ms)
 
-    # --- the end of a turn -----------------------------------------------------------------------------------
+    # --- the end of a turn ------------------------------------------------------------------------
 
     def _finish(self, effects: list[Effect], now_ms: int) -> list[Effect]:
         lag_max_ms = self.settings.replica_lag_max_ms

@@ -2,9 +2,10 @@
 
 Pure with respect to roles: nothing here changes state; long polls are parked by the caller.
 
-Invariants: only records below the high watermark are ever shown (R12); a leader that does not know the true
-high watermark yet says so instead of guessing (R7); a consumer that names the epoch it last read is told when
-what it read no longer exists, and never skipped or rewound silently (R23, KIP-320).
+Invariants: only records below the high watermark are ever shown (R12). A leader that does not know
+the true high watermark yet says so instead of guessing (R7). A consumer that names the epoch it
+last read is told when what it read no longer exists, and never skipped or rewound silently (R23,
+KIP-320).
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ UNKNOWN_LAG_MS = 2**31 - 1
 def read(
     replica: Replica, fetch: FetchPartition, request: Fetch, room: int, now_ms: int, unsure_ms: int
 ) -> FetchResult:
-    """One partition of a consumer fetch; errors become the result's problem. ``room``: bytes the answer may still take.
+    """One partition of a consumer fetch. Errors become the result's problem. ``room``: bytes the
+    answer may still take.
 
     ``unsure_ms``: for how long this broker may have been replaced as a leader without knowing."""
     try:
@@ -68,10 +70,11 @@ def read(
 
 
 def check_role(replica: Replica, request: Fetch, now_ms: int, unsure_ms: int) -> int:
-    """How stale an answer from here may be, in ms. Raises what the asker cannot use: NotLeader, LeaderNotAvailable, OffsetNotAvailable.
+    """How stale an answer from here may be, in ms. Raises what the asker cannot use: NotLeader,
+    LeaderNotAvailable, OffsetNotAvailable.
 
-    A leader that may have been replaced is as stale as that may be old, and one that does not know the true high
-    watermark yet cannot say how stale it is (R7)."""
+    A leader that may have been replaced is as stale as that may be old, and one that does not know
+    the true high watermark yet cannot say how stale it is (R7)."""
     role = replica.role
     if isinstance(role, LeaderState):
         return _check_leader(replica, role, request, now_ms, unsure_ms)
@@ -139,8 +142,9 @@ def _read(replica: Replica, fetch: FetchPartition, max_bytes: int) -> memoryview
 def check_truncation(replica: Replica, offset: int, last_epoch: int) -> None:
     """R23: does the log still hold what the consumer read, whose last record was of ``last_epoch``?
 
-    Only who can know may say no: a follower about what lies below its high watermark (the rest may be about to be
-    cut), a leader about epochs up to its own (it may have been replaced). Raises LogTruncated, or UnknownLeaderEpoch.
+    Only who can know may say no: a follower about what lies below its high watermark (the rest may
+    be about to be cut), a leader about epochs up to its own (it may have been replaced). Raises
+    LogTruncated, or UnknownLeaderEpoch.
     """
     log, role = replica.log, replica.role
     behind = isinstance(role, FollowerState) and offset > role.high_watermark
@@ -164,8 +168,9 @@ def check_truncation(replica: Replica, offset: int, last_epoch: int) -> None:
 
 
 def _timestamp_at(replica: Replica, offset: int, high_watermark: int) -> int | None:
-    """Of the batch that holds the first record from ``offset`` on: that record's time, or the batch's latest when some of
-    its records lie before. None when there is no record, as in what cleaning has left of a log's end."""
+    """Of the batch that holds the first record from ``offset`` on: that record's time, or the
+    batch's latest when some of its records lie before. None when there is no record, as in what
+    cleaning has left of a log's end."""
     position = offset
     while data := replica.log.read(position, 1, high_watermark):
         batch = peek(data)
@@ -177,7 +182,8 @@ def _timestamp_at(replica: Replica, offset: int, high_watermark: int) -> int | N
 
 
 def find_offset(replica: Replica, query: OffsetsPartition) -> OffsetsResult:
-    """Offset by time, EARLIEST or LATEST, from a leader. Raises OffsetNotAvailable while the end is unknown (R7)."""
+    """Offset by time, EARLIEST or LATEST, from a leader. Raises OffsetNotAvailable while the end is
+    unknown (R7)."""
     log = replica.log
     timestamp = None
     if query.at == EARLIEST:

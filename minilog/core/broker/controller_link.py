@@ -1,7 +1,9 @@
-"""The link to the controller: what its answers, and its questions about positions, mean for this broker.
+"""The link to the controller: what its answers, and its questions about positions, mean for this
+broker.
 
-Invariants: nothing of a controller is applied before its epoch is noted durably, and nothing of an older one at all (R25);
-metadata joins on exactly (R29); an answer counts if it is for this process and this request.
+Invariants: nothing of a controller is applied before its epoch is noted durably, and nothing of an
+older one at all (R25); metadata joins on exactly (R29). An answer counts if it is for this process
+and this request.
 """
 
 from __future__ import annotations
@@ -62,20 +64,22 @@ class ControllerLink:
                 self._state.registration.on_failed(f"unexpected answer {type(response).__name__}", now_ms)
 
     def _is_of_my_controller(self, error: MinilogError) -> bool:
-        """An error that would end something says which cluster it comes from; whoever has the controller's address for a
-        moment, or by mistake, does not end a broker that has a cluster. The first registration may be told anything."""
+        """An error that would end something says which cluster it comes from. Whoever has the
+        controller's address for a moment, or by mistake, does not end a broker that has a cluster.
+        The first registration may be told anything."""
         is_grave = isinstance(error, StaleBrokerEpoch)
         return not is_grave or error.info.get("cluster_id") == self._state.store.cluster_id
 
     def _obeys(self, controller_epoch: int) -> bool:
-        """R25: remember the highest controller epoch, durably, before acting on it; with a full disk it cannot yet."""
+        """R25: remember the highest controller epoch, durably, before acting on it. With a full
+        disk it cannot yet."""
         if controller_epoch > self._state.store.controller_epoch:
             with suppress(DiskFull):
                 self._state.store.save_controller_epoch(controller_epoch)
         return controller_epoch == self._state.store.controller_epoch
 
     def _belongs_to(self, cluster_id: str) -> bool:
-        """Remember the cluster, durably; with a full disk it cannot yet."""
+        """Remember the cluster, durably. With a full disk it cannot yet."""
         with suppress(DiskFull):
             self._state.store.bind_cluster(cluster_id)
         return self._state.store.cluster_id == cluster_id
@@ -97,7 +101,8 @@ class ControllerLink:
             self._advance_all()
 
     def _advance_all(self) -> None:
-        """A broker came or went: leaders that waited for it to join need not any more, others may propose it."""
+        """A broker came or went: leaders that waited for it to join need not any more, others may
+        propose it."""
         for partition, replica in self._state.replicas.items():
             if isinstance(replica.role, LeaderState):
                 self._turn.advance(partition)

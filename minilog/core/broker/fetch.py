@@ -1,8 +1,8 @@
 """Consumer fetches and offset queries on their way through a broker, and the long polls among them.
 
-Owns the parked fetches and their deadlines. A parked fetch waits on every partition it names and is looked at
-again whenever one of their high watermarks moves or a role changes; it ends once (R34): with enough bytes, with
-an error to tell, at its deadline, or because its client went away.
+Owns the parked fetches and their deadlines. A parked fetch waits on every partition it names and is
+looked at again whenever one of their high watermarks moves or a role changes. It ends once (R34):
+with enough bytes, with an error to tell, at its deadline, or because its client went away.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from minilog.wire.topic_partition import TopicPartition
 
 
 class ParkedFetch:
-    """A consumer's long poll; it waits on every partition it names and ends once (R34)."""
+    """A consumer's long poll. It waits on every partition it names and ends once (R34)."""
 
     __slots__ = ("deadline_ms", "partitions", "request", "request_id")
 
@@ -47,7 +47,8 @@ class ParkedFetch:
 
 
 def _bound(request: Fetch, results: list[FetchResult]) -> Fetch:
-    """The same request about the very topics it was looked up for: one that waits does not go over to a successor."""
+    """The same request about the very topics it was looked up for: one that waits does not go over
+    to a successor."""
     entries = [replace(e, topic_id=r.topic_id) for e, r in zip(request.partitions, results, strict=True)]
     return replace(request, partitions=entries)
 
@@ -61,7 +62,7 @@ class FetchRequests:
         """By partition, whether or not a replica of it is here now."""
         self._woken: dict[int, ParkedFetch] = {}
 
-    # --- fetch -----------------------------------------------------------------------------------------------
+    # --- fetch ------------------------------------------------------------------------------------
 
     def on_fetch(self, request_id: int, request: Fetch, now_ms: int) -> list[Effect]:
         self._check(request)
@@ -85,7 +86,8 @@ class FetchRequests:
             raise InvalidRequest("max_bytes must be at least 1 and offsets at least 0 in every partition of a fetch")
 
     def _collect(self, request: Fetch, now_ms: int) -> tuple[list[FetchResult], bool]:
-        """The answer as of now, and whether there is reason to send it: enough bytes or anything that went wrong."""
+        """The answer as of now, and whether there is reason to send it: enough bytes or anything
+        that went wrong."""
         room = min(request.max_bytes, self._state.settings.limits.fetch_bytes_max)
         bytes_found, failed = 0, False
         results = []
@@ -108,7 +110,7 @@ class FetchRequests:
             results.append(result)
         return results, failed or bytes_found >= request.min_bytes
 
-    # --- parked ------------------------------------------------------------------------------------------------
+    # --- parked -----------------------------------------------------------------------------------
 
     def _park(self, parked: ParkedFetch) -> None:
         self.deadlines.add(parked.deadline_ms, parked.request_id, parked)
@@ -154,7 +156,7 @@ class FetchRequests:
         if parked is not None:
             self._unpark(parked)
 
-    # --- offsets -----------------------------------------------------------------------------------------------
+    # --- offsets ----------------------------------------------------------------------------------
 
     def on_offsets(self, request: Offsets, now_ms: int) -> OffsetsReply:
         return OffsetsReply([self._offset(query, now_ms) for query in request.partitions])

@@ -1,6 +1,7 @@
 """Lookup: where a partition is: its replica here, or the error that says where to go.
 
-Owns nothing. Every refusal that names another broker is made here, from the metadata that this broker knows.
+Owns nothing. Every refusal that names another broker is made here, from the metadata that this
+broker knows.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ class Lookup:
         self._state = state
 
     def find(self, topic: str, partition: int, topic_id: str) -> Replica:
-        """The local replica. Raises UnknownTopic, UnknownPartition, InconsistentTopicId, or NotLeader when it lives elsewhere."""
+        """The local replica. Raises UnknownTopic, UnknownPartition, InconsistentTopicId, or
+        NotLeader when it lives elsewhere."""
         replica = self._state.replicas.get(TopicPartition(topic, partition))
         if replica is not None:
             check_topic_id(topic, topic_id, replica.topic_id)
@@ -34,7 +36,8 @@ class Lookup:
         raise self.not_leader(TopicPartition(topic, partition), state.leader)
 
     def topic_id_of(self, topic: str) -> str:
-        """For an answer that says no: which topic has the name, as far as this broker knows; "" for none."""
+        """For an answer that says no: which topic has the name, as far as this broker knows; "" for
+        none."""
         found = self._state.image.topics.get(topic)
         return "" if found is None else found.topic_id
 

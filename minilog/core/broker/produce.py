@@ -1,10 +1,10 @@
 """Produce requests on their way through a broker: checks, append, park, answer.
 
-Owns the pending requests and their deadlines. Offset assignment and the append happen in one synchronous block,
-so two requests can never interleave in a log.
+Owns the pending requests and their deadlines. Offset assignment and the append happen in one
+synchronous block, so two requests can never interleave in a log.
 
-Invariants: what is refused here was not written (``definite``); what times out after the append says so
-(indefinite, R14); each request is answered once, when its last partition is decided (R34).
+Invariants: what is refused here was not written (``definite``). What times out after the append
+says so (indefinite, R14). Each request is answered once, when its last partition is decided (R34).
 """
 
 from __future__ import annotations
@@ -107,10 +107,10 @@ class ProduceRequests:
         self._lookup.check_not_isolated(replica, now_ms)
         return replica.role
 
-    # --- answering -----------------------------------------------------------------------------------------
+    # --- answering --------------------------------------------------------------------------------
 
     def resolve(self, outcomes: Iterable[Outcome]) -> list[Effect]:
-        """Set results; a request whose last partition is decided is answered."""
+        """Set results. A request whose last partition is decided is answered."""
         effects: list[Effect] = []
         for pending, position, result in outcomes:
             if pending.resolve(position, result):
@@ -127,7 +127,8 @@ class ProduceRequests:
 
 
 def _check_named_once(entries: Iterable[ProducePartition]) -> None:
-    """What an append costs besides its bytes, a new segment for example, a request costs once for each partition."""
+    """What an append costs besides its bytes, a new segment for example, a request costs once for
+    each partition."""
     named: set[TopicPartition] = set()
     for entry in entries:
         partition = TopicPartition(entry.topic, entry.partition)

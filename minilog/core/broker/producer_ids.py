@@ -1,12 +1,17 @@
-"""Producer ids: what this broker has to give away to clients that want to number their batches (KIP-98; R33).
+"""Producer ids: what this broker has to give away to clients that want to number their batches
+(KIP-98; R33).
 
-Owns: blocks of ids that the controller has set aside for this broker in its journal, and who waits for the next block.
+Owns: blocks of ids that the controller has set aside for this broker in its journal, and who waits
+for the next block.
 
 Invariants:
-* Each id is given away at most once: the controller never allocates one twice, and an answer that comes twice is known
-  by its block, for the ids of later answers are higher. What a process has not given away when it ends is lost.
-* One request to the controller is in flight at most; every waiting client is answered when it ends (R34).
-* The next block is asked for ahead of need, but none before the first client asks: most restarts need no journal entry.
+* Each id is given away at most once: the controller never allocates one twice, and an answer that
+  comes twice is known by its block, for the ids of later answers are higher. What a process has not
+  given away when it ends is lost.
+* One request to the controller is in flight at most. Every waiting client is answered when it ends
+  (R34).
+* The next block is asked for ahead of need, but none before the first client asks: most restarts
+  need no journal entry.
 """
 
 from __future__ import annotations
@@ -18,7 +23,8 @@ from minilog.errors import LeaderNotAvailable
 from minilog.wire.messages import AllocateProducerIds, AllocateProducerIdsReply, InitProducerReply, Problem
 
 REFILL_BELOW = 200
-"""With fewer ids left than this the next block is asked for; a block is 1000 (core/controller/controller.py)."""
+"""With fewer ids left than this the next block is asked for. A block is 1000
+(core/controller/controller.py)."""
 
 
 class ProducerIds:
@@ -58,7 +64,7 @@ class ProducerIds:
         return effects
 
     def next_request(self, broker_epoch: int) -> AllocateProducerIds | None:
-        """The request that should be sent now, if any; it is then in flight."""
+        """The request that should be sent now, if any. It is then in flight."""
         if not self._wanted or self._inflight is not None or broker_epoch < 0 or len(self) > REFILL_BELOW:
             return None
         self._inflight = AllocateProducerIds(self.broker_id, broker_epoch, self.incarnation)

@@ -1,18 +1,22 @@
-"""Registration: this process's standing with the controller: register, heartbeat, learn metadata, leave.
+"""Registration: this process's standing with the controller: register, heartbeat, learn metadata,
+leave.
 
-    REGISTERING --broker epoch--> ACTIVE --begin_shutdown--> DRAINING --drained--> LEAVING --may_exit--> done
+    REGISTERING --broker epoch--> ACTIVE --begin_shutdown--> DRAINING --drained--> LEAVING
+    --may_exit--> done
          ^                          |                            ^                    |
          +----- STALE_BROKER_EPOCH -+                            +-- there was news --+
 
-While it drains it asks for news again and again, without waiting: it must hear what becomes of its ISR proposals, and whether
-it was given another leadership meanwhile. The controller does not let it go before it has heard (R28).
+While it drains it asks for news again and again, without waiting: it must hear what becomes of its
+ISR proposals, and whether it was given another leadership meanwhile. The controller does not let it
+go before it has heard (R28).
 
-Owns: the broker epoch, the one request in flight to the controller, when to ask again. Soft state only.
+Owns: the broker epoch, the one request in flight to the controller, when to ask again. Soft state
+only.
 
-Invariants: one request in flight; an answer counts only if its sequence is that request's (R5); a controller
-epoch below the highest one ever obeyed is ignored (R25); metadata is taken only where it joins on exactly (R29).
-Heartbeats are long polls, so the next one goes out as soon as the last is answered: the controller sees a
-dropped connection at once, and new metadata needs no extra message.
+Invariants: one request in flight. An answer counts only if its sequence is that request's (R5). A
+controller epoch below the highest one ever obeyed is ignored (R25); metadata is taken only where it
+joins on exactly (R29). Heartbeats are long polls, so the next one goes out as soon as the last is
+answered: the controller sees a dropped connection at once, and new metadata needs no extra message.
 """
 
 from __future__ import annotations
@@ -28,7 +32,8 @@ DRAIN_POLL_MS = 20
 DRAIN_PATIENCE_MS = 500
 """So long a broker told to stop takes writes on, while the controller does not answer."""
 LEAVE_PATIENCE_MS = 2000
-"""A broker told to stop while the controller does not answer leaves after this long without its consent."""
+"""A broker told to stop while the controller does not answer leaves after this long without its
+consent."""
 
 
 class Standing(enum.Enum):
@@ -60,7 +65,8 @@ class Registration:
         self._drain_timeout_ms = 0
         self._drain_ms = 0
         self._asked_away_ms: int | None = None
-        """When it was first asked, without an answer since, that others may lead instead of this broker."""
+        """When it was first asked, without an answer since, that others may lead instead of this
+        broker."""
         self._drained = False
 
     @property
@@ -68,8 +74,8 @@ class Registration:
         return self.standing in (Standing.DRAINING, Standing.LEAVING)
 
     def begin_shutdown(self, now_ms: int, drain_timeout_ms: int) -> None:
-        """Takes effect when the heartbeat in flight has returned, so that the next one can leave without delay; or soon, for
-        draining needs no controller, only handing over does."""
+        """Takes effect when the heartbeat in flight has returned, so that the next one can leave
+        without delay; or soon, for draining needs no controller, only handing over does."""
         if self.wants_shutdown:
             return
         self.wants_shutdown = True
@@ -89,7 +95,7 @@ class Registration:
         drained: bool,
         unfit: Callable[[], list[UnfitReplica]],
     ) -> Message | None:
-        """The request that should be sent now, if any; it is then in flight."""
+        """The request that should be sent now, if any. It is then in flight."""
         if self.wants_shutdown and now_ms >= self._drain_ms:
             self._drain(now_ms)
         if self._inflight is not None or now_ms < self._retry_ms or self.may_exit:
@@ -130,7 +136,8 @@ class Registration:
 
     @property
     def is_first(self) -> bool:
-        """This process has never been registered: what refuses it now is for whoever has started it."""
+        """This process has never been registered: what refuses it now is for whoever has started
+        it."""
         return self.heard_ms is None
 
     def matches(self, request: Message) -> bool:
@@ -179,7 +186,8 @@ class Registration:
             self._drain(now_ms)
 
     def on_stale(self, now_ms: int) -> None:
-        """Another process holds this id, or the controller forgot us: begin again (the caller has dropped all roles)."""
+        """Another process holds this id, or the controller forgot us: begin again (the caller has
+        dropped all roles)."""
         self.on_failed("the controller does not know this broker epoch any more", now_ms)
         self.standing = Standing.REGISTERING
         self.broker_epoch = -1
@@ -187,11 +195,13 @@ class Registration:
             self.may_exit = True
 
     def session_over_ms(self, now_ms: int, session_timeout_ms: int) -> int:
-        """R30: for how long the session with the controller may have been over; 0 while it surely lasts."""
+        """R30: for how long the session with the controller may have been over; 0 while it surely
+        lasts."""
         if self.heard_ms is None:
             return now_ms
         return max(0, now_ms - self.heard_ms - session_timeout_ms)
 
     def asked_away_ms(self, now_ms: int) -> int:
-        """For how long leaderships may have been moved because this broker itself has asked for that."""
+        """For how long leaderships may have been moved because this broker itself has asked for
+        that."""
         return 0 if self._asked_away_ms is None else now_ms - self._asked_away_ms

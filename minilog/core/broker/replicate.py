@@ -2,8 +2,8 @@
 
 Owns one ``ReplicaFetcher`` per leader that is followed.
 
-Invariants: a fetch for another broker, or of a process that is over, counts for nothing (R17, R88). A damaged replica takes
-nothing more over from a leader (R53).
+Invariants: a fetch for another broker, or of a process that is over, counts for nothing (R17, R88).
+A damaged replica takes nothing more over from a leader (R53).
 """
 
 from __future__ import annotations
@@ -110,10 +110,11 @@ class Replication:
                     self._turn.advance(partition)  # it may have waited for a follower that lags by now
 
     def on_damaged(self, replica: Replica) -> None:
-        """The log cannot be trusted: it takes nothing more over from a leader, so that it is not counted as in sync.
+        """The log cannot be trusted: it takes nothing more over from a leader, so that it is not
+        counted as in sync.
 
-        The log notes it before the controller is told, so no restart has forgotten what was told. With no room for that the
-        next tick tries again.
+        The log notes it before the controller is told, so no restart has forgotten what was told.
+        With no room for that the next tick tries again.
         """
         with suppress(DiskFull):
             replica.log.note_damage()

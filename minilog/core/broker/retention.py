@@ -1,6 +1,8 @@
-"""Retention: looks at each log in turn, some in every tick: is its active segment old, and may its oldest records go?
+"""Retention: looks at each log in turn, some in every tick: is its active segment old, and may its
+oldest records go?
 
-A leader's answer is published first (log_start.py); followers begin new segments here, and catch up with what was published.
+A leader's answer is published first (log_start.py). Followers begin new segments here, and catch up
+with what was published.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ class Retention:
             return
         try:
             self._look_at(replica, now_ms)
-        except CorruptRange:  # of this log the controller hears once; the others are looked at
+        except CorruptRange:  # of this log the controller hears once. The others are looked at
             self._replication.on_damaged(replica)
 
     def _look_at(self, replica: Replica, now_ms: int) -> None:

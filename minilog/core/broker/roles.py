@@ -2,9 +2,10 @@
 
 Owns the transitions between LeaderState and FollowerState and the opening and closing of logs.
 
-Invariants: a replica's role never goes back to an older leader epoch, also when an election's position query
-arrived before the metadata did (R4); a role that ends fails its waiters (R10); files go only when a TopicDeleted
-record names their topic id, never because a partition is missing from metadata (storage: no deletion by absence).
+Invariants: a replica's role never goes back to an older leader epoch, also when an election's
+position query arrived before the metadata did (R4). A role that ends fails its waiters (R10). Files
+go only when a TopicDeleted record names their topic id, never because a partition is missing from
+metadata (storage: no deletion by absence).
 """
 
 from __future__ import annotations
@@ -39,12 +40,14 @@ class Roles:
         self._state, self._turn, self._fetches = state, turn, fetches
         self._coordinator, self._replication = coordinator, replication
         self._unopened: dict[TopicPartition, None] = {}
-        """Replicas whose log could not be made because the disk is full, or does not take their names."""
+        """Replicas whose log could not be made because the disk is full, or does not take their
+        names."""
         self._undeleted: dict[TopicPartition, str] = {}
-        """Topic ids of closed replicas whose files could not be moved away because the disk is full."""
+        """Topic ids of closed replicas whose files could not be moved away because the disk is
+        full."""
 
     def apply(self, records: Iterable[MetadataRecord], now_ms: int, *, everything: bool) -> list[Effect]:
-        """React to the net change of a run of records; ``everything`` after a snapshot."""
+        """React to the net change of a run of records. ``everything`` after a snapshot."""
         touched = {TopicPartition(r.topic, r.partition): None for r in records if isinstance(r, PartitionChanged)}
         if everything:
             touched.update(dict.fromkeys(self._state.replicas))
@@ -100,7 +103,8 @@ class Roles:
         return effects
 
     def unfit_replicas(self) -> list[UnfitReplica]:
-        """What the controller is told with every heartbeat: replicas here that must neither lead nor count."""
+        """What the controller is told with every heartbeat: replicas here that must neither lead
+        nor count."""
         unfit = dict(self._state.damaged)
         for partition in self._unopened:
             state = self._state.image.partition(*partition)
@@ -164,7 +168,8 @@ class Roles:
         return [flush] if flush is not None else []
 
     def _seen_ms(self, replica: Replica, now_ms: int) -> int | None:
-        """As of when this replica last showed everything that was committed: true in any later role, for no cut takes that."""
+        """As of when this replica last showed everything that was committed: true in any later
+        role, for no cut takes that."""
         role = replica.role
         if isinstance(role, LeaderState):
             return now_ms - self._state.unsure_ms(now_ms) if role.high_watermark_known else role.seen_ms
@@ -181,7 +186,8 @@ class Roles:
             self._replication.fetcher(role.leader).remove(replica.partition)
 
     def fence(self, replica: Replica, leader_epoch: int, now_ms: int) -> list[Effect]:
-        """An election asks for positions in ``leader_epoch``: whatever this broker did in older epochs ends now."""
+        """An election asks for positions in ``leader_epoch``: whatever this broker did in older
+        epochs ends now."""
         if replica.leader_epoch >= leader_epoch:
             return []
         topic = self._state.image.topics.get(replica.partition.topic)
@@ -220,7 +226,8 @@ class Roles:
 
 
 def _damaged(partition: TopicPartition, detail: str) -> RefusesToStart:
-    """A damaged replica must neither be elected nor acknowledge; stopping leaves the others to lead (no repair yet)."""
+    """A damaged replica must neither be elected nor acknowledge; stopping leaves the others to lead
+    (no repair yet)."""
     return RefusesToStart(
         f"the log of {partition} is damaged: {detail}; `minilog log verify` shows where. "
         "Move its directory away to have it copied again from its leader"

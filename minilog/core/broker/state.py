@@ -1,9 +1,10 @@
 """LocalState: what this broker knows, and the questions that every part of it asks.
 
-Owns nothing that decides: settings, the store, the metadata, the replicas here, the standing with the controller.
+Owns nothing that decides: settings, the store, the metadata, the replicas here, the standing with
+the controller.
 
-Invariants: the image only grows record by record (R29). Whether this broker may act as a leader is answered here and
-nowhere else (R17, R30).
+Invariants: the image only grows record by record (R29). Whether this broker may act as a leader is
+answered here and nowhere else (R17, R30).
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class LocalState:
         """Topic ids of replicas whose log was found damaged while they were in use."""
         self.stamps = Stamps()
         self.wall_ahead_ms = 0
-        """How far the wall clock is ahead of the time of turns; the shell says so before each turn."""
+        """How far the wall clock is ahead of the time of turns. The shell says so before each
+        turn."""
 
     @property
     def broker_epoch(self) -> int:
@@ -44,7 +46,8 @@ class LocalState:
 
     @property
     def informed(self) -> bool:
-        """Knows the metadata as of its own registration; before that, not knowing a topic means nothing."""
+        """Knows the metadata as of its own registration. Before that, not knowing a topic means
+        nothing."""
         return 0 < self.broker_epoch <= self.image.metadata_offset
 
     @property
@@ -69,19 +72,22 @@ class LocalState:
         return self.registration.session_over_ms(now_ms, self.session_timeout_ms)
 
     def unsure_ms(self, now_ms: int) -> int:
-        """For how long another broker may already lead what this one leads: the session may be over, or this broker has
-        asked for it, leaving or leading with a damaged log, and has not heard what came of that."""
+        """For how long another broker may already lead what this one leads: the session may be
+        over, or this broker has asked for it, leaving or leading with a damaged log, and has not
+        heard what came of that."""
         return max(self.session_over_ms(now_ms), self.asked_away_ms(now_ms))
 
     def asked_away_ms(self, now_ms: int) -> int:
-        """For how long a leadership of this broker may have ended because this broker has asked for that. An unfit replica
-        that does not lead is told of with every heartbeat, and moves no leadership."""
+        """For how long a leadership of this broker may have ended because this broker has asked for
+        that. An unfit replica that does not lead is told of with every heartbeat, and moves no
+        leadership."""
         replicas = self.replicas
         leads_damaged = any(p in replicas and isinstance(replicas[p].role, LeaderState) for p in self.damaged)
         return self.registration.asked_away_ms(now_ms) if self.registration.draining or leads_damaged else 0
 
     def wall_ms(self, now_ms: int) -> int:
-        """The time of this turn as people know it, 1970 at the earliest: what is noted, and what ages are measured by."""
+        """The time of this turn as people know it, 1970 at the earliest: what is noted, and what
+        ages are measured by."""
         return max(0, now_ms + self.wall_ahead_ms)
 
     def is_isolated(self, now_ms: int) -> bool:

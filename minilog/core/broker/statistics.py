@@ -1,4 +1,5 @@
-"""Numbers about a broker and its replicas, for metrics and status pages; plain values, no live references."""
+"""Numbers about a broker and its replicas, for metrics and status pages; plain values, no live
+references."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ class PartitionStatistics(NamedTuple):
     isr_shrinks: int
     isr_expands: int
     replica_lag: dict[int, tuple[int | None, int]]
-    """Of each follower of a leader: records it is behind (None: not heard from in this epoch), and for how many ms."""
+    """Of each follower of a leader: records it is behind (None: not heard from in this epoch), and
+    for how many ms."""
 
 
 class BrokerStatistics(NamedTuple):
@@ -70,7 +72,8 @@ def partition_statistics(replica: Replica, now_ms: int) -> PartitionStatistics:
 
 
 def _lags(leader: LeaderState, now_ms: int) -> dict[int, tuple[int | None, int]]:
-    """Of each follower: records it is behind (None: not heard from in this epoch), and for how many ms it has been."""
+    """Of each follower: records it is behind (None: not heard from in this epoch), and for how many
+    ms it has been."""
     end = leader.log.end_offset
     lags: dict[int, tuple[int | None, int]] = {}
     for broker_id, progress in leader.followers.items():

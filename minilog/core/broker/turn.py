@@ -1,6 +1,8 @@
-"""Turn: what the parts of a broker leave for the end of the turn, where ``BrokerCore`` completes it.
+"""Turn: what the parts of a broker leave for the end of the turn, where ``BrokerCore`` completes
+it.
 
-Owns the outcomes of writes, the partitions whose high watermark is to be looked at, and what is to be flushed later.
+Owns the outcomes of writes, the partitions whose high watermark is to be looked at, and what is to
+be flushed later.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Broker registrations: which process has which broker id, and who waits for one (R26).
 
-Owns the registrations that wait until a probe, or the end of a session, has shown that the process before is gone: one
-for each broker id. Invariants: the epoch of a process is the journal index of its registration; a live process keeps its
-id. Source: KIP-631.
+Owns the registrations that wait until a probe, or the end of a session, has shown that the process
+before is gone: one for each broker id. Invariants: the epoch of a process is the journal index of
+its registration. A live process keeps its id. Source: KIP-631.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class BrokerRegistrations:
         """By broker id: the request that waits, and its id."""
 
     def check_process(self, broker_id: int, broker_epoch: int, incarnation: str) -> BrokerState:
-        """The registered process, if it is this one: epochs alone are places in a journal, and there are other journals."""
+        """The registered process, if it is this one: epochs alone are places in a journal, and
+        there are other journals."""
         broker = self._image.brokers.get(broker_id)
         if broker is None or (broker.epoch, broker.incarnation) != (broker_epoch, incarnation):
             raise StaleBrokerEpoch(
@@ -35,7 +36,8 @@ class BrokerRegistrations:
         return broker
 
     def wait(self, request_id: int, request: Register) -> list[Effect]:
-        """Until it is known whether the process that has the id is gone. Whoever waited before is refused."""
+        """Until it is known whether the process that has the id is gone. Whoever waited before is
+        refused."""
         effects = self.give_up(request.broker_id)
         self._waiting[request.broker_id] = (request_id, request)
         return effects
@@ -63,7 +65,8 @@ class BrokerRegistrations:
         return [Reply(waiting[0], Problem.of(error))]
 
     def register_waiting(self, draft: MetadataDraft, broker_id: int, now_ms: int) -> list[Effect]:
-        """The process that held the id is fenced in this step: whoever waited for the id gets it."""
+        """The process that held the id is fenced in this step: whoever waited for the id gets
+        it."""
         waiting = self._waiting.pop(broker_id, None)
         return [] if waiting is None else self.register(*waiting, draft, now_ms)
 

@@ -1,16 +1,18 @@
 """BrokerSessions: which broker processes are heard from, as the controller knows it right now.
 
-Owns one BrokerSession per registered broker: when it was last heard, what metadata it has applied, which of its replicas are
-unfit, its parked heartbeat, a probe under way. All of it is soft: a new controller gives every broker a full session timeout.
+Owns one BrokerSession per registered broker: when it was last heard, what metadata it has applied,
+which of its replicas are unfit, its parked heartbeat, a probe under way. All of it is soft: a new
+controller gives every broker a full session timeout.
 
 Invariants
 * At most one parked heartbeat and one probe per broker.
 * A pause of the controller fences nobody: a gap between ticks moves every deadline by that gap.
-* Forgiveness has a bound: once a session was forgiven a session timeout, further gaps count until the broker is heard.
-  So a silent broker is fenced at last, also by a controller that is slow all the time.
+* Forgiveness has a bound: once a session was forgiven a session timeout, further gaps count until
+  the broker is heard. So a silent broker is fenced at last, also by a controller that is slow all
+  the time.
 
-Source: Kafka's BrokerHeartbeatManager; the probe is minilog's: a dropped connection plus a refused probe proves the
-process dead long before its session ends.
+Source: Kafka's BrokerHeartbeatManager. The probe is minilog's: a dropped connection plus a refused
+probe proves the process dead long before its session ends.
 """
 
 from __future__ import annotations
@@ -41,9 +43,11 @@ class BrokerSession:
     expected_ms: int
     """When the next heartbeat was due, while none is parked."""
     forgiven_ms: int = 0
-    """What the controller's own pauses have added to the deadline since the broker was last heard."""
+    """What the controller's own pauses have added to the deadline since the broker was last
+    heard."""
     unfit: frozenset[tuple[str, int]] = frozenset()
-    """(topic id, partition) of replicas that must neither lead nor count, by the word of this process."""
+    """(topic id, partition) of replicas that must neither lead nor count, by the word of this
+    process."""
     metadata_offset: int = 0
     sequence: int = 0
     parked: ParkedHeartbeat | None = None
@@ -61,7 +65,8 @@ class BrokerSessions:
         self._closed: dict[int, BrokerSession] = {}
 
     def open(self, broker_id: int, broker_epoch: int, now_ms: int) -> BrokerSession:
-        """A session of a process that had one before goes on with its sequence: late copies stay late copies."""
+        """A session of a process that had one before goes on with its sequence: late copies stay
+        late copies."""
         session = BrokerSession(broker_id, broker_epoch, now_ms, now_ms + self.session_timeout_ms, now_ms)
         closed = self._closed.pop(broker_id, None)
         if closed is not None and closed.broker_epoch == broker_epoch:
@@ -86,7 +91,8 @@ class BrokerSessions:
     def on_tick(self, now_ms: int) -> None:
         """Must come before ``expired``: takes the controller's own stall out of every deadline.
 
-        Of a stall, or of what passed before the first tick, only the part since a broker was last heard counts.
+        Of a stall, or of what passed before the first tick, only the part since a broker was last
+        heard counts.
         """
         last_ms = self._tick_ms
         if last_ms is None or now_ms - last_ms > STALL_MS:

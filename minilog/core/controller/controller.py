@@ -1,15 +1,16 @@
 """ControllerCore: the one serial state machine that owns the metadata (R24).
 
-Every handler decides on the image as it is and returns ``Decision(records, effects)``. The shell journals the
-records, makes them durable, gives each to ``replay`` (the only mutator of the image, and the restart path), then
-performs the effects, then calls ``on_committed``, which pushes the news and may decide further. Nothing is said
-to anybody before it is durable.
+Every handler decides on the image as it is and returns ``Decision(records, effects)``. The shell
+journals the records, makes them durable, gives each to ``replay`` (the only mutator of the image,
+and the restart path), then performs the effects, then calls ``on_committed``, which pushes the news
+and may decide further. Nothing is said to anybody before it is durable.
 
-Owns, as soft state relearnt after a restart: broker sessions, elections under way, request sequences, who waits for a
-new topic to be known everywhere.
+Owns, as soft state relearnt after a restart: broker sessions, elections under way, request
+sequences, who waits for a new topic to be known everywhere.
 
-Invariants: broker epoch = journal index of its registration (R26); a fenced broker is in no ISR and leads nothing
-(R26, R27, one step); ISR changes obey R15-R17; leaders come from ISR, else ELR (R20). Source: KIP-500, KIP-631, KIP-966.
+Invariants: broker epoch = journal index of its registration (R26). A fenced broker is in no ISR and
+leads nothing (R26, R27, one step); ISR changes obey R15-R17. Leaders come from ISR, else ELR (R20).
+Source: KIP-500, KIP-631, KIP-966.
 """
 
 from __future__ import annotations
@@ -97,7 +98,8 @@ class ControllerCore:
 
     @property
     def wall_ahead_ms(self) -> int:
-        """How far the wall clock is ahead of the time of turns; the shell says so before each event."""
+        """How far the wall clock is ahead of the time of turns. The shell says so before each
+        event."""
         return self.failovers.wall_ahead_ms
 
     @wall_ahead_ms.setter
@@ -108,7 +110,7 @@ class ControllerCore:
     def metadata_offset(self) -> int:
         return self.image.metadata_offset
 
-    # --- replay ----------------------------------------------------------------------------------------------
+    # --- replay -----------------------------------------------------------------------------------
 
     def load(self, metadata_offset: int, records: Iterable[MetadataRecord]) -> None:
         """Begin from a snapshot."""
@@ -140,7 +142,8 @@ class ControllerCore:
         return self.image.snapshot()
 
     def start(self, now_ms: int) -> Decision:
-        """A new controller term (R25). Every broker that was alive gets a full session timeout to be heard."""
+        """A new controller term (R25). Every broker that was alive gets a full session timeout to
+        be heard."""
         cluster_id = self.image.cluster_id or self.settings.cluster_id or f"{self.rng.getrandbits(88):022x}"
         if self.settings.cluster_id not in ("", cluster_id):
             raise InvalidRequest(
@@ -152,7 +155,7 @@ class ControllerCore:
                 self.sessions.open(broker.broker_id, broker.epoch, now_ms)
         return Decision([ControllerStarted(cluster_id, self.image.controller_epoch + 1)], [])
 
-    # --- events ------------------------------------------------------------------------------------------------
+    # --- events -----------------------------------------------------------------------------------
 
     def handle(self, request_id: int, request: Message, now_ms: int) -> Decision:
         try:
@@ -211,7 +214,8 @@ class ControllerCore:
         return Decision([], [])
 
     def on_disconnect(self, request_id: int, now_ms: int) -> Decision:
-        """The connection of a parked heartbeat dropped: ask the broker's listener whether the process is still there."""
+        """The connection of a parked heartbeat dropped: ask the broker's listener whether the
+        process is still there."""
         session = self.sessions.parked_as(request_id)
         if session is None:
             return Decision([], [])
@@ -238,12 +242,13 @@ class ControllerCore:
         return Decision(decision.records, effects + decision.effects)
 
     def on_committed(self, now_ms: int) -> Decision:
-        """After the records of a decision are durable and replayed: tell everybody, and go on where it leads."""
+        """After the records of a decision are durable and replayed: tell everybody, and go on where
+        it leads."""
         self.failovers.on_committed(self.metadata_offset, now_ms)
         effects: list[Effect] = [*self.feed.answer_heartbeats(now_ms), *self.elections.ask(now_ms)]
         return Decision([], effects + self.feed.answer_waiting(now_ms))
 
-    # --- registration ------------------------------------------------------------------------------------------
+    # --- registration -----------------------------------------------------------------------------
 
     def _on_register(self, request_id: int, request: Register, now_ms: int) -> Decision:
         self.registrations.check_cluster(request)
@@ -257,12 +262,13 @@ class ControllerCore:
         return Decision(draft.records(), effects)
 
     def _challenge(self, request_id: int, request: Register, known: BrokerState, now_ms: int) -> Decision:
-        """R26: a live registration blocks another process with its id, unless a probe shows that it is gone."""
+        """R26: a live registration blocks another process with its id, unless a probe shows that it
+        is gone."""
         effects = self.registrations.wait(request_id, request)
         session = self.sessions.by_broker[known.broker_id]
         return Decision([], effects + self._probe(session, now_ms))
 
-    # --- heartbeats --------------------------------------------------------------------------------------------
+    # --- heartbeats -------------------------------------------------------------------------------
 
     def _on_heartbeat(self, request_id: int, request: Heartbeat, now_ms: int) -> Decision:
         broker = self.registrations.check_process(request.broker_id, request.broker_epoch, request.incarnation)
@@ -300,7 +306,7 @@ class ControllerCore:
         self.failovers.on_applied(self.feed.known_everywhere(), now_ms)
         return effects
 
-    # --- probes ----------------------------------------------------------------------------------------------------
+    # --- probes -----------------------------------------------------------------------------------
 
     def _probe(self, session: BrokerSession, now_ms: int) -> list[Effect]:
         if session.probe_ms is not None:
@@ -310,7 +316,8 @@ class ControllerCore:
         return [Send(broker.broker_id, Probe(broker.broker_id, broker.incarnation))]
 
     def _on_probed(self, request: Probe, response: Message | MinilogError, now_ms: int) -> Decision:
-        """Refused, or another process answers at its address: dead. No answer proves nothing; the session timeout decides."""
+        """Refused, or another process answers at its address: dead. No answer proves nothing. The
+        session timeout decides."""
         session = self.sessions.by_broker.get(request.broker_id)
         broker = self.image.brokers.get(request.broker_id)
         if session is None or broker is None or broker.incarnation != request.incarnation or session.probe_ms is None:
@@ -333,7 +340,7 @@ class ControllerCore:
         effects += self.registrations.register_waiting(draft, request.broker_id, now_ms)
         return Decision(draft.records(), effects)
 
-    # --- partitions --------------------------------------------------------------------------------------------------
+    # --- partitions -------------------------------------------------------------------------------
 
     def _decide_elections(self, now_ms: int) -> Decision:
         draft = MetadataDraft(self.image)
@@ -367,7 +374,7 @@ class ControllerCore:
         reply = AlterPartitionReply(request.broker_epoch, request.sequence, decisions)
         return Decision(draft.records(), [Reply(request_id, reply)])
 
-    # --- admin ---------------------------------------------------------------------------------------------------------
+    # --- admin ------------------------------------------------------------------------------------
 
     def _when_known(self, request_id: int, records: list[MetadataRecord], reply: Message, now_ms: int) -> Decision:
         self.feed.wait(request_id, reply, self.metadata_offset + len(records), now_ms)

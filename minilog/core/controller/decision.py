@@ -1,4 +1,5 @@
-"""What the controller decides on one event: the records of its journal, and what is done when these are durable."""
+"""What the controller decides on one event: the records of its journal, and what is done when these
+are durable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The cluster as its controller sees it, for operators: brokers and their sessions, recent failovers, elections."""
+"""The cluster as its controller sees it, for operators: brokers and their sessions, recent
+failovers, elections."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from minilog.wire.messages import BrokerHealth, DescribeClusterReply
 def describe_cluster(
     image: ClusterImage, sessions: BrokerSessions, failovers: Failovers, elections: Mapping[str, int], now_ms: int
 ) -> DescribeClusterReply:
-    """The controller's own view. A broker without a session has metadata offset 0 and heartbeat age -1."""
+    """The controller's own view. A broker without a session has metadata offset 0 and heartbeat age
+    -1."""
     brokers = []
     for broker_id, b in sorted(image.brokers.items()):
         session = sessions.by_broker.get(broker_id)

@@ -1,16 +1,19 @@
 """Elections under way: asking the live candidates how far their logs reach, and taking the longest.
 
-Owns soft state only: an election is begun again from the image after a controller restart, in the same leader
-epoch, which the leaderless partition record has already taken. Any ISR member holds every committed record, so
-whoever wins is safe; the longest log also keeps what was acknowledged at weaker levels (R9).
+Owns soft state only: an election is begun again from the image after a controller restart, in the
+same leader epoch, which the leaderless partition record has already taken. Any ISR member holds
+every committed record, so whoever wins is safe. The longest log also keeps what was acknowledged at
+weaker levels (R9).
 
 Invariants
-* A position counts only for the leader epoch it was asked in (answering has fenced older ones), and only as long as
-  the process that told it is the registered one: the next process of that broker may have another disk.
+* A position counts only for the leader epoch it was asked in (answering has fenced older ones), and
+  only as long as the process that told it is the registered one: the next process of that broker
+  may have another disk.
 * How long an election waits for all is one thing, how long an answer may be on its way another. A
   position counts as long as the election is open, and nobody is asked again before the outcome of
   the first request is known. So candidates that are far away are heard, too.
-* A winner is always a candidate by the image of the moment of decision, and none that knows its replica to be unfit.
+* A winner is always a candidate by the image of the moment of decision, and none that knows its
+  replica to be unfit.
 
 Model: KIP-966's unclean recovery manager, used here for every election of two or more candidates.
 """
@@ -45,7 +48,8 @@ class ElectionKind(StrEnum):
 
 
 class Asked(NamedTuple):
-    """One process of a candidate was asked, under this sequence: an answer to anything else counts for nothing (R5)."""
+    """One process of a candidate was asked, under this sequence: an answer to anything else counts
+    for nothing (R5)."""
 
     broker_epoch: int
     sequence: int
@@ -53,7 +57,8 @@ class Asked(NamedTuple):
 
 @dataclass(slots=True)
 class Election:
-    """``positions``: (last epoch, end offset) by broker; ``silent``: whose request is over without one.
+    """``positions``: (last epoch, end offset) by broker. ``silent``: whose request is over without
+    one.
 
     Both are about the process in ``asked``, and forgotten with it."""
 
@@ -67,7 +72,7 @@ class Election:
     positions: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def go_on(self, deadline_ms: int) -> None:
-        """Ask again whoever could not answer; the others may still do so."""
+        """Ask again whoever could not answer. The others may still do so."""
         self.deadline_ms = deadline_ms
         for broker_id in list(self.silent):
             self.forget(broker_id)
@@ -106,7 +111,8 @@ class Elections:
         return {kind.value: count for kind, count in self.held.items()}
 
     def count(self, before: PartitionState | None, after: PartitionState) -> None:
-        """``after`` is about to replace ``before``: a recovery takes a leader that was last known to be complete."""
+        """``after`` is about to replace ``before``: a recovery takes a leader that was last known
+        to be complete."""
         if before is None or before.topic_id != after.topic_id or after.leader == NO_LEADER:
             return
         if (before.leader, before.leader_epoch) == (after.leader, after.leader_epoch):
@@ -122,14 +128,16 @@ class Elections:
             self._open.pop(partition, None)
 
     def on_registered(self, broker_id: int) -> None:
-        """Another process has the broker id now: what the one before told of its logs is about its logs."""
+        """Another process has the broker id now: what the one before told of its logs is about its
+        logs."""
         for election in self._open.values():
             election.forget(broker_id)
 
-    # --- asking --------------------------------------------------------------------------------------------
+    # --- asking -----------------------------------------------------------------------------------
 
     def ask(self, now_ms: int) -> list[Send]:
-        """Open elections for leaderless partitions with candidates; one request per broker for all of them."""
+        """Open elections for leaderless partitions with candidates. One request per broker for all
+        of them."""
         queries: dict[int, list[PositionQuery]] = {}
         for partition in self.leaderless:
             state = self._state(partition)
@@ -168,7 +176,7 @@ class Elections:
         runners = candidates(state, eligible)
         return (runners, False) if runners else (recovery_candidates(state, eligible), True)
 
-    # --- answers -------------------------------------------------------------------------------------------
+    # --- answers ----------------------------------------------------------------------------------
 
     def on_reply(self, broker_id: int, reply: PositionsReply) -> None:
         if reply.broker_id != broker_id:
@@ -193,13 +201,14 @@ class Elections:
             if request.broker_id not in election.positions:
                 election.silent.add(request.broker_id)
 
-    # --- deciding --------------------------------------------------------------------------------------------
+    # --- deciding ---------------------------------------------------------------------------------
 
     def decide(self, now_ms: int) -> list[tuple[PartitionState, int, bool]]:
         """(leaderless state, winner, is recovery) for every election that can end now.
 
-        It can when every candidate has answered or failed to, or at its deadline with at least one answer; a
-        recovery needs the answer of all. One that cannot end at its deadline gets another.
+        It can when every candidate has answered or failed to, or at its deadline with at least one
+        answer. A recovery needs the answer of all. One that cannot end at its deadline gets
+        another.
         """
         decided = []
         for partition, election in list(self._open.items()):

@@ -1,7 +1,9 @@
-"""Failovers: the timeline of each broker loss, for people: last heard, detected, fenced, elected, published.
+"""Failovers: the timeline of each broker loss, for people: last heard, detected, fenced, elected,
+published.
 
-Owns the last hundred. Soft state, observed and never consulted by a decision. All times of one failover are stamped by the wall
-clock as it stood when the failover began: a step of the clock meanwhile changes none of its durations.
+Owns the last hundred. Soft state, observed and never consulted by a decision. All times of one
+failover are stamped by the wall clock as it stood when the failover began: a step of the clock
+meanwhile changes none of its durations.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ class Failovers:
         self._open: list[tuple[FailoverInfo, set[TopicPartition], list[int], int]] = []
 
     def begin(self, info: FailoverInfo, leaderless: set[TopicPartition]) -> None:
-        """``leaderless``: partitions that still wait for an election; empty when the same step named all leaders.
+        """``leaderless``: partitions that still wait for an election; empty when the same step
+        named all leaders.
 
         ``info`` has the times of turns."""
         wall_ahead_ms = self.wall_ahead_ms
@@ -55,7 +58,8 @@ class Failovers:
             leaderless -= {partition for partition in leaderless if partition.topic == topic}
 
     def on_committed(self, metadata_offset: int, now_ms: int) -> None:
-        """Journalled and replayed up to ``metadata_offset``: what has no leaderless partition left is elected."""
+        """Journalled and replayed up to ``metadata_offset``: what has no leaderless partition left
+        is elected."""
         for info, leaderless, published_at, wall_ahead_ms in self._open:
             if not leaderless and info.elected_ms is None:
                 info.elected_ms = now_ms + wall_ahead_ms

@@ -1,10 +1,10 @@
 """Fencing: who is taken out of ISRs and leaderships, each time in one step of the journal.
 
-A process that is dead or silent is fenced (R27). One that stops hands over (R28). A replica that is damaged leaves, while
-others can lead (R53).
+A process that is dead or silent is fenced (R27). One that stops hands over (R28). A replica that is
+damaged leaves, while others can lead (R53).
 
-Owns the journal index of each partition's last record, by which it knows what a leaving broker has heard of.
-Source: KIP-631, KIP-966.
+Owns the journal index of each partition's last record, by which it knows what a leaving broker has
+heard of. Source: KIP-631, KIP-966.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class Fencing:
     def __init__(self, image: ClusterImage, sessions: BrokerSessions, failovers: Failovers) -> None:
         self._image, self._sessions, self._failovers = image, sessions, failovers
         self._changed_at: dict[tuple[str, int], int] = {}
-        """Journal index of each partition's last record, of those this controller has replayed one by one."""
+        """Journal index of each partition's last record, of those this controller has replayed one
+        by one."""
         self._loaded_at = 0
 
     def load(self, metadata_offset: int) -> None:
@@ -39,7 +40,8 @@ class Fencing:
         self._changed_at = {key: at for key, at in self._changed_at.items() if key[0] != topic}
 
     def take_unfit(self, draft: MetadataDraft, session: BrokerSession, request: Heartbeat) -> None:
-        """Replicas that their broker knows to be damaged, or could not open, leave ISR and leadership while others can lead."""
+        """Replicas that their broker knows to be damaged, or could not open, leave ISR and
+        leadership while others can lead."""
         session.unfit = frozenset((r.topic_id, r.partition) for r in request.unfit)
         for unfit in request.unfit:
             state = self._image.partition(unfit.topic, unfit.partition)
@@ -52,13 +54,15 @@ class Fencing:
         return lambda broker_id: draft.is_eligible(broker_id) and self._sessions.is_fit(broker_id, state)
 
     def has_heard_all(self, request: Heartbeat) -> bool:
-        """R28: "drained" is said of the leaderships and ISRs that the broker knows. One that was changed behind its back, or
-        given to it a moment ago, is another: then it hears of that first, and says so again."""
+        """R28: "drained" is said of the leaderships and ISRs that the broker knows. One that was
+        changed behind its back, or given to it a moment ago, is another: then it hears of that
+        first, and says so again."""
         led = (state for _, state in self._image.partitions() if state.leader == request.broker_id)
         return not request.drained or all(self._last_change(state) <= request.metadata_offset for state in led)
 
     def shut_down(self, draft: MetadataDraft, session: BrokerSession, *, drained: bool, now_ms: int) -> None:
-        """R28: no new ISR joins, every leadership moved, in one step; if it could not drain, by an election."""
+        """R28: no new ISR joins, every leadership moved, in one step. If it could not drain, by an
+        election."""
         draft.add(BrokerShuttingDown(session.broker_id, session.broker_epoch))
         self._take_out(
             draft, session, handed_over if drained else without_replica, FailoverKind.SHUTDOWN, now_ms, now_ms
@@ -76,7 +80,8 @@ class Fencing:
         detected_ms: int,
         now_ms: int,
     ) -> None:
-        """Out of every ISR and from every leadership, in one step. ``kind`` None: of this failover people were told already."""
+        """Out of every ISR and from every leadership, in one step. ``kind`` None: of this failover
+        people were told already."""
         broker_id, led, leaderless = session.broker_id, 0, set()
         draft.ineligible.add(broker_id)
         for state, minimum in list(draft.partitions()):
@@ -92,7 +97,8 @@ class Fencing:
     def fence(
         self, draft: MetadataDraft, session: BrokerSession, kind: FailoverKind, detected_ms: int, now_ms: int
     ) -> list[Effect]:
-        """R27: one step takes a silent or dead process out of every ISR and opens the next leader epochs."""
+        """R27: one step takes a silent or dead process out of every ISR and opens the next leader
+        epochs."""
         broker = self._image.brokers[session.broker_id]
         self._sessions.close(session.broker_id)
         effects: list[Effect] = []

@@ -1,7 +1,9 @@
-"""Alteration: the controller's judgement of a leader's ISR proposal. Pure; R16 and R17 in their order.
+"""Alteration: the controller's judgement of a leader's ISR proposal. Pure; R16 and R17 in their
+order.
 
-The order matters to the leader: only IneligibleReplica proves that a proposal was not applied and never will be
-(together with the request sequence, R15), so everything that could hide an earlier success is checked before it.
+The order matters to the leader: only IneligibleReplica proves that a proposal was not applied and
+never will be (together with the request sequence, R15), so everything that could hide an earlier
+success is checked before it.
 """
 
 from __future__ import annotations

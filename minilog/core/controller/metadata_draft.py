@@ -1,8 +1,9 @@
 """One journal step in the making: changes laid over the image, turned into records at the end.
 
-Owns the overlay only; the image is not touched until the records are durable and replayed. However often a
-partition is changed within a step, it yields one record with ``partition_epoch`` + 1 (R16), and records of a
-step come in the order broker changes, topics, partitions, so that replaying never meets a forward reference.
+Owns the overlay only. The image is not touched until the records are durable and replayed. However
+often a partition is changed within a step, it yields one record with ``partition_epoch`` + 1 (R16),
+and records of a step come in the order broker changes, topics, partitions, so that replaying never
+meets a forward reference.
 """
 
 from __future__ import annotations

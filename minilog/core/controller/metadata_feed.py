@@ -1,11 +1,13 @@
 """Metadata feed: how what the journal says reaches every broker, and who waits until it has.
 
-Owns the last journal records in memory, and the admin requests that are answered once every live broker has applied
-what they changed. Heartbeats are long polls: each is answered with exactly the records that its broker lacks.
+Owns the last journal records in memory, and the admin requests that are answered once every live
+broker has applied what they changed. Heartbeats are long polls: each is answered with exactly the
+records that its broker lacks.
 
-Invariants: a reply joins on to what the heartbeat named, or is a snapshot that replaces it (R29); a broker that shuts
-down may exit when the others know who leads instead (R28). All of it is soft state: a new controller feeds from snapshots.
-Source: KIP-500 (brokers replay the metadata log), KIP-631.
+Invariants: a reply joins on to what the heartbeat named, or is a snapshot that replaces it (R29). A
+broker that shuts down may exit when the others know who leads instead (R28). All of it is soft
+state: a new controller feeds from snapshots. Source: KIP-500 (brokers replay the metadata log),
+KIP-631.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from minilog.wire.messages import Heartbeat, HeartbeatReply, Message
 from minilog.wire.metadata_records import MetadataRecord
 
 TAIL_MAX = 10_000
-"""Records kept in memory for brokers that lag; one that lags further gets a snapshot."""
+"""Records kept in memory for brokers that lag. One that lags further gets a snapshot."""
 
 
 class _Waiting(NamedTuple):
@@ -39,7 +41,8 @@ class MetadataFeed:
         self._waiting: list[_Waiting] = []
 
     def load(self) -> None:
-        """The image was replaced by a snapshot: nobody can be fed record by record from before it."""
+        """The image was replaced by a snapshot: nobody can be fed record by record from before
+        it."""
         self._tail = []
 
     def replay(self, record: MetadataRecord) -> None:
@@ -96,6 +99,7 @@ class MetadataFeed:
         return [Reply(w.request_id, w.reply) for w in ready]
 
     def wait(self, request_id: int, reply: Message, metadata_offset: int, now_ms: int) -> None:
-        """Answer when every live broker knows, so that the next request of the same user cannot be too early."""
+        """Answer when every live broker knows, so that the next request of the same user cannot be
+        too early."""
         deadline_ms = now_ms + self.settings.topic_create_wait_ms
         self._waiting.append(_Waiting(request_id, reply, metadata_offset, deadline_ms))

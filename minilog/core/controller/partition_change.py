@@ -1,12 +1,15 @@
-"""How a partition's record changes when replicas come, go or take the lead: pure functions on PartitionState.
+"""How a partition's record changes when replicas come, go or take the lead: pure functions on
+PartitionState.
 
-None of them touches ``partition_epoch``: one journal record is one step of it however many changes were put
-together, so the draft that makes the record sets it (core/controller/metadata_draft.py). Nothing here knows time or sessions.
+None of them touches ``partition_epoch``: one journal record is one step of it however many changes
+were put together, so the draft that makes the record sets it (core/controller/metadata_draft.py).
+Nothing here knows time or sessions.
 
-Invariants: R20 (ISR and ELR disjoint; ELR empty while |ISR| >= min ISR; what leaves an ISR that falls below
-min ISR stays eligible in the ELR, because the high watermark is frozen then), R21 (an unclean broker leaves
-the ELR). A leaderless state already carries the leader epoch its next leader will use: the epoch is taken
-before positions are asked for, so that answering can fence everything older. Source: KIP-966.
+Invariants: R20 (ISR and ELR disjoint; ELR empty while |ISR| >= min ISR; what leaves an ISR that
+falls below min ISR stays eligible in the ELR, because the high watermark is frozen then), R21 (an
+unclean broker leaves the ELR). A leaderless state already carries the leader epoch its next leader
+will use: the epoch is taken before positions are asked for, so that answering can fence everything
+older. Source: KIP-966.
 """
 
 from __future__ import annotations
@@ -35,7 +38,8 @@ def with_isr(state: PartitionState, isr: Sequence[int], min_isr: int) -> Partiti
 
 
 def without_replica(state: PartitionState, broker_id: int, min_isr: int, is_eligible: IsEligible) -> PartitionState:
-    """A broker is fenced: it leaves the ISR; if it led, a new leader epoch begins with no leader yet.
+    """A broker is fenced: it leaves the ISR. If it led, a new leader epoch begins with no leader
+    yet.
 
     With exactly one live candidate there is nothing to compare, so that one leads at once.
     """
@@ -53,7 +57,8 @@ def without_replica(state: PartitionState, broker_id: int, min_isr: int, is_elig
 
 
 def handed_over(state: PartitionState, broker_id: int, min_isr: int, is_eligible: IsEligible) -> PartitionState:
-    """Controlled shutdown (R28): a drained leader's ISR members all hold everything, so the first one leads, unasked."""
+    """Controlled shutdown (R28): a drained leader's ISR members all hold everything, so the first
+    one leads, unasked."""
     changed = without_replica(state, broker_id, min_isr, is_eligible)
     if state.leader != broker_id or changed.leader != NO_LEADER:
         return changed
@@ -68,10 +73,12 @@ def candidates(state: PartitionState, is_eligible: IsEligible) -> list[int]:
 
 
 def recovery_candidates(state: PartitionState, is_eligible: IsEligible) -> list[int]:
-    """When nobody is known to be complete any more: the last ones who were, and only once *all* of them are back.
+    """When nobody is known to be complete any more: the last ones who were, and only once *all* of
+    them are back.
 
-    Every committed record is on at least one of them unless min ISR of them lost their disks, which is the
-    tolerance KIP-966 states; asking them all and taking the longest log is its "balanced" recovery.
+    Every committed record is on at least one of them unless min ISR of them lost their disks, which
+    is the tolerance KIP-966 states; asking them all and taking the longest log is its "balanced"
+    recovery.
     """
     if state.isr or state.elr or not all(is_eligible(r) for r in state.last_known_elr):
         return []
@@ -79,7 +86,8 @@ def recovery_candidates(state: PartitionState, is_eligible: IsEligible) -> list[
 
 
 def with_leader(state: PartitionState, leader: int, min_isr: int) -> PartitionState:
-    """``leader`` takes the epoch the leaderless state has opened; one that was not in the ISR enters it."""
+    """``leader`` takes the epoch the leaderless state has opened. One that was not in the ISR
+    enters it."""
     assert state.leader == NO_LEADER, f"{state!r} has a leader"
     assert leader in {*state.isr, *state.elr, *state.last_known_elr}, f"{leader} may not lead {state!r}"
     if leader not in state.isr:
@@ -88,11 +96,12 @@ def with_leader(state: PartitionState, leader: int, min_isr: int) -> PartitionSt
 
 
 def without_unfit(state: PartitionState, broker_id: int, min_isr: int, is_eligible: IsEligible) -> PartitionState:
-    """A replica that its own broker knows to be damaged, or cannot open, neither leads nor counts as complete.
+    """A replica that its own broker knows to be damaged, or cannot open, neither leads nor counts
+    as complete.
 
-    ``is_eligible`` knows it as unfit. A leader stays while nobody else is known to be complete and alive: what it can
-    read is served on. Everybody else goes from ISR and ELR at once, to the last known members: it comes back like any
-    follower, or in a recovery when it can be asked again.
+    ``is_eligible`` knows it as unfit. A leader stays while nobody else is known to be complete and
+    alive: what it can read is served on. Everybody else goes from ISR and ELR at once, to the last
+    known members: it comes back like any follower, or in a recovery when it can be asked again.
     """
     if state.leader == broker_id and not any(r != broker_id for r in candidates(state, is_eligible)):
         return state
@@ -100,7 +109,8 @@ def without_unfit(state: PartitionState, broker_id: int, min_isr: int, is_eligib
 
 
 def without_unclean(state: PartitionState, broker_id: int) -> PartitionState:
-    """R21: a process that may have lost writes is not known to be complete; it is remembered in last_known_elr."""
+    """R21: a process that may have lost writes is not known to be complete. It is remembered in
+    last_known_elr."""
     if broker_id not in state.elr:
         return state
     elr = [r for r in state.elr if r != broker_id]
@@ -109,7 +119,8 @@ def without_unclean(state: PartitionState, broker_id: int) -> PartitionState:
 
 
 def most_up_to_date(positions: Mapping[int, tuple[int, int]], preference: Iterable[int]) -> int | None:
-    """The candidate with the highest (last epoch, end offset); among equals the first in ``preference`` order."""
+    """The candidate with the highest (last epoch, end offset); among equals the first in
+    ``preference`` order."""
     best: int | None = None
     for broker_id in preference:
         if broker_id in positions and (best is None or positions[broker_id] > positions[best]):

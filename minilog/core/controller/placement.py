@@ -1,8 +1,9 @@
 """Placement: which brokers hold the replicas of a new topic. A pure function.
 
-Leaders go round the brokers; each further replica goes to the next broker whose rack is not used yet, or the
-next one when all racks are. The distance between leader and followers grows with every full round, so that a
-broker's load moves to all the others when it dies, not to one neighbour (Kafka's AdminUtils does the same).
+Leaders go round the brokers. Each further replica goes to the next broker whose rack is not used
+yet, or the next one when all racks are. The distance between leader and followers grows with every
+full round, so that a broker's load moves to all the others when it dies, not to one neighbour
+(Kafka's AdminUtils does the same).
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from collections.abc import Mapping, Sequence
 
 
 def place(partitions: int, replication_factor: int, racks: Mapping[int, str], start: int) -> list[list[int]]:
-    """Replicas of each partition, the preferred leader first. ``racks``: rack by live broker id. ``start`` rotates."""
+    """Replicas of each partition, the preferred leader first. ``racks``: rack by live broker id.
+    ``start`` rotates."""
     assert 1 <= replication_factor <= len(racks)
     brokers = _alternate_racks(racks)
     return [_replicas(p + start, p // len(brokers), replication_factor, brokers, racks) for p in range(partitions)]
@@ -20,8 +22,8 @@ def place(partitions: int, replication_factor: int, racks: Mapping[int, str], st
 def with_absent(
     assignment: list[list[int]], absent: Sequence[int], count: int, racks: Mapping[int, str]
 ) -> list[list[int]]:
-    """``count`` further replicas for each partition, on known brokers that are away; they go round as well, those of racks
-    that are not used yet first. ``racks``: of all brokers."""
+    """``count`` further replicas for each partition, on known brokers that are away. They go round
+    as well, those of racks that are not used yet first. ``racks``: of all brokers."""
     assert 0 <= count <= len(absent)
     filled = []
     for partition, present in enumerate(assignment):

@@ -1,4 +1,5 @@
-"""Topics: creating and deleting them, as decisions of the controller. Pure functions on the image."""
+"""Topics: creating and deleting them, as decisions of the controller. Pure functions on the
+image."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ SHOWN_MAX: Final = 20
 
 
 def _check_directories(topic: str, partitions: int) -> None:
-    """Every partition is a directory on its brokers, ``<topic>-<partition>``. Raises InvalidTopic."""
+    """Every partition is a directory on its brokers, ``<topic>-<partition>``. Raises
+    InvalidTopic."""
     digits = len(str(partitions - 1))
     if len(topic) + len("-") + digits > FILE_NAME_BYTES_MAX:
         raise InvalidTopic(
@@ -49,7 +51,8 @@ def _check_directories(topic: str, partitions: int) -> None:
 def create_topic(
     request: CreateTopic, image: ClusterImage, settings: ControllerSettings, rng: Random
 ) -> list[MetadataRecord]:
-    """The records that create a topic. Raises what the request deserves; nothing is decided then."""
+    """The records that create a topic. Raises what the request deserves. Nothing is decided
+    then."""
     check_topic_name(request.topic)
     if request.topic == GROUPS_TOPIC:
         request = _groups_topic(image, settings)
@@ -116,8 +119,9 @@ def _groups_topic(image: ClusterImage, settings: ControllerSettings) -> CreateTo
 
 
 def _usual_factor(image: ClusterImage, topic: str, settings: ControllerSettings) -> int:
-    """What a topic gets that asks for no factor: as many replicas as the brokers there are can hold, also those that are
-    away for the moment. What was made while they are away would have fewer copies for ever."""
+    """What a topic gets that asks for no factor: as many replicas as the brokers there are can
+    hold, also those that are away for the moment. What was made while they are away would have
+    fewer copies for ever."""
     usual = GROUPS_REPLICAS if topic == GROUPS_TOPIC else settings.default_replication_factor
     return max(1, min(usual, len(image.brokers)))
 
@@ -137,7 +141,8 @@ def _assignment(request: CreateTopic, image: ClusterImage, settings: ControllerS
 
 
 def _placed(partitions: int, factor: int, image: ClusterImage, *, may_be_absent: bool) -> list[list[int]]:
-    """Replicas on running brokers; what these cannot hold goes to brokers that are away, if that was not ruled out."""
+    """Replicas on running brokers. What these cannot hold goes to brokers that are away, if that
+    was not ruled out."""
     racks = {b.broker_id: b.rack for b in image.brokers.values()}
     live = {b: racks[b] for b in racks if image.is_eligible(b)}
     present = min(factor, len(live)) if may_be_absent else factor
@@ -209,7 +214,7 @@ def _known(topic: str, image: ClusterImage) -> TopicImage:
 
 
 def created_info(records: list[MetadataRecord]) -> TopicInfo:
-    """What the creator is told; ``records`` are those of ``create_topic``."""
+    """What the creator is told. ``records`` are those of ``create_topic``."""
     head = records[0]
     assert isinstance(head, TopicCreated)
     partitions = [

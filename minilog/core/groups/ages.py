@@ -1,8 +1,10 @@
-"""Ages: for how long groups have been of no use to anybody, and when that is long enough to forget them.
+"""Ages: for how long groups have been of no use to anybody, and when that is long enough to forget
+them.
 
-Invariant: the age of a group is the time in which coordinators have watched it without members and without a commit, counted by
-their own clocks in bounded steps and noted in its record. No clock that is wrong or jumps can make it old; time without a
-coordinator does not count, nor does what the last one had not noted yet.
+Invariant: the age of a group is the time in which coordinators have watched it without members and
+without a commit, counted by their own clocks in bounded steps and noted in its record. No clock
+that is wrong or jumps can make it old; time without a coordinator does not count, nor does what the
+last one had not noted yet.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ class Ages:
             state.watched_ms = 0
 
     def due(self, groups: Mapping[str, GroupState], now_ms: int, most: int) -> Iterator[str]:
-        """Groups whose age is to be noted, or whose time is over; ``most`` at a time."""
+        """Groups whose age is to be noted, or whose time is over. ``most`` at a time."""
         if now_ms >= self._looked_ms + SWEEP_MS:
             self._look(groups, now_ms)
         for _ in range(min(len(self._due), most)):

@@ -1,14 +1,15 @@
-"""Assignors: which member is to own which partition. Pure and deterministic: the same input gives the same answer.
+"""Assignors: which member is to own which partition. Pure and deterministic: the same input gives
+the same answer.
 
-``sticky``: loads as equal as the subscriptions allow, and no partition moves that need not. Members keep what they
-have as far as an equal share goes, what is free goes to whoever has least, and what imbalance is left is worked off
-along chains of moves (evening.py), as far as a turn of the broker allows.
-``range``: each topic's partitions in runs over its subscribers in the order of their names, as Kafka's: topics that
-are partitioned alike are owned alike.
+``sticky``: loads as equal as the subscriptions allow, and no partition moves that need not. Members
+keep what they have as far as an equal share goes, what is free goes to whoever has least, and what
+imbalance is left is worked off along chains of moves (evening.py), as far as a turn of the broker
+allows. ``range``: each topic's partitions in runs over its subscribers in the order of their names,
+as Kafka's: topics that are partitioned alike are owned alike.
 
-Invariants: every partition of a topic that somebody subscribes to is given once, and only to a subscriber. Members that
-subscribe alike are looked at together, so the time is near linear in members, partitions and different subscriptions.
-Source: KIP-54 (sticky), KIP-848.
+Invariants: every partition of a topic that somebody subscribes to is given once, and only to a
+subscriber. Members that subscribe alike are looked at together, so the time is near linear in
+members, partitions and different subscriptions. Source: KIP-54 (sticky), KIP-848.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ from minilog.core.groups.evening import Evening
 TopicPart = tuple[str, int]
 """(topic, partition)."""
 Assignment = dict[str, set[TopicPart]]
-"""By member; every member is there."""
+"""By member. Every member is there."""
 Classes = dict[frozenset[str], list[str]]
 """Members by the topics there are that they subscribe to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subscriber:
-    """``rank``: what members are ordered by (an instance keeps its place when its member id changes).
-    ``current``: what it was to own so far."""
+    """``rank``: what members are ordered by (an instance keeps its place when its member id
+    changes). ``current``: what it was to own so far."""
 
     member_id: str
     rank: str
@@ -46,7 +47,8 @@ def assign(assignor: str, subscribers: list[Subscriber], topics: Mapping[str, in
 
 
 def _classes(subscribers: list[Subscriber], topics: Mapping[str, int]) -> Classes:
-    """Members by what they may own, in the order of the first of each; a thousand that subscribe alike cost one look."""
+    """Members by what they may own, in the order of the first of each. A thousand that subscribe
+    alike cost one look."""
     usable = {wanted: frozenset(t for t in wanted if t in topics) for wanted in {s.topics for s in subscribers}}
     classes: Classes = {}
     for subscriber in subscribers:
@@ -97,7 +99,8 @@ def assign_sticky(subscribers: list[Subscriber], topics: Mapping[str, int]) -> A
 
 
 def _shed(owned: Assignment, members: list[str], free: set[TopicPart]) -> None:
-    """Take from equal members what is above an equal share; the larger shares go to those that have most."""
+    """Take from equal members what is above an equal share. The larger shares go to those that have
+    most."""
     total = len(free) + sum(len(owned[m]) for m in members)
     share, larger = divmod(total, len(members))
     by_load = sorted(members, key=lambda m: -len(owned[m]))  # stable: ties in the members' order
@@ -110,7 +113,7 @@ def _shed(owned: Assignment, members: list[str], free: set[TopicPart]) -> None:
 
 
 def _fill(owned: Assignment, classes: Classes, free: set[TopicPart]) -> None:
-    """Each free partition to the subscriber that has least; those that few may have come first."""
+    """Each free partition to the subscriber that has least. Those that few may have come first."""
     readers: dict[str, list[int]] = {}
     for number, usable in enumerate(classes):
         for topic in usable:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from minilog.core.groups.sessions import GROUPS_PER_TICK_MAX
 
 NAMES_PER_TICK_MAX = 20_000
-"""When so many names of topics were compared with patterns the other groups wait for the next tick."""
+"""When so many names of topics were compared with patterns the other groups wait for the next
+tick."""
 
 
 class Backlog:

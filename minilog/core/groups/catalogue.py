@@ -1,14 +1,15 @@
 """The catalogue: the names of the topics there are, and which of them fit which pattern.
 
-Owns what has been looked at. Whether a name fits a pattern never changes, so each is looked at once for a pattern:
-a look goes on where the last one ended, with the names that are new since.
+Owns what has been looked at. Whether a name fits a pattern never changes, so each is looked at once
+for a pattern: a look goes on where the last one ended, with the names that are new since.
 
 Invariants
 * ``fitting`` answers for exactly the names there are now, in their order.
-* A look costs a bounded number of steps (pattern.py) and a look-up per character of the new names. A pattern that takes
-  more fits nothing from then on, and ``check`` says so to whoever subscribes with it: what is decided without a request
-  to refuse, when time or topics demand it, must not fail.
-* At most LOOKS_MAX patterns are remembered; the one that was asked for the longest ago goes.
+* A look costs a bounded number of steps (pattern.py) and a look-up per character of the new names.
+  A pattern that takes more fits nothing from then on, and ``check`` says so to whoever subscribes
+  with it: what is decided without a request to refuse, when time or topics demand it, must not
+  fail.
+* At most LOOKS_MAX patterns are remembered. The one that was asked for the longest ago goes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ NEWS_MIN: Final = 1000
 
 
 class _Look:
-    """What is known of one pattern. ``seen``: how much of the news it has looked at. ``refusal``: why it fits nothing."""
+    """What is known of one pattern. ``seen``: how much of the news it has looked at. ``refusal``:
+    why it fits nothing."""
 
     __slots__ = ("names", "pattern", "refusal", "seen", "version")
 
@@ -45,7 +47,7 @@ class Catalogue:
         self.work = 0
         """Names looked at, ever: what this costs is a matter of these."""
         self._news: list[str] = []
-        """Names in the order in which they came; one may have gone since, or have come again."""
+        """Names in the order in which they came. One may have gone since, or have come again."""
         self._version = 0
         self._looks: dict[str, _Look] = {}
 
@@ -61,11 +63,12 @@ class Catalogue:
             self._looks.clear()
 
     def fitting(self, text: str) -> list[str]:
-        """The names that the pattern fits; none for a pattern that cannot be used."""
+        """The names that the pattern fits. None for a pattern that cannot be used."""
         return self._look(text).names
 
     def check(self, text: str) -> None:
-        """Raises InvalidRequest when the pattern cannot be used, or takes too long to tell what it fits."""
+        """Raises InvalidRequest when the pattern cannot be used, or takes too long to tell what it
+        fits."""
         refusal = self._look(text).refusal
         if refusal is not None:
             raise InvalidRequest(refusal.detail)

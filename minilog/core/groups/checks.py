@@ -1,4 +1,5 @@
-"""What a request about groups must be like before anything is decided; each refusal names what was seen and is allowed."""
+"""What a request about groups must be like before anything is decided. Each refusal names what was
+seen and is allowed."""
 
 from __future__ import annotations
 

@@ -1,15 +1,20 @@
-"""Evening out: the loads of members of different subscriptions made as equal as these allow, by moves along chains.
+"""Evening out: the loads of members of different subscriptions made as equal as these allow, by
+moves along chains.
 
-A *class* is all members of the same subscription: they may own the same partitions. A *kind* is all topics of the same
-classes: whoever may own a partition of one may own those of the others. A chain moves one partition from
-its first member to one of another class, one of that class's to the next, and so on to a last member that had at least two
-less: the sum of the squared loads shrinks each time. When no chain is left no other assignment is more even.
+A *class* is all members of the same subscription: they may own the same partitions. A *kind* is all
+topics of the same classes: whoever may own a partition of one may own those of the others. A chain
+moves one partition from its first member to one of another class, one of that class's to the next,
+and so on to a last member that had at least two less: the sum of the squared loads shrinks each
+time. When no chain is left no other assignment is more even.
 
 Invariants
-* Chains begin at a member with the most among the classes that are not *settled*. When none is found, every class that
-  was reached has loads of that height or one less, and no way out: it is settled, no later chain can use it.
-* So a chain is looked for among classes and kinds, never among members and topics, and each failure settles a class for good.
-* Work is counted. Beyond WORK_MAX the loads stay as they are: every partition is given, less evenly.
+* Chains begin at a member with the most among the classes that are not *settled*. When none is
+  found, every class that was reached has loads of that height or one less, and no way out: it is
+  settled, no later chain can use it.
+* So a chain is looked for among classes and kinds, never among members and topics, and each failure
+  settles a class for good.
+* Work is counted. Beyond WORK_MAX the loads stay as they are: every partition is given, less
+  evenly.
 
 Source: optimal semi-matchings (Harvey, Ladner, Lovasz, Tamir 2006).
 """
@@ -29,14 +34,16 @@ WORK_PER_CHAIN: Final = 10
 
 
 class _Step(NamedTuple):
-    """How a class is reached: by a partition of ``kind``, which a member of the class ``giver`` has; None: the first member."""
+    """How a class is reached: by a partition of ``kind``, which a member of the class ``giver``
+    has; None: the first member."""
 
     kind: int
     giver: int | None
 
 
 class Evening:
-    """``owned`` is changed in place. ``classes``: members by what they may own, in an order that depends on the input alone."""
+    """``owned`` is changed in place. ``classes``: members by what they may own, in an order that
+    depends on the input alone."""
 
     def __init__(self, owned: dict[str, set[Part]], classes: Mapping[frozenset[str], list[str]]) -> None:
         self.owned = owned
@@ -73,10 +80,10 @@ class Evening:
             else:
                 self._relieve(member_id)
 
-    # --- chains ------------------------------------------------------------------------------------------------
+    # --- chains -----------------------------------------------------------------------------------
 
     def _relieve(self, start: str) -> None:
-        """Follow the shortest chain from ``start``; when there is none settle what was reached."""
+        """Follow the shortest chain from ``start``. When there is none settle what was reached."""
         goal = len(self.owned[start]) - 2
         reached: dict[int, _Step] = {}
         seen: set[int] = set()

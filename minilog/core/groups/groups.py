@@ -22,7 +22,7 @@ Invariants
 * What a fenced member held is free when its session is over by its own clock too, not before.
 * Static members (KIP-345): leaving sends them *away*; target and partitions wait until the session
   is over. A new id with the same instance takes the place of one that is away. While the old one is
-  in session it is refused with InstanceInUse; if it still asks when that session ends, the place is
+  in session it is refused with InstanceInUse. If it still asks when that session ends, the place is
   kept for it instead of being given up.
 
 Why records of whole groups: one append is one decision, so no failover finds half of one. Source:
@@ -107,8 +107,9 @@ class Groups:
         wall_ms: Callable[[int], int] = lambda now_ms: now_ms,
         log_end: Callable[[], int] = lambda: 0,
     ) -> None:
-        """``wall_ms`` makes of the time of a turn what is written down for people: when something was committed.
-        ``log_end``: where the next record goes; the epochs of a new group begin there."""
+        """``wall_ms`` makes of the time of a turn what is written down for people: when something
+        was committed. ``log_end``: where the next record goes. The epochs of a new group begin
+        there."""
         self.settings = settings
         self.broker_id = broker_id
         self.wall_ms = wall_ms
@@ -121,7 +122,7 @@ class Groups:
         self._ages = Ages(settings.group_offsets_retention_ms)
         self._backlog = Backlog()
 
-    # --- replay ------------------------------------------------------------------------------------------------
+    # --- replay -----------------------------------------------------------------------------------
 
     def replay(self, record: GroupRecord) -> None:
         key, value = record
@@ -145,12 +146,13 @@ class Groups:
             del self.groups[key.group]
 
     def begin(self, now_ms: int, grace_ms: int) -> None:
-        """Replayed to the end: from now on this is the coordinator. Every member gets a fresh session, and
-        ``grace_ms`` more, for as long may another broker still have taken itself for the coordinator."""
+        """Replayed to the end: from now on this is the coordinator. Every member gets a fresh
+        session, and ``grace_ms`` more, for as long may another broker still have taken itself for
+        the coordinator."""
         self._ages.begin(self.groups, now_ms)
         self._sessions.begin(self.groups, now_ms, grace_ms)
 
-    # --- topics ------------------------------------------------------------------------------------------------
+    # --- topics -----------------------------------------------------------------------------------
 
     def on_topics(self, topics: Topics) -> None:
         """The topics there are now, without internal ones."""
@@ -164,8 +166,8 @@ class Groups:
         return GroupDraft(self._value(state), self.topics, self._catalogue.fitting)
 
     def _value(self, state: GroupState) -> GroupValue:
-        """As it is. Each epoch takes a record at least, so one that begins where the log ends is greater than all that a group
-        of this name, deleted meanwhile, ever had."""
+        """As it is. Each epoch takes a record at least, so one that begins where the log ends is
+        greater than all that a group of this name, deleted meanwhile, ever had."""
         return state.group if state.is_known else replace(state.group, epoch=self.log_end())
 
     def _settle(self, draft: GroupDraft, state: GroupState) -> None:
@@ -177,7 +179,7 @@ class Groups:
             elif draft.epoch == before:
                 state.checked_version = self._version
 
-    # --- decisions -----------------------------------------------------------------------------------------------
+    # --- decisions --------------------------------------------------------------------------------
 
     def decide(self, request: OneGroupRequest, now_ms: int) -> GroupDecision:
         """Raises why it is refused."""
@@ -216,7 +218,7 @@ class Groups:
         if state is not None and isinstance(request, GroupHeartbeat):
             self._sessions.on_refused(request, state, now_ms)
 
-    # --- heartbeats ----------------------------------------------------------------------------------------------
+    # --- heartbeats -------------------------------------------------------------------------------
 
     def _on_heartbeat(self, request: GroupHeartbeat, now_ms: int) -> tuple[Records, Message]:
         check_heartbeat(request, self.settings)
@@ -268,7 +270,7 @@ class Groups:
             interval_ms = min(interval_ms, SOON_MS)
         return GroupHeartbeatReply(request.member_id, draft.epoch, interval_ms, assignment, pending)
 
-    # --- leaving -------------------------------------------------------------------------------------------------
+    # --- leaving ----------------------------------------------------------------------------------
 
     def _on_leave(self, request: LeaveGroup, now_ms: int) -> tuple[Records, Message]:
         check_name(request.group)
@@ -286,7 +288,7 @@ class Groups:
         self._settle(draft, state)
         return self._records(request.group, draft), Ok()
 
-    # --- offsets -------------------------------------------------------------------------------------------------
+    # --- offsets ----------------------------------------------------------------------------------
 
     def _on_commit(self, request: CommitOffsets, now_ms: int) -> tuple[Records, Message]:
         check_commit(request, self.topics)
@@ -303,7 +305,7 @@ class Groups:
         check_name(request.group)
         return committed(request, self.groups.get(request.group), self.topics)
 
-    # --- for people ----------------------------------------------------------------------------------------------
+    # --- for people -------------------------------------------------------------------------------
 
     def infos(self) -> list[GroupInfo]:
         return [group_info(name, state) for name, state in sorted(self.groups.items())]
@@ -333,7 +335,7 @@ class Groups:
         check_seen(request.group, request.group_epoch, state)
         return records, DeleteGroupReply()
 
-    # --- time ----------------------------------------------------------------------------------------------------
+    # --- time -------------------------------------------------------------------------------------
 
     def tick(self, now_ms: int) -> Iterator[GroupDecision]:
         """What time and topics demand, a decision per group. Each is to be applied before the next
@@ -356,9 +358,10 @@ class Groups:
         self._backlog.postpone(decision.group, retry_ms, is_alone=is_alone)
 
     def _fence(self, name: str, now_ms: int) -> Records:
-        """Members that were silent for their session are out, and what they held is free. One that keeps what it was
-        told to give back is expelled: it is not heard any more before it joins anew, and goes when its session ends; until
-        then it may believe in good faith that it owns what it holds."""
+        """Members that were silent for their session are out, and what they held is free. One that
+        keeps what it was told to give back is expelled: it is not heard any more before it joins
+        anew, and goes when its session ends. Until then it may believe in good faith that it owns
+        what it holds."""
         state = self.groups.get(name)
         if state is None:
             return []
@@ -381,7 +384,8 @@ class Groups:
         return self._records(name, draft)
 
     def _adapt(self, name: str) -> Records:
-        """Topics have come, gone or grown: share out anew; offsets of topics that are gone go too."""
+        """Topics have come, gone or grown: share out anew. Offsets of topics that are gone go
+        too."""
         state = self.groups.get(name)
         if state is None:
             return []

@@ -1,17 +1,23 @@
-"""Membership: one step of one group in the making: who is in it, who is to own what, who has been given what.
+"""Membership: one step of one group in the making: who is in it, who is to own what, who has been
+given what.
 
-Owns the working copy only: a ``GroupDraft`` is made from a group's value, changed, and turned into its next value.
+Owns the working copy only: a ``GroupDraft`` is made from a group's value, changed, and turned into
+its next value.
 
-Two things are kept apart. ``target`` is what a member is to own in the end; it is computed for all members at once,
-and each time that happens the group's epoch grows by one. ``held`` is what a member was given and has not given
-back. Invariants:
-* A partition is in the ``held`` of one member at most, whatever the targets say: it is given only when nobody holds it.
-* What leaves a member's target stays in its ``held``, marked with the epoch in which it was told to give it back,
-  until the member names that epoch (or a later one) and does not list the partition any more. So neither a lost
-  answer nor a late copy of an older heartbeat can free what a member still works on.
-* A topic that was deleted and made anew is given to nobody while partitions of the old one are held. So ``held_ids`` has
-  one topic id for a name: what members hold, commit and are told is about that very topic.
-* ``target`` and ``topics`` are functions of members, their subscriptions, the former target, and the topics there are.
+Two things are kept apart. ``target`` is what a member is to own in the end. It is computed for all
+members at once, and each time that happens the group's epoch grows by one. ``held`` is what a
+member was given and has not given back. Invariants:
+* A partition is in the ``held`` of one member at most, whatever the targets say: it is given only
+  when nobody holds it.
+* What leaves a member's target stays in its ``held``, marked with the epoch in which it was told to
+  give it back, until the member names that epoch (or a later one) and does not list the partition
+  any more. So neither a lost answer nor a late copy of an older heartbeat can free what a member
+  still works on.
+* A topic that was deleted and made anew is given to nobody while partitions of the old one are
+  held. So ``held_ids`` has one topic id for a name: what members hold, commit and are told is about
+  that very topic.
+* ``target`` and ``topics`` are functions of members, their subscriptions, the former target, and
+  the topics there are.
 
 Source: KIP-848 (epochs, cooperative hand-over on the server), KIP-429 (revoke before give).
 """
@@ -36,7 +42,7 @@ def parts_of(partitions: Mapping[str, Iterable[int]]) -> set[TopicPart]:
 
 
 def owners_of(group: GroupValue) -> dict[TopicPart, str]:
-    """Who holds what; every partition at most once."""
+    """Who holds what. Every partition at most once."""
     owners: dict[TopicPart, str] = {}
     for member_id, member in group.members.items():
         for part in parts_of(member.held):
@@ -56,8 +62,9 @@ def missing(member: MemberValue) -> list[TopicPart]:
 
 
 def held_id(group: GroupValue, topic: str) -> str:
-    """The id of the topic that members hold partitions of under this name. A group of an older version says for which topics
-    its targets are; of another one nothing was given. "" when it does not say that either."""
+    """The id of the topic that members hold partitions of under this name. A group of an older
+    version says for which topics its targets are. Of another one nothing was given. "" when it does
+    not say that either."""
     shape = group.topics.get(topic)
     return group.held_ids.get(topic) or ("" if shape is None else shape.topic_id)
 
@@ -79,7 +86,7 @@ def is_settled(group: GroupValue) -> bool:
 
 
 def subscriptions(members: Mapping[str, MemberValue], topics: Topics, matches: Matches) -> dict[str, frozenset[str]]:
-    """The topics there are that each member subscribes to; one set for all that subscribe alike."""
+    """The topics there are that each member subscribes to. One set for all that subscribe alike."""
     known: dict[tuple[str, ...], frozenset[str]] = {}
     wanted = {}
     for member_id, member in members.items():
@@ -115,10 +122,10 @@ class GroupDraft:
         """The id of the topic that members hold partitions of under this name; "" unknown."""
         return self._held_ids.get(topic) or held_id(self.group, topic)
 
-    # --- members ---------------------------------------------------------------------------------------------
+    # --- members ----------------------------------------------------------------------------------
 
     def put(self, member_id: str, member: MemberValue, *, retarget: bool) -> None:
-        """Add a member or change one; ``retarget``: its subscription is new."""
+        """Add a member or change one. ``retarget``: its subscription is new."""
         self.members[member_id] = member
         self.is_changed = True
         self.is_due = self.is_due or retarget
@@ -130,7 +137,8 @@ class GroupDraft:
             self.emptied_ms = wall_ms
 
     def send_away(self, member_id: str) -> None:
-        """A static member is gone for now: what it was to own waits for it, what it was giving back is free."""
+        """A static member is gone for now: what it was to own waits for it, what it was giving back
+        is free."""
         member = self.members[member_id]
         self.put(member_id, replace(member, away=True, held=_unrevoked(member)), retarget=False)
 
@@ -147,10 +155,11 @@ class GroupDraft:
         self.members = {(new_id if m == old_id else m): (heir if m == old_id else v) for m, v in self.members.items()}
         self.is_changed = True
 
-    # --- partitions ------------------------------------------------------------------------------------------
+    # --- partitions -------------------------------------------------------------------------------
 
     def release(self, member_id: str, owned: set[TopicPart], told_epoch: int) -> None:
-        """Free what the member was told, in ``told_epoch`` at the latest, to give back, and does not list any more."""
+        """Free what the member was told, in ``told_epoch`` at the latest, to give back, and does
+        not list any more."""
         member = self.members[member_id]
         held = _flat(member)
         kept = {p: h for p, h in held.items() if p in owned or not NOT_REVOKED < h.revoked <= told_epoch}
@@ -158,7 +167,8 @@ class GroupDraft:
             self._hold(member_id, kept)
 
     def give(self, member_id: str, owners: Mapping[TopicPart, str]) -> None:
-        """Give the member what it is to own and nobody holds. ``owners``: who held what before this step."""
+        """Give the member what it is to own and nobody holds. ``owners``: who held what before this
+        step."""
         member = self.members[member_id]
         wanted = [part for part in missing(member) if self._is_free(part, owners)]
         if wanted:
@@ -173,10 +183,11 @@ class GroupDraft:
         self.members[member_id] = replace(self.members[member_id], held=_nested(held))
         self.is_changed = True
 
-    # --- targets ---------------------------------------------------------------------------------------------
+    # --- targets ----------------------------------------------------------------------------------
 
     def settle(self) -> None:
-        """Compute the targets anew, in a new epoch, when members, subscriptions or topics have changed."""
+        """Compute the targets anew, in a new epoch, when members, subscriptions or topics have
+        changed."""
         wanted = subscriptions(self.members, self._all_topics, self._matches)
         topics = self._shapes(set(wanted.values()))
         if not self.is_due and topics == self.topics:
@@ -197,7 +208,8 @@ class GroupDraft:
             self._aim(member_id, target)
 
     def _shapes(self, wanted: Iterable[frozenset[str]]) -> dict[str, TopicShape]:
-        """The topics to share out. One that was deleted and made anew is none until all of the old one is given back."""
+        """The topics to share out. One that was deleted and made anew is none until all of the old
+        one is given back."""
         held = {name for member in self.members.values() for name in member.held}
         names = sorted(frozenset().union(*wanted))
         remade = {name for name in names if name in held and self._is_remade(name)}

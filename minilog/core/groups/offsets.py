@@ -1,9 +1,11 @@
-"""Committed offsets of one group: who may commit, what is shown, what goes. Pure: records out, nothing changes here.
+"""Committed offsets of one group: who may commit, what is shown, what goes. Pure: records out,
+nothing changes here.
 
-Invariants: a commit is all or nothing; one by a member counts only for partitions it holds, given to it no later than
-the epoch it names, so no zombie can move an offset of a partition that is another's by now; an offset of a topic that
-was deleted means nothing for a later topic of the same name. A member that counts its commits is not taken back by a
-copy of an older one, by any coordinator: each offset says which commit it is of.
+Invariants: a commit is all or nothing. One by a member counts only for partitions it holds, given
+to it no later than the epoch it names, so no zombie can move an offset of a partition that is
+another's by now. An offset of a topic that was deleted means nothing for a later topic of the same
+name. A member that counts its commits is not taken back by a copy of an older one, by any
+coordinator: each offset says which commit it is of.
 """
 
 from __future__ import annotations
@@ -37,8 +39,8 @@ Records = list[GroupRecord]
 
 
 def commit(request: CommitOffsets, state: GroupState | None, topics: Topics, wall_ms: int) -> Records:
-    """Raises UnknownMember, StaleMemberEpoch, NotAssigned, UnknownTopic, InconsistentTopicId, GroupChanged or GroupNotEmpty;
-    offsets are checked already."""
+    """Raises UnknownMember, StaleMemberEpoch, NotAssigned, UnknownTopic, InconsistentTopicId,
+    GroupChanged or GroupNotEmpty. Offsets are checked already."""
     if request.member_id:
         _check_member(request, state)
     elif state is not None and state.group.members:
@@ -87,7 +89,8 @@ def _check_topic(entry: OffsetCommit, topic_id: str, state: GroupState | None) -
 
 
 def _check_member(request: CommitOffsets, state: GroupState | None) -> None:
-    """Its epoch may be older than the last one it has named: a commit may be on its way while a heartbeat is answered."""
+    """Its epoch may be older than the last one it has named: a commit may be on its way while a
+    heartbeat is answered."""
     member = None if state is None else state.group.members.get(request.member_id)
     if state is None or member is None or member.away or state.is_expelled(request.member_id):
         raise UnknownMember(
@@ -145,7 +148,8 @@ def outlived(name: str, state: GroupState, topics: Topics) -> Records:
 
 
 def forget(name: str, state: GroupState, partitions: list[TopicPartitions]) -> Records:
-    """Tombstones for some offsets of a group; raises GroupNotEmpty when one of the partitions is a member's, or will be."""
+    """Tombstones for some offsets of a group; raises GroupNotEmpty when one of the partitions is a
+    member's, or will be."""
     records = []
     heirs = {part: member_id for member_id, member in state.group.members.items() for part in parts_of(member.target)}
     for entry in partitions:

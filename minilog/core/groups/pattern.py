@@ -1,15 +1,18 @@
-"""Patterns: topic names by a regular expression, in time linear in the name whatever the expression.
+"""Patterns: topic names by a regular expression, in time linear in the name whatever the
+expression.
 
-A pattern fits whole names. It may hold literals, ``.``, classes such as ``[a-z_]`` and ``[^0-9]``, ``\\d \\w \\s`` and
-their negations, groups ``( )`` and ``(?: )``, alternatives ``|``, and ``* + ? {m} {m,} {m,n}``; ``^`` and ``$`` only at
-its ends. That is the common part of RE2 and of what people write; back references and look-around are refused, for
-no automaton can do them. Why not ``re``: its backtracking takes exponential time on patterns a user can send.
+A pattern fits whole names. It may hold literals, ``.``, classes such as ``[a-z_]`` and ``[^0-9]``,
+``\\d \\w \\s`` and their negations, groups ``( )`` and ``(?: )``, alternatives ``|``, and ``* + ?
+{m} {m,} {m,n}``. ``^`` and ``$`` only at its ends. That is the common part of RE2 and of what
+people write; back references and look-around are refused, for no automaton can do them. Why not
+``re``: its backtracking takes exponential time on patterns a user can send.
 
-A pattern becomes a nondeterministic automaton (Thompson 1968) of at most STATES_MAX states. Names are run through the
-deterministic one that belongs to it, of which only what names have asked for is made, and remembered: a character
-costs one look-up, whatever the pattern, and what is not known yet costs as many steps as there are states in the set.
-These steps are counted. A pattern that takes more than STEPS_MAX of them is refused, so what any pattern costs is bounded by
-STEPS_MAX and the length of the names.
+A pattern becomes a nondeterministic automaton (Thompson 1968) of at most STATES_MAX states. Names
+are run through the deterministic one that belongs to it, of which only what names have asked for is
+made, and remembered: a character costs one look-up, whatever the pattern, and what is not known yet
+costs as many steps as there are states in the set. These steps are counted. A pattern that takes
+more than STEPS_MAX of them is refused, so what any pattern costs is bounded by STEPS_MAX and the
+length of the names.
 """
 
 from __future__ import annotations
@@ -43,21 +46,24 @@ _END: Final = -1
 
 
 class _Node(NamedTuple):
-    """``test`` None: what is behind ``next`` is reached without a character; with ``next`` empty it is the end."""
+    """``test`` None: what is behind ``next`` is reached without a character. With ``next`` empty it
+    is the end."""
 
     test: Test | None
     next: list[int]
 
 
 class _Part(NamedTuple):
-    """A piece of automaton: where it begins, and the node at its end, whose ``next`` is still open."""
+    """A piece of automaton: where it begins, and the node at its end, whose ``next`` is still
+    open."""
 
     first: int
     last: int
 
 
 class _States:
-    """A set of states, and the sets it goes over to. ``is_final``: whatever characters come, it stays as it is."""
+    """A set of states, and the sets it goes over to. ``is_final``: whatever characters come, it
+    stays as it is."""
 
     __slots__ = ("accepts", "following", "is_final", "waiting")
 
@@ -107,7 +113,8 @@ class Pattern:
         return following
 
     def _reach(self, states: list[int]) -> _States:
-        """The set of everything that needs no character to get to; the same object for the same set."""
+        """The set of everything that needs no character to get to. The same object for the same
+        set."""
         seen: set[int] = set()
         stack, found, accepts = states, [], False
         while stack:
@@ -166,7 +173,7 @@ class _Parser:
     def _link(self, source: int, target: int) -> None:
         self.nodes[source].next.append(target)
 
-    # --- grammar ---------------------------------------------------------------------------------------------
+    # --- grammar ----------------------------------------------------------------------------------
 
     def _alternatives(self) -> _Part:
         self._depth += 1
@@ -232,7 +239,7 @@ class _Parser:
         return part
 
     def _bounds(self) -> tuple[int, int | None] | None:
-        """(least, most) of what follows an atom; most None: no limit. None: nothing follows."""
+        """(least, most) of what follows an atom. Most None: no limit. None: nothing follows."""
         simple: dict[str, tuple[int, int | None]] = {"*": (0, None), "+": (1, None), "?": (0, 1)}
         character = self._peek()
         if character in simple:

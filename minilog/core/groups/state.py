@@ -1,4 +1,5 @@
-"""One consumer group on its coordinator: its value, its offsets, and what is soft: sessions and the last rebalance."""
+"""One consumer group on its coordinator: its value, its offsets, and what is soft: sessions and the
+last rebalance."""
 
 from __future__ import annotations
 
@@ -13,10 +14,11 @@ UNCHECKED = -1
 
 
 class MemberSession:
-    """What the coordinator of the moment knows of a member. ``named_epoch``: the last one the member named itself;
-    ``told_epoch``: the last one it was told here; ``forgiven_ms``: what this broker's own pauses have added to its deadlines
-    since it was heard; ``return_ms``: when it must have given back what it was told to;
-    ``knocked_ms``: when another process last asked for its instance; ``watched_ms``: when it is looked at next."""
+    """What the coordinator of the moment knows of a member. ``named_epoch``: the last one the
+    member named itself. ``told_epoch``: the last one it was told here. ``forgiven_ms``: what this
+    broker's own pauses have added to its deadlines since it was heard. ``return_ms``: when it must
+    have given back what it was told to. ``knocked_ms``: when another process last asked for its
+    instance. ``watched_ms``: when it is looked at next."""
 
     __slots__ = (
         "deadline_ms",
@@ -60,7 +62,8 @@ class GroupState:
         self.rebalances = 0
         self.last_rebalance_ms: int | None = None
         self.watched_ms: int | None = None
-        """How long this coordinator has watched the group unused, beyond what is written; None: from the next look on."""
+        """How long this coordinator has watched the group unused, beyond what is written; None:
+        from the next look on."""
         self._began_ms: int | None = None
         self._seen_epoch = 0
         self._owners: dict[TopicPart, str] | None = None
@@ -101,7 +104,8 @@ class GroupState:
         return session is not None and session.is_expelled
 
     def watch_rebalance(self, now_ms: int) -> None:
-        """A rebalance begins with a new epoch and ends when every member has been told it and has what it is to own."""
+        """A rebalance begins with a new epoch and ends when every member has been told it and has
+        what it is to own."""
         if self.group.epoch != self._seen_epoch:
             self._seen_epoch = self.group.epoch
             self._began_ms = now_ms if self._began_ms is None else self._began_ms

@@ -1,15 +1,18 @@
-"""FollowerState: one partition replicated by this broker from ``leader`` in one leader epoch, or waiting for one.
+"""FollowerState: one partition replicated by this broker from ``leader`` in one leader epoch, or
+waiting for one.
 
-Owns: where to fetch next, and how stale a read from here may be. A new leader or epoch is a new object.
+Owns: where to fetch next, and how stale a read from here may be. A new leader or epoch is a new
+object.
 
 Invariants
-* It truncates only to the point where its log and the leader's diverge, as told by a leader of the same epoch
-  (R1, R2, R4), never to its high watermark.
-* Appends are exact: the first base offset equals the log's end, epochs never decrease (R6); otherwise the whole
-  reply is dropped and fetched again.
+* It truncates only to the point where its log and the leader's diverge, as told by a leader of the
+  same epoch (R1, R2, R4), never to its high watermark.
+* Appends are exact: the first base offset equals the log's end, epochs never decrease (R6).
+  Otherwise the whole reply is dropped and fetched again.
 * Its high watermark is min(leader's, own end) and decides nothing (R7).
-* A copy of a log that was cleaned knows how far it was swept: only up to there in one epoch is it the copy of one log. One
-  that ends below when an epoch begins acknowledges nothing of what it holds, and begins anew.
+* A copy of a log that was cleaned knows how far it was swept: only up to there in one epoch is it
+  the copy of one log. One that ends below when an epoch begins acknowledges nothing of what it
+  holds, and begins anew.
 
 Source: KIP-101, KIP-279, KIP-595 (truncation on fetch).
 """
@@ -46,7 +49,8 @@ class FollowerState:
         self.log = log
         self.leader_high_watermark = -1
         self.leader_is_exact = False
-        """The leader's high watermark is the true one, not the floor that a new leader begins with (R7)."""
+        """The leader's high watermark is the true one, not the floor that a new leader begins with
+        (R7)."""
         self.leader_start = 0
         """The log start that the leader has published."""
         self.caught_up_ms: int | None = None
@@ -57,7 +61,8 @@ class FollowerState:
 
     @property
     def must_flush(self) -> bool:
-        """The next fetch acknowledges what this log holds, and under flush.policy commit that means durably (R8)."""
+        """The next fetch acknowledges what this log holds, and under flush.policy commit that means
+        durably (R8)."""
         return self.settings.flush_policy == "commit" and self.log.durable_end < self.log.end_offset
 
     @property
@@ -65,7 +70,8 @@ class FollowerState:
         return self.log.high_watermark
 
     def next_fetch(self) -> ReplicaFetchPartition:
-        """Raises DiskFull or CorruptRange when the log cannot begin anew, which it has to before it acknowledges anything."""
+        """Raises DiskFull or CorruptRange when the log cannot begin anew, which it has to before it
+        acknowledges anything."""
         if self._lacks_values:
             self.begin_anew(self.log.start_offset, self.log.start_epoch)
             self._lacks_values = False
@@ -77,9 +83,10 @@ class FollowerState:
         )
 
     def on_fetched(self, result: ReplicaFetchResult, seen_ms: int) -> None:
-        """Apply one matched, current, error-free answer, which shows the leader as of ``seen_ms``: truncate or append.
+        """Apply one matched, current, error-free answer, which shows the leader as of ``seen_ms``:
+        truncate or append.
 
-        Raises CorruptBatch, RecordTooLarge or DiskFull; then nothing changed."""
+        Raises CorruptBatch, RecordTooLarge or DiskFull. Then nothing changed."""
         assert result.leader_epoch == self.leader_epoch
         assert result.fetch_offset == self.log.end_offset
         if result.diverging is not None:
@@ -89,7 +96,8 @@ class FollowerState:
             batches = split(result.batches, REPLICA_BATCH_BYTES_MAX, stored=True)
             self._check(batches)
             if any(batch.record_count <= batch.last_offset_delta for batch in batches):
-                # A leader cleans what it knows to be committed, so whatever it does not say lies below its high watermark.
+                # A leader cleans what it knows to be committed, so whatever it does not say lies
+                # below its high watermark.
                 self.log.note_copied(result.swept_end if result.swept_end >= 0 else result.high_watermark)
             self.log.append(batches)
         self._learn_high_watermark(result, seen_ms)
@@ -97,7 +105,8 @@ class FollowerState:
         self.follow_start()
 
     def follow_start(self) -> None:
-        """Delete what the leader lets go, as far as this log may by now; said again when more of it is durable."""
+        """Delete what the leader lets go, as far as this log may by now; said again when more of it
+        is durable."""
         follow_start(self.log, self.leader_start)
 
     def _check(self, batches: Sequence[Batch]) -> None:
@@ -125,7 +134,8 @@ class FollowerState:
         return self.leader_is_exact and self.log.end_offset >= self.leader_high_watermark
 
     def truncate(self, epoch: int, end_offset: int) -> None:
-        """Cut to the divergence point (R2): where the leader's ``epoch`` ends, or where this log's last epoch below it does."""
+        """Cut to the divergence point (R2): where the leader's ``epoch`` ends, or where this log's
+        last epoch below it does."""
         own_epoch, own_end = self.log.epoch_end(epoch)
         target = own_end if own_epoch != epoch else min(own_end, end_offset)
         assert target <= self.log.end_offset
@@ -141,7 +151,8 @@ class FollowerState:
 
     @contextmanager
     def _cutting(self) -> Iterator[None]:
-        """A log that loses records which it had shown is not as fresh as it was, also when the cut fails half-way."""
+        """A log that loses records which it had shown is not as fresh as it was, also when the cut
+        fails half-way."""
         shown_end = self.log.high_watermark
         try:
             yield

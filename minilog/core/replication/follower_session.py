@@ -1,7 +1,7 @@
 """FollowerSession: what one follower has asked for and has not been told yet.
 
-Owns the position of every partition it fetches from here, what is to be told of each, and its request
-while that is parked. ``FollowerSessions`` decides what happens with it.
+Owns the position of every partition it fetches from here, what is to be told of each, and its
+request while that is parked. ``FollowerSessions`` decides what happens with it.
 
 Invariants
 * An answer holds at most REPLICA_FETCH_BYTES_MAX of batches and one batch more, whatever was asked
@@ -38,7 +38,8 @@ class ParkedReplicaFetch:
 
 
 class FollowerSession:
-    """``fresh``: arrived, not yet counted. ``dirty``: the follower may lack data. ``stale``: it lacks a high watermark."""
+    """``fresh``: arrived, not yet counted. ``dirty``: the follower may lack data. ``stale``: it
+    lacks a high watermark."""
 
     def __init__(self, request: ReplicaFetch) -> None:
         self.broker_id = request.broker_id
@@ -57,9 +58,11 @@ class FollowerSession:
         self.lacking: dict[TopicPartition, None] = {}
         """Partitions whose log begins later at the follower than here."""
         self.unsent_results: list[ReplicaFetchResult] = []
-        """Errors and divergences found when positions were counted; the next answer carries them."""
+        """Errors and divergences found when positions were counted. The next answer carries
+        them."""
         self.expected_partitions: dict[TopicPartition, int] = {}
-        """Partitions led from here that the follower has not named yet, and how many early ends that is still worth."""
+        """Partitions led from here that the follower has not named yet, and how many early ends
+        that is still worth."""
         self.ends_early = False
         self.parked: ParkedReplicaFetch | None = None
 

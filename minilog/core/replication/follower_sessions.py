@@ -3,12 +3,12 @@ been told yet.
 
 Owns: one FollowerSession per following broker, with the position of every partition it fetches from
 here, and the follower's request while it is parked. Appends and high-watermark moves only mark
-partitions; the answer is put together once at the end of the turn, so one answer carries everything
+partitions. The answer is put together once at the end of the turn, so one answer carries everything
 a turn produced.
 
 Invariants
 * One session per follower; (broker epoch, session id) only grows, a late copy of an older opening
-  is refused (R5, R35). Sequence numbers are consecutive; anything else is refused with
+  is refused (R5, R35). Sequence numbers are consecutive. Anything else is refused with
   INVALID_FETCH_SESSION.
 * A position is counted (``LeaderState.on_fetch``) once, when it arrives, and only by a leader of
   its epoch. One that names an epoch this broker has not reached yet waits until it has (no error,
@@ -48,7 +48,8 @@ from minilog.wire.metadata_records import NO_LEADER
 from minilog.wire.topic_partition import TopicPartition
 
 EARLY_ENDS_MAX = 50
-"""How many long polls of a follower end early after a role began, one per tick, until it has named the partition."""
+"""How many long polls of a follower end early after a role began, one per tick, until it has named
+the partition."""
 
 
 class FollowerSessions:
@@ -84,7 +85,7 @@ class FollowerSessions:
             return False
         return True
 
-    # --- marks -----------------------------------------------------------------------------------------------
+    # --- marks ------------------------------------------------------------------------------------
 
     def on_append(self, partition: TopicPartition) -> None:
         for session in self._by_broker.values():
@@ -97,7 +98,8 @@ class FollowerSessions:
                 session.stale[partition] = None
 
     def on_role_changed(self, partition: TopicPartition) -> None:
-        """Positions that waited for this epoch can be counted now, and those of older epochs refused."""
+        """Positions that waited for this epoch can be counted now, and those of older epochs
+        refused."""
         for session in self._by_broker.values():
             if partition in session.partitions:
                 session.fresh[partition] = None
@@ -107,7 +109,8 @@ class FollowerSessions:
                 session.ends_early = True
 
     def _is_unnamed(self, session: FollowerSession, partition: TopicPartition) -> bool:
-        """This broker leads the partition to that follower, which has not asked for it in this epoch."""
+        """This broker leads the partition to that follower, which has not asked for it in this
+        epoch."""
         replica, entry = self._replicas.get(partition), session.partitions.get(partition)
         if replica is None or not isinstance(replica.role, LeaderState):
             return False
@@ -123,12 +126,12 @@ class FollowerSessions:
                 session.expected_partitions[partition] -= 1
         return bool(session.expected_partitions)
 
-    # --- requests --------------------------------------------------------------------------------------------
+    # --- requests ---------------------------------------------------------------------------------
 
     def on_request(
         self, request_id: int, request: ReplicaFetch, deadline_ms: int, now_ms: int
     ) -> tuple[FollowerSession | None, list[Effect]]:
-        """Take a request into its session and park it; a refused one is answered at once."""
+        """Take a request into its session and park it. A refused one is answered at once."""
         effects: list[Effect] = []
         session = self._by_broker.get(request.broker_id)
         if request.sequence == 0:
@@ -167,7 +170,8 @@ class FollowerSessions:
             leader.on_forgotten(session.broker_id)
 
     def _led(self, session: FollowerSession, partition: TopicPartition) -> LeaderState | None:
-        """The role that answers for the position this session has of a partition: of its topic, in its epoch."""
+        """The role that answers for the position this session has of a partition: of its topic, in
+        its epoch."""
         entry, replica = session.partitions.get(partition), self._replicas.get(partition)
         if entry is None or replica is None or not isinstance(replica.role, LeaderState):
             return None
@@ -190,10 +194,11 @@ class FollowerSessions:
             if session.parked is not None and session.parked.request_id == request_id:
                 session.parked = None
 
-    # --- counting ----------------------------------------------------------------------------------------------
+    # --- counting ---------------------------------------------------------------------------------
 
     def count(self, session: FollowerSession, now_ms: int, only: TopicPartition | None = None) -> list[LeaderState]:
-        """Give fresh positions, or that of one partition, to their leaders; returns the leaders whose progress moved."""
+        """Give fresh positions, or that of one partition, to their leaders; returns the leaders
+        whose progress moved."""
         counted = []
         for partition in list(session.fresh) if only is None else [only] if only in session.fresh else []:
             entry = session.partitions[partition]
@@ -230,10 +235,11 @@ class FollowerSessions:
             return None
         return role
 
-    # --- answering ---------------------------------------------------------------------------------------------
+    # --- answering --------------------------------------------------------------------------------
 
     def answer_ready(self, now_ms: int, unsure_ms: int) -> list[Effect]:
-        """Answer every parked request that has data, a verdict or a divergence to carry, or must end early."""
+        """Answer every parked request that has data, a verdict or a divergence to carry, or must
+        end early."""
         effects: list[Effect] = []
         for session in self._by_broker.values():
             if session.parked is not None and (session.dirty or session.unsent_results or session.ends_early):
@@ -244,7 +250,8 @@ class FollowerSessions:
         return effects
 
     def answer_late(self, now_ms: int, unsure_ms: int) -> list[Effect]:
-        """On the tick: carry high watermarks that found no data to ride with, end what waited long enough or should ask anew."""
+        """On the tick: carry high watermarks that found no data to ride with, end what waited long
+        enough or should ask anew."""
         effects: list[Effect] = []
         for session in self._by_broker.values():
             parked = session.parked
@@ -283,7 +290,7 @@ class FollowerSessions:
         return results
 
     def _collect_stale(self, session: FollowerSession) -> list[ReplicaFetchResult]:
-        """High watermarks alone, of partitions whose position is counted; the others wait."""
+        """High watermarks alone, of partitions whose position is counted. The others wait."""
         results = []
         for partition in [p for p in session.stale if p not in session.fresh]:
             del session.stale[partition]
@@ -293,7 +300,8 @@ class FollowerSessions:
         return results
 
     def _read(self, session: FollowerSession, partition: TopicPartition, room: int) -> ReplicaFetchResult | None:
-        """One partition's result; with no room only its high watermark. None when there is nothing new to say."""
+        """One partition's result. With no room only its high watermark. None when there is nothing
+        new to say."""
         leader = self._led(session, partition)
         if leader is None or partition in session.fresh:
             return None
@@ -338,7 +346,8 @@ def _result(
 
 
 def _is_to_come(replica: Replica, entry: ReplicaFetchPartition) -> bool:
-    """The epoch the follower names has not begun here yet, or its election is not over as far as is known here."""
+    """The epoch the follower names has not begun here yet, or its election is not over as far as is
+    known here."""
     if replica.leader_epoch < entry.leader_epoch:
         return True
     is_open = isinstance(replica.role, FollowerState) and replica.role.leader == NO_LEADER

@@ -1,7 +1,8 @@
 """The arithmetic that decides what is committed and who is in sync: pure functions, one rule each.
 
-Positions are end offsets a replica is known to hold (durably, under flush.policy commit), learnt in the
-current leader epoch; None means "not heard from in this epoch". Source: KIP-497 (maximal ISR), KIP-966.
+Positions are end offsets a replica is known to hold (durably, under flush.policy commit), learnt in
+the current leader epoch; None means "not heard from in this epoch". Source: KIP-497 (maximal ISR),
+KIP-966.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from collections.abc import Iterable
 
 
 def committed_end(positions: Iterable[int | None]) -> int | None:
-    """The end below which every replica of the maximal ISR holds everything (R8, R13); None if one is unheard of.
+    """The end below which every replica of the maximal ISR holds everything (R8, R13); None if one
+    is unheard of.
 
     The caller passes the positions of the union of committed and proposed ISR, its own included.
     """
@@ -23,7 +25,8 @@ def committed_end(positions: Iterable[int | None]) -> int | None:
 
 
 def copies_end(positions: Iterable[int | None], copies: int) -> int:
-    """The end below which at least ``copies`` of the replicas hold everything (acks=N, R9); 0 when too few are known."""
+    """The end below which at least ``copies`` of the replicas hold everything (acks=N, R9); 0 when
+    too few are known."""
     assert copies >= 1
     known = sorted((p for p in positions if p is not None), reverse=True)
     return known[copies - 1] if len(known) >= copies else 0

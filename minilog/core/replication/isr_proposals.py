@@ -1,11 +1,13 @@
-"""IsrProposals: ISR changes on their way to the controller: one request in flight, every open proposal in it.
+"""IsrProposals: ISR changes on their way to the controller: one request in flight, every open
+proposal in it.
 
-Owns: which leaders have an open proposal, the broker's request sequence. The proposals themselves belong to
-their LeaderState.
+Owns: which leaders have an open proposal, the broker's request sequence. The proposals themselves
+belong to their LeaderState.
 
-Invariants (R14, R15): sequences only grow within a broker epoch; a decision counts only if it answers the
-request in flight; timeouts and errors prove nothing, so the proposal stays open and is asked again under a
-higher sequence until the controller refuses it for good or newer metadata arrives.
+Invariants (R14, R15): sequences only grow within a broker epoch. A decision counts only if it
+answers the request in flight; timeouts and errors prove nothing, so the proposal stays open and is
+asked again under a higher sequence until the controller refuses it for good or newer metadata
+arrives.
 """
 
 from __future__ import annotations

@@ -1,14 +1,17 @@
 """LeaderState: one partition, led by this broker, for one leader epoch.
 
-Owns: the high watermark as the leader knows it, and the waiters of produce requests appended in this epoch. What it knows of
-followers, and of the ISR, is the other half of it (``leader_isr.py``). A new leader epoch is a new object; nothing survives the
-change, which is what binds waiters to the epoch of their append (R10).
+Owns: the high watermark as the leader knows it, and the waiters of produce requests appended in
+this epoch. What it knows of followers, and of the ISR, is the other half of it (``leader_isr.py``).
+A new leader epoch is a new object. Nothing survives the change, which is what binds waiters to the
+epoch of their append (R10).
 
 Invariants
-* ``high_watermark`` never goes back (HighWatermarkMonotonic) and only advances while |committed ISR| >= min ISR (R8).
+* ``high_watermark`` never goes back (HighWatermarkMonotonic) and only advances while |committed
+  ISR| >= min ISR (R8).
 * The ISR used for the high watermark is committed united with proposed (R13).
-* acks=N counts only members that are in the committed ISR and stay in it by the proposal in flight, because an
-  election asks nobody else, and which of both the controller goes by is not known here (R9, R13).
+* acks=N counts only members that are in the committed ISR and stay in it by the proposal in flight,
+  because an election asks nobody else, and which of both the controller goes by is not known here
+  (R9, R13).
 
 Sources: KIP-101, KIP-279, KIP-320 (epochs), KIP-966.
 """
@@ -61,14 +64,16 @@ class LeaderState(LeaderIsr):
     ) -> None:
         super().__init__(broker_id, broker_epoch, state, settings, log, is_current, now_ms)
         self.seen_ms: int | None = None
-        """As of when this replica, in its role before, last showed everything that was committed."""
+        """As of when this replica, in its role before, last showed everything that was
+        committed."""
         self.waiters = ProduceWaiters()
 
-    # --- what is committed -------------------------------------------------------------------------------
+    # --- what is committed ------------------------------------------------------------------------
 
     @property
     def high_watermark_known(self) -> bool:
-        """R7: before the epoch's own start is committed, the true high watermark may be above the known one."""
+        """R7: before the epoch's own start is committed, the true high watermark may be above the
+        known one."""
         return self.high_watermark >= self.start_offset
 
     def advance(self, now_ms: int, replica_lag_max_ms: int) -> list[Outcome]:
@@ -117,10 +122,11 @@ class LeaderState(LeaderIsr):
             topic_id=self.topic_id,
         )
 
-    # --- produce -----------------------------------------------------------------------------------------
+    # --- produce ----------------------------------------------------------------------------------
 
     def check_acks(self, acks: int) -> None:
-        """Refuse before the append what could not be promised now; raises InvalidAcks or NotEnoughReplicas (R11)."""
+        """Refuse before the append what could not be promised now; raises InvalidAcks or
+        NotEnoughReplicas (R11)."""
         self._check_possible(acks)
         isr, needed = self.state.isr, self._needed(acks)
         if acks not in (0, 1) and len(isr) < needed:
@@ -134,12 +140,13 @@ class LeaderState(LeaderIsr):
     def on_produce(
         self, batches: Sequence[Batch], acks: int, pending: PendingProduce, position: int, stamp_ms: int
     ) -> Outcome | None:
-        """Stamp, append and park; ``advance`` afterwards completes what is already reached.
+        """Stamp, append and park. ``advance`` afterwards completes what is already reached.
 
-        acks=0 is decided at once and names no offset. Batches that this log holds already are not written again:
-        they are answered with their offsets, under the same conditions as new ones (R31). Raises what ``check_acks``
-        and ``ReplicaLog.find_written`` raise, and DiskFull; nothing was written then. Where some of the batches were
-        written before, what goes wrong with the others is indefinite: of the whole it is not true that nothing was written.
+        acks=0 is decided at once and names no offset. Batches that this log holds already are not
+        written again: they are answered with their offsets, under the same conditions as new ones
+        (R31). Raises what ``check_acks`` and ``ReplicaLog.find_written`` raise, and DiskFull.
+        Nothing was written then. Where some of the batches were written before, what goes wrong
+        with the others is indefinite: of the whole it is not true that nothing was written.
         """
         written = self.log.find_written(batches)
         new = [batch for batch, place in zip(batches, written, strict=True) if place is None] if written else batches
@@ -184,7 +191,8 @@ class LeaderState(LeaderIsr):
     def _on_duplicates(
         self, written: Sequence[WrittenBatch | None], acks: int, pending: PendingProduce, position: int
     ) -> Outcome | None:
-        """All of it was written before. What its acks level asks for may be true already, whatever the ISR is now."""
+        """All of it was written before. What its acks level asks for may be true already, whatever
+        the ISR is now."""
         self._check_possible(acks)
         if acks == 0:
             return self._unpromised(pending, position, duplicate=True)
@@ -224,10 +232,11 @@ class LeaderState(LeaderIsr):
         result = ProduceResult(*self.partition, Problem.of(error), topic_id=self.topic_id)
         return [Outcome(w.pending, w.position, result) for w in self.waiters.fail_all(acks)]
 
-    # --- metadata -----------------------------------------------------------------------------------------
+    # --- metadata ---------------------------------------------------------------------------------
 
     def on_state_changed(self, state: PartitionState, settings: TopicSettings) -> list[Outcome]:
-        """Newer metadata of the same leader epoch: the one way the committed ISR changes, and the end of any proposal."""
+        """Newer metadata of the same leader epoch: the one way the committed ISR changes, and the
+        end of any proposal."""
         assert state.leader_epoch == self.leader_epoch
         assert state.leader == self.broker_id
         self.settings = settings
@@ -238,7 +247,8 @@ class LeaderState(LeaderIsr):
         return self._fail_unreachable()
 
     def _fail_unreachable(self) -> list[Outcome]:
-        """R11, second check: a level the shrunken ISR cannot reach is answered now, and indefinitely."""
+        """R11, second check: a level the shrunken ISR cannot reach is answered now, and
+        indefinitely."""
         outcomes = []
         for acks in self.waiters.levels():
             if not self._is_reachable(acks):

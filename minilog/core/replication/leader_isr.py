@@ -1,14 +1,17 @@
-"""LeaderIsr: what a leader knows of its followers, who is in sync with it, and the ISR change it has proposed.
+"""LeaderIsr: what a leader knows of its followers, who is in sync with it, and the ISR change it
+has proposed.
 
-Owns: the followers' positions, the ISR proposal in flight, and the log start that is published to the followers.
+Owns: the followers' positions, the ISR proposal in flight, and the log start that is published to
+the followers.
 
 Invariants
-* Every position counted is from a fetch in this leader epoch (R4) and, under flush.policy commit, durable.
-* A proposal is given up only when the controller proves that it was not applied, or when metadata with a newer partition
-  epoch arrives (R14).
+* Every position counted is from a fetch in this leader epoch (R4) and, under flush.policy commit,
+  durable.
+* A proposal is given up only when the controller proves that it was not applied, or when metadata
+  with a newer partition epoch arrives (R14).
 
-Why pull: a follower's fetch offset is its acknowledgement, so there is no second message and no ack state to lose.
-Sources: KIP-497 (AlterPartition), KIP-841/903 (eligibility), KIP-966.
+Why pull: a follower's fetch offset is its acknowledgement, so there is no second message and no ack
+state to lose. Sources: KIP-497 (AlterPartition), KIP-841/903 (eligibility), KIP-966.
 """
 
 from __future__ import annotations
@@ -27,8 +30,8 @@ from minilog.wire.messages import IsrMember, IsrProposal, ReplicaFetchPartition
 from minilog.wire.topic_partition import TopicPartition
 
 LACKS_MAX_MS = 60_000
-"""How long a replica whose log begins later than its leader's is waited for, unless ``lacks_max_ms`` says otherwise: two rounds
-of retention usually even that out."""
+"""How long a replica whose log begins later than its leader's is waited for, unless
+``lacks_max_ms`` says otherwise: two rounds of retention usually even that out."""
 
 
 class LeaderIsr:
@@ -51,7 +54,8 @@ class LeaderIsr:
         self.settings = settings
         self.log = log
         self.is_current = is_current
-        """(broker id, broker epoch) -> registered with that very epoch, unfenced, not shutting down (R17)."""
+        """(broker id, broker epoch) -> registered with that very epoch, unfenced, not shutting down
+        (R17)."""
         self.start_offset = log.end_offset
         self.began_ms = now_ms
         self.lacks_max_ms = LACKS_MAX_MS
@@ -78,7 +82,8 @@ class LeaderIsr:
 
     @property
     def minimal_isr(self) -> list[int]:
-        """Members by the committed ISR and by the proposed one: whichever the controller goes by, these are in it."""
+        """Members by the committed ISR and by the proposed one: whichever the controller goes by,
+        these are in it."""
         proposal = self.proposal
         return self.state.isr if proposal is None else [r for r in self.state.isr if r in proposal.isr]
 
@@ -86,19 +91,21 @@ class LeaderIsr:
         return self.position if broker_id == self.broker_id else self.followers[broker_id].position
 
     def _joining(self, now_ms: int, replica_lag_max_ms: int) -> Iterable[int]:
-        """Followers that are in sync but not yet proposed: waiting for them keeps the high watermark within their
-        reach, or under steady load none could ever catch up with an ISR of one."""
+        """Followers that are in sync but not yet proposed: waiting for them keeps the high
+        watermark within their reach, or under steady load none could ever catch up with an ISR of
+        one."""
         for broker_id, progress in self.followers.items():
             in_sync = not is_lagging(progress.caught_up_ms, now_ms, replica_lag_max_ms)
             if in_sync and progress.lacks_since_ms is None and self._catches_up(progress, broker_id):
                 yield broker_id
 
-    # --- followers -----------------------------------------------------------------------------------------
+    # --- followers --------------------------------------------------------------------------------
 
     def on_fetch(
         self, broker_id: int, broker_epoch: int, fetch: ReplicaFetchPartition, now_ms: int
     ) -> tuple[int, int] | None:
-        """Take a follower's position. Returns (epoch, end offset) when its log diverges (R2): then nothing was counted.
+        """Take a follower's position. Returns (epoch, end offset) when its log diverges (R2): then
+        nothing was counted.
 
         Raises FencedLeaderEpoch, UnknownLeaderEpoch (R4) or OffsetOutOfRange.
         """
@@ -117,16 +124,19 @@ class LeaderIsr:
         return None
 
     def on_forgotten(self, broker_id: int) -> None:
-        """The follower has stopped following in this epoch: nobody waits for it to join, and it counts for nothing."""
+        """The follower has stopped following in this epoch: nobody waits for it to join, and it
+        counts for nothing."""
         if broker_id in self.followers:
             self.followers[broker_id].position = None
 
     def _check_start(self, broker_id: int, fetch: ReplicaFetchPartition, now_ms: int) -> None:
-        """R18: a log that begins later than this one lacks records, and would have the others delete them if it led.
+        """R18: a log that begins later than this one lacks records, and would have the others
+        delete them if it led.
 
-        A member of the ISR may begin later: it has heard of a start that this leader had not yet, as a follower. No log of an
-        eligible replica is ever given up: should this leader be lost, it is what is left. Everybody else waits outside until this
-        log begins there, too; one that is empty, or has waited for lacks_max_ms, begins anew. Raises OffsetOutOfRange."""
+        A member of the ISR may begin later: it has heard of a start that this leader had not yet,
+        as a follower. No log of an eligible replica is ever given up: should this leader be lost,
+        it is what is left. Everybody else waits outside until this log begins there, too. One that
+        is empty, or has waited for lacks_max_ms, begins anew. Raises OffsetOutOfRange."""
         progress = self.followers[broker_id]
         if self._was_complete(broker_id) or fetch.start_offset <= self.log_start.published:
             progress.lacks_since_ms = None
@@ -147,7 +157,8 @@ class LeaderIsr:
         return broker_id in {*self.maximal_isr, *self.state.elr, *self.state.last_known_elr}
 
     def _out_of_range(self, detail: str, **more: Any) -> OffsetOutOfRange:
-        """Where the follower is to begin, and which epoch ended there: of the start that has been published."""
+        """Where the follower is to begin, and which epoch ended there: of the start that has been
+        published."""
         log, start_offset = self.log, self.log_start.published
         epoch = log.start_epoch if start_offset <= log.start_offset else log.epoch_at(start_offset - 1)
         if epoch >= 0:
@@ -155,10 +166,12 @@ class LeaderIsr:
         return OffsetOutOfRange(detail, log_start_offset=log.start_offset, log_end_offset=log.end_offset, **more)
 
     def check_position(self, fetch: ReplicaFetchPartition) -> None:
-        """Raises OffsetOutOfRange: the follower is to begin anew at the log's start, or to ask again.
+        """Raises OffsetOutOfRange: the follower is to begin anew at the log's start, or to ask
+        again.
 
-        Of what ended at the start nothing is left but the epoch it had. A follower that stands there with another one
-        diverges further down, where nobody can compare any more (Kafka lets it pass).
+        Of what ended at the start nothing is left but the epoch it had. A follower that stands
+        there with another one diverges further down, where nobody can compare any more (Kafka lets
+        it pass).
         """
         log, offset = self.log, fetch.fetch_offset
         diverged = 0 < offset == log.start_offset and fetch.last_epoch not in (-1, log.start_epoch)
@@ -187,16 +200,17 @@ class LeaderIsr:
             progress.caught_up_ms = max(progress.caught_up_ms, followed_ms)
 
     def behind_ms(self, broker_id: int, now_ms: int) -> int:
-        """Since when it does not hold this log's end; counted from the begin of this role where nothing older is known."""
+        """Since when it does not hold this log's end; counted from the begin of this role where
+        nothing older is known."""
         return max(0, now_ms - max(self.followers[broker_id].caught_up_ms, self.began_ms))
 
     @property
     def drained(self) -> bool:
-        """Whoever may lead instead holds everything that was ever appended here (controlled shutdown, R28): the other members
-        of the ISR, or where there are none, those of the ELR.
+        """Whoever may lead instead holds everything that was ever appended here (controlled
+        shutdown, R28): the other members of the ISR, or where there are none, those of the ELR.
 
-        Not while a proposal is open: the controller may have let somebody in by now, and name it. And not while nobody may
-        lead instead, but somebody is catching up.
+        Not while a proposal is open: the controller may have let somebody in by now, and name it.
+        And not while nobody may lead instead, but somebody is catching up.
         """
         others = [r for r in self.state.isr if r != self.broker_id] or self.state.elr
         if not others and any(self._catches_up(p, b) for b, p in self.followers.items()):
@@ -207,10 +221,11 @@ class LeaderIsr:
     def _catches_up(self, progress: Progress, broker_id: int) -> bool:
         return progress.position is not None and self.is_current(broker_id, progress.broker_epoch)
 
-    # --- the ISR -----------------------------------------------------------------------------------------
+    # --- the ISR ----------------------------------------------------------------------------------
 
     def propose(self, now_ms: int, replica_lag_max_ms: int, *, shrink: bool) -> bool:
-        """Open a proposal if the ISR should change and none is in flight (R18, R19); True when one was opened.
+        """Open a proposal if the ISR should change and none is in flight (R18, R19); True when one
+        was opened.
 
         Shrinking is looked at on the slow tick only, growing after every fetch."""
         if self.proposal is not None:
@@ -245,7 +260,8 @@ class LeaderIsr:
         )
 
     def send_proposal(self, sequence: int) -> IsrProposal:
-        """The proposal as asked for under ``sequence``; asking again under a higher one is a retry (R14, R15)."""
+        """The proposal as asked for under ``sequence``; asking again under a higher one is a retry
+        (R14, R15)."""
         assert self.proposal is not None
         assert self.proposal.sequence < sequence
         self.proposal = self.proposal._replace(sequence=sequence)
@@ -257,6 +273,7 @@ class LeaderIsr:
         return self.broker_epoch if broker_id == self.broker_id else self.followers[broker_id].broker_epoch
 
     def on_refused(self, sequence: int) -> None:
-        """The controller proved that the proposal of ``sequence`` was not and never will be applied (R14)."""
+        """The controller proved that the proposal of ``sequence`` was not and never will be applied
+        (R14)."""
         if self.proposal is not None and self.proposal.sequence == sequence:
             self.proposal = None

@@ -1,13 +1,14 @@
 """The log start: which of a log's oldest records go, by whose word, and when.
 
-A leader decides (retention.py), says so in its answers to its followers (``LogStart.published``), and only when every
-member of the ISR has come back after such an answer, in this leader epoch, does it delete anything itself. So a leader
-that has been deposed and does not know it deletes nothing, because its followers have moved on and do not come back.
-A follower takes over what the leader of its epoch has published, as far as it knows it committed and holds it durably.
+A leader decides (retention.py), says so in its answers to its followers (``LogStart.published``),
+and only when every member of the ISR has come back after such an answer, in this leader epoch, does
+it delete anything itself. So a leader that has been deposed and does not know it deletes nothing,
+because its followers have moved on and do not come back. A follower takes over what the leader of
+its epoch has published, as far as it knows it committed and holds it durably.
 
-Invariants: the published start is never above the high watermark and never goes back; a log's own start is never above
-one that was published; deleting is never urgent, so what fails (a full disk) is tried again at the next look.
-Source: KIP-107 for the follower's side.
+Invariants: the published start is never above the high watermark and never goes back. A log's own
+start is never above one that was published; deleting is never urgent, so what fails (a full disk)
+is tried again at the next look. Source: KIP-107 for the follower's side.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class LogStart:
         return True
 
     def on_session(self, broker_id: int) -> None:
-        """A session's first request proves no answer: it may have been on its way before the last one was given."""
+        """A session's first request proves no answer: it may have been on its way before the last
+        one was given."""
         self._told.pop(broker_id, None)
 
     def on_answer(self, broker_id: int) -> None:
@@ -55,7 +57,8 @@ class LogStart:
 
 
 def follow_start(log: ReplicaLog, start_offset: int) -> None:
-    """Take over a published log start, as far as this log may; with a full disk the next word of it has to do."""
+    """Take over a published log start, as far as this log may. With a full disk the next word of it
+    has to do."""
     start_offset = min(start_offset, log.high_watermark, log.durable_end)
     if start_offset > log.start_offset:
         with suppress(DiskFull):
@@ -63,5 +66,6 @@ def follow_start(log: ReplicaLog, start_offset: int) -> None:
 
 
 def end_epoch(log: ReplicaLog) -> int:
-    """Leader epoch of the record before the log's end, also where retention has taken that one; -1 when it is not known."""
+    """Leader epoch of the record before the log's end, also where retention has taken that one; -1
+    when it is not known."""
     return log.last_epoch if log.last_epoch >= 0 else log.start_epoch

@@ -1,11 +1,12 @@
 """Produce requests that wait: for which offset, and for how many copies.
 
-``ProduceWaiters`` belongs to one LeaderState and therefore to one leader epoch. When the role ends its waiters end with
-it, so no waiter is woken by the progress of another epoch (R10).
+``ProduceWaiters`` belongs to one LeaderState and therefore to one leader epoch. When the role ends
+its waiters end with it, so no waiter is woken by the progress of another epoch (R10).
 
-Invariants (R34): every parked produce is resolved exactly once per partition and answered exactly once as a request.
-Within one level the lowest end comes first, so completion pops from the front: appends come in this order, and only
-batches that were sent again are sorted in. Model: Kafka's DeferredEventQueue instead of its purgatory.
+Invariants (R34): every parked produce is resolved exactly once per partition and answered exactly
+once as a request. Within one level the lowest end comes first, so completion pops from the front:
+appends come in this order, and only batches that were sent again are sorted in. Model: Kafka's
+DeferredEventQueue instead of its purgatory.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from minilog.wire.topic_partition import TopicPartition
 
 
 class PendingProduce:
-    """One produce request whose partitions are decided one by one. ``results`` is in request order."""
+    """One produce request whose partitions are decided one by one. ``results`` is in request
+    order."""
 
     __slots__ = ("deadline_ms", "entries", "open_count", "request_id", "results")
 
@@ -35,7 +37,8 @@ class PendingProduce:
         self.open_count = len(entries)
 
     def resolve(self, position: int, result: ProduceResult) -> bool:
-        """Set one partition's result; True when it was the last open one. Setting one twice changes nothing."""
+        """Set one partition's result; True when it was the last open one. Setting one twice changes
+        nothing."""
         if self.results[position] is not None:
             return False
         self.results[position] = result
@@ -60,8 +63,9 @@ class Place(NamedTuple):
 class Waiter(NamedTuple):
     """One appended batch run waiting for its acks level. ``end_offset`` is what must be reached.
 
-    ``leader_epoch`` is that of the entry at ``base_offset``: of a batch that was sent again, perhaps an older one (R31).
-    ``base_offsets`` of each batch, when they do not lie one after the other.
+    ``leader_epoch`` is that of the entry at ``base_offset``: of a batch that was sent again,
+    perhaps an older one (R31). ``base_offsets`` of each batch, when they do not lie one after the
+    other.
     """
 
     pending: PendingProduce

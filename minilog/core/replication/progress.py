@@ -1,6 +1,8 @@
-"""Progress: what a leader knows of its followers, and the ISR it has asked for; the values that LeaderState decides on.
+"""Progress: what a leader knows of its followers, and the ISR it has asked for. The values that
+LeaderState decides on.
 
-Invariant: a position is the word of one process of the follower, and only grows within that process.
+Invariant: a position is the word of one process of the follower, and only grows within that
+process.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from minilog.wire.messages import IsrMember
 
 
 class Progress:
-    """What the leader knows of one follower in this epoch. ``position`` None: not heard from yet."""
+    """What the leader knows of one follower in this epoch. ``position`` None: not heard from
+    yet."""
 
     __slots__ = ("broker_epoch", "caught_up_ms", "lacks_since_ms", "last_fetch_end", "last_fetch_ms", "position")
 
@@ -25,7 +28,8 @@ class Progress:
         """Since when its log is known to begin later than this one's: it lacks records."""
 
     def on_fetch(self, position: int, broker_epoch: int, leader_end: int, now_ms: int) -> None:
-        """Positions only grow within one process of the follower: a late copy of an older fetch changes nothing."""
+        """Positions only grow within one process of the follower: a late copy of an older fetch
+        changes nothing."""
         if broker_epoch == self.broker_epoch and self.position is not None:
             position = max(position, self.position)
         if position >= leader_end:
@@ -39,7 +43,8 @@ class Progress:
 class Proposal(NamedTuple):
     """An ISR the controller has been or will be asked for. ``sequence`` -1: not sent yet.
 
-    ``members`` name the processes that were seen fit when it was opened: a retry vouches for no other (R17, KIP-903).
+    ``members`` name the processes that were seen fit when it was opened: a retry vouches for no
+    other (R17, KIP-903).
     """
 
     members: tuple[IsrMember, ...]

@@ -23,13 +23,15 @@ class Replica:
         self.partition, self.topic_id, self.settings, self.log = partition, topic_id, settings, log
         self.role: LeaderState | FollowerState = role
         self.looked_damaged = False
-        """It was found damaged while it was in use, also by what the log itself takes no note of."""
+        """It was found damaged while it was in use, also by what the log itself takes no note
+        of."""
         self.isr_shrinks = self.isr_expands = 0
         """How often the ISR lost, or got back, members in the eyes of this broker as leader."""
 
     @property
     def is_damaged(self) -> bool:
-        """Something that was durable here cannot be read any more: not to lead, not to count as in sync."""
+        """Something that was durable here cannot be read any more: not to lead, not to count as in
+        sync."""
         return self.looked_damaged or self.log.is_damaged
 
     @property

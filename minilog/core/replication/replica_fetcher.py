@@ -1,21 +1,24 @@
-"""ReplicaFetcher: how this broker follows one leader: one session, one request in flight, for all partitions at once.
+"""ReplicaFetcher: how this broker follows one leader: one session, one request in flight, for all
+partitions at once.
 
-Owns: the session with that leader (id, sequence), which partitions the next request must name, and which
-wait (for a flush, for a pause after an error). One request names only what changed since the one before
-(KIP-227), so an idle partition costs nothing.
+Owns: the session with that leader (id, sequence), which partitions the next request must name, and
+which wait (for a flush, for a pause after an error). One request names only what changed since the
+one before (KIP-227), so an idle partition costs nothing.
 
 Invariants
-* At most one request in flight; an answer counts only if it carries that request's session and sequence, and
-  per partition only if leader epoch and fetch offset are still the current ones (R5).
-* A request is made only when nothing appended here still waits for its flush, for a fetch acknowledges (R8).
-* A result counts only for the very topic it names: another topic of that name may have been made meanwhile.
-* Every partition an answer mentions is named in the next request, so leader and follower agree on positions
-  again after anything was dropped.
+* At most one request in flight. An answer counts only if it carries that request's session and
+  sequence, and per partition only if leader epoch and fetch offset are still the current ones (R5).
+* A request is made only when nothing appended here still waits for its flush, for a fetch
+  acknowledges (R8).
+* A result counts only for the very topic it names: another topic of that name may have been made
+  meanwhile.
+* Every partition an answer mentions is named in the next request, so leader and follower agree on
+  positions again after anything was dropped.
 * What did not come through is asked for again in a smaller portion, down to BYTES_MIN. Portions
   grow again while twice as much would come in peer_timeout_ms. So a poor link carries something.
-* How fresh a replica is rests on evidence: the time of an answer is when its request was sent, plus how long the leader
-  kept it, less for how long that leader may have been replaced. Silence is evidence only about what the leader leads
-  and had room to mention.
+* How fresh a replica is rests on evidence: the time of an answer is when its request was sent, plus
+  how long the leader kept it, less for how long that leader may have been replaced. Silence is
+  evidence only about what the leader leads and had room to mention.
 """
 
 from __future__ import annotations
@@ -56,7 +59,7 @@ class ReplicaFetcher:
         self._sent_ms = 0
 
     def add(self, follower: FollowerState) -> Flush | None:
-        """Start following; answers with the flush that must come before the first fetch, if any."""
+        """Start following. Answers with the flush that must come before the first fetch, if any."""
         assert follower.leader == self.leader
         partition = follower.partition
         self.followers[partition] = follower
@@ -73,7 +76,7 @@ class ReplicaFetcher:
             self._forgotten[partition] = None
 
     def on_flushed(self, partition: TopicPartition) -> Flush | None:
-        """The log became durable; anything appended since needs one more flush."""
+        """The log became durable. Anything appended since needs one more flush."""
         if partition not in self.flushing:
             return None
         del self.flushing[partition]
@@ -86,10 +89,10 @@ class ReplicaFetcher:
         self.flushing[follower.partition] = None
         return Flush(follower.partition, follower.log.end_offset)
 
-    # --- asking --------------------------------------------------------------------------------------------
+    # --- asking -----------------------------------------------------------------------------------
 
     def next_request(self, broker_epoch: int, now_ms: int) -> ReplicaFetch | None:
-        """The next request if one may be made now; it is then in flight."""
+        """The next request if one may be made now. It is then in flight."""
         if self.inflight is not None or self.flushing or now_ms < self.retry_ms:
             return None
         if not self.followers and not (self.is_open and self._forgotten):
@@ -139,7 +142,7 @@ class ReplicaFetcher:
         mine = self.inflight
         return mine is not None and (mine.session_id, mine.sequence) == (request.session_id, request.sequence)
 
-    # --- answers -------------------------------------------------------------------------------------------
+    # --- answers ----------------------------------------------------------------------------------
 
     def on_failed(self, request: ReplicaFetch, now_ms: int, *, was_lost: bool = False) -> None:
         """No usable answer: whatever the leader did with it, a new session says everything again.
@@ -153,7 +156,8 @@ class ReplicaFetcher:
             self.retry_ms = now_ms + RETRY_MS
 
     def on_reply(self, request: ReplicaFetch, reply: ReplicaFetchReply, now_ms: int) -> list[Flush]:
-        """Apply a matched answer; returns the flushes that must end before the next request (R5, R8)."""
+        """Apply a matched answer; returns the flushes that must end before the next request (R5,
+        R8)."""
         if not self._matches(request):
             return []
         if (reply.session_id, reply.sequence) != (request.session_id, request.sequence):
@@ -177,17 +181,20 @@ class ReplicaFetcher:
         return flushes
 
     def _meant(self, result: ReplicaFetchResult) -> FollowerState | None:
-        """Who follows the topic that the result is about; another one of that name has asked for nothing."""
+        """Who follows the topic that the result is about. Another one of that name has asked for
+        nothing."""
         follower = self.followers.get(TopicPartition(result.topic, result.partition))
         return follower if follower is not None and follower.topic_id == result.topic_id else None
 
     def _as_of(self, reply: ReplicaFetchReply, now_ms: int) -> int:
-        """The moment, by this broker's clock, whose committed records the answer surely reflects."""
+        """The moment, by this broker's clock, whose committed records the answer surely
+        reflects."""
         held_ms = min(max(reply.held_ms, 0), now_ms - self._sent_ms)
         return self._sent_ms + held_ms - max(reply.unsure_ms, 0)
 
     def quiet_ms(self, partition: TopicPartition) -> int | None:
-        """As of when an answer said, by not mentioning it, that nothing is new in a partition; None while one may."""
+        """As of when an answer said, by not mentioning it, that nothing is new in a partition; None
+        while one may."""
         waits = partition in self._changed or partition in self._asleep or partition in self._named
         if waits or partition in self._untold or partition not in self.followers:
             return None

@@ -1,4 +1,5 @@
-"""One round of compaction over one log: when it is due, and its steps, some for a thread and some for the loop.
+"""One round of compaction over one log: when it is due, and its steps, some for a thread and some
+for the loop.
 
     survey, is_due          loop      how much of the log is dirty
     Round(log, ...)         loop      notes which sealed segments there are
@@ -6,21 +7,24 @@
       .clean(group)         thread    writes the ``.cleaned`` file of neighbouring segments
       .install(group)       loop      swaps it in, unless the log was cut or trimmed meanwhile
       .complete()           loop      notes how far the log is clean now
-      .close()              thread    releases the last handle: here the disk space of what was replaced is freed
+      .close()              thread    releases the last handle: what was replaced is freed
 
-The *dirty* part lies between ``cleaned_end`` and the first segment that may not be cleaned: the active one, one that
-reaches above the high watermark, one with a record younger than ``min.compaction.lag.ms``, a damaged one. A round
-always begins with the oldest segment, because that is where the values are that the dirty part has overtaken; the
-oldest are swapped first, so a tombstone never goes, nor begins to count its time, before what it deletes. When the
-keys do not fit into the map, a round ends where the map was full and the next one goes on from there.
+The *dirty* part lies between ``cleaned_end`` and the first segment that may not be cleaned: the
+active one, one that reaches above the high watermark, one with a record younger than
+``min.compaction.lag.ms``, a damaged one. A round always begins with the oldest segment, because
+that is where the values are that the dirty part has overtaken. The oldest are swapped first, so a
+tombstone never goes, nor begins to count its time, before what it deletes. When the keys do not fit
+into the map, a round ends where the map was full and the next one goes on from there.
 
-A follower cleans its own log on its own, as far as its own high watermark. Only an unclean election can cut a log below
-that; what was removed because of a record that is cut then is missed, so such a log is fetched anew (``swept_end``, R94).
-Removed is what a later record of the same key has overtaken, and a batch without records when its producer has written
-another one: so a sweep is noted up to where either was looked for.
+A follower cleans its own log on its own, as far as its own high watermark. Only an unclean election
+can cut a log below that. What was removed because of a record that is cut then is missed, so such a
+log is fetched anew (``swept_end``, R94). Removed is what a later record of the same key has
+overtaken, and a batch without records when its producer has written another one: so a sweep is
+noted up to where either was looked for.
 
-The thread opens one segment at a time, and keeps the one that the swap replaces until its space is to be freed. A log may
-be closed, cut or deleted meanwhile, and another one have its directory: a round that meets this in any form is over.
+The thread opens one segment at a time, and keeps the one that the swap replaces until its space is
+to be freed. A log may be closed, cut or deleted meanwhile, and another one have its directory: a
+round that meets this in any form is over.
 """
 
 from __future__ import annotations
@@ -42,7 +46,8 @@ _FAILURES = (FileNotFoundError, CorruptRange, DiskFull, StorageFailed)
 
 
 class Dirt(NamedTuple):
-    """``end_offset``: what lies below may be cleaned. ``oldest_ms``: age of the dirty part, -1 without any."""
+    """``end_offset``: what lies below may be cleaned. ``oldest_ms``: age of the dirty part, -1
+    without any."""
 
     clean_bytes: int
     dirty_bytes: int
@@ -146,7 +151,8 @@ class Round:
             raise LogGone
 
     def prepare(self) -> list[Group]:
-        """Thread. Fill the map; returns what to clean, oldest first: nothing when the log has gone meanwhile.
+        """Thread. Fill the map; returns what to clean, oldest first: nothing when the log has gone
+        meanwhile.
 
         Raises CorruptRange for a damaged segment."""
         self.figures.rounds += 1
@@ -180,7 +186,8 @@ class Round:
         return Group(swap, tuple(self._segments[i] for i in run), sources)
 
     def clean(self, group: Group) -> bool:
-        """Thread. True when there is a cleaned segment to install; not when the log has gone meanwhile.
+        """Thread. True when there is a cleaned segment to install. Not when the log has gone
+        meanwhile.
 
         Raises CorruptRange, DiskFull or StorageFailed."""
         try:
@@ -195,7 +202,7 @@ class Round:
             return False
 
     def _cancel(self, error: Exception) -> None:
-        """The round is over when the log has gone; otherwise the error is what it says."""
+        """The round is over when the log has gone. Otherwise the error is what it says."""
         if isinstance(error, LogGone | FileNotFoundError) or (self._is_over and not isinstance(error, StorageFailed)):
             self.is_cancelled = True
             self.figures.cancelled += 1
@@ -205,10 +212,12 @@ class Round:
         raise error
 
     def install(self, group: Group) -> bool:
-        """Loop. False when the log has changed under the round, which is over then. Raises DiskFull, StorageFailed."""
+        """Loop. False when the log has changed under the round, which is over then. Raises
+        DiskFull, StorageFailed."""
         try:
             if not self._is_over:
-                # A batch goes because of a later one of its key, or of its producer: those were asked for further up.
+                # A batch goes because of a later one of its key, or of its producer: those were
+                # asked for further up.
                 self.log.note_sweep(max(self._sieve.end_offset, self._lasts_end))
                 if self.log.replace(group.segments, group.swap):
                     self.figures.segments_replaced += len(group.segments)
@@ -221,7 +230,8 @@ class Round:
         return False
 
     def complete(self) -> bool:
-        """Loop. Every group is in place, if no step was cancelled. Raises DiskFull: the next round does it all again."""
+        """Loop. Every group is in place, if no step was cancelled. Raises DiskFull: the next round
+        does it all again."""
         is_whole = not self._is_over and not self.is_cancelled
         if is_whole:
             self.log.note_cleaned(self._sieve.end_offset, self._sieve.horizon_ms)

@@ -1,10 +1,11 @@
 """OffsetMap: the latest offset of each key, within a bound on memory.
 
-Keys up to 63 bytes are kept as they are, so for them there are no collisions to think about; a longer key is
-represented by its 64-byte BLAKE2b digest, which no short key can equal. Kafka keeps MD5 digests of all keys in a
-flat buffer: there that saves memory, and a collision made on purpose drops records. In Python a dict of exact keys is
-several times faster than any table written out by hand, and its cost is known well enough to be bounded: ``bytes_used``
-counts for each key what CPython needs for it at worst (the measured figure is in tests/unit/storage).
+Keys up to 63 bytes are kept as they are, so for them there are no collisions to think about. A
+longer key is represented by its 64-byte BLAKE2b digest, which no short key can equal. Kafka keeps
+MD5 digests of all keys in a flat buffer: there that saves memory, and a collision made on purpose
+drops records. In Python a dict of exact keys is several times faster than any table written out by
+hand, and its cost is known well enough to be bounded: ``bytes_used`` counts for each key what
+CPython needs for it at worst (the measured figure is in tests/unit/storage).
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from hashlib import blake2b
 
 DIGEST_BYTES = 64
 ENTRY_BYTES = 160
-"""Beyond the key's own bytes: its object, the offset's, and a slot in a dict that has just grown."""
+"""Beyond the key's own bytes: its object, the offset's, and a slot in a dict that has just
+grown."""
 
 
 class OffsetMap:

@@ -1,18 +1,24 @@
-"""What cleaning keeps of each batch, and the file that results: the half of compaction that only reads and writes.
+"""What cleaning keeps of each batch, and the file that results: the half of compaction that only
+reads and writes.
 
-A record stays when no later one of its key is known (``OffsetMap``, filled from the part that is not clean yet), when
-it has no key (only a topic that was not compacted before can hold such), or when it lies at or beyond the end of what
-the map speaks for. A *tombstone* (a key without value) that stays gets a delete horizon, written into its batch: from
-then on it may go, and everybody who reads the log within ``delete.retention.ms`` has been told of the deletion (KIP-534).
+A record stays when no later one of its key is known (``OffsetMap``, filled from the part that is
+not clean yet), when it has no key (only a topic that was not compacted before can hold such), or
+when it lies at or beyond the end of what the map speaks for. A *tombstone* (a key without value)
+that stays gets a delete horizon, written into its batch: from then on it may go, and everybody who
+reads the log within ``delete.retention.ms`` has been told of the deletion (KIP-534).
 
 Invariants:
-* Nothing moves. A batch that loses records keeps its base offset, its span, its producer's sequence and its epoch.
-* No gap: a run of batches that lose everything becomes one *filler*, a batch without records over the same offsets, of
-  61 bytes. Kafka leaves a gap instead, and then contiguity can be checked nowhere; here a missing batch is still told
-  from a removed one by recovery, by followers, and by whoever reads. A run ends where the leader epoch changes, so the
-  epochs of a cleaned log are those of the log before. A reader or follower that stands inside a filler is shown the rest
-  of it (``PartitionLog.read``): every border in a cleaned log was one before, so nobody stands inside anything else.
-* The last batch of a live producer stays, if need be without records: its header is where its sequence is found (R32).
+* Nothing moves. A batch that loses records keeps its base offset, its span, its producer's sequence
+  and its epoch.
+* No gap: a run of batches that lose everything becomes one *filler*, a batch without records over
+  the same offsets, of 61 bytes. Kafka leaves a gap instead, and then contiguity can be checked
+  nowhere. Here a missing batch is still told from a removed one by recovery, by followers, and by
+  whoever reads. A run ends where the leader epoch changes, so the epochs of a cleaned log are those
+  of the log before. A reader or follower that stands inside a filler is shown the rest of it
+  (``PartitionLog.read``): every border in a cleaned log was one before, so nobody stands inside
+  anything else.
+* The last batch of a live producer stays, if need be without records: its header is where its
+  sequence is found (R32).
 * What cannot be decoded is kept as it is: its CRC says that it is what its producer sent.
 """
 
@@ -37,11 +43,13 @@ from minilog.wire.records import Record, decode_batch
 
 WRITE_BYTES = 256 * 1024
 Throttle = Callable[[int], None]
-"""Called in the thread with the bytes just read or written; waits as long as it likes, raises to stop the round."""
+"""Called in the thread with the bytes just read or written; waits as long as it likes, raises to
+stop the round."""
 
 
 class CleaningFigures(msgspec.Struct):
-    """What cleaning has done; counters grow for ever. ``map_bytes_max`` is the largest map so far."""
+    """What cleaning has done; counters grow for ever. ``map_bytes_max`` is the largest map so
+    far."""
 
     rounds: int = 0
     cancelled: int = 0
@@ -57,11 +65,13 @@ class CleaningFigures(msgspec.Struct):
 
 
 class LogGone(Exception):
-    """The log has been closed, moved or cut since the round began: what lies at its paths now may be another's."""
+    """The log has been closed, moved or cut since the round began: what lies at its paths now may
+    be another's."""
 
 
 class Source(NamedTuple):
-    """A sealed segment as the thread sees it: opened to be read, by a handle of its own, and closed then."""
+    """A sealed segment as the thread sees it: opened to be read, by a handle of its own, and closed
+    then."""
 
     base_offset: int
     end_offset: int
@@ -69,10 +79,12 @@ class Source(NamedTuple):
     disk: Disk
     path: str
     check: Callable[[], None]
-    """Raises LogGone when the log has gone meanwhile; asked once a file is open or made, which then was the log's."""
+    """Raises LogGone when the log has gone meanwhile; asked once a file is open or made, which then
+    was the log's."""
 
     def open(self) -> int:
-        """A handle on the file. Raises LogGone, or FileNotFoundError when retention has let it go."""
+        """A handle on the file. Raises LogGone, or FileNotFoundError when retention has let it
+        go."""
         handle = self.disk.open(self.path)
         try:
             self.check()
@@ -95,7 +107,8 @@ class Source(NamedTuple):
 def fill_map(
     sources: Sequence[Source], start_offset: int, latest: OffsetMap, throttle: Throttle, figures: CleaningFigures
 ) -> int:
-    """Note the keys from ``start_offset`` on; returns where the map's knowledge ends: where it was full, or at the end."""
+    """Note the keys from ``start_offset`` on; returns where the map's knowledge ends: where it was
+    full, or at the end."""
     end_offset = start_offset
     for source in sources:
         if source.end_offset <= start_offset:
@@ -125,7 +138,8 @@ def _decoded(batch: Batch) -> list[Record] | None:
 
 
 class Sieve:
-    """Decides batch by batch. ``horizon_ms``: when the last tombstone that stayed may go; -1 without any."""
+    """Decides batch by batch. ``horizon_ms``: when the last tombstone that stayed may go; -1
+    without any."""
 
     def __init__(
         self,
@@ -136,7 +150,8 @@ class Sieve:
         delete_retention_ms: int,
         figures: CleaningFigures,
     ) -> None:
-        """``latest`` speaks for what lies below ``end_offset``; ``lasts`` are batches to keep (R32)."""
+        """``latest`` speaks for what lies below ``end_offset``. ``lasts`` are batches to keep
+        (R32)."""
         self.latest = latest
         self.end_offset = end_offset
         self.lasts = lasts
@@ -252,7 +267,8 @@ class Writer:
 
 
 def clean(disk: Disk, swap: Swap, sources: Sequence[Source], sieve: Sieve, throttle: Throttle) -> bool:
-    """Write ``sources``, sieved, into the swap's ``.cleaned`` file; False when nothing is gained and there is none.
+    """Write ``sources``, sieved, into the swap's ``.cleaned`` file; False when nothing is gained
+    and there is none.
 
     Raises BadBatch, CorruptRange, DiskFull or StorageFailed, and what ``throttle`` raises."""
     writer = Writer(disk, swap)

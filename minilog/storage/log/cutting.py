@@ -1,5 +1,5 @@
-"""Where a log can be cut, what lies behind a cut (the arithmetic of ``PartitionLog``'s one way to lose records), and where
-batches that go in together come apart."""
+"""Where a log can be cut, what lies behind a cut (the arithmetic of ``PartitionLog``'s one way to
+lose records), and where batches that go in together come apart."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ def tail(border: Border, segments: Sequence[Segment]) -> list[Piece]:
 def keep(
     quarantine: Quarantine, name: str, reason: str, lost_from: Border, segments: Sequence[Segment]
 ) -> tuple[int, int, int, int]:
-    """Copy what is about to be lost; returns its records by acks level. What cannot be copied is damaged (R53)."""
+    """Copy what is about to be lost; returns its records by acks level. What cannot be copied is
+    damaged (R53)."""
     pieces, end_offset = tail(lost_from, segments), segments[-1].end_offset
     if not pieces:
         return 0, 0, 0, 0

@@ -1,10 +1,12 @@
-"""Which leader epoch wrote which offsets: the list of (epoch, start offset) of one log (KIP-101, KIP-279; R1-R3).
+"""Which leader epoch wrote which offsets: the list of (epoch, start offset) of one log (KIP-101,
+KIP-279; R1-R3).
 
-Owns: the list in memory. It is derived data: every batch header holds its epoch, ``observe`` collects them at append
-and at recovery, and the copy in the store's checkpoint only spares the scan of what lies below it.
+Owns: the list in memory. It is derived data: every batch header holds its epoch, ``observe``
+collects them at append and at recovery, and the copy in the store's checkpoint only spares the scan
+of what lies below it.
 
-Invariants (R3): epochs and start offsets both strictly increase; every entry covers at least one record, so an empty log
-has an empty list; the list equals the one recomputed from the log.
+Invariants (R3): epochs and start offsets both strictly increase. Every entry covers at least one
+record, so an empty log has an empty list. The list equals the one recomputed from the log.
 """
 
 from __future__ import annotations
@@ -52,7 +54,8 @@ class EpochCache:
         return self._epochs[at - 1] if at > 0 else -1, self._starts[at] if at < len(self._starts) else None
 
     def end_of(self, epoch: int, end_offset: int) -> tuple[int, int]:
-        """R2: (largest epoch <= ``epoch``, where it ends), for a log that ends at ``end_offset``."""
+        """R2: (largest epoch <= ``epoch``, where it ends), for a log that ends at
+        ``end_offset``."""
         if not self._epochs:
             return epoch, end_offset
         at = bisect_right(self._epochs, epoch) - 1
@@ -68,7 +71,8 @@ class EpochCache:
         del self._starts[keep:]
 
     def truncate_start(self, start_offset: int, end_offset: int) -> None:
-        """Forget what ends at or before ``start_offset``, the log's new start; ``end_offset`` is the log's end."""
+        """Forget what ends at or before ``start_offset``, the log's new start. ``end_offset`` is
+        the log's end."""
         if start_offset >= end_offset:
             self._epochs.clear()
             self._starts.clear()

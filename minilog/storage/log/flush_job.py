@@ -8,10 +8,11 @@ from minilog.storage.disk import Disk
 
 
 class FlushJob:
-    """One sync to come. ``run`` may be called in a thread; ``PartitionLog.complete`` takes it back on the loop.
+    """One sync to come. ``run`` may be called in a thread. ``PartitionLog.complete`` takes it back
+    on the loop.
 
-    It holds a file handle of its own, so rolling, truncating or deleting the log meanwhile cannot make it sync, or
-    close, a file that is not its own.
+    It holds a file handle of its own, so rolling, truncating or deleting the log meanwhile cannot
+    make it sync, or close, a file that is not its own.
     """
 
     __slots__ = ("_directories", "_disk", "_handle", "end_offset", "generation")
@@ -19,7 +20,8 @@ class FlushJob:
     def __init__(
         self, disk: Disk, handle: int | None, generation: int, end_offset: int, directories: tuple[str, ...] = ()
     ) -> None:
-        """``handle`` None: everything was durable already. ``directories`` are synced with the file."""
+        """``handle`` None: everything was durable already. ``directories`` are synced with the
+        file."""
         self._disk = disk
         self._handle = handle
         self._directories = directories

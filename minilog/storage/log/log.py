@@ -1,13 +1,14 @@
 """PartitionLog: one partition's log on this broker; satisfies ``core.ports.ReplicaLog``.
 
-Owns: the directory ``<topic>-<partition>`` with its segments and ``truncations``. What is in it and how that is read and made
-durable is in stored_log.py, how it is cut in truncation.py. Here it grows, loses its beginning and is cleaned.
+Owns: the directory ``<topic>-<partition>`` with its segments and ``truncations``. What is in it and
+how that is read and made durable is in stored_log.py, how it is cut in truncation.py. Here it
+grows, loses its beginning and is cleaned.
 
 Invariants:
 * A sealed segment is durable before the next one exists.
 * No cleaned segment of an older generation is taken in.
-* ``start_offset`` is durable before anything below it goes. It may lie inside the first segment: a follower takes over
-  its leader's start, and its segments end elsewhere.
+* ``start_offset`` is durable before anything below it goes. It may lie inside the first segment: a
+  follower takes over its leader's start, and its segments end elsewhere.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from minilog.storage.segment.segment_swap import Swap
 from minilog.wire.batch import Batch
 
 ROLL_BYTES_MIN = 1024 * 1024
-"""A segment that holds less, or less than half of what it may, is not sealed because of a time that a producer gives. Otherwise
-a producer could have a segment made of every batch, which takes several syncs each."""
+"""A segment that holds less, or less than half of what it may, is not sealed because of a time that
+a producer gives. Otherwise a producer could have a segment made of every batch, which takes several
+syncs each."""
 
 
 class PartitionLog(CuttableLog):
@@ -52,7 +54,8 @@ class PartitionLog(CuttableLog):
             self._append(run, sum(batch.bytes_total for batch in run))
 
     def _append(self, batches: Sequence[Batch], bytes_total: int) -> None:
-        """Batches that one segment can hold. Nothing behind the write may raise: it has happened."""
+        """Batches that one segment can hold. Nothing behind the write may raise: it has
+        happened."""
         active, end_offset = self._segments[-1], batches[-1].end_offset
         has_room = active.has_room(bytes_total, end_offset, self._settings.segment_bytes)
         is_worth_it = active.size_bytes >= min(ROLL_BYTES_MIN, self._settings.segment_bytes // 2)
@@ -70,7 +73,8 @@ class PartitionLog(CuttableLog):
         return active.size_bytes > 0 and 0 <= active.first_timestamp < now_ms - self._settings.roll_ms
 
     def maybe_roll(self, now_ms: int) -> bool:
-        """Seal an active segment that time has passed over, so that retention and compaction get at an idle log."""
+        """Seal an active segment that time has passed over, so that retention and compaction get at
+        an idle log."""
         active, settings = self._segments[-1], self._settings
         if active.size_bytes == 0 or self.durable_end < self.end_offset or active.bad_ranges:
             return False
@@ -82,7 +86,7 @@ class PartitionLog(CuttableLog):
         return True
 
     def _roll(self) -> Segment:
-        """Seal the active segment and start a new one; the old is durable before the new exists."""
+        """Seal the active segment and start a new one. The old is durable before the new exists."""
         self._segments[-1].seal()
         self._sync_directories()
         self.durable_end = self.end_offset
@@ -96,13 +100,15 @@ class PartitionLog(CuttableLog):
     # ---- retention and compaction
 
     def expired_end(self, now_ms: int) -> int:
-        """Where the log may start by the topic's retention settings; ``start_offset`` when nothing is to go."""
+        """Where the log may start by the topic's retention settings. ``start_offset`` when nothing
+        is to go."""
         return max(self.start_offset, expired_end(self._segments, self._settings, self._high_watermark, now_ms))
 
     def advance_start(self, offset: int) -> None:
-        """Forget what lies below ``offset``: first durably, then the sealed segments wholly below it go.
+        """Forget what lies below ``offset``: first durably, then the sealed segments wholly below
+        it go.
 
-        Raises DiskFull when even the note of the new start finds no room; nothing has changed then.
+        Raises DiskFull when even the note of the new start finds no room. Nothing has changed then.
         """
         assert self.start_offset <= offset <= min(self._high_watermark, self.durable_end)
         if offset == self.start_offset:
@@ -136,7 +142,8 @@ class PartitionLog(CuttableLog):
             self._save(self.state.starting_at(self.start_offset)._replace(doubt_end=swept_end))
 
     def replace(self, old: Sequence[Segment], new: Swap) -> bool:
-        """Let the cleaned segment take the place of ``old``; False when they are not all of this log any more.
+        """Let the cleaned segment take the place of ``old``; False when they are not all of this
+        log any more.
 
         Raises DiskFull (nothing has changed) or StorageFailed.
         """
@@ -161,7 +168,8 @@ class PartitionLog(CuttableLog):
     # ---- end of life
 
     def close(self) -> RecoveryPoint:
-        """Make everything durable and release the files; the returned point is the caller's to keep."""
+        """Make everything durable and release the files. The returned point is the caller's to
+        keep."""
         self.flush()
         self._snapshot_producers()
         point = self.checkpoint()

@@ -11,11 +11,12 @@ from minilog.storage.segment.damage import Damage
 
 
 class RecoveryPoint(NamedTuple):
-    """What the store's checkpoint knows of a log: its durable end, high watermark and generation at that time.
+    """What the store's checkpoint knows of a log: its durable end, high watermark and generation at
+    that time.
 
-    ``epochs`` holds (leader epoch, start offset) of every epoch, so that recovery has to derive only what lies above
-    ``offset``. They are kept here, with the points of all logs, because a file for each log would
-    cost two syncs for each leader change.
+    ``epochs`` holds (leader epoch, start offset) of every epoch, so that recovery has to derive
+    only what lies above ``offset``. They are kept here, with the points of all logs, because a file
+    for each log would cost two syncs for each leader change.
     """
 
     offset: int
@@ -24,7 +25,8 @@ class RecoveryPoint(NamedTuple):
     epochs: tuple[tuple[int, int], ...] = ()
 
     def cut_to(self, end_offset: int) -> RecoveryPoint:
-        """What it still says of a log that was cut there since: all of it speaks for what lies below, and no more."""
+        """What it still says of a log that was cut there since: all of it speaks for what lies
+        below, and no more."""
         epochs = tuple(entry for entry in self.epochs if entry[1] < end_offset)
         marks = min(self.offset, end_offset), min(self.high_watermark, end_offset)
         return RecoveryPoint(*marks, self.generation, epochs)
@@ -38,14 +40,16 @@ class Recovered(NamedTuple):
 
 
 class LogPlace(NamedTuple):
-    """Where a log lives; ``name`` is ``<topic>-<partition>``."""
+    """Where a log lives. ``name`` is ``<topic>-<partition>``."""
 
     disk: Disk
     directory: str
     name: str
     quarantine: Quarantine
     unsynced: tuple[str, ...] = ()
-    """Directories with entries of this log that are not durable yet: the first flush syncs them, not the creation,
-    because a topic with hundreds of partitions is made in one turn of the broker."""
+    """Directories with entries of this log that are not durable yet: the first flush syncs them,
+    not the creation, because a topic with hundreds of partitions is made in one turn of the
+    broker."""
     ask: Callable[[], None] = lambda: None
-    """Asked between segments while the log is checked; what it raises ends the opening, as a crash would."""
+    """Asked between segments while the log is checked. What it raises ends the opening, as a crash
+    would."""

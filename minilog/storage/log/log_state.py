@@ -1,8 +1,10 @@
-"""What a log must remember and no batch says: its last cuts, where it starts, how far it is cleaned, what damage took.
+"""What a log must remember and no batch says: its last cuts, where it starts, how far it is
+cleaned, what damage took.
 
-Owns: the file ``truncations`` (named after what it held first), replaced as a whole, so that the parts always fit
-together. It is written only when one of them changes: at a truncation, when the log start moves, after a round of
-cleaning, when recovery has found that something durable is gone, when damage is found.
+Owns: the file ``truncations`` (named after what it held first), replaced as a whole, so that the
+parts always fit together. It is written only when one of them changes: at a truncation, when the
+log start moves, after a round of cleaning, when recovery has found that something durable is gone,
+when damage is found.
 """
 
 from __future__ import annotations
@@ -18,19 +20,22 @@ CUTS_KEPT = 16
 
 
 class LogState(NamedTuple):
-    """``cuts``: (generation, end offset) of the last truncations, oldest first. ``generation`` grows with each.
+    """``cuts``: (generation, end offset) of the last truncations, oldest first. ``generation``
+    grows with each.
 
-    Below ``cleaned_end`` no key has two values. ``horizon_ms``: when the last tombstone that cleaning has met may go.
-    ``swept_end``: whatever cleaning has taken away here, it did because of a record below it, which was committed.
-    ``doubt_end``: the same of what was taken away elsewhere or cannot be told any more, and nobody says that it is committed
-    here. Noted of a log that was copied from a cleaned one, that is being emptied, or whose state was damaged.
-    ``start_epoch``: leader epoch of the last batch before ``start_offset``, -1 when it is not known.
-    ``missing_end``: the log was durable up to here; while it ends before, damage has taken something that counts. Noted by
-    recovery, of what it misses and of what it found after a power cut.
-    ``next_start``, ``next_epoch``: the log is beginning anew there; -1 when it is not. Noted before the one rename that does
-    it, so at every moment the name of the first segment tells which of the two starts is the log's.
-    ``bad_ranges``: offsets that were found damaged, for the next start to look at (R53). It need not be all of them.
-    ``is_start_noted``: every start of this log was noted. Logs of before that was so may begin elsewhere.
+    Below ``cleaned_end`` no key has two values. ``horizon_ms``: when the last tombstone that
+    cleaning has met may go. ``swept_end``: whatever cleaning has taken away here, it did because of
+    a record below it, which was committed. ``doubt_end``: the same of what was taken away elsewhere
+    or cannot be told any more, and nobody says that it is committed here. Noted of a log that was
+    copied from a cleaned one, that is being emptied, or whose state was damaged. ``start_epoch``:
+    leader epoch of the last batch before ``start_offset``, -1 when it is not known.
+    ``missing_end``: the log was durable up to here. While it ends before, damage has taken
+    something that counts. Noted by recovery, of what it misses and of what it found after a power
+    cut. ``next_start``, ``next_epoch``: the log is beginning anew there; -1 when it is not. Noted
+    before the one rename that does it, so at every moment the name of the first segment tells which
+    of the two starts is the log's. ``bad_ranges``: offsets that were found damaged, for the next
+    start to look at (R53). It need not be all of them. ``is_start_noted``: every start of this log
+    was noted. Logs of before that was so may begin elsewhere.
     """
 
     generation: int = 0
@@ -50,7 +55,8 @@ class LogState(NamedTuple):
     def after_cut(self, end_offset: int, start_offset: int) -> LogState:
         """A generation begins: the log was cut to ``end_offset`` and starts at ``start_offset``.
 
-        What was swept below a record that goes stays in doubt until the log is empty: older values are missing till then."""
+        What was swept below a record that goes stays in doubt until the log is empty: older values
+        are missing till then."""
         generation = self.generation + 1
         cuts = (*self.cuts[1 - CUTS_KEPT :], (generation, end_offset))
         return self.starting_at(start_offset)._replace(
@@ -64,19 +70,21 @@ class LogState(NamedTuple):
         )
 
     def starting_at(self, start_offset: int, start_epoch: int = -1) -> LogState:
-        """The log starts there, after a batch of that epoch: an epoch belongs to the one offset it was noted with."""
+        """The log starts there, after a batch of that epoch: an epoch belongs to the one offset it
+        was noted with."""
         if start_offset == self.start_offset:
             return self
         return self._replace(start_offset=start_offset, start_epoch=start_epoch)
 
     def in_doubt(self, end_offset: int) -> LogState:
-        """Of a damaged state: all of the log may have been swept since, and nobody knows for what. A mark above its end
-        says nothing: it may be of a log that was emptied since, and a whole log is not given up for that."""
+        """Of a damaged state: all of the log may have been swept since, and nobody knows for what.
+        A mark above its end says nothing: it may be of a log that was emptied since, and a whole
+        log is not given up for that."""
         return self._replace(swept_end=min(self.swept_end, end_offset), doubt_end=end_offset)
 
     def begun(self, base_offset: int, *, is_empty: bool = False) -> LogState:
-        """Of a log whose first segment begins at ``base_offset``: nothing is under way any more. From an empty one nothing
-        is missing."""
+        """Of a log whose first segment begins at ``base_offset``: nothing is under way any more.
+        From an empty one nothing is missing."""
         state = self._replace(next_start=-1, next_epoch=-1, doubt_end=0 if is_empty else self.doubt_end)
         if base_offset != self.next_start:
             return state
@@ -88,8 +96,9 @@ class LogState(NamedTuple):
 
 
 class LoadedState(NamedTuple):
-    """``damaged``: the present file is bad, and ``state`` is the one before it or nothing known. The log may have been cut
-    since, so nothing of it counts as clean. It may have been swept since as well, so all that it holds is in doubt.
+    """``damaged``: the present file is bad, and ``state`` is the one before it or nothing known.
+    The log may have been cut since, so nothing of it counts as clean. It may have been swept since
+    as well, so all that it holds is in doubt.
     """
 
     state: LogState

@@ -1,13 +1,16 @@
-"""Snapshots of a log's producers: ``<offset>.producers`` beside the segments, so that a restart or a truncation reads
-only the batches above the newest snapshot that is still below the log's end.
+"""Snapshots of a log's producers: ``<offset>.producers`` beside the segments, so that a restart or
+a truncation reads only the batches above the newest snapshot that is still below the log's end.
 
-Owns: the files, in the envelope of checkpoint.py, replaced by one rename. They are derived data and are not synced: one
-that a power cut has damaged or lost is ignored, and an older one or the log itself takes its place.
+Owns: the files, in the envelope of checkpoint.py, replaced by one rename. They are derived data and
+are not synced: one that a power cut has damaged or lost is ignored, and an older one or the log
+itself takes its place.
 
 Invariants:
-* A snapshot of offset ``o`` is what the batches below ``o`` say, or it is not there: before anything below ``o`` is cut
-  the file is removed, durably, so it cannot return beside other batches.
-* Kept are all above the high watermark, which a truncation may fall short of, and the two newest at or below it.
+* A snapshot of offset ``o`` is what the batches below ``o`` say, or it is not there: before
+  anything below ``o`` is cut the file is removed, durably, so it cannot return beside other
+  batches.
+* Kept are all above the high watermark, which a truncation may fall short of, and the two newest at
+  or below it.
 """
 
 from __future__ import annotations
@@ -33,7 +36,8 @@ _NAME = re.compile(r"(\d{20})\.producers")
 
 
 class Snapshot(msgspec.Struct):
-    """``last_epoch`` is the leader epoch of the batch before ``offset`` (-1: none): a second proof that it belongs here."""
+    """``last_epoch`` is the leader epoch of the batch before ``offset`` (-1: none): a second proof
+    that it belongs here."""
 
     offset: int
     last_epoch: int
@@ -70,7 +74,8 @@ class ProducerStates:
             self.observe((batch,), batch.bytes_total)
 
     def save(self, offset: int, last_epoch: int, high_watermark: int, bytes_min: int = 0) -> None:
-        """Snapshot the state at ``offset``, the log's end, if ``bytes_min`` were appended since the last one.
+        """Snapshot the state at ``offset``, the log's end, if ``bytes_min`` were appended since the
+        last one.
 
         Without room there is none: it only spares reading.
         """
@@ -105,8 +110,8 @@ class ProducerStates:
     # ---- when it is opened or cut
 
     def forget_above(self, offset: int) -> bool:
-        """Remove the snapshots above ``offset``; True when there were any: the caller syncs the directory before it
-        lets anything be written there."""
+        """Remove the snapshots above ``offset``; True when there were any: the caller syncs the
+        directory before it lets anything be written there."""
         above = [known for known in self._offsets if known > offset]
         self._remove(above)
         return bool(above)
@@ -123,8 +128,9 @@ class ProducerStates:
             self._disk.fsync_dir(self._directory)
 
     def load(self, start_offset: int, end_offset: int, epoch_at: Callable[[int], int]) -> int:
-        """Begin anew with the newest good snapshot between the log's start and end; returns the offset from which the
-        batches have to be observed. ``epoch_at`` gives the leader epoch of an offset in the log."""
+        """Begin anew with the newest good snapshot between the log's start and end; returns the
+        offset from which the batches have to be observed. ``epoch_at`` gives the leader epoch of an
+        offset in the log."""
         for offset in self._offsets[::-1]:
             if start_offset <= offset <= end_offset:
                 snapshot = self._read(offset)
@@ -151,7 +157,8 @@ class ProducerStates:
 
 
 def _as_today(body: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Snapshots used to hold a time, and with each producer the time that was when it wrote last."""
+    """Snapshots used to hold a time, and with each producer the time that was when it wrote
+    last."""
     if body is not None and "time_ms" in body:
         for _, producer in body["producers"]:
             del producer[2]

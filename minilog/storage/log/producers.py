@@ -1,22 +1,26 @@
-"""What a log knows of the producers that number their batches: who wrote which sequences, and where (KIP-98; R31, R32).
+"""What a log knows of the producers that number their batches: who wrote which sequences, and where
+(KIP-98; R31, R32).
 
-Owns: for each producer id its epoch and its last batches, and the judgement whether a batch is new, was written before,
-or must not be written. Like the leader epochs (epochs.py) this is derived data: every batch header holds what it takes,
-``observe`` collects it at append, replication and recovery alike, and a snapshot only spares the reading of what lies
-below it. Whoever has the log has the state; a new leader needs nothing else.
+Owns: for each producer id its epoch and its last batches, and the judgement whether a batch is new,
+was written before, or must not be written. Like the leader epochs (epochs.py) this is derived data:
+every batch header holds what it takes, ``observe`` collects it at append, replication and recovery
+alike, and a snapshot only spares the reading of what lies below it. Whoever has the log has the
+state. A new leader needs nothing else.
 
 Invariants:
-* The state is a pure function of the batches from the log's start to its end (ProducerStateOfLog), and of one setting. Nothing here
-  looks at a clock.
-* ``observe`` rejects nothing: what is in the log is a fact. Only a leader asks ``find_written``, before it appends.
+* The state is a pure function of the batches from the log's start to its end (ProducerStateOfLog),
+  and of one setting. Nothing here looks at a clock.
+* ``observe`` rejects nothing: what is in the log is a fact. Only a leader asks ``find_written``,
+  before it appends.
 * Producers are kept in the order of their last batches, so the longest silent one is the first.
 
-Age. A log has no clock but what its producers say, and each of them may be wrong, lie, or load history: none must make the
-log forget the numbers of others, and with them the promise that a retry writes nothing twice. So it takes many different
-producers to make it forget one. The last PRODUCERS_KEPT are never forgotten. Of those before them the longest silent go
-when the middle one of the times that the oldest WITNESSES wrote last and the middle one of the latest WITNESSES lie further
-apart than the expiration time: what any few of them say changes neither. How far a producer's own times lie in the past or
-the future never matters.
+Age. A log has no clock but what its producers say, and each of them may be wrong, lie, or load
+history: none must make the log forget the numbers of others, and with them the promise that a retry
+writes nothing twice. So it takes many different producers to make it forget one. The last
+PRODUCERS_KEPT are never forgotten. Of those before them the longest silent go when the middle one
+of the times that the oldest WITNESSES wrote last and the middle one of the latest WITNESSES lie
+further apart than the expiration time: what any few of them say changes neither. How far a
+producer's own times lie in the past or the future never matters.
 """
 
 from __future__ import annotations
@@ -30,13 +34,15 @@ from minilog.errors import DuplicateSequence, OutOfOrderSequence, ProducerFenced
 from minilog.wire.batch import Batch
 
 WINDOW = 5
-"""Batches remembered of each producer: as many as Kafka's clients have in flight, and ours in one request."""
+"""Batches remembered of each producer: as many as Kafka's clients have in flight, and ours in one
+request."""
 PRODUCERS_MAX = 10_000
-"""Producers remembered by one log; one more makes it forget the longest silent one."""
+"""Producers remembered by one log. One more makes it forget the longest silent one."""
 WITNESSES = 512
 PRODUCERS_KEPT = 2 * WITNESSES
 FORGOTTEN_AT_ONCE = 128
-"""Half as many have to come before it is looked again, so looking costs next to nothing for each."""
+"""Half as many have to come before it is looked again, so looking costs next to nothing for
+each."""
 SEQUENCE_MAX = 2**31 - 1
 """Sequences count records and begin at 0 again after this."""
 _NEAR = 2**30
@@ -44,7 +50,8 @@ _NEAR = 2**30
 
 
 class WrittenBatch(NamedTuple):
-    """One remembered batch: its sequences, both inclusive, and where it lies. ``end_offset`` is exclusive."""
+    """One remembered batch: its sequences, both inclusive, and where it lies. ``end_offset`` is
+    exclusive."""
 
     first_sequence: int
     last_sequence: int
@@ -68,7 +75,8 @@ class Producer(NamedTuple):
         return (self.batches[-1].last_sequence + 1) & SEQUENCE_MAX
 
     def find_written(self, batch: Batch) -> WrittenBatch | None:
-        """Where ``batch`` lies; None when it is the next one. Raises as ``ProducerTable.find_written`` does."""
+        """Where ``batch`` lies; None when it is the next one. Raises as
+        ``ProducerTable.find_written`` does."""
         epoch, first = batch.producer_epoch, batch.base_sequence
         if epoch < self.epoch:
             raise ProducerFenced(
@@ -88,7 +96,8 @@ class Producer(NamedTuple):
         raise _out_of_order(batch, expected)
 
     def _refuse_old(self, batch: Batch) -> None:
-        """A batch from before the window was written, if this log has had the epoch without a gap since before it."""
+        """A batch from before the window was written, if this log has had the epoch without a gap
+        since before it."""
         oldest = self.batches[0].first_sequence
         before = (oldest - batch.base_sequence) & SEQUENCE_MAX
         remembered = (self.next_sequence - oldest) & SEQUENCE_MAX
@@ -102,7 +111,8 @@ class Producer(NamedTuple):
 
 
 class Lasts(NamedTuple):
-    """``offsets``: bases of last batches. ``unsure``: producers whose window shows none, so that all of theirs count."""
+    """``offsets``: bases of last batches. ``unsure``: producers whose window shows none, so that
+    all of theirs count."""
 
     offsets: frozenset[int]
     unsure: frozenset[int]
@@ -131,14 +141,16 @@ class ProducerTable:
 
     @property
     def end_offset(self) -> int:
-        """The end of the last numbered batch; 0 when there is none. A cut at or above it changes nothing here."""
+        """The end of the last numbered batch; 0 when there is none. A cut at or above it changes
+        nothing here."""
         if not self._producers:
             return 0
         return next(reversed(self._producers.values())).batches[-1].end_offset
 
     def last_batches(self, committed_end: int) -> Lasts:
-        """Each producer's last batch below ``committed_end``: compaction keeps these, if need be without records,
-        because their headers are what a rebuild finds the sequences in. What comes after may yet be cut."""
+        """Each producer's last batch below ``committed_end``: compaction keeps these, if need be
+        without records, because their headers are what a rebuild finds the sequences in. What comes
+        after may yet be cut."""
         found: set[int] = set()
         unsure: set[int] = set()
         for producer_id, producer in self._producers.items():
@@ -150,7 +162,7 @@ class ProducerTable:
         return Lasts(frozenset(found), frozenset(unsure))
 
     def observe(self, batch: Batch) -> None:
-        """Take in a batch of the log; those without a producer id mean nothing here."""
+        """Take in a batch of the log. Those without a producer id mean nothing here."""
         base_offset, _, leader_epoch, crc, _, delta, _, latest, producer_id, epoch, first, _, _ = batch
         if producer_id < 0:
             return
@@ -180,12 +192,13 @@ class ProducerTable:
                     producers.popitem(last=False)
 
     def find_written(self, batches: Sequence[Batch]) -> list[WrittenBatch | None]:
-        """R31: where each of these batches, which a leader is about to append in one go, lies already (None: it is new).
-        An empty list says that all of them are new.
+        """R31: where each of these batches, which a leader is about to append in one go, lies
+        already (None: it is new). An empty list says that all of them are new.
 
-        Each is judged as if those before it were written. Of one producer the repeated ones come first: a request
-        is appended whole, so of one that is sent again nothing or a head can have survived. Nothing known of a producer:
-        any sequence will do. Raises ProducerFenced, OutOfOrderSequence (``expected``, ``seen``) or DuplicateSequence.
+        Each is judged as if those before it were written. Of one producer the repeated ones come
+        first: a request is appended whole, so of one that is sent again nothing or a head can have
+        survived. Nothing known of a producer: any sequence will do. Raises ProducerFenced,
+        OutOfOrderSequence (``expected``, ``seen``) or DuplicateSequence.
         """
         places: list[WrittenBatch | None] = []
         ahead: dict[int, Batch] = {}

@@ -1,10 +1,12 @@
-"""Where records go that a replica must cut: copied and counted before they leave the log, so that no loss is silent.
+"""Where records go that a replica must cut: copied and counted before they leave the log, so that
+no loss is silent.
 
-Owns: ``<data>/quarantine/<topic>-<partition>/<epoch>-<base>-<end>.log`` (the bytes as they stood in the log) and the
-``.json`` beside it. The JSON is written last: a ``.log`` without one is a copy that was interrupted, and worthless.
+Owns: ``<data>/quarantine/<topic>-<partition>/<epoch>-<base>-<end>.log`` (the bytes as they stood in
+the log) and the ``.json`` beside it. The JSON is written last: a ``.log`` without one is a copy
+that was interrupted, and worthless.
 
-Counts are by the acks level kept in each batch, because that says which promise was broken: acks=1 promised one copy,
-``many`` is what must never appear here unless an unclean election was forced.
+Counts are by the acks level kept in each batch, because that says which promise was broken: acks=1
+promised one copy, ``many`` is what must never appear here unless an unclean election was forced.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ ACKS_NAMES = ("unknown", "acks_0", "acks_1", "acks_many")
 
 
 class Piece(NamedTuple):
-    """The bytes of one segment from ``position`` on, where the batch with base offset ``offset`` starts."""
+    """The bytes of one segment from ``position`` on, where the batch with base offset ``offset``
+    starts."""
 
     log: LogBytes
     position: int
@@ -36,7 +39,8 @@ class Piece(NamedTuple):
 class CutTail(msgspec.Struct, frozen=True):
     """The JSON beside a quarantined tail. Timestamps are ms; -1 when no readable batch was in it.
 
-    ``records_by_acks`` counts in the order of ``ACKS_NAMES``; bytes that are no whole batch are in ``unreadable_bytes``.
+    ``records_by_acks`` counts in the order of ``ACKS_NAMES``; bytes that are no whole batch are in
+    ``unreadable_bytes``.
     """
 
     partition: str
@@ -62,9 +66,11 @@ class Quarantine:
         self._now_ms = now_ms
 
     def save(self, partition: str, reason: str, end_offset: int, pieces: Sequence[Piece]) -> CutTail:
-        """Copy ``pieces``, the tail that is about to be cut, durably. Raises DiskFull or StorageFailed.
+        """Copy ``pieces``, the tail that is about to be cut, durably. Raises DiskFull or
+        StorageFailed.
 
-        A cut that was interrupted, by a crash or a full disk, comes again: a tail that is kept already is not kept twice.
+        A cut that was interrupted, by a crash or a full disk, comes again: a tail that is kept
+        already is not kept twice.
         """
         tail = self._describe(partition, reason, end_offset, pieces)
         directory = f"{self._directory}/{partition}"
@@ -118,7 +124,8 @@ class Quarantine:
         )
 
     def _stem(self, directory: str, tail: CutTail, pieces: Sequence[Piece]) -> tuple[str, bool]:
-        """A file name without suffix, and whether these very bytes are kept under it; if not, no earlier cut has it.
+        """A file name without suffix, and whether these very bytes are kept under it. If not, no
+        earlier cut has it.
 
         The same offsets may be cut twice in one epoch, with other records.
         """

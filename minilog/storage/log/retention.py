@@ -1,11 +1,13 @@
-"""Which segments a topic's retention settings let go: arithmetic over segments, nothing is touched here.
+"""Which segments a topic's retention settings let go: arithmetic over segments, nothing is touched
+here.
 
-Whole segments go, oldest first, never the active one and nothing above the high watermark. By time: as long as the
-latest record of the oldest segment is older than ``retention.ms``. By size: as long as what is left still holds
-``retention.bytes``. A segment whose records carry no time is as old as the next one that has any.
+Whole segments go, oldest first, never the active one and nothing above the high watermark. By time:
+as long as the latest record of the oldest segment is older than ``retention.ms``. By size: as long
+as what is left still holds ``retention.bytes``. A segment whose records carry no time is as old as
+the next one that has any.
 
-Who may act on the answer is the core's business: a leader publishes the new log start in its epoch before it deletes,
-a follower takes over what its leader has published (core/broker/retention.py).
+Who may act on the answer is the core's business: a leader publishes the new log start in its epoch
+before it deletes, a follower takes over what its leader has published (core/broker/retention.py).
 Source: Kafka's ``retention.*`` settings.
 """
 
@@ -31,7 +33,8 @@ class Stretch(Protocol):
 
 
 def expired_end(segments: Sequence[Stretch], settings: TopicSettings, high_watermark: int, now_ms: int) -> int:
-    """The offset up to which everything may go: the base offset of a segment, the first one's when nothing may."""
+    """The offset up to which everything may go: the base offset of a segment, the first one's when
+    nothing may."""
     if not settings.is_deleted:
         return segments[0].base_offset
     goes = max(_too_old(segments, settings.retention_ms, now_ms), _too_much(segments, settings.retention_bytes))

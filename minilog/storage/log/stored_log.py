@@ -1,15 +1,18 @@
-"""StoredLog: what is in a partition's log, how it is read, and how it becomes durable. The half of ``PartitionLog`` (log.py)
-that lets nothing in and nothing out.
+"""StoredLog: what is in a partition's log, how it is read, and how it becomes durable. The half of
+``PartitionLog`` (log.py) that lets nothing in and nothing out.
 
-Owns: the parts of a log in memory (segments, epochs, producers, state), which sealed segments are open, and the durable end.
+Owns: the parts of a log in memory (segments, epochs, producers, state), which sealed segments are
+open, and the durable end.
 
 Invariants:
-* Sealed segments are contiguous and durable; only the active (last) one has bytes that are not synced yet.
+* Sealed segments are contiguous and durable. Only the active (last) one has bytes that are not
+  synced yet.
 * ``durable_end`` only moves to an end that was captured before the sync which covered it began.
 * ``producers`` is what the batches from start to end say (R32).
-* ``generation`` grows with each truncation; a flush that began in an older generation proves nothing.
-* Compaction leaves no gap: what it takes away is stood for by batches without records (rewrite.py), so everything here goes
-  on relying on contiguous offsets.
+* ``generation`` grows with each truncation. A flush that began in an older generation proves
+  nothing.
+* Compaction leaves no gap: what it takes away is stood for by batches without records (rewrite.py),
+  so everything here goes on relying on contiguous offsets.
 """
 
 from __future__ import annotations
@@ -48,7 +51,8 @@ class StoredLog:
         """Offsets that are gone from the beginning, where nobody has let them go."""
         self.start_offset = segments[0].base_offset
         self.garbage: list[str] = []
-        """Files that are no part of the log any more: to be removed by whoever has time (recovery, at the latest)."""
+        """Files that are no part of the log any more: to be removed by whoever has time (recovery,
+        at the latest)."""
         self.end_offset = segments[-1].end_offset
         self.durable_end = self.end_offset
         self._high_watermark = self.start_offset
@@ -58,7 +62,8 @@ class StoredLog:
         self._bases = [segment.base_offset for segment in segments]
         self._epochs = epochs
         self.producers = ProducerStates(place.disk, place.directory, settings.producer_id_expiration_ms)
-        """What the batches say of their producers (R32); its ``table.last_batches`` says what compaction must keep."""
+        """What the batches say of their producers (R32). Its ``table.last_batches`` says what
+        compaction must keep."""
         self._unsynced = place.unsynced
         self._readers: dict[int, Segment] = {}
         """Sealed segments that are open, by base offset, least recently used first."""
@@ -96,8 +101,8 @@ class StoredLog:
 
     @property
     def bad_ranges(self) -> list[tuple[int, int]]:
-        """Known damaged offset ranges, ends exclusive; a missing durable tail counts until it is durable again, and what lies
-        below the start counts for nothing."""
+        """Known damaged offset ranges, ends exclusive. A missing durable tail counts until it is
+        durable again, and what lies below the start counts for nothing."""
         ranges = [
             bad
             for segment in self._segments
@@ -110,17 +115,20 @@ class StoredLog:
 
     @property
     def is_damaged(self) -> bool:
-        """Something that was durable cannot be read: this replica must not be elected nor count as in sync."""
+        """Something that was durable cannot be read: this replica must not be elected nor count as
+        in sync."""
         return bool(self.bad_ranges)
 
     def note_damage(self) -> None:
-        """Damage was found: the next start looks there, or at all of the log (R53). Raises DiskFull."""
+        """Damage was found: the next start looks there, or at all of the log (R53). Raises
+        DiskFull."""
         ranges = noted([*self.state.bad_ranges, *self.bad_ranges]) or ((self.start_offset, self.end_offset),)
         if ranges != self.state.bad_ranges:
             self._save(self.state._replace(bad_ranges=ranges))
 
     def note_damage_at(self, offset: int) -> None:
-        """A thread has met damage in a segment, not below the start: it is known as if a reader had met it."""
+        """A thread has met damage in a segment, not below the start: it is known as if a reader had
+        met it."""
         self._segment_at(offset).note_at(offset)
 
     def epoch_end(self, epoch: int) -> tuple[int, int]:
@@ -137,7 +145,8 @@ class StoredLog:
         return self._epochs.entries
 
     def recompute_epochs(self) -> list[tuple[int, int]]:
-        """``epoch_entries`` as a full scan finds them (R3: both agree). Raises BadBatch on a damaged log."""
+        """``epoch_entries`` as a full scan finds them (R3: both agree). Raises BadBatch on a
+        damaged log."""
         found = EpochCache(recompute(self._headers(self.start_offset)))
         found.truncate_start(self.start_offset, self.end_offset)
         return found.entries
@@ -151,7 +160,7 @@ class StoredLog:
 
     @property
     def segments(self) -> Sequence[Segment]:
-        """Oldest first; the last one is active."""
+        """Oldest first. The last one is active."""
         return self._segments
 
     @property
@@ -200,14 +209,16 @@ class StoredLog:
     # ---- durability
 
     def flush_job(self) -> FlushJob:
-        """A job that makes everything appended so far durable; nothing to do in ``run`` when that is so already."""
+        """A job that makes everything appended so far durable. Nothing to do in ``run`` when that
+        is so already."""
         if self.durable_end == self.end_offset:
             return FlushJob(self._disk, None, self.generation, self.end_offset)
         handle = self._disk.duplicate(self._segments[-1].handle)
         return FlushJob(self._disk, handle, self.generation, self.end_offset, self._unsynced)
 
     def complete(self, job: FlushJob) -> bool:
-        """Take back a job that has run. False when a truncation came between: it proves nothing then."""
+        """Take back a job that has run. False when a truncation came between: it proves nothing
+        then."""
         if job.generation != self.generation:
             return False
         assert job.end_offset <= self.end_offset
@@ -229,7 +240,8 @@ class StoredLog:
         self._unsynced = ()
 
     def checkpoint(self) -> RecoveryPoint:
-        """Save the index, so that a restart scans less; the caller keeps the returned point durably afterwards."""
+        """Save the index, so that a restart scans less. The caller keeps the returned point durably
+        afterwards."""
         self._segments[-1].maybe_save_index()
         self._snapshot_producers(SNAPSHOT_BYTES)
         return self.recovery_point()
@@ -241,7 +253,8 @@ class StoredLog:
         self.producers.save(self.end_offset, self.last_epoch, self._high_watermark, bytes_min)
 
     def restore_producers(self) -> None:
-        """Make the producers' state that of this log's batches again: after it was opened, or cut. Raises BadBatch."""
+        """Make the producers' state that of this log's batches again: after it was opened, or cut.
+        Raises BadBatch."""
         start = self.producers.load(self.start_offset, self.end_offset, self.epoch_at)
         self.producers.replay(self._headers(start))
 

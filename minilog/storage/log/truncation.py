@@ -1,13 +1,15 @@
 """CuttableLog: the ways in which a log loses its end, or all of it.
 
-Owns: the order of steps of a cut, which survives a crash at any of them: copy the tail to quarantine, note the cut in
-``truncations``, remove later segments newest first, cut the file, sync. Until the cut itself is done the log merely still has
-its old tail, which the leader will point out again.
+Owns: the order of steps of a cut, which survives a crash at any of them: copy the tail to
+quarantine, note the cut in ``truncations``, remove later segments newest first, cut the file, sync.
+Until the cut itself is done the log merely still has its old tail, which the leader will point out
+again.
 
 Invariants:
-* Whatever leaves the end of a log goes through ``_cut``, which quarantines and counts what is not known to be committed (R65).
-* ``truncations`` remembers the last cuts: recovery never believes in a recovery point that a later truncation has
-  overtaken.
+* Whatever leaves the end of a log goes through ``_cut``, which quarantines and counts what is not
+  known to be committed (R65).
+* ``truncations`` remembers the last cuts: recovery never believes in a recovery point that a later
+  truncation has overtaken.
 * Epochs and producers are cut, and begun anew, with the log (R3, R32).
 * A log that is cut below what compaction went by begins anew: older values are missing from it.
 """
@@ -29,12 +31,14 @@ OVERTAKEN = "the leader's log begins behind it, and it is not known to be commit
 
 class CuttableLog(StoredLog):
     def truncate(self, end_offset: int) -> int:
-        """As in ``ReplicaLog``; the cut is durable on return. Raises DiskFull when the tail cannot be quarantined."""
+        """As in ``ReplicaLog``. The cut is durable on return. Raises DiskFull when the tail cannot
+        be quarantined."""
         assert end_offset >= self.start_offset
         if end_offset >= self.end_offset:
             return self.end_offset
         border = border_at(self._segment_at(end_offset), end_offset)
-        # Older values went because of what is cut, so all is to be fetched again; or nothing is left of the log.
+        # Older values went because of what is cut, so all is to be fetched again; or nothing is
+        # left of the log.
         if border.offset < max(self.swept_end, self.start_offset):
             self._begin_anew(self.start_offset, self.start_epoch, border, DIVERGED)
             return self.end_offset
@@ -44,7 +48,8 @@ class CuttableLog(StoredLog):
         return self.end_offset
 
     def reset(self, start_offset: int, start_epoch: int = -1) -> None:
-        """As in ``ReplicaLog``, durably. Raises DiskFull: the log is as before, or empty where it began."""
+        """As in ``ReplicaLog``, durably. Raises DiskFull: the log is as before, or empty where it
+        began."""
         if start_offset > self.end_offset:
             lost_from, reason = self._high_watermark, OVERTAKEN
         elif self.end_offset < self.swept_end:
@@ -56,8 +61,9 @@ class CuttableLog(StoredLog):
     def _begin_anew(self, start_offset: int, start_epoch: int, lost_from: Border, reason: str) -> None:
         first = self._segments[0]
         beginning = Border(first, first.base_offset, 0)
-        # Not the new start yet: what is appended after a crash before the rename would lie below it. And nothing is left,
-        # not even of what the first segment holds below the start: a recovery point that spoke of it would miss it.
+        # Not the new start yet: what is appended after a crash before the rename would lie below
+        # it. And nothing is left, not even of what the first segment holds below the start: a
+        # recovery point that spoke of it would miss it.
         state = self.state.after_cut(min(first.base_offset, start_offset), first.base_offset)
         self._cut(beginning, lost_from, state._replace(next_start=start_offset, next_epoch=start_epoch), reason)
         assert self._epochs.last_epoch == -1
@@ -74,7 +80,8 @@ class CuttableLog(StoredLog):
             self._note_begun()
 
     def _note_begun(self) -> None:
-        """Nothing may come into an emptied log before this: what was noted when that began speaks of the log before it.
+        """Nothing may come into an emptied log before this: what was noted when that began speaks
+        of the log before it.
 
         Raises DiskFull."""
         if self.state.next_start >= 0:
@@ -86,8 +93,9 @@ class CuttableLog(StoredLog):
         self._high_watermark = offset
 
     def _cut(self, at: Border, lost_from: Border, state: LogState, reason: str) -> None:
-        """The one way in which records leave the end of a log. What nobody is known to have besides, everything behind
-        ``lost_from``, lies in quarantine and is counted. ``state``, of after the cut, is noted for recovery.
+        """The one way in which records leave the end of a log. What nobody is known to have
+        besides, everything behind ``lost_from``, lies in quarantine and is counted. ``state``, of
+        after the cut, is noted for recovery.
 
         Raises DiskFull: the log is as before.
         """
@@ -117,14 +125,15 @@ class CuttableLog(StoredLog):
         return keep(self.place.quarantine, self.name, reason, lost_from, self._segments)
 
     def _begin_generation(self, state: LogState) -> None:
-        """From here on no flush job, and after a crash no recovery point, speaks for more than what is left."""
+        """From here on no flush job, and after a crash no recovery point, speaks for more than what
+        is left."""
         self._sync_directories()
         self._save(state)
         self._epochs.truncate_end(state.cuts[-1][1])
 
     def _remove_after(self, segment: Segment) -> None:
-        """Remove the segments after this one, newest first, each durably before the next: a file system may make removals
-        durable in any order, and a power cut must not leave a gap."""
+        """Remove the segments after this one, newest first, each durably before the next: a file
+        system may make removals durable in any order, and a power cut must not leave a gap."""
         while self._segments[-1] is not segment:
             removed = self._segments.pop()
             self._readers.pop(self._bases.pop(), None)

@@ -1,4 +1,5 @@
-"""After a start: what of a log is whole, what was torn by a power cut, and what is damage that must be said.
+"""After a start: what of a log is whole, what was torn by a power cut, and what is damage that must
+be said.
 
 Come in by ``recovery.py``.
 May import: ``storage/log``, ``storage/segment`` and ``wire``.

@@ -1,14 +1,17 @@
 """Bringing a log into a known state after a start: what is on disk, and all of it durable.
 
-Owns: the order of steps. Sealed segments are trusted, but for what was found damaged before, which is looked at again
-(R53); from the recovery point on every batch is read and checked, the leader epochs and indexes are derived anew, a torn tail is cut (tail.py says what is torn). Where there is more than the
-recovery point vouches for, the file is synced and read once more from the medium: the page cache may show bytes that a
-failed sync has given up (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020).
+Owns: the order of steps. Sealed segments are trusted, but for what was found damaged before, which
+is looked at again (R53). From the recovery point on every batch is read and checked, the leader
+epochs and indexes are derived anew, a torn tail is cut (tail.py says what is torn). Where there is
+more than the recovery point vouches for, the file is synced and read once more from the medium: the
+page cache may show bytes that a failed sync has given up (Rebello et al., "Can Applications Recover
+from fsync Failures?", ATC 2020).
 
-The recovery point comes from a checkpoint that may be older than a truncation; the cuts noted in ``truncations``
-pull it down to where the log was cut since, or was found to end, the whole of it (``RecoveryPoint.cut_to``): a high
-watermark that outlives the records it was said of would show, clean and count as committed whatever has come in their
-place, and epochs that do would make that unreadable.
+The recovery point comes from a checkpoint that may be older than a truncation. The cuts noted in
+``truncations`` pull it down to where the log was cut since, or was found to end, the whole of it
+(``RecoveryPoint.cut_to``): a high watermark that outlives the records it was said of would show,
+clean and count as committed whatever has come in their place, and epochs that do would make that
+unreadable.
 """
 
 from __future__ import annotations
@@ -36,7 +39,8 @@ _LOG_NAME = re.compile(r"(\d{20})\.log")
 
 
 class _Derived(NamedTuple):
-    """What is known of a log before it is read, and the offset from which its epochs are derived from the batches.
+    """What is known of a log before it is read, and the offset from which its epochs are derived
+    from the batches.
 
     What lies below ``durable_end`` was durable once: damage there is no crash's doing.
     """
@@ -56,15 +60,18 @@ class _Derived(NamedTuple):
 
 
 class _EpochsDisagree(Exception):
-    """A batch has a lower epoch than the recovery point says the log before it has: they are not of one log."""
+    """A batch has a lower epoch than the recovery point says the log before it has: they are not of
+    one log."""
 
 
 def open_log(
     place: LogPlace, settings: TopicSettings, point: RecoveryPoint = NOTHING_KNOWN, power_loss: bool = True
 ) -> PartitionLog:
-    """Open the log in ``place``, or begin an empty one. Raises CorruptRange, DiskFull or StorageFailed.
+    """Open the log in ``place``, or begin an empty one. Raises CorruptRange, DiskFull or
+    StorageFailed.
 
-    ``power_loss``: the machine may have stopped since the last write, so writes that were not synced may be missing.
+    ``power_loss``: the machine may have stopped since the last write, so writes that were not
+    synced may be missing.
     """
     settle(place.disk, place.directory)
     loaded = load_state(place.disk, place.directory)
@@ -121,7 +128,8 @@ def open_log(
 def adopt(log: PartitionLog, settings: TopicSettings) -> None:
     """Take into use what was opened before the topic's settings were known. Raises CorruptRange.
 
-    How long a producer is remembered is a setting, so another one makes another state of the same batches (R32).
+    How long a producer is remembered is a setting, so another one makes another state of the same
+    batches (R32).
     """
     remembered_ms = log.producers.table.expiration_ms
     log.configure(settings)
@@ -144,7 +152,8 @@ def _restore_producers(log: PartitionLog) -> None:
 
 
 def _look_again(log: PartitionLog, ask: Callable[[], None]) -> None:
-    """What was found damaged before lies where nothing else looks (R53). It is read, and is damaged still or was mended."""
+    """What was found damaged before lies where nothing else looks (R53). It is read, and is damaged
+    still or was mended."""
     for start, end in log.state.bad_ranges:
         offset, end = max(start, log.start_offset), min(end, log.end_offset)
         while offset < end:
@@ -157,7 +166,8 @@ def _look_again(log: PartitionLog, ask: Callable[[], None]) -> None:
 
 
 def _note_damage(log: PartitionLog) -> None:
-    """What is known now takes the place of what was noted. Raises DiskFull when there is damage to be noted."""
+    """What is known now takes the place of what was noted. Raises DiskFull when there is damage to
+    be noted."""
     ranges = noted(bad for segment in log.segments for bad in segment.bad_ranges)
     if ranges == log.state.bad_ranges:
         return
@@ -172,7 +182,7 @@ def _note_damage(log: PartitionLog) -> None:
 
 
 def _segments(place: LogPlace, start_offset: int) -> list[Segment]:
-    """The segments there are; those wholly below the log's start are on their way out, and go."""
+    """The segments there are. Those wholly below the log's start are on their way out, and go."""
     names = place.disk.list(place.directory)
     bases = [int(match[1]) for match in map(_LOG_NAME.fullmatch, names) if match]
     if not bases:
@@ -185,9 +195,11 @@ def _segments(place: LogPlace, start_offset: int) -> list[Segment]:
 
 
 def _begun(place: LogPlace, loaded: LoadedState, segments: list[Segment]) -> LogState:
-    """The state of a log that was perhaps about to begin anew. Of a damaged state nothing is noted: it stays damaged.
+    """The state of a log that was perhaps about to begin anew. Of a damaged state nothing is noted:
+    it stays damaged.
 
-    Raises DiskFull: nothing may be written behind a state that speaks of the log before it was emptied."""
+    Raises DiskFull: nothing may be written behind a state that speaks of the log before it was
+    emptied."""
     is_empty = len(segments) == 1 and segments[0].size_bytes == 0
     state = loaded.state.begun(segments[0].base_offset, is_empty=is_empty)
     if state != loaded.state and not loaded.damaged:
@@ -198,7 +210,8 @@ def _begun(place: LogPlace, loaded: LoadedState, segments: list[Segment]) -> Log
 
 
 def _derive(loaded: LoadedState, base_offset: int, point: RecoveryPoint) -> _Derived:
-    """The recovery point as far as no later cut has overtaken it; without its epochs everything is scanned."""
+    """The recovery point as far as no later cut has overtaken it. Without its epochs everything is
+    scanned."""
     state = loaded.state
     generation = max(state.generation, point.generation)
     for cut, end_offset in state.cuts:
@@ -222,10 +235,12 @@ def _derive(loaded: LoadedState, base_offset: int, point: RecoveryPoint) -> _Der
 
 
 def _noted_start(loaded: LoadedState, base_offset: int, derived: _Derived) -> int:
-    """Where the log must begin at the latest. Nothing goes from its beginning before that is noted, so a first segment
-    above is not the first: a file is gone. Of a damaged state nothing is known, the present one may have said more.
+    """Where the log must begin at the latest. Nothing goes from its beginning before that is noted,
+    so a first segment above is not the first: a file is gone. Of a damaged state nothing is known,
+    the present one may have said more.
 
-    A log whose starts were not all noted may have begun anew: that was a cut, and no recovery point of before speaks of it.
+    A log whose starts were not all noted may have begun anew: that was a cut, and no recovery point
+    of before speaks of it.
     """
     if loaded.damaged:
         return base_offset
@@ -268,7 +283,8 @@ def _walk_all(place: LogPlace, segments: list[Segment], derived: _Derived) -> li
 
 
 def _walk_medium(place: LogPlace, active: Segment, derived: _Derived) -> list[Damage]:
-    """Make the active segment durable, forget what the page cache shows of it, and walk it as it really is."""
+    """Make the active segment durable, forget what the page cache shows of it, and walk it as it
+    really is."""
     read_from = max(derived.scan_from, active.base_offset)
     active.reload(read_from)
     place.disk.fsync_dir(place.directory)
@@ -277,15 +293,16 @@ def _walk_medium(place: LogPlace, active: Segment, derived: _Derived) -> list[Da
 
 
 class _Cut(NamedTuple):
-    """The active segment is cut at this damage. Torn is what a crash explains; the rest is corruption."""
+    """The active segment is cut at this damage. Torn is what a crash explains. The rest is
+    corruption."""
 
     damage: Damage
     is_torn: bool
 
 
 def _where_to_cut(active: Segment, damages: list[Damage], derived: _Derived, power_loss: bool) -> _Cut | None:
-    """At a torn tail, or at damage that nothing good follows. Raises CorruptRange when what is to go cannot be read:
-    no crash explains that, and another attempt may be luckier."""
+    """At a torn tail, or at damage that nothing good follows. Raises CorruptRange when what is to
+    go cannot be read: no crash explains that, and another attempt may be luckier."""
     torn = first_torn(active, damages, derived.durable_end, power_loss)
     if torn is None and (not damages or damages[-1].end_offset is not None):
         return None
@@ -295,10 +312,12 @@ def _where_to_cut(active: Segment, damages: list[Damage], derived: _Derived, pow
 
 
 def _noted(place: LogPlace, state: LogState, active: Segment, cut: _Cut | None, derived: _Derived) -> LogState:
-    """The state with what is missing noted durably, before a cut takes the last trace of it from the log.
+    """The state with what is missing noted durably, before a cut takes the last trace of it from
+    the log.
 
-    Without this the next start would find a log that is shorter and whole. Or it would find a log that has become longer
-    meanwhile, and a recovery point that speaks of the records which were there before: so what is missing counts as cut.
+    Without this the next start would find a log that is shorter and whole. Or it would find a log
+    that has become longer meanwhile, and a recovery point that speaks of the records which were
+    there before: so what is missing counts as cut.
     """
     missing_end = state.missing_end
     end_offset = cut.damage.offset if cut else active.end_offset
@@ -315,8 +334,9 @@ def _noted(place: LogPlace, state: LogState, active: Segment, cut: _Cut | None, 
 
 
 def _vouched(place: LogPlace, state: LogState, end_offset: int) -> LogState:
-    """What has survived a power cut is durable by now, so damage to it is no crash's doing any more. The recovery point
-    does not say so before the next checkpoint. Without room for the note that one has to do."""
+    """What has survived a power cut is durable by now, so damage to it is no crash's doing any
+    more. The recovery point does not say so before the next checkpoint. Without room for the note
+    that one has to do."""
     noted = state._replace(missing_end=end_offset)
     try:
         noted.save(place.disk, place.directory)
@@ -326,8 +346,8 @@ def _vouched(place: LogPlace, state: LogState, end_offset: int) -> LogState:
 
 
 def _cut_tail(place: LogPlace, active: Segment, cut: _Cut | None) -> tuple[int, tuple[int, int, int, int]]:
-    """Whatever is cut and could be anything but a half-written batch is copied to quarantine first; returns the torn
-    bytes, and the lost records by acks level."""
+    """Whatever is cut and could be anything but a half-written batch is copied to quarantine first;
+    returns the torn bytes, and the lost records by acks level."""
     lost = (0, 0, 0, 0)
     if cut is None:
         return 0, lost

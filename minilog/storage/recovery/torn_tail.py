@@ -1,17 +1,21 @@
 """What bad bytes at the tail of a log mean.
 
-Owns: the difference between a torn tail, which is cut, and corruption, which is marked and never cut silently.
+Owns: the difference between a torn tail, which is cut, and corruption, which is marked and never
+cut silently.
 
-A place where the bytes are not what belongs there is *torn* when it lies at or after the recovery point (the last
-durable end that was checkpointed) and a crash alone explains it:
-* the file ends inside the batch, and not because of a length that is wrong: the write was under way;
-* or the machine may have stopped too, and either nothing good follows (the last writes were not synced), or a whole
-  sector in it reads as zeros (writes that were not synced reach the disk in any order, so later ones may be whole).
-Everything else is *corruption*: the range is marked, reads of it raise CorruptRange, and the replica is incomplete
-until the leader's copy has replaced it. The same holds when the file ends before the recovery point.
+A place where the bytes are not what belongs there is *torn* when it lies at or after the recovery
+point (the last durable end that was checkpointed) and a crash alone explains it:
+* the file ends inside the batch, and not because of a length that is wrong: the write was under
+  way;
+* or the machine may have stopped too, and either nothing good follows (the last writes were not
+  synced), or a whole sector in it reads as zeros (writes that were not synced reach the disk in any
+  order, so later ones may be whole).
+Everything else is *corruption*: the range is marked, reads of it raise CorruptRange, and the
+replica is incomplete until the leader's copy has replaced it. The same holds when the file ends
+before the recovery point.
 
-Source: Alagappan et al., "Protocol-Aware Recovery for Consensus-Based Storage" (FAST 2018): telling crash from
-corruption apart is what keeps a committed record from being dropped.
+Source: Alagappan et al., "Protocol-Aware Recovery for Consensus-Based Storage" (FAST 2018): telling
+crash from corruption apart is what keeps a committed record from being dropped.
 """
 
 from __future__ import annotations
@@ -56,9 +60,11 @@ def _ends_inside_batch(log: LogBytes, damage: Damage) -> bool:
 
 
 def _has_lost_sector(log: LogBytes, damage: Damage) -> bool:
-    """Some sector of the damage reads as zeros; of the first one, what follows the last good batch does.
+    """Some sector of the damage reads as zeros. Of the first one, what follows the last good batch
+    does.
 
-    Zeros that the header would begin with anyway are no evidence: losing them would have damaged nothing.
+    Zeros that the header would begin with anyway are no evidence: losing them would have damaged
+    nothing.
     """
     start = damage.position
     while start < damage.end_position:

@@ -1,10 +1,11 @@
 """Checksums of many stretches of one file, each for the price of a short one.
 
-Owns: the CRC-32C from one place of the file up to each border ``STEP_BYTES`` apart, made once and as far as it is asked for.
-From two of them follows the checksum of what lies between, so a stretch costs its two ends, whatever its length.
+Owns: the CRC-32C from one place of the file up to each border ``STEP_BYTES`` apart, made once and
+as far as it is asked for. From two of them follows the checksum of what lies between, so a stretch
+costs its two ends, whatever its length.
 
-Why: records may hold whatever looks like headers of batches, each with a length that reaches to the end of the file. To
-check each of them in full takes time with the square of the file's size.
+Why: records may hold whatever looks like headers of batches, each with a length that reaches to the
+end of the file. To check each of them in full takes time with the square of the file's size.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ _ONE: Final = 1 << 31
 
 class Checksums:
     def __init__(self, pread: Callable[[int, int], bytes], start: int) -> None:
-        """Of stretches that begin at ``start`` or after. ``pread`` reads so many bytes from a position on."""
+        """Of stretches that begin at ``start`` or after. ``pread`` reads so many bytes from a
+        position on."""
         self._pread = pread
         self._start = start
         self._sums = [0]
@@ -33,7 +35,8 @@ class Checksums:
         """What a checksum is multiplied with when so many steps of bytes follow."""
 
     def of(self, start: int, end: int) -> int:
-        """Checksum of the bytes from ``start`` to ``end``, both in the file. Raises CorruptRange."""
+        """Checksum of the bytes from ``start`` to ``end``, both in the file. Raises
+        CorruptRange."""
         first, last = -(-(start - self._start) // STEP_BYTES), (end - self._start) // STEP_BYTES
         if first >= last:
             return crc32c(self._pread(start, end - start))
@@ -61,7 +64,8 @@ class Checksums:
 
 
 def _of_zeros(count: int) -> int:
-    """x to the power of 8 ``count``, which is a power of 2: what so many bytes do to a checksum before them."""
+    """x to the power of 8 ``count``, which is a power of 2: what so many bytes do to a checksum
+    before them."""
     power = _ONE >> 8
     while count > 1:
         power, count = _multiplied(power, power), count // 2

@@ -1,6 +1,7 @@
 """Damage in one segment: what it is, and how what is known of it is kept together.
 
-Owns: the shape of what is known. A range goes from one offset to the one after the last that cannot be read.
+Owns: the shape of what is known. A range goes from one offset to the one after the last that cannot
+be read.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ RANGES_NOTED_MAX = 64
 
 
 class Damage(NamedTuple):
-    """Bytes ``position`` to ``end_position``, from ``offset`` to ``end_offset``, are not what belongs there.
+    """Bytes ``position`` to ``end_position``, from ``offset`` to ``end_offset``, are not what
+    belongs there.
 
     ``end_offset`` is None when nothing good follows in the file.
     """
@@ -35,7 +37,8 @@ class Damage(NamedTuple):
 
 
 class WrongEpoch(BadBatch):
-    """A batch that is whole, and the log says another leader epoch of its offsets. The checksum does not cover it."""
+    """A batch that is whole, and the log says another leader epoch of its offsets. The checksum
+    does not cover it."""
 
     def __init__(self, position: int, offset: int, end_offset: int, found: int, known: int) -> None:
         super().__init__(position, offset, f"its leader epoch is {found}, the log's epochs say {known}")

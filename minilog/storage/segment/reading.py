@@ -3,8 +3,10 @@
 Owns: the way from an index entry to a batch, and the decision which bytes a reader is given.
 
 Invariants:
-* No byte is returned that is not part of a whole batch with the right checksum, place and leader epoch.
-* What an index says is checked against the batches it leads to. BadBatch says that one of the two is wrong.
+* No byte is returned that is not part of a whole batch with the right checksum, place and leader
+  epoch.
+* What an index says is checked against the batches it leads to. BadBatch says that one of the two
+  is wrong.
 * What is good before a bad batch is served. The bad one is told to whoever begins there.
 """
 
@@ -24,7 +26,8 @@ _STEP_BYTES = 2 * INTERVAL_BYTES
 _unpack_epoch_and_delta = struct.Struct(">12xi7xi").unpack_from
 
 EpochSpan = Callable[[int], tuple[int, int | None]]
-"""Of an offset the leader epoch that the log says it has, and where the next one starts (EpochCache.span_at)."""
+"""Of an offset the leader epoch that the log says it has, and where the next one starts
+(EpochCache.span_at)."""
 
 
 class Place(NamedTuple):
@@ -42,7 +45,8 @@ class Batches(NamedTuple):
 
 
 def find(log: LogBytes, offsets: OffsetIndex, offset: int) -> Place:
-    """The batch that holds ``offset``. Raises BadBatch when the headers on the way are not what belongs there."""
+    """The batch that holds ``offset``. Raises BadBatch when the headers on the way are not what
+    belongs there."""
     expected, position = offsets.floor(offset)
     start, data = position, b""
     while expected != offset:
@@ -58,7 +62,8 @@ def find(log: LogBytes, offsets: OffsetIndex, offset: int) -> Place:
 def read(
     log: LogBytes, offsets: OffsetIndex, place: Place, max_bytes: int, end_offset: int, epoch_span: EpochSpan
 ) -> Batches:
-    """Whole batches from ``place`` on that end at ``end_offset`` at most, one at least. Raises BadBatch."""
+    """Whole batches from ``place`` on that end at ``end_offset`` at most, one at least. Raises
+    BadBatch."""
     offset, position = place
     stop = _stop(log, offsets, position, max_bytes, end_offset)
     data = pread(log, position, stop - position, offset)
@@ -103,7 +108,8 @@ def _first_bytes(log: LogBytes, data: bytes, place: Place) -> int:
 
 
 def _verified(data: bytes, place: Place, max_bytes: int, end_offset: int, epoch_span: EpochSpan) -> tuple[int, int]:
-    """(bytes, next offset) of the whole good batches at the start of ``data`` that keep within the bounds.
+    """(bytes, next offset) of the whole good batches at the start of ``data`` that keep within the
+    bounds.
 
     Raises BadBatch for the first batch only.
     """

@@ -1,10 +1,12 @@
-"""Walking the batches of a log file with every check on: used by recovery, index rebuilds, scrubbing and inspection.
+"""Walking the batches of a log file with every check on: used by recovery, index rebuilds,
+scrubbing and inspection.
 
-Owns: the decision whether bytes at a position are the batch that belongs there. A batch belongs when it is whole, its
-CRC matches, its base offset is the end of the batch before it and its leader epoch is not lower.
+Owns: the decision whether bytes at a position are the batch that belongs there. A batch belongs
+when it is whole, its CRC matches, its base offset is the end of the batch before it and its leader
+epoch is not lower.
 
-A checksum failure is never taken for the end of the log here: ``scan`` says where it is, ``next_batch`` looks for what
-follows, and recovery.py decides what that means.
+A checksum failure is never taken for the end of the log here: ``scan`` says where it is,
+``next_batch`` looks for what follows, and recovery.py decides what that means.
 """
 
 from __future__ import annotations
@@ -27,13 +29,14 @@ BATCH_BYTES_MAX = 2**31 - 1
 _MAGIC_POSITION = 16
 _MAGIC = re.compile(rb"\x02")
 _unpack_checks = struct.Struct(">qiibIHi").unpack_from
-"""Base offset, length, leader epoch, magic, CRC, attributes, last offset delta: all that ``step`` checks."""
+"""Base offset, length, leader epoch, magic, CRC, attributes, last offset delta: all that ``step``
+checks."""
 _EPOCH_STEP_MAX = 2**20
 _OFFSET_STEP_MAX = 2**31
 
 
 class Found(NamedTuple):
-    """``batch`` is the header; its bytes have been checked and are not kept."""
+    """``batch`` is the header. Its bytes have been checked and are not kept."""
 
     position: int
     batch: Batch
@@ -61,7 +64,8 @@ class LogBytes(NamedTuple):
 
 
 def scan(log: LogBytes, position: int, offset: int, epoch: int = -1) -> Iterator[Found]:
-    """All batches from ``position``, where the one with base offset ``offset`` starts, to the end of the file.
+    """All batches from ``position``, where the one with base offset ``offset`` starts, to the end
+    of the file.
 
     Raises BadBatch at the first place where the bytes are not what belongs there.
     """
@@ -82,10 +86,12 @@ def scan(log: LogBytes, position: int, offset: int, epoch: int = -1) -> Iterator
 
 
 def step(view: memoryview, at: int, end: int, offset: int, epoch: int, position: int) -> int:
-    """Size of the batch at ``view[at]`` if all of it lies before ``end``, else 0; ``position`` is its place in the file.
+    """Size of the batch at ``view[at]`` if all of it lies before ``end``, else 0. ``position`` is
+    its place in the file.
 
-    Raises BadBatch when it is not a good batch that can stand at ``offset`` after a batch of ``epoch``. Written out
-    instead of built on ``batch_at``, which takes four times as long: reads are made of this.
+    Raises BadBatch when it is not a good batch that can stand at ``offset`` after a batch of
+    ``epoch``. Written out instead of built on ``batch_at``, which takes four times as long: reads
+    are made of this.
     """
     if end - at < HEADER_BYTES:
         return 0
@@ -115,7 +121,8 @@ def _reason(view: memoryview, at: int, offset: int, epoch: int) -> str:
 
 
 def check_place(batch: Batch, offset: int, epoch: int) -> str | None:
-    """Why ``batch`` cannot stand where ``offset`` follows a batch of ``epoch``; None when it can (R6)."""
+    """Why ``batch`` cannot stand where ``offset`` follows a batch of ``epoch``; None when it can
+    (R6)."""
     if batch.base_offset != offset:
         return f"its base offset is {batch.base_offset}"
     if batch.leader_epoch < 0:
@@ -128,9 +135,10 @@ def check_place(batch: Batch, offset: int, epoch: int) -> str | None:
 def next_batch(log: LogBytes, bad: BadBatch, epoch: int) -> Found | None:
     """The first good batch after a bad place; None when there is none up to the end of the file.
 
-    A record may carry whole batches, so what lies inside a batch is searched only when its header does not say where it
-    ends. When the header says that the file ends first, nothing follows, unless the length is what is wrong: the checksum,
-    which does not cover it, holds up to some batch that continues the log.
+    A record may carry whole batches, so what lies inside a batch is searched only when its header
+    does not say where it ends. When the header says that the file ends first, nothing follows,
+    unless the length is what is wrong: the checksum, which does not cover it, holds up to some
+    batch that continues the log.
     """
     found = _at(log, bad.position, bad.offset, epoch)  # it could not be read, and now it can
     header = _header(log, bad)
@@ -151,7 +159,8 @@ def check_readable(log: LogBytes, position: int) -> None:
 
 
 def pread(log: LogBytes, position: int, size: int, offset: int) -> bytes:
-    """The bytes where ``offset`` belongs, fewer at the end of the file. Raises BadBatch when they cannot be read."""
+    """The bytes where ``offset`` belongs, fewer at the end of the file. Raises BadBatch when they
+    cannot be read."""
     try:
         return log.pread(position, size)
     except CorruptRange as error:
@@ -159,9 +168,11 @@ def pread(log: LogBytes, position: int, size: int, offset: int) -> bytes:
 
 
 def _large_batch(log: LogBytes, view: memoryview, position: int, offset: int, read_bytes: int) -> int:
-    """Size of the batch that starts ``view`` and does not end in it; raises BadBatch when the file ends first.
+    """Size of the batch that starts ``view`` and does not end in it; raises BadBatch when the file
+    ends first.
 
-    ``read_bytes`` is what was asked for: a batch within that which is not in ``view`` is beyond the file's real end.
+    ``read_bytes`` is what was asked for: a batch within that which is not in ``view`` is beyond the
+    file's real end.
     """
     left = log.size - position
     if len(view) < HEADER_BYTES:
@@ -190,7 +201,8 @@ def _at(log: LogBytes, position: int, offset: int, epoch: int) -> Found | None:
 
 
 def _after_checksum(log: LogBytes, bad: BadBatch, header: Batch, epoch: int) -> Found | None:
-    """The batch before which the one with this header ends by its checksum, and which continues the log."""
+    """The batch before which the one with this header ends by its checksum, and which continues the
+    log."""
     crc, summed_to = 0, bad.position + CRC_START
     for position, candidate in _headers(log, bad, epoch, bad.position + HEADER_BYTES):
         if candidate.base_offset != header.end_offset:

@@ -1,14 +1,16 @@
 """One segment: a stretch of the log in one file, named by its base offset, with its sparse indexes.
 
-Owns: ``<base>.log``. Opens it at its first use and loads the indexes at the first lookup, so that a restart does not
-touch sealed segments.
+Owns: ``<base>.log``. Opens it at its first use and loads the indexes at the first lookup, so that a
+restart does not touch sealed segments.
 
 Invariants:
-* ``size_bytes`` is the size of the file, a batch border; ``end_offset`` is the offset after its last record.
-* A damaged stretch is in ``bad_ranges`` from the moment it is noticed, whoever noticed it, and stays there (R53). No byte
-  of it is ever returned.
-* Whatever an index says is checked against the batches it leads to; an index that misleads is rebuilt once. So is the last
-  entry of a time index before retention goes by it: the files have no checksum.
+* ``size_bytes`` is the size of the file, a batch border. ``end_offset`` is the offset after its
+  last record.
+* A damaged stretch is in ``bad_ranges`` from the moment it is noticed, whoever noticed it, and
+  stays there (R53). No byte of it is ever returned.
+* Whatever an index says is checked against the batches it leads to. An index that misleads is
+  rebuilt once. So is the last entry of a time index before retention goes by it: the files have no
+  checksum.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ _HINTS_MAX = 64
 
 class Segment:
     def __init__(self, disk: Disk, directory: str, base_offset: int, end_offset: int) -> None:
-        """A segment whose file exists. Recovery finds ``end_offset`` of the active one with ``walk``."""
+        """A segment whose file exists. Recovery finds ``end_offset`` of the active one with
+        ``walk``."""
         self.base_offset = base_offset
         self.end_offset = end_offset
         self.bad_ranges: list[Range] = []
@@ -46,7 +49,8 @@ class Segment:
         self._handle: int | None = None
         self._index: SegmentIndex | None = None
         self._index_is_checked = False
-        """The index was made by a scan in this process: what it leads to is where the batches were."""
+        """The index was made by a scan in this process: what it leads to is where the batches
+        were."""
         self._max_timestamp: int | None = None
         self._first_timestamp: int | None = None
         self._hints: dict[int, int] = {}
@@ -54,7 +58,8 @@ class Segment:
 
     @classmethod
     def create(cls, disk: Disk, directory: str, base_offset: int, *, sync: bool = True) -> Segment:
-        """A new, empty segment, durable with ``sync``. Raises DiskFull, and then leaves nothing behind."""
+        """A new, empty segment, durable with ``sync``. Raises DiskFull, and then leaves nothing
+        behind."""
         handle = disk.create(f"{directory}/{base_offset:020d}{LOG_SUFFIX}")
         if sync:
             disk.fdatasync(handle)
@@ -65,7 +70,8 @@ class Segment:
         return segment
 
     def has_room(self, bytes_total: int, end_offset: int, bytes_max: int) -> bool:
-        """For batches that end at ``end_offset``. An empty segment takes any batch, but not any number of them."""
+        """For batches that end at ``end_offset``. An empty segment takes any batch, but not any
+        number of them."""
         if end_offset - self.base_offset > SEGMENT_SPAN_MAX:
             return False
         return self.size_bytes == 0 or self.size_bytes + bytes_total <= bytes_max
@@ -138,7 +144,8 @@ class Segment:
     # ---- writing
 
     def append(self, batches: Sequence[Batch]) -> None:
-        """Write batches that continue the segment, in one call. Raises DiskFull (unchanged) or StorageFailed."""
+        """Write batches that continue the segment, in one call. Raises DiskFull (unchanged) or
+        StorageFailed."""
         assert batches[0].base_offset == self.end_offset
         index, position = self.index, self.size_bytes
         self._disk.append(self.handle, position, [buffer for batch in batches for buffer in batch.buffers])
@@ -152,7 +159,8 @@ class Segment:
         self._disk.fdatasync(self.handle)
 
     def reload(self, offset: int) -> None:
-        """Make everything durable, and let later reads of what lies from ``offset`` on tell what is on the medium."""
+        """Make everything durable, and let later reads of what lies from ``offset`` on tell what is
+        on the medium."""
         self._disk.reload(self.handle, self.index.offsets.floor(offset)[1])
 
     def seal(self) -> None:
@@ -178,7 +186,8 @@ class Segment:
     # ---- reading
 
     def read(self, offset: int, max_bytes: int, end_offset: int, epoch_span: EpochSpan) -> bytes:
-        """Whole verified batches from the one that holds ``offset``; sizes and errors as in ``ReplicaLog.read``."""
+        """Whole verified batches from the one that holds ``offset``; sizes and errors as in
+        ``ReplicaLog.read``."""
         assert self.base_offset <= offset < min(end_offset, self.end_offset)
         self._refuse_bad(offset)
         try:
@@ -199,7 +208,8 @@ class Segment:
         return data
 
     def find(self, offset: int) -> Place:
-        """The batch that holds ``offset``, or the segment's end. Raises BadBatch as ``reading.find``."""
+        """The batch that holds ``offset``, or the segment's end. Raises BadBatch as
+        ``reading.find``."""
         assert self.base_offset <= offset <= self.end_offset
         if offset == self.end_offset:
             return Place(offset, self.size_bytes)
@@ -210,7 +220,8 @@ class Segment:
         return pread(self.log_bytes(), position, size, offset)
 
     def scan(self, offset: int) -> Iterator[Found]:
-        """All batches from the one that holds ``offset``. Raises BadBatch; that damage is noted by then."""
+        """All batches from the one that holds ``offset``. Raises BadBatch. That damage is noted by
+        then."""
         may_mislead = not self._index_is_checked
         while True:
             try:
@@ -227,7 +238,8 @@ class Segment:
             may_mislead = False
 
     def offset_at(self, timestamp_ms: int, start_offset: int) -> tuple[int, int] | None:
-        """(offset, timestamp) of the first record at or after ``timestamp_ms``, of batches that end after ``start_offset``.
+        """(offset, timestamp) of the first record at or after ``timestamp_ms``, of batches that end
+        after ``start_offset``.
 
         Raises CorruptRange."""
         try:
@@ -262,10 +274,12 @@ class Segment:
     # ---- damage
 
     def walk(self, offset: int, on_batch: Callable[[Batch], None], power_loss: bool = False) -> list[Damage]:
-        """Read and check everything from the last index entry at or before ``offset``, and index it anew.
+        """Read and check everything from the last index entry at or before ``offset``, and index it
+        anew.
 
-        ``on_batch`` gets each good batch in order. Sets ``end_offset`` and notes bad ranges; the file stays as it is. After a
-        ``power_loss`` the time index may lack its end and not so the other: then all behind its last entry is read.
+        ``on_batch`` gets each good batch in order. Sets ``end_offset`` and notes bad ranges. The
+        file stays as it is. After a ``power_loss`` the time index may lack its end and not so the
+        other: then all behind its last entry is read.
         """
         if self._index is None and not self._load_index():
             self._new_index()
@@ -302,7 +316,8 @@ class Segment:
             index.note_border(position, base_offset)
 
     def rebuild(self) -> None:
-        """Make the indexes anew from the log file, and note what is damaged besides what is known already."""
+        """Make the indexes anew from the log file, and note what is damaged besides what is known
+        already."""
         end_offset, known = self.end_offset, self.bad_ranges
         self._new_index()
         self.walk(self.base_offset, lambda batch: None)
@@ -342,7 +357,8 @@ class Segment:
         return self._refusal(self.note_at(bad.offset), str(bad))
 
     def note_at(self, offset: int) -> Range:
-        """Damage was met at ``offset``: how far it goes is looked for, and is known from here on."""
+        """Damage was met at ``offset``: how far it goes is looked for, and is known from here
+        on."""
         if self.bad_range_at(offset) is None:
             self.rebuild()
         known = self.bad_range_at(offset)
@@ -362,7 +378,7 @@ class Segment:
             self._index.maybe_save()
 
     def close(self) -> None:
-        """Release file and indexes; the next use opens them again."""
+        """Release file and indexes. The next use opens them again."""
         if self._index is not None:  # what was noted before may be of when it was still written to
             self._max_timestamp = self._index.max_timestamp
         if self._handle is not None:
@@ -372,7 +388,8 @@ class Segment:
         self._hints.clear()
 
     def rename(self, base_offset: int) -> Segment:
-        """The same file, which is empty, as the segment that begins at ``base_offset``; the name is not synced yet."""
+        """The same file, which is empty, as the segment that begins at ``base_offset``. The name is
+        not synced yet."""
         assert self.size_bytes == 0
         directory = self.path.rpartition("/")[0]
         self._disk.rename(self.path, f"{directory}/{base_offset:020d}{LOG_SUFFIX}")
@@ -380,14 +397,15 @@ class Segment:
         return Segment(self._disk, directory, base_offset, base_offset)
 
     def discard(self) -> str:
-        """Take the file out of the log without the cost of freeing it; returns the path it waits at."""
+        """Take the file out of the log without the cost of freeing it; returns the path it waits
+        at."""
         self._disk.rename(self.path, self.path + DELETED_SUFFIX)
         self.close()
         self.remove_index()
         return self.path + DELETED_SUFFIX
 
     def remove_index(self) -> None:
-        """The index files; what is in memory stays good."""
+        """The index files. What is in memory stays good."""
         SegmentIndex(self._disk, self._stem, self.base_offset).remove_files()
 
     def remove(self) -> None:

@@ -1,11 +1,12 @@
 """Both indexes of one segment together, and their two files.
 
-Owns: ``<base>.index`` and ``<base>.timeindex``. The files are appended to at checkpoints, not synced before ``seal``,
-and simply removed when in doubt: the segment rebuilds what is missing. Of a segment that gets no more batches ``seal`` is
-the only way to write them, because nobody reads such a segment again to find what they leave out.
+Owns: ``<base>.index`` and ``<base>.timeindex``. The files are appended to at checkpoints, not
+synced before ``seal``, and simply removed when in doubt: the segment rebuilds what is missing. Of a
+segment that gets no more batches ``seal`` is the only way to write them, because nobody reads such
+a segment again to find what they leave out.
 
-Invariant: when an entry for a batch is made, the time index already speaks for everything before that batch. A scan
-that begins at an index entry therefore restores the time index exactly.
+Invariant: when an entry for a batch is made, the time index already speaks for everything before
+that batch. A scan that begins at an index entry therefore restores the time index exactly.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from minilog.wire.batch import Batch
 
 INDEX_SUFFIX, TIME_SUFFIX = ".index", ".timeindex"
 UNSAVED_MAX = 64
-"""Entries that a checkpoint leaves unsaved: 256 KiB of log, which a restart reads again in less than a millisecond."""
+"""Entries that a checkpoint leaves unsaved: 256 KiB of log, which a restart reads again in less
+than a millisecond."""
 
 
 class SegmentIndex:
     def __init__(self, disk: Disk, stem: str, base_offset: int) -> None:
-        """Empty indexes; ``stem`` is the path of the files without suffix."""
+        """Empty indexes. ``stem`` is the path of the files without suffix."""
         self.offsets = OffsetIndex(base_offset)
         self.times = TimeIndex(base_offset)
         self._disk = disk
@@ -41,7 +43,8 @@ class SegmentIndex:
 
     @classmethod
     def load(cls, disk: Disk, stem: str, base_offset: int, size_bytes: int) -> SegmentIndex | None:
-        """The indexes from their files, for a log of ``size_bytes``; None when a file is missing, bad or unreadable."""
+        """The indexes from their files, for a log of ``size_bytes``; None when a file is missing,
+        bad or unreadable."""
         try:
             data, times_data = read_file(disk, stem + INDEX_SUFFIX), read_file(disk, stem + TIME_SUFFIX)
         except CorruptRange:
@@ -70,7 +73,8 @@ class SegmentIndex:
             self._latest = (batch.max_timestamp, batch.end_offset - 1)
 
     def note_border(self, position: int, offset: int) -> None:
-        """Index the border at ``position`` although the interval is not over: the place after a damaged stretch."""
+        """Index the border at ``position`` although the interval is not over: the place after a
+        damaged stretch."""
         if position > self.offsets.last_position and offset > self.offsets.last_offset:
             self._note_time()
             self.offsets.add(offset, position)
@@ -89,9 +93,11 @@ class SegmentIndex:
         self._rewound = True
 
     def seal(self) -> None:
-        """No more batches will come: make the time index speak for all of them, and the files durable.
+        """No more batches will come: make the time index speak for all of them, and the files
+        durable.
 
-        Durable, because retention goes by the last entry: a time index cut short would let records go too early."""
+        Durable, because retention goes by the last entry: a time index cut short would let records
+        go too early."""
         self._note_time()
         self.save()
         for suffix in (INDEX_SUFFIX, TIME_SUFFIX):
@@ -111,8 +117,8 @@ class SegmentIndex:
             self.save()
 
     def save(self) -> None:
-        """Append the new entries to the files. On a full disk, and where a file could not hold them, the files are
-        removed instead: then the log file has to tell."""
+        """Append the new entries to the files. On a full disk, and where a file could not hold
+        them, the files are removed instead: then the log file has to tell."""
         if not self.times.fits_file:
             self.remove_files()
             return

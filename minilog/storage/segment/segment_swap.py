@@ -1,4 +1,5 @@
-"""A cleaned segment takes the place of those it was made from, in one step that a crash cannot halve.
+"""A cleaned segment takes the place of those it was made from, in one step that a crash cannot
+halve.
 
 Files, in the log's directory, for the stretch from ``base`` to ``end``:
 
@@ -9,12 +10,14 @@ Files, in the log's directory, for the stretch from ``base`` to ``end``:
         | rename
     <base>.log                      done: the old first segment is gone with the same rename
 
-The name carries the stretch, so recovery needs nothing else to know which segments a ``.swap`` file stands for. The
-directory is synced between taking away and the last rename because a file system may make renames durable in any
-order; a log with one segment too many is worse than one to be finished. Indexes are derived data: those of the old
-segments go first, the new ones (``<base>-<end>.index``) follow the last rename, and without them they are made anew.
+The name carries the stretch, so recovery needs nothing else to know which segments a ``.swap`` file
+stands for. The directory is synced between taking away and the last rename because a file system
+may make renames durable in any order. A log with one segment too many is worse than one to be
+finished. Indexes are derived data: those of the old segments go first, the new ones
+(``<base>-<end>.index``) follow the last rename, and without them they are made anew.
 
-Source: Kafka's ``.cleaned``/``.swap`` files (KAFKA-2163); naming the end as well is what spares reading the file.
+Source: Kafka's ``.cleaned``/``.swap`` files (KAFKA-2163); naming the end as well is what spares
+reading the file.
 """
 
 from __future__ import annotations
@@ -48,7 +51,8 @@ class Swap(NamedTuple):
         return self.stem + CLEANED_SUFFIX
 
     def perform(self, disk: Disk) -> list[str]:
-        """Put the complete and synced ``.cleaned`` file in place; returns the files that wait to be removed.
+        """Put the complete and synced ``.cleaned`` file in place; returns the files that wait to be
+        removed.
 
         Raises DiskFull (nothing has changed) or StorageFailed."""
         disk.rename(self.cleaned, self.stem + SWAP_SUFFIX)
@@ -88,7 +92,8 @@ class Swap(NamedTuple):
 
 
 def settle(disk: Disk, directory: str) -> None:
-    """After a start: finish the swaps that were decided, remove everything that is no part of the log."""
+    """After a start: finish the swaps that were decided, remove everything that is no part of the
+    log."""
     names = disk.list(directory)
     for name in names:
         match = _STRETCH.fullmatch(name)
@@ -104,8 +109,8 @@ def settle(disk: Disk, directory: str) -> None:
 
 
 def _take_away(disk: Disk, path: str) -> list[str]:
-    """Take the file out of the log; returns where it waits to be removed. With no room for that it goes now, however long
-    that takes: a full disk is no reason to stop half-way."""
+    """Take the file out of the log; returns where it waits to be removed. With no room for that it
+    goes now, however long that takes: a full disk is no reason to stop half-way."""
     try:
         disk.rename(path, path + DELETED_SUFFIX)
     except DiskFull:

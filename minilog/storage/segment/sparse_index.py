@@ -1,18 +1,20 @@
 """The two sparse indexes of a segment: offset to file position, and timestamp to offset.
 
-Owns: arrays in memory and their file form (Kafka's: big-endian, offsets relative to the segment's base;
-8 bytes an entry for ``.index``, 12 for ``.timeindex``).
+Owns: arrays in memory and their file form (Kafka's: big-endian, offsets relative to the segment's
+base; 8 bytes an entry for ``.index``, 12 for ``.timeindex``).
 
 Invariants:
-* Offset index: entry (offset, position) says that a batch with that base offset starts there; both columns strictly
-  increase. The implicit first entry is (base offset, 0).
-* Time index: entry (timestamp, offset) says that no record at or below ``offset`` is later than ``timestamp``;
-  both columns strictly increase.
-* An offset that 32 bits cannot tell from the base has no entry in the offset index, and a time index with one has no file
-  form (``fits_file``). Logs from before the spans of segments were bounded hold such offsets.
+* Offset index: entry (offset, position) says that a batch with that base offset starts there. Both
+  columns strictly increase. The implicit first entry is (base offset, 0).
+* Time index: entry (timestamp, offset) says that no record at or below ``offset`` is later than
+  ``timestamp``. Both columns strictly increase.
+* An offset that 32 bits cannot tell from the base has no entry in the offset index, and a time
+  index with one has no file form (``fits_file``). Logs from before the spans of segments were
+  bounded hold such offsets.
 
-Both are derived from the log file. A file that breaks an invariant is dropped and rebuilt by a scan; a wrong entry
-that keeps them is found by the reader, who checks the batch an entry leads to, and is then rebuilt as well.
+Both are derived from the log file. A file that breaks an invariant is dropped and rebuilt by a
+scan. A wrong entry that keeps them is found by the reader, who checks the batch an entry leads to,
+and is then rebuilt as well.
 """
 
 from __future__ import annotations
@@ -124,13 +126,15 @@ class TimeIndex:
         return self.last[1] - self.base_offset <= _RELATIVE_MAX
 
     def maybe_add(self, timestamp: int, offset: int) -> None:
-        """Note that ``timestamp`` is the latest up to ``offset``; nothing when that is known already."""
+        """Note that ``timestamp`` is the latest up to ``offset``. Nothing when that is known
+        already."""
         if not self.offsets or (timestamp > self.timestamps[-1] and offset > self.offsets[-1]):
             self.timestamps.append(timestamp)
             self.offsets.append(offset)
 
     def before(self, timestamp: int) -> tuple[int, int]:
-        """The last entry of an earlier time, up to whose offset no record is as late as ``timestamp``; as ``last`` without."""
+        """The last entry of an earlier time, up to whose offset no record is as late as
+        ``timestamp``; as ``last`` without."""
         at = bisect_left(self.timestamps, timestamp) - 1
         return (self.timestamps[at], self.offsets[at]) if at >= 0 else (-1, self.base_offset)
 

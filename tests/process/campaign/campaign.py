@@ -1,11 +1,13 @@
-"""One round: topics of its own, clients, a fault, healing, a final read, and the verdict of the history checker.
+"""One round: topics of its own, clients, a fault, healing, a final read, and the verdict of the
+history checker.
 
     before | fault | after (healed, all in sync) | final
 
-A round fails with an AssertionError that says where the histories lie; what it measured is its ``Outcome``.
+A round fails with an AssertionError that says where the histories lie. What it measured is its
+``Outcome``.
 
-Unavailability is what an application with the client's defaults experiences (acks=all), up to the moment the cluster
-has recovered. Three figures, each the worst of all partitions of the round:
+Unavailability is what an application with the client's defaults experiences (acks=all), up to the
+moment the cluster has recovered. Three figures, each the worst of all partitions of the round:
     longest   time between two acknowledgements of a partition, whatever the reason; includes the producer's own pause
     switch    the same where the second one came from a new leader: the failover
     slowest   latency of a single send
@@ -43,7 +45,8 @@ RETRIED: Final = "all"
 class Settings:
     partitions: int = 3
     hold_s: float = 2.0
-    """How long a fault lasts, about, that does not end by itself; longer than a session timeout (2 s)."""
+    """How long a fault lasts, about, that does not end by itself; longer than a session timeout (2
+    s)."""
     quiet_s: float = 0.6
     rate: Rate = field(default_factory=Rate)
     retries: Sequence[Retries] = (STRICT, RETRIED)
@@ -54,7 +57,8 @@ class Settings:
 
 @dataclass
 class Outcome:
-    """Times in ms. ``split``: the controller's account of each loss of a broker, counted from the fault's begin."""
+    """Times in ms. ``split``: the controller's account of each loss of a broker, counted from the
+    fault's begin."""
 
     nemesis: str
     acknowledged: int = 0
@@ -64,9 +68,11 @@ class Outcome:
     violations: int = 0
     duplicates: int = 0
     weak_lost: int = 0
-    """Acknowledged with acks=1 and gone: no violation, that level promises less. It shows that loss would be seen."""
+    """Acknowledged with acks=1 and gone: no violation, that level promises less. It shows that loss
+    would be seen."""
     unavailable_ms: list[float] = field(default_factory=list)
-    """Of each partition that went without acknowledgements for longer than it ever did before the fault."""
+    """Of each partition that went without acknowledgements for longer than it ever did before the
+    fault."""
     longest_ms: float = 0.0
     switch_ms: float | None = None
     """None: every partition kept its leader."""
@@ -93,7 +99,8 @@ class Outcome:
 
 
 def run_round(cluster: ProcessCluster, name: str, number: int, random: Random, settings: Settings) -> Outcome:
-    """Raises AssertionError when the cluster does not recover; what the checker finds is in the outcome."""
+    """Raises AssertionError when the cluster does not recover. What the checker finds is in the
+    outcome."""
     return asyncio.run(_Round(cluster, name, number, random, settings).run())
 
 
@@ -180,7 +187,7 @@ class _Round:
         for workload in self.workloads:
             workload.recorder.phase(name)
 
-    # --- judging ---------------------------------------------------------------------------------------------
+    # --- judging ----------------------------------------------------------------------------------
 
     def _judge(self, ends: Sequence[dict[int, int]]) -> None:
         outcome = self.outcome
@@ -278,7 +285,8 @@ def weak_lost(events: Sequence[Event]) -> int:
 
 
 def replicas_of(cluster: ProcessCluster, workload: Workload, partition: int, end: int) -> dict[int | str, Replica]:
-    """What each broker has on its disk below ``end``: per offset the leader epoch and a digest of the batch's bytes."""
+    """What each broker has on its disk below ``end``: per offset the leader epoch and a digest of
+    the batch's bytes."""
     found: dict[int | str, Replica] = {}
     for broker_id in cluster.broker_ids:
         records: dict[int, tuple[Any, ...]] = {}

@@ -1,4 +1,5 @@
-"""Pictures of soaks: ``python -m tests.process.campaign.plot soak.json ... [--pictures FOLDER]``, with the extra ``plots`` installed.
+"""Pictures of soaks: ``python -m tests.process.campaign.plot soak.json ... [--pictures FOLDER]``,
+with the extra ``plots`` installed.
 
 failover.png   how long applications went without an acknowledgement, as a distribution per fault, with the goals
 timeline.png   the latency of every send over a few minutes, with the faults as bars
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-# --- how long ------------------------------------------------------------------------------------------------------
+# --- how long -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -160,11 +161,12 @@ def _draw_goals(axes: Any, panel: Panel) -> None:
         )  # fmt: skip
 
 
-# --- over time -----------------------------------------------------------------------------------------------------
+# --- over time ------------------------------------------------------------------------------------
 
 
 def busiest(rounds: Sequence[Row], seconds: float) -> float:
-    """Where the stretch begins that shows most kinds of faults, those with goals first; mixes are hard to read."""
+    """Where the stretch begins that shows most kinds of faults, those with goals first; mixes are
+    hard to read."""
 
     def worth(start: Row) -> tuple[int, int]:
         until_s = start["began_s"] + seconds

@@ -1,11 +1,14 @@
-"""What soaks measured, as tables: ``python -m tests.process.campaign.report soak.json [--full-load fullload.json] [--write]``.
+"""What soaks measured, as tables: ``python -m tests.process.campaign.report soak.json [--full-load
+fullload.json] [--write]``.
 
-Of each round: *unavailable*, the longest time without an acknowledgement of its worst partition, from the begin of the fault
-until the cluster has recovered, whatever the reason: also a machine that is busy with starting the dead broker anew, and
-the pause that a producer makes between two sends. A percentile is a value that was measured: of fewer than a hundred
-rounds the 99th is the largest.
+Of each round: *unavailable*, the longest time without an acknowledgement of its worst partition,
+from the begin of the fault until the cluster has recovered, whatever the reason: also a machine
+that is busy with starting the dead broker anew, and the pause that a producer makes between two
+sends. A percentile is a value that was measured: of fewer than a hundred rounds the 99th is the
+largest.
 
-``--write`` puts the Markdown between the marker comments of tests/process/README.md and minilog/docs/performance.md. Nobody else does.
+``--write`` puts the Markdown between the marker comments of tests/process/README.md and
+minilog/docs/performance.md. Nobody else does.
 """
 
 from __future__ import annotations
@@ -85,15 +88,16 @@ def _totals(rounds: Iterable[Row]) -> dict[str, int]:
     return {key: sum(row[key] for row in found) for key in COUNTS}
 
 
-# --- where the time goes -------------------------------------------------------------------------------------------
+# --- where the time goes --------------------------------------------------------------------------
 
 PHASES: Final = ("before", "detect", "elect", "publish", "client")
-"""Before: from the last acknowledgement to the fault. Client: from metadata everywhere to an acknowledgement."""
+"""Before: from the last acknowledgement to the fault. Client: from metadata everywhere to an
+acknowledgement."""
 
 
 def split_of(row: Row) -> dict[str, float] | None:
-    """The unavailability of a round in phases, ms; None where the controller saw no broker fail, or its election ran on
-    into another fault's."""
+    """The unavailability of a round in phases, ms; None where the controller saw no broker fail, or
+    its election ran on into another fault's."""
     around: Row = row["switch"]
     told: Row = next(iter(row["split"]), {})
     if not around or not all(key in told for key in ("detected", "elected", "published")):
@@ -120,7 +124,7 @@ def _first(pair: tuple[float, Any]) -> float:
     return pair[0]
 
 
-# --- for the terminal ----------------------------------------------------------------------------------------------
+# --- for the terminal -----------------------------------------------------------------------------
 
 
 def table_of(campaign: Mapping[str, Any]) -> Table:
@@ -154,7 +158,7 @@ def _met(row: Row) -> str:
     return "" if row["met"] is None else "yes" if row["met"] else "**no**"
 
 
-# --- Markdown ------------------------------------------------------------------------------------------------------
+# --- Markdown -------------------------------------------------------------------------------------
 
 
 def markdown(soaks: Sequence[Row], load: Row | None) -> str:
@@ -190,7 +194,8 @@ def _section(soak: Row) -> list[str]:
 
 
 def short_markdown(soaks: Sequence[Row], load: Row | None) -> str:
-    """What performance.md shows: the times of the first soak for the faults with goals, and what all soaks came to."""
+    """What performance.md shows: the times of the first soak for the faults with goals, and what
+    all soaks came to."""
     titles = ["fault", "runs", "ms without an acknowledgement: p50", "p99", "max", "goal"]
     shown = [row for row in summary(soaks[0]["rounds"]) if row["fault"] in MEANINGS]
     cells = [
@@ -277,7 +282,7 @@ def _is_number(column: Sequence[str]) -> bool:
     return all(not cell or cell.replace(",", "").replace(".", "").lstrip("-").isdigit() for cell in column)
 
 
-# --- into the files ------------------------------------------------------------------------------------------------
+# --- into the files -------------------------------------------------------------------------------
 
 
 def replace_between_markers(text: str, name: str, content: str) -> str:

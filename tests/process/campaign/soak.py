@@ -1,13 +1,16 @@
-"""Faults for minutes or hours: ``python -m tests.process.campaign.soak --minutes 10 --seeds 1,2,3 --json soak.json``.
+"""Faults for minutes or hours: ``python -m tests.process.campaign.soak --minutes 10 --seeds 1,2,3
+--json soak.json``.
 
-Every seed gets a cluster of its own and an equal share of the time. Nemeses are dealt like a deck of cards: each once,
-those with a goal ``--goal-cards`` times, every third a mix of two or three at once, every fourth draw none at all (what
-happens in quiet times counts too), then the deck is shuffled anew. The list of seeds decides the order, each seed the
-targets and the durations in its cluster; what the machine makes of them is never twice the same. A round that fails
-costs the cluster, whose folder stays, and the soak goes on with a new one.
+Every seed gets a cluster of its own and an equal share of the time. Nemeses are dealt like a deck
+of cards: each once, those with a goal ``--goal-cards`` times, every third a mix of two or three at
+once, every fourth draw none at all (what happens in quiet times counts too), then the deck is
+shuffled anew. The list of seeds decides the order, each seed the targets and the durations in its
+cluster. What the machine makes of them is never twice the same. A round that fails costs the
+cluster, whose folder stays, and the soak goes on with a new one.
 
-At the end: a table with a row per fault (report.py), a JSON file for tables and plots (``python -m tests.process.campaign.report``,
-``python -m tests.process.campaign.plot``), exit code 1 if anything was lost, doubled, reordered, changed, or did not recover.
+At the end: a table with a row per fault (report.py), a JSON file for tables and plots (``python -m
+tests.process.campaign.report``, ``python -m tests.process.campaign.plot``), exit code 1 if anything
+was lost, doubled, reordered, changed, or did not recover.
 """
 
 from __future__ import annotations
@@ -55,7 +58,8 @@ class Campaign:
 
 
 class Deck:
-    """The nemeses in random order, again and again; ``goal_cards``: how often those that have a goal."""
+    """The nemeses in random order, again and again. ``goal_cards``: how often those that have a
+    goal."""
 
     def __init__(self, names: Sequence[str], random: Random, goal_cards: int = 1) -> None:
         self._names, self._random, self._goal_cards = list(names), random, goal_cards

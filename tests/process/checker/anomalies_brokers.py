@@ -1,7 +1,8 @@
-"""What the brokers' own records say, handed in beside the history: replicas after the end, and a trace of acknowledgements.
+"""What the brokers' own records say, handed in beside the history: replicas after the end, and a
+trace of acknowledgements.
 
-Replicas are compared pair by pair below the lower high watermark (and above the higher log start), after everything
-healed and came to rest. A record one of the two lacks there is a divergence too.
+Replicas are compared pair by pair below the lower high watermark (and above the higher log start),
+after everything healed and came to rest. A record one of the two lacks there is a divergence too.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from tests.process.checker.verdict import Findings
 
 @dataclass(frozen=True)
 class Replica:
-    """One replica's log: ``records`` maps offset to (leader epoch, CRC, bytes or a digest of them)."""
+    """One replica's log: ``records`` maps offset to (leader epoch, CRC, bytes or a digest of
+    them)."""
 
     high_watermark: int
     records: Mapping[int, tuple[Any, ...]]
@@ -28,7 +30,8 @@ Replicas = Mapping[Key, Mapping[int | str, Replica]]
 
 
 class AckTrace(NamedTuple):
-    """One acks=all acknowledgement as the broker decided it; ``offset`` is the last one of the batch."""
+    """One acks=all acknowledgement as the broker decided it. ``offset`` is the last one of the
+    batch."""
 
     key: Key
     offset: int

@@ -1,21 +1,27 @@
-"""Cycles of dependencies between operations: G0, G1c, and the same with process order or real time added.
+"""Cycles of dependencies between operations: G0, G1c, and the same with process order or real time
+added.
 
 Edges
-* ww: from the operation that sent the value at one known offset to the one that sent the value at the next.
+* ww: from the operation that sent the value at one known offset to the one that sent the value at
+  the next.
 * wr: from the operation that sent a value to every other operation that polled it.
 * process: from each operation of a process, once ended, to all it invoked later.
-* real time: from every ``ok`` operation to all that began after its end. An ``info`` may take effect later, so its end
-  orders nothing.
+* real time: from every ``ok`` operation to all that began after its end. An ``info`` may take
+  effect later, so its end orders nothing.
 (rw edges stay off, as in the workload this follows.)
 
 Decisions
-* Nodes are ``ok`` and ``info`` data operations; where two values are at one offset, the first seen stands for it.
-* A strongly connected component is one finding. It belongs to a class when the class's own edge kind connects two
-  members (then that edge lies on a cycle), and is not told again under a wider class when it has the same members.
-* Kafka's model gives no write isolation, so G0* and G1c* with ww edges are counted only; cycles of wr edges alone
-  (G1c-wr*) are violations. What is never allowed of G0-realtime, one key's order, is the class realtime-send.
-* Real time is a chain of points between events (end -> point -> point -> begin): linear in size, the same cycles.
-* First everything that cannot lie on any cycle is peeled off; in a clean history nothing is left.
+* Nodes are ``ok`` and ``info`` data operations. Where two values are at one offset, the first seen
+  stands for it.
+* A strongly connected component is one finding. It belongs to a class when the class's own edge
+  kind connects two members (then that edge lies on a cycle), and is not told again under a wider
+  class when it has the same members.
+* Kafka's model gives no write isolation, so G0* and G1c* with ww edges are counted only; cycles of
+  wr edges alone (G1c-wr*) are violations. What is never allowed of G0-realtime, one key's order, is
+  the class realtime-send.
+* Real time is a chain of points between events (end -> point -> point -> begin): linear in size,
+  the same cycles.
+* First everything that cannot lie on any cycle is peeled off. In a clean history nothing is left.
 """
 
 from __future__ import annotations
@@ -67,7 +73,7 @@ def judge(index: Index, findings: Findings) -> None:
                 examples.append(" <-> ".join(str(ops[node]) for node in listed[:6]) + more)
 
 
-# --- edges -----------------------------------------------------------------------------------------------------------
+# --- edges ----------------------------------------------------------------------------------------
 
 
 def _graph(index: Index, ops: Sequence[Op]) -> Graph:
@@ -112,7 +118,8 @@ def _wr(index: Index, ops: Sequence[Op], nodes: dict[int, int], size: int) -> Ed
 
 
 def _process(ops: Sequence[Op], points: int) -> Edges:
-    """Like real time, but each process has points of its own, and an ``info`` ends its operation too."""
+    """Like real time, but each process has points of its own, and an ``info`` ends its operation
+    too."""
     edges: Edges = [[] for _ in range(points)]
     by_process: dict[Process, list[int]] = defaultdict(list)
     for node, op in enumerate(ops):
@@ -131,7 +138,8 @@ def _realtime(ops: Sequence[Op]) -> Edges:
 
 
 def _chain(boundaries: list[tuple[int, int, bool]], edges: Edges) -> None:
-    """Order begins after ends through points, appended to ``edges``; ``boundaries``: (when, node, is it a begin)."""
+    """Order begins after ends through points, appended to ``edges``. ``boundaries``: (when, node,
+    is it a begin)."""
     boundaries.sort()
     point, ended = None, False
     for _, node, begin in boundaries:
@@ -149,11 +157,12 @@ def _chain(boundaries: list[tuple[int, int, bool]], edges: Edges) -> None:
         edges[node].append(point)
 
 
-# --- components ------------------------------------------------------------------------------------------------------
+# --- components -----------------------------------------------------------------------------------
 
 
 def _peel(graphs: Sequence[Edges]) -> set[int]:
-    """The nodes left when those without edges into them are taken away again and again (Kahn 1962)."""
+    """The nodes left when those without edges into them are taken away again and again (Kahn
+    1962)."""
     size = len(graphs[0])
     incoming = [0] * size
     for edges in graphs:

@@ -1,18 +1,22 @@
-"""What may only grow, as clients and observers saw it: high watermarks and epochs; and cuts nobody was told about.
+"""What may only grow, as clients and observers saw it: high watermarks and epochs; and cuts nobody
+was told about.
 
 Decisions
-* hw-regression: a process was shown high watermark h, or read offset h - 1, and the reply to a request it started
-  later says less than h. Null ("unknown", before a new leader's start, R7) is always allowed. Between *different*
-  processes the same is counted as hw-regression-realtime: a deposed leader that has not heard of it may answer with
-  what it knew (staleness, not loss); with ``self_fencing`` (R30) it may not.
+* hw-regression: a process was shown high watermark h, or read offset h - 1, and the reply to a
+  request it started later says less than h. Null ("unknown", before a new leader's start, R7) is
+  always allowed. Between *different* processes the same is counted as hw-regression-realtime: a
+  deposed leader that has not heard of it may answer with what it knew (staleness, not loss). With
+  ``self_fencing`` (R30) it may not.
 * read-beyond-hw (R12): a reply holds a record at or above the high watermark the same reply names.
-* epoch-regression, per subject (leader epoch of a key, "controller", "broker 2", ...): an observation started after
-  another one ended shows less, and both are of one client, or of one node, or both are acknowledgements of sends at a
-  strong level (those prove a commit in their epoch, whoever asked). Otherwise epoch-regression-realtime is counted.
-  Records carry the epoch of their batch (fourth element): read forwards by one operation, it never goes down.
-* silent-truncation (R23), judged when there is a final read to compare with: a process read a record the final read
-  shows otherwise or not at all, and later read a record at a higher offset that the final read confirms: between the
-  two it crossed a cut, and it recorded no ``truncated`` for the key. This is never allowed, unclean or not.
+* epoch-regression, per subject (leader epoch of a key, "controller", "broker 2", ...): an
+  observation started after another one ended shows less, and both are of one client, or of one
+  node, or both are acknowledgements of sends at a strong level (those prove a commit in their
+  epoch, whoever asked). Otherwise epoch-regression-realtime is counted. Records carry the epoch of
+  their batch (fourth element): read forwards by one operation, it never goes down.
+* silent-truncation (R23), judged when there is a final read to compare with: a process read a
+  record the final read shows otherwise or not at all, and later read a record at a higher offset
+  that the final read confirms: between the two it crossed a cut, and it recorded no ``truncated``
+  for the key. This is never allowed, unclean or not.
 """
 
 from __future__ import annotations
@@ -57,7 +61,7 @@ def judge(index: Index, findings: Findings) -> None:
         _silent_truncations(index, findings)
 
 
-# --- high watermarks -------------------------------------------------------------------------------------------------
+# --- high watermarks ------------------------------------------------------------------------------
 
 
 def _high_watermarks(index: Index, findings: Findings) -> None:
@@ -75,7 +79,8 @@ def _high_watermarks(index: Index, findings: Findings) -> None:
 
 
 def _falling(shown: Iterable[tuple[str, int]]) -> set[str]:
-    """The names whose number ever went down. Nothing of the others can be wrong, which saves nearly all the work."""
+    """The names whose number ever went down. Nothing of the others can be wrong, which saves nearly
+    all the work."""
     highest: dict[str, int] = {}
     falling = set()
     for name, number in shown:
@@ -124,7 +129,7 @@ def _judge_high_watermark(index: Index, findings: Findings, proofs: _Proofs, op:
         examples.append(f"{key}: {op} was shown {hw}, and before it began {source} had proven {before}")
 
 
-# --- epochs ----------------------------------------------------------------------------------------------------------
+# --- epochs ---------------------------------------------------------------------------------------
 
 
 class _Observation:
@@ -214,7 +219,7 @@ def _record_epochs(index: Index, findings: Findings) -> None:
                         )
 
 
-# --- truncations -----------------------------------------------------------------------------------------------------
+# --- truncations ----------------------------------------------------------------------------------
 
 
 def _silent_truncations(index: Index, findings: Findings) -> None:

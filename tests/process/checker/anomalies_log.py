@@ -1,15 +1,19 @@
-"""What is in the logs: conflicts, duplicates, losses, and reads of what nobody (successfully) wrote.
+"""What is in the logs: conflicts, duplicates, losses, and reads of what nobody (successfully)
+wrote.
 
 Decisions
-* lost-write compares the earliest index of what was read with the latest index of the victim, so the
-  verdict does not depend on how conflicting offsets are resolved. Records below ``log_start`` are not missed.
-* phantom-read: also a value whose poll completed before its send was invoked: nothing can be read before it is sent.
+* lost-write compares the earliest index of what was read with the latest index of the victim, so
+  the verdict does not depend on how conflicting offsets are resolved. Records below ``log_start``
+  are not missed.
+* phantom-read: also a value whose poll completed before its send was invoked: nothing can be read
+  before it is sent.
 * aborted-read looks at ``ok`` polls only, as defined; phantom-read and bit-exactness at every poll.
 * bit-exactness: a value sent without a digest is compared with the first digest it was read with.
-* unseen is judged over the whole history (acknowledged, polled by nobody). final-missing is stricter: what was
-  acknowledged *or read by anybody* must be there once more in the final read, so a record that vanished after it was
-  consumed is found too. Losing what was acknowledged at a weak level is tolerated, unless a consumer had read it:
-  readers see only what is below the high watermark (R12), and that is never lost.
+* unseen is judged over the whole history (acknowledged, polled by nobody). final-missing is
+  stricter: what was acknowledged *or read by anybody* must be there once more in the final read, so
+  a record that vanished after it was consumed is found too. Losing what was acknowledged at a weak
+  level is tolerated, unless a consumer had read it: readers see only what is below the high
+  watermark (R12), and that is never lost.
 * Without a final phase unseen is only counted.
 """
 
@@ -69,7 +73,7 @@ def _lost_writes(index: Index, log: KeyLog, findings: Findings) -> None:
 
 
 def _is_kept(index: Index, log: KeyLog, value: Value) -> bool:
-    """Whether retention has left ``value`` alone; an unknown offset counts as kept."""
+    """Whether retention has left ``value`` alone. An unknown offset counts as kept."""
     offset = log.place(log.sent[value]) if value in log.sent else log.positions.get(value)
     return offset is None or offset >= index.options.log_start.get(log.key, 0)
 

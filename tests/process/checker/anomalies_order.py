@@ -1,22 +1,27 @@
-"""In which order records were sent and shown: inside one operation, from operation to operation, and in real time.
+"""In which order records were sent and shown: inside one operation, from operation to operation,
+and in real time.
 
 Decisions
-* Polls are judged by offset: the distance from offset a to b is the number of known offsets in (a, b], negative
-  backwards. It equals the distance of indexes in a log without conflicts, and stays defined in one with conflicts;
-  the same value at two offsets is a duplicate and no step back.
-* Sends are judged by offset too: as acknowledged, else as read. A send whose offset nobody knows says nothing and
-  leaves the last known one standing, so a regress across it is seen.
-* A process pipelines its sends, so "the previous sending operation" goes by invoke; polls go by completion.
-* Whether poll-skip and nonmonotonic-poll between operations are allowed depends on the last assign (never) or
-  subscribe (tolerated) of the process; one that recorded neither counts as assigned.
-* A key rebalanced during an operation is not judged inside it nor against what came before it. A truncation the
-  consumer was told about, and a crash, make it forget too. An assignment that names an offset (a seek) is a
-  position like one reached by polling: the next poll must go on exactly there.
-* offset-gap: one reader crossed from a to b, and what lies between is known to nobody: not a skip, a hole in the log.
-  Between operations it is judged for assigned readers only.
-* After a forced lossy election offsets are given out again: sends below lost ones are tolerated as far as the loss is.
-* realtime-send (one key's G0-realtime, never allowed): once an acknowledgement or a poll proved that an offset exists,
-  a send invoked later must land above it. Proofs below weak acks do not exist (their offsets are dropped).
+* Polls are judged by offset: the distance from offset a to b is the number of known offsets in (a,
+  b], negative backwards. It equals the distance of indexes in a log without conflicts, and stays
+  defined in one with conflicts. The same value at two offsets is a duplicate and no step back.
+* Sends are judged by offset too: as acknowledged, else as read. A send whose offset nobody knows
+  says nothing and leaves the last known one standing, so a regress across it is seen.
+* A process pipelines its sends, so "the previous sending operation" goes by invoke; polls go by
+  completion.
+* Whether poll-skip and nonmonotonic-poll between operations are allowed depends on the last assign
+  (never) or subscribe (tolerated) of the process. One that recorded neither counts as assigned.
+* A key rebalanced during an operation is not judged inside it nor against what came before it. A
+  truncation the consumer was told about, and a crash, make it forget too. An assignment that names
+  an offset (a seek) is a position like one reached by polling: the next poll must go on exactly
+  there.
+* offset-gap: one reader crossed from a to b, and what lies between is known to nobody: not a skip,
+  a hole in the log. Between operations it is judged for assigned readers only.
+* After a forced lossy election offsets are given out again: sends below lost ones are tolerated as
+  far as the loss is.
+* realtime-send (one key's G0-realtime, never allowed): once an acknowledgement or a poll proved
+  that an offset exists, a send invoked later must land above it. Proofs below weak acks do not
+  exist (their offsets are dropped).
 """
 
 from __future__ import annotations
@@ -37,7 +42,8 @@ def judge(index: Index, findings: Findings) -> None:
 
 
 def assigned_keys(op: Op) -> Mapping[Key, int | None]:
-    """The keys of an assign or subscribe, with the offset each was moved to, None where it stayed."""
+    """The keys of an assign or subscribe, with the offset each was moved to, None where it
+    stayed."""
     value = op.done.value if op.done.value is not None else op.invoke.value
     return value if isinstance(value, dict) else dict.fromkeys(value or ())
 
@@ -119,7 +125,7 @@ class _Reader:
             examples.append(f"{log.key}: {op} went from offset {a} to {b} ({log.log[b]!r}){what}")
 
 
-# --- sends -----------------------------------------------------------------------------------------------------------
+# --- sends ----------------------------------------------------------------------------------------
 
 
 def _follow_sends(index: Index, findings: Findings, ops: Iterable[Op]) -> None:

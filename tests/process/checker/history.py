@@ -1,11 +1,13 @@
-"""The history checker: given everything clients did and saw, is there any way this was a correct log?
+"""The history checker: given everything clients did and saw, is there any way this was a correct
+log?
 
     verdict = check(recorder.events(), Options())         assert verdict.valid, verdict
     python -m tests.process.checker.history FILE                  judge a file
     python -m tests.process.checker.history --self-test           does it find what it claims to find?
 
-A history is valid iff no class of anomaly has a violation and every phase did something: at least ``ok_share_min`` of
-its operations were ok, every kind of operation succeeded at least once, and the final read took place.
+A history is valid iff no class of anomaly has a violation and every phase did something: at least
+``ok_share_min`` of its operations were ok, every kind of operation succeeded at least once, and the
+final read took place.
 
 Where things are, each with the decisions it took where Jepsen leaves a choice:
     history_format    events, recorder, file
@@ -17,12 +19,13 @@ Where things are, each with the decisions it took where Jepsen leaves a choice:
     history_generator, history_grafts, history_draft, history_mutations, history_selftest   the checker's own test
 
 Decisions of this module
-* An operation without completion is ``info``. Only send, poll and txn count for the share of ok operations.
-* A phase in which no data operation began is a problem (an idle cluster proves nothing), except what is before the
-  first phase mark.
-* The final phase must have read every key any acknowledgement or poll knows of, from ``log_start`` up to the highest
-  known offset; the absence of single records there is the class final-missing.
-Source: Jepsen's Kafka workload for most classes; those that are stricter are minilog's own.
+* An operation without completion is ``info``. Only send, poll and txn count for the share of ok
+  operations.
+* A phase in which no data operation began is a problem (an idle cluster proves nothing), except
+  what is before the first phase mark.
+* The final phase must have read every key any acknowledgement or poll knows of, from ``log_start``
+  up to the highest known offset. The absence of single records there is the class final-missing.
+Source: Jepsen's Kafka workload for most classes. Those that are stricter are minilog's own.
 """
 
 from __future__ import annotations
@@ -103,7 +106,7 @@ def _metrics(index: Index) -> dict[str, Any]:
     }
 
 
-# --- problems --------------------------------------------------------------------------------------------------------
+# --- problems -------------------------------------------------------------------------------------
 
 
 def _ok_by_phase(index: Index) -> dict[str, dict[str, list[int]]]:
@@ -161,7 +164,7 @@ def _lag_problems(options: Options, metrics: dict[str, Any]) -> Iterator[str]:
         yield f"a consumer was {worst} ms behind, at most {options.lag_ms_max} are allowed"
 
 
-# --- command ---------------------------------------------------------------------------------------------------------
+# --- command --------------------------------------------------------------------------------------
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,5 @@
-"""A copy of a clean history that corruptions work on: its sends and polls by name, and the damage many of them share."""
+"""A copy of a clean history that corruptions work on: its sends and polls by name, and the damage
+many of them share."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ Record = list[Any]
 
 @dataclass
 class Send:
-    """One send of an operation: its micro-op in the invoke, and in the completion if that tells it."""
+    """One send of an operation: its micro-op in the invoke, and in the completion if that tells
+    it."""
 
     key: Key
     value: Value
@@ -93,7 +95,8 @@ class Draft:
                 send.answer[0] = other[send.answer[0]]
 
     def insert(self, at: int, extra: list[Event]) -> None:
-        """Put ``extra`` (its ``op`` counting from its own beginning) before the first event with ``i`` >= ``at``."""
+        """Put ``extra`` (its ``op`` counting from its own beginning) before the first event with
+        ``i`` >= ``at``."""
         here = next((n for n, event in enumerate(self.events) if event.i >= at), len(self.events))
         t_ns = self.events[min(here, len(self.events) - 1)].t_ns
         moved = {event.i: n + (len(extra) if n >= here else 0) for n, event in enumerate(self.events)}

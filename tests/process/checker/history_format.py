@@ -1,12 +1,14 @@
-"""What clients did and saw, one event a line: the format, the recorder that writes it, loading and saving.
+"""What clients did and saw, one event a line: the format, the recorder that writes it, loading and
+saving.
 
-An operation is an ``invoke`` and, later, one completion: ``ok``, ``fail`` (proven not to have happened) or ``info``
-(unknown; also what an operation without completion counts as). When in doubt ``info``: it is always true.
+An operation is an ``invoke`` and, later, one completion: ``ok``, ``fail`` (proven not to have
+happened) or ``info`` (unknown; also what an operation without completion counts as). When in doubt
+``info``: it is always true.
 
 | field | on | meaning |
 |---|---|---|
 | i, t_ns | all | order of the event, and the monotonic clock of the machine when it was recorded |
-| process | all | one logical client; after an ``info`` a test goes on under a new name (``Recorder.process``) |
+| process | all | one logical client. After an ``info`` a test goes on under a new name (``Recorder.process``) |
 | f | all | send, poll, txn, assign, subscribe, crash; nemesis for what the test does to the cluster |
 | value | all | send, poll, txn: a list of micro-ops; assign, subscribe: keys, or {key: start offset or null}; else free |
 | err | completions | the error, its code first |
@@ -19,11 +21,12 @@ An operation is an ``invoke`` and, later, one completion: ``ok``, ``fail`` (prov
 | acks | invoke | acks level of the sends; absent: the level of ``Options`` |
 | batch | invoke | the sends to each key travelled as one record batch: in a row, all or none |
 
-Micro-ops. A value names its record and is unique in the whole history (``process.counter``); a key is one partition;
-digest and leader epoch of a record are optional.
+Micro-ops. A value names its record and is unique in the whole history (``process.counter``). A key
+is one partition; digest and leader epoch of a record are optional.
     invoke      ["send", key, value]   ["send", key, value, digest]            ["poll"]
     completion  ["send", key, [offset or null, value]]         ["poll", {key: [[offset, value, digest, epoch], ...]}]
-A completion without a value repeats the invoke: nothing is known of its offsets, nothing was polled.
+A completion without a value repeats the invoke: nothing is known of its offsets, nothing was
+polled.
 
 A phase begins with {f: nemesis, type: info, value: ["phase", name]} and lasts to the next.
 Source: Jepsen's histories and its Kafka workload.
@@ -88,10 +91,12 @@ class Invoked:
 
 
 class Recorder:
-    """Collects events in memory; safe from any number of threads and tasks, about a microsecond an event.
+    """Collects events in memory; safe from any number of threads and tasks, about a microsecond an
+    event.
 
-    A process may have several operations in flight (a pipelining producer): its sends count as issued in the order
-    of their invokes. Invoke before the first byte leaves, complete after the answer is known."""
+    A process may have several operations in flight (a pipelining producer): its sends count as
+    issued in the order of their invokes. Invoke before the first byte leaves, complete after the
+    answer is known."""
 
     def __init__(self) -> None:
         self._events: list[Event] = []
@@ -103,7 +108,8 @@ class Recorder:
         return len(self._events)
 
     def process(self, name: str) -> str:
-        """A process name nobody had before; ask again after every ``info`` of a consumer or a discarded producer."""
+        """A process name nobody had before; ask again after every ``info`` of a consumer or a
+        discarded producer."""
         return f"{name}.{self._lives()}"
 
     def invoke(
@@ -126,7 +132,7 @@ class Recorder:
         code = error.code if isinstance(error, MinilogError) else type(error).__name__
         self.complete(op, "fail" if definite else "info", value, err=f"{code}: {error}", **fields)
 
-    # --- the usual operations --------------------------------------------------------------------------------
+    # --- the usual operations ---------------------------------------------------------------------
 
     def invoke_send(
         self, process: Process, key: Key, value: Value, digest: str | None = None, **fields: Any
@@ -145,23 +151,26 @@ class Recorder:
         self.complete(op, "ok", [["poll", records]], **fields)
 
     def assign(self, process: Process, keys: Sequence[Key] | Mapping[Key, int | None], f: F = "assign") -> None:
-        """``process`` reads exactly ``keys`` from now on; with offsets it moves there, without it stays where it was."""
+        """``process`` reads exactly ``keys`` from now on. With offsets it moves there, without it
+        stays where it was."""
         self.complete(self.invoke(process, f, keys), "ok", keys)
 
     def phase(self, name: str) -> None:
-        """What is invoked from now on belongs to phase ``name``. The last one is called "final" (see ``Options``)."""
+        """What is invoked from now on belongs to phase ``name``. The last one is called "final"
+        (see ``Options``)."""
         self.nemesis([PHASE, name])
 
     def nemesis(self, value: Any) -> None:
         self._events.append(Event(self._next(), self._now_ns(), NEMESIS, "info", "nemesis", value))
 
     def observe(self, node: str | int, epoch: Mapping[str, int]) -> None:
-        """The epochs ``node`` just reported, by subject: {"controller": 3, "partition events-0": 7}."""
+        """The epochs ``node`` just reported, by subject: {"controller": 3, "partition events-0":
+        7}."""
         event = Event(self._next(), self._now_ns(), NEMESIS, "info", "nemesis", ["observe"])
         event.node, event.epoch = node, dict(epoch)
         self._events.append(event)
 
-    # --- results ---------------------------------------------------------------------------------------------
+    # --- results ----------------------------------------------------------------------------------
 
     def events(self) -> list[Event]:
         """In order, plain JSON values only. Clients must be quiet."""
@@ -172,13 +181,15 @@ class Recorder:
 
 
 def digest(payload: bytes) -> str:
-    """What ``bit-exactness`` compares: 64 bits of BLAKE2b, independent of the CRC the brokers use."""
+    """What ``bit-exactness`` compares: 64 bits of BLAKE2b, independent of the CRC the brokers
+    use."""
     return hashlib.blake2b(payload, digest_size=8).hexdigest()
 
 
 @contextmanager
 def collector_off() -> Iterator[None]:
-    """For steps that make hundreds of thousands of long-lived objects without cycles: collecting would find nothing."""
+    """For steps that make hundreds of thousands of long-lived objects without cycles: collecting
+    would find nothing."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,9 +1,11 @@
-"""Clean histories: a model of a correct cluster, driven in random order, recorded as clients would have seen it.
+"""Clean histories: a model of a correct cluster, driven in random order, recorded as clients would
+have seen it.
 
-The model is a list of records per key. What makes histories hard to judge is in them: pipelined producers, operations
-whose outcome nobody knows and that take effect long after, refused ones, partial ones, batches, weakly acknowledged
-records that vanish, failed polls that showed records, seeks, rebalances with re-reading, epochs that go up, replies
-without a high watermark. ``check`` must find no violation in any of them.
+The model is a list of records per key. What makes histories hard to judge is in them: pipelined
+producers, operations whose outcome nobody knows and that take effect long after, refused ones,
+partial ones, batches, weakly acknowledged records that vanish, failed polls that showed records,
+seeks, rebalances with re-reading, epochs that go up, replies without a high watermark. ``check``
+must find no violation in any of them.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ class Clean:
 
 @dataclass
 class _Flight:
-    """A send operation in flight; ``places`` holds the offsets of the sends that took effect."""
+    """A send operation in flight. ``places`` holds the offsets of the sends that took effect."""
 
     process: Process
     i: int
@@ -68,7 +70,7 @@ class _Flight:
 
 
 class Model:
-    """The cluster and its clock; ``emit`` writes the history."""
+    """The cluster and its clock. ``emit`` writes the history."""
 
     def __init__(self, random: Random, shape: Shape) -> None:
         self.random, self.shape = random, shape
@@ -96,7 +98,7 @@ class Model:
         return len(self.logs[key]) - 1, self.epochs[key]
 
     def apply(self, flight: _Flight) -> None:
-        """The next send of a flight takes effect; all of a batch at once."""
+        """The next send of a flight takes effect. All of a batch at once."""
         while not flight.applied:
             flight.places.append(self.append(*flight.sends[len(flight.places)]))
             if not flight.batch:
@@ -183,7 +185,8 @@ class _Producer:
                 self.model.acks.append(AckTrace(key, offset, hw, epoch, epoch))
 
     def _lose(self, flight: _Flight) -> None:
-        """Acknowledged by the leader alone, which then died: the offset is given to somebody else."""
+        """Acknowledged by the leader alone, which then died: the offset is given to somebody
+        else."""
         self.flights.remove(flight)
         value = [["send", key, [len(self.model.logs[key]), value]] for key, value in flight.sends]
         self.model.emit(self.process, "ok", "send", value, op=flight.i)
@@ -265,7 +268,8 @@ class _Consumer:
 
 
 class _Group:
-    """Subscribed consumers; a rebalance in the middle of a poll moves keys, and reading begins at what was committed."""
+    """Subscribed consumers. A rebalance in the middle of a poll moves keys, and reading begins at
+    what was committed."""
 
     def __init__(self, model: Model, size: int) -> None:
         self.model = model

@@ -1,7 +1,8 @@
 """Small groups of operations on keys of their own that form exactly one kind of dependency cycle.
 
-Each build gives events whose ``op`` counts from 0. Nobody reads the keys in the end, so inserted into a clean history
-they make final-missing fire as well. The hand-written cases of the cycle classes are the same, read to the end.
+Each build gives events whose ``op`` counts from 0. Nobody reads the keys in the end, so inserted
+into a clean history they make final-missing fire as well. The hand-written cases of the cycle
+classes are the same, read to the end.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class Graft:
         return event.i
 
     def op(self, process: str, sends: Sequence[tuple[str, str]] = (), polls: dict[str, list[Any]] | None = None) -> int:
-        """Begin an operation that will send (key, value) pairs and poll {key: [[offset, value], ...]}."""
+        """Begin an operation that will send (key, value) pairs and poll {key: [[offset, value],
+        ...]}."""
         value: list[Any] = [["send", self.key(key), value] for key, value in sends]
         if polls is not None:
             value.append(["poll"])

@@ -1,17 +1,22 @@
-"""What the judges need of a history, computed once: operations, and per key who wrote what and what is at which offset.
+"""What the judges need of a history, computed once: operations, and per key who wrote what and what
+is at which offset.
 
 Invariants
-* Every operation has exactly one completion; one without becomes ``info``, completed after everything else.
-* A value is attempted by one operation; so "who wrote it" is a look-up (checked, MalformedHistory).
-* ``KeyLog.log`` holds what is *known* to have been at an offset: everything any poll showed, whatever became of the
-  poll, and the sends that must have committed and whose offset is known. An offset two values were seen at is in
-  ``conflicts``; a value seen at two offsets is in ``duplicates``.
+* Every operation has exactly one completion. One without becomes ``info``, completed after
+  everything else.
+* A value is attempted by one operation. So "who wrote it" is a look-up (checked, MalformedHistory).
+* ``KeyLog.log`` holds what is *known* to have been at an offset: everything any poll showed,
+  whatever became of the poll, and the sends that must have committed and whose offset is known. An
+  offset two values were seen at is in ``conflicts``. A value seen at two offsets is in
+  ``duplicates``.
 
 Decisions
-* minilog has no transactions, so sends of one operation stand or fall alone: an ``info`` completion may know the
-  offset of some (those were acknowledged), and a read value proves only itself. Exceptions: ``txn`` (one read value
-  proves all) and ``batch`` (proves all sends of that key, and their offsets, which are in a row).
-* An acknowledgement at a weak acks level (R9) is kept as ``info`` without offset, and remembered as weak.
+* minilog has no transactions, so sends of one operation stand or fall alone: an ``info`` completion
+  may know the offset of some (those were acknowledged), and a read value proves only itself.
+  Exceptions: ``txn`` (one read value proves all) and ``batch`` (proves all sends of that key, and
+  their offsets, which are in a row).
+* An acknowledgement at a weak acks level (R9) is kept as ``info`` without offset, and remembered as
+  weak.
 """
 
 from __future__ import annotations
@@ -47,7 +52,8 @@ class Send(NamedTuple):
 
 
 class Op:
-    """One operation of one process. ``polls`` has one list per key, concatenated over its poll micro-ops."""
+    """One operation of one process. ``polls`` has one list per key, concatenated over its poll
+    micro-ops."""
 
     __slots__ = (
         "done", "done_i", "done_ns", "f", "invoke", "invoke_i", "invoke_ns", "number", "phase", "polls", "process",
@@ -84,7 +90,7 @@ class KeyLog:
         self.acked: dict[Value, Op] = {}  # sends with a promise: ok, acks strong enough
         self.weak_acked: dict[Value, Op] = {}
         self.failed: set[Value] = set()
-        self.order: list[int] = []  # known offsets, ascending; their place in it is what Jepsen calls index
+        self.order: list[int] = []  # known offsets, ascending. Their place in it is what Jepsen calls index
         self.rank: dict[int, int] = {}
 
     def add(self, offset: int, value: Value) -> None:
@@ -160,7 +166,7 @@ class Index:
         return found
 
     def witnesses(self, key: Key, offset: int, value: Value, most: int = 3) -> str:
-        """Who says that ``value`` of ``key`` is at ``offset``; for messages only, it searches."""
+        """Who says that ``value`` of ``key`` is at ``offset``. For messages only, it searches."""
         found = []
         for op in self.ops:
             polled = any(r[0] == offset and r[1] == value for r in op.polls.get(key, ()))
@@ -170,7 +176,7 @@ class Index:
                 break
         return ", ".join(found) or "derived from its batch"
 
-    # --- operations ----------------------------------------------------------------------------------------------
+    # --- operations -------------------------------------------------------------------------------
 
     def _pair(self) -> None:
         pending: _Pending = defaultdict(list)
@@ -215,7 +221,7 @@ class Index:
             for op in left:
                 op.done_i, op.done_ns, op.type = end, end_ns, "info"
 
-    # --- micro-ops -----------------------------------------------------------------------------------------------
+    # --- micro-ops --------------------------------------------------------------------------------
 
     def _parse(self, op: Op) -> None:
         invoked, done = op.invoke.value, op.done.value
@@ -238,7 +244,7 @@ class Index:
             op.weak = True
             op.sends = [send._replace(offset=None) for send in sends]
 
-    # --- logs ----------------------------------------------------------------------------------------------------
+    # --- logs -------------------------------------------------------------------------------------
 
     def _log(self, key: Key) -> KeyLog:
         log = self.keys.get(key)

@@ -1,11 +1,14 @@
-"""Figures of a history that are reported rather than judged: how far reading was behind, how often records were delivered.
+"""Figures of a history that are reported rather than judged: how far reading was behind, how often
+records were delivered.
 
 Decisions
-* Offset i of a key is *expired* from the first completion that proves a higher one exists (a poll, a promised
-  acknowledgement). The lag of a poll, for each key its process reads, is how long before its invoke the highest
-  offset the process has seen, this poll included, had expired; -1 is the offset of one that saw nothing.
-* Polls of the final phase read old records on purpose; they are left out of the worst lag.
-* consume-counts looks at subscribed processes: how often each record was returned by ok operations, over all of them.
+* Offset i of a key is *expired* from the first completion that proves a higher one exists (a poll,
+  a promised acknowledgement). The lag of a poll, for each key its process reads, is how long before
+  its invoke the highest offset the process has seen, this poll included, had expired; -1 is the
+  offset of one that saw nothing.
+* Polls of the final phase read old records on purpose. They are left out of the worst lag.
+* consume-counts looks at subscribed processes: how often each record was returned by ok operations,
+  over all of them.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ _MS: Final = 1_000_000
 
 
 def unseen_series(index: Index) -> list[dict[str, Any]]:
-    """Acknowledged but not yet polled by anybody, by key, at even steps of time: [{t_ms, unseen: {key: count}}]."""
+    """Acknowledged but not yet polled by anybody, by key, at even steps of time: [{t_ms, unseen:
+    {key: count}}]."""
     changes = sorted(_unseen_changes(index), key=lambda change: change[0])
     if not changes:
         return []
@@ -56,7 +60,7 @@ def _unseen_changes(index: Index) -> Iterable[tuple[int, Key, int]]:
                     yield read_ns, key, -1
 
 
-# --- lag -------------------------------------------------------------------------------------------------------------
+# --- lag ------------------------------------------------------------------------------------------
 
 
 class _Expiry:
@@ -114,7 +118,8 @@ def _proven(index: Index, op: Op) -> Iterable[tuple[Key, int]]:
 
 
 def consume_counts(index: Index) -> dict[str, Any]:
-    """{"records": delivered to subscribers, "repeated": more than once, "most": the highest count, "examples": [...]}."""
+    """{"records": delivered to subscribers, "repeated": more than once, "most": the highest count,
+    "examples": [...]}."""
     counts: dict[tuple[Key, Value], int] = defaultdict(int)
     for ops in index.by_process().values():
         subscribed = False

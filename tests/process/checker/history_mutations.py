@@ -1,7 +1,8 @@
-"""One random corruption of a clean history per class, to prove that the checker finds what it claims to find.
+"""One random corruption of a clean history per class, to prove that the checker finds what it
+claims to find.
 
-A corruption returns True when it has damaged the draft, and None where the history offers no place for it. Other
-classes may fire as well: a swapped pair of records is wrong in several ways.
+A corruption returns True when it has damaged the draft, and None where the history offers no place
+for it. Other classes may fire as well: a swapped pair of records is wrong in several ways.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from tests.process.checker.history_grafts import GRAFTS
 Corruption = Callable[[Draft, Random], bool | None]
 
 
-# --- what is in the logs ---------------------------------------------------------------------------------------------
+# --- what is in the logs --------------------------------------------------------------------------
 
 
 def inconsistent_offsets(draft: Draft, random: Random) -> bool | None:
@@ -146,7 +147,7 @@ def offset_gap(draft: Draft, random: Random) -> bool | None:
     return True
 
 
-# --- order -----------------------------------------------------------------------------------------------------------
+# --- order ----------------------------------------------------------------------------------------
 
 
 def _assigned(draft: Draft, *types: str) -> list[tuple[Event, Key, list[Record]]]:
@@ -201,7 +202,7 @@ def nonmonotonic_poll(draft: Draft, random: Random) -> bool | None:
 
 
 def _swap_sends(draft: Draft, random: Random, fits: Callable[[Send, Send], bool]) -> bool | None:
-    """Two promised sends to one key change places; ``fits(earlier, later)`` by offset."""
+    """Two promised sends to one key change places. ``fits(earlier, later)`` by offset."""
     sends = draft.placed_sends()
     pairs = [
         (one[0].key, one[1], two[1])
@@ -264,7 +265,7 @@ def batch_split(draft: Draft, random: Random) -> bool | None:
     return _split(draft, random, batch=True)
 
 
-# --- what may only grow ----------------------------------------------------------------------------------------------
+# --- what may only grow ---------------------------------------------------------------------------
 
 
 def hw_regression(draft: Draft, random: Random) -> bool | None:
@@ -293,7 +294,8 @@ def read_beyond_hw(draft: Draft, random: Random) -> bool | None:
 
 
 def _strange_poll(draft: Draft, random: Random, **fields: Any) -> bool | None:
-    """A process nobody saw before polls nothing, somewhere in the final phase, and is shown ``fields``."""
+    """A process nobody saw before polls nothing, somewhere in the final phase, and is shown
+    ``fields``."""
     final = next(e.i for e in draft.events if e.value == ["phase", "final"])
     at = random.randint(final + 3, draft.events[-1].i + 1)
     begin = Event(0, 0, "stranger", "invoke", "poll", [["poll"]])
@@ -429,4 +431,5 @@ CORRUPTIONS: list[tuple[str, str, Corruption]] = [
     ("ack-beyond-hw", "acknowledged at its own high watermark", ack_beyond_hw),
     ("ack-from-stale-epoch", "acknowledged in a later epoch", ack_from_stale_epoch),
 ]
-"""Class, what is done to the history, and how. Every class of ``verdict.CLASSES`` is there (tested)."""
+"""Class, what is done to the history, and how. Every class of ``verdict.CLASSES`` is there
+(tested)."""

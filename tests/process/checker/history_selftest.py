@@ -1,6 +1,8 @@
-"""The checker's own test: clean histories must be valid, corrupted ones must be found out, class by class.
+"""The checker's own test: clean histories must be valid, corrupted ones must be found out, class by
+class.
 
-Each corruption works on histories of several seeds; one it does not fit is skipped and another taken.
+Each corruption works on histories of several seeds. One it does not fit is skipped and another
+taken.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ class Detection:
 
 
 class Workshop:
-    """Clean histories by seed, judged once: ``false_positives`` collects those that were not found valid."""
+    """Clean histories by seed, judged once: ``false_positives`` collects those that were not found
+    valid."""
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
@@ -80,7 +83,8 @@ def is_detected(name: str, damage: str, draft: Draft, before: Verdict) -> bool:
 
 
 def detect(row: tuple[str, str, Corruption], mutations: int, seed: int, workshop: Workshop) -> Detection:
-    """Corrupt ``mutations`` histories; those a corruption does not fit are skipped, up to nine of ten."""
+    """Corrupt ``mutations`` histories. Those a corruption does not fit are skipped, up to nine of
+    ten."""
     name, damage, corrupt = row
     found = Detection(name, damage)
     for n in range(seed, seed + 10 * mutations):
@@ -99,7 +103,8 @@ def detect(row: tuple[str, str, Corruption], mutations: int, seed: int, workshop
 
 
 def self_test(mutations: int, seed: int) -> int:
-    """Print the detection table; 0 when everything was detected and no clean history was called invalid."""
+    """Print the detection table; 0 when everything was detected and no clean history was called
+    invalid."""
     workshops = Workshops(400)
     found = [detect(row, mutations, seed, workshops.fitting(row[0])) for row in CORRUPTIONS]
     print(f"{'class':<27}{'mutations':>10}{'detected':>10}  damage")

@@ -1,7 +1,8 @@
 """What the checker may be told beforehand, what it found, and whether that is allowed.
 
-Every anomaly is filed under its class, either as a *violation* (makes the history invalid) or as *tolerated* (counted,
-shown, allowed under the options or by the model). The first few of each are kept as sentences a person can follow.
+Every anomaly is filed under its class, either as a *violation* (makes the history invalid) or as
+*tolerated* (counted, shown, allowed under the options or by the model). The first few of each are
+kept as sentences a person can follow.
 """
 
 from __future__ import annotations
@@ -57,15 +58,15 @@ CLASSES: Final[dict[str, str]] = {
 class Options:
     """What the workload and the cluster promise.
 
-    ``acks``: level of sends that name none; ``strong_acks``: levels whose acknowledgement is a promise.
-    ``idempotent``: else duplicates are only counted. ``ordered_sends``: else (several requests in flight without
-    idempotence) nonmonotonic-send is only counted.
-    ``unclean``: a lossy election was forced: loss is counted, silence about it is not allowed; with ``reported_loss``
+    ``acks``: level of sends that name none. ``strong_acks``: levels whose acknowledgement is a
+    promise. ``idempotent``: else duplicates are only counted. ``ordered_sends``: else (several
+    requests in flight without idempotence) nonmonotonic-send is only counted. ``unclean``: a lossy
+    election was forced: loss is counted, silence about it is not allowed. With ``reported_loss``
     ({key: [(start, end), ...]}) loss outside of what was reported is a violation again.
     ``self_fencing`` (R30): then a high watermark may not go down between processes either.
-    ``final_phase``: the phase that reads everything from ``log_start`` (0) to the end; None: there is none.
-    ``contiguous_offsets``: every offset holds a record (no compaction).
-    ``ok_share_min``: the least share of ok operations, by phase or for all; ``lag_ms_max`` bounds realtime lag.
+    ``final_phase``: the phase that reads everything from ``log_start`` (0) to the end; None: there
+    is none. ``contiguous_offsets``: every offset holds a record (no compaction). ``ok_share_min``:
+    the least share of ok operations, by phase or for all. ``lag_ms_max`` bounds realtime lag.
     """
 
     acks: str | int = "all"
@@ -126,7 +127,8 @@ class Findings:
 
 @dataclass
 class Verdict:
-    """``valid`` iff no violation and no problem (an idle phase, a missing final read, too much lag)."""
+    """``valid`` iff no violation and no problem (an idle phase, a missing final read, too much
+    lag)."""
 
     classes: dict[str, ClassResult]
     problems: list[str]

@@ -1,10 +1,13 @@
-"""Everything the machine can give, for minutes, and no fault: ``python -m tests.process.load.fullload --minutes 10``.
+"""Everything the machine can give, for minutes, and no fault: ``python -m
+tests.process.load.fullload --minutes 10``.
 
-Several producer processes (acks=all, 1 KB records, three replicas) and consumers that follow them take both cores, so
-that brokers and controller hardly get theirs. Nobody may be taken for dead on that ground: exit code 1 when the
-controller's journal says that any broker was fenced. It also tells every shrink and return of an ISR.
+Several producer processes (acks=all, 1 KB records, three replicas) and consumers that follow them
+take both cores, so that brokers and controller hardly get theirs. Nobody may be taken for dead on
+that ground: exit code 1 when the controller's journal says that any broker was fenced. It also
+tells every shrink and return of an ISR.
 
-Disk use is bounded: every ``--topic-seconds`` the load moves on to a new topic, and the one before the last is deleted.
+Disk use is bounded: every ``--topic-seconds`` the load moves on to a new topic, and the one before
+the last is deleted.
 """
 
 from __future__ import annotations
@@ -74,7 +77,7 @@ class Figures:
     samples: list[dict[str, float]] = field(default_factory=list)
 
 
-# --- client processes ----------------------------------------------------------------------------------------------
+# --- client processes -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ async def _follow(client: AsyncClient, number: int, orders: Orders) -> None:
                 return
 
 
-# --- watching --------------------------------------------------------------------------------------------------------
+# --- watching -------------------------------------------------------------------------------------
 
 
 class Watch:
@@ -166,7 +169,8 @@ class Watch:
 
 
 def _scrape(url: str) -> dict[str, float]:
-    """The largest value of each series of interest; nothing of a process that does not answer in time."""
+    """The largest value of each series of interest. Nothing of a process that does not answer in
+    time."""
     try:
         with urllib.request.urlopen(f"{url}/metrics", timeout=5.0) as answer:
             text = answer.read().decode()
@@ -210,7 +214,7 @@ def count_changes(records: Iterator[MetadataRecord]) -> Counter[str]:
     return counts
 
 
-# --- the run -----------------------------------------------------------------------------------------------------------
+# --- the run --------------------------------------------------------------------------------------
 
 
 class FullLoad:
@@ -267,7 +271,7 @@ class FullLoad:
             await asyncio.sleep(0.2)
 
     async def _next_topic(self, client: AsyncClient, orders: Orders) -> None:
-        """The one written to so far can still be read to its end; the one before it goes."""
+        """The one written to so far can still be read to its end. The one before it goes."""
         number = self.figures.topics + 1
         await client.create_topic(topic_name(number), PARTITIONS, 3, {"min.insync.replicas": "2"})
         self.figures.topics = orders.number.value = number

@@ -1,9 +1,11 @@
-"""One consumer of a group as a process of its own: reads, and writes down what it was given and what it read.
+"""One consumer of a group as a process of its own: reads, and writes down what it was given and
+what it read.
 
     python -m tests.process.load.group_member URL TOPIC GROUP FILE SESSION_TIMEOUT_MS
 
-A line of FILE is one event: ``[seconds, event, group epoch, what]``; seconds are the machine's monotonic clock, so that
-the notes of several processes can be laid side by side. SIGTERM ends it properly.
+A line of FILE is one event: ``[seconds, event, group epoch, what]``; seconds are the machine's
+monotonic clock, so that the notes of several processes can be laid side by side. SIGTERM ends it
+properly.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from minilog_client import AsyncClient, GroupConsumer
 
 
 class Notes:
-    """Each line is with the kernel when ``write`` returns: a process killed with -9 has written what it did."""
+    """Each line is with the kernel when ``write`` returns: a process killed with -9 has written
+    what it did."""
 
     def __init__(self, path: str) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

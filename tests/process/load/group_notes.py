@@ -1,7 +1,8 @@
-"""What the consumers of a group wrote down, judged: nothing skipped, nobody reads what is another's, repetitions only
-after an unclean end. Pure.
+"""What the consumers of a group wrote down, judged: nothing skipped, nobody reads what is
+another's, repetitions only after an unclean end. Pure.
 
-A *tenure* is the time one consumer had one partition: from ``assigned`` to ``revoked``, ``lost``, its end or its death.
+A *tenure* is the time one consumer had one partition: from ``assigned`` to ``revoked``, ``lost``,
+its end or its death.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def tenures_of(consumer: str, events: Iterable[Event], anomalies: list[str]) -> 
 
 
 def judge(notes: Mapping[str, Sequence[Event]], ends: Mapping[int, int], pauses: Mapping[str, Pauses]) -> Findings:
-    """``ends``: where each partition ends; ``pauses``: when processes were stopped."""
+    """``ends``: where each partition ends. ``pauses``: when processes were stopped."""
     anomalies: list[str] = []
     tenures = [t for name, events in notes.items() for t in tenures_of(name, events, anomalies)]
     by_partition: dict[int, list[Tenure]] = defaultdict(list)
@@ -90,7 +91,7 @@ def judge(notes: Mapping[str, Sequence[Event]], ends: Mapping[int, int], pauses:
 
 
 def _gaps(partition: int, tenures: Sequence[Tenure], end: int) -> Iterable[str]:
-    """Each tenure goes on where the group was, or before it; after a clean end exactly there."""
+    """Each tenure goes on where the group was, or before it. After a clean end exactly there."""
     expected = 0
     was_clean = True
     for tenure in tenures:
@@ -111,8 +112,8 @@ def _gaps(partition: int, tenures: Sequence[Tenure], end: int) -> Iterable[str]:
 
 
 def _owned_twice(partition: int, tenures: Sequence[Tenure]) -> Iterable[str]:
-    """In one group epoch a partition is one member's: the next one gets it in the epoch in which the last one was told
-    to give it back, or later."""
+    """In one group epoch a partition is one member's: the next one gets it in the epoch in which
+    the last one was told to give it back, or later."""
     for one, next_one in pairwise(tenures):
         if one.end_epoch and one.is_clean and next_one.epoch < one.end_epoch:
             yield f"{partition} was {next_one.consumer}'s at {next_one.epoch}, and {one.consumer}'s until {one.end_epoch}"
@@ -121,7 +122,8 @@ def _owned_twice(partition: int, tenures: Sequence[Tenure]) -> Iterable[str]:
 
 
 def _read_by_two(partition: int, tenures: Sequence[Tenure], pauses: Mapping[str, Pauses]) -> Iterable[str]:
-    """Nobody reads on after the next one has begun; what a process had in its hands when it was stopped is not reading."""
+    """Nobody reads on after the next one has begun. What a process had in its hands when it was
+    stopped is not reading."""
     for one, next_one in pairwise(tenures):
         if one.consumer == next_one.consumer:
             continue

@@ -1,4 +1,5 @@
-"""A group under attack: consumers join, leave, crash and freeze, and their coordinator dies, under steady load.
+"""A group under attack: consumers join, leave, crash and freeze, and their coordinator dies, under
+steady load.
 
     python -m tests.process.load.groups --seconds 60 [--seed 1]
 
@@ -35,9 +36,11 @@ SESSION_TIMEOUT_MS = 2000
 RATE_PAUSE_S = 0.02
 DRAIN_S = 30.0
 KINDS = ("leave", "crash", "freeze", "coordinator", "controller", "restart", "grow")
-"""After a consumer has left or crashed another one joins. ``restart``: all brokers and the controller die at once."""
+"""After a consumer has left or crashed another one joins. ``restart``: all brokers and the
+controller die at once."""
 FROM_THEN_ON = ("coordinator", "controller", "restart")
-"""Nothing needs to be given to anybody, so the time until everything is read again is what counts."""
+"""Nothing needs to be given to anybody, so the time until everything is read again is what
+counts."""
 
 
 @dataclass
@@ -58,7 +61,8 @@ class Member:
 class Outcome:
     findings: Findings
     settled_ms: dict[str, list[float]]
-    """By kind of disturbance: from it until everybody has a fair share and has read something of each partition."""
+    """By kind of disturbance: from it until everybody has a fair share and has read something of
+    each partition."""
     log: list[str]
 
 
@@ -72,7 +76,7 @@ class GroupScene:
         self.partitions = PARTITIONS
         self._stop = False
 
-    # --- consumers -------------------------------------------------------------------------------------------
+    # --- consumers --------------------------------------------------------------------------------
 
     def join(self) -> None:
         name = f"c{len(self.members)}"
@@ -85,7 +89,7 @@ class GroupScene:
         self.running.append(member)
 
     async def join_begun(self) -> float:
-        """A new consumer; when it had started up and began to join."""
+        """A new consumer. When it had started up and began to join."""
         self.join()
         while not (events := self.members[-1].events()):
             assert self.members[-1].process.poll() is None, "the new consumer has ended by itself"
@@ -108,7 +112,7 @@ class GroupScene:
         await asyncio.to_thread(member.process.wait, 5)
 
     async def freeze(self) -> None:
-        """For longer than its session; when it wakes up its partitions are another's."""
+        """For longer than its session. When it wakes up its partitions are another's."""
         member = self.random.choice(self.running)
         began_s = time.monotonic()
         member.process.send_signal(signal.SIGSTOP)
@@ -136,10 +140,10 @@ class GroupScene:
         await self.producing.add_partitions(TOPIC, self.partitions + 2)
         self.partitions += 2
 
-    # --- what goes on -----------------------------------------------------------------------------------------
+    # --- what goes on -----------------------------------------------------------------------------
 
     async def produce(self) -> None:
-        """Steadily, to every partition; what exactly arrives is read from the log in the end."""
+        """Steadily, to every partition. What exactly arrives is read from the log in the end."""
         async with self.producing, self.producing.producer(linger_ms=2) as producer:
             number = 0
             while not self._stop:
@@ -158,7 +162,8 @@ class GroupScene:
             await self.settled("join", await self.join_begun())
 
     async def settled(self, kind: str, began_s: float) -> None:
-        """Until every running consumer has its share, and each partition was read after it was given last."""
+        """Until every running consumer has its share, and each partition was read after it was
+        given last."""
         deadline_s = time.monotonic() + DRAIN_S
         since_s = began_s if kind in FROM_THEN_ON else 0.0
         while (at_s := await asyncio.to_thread(self._settled_at, since_s)) is None:
@@ -183,7 +188,7 @@ class GroupScene:
                 held[partition] = read_s
         return max(held.values()) if len(held) == self.partitions else None
 
-    # --- the end ------------------------------------------------------------------------------------------------
+    # --- the end ----------------------------------------------------------------------------------
 
     async def run(self, kinds: Iterable[str]) -> Outcome:
         async with AsyncClient(self.cluster.url) as client:
@@ -225,7 +230,8 @@ class GroupScene:
 
 
 def _held(events: Sequence[Event], since_s: float = 0.0) -> dict[int, float | None]:
-    """Partition -> when it was first read since it was given last, and since ``since_s``; of one consumer."""
+    """Partition -> when it was first read since it was given last, and since ``since_s``. Of one
+    consumer."""
     held: dict[int, float | None] = {}
     for at_s, event, _, what in events:
         if event == "assigned":

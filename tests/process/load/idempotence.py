@@ -1,10 +1,11 @@
-"""One idempotent producer while leaders are killed, one a second, and cut off: what it was told against what is there.
+"""One idempotent producer while leaders are killed, one a second, and cut off: what it was told
+against what is there.
 
     python -m tests.process.load.idempotence --minutes 10                      the promise: 0 duplicated, 0 reordered, 0 lost
     python -m tests.process.load.idempotence --minutes 1 --without-numbers     what the same faults do to idempotent=False
 
-The producer (acks=all, the default settings) writes numbered values to every
-partition without waiting for the answers, so that there is always something in flight to be lost. At the end a fresh
+The producer (acks=all, the default settings) writes numbered values to every partition without
+waiting for the answers, so that there is always something in flight to be lost. At the end a fresh
 client reads everything back.
 """
 
@@ -36,7 +37,8 @@ TOPIC = "numbers"
 PARTITIONS = 6
 REPLICATION_FACTOR = 3
 FAULT_EVERY_S = 1.0
-"""At most; and the cluster gets ``HEALTHY_S`` in between with two replicas in sync, or nothing could be acknowledged."""
+"""At most; and the cluster gets ``HEALTHY_S`` in between with two replicas in sync, or nothing
+could be acknowledged."""
 HEALTHY_S = 0.5
 DOWN_S = 0.25
 CUT_S = 1.5
@@ -45,16 +47,19 @@ CUT_EVERY = 4
 PAUSE_S = 0.01
 WAIT_S = 0.05
 OUTSTANDING_MAX = 2000
-"""Records without an answer, per partition: enough for several batches, little enough to go on at once after a fault."""
+"""Records without an answer, per partition: enough for several batches, little enough to go on at
+once after a fault."""
 STALE_S = 20.0
-"""Much longer than the heartbeat of a broker that was cut off waits for an answer on its dead connection."""
+"""Much longer than the heartbeat of a broker that was cut off waits for an answer on its dead
+connection."""
 SETTLE_S = 130.0
 """Longer than the delivery timeout: by then every record has its fate."""
 
 
 @dataclass
 class Stream:
-    """What one partition was sent, and what the producer was told of it. Values are the numbers from 0 on."""
+    """What one partition was sent, and what the producer was told of it. Values are the numbers
+    from 0 on."""
 
     partition: int
     sent: int = 0
@@ -156,7 +161,7 @@ class Run:
         await self._judge()
         return self.outcome
 
-    # --- the load ----------------------------------------------------------------------------------------------
+    # --- the load ---------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def _sending(self, producer: Producer) -> AsyncIterator[None]:
@@ -186,7 +191,7 @@ class Run:
             if acknowledged != last:
                 last, since_s = acknowledged, time.monotonic()
 
-    # --- the faults --------------------------------------------------------------------------------------------
+    # --- the faults -------------------------------------------------------------------------------
 
     async def _break_things(self, until_s: float) -> None:
         fault_s = healthy_s = time.monotonic()
@@ -203,9 +208,11 @@ class Run:
             await asyncio.sleep(WAIT_S)
 
     async def _leader(self) -> int | None:
-        """Somebody who leads, while every partition has two replicas in sync; None: nobody may be hurt now.
+        """Somebody who leads, while every partition has two replicas in sync; None: nobody may be
+        hurt now.
 
-        With one of them the partition goes on, so that what happens next is a change of leader and not an outage."""
+        With one of them the partition goes on, so that what happens next is a change of leader and
+        not an outage."""
         states = await asyncio.to_thread(self.cluster.partitions, TOPIC)
         if len(states) < PARTITIONS or any(len(state["isr"]) < 2 for state in states):
             return None
@@ -232,7 +239,7 @@ class Run:
             net.mend(node, other)
             net.mend(other, node)
 
-    # --- the verdict -------------------------------------------------------------------------------------------
+    # --- the verdict ------------------------------------------------------------------------------
 
     async def _judge(self) -> None:
         async with AsyncClient(self.cluster.url) as client:
@@ -242,9 +249,11 @@ class Run:
 
 
 async def _end(client: AsyncClient, partition: int, acknowledged_end: int) -> int:
-    """Where the partition ends, as soon as that is not before what was acknowledged; what it is in the end, if ever.
+    """Where the partition ends, as soon as that is not before what was acknowledged. What it is in
+    the end, if ever.
 
-    A leader that was cut off and is not fenced in its own eyes yet (R30 is off with one controller) shows an old end."""
+    A leader that was cut off and is not fenced in its own eyes yet (R30 is off with one controller)
+    shows an old end."""
     deadline_s = time.monotonic() + STALE_S
     while True:
         start, end = await client.offsets(TOPIC, partition)
@@ -268,7 +277,8 @@ async def _read(client: AsyncClient, partition: int, acknowledged_end: int) -> l
 
 
 def run(folder: Path, seconds: float, seed: int, **options: Any) -> Outcome:
-    """A cluster of its own, ``seconds`` of faults, and the verdict; ``options`` are those of the producer."""
+    """A cluster of its own, ``seconds`` of faults, and the verdict. ``options`` are those of the
+    producer."""
     with_network = network.unavailable() is None
     with process_cluster(folder, overrides=SHORT_SESSIONS, network=with_network) as cluster:
         return asyncio.run(Run(cluster, Random(seed), with_network).play(seconds, **options))

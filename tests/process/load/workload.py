@@ -1,12 +1,14 @@
-"""Clients that write down what they do and see: producers with acks=all and acks=1, tailing consumers, a final reader.
+"""Clients that write down what they do and see: producers with acks=all and acks=1, tailing
+consumers, a final reader.
 
-Every partition has a producer of its own that has one send under way at a time, so what a process did is in order; a
-send is one record batch. After an outcome nobody can know (``info``) the process goes on under a new name, a consumer
-with a new client as well. Values are unique: process and number.
+Every partition has a producer of its own that has one send under way at a time, so what a process
+did is in order. A send is one record batch. After an outcome nobody can know (``info``) the process
+goes on under a new name, a consumer with a new client as well. Values are unique: process and
+number.
 
 Two kinds of producers, because they promise different things:
     retries="definite"   a record is sent again only when it provably was not written
-    retries="all"        what applications use: after any failure; this one's silence is the unavailability measured
+    retries="all"        what applications use: after any failure. This one's silence is the unavailability measured
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ class Ack:
     """Monotonic."""
     latency_ms: float
     leader_epoch: int
-    """In which it was written; -1 for a repeated send, which some later leader may have answered."""
+    """In which it was written; -1 for a repeated send, which some later leader may have
+    answered."""
 
 
 @dataclass
@@ -72,7 +75,8 @@ class Workload:
 
     @property
     def options(self) -> Options:
-        """What these clients were promised: they are idempotent, so retries double nothing and change no order."""
+        """What these clients were promised: they are idempotent, so retries double nothing and
+        change no order."""
         return Options(idempotent=True, ordered_sends=True, ok_share_min=0.05)
 
     def key(self, partition: int) -> str:
@@ -88,7 +92,7 @@ class Workload:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """While the block runs, so do the clients; at its end all they began has ended."""
+        """While the block runs, so do the clients. At its end all they began has ended."""
         self._stop = False
         async with AsyncClient(self.cluster.url) as client, asyncio.TaskGroup() as tasks:
             for partition in range(self.partitions):
@@ -102,7 +106,7 @@ class Workload:
             finally:
                 self._stop = True
 
-    # --- producing -------------------------------------------------------------------------------------------
+    # --- producing --------------------------------------------------------------------------------
 
     async def _produce(self, client: AsyncClient, partitions: Sequence[int], acks: Any) -> None:
         """Sends to ``partitions`` in turn."""
@@ -145,7 +149,7 @@ class Workload:
             self.tally.records += len(values)
         return True
 
-    # --- consuming -------------------------------------------------------------------------------------------
+    # --- consuming --------------------------------------------------------------------------------
 
     async def _consume(self, name: str) -> None:
         """Goes on with a new client, where the old one was, after an error."""
@@ -182,10 +186,11 @@ class Workload:
                 self.recorder.observe(f"broker {broker_id}", epochs)
             await asyncio.sleep(OBSERVE_S)
 
-    # --- the end ---------------------------------------------------------------------------------------------
+    # --- the end ----------------------------------------------------------------------------------
 
     async def final_read(self) -> dict[int, int]:
-        """A fresh client reads every partition from its beginning to its end; end offset by partition."""
+        """A fresh client reads every partition from its beginning to its end; end offset by
+        partition."""
         async with AsyncClient(self.cluster.url) as client:
             await final_read(self.recorder, client, self.topic, range(self.partitions))
             return {partition: (await client.offsets(self.topic, partition))[1] for partition in range(self.partitions)}

@@ -1,7 +1,8 @@
-"""Faults of disks: power cuts, disks that die or are full, files that change, disks that come back empty.
+"""Faults of disks: power cuts, disks that die or are full, files that change, disks that come back
+empty.
 
-Never two brokers' disks at a time before every replica is back: no promise covers that. The one exception is a power
-cut, which takes nothing that was synced.
+Never two brokers' disks at a time before every replica is back: no promise covers that. The one
+exception is a power cut, which takes nothing that was synced.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from tests.process.rig.cluster import CONTROLLER
 
 
 def cut_power(scene: Scene, *targets: int) -> None:
-    """What was not synced when the process died is gone; the machines are up again, the brokers not."""
+    """What was not synced when the process died is gone. The machines are up again, the brokers
+    not."""
     scene.cluster.kill(*targets)
     for broker_id in targets:
         scene.cluster.volumes[broker_id].fail()
@@ -48,7 +50,8 @@ async def power_all(scene: Scene) -> None:
 
 @nemesis(needs_volumes=True, hurts_disk=True)
 async def dead_disk(scene: Scene) -> None:
-    """Every write and sync of a running leader fails: it must stop by itself, and nothing acknowledged may be missing."""
+    """Every write and sync of a running leader fails: it must stop by itself, and nothing
+    acknowledged may be missing."""
     leader = await scene.leader()
     volume = scene.cluster.volumes[leader]
     async with scene.fault("dead_disk", leader):
@@ -84,7 +87,8 @@ async def _fill(scene: Scene, name: str, broker_id: int) -> None:
 
 @contextlib.asynccontextmanager
 async def dead(scene: Scene, name: str, broker_id: int) -> AsyncIterator[None]:
-    """Stopped while the block works on its files, by a clean stop or by kill -9; serving again after it."""
+    """Stopped while the block works on its files, by a clean stop or by kill -9; serving again
+    after it."""
     async with scene.fault(name, broker_id):
         try:
             if scene.random.random() < 0.5:
@@ -123,8 +127,8 @@ async def wipe(scene: Scene) -> None:
 
 @nemesis(hurts_disk=True)
 async def come_back_empty(scene: Scene) -> None:
-    """The last but one to die was complete and would be asked first; it comes back alone, and empty. It must not lead:
-    everybody else would throw away what it lacks (R20, R21)."""
+    """The last but one to die was complete and would be asked first. It comes back alone, and
+    empty. It must not lead: everybody else would throw away what it lacks (R20, R21)."""
     last = await scene.leader()
     b, c = scene.others(last)
     async with killed(scene, "come_back_empty", c):

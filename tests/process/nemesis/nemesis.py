@@ -1,5 +1,6 @@
-"""What a nemesis is: a function of a ``Scene`` that breaks something, lets it last, and puts it right again, whatever
-happens in between. ``@nemesis`` enters it into the catalogue (catalogue.py) with what it needs of the cluster.
+"""What a nemesis is: a function of a ``Scene`` that breaks something, lets it last, and puts it
+right again, whatever happens in between. ``@nemesis`` enters it into the catalogue (catalogue.py)
+with what it needs of the cluster.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Faults of the network: ``cut`` drops packets without a word, in one direction or both; and links that are bad."""
+"""Faults of the network: ``cut`` drops packets without a word, in one direction or both; and links
+that are bad."""
 
 from __future__ import annotations
 
@@ -79,7 +80,7 @@ async def cut_one_way(scene: Scene) -> None:
 
 @nemesis(needs_network=True)
 async def cut_one_follower(scene: Scene) -> None:
-    """Between the leader and one follower; both see everybody else."""
+    """Between the leader and one follower. Both see everybody else."""
     leader = await scene.leader()
     follower = scene.any_broker(but=[leader])
     pairs = both_ways([scene.node(leader)], [scene.node(follower)])
@@ -103,7 +104,7 @@ async def cut_ring(scene: Scene) -> None:
 
 @nemesis(needs_network=True)
 async def cut_in_halves(scene: Scene) -> None:
-    """Random halves of brokers and controller; clients reach both."""
+    """Random halves of brokers and controller. Clients reach both."""
     nodes = scene.cluster.network.nodes
     scene.random.shuffle(nodes)
     half = len(nodes) // 2
@@ -121,7 +122,8 @@ async def cut_off_controller(scene: Scene) -> None:
 
 @nemesis(needs_network=True)
 async def cut_clients(scene: Scene) -> None:
-    """The cluster is well, but clients cannot reach the leader: nothing can be elected for them, they must wait."""
+    """The cluster is well, but clients cannot reach the leader: nothing can be elected for them,
+    they must wait."""
     leader = await scene.leader()
     async with cut(scene, "cut_clients", [leader], *both_ways([CLIENT], [scene.node(leader)])):
         await scene.hold()
@@ -176,8 +178,8 @@ async def narrow_links(scene: Scene) -> None:
 
 @nemesis(needs_network=True)
 async def part_kill(scene: Scene) -> None:
-    """As pause_kill, with cuts: A is alone, the others go on; the leader dies; A and the leader come together again
-    while B, the only one that has everything, is alone."""
+    """As pause_kill, with cuts: A is alone, the others go on. The leader dies; A and the leader
+    come together again while B, the only one that has everything, is alone."""
     await _part_kill(scene, "part_kill", lose_unsynced=False)
 
 

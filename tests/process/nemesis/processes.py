@@ -1,4 +1,5 @@
-"""Faults of processes: ``kill`` is SIGKILL, ``pause`` SIGSTOP, ``stop`` SIGTERM; and no fault at all.
+"""Faults of processes: ``kill`` is SIGKILL, ``pause`` SIGSTOP, ``stop`` SIGTERM; and no fault at
+all.
 
 Source: the fault catalogues of public test campaigns.
 """
@@ -55,7 +56,7 @@ async def kill_follower(scene: Scene) -> None:
 
 @nemesis()
 async def kill_leader_then_next(scene: Scene) -> None:
-    """Two of three die one after the other; the last one alone may acknowledge nothing."""
+    """Two of three die one after the other. The last one alone may acknowledge nothing."""
     async with killed(scene, "kill_leader_then_next", await scene.leader()):
         await scene.served()
         async with killed(scene, "kill_leader_then_next", await scene.leader()):
@@ -64,7 +65,8 @@ async def kill_leader_then_next(scene: Scene) -> None:
 
 @nemesis()
 async def kill_while_starting(scene: Scene) -> None:
-    """The leader dies, and again and again at some moment of its return: recovery is interrupted too."""
+    """The leader dies, and again and again at some moment of its return: recovery is interrupted
+    too."""
     leader = await scene.leader()
     async with killed(scene, "kill_while_starting", leader):
         for _ in range(3):
@@ -124,7 +126,8 @@ async def rolling_restart(scene: Scene) -> None:
 
 @nemesis()
 async def pause_leader(scene: Scene) -> None:
-    """Longer than its session: it wakes up deposed and may not have acknowledged anything meanwhile."""
+    """Longer than its session: it wakes up deposed and may not have acknowledged anything
+    meanwhile."""
     async with paused(scene, "pause_leader", await scene.leader()):
         await scene.served()
 
@@ -161,8 +164,9 @@ async def pause_controller(scene: Scene) -> None:
 
 @nemesis()
 async def pause_kill(scene: Scene) -> None:
-    """The script that catches stale leaders: A stands still while the others go on without it; then C dies, A wakes up
-    while B stands still, and C comes back: A and C together are a majority that lacks what only B has."""
+    """The script that catches stale leaders: A stands still while the others go on without it. Then
+    C dies, A wakes up while B stands still, and C comes back: A and C together are a majority that
+    lacks what only B has."""
     leader = await scene.leader()
     a, b = scene.others(leader)
     async with contextlib.AsyncExitStack() as asleep:

@@ -1,7 +1,9 @@
-"""What a nemesis acts on: the cluster under load, dice, and a note of when which fault began and ended.
+"""What a nemesis acts on: the cluster under load, dice, and a note of when which fault began and
+ended.
 
-Waiting happens here too, always for something: acknowledgements, an ISR, or a while in which a fault shall last.
-Everything that blocks (signals, starting processes, ``ip``) runs in threads, never in the way of the clients.
+Waiting happens here too, always for something: acknowledgements, an ISR, or a while in which a
+fault shall last. Everything that blocks (signals, starting processes, ``ip``) runs in threads,
+never in the way of the clients.
 """
 
 from __future__ import annotations
@@ -23,12 +25,14 @@ POLL_S = 0.02
 
 
 class Impossible(Exception):
-    """This fault makes no sense now, for instance because every target is taken by another fault."""
+    """This fault makes no sense now, for instance because every target is taken by another
+    fault."""
 
 
 @dataclass
 class Bar:
-    """One fault as plots and reports show it; times are monotonic seconds, ``began_ms`` since the epoch."""
+    """One fault as plots and reports show it; times are monotonic seconds, ``began_ms`` since the
+    epoch."""
 
     name: str
     target: str
@@ -40,8 +44,8 @@ class Bar:
 class Scene:
     """``hold_s``: how long faults last, about, that do not end by themselves.
 
-    ``crowded``: other faults are at work at the same time, so nothing may be expected before all of them are over:
-    what a nemesis waits for it waits for a while, and goes on."""
+    ``crowded``: other faults are at work at the same time, so nothing may be expected before all of
+    them are over: what a nemesis waits for it waits for a while, and goes on."""
 
     def __init__(self, cluster: ProcessCluster, workloads: Sequence[Workload], random: Random, hold_s: float) -> None:
         self.cluster, self.workloads, self.random, self.hold_s = cluster, list(workloads), random, hold_s
@@ -53,7 +57,7 @@ class Scene:
     def acknowledged(self) -> int:
         return sum(workload.tally.records for workload in self.workloads)
 
-    # --- targets -----------------------------------------------------------------------------------------------
+    # --- targets ----------------------------------------------------------------------------------
 
     async def leader(self) -> int:
         """Of those nobody else is at work on, the broker that leads most partitions."""
@@ -102,7 +106,7 @@ class Scene:
             for workload in self.workloads:
                 workload.recorder.nemesis([name, "ends", shown])
 
-    # --- waiting -----------------------------------------------------------------------------------------------
+    # --- waiting ----------------------------------------------------------------------------------
 
     async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.to_thread(function, *arguments)
@@ -137,7 +141,8 @@ class Scene:
         await self.call(self.cluster.launch if self.crowded else self.cluster.start, *names)
 
     async def stop(self, name: Name) -> None:
-        """A clean stop; beside other faults it may turn out less clean, of a process that is only just starting."""
+        """A clean stop; beside other faults it may turn out less clean, of a process that is only
+        just starting."""
         await asyncio.to_thread(self.cluster.terminate, name, demand_clean=not self.crowded)
 
     @property

@@ -1,8 +1,8 @@
 """A cluster of real processes for tests: three brokers and a controller, gone when the test ends.
 
-Plain, they listen on loopback. With a ``network`` each process has an address and a namespace of its own, with
-``volumes`` each broker has a disk of its own; both need root and are what the faults of network.py and faulty_disk.py
-work on. The clients in this process reach all of them either way.
+Plain, they listen on loopback. With a ``network`` each process has an address and a namespace of
+its own, with ``volumes`` each broker has a disk of its own. Both need root and are what the faults
+of network.py and faulty_disk.py work on. The clients in this process reach all of them either way.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class PlacedMember(Member):
 
 
 class PlacedDevCluster(DevCluster):
-    """A dev cluster whose processes live in network namespaces and on volumes, as far as it has been given them."""
+    """A dev cluster whose processes live in network namespaces and on volumes, as far as it has
+    been given them."""
 
     def __init__(self, folder: Path, spec: DevFile) -> None:
         super().__init__(folder, spec)
@@ -136,7 +137,7 @@ class ProcessCluster:
     def state(self, name: Name) -> process.State:
         return self._find(name).state()
 
-    # --- breaking and mending --------------------------------------------------------------------------------
+    # --- breaking and mending ---------------------------------------------------------------------
 
     def kill(self, *names: Name) -> None:
         """At once, as far as that is possible."""
@@ -187,7 +188,8 @@ class ProcessCluster:
         raise AssertionError(f"{names} refuse to start again and again")
 
     def _follow_advice(self, refusal: str) -> bool:
-        """As an operator would: a log that was damaged on purpose is moved away, as the refusal to start says."""
+        """As an operator would: a log that was damaged on purpose is moved away, as the refusal to
+        start says."""
         for broker_id in self.hurt:
             named = _DAMAGED.match(refusal)
             if named is not None and int(named["broker"]) == broker_id:
@@ -222,7 +224,7 @@ class ProcessCluster:
         if not process.signal_to(known, number):
             raise NotRunning(f"{member.name} was not running: {self.log(name)[-2000:]}")
 
-    # --- asking ----------------------------------------------------------------------------------------------
+    # --- asking -----------------------------------------------------------------------------------
 
     def ask(self, name: Name, path: str) -> Any:
         """JSON from one process; None when it does not answer."""

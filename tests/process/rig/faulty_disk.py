@@ -1,8 +1,10 @@
-"""Disks that fail: a small volume that loses power, dies or fills up, and bytes that change in a stopped broker's files.
+"""Disks that fail: a small volume that loses power, dies or fills up, and bytes that change in a
+stopped broker's files.
 
-A ``Volume`` is an ext4 file system in a file. Its power cut is the kernel's own (the ioctl that the file system's
-developers test crash recovery with): what was not synced is gone, the journal is replayed at the next mount. The same
-ioctl under a running broker is a disk that dies: every write and every sync fails with EIO from then on.
+A ``Volume`` is an ext4 file system in a file. Its power cut is the kernel's own (the ioctl that the
+file system's developers test crash recovery with): what was not synced is gone, the journal is
+replayed at the next mount. The same ioctl under a running broker is a disk that dies: every write
+and every sync fails with EIO from then on.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ def unavailable() -> str | None:
 
 
 class Volume:
-    """A file system of ``size_bytes`` at ``folder``. ``boot_id`` is the machine's as its broker sees it."""
+    """A file system of ``size_bytes`` at ``folder``. ``boot_id`` is the machine's as its broker
+    sees it."""
 
     def __init__(self, folder: Path, size_bytes: int) -> None:
         self.folder = folder
@@ -59,7 +62,8 @@ class Volume:
         return self._boot_file.read_text().strip()
 
     def command(self) -> list[str]:
-        """What to put before a command so that it sees the boot id of this volume's machine; the pid stays."""
+        """What to put before a command so that it sees the boot id of this volume's machine. The
+        pid stays."""
         script = f'mount --bind "$0" {_BOOT_ID} && exec "$@"'
         return ["unshare", "--mount", "--propagation", "slave", "sh", "-c", script, str(self._boot_file)]
 
@@ -69,7 +73,8 @@ class Volume:
         self._mounted = True
 
     def fail(self) -> None:
-        """From now on nothing reaches the disk: unsynced data is lost, and whoever writes or syncs gets EIO."""
+        """From now on nothing reaches the disk: unsynced data is lost, and whoever writes or syncs
+        gets EIO."""
         handle = os.open(self.folder, os.O_RDONLY)
         try:
             fcntl.ioctl(handle, _EXT4_SHUTDOWN, struct.pack("I", _NO_LOG_FLUSH))
@@ -77,13 +82,14 @@ class Volume:
             os.close(handle)
 
     def power_on(self) -> None:
-        """After ``fail``, once nobody uses the volume: mount what is left, as after a restart of the machine."""
+        """After ``fail``, once nobody uses the volume: mount what is left, as after a restart of
+        the machine."""
         self.unmount()
         self._new_boot_id()
         self.mount()
 
     def fill(self, free_bytes: int = 0) -> None:
-        """Leave ``free_bytes``; ``empty`` gives the rest back."""
+        """Leave ``free_bytes``. ``empty`` gives the rest back."""
         state = os.statvfs(self.folder)
         size_bytes = state.f_bavail * state.f_frsize - free_bytes
         with (self.folder / BALLAST).open("ab") as ballast:
@@ -107,7 +113,8 @@ class Volume:
 
 
 def share(folder: Path) -> None:
-    """Make mounts below ``folder`` come and go for processes with mount namespaces of their own, too."""
+    """Make mounts below ``folder`` come and go for processes with mount namespaces of their own,
+    too."""
     sweep()
     _note(os.getpid()).write_text(f"{folder}\n")
     _run("mount", "--bind", str(folder), str(folder))
@@ -115,7 +122,7 @@ def share(folder: Path) -> None:
 
 
 def unshare(folder: Path) -> None:
-    """Unmount ``folder`` and everything below it; nothing when nothing is mounted there."""
+    """Unmount ``folder`` and everything below it. Nothing when nothing is mounted there."""
     subprocess.run(["umount", "--recursive", str(folder)], capture_output=True, check=False)
     _note(os.getpid()).unlink(missing_ok=True)
 
@@ -137,7 +144,7 @@ def _run(*command: str) -> None:
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr.strip()}"
 
 
-# --- what changes in files ---------------------------------------------------------------------------------------
+# --- what changes in files ------------------------------------------------------------------------
 
 
 def segment_files(data_dir: Path, topic: str) -> list[Path]:

@@ -1,4 +1,5 @@
-"""How busy the machine was meanwhile, from /proc/stat: figures of two cores mean little without it; and priority."""
+"""How busy the machine was meanwhile, from /proc/stat: figures of two cores mean little without it;
+and priority."""
 
 from __future__ import annotations
 
@@ -31,9 +32,11 @@ class CpuTimes:
 
 
 def share_priority(session: int) -> None:
-    """Give a session that this process leads or has started its own priority, when that is a raised one.
+    """Give a session that this process leads or has started its own priority, when that is a raised
+    one.
 
-    Kernels that group processes by session (autogroup) weigh the groups: there niceness alone counts for nothing."""
+    Kernels that group processes by session (autogroup) weigh the groups: there niceness alone
+    counts for nothing."""
     niceness = os.nice(0)
     if niceness < 0:
         with contextlib.suppress(OSError):

@@ -1,15 +1,18 @@
-"""A network of its own for one cluster: every process in a network namespace, all of them around one router.
+"""A network of its own for one cluster: every process in a network namespace, all of them around
+one router.
 
     broker 1 --.          .-- controller
     broker 2 --- router ---
     broker 3 --'          '-- client (this process, in the namespace it is in)
 
-What goes from one node to another passes the router, so the router decides for each pair and each direction: let it
-through, drop it without a word (as a real partition does: no refusal, no reset), or send it through a slow link.
+What goes from one node to another passes the router, so the router decides for each pair and each
+direction: let it through, drop it without a word (as a real partition does: no refusal, no reset),
+or send it through a slow link.
 
-Why this way: cutting is one routing rule (``blackhole``), so neither iptables nor nft nor netem is needed, only root
-and iproute2; and nothing is in the way of what is not cut. Addresses are of 198.18.0.0/15, which is reserved for tests.
-Whatever was made is named after this process; leftovers of dead ones are removed on the way.
+Why this way: cutting is one routing rule (``blackhole``), so neither iptables nor nft nor netem is
+needed, only root and iproute2; and nothing is in the way of what is not cut. Addresses are of
+198.18.0.0/15, which is reserved for tests. Whatever was made is named after this process; leftovers
+of dead ones are removed on the way.
 """
 
 from __future__ import annotations
@@ -51,7 +54,7 @@ def unavailable() -> str | None:
 
 
 class Network:
-    """``nodes`` are names; the client is a node of itself. ``close`` removes everything."""
+    """``nodes`` are names. The client is a node of itself. ``close`` removes everything."""
 
     def __init__(self, nodes: Sequence[str]) -> None:
         sweep()
@@ -79,13 +82,14 @@ class Network:
         return f"{self._subnet}.{self._hosts[node]}"
 
     def command(self, node: str) -> list[str]:
-        """What to put before a command so that it runs at ``node``; the pid stays that of the command."""
+        """What to put before a command so that it runs at ``node``. The pid stays that of the
+        command."""
         return ["ip", "netns", "exec", self._namespace(node)]
 
-    # --- faults ----------------------------------------------------------------------------------------------
+    # --- faults -----------------------------------------------------------------------------------
 
     def cut(self, source: str, destination: str) -> None:
-        """Drop what goes from one to the other; the way back stays open."""
+        """Drop what goes from one to the other. The way back stays open."""
         if (source, destination) not in self._cuts:
             self._rule("add", source, destination, _CUT_PRIORITY, "blackhole")
             self._cuts.add((source, destination))
@@ -106,7 +110,8 @@ class Network:
         self.separate([node], [other for other in self._hosts if other != node])
 
     def slow(self, source: str, destination: str, link: Link) -> None:
-        """What goes from one to the other takes its time, and may get lost, doubled or overtaken on the way."""
+        """What goes from one to the other takes its time, and may get lost, doubled or overtaken on
+        the way."""
         if self._slow is None:
             self._slow = SlowLinks(["ip", "netns", "exec", self._router])
             self._in_router(f"route add default dev {self._slow.device} table {_SLOW_TABLE}")
@@ -133,7 +138,7 @@ class Network:
             if name.startswith(self._prefix):
                 _ip("netns", "del", name, check=False)
 
-    # --- making ----------------------------------------------------------------------------------------------
+    # --- making -----------------------------------------------------------------------------------
 
     @property
     def _router(self) -> str:

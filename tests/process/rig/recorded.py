@@ -1,7 +1,8 @@
-"""minilog's clients with a recorder beside them: the same calls, and everything sent and seen is in the history.
+"""minilog's clients with a recorder beside them: the same calls, and everything sent and seen is in
+the history.
 
-One record is one operation, and a producer has many in flight. Payloads begin with the value that names the record, so
-what is polled names itself. A key of the history is "topic-partition".
+One record is one operation, and a producer has many in flight. Payloads begin with the value that
+names the record, so what is polled names itself. A key of the history is "topic-partition".
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ def history_key(topic: str, partition: int) -> Key:
 
 
 class RecordedProducer:
-    """``acks`` as the producer was made with. After an outcome nobody knows it goes on under a new process name."""
+    """``acks`` as the producer was made with. After an outcome nobody knows it goes on under a new
+    process name."""
 
     def __init__(self, recorder: Recorder, producer: Producer, acks: str | int = "all", value_bytes: int = 100) -> None:
         self._recorder, self._producer, self._acks, self._value_bytes = recorder, producer, acks, value_bytes
@@ -60,7 +62,8 @@ class RecordedProducer:
             self._on_error(op, error)
             return
         receipt = done.result()
-        # A duplicate is acknowledged by the leader of today for an append of yesterday, so its epoch proves nothing.
+        # A duplicate is acknowledged by the leader of today for an append of yesterday, so its
+        # epoch proves nothing.
         epoch = None if receipt.duplicate else receipt.leader_epoch
         self._recorder.ok_send(op, receipt.offset, epoch=epoch)
 
@@ -72,7 +75,8 @@ class RecordedProducer:
 
 
 class RecordedConsumer:
-    """Reads ``partitions`` of ``topic`` from offset ``start``; ``consumer`` must have been made with the same."""
+    """Reads ``partitions`` of ``topic`` from offset ``start``. ``consumer`` must have been made
+    with the same."""
 
     def __init__(
         self, recorder: Recorder, consumer: Consumer, topic: str, partitions: Sequence[int],
@@ -84,7 +88,8 @@ class RecordedConsumer:
         recorder.assign(self.process, dict.fromkeys(self._keys, start))
 
     async def poll(self, max_records: int = 1000, max_wait_ms: int = 200) -> list[Record]:
-        """Raises what the consumer raises, after it was recorded; a truncated partition must then be moved by ``seek``."""
+        """Raises what the consumer raises, after it was recorded. A truncated partition must then
+        be moved by ``seek``."""
         op = self._recorder.invoke_poll(self.process)
         try:
             records = await self._consumer.batch(max_records, max_wait_ms)

@@ -1,5 +1,6 @@
-"""``python -m tests.process.rig.slow MODULE:NAME[.METHOD]=SECONDS ... -- COMMAND``: minilog's command in a process in which one step takes long,
-as on a slow disk. The step says on stderr when it begins: ``slow step: NAME``."""
+"""``python -m tests.process.rig.slow MODULE:NAME[.METHOD]=SECONDS ... -- COMMAND``: minilog's
+command in a process in which one step takes long, as on a slow disk. The step says on stderr when
+it begins: ``slow step: NAME``."""
 
 from __future__ import annotations
 

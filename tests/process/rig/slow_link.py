@@ -1,8 +1,11 @@
-"""Slow links without netem: packets of chosen (source, destination) pairs pass through a process that delays them.
+"""Slow links without netem: packets of chosen (source, destination) pairs pass through a process
+that delays them.
 
-    router --rule--> tun device --> python -m tests.process.rig.slow_link --(later, or never, or twice)--> tun device --> router
+    router --rule--> tun device --> python -m tests.process.rig.slow_link --(later, or never, or
+    twice)--> tun device --> router
 
-The process runs in the router's namespace, obeys one JSON line per pair on its stdin, and ends when stdin closes.
+The process runs in the router's namespace, obeys one JSON line per pair on its stdin, and ends when
+stdin closes.
 """
 
 from __future__ import annotations
@@ -26,12 +29,13 @@ _IFF_TUN_NO_PI = 0x0001 | 0x1000
 _PACKET_BYTES_MAX = 65_536
 _SOURCE, _DESTINATION = slice(12, 16), slice(16, 20)
 _QUEUE_S_MAX = 1.0
-"""A rate-limited link holds this much; what does not fit is dropped, as a router does."""
+"""A rate-limited link holds this much. What does not fit is dropped, as a router does."""
 
 
 @dataclass(frozen=True)
 class Link:
-    """``jitter_ms`` is the standard deviation of the delay, so packets overtake each other; shares are of all packets."""
+    """``jitter_ms`` is the standard deviation of the delay, so packets overtake each other; shares
+    are of all packets."""
 
     delay_ms: float = 0.0
     jitter_ms: float = 0.0

@@ -1,4 +1,5 @@
-"""Runs what ``snippets.py`` sends, one JSON object a line, and answers each with what was printed and whether all is well."""
+"""Runs what ``snippets.py`` sends, one JSON object a line, and answers each with what was printed
+and whether all is well."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ class Runner:
         )
 
     def sh(self, text: str) -> tuple[bool, str]:
-        """``set -e`` ends the shell at the first command that fails, so the end mark does not come."""
+        """``set -e`` ends the shell at the first command that fails, so the end mark does not
+        come."""
         assert self.bash.stdin is not None
         assert self.bash.stdout is not None
         with tempfile.NamedTemporaryFile("w", suffix=".sh", delete=False) as file:

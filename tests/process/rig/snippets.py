@@ -1,11 +1,14 @@
-"""The snippets of the documentation, run as they stand, in a network namespace where the ports they name are free.
+"""The snippets of the documentation, run as they stand, in a network namespace where the ports they
+name are free.
 
-The blocks of one page run in order: ``sh`` blocks in one bash, ``python`` blocks in one namespace. A bash block ends at the
-first command that fails, and that is an error. A python block that defines tests runs under pytest. ``toml``
-blocks are parsed. Other languages (``text``) are only shown, unless the line before the block says ``prints:``. Then the
-block is what the block before it has printed, on stdout and stderr, but for times, ids and process numbers.
+The blocks of one page run in order: ``sh`` blocks in one bash, ``python`` blocks in one namespace.
+A bash block ends at the first command that fails, and that is an error. A python block that defines
+tests runs under pytest. ``toml`` blocks are parsed. Other languages (``text``) are only shown,
+unless the line before the block says ``prints:``. Then the block is what the block before it has
+printed, on stdout and stderr, but for times, ids and process numbers.
 
-``python -m tests.process.rig.snippets PAGE...`` runs pages against a new cluster and shows what each block has printed.
+``python -m tests.process.rig.snippets PAGE...`` runs pages against a new cluster and shows what
+each block has printed.
 """
 
 from __future__ import annotations
@@ -58,11 +61,12 @@ class Block:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
 
 
-# --- reading pages -------------------------------------------------------------------------------------------------
+# --- reading pages --------------------------------------------------------------------------------
 
 
 def blocks_of(page: Path) -> list[Block]:
-    """Raises AssertionError for a fence without a known language, and for an output without a block that prints it."""
+    """Raises AssertionError for a fence without a known language, and for an output without a block
+    that prints it."""
     found: list[Block] = []
     for block, before in _fences(page):
         assert block.language in RUN | PARSED | SHOWN, f"{block.place}: say what language {block.language!r} is"
@@ -94,7 +98,7 @@ def _fences(page: Path) -> Iterator[tuple[Block, str]]:
     assert not begun, f"{page}:{begun}: a fence that does not end"
 
 
-# --- comparing -----------------------------------------------------------------------------------------------------
+# --- comparing ------------------------------------------------------------------------------------
 
 VARIABLE: Final = [
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?"), "TIME"),
@@ -105,17 +109,19 @@ VARIABLE: Final = [
     (re.compile(r"(?<![:.\d])\d{3,}\b"), "NUMBER"),
     (re.compile(r"broker \d+ coordinates"), "broker N coordinates"),
 ]
-"""Times, ids, checksums and process numbers. A short number after a colon may be a port, and has to be right."""
+"""Times, ids, checksums and process numbers. A short number after a colon may be a port, and has to
+be right."""
 
 
 def comparable(text: str) -> list[str]:
-    """The lines of an output without what differs from run to run. Columns may be wider or narrower."""
+    """The lines of an output without what differs from run to run. Columns may be wider or
+    narrower."""
     for pattern, name in VARIABLE:
         text = pattern.sub(name, text)
     return [" ".join(line.split()) for line in text.strip().splitlines()]
 
 
-# --- running -------------------------------------------------------------------------------------------------------
+# --- running --------------------------------------------------------------------------------------
 
 
 class SnippetFailed(AssertionError):
@@ -123,7 +129,8 @@ class SnippetFailed(AssertionError):
 
 
 class Session:
-    """One shell and one Python namespace, renewed by ``begin``, and a network of their own that lasts until ``close``."""
+    """One shell and one Python namespace, renewed by ``begin``, and a network of their own that
+    lasts until ``close``."""
 
     def __init__(self, folder: Path) -> None:
         self.home = folder / "home"
@@ -191,7 +198,8 @@ class Session:
 
 
 def _unshare() -> list[str]:
-    """The command that gives its child a network of its own. Raises RuntimeError where there can be none."""
+    """The command that gives its child a network of its own. Raises RuntimeError where there can be
+    none."""
     if shutil.which("unshare") is None or shutil.which("ip") is None:
         raise RuntimeError("needs the commands unshare and ip (Debian: apt-get install util-linux iproute2)")
     command = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--net"]

@@ -1,7 +1,8 @@
-"""Ballots: who was asked in the elections of partitions, and who answered, as the wire to and from the controller shows it.
+"""Ballots: who was asked in the elections of partitions, and who answered, as the wire to and from
+the controller shows it.
 
-Known to the checker alone. An answer counts for the request it answers, of the process that got it: a broker that was
-asked again, or that has been restarted since, has not answered.
+Known to the checker alone. An answer counts for the request it answers, of the process that got it:
+a broker that was asked again, or that has been restarted since, has not answered.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class Ballots:
             self._answered.setdefault(ballot, set()).discard(broker_id)
 
     def on_answered(self, broker_id: int, request: Positions, reply: PositionsReply) -> None:
-        """By the request's names: an answer that says less does not count, nor does one to an older request."""
+        """By the request's names: an answer that says less does not count, nor does one to an older
+        request."""
         good = {(a.topic, a.partition, a.leader_epoch) for a in reply.partitions if a.problem is None}
         for query in request.partitions:
             ballot = (query.topic_id, query.partition, query.leader_epoch)

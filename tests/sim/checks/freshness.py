@@ -1,11 +1,13 @@
 """Freshness: how stale a replica may be that says how stale it is, in the simulator's own time.
 
-A follower that answers "at most X ms behind" at a time t shows everything that was committed before t - X, less what the
-answers of its leader took to reach it: they spoke of the moment they were sent, and nobody there knows how long ago that
-was. Clocks may run fast or slow within CLOCK_DRIFT_MAX. Nothing else is forgiven, in particular no silence.
+A follower that answers "at most X ms behind" at a time t shows everything that was committed before
+t - X, less what the answers of its leader took to reach it: they spoke of the moment they were
+sent, and nobody there knows how long ago that was. Clocks may run fast or slow within
+CLOCK_DRIFT_MAX. Nothing else is forgiven, in particular no silence.
 
-Not asked: followers of a leader that has been replaced and does not know. They are as stale as that leader itself, which
-serves readers too until it hears of its successor (R30 is off by default); how often is in the figures.
+Not asked: followers of a leader that has been replaced and does not know. They are as stale as that
+leader itself, which serves readers too until it hears of its successor (R30 is off by default); how
+often is in the figures.
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ class Transits:
 
 
 def promised_since(now_ms: int, lag_ms: int, transits: Transits) -> float:
-    """Everything that was committed by this time must be shown by who says it is ``lag_ms`` behind."""
+    """Everything that was committed by this time must be shown by who says it is ``lag_ms``
+    behind."""
     since_ms = now_ms - lag_ms * CLOCK_DRIFT_MAX - ROUNDING_MS
     return since_ms - transits.longest_since(since_ms)

@@ -1,4 +1,5 @@
-"""What must hold for consumer groups, seen from their members: nobody else can tell who really works on what.
+"""What must hold for consumer groups, seen from their members: nobody else can tell who really
+works on what.
 
 OneOwnerPerPartition     no partition is held by two members whose sessions are valid by their own clocks
 CommittedOffsetsSurvive  a read of a committed offset gives the last acknowledged commit, or one whose end is not known,
@@ -42,7 +43,7 @@ class GroupWatch:
         self._made = 0
         self._since: dict[tuple[str, Part], int] = {}
 
-    # --- owners ----------------------------------------------------------------------------------------------
+    # --- owners -----------------------------------------------------------------------------------
 
     def holders(self, group: str, part: Part) -> list[Member]:
         """Members that work on it and may believe that they may."""
@@ -63,7 +64,7 @@ class GroupWatch:
     def since(self, member: Member, part: Part) -> int:
         return self._since.get((member.name, part), -1)
 
-    # --- commits ---------------------------------------------------------------------------------------------
+    # --- commits ----------------------------------------------------------------------------------
 
     def begin_commit(self, member: Member, part: Part) -> Commit:
         self._made += 1

@@ -1,13 +1,15 @@
 """History: what really happened to each partition, known to nobody but the checker.
 
-For each partition (by topic id): every batch ever appended, under its (leader epoch, base offset), with its
-predecessor; who led which epoch; and the *committed log*: what lay below any leader's high watermark at any time.
+For each partition (by topic id): every batch ever appended, under its (leader epoch, base offset),
+with its predecessor. Who led which epoch; and the *committed log*: what lay below any leader's high
+watermark at any time.
 
 The checks are incremental, so each costs a few look-ups per append or commit:
-* LogMatching: a batch of one (epoch, base offset) is the same everywhere and has the same predecessor everywhere;
-  by induction two logs that share a batch agree on everything before it.
-* AckedBatchesSurvive, ConsistentRead: the committed log only grows and never changes; acknowledgements and reads
-  are compared with it, and so is every leader's log when it begins to lead or commits.
+* LogMatching: a batch of one (epoch, base offset) is the same everywhere and has the same
+  predecessor everywhere. By induction two logs that share a batch agree on everything before it.
+* AckedBatchesSurvive, ConsistentRead: the committed log only grows and never changes;
+  acknowledgements and reads are compared with it, and so is every leader's log when it begins to
+  lead or commits.
 """
 
 from __future__ import annotations
@@ -101,7 +103,8 @@ class PartitionHistory:
         self.committed = Mirror()
         self.commits = Commits()
         self.commit_epochs: list[int] = []
-        """Of each committed batch the leader epoch it was committed in, which is not the one it was written in."""
+        """Of each committed batch the leader epoch it was committed in, which is not the one it was
+        written in."""
         self.leaders: dict[int, int] = {}
         """Broker by leader epoch."""
         self.shown: dict[int, int] = {}
@@ -119,13 +122,15 @@ class PartitionHistory:
         raise Violation(name, f"{self.name}: {detail}")
 
     def accept_loss(self, end_offset: int) -> None:
-        """A scenario destroys more than is promised to survive: from here on nothing at or above this end is expected."""
+        """A scenario destroys more than is promised to survive: from here on nothing at or above
+        this end is expected."""
         self.committed.cut(end_offset)
         del self.commit_epochs[len(self.committed.entries) :]
         self.shown.clear()
 
     def before_start(self, who: str, start_offset: int) -> Entry | None:
-        """What lay before the first batch of a log that begins here; all that ever goes was committed."""
+        """What lay before the first batch of a log that begins here. All that ever goes was
+        committed."""
         before = self.committed.ending_at(start_offset)
         if before is None and start_offset > 0:
             self.fail("LogStartCommitted", f"{who} begins at {start_offset}, where nothing committed ends")
@@ -139,7 +144,8 @@ class PartitionHistory:
     def on_lead(self, who: str, broker_id: int, leader_epoch: int, mirror: Mirror) -> None:
         if self.leaders.setdefault(leader_epoch, broker_id) != broker_id:
             self.fail("OneLeaderPerEpoch", f"{who} leads epoch {leader_epoch}, and so did {self.leaders[leader_epoch]}")
-        # One that learns of its leadership late may have a successor already, and need not hold what that has committed.
+        # One that learns of its leadership late may have a successor already, and need not hold
+        # what that has committed.
         self.weak.on_lead(who, leader_epoch, mirror)
         before = bisect_left(self.commit_epochs, leader_epoch)
         if before:
@@ -151,7 +157,8 @@ class PartitionHistory:
             self._check_holds(name, who, mirror, -1)
 
     def _check_holds(self, name: str, who: str, mirror: Mirror, index: int) -> None:
-        """``mirror`` holds this committed batch, and so, by LogMatching, all before it down to its start."""
+        """``mirror`` holds this committed batch, and so, by LogMatching, all before it down to its
+        start."""
         entry = self.committed.entries[index]
         if entry.end_offset > mirror.start_offset and mirror.at(entry.base_offset) != entry:
             self.fail(name, f"{who} lacks committed {entry}, it holds {mirror.entries[-3:]}")
@@ -222,7 +229,8 @@ class History:
 
 
 class Left(NamedTuple):
-    """What a process left behind. ``starts``: where the log may begin; below ``durable_end`` nothing may be missing."""
+    """What a process left behind. ``starts``: where the log may begin; below ``durable_end``
+    nothing may be missing."""
 
     mirror: Mirror
     starts: tuple[int, ...]
@@ -230,7 +238,8 @@ class Left(NamedTuple):
 
 
 class WatchedLog:
-    """A replica's log with the checker looking on; satisfies ReplicaLog by passing everything through."""
+    """A replica's log with the checker looking on; satisfies ReplicaLog by passing everything
+    through."""
 
     def __init__(self, inner: Any, who: str, history: PartitionHistory, left: Left | None) -> None:
         self.inner = inner
@@ -239,7 +248,8 @@ class WatchedLog:
         self.mirror = Mirror(inner.start_offset)
         self.truncated = False
         self.start_moved = False
-        """What went from the beginning is still in the mirror, until the turn is over and it has been looked at."""
+        """What went from the beginning is still in the mirror, until the turn is over and it has
+        been looked at."""
         self.start_in_doubt: int | None = None
         """A new start that the disk failed to take: both may be found when it is read again."""
         self.expects_nothing = False
@@ -250,7 +260,8 @@ class WatchedLog:
         return getattr(self.inner, name)
 
     def _load(self, left: Left | None) -> None:
-        """The log says that it is whole or that it is not before the checker has read it, and goes on saying so."""
+        """The log says that it is whole or that it is not before the checker has read it, and goes
+        on saying so."""
         known = [(segment, segment.bad_ranges) for segment in self.inner.segments]
         try:
             self._read_all()
@@ -307,7 +318,8 @@ class WatchedLog:
     def check_producers(self) -> None:
         """R32: what the log knows of its producers is a function of its batches.
 
-        Of a log whose beginning has gone, or that was cleaned, what is left must at least say the same of each last one.
+        Of a log whose beginning has gone, or that was cleaned, what is left must at least say the
+        same of each last one.
         """
         table = self.inner.producers.table
         model = Model(self.mirror.numbered, table.expiration_ms)
@@ -397,7 +409,8 @@ class WatchedLog:
 
 
 class WatchedStore:
-    """A broker's store; satisfies LogStore. ``start`` and the ends of a process belong to the simulated machine."""
+    """A broker's store; satisfies LogStore. ``start`` and the ends of a process belong to the
+    simulated machine."""
 
     def __init__(self, inner: Any, who: str, history: History) -> None:
         self.inner = inner
@@ -443,7 +456,8 @@ class WatchedStore:
         self.inner.delete(topic, topic_id, partition)
 
     def on_kill(self) -> None:
-        """The process died: everything written must be there again, unless the machine dies before it is read."""
+        """The process died: everything written must be there again, unless the machine dies before
+        it is read."""
         for (topic, partition), log in self.logs.items():
             key = (topic, self._topic_ids[topic, partition], partition)
             if log.expects_nothing:
@@ -458,7 +472,8 @@ class WatchedStore:
         self._durable.clear()
 
     def on_crash(self) -> None:
-        """The machine died: everything durable must be there again, and nothing that was not written."""
+        """The machine died: everything durable must be there again, and nothing that was not
+        written."""
         self.on_kill()
         for key, durable_end in self._durable.items():
             self._left[key] = self._left[key]._replace(durable_end=durable_end)

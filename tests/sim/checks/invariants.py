@@ -1,6 +1,7 @@
-"""Invariants: what must hold after every event, by the names that the public TLA+ models of Kafka use, where they have one.
+"""Invariants: what must hold after every event, by the names that the public TLA+ models of Kafka
+use, where they have one.
 
-AckedBatchesSurvive          an acks=all answer names a committed batch; every leader has all of the committed log
+AckedBatchesSurvive          an acks=all answer names a committed batch. Every leader has all of the committed log
 OneLeaderPerEpoch            (with EpochMonotonic: no epoch ever goes back, in logs, roles or metadata)
 HighWatermarkMonotonic       per role, and as shown to clients across epochs
 LogMatching, OffsetsContiguous, ConsistentRead, DurableSurvives, EpochCacheMatchesLog          history.py
@@ -14,7 +15,7 @@ MetadataLogMatching          what brokers are told is the journal, record by rec
 HighWatermarkCommitted       no follower has, and no reader is told, a high watermark above what is committed
 LagIsTrue                    a follower that says it is X ms behind shows all that was committed before     freshness.py
 CopiesAtAck                  acks=N was answered when N members of the ISR held the record, the leader among them
-WeakAcksSurvive              acks=1, acks=N: lost only where no holder could answer; at no planned stop     weak_acks.py
+WeakAcksSurvive              acks=1, acks=N: lost only where no holder could answer. At no planned stop     weak_acks.py
 ProducerStateOfLog           (R32) what a replica knows of producers is what its batches say: at recovery, cuts, the end
 ProducerIdsNeverReused       (R33) ProducerSequences, in order and once: numbered.py, schedule.py
 WaitersEndOnce               no request is answered twice (broker_node.py) or later than it may be
@@ -99,7 +100,7 @@ class Invariants:
         """Every one ever given away (R33)."""
         self._seen: dict[tuple[int, int, TopicPartition], Seen] = {}
 
-    # --- brokers ---------------------------------------------------------------------------------------------
+    # --- brokers ----------------------------------------------------------------------------------
 
     def after_broker_turn(self, node: BrokerNode) -> None:
         assert node.core is not None
@@ -201,7 +202,7 @@ class Invariants:
             self.figures["checks"] += 1
             history.check_complete("LeaderCandidateCompleteness", f"{node.name} ({state})", log.mirror)
 
-    # --- answers ---------------------------------------------------------------------------------------------
+    # --- answers ----------------------------------------------------------------------------------
 
     def on_broker_reply(self, node: BrokerNode, request: Message, response: Message) -> None:
         match response:
@@ -263,7 +264,8 @@ class Invariants:
         history.weak.on_acked(entries, history.committed.end_offset, deposed=deposed)
 
     def _check_copies(self, node: BrokerNode, replica: Replica, entries: list[Entry], acks: int) -> None:
-        """acks=N was said when N members of the ISR held it. Whoever is not there to be looked at is believed."""
+        """acks=N was said when N members of the ISR held it. Whoever is not there to be looked at
+        is believed."""
         name = replica.partition
         holders = [b for b in replica.role.state.isr if all(self._may_hold(b, replica, entry) for entry in entries)]
         self.figures["checks"] += 1
@@ -281,7 +283,8 @@ class Invariants:
         return end_offset >= entry.end_offset and log.mirror.at(entry.base_offset) in (entry, None)
 
     def _check_min_isr(self, node: BrokerNode, result: ProduceResult) -> None:
-        """R11, against the settings of the topic itself. A repeated batch was committed before: nothing new is promised."""
+        """R11, against the settings of the topic itself. A repeated batch was committed before:
+        nothing new is promised."""
         assert node.core is not None
         replica = node.core.replicas[TopicPartition(result.topic, result.partition)]
         needed = min(replica.settings.min_insync_replicas, len(replica.role.state.replicas))
@@ -369,7 +372,7 @@ class Invariants:
                 waited_ms = now_ms - inbound.received_ms
                 raise Violation("WaitersEndOnce", f"{who}: {request} waits for {waited_ms} ms")
 
-    # --- controller ------------------------------------------------------------------------------------------
+    # --- controller -------------------------------------------------------------------------------
 
     def on_journalled(self, first: int, records: list[MetadataRecord]) -> None:
         assert first == len(self.journal) + 1
@@ -424,7 +427,8 @@ class Invariants:
         )
 
     def _witnesses(self, state: PartitionState, brokers: Iterable[int]) -> Iterable[Witness]:
-        """Those whose word the choice rests on, with what they hold as firmly as the topic asks for."""
+        """Those whose word the choice rests on, with what they hold as firmly as the topic asks
+        for."""
         for broker_id in brokers:
             node = self.brokers[broker_id]
             log = node.store.open_log(state.topic, state.partition, state.topic_id)

@@ -1,9 +1,11 @@
-"""Log starts: what may be taken from the beginning of a log, by whose word, checked against the naive reading of it.
+"""Log starts: what may be taken from the beginning of a log, by whose word, checked against the
+naive reading of it.
 
-A log begins later because a leader has published it in its epoch. Everything that goes was let go by the topic's own
-settings when a leader published it (LogStartByRetention), lies in the committed log (LogStartCommitted), was published
-before anybody acted on it (LogStartPublished), never comes back into a log (LogStartMonotonic), and a leader deletes only
-what it published while no member of its ISR followed anybody newer (ZombiesDeleteNothing).
+A log begins later because a leader has published it in its epoch. Everything that goes was let go
+by the topic's own settings when a leader published it (LogStartByRetention), lies in the committed
+log (LogStartCommitted), was published before anybody acted on it (LogStartPublished), never comes
+back into a log (LogStartMonotonic), and a leader deletes only what it published while no member of
+its ISR followed anybody newer (ZombiesDeleteNothing).
 """
 
 from __future__ import annotations
@@ -49,7 +51,8 @@ class LogStarts:
         self._epochs[broker_id] = leader_epoch
 
     def on_published(self, who: str, role: LeaderState, log: Any, now_ms: int, *, is_new_role: bool) -> None:
-        """A leader says where the log is to begin; what a new leader begins with is its own log's start."""
+        """A leader says where the log is to begin. What a new leader begins with is its own log's
+        start."""
         start_offset, epoch = role.log_start.published, role.leader_epoch
         last = self._latest.get(epoch, -1)
         if last > start_offset:
@@ -63,7 +66,8 @@ class LogStarts:
             self._check_retention(who, log, start_offset, now_ms)
 
     def _check_retention(self, who: str, log: Any, start_offset: int, now_ms: int) -> None:
-        """Either enough is left, or all that goes is old enough; and whole segments below the active one go."""
+        """Either enough is left, or all that goes is old enough; and whole segments below the
+        active one go."""
         settings = log.settings
         if not settings.is_deleted:
             self.fail("LogStartByRetention", f"{who} publishes {start_offset} of a topic that is only compacted")
@@ -80,7 +84,8 @@ class LogStarts:
     def on_moved(
         self, who: str, role: Any, mirror: Mirror, committed: Mirror, start_offset: int, counted: frozenset[int]
     ) -> None:
-        """A log begins here now. ``mirror`` is of before, unless the log was begun anew; ``counted``: whom a leader waits for."""
+        """A log begins here now. ``mirror`` is of before, unless the log was begun anew.
+        ``counted``: whom a leader waits for."""
         if start_offset > committed.end_offset or (start_offset > 0 and committed.ending_at(start_offset) is None):
             self.fail(
                 "LogStartCommitted", f"{who} starts at {start_offset}, committed is up to {committed.entries[-2:]}"
@@ -91,7 +96,8 @@ class LogStarts:
             self.records_removed += start_offset - mirror.start_offset
 
     def _check_epoch(self, who: str, role: Any, start_offset: int, counted: frozenset[int]) -> None:
-        """By the word of the leader of this very epoch, and if it is the leader, of one that its ISR still followed."""
+        """By the word of the leader of this very epoch, and if it is the leader, of one that its
+        ISR still followed."""
         said = [p for p in self.publications if p.leader_epoch == role.leader_epoch and p.start_offset >= start_offset]
         if not said:
             self.fail("LogStartPublished", f"{who} starts at {start_offset}, published are {self.publications[-3:]}")

@@ -1,6 +1,8 @@
-"""Records: what was once written to a partition that retention may take from its logs, known to the checker.
+"""Records: what was once written to a partition that retention may take from its logs, known to the
+checker.
 
-A batch is known by its (leader epoch, base offset), as LogMatching has it, and first seen where it was written.
+A batch is known by its (leader epoch, base offset), as LogMatching has it, and first seen where it
+was written.
 """
 
 from __future__ import annotations

@@ -1,18 +1,24 @@
 """Weak acks: what acks=1 and acks=N promise, and which losses are within it.
 
-acks=all promises that a record is never lost (history.py). A weaker level promises less, and this much is promised:
-* **A record is lost only at an election that heard nobody who held it.** acks=N is answered when N members of the ISR
-  hold the record, durably where the topic says so; an election asks members of the ISR (else of the ELR, else the last
-  known ones) and takes the longest log, so it is enough that one holder answers. acks=1 is the same with one holder: the
-  leader itself, as long as it is a candidate again when its successor is chosen. An answer is that of the process that
-  gave it: what has been restarted since has not answered. Where nobody was asked, everybody alive who could have been counts.
-* **A planned stop loses nothing.** A leader that says it has drained is alive and holds everything, so whoever is named in
-  the same step, unasked, holds it too. One that is elected while it leaves hears of that first, and drains that too.
+acks=all promises that a record is never lost (history.py). A weaker level promises less, and this
+much is promised:
+* **A record is lost only at an election that heard nobody who held it.** acks=N is answered when N
+  members of the ISR hold the record, durably where the topic says so. An election asks members of
+  the ISR (else of the ELR, else the last known ones) and takes the longest log, so it is enough
+  that one holder answers. acks=1 is the same with one holder: the leader itself, as long as it is a
+  candidate again when its successor is chosen. An answer is that of the process that gave it: what
+  has been restarted since has not answered. Where nobody was asked, everybody alive who could have
+  been counts.
+* **A planned stop loses nothing.** A leader that says it has drained is alive and holds everything,
+  so whoever is named in the same step, unasked, holds it too. One that is elected while it leaves
+  hears of that first, and drains that too.
 
-Allowed is the rest: every holder was dead, cut off, or silent when the next leader was chosen. A record acknowledged by a
-leader that had been replaced already, and did not know, is in nobody's promise: its election is over.
+Allowed is the rest: every holder was dead, cut off, or silent when the next leader was chosen. A
+record acknowledged by a leader that had been replaced already, and did not know, is in nobody's
+promise: its election is over.
 
-So each loss must be explained: the election is known at which it happened (``given_up``), or it is a violation.
+So each loss must be explained: the election is known at which it happened (``given_up``), or it is
+a violation.
 """
 
 from __future__ import annotations
@@ -27,7 +33,8 @@ if TYPE_CHECKING:
 
 
 class Witness(NamedTuple):
-    """Somebody whose word a choice of leader rests on, with the log behind it, as far as it counts."""
+    """Somebody whose word a choice of leader rests on, with the log behind it, as far as it
+    counts."""
 
     who: str
     mirror: Mirror

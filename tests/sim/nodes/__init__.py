@@ -1,1 +1,2 @@
-"""The simulated world: clock, network and disk, and the processes in it. Begin with ``world.py``."""
+"""The simulated world: clock, network and disk, and the processes in it. Begin with
+``world.py``."""

@@ -1,7 +1,9 @@
-"""BrokerNode: the shell around a real BrokerCore, as minilog/broker/runtime.py and flusher.py are around theirs.
+"""BrokerNode: the shell around a real BrokerCore, as minilog/broker/runtime.py and flusher.py are
+around theirs.
 
-One turn: event in, effects out, performed in order. Flushes take a while and are merged per log, one in flight.
-A kill loses nothing that was written; a machine crash loses what was not synced, and restarts unclean.
+One turn: event in, effects out, performed in order. Flushes take a while and are merged per log,
+one in flight. A kill loses nothing that was written. A machine crash loses what was not synced, and
+restarts unclean.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ OVERTIME_TICKS = 2
 
 
 class Flight:
-    """One fdatasync in flight; ``wanted_end`` is the furthest end asked for since."""
+    """One fdatasync in flight. ``wanted_end`` is the furthest end asked for since."""
 
     def __init__(self, log: Any, job: Any) -> None:
         self.log, self.job, self.wanted_end = log, job, 0
@@ -52,7 +54,8 @@ class BrokerNode(Process):
         self.refused = ""
         """Why the last process refused to start."""
         self.lossy = False
-        """Unsynced writes may be missing since the last crash, until the controller has been told."""
+        """Unsynced writes may be missing since the last crash, until the controller has been
+        told."""
         self.wiped = False
         """Everything is missing, until the controller has been told."""
         self.figures = {"kills": 0, "crashes": 0, "pauses": 0, "wipes": 0, "stops": 0, "fail_stops": 0}
@@ -61,7 +64,7 @@ class BrokerNode(Process):
         self.is_registered = False
         self._flights: dict[TopicPartition, Flight] = {}
 
-    # --- life ------------------------------------------------------------------------------------------------
+    # --- life -------------------------------------------------------------------------------------
 
     def start(self) -> None:
         if self.running:
@@ -127,7 +130,8 @@ class BrokerNode(Process):
         self.wiped = True
 
     def stop(self) -> None:
-        """SIGTERM: leave in order; the process ends when the controller allows it or after the shutdown timeout."""
+        """SIGTERM: leave in order. The process ends when the controller allows it or after the
+        shutdown timeout."""
         if not self.running or self.stopping:
             return
         self.stopping = True
@@ -161,7 +165,7 @@ class BrokerNode(Process):
         self.core = None
         self.end_life()
 
-    # --- turns -----------------------------------------------------------------------------------------------
+    # --- turns ------------------------------------------------------------------------------------
 
     def _turn(self, handler: Callable[..., list[Effect]], *event: Any) -> None:
         assert self.core is not None
@@ -237,7 +241,8 @@ class BrokerNode(Process):
         self._turn(self.core.on_request, inbound.request_id, inbound.request)
 
     def disconnected(self, inbound: Inbound) -> None:
-        """The client is gone. What writes nothing is forgotten; a write goes on, and its answer finds nobody."""
+        """The client is gone. What writes nothing is forgotten. A write goes on, and its answer
+        finds nobody."""
         assert self.core is not None
         if inbound.request_id not in self.requests:
             return
@@ -262,7 +267,7 @@ class BrokerNode(Process):
             return
         self.later(self.settings.checkpoint_interval_ms, "checkpoint", self._checkpoint)
 
-    # --- flushes ---------------------------------------------------------------------------------------------
+    # --- flushes ----------------------------------------------------------------------------------
 
     def _flush(self, partition: TopicPartition, end_offset: int) -> None:
         flight = self._flights.get(partition)

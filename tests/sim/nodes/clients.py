@@ -1,7 +1,9 @@
-"""Clients of the simulated cluster: producers, consumers, an admin. Each is a process of its own on the network.
+"""Clients of the simulated cluster: producers, consumers, an admin. Each is a process of its own on
+the network.
 
-Every value is written once unless its write definitely failed, so a value that is in a log twice, or that is there
-although every attempt was refused for certain, is a fault of the cluster (or of a ``definite`` flag).
+Every value is written once unless its write definitely failed, so a value that is in a log twice,
+or that is there although every attempt was refused for certain, is a fault of the cluster (or of a
+``definite`` flag).
 """
 
 from __future__ import annotations
@@ -223,7 +225,8 @@ class Producer(Client):
 
 @dataclass
 class Cursor:
-    """Where a consumer stands in one partition: next offset, and the epoch of what it read last (R23)."""
+    """Where a consumer stands in one partition: next offset, and the epoch of what it read last
+    (R23)."""
 
     offset: int = 0
     last_epoch: int = -1
@@ -232,7 +235,8 @@ class Cursor:
 
 
 class Consumer(Client):
-    """Reads assigned partitions from the beginning; loss or change of what it has read is a violation."""
+    """Reads assigned partitions from the beginning; loss or change of what it has read is a
+    violation."""
 
     def __init__(self, world: World, network: Network, node_id: int, name: str, brokers: Sequence[int]) -> None:
         super().__init__(world, network, node_id, name, brokers)

@@ -1,8 +1,10 @@
-"""ControllerNode: the shell around a real ControllerCore, as minilog/controller/runtime.py is around its own.
+"""ControllerNode: the shell around a real ControllerCore, as minilog/controller/runtime.py is
+around its own.
 
-Events are queued and carried out one after the other: decide, make the records durable (which takes time), replay
-each, perform the effects, ask ``on_committed``, until there are no more records. The controller can be made to die
-between any two of these steps: records may be durable although nobody was ever told.
+Events are queued and carried out one after the other: decide, make the records durable (which takes
+time), replay each, perform the effects, ask ``on_committed``, until there are no more records. The
+controller can be made to die between any two of these steps: records may be durable although nobody
+was ever told.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ _decode = msgspec.msgpack.Decoder(list[AnyMetadataRecord]).decode
 
 
 OVERTIME_MS = 6000
-"""Longest that anybody waits here: a registration for the session of the process before it, and the queue."""
+"""Longest that anybody waits here: a registration for the session of the process before it, and the
+queue."""
 
 
 class SimJournal:
@@ -69,7 +72,8 @@ class ControllerNode(Process):
         self.journal = SimJournal()
         self.journal_delay_ms = (0, 2)
         self.dies_in_commit = 0.0
-        """Probability per journal append that the process dies just before or just after it became durable."""
+        """Probability per journal append that the process dies just before or just after it became
+        durable."""
         self.core: ControllerCore | None = None
         self.invariants: Invariants | None = None
         self.figures = {"kills": 0, "pauses": 0, "decisions": 0, "deaths_in_commit": 0}
@@ -78,7 +82,7 @@ class ControllerNode(Process):
         self._busy = False
         self._tick_queued = False
 
-    # --- life ------------------------------------------------------------------------------------------------
+    # --- life -------------------------------------------------------------------------------------
 
     def start(self) -> None:
         if self.running:
@@ -123,7 +127,7 @@ class ControllerNode(Process):
         """Nothing to write, and nothing waiting to be looked at."""
         return self.running and not self.paused and not self._busy and not self._queue
 
-    # --- events ----------------------------------------------------------------------------------------------
+    # --- events -----------------------------------------------------------------------------------
 
     def receive(self, inbound: Inbound) -> None:
         assert self.core is not None

@@ -1,16 +1,18 @@
 """SimDisk: the file system of one simulated machine; satisfies storage's ``Disk``.
 
-A process kill keeps everything that was written. A machine crash keeps what was synced and, of the rest: of each
-file a random subset of the unsynced sectors (torn, reordered, holes of zeros), of the changes to directories a random
-prefix. Directory changes reach the disk in order, as in the journal of ext4 or XFS, so fsync_dir also makes durable
-what came before; syncing a file makes its content durable and not its name.
+A process kill keeps everything that was written. A machine crash keeps what was synced and, of the
+rest: of each file a random subset of the unsynced sectors (torn, reordered, holes of zeros), of the
+changes to directories a random prefix. Directory changes reach the disk in order, as in the journal
+of ext4 or XFS, so fsync_dir also makes durable what came before; syncing a file makes its content
+durable and not its name.
 
-Faults on demand: a full disk (no file grows, not even back to the size it was truncated from, and no name is made; what
-is overwritten in place has its blocks), a failed sync or write, after which the
-process must stop, and a file system that has become read-only.
+Faults on demand: a full disk (no file grows, not even back to the size it was truncated from, and
+no name is made; what is overwritten in place has its blocks), a failed sync or write, after which
+the process must stop, and a file system that has become read-only.
 
-A failed sync leaves ghosts, as ext4 and XFS do: some of the unsynced bytes reach the disk, none of them counts as dirty
-any more, and reads show them all the same until the kernel needs the memory. A later sync writes none of them.
+A failed sync leaves ghosts, as ext4 and XFS do: some of the unsynced bytes reach the disk, none of
+them counts as dirty any more, and reads show them all the same until the kernel needs the memory. A
+later sync writes none of them.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ class File:
         """What reads show."""
         self.durable = bytearray()
         self.dirty_from = 0
-        """The next sync writes what lies from here on; below, only ghosts and ``overwritten`` differ from ``durable``."""
+        """The next sync writes what lies from here on; below, only ghosts and ``overwritten``
+        differ from ``durable``."""
         self.overwritten: list[range] = []
         """Below ``dirty_from``, what the next sync writes besides."""
 
@@ -99,7 +102,7 @@ class File:
         self.dirty_from, self.overwritten = len(self.content), []
 
     def reload(self) -> None:
-        """Reads show what is on the disk; the size is the inode's, which stays in memory."""
+        """Reads show what is on the disk. The size is the inode's, which stays in memory."""
         size = len(self.content)
         self.content = self.durable[:size].ljust(size, b"\0")
 
@@ -113,7 +116,8 @@ class Dir:
 
 
 class Change:
-    """Of directory entries, not synced yet: in these directories these names now mean these nodes (None: nothing)."""
+    """Of directory entries, not synced yet: in these directories these names now mean these nodes
+    (None: nothing)."""
 
     def __init__(self, *parts: tuple[Dir, str, File | Dir | None]) -> None:
         self.parts = parts
@@ -138,7 +142,8 @@ class SimDisk:
         """Why writes and syncs are refused until the process restarts."""
         self.name_max = NAME_MAX
         self.read_only = False
-        """Nothing can be changed until ``remount``, not even by another process; only memory can (``/dev/shm``)."""
+        """Nothing can be changed until ``remount``, not even by another process. Only memory can
+        (``/dev/shm``)."""
         self.on_failure: Callable[[], None] = _nobody
         self.torn = 0
         self._durable: dict[int, Entries] = {}
@@ -150,7 +155,7 @@ class SimDisk:
         self._alive: list[Dir] = [self.root]
         """Every directory ever made: keeps ids unique."""
 
-    # --- what happens to the machine ---------------------------------------------------------------------------
+    # --- what happens to the machine --------------------------------------------------------------
 
     def kill(self) -> None:
         """The process ends: its handles and locks go."""
@@ -160,7 +165,8 @@ class SimDisk:
         self.on_failure = _nobody
 
     def lose_pages(self, rng: Random) -> None:
-        """The process ends because the disk failed: nothing unsynced is sure to be there, whatever reads may show."""
+        """The process ends because the disk failed: nothing unsynced is sure to be there, whatever
+        reads may show."""
         self.kill()
         evicted = rng.random() < 0.5
         for file in self._files(self.root):
@@ -192,7 +198,7 @@ class SimDisk:
             else:
                 self.torn += node.crash(rng)
 
-    # --- the Disk protocol -------------------------------------------------------------------------------------
+    # --- the Disk protocol ------------------------------------------------------------------------
 
     def open(self, path: str) -> int:
         return self._handle(self._file(path))
@@ -304,7 +310,7 @@ class SimDisk:
         self._locks[handle] = path
         return handle
 
-    # --- inside ------------------------------------------------------------------------------------------------
+    # --- inside -----------------------------------------------------------------------------------
 
     def _change(self, *parts: tuple[Dir, str, File | Dir | None]) -> None:
         for directory, name, node in parts:
@@ -334,7 +340,8 @@ class SimDisk:
             self.fail("read-only file system")
 
     def fail(self, reason: str) -> NoReturn:
-        """As OsDisk: the first failure is told at once, and every later write and sync fails too."""
+        """As OsDisk: the first failure is told at once, and every later write and sync fails
+        too."""
         self.failure = self.failure or reason
         on_failure, self.on_failure = self.on_failure, _nobody
         on_failure()
@@ -360,7 +367,7 @@ class SimDisk:
         return self._dir("/".join(parts)), name
 
     def flip_bit(self, path: str, at: int) -> int:
-        """One bit of this byte is another one, on the disk and in memory; the byte as it is now."""
+        """One bit of this byte is another one, on the disk and in memory. The byte as it is now."""
         file = self._file(path)
         for content in (file.content, file.durable):
             if at < len(content):

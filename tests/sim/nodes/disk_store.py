@@ -12,7 +12,8 @@ DATA_DIR = "/data/broker"
 
 
 class DiskStore:
-    """Everything LogStore needs is the real Store's; ``start``, ``kill``, ``crash`` and ``wipe`` are the machine's."""
+    """Everything LogStore needs is the real Store's. ``start``, ``kill``, ``crash`` and ``wipe``
+    are the machine's."""
 
     def __init__(self, broker_id: int) -> None:
         self.broker_id = broker_id

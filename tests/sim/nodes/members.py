@@ -1,7 +1,9 @@
-"""Members of a simulated consumer group: as small as a client of the protocol can be, and as careful as it must be.
+"""Members of a simulated consumer group: as small as a client of the protocol can be, and as
+careful as it must be.
 
-A member drops everything when its session may be over by its own clock, gives back before it goes on, starts where the
-group has committed, and commits what it has done. It may crash, freeze, leave, and come back.
+A member drops everything when its session may be over by its own clock, gives back before it goes
+on, starts where the group has committed, and commits what it has done. It may crash, freeze, leave,
+and come back.
 """
 
 from __future__ import annotations
@@ -34,8 +36,9 @@ LOST_CODES = ("UNKNOWN_MEMBER", "STALE_MEMBER_EPOCH", "NOT_ASSIGNED")
 
 @dataclass
 class Habits:
-    """How a member behaves. ``session_share``: the part of its session a member trusts, so that clocks may differ.
-    ``work_ms``: how long it may take to give a partition back. ``keeps_id``: it comes back under the id it left with."""
+    """How a member behaves. ``session_share``: the part of its session a member trusts, so that
+    clocks may differ. ``work_ms``: how long it may take to give a partition back. ``keeps_id``: it
+    comes back under the id it left with."""
 
     topics: tuple[str, ...] = ("t",)
     pattern: str = ""
@@ -113,7 +116,7 @@ class Member(GroupClient):
         self._is_committing = False
         watch.members.append(self)
 
-    # --- life ------------------------------------------------------------------------------------------------
+    # --- life -------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """A new process, or one that has left, joins."""
@@ -161,12 +164,12 @@ class Member(GroupClient):
         self.held = {}
 
     def _is_valid(self) -> bool:
-        """In session, by its own clock; if not it holds nothing from now on."""
+        """In session, by its own clock. If not it holds nothing from now on."""
         if self.epoch != JOIN and self.now_ms >= self.session_end_ms:
             self._forget()
         return self.epoch != JOIN
 
-    # --- heartbeats ------------------------------------------------------------------------------------------
+    # --- heartbeats -------------------------------------------------------------------------------
 
     def _again(self, delay_ms: int) -> None:
         life, member_id = self.life, self.member_id
@@ -240,10 +243,10 @@ class Member(GroupClient):
             if not self.giving_back:
                 self._beat(self.life)
 
-    # --- work ------------------------------------------------------------------------------------------------
+    # --- work -------------------------------------------------------------------------------------
 
     def _find_start(self, part: Part) -> None:
-        """Ask where the group is; until that is known the partition rests."""
+        """Ask where the group is. Until that is known the partition rests."""
         epoch, begun_ms = self.epoch, self.world.now_ms
         since = self.watch.since(self, part)
 
@@ -271,7 +274,8 @@ class Member(GroupClient):
         self.later(self.rng.randint(1, 2 * self.habits.commit_ms), "works", lambda: self._work(life))
 
     def commit(self, part: Part) -> Commit:
-        """Whatever it believes to own; a zombie is refused by the coordinator, not by its conscience."""
+        """Whatever it believes to own. A zombie is refused by the coordinator, not by its
+        conscience."""
         commit = self.watch.begin_commit(self, part)
         self._is_committing = True
         entry = OffsetCommit(*part, commit.offset)
@@ -294,7 +298,8 @@ class Member(GroupClient):
         return commit
 
     def _on_refused(self, error: MinilogError) -> None:
-        """Not assigned may mean no more than that a heartbeat has overtaken the commit; the others end the membership."""
+        """Not assigned may mean no more than that a heartbeat has overtaken the commit. The others
+        end the membership."""
         if error.code != "NOT_ASSIGNED":
             self._forget()
             self._again(1)

@@ -1,9 +1,11 @@
-"""Network: requests and answers between simulated processes, as unreliable as the schedule wants them.
+"""Network: requests and answers between simulated processes, as unreliable as the schedule wants
+them.
 
-A ``Call`` is one Send with exactly one outcome at its sender (an answer, or the error that stands for none), as the
-real lanes give it, unless duplicated answers are switched on: then a late copy is delivered too, and the core must
-ignore it. What the kernel does is done here as well: a dead process refuses connections, a process that dies drops
-the ones it had, a machine that dies says nothing, a cut link swallows everything.
+A ``Call`` is one Send with exactly one outcome at its sender (an answer, or the error that stands
+for none), as the real lanes give it, unless duplicated answers are switched on: then a late copy is
+delivered too, and the core must ignore it. What the kernel does is done here as well: a dead
+process refuses connections, a process that dies drops the ones it had, a machine that dies says
+nothing, a cut link swallows everything.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ OnResponse = Callable[[Response], None]
 
 @dataclass
 class Weather:
-    """Probabilities per message, and delays in ms; all zero is a perfect network with a delay of 1 ms."""
+    """Probabilities per message, and delays in ms. All zero is a perfect network with a delay of 1
+    ms."""
 
     lost: float = 0.0
     request_twice: float = 0.0
@@ -38,7 +41,8 @@ class Weather:
     encoded: float = 1.0
     """How many messages really pass through the codec."""
     stragglers: float = 0.0
-    """As ``late``, of the kinds named in ``straggling`` only, and somebody is told (``on_straggler``)."""
+    """As ``late``, of the kinds named in ``straggling`` only, and somebody is told
+    (``on_straggler``)."""
     straggler_ms: int = 1000
     straggling: tuple[str, ...] = ()
 
@@ -68,7 +72,8 @@ class Inbound:
 
 
 class Held:
-    """Messages a scenario holds back, or copies of them; ``release`` delivers them as late as it likes."""
+    """Messages a scenario holds back, or copies of them. ``release`` delivers them as late as it
+    likes."""
 
     def __init__(self, world: World) -> None:
         self.messages: list[Message] = []
@@ -103,7 +108,7 @@ class Network:
     def add(self, process: Process) -> None:
         self.processes[process.node_id] = process
 
-    # --- links -----------------------------------------------------------------------------------------------
+    # --- links ------------------------------------------------------------------------------------
 
     def cut(self, source: int, target: int, *, both: bool = True) -> None:
         self.cuts.add((source, target))
@@ -142,7 +147,7 @@ class Network:
         self.figures["lost"] += lost
         return lost
 
-    # --- scenarios -------------------------------------------------------------------------------------------
+    # --- scenarios --------------------------------------------------------------------------------
 
     def hold(self, *kinds: type[Message], when: Callable[[Message], bool] = lambda _: True) -> Held:
         """From now on keep back every message of these kinds."""
@@ -170,7 +175,7 @@ class Network:
         return message
 
     def pass_all(self) -> None:
-        """Hold and copy nothing any more; what is held stays so until it is released."""
+        """Hold and copy nothing any more. What is held stays so until it is released."""
         self._watching = []
 
     def _is_held(self, message: Response, deliver: Callable[[], None]) -> bool:
@@ -181,7 +186,7 @@ class Network:
                 held_back = held_back or not copies
         return held_back
 
-    # --- requests --------------------------------------------------------------------------------------------
+    # --- requests ---------------------------------------------------------------------------------
 
     def send(self, source: Process, target: int, request: Message, on_response: OnResponse, timeout_ms: int) -> Call:
         call = Call(source, target, request, on_response)
@@ -228,7 +233,7 @@ class Network:
         self._open[inbound] = None
         process.post(lambda: process.receive(inbound))
 
-    # --- answers ---------------------------------------------------------------------------------------------
+    # --- answers ----------------------------------------------------------------------------------
 
     def reply(self, inbound: Inbound, response: Message) -> None:
         inbound.call.answered_ms = inbound.call.answered_ms or self.world.now_ms
@@ -262,7 +267,8 @@ class Network:
             call.source.post(lambda: call.on_response(response))
 
     def _expire(self, call: Call) -> None:
-        """The sender gives up: its connection closes, and the receiver, if it can, learns of that."""
+        """The sender gives up: its connection closes, and the receiver, if it can, learns of
+        that."""
         if call.done:
             return
         target = self.processes[call.target]
@@ -282,7 +288,7 @@ class Network:
             )
 
     def on_process_end(self, process: Process, *, host_up: bool) -> None:
-        """Its connections break; with the whole machine gone nobody is told."""
+        """Its connections break. With the whole machine gone nobody is told."""
         for inbound in [i for i in self._open if i.process is process]:
             del self._open[inbound]
             if host_up:

@@ -1,7 +1,9 @@
-"""Producers that number their batches (R31): what they send again is the same batch, and what they give up ends an epoch.
+"""Producers that number their batches (R31): what they send again is the same batch, and what they
+give up ends an epoch.
 
-One request of a partition is on its way at a time, so everything that is ever written of a partition must be there in
-the order in which it was made, and once, however often it was sent; even when the network delivers requests twice.
+One request of a partition is on its way at a time, so everything that is ever written of a
+partition must be there in the order in which it was made, and once, however often it was sent; even
+when the network delivers requests twice.
 """
 
 from __future__ import annotations

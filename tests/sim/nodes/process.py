@@ -1,4 +1,5 @@
-"""Process: what every simulated node has in common: it lives, dies, is paused, and has a clock of its own."""
+"""Process: what every simulated node has in common: it lives, dies, is paused, and has a clock of
+its own."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ WALL_STEP_PAUSE_MS = (100, 3000)
 
 
 class Process:
-    """``life`` grows when the process starts and when it ends; what was meant for another life is dropped."""
+    """``life`` grows when the process starts and when it ends. What was meant for another life is
+    dropped."""
 
     doubles = False
     """The network may deliver its requests twice although it is a client."""
@@ -33,7 +35,8 @@ class Process:
         self.wall_ahead_ms = 0
         """How far its wall clock is ahead of its monotonic one."""
         self.wall_step_max_ms = 0
-        """From time to time the wall clock is set to anything within this of the monotonic one; 0: never."""
+        """From time to time the wall clock is set to anything within this of the monotonic one; 0:
+        never."""
         self._wall_rng = world.rng(f"{name} wall clock")
         self.requests: dict[int, Inbound] = {}
         """Received and not answered yet, by the id the core knows them under."""
@@ -46,7 +49,7 @@ class Process:
 
     @property
     def wall_ms(self) -> int:
-        """What is written down and what ages are measured by; it jumps, forward and back."""
+        """What is written down and what ages are measured by. It jumps, forward and back."""
         return max(0, self.now_ms + self.wall_ahead_ms)
 
     def set_wall_clock(self, ahead_ms: int) -> None:
@@ -61,7 +64,7 @@ class Process:
         self._keep_setting_wall_clock()
 
     def post(self, action: Action) -> None:
-        """Do it now, or when a paused process goes on; never in another life."""
+        """Do it now, or when a paused process goes on. Never in another life."""
         if self.paused:
             self._backlog.append((self.life, action))
         elif self.running:

@@ -1,8 +1,9 @@
-"""World: one thread, one virtual clock, one heap of what happens next, everything drawn from one seed.
+"""World: one thread, one virtual clock, one heap of what happens next, everything drawn from one
+seed.
 
-Invariants: an event runs at the virtual time it was put at and in the order it was put there; nothing in the
-simulation reads a clock, the environment or a hash order. So a seed replays bit for bit, which ``digest`` proves:
-it folds in (time, label) of every event that ran.
+Invariants: an event runs at the virtual time it was put at and in the order it was put there.
+Nothing in the simulation reads a clock, the environment or a hash order. So a seed replays bit for
+bit, which ``digest`` proves: it folds in (time, label) of every event that ran.
 
 Model: TigerBeetle's VOPR and Kafka's RaftEventSimulationTest.
 """
@@ -20,7 +21,8 @@ START_MS = 1_000_000
 TRACE_EVENTS = 50
 TRACE_KEPT = 300
 IDLE = (" tick", " beat", " poll", "expire", "faults")
-"""How labels end of events that say nothing to a reader; what comes of them is a line of its own."""
+"""How labels end of events that say nothing to a reader. What comes of them is a line of its
+own."""
 SAME_MS_EVENTS_MAX = 5000
 """More events than this in one millisecond are a loop without end."""
 DETAIL_CHARS = 400
@@ -56,7 +58,8 @@ class World:
         self._same_ms = 0
 
     def rng(self, purpose: str) -> Random:
-        """A generator of its own for each purpose, so that one more draw here changes nothing there."""
+        """A generator of its own for each purpose, so that one more draw here changes nothing
+        there."""
         return Random(f"{self.seed}/{purpose}")
 
     def after(self, delay_ms: int, label: str, action: Action, detail: object = None) -> None:
@@ -87,7 +90,8 @@ class World:
         self.now_ms = end_ms
 
     def run_until(self, condition: Callable[[], bool], what: str, within_ms: int) -> int:
-        """Run until ``condition`` holds and return how long it took; looked at every 5 ms of virtual time."""
+        """Run until ``condition`` holds and return how long it took; looked at every 5 ms of
+        virtual time."""
         start_ms = self.now_ms
         while not condition():
             if self.now_ms - start_ms >= within_ms:

@@ -1,1 +1,2 @@
-"""The rules, taken away one at a time: the schedules, or a story, must notice. Begin with ``ablation.py``."""
+"""The rules, taken away one at a time: the schedules, or a story, must notice. Begin with
+``ablation.py``."""

@@ -1,6 +1,6 @@
-"""Ablation: the simulator proves itself. Each entry takes one rule of the design away, by patching the one place that
-keeps it, and something must notice: random schedules, or else the story of the rule. A rule whose removal nobody notices
-is either not needed or not tested.
+"""Ablation: the simulator proves itself. Each entry takes one rule of the design away, by patching
+the one place that keeps it, and something must notice: random schedules, or else the story of the
+rule. A rule whose removal nobody notices is either not needed or not tested.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Ablation(NamedTuple):
     what: str
     patches: tuple[Patch, ...]
     tune: Tune = lambda options: options
-    """Which faults it takes; a schedule in which the rule never matters shows nothing."""
+    """Which faults it takes. A schedule in which the rule never matters shows nothing."""
     story: Callable[[], None] | None = None
     """A scenario test that fails without the rule, for what chance rarely brings about."""
 
@@ -89,7 +89,8 @@ class Ablation(NamedTuple):
 
 
 class Detection(NamedTuple):
-    """``schedules``: how many it took, or were tried in vain; ``violation``: what was found, "" for nothing."""
+    """``schedules``: how many it took, or were tried in vain. ``violation``: what was found, "" for
+    nothing."""
 
     schedules: int
     violation: str
@@ -114,7 +115,8 @@ def told(ablation: Ablation) -> str:
 
 
 def detect(ablation: Ablation, schedules_max: int, first: int = 0) -> Detection:
-    """Try schedules until one fails that succeeds with the rule in place; in the end ask the story."""
+    """Try schedules until one fails that succeeds with the rule in place. In the end ask the
+    story."""
     for count in range(schedules_max):
         violation = ablation.run(first + count).violation
         if violation and not Schedule(ablation.options(first + count)).run().violation:

@@ -1,4 +1,5 @@
-"""What keeps retention and compaction honest, taken away one guard at a time: the schedules, or a story, must notice."""
+"""What keeps retention and compaction honest, taken away one guard at a time: the schedules, or a
+story, must notice."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ def _start_anywhere(log: ReplicaLog, start_offset: int) -> None:
 
 
 def _plan_unsure(self: LogStart, now_ms: int, high_watermark: int) -> bool:
-    """By the log's own settings, but as if its active segment and what is not committed were no different."""
+    """By the log's own settings, but as if its active segment and what is not committed were no
+    different."""
     self.published = self._log.end_offset
     return True
 
@@ -58,7 +60,8 @@ def _stays_open(self: Segment) -> int:
 
 
 def retaining(**changes: Any) -> Tune:
-    """Small logs that lose their beginnings all the time, and no faults that are about something else."""
+    """Small logs that lose their beginnings all the time, and no faults that are about something
+    else."""
     usual: dict[str, Any] = {"replicas": 3, "brokers": 3, "faults_ms": 4000, "retention_bytes": -1, "retention_ms": 300}
     usual |= {"cleaning_check_ms": 20, "segment_ms": 200, "produce_interval_ms": 10}
     usual |= {"recreations": 0.0, "stragglers": 0.0, "power_cuts": 0.0, "history_age_ms": 0, "trial": ""}

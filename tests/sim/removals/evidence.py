@@ -1,4 +1,5 @@
-"""Removals of the rules about what counts as evidence: of which topic and process, how old, and from whom."""
+"""Removals of the rules about what counts as evidence: of which topic and process, how old, and
+from whom."""
 
 from __future__ import annotations
 
@@ -78,7 +79,8 @@ _on_committed = ControllerCore.on_committed
 
 
 def _as_of_the_decision(self: ControllerCore, now_ms: int) -> Decision:
-    """What follows a decision is begun at the time of the tick before it, however long the journal took."""
+    """What follows a decision is begun at the time of the tick before it, however long the journal
+    took."""
     return _on_committed(self, self.sessions._tick_ms or now_ms)
 
 

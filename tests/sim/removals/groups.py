@@ -1,4 +1,5 @@
-"""Rules of consumer groups, taken away one at a time: the schedules, or the story of the rule, must notice."""
+"""Rules of consumer groups, taken away one at a time: the schedules, or the story of the rule, must
+notice."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Removals: what stands in for a rule of the design when it is taken away (ablation.py). Each is the naive version that
-somebody in a hurry might have written.
+"""Removals: what stands in for a rule of the design when it is taken away (ablation.py). Each is
+the naive version that somebody in a hurry might have written.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from minilog.wire.messages import (
 from minilog.wire.metadata_records import BrokerShuttingDown
 from tests.sim.nodes.controller_node import ControllerNode
 
-# --- replication ----------------------------------------------------------------------------------------------
+# --- replication ----------------------------------------------------------------------------------
 
 _follow = FollowerState.__init__
 
@@ -138,7 +138,7 @@ def join_when_heard(position: int | None, high_watermark: int, leader_start_offs
     return position is not None
 
 
-# --- proposals ------------------------------------------------------------------------------------------------
+# --- proposals ------------------------------------------------------------------------------------
 
 
 def give_up_on_any_failure(self: Any, request: Any, now_ms: int) -> None:
@@ -171,7 +171,7 @@ def without_cas(
     return _check(image, draft, sender, replace(proposal, partition_epoch=epoch), is_fit)
 
 
-# --- elections ------------------------------------------------------------------------------------------------
+# --- elections ------------------------------------------------------------------------------------
 
 
 def anybody(state: PartitionState, is_eligible: Callable[[int], bool]) -> list[int]:
@@ -197,7 +197,7 @@ def in_the_same_epoch(state: PartitionState, *arguments: Any) -> PartitionState:
     return replace(_fence(state, *arguments), leader_epoch=state.leader_epoch)
 
 
-# --- the controller and its word ------------------------------------------------------------------------------
+# --- the controller and its word ------------------------------------------------------------------
 
 
 _carry_out = ControllerNode._carry_out
@@ -293,7 +293,7 @@ def take_any_news(self: ControllerLink, reply: HeartbeatReply, effects: list[Eff
     self._advance_all()
 
 
-# --- sessions -------------------------------------------------------------------------------------------------
+# --- sessions -------------------------------------------------------------------------------------
 
 
 def take_any_request(
@@ -317,7 +317,7 @@ def ask_on(self: ReplicaFetcher, request: ReplicaFetch, now_ms: int, **named: An
         self.retry_ms = now_ms + 50
 
 
-# --- anything -------------------------------------------------------------------------------------------------
+# --- anything -------------------------------------------------------------------------------------
 
 
 def nothing(*arguments: Any, **named: Any) -> None:
@@ -344,7 +344,7 @@ def the_committed_isr(self: LeaderState) -> set[int]:
     return set(self.state.isr)
 
 
-# --- idempotent producers ---------------------------------------------------------------------------------------
+# --- idempotent producers -------------------------------------------------------------------------
 
 
 def all_new(self: PartitionLog, batches: Sequence[Batch]) -> list[Any]:

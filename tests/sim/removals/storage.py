@@ -1,4 +1,5 @@
-"""What keeps the storage honest towards those above it, taken away one rule at a time: its story must notice."""
+"""What keeps the storage honest towards those above it, taken away one rule at a time: its story
+must notice."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""Campaign: very many schedules over days if need be: what is done is noted in a file, and never done again.
+"""Campaign: very many schedules over days if need be: what is done is noted in a file, and never
+done again.
 
-One JSON line for each run of CHUNK seeds, with the commit it was run on. The table adds up all lines.
+One JSON line for each run of CHUNK seeds, with the commit it was run on. The table adds up all
+lines.
 """
 
 from __future__ import annotations
@@ -66,7 +68,7 @@ def run_missing(run: Run, file: Path, seeds: range, jobs: int) -> Iterator[dict[
 
 
 def summed(lines: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """The rows of the table for all lines together; the last one names the trees."""
+    """The rows of the table for all lines together. The last one names the trees."""
     figures, cpu_s = Figures(), 0.0
     violations = 0
     trees: dict[str, int] = {}

@@ -1,4 +1,5 @@
-"""Faults: what goes wrong during the first phase of a schedule, at the rates its options say, and its undoing."""
+"""Faults: what goes wrong during the first phase of a schedule, at the rates its options say, and
+its undoing."""
 
 from __future__ import annotations
 
@@ -77,7 +78,7 @@ class Faults:
         self.cluster.world.after(STEP_MS, "faults", self._step)
 
     def end(self) -> None:
-        """Heal everything; what is late on the network still arrives."""
+        """Heal everything. What is late on the network still arrives."""
         self.active = False
         cluster = self.cluster
         cluster.network.weather = Weather(encoded=self.options.encoded)
@@ -93,7 +94,7 @@ class Faults:
                 node.resume()
             node.start()
 
-    # --- one of each -----------------------------------------------------------------------------------------
+    # --- one of each ------------------------------------------------------------------------------
 
     def _broker(self) -> BrokerNode:
         return self.rng.choice(list(self.cluster.brokers.values()))
@@ -214,7 +215,7 @@ class Faults:
         self._later(self._down_ms(), "disk has room", lambda: setattr(disk, "full", False))
 
     def _fail_disk(self) -> None:
-        """The next write or sync fails; the process stops, and is started again."""
+        """The next write or sync fails. The process stops, and is started again."""
         node = self._broker()
         if self.options.flush_policy == "commit" and node.running:
             node.machine.disk.failure = "input/output error"
@@ -227,10 +228,11 @@ class Faults:
         else:
             admin.request(CreateTopic(topic, 2, 0, {}))
 
-    # --- while a straggler is on its way ---------------------------------------------------------------------
+    # --- while a straggler is on its way ----------------------------------------------------------
 
     def _on_straggler(self, message: Message, sender: Process, delay_ms: int) -> None:
-        """What it speaks of may end before it arrives: its topic, the process it is from, one it is weighed against."""
+        """What it speaks of may end before it arrives: its topic, the process it is from, one it is
+        weighed against."""
         if self.rng.random() >= self.options.troubles:
             return
         self.figures["troubles"] += 1
@@ -265,7 +267,8 @@ class Faults:
                 self._later(self.rng.randint(1, 50), f"start {node.name}", node.start)
 
     def _stop_while_joining(self, leader: BrokerNode, message: AlterPartition, delay_ms: int) -> None:
-        """Its ISR is about to become another one: a leader is stopped, who joins is cut off from it, the others are slow."""
+        """Its ISR is about to become another one: a leader is stopped, who joins is cut off from
+        it, the others are slow."""
         members = {m.broker_id for proposal in message.partitions for m in proposal.isr} - {leader.node_id}
         states = [self.cluster.invariants.truth.partition(p.topic, p.partition) for p in message.partitions]
         joining = members - {b for state in states if state is not None for b in state.isr}

@@ -1,4 +1,5 @@
-"""Consumer groups in a schedule: members that come, go, crash and freeze while the cluster has its own troubles."""
+"""Consumer groups in a schedule: members that come, go, crash and freeze while the cluster has its
+own troubles."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ class GroupOptions:
 def draw_groups(options: Options) -> GroupOptions:
     rng = Random(f"{options.seed}/groups")
     survives = options.losses_max < 2 or not (options.wipes or options.power_cuts)
-    """The groups' topic has a min ISR of two, so it outlives the loss of one machine and no more."""
+    """The groups' topic has a min ISR of two, so it outlives the loss of one machine and no
+    more."""
     active = rng.random() < 0.35 and survives
 
     def sometimes(probability: float, high: float) -> float:
@@ -113,7 +115,7 @@ class GroupLoad:
             options.work_ms,
         )
 
-    # --- faults ----------------------------------------------------------------------------------------------
+    # --- faults -----------------------------------------------------------------------------------
 
     def _step(self) -> None:
         if not self.active:
@@ -141,7 +143,7 @@ class GroupLoad:
         member.leave()
         self._later(member.start_again)
 
-    # --- the end ---------------------------------------------------------------------------------------------
+    # --- the end ----------------------------------------------------------------------------------
 
     def heal(self) -> None:
         self.active = False
@@ -150,7 +152,8 @@ class GroupLoad:
             member.start_again()
 
     def settle(self, within_ms: int) -> None:
-        """Every rebalance ends: all partitions are owned, each by one, and what the members think is what is so."""
+        """Every rebalance ends: all partitions are owned, each by one, and what the members think
+        is what is so."""
         if self.members:
             self.cluster.until(self._is_settled, "groups settle", within_ms)
             self._check_offsets(within_ms)

@@ -1,7 +1,7 @@
 """Options: one schedule's shape and fault rates, drawn from its seed (swarm testing).
 
-Every rate is zero in a good part of the schedules: faults hide each other, and some bugs only show when the rest of
-the world is calm.
+Every rate is zero in a good part of the schedules: faults hide each other, and some bugs only show
+when the rest of the world is calm.
 """
 
 from __future__ import annotations
@@ -87,9 +87,10 @@ class Options:
     straggler_ms: int
     straggling: tuple[str, ...]
     troubles: float
-    """Probability that what a straggler speaks of ends while it is on its way: a topic, a process, a disk."""
+    """Probability that what a straggler speaks of ends while it is on its way: a topic, a process,
+    a disk."""
     power_cuts: float
-    """All machines at once; they are back soon."""
+    """All machines at once. They are back soon."""
     election_timeout_ms: int
     trial: str
     """What is slow, busy or damaged when all else has healed (trials.py); "" for nothing."""
@@ -111,7 +112,8 @@ class Options:
 
     @property
     def losses_max(self) -> int:
-        """How many machines may lose what they had promised to hold: one less than there are sure to be copies."""
+        """How many machines may lose what they had promised to hold: one less than there are sure
+        to be copies."""
         return self.min_isr - 1
 
     def weather(self) -> Weather:
@@ -244,7 +246,8 @@ def _draw_wall_steps(seed: int) -> int:
 
 
 def _draw_cleaning(seed: int) -> dict[str, Any]:
-    """From a generator of its own: what was drawn for a seed before there was cleaning is drawn still."""
+    """From a generator of its own: what was drawn for a seed before there was cleaning is drawn
+    still."""
     rng = Random(f"{seed}/cleaning")
     retains = rng.random() < 0.25
     by_size, by_age = rng.choice(((True, False), (True, False), (True, True), (False, True)))
@@ -298,7 +301,8 @@ def _draw_trial(seed: int) -> dict[str, Any]:
 
 
 def _draw_history(seed: int) -> dict[str, Any]:
-    """Records that are older than anything the brokers remember of producers, and clocks that are ahead."""
+    """Records that are older than anything the brokers remember of producers, and clocks that are
+    ahead."""
     rng = Random(f"{seed}/history")
     loads = rng.random() < 0.16
     age_ms = rng.choice((3 * DAY_MS, 3650 * DAY_MS))

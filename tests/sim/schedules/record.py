@@ -1,4 +1,5 @@
-"""Record: tables in README.md that are written by the commands which found their figures, never by hand."""
+"""Record: tables in README.md that are written by the commands which found their figures, never by
+hand."""
 
 from __future__ import annotations
 
@@ -19,6 +20,6 @@ def record(section: str, lines: Sequence[str]) -> None:
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> list[str]:
-    """A table; the columns named in ``right`` are numbers."""
+    """A table. The columns named in ``right`` are numbers."""
     rule = ["---:" if column in right else "---" for column in columns]
     return [f"| {' | '.join(cells)} |" for cells in (columns, rule, *rows)]

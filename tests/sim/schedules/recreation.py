@@ -1,7 +1,9 @@
-"""Recreation: a topic that is written to and read while it is deleted and made anew under its name, again and again.
+"""Recreation: a topic that is written to and read while it is deleted and made anew under its name,
+again and again.
 
-What was said of one incarnation (topic id) must never be taken for the other: a record that the present one has
-acknowledged is there in the end, and nothing is there that only an earlier one was given.
+What was said of one incarnation (topic id) must never be taken for the other: a record that the
+present one has acknowledged is there in the end, and nothing is there that only an earlier one was
+given.
 """
 
 from __future__ import annotations
@@ -73,7 +75,7 @@ class Recreation:
         reader.begin()
         self.consumers.append(reader)
 
-    # --- deleting and making ---------------------------------------------------------------------------------
+    # --- deleting and making ----------------------------------------------------------------------
 
     @property
     def exists(self) -> bool:
@@ -90,7 +92,8 @@ class Recreation:
         self.cluster.admin.request(DeleteTopic(self.topic))
 
     def _look(self) -> None:
-        """Whatever became of the last request: a topic that is not there is made, mostly where it was."""
+        """Whatever became of the last request: a topic that is not there is made, mostly where it
+        was."""
         if not self.exists:
             config = config_of(self.options.min_isr, self.options.topic_config())
             if self._assignment is not None and self.rng.random() < 0.8:
@@ -100,7 +103,7 @@ class Recreation:
             self.cluster.admin.request(request)
         self.cluster.world.after(LOOK_MS if self.exists else 4 * LOOK_MS, "again faults", self._look)
 
-    # --- in the end ------------------------------------------------------------------------------------------
+    # --- in the end -------------------------------------------------------------------------------
 
     def of_present(self, write: Write) -> bool:
         """The topic that there is now has acknowledged this write."""
@@ -110,13 +113,15 @@ class Recreation:
         return (write.receipt.base_offset, write.receipt.crc) in history.receipts
 
     def is_answerable(self, write: Write) -> bool:
-        """The present topic answers for it: not for what an earlier one took, or took without a receipt."""
+        """The present topic answers for it: not for what an earlier one took, or took without a
+        receipt."""
         if write.topic != self.topic or write.outcome != "ok":
             return True
         return write.acks != 0 and self.of_present(write)
 
     def check(self, found: set[bytes]) -> None:
-        """Nothing that an earlier topic has acknowledged is in this one; a numbered request may have been delivered to both."""
+        """Nothing that an earlier topic has acknowledged is in this one. A numbered request may
+        have been delivered to both."""
         for producer in self.producers:
             if isinstance(producer, NumberedProducer):
                 continue

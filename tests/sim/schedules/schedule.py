@@ -1,5 +1,6 @@
-"""Schedule: one random run. Phase one: faults, and safety is checked at every event. Phase two: all heals, and
-progress is demanded within a bounded virtual time: leaders, full ISRs, equal logs, new writes, nobody left waiting.
+"""Schedule: one random run. Phase one: faults, and safety is checked at every event. Phase two: all
+heals, and progress is demanded within a bounded virtual time: leaders, full ISRs, equal logs, new
+writes, nobody left waiting.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ SETTLE_MS = 15_000
 WRITE_MS = 3_000
 SUPERVISION_MS = 100
 TODAY_MS = 1_700_000_000_000
-"""What clocks show where history is loaded: elsewhere they begin in 1970, and nothing could be older."""
+"""What clocks show where history is loaded: elsewhere they begin in 1970, and nothing could be
+older."""
 
 
 @dataclass
@@ -79,7 +81,7 @@ class Schedule:
             tuple(world.trace_lines()) if violation else (),
         )
 
-    # --- before ----------------------------------------------------------------------------------------------
+    # --- before -----------------------------------------------------------------------------------
 
     def _prepare(self) -> None:
         cluster, options = self.cluster, self.options
@@ -139,7 +141,7 @@ class Schedule:
             consumer.begin()
             self.consumers.append(consumer)
 
-    # --- after -----------------------------------------------------------------------------------------------
+    # --- after ------------------------------------------------------------------------------------
 
     def _heal(self) -> None:
         cluster = self.cluster
@@ -189,7 +191,8 @@ class Schedule:
         self.consumers += recreation.consumers
 
     def _supervise(self) -> None:
-        """As an init system would: whatever ends now (a stop under way, a disk found broken) is started again."""
+        """As an init system would: whatever ends now (a stop under way, a disk found broken) is
+        started again."""
         self.cluster.start_all()
         self.cluster.world.after(SUPERVISION_MS, "supervision", self._supervise)
 
@@ -234,7 +237,7 @@ class Schedule:
         cores = [node.core for node in self.cluster.brokers.values()]
         return all(core is not None and sorted(map(repr, core.image.snapshot())) == truth for core in cores)
 
-    # --- the whole history -----------------------------------------------------------------------------------
+    # --- the whole history ------------------------------------------------------------------------
 
     def _check_end(self) -> None:
         found: Counter[bytes] = Counter()
@@ -286,8 +289,8 @@ class Schedule:
                             raise Violation("AckedBatchesSurvive", f"{value!r} is not at its offset: {write.receipt}")
 
     def _check_numbered(self, topic: str, partition: int, values: list[bytes]) -> None:
-        """What a numbering producer has written is there in the order in which it was made (R33), and no replica
-        remembers anything else than its log says (R32)."""
+        """What a numbering producer has written is there in the order in which it was made (R33),
+        and no replica remembers anything else than its log says (R32)."""
         for producer in self.producers:
             if isinstance(producer, NumberedProducer):
                 made = [int(v.split(b".")[1]) for v in values if v.startswith(producer.name.encode() + b".")]

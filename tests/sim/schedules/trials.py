@@ -1,15 +1,18 @@
-"""Trials: in a world that has healed, one thing is slow, busy or damaged, and what must go on beside it is demanded in time.
+"""Trials: in a world that has healed, one thing is slow, busy or damaged, and what must go on
+beside it is demanded in time.
 
-Drawn per seed, mostly none. Each leaves the cluster as it found it, so that the end of the schedule asks for no less.
+Drawn per seed, mostly none. Each leaves the cluster as it found it, so that the end of the schedule
+asks for no less.
 
-* Busy neighbour: one partition is under constant load. A quiet one of the same brokers is committed, shown by followers,
-  and loses its old records, as if it were alone.
-* Slow journal: each append of the controller takes 0.3 to 0.6 s, and it is kept busy. A broker that is frozen or cut off is
-  fenced all the same, within FENCED_SESSIONS session timeouts and FENCED_MORE_MS.
-* Damage: a bit flips in one replica, and a read finds it. Whoever knows of the damage does not lead while a whole in-sync
-  replica can: it is not elected over one (DamagedNotElected), and if it leads already it gives that up. The segment is
-  sealed and below the recovery point, so nothing reads it at a start: the next process knows of it all the same, and
-  refuses to start (DamageIsRemembered).
+* Busy neighbour: one partition is under constant load. A quiet one of the same brokers is
+  committed, shown by followers, and loses its old records, as if it were alone.
+* Slow journal: each append of the controller takes 0.3 to 0.6 s, and it is kept busy. A broker that
+  is frozen or cut off is fenced all the same, within FENCED_SESSIONS session timeouts and
+  FENCED_MORE_MS.
+* Damage: a bit flips in one replica, and a read finds it. Whoever knows of the damage does not lead
+  while a whole in-sync replica can: it is not elected over one (DamagedNotElected), and if it leads
+  already it gives that up. The segment is sealed and below the recovery point, so nothing reads it
+  at a start: the next process knows of it all the same, and refuses to start (DamageIsRemembered).
 """
 
 from __future__ import annotations
@@ -33,7 +36,8 @@ GONE_MS = 1500
 FENCED_SESSIONS = 3
 """Clocks that run slow, and once more for what the controller forgives itself."""
 FENCED_MORE_MS = 8000
-"""Two rounds of requests that are each written down by themselves: one is forgiven, the next one notices."""
+"""Two rounds of requests that are each written down by themselves: one is forgiven, the next one
+notices."""
 SLOW_APPEND_MS = (270, 600)
 HANDED_OVER_MS = 5000
 BACK_MS = 15_000
@@ -64,7 +68,8 @@ class Trials:
         return self.rng.sample(list(self.cluster.brokers), 2)
 
     def _create(self, topic: str, replicas: list[int], **config: Any) -> None:
-        """Whoever leads it: a stop that was under way may still move that. Asked for again until it is there."""
+        """Whoever leads it: a stop that was under way may still move that. Asked for again until it
+        is there."""
         topics, asked_ms = self.cluster.invariants.truth.topics, [0]
         request = CreateTopic(topic, config=config_of(config.pop("min_isr", 1), config), assignment=[replicas])
 
@@ -79,7 +84,7 @@ class Trials:
         self.cluster.settle(topic)  # what was late before all healed is over
 
     def _write(self, topic: str, count: int) -> int:
-        """Acknowledged by all, whatever number of attempts that takes; the end offset."""
+        """Acknowledged by all, whatever number of attempts that takes. The end offset."""
         writes = [self.producer.write(topic, 0, ACKS_ALL, count)]
 
         def is_written() -> bool:
@@ -93,7 +98,7 @@ class Trials:
         assert receipt.end_offset is not None
         return receipt.end_offset
 
-    # --- busy neighbour --------------------------------------------------------------------------------------
+    # --- busy neighbour ---------------------------------------------------------------------------
 
     def _neighbour(self) -> None:
         cluster, pair = self.cluster, self._two()
@@ -116,7 +121,7 @@ class Trials:
             cluster.delete_topic(topic)
 
     def _until_told(self, pair: list[int], end_offset: int) -> None:
-        """Readers ask the follower all the while; what they are told of its age is an invariant."""
+        """Readers ask the follower all the while. What they are told of its age is an invariant."""
 
         def is_told() -> bool:
             follower = next(b for b in pair if b != self.cluster.leader("quiet"))
@@ -133,7 +138,7 @@ class Trials:
         self.cluster.admin.ask(broker_id, request, answers.append, 2000)
         return answers
 
-    # --- slow journal ----------------------------------------------------------------------------------------
+    # --- slow journal -----------------------------------------------------------------------------
 
     def _slow_journal(self) -> None:
         cluster = self.cluster
@@ -157,14 +162,15 @@ class Trials:
         cluster.until(cluster.all_ready, "all brokers ready after a slow journal", BACK_MS)
 
     def _is_fenced(self, broker_id: int) -> bool:
-        """Looked at all the time; whenever the controller has nothing to write it is given something."""
+        """Looked at all the time; whenever the controller has nothing to write it is given
+        something."""
         truth = self.cluster.invariants.truth
         if self.cluster.controller.is_idle:
             topic = "churn0"
             self.cluster.admin.request(DeleteTopic(topic) if topic in truth.topics else CreateTopic(topic, 1, 1, {}))
         return truth.brokers[broker_id].fenced
 
-    # --- damage ----------------------------------------------------------------------------------------------
+    # --- damage -----------------------------------------------------------------------------------
 
     def _damage(self) -> None:
         cluster = self.cluster

@@ -1,1 +1,2 @@
-"""Stories: what each rule is for, a dozen lines each; the docstring begins with the rule's number."""
+"""Stories: what each rule is for, a dozen lines each. The docstring begins with the rule's
+number."""

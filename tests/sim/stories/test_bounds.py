@@ -1,4 +1,5 @@
-"""Stories of what one message may make a broker do: whatever it names or holds is added up before anything is done."""
+"""Stories of what one message may make a broker do: whatever it names or holds is added up before
+anything is done."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ def test_a_message_that_names_too_much_is_refused_before_it_is_looked_at() -> No
 
 
 def test_the_batches_of_a_request_are_added_up_over_its_partitions() -> None:
-    """R71: a log forgets a producer for each new one, and neither partition is sent many by itself."""
+    """R71: a log forgets a producer for each new one, and neither partition is sent many by
+    itself."""
     c = cluster()
     lots = [b"".join(batch_of(producer_id) for producer_id in ids) for ids in (range(6), range(6, 12))]
     answer = ask(c, Produce(ACKS_ALL, 1000, [ProducePartition("t", p, memoryview(lot)) for p, lot in enumerate(lots)]))

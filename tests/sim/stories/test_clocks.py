@@ -1,4 +1,5 @@
-"""Stories of wall clocks that are set: what is written down follows them, and no time limit does."""
+"""Stories of wall clocks that are set: what is written down follows them, and no time limit
+does."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ def stored(c: SimCluster, broker_id: int) -> list[Batch]:
 
 
 def test_a_wall_clock_that_is_set_ends_no_session_and_no_wait() -> None:
-    """R74: sessions of brokers and members, and writes that wait, while all clocks are set by hours."""
+    """R74: sessions of brokers and members, and writes that wait, while all clocks are set by
+    hours."""
     c, members = grouped("one", "two")
     c.create_topic("s", assignment=[[1, 2, 3]], min_isr=2)
     epochs = {node.node_id: node.core.broker_epoch for node in c.brokers.values() if node.core}
@@ -64,7 +66,8 @@ def test_stamps_do_not_go_back_when_the_wall_clock_does_unless_it_was_far_wrong(
 
 
 def test_records_go_when_they_are_old_by_the_wall_clock() -> None:
-    """R75: the clock of a broker that started before the time was known is set right: what is old is old at once."""
+    """R75: the clock of a broker that started before the time was known is set right: what is old
+    is old at once."""
     c = SimCluster(seed=1, timeouts={"retention_check_ms": 50}).start()
     c.create_topic("t", assignment=[[1, 2, 3]], retention_ms=str(HOUR_MS))
     c.produce("t", 5)

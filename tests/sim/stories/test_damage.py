@@ -1,4 +1,5 @@
-"""Stories of replicas that know they are damaged, or could not be opened: they neither lead nor count."""
+"""Stories of replicas that know they are damaged, or could not be opened: they neither lead nor
+count."""
 
 from __future__ import annotations
 
@@ -71,7 +72,8 @@ def test_a_damaged_leader_hands_over_to_a_whole_replica() -> None:
 
 
 def test_a_damaged_leader_that_is_alone_serves_on_until_somebody_else_can() -> None:
-    """R53, R20: the other one is away, and knows it all; what can be read here is better than nothing until it is back."""
+    """R53, R20: the other one is away, and knows it all. What can be read here is better than
+    nothing until it is back."""
     c = cluster([1, 2], brokers=2)
     c.broker(2).kill()
     c.until(lambda: c.isr("t") == [1])
@@ -84,7 +86,7 @@ def test_a_damaged_leader_that_is_alone_serves_on_until_somebody_else_can() -> N
 
 
 def test_a_replica_that_could_not_be_opened_does_not_lead() -> None:
-    """R53, R20: the disk was full when the topic was made; whoever leads must hold something."""
+    """R53, R20: the disk was full when the topic was made. Whoever leads must hold something."""
     c = SimCluster(seed=1, brokers=3).start()
     c.broker(1).machine.disk.full = True
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
@@ -95,7 +97,8 @@ def test_a_replica_that_could_not_be_opened_does_not_lead() -> None:
 
 
 def test_what_one_disk_has_lost_from_the_beginning_is_not_deleted_everywhere() -> None:
-    """R61: no retention has let the oldest file go; if that replica led, all would follow its start."""
+    """R61: no retention has let the oldest file go. If that replica led, all would follow its
+    start."""
     c = SimCluster(seed=1, brokers=3, timeouts={"retention_check_ms": 50}).start()
     c.create_topic(
         "t", assignment=[[1, 2, 3]], min_isr=2, segment_bytes="1048576", retention_ms="3600000", segment_ms="5000"
@@ -118,7 +121,8 @@ def test_what_one_disk_has_lost_from_the_beginning_is_not_deleted_everywhere() -
 
 
 def test_a_leader_that_cannot_give_a_batch_because_of_its_epoch_hands_over() -> None:
-    """R53: 3 was away and lacks it. The checksum is right, only the log's own epochs tell; 2 has it whole."""
+    """R53: 3 was away and lacks it. The checksum is right, only the log's own epochs tell; 2 has it
+    whole."""
     c = SimCluster(seed=1, brokers=3).start()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=1)
     c.produce("t", 5)
@@ -134,7 +138,8 @@ def test_a_leader_that_cannot_give_a_batch_because_of_its_epoch_hands_over() -> 
 
 
 def sealed(leader: int) -> SimCluster:
-    """What will be damaged lies in a sealed segment, and a checkpoint speaks for it: no start reads it."""
+    """What will be damaged lies in a sealed segment, and a checkpoint speaks for it: no start reads
+    it."""
     c = SimCluster(seed=1, brokers=3, timeouts={"checkpoint_interval_ms": 200}).start()
     others = [broker_id for broker_id in (1, 2, 3) if broker_id != leader]
     c.create_topic("t", assignment=[[leader, *others]], min_isr=2, segment_bytes="4096")

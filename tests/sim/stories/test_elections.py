@@ -31,7 +31,8 @@ def test_the_longest_log_wins_so_acks_1_survives_a_leader_kill() -> None:
 
 
 def test_two_copies_survive_a_leader_kill_as_one_of_them_answers() -> None:
-    """R9: acks=2 with an ISR of three; the replica that lacks it is first in replica order, and still does not win."""
+    """R9: acks=2 with an ISR of three. The replica that lacks it is first in replica order, and
+    still does not win."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]])
     c.produce("t")
@@ -48,7 +49,8 @@ def test_two_copies_survive_a_leader_kill_as_one_of_them_answers() -> None:
 
 
 def test_an_old_leader_cuts_what_nobody_else_has() -> None:
-    """R2: the tail that it wrote when it led no more goes, and what the new leader committed comes instead."""
+    """R2: the tail that it wrote when it led no more goes, and what the new leader committed comes
+    instead."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
     c.produce("t")
@@ -66,7 +68,8 @@ def test_an_old_leader_cuts_what_nobody_else_has() -> None:
 
 
 def test_the_last_replica_standing_is_not_the_only_candidate() -> None:
-    """R20: two followers leave, the leader's machine dies; a former member that is complete leads, not the crashed one."""
+    """R20: two followers leave, the leader's machine dies. A former member that is complete leads,
+    not the crashed one."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
     c.produce("t")
@@ -107,7 +110,8 @@ def test_nobody_leads_while_only_an_unclean_broker_is_alive() -> None:
 
 
 def test_when_nobody_is_known_to_be_complete_all_of_the_last_ones_are_asked() -> None:
-    """R22: ISR and ELR are empty; the first to come back is empty too, and must not lead before the other was asked."""
+    """R22: ISR and ELR are empty. The first to come back is empty too, and must not lead before the
+    other was asked."""
     c = cluster(2)
     c.create_topic("t", assignment=[[1, 2]], min_isr=2)
     kept = c.produce("t", 5).receipt
@@ -129,7 +133,8 @@ def test_when_nobody_is_known_to_be_complete_all_of_the_last_ones_are_asked() ->
 
 
 def test_everything_dies_and_comes_back_with_everything() -> None:
-    """R69, R8: power fails everywhere at once; what was acknowledged was durable on all of the ISR."""
+    """R69, R8: power fails everywhere at once. What was acknowledged was durable on all of the
+    ISR."""
     c = cluster()
     c.create_topic("t", partitions=3, min_isr=2)
     writes = [c.produce("t", 3, partition=p) for p in (0, 1, 2, 0, 1, 2)]
@@ -165,7 +170,8 @@ def test_a_controller_restart_in_the_middle_of_an_election() -> None:
 
 
 def test_a_controller_that_dies_between_journal_and_telling_tells_after_its_restart() -> None:
-    """R24: what is in the journal is decided, whether anybody was told or not; what is not was never said."""
+    """R24: what is in the journal is decided, whether anybody was told or not. What is not was
+    never said."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
     c.produce("t")
@@ -196,7 +202,8 @@ def test_a_late_answer_to_an_earlier_question_elects_nobody() -> None:
 
 
 def test_candidates_that_are_far_away_elect_a_leader() -> None:
-    """Their answers take longer than an election waits; they are asked once, and count when they come."""
+    """Their answers take longer than an election waits. They are asked once, and count when they
+    come."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=1)
     c.produce("t")
@@ -212,7 +219,8 @@ def test_candidates_that_are_far_away_elect_a_leader() -> None:
 
 
 def test_a_write_after_a_failover_does_not_wait_for_a_long_poll_to_end() -> None:
-    """R35: the survivors follow each other already; their long polls must not keep them from naming the new partition."""
+    """R35: the survivors follow each other already. Their long polls must not keep them from naming
+    the new partition."""
     waits = []
     for seed in range(6):
         c = SimCluster(seed, timeouts={"replica_fetch_wait_ms": 5000, "replica_lag_max_ms": 20_000}).start()
@@ -229,7 +237,8 @@ def test_a_write_after_a_failover_does_not_wait_for_a_long_poll_to_end() -> None
 
 
 def test_a_broker_killed_and_restarted_at_once_does_not_wait_for_its_old_session() -> None:
-    """R26: its address is asked, the process before it does not answer there any more, and so the id is free."""
+    """R26: its address is asked, the process before it does not answer there any more, and so the
+    id is free."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
     c.broker(1).kill()
@@ -240,7 +249,8 @@ def test_a_broker_killed_and_restarted_at_once_does_not_wait_for_its_old_session
 
 
 def test_metadata_in_any_order_of_arrival_leaves_every_broker_with_the_same() -> None:
-    """R29: late, doubled and overtaken news change nothing; every broker ends with what the journal says."""
+    """R29: late, doubled and overtaken news change nothing. Every broker ends with what the journal
+    says."""
     c = cluster()
     c.network.weather.late, c.network.weather.late_ms = 0.5, 400
     c.network.weather.answer_twice = 0.5

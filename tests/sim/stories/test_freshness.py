@@ -1,6 +1,8 @@
-"""Stories of how stale a replica says it is: silence is not "nothing new", and what comes late was true earlier.
+"""Stories of how stale a replica says it is: silence is not "nothing new", and what comes late was
+true earlier.
 
-``R7`` is what a leader may show; here it is asked what a reader may believe of ``lag_ms`` (``max_lag_ms``).
+``R7`` is what a leader may show. Here it is asked what a reader may believe of ``lag_ms``
+(``max_lag_ms``).
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ def lag_ms(c: SimCluster, broker_id: int) -> int | None:
 
 
 def understated_ms(c: SimCluster, broker_id: int, end_offset: int, since_ms: int) -> int:
-    """The most by which it says less than it is behind, until it shows what was committed at ``since_ms``."""
+    """The most by which it says less than it is behind, until it shows what was committed at
+    ``since_ms``."""
     worst = 0
     for _ in range(400):
         replica = c.replica(broker_id, "quiet")
@@ -80,7 +83,8 @@ def test_under_load_of_a_neighbour_old_records_go() -> None:
 
 
 def test_an_answer_that_was_on_its_way_for_long_is_as_old_as_its_request() -> None:
-    """R54, R5: it says what was committed when it was given, however late it comes. Since then the leader went on alone."""
+    """R54, R5: it says what was committed when it was given, however late it comes. Since then the
+    leader went on alone."""
     c = cluster(peer_timeout_ms=5000, replica_lag_max_ms=400)
     held = c.network.hold(ReplicaFetchReply)
     c.until(lambda: bool(held.messages))
@@ -103,7 +107,7 @@ def test_an_answer_that_was_on_its_way_for_long_is_as_old_as_its_request() -> No
 
 
 def test_who_follows_a_deposed_leader_does_not_say_that_it_is_fresh() -> None:
-    """R54, R30: both are cut off together; the others have elected somebody else, and go on."""
+    """R54, R30: both are cut off together. The others have elected somebody else, and go on."""
     c = cluster(3, replica_lag_max_ms=400)
     for near in (1, 2):
         for far in (-1, 3):
@@ -122,7 +126,8 @@ def test_who_follows_a_deposed_leader_does_not_say_that_it_is_fresh() -> None:
 
 
 def test_who_follows_a_leader_that_does_not_know_the_end_does_not_say_that_it_is_fresh() -> None:
-    """R54, R7: follower and next leader have not heard that a record is committed; then nobody else can commit."""
+    """R54, R7: follower and next leader have not heard that a record is committed. Then nobody else
+    can commit."""
     c = cluster(3)
     told = c.network.hold(ReplicaFetchReply, when=lambda m: any(r.high_watermark >= 2 for r in m.partitions))  # type: ignore[attr-defined]
     receipt = c.produce("quiet").receipt
@@ -130,7 +135,7 @@ def test_who_follows_a_leader_that_does_not_know_the_end_does_not_say_that_it_is
     assert receipt is not None
     assert not told.messages or c.log(2, "quiet").high_watermark == 1
     c.broker(1).kill()
-    c.network.cut(2, 3, both=False)  # 3 hears the leader's answers, if it is 2; its positions do not arrive
+    c.network.cut(2, 3, both=False)  # 3 hears the leader's answers, if it is 2. Its positions do not arrive
     c.until(lambda: c.leader("quiet") in (2, 3))
     follower = 3 if c.leader("quiet") == 2 else 2
     c.run(300)

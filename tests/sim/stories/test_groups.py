@@ -196,7 +196,8 @@ def test_a_commit_of_what_was_given_back_is_refused() -> None:
 
 
 def test_who_does_not_give_back_is_expelled_and_its_partitions_wait_for_its_session() -> None:
-    """R83: it is heard no more, but it may not know that and works on for as long as its session lasts."""
+    """R83: it is heard no more, but it may not know that and works on for as long as its session
+    lasts."""
     c, (one,) = grouped("one", habits=Habits(poll_timeout_ms=500))
     one.gives_back = False
     two = c.add_member("two")
@@ -244,7 +245,8 @@ def test_a_topic_made_anew_is_not_begun_while_the_old_one_is_held() -> None:
 
 
 def test_a_late_copy_of_a_heartbeat_frees_nothing() -> None:
-    """R79: one of the time before the member was given anything arrives when it has been told nothing yet."""
+    """R79: one of the time before the member was given anything arrives when it has been told
+    nothing yet."""
     c, (one,) = grouped("one")
     late = GroupHeartbeat("g", one.member_id, one.epoch, ["t"], session_timeout_ms=3000)
     one._is_asking = True  # nothing more from itself
@@ -428,7 +430,8 @@ def test_who_reads_at_an_idle_coordinator_does_not_wait_for_a_long_poll() -> Non
 
 
 def test_a_member_that_heard_only_the_old_coordinator_is_fenced_when_it_knows_too() -> None:
-    """R82: cut off from the controller, then from the rest, the old one answers while its followers may still be its own."""
+    """R82: cut off from the controller, then from the rest, the old one answers while its followers
+    may still be its own."""
     c, (one, two) = grouped("one", "two")
     old = coordinator(c)
     c.network.cut(old, -1)
@@ -449,7 +452,8 @@ def test_a_member_that_heard_only_the_old_coordinator_is_fenced_when_it_knows_to
 
 
 def test_a_commit_for_a_topic_that_was_made_anew_is_not_stored() -> None:
-    """R81: the member works on the old one until it is told to give it back; its offsets mean nothing in the new one."""
+    """R81: the member works on the old one until it is told to give it back. Its offsets mean
+    nothing in the new one."""
     c, (one,) = grouped("one")
     c.until(lambda: bool(one.held))
     one._is_asking = True  # it hears nothing for now
@@ -466,7 +470,8 @@ def test_a_commit_for_a_topic_that_was_made_anew_is_not_stored() -> None:
 
 
 def test_a_topic_that_is_wanted_again_before_it_is_given_back_is_read_on() -> None:
-    """R86: nobody wanted it for a moment, but it is the same topic, and its holder has not stopped."""
+    """R86: nobody wanted it for a moment, but it is the same topic, and its holder has not
+    stopped."""
     c, (one,) = grouped("one")
     c.create_topic("a", partitions=1, min_isr=2)
     one.gives_back = False
@@ -481,7 +486,8 @@ def test_a_topic_that_is_wanted_again_before_it_is_given_back_is_read_on() -> No
 
 
 def test_a_topic_made_anew_and_wanted_again_is_begun_when_the_old_one_is_given_back() -> None:
-    """R86: made anew while nobody wanted it, so nothing changes any more when the last of the old one is given back."""
+    """R86: made anew while nobody wanted it, so nothing changes any more when the last of the old
+    one is given back."""
     c, (one,) = grouped("one")
     c.create_topic("a", partitions=1, min_isr=2)
     one.gives_back = False

@@ -1,4 +1,5 @@
-"""Stories of producers that number their batches (R31-R33): what is sent twice is written once, wherever it is sent."""
+"""Stories of producers that number their batches (R31-R33): what is sent twice is written once,
+wherever it is sent."""
 
 from __future__ import annotations
 
@@ -85,7 +86,8 @@ def test_the_next_leader_recognizes_what_the_last_one_had_written() -> None:
 
 
 def test_a_repeated_write_is_not_acknowledged_before_it_is_committed() -> None:
-    """R31: the new leader holds it, its follower does not yet; saying "written" now could be a lie."""
+    """R31: the new leader holds it, its follower does not yet; saying "written" now could be a
+    lie."""
     c = cluster(replica_lag_max_ms=10_000)
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
     n = producer(c)
@@ -103,7 +105,8 @@ def test_a_repeated_write_is_not_acknowledged_before_it_is_committed() -> None:
 
 
 def test_a_late_copy_of_an_earlier_request_is_not_written() -> None:
-    """R31: whatever comes late has been written long ago, among the last five batches or before them."""
+    """R31: whatever comes late has been written long ago, among the last five batches or before
+    them."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
     n = producer(c)
@@ -118,7 +121,8 @@ def test_a_late_copy_of_an_earlier_request_is_not_written() -> None:
 
 
 def test_what_was_given_up_cannot_be_written_after_what_followed_it() -> None:
-    """R33: the next write begins an epoch, and in it the old one's requests are fenced, however late they come."""
+    """R33: the next write begins an epoch, and in it the old one's requests are fenced, however
+    late they come."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
     n = producer(c, attempts_max=1)
@@ -135,7 +139,8 @@ def test_what_was_given_up_cannot_be_written_after_what_followed_it() -> None:
 
 
 def test_what_follows_a_write_that_was_given_up_is_not_taken_for_it() -> None:
-    """R33: under the same epoch and number it would be acknowledged as a copy of the other, and be lost."""
+    """R33: under the same epoch and number it would be acknowledged as a copy of the other, and be
+    lost."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
     n = producer(c, attempts_max=1)
@@ -148,7 +153,8 @@ def test_what_follows_a_write_that_was_given_up_is_not_taken_for_it() -> None:
 
 
 def test_numbers_of_a_tail_that_was_cut_are_forgotten_with_it() -> None:
-    """R32: 1 wrote what nobody else has; it comes back, is cut, and leads again: the number is free, and used once."""
+    """R32: 1 wrote what nobody else has. It comes back, is cut, and leads again: the number is
+    free, and used once."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
     n = producer(c)

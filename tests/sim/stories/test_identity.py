@@ -1,4 +1,5 @@
-"""Stories of answers that come late: the topic, the process or the ISR they are about is another one by now."""
+"""Stories of answers that come late: the topic, the process or the ISR they are about is another
+one by now."""
 
 from __future__ import annotations
 
@@ -62,7 +63,8 @@ def test_an_answer_about_a_deleted_topic_is_not_for_the_one_that_has_its_name() 
 
 
 def test_a_position_counts_as_long_as_the_process_that_told_it() -> None:
-    """R48, R9, R22: 1 tells, loses its disk and comes back with nothing; what it told is no reason to elect it."""
+    """R48, R9, R22: 1 tells, loses its disk and comes back with nothing. What it told is no reason
+    to elect it."""
     c = cluster(2)
     c.create_topic("t", assignment=[[1, 2]], min_isr=2)
     c.produce("t", 5)
@@ -92,7 +94,8 @@ def test_a_position_counts_as_long_as_the_process_that_told_it() -> None:
 
 
 def test_who_was_let_in_a_moment_ago_is_not_named_unasked() -> None:
-    """R51, R28, R13: 3 has just joined and lags; the leader that leaves has not heard of that, and 1 and 2 hold all."""
+    """R51, R28, R13: 3 has just joined and lags. The leader that leaves has not heard of that, and
+    1 and 2 hold all."""
     c = cluster(replica_lag_max_ms=20_000)
     c.create_topic("t", assignment=[[1, 3, 2]])
     c.produce("t")
@@ -123,7 +126,8 @@ def test_who_was_let_in_a_moment_ago_is_not_named_unasked() -> None:
 
 
 def test_two_copies_are_two_members_of_whatever_isr_the_controller_goes_by() -> None:
-    """R50, R9, R13: 3 holds the record and is about to be taken out: it does not count, for no election will ask it."""
+    """R50, R9, R13: 3 holds the record and is about to be taken out: it does not count, for no
+    election will ask it."""
     c = cluster(replica_lag_max_ms=1000)
     c.create_topic("t", assignment=[[1, 2, 3]])
     c.produce("t")
@@ -146,7 +150,8 @@ def test_two_copies_are_two_members_of_whatever_isr_the_controller_goes_by() -> 
 
 
 def test_whoever_names_a_topic_id_means_no_other_topic() -> None:
-    """R49: writes, reads and deletions that were meant for a topic do nothing to the one that has its name now."""
+    """R49: writes, reads and deletions that were meant for a topic do nothing to the one that has
+    its name now."""
     c = cluster(1)
     c.create_topic("t", assignment=[[1]])
     old_id = c.invariants.truth.topics["t"].topic_id
@@ -169,7 +174,8 @@ def test_whoever_names_a_topic_id_means_no_other_topic() -> None:
 
 
 def test_a_broker_that_gives_the_address_of_another_one_takes_no_followers_from_it() -> None:
-    """R88, R35: what broker 3 asks broker 2 for reaches broker 1, in sessions that are ahead of its sessions there."""
+    """R88, R35: what broker 3 asks broker 2 for reaches broker 1, in sessions that are ahead of its
+    sessions there."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 3]], min_isr=2)
     c.create_topic("u", assignment=[[2, 3]])
@@ -188,7 +194,8 @@ def test_a_broker_that_gives_the_address_of_another_one_takes_no_followers_from_
 
 
 def test_a_reader_that_waits_for_a_topic_does_not_go_over_to_its_successor() -> None:
-    """R49: it waits for the first record of one topic, and the first record of another is none of its business."""
+    """R49: it waits for the first record of one topic, and the first record of another is none of
+    its business."""
     c = cluster(1)
     c.create_topic("t", assignment=[[1]])
     answers: list[Response] = []

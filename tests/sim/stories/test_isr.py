@@ -30,7 +30,7 @@ def test_a_follower_that_is_cut_off_leaves_and_comes_back() -> None:
 
 
 def test_too_few_replicas_refuse_before_the_append() -> None:
-    """R11: the first check; the refusal is definite and nothing was written."""
+    """R11: the first check. The refusal is definite and nothing was written."""
     c = cluster(2)
     c.create_topic("t", assignment=[[1, 2]], min_isr=2)
     c.produce("t")
@@ -47,7 +47,8 @@ def test_too_few_replicas_refuse_before_the_append() -> None:
 
 
 def test_too_few_replicas_after_the_append_say_that_it_may_yet_commit() -> None:
-    """R11: the second check; the ISR shrinks while the record waits, and the answer is indefinite."""
+    """R11: the second check. The ISR shrinks while the record waits, and the answer is
+    indefinite."""
     c = cluster(2)
     c.create_topic("t", assignment=[[1, 2]], min_isr=2)
     c.produce("t")
@@ -86,7 +87,8 @@ def applied_and_not_told(**timeouts: int) -> tuple[SimCluster, Held]:
 
 
 def test_a_proposed_member_counts_before_the_answer_comes() -> None:
-    """R13: the controller may have added 2 already and may elect it, so nothing is committed without it."""
+    """R13: the controller may have added 2 already and may elect it, so nothing is committed
+    without it."""
     c, answers = applied_and_not_told(replica_lag_max_ms=400)
     c.network.cut(1, 2)
     write = c.produce("t", wait=False)
@@ -99,7 +101,7 @@ def test_a_proposed_member_counts_before_the_answer_comes() -> None:
 
 
 def test_a_proposal_that_got_no_answer_is_not_given_up() -> None:
-    """R14: the request timed out, which proves nothing; it was applied."""
+    """R14: the request timed out, which proves nothing. It was applied."""
     c, answers = applied_and_not_told(replica_lag_max_ms=400, peer_timeout_ms=300)
     c.network.cut(1, 2)
     c.run(500)
@@ -116,7 +118,8 @@ def test_a_proposal_that_got_no_answer_is_not_given_up() -> None:
 
 
 def test_a_follower_that_slept_joins_when_it_has_caught_up_and_not_when_it_is_back() -> None:
-    """R18: it was in sync a moment ago and it is the same process; it lacks what was committed meanwhile."""
+    """R18: it was in sync a moment ago and it is the same process. It lacks what was committed
+    meanwhile."""
     c = cluster(session_timeout_ms=500)
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=1)
     c.produce("t")
@@ -133,7 +136,8 @@ def test_a_follower_that_slept_joins_when_it_has_caught_up_and_not_when_it_is_ba
 
 
 def test_a_late_copy_of_a_refused_proposal_is_never_applied() -> None:
-    """R15: two copies of one proposal; one is refused because its member is fenced, the other comes when it is not."""
+    """R15: two copies of one proposal. One is refused because its member is fenced, the other comes
+    when it is not."""
     c = cluster(2, replica_lag_max_ms=1000)
     c.create_topic("t", assignment=[[1, 2]], min_isr=1)
     c.broker(2).kill()
@@ -161,7 +165,8 @@ def test_a_late_copy_of_a_refused_proposal_is_never_applied() -> None:
 
 
 def test_a_proposal_for_an_isr_of_yesterday_is_not_applied() -> None:
-    """R16: while the leader asks to drop 3, the controller drops 2; later 2 is fit again, and the request arrives."""
+    """R16: while the leader asks to drop 3, the controller drops 2. Later 2 is fit again, and the
+    request arrives."""
     c = cluster(replica_lag_max_ms=1000)
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=1)
     c.produce("t")
@@ -185,7 +190,8 @@ def test_a_proposal_for_an_isr_of_yesterday_is_not_applied() -> None:
 
 
 def test_a_proposal_vouches_for_the_process_it_saw_and_for_no_other() -> None:
-    """R17: (KIP-903) broker 2 is proposed, its disk is replaced, it fetches from 0 on, and the leader asks again."""
+    """R17: (KIP-903) broker 2 is proposed, its disk is replaced, it fetches from 0 on, and the
+    leader asks again."""
     c = cluster(2)
     c.create_topic("t", assignment=[[1, 2]], min_isr=1)
     c.produce("t", 3)
@@ -206,7 +212,8 @@ def test_a_proposal_vouches_for_the_process_it_saw_and_for_no_other() -> None:
 
 
 def test_a_broker_that_is_leaving_joins_no_isr() -> None:
-    """R17: it has caught up and may be asked for; but it said that it goes, and it is not to be relied upon."""
+    """R17: it has caught up and may be asked for; but it said that it goes, and it is not to be
+    relied upon."""
     c = cluster(2)
     c.create_topic("t", assignment=[[1, 2]], min_isr=1)
     c.broker(2).kill()
@@ -227,7 +234,8 @@ def test_a_broker_that_is_leaving_joins_no_isr() -> None:
 
 
 def test_a_copied_diverging_answer_cuts_nothing() -> None:
-    """R5: broker 1 comes back with a tail of its own and is told where to cut; the same answer comes again later."""
+    """R5: broker 1 comes back with a tail of its own and is told where to cut. The same answer
+    comes again later."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
     c.produce("t")
@@ -252,7 +260,8 @@ def test_a_copied_diverging_answer_cuts_nothing() -> None:
 
 
 def test_a_follower_that_has_no_room_to_cut_its_tail_is_sent_nothing() -> None:
-    """R2: the tail goes to quarantine before it is cut; on a full disk it stays, and nothing may be put behind it."""
+    """R2: the tail goes to quarantine before it is cut. On a full disk it stays, and nothing may be
+    put behind it."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
     c.produce("t")
@@ -276,7 +285,8 @@ def test_a_follower_that_has_no_room_to_cut_its_tail_is_sent_nothing() -> None:
 
 
 def test_a_follower_that_dies_on_its_way_into_the_isr_holds_nobody_up() -> None:
-    """R8: the high watermark waits for a follower that is about to join; when it is fenced there is nothing to wait for."""
+    """R8: the high watermark waits for a follower that is about to join. When it is fenced there is
+    nothing to wait for."""
     c = cluster(2)
     c.create_topic("t", assignment=[[1, 2]], min_isr=1)
     c.produce("t")
@@ -309,7 +319,8 @@ def test_two_copies_are_the_leader_and_another() -> None:
 
 
 def test_a_leader_with_a_flush_under_way_becomes_a_follower() -> None:
-    """R8: its log grew after that flush began: the first fetch, which acknowledges, has to wait for one more."""
+    """R8: its log grew after that flush began: the first fetch, which acknowledges, has to wait for
+    one more."""
     c = cluster(2)
     c.create_topic("t", assignment=[[1, 2]])
     c.produce("t")

@@ -1,4 +1,5 @@
-"""Stories of brokers that start, leave, are paused, replaced and run out of disk; and of those who read from them."""
+"""Stories of brokers that start, leave, are paused, replaced and run out of disk; and of those who
+read from them."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ def test_a_second_process_with_the_same_id_is_kept_out() -> None:
 
 
 def test_a_clean_stop_before_registration_hides_no_loss() -> None:
-    """R21: a broker whose disk was replaced is stopped before it could register; its next start is no clean one."""
+    """R21: a broker whose disk was replaced is stopped before it could register. Its next start is
+    no clean one."""
     c = cluster(2)
     c.create_topic("t", assignment=[[1, 2]], min_isr=2)
     c.produce("t", 5)
@@ -73,7 +75,8 @@ def test_a_controlled_shutdown_loses_nothing_and_hardly_interrupts() -> None:
 
 
 def test_a_broker_leaves_when_the_others_know_who_leads_instead() -> None:
-    """R28: 3 has not been told; until it has, the old leader stays to answer it, and whoever asks 3 for the way."""
+    """R28: 3 has not been told. Until it has, the old leader stays to answer it, and whoever asks 3
+    for the way."""
     c = cluster(peer_timeout_ms=200)
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
     c.network.cut(-1, 3, both=False)
@@ -87,7 +90,8 @@ def test_a_broker_leaves_when_the_others_know_who_leads_instead() -> None:
 
 
 def test_who_cannot_hand_over_everything_is_followed_by_an_election() -> None:
-    """R28: the first in line lacks an acknowledged record; without draining, nobody may be named unasked (R9)."""
+    """R28: the first in line lacks an acknowledged record. Without draining, nobody may be named
+    unasked (R9)."""
     c = cluster(replica_lag_max_ms=20_000)
     c.create_topic("t", assignment=[[1, 2, 3]])
     c.produce("t")
@@ -117,7 +121,8 @@ def test_a_shutdown_while_the_controller_is_away_ends_nevertheless() -> None:
 
 
 def test_a_paused_leader_is_replaced_and_comes_back_as_a_follower() -> None:
-    """R27: it is fenced when its session ends, and the same process goes on as a follower when it is heard again."""
+    """R27: it is fenced when its session ends, and the same process goes on as a follower when it
+    is heard again."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
     c.produce("t")
@@ -170,7 +175,7 @@ def test_a_topic_deleted_and_made_again_begins_empty() -> None:
 
 
 def test_a_topic_deleted_on_a_full_disk_goes_when_there_is_room() -> None:
-    """Moving its files away needs a little room, too; the broker lives on and tries again."""
+    """Moving its files away needs a little room, too. The broker lives on and tries again."""
     c = cluster()
     c.create_topic("t", partitions=2, min_isr=2)
     c.produce("t", 5)
@@ -212,7 +217,8 @@ def test_a_full_disk_stops_writes_and_nothing_else_and_heals_by_itself() -> None
 
 
 def test_a_broker_with_a_full_disk_obeys_a_new_controller() -> None:
-    """R25: it can note the controller's epoch, so its leaderships are moved and it is given others, as any broker's."""
+    """R25: it can note the controller's epoch, so its leaderships are moved and it is given others,
+    as any broker's."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3], [2, 1, 3]], min_isr=2)
     c.produce("t")
@@ -238,7 +244,8 @@ def test_a_broker_with_a_full_disk_obeys_a_new_controller() -> None:
 
 
 def test_a_broker_with_a_full_disk_that_was_fenced_comes_back() -> None:
-    """R25: it closes its logs, registers with the new controller and opens them again, without room for a byte."""
+    """R25: it closes its logs, registers with the new controller and opens them again, without room
+    for a byte."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
     c.produce("t")
@@ -273,7 +280,8 @@ def test_a_failed_disk_stops_the_process_which_comes_back_and_catches_up() -> No
 
 
 def test_what_a_failed_sync_has_lost_is_fetched_again() -> None:
-    """R69: the kernel may drop pages whose write-back failed: the unsynced tail is torn, without a reboot in between."""
+    """R69: the kernel may drop pages whose write-back failed: the unsynced tail is torn, without a
+    reboot in between."""
     for seed in range(5):
         c = SimCluster(seed, brokers=2, timeouts={"checkpoint_interval_ms": 200}).start()
         c.create_topic("t", assignment=[[1, 2]], min_isr=1)
@@ -292,7 +300,8 @@ def test_what_a_failed_sync_has_lost_is_fetched_again() -> None:
 
 
 def test_a_reader_at_a_leader_that_is_one_no_more_is_not_told_of_losses() -> None:
-    """R23: it has read what the new leader wrote; the old one, cut off, cannot know that, and must not guess."""
+    """R23: it has read what the new leader wrote. The old one, cut off, cannot know that, and must
+    not guess."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
     c.produce("t")
@@ -315,7 +324,8 @@ def test_a_reader_at_a_leader_that_is_one_no_more_is_not_told_of_losses() -> Non
 
 
 def test_a_controller_that_is_always_slow_fences_who_is_silent() -> None:
-    """R55, R27: each journal step takes longer than a pause is thought to be; what is forgiven for that has a bound."""
+    """R55, R27: each journal step takes longer than a pause is thought to be. What is forgiven for
+    that has a bound."""
     c = cluster()
     c.create_topic("t", assignment=[[3, 1, 2]])
     c.controller.journal_delay_ms = (300, 300)
@@ -332,7 +342,8 @@ def test_a_controller_that_is_always_slow_fences_who_is_silent() -> None:
 
 
 def test_what_is_made_while_brokers_are_away_gets_its_copies_all_the_same() -> None:
-    """R56: a factor nobody named is a promise, too: two brokers are restarted just when the first consumer comes."""
+    """R56: a factor nobody named is a promise, too: two brokers are restarted just when the first
+    consumer comes."""
     c = cluster()
     for broker_id in (2, 3):
         c.broker(broker_id).kill()
@@ -351,7 +362,8 @@ def test_what_is_made_while_brokers_are_away_gets_its_copies_all_the_same() -> N
 
 
 def test_one_that_is_elected_while_it_leaves_hands_that_over_too() -> None:
-    """R52, R28, R9: 2 is stopped, and elected before it has said so; the acks=2 record is on 2 and on the dead leader."""
+    """R52, R28, R9: 2 is stopped, and elected before it has said so. The acks=2 record is on 2 and
+    on the dead leader."""
     c = cluster(replica_lag_max_ms=20_000)
     c.create_topic("t", assignment=[[1, 2, 3]])
     c.produce("t")
@@ -377,7 +389,8 @@ def test_one_that_is_elected_while_it_leaves_hands_that_over_too() -> None:
 
 
 def test_a_leader_that_is_alone_in_the_isr_hands_over_when_its_heirs_hold_everything() -> None:
-    """R51, R28, R20: the others fell out of the ISR and are eligible still; the acks=1 record is on the leader alone."""
+    """R51, R28, R20: the others fell out of the ISR and are eligible still. The acks=1 record is on
+    the leader alone."""
     c = cluster(2, replica_lag_max_ms=300, drain_timeout_ms=5000)
     c.create_topic("t", assignment=[[1, 2]], min_isr=2)
     c.produce("t")
@@ -395,7 +408,8 @@ def test_a_leader_that_is_alone_in_the_isr_hands_over_when_its_heirs_hold_everyt
 
 
 def test_a_leader_that_leaves_gives_those_who_catch_up_the_time_it_has() -> None:
-    """R28: nobody else is in sync, but one will be in a moment; without waiting for it nobody could be written to."""
+    """R28: nobody else is in sync, but one will be in a moment. Without waiting for it nobody could
+    be written to."""
     c = cluster(2)
     c.create_topic("t", assignment=[[1, 2]])
     c.produce("t")
@@ -415,7 +429,7 @@ def test_a_leader_that_leaves_gives_those_who_catch_up_the_time_it_has() -> None
 
 
 def test_a_stop_while_the_controller_is_away_loses_nothing_at_acks_1() -> None:
-    """R28: draining needs no controller; only handing over does."""
+    """R28: draining needs no controller. Only handing over does."""
     c = cluster(2)
     c.create_topic("t", assignment=[[1, 2]])
     c.produce("t")

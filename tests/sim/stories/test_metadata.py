@@ -1,4 +1,5 @@
-"""Stories of the controller and what brokers believe of it: terms, registrations, fencing, the order of news."""
+"""Stories of the controller and what brokers believe of it: terms, registrations, fencing, the
+order of news."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ def cluster(brokers: int = 3, **timeouts: int) -> SimCluster:
 
 
 def test_a_controller_with_a_journal_of_yesterday_is_obeyed_by_nobody() -> None:
-    """R25: somebody starts one from a backup; brokers have obeyed a later term, and remember that on disk."""
+    """R25: somebody starts one from a backup. Brokers have obeyed a later term, and remember that
+    on disk."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
     backup = deepcopy(c.controller.journal)
@@ -47,7 +49,8 @@ def test_a_controller_with_a_journal_of_yesterday_is_obeyed_by_nobody() -> None:
 
 
 def test_a_registration_that_is_asked_for_twice_is_one() -> None:
-    """R26: the answer is lost; the same process asks again and is given the epoch that it has already."""
+    """R26: the answer is lost. The same process asks again and is given the epoch that it has
+    already."""
     c = cluster(2)
     c.broker(2).kill()
     c.until(lambda: c.invariants.truth.brokers[2].fenced)
@@ -78,7 +81,8 @@ def test_a_late_copy_of_a_registration_disturbs_nobody() -> None:
 
 
 def test_fencing_is_one_step_of_the_journal() -> None:
-    """R27: the broker leaves every ISR, and every partition it led gets its next epoch, in the decision that fences it."""
+    """R27: the broker leaves every ISR, and every partition it led gets its next epoch, in the
+    decision that fences it."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3], [2, 3, 1], [1, 3, 2]], min_isr=2)
     c.broker(1).pause()
@@ -90,7 +94,8 @@ def test_fencing_is_one_step_of_the_journal() -> None:
 
 
 def test_a_heartbeat_of_the_process_before_does_not_speak_for_this_one() -> None:
-    """R27: an old process is told to register, never taken for alive; its late heartbeats fence and unfence nobody."""
+    """R27: an old process is told to register, never taken for alive. Its late heartbeats fence and
+    unfence nobody."""
     c = cluster(2)
     c.create_topic("t", assignment=[[1, 2]], min_isr=1)
     old = c.network.copy(Heartbeat, when=lambda m: isinstance(m, Heartbeat) and m.broker_id == 2)
@@ -106,7 +111,8 @@ def test_a_heartbeat_of_the_process_before_does_not_speak_for_this_one() -> None
 
 
 def test_a_process_whose_id_another_one_has_taken_drops_everything() -> None:
-    """R27: it slept too long; STALE_BROKER_EPOCH ends all its roles before it asks to be registered again."""
+    """R27: it slept too long; STALE_BROKER_EPOCH ends all its roles before it asks to be registered
+    again."""
     c = cluster(2)
     c.create_topic("t", assignment=[[1, 2]], min_isr=1)
     c.produce("t")
@@ -125,7 +131,8 @@ def test_a_process_whose_id_another_one_has_taken_drops_everything() -> None:
 
 
 def test_news_from_before_a_restart_of_the_controller_and_after_it_join_exactly() -> None:
-    """R29: brokers take up where they were, whichever controller tells them, and one that lacks too much gets all."""
+    """R29: brokers take up where they were, whichever controller tells them, and one that lacks too
+    much gets all."""
     c = cluster(snapshot_records=5)
     for number in range(4):
         c.create_topic(f"t{number}", partitions=2, min_isr=2)

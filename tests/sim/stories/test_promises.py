@@ -33,7 +33,8 @@ def test_two_copies_are_two_copies() -> None:
 
 
 def test_a_copy_outside_the_isr_is_none() -> None:
-    """R9: a replica that is still catching up is asked in no election, so its copy is not counted."""
+    """R9: a replica that is still catching up is asked in no election, so its copy is not
+    counted."""
     c = cluster(replica_lag_max_ms=1000)
     c.create_topic("t", assignment=[[1, 2, 3]])
     c.produce("t")
@@ -71,7 +72,8 @@ def test_a_planned_stop_hands_over_what_one_copy_was_promised_of() -> None:
 
 
 def test_what_nobody_alive_holds_may_be_lost_at_acks_1_and_is_known_to_be() -> None:
-    """R9: the only holder is dead when its successor is chosen; the loss is one that the checker can explain."""
+    """R9: the only holder is dead when its successor is chosen. The loss is one that the checker
+    can explain."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]])
     c.produce("t")
@@ -106,7 +108,8 @@ def test_a_follower_shows_what_is_committed_and_no_more() -> None:
 
 
 def test_a_follower_that_is_cut_off_grows_older_and_says_so() -> None:
-    """R12: what it shows is what was committed when it last heard; a reader that wants it fresher is sent to the leader."""
+    """R12: what it shows is what was committed when it last heard. A reader that wants it fresher
+    is sent to the leader."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]])
     c.produce("t")
@@ -127,7 +130,8 @@ def test_a_follower_that_is_cut_off_grows_older_and_says_so() -> None:
 
 
 def test_an_election_hears_who_answers_however_long_the_journal_took() -> None:
-    """R57, R9: the append that fences a leader takes longer than an election may; its candidates are asked after that."""
+    """R57, R9: the append that fences a leader takes longer than an election may. Its candidates
+    are asked after that."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]])
     c.produce("t")

@@ -1,4 +1,5 @@
-"""Stories of replication: what a follower copies, cuts and acknowledges, and what is committed by that."""
+"""Stories of replication: what a follower copies, cuts and acknowledges, and what is committed by
+that."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ def not_told(c: SimCluster, high_watermark: int) -> Held:
 
 
 def test_followers_that_were_not_told_of_a_commit_keep_it_when_everything_restarts() -> None:
-    """R1: all replicas hold the record, none of the followers knows that it is committed, and one of them leads next."""
+    """R1: all replicas hold the record, none of the followers knows that it is committed, and one
+    of them leads next."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
     c.produce("t")
@@ -64,7 +66,8 @@ def test_two_leaders_in_a_row_leave_tails_that_are_cut_exactly() -> None:
 
 
 def test_the_list_of_epochs_is_cut_with_the_log_and_found_again_by_a_restart() -> None:
-    """R3: after a truncation and a restart the epoch lists of all replicas are what a scan of their logs finds."""
+    """R3: after a truncation and a restart the epoch lists of all replicas are what a scan of their
+    logs finds."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=1)
     c.produce("t")
@@ -83,7 +86,8 @@ def test_the_list_of_epochs_is_cut_with_the_log_and_found_again_by_a_restart() -
 
 
 def test_a_fetch_of_an_epoch_that_is_over_counts_for_nothing() -> None:
-    """R4: 3 said that it holds what 1 wrote, was made to cut it by 2, and then 1, which has it still, leads again."""
+    """R4: 3 said that it holds what 1 wrote, was made to cut it by 2, and then 1, which has it
+    still, leads again."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=3)
     c.produce("t")
@@ -118,7 +122,8 @@ def test_a_fetch_of_an_epoch_that_is_over_counts_for_nothing() -> None:
 
 
 def test_an_answer_that_was_spoilt_on_the_way_is_fetched_again() -> None:
-    """R6: one answer lacks its first batch, another has a bit flipped; the follower writes neither."""
+    """R6: one answer lacks its first batch, another has a bit flipped. The follower writes
+    neither."""
 
     def without_its_first_batch(message: Message) -> Message | None:
         if not isinstance(message, ReplicaFetchReply) or sum(len(r.batches) for r in message.partitions) < 100:
@@ -148,7 +153,8 @@ def test_an_answer_that_was_spoilt_on_the_way_is_fetched_again() -> None:
 
 
 def test_a_new_leader_does_not_name_an_end_that_it_does_not_know() -> None:
-    """R7: what it holds was committed and acknowledged, but it was not told; so it says neither 1 nor 2."""
+    """R7: what it holds was committed and acknowledged, but it was not told. So it says neither 1
+    nor 2."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
     c.produce("t")
@@ -184,7 +190,8 @@ def test_an_acknowledgement_waits_for_the_slowest_disk_of_the_isr() -> None:
 
 
 def test_nothing_is_committed_while_the_isr_is_too_small() -> None:
-    """R8: below min.insync.replicas the high watermark stands still, so whoever left is complete (KIP-966)."""
+    """R8: below min.insync.replicas the high watermark stands still, so whoever left is complete
+    (KIP-966)."""
     c = cluster(2)
     c.create_topic("t", assignment=[[1, 2]], min_isr=2)
     c.produce("t")
@@ -200,7 +207,8 @@ def test_nothing_is_committed_while_the_isr_is_too_small() -> None:
 
 
 def test_who_waits_is_not_answered_by_a_later_epoch_of_the_same_leader() -> None:
-    """R10: while a write waits at 1, 2 leads and puts something else at its offset; then 1 leads again."""
+    """R10: while a write waits at 1, 2 leads and puts something else at its offset. Then 1 leads
+    again."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=1)
     c.produce("t")
@@ -221,7 +229,8 @@ def test_who_waits_is_not_answered_by_a_later_epoch_of_the_same_leader() -> None
 
 
 def test_a_position_cannot_be_behind_what_was_fetched_before_it() -> None:
-    """R5: copies of all fetches of a follower arrive once more, in any order, and take nothing back."""
+    """R5: copies of all fetches of a follower arrive once more, in any order, and take nothing
+    back."""
     c = cluster(2)
     c.create_topic("t", assignment=[[1, 2]], min_isr=2)
     copies = c.network.copy(ReplicaFetch)

@@ -1,4 +1,5 @@
-"""Stories of logs that lose their beginnings: who may delete, who is overtaken, and what can be told apart afterwards."""
+"""Stories of logs that lose their beginnings: who may delete, who is overtaken, and what can be
+told apart afterwards."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ def opens_session(message: Message) -> bool:
 
 
 def test_old_records_go_everywhere_and_a_reader_goes_on_where_the_log_begins() -> None:
-    """R59: everything that is committed is too old; a reader that was behind is told where to go on."""
+    """R59: everything that is committed is too old. A reader that was behind is told where to go
+    on."""
     c = cluster()
     c.produce("t", 5)
     c.until(lambda: starts(c) == [5, 5, 5])
@@ -37,7 +39,8 @@ def test_old_records_go_everywhere_and_a_reader_goes_on_where_the_log_begins() -
 
 
 def test_a_deposed_leader_deletes_nothing() -> None:
-    """R58: its followers have another leader by now, so nobody comes back to it after it has published a start."""
+    """R58: its followers have another leader by now, so nobody comes back to it after it has
+    published a start."""
     c = cluster()
     c.produce("t", 5)
     c.settle("t")
@@ -52,7 +55,8 @@ def test_a_deposed_leader_deletes_nothing() -> None:
 
 
 def test_a_fetch_that_was_sent_before_a_start_was_published_does_not_count_for_it() -> None:
-    """R58: two followers gave up on a request, opened another session, and moved on, before all of this arrives."""
+    """R58: two followers gave up on a request, opened another session, and moved on, before all of
+    this arrives."""
     c = cluster(retention_ms=6000)
     c.produce("t", 5)
     c.settle("t")
@@ -88,7 +92,8 @@ def test_a_follower_below_the_log_start_begins_anew_there() -> None:
 
 
 def test_a_tail_that_diverges_below_the_log_start_is_not_taken_for_what_has_gone() -> None:
-    """R64: at its end nothing is left that it could be compared with, but the epoch of what lay there."""
+    """R64: at its end nothing is left that it could be compared with, but the epoch of what lay
+    there."""
     c = cluster()
     for other in (-1, 2, 3):
         c.network.cut(1, other)
@@ -105,7 +110,8 @@ def test_a_tail_that_diverges_below_the_log_start_is_not_taken_for_what_has_gone
 
 
 def test_a_replica_that_may_be_elected_gives_its_log_up_for_nobody() -> None:
-    """R63: 3 heard of a start that 2 has not heard of, and is empty from there on; it comes back in the ELR."""
+    """R63: 3 heard of a start that 2 has not heard of, and is empty from there on. It comes back in
+    the ELR."""
     c = SimCluster(seed=1, brokers=3, timeouts={"retention_check_ms": 50}).start()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2, retention_ms=str(SHORT_MS))
     c.broker(2).set_wall_clock(-HOUR_MS)
@@ -123,7 +129,8 @@ def test_a_replica_that_may_be_elected_gives_its_log_up_for_nobody() -> None:
 
 
 def test_a_log_that_begins_later_than_its_leaders_does_not_join_before_it_holds_the_rest() -> None:
-    """R62, R18: broker 2 is empty from offset 5 on, since retention took all. Broker 1 has a new disk and begins at 0."""
+    """R62, R18: broker 2 is empty from offset 5 on, since retention took all. Broker 1 has a new
+    disk and begins at 0."""
     c = SimCluster(seed=1, brokers=2, timeouts={"retention_check_ms": 50}).start()
     c.create_topic("t", assignment=[[1, 2]], min_isr=1, retention_ms="60000")
     c.produce("t", 5)
@@ -149,8 +156,9 @@ def test_a_log_that_begins_later_than_its_leaders_does_not_join_before_it_holds_
 
 
 def test_who_was_last_known_to_be_complete_gives_nothing_up_and_is_not_waited_for() -> None:
-    """R63, R18: the power fails when broker 2 has heard of a new log start and its leader has not heard that yet. After the recovery
-    broker 1 cannot know what is committed, and so lets nothing go, without broker 2."""
+    """R63, R18: the power fails when broker 2 has heard of a new log start and its leader has not
+    heard that yet. After the recovery broker 1 cannot know what is committed, and so lets nothing
+    go, without broker 2."""
     c = SimCluster(seed=1, brokers=2, timeouts={"retention_check_ms": 10_000}).start()
     c.create_topic("t", assignment=[[1, 2]], min_isr=2, retention_ms="20000", segment_ms="1000")
     producer = c.add_producer("load", Load(interval_ms=200, acks=(-1,)))

@@ -1,5 +1,6 @@
-"""Stories of what a broker's storage owes to those above it: nothing is lost unseen, nothing is believed of records that are
-not there any more, and what one name, one clock or one count does stays with whoever sent it."""
+"""Stories of what a broker's storage owes to those above it: nothing is lost unseen, nothing is
+believed of records that are not there any more, and what one name, one clock or one count does
+stays with whoever sent it."""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ def test_a_segment_file_that_was_uploaded_is_no_part_of_the_log() -> None:
 
 
 def test_what_retention_let_go_is_not_lost_because_the_leader_had_to_begin_anew() -> None:
-    """R60: it took over its own leader's start, and the epoch before that: who stands exactly there does not diverge."""
+    """R60: it took over its own leader's start, and the epoch before that: who stands exactly there
+    does not diverge."""
     c = cluster(retention_check_ms=50)
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=1, retention_ms="2000")
     c.produce("t", 3)
@@ -111,7 +113,8 @@ def test_a_log_that_diverges_where_the_leaders_begins_is_kept_and_counted() -> N
 
 
 def test_what_one_epoch_reaches_back_to_was_committed_and_is_not_counted_as_lost() -> None:
-    """R65: its own high watermark is of its last checkpoint. The leader's log begins behind it, after the same epoch."""
+    """R65: its own high watermark is of its last checkpoint. The leader's log begins behind it,
+    after the same epoch."""
     c = cluster(retention_check_ms=50)
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=1, retention_ms="1000")
     c.produce("t", 5)
@@ -130,7 +133,8 @@ def test_what_one_epoch_reaches_back_to_was_committed_and_is_not_counted_as_lost
 
 @pytest.mark.parametrize("name", ["a cut below the high watermark", "truncations one after the other"])
 def test_a_high_watermark_goes_with_what_it_was_said_of(name: str) -> None:
-    """R66: a checkpoint named it, then the log was cut below it and other records came in their place."""
+    """R66: a checkpoint named it, then the log was cut below it and other records came in their
+    place."""
     disk = undisturbed(SCENARIOS[name])
     assert isinstance(disk, FaultyDisk)
 
@@ -141,25 +145,29 @@ def a_cut_below_the_high_watermark() -> None:
 
 
 def a_tail_that_is_gone() -> None:
-    """R66: a file has lost its end, other records come in its place, and a kill comes before the next checkpoint."""
+    """R66: a file has lost its end, other records come in its place, and a kill comes before the
+    next checkpoint."""
     test_lost_tail.test_what_has_come_in_place_of_a_lost_tail_is_not_taken_for_it(power_loss=False)
 
 
 def power_cuts_among_removals() -> None:
-    """R67: the power fails between two of them, and the file system has kept any of those it was not told to sync."""
+    """R67: the power fails between two of them, and the file system has kept any of those it was
+    not told to sync."""
     for seed in range(12):
         test_cutting.test_a_power_cut_among_the_removals_leaves_no_gap("truncate", seed)
 
 
 def a_crash_while_a_swept_log_begins_anew() -> None:
-    """R94: it is cut below what it was swept for, and a crash at any operation leaves the old log, a part of it, or nothing."""
+    """R94: it is cut below what it was swept for, and a crash at any operation leaves the old log,
+    a part of it, or nothing."""
     test_swept_logs.test_a_crash_while_a_log_begins_anew_does_not_hide_what_was_swept(
         checkpointed=False, power_loss=False
     )
 
 
 def a_copy_of_a_swept_log_that_is_cut() -> None:
-    """R94: the copy was never cleaned itself, and what it lacks went because of records that it loses now."""
+    """R94: the copy was never cleaned itself, and what it lacks went because of records that it
+    loses now."""
     test_swept_logs.test_a_copy_of_a_cleaned_log_is_cut_like_the_cleaned_one(says_sweep=True)
 
 
@@ -173,7 +181,8 @@ def numbered(producer_id: int, sequence: int, timestamp: int) -> bytes:
 
 
 def test_a_client_with_a_wrong_clock_makes_nobodys_retry_a_second_record() -> None:
-    """R73: the answer to 1 was lost; before it asks again another one sends batches of the next century, and history."""
+    """R73: the answer to 1 was lost. Before it asks again another one sends batches of the next
+    century, and history."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
     mine = numbered(1, 0, c.world.now_ms)
@@ -196,7 +205,8 @@ def claiming(count: int, size: int) -> bytes:
 
 
 def test_a_batch_that_claims_more_records_than_there_can_be_is_refused_and_nobody_ends() -> None:
-    """R70: small batches with large counts; those that may be are written, replicated, and read at each start."""
+    """R70: small batches with large counts. Those that may be are written, replicated, and read at
+    each start."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
     for batches in (claiming(2**31 - 1, 100) * 3, claiming(2**31 - 1, 5000) * 5, claiming(2**20, 50) * 2100):
@@ -233,7 +243,8 @@ def test_a_name_that_one_file_system_does_not_take_costs_one_replica_and_no_brok
 
 
 def test_the_longest_name_there_can_be_is_written_cut_deleted_and_made_again() -> None:
-    """R72: with a suffix for everything that is done with a directory the longest name still fits."""
+    """R72: with a suffix for everything that is done with a directory the longest name still
+    fits."""
     c = cluster()
     long = "n" * 249
     for _ in range(2):

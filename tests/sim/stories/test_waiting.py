@@ -1,4 +1,5 @@
-"""Stories of those who read and those who wait: what they are shown, when they are answered, and that they are, once."""
+"""Stories of those who read and those who wait: what they are shown, when they are answered, and
+that they are, once."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ def cluster(brokers: int = 3, **timeouts: int) -> SimCluster:
 
 
 def test_a_reader_sees_a_record_when_it_is_committed_and_not_when_it_is_written() -> None:
-    """R12: the leader has it, and so has the one that asked for acks=1; no reader has it before the followers."""
+    """R12: the leader has it, and so has the one that asked for acks=1. No reader has it before the
+    followers."""
     c = cluster()
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
     c.produce("t")
@@ -37,7 +39,8 @@ def test_a_reader_sees_a_record_when_it_is_committed_and_not_when_it_is_written(
 
 
 def test_a_reader_is_told_what_it_has_read_and_exists_no_more() -> None:
-    """R23: the only disk is replaced and the same offsets are written anew; without the epoch it would just go on."""
+    """R23: the only disk is replaced and the same offsets are written anew. Without the epoch it
+    would just go on."""
     c = cluster(1)
     c.create_topic("t", assignment=[[1]])
     c.produce("t", 5)
@@ -56,7 +59,8 @@ def test_a_reader_is_told_what_it_has_read_and_exists_no_more() -> None:
 
 
 def test_a_leader_that_may_have_been_replaced_takes_no_writes_and_shows_nothing() -> None:
-    """R30: switched on; cut off from the controller, it stops before another one can have been elected."""
+    """R30: switched on; cut off from the controller, it stops before another one can have been
+    elected."""
     c = cluster(self_fencing=True)
     c.create_topic("t", assignment=[[1, 2, 3]], min_isr=1)
     c.produce("t")
@@ -79,7 +83,8 @@ def test_a_leader_that_may_have_been_replaced_takes_no_writes_and_shows_nothing(
 
 
 def test_the_time_a_broker_may_go_unheard_begins_when_it_asked() -> None:
-    """R30: the answer to its registration took long; the controller counts from before that, and so must the broker."""
+    """R30: the answer to its registration took long. The controller counts from before that, and so
+    must the broker."""
     c = cluster(2, self_fencing=True, peer_timeout_ms=5000)
     c.broker(2).kill()
     c.until(lambda: c.invariants.truth.brokers[2].fenced)
@@ -113,7 +118,8 @@ def test_a_long_poll_ends_when_there_is_something_to_read() -> None:
 
 
 def test_whoever_waits_is_answered_once_and_not_later_than_agreed() -> None:
-    """R34: two writes and a reader wait for what cannot come, each ends at its own time, and nothing is left behind."""
+    """R34: two writes and a reader wait for what cannot come, each ends at its own time, and
+    nothing is left behind."""
     c = cluster(2, replica_lag_max_ms=20_000)
     c.create_topic("t", assignment=[[1, 2]], min_isr=2)
     c.produce("t")
@@ -136,7 +142,8 @@ def test_whoever_waits_is_answered_once_and_not_later_than_agreed() -> None:
 
 
 def test_a_client_that_goes_away_leaves_no_long_poll_behind() -> None:
-    """R34: its connection closes after 700 ms, long before the minute is over that it wanted to wait."""
+    """R34: its connection closes after 700 ms, long before the minute is over that it wanted to
+    wait."""
     c = cluster(1)
     c.create_topic("t", assignment=[[1]])
     core = c.broker(1).core
@@ -148,7 +155,8 @@ def test_a_client_that_goes_away_leaves_no_long_poll_behind() -> None:
 
 
 def test_more_may_not_wait_than_there_is_room_for() -> None:
-    """R34: the third long poll is refused for certain and at once, and has its turn when others have ended."""
+    """R34: the third long poll is refused for certain and at once, and has its turn when others
+    have ended."""
     c = cluster(1)
     settings = c.broker(1).settings
     c.broker(1).kill()
@@ -165,7 +173,8 @@ def test_more_may_not_wait_than_there_is_room_for() -> None:
 
 
 def test_an_answer_that_is_lost_costs_a_new_session_and_nothing_else() -> None:
-    """R35: a session names only what changed; after a doubt the follower opens another, which names everything."""
+    """R35: a session names only what changed. After a doubt the follower opens another, which names
+    everything."""
     c = cluster(2, peer_timeout_ms=300)
     c.create_topic("t", partitions=3, replicas=2, min_isr=1, assignment=[[1, 2]] * 3)
     for partition in range(3):
@@ -185,7 +194,8 @@ def test_an_answer_that_is_lost_costs_a_new_session_and_nothing_else() -> None:
 
 
 def test_late_copies_of_fetches_leave_the_session_alone() -> None:
-    """R35: their sequence is not the next one; they are refused, and the long poll under way goes on."""
+    """R35: their sequence is not the next one. They are refused, and the long poll under way goes
+    on."""
     c = cluster(2)
     c.create_topic("t", assignment=[[1, 2]], min_isr=2)
     copies = c.network.copy(ReplicaFetch)
@@ -203,7 +213,8 @@ def test_late_copies_of_fetches_leave_the_session_alone() -> None:
 
 
 def test_a_follower_learns_of_the_last_commit_although_nothing_follows_it() -> None:
-    """R35: a partition whose high watermark moved is in the next answer, so a reader of the follower is not left waiting."""
+    """R35: a partition whose high watermark moved is in the next answer, so a reader of the
+    follower is not left waiting."""
     c = cluster(2)
     c.create_topic("t", assignment=[[1, 2]], min_isr=2)
     c.produce("t")

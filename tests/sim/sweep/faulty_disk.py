@@ -1,7 +1,8 @@
-"""FaultyDisk: a SimDisk on which exactly one operation, chosen by its number, goes wrong in one of a dozen ways.
+"""FaultyDisk: a SimDisk on which exactly one operation, chosen by its number, goes wrong in one of
+a dozen ways.
 
-Counted are the operations that may change something and, for themselves, the reads. A crash is the machine's, a kill
-the process's alone.
+Counted are the operations that may change something and, for themselves, the reads. A crash is the
+machine's, a kill the process's alone.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ GROWING = ("append", "create", "mkdir", "rename")
 """What a full disk refuses."""
 WRITING = ("append", "overwrite")
 DIVISIBLE = (*WRITING, "fdatasync", "fsync_dir")
-"""What can be done by halves; the others happen or do not."""
+"""What can be done by halves. The others happen or do not."""
 UNREADABLE, BAD_SECTOR, FLIP = "unreadable", "bad sector", "flip"
 READING = (UNREADABLE, BAD_SECTOR)
 LASTING = (BAD_SECTOR, FLIP)
@@ -75,7 +76,8 @@ class FaultyDisk(SimDisk):
         self.reads: list[str] = []
         """The same of every read."""
         self.misread = False
-        """In the life of this process a read has failed, or told something else than was written."""
+        """In the life of this process a read has failed, or told something else than was
+        written."""
         self.struck: list[str] = []
         """The operations at which a fault struck, ever."""
         self._fault, self._at, self._then = "", 0, rng
@@ -86,7 +88,8 @@ class FaultyDisk(SimDisk):
         self._bad: list[tuple[File, int]] = []
 
     def arm(self, fault: str, at: int, rng: Random) -> None:
-        """Let ``fault`` strike at the ``at``-th operation from here on; 0 is never. ``rng`` is for what comes then."""
+        """Let ``fault`` strike at the ``at``-th operation from here on; 0 is never. ``rng`` is for
+        what comes then."""
         self._fault, self._at, self._then = fault, at, rng
         self.operations, self.reads = [], []
 
@@ -103,7 +106,7 @@ class FaultyDisk(SimDisk):
         super().kill()
         self.misread = False
 
-    # --- the operations that count -----------------------------------------------------------------------------
+    # --- the operations that count ----------------------------------------------------------------
 
     def open(self, path: str) -> int:
         return self._named(super().open(path), path)
@@ -170,7 +173,7 @@ class FaultyDisk(SimDisk):
         """All of it can be read again."""
         self._bad = []
 
-    # --- what goes wrong ---------------------------------------------------------------------------------------
+    # --- what goes wrong --------------------------------------------------------------------------
 
     def _operate(self, kind: str, path: str, whole: Callable[[], T], half: Callable[[], object] | None = None) -> T:
         operation = f"{kind} {path.rsplit('/', 1)[-1]}"
@@ -216,7 +219,8 @@ class FaultyDisk(SimDisk):
         self.fail("input/output error")
 
     def _flip(self) -> None:
-        """Any bit of any file that counts, but for the leader epoch of a batch, which Kafka's checksum does not cover."""
+        """Any bit of any file that counts, but for the leader epoch of a batch, which Kafka's
+        checksum does not cover."""
         files = [
             (name, file)
             for name, file in self._named_files("/data")

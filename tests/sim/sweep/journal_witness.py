@@ -1,4 +1,5 @@
-"""JournalWitness: what a scenario of the disk sweep does to the controller's journal, and what must be in it."""
+"""JournalWitness: what a scenario of the disk sweep does to the controller's journal, and what must
+be in it."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ JOURNAL_DIR = "/data/controller"
 
 
 class JournalWitness:
-    """A decision is a list of records; ``decided`` holds those of all that were acknowledged, in order."""
+    """A decision is a list of records. ``decided`` holds those of all that were acknowledged, in
+    order."""
 
     def __init__(self, disk: FaultyDisk) -> None:
         self.disk = disk
@@ -50,7 +52,7 @@ class JournalWitness:
         except StorageFailed:
             if not self.disk.full:
                 raise
-            self.kill()  # a controller does not go on without a journal; it does when there is room
+            self.kill()  # a controller does not go on without a journal. It does when there is room
             self.disk.full = False
             self.start()
             self.append(count)
@@ -60,7 +62,7 @@ class JournalWitness:
         self._under_way = []
 
     def snapshot(self) -> None:
-        """A full disk puts it off; the journal goes on."""
+        """A full disk puts it off. The journal goes on."""
         self.journal.snapshot(len(self.decided), self.decided)
         self.disk.full = False
 

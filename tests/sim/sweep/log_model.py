@@ -1,4 +1,5 @@
-"""What a log of the disk sweep must hold and may hold, in plain lists, and how what it does hold is judged."""
+"""What a log of the disk sweep must hold and may hold, in plain lists, and how what it does hold is
+judged."""
 
 from __future__ import annotations
 
@@ -24,10 +25,11 @@ def check(holds: bool, promise: str) -> None:
 
 
 class Expected(NamedTuple):
-    """What a log may hold when it is opened next: a run of ``batches`` from a start in ``starts`` on.
+    """What a log may hold when it is opened next: a run of ``batches`` from a start in ``starts``
+    on.
 
-    It ends at ``written_end`` or later, or, if unsynced writes may be missing, at ``durable_end`` or later; or else it
-    is empty and begins at one of ``empty_at``.
+    It ends at ``written_end`` or later, or, if unsynced writes may be missing, at ``durable_end``
+    or later; or else it is empty and begins at one of ``empty_at``.
     """
 
     batches: tuple[Batch, ...]
@@ -40,7 +42,8 @@ class Expected(NamedTuple):
     tombstones_go: bool = False
     """The time of the tombstones in it is up."""
     swept_end: int = 0
-    """What is missing from it went because of records below this: while it ends before and is not empty, it says so."""
+    """What is missing from it went because of records below this: while it ends before and is not
+    empty, it says so."""
 
 
 class LogModel:
@@ -80,7 +83,8 @@ def as_bytes(batches: Sequence[Batch]) -> bytes:
 
 
 def check_cleaned(found: Sequence[Batch], written: Sequence[Batch], *, tombstones_go: bool) -> None:
-    """``found`` is ``written`` but for records that a later one of their key has overtaken, and tombstones if they may go."""
+    """``found`` is ``written`` but for records that a later one of their key has overtaken, and
+    tombstones if they may go."""
     borders = {batch.end_offset for batch in written}
     check(all(a.end_offset == b.base_offset for a, b in pairwise(found)), f"a gap in {found}")
     check(all(batch.end_offset in borders for batch in found), "a batch ends where none was written to end")

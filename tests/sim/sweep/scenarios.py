@@ -168,7 +168,7 @@ def truncations_one_after_the_other(w: StoreWitness, begin: Begin) -> None:
 
 @over(StoreWitness)
 def a_cut_below_the_high_watermark(w: StoreWitness, begin: Begin) -> None:
-    """Only an unclean election makes one; what comes in place of what was committed is not."""
+    """Only an unclean election makes one. What comes in place of what was committed is not."""
     running(w)
     begin()
     w.truncate(3)
@@ -255,7 +255,8 @@ def retention(w: StoreWitness, begin: Begin) -> None:
 
 
 def keyed(w: StoreWitness) -> None:
-    """A broker with a compacted topic of three segments, all of it committed and most of it overtaken."""
+    """A broker with a compacted topic of three segments, all of it committed and most of it
+    overtaken."""
     w.start()
     w.registered()
     w.open("keyed")

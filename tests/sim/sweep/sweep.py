@@ -1,8 +1,9 @@
 """The disk sweep: every scenario, every fault, at every operation (python -m tests.sim.sweep).
 
-One case lets one fault strike at one operation. Then the process starts again, after a crash on a restarted machine; in
-every second case another fault strikes while it recovers. What must hold is the witness's business. Each case has a
-random generator of its own, so that it is the same alone and in the sweep.
+One case lets one fault strike at one operation. Then the process starts again, after a crash on a
+restarted machine. In every second case another fault strikes while it recovers. What must hold is
+the witness's business. Each case has a random generator of its own, so that it is the same alone
+and in the sweep.
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ ENDS = {
     BAD_SECTOR: ("failure", ""),
     FLIP: ("kill",),
 }
-"""What may become of the process: a change that fails it must notice, a full disk it must survive. What cannot be read
-it may do without (indexes, snapshots), and otherwise it says so."""
+"""What may become of the process: a change that fails it must notice, a full disk it must survive.
+What cannot be read it may do without (indexes, snapshots), and otherwise it says so."""
 STARTS_ON_DAMAGE = 3
 FAILURES_SHOWN_MAX = 20
 
@@ -64,7 +65,8 @@ class Case(NamedTuple):
     fault: str
     at: int
     round: int = 0
-    """Other draws: which sectors a crash keeps, how much of a write was done, what strikes during recovery."""
+    """Other draws: which sectors a crash keeps, how much of a write was done, what strikes during
+    recovery."""
 
     def __str__(self) -> str:
         return f"{self.scenario}: {self.fault} at operation {self.at}, round {self.round}"
@@ -84,7 +86,8 @@ class Failure(NamedTuple):
 
 
 def undisturbed(scenario: Scenario) -> FaultyDisk:
-    """The disk after the scenario when nothing goes wrong; raises when that alone breaks a promise."""
+    """The disk after the scenario when nothing goes wrong; raises when that alone breaks a
+    promise."""
     disk = FaultyDisk(Random(scenario.name))
     scenario.act(scenario.make(disk), lambda: disk.arm("", 0, disk.rng))
     return disk
@@ -123,7 +126,8 @@ def run(case: Case) -> Failure | None:
 
 
 def _let(act: Callable[[], None], witness: Witness, fault: str) -> None:
-    """Do it with the fault that is armed, and end the process as that fault ends it and in no other way."""
+    """Do it with the fault that is armed, and end the process as that fault ends it and in no other
+    way."""
     disk, already = witness.disk, len(witness.disk.struck)
     try:
         act()
@@ -144,7 +148,8 @@ def _let(act: Callable[[], None], witness: Witness, fault: str) -> None:
 
 
 def _is_refused(witness: Witness) -> bool:
-    """Whether it is, start after start: what is damaged is refused each time, and nothing is made of it meanwhile."""
+    """Whether it is, start after start: what is damaged is refused each time, and nothing is made
+    of it meanwhile."""
     refused = 0
     for _ in range(STARTS_ON_DAMAGE):
         witness.disk.misread = True
@@ -161,14 +166,15 @@ def _is_of_the_disk(error: Exception) -> bool:
 
 
 def _end(fault: str, ended: str, operation: str) -> str:
-    """What the end means: the failure of a mkdir, the lock or a read has lost nothing that was written."""
+    """What the end means: the failure of a mkdir, the lock or a read has lost nothing that was
+    written."""
     if ended == "" or (operation.startswith(("mkdir", "lock", "pread")) and ended != "crash"):
         return "kill"
     return fault if fault == "eio, kill" else ended
 
 
 def _refuse_read_only(witness: Witness) -> None:
-    """Nobody can start on it; then it is mounted anew."""
+    """Nobody can start on it. Then it is mounted anew."""
     try:
         witness.start()
     except (StorageFailed, RefusesToStart):
@@ -218,7 +224,8 @@ def main(
     rounds: Annotated[int, typer.Option(help="How often, with other draws.")] = 1,
     first: Annotated[int, typer.Option("--from", help="The first round.")] = 0,
 ) -> None:
-    """Let every fault strike at every disk operation of every scenario; exit code 1 when a promise was broken."""
+    """Let every fault strike at every disk operation of every scenario; exit code 1 when a promise
+    was broken."""
     for given, known in ((scenario, list(SCENARIOS)), (fault, list(FAULTS))):
         if given and given not in known:
             raise typer.BadParameter(f"{given!r} is none of: {'; '.join(known)}")

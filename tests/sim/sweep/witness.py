@@ -1,8 +1,9 @@
-"""What a scenario of the disk sweep works with, and who checks it: StoreWitness over the Store (journal_witness.py has the
-one over the controller's journal).
+"""What a scenario of the disk sweep works with, and who checks it: StoreWitness over the Store
+(journal_witness.py has the one over the controller's journal).
 
-Each call of a witness does one thing to the real storage and notes, in plain lists, what must be there afterwards and
-what may be there if the call is interrupted. ``start`` and ``open`` compare; nothing here looks inside the storage.
+Each call of a witness does one thing to the real storage and notes, in plain lists, what must be
+there afterwards and what may be there if the call is interrupted. ``start`` and ``open`` compare.
+Nothing here looks inside the storage.
 """
 
 from __future__ import annotations
@@ -96,9 +97,10 @@ class StoreWitness:
         self._must_be_clean = False
         self._deleting = ""
         self._window = False
-        """A sync failed and the process was killed before it could withdraw the marker: "clean" says too much then."""
+        """A sync failed and the process was killed before it could withdraw the marker: "clean"
+        says too much then."""
 
-    # --- life --------------------------------------------------------------------------------------------------
+    # --- life -------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start, check what the store says of itself, and open every log."""
@@ -173,7 +175,8 @@ class StoreWitness:
         self.end("crash")
 
     def go_on(self) -> None:
-        """Finish what was interrupted, write more to every log, stop, lose power, and find all of it again."""
+        """Finish what was interrupted, write more to every log, stop, lose power, and find all of
+        it again."""
         self.registered()
         for topic in self.logs:
             wanted_end, log = self.models[topic].wanted_end, self.logs[topic]
@@ -189,7 +192,7 @@ class StoreWitness:
         self.start()
         check(self.store.was_clean, "a clean stop was followed by an unclean start")
 
-    # --- the broker's own state --------------------------------------------------------------------------------
+    # --- the broker's own state -------------------------------------------------------------------
 
     def bind(self, cluster: str) -> None:
         self._clusters.add(cluster)
@@ -221,10 +224,10 @@ class StoreWitness:
     def checkpoint(self) -> None:
         self._with_room(self.store.checkpoint)
 
-    # --- topics ------------------------------------------------------------------------------------------------
+    # --- topics -----------------------------------------------------------------------------------
 
     def open(self, topic: str = "t", topic_id: str = "id-1") -> None:
-        """Open or create; of a log that was there before, everything is compared."""
+        """Open or create. Of a log that was there before, everything is compared."""
         model = self.models.get(topic)
         if model is not None and model.topic_id != topic_id and topic in self.logs:
             self._deleting = topic
@@ -255,7 +258,7 @@ class StoreWitness:
     def purge(self) -> None:
         self._with_room(self.store.purge_trash)
 
-    # --- one log -----------------------------------------------------------------------------------------------
+    # --- one log ----------------------------------------------------------------------------------
 
     def append(self, count: int, *, epoch: int | None = None, size: int = 700, topic: str = "t") -> None:
         """``count`` batches in one write."""
@@ -321,7 +324,8 @@ class StoreWitness:
         self._compare_quarantine(model)
 
     def begin_anew_below_the_sweep(self, end_offset: int, topic: str) -> None:
-        """A cut below what was swept. What is left on the way lacks values and says so: then the leader has it begin anew."""
+        """A cut below what was swept. What is left on the way lacks values and says so: then the
+        leader has it begin anew."""
         model, log = self.models[topic], self.logs[topic]
         if not end_offset < log.swept_end <= log.end_offset:
             end_offset = log.start_offset  # it was interrupted
@@ -350,7 +354,7 @@ class StoreWitness:
         self._compare_quarantine(model)
 
     def advance_start(self, offset: int, topic: str = "t") -> None:
-        """Retention; ``offset`` is the border of a batch."""
+        """Retention. ``offset`` is the border of a batch."""
         model, log = self.models[topic], self.logs[topic]
         model.expected = model.expected._replace(starts=range(model.start, offset + 1))
         self._log_step(topic, lambda: log.advance_start(offset))
@@ -360,7 +364,7 @@ class StoreWitness:
         model.settle(log.start_offset, kept, log.durable_end)
 
     def compact(self, now_ms: int, *, tombstones_go: bool = False, topic: str = "keyed") -> None:
-        """A whole round; with a full disk it is done again when there is room."""
+        """A whole round. With a full disk it is done again when there is room."""
         model, log = self.models[topic], self.logs[topic]
         model.expected = model.expected._replace(cleaned=True, tombstones_go=tombstones_go)
         try:
@@ -390,7 +394,7 @@ class StoreWitness:
         for path in paths:
             self.disk.remove(path)
 
-    # --- a full disk -------------------------------------------------------------------------------------------
+    # --- a full disk ------------------------------------------------------------------------------
 
     def _log_step(self, topic: str, action: Callable[[], object], *, resets: bool = False) -> None:
         """On a full disk the log must be as before, serve reads, and do it when there is room."""
@@ -418,7 +422,7 @@ class StoreWitness:
         finally:
             self.disk.full = False
 
-    # --- comparing ---------------------------------------------------------------------------------------------
+    # --- comparing --------------------------------------------------------------------------------
 
     def _compare(self, model: LogModel, log: PartitionLog) -> None:
         if log.is_damaged and self.disk.misread:
@@ -469,7 +473,8 @@ class StoreWitness:
         check(not wrong, f"{where}: {wrong}")
 
     def _repair(self, log: PartitionLog, durable_end: int) -> None:
-        """What a failed sync has lost is taken for damage when nobody could note the failure: cut, to be fetched again."""
+        """What a failed sync has lost is taken for damage when nobody could note the failure: cut,
+        to be fetched again."""
         start = min(start for start, _ in log.bad_ranges)
         check(start >= durable_end, f"durable to {durable_end}, damaged {log.bad_ranges}")
         log.truncate(start)

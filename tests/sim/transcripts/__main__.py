@@ -1,4 +1,5 @@
-"""python -m tests.sim.transcripts: show the transcripts; with --write, renew the files they are compared with."""
+"""python -m tests.sim.transcripts: show the transcripts. With --write, renew the files they are
+compared with."""
 
 from __future__ import annotations
 

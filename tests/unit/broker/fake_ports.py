@@ -27,9 +27,11 @@ from minilog.wire.topic_partition import TopicPartition
 
 
 class FakeBrokerCore:
-    """Parks Heartbeat, or what ``parks`` says, and answers everything else with Ok(metadata_offset=request id).
+    """Parks Heartbeat, or what ``parks`` says, and answers everything else with
+    Ok(metadata_offset=request id).
 
-    ``plan`` maps an event's name to the effects of its next occurrences; ``events`` is what happened, in order.
+    ``plan`` maps an event's name to the effects of its next occurrences. ``events`` is what
+    happened, in order.
     """
 
     def __init__(self) -> None:
@@ -79,7 +81,7 @@ class FakeBrokerCore:
 
 
 class FakeJob:
-    """``run`` blocks until ``gate`` is set; ``error`` makes it fail."""
+    """``run`` blocks until ``gate`` is set. ``error`` makes it fail."""
 
     def __init__(self, end_offset: int) -> None:
         self.end_offset = end_offset
@@ -123,7 +125,8 @@ class FakeDecision(NamedTuple):
 
 
 class FakeControllerCore:
-    """Parks Heartbeat; every other request adds one record and is answered with its index once that is committed."""
+    """Parks Heartbeat. Every other request adds one record and is answered with its index once that
+    is committed."""
 
     def __init__(self) -> None:
         self.image = ClusterImage()
@@ -190,7 +193,7 @@ class FakeControllerCore:
 
 
 class FakeJournal:
-    """In memory; ``gate`` holds appends back, ``failing`` makes them fail."""
+    """In memory. ``gate`` holds appends back, ``failing`` makes them fail."""
 
     def __init__(self, tail: Sequence[MetadataRecord] = ()) -> None:
         self.records = list(tail)

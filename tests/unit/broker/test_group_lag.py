@@ -1,4 +1,5 @@
-"""The lag of groups: measured at the leaders, exported by the coordinator, missing where a leader is silent."""
+"""The lag of groups: measured at the leaders, exported by the coordinator, missing where a leader
+is silent."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ OLD_MS = 2500
 
 
 def cluster_of(partitions: int) -> tuple[FakeCluster, FakeRuntime]:
-    """Topic lagging, partition 0 led by broker 1, 1 by broker 2 and so on; each leader has END records."""
+    """Topic lagging, partition 0 led by broker 1, 1 by broker 2 and so on. Each leader has END
+    records."""
     cluster = FakeCluster()
     cluster.create("lagging", partitions)
     runtimes = [FakeRuntime(cluster, broker_id) for broker_id in (1, 2)]
@@ -137,7 +139,8 @@ def test_a_coordinator_that_cannot_answer_does_not_hold_up_the_scrape() -> None:
 
 
 def test_a_leader_is_asked_once_however_many_groups_there_are() -> None:
-    """One question per group was answered too late with some thousand groups, and then none of them was shown."""
+    """One question per group was answered too late with some thousand groups, and then none of them
+    was shown."""
     cluster, runtime = cluster_of(1)
     cluster.create("orders", 2)
     runtime.groups = [GroupInfo(f"g{number}", "stable", 1, 1) for number in range(2000)]

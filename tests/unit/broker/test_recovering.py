@@ -1,4 +1,5 @@
-"""A broker that checks its logs: alive, not ready, known to the controller's probe, and stopped between two segments."""
+"""A broker that checks its logs: alive, not ready, known to the controller's probe, and stopped
+between two segments."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ from tests.unit.storage.batches import SMALL, fill, place
 
 
 class SlowRecovery:
-    """Holds back the opening of every log, as a slow disk does, until ``go_on`` is set; then asks as recovery does."""
+    """Holds back the opening of every log, as a slow disk does, until ``go_on`` is set. Then asks
+    as recovery does."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.begun = threading.Event()

@@ -1,4 +1,5 @@
-"""The broker's runtime with a core that records: one turn per event, each Future resolved once, fail-stop."""
+"""The broker's runtime with a core that records: one turn per event, each Future resolved once,
+fail-stop."""
 
 from __future__ import annotations
 
@@ -282,7 +283,7 @@ def test_ticks_come_by_themselves_with_growing_time() -> None:
 
 
 def fails(error: Exception) -> tuple[Callable[[], Coroutine[Any, Any, None]], list[Message]]:
-    """A process whose core raises ``error`` while another request waits; the answers both get."""
+    """A process whose core raises ``error`` while another request waits. The answers both get."""
     answers: list[Message] = []
 
     async def main() -> None:

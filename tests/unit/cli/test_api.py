@@ -1,4 +1,5 @@
-"""Commands over several URLs: what is asked again, what is not, and what is said of what may have happened."""
+"""Commands over several URLs: what is asked again, what is not, and what is said of what may have
+happened."""
 
 from __future__ import annotations
 

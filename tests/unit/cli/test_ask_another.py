@@ -1,4 +1,5 @@
-"""A command that was given several URLs goes on to the next one when a broker refuses for reasons of its own, as that it recovers."""
+"""A command that was given several URLs goes on to the next one when a broker refuses for reasons
+of its own, as that it recovers."""
 
 from __future__ import annotations
 

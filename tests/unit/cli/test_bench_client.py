@@ -1,4 +1,5 @@
-"""The bench of the client: everything it measures really happens, and each figure lands in its cell."""
+"""The bench of the client: everything it measures really happens, and each figure lands in its
+cell."""
 
 from __future__ import annotations
 

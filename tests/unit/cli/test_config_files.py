@@ -1,4 +1,5 @@
-"""``minilog config files``: all files, none overwritten by accident, and all of them in the wheel."""
+"""``minilog config files``: all files, none overwritten by accident, and all of them in the
+wheel."""
 
 from __future__ import annotations
 

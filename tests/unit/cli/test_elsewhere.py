@@ -1,4 +1,5 @@
-"""A command that is answered by something that is no minilog says so: no sentence of a library, and never that it is done."""
+"""A command that is answered by something that is no minilog says so: no sentence of a library, and
+never that it is done."""
 
 from __future__ import annotations
 

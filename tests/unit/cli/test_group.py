@@ -28,7 +28,7 @@ MEMBER = {
 
 
 class Cluster(GroupApi):
-    """Two topics; the groups in it by name."""
+    """Two topics. The groups in it by name."""
 
     committed_by: dict[str, dict[tuple[str, int], int]]
     members: list[dict[str, Any]]

@@ -1,7 +1,9 @@
-"""A small cluster behind the client's transport: leaders, epochs, committed logs, and faults on order.
+"""A small cluster behind the client's transport: leaders, epochs, committed logs, and faults on
+order.
 
-It speaks the real protocol (the same message structs and batches, checked with ``split``) and knows just enough of
-replication to be unkind: answers get lost after the append, leaders move, brokers refuse or fall silent.
+It speaks the real protocol (the same message structs and batches, checked with ``split``) and knows
+just enough of replication to be unkind: answers get lost after the append, leaders move, brokers
+refuse or fall silent.
 """
 
 from __future__ import annotations
@@ -99,8 +101,8 @@ class Log:
 
 
 def repeated(log: Log, batch: Batch) -> Batch | None:
-    """R31 in its plainest form: the whole log is searched each time. The stored batch that ``batch`` repeats, None if
-    it is to be appended; raises when it can be neither."""
+    """R31 in its plainest form: the whole log is searched each time. The stored batch that
+    ``batch`` repeats, None if it is to be appended; raises when it can be neither."""
     own = [known for known in log.batches if known.producer_id == batch.producer_id]
     if batch.producer_id < 0 or not own:
         return None
@@ -125,10 +127,12 @@ def repeated(log: Log, batch: Batch) -> Batch | None:
 
 @dataclass
 class Fault:
-    """What happens to the next ``times`` requests of ``kind`` (produce, fetch, offsets, initproducer, metadata, admin).
+    """What happens to the next ``times`` requests of ``kind`` (produce, fetch, offsets,
+    initproducer, metadata, admin).
 
-    ``action``: refuse (no connection), reset (broken off, nothing done), lose_answer (done, then broken off), hang
-    (nothing done, no answer), late (broken off, and done some time afterwards), or an error to answer with."""
+    ``action``: refuse (no connection), reset (broken off, nothing done), lose_answer (done, then
+    broken off), hang (nothing done, no answer), late (broken off, and done some time afterwards),
+    or an error to answer with."""
 
     kind: str
     action: str | MinilogError
@@ -190,7 +194,7 @@ class FakeCluster:
     def kinds(self, kind: str) -> list[int]:
         return [broker for seen, broker in self.requests if seen == kind]
 
-    # --- transport ---------------------------------------------------------------------------------------
+    # --- transport --------------------------------------------------------------------------------
 
     async def request(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes, timeout_ms: int
@@ -252,7 +256,7 @@ class FakeCluster:
         except MinilogError as error:
             return Response(error.http_status, {"content-type": PROBLEM}, problem_body(error))
 
-    # --- data plane ----------------------------------------------------------------------------------------
+    # --- data plane -------------------------------------------------------------------------------
 
     def _log(self, broker: int, topic: str, partition: int, topic_id: str, any_replica: bool = False) -> Log:
         if topic not in self.logs:
@@ -360,7 +364,7 @@ class FakeCluster:
         self._grown.set()
         self._grown = asyncio.Event()
 
-    # --- metadata and admin ----------------------------------------------------------------------------------
+    # --- metadata and admin -----------------------------------------------------------------------
 
     def metadata(self, topics: list[str] | None = None) -> MetadataReply:
         brokers = [BrokerInfo(i, url, "running", 1) for i, url in self.urls.items()]

@@ -1,4 +1,5 @@
-"""What an application looks like; uses nothing but the public names. test_sample_app.py runs it and checks its types."""
+"""What an application looks like; uses nothing but the public names. test_sample_app.py runs it and
+checks its types."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""An event loop whose time jumps: minutes of timeouts pass at once, and waiting for nothing is an error."""
+"""An event loop whose time jumps: minutes of timeouts pass at once, and waiting for nothing is an
+error."""
 
 from __future__ import annotations
 

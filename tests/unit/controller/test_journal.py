@@ -58,7 +58,8 @@ def opened(path: Path) -> Iterator[tuple[FileJournal, Replayed]]:
 
 
 def everything(path: Path) -> list[MetadataRecord]:
-    """All records as a restart sees them; a snapshot in these tests holds every record it stands for."""
+    """All records as a restart sees them. A snapshot in these tests holds every record it stands
+    for."""
     with opened(path) as (journal, replayed):
         assert journal.last_index == replayed.snapshot_index + len(replayed.tail)
         return [*replayed.snapshot, *replayed.tail]
@@ -166,7 +167,8 @@ def judged(form: Form, first: bytes, last: bytes, at: int, change: int) -> Damag
 @FORMS
 @pytest.mark.parametrize("left", [*range(1, 20), 100])
 def test_a_changed_bit_is_damage_wherever_in_a_sector_the_last_frame_begins(left: int, form: Form) -> None:
-    """The first bytes of its length are zeros, also alone at a sector's end: no evidence of a write that was lost."""
+    """The first bytes of its length are zeros, also alone at a sector's end: no evidence of a write
+    that was lost."""
     first = framed(form, SECTOR_BYTES - FILE_HEADER_BYTES - left, 1)
     last = frame(form, 2, [TopicDeleted("acknowledged", "0" * 32)])
     start = FILE_HEADER_BYTES + len(first)
@@ -190,7 +192,8 @@ def test_nor_where_its_last_zeros_lie_alone_in_a_sector(epoch: int, over: int, f
 
 
 def is_torn_without(first: bytes, last: bytes, start: int, end: int) -> bool:
-    """Of a journal in which these bytes of the last append read as zeros: they lie in sectors that were lost."""
+    """Of a journal in which these bytes of the last append read as zeros: they lie in sectors that
+    were lost."""
     data = bytearray(file_header(JOURNAL, 1) + first + last)
     data[start:end] = bytes(end - start)
     found = scan(JOURNAL, bytes(data), FILE_HEADER_BYTES, 1)
@@ -359,7 +362,8 @@ def test_a_failed_sync_is_never_retried(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("room", range(3))
 def test_a_full_disk_puts_a_snapshot_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
-    """At its first write, at the journal that follows it, or at the rename that puts it in force."""
+    """At its first write, at the journal that follows it, or at the rename that puts it in
+    force."""
     with opened(tmp_path) as (journal, _):
         journal.append(records(1, 4))
         left = [room]
@@ -401,7 +405,8 @@ def test_the_header_is_checked(tmp_path: Path) -> None:
 
 
 def test_what_a_start_relies_on_is_written_anew(tmp_path: Path) -> None:
-    """After a failed fsync the page cache may hold what the disk does not: reading it back is no proof."""
+    """After a failed fsync the page cache may hold what the disk does not: reading it back is no
+    proof."""
     write(tmp_path, 3)
     path = only_journal(tmp_path)
     before = path.stat().st_ino

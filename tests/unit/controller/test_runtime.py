@@ -1,4 +1,5 @@
-"""The controller's runtime: strictly serial, durable before told, stamped with the time of receipt."""
+"""The controller's runtime: strictly serial, durable before told, stamped with the time of
+receipt."""
 
 from __future__ import annotations
 
@@ -191,7 +192,8 @@ def test_sends_go_out_and_their_outcomes_are_events() -> None:
 
 
 def test_an_election_that_is_in_a_hurry_closes_no_connection() -> None:
-    """How long an election waits is one thing, how long an answer may take another: far brokers are heard, too."""
+    """How long an election waits is one thing, how long an answer may take another: far brokers are
+    heard, too."""
     question = Positions(4, 1, 1, 1, [])
 
     async def far(exchange: Exchange) -> None:

@@ -23,7 +23,8 @@ from tests.unit.server.peer_server import until
 
 PARKED = Heartbeat(1, 1, "process", 1, 0, 0)
 DISCONNECT_S_MAX = 0.5
-"""Milliseconds on an idle machine; far below every timeout, so that only the socket's end can have told."""
+"""Milliseconds on an idle machine; far below every timeout, so that only the socket's end can have
+told."""
 
 
 class Fixture:

@@ -1,8 +1,9 @@
-"""What the tests of core are made of: batches, logs, partition records, images, leaders and followers.
+"""What the tests of core are made of: batches, logs, partition records, images, leaders and
+followers.
 
-Logs are written as runs: ``log_of((1, 3), (4, 2))`` holds three records of leader epoch 1 and two of epoch 4, one
-batch each. A record's value is its epoch and offset, so two logs that agree on (epoch, offset) agree on the bytes,
-as they do when each epoch has one leader.
+Logs are written as runs: ``log_of((1, 3), (4, 2))`` holds three records of leader epoch 1 and two
+of epoch 4, one batch each. A record's value is its epoch and offset, so two logs that agree on
+(epoch, offset) agree on the bytes, as they do when each epoch has one leader.
 """
 
 from __future__ import annotations
@@ -100,11 +101,12 @@ def settings_of(min_isr: int = 1, **settings: Any) -> TopicSettings:
     return TopicSettings(min_insync_replicas=min_isr, **settings)
 
 
-# --- images ------------------------------------------------------------------------------------------------
+# --- images ---------------------------------------------------------------------------------------
 
 
 def broker_records(brokers: Sequence[int], *, first_epoch: int = 2, unfenced: bool = True) -> list[MetadataRecord]:
-    """Registrations, each with the journal index it will get as its epoch when they follow record 1."""
+    """Registrations, each with the journal index it will get as its epoch when they follow record
+    1."""
     records: list[MetadataRecord] = []
     epoch = first_epoch
     for broker_id in brokers:
@@ -127,7 +129,7 @@ def topic_records(*states: PartitionState, min_isr: int = 1, **config: str) -> l
     return [TopicCreated(TOPIC, TOPIC_ID, topic_config(min_isr, **config)), *states]
 
 
-# --- roles -------------------------------------------------------------------------------------------------
+# --- roles ----------------------------------------------------------------------------------------
 
 
 def leader_of(
@@ -166,12 +168,13 @@ def position(fetch_offset: int, last_epoch: int, leader_epoch: int = 5) -> Repli
 def fetched(
     leader: LeaderState, broker_id: int, fetch_offset: int, *, broker_epoch: int = 7, now_ms: int = 0
 ) -> tuple[int, int] | None:
-    """A follower's fetch at ``fetch_offset``, as one that holds the leader's own batches below it would ask."""
+    """A follower's fetch at ``fetch_offset``, as one that holds the leader's own batches below it
+    would ask."""
     last_epoch = leader.log.epoch_at(fetch_offset - 1)
     return leader.on_fetch(broker_id, broker_epoch, position(fetch_offset, last_epoch, leader.leader_epoch), now_ms)
 
 
-# --- producing ---------------------------------------------------------------------------------------------
+# --- producing ------------------------------------------------------------------------------------
 
 
 def pending_of(*values: bytes, request_id: int = 1, deadline_ms: int = 30_000) -> PendingProduce:

@@ -1,7 +1,8 @@
 """A log in memory: the plainest thing that is exactly what core/ports.py asks for.
 
-A list of batches and nothing derived: every answer is worked out from the list when it is asked for, so there is
-no cache that could be wrong. ``sync`` is what a flush does; without it ``durable_end`` stays behind.
+A list of batches and nothing derived: every answer is worked out from the list when it is asked
+for, so there is no cache that could be wrong. ``sync`` is what a flush does. Without it
+``durable_end`` stays behind.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class MemoryLog:
             raise DiskFull("no room left in memory")
         self.damage_noted = True
 
-    # --- writing -------------------------------------------------------------------------------------------
+    # --- writing ----------------------------------------------------------------------------------
 
     def append(self, batches: Sequence[Batch]) -> None:
         if self.room == 0:
@@ -88,7 +89,8 @@ class MemoryLog:
         self.start_offset = self.durable_end = self.high_watermark = start_offset
 
     def trim(self, start_offset: int) -> None:
-        """What retention does: forget everything before ``start_offset``, which lies on a batch border."""
+        """What retention does: forget everything before ``start_offset``, which lies on a batch
+        border."""
         self.start_epoch = self.epoch_at(start_offset - 1) if start_offset > self.start_offset else self.start_epoch
         self.batches = [batch for batch in self.batches if batch.base_offset >= start_offset]
         self.start_offset = start_offset
@@ -109,7 +111,7 @@ class MemoryLog:
     def configure(self, settings: TopicSettings) -> None:
         self.settings = settings
 
-    # --- reading -------------------------------------------------------------------------------------------
+    # --- reading ----------------------------------------------------------------------------------
 
     def read(self, offset: int, max_bytes: int, end_offset: int) -> bytes:
         assert self.start_offset <= offset <= self.end_offset, "the caller's duty"
@@ -155,7 +157,7 @@ class MemoryLog:
                 return record.offset, record.timestamp
         return None
 
-    # --- for tests -----------------------------------------------------------------------------------------
+    # --- for tests --------------------------------------------------------------------------------
 
     def records(self) -> list[Record]:
         return decode_all(b"".join(batch.tobytes() for batch in self.batches))
@@ -166,7 +168,7 @@ class MemoryLog:
 
 
 class MemoryStore:
-    """A broker's data directory. Logs outlive ``close``, as files do; ``delete`` removes them.
+    """A broker's data directory. Logs outlive ``close``, as files do. ``delete`` removes them.
 
     ``is_full``: no new log can be made.
     """

@@ -44,7 +44,7 @@ def loaded(image: ClusterImage) -> ClusterImage:
     return copy
 
 
-# --- random lives of a cluster ---------------------------------------------------------------------------------
+# --- random lives of a cluster --------------------------------------------------------------------
 
 
 class Cluster:
@@ -157,7 +157,7 @@ def test_loading_forgets_everything_that_was_known_before() -> None:
     assert contents(image) == ("other", 4, 7, 0, {}, {})
 
 
-# --- what the image refuses ---------------------------------------------------------------------------------------
+# --- what the image refuses -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("step", [0, 2, -1])
@@ -222,7 +222,7 @@ def test_check_invariants_finds_what_single_records_cannot_show(
         image.check_invariants()
 
 
-# --- reading it -----------------------------------------------------------------------------------------------------
+# --- reading it -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""The fake log is only worth something if it is exact: each answer against one worked out record by record."""
+"""The fake log is only worth something if it is exact: each answer against one worked out record by
+record."""
 
 from __future__ import annotations
 

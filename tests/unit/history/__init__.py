@@ -1,1 +1,2 @@
-"""The history checker judged itself: hand-written histories for every class, corrupted ones, clean ones."""
+"""The history checker judged itself: hand-written histories for every class, corrupted ones, clean
+ones."""

@@ -1,4 +1,5 @@
-"""Short histories written by hand: one event a line of the test, keys "k" and "j", values in letters."""
+"""Short histories written by hand: one event a line of the test, keys "k" and "j", values in
+letters."""
 
 from __future__ import annotations
 
@@ -42,7 +43,7 @@ class Story:
     def end(self, op: int, type: Type, value: Any = None, **fields: Any) -> None:
         self._add(self.events[op].process, type, self.events[op].f, value, op=op, **fields)
 
-    # --- sends: (key, value) pairs --------------------------------------------------------------------------------
+    # --- sends: (key, value) pairs ----------------------------------------------------------------
 
     def sending(self, process: Process, *sends: tuple[str, str], **fields: Any) -> int:
         return self.begin(process, "send", [["send", *send] for send in sends], **fields)
@@ -53,7 +54,7 @@ class Story:
         self.end(op, type, value, **fields)
 
     def sent(self, process: Process, value: str, offset: int | None, key: str = K, **fields: Any) -> None:
-        """One acknowledged record; ``fields`` of the invoke."""
+        """One acknowledged record. ``fields`` of the invoke."""
         self.sent_ok(self.sending(process, (key, value), **fields), offset)
 
     def log(self, process: Process, values: str, key: str = K) -> None:
@@ -61,7 +62,7 @@ class Story:
         for offset, value in enumerate(values):
             self.sent(process, value, offset, key)
 
-    # --- polls ------------------------------------------------------------------------------------------------------
+    # --- polls ------------------------------------------------------------------------------------
 
     def polled(self, process: Process, records: Records, key: str = K, type: Type = "ok", **fields: Any) -> None:
         op = self.begin(process, "poll", [["poll"]])

@@ -93,7 +93,7 @@ def test_encoding_round_trip() -> None:
     assert decode(encode(events)) == events
 
 
-# --- histories that break their own rules ----------------------------------------------------------------------------
+# --- histories that break their own rules ---------------------------------------------------------
 
 
 def twice_sent(story: Story) -> None:

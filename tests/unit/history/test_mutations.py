@@ -1,4 +1,5 @@
-"""The checker against a model: clean histories are valid, and every corruption of them is found out as what it is."""
+"""The checker against a model: clean histories are valid, and every corruption of them is found out
+as what it is."""
 
 from __future__ import annotations
 

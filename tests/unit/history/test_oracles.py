@@ -1,7 +1,8 @@
 """The checker against definitions written down a second time, naively and in the plainest words.
 
-The histories are generated and damaged at random, so most are wrong in several ways. Where the checker decided to go
-by offset and not by index (order of polls), the two are compared on logs without conflicts, where both mean the same.
+The histories are generated and damaged at random, so most are wrong in several ways. Where the
+checker decided to go by offset and not by index (order of polls), the two are compared on logs
+without conflicts, where both mean the same.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ Pair = tuple[str, str]
 
 
 class Naive:
-    """Plain sets by (key, value), straight from the events. Single sends only: no batch, no transaction."""
+    """Plain sets by (key, value), straight from the events. Single sends only: no batch, no
+    transaction."""
 
     def __init__(self, events: list[Event]) -> None:
         self.log: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
@@ -124,7 +126,7 @@ def test_counts_agree_with_the_definitions(seed: int, damages: int) -> None:
         assert counted == naive.inside_polls()
 
 
-# --- cycles ----------------------------------------------------------------------------------------------------------
+# --- cycles ---------------------------------------------------------------------------------------
 
 
 def naive_g0(logs: dict[str, list[str]], writer: dict[Pair, int]) -> int:

@@ -1,4 +1,4 @@
-"""Cycles: each graft has exactly one kind; with one edge turned round it has none."""
+"""Cycles: each graft has exactly one kind. With one edge turned round it has none."""
 
 from __future__ import annotations
 
@@ -77,7 +77,8 @@ def test_a_failed_operation_is_no_node() -> None:
 
 
 def test_a_long_cycle_and_what_follows_it() -> None:
-    """A ring of 300 operations is one finding; the thousand ordinary ones after it are none of its members."""
+    """A ring of 300 operations is one finding. The thousand ordinary ones after it are none of its
+    members."""
     graft = Graft(Random(1))
     ops = [graft.op(f"p{n}", [(f"k{n}", f"a{n}"), (f"k{(n + 1) % 300}", f"b{n}")]) for n in range(300)]
     for op in ops:

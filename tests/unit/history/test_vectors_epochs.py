@@ -1,4 +1,5 @@
-"""What may only grow, silent truncation, and what the brokers hand in: the anomaly, and what nearly is one."""
+"""What may only grow, silent truncation, and what the brokers hand in: the anomaly, and what nearly
+is one."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from tests.unit.history.story import K, Story, at
 ANY = Options(ok_share_min=0.0)
 
 
-# --- high watermark --------------------------------------------------------------------------------------------------
+# --- high watermark -------------------------------------------------------------------------------
 
 
 def shown(*polls: tuple[str, int | None, str], values: str = "abcd") -> Story:
@@ -62,7 +63,7 @@ def test_read_beyond_hw() -> None:
     assert shown(("c", 3, "abc")).violated() == set()
 
 
-# --- epochs ----------------------------------------------------------------------------------------------------------
+# --- epochs ---------------------------------------------------------------------------------------
 
 
 def acked_in(*epochs: int, overlapping: bool = False, **fields: Any) -> Story:
@@ -129,11 +130,11 @@ def test_epoch_regression_of_records() -> None:
     assert records_of(1, 1, 3).violated() == set()
 
 
-# --- silent-truncation -----------------------------------------------------------------------------------------------
+# --- silent-truncation ----------------------------------------------------------------------------
 
 
 def cut(told: bool, reads_on: bool) -> set[str]:
-    """b at 1 was read, then cut off; the consumer goes on behind it."""
+    """b at 1 was read, then cut off. The consumer goes on behind it."""
     story = Story()
     story.log("p", "ab")
     story.polled("c", at(0, "ab"))
@@ -161,7 +162,7 @@ def test_being_told_of_another_key_does_not_count() -> None:
     assert story.final(k="axy").violated(replace(ANY, unclean=True)) == {"silent-truncation"}
 
 
-# --- brokers ---------------------------------------------------------------------------------------------------------
+# --- brokers --------------------------------------------------------------------------------------
 
 
 def replica(records: str, high_watermark: int, start: int = 0) -> Replica:

@@ -1,4 +1,5 @@
-"""What is in the logs: for each class a history with exactly this anomaly, and one that nearly has it."""
+"""What is in the logs: for each class a history with exactly this anomaly, and one that nearly has
+it."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ def test_a_plain_history_is_valid() -> None:
     assert (verdict.counts["acknowledged"], verdict.counts["read"], verdict.counts["reads"]) == (3, 3, 5)
 
 
-# --- inconsistent-offsets --------------------------------------------------------------------------------------------
+# --- inconsistent-offsets -------------------------------------------------------------------------
 
 
 def two_values_at_offset_1(type: str) -> Story:
@@ -64,7 +65,7 @@ def test_an_info_send_with_an_offset_was_acknowledged_by_itself() -> None:
     assert "inconsistent-offsets" in story.final(k="ab").violated()
 
 
-# --- duplicate -------------------------------------------------------------------------------------------------------
+# --- duplicate ------------------------------------------------------------------------------------
 
 
 def test_duplicate() -> None:
@@ -85,7 +86,7 @@ def test_reading_one_offset_twice_is_no_duplicate() -> None:
     assert story.final(k="ab").violated() == set()
 
 
-# --- lost-write ------------------------------------------------------------------------------------------------------
+# --- lost-write -----------------------------------------------------------------------------------
 
 
 def test_lost_write() -> None:
@@ -106,7 +107,7 @@ def test_a_write_above_what_was_read_is_not_lost_but_unseen() -> None:
 
 
 def test_lost_write_and_conflicts_earliest_bound_latest_victim() -> None:
-    """x is read at 1 and at 4; its earliest place bounds: c at 3 is not lost by x's second one."""
+    """x is read at 1 and at 4. Its earliest place bounds: c at 3 is not lost by x's second one."""
     story = Story()
     story.log("p", "ab")
     story.end(story.sending("q", (K, "x")), "info")
@@ -127,7 +128,8 @@ def test_info_writes_need_not_be_there() -> None:
 
 
 def test_a_batch_is_there_whole_or_not_at_all() -> None:
-    """The acknowledgement of a batch was lost; half of it was read at offset 2, so the other half was at 1."""
+    """The acknowledgement of a batch was lost; half of it was read at offset 2, so the other half
+    was at 1."""
     story = Story()
     story.log("p", "a")
     story.end(story.sending("q", (K, "x"), (K, "y"), batch=True), "info")
@@ -154,7 +156,7 @@ def test_an_operation_in_flight_at_the_end_is_info() -> None:
     assert story.final(k="a").violated() == set()
 
 
-# --- weak acknowledgements (R9) --------------------------------------------------------------------------------------
+# --- weak acknowledgements (R9) -------------------------------------------------------------------
 
 
 def test_losing_a_weakly_acknowledged_write_is_counted() -> None:
@@ -183,7 +185,7 @@ def test_what_was_read_is_committed_at_any_acks_level() -> None:
     assert "final-missing" in story.final(k="ab").violated()
 
 
-# --- aborted-read, precommitted-read, phantom-read -------------------------------------------------------------------
+# --- aborted-read, precommitted-read, phantom-read ------------------------------------------------
 
 
 def test_aborted_read() -> None:
@@ -244,7 +246,7 @@ def test_reading_what_is_still_in_flight_is_no_phantom() -> None:
     assert story.final(k="a").violated() == set()
 
 
-# --- bit-exactness ---------------------------------------------------------------------------------------------------
+# --- bit-exactness --------------------------------------------------------------------------------
 
 
 def payload_read_as(sent: list[str], *read: str | None) -> set[str]:
@@ -265,7 +267,7 @@ def test_bit_exactness() -> None:
     assert payload_read_as([], "d1", "d1") == set()
 
 
-# --- unseen, final-missing -------------------------------------------------------------------------------------------
+# --- unseen, final-missing ------------------------------------------------------------------------
 
 
 def test_unseen_counts_only_without_a_final_phase() -> None:
@@ -297,11 +299,11 @@ def test_what_retention_took_is_not_missed() -> None:
     assert verdict.valid, verdict
 
 
-# --- forced loss -----------------------------------------------------------------------------------------------------
+# --- forced loss ----------------------------------------------------------------------------------
 
 
 def forced_loss() -> Story:
-    """b and c were acknowledged and lost; offset 1 was given out again."""
+    """b and c were acknowledged and lost. Offset 1 was given out again."""
     story = Story()
     story.log("p", "abc")
     story.polled("c", at(0, "ab"))

@@ -1,4 +1,5 @@
-"""The order of sends and polls: for each class a history with exactly this anomaly, and one that nearly has it."""
+"""The order of sends and polls: for each class a history with exactly this anomaly, and one that
+nearly has it."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ def sent(values: str) -> Story:
     return story
 
 
-# --- inside one poll -------------------------------------------------------------------------------------------------
+# --- inside one poll ------------------------------------------------------------------------------
 
 
 def test_int_poll_skip() -> None:
@@ -55,7 +56,7 @@ def test_a_rebalanced_key_is_not_judged_inside_the_poll() -> None:
     assert story.final(k="abc").violated() == set()
 
 
-# --- from poll to poll -----------------------------------------------------------------------------------------------
+# --- from poll to poll ----------------------------------------------------------------------------
 
 
 def test_poll_skip() -> None:
@@ -150,7 +151,7 @@ def test_two_consumers_do_not_share_a_position() -> None:
     assert story.final(k="abc").violated() == set()
 
 
-# --- offset-gap ------------------------------------------------------------------------------------------------------
+# --- offset-gap -----------------------------------------------------------------------------------
 
 
 def hole_at_1() -> Story:
@@ -191,7 +192,7 @@ def test_no_gap_between_what_different_readers_saw() -> None:
     assert "offset-gap" not in story.violated(replace(ANY, final_phase=None))
 
 
-# --- sends -----------------------------------------------------------------------------------------------------------
+# --- sends ----------------------------------------------------------------------------------------
 
 
 def one_operation(*offsets: int | None, foreign: int | None = None, batch: bool = False) -> Story:

@@ -1,4 +1,5 @@
-"""A peer that a test scripts: a real socket on loopback whose handler sees raw requests and writes raw bytes."""
+"""A peer that a test scripts: a real socket on loopback whose handler sees raw requests and writes
+raw bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ Handler = Callable[["Exchange"], Awaitable[None]]
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Give the event loop turns until ``condition`` is true; the caller sets the deadline."""
+    """Give the event loop turns until ``condition`` is true. The caller sets the deadline."""
     while not condition():  # noqa: ASYNC110 - what is waited for has no event to wait on
         await asyncio.sleep(0)
 
@@ -43,7 +44,8 @@ class Exchange:
 
 
 class PeerServer:
-    """``async with PeerServer(handler) as peer``: counts connections, records requests in order of arrival."""
+    """``async with PeerServer(handler) as peer``: counts connections, records requests in order of
+    arrival."""
 
     def __init__(self, handler: Handler, port: int = 0) -> None:
         self._handler = handler

@@ -1,4 +1,5 @@
-"""Answers on their way out: who takes nothing is cut off, who takes something is not, and nobody's unread answer stops other reads."""
+"""Answers on their way out: who takes nothing is cut off, who takes something is not, and nobody's
+unread answer stops other reads."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ from tests.unit.broker.http.harness import Broker, Connection, fill, open_tail, 
 P0 = "/v1/topics/orders/partitions/0/records"
 P2 = "/v1/topics/orders/partitions/2/records"
 LARGE = 12 * 1024 * 1024
-"""More than two kernels keep for a client that does not read, as long as its buffer is a small one."""
+"""More than two kernels keep for a client that does not read, as long as its buffer is a small
+one."""
 
 
 def large() -> FakeCluster:
@@ -278,7 +280,8 @@ def test_an_answer_larger_than_the_bound_is_given_when_there_is_no_other(media: 
 
 
 def test_of_a_connection_that_is_closed_nothing_is_unacknowledged() -> None:
-    """The look may come in the very turn in which the connection is lost; what it raised would stop the process."""
+    """The look may come in the very turn in which the connection is lost. What it raised would stop
+    the process."""
 
     async def main() -> None:
         async with serving(orders()) as broker, broker.connect() as connection:
@@ -309,7 +312,8 @@ def test_what_is_charged_is_given_back_however_an_answer_ends() -> None:
 
 
 def test_the_end_of_an_answer_has_a_deadline_too() -> None:
-    """A client that takes nothing more: what was written last filled the kernel's buffers to the last byte."""
+    """A client that takes nothing more: what was written last filled the kernel's buffers to the
+    last byte."""
     ended = asyncio.Event()
 
     async def handler(request: web.BaseRequest) -> web.StreamResponse:

@@ -1,4 +1,5 @@
-"""The one way to stop: loops end by themselves, threads are waited for, only a recovery is left behind."""
+"""The one way to stop: loops end by themselves, threads are waited for, only a recovery is left
+behind."""
 
 from __future__ import annotations
 

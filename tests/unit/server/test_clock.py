@@ -1,4 +1,5 @@
-"""The two clocks of a process while the system's time is set, forward and back, and while the machine sleeps."""
+"""The two clocks of a process while the system's time is set, forward and back, and while the
+machine sleeps."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ NOON_MS = 1_700_000_000_000
 
 
 class Machine:
-    """The system's clocks. ``pass_`` lets time pass, ``set`` sets the wall clock, ``sleep`` suspends the machine."""
+    """The system's clocks. ``pass_`` lets time pass, ``set`` sets the wall clock, ``sleep``
+    suspends the machine."""
 
     def __init__(self) -> None:
         self.monotonic_ms = 5000

@@ -1,4 +1,5 @@
-"""Connecting to hosts of several addresses, of silent names and of strange ones: each failure known for what it is."""
+"""Connecting to hosts of several addresses, of silent names and of strange ones: each failure known
+for what it is."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ Resolver = Callable[[str], list[str]]
 
 @pytest.fixture
 def resolver(monkeypatch: pytest.MonkeyPatch) -> dict[str, Resolver | list[str]]:
-    """Names of the test's own: their addresses, or a function that gives them and may hang or raise."""
+    """Names of the test's own: their addresses, or a function that gives them and may hang or
+    raise."""
     names: dict[str, Resolver | list[str]] = {}
 
     def getaddrinfo(host: Any, port: Any, *rest: Any, **options: Any) -> Any:
@@ -219,7 +221,7 @@ def test_a_host_beyond_ascii_is_asked_for_and_named_as_idna(resolver: dict[str, 
     run(main)
 
 
-# --- names ---------------------------------------------------------------------------------------------------------
+# --- names ----------------------------------------------------------------------------------------
 
 
 def test_a_name_is_looked_up_once_at_a_time_however_many_ask(resolver: dict[str, Any]) -> None:

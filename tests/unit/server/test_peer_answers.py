@@ -1,5 +1,6 @@
-"""An answer of a peer that nobody can read is an answer all the same: no exception of a decoder leaves a connection's callback,
-for one that does ends the process. And a controller refuses what is no message."""
+"""An answer of a peer that nobody can read is an answer all the same: no exception of a decoder
+leaves a connection's callback, for one that does ends the process. And a controller refuses what is
+no message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What brokers pass on for their clients: which calls may wait for which, what bounds them, what is kept when all is quiet."""
+"""What brokers pass on for their clients: which calls may wait for which, what bounds them, what is
+kept when all is quiet."""
 
 from __future__ import annotations
 
@@ -61,7 +62,7 @@ def seconds_waited(peers: Peers, purpose: str) -> tuple[float, float]:
 @pytest.mark.parametrize("stuck", [produce(), GROUP, Offsets([]), CreateTopic("t", 1, 1, {})])
 @pytest.mark.parametrize("other", [produce(), GROUP, Offsets([]), CreateTopic("t", 1, 1, {})])
 def test_no_purpose_waits_for_another(monkeypatch: pytest.MonkeyPatch, stuck: Message, other: Message) -> None:
-    """More of one kind than its pool takes, none of them answered; the other kind is, at once."""
+    """More of one kind than its pool takes, none of them answered. The other kind is, at once."""
     if type(stuck) is type(other):
         return
     limits = {kind: PoolLimits(pool.purpose, 4, pool.bytes_max) for kind, pool in peers_module.POOLS.items()}

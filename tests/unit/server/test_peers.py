@@ -80,11 +80,12 @@ async def ok(exchange: Exchange) -> None:
 
 
 async def silent(exchange: Exchange) -> None:
-    """Never answer; the connection stays open."""
+    """Never answer. The connection stays open."""
 
 
 def test_a_connection_idle_for_long_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server closes what is idle, too, and a request in that moment would be lost: the client gives it up long before."""
+    """The server closes what is idle, too, and a request in that moment would be lost: the client
+    gives it up long before."""
     assert 2 * peer_lane.IDLE_S <= listener.IDLE_S
 
     async def check(client: Client, peer: PeerServer) -> None:
@@ -100,7 +101,8 @@ def test_a_connection_idle_for_long_is_not_used_again(monkeypatch: pytest.Monkey
 
 
 def test_nor_is_one_that_was_idle_while_this_process_stood_still(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that slept: the request comes before the timer that would have closed the connection."""
+    """A machine that slept: the request comes before the timer that would have closed the
+    connection."""
     monkeypatch.setattr(peer_lane, "IDLE_S", 0.05)
 
     async def check(client: Client, peer: PeerServer) -> None:

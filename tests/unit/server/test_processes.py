@@ -1,4 +1,5 @@
-"""What a process does around its core: refusals in a sentence, exit codes, signals, the whole of ``serve``."""
+"""What a process does around its core: refusals in a sentence, exit codes, signals, the whole of
+``serve``."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Request bodies that do not come: who announces much and sends nothing keeps nobody out, is noticed soon, and a small body is never
-refused because of others."""
+"""Request bodies that do not come: who announces much and sends nothing keeps nobody out, is
+noticed soon, and a small body is never refused because of others."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""A refusal by the addresses a name had before says nothing of a host that has moved; while DNS is silent it is believed of a peer that
-was reached there, so that a dead broker is noticed at once all the same."""
+"""A refusal by the addresses a name had before says nothing of a host that has moved. While DNS is
+silent it is believed of a peer that was reached there, so that a dead broker is noticed at once all
+the same."""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ def test_a_host_that_has_moved_is_found_where_it_is_when_dns_is_slow(resolver: d
         async with PeerServer(answer_probe) as peer, asyncio.TaskGroup() as tasks:
             peers = Peers(tasks, 1000)
             url = f"http://moved.test:{Address.of(peer.url).port}"
-            resolver["moved.test"] = ["127.0.0.7"]  # where it was; that machine is up, and nobody listens there
+            resolver["moved.test"] = ["127.0.0.7"]  # where it was. That machine is up, and nobody listens there
             assert why(await probe(peers, url)) == "refused"
             resolver["moved.test"] = slowly
             assert await probe(peers, url) == ProbeReply(2, "x")

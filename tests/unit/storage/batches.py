@@ -22,7 +22,8 @@ NOW_MS = 1_700_000_000_000
 def make(
     base_offset: int, epoch: int = 0, *, records: int = 1, size: int = 10, acks_level: int = 3, timestamp: int = 1000
 ) -> Batch:
-    """A stamped batch of ``records`` values of ``size`` bytes, each unlike those at other offsets."""
+    """A stamped batch of ``records`` values of ``size`` bytes, each unlike those at other
+    offsets."""
     values = [f"{base_offset + i}:{epoch}:".encode().ljust(size, b".") for i in range(records)]
     (batch,) = split(encode_values(values, timestamp), 2**31)
     return stamp(batch, base_offset, epoch, acks_level)

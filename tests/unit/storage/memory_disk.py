@@ -1,4 +1,5 @@
-"""SimDisk for tests of one process: a crash that keeps nothing unsynced, counted operations, faults by number."""
+"""SimDisk for tests of one process: a crash that keeps nothing unsynced, counted operations, faults
+by number."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ class MemoryDisk(SimDisk):
         """Operation number to "crash", "full" or "error"."""
 
     def crash(self, rng: random.Random | None = None) -> None:
-        """Power cut: every handle and lock is gone, and what was not synced; with ``rng`` some of that survives."""
+        """Power cut: every handle and lock is gone, and what was not synced. With ``rng`` some of
+        that survives."""
         super().crash(rng or Nothing())
         self.faults.clear()
 

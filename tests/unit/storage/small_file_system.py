@@ -10,7 +10,7 @@ from pathlib import Path
 
 @contextmanager
 def small_file_system(path: Path, options: str) -> Iterator[bool]:
-    """Whether it could be mounted at ``path``; ``options`` are those of tmpfs."""
+    """Whether it could be mounted at ``path``. ``options`` are those of tmpfs."""
     mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)]
     try:
         mounted = subprocess.run(mount, check=False, capture_output=True).returncode == 0

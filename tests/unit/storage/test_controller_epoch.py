@@ -18,7 +18,8 @@ from tests.unit.storage.test_store import refusal, started
 
 
 def test_a_controller_epoch_is_noted_on_a_full_disk() -> None:
-    """R25: what a broker cannot note it must not obey, and one that obeys nobody leads what it should not."""
+    """R25: what a broker cannot note it must not obey, and one that obeys nobody leads what it
+    should not."""
     disk = MemoryDisk()
     store = started(disk)
     disk.full = True
@@ -31,7 +32,8 @@ def test_a_controller_epoch_is_noted_on_a_full_disk() -> None:
 
 
 def test_a_really_full_file_system_takes_a_controller_epoch(tmp_path: Path) -> None:
-    """Where this process may mount one; what the simulated disk does instead is in the contract of both."""
+    """Where this process may mount one. What the simulated disk does instead is in the contract of
+    both."""
     with small_file_system(tmp_path, "size=256k") as is_mounted:
         store = Store(OsDisk(), f"{tmp_path}/data", 1, lambda: NOW_MS)
         store.start("boot-1")
@@ -65,7 +67,8 @@ def test_an_epoch_file_that_has_lost_its_end_is_made_whole() -> None:
 
 
 class TearingDisk(MemoryDisk):
-    """The power goes in the middle of the overwrite with this number: not even its sector is whole then."""
+    """The power goes in the middle of the overwrite with this number: not even its sector is whole
+    then."""
 
     def __init__(self) -> None:
         super().__init__()

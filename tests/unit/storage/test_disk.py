@@ -1,4 +1,4 @@
-"""What only the real disk does; what every disk must do is in test_disk_contract.py."""
+"""What only the real disk does. What every disk must do is in test_disk_contract.py."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def content(disk: Disk, path: str) -> bytes:
 
 
 class FaultyDisk(OsDisk):
-    """Writes at most ``step`` bytes a call, and fails with ``error`` once ``room`` bytes have been written."""
+    """Writes at most ``step`` bytes a call, and fails with ``error`` once ``room`` bytes have been
+    written."""
 
     def __init__(self, step: int, room: int = 1 << 30, error: int = errno.ENOSPC) -> None:
         super().__init__()

@@ -1,4 +1,5 @@
-"""The contract of Disk: one test for each promise, which the real disk and the simulated one both keep."""
+"""The contract of Disk: one test for each promise, which the real disk and the simulated one both
+keep."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from tests.unit.storage.small_file_system import small_file_system
 
 
 class FailingOsDisk(OsDisk):
-    """Its writes fail with ``errno`` when that is set, after the first byte; no room is needed for what has its blocks."""
+    """Its writes fail with ``errno`` when that is set, after the first byte. No room is needed for
+    what has its blocks."""
 
     errno = 0
 

@@ -1,4 +1,5 @@
-"""A log is opened again in the process in which it was closed, while the cleaner's thread still removes what went from it."""
+"""A log is opened again in the process in which it was closed, while the cleaner's thread still
+removes what went from it."""
 
 from __future__ import annotations
 

@@ -133,7 +133,8 @@ def test_the_first_claim_of_durability_covers_the_directory(step: str, killed: b
 
 
 def test_a_log_that_is_gone_makes_the_start_unclean() -> None:
-    """Someone moved the directory away: the broker must not count as complete for that partition (R21)."""
+    """Someone moved the directory away: the broker must not count as complete for that partition
+    (R21)."""
     for deleted in (False, True):
         disk = MemoryDisk()
         store = started(disk)
@@ -168,7 +169,8 @@ def test_a_log_that_is_gone_is_missed_until_the_controller_has_heard_of_it(boots
 
 
 def test_a_log_that_found_no_room_at_first_is_synced_with_both_of_its_directories() -> None:
-    """R69: its own directory was made, and its first segment was not. Not every file system keeps names in order."""
+    """R69: its own directory was made, and its first segment was not. Not every file system keeps
+    names in order."""
     for at in range(1, 20):
         disk = MemoryDisk()
         store = started(disk)
@@ -250,7 +252,8 @@ def test_the_marker_is_gone_before_anything_else_happens() -> None:
 
 
 def test_a_clean_stop_before_registration_vouches_for_nothing() -> None:
-    """The disk was replaced, and the process stopped in order before it could tell: the next start is unclean still."""
+    """The disk was replaced, and the process stopped in order before it could tell: the next start
+    is unclean still."""
     disk = MemoryDisk()
     store = store_on(disk)
     assert store.start("boot-1") is False
@@ -458,7 +461,8 @@ def test_a_name_that_is_taken_is_no_failure_of_the_disk_either(tmp_path: Path) -
 
 
 def test_what_is_in_the_trash_is_not_missed_while_a_checkpoint_speaks_of_it() -> None:
-    """The topic went and the records with it, to make room; there was none for the checkpoint. Then the process is killed."""
+    """The topic went and the records with it, to make room. There was none for the checkpoint. Then
+    the process is killed."""
     disk = MemoryDisk()
     store = started(disk)
     for topic in ("events", LONGEST):
@@ -610,7 +614,8 @@ def full_at(disk: MemoryDisk, operation: str, action: Callable[[], object]) -> N
 
 @pytest.mark.parametrize("is_full", [False, True])
 def test_what_was_written_since_the_machine_started_is_not_torn_by_it(is_full: bool) -> None:
-    """After a power cut an end that nothing good follows is torn; only what was written before the cut can be."""
+    """After a power cut an end that nothing good follows is torn. Only what was written before the
+    cut can be."""
     disk = MemoryDisk()
     store = started(disk)
     log = store.open("events", "id-1", 0, SETTINGS)
@@ -833,7 +838,8 @@ def test_a_recovery_that_is_ended_anywhere_is_done_again_by_the_next_start(ended
 
 
 def test_a_log_is_recovered_before_it_is_known_how_long_producers_are_remembered() -> None:
-    """The state of the producers is that of the topic's own setting, as if the log had been opened with it."""
+    """The state of the producers is that of the topic's own setting, as if the log had been opened
+    with it."""
     remembering = TopicSettings(producer_id_expiration_ms=10**12)
     disk = MemoryDisk()
     store = started(disk)

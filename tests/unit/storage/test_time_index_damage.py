@@ -1,5 +1,5 @@
-"""A time index that has lost something, or in which a bit has changed (its file has no checksum): no record goes too
-early, and none is passed over."""
+"""A time index that has lost something, or in which a bit has changed (its file has no checksum):
+no record goes too early, and none is passed over."""
 
 from __future__ import annotations
 
@@ -83,7 +83,8 @@ def test_a_changed_bit_in_one_of_the_last_two_entries(name: str, byte: int) -> N
 
 @pytest.mark.parametrize("kept", [0, 1, 20, 60, 66])
 def test_a_power_cut_takes_the_end_of_the_time_index_and_not_of_the_other(kept: int) -> None:
-    """Neither file is synced before the segment is sealed. Among old records there are some of today."""
+    """Neither file is synced before the segment is sealed. Among old records there are some of
+    today."""
     disk = MemoryDisk()
     store = started(disk)
     log = store.open("t", "id", 0, TopicSettings(segment_ms=30 * DAY_MS))

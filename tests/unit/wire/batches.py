@@ -1,4 +1,5 @@
-"""Batches out of records and records out of batches, in one call: what tests need, and no process does."""
+"""Batches out of records and records out of batches, in one call: what tests need, and no process
+does."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ def encode_batch(
     base_sequence: int = -1,
     acks_level: int = ACKS_UNKNOWN,
 ) -> bytes:
-    """One batch of ``records`` (at least one), numbered from 0 whatever their offsets say. Raises RecordTooLarge."""
+    """One batch of ``records`` (at least one), numbered from 0 whatever their offsets say. Raises
+    RecordTooLarge."""
     builder = BatchBuilder()
     for record in records:
         if not builder.append(record.key, record.value, record.headers, record.timestamp):
@@ -37,7 +39,8 @@ def encode_batch(
 def decode_all(
     data: bytes | memoryview, *, batch_bytes_max: int = UNBOUNDED, expanded_bytes_max: int = EXPANDED_BYTES_MAX
 ) -> list[Record]:
-    """The records of all batches in ``data``, as they lie in a log; raises CorruptBatch, RecordTooLarge."""
+    """The records of all batches in ``data``, as they lie in a log; raises CorruptBatch,
+    RecordTooLarge."""
     records: list[Record] = []
     for batch in split(data, batch_bytes_max, stored=True):
         records += decode_batch(batch, expanded_bytes_max=expanded_bytes_max)

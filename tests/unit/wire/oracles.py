@@ -1,4 +1,5 @@
-"""Two independent implementations of the record batch, behind one shape, and the values both are tested with."""
+"""Two independent implementations of the record batch, behind one shape, and the values both are
+tested with."""
 
 from __future__ import annotations
 
@@ -54,7 +55,7 @@ def encode(
 
 
 def decode(oracle: str, data: bytes) -> list[Record]:
-    """All records of all batches; every batch's CRC is checked by the oracle."""
+    """All records of all batches. Every batch's CRC is checked by the oracle."""
     memory = READERS[oracle](data)
     found: list[Record] = []
     while (batch := memory.next_batch()) is not None:

@@ -1,4 +1,5 @@
-"""The batch header: what is accepted, what is refused and in which words, and what stamping may touch."""
+"""The batch header: what is accepted, what is refused and in which words, and what stamping may
+touch."""
 
 from __future__ import annotations
 

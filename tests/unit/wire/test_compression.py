@@ -1,4 +1,5 @@
-"""The codecs: what Kafka clients read is written, what they write is read, and no payload grows past the cap."""
+"""The codecs: what Kafka clients read is written, what they write is read, and no payload grows
+past the cap."""
 
 from __future__ import annotations
 
@@ -61,7 +62,8 @@ def xerial(*blocks: bytes) -> bytes:
 
 @pytest.mark.parametrize("size", [0, 1, 63])
 def test_snappy_is_not_cut_into_more_blocks_than_bytes_are_worth(size: int) -> None:
-    """A block costs a microsecond whatever is in it, and five bytes: 16 MB of empty ones took three seconds."""
+    """A block costs a microsecond whatever is in it, and five bytes: 16 MB of empty ones took three
+    seconds."""
     few = [bytes(size)] * 16
     assert decompress(SNAPPY, xerial(*few), MAX) == b"".join(few)
     with pytest.raises(CorruptBatch, match=r"snappy blocks expand to .* 64 bytes each are wanted"):

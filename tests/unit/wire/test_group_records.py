@@ -1,4 +1,5 @@
-"""The records of consumer groups: what goes into the log comes out of it, and damage is said to be damage."""
+"""The records of consumer groups: what goes into the log comes out of it, and damage is said to be
+damage."""
 
 from __future__ import annotations
 

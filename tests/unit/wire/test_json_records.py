@@ -119,7 +119,8 @@ def test_every_repeated_member_is_found(name: str) -> None:
 @pytest.mark.parametrize("parse", [parse_json, parse_ndjson])
 @pytest.mark.parametrize("brackets", [(b"[", b"]"), (b'{"a":', b"}")])
 def test_every_depth_is_taken_or_refused_also_by_the_second_look(parse: Any, brackets: tuple[bytes, bytes]) -> None:
-    """An escape that need not be there makes it look twice, with a parser that gives up sooner than the first one."""
+    """An escape that need not be there makes it look twice, with a parser that gives up sooner than
+    the first one."""
     refused = 0
     for depth in [*range(20, 900, 100), *range(900, 1100)]:
         inside = b"1" if brackets[0] != b"[" else b""
@@ -143,7 +144,8 @@ def test_a_record_has_so_many_headers_and_no_more() -> None:
 
 @pytest.mark.parametrize("parse", [parse_json, parse_ndjson])
 def test_what_takes_seconds_to_look_into_a_second_time_is_refused(parse: Any) -> None:
-    """Only when something may be repeated, or is escaped: the first look takes such a value as it is."""
+    """Only when something may be repeated, or is escaped: the first look takes such a value as it
+    is."""
     value = b"[" + b"[1]," * (SECOND_LOOK_MAX // 2) + b"1]"
     plain, escaped = (b'{"%b":%b}' % (name, value) for name in (b"value", b"val\\u0075e"))
     if parse is parse_json:

@@ -1,4 +1,5 @@
-"""Records: the same as two other implementations, both ways; pure and compiled alike; hostile bytes refused."""
+"""Records: the same as two other implementations, both ways; pure and compiled alike; hostile bytes
+refused."""
 
 from __future__ import annotations
 
@@ -85,7 +86,7 @@ def test_the_compiled_variant_exists_where_it_must_and_is_not_stale() -> None:
         )
 
 
-# --- against the oracles -----------------------------------------------------------------------------------
+# --- against the oracles --------------------------------------------------------------------------
 
 
 def codecs_of(names: Sequence[str]) -> list[tuple[str, str]]:
@@ -149,7 +150,7 @@ def test_varints_survive_as_timestamps(variant: Any, value: int) -> None:
     assert oracles.decode(oracles.KAFKA_PYTHON, oracles.raw_batch(b"".join(parts), 1, base_timestamp=base)) == [record]
 
 
-# --- building ----------------------------------------------------------------------------------------------
+# --- building -------------------------------------------------------------------------------------
 
 
 @both
@@ -238,7 +239,7 @@ def test_values_with_keys() -> None:
         encode_values([b"1", b"2"], 3, keys=[b"a"])
 
 
-# --- reading -----------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
 
 def stored(values: Sequence[bytes], base_offset: int, **options: Any) -> Batch:
@@ -325,7 +326,8 @@ def stored_batch(data: bytes) -> Batch:
 
 @both
 def test_a_time_beyond_64_bits_is_never_handed_out(variant: Any) -> None:
-    """Also where the delta has one byte only; otherwise cleaning would write it back as what cannot be read."""
+    """Also where the delta has one byte only. Otherwise cleaning would write it back as what cannot
+    be read."""
     with using(variant):
         batch = stored_batch(encode_batch([Record(0, HIGHEST)]))
         assert decode_batch(batch)[0].timestamp == HIGHEST
@@ -372,7 +374,7 @@ def test_the_first_time_of_a_batch_is_that_of_a_record_whatever_cleaning_has_don
     assert first_timestamp(unreadable) == cleaned.max_timestamp
 
 
-# --- bounds on what is made of a batch ------------------------------------------------------------------------
+# --- bounds on what is made of a batch ------------------------------------------------------------
 
 
 def with_headers(record: int, count: int, claimed: int | None = None) -> bytes:
@@ -439,7 +441,7 @@ def test_a_payload_that_expands_beyond_the_cap_is_corrupt(compression: str) -> N
         decode_batch(batch, expanded_bytes_max=100_000)
 
 
-# --- hostile bytes -----------------------------------------------------------------------------------------
+# --- hostile bytes --------------------------------------------------------------------------------
 
 
 def body(content: str) -> bytes:

@@ -85,7 +85,7 @@ class Coordinator:
         self._topics: dict[str, TopicShape] = {}
         """The topics that groups may share out, as of the metadata that this broker knows."""
 
-    # --- topics --------------------------------------------------------------------------------------------------
+    # --- topics -----------------------------------------------------------------------------------
 
     def on_metadata(self) -> None:
         """The image has changed: tell the groups, for topics may have come or gone."""
@@ -107,7 +107,7 @@ class Coordinator:
             self._topics = topics
         return self._topics
 
-    # --- roles -------------------------------------------------------------------------------------------------
+    # --- roles ------------------------------------------------------------------------------------
 
     def on_lead(self, replica: Replica, now_ms: int) -> None:
         assert isinstance(replica.role, LeaderState)
@@ -130,13 +130,13 @@ class Coordinator:
         self.replies.fail_reads(shard, changing)
 
     def _load(self, shard: GroupShard, max_bytes: int, now_ms: int) -> None:
-        """Replay the next chunk; the last one opens the coordinator."""
+        """Replay the next chunk. The last one opens the coordinator."""
         if shard.load(max_bytes):
             shard.is_loaded = True
             shard.groups.on_topics(self._topics_now())
             shard.groups.begin(now_ms, self._state.session_timeout_ms_max)
 
-    # --- requests ----------------------------------------------------------------------------------------------
+    # --- requests ---------------------------------------------------------------------------------
 
     def on_request(self, request_id: int, request: GroupRequest, now_ms: int) -> list[Effect]:
         effects: list[Effect] = []
@@ -240,7 +240,7 @@ class Coordinator:
             f"broker {self._state.broker_id} may not lead {shard.partition} any more; retry or ask another"
         )
 
-    # --- writing -------------------------------------------------------------------------------------------------
+    # --- writing ----------------------------------------------------------------------------------
 
     def _apply(self, shard: GroupShard, decision: GroupDecision, effects: list[Effect]) -> None:
         """Append what was decided, and act on it. Raises NotEnoughReplicas, DiskFull or
@@ -252,7 +252,7 @@ class Coordinator:
             effects += self._turn.appended(shard.replica, decision.decided_ms)
         shard.groups.applied(decision)
 
-    # --- time ----------------------------------------------------------------------------------------------------
+    # --- time -------------------------------------------------------------------------------------
 
     def tick(self, now_ms: int) -> list[Effect]:
         effects: list[Effect] = []

@@ -37,7 +37,7 @@ class GroupReplies:
     def __len__(self) -> int:
         return len(self._deadlines)
 
-    # --- waiting -----------------------------------------------------------------------------------------------
+    # --- waiting ----------------------------------------------------------------------------------
 
     def park(self, parked: ParkedGroupRequest, shards: list[GroupShard], effects: list[Effect]) -> None:
         """Answer when everything decided so far is committed."""
@@ -68,7 +68,7 @@ class GroupReplies:
         else:
             effects.append(Reply(parked.request_id, parked.reply))
 
-    # --- answers -----------------------------------------------------------------------------------------------
+    # --- answers ----------------------------------------------------------------------------------
 
     def wake(self, partition: TopicPartition) -> None:
         """The high watermark of this partition has moved."""
@@ -111,7 +111,7 @@ class GroupReplies:
             self._deadlines.remove(parked.deadline_ms, parked.request_id)
             effects.append(Reply(parked.request_id, parked.reply))
 
-    # --- time --------------------------------------------------------------------------------------------------
+    # --- time -------------------------------------------------------------------------------------
 
     def expire(self, now_ms: int) -> None:
         for parked in self._deadlines.expire(now_ms):

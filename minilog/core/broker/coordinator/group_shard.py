@@ -37,7 +37,7 @@ class GroupShard:
         self.is_loaded = False
         self.damage = ""
         self.waiting: deque[tuple[int, ParkedGroupRequest]] = deque()
-        """(offset that must be committed, reply); offsets never decrease."""
+        """(offset that must be committed, reply). Offsets never decrease."""
         self.reads: deque[WaitingRead] = deque()
         """What these wait for never decreases either."""
 

@@ -1,6 +1,8 @@
-"""A faithful little broker behind the HTTP face: one process, real batches, a list of them per partition.
+"""A faithful little broker behind the HTTP face: one process, real batches, a list of them per
+partition.
 
-Brokers 1 and 2 share one FakeCluster; a topic's even partitions are led by broker 1, the odd ones by broker 2.
+Brokers 1 and 2 share one FakeCluster. A topic's even partitions are led by broker 1, the odd ones
+by broker 2.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Starts the HTTP face on loopback and speaks to it in raw HTTP/1.1, so that tests can send what no client would."""
+"""Starts the HTTP face on loopback and speaks to it in raw HTTP/1.1, so that tests can send what no
+client would."""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ class Answer(NamedTuple):
 
 
 class Connection:
-    """One keep-alive connection; ``request`` one after the other."""
+    """One keep-alive connection. ``request`` one after the other."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader

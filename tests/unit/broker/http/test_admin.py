@@ -166,7 +166,8 @@ def test_ready_is_not_alive() -> None:
 
 
 def test_a_broker_that_has_just_started_denies_nothing() -> None:
-    """Before it has learnt the metadata, "no such topic" would make a client give up records that it could deliver."""
+    """Before it has learnt the metadata, "no such topic" would make a client give up records that
+    it could deliver."""
 
     async def test(broker: Broker, connection: Connection) -> None:
         broker.runtime.core.informed = False

@@ -1,4 +1,5 @@
-"""Every bad input gets a status, a code, ``definite`` and a sentence that helps; and the connection lives on."""
+"""Every bad input gets a status, a code, ``definite`` and a sentence that helps; and the connection
+lives on."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ LIMITS = Limits(request_bytes_max=100_000, wait_ms_max=1000, fetch_bytes_max=50_
 
 
 class Bad(NamedTuple):
-    """A request and what must come back; every word of ``says`` must be in the sentence."""
+    """A request and what must come back. Every word of ``says`` must be in the sentence."""
 
     method: str
     target: str

@@ -1,4 +1,5 @@
-"""Malformed HTTP, slow and greedy clients, limits: on raw sockets. The server answers a sentence or closes, and goes on."""
+"""Malformed HTTP, slow and greedy clients, limits: on raw sockets. The server answers a sentence or
+closes, and goes on."""
 
 from __future__ import annotations
 
@@ -307,7 +308,7 @@ def test_problem_documents_are_json_even_for_bytes_nobody_can_read() -> None:
     with_broker(test)
 
 
-# --- what comes ahead -------------------------------------------------------------------------------------------------
+# --- what comes ahead -----------------------------------------------------------------------------
 
 POLL = f"GET {P0}?offset=latest&wait_ms=60000 HTTP/1.1\r\nHost: a\r\n\r\n".encode()
 AHEAD = 40

@@ -224,7 +224,7 @@ def test_a_long_poll_ends_with_the_record_it_waited_for_or_empty_at_its_deadline
     with_broker(test, filled())
 
 
-# --- live tails ----------------------------------------------------------------------------------------------------
+# --- live tails -----------------------------------------------------------------------------------
 
 
 def test_a_tail_shows_what_is_there_then_what_comes_and_can_be_resumed() -> None:

@@ -1,4 +1,5 @@
-"""Group messages on their way to the coordinator: once, with patience, and lists that say what is missing in them."""
+"""Group messages on their way to the coordinator: once, with patience, and lists that say what is
+missing in them."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ LEAVE = LeaveGroup("g", "m")
 
 
 class FakeRuntime:
-    """``here``: what the local core answers, one after the other, the last for ever; ``there``: what others do, by URL."""
+    """``here``: what the local core answers, one after the other, the last for ever. ``there``:
+    what others do, by URL."""
 
     def __init__(self, *here: Message | MinilogError) -> None:
         self.settings = BrokerSettings(broker_id=1, data_dir="/")

@@ -1,4 +1,5 @@
-"""Clients that leave before their answer: what they asked to read is dropped at once, what they asked to write is carried out."""
+"""Clients that leave before their answer: what they asked to read is dropped at once, what they
+asked to write is carried out."""
 
 from __future__ import annotations
 
@@ -97,7 +98,8 @@ def test_a_produce_is_carried_out_all_the_same(target: str) -> None:
 
 
 def test_a_connection_whose_poll_was_answered_goes_on_with_a_produce() -> None:
-    """What ends with the client is the request at hand, not whatever comes later on its connection."""
+    """What ends with the client is the request at hand, not whatever comes later on its
+    connection."""
 
     async def main() -> None:
         async with serving(orders()) as broker:

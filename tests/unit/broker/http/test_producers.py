@@ -1,4 +1,5 @@
-"""Numbered produce over plain HTTP: ids, the three headers, and a request sent twice that is written once."""
+"""Numbered produce over plain HTTP: ids, the three headers, and a request sent twice that is
+written once."""
 
 from __future__ import annotations
 

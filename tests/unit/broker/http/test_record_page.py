@@ -1,4 +1,5 @@
-"""Pages of compressed batches: bounded by what the records are, not by what they were compressed to, and made off the loop."""
+"""Pages of compressed batches: bounded by what the records are, not by what they were compressed
+to, and made off the loop."""
 
 from __future__ import annotations
 
@@ -78,7 +79,8 @@ def test_a_record_larger_than_any_page_is_named_and_can_be_stepped_over() -> Non
 
 
 def test_a_batch_that_cannot_be_decoded_is_named_and_can_be_stepped_over() -> None:
-    """Six kilobytes with millions of empty headers: refused by their number, without a page's memory being used."""
+    """Six kilobytes with millions of empty headers: refused by their number, without a page's
+    memory being used."""
     headers = 5_000_000
     inside = b"\x00\x00\x00\x01\x01" + varint(headers) + b"\x00\x01" * headers
     sealed = SealedBatch(ZSTD, 1000, 1000, 1, compress(ZSTD, varint(len(inside)) + inside))

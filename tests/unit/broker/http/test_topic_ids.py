@@ -1,4 +1,5 @@
-"""Which topic a request means: by its id, where the client names one; a successor of the same name is another topic."""
+"""Which topic a request means: by its id, where the client names one. A successor of the same name
+is another topic."""
 
 from __future__ import annotations
 

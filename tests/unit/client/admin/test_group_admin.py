@@ -189,7 +189,7 @@ def test_partitions_are_added() -> None:
                 await client.add_partitions("t", wrong)  # type: ignore[arg-type]
 
 
-# --- a request that was carried out, and whose answer was lost ---------------------------------------------------
+# --- a request that was carried out, and whose answer was lost ------------------------------------
 
 
 @pytest.mark.parametrize("partitions", [None, [("t", 0)]])

@@ -1,4 +1,5 @@
-"""The synchronous face: a thread and a loop around the same objects, so real time, in milliseconds."""
+"""The synchronous face: a thread and a loop around the same objects, so real time, in
+milliseconds."""
 
 from __future__ import annotations
 

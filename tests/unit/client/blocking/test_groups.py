@@ -1,4 +1,5 @@
-"""The synchronous face of groups, and heartbeats beside a blocked application: real threads, so milliseconds."""
+"""The synchronous face of groups, and heartbeats beside a blocked application: real threads, so
+milliseconds."""
 
 from __future__ import annotations
 
@@ -230,11 +231,12 @@ def test_misuse_and_the_end() -> None:
     assert asyncio.iscoroutinefunction(coroutine)
 
 
-# --- the thread of an AsyncClient's heartbeats --------------------------------------------------------------------
+# --- the thread of an AsyncClient's heartbeats ----------------------------------------------------
 
 
 def blocked(seconds: float, **options: Any) -> tuple[list[str], list[Any], FakeCoordinator]:
-    """An application that reads, blocks its event loop, and reads on; who was a member when, and what was lost."""
+    """An application that reads, blocks its event loop, and reads on. Who was a member when, and
+    what was lost."""
     members: list[str] = []
     lost: list[Any] = []
 

@@ -1,4 +1,5 @@
-"""Finding and watching brokers: hedged metadata requests, pacing, giving up the silent; time is virtual."""
+"""Finding and watching brokers: hedged metadata requests, pacing, giving up the silent; time is
+virtual."""
 
 from __future__ import annotations
 

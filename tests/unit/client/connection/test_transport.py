@@ -1,4 +1,5 @@
-"""The real transport against real sockets on the loopback: what each failure proves about the request."""
+"""The real transport against real sockets on the loopback: what each failure proves about the
+request."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ async def read_request(reader: asyncio.StreamReader) -> bytes:
 
 
 def against(serve: Serve, body: Callable[[HttpTransport, str], Awaitable[None]]) -> None:
-    """Run ``body`` with a transport and the URL of a server that treats each connection with ``serve``."""
+    """Run ``body`` with a transport and the URL of a server that treats each connection with
+    ``serve``."""
 
     async def serve_to_the_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -1,4 +1,5 @@
-"""The consumer against a small cluster that moves leaders, cuts logs and falls silent; time is virtual."""
+"""The consumer against a small cluster that moves leaders, cuts logs and falls silent; time is
+virtual."""
 
 from __future__ import annotations
 
@@ -83,7 +84,7 @@ def later(seconds: float, action: Callable[..., object], *arguments: Any) -> Non
     asyncio.get_running_loop().call_later(seconds, action, *arguments)
 
 
-# --- reading ---------------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
 
 def test_batch_reads_in_order_and_ends_empty() -> None:
@@ -221,7 +222,7 @@ def test_misuse(make: Callable[[AsyncClient], object], error: type[Exception], s
             make(client)
 
 
-# --- bounds ------------------------------------------------------------------------------------------------------
+# --- bounds ---------------------------------------------------------------------------------------
 
 
 def test_prefetch_is_bounded_and_goes_on_when_there_is_room() -> None:
@@ -273,7 +274,7 @@ def test_one_silent_broker_does_not_hold_the_others_back() -> None:
             assert now() - began < 0.5
 
 
-# --- control -------------------------------------------------------------------------------------------------------
+# --- control --------------------------------------------------------------------------------------
 
 
 def test_seek_drops_what_was_fetched() -> None:
@@ -365,7 +366,7 @@ def test_close_wakes_who_waits() -> None:
         await consumer.close()
 
 
-# --- the edges of the log ------------------------------------------------------------------------------------------
+# --- the edges of the log -------------------------------------------------------------------------
 
 
 def test_out_of_range_is_raised_until_the_application_decides() -> None:
@@ -589,7 +590,7 @@ def test_a_partition_that_cannot_be_reached_is_told_of_beside_a_busy_neighbour()
             assert seen[0] == 50 * (20 - len(told))
 
 
-# --- the cluster moves -----------------------------------------------------------------------------------------------
+# --- the cluster moves ----------------------------------------------------------------------------
 
 
 def test_reading_follows_the_leader() -> None:
@@ -700,7 +701,7 @@ def test_a_deleted_topic_is_an_error_after_a_moment() -> None:
             assert now() - began < 5
 
 
-# --- any replica -----------------------------------------------------------------------------------------------------
+# --- any replica ----------------------------------------------------------------------------------
 
 
 def test_reading_from_any_replica_spreads() -> None:
@@ -729,7 +730,7 @@ def test_a_follower_that_cannot_serve_is_left_for_the_leader() -> None:
             assert now() - began < 0.2
 
 
-# --- chaos -------------------------------------------------------------------------------------------------------------
+# --- chaos ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(8))

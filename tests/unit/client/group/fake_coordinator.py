@@ -1,8 +1,9 @@
-"""The contract of wire/group_messages.py a second time, in its plainest form, behind the fake cluster's transport.
+"""The contract of wire/group_messages.py a second time, in its plainest form, behind the fake
+cluster's transport.
 
-Everything is recomputed whenever anybody asks; sessions are deadlines in the loop's time. ``owners`` is the truth that
-tests compare with: a partition has one owner at most, from the answer that gives it away until that member says that
-it has it no more, leaves, or is fenced.
+Everything is recomputed whenever anybody asks; sessions are deadlines in the loop's time.
+``owners`` is the truth that tests compare with: a partition has one owner at most, from the answer
+that gives it away until that member says that it has it no more, leaves, or is fenced.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Member:
     deadline_s: float = 0.0
     revoking_since_s: float | None = None
     away: bool = False
-    """A static member that has left; its place is kept until its session ends."""
+    """A static member that has left. Its place is kept until its session ends."""
 
 
 @dataclass
@@ -80,7 +81,7 @@ class Group:
 
 
 class FakeCoordinator:
-    """Of all groups; ``broker`` coordinates, every other one forwards."""
+    """Of all groups. ``broker`` coordinates, every other one forwards."""
 
     def __init__(self, cluster: FakeCluster, interval_ms: int = 500) -> None:
         self.cluster = cluster
@@ -118,7 +119,7 @@ class FakeCoordinator:
             owned[owner].append(key)
         return owned
 
-    # --- requests --------------------------------------------------------------------------------------------
+    # --- requests ---------------------------------------------------------------------------------
 
     def handle(self, broker: int, message: Any) -> Message | None:
         answers: dict[type, Any] = {
@@ -216,7 +217,7 @@ class FakeCoordinator:
         )
 
     def _target(self, group: Group) -> dict[Key, str]:
-        """Everybody keeps what it has, up to its share; the rest goes to whoever has least."""
+        """Everybody keeps what it has, up to its share. The rest goes to whoever has least."""
         wants = {name: self._topics(member.said) for name, member in group.members.items()}
         keys = sorted({(t, log.partition) for topics in wants.values() for t in topics for log in self.cluster.logs[t]})
         share = -(-len(keys) // max(1, len(wants)))

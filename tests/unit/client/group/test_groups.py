@@ -50,7 +50,7 @@ def test_a_member_reads_commits_and_goes_on_where_it_was() -> None:
             ]
 
 
-# --- sharing ---------------------------------------------------------------------------------------------------
+# --- sharing --------------------------------------------------------------------------------------
 
 
 def test_partitions_move_to_a_second_member_and_back() -> None:
@@ -144,7 +144,7 @@ def test_a_partition_added_to_a_topic_is_read_from_its_beginning_even_with_start
         assert coordinator.committed("g") == {0: 5}
 
 
-# --- nothing resets silently -----------------------------------------------------------------------------------
+# --- nothing resets silently ----------------------------------------------------------------------
 
 
 def test_a_committed_offset_out_of_range_raises_unless_told_otherwise() -> None:
@@ -251,7 +251,7 @@ def test_a_group_that_cannot_be_reached_for_long_is_an_error_and_reading_on_trie
             assert (await anext(consumer)).offset == 30
 
 
-# --- staying a member ------------------------------------------------------------------------------------------
+# --- staying a member -----------------------------------------------------------------------------
 
 
 def test_a_slow_application_stays_a_member_and_a_dead_one_does_not() -> None:
@@ -411,7 +411,7 @@ def test_an_instance_in_use_is_waited_for_and_then_an_error() -> None:
         assert second.assignment == [("t", 0)]
 
 
-# --- callbacks -------------------------------------------------------------------------------------------------
+# --- callbacks ------------------------------------------------------------------------------------
 
 
 def test_callbacks_may_seek_commit_and_be_coroutine_functions() -> None:
@@ -454,7 +454,7 @@ def test_an_exception_in_a_callback_comes_out_and_the_group_goes_on() -> None:
         assert len(second.assignment) == 2
 
 
-# --- the end ---------------------------------------------------------------------------------------------------
+# --- the end --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fault", ["refusing", "silent"])
@@ -500,7 +500,7 @@ def test_closing_wakes_a_reader_and_ends_everything() -> None:
         assert {kind for kind, _ in cluster.requests[before:]} <= {"metadata"}
 
 
-# --- misuse ----------------------------------------------------------------------------------------------------
+# --- misuse ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

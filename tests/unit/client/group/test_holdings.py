@@ -154,7 +154,7 @@ def test_a_zombie_is_told_so() -> None:
             assert coordinator.committed("g") == {0: 15}
 
 
-# --- what is finished does not fall ------------------------------------------------------------------------------
+# --- what is finished does not fall ---------------------------------------------------------------
 
 
 async def commit_all(consumer: GroupConsumer, record: Any) -> None:
@@ -226,7 +226,7 @@ def test_after_a_reset_to_before_the_committed_offset_what_is_read_there_may_be_
             assert coordinator.committed("g") == {0: 5}
 
 
-# --- what was handed out is remembered ---------------------------------------------------------------------------
+# --- what was handed out is remembered ------------------------------------------------------------
 
 
 def unreadable(batch: Batch) -> Batch:
@@ -287,7 +287,7 @@ def test_a_record_that_was_handed_out_may_be_committed_when_the_partition_was_re
             assert coordinator.committed("g") == {0: 10}
 
 
-# --- only under the grant it was read under ------------------------------------------------------------------------
+# --- only under the grant it was read under -------------------------------------------------------
 
 
 async def lose_and_regain(cluster: FakeCluster, coordinator: FakeCoordinator, client: AsyncClient, a: Any) -> None:
@@ -410,7 +410,7 @@ def test_a_commit_that_may_have_been_carried_out_is_never_told_as_refused() -> N
             assert not raised.value.definite
 
 
-# --- the end is in time --------------------------------------------------------------------------------------------
+# --- the end is in time ---------------------------------------------------------------------------
 
 
 def test_closing_takes_no_longer_than_it_may_whatever_the_callback_and_the_coordinator_do() -> None:

@@ -1,4 +1,5 @@
-"""The member's state machine: tables for single steps, and members against a naive coordinator over a bad network."""
+"""The member's state machine: tables for single steps, and members against a naive coordinator over
+a bad network."""
 
 from __future__ import annotations
 
@@ -57,7 +58,7 @@ def stable(*partitions: int, epoch: int = 3, **options: Any) -> Membership:
     return member
 
 
-# --- single steps ----------------------------------------------------------------------------------------------
+# --- single steps ---------------------------------------------------------------------------------
 
 
 def test_joining_says_what_the_member_wants_and_owns_nothing() -> None:
@@ -246,7 +247,7 @@ def test_only_the_answer_to_the_last_request_counts() -> None:
     assert member.member_epoch == 4
 
 
-# --- many members, a naive coordinator, a bad network ------------------------------------------------------------
+# --- many members, a naive coordinator, a bad network ---------------------------------------------
 
 
 @dataclass
@@ -258,7 +259,8 @@ class Known:
 
 @dataclass
 class Coordinator:
-    """Every answer that tells a member something new has an epoch of its own, so that nothing late is believed."""
+    """Every answer that tells a member something new has an epoch of its own, so that nothing late
+    is believed."""
 
     partitions: list[Key]
     epoch: int = 0
@@ -305,7 +307,7 @@ class Coordinator:
 
 @dataclass
 class Application:
-    """Does what a view says, when it gets to it; ``working`` is what it processes right now."""
+    """Does what a view says, when it gets to it. ``working`` is what it processes right now."""
 
     member: Membership
     working: dict[Key, int] = field(default_factory=dict)
@@ -338,7 +340,7 @@ class World:
             for number in range(members)
         ]
         self.requests: list[tuple[Membership, Sent]] = []
-        """Sent, and perhaps on their way; some twice."""
+        """Sent, and perhaps on their way. Some twice."""
         self.answers: list[tuple[Membership, int, Any]] = []
 
     def step(self, number: int, action: str, amount: int) -> None:

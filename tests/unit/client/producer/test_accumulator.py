@@ -298,7 +298,8 @@ def test_unkeyed_records_stay_with_a_partition_until_its_batch_leaves() -> None:
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_every_record_meets_one_fate_in_order(data: st.DataObject) -> None:
-    """Random appends, answers and time: each token comes out once, partitions keep their order, the buffer empties."""
+    """Random appends, answers and time: each token comes out once, partitions keep their order, the
+    buffer empties."""
     retries = data.draw(st.sampled_from(["all", "definite", "none"]))
     rig = Rig(3, linger_ms=2, batch_bytes=150, delivery_timeout_ms=5000, retries=retries)
     sent: dict[int, list[bytes]] = {0: [], 1: [], 2: []}

@@ -1,4 +1,5 @@
-"""Retries that write nothing twice and let nothing overtake, over a network that loses, delays and repeats."""
+"""Retries that write nothing twice and let nothing overtake, over a network that loses, delays and
+repeats."""
 
 from __future__ import annotations
 
@@ -80,7 +81,8 @@ def test_a_repeated_request_is_answered_with_the_first_offsets() -> None:
 
 
 def test_batches_that_travelled_together_are_recognized_one_by_one() -> None:
-    """More batches than a leader remembers: they travel in groups it can still recognize, and return alone."""
+    """More batches than a leader remembers: they travel in groups it can still recognize, and
+    return alone."""
 
     @scenario(1, batch_bytes=200, linger_ms=0)
     async def _(cluster: FakeCluster, producer: Producer) -> None:
@@ -186,8 +188,9 @@ def test_acks_all_tells_that_acknowledged_records_are_missing() -> None:
 
 
 def test_what_may_be_written_keeps_its_number_until_its_fate_is_known() -> None:
-    """Two batches in one request with no answer. The first one's time is up before the second one's: the second is
-    asked about under its old number, and only then does a new epoch begin, with what was never sent."""
+    """Two batches in one request with no answer. The first one's time is up before the second
+    one's: the second is asked about under its old number, and only then does a new epoch begin,
+    with what was never sent."""
     rig = Rig(linger_ms=0, batch_bytes=200, delivery_timeout_ms=2000, idempotent=True)
     rig.accumulator.identity.assign(7)
     queue = rig.topic.partitions[0]
@@ -287,7 +290,7 @@ def test_a_silent_broker_delays_the_id_by_a_hedge() -> None:
         assert now() - began < 0.3
 
 
-# --- a random network --------------------------------------------------------------------------------------------
+# --- a random network -----------------------------------------------------------------------------
 
 _ACTIONS: list[str | MinilogError] = [
     "refuse",
@@ -342,7 +345,8 @@ def test_nothing_is_doubled_or_overtaken(seed: int, rate: float, **options: Any)
 
 
 async def _write_last(producer: Producer, partition: int, sent: Sent, acks: Any) -> None:
-    """In calm weather it succeeds, at the latest when old answers have stopped to arrive and the leader is known."""
+    """In calm weather it succeeds, at the latest when old answers have stopped to arrive and the
+    leader is known."""
     for number in range(LAST_TRIES_MAX):
         value = b"last of %d, %d" % (partition, number)
         sent[value] = partition, asyncio.ensure_future(producer.send("t", value, partition=partition))
@@ -360,7 +364,8 @@ def _draw(random: Random, rate: float, kind: str) -> str | MinilogError | None:
 
 
 def _fail_over(cluster: FakeCluster, random: Random, acks: Any) -> set[bytes | None]:
-    """Another leader; with acks=1 it may lack the last batches. Returns the values that are gone."""
+    """Another leader. With acks=1 it may lack the last batches. Returns the values that are
+    gone."""
     log = random.choice(cluster.logs["t"])
     before = log.values()
     if acks == 1 and log.batches and random.random() < 0.5:
@@ -388,7 +393,8 @@ def _check(cluster: FakeCluster, sent: Sent, lost: set[bytes | None]) -> None:
 
 
 def _check_errors(sent: Sent) -> None:
-    """Nobody is told that acknowledged records are missing while none are, nor that a place was forgotten."""
+    """Nobody is told that acknowledged records are missing while none are, nor that a place was
+    forgotten."""
     for _, future in sent.values():
         error = future.exception()
         assert not isinstance(error, DuplicateSequence | ProducerFenced)

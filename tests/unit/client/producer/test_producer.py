@@ -1,4 +1,5 @@
-"""The producer against a small cluster that loses answers, moves leaders and falls silent; time is virtual."""
+"""The producer against a small cluster that loses answers, moves leaders and falls silent; time is
+virtual."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""No call of a producer waits for ever, and none fails without saying why; what ``send_many`` takes."""
+"""No call of a producer waits for ever, and none fails without saying why. What ``send_many``
+takes."""
 
 from __future__ import annotations
 
@@ -95,7 +96,8 @@ def test_an_error_inside_the_block_is_not_hidden_by_closing(caplog: pytest.LogCa
 
 
 def test_a_blocked_event_loop_costs_time_and_nothing_else() -> None:
-    """The application computes for longer than any timeout of a try; the records are sent once it lets go."""
+    """The application computes for longer than any timeout of a try. The records are sent once it
+    lets go."""
 
     async def main() -> None:
         cluster = FakeCluster()
@@ -113,7 +115,7 @@ def test_a_blocked_event_loop_costs_time_and_nothing_else() -> None:
     asyncio.run(main())
 
 
-# --- send_many ---------------------------------------------------------------------------------------------------
+# --- send_many ------------------------------------------------------------------------------------
 
 
 def rows(log: Log) -> list[tuple[Any, ...]]:

@@ -1,7 +1,8 @@
-"""One BrokerCore on a bench: its shell, its controller, its peers and its disk are played by the test.
+"""One BrokerCore on a bench: its shell, its controller, its peers and its disk are played by the
+test.
 
-Broker 1 is on the bench unless said otherwise; 2 and 3 are the others. Registrations come first in the journal, so
-the broker epochs are 2, 4 and 6. Time stands still until a test moves it.
+Broker 1 is on the bench unless said otherwise; 2 and 3 are the others. Registrations come first in
+the journal, so the broker epochs are 2, 4 and 6. Time stands still until a test moves it.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ ROOM = 1 << 20
 
 
 class BrokerBench:
-    """``states``: partitions of the topic; with none the broker has nothing to do yet."""
+    """``states``: partitions of the topic. With none the broker has nothing to do yet."""
 
     def __init__(
         self,
@@ -90,7 +91,7 @@ class BrokerBench:
         bench.metadata()
         return bench
 
-    # --- its shell ---------------------------------------------------------------------------------------------
+    # --- its shell --------------------------------------------------------------------------------
 
     def perform(self, effects: Sequence[Effect]) -> None:
         for effect in effects:
@@ -139,7 +140,7 @@ class BrokerBench:
         self.log(partition).sync(end_offset)
         self.perform(self.core.on_flushed(TopicPartition(TOPIC, partition), self.now_ms))
 
-    # --- its controller ------------------------------------------------------------------------------------------
+    # --- its controller ---------------------------------------------------------------------------
 
     def register(self, broker_epoch: int | None = None) -> None:
         epoch = BROKER_EPOCHS[self.broker_id] if broker_epoch is None else broker_epoch
@@ -170,7 +171,7 @@ class BrokerBench:
         assert asked is not None
         self.respond(CONTROLLER_ID, asked, response)
 
-    # --- its clients ------------------------------------------------------------------------------------------------
+    # --- its clients ------------------------------------------------------------------------------
 
     def produce(
         self, *values: bytes, acks: int = ACKS_ALL, timeout_ms: int = 30_000, partitions: Sequence[int] = (0,)
@@ -206,7 +207,7 @@ class BrokerBench:
     def disconnect(self, request_id: int) -> None:
         self.perform(self.core.on_disconnect(request_id, self.now_ms))
 
-    # --- its peers -----------------------------------------------------------------------------------------------------
+    # --- its peers --------------------------------------------------------------------------------
 
     def acknowledge(
         self,
@@ -217,7 +218,8 @@ class BrokerBench:
         broker_epoch: int | None = None,
         same_session: bool = False,
     ) -> int:
-        """Broker ``broker_id`` fetches, by default in a new session: it holds what lies below ``fetch_offset``."""
+        """Broker ``broker_id`` fetches, by default in a new session: it holds what lies below
+        ``fetch_offset``."""
         log = self.log(partition)
         epoch = self.core.replicas[TopicPartition(TOPIC, partition)].leader_epoch
         entry = ReplicaFetchPartition(TOPIC, TOPIC_ID, partition, epoch, fetch_offset, log.epoch_at(fetch_offset - 1))
@@ -230,7 +232,7 @@ class BrokerBench:
         leader = self.broker_id
         return self.send(ReplicaFetch(broker_id, process, leader, session_id, sequence, 500, ROOM, [entry]))
 
-    # --- looking inside ----------------------------------------------------------------------------------------------------
+    # --- looking inside ---------------------------------------------------------------------------
 
     def log(self, partition: int = 0) -> MemoryLog:
         return self.store.logs[TopicPartition(TOPIC, partition)]

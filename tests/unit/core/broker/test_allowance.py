@@ -43,7 +43,8 @@ def keyed(value_bytes: int, headers: int = 0) -> bytes:
 
 
 def test_one_request_brings_few_producers() -> None:
-    """Ten thousand made-up ids in one would make a log forget everybody else, and write their retries twice."""
+    """Ten thousand made-up ids in one would make a log forget everybody else, and write their
+    retries twice."""
     bench, most = alone(), allowance.PRODUCERS_MAX
     (result,) = send(bench, [numbered(n) for n in range(most + 1)])
     code, detail = problem(result)
@@ -85,7 +86,8 @@ def test_a_partition_that_others_left_too_little_for_is_sent_again(monkeypatch: 
 
 
 def test_what_is_damaged_has_cost_its_work_as_well() -> None:
-    """Else a request could name a partition ten thousand times, each with a batch that fails after it was expanded."""
+    """Else a request could name a partition ten thousand times, each with a batch that fails after
+    it was expanded."""
     bench = alone(KEYED)
     inside = bytes(1 << 20)
     damaged = SealedBatch(ZSTD, 1000, 1000, 1, compress(ZSTD, inside))

@@ -1,4 +1,5 @@
-"""One broker and its controller: registration, metadata, roles and their epochs, ISR proposals, leaving in order."""
+"""One broker and its controller: registration, metadata, roles and their epochs, ISR proposals,
+leaving in order."""
 
 from __future__ import annotations
 
@@ -84,7 +85,7 @@ def positions(
     return replace(Positions(1, bench.core.broker_epoch, controller_epoch, 8, [query]), **more)
 
 
-# --- registration ---------------------------------------------------------------------------------------------
+# --- registration ---------------------------------------------------------------------------------
 
 
 def test_a_broker_begins_by_registering() -> None:
@@ -156,7 +157,8 @@ def test_a_late_copy_of_a_heartbeats_answer_changes_nothing() -> None:
 
 @pytest.mark.parametrize("incarnation", ["another process", ""])
 def test_the_registration_of_another_process_is_not_taken(incarnation: str) -> None:
-    """Two processes were started with one broker id; the answers of both come from the same controller."""
+    """Two processes were started with one broker id. The answers of both come from the same
+    controller."""
     bench = BrokerBench()
     bench.tick()
     bench.answer(RegisterReply(incarnation, 2, "cluster", 1, 2000))
@@ -223,7 +225,7 @@ def test_a_second_registration_takes_the_metadata_from_the_start() -> None:
     assert isinstance(bench.core.replicas[FIRST].role, LeaderState | FollowerState)
 
 
-# --- the controller's term (R25) ------------------------------------------------------------------------------------
+# --- the controller's term (R25) ------------------------------------------------------------------
 
 
 def test_a_newer_controller_is_obeyed_and_remembered_first() -> None:
@@ -260,7 +262,7 @@ def test_an_older_controller_gets_no_positions() -> None:
     assert isinstance(bench.core.replicas[FIRST].role, LeaderState), "and ends no role"
 
 
-# --- metadata (R29) ------------------------------------------------------------------------------------------------------
+# --- metadata (R29) -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("base_offset", [-1, 1])
@@ -341,7 +343,8 @@ def test_a_damaged_log_stops_the_broker_instead_of_being_led() -> None:
 
 
 def test_a_log_of_a_later_epoch_than_there_has_been_stops_the_broker_instead_of_winning_the_election() -> None:
-    """A bit of the last batch's epoch has changed: the broker would be elected, and end at each append."""
+    """A bit of the last batch's epoch has changed: the broker would be elected, and end at each
+    append."""
     bench = BrokerBench.started(partition_state())
     bench.answer(StaleBrokerEpoch("unknown", cluster_id="cluster"))
     extend(bench.log(), 65536, 1)
@@ -351,7 +354,7 @@ def test_a_log_of_a_later_epoch_than_there_has_been_stops_the_broker_instead_of_
         bench.metadata()
 
 
-# --- damaged replicas (R20) -----------------------------------------------------------------------------------------------
+# --- damaged replicas (R20) -----------------------------------------------------------------------
 
 
 UNFIT = [UnfitReplica(TOPIC, TOPIC_ID, 0)]
@@ -433,7 +436,7 @@ def test_a_replica_that_found_no_room_is_unfit_until_it_is_open() -> None:
     assert next_heartbeat(bench).unfit == []
 
 
-# --- roles and epochs (R4) ---------------------------------------------------------------------------------------------------
+# --- roles and epochs (R4) ------------------------------------------------------------------------
 
 
 def ask_positions(bench: BrokerBench, leader_epoch: int, *, topic_id: str = TOPIC_ID) -> PositionsReply:
@@ -445,7 +448,8 @@ def ask_positions(bench: BrokerBench, leader_epoch: int, *, topic_id: str = TOPI
 
 @pytest.mark.parametrize("more", [{"broker_id": 2}, {"broker_epoch": 1}, {"broker_epoch": 3}, {"broker_epoch": -1}])
 def test_a_question_for_another_process_is_not_answered_and_ends_nothing(more: dict[str, Any]) -> None:
-    """Another broker has its address by now, or another process its id: its log is not the one that was meant."""
+    """Another broker has its address by now, or another process its id: its log is not the one that
+    was meant."""
     bench = BrokerBench.started(partition_state())
     sent = bench.send(positions(bench, 6, **more, controller_epoch=9))
     assert bench.refusal(sent).code == StaleBrokerEpoch.code
@@ -461,7 +465,8 @@ def test_a_position_says_whose_it_is_and_of_what() -> None:
 
 
 def test_a_log_that_retention_has_emptied_stands_for_election_with_the_epoch_of_what_has_gone() -> None:
-    """Else one that lost its end would win, and offsets that were committed would be given a second time."""
+    """Else one that lost its end would win, and offsets that were committed would be given a second
+    time."""
     bench = BrokerBench.started(partition_state(leader=2))
     bench.log().reset(9, start_epoch=3)
     (position,) = ask_positions(bench, 6).partitions
@@ -605,7 +610,7 @@ def test_metadata_for_clients() -> None:
     assert everything.topics == reply.topics
 
 
-# --- leaving in order (R28) -------------------------------------------------------------------------------------------------------
+# --- leaving in order (R28) -----------------------------------------------------------------------
 
 
 def leaving(bench: BrokerBench) -> BrokerBench:
@@ -664,7 +669,8 @@ def test_while_it_drains_it_asks_for_news_without_waiting() -> None:
 
 
 def test_one_that_is_given_a_leadership_while_it_leaves_drains_that_too() -> None:
-    """The controller does not let it go before it has heard of that: it says nothing of shutting down yet."""
+    """The controller does not let it go before it has heard of that: it says nothing of shutting
+    down yet."""
     bench = leaving(BrokerBench.started(partition_state(leader=2)))
     assert asks_to_leave(bench), "it leads nothing"
     bench.metadata(partition_state(leader=1, leader_epoch=6, partition_epoch=11))
@@ -711,7 +717,7 @@ def test_a_follower_goes_on_following_while_it_leaves() -> None:
     assert len(bench.fetches) == 2
 
 
-# --- numbers ------------------------------------------------------------------------------------------------------------------------
+# --- numbers --------------------------------------------------------------------------------------
 
 
 def test_statistics_are_plain_numbers() -> None:
@@ -770,7 +776,8 @@ def test_one_that_may_have_been_replaced_at_its_own_wish_is_not_sure() -> None:
 
 
 def test_a_replica_that_is_unfit_makes_no_leader_of_others_unsure() -> None:
-    """The controller is told of it with every heartbeat; what this broker leads with a whole log stays here."""
+    """The controller is told of it with every heartbeat. What this broker leads with a whole log
+    stays here."""
     bench = damaged(partition_state(leader=2), partition_state(partition=1))
     assert next_heartbeat(bench).unfit == UNFIT
     bench.tick(150)

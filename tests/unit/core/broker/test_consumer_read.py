@@ -79,7 +79,7 @@ def code(found: FetchResult) -> str:
     return found.problem.code
 
 
-# --- committed records only (R12) -------------------------------------------------------------------------------
+# --- committed records only (R12) -----------------------------------------------------------------
 
 
 @given(st.integers(0, 10), st.integers(0, 10))
@@ -111,7 +111,7 @@ def test_without_room_there_are_no_records_and_no_error() -> None:
     assert offsets(ask(leading(), 0, room=0)) == []
 
 
-# --- the range (leader and follower) -------------------------------------------------------------------------------
+# --- the range (leader and follower) --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("offset", [19, 31, 99])
@@ -134,7 +134,7 @@ def test_a_follower_does_not_know_what_lies_beyond_its_end() -> None:
     assert code(ask(trimmed, 9, any_replica=True)) == "OFFSET_OUT_OF_RANGE"
 
 
-# --- epochs --------------------------------------------------------------------------------------------------------
+# --- epochs ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_client_of_another_epoch_is_told_the_current_one(leader_epoch: int, ex
     assert found.leader_epoch == 5
 
 
-# --- truncation (R23) ------------------------------------------------------------------------------------------------
+# --- truncation (R23) -----------------------------------------------------------------------------
 
 TRUNCATED: dict[str, tuple[Runs, int, int, tuple[int, int, int] | None]] = {
     # log, offset, last epoch read -> (lost from, lost to, epoch)
@@ -186,7 +186,8 @@ def test_a_consumer_is_told_when_what_it_read_is_gone(
 
 
 def test_who_has_read_a_later_epoch_than_this_broker_knows_is_asked_to_wait() -> None:
-    """This leader has been replaced and does not know it yet: it may not say that anything is gone."""
+    """This leader has been replaced and does not know it yet: it may not say that anything is
+    gone."""
     assert code(ask(leading((1, 5)), 5, last_epoch=6)) == "UNKNOWN_LEADER_EPOCH"
 
 
@@ -199,7 +200,8 @@ def test_what_is_deleted_by_retention_is_not_truncation() -> None:
 @given(st.data())
 @settings(deadline=None, max_examples=60)
 def test_truncation_is_reported_exactly_when_what_was_read_differs(data: st.DataObject) -> None:
-    """Second version: the consumer keeps the epoch of every record it read and compares them one by one."""
+    """Second version: the consumer keeps the epoch of every record it read and compares them one by
+    one."""
     steps = st.lists(st.tuples(st.integers(1, 2), st.integers(1, 3)), max_size=3)
     shared, read_on, led_on = data.draw(steps), data.draw(steps), data.draw(steps)
 
@@ -239,7 +241,7 @@ def test_a_follower_that_has_gone_on_in_another_epoch_knows() -> None:
     assert code(ask(ahead, 7, last_epoch=2, any_replica=True)) == "LOG_TRUNCATED"
 
 
-# --- reading from followers -------------------------------------------------------------------------------------------
+# --- reading from followers -----------------------------------------------------------------------
 
 
 def test_a_follower_refuses_who_did_not_ask_for_any_replica() -> None:
@@ -316,7 +318,7 @@ def test_every_answer_names_its_topic_also_a_refusal() -> None:
     assert find_offset(replica_of(leading()), OffsetsPartition(TOPIC, 0, LATEST)).topic_id == TOPIC_ID
 
 
-# --- offsets, and not knowing the end yet (R7) -----------------------------------------------------------------------------
+# --- offsets, and not knowing the end yet (R7) ----------------------------------------------------
 
 
 def new_leader() -> LeaderState:
@@ -371,7 +373,8 @@ def test_offsets_by_time(at: int, offset: int, timestamp: int | None, last_epoch
 
 @pytest.mark.parametrize(("behind", "timestamp"), [(0, 1000), (1, 1500), (2, 3000), (4, 3000), (5, 3000), (6, None)])
 def test_lag_in_time_is_that_of_a_record_in_a_cleaned_log_too(behind: int, timestamp: int | None) -> None:
-    """The delete horizon stands where the first record's time was, and a filler has no record at all."""
+    """The delete horizon stands where the first record's time was, and a filler has no record at
+    all."""
     log = MemoryLog()
     (first,) = split(encode_batch([Record(0, 1000, b"k"), Record(1, 1500, b"j", b"v")]), ROOM)
     log.append([retain(stamp(first, 0, 4, 3), decode_batch(first), 90_000_000)])

@@ -1,4 +1,5 @@
-"""Consumer fetches and offset queries through one broker: long polls, and the one end each of them has (R12, R34)."""
+"""Consumer fetches and offset queries through one broker: long polls, and the one end each of them
+has (R12, R34)."""
 
 from __future__ import annotations
 
@@ -45,7 +46,7 @@ def codes(bench: BrokerBench, request_id: int) -> list[str | None]:
     return [None if r.problem is None else r.problem.code for r in bench.fetched(request_id)]
 
 
-# --- long polls ------------------------------------------------------------------------------------------------
+# --- long polls -----------------------------------------------------------------------------------
 
 
 def test_what_is_committed_is_sent_at_once() -> None:
@@ -145,11 +146,12 @@ def test_a_long_poll_ends_when_the_topic_does() -> None:
     assert bench.waiting_count == 0
 
 
-# --- topics of one name --------------------------------------------------------------------------------------------
+# --- topics of one name ---------------------------------------------------------------------------
 
 
 def remake(bench: BrokerBench, *partitions: int) -> None:
-    """The topic is deleted and made again under its name, in one piece of news; it has as many epochs as before."""
+    """The topic is deleted and made again under its name, in one piece of news. It has as many
+    epochs as before."""
     states = [replace(partition_state(replicas=[1], partition=p), topic_id="second") for p in partitions or (0,)]
     bench.metadata(TopicDeleted(TOPIC, TOPIC_ID), TopicCreated(TOPIC, "second", {}), *states)
 
@@ -222,7 +224,7 @@ def test_how_stale_a_follower_is_stays_known_when_its_leader_changes() -> None:
     assert bench.fetched(sent)[0].lag_ms == 200
 
 
-# --- bounds ------------------------------------------------------------------------------------------------------
+# --- bounds ---------------------------------------------------------------------------------------
 
 
 def test_one_answer_is_bounded_over_all_its_partitions() -> None:
@@ -268,7 +270,7 @@ def test_no_more_fetches_wait_than_allowed() -> None:
     assert bench.fetch(0) not in bench.replies
 
 
-# --- where to go instead -------------------------------------------------------------------------------------------
+# --- where to go instead --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("state", [partition_state(leader=2), partition_state(replicas=[2, 3], leader=2)])
@@ -295,11 +297,12 @@ def test_a_broker_that_knows_no_metadata_yet_does_not_claim_that_topics_are_unkn
     assert codes(bench, bench.fetch(0)) == ["LEADER_NOT_AVAILABLE"]
 
 
-# --- reading from a follower -------------------------------------------------------------------------------------------
+# --- reading from a follower ----------------------------------------------------------------------
 
 
 def following(records: int = 3) -> BrokerBench:
-    """Broker 1 follows broker 2, whose first answer brings ``records`` and a high watermark of 1."""
+    """Broker 1 follows broker 2, whose first answer brings ``records`` and a high watermark of
+    1."""
     bench = BrokerBench.started(partition_state(leader=2))
     replicate(bench, records, high_watermark=1)
     return bench
@@ -365,7 +368,7 @@ def test_a_follower_knows_how_unsure_its_leader_was() -> None:
     assert codes(bench, bench.fetch(0, any_replica=True, max_lag_ms=399)) == ["NOT_LEADER"]
 
 
-# --- offsets ----------------------------------------------------------------------------------------------------------------
+# --- offsets --------------------------------------------------------------------------------------
 
 
 def offset_of(bench: BrokerBench, at: int, partition: int = 0, topic_id: str = "") -> tuple[str | None, int | None]:
@@ -413,12 +416,12 @@ def test_a_new_leader_does_not_guess_the_end() -> None:
     assert offset_of(bench, LATEST) == (None, 1)
 
 
-# --- exactly one end each (R34) -----------------------------------------------------------------------------------------------
+# --- exactly one end each (R34) -------------------------------------------------------------------
 
 
 @dataclass
 class Readers:
-    """Long polls while everything else happens; the bench itself refuses a second answer."""
+    """Long polls while everything else happens. The bench itself refuses a second answer."""
 
     bench: BrokerBench = field(
         default_factory=lambda: BrokerBench.started(partition_state(), partition_state(partition=1))

@@ -1,4 +1,5 @@
-"""Numbered batches at a leader (R31): a repeated one is not written again, and is answered with what it waits for."""
+"""Numbered batches at a leader (R31): a repeated one is not written again, and is answered with
+what it waits for."""
 
 from __future__ import annotations
 
@@ -106,7 +107,8 @@ def test_a_repeated_batch_that_nobody_acknowledges_times_out_indefinitely() -> N
 
 
 def test_a_repeated_batch_waits_for_the_epoch_it_was_sent_again_in() -> None:
-    """R10: leadership goes away and comes back; what waited has failed, and a third attempt finds the entry of old."""
+    """R10: leadership goes away and comes back. What waited has failed, and a third attempt finds
+    the entry of old."""
     bench = BrokerBench.started(LED)
     first = send(bench, batch(0))
     again = send(bench, batch(0))

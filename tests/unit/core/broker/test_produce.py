@@ -1,4 +1,5 @@
-"""Producing through one broker: what is checked, what is appended, when the answer comes, and that it comes once."""
+"""Producing through one broker: what is checked, what is appended, when the answer comes, and that
+it comes once."""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ def next_state(state: PartitionChanged, **changes: object) -> PartitionChanged:
     return replace(state, partition_epoch=state.partition_epoch + 1, **changes)
 
 
-# --- acks ------------------------------------------------------------------------------------------------------
+# --- acks -----------------------------------------------------------------------------------------
 
 
 def test_acks_all_is_answered_when_every_isr_member_holds_it_durably() -> None:
@@ -100,7 +101,7 @@ def test_under_flush_policy_never_nothing_is_ever_flushed() -> None:
     assert bench.flushes == []
 
 
-# --- one request, many partitions ---------------------------------------------------------------------------------
+# --- one request, many partitions -----------------------------------------------------------------
 
 
 def test_a_request_is_answered_when_its_last_partition_is_decided() -> None:
@@ -129,7 +130,7 @@ def test_each_partition_has_its_own_result() -> None:
     assert [bench.log(p).end_offset for p in (0, 1, 2)] == [1, 0, 0]
 
 
-# --- where to go instead --------------------------------------------------------------------------------------------
+# --- where to go instead --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("state", [partition_state(leader=2), partition_state(replicas=[2, 3], leader=2)])
@@ -142,7 +143,7 @@ def test_who_does_not_lead_says_who_does_and_where(state: PartitionChanged) -> N
     assert found.problem.detail == "orders-0 is led by broker 2 at http://broker-2:8082, not by broker 1"
 
 
-# --- refusals of the whole request -----------------------------------------------------------------------------------
+# --- refusals of the whole request ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def test_no_more_requests_wait_than_allowed() -> None:
     assert bench.log().end_offset == 3
 
 
-# --- refusals of one partition, before anything is written ---------------------------------------------------------------
+# --- refusals of one partition, before anything is written ----------------------------------------
 
 
 GOOD = produced(b"good")
@@ -244,7 +245,7 @@ def test_a_promise_that_cannot_be_kept_is_refused_before_the_append(isr: list[in
     assert bench.log().end_offset == 0
 
 
-# --- how waiting ends ---------------------------------------------------------------------------------------------------
+# --- how waiting ends -----------------------------------------------------------------------------
 
 
 def test_at_its_deadline_a_request_is_told_that_nothing_is_proven() -> None:
@@ -329,7 +330,7 @@ def test_a_client_that_went_away_does_not_keep_its_request_waiting_for_ever() ->
     assert bench.waiting_count == 0
 
 
-# --- not while leaving, not when cut off ----------------------------------------------------------------------------------
+# --- not while leaving, not when cut off ----------------------------------------------------------
 
 
 def test_a_broker_that_hands_over_takes_no_more_writes_and_finishes_what_it_took() -> None:
@@ -357,12 +358,12 @@ def test_a_broker_that_does_not_hear_from_the_controller(self_fencing: bool, cod
     assert code(only(bench, sent)) == code_
 
 
-# --- exactly one answer each (R34) -----------------------------------------------------------------------------------------
+# --- exactly one answer each (R34) ----------------------------------------------------------------
 
 
 @dataclass
 class Traffic:
-    """Produce requests while everything else happens; the bench itself refuses a second answer."""
+    """Produce requests while everything else happens. The bench itself refuses a second answer."""
 
     bench: BrokerBench = field(
         default_factory=lambda: BrokerBench.started(LED, partition_state(partition=1), min_isr=2)

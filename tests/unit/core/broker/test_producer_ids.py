@@ -1,4 +1,5 @@
-"""Producer ids (R33): given away once each, from blocks of the controller's; whoever waits is answered."""
+"""Producer ids (R33): given away once each, from blocks of the controller's. Whoever waits is
+answered."""
 
 from __future__ import annotations
 

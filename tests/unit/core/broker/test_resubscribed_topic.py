@@ -1,4 +1,5 @@
-"""A topic that is wanted again before it was given back is the same one: it is shared out. One made anew waits, and not for ever."""
+"""A topic that is wanted again before it was given back is the same one: it is shared out. One made
+anew waits, and not for ever."""
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ def test_static_members_that_swap_their_topics_in_a_restart_read_both() -> None:
 
 
 def test_a_topic_that_is_gone_and_wanted_again_when_made_anew_is_begun_when_the_old_one_is_given_back() -> None:
-    """Two hold the old one: whoever gives back last opens the new one, whatever the topics are known to be since."""
+    """Two hold the old one: whoever gives back last opens the new one, whatever the topics are
+    known to be since."""
     bench = Bench(a=2, t=2)
     told = bench.join("one", "two", topics=["t"])
     bench.topics(t=0)

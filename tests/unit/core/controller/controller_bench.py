@@ -1,8 +1,9 @@
 """One ControllerCore on a bench: journal, shell and brokers are played by the test.
 
-The loop is the shell's own: journal a decision's records, replay them, perform its effects, then ``on_committed``,
-until nothing more is decided. Every broker keeps a copy of the image, fed by nothing but heartbeat replies, and
-after each commit image and copies are checked (R26, MetadataLogMatching).
+The loop is the shell's own: journal a decision's records, replay them, perform its effects, then
+``on_committed``, until nothing more is decided. Every broker keeps a copy of the image, fed by
+nothing but heartbeat replies, and after each commit image and copies are checked (R26,
+MetadataLogMatching).
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class ControllerBench:
         for broker_id in brokers:
             self.join(broker_id)
 
-    # --- its shell ---------------------------------------------------------------------------------------------
+    # --- its shell --------------------------------------------------------------------------------
 
     def carry_out(self, decision: Decision) -> None:
         while decision.records:
@@ -128,7 +129,8 @@ class ControllerBench:
             self.beat()
 
     def restart(self, *, snapshot_at: int = 0) -> None:
-        """A new controller process: the journal alone survives, and its snapshot at an index. Connections are gone."""
+        """A new controller process: the journal alone survives, and its snapshot at an index.
+        Connections are gone."""
         core = ControllerCore(self.settings, Random(2))
         if snapshot_at:
             image = ClusterImage()
@@ -143,7 +145,7 @@ class ControllerBench:
             broker.heartbeat_id = None
         self.carry_out(core.start(self.now_ms))
 
-    # --- its brokers ---------------------------------------------------------------------------------------------
+    # --- its brokers ------------------------------------------------------------------------------
 
     def register(self, broker_id: int, incarnation: str = "", *, clean: bool = True, **more: Any) -> int:
         process = incarnation or f"process-{broker_id}-{self.next_request_id}"
@@ -165,7 +167,8 @@ class ControllerBench:
         return broker
 
     def beat(self) -> None:
-        """Every living broker takes its news and parks its next heartbeat, until there is no more news."""
+        """Every living broker takes its news and parks its next heartbeat, until there is no more
+        news."""
         again = True
         while again:
             again = False
@@ -219,7 +222,8 @@ class ControllerBench:
         return broker.heartbeat_id
 
     def kill(self, broker_id: int) -> None:
-        """The process dies while its heartbeat is parked: its connection drops and its port refuses."""
+        """The process dies while its heartbeat is parked: its connection drops and its port
+        refuses."""
         self.beat()
         broker = self.brokers[broker_id]
         broker.alive = False
@@ -232,7 +236,7 @@ class ControllerBench:
         """The machine is cut off: nothing is heard any more, not even that."""
         self.brokers[broker_id].alive = False
 
-    # --- elections and partitions -----------------------------------------------------------------------------------
+    # --- elections and partitions -----------------------------------------------------------------
 
     def probes(self, broker_id: int) -> list[Send]:
         return [s for s in self.sends if isinstance(s.request, Probe) and s.node_id == broker_id]

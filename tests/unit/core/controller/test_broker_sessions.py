@@ -1,4 +1,5 @@
-"""Who is heard from: expiry, overdue heartbeats, and the controller's own pauses, which prove nothing."""
+"""Who is heard from: expiry, overdue heartbeats, and the controller's own pauses, which prove
+nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ def ticked(sessions: BrokerSessions, now_ms: int) -> list[int]:
 
 
 def run_until(sessions: BrokerSessions, start_ms: int, end_ms: int) -> list[int]:
-    """Tick as the shell does; the brokers that expired on the way."""
+    """Tick as the shell does. The brokers that expired on the way."""
     gone: list[int] = []
     for now_ms in range(start_ms, end_ms + 1, 20):
         gone += [broker_id for broker_id in ticked(sessions, now_ms) if broker_id not in gone]
@@ -73,7 +74,8 @@ def test_a_pause_right_after_the_start_ends_nobody() -> None:
 
 
 def test_who_is_heard_after_a_pause_gets_one_timeout_and_not_the_pause_on_top() -> None:
-    """After a pause the shell reads what has arrived before it ticks, so heartbeats come before ``on_tick``."""
+    """After a pause the shell reads what has arrived before it ticks, so heartbeats come before
+    ``on_tick``."""
     sessions = BrokerSessions(TIMEOUT_MS)
     session = sessions.open(1, 7, 0)
     sessions.on_tick(0)
@@ -101,8 +103,8 @@ def test_slow_ticks_that_are_no_pause_move_nothing() -> None:
 )
 @settings(deadline=None, max_examples=60)
 def test_only_time_the_controller_was_awake_counts_until_pauses_add_up_to_a_session(gaps_ms: list[int]) -> None:
-    """Second version: a broker is gone when the time that counts adds up to its timeout: that of ticks on time, and all
-    of it once earlier pauses have added up to a timeout too."""
+    """Second version: a broker is gone when the time that counts adds up to its timeout: that of
+    ticks on time, and all of it once earlier pauses have added up to a timeout too."""
     sessions = BrokerSessions(TIMEOUT_MS)
     now_ms = counted_ms = paused_ms = 0
     sessions.open(1, 7, now_ms)
@@ -118,7 +120,8 @@ def test_only_time_the_controller_was_awake_counts_until_pauses_add_up_to_a_sess
 
 @pytest.mark.parametrize("gap_ms", [260, 600, 1500])
 def test_a_controller_that_is_slow_all_the_time_fences_a_silent_broker_at_last(gap_ms: int) -> None:
-    """Within two session timeouts and one gap, at the next tick; and not before it has had its own timeout."""
+    """Within two session timeouts and one gap, at the next tick; and not before it has had its own
+    timeout."""
     sessions = BrokerSessions(TIMEOUT_MS)
     sessions.open(1, 7, 0)
     latest_ms = 2 * TIMEOUT_MS + gap_ms

@@ -1,4 +1,5 @@
-"""The controller and its journal: topics, snapshots, restarts, and what it tells about the cluster."""
+"""The controller and its journal: topics, snapshots, restarts, and what it tells about the
+cluster."""
 
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ def beat(bench: ControllerBench, broker_id: int) -> None:
     bench.heartbeat(broker)
 
 
-# --- topics ----------------------------------------------------------------------------------------------------
+# --- topics ---------------------------------------------------------------------------------------
 
 
 def test_creating_a_topic_is_answered_when_every_live_broker_knows_it() -> None:
@@ -122,7 +123,7 @@ def test_a_topic_that_is_deleted_in_an_election_is_gone() -> None:
     assert bench.state().leader == 2
 
 
-# --- producer ids -------------------------------------------------------------------------------------------------
+# --- producer ids ---------------------------------------------------------------------------------
 
 
 def allocate(bench: ControllerBench, broker_id: int = 1) -> AllocateProducerIds:
@@ -171,7 +172,7 @@ def test_a_process_that_was_replaced_gets_no_producer_ids() -> None:
     assert isinstance(bench.ask(allocate(bench)), AllocateProducerIdsReply)
 
 
-# --- views -----------------------------------------------------------------------------------------------------------
+# --- views ----------------------------------------------------------------------------------------
 
 
 def test_it_tells_what_it_knows() -> None:
@@ -197,7 +198,7 @@ def test_what_is_a_brokers_is_refused() -> None:
     assert "the controller does not answer Probe" in reply.detail
 
 
-# --- restarts and snapshots --------------------------------------------------------------------------------------------
+# --- restarts and snapshots -----------------------------------------------------------------------
 
 
 def eventful() -> ControllerBench:
@@ -263,7 +264,7 @@ def test_brokers_go_on_after_a_restart_without_hearing_everything_again() -> Non
     assert all(b.image.controller_epoch == 2 for b in bench.brokers.values() if b.alive and not b.may_exit)
 
 
-# --- who is told what (R29) -----------------------------------------------------------------------------------------------
+# --- who is told what (R29) -----------------------------------------------------------------------
 
 
 def news(bench: ControllerBench, broker_id: int, offset: int) -> HeartbeatReply:

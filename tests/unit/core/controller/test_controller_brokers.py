@@ -1,4 +1,5 @@
-"""The controller and broker processes: who is in, who is out, how it finds out, and how one leaves (R26, R27, R28)."""
+"""The controller and broker processes: who is in, who is out, how it finds out, and how one leaves
+(R26, R27, R28)."""
 
 from __future__ import annotations
 
@@ -45,7 +46,7 @@ def failovers(bench: ControllerBench) -> DescribeClusterReply:
     return reply
 
 
-# --- registration (R26) -----------------------------------------------------------------------------------------
+# --- registration (R26) ---------------------------------------------------------------------------
 
 
 def test_a_brokers_epoch_is_the_journal_index_of_its_registration() -> None:
@@ -147,7 +148,7 @@ def test_a_broker_of_another_cluster_or_a_later_journal_is_refused(claims: dict[
     assert bench.core.image.brokers == {}
 
 
-# --- heartbeats -----------------------------------------------------------------------------------------------------
+# --- heartbeats -----------------------------------------------------------------------------------
 
 
 def test_a_heartbeat_is_parked_until_there_is_news() -> None:
@@ -207,7 +208,8 @@ def test_the_heartbeat_of_an_earlier_process_is_refused() -> None:
 
 
 def test_the_heartbeat_of_a_process_of_another_journal_is_refused() -> None:
-    """A broker epoch is a place in one journal: another cluster's broker 1 may have the same one."""
+    """A broker epoch is a place in one journal: another cluster's broker 1 may have the same
+    one."""
     bench = ControllerBench()
     broker = bench.brokers[1]
     offset = bench.core.metadata_offset
@@ -240,7 +242,7 @@ def test_a_controller_that_is_behind_its_brokers_steps_back() -> None:
     assert code(bench, bench.heartbeat(bench.brokers[1], controller_epoch=2)) == "NOT_CONTROLLER"
 
 
-# --- losing brokers (R27) --------------------------------------------------------------------------------------------------
+# --- losing brokers (R27) -------------------------------------------------------------------------
 
 
 def test_a_broker_that_is_not_heard_is_fenced_after_the_session_timeout() -> None:
@@ -396,7 +398,8 @@ def test_a_restart_that_takes_long_fences_nobody() -> None:
 
 
 def test_no_heartbeat_stays_unanswered_when_its_broker_is_fenced() -> None:
-    """The probe was under way when the heartbeat came in after all; its answer still says that nobody listens."""
+    """The probe was under way when the heartbeat came in after all. Its answer still says that
+    nobody listens."""
     bench = ControllerBench()
     broker = bench.brokers[2]
     assert broker.heartbeat_id is not None
@@ -409,7 +412,7 @@ def test_no_heartbeat_stays_unanswered_when_its_broker_is_fenced() -> None:
     assert waiting in bench.replies
 
 
-# --- the timeline of a failover -----------------------------------------------------------------------------------------------
+# --- the timeline of a failover -------------------------------------------------------------------
 
 
 def test_a_failover_is_told_as_a_timeline() -> None:

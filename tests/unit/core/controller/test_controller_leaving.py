@@ -17,7 +17,7 @@ def fenced(bench: ControllerBench) -> set[int]:
 
 
 def leave(bench: ControllerBench, broker_id: int, **more: object) -> None:
-    """Its next heartbeat says so; nobody else does anything yet."""
+    """Its next heartbeat says so. Nobody else does anything yet."""
     bench.brokers[broker_id].leaving = True
     bench.heartbeat(bench.brokers[broker_id], **more)
 
@@ -76,7 +76,8 @@ def test_the_last_broker_may_leave_too() -> None:
 
 
 def test_one_that_could_not_drain_is_followed_by_the_longest_log() -> None:
-    """Not every ISR member holds what it acknowledged to fewer copies, so the candidates are asked (R9)."""
+    """Not every ISR member holds what it acknowledged to fewer copies, so the candidates are asked
+    (R9)."""
     bench = ControllerBench()
     bench.create([1, 2, 3])
     bench.brokers[1].drained = False
@@ -99,7 +100,7 @@ def changed_at(bench: ControllerBench, partition: int) -> int:
 
 
 def two_partitions() -> ControllerBench:
-    """Both led by 1; the ISR of the first was changed after the second was."""
+    """Both led by 1. The ISR of the first was changed after the second was."""
     bench = ControllerBench()
     bench.create([1, 2, 3], [1, 3, 2])
     bench.ask(bench.alter(1, bench.proposal([1, 2], 0)))
@@ -110,7 +111,8 @@ def two_partitions() -> ControllerBench:
 
 @pytest.mark.parametrize("behind", [1, 2, 3])
 def test_drained_counts_only_when_every_leadership_and_its_isr_are_known(behind: int) -> None:
-    """The broker hears first what it did not know; nothing happens to it meanwhile. Then it says again that it is drained."""
+    """The broker hears first what it did not know. Nothing happens to it meanwhile. Then it says
+    again that it is drained."""
     bench = two_partitions()
     assert changed_at(bench, 1) == len(bench.journal) - 2
     end = len(bench.journal)
@@ -143,7 +145,8 @@ def test_what_changed_elsewhere_is_no_reason_to_ask() -> None:
 
 @pytest.mark.parametrize("behind", [0, 1])
 def test_after_a_restart_from_a_snapshot_what_lies_before_it_is_known_from_the_snapshot_on(behind: int) -> None:
-    """When a partition last changed is not in a snapshot: a heartbeat that covers the snapshot covers that too."""
+    """When a partition last changed is not in a snapshot: a heartbeat that covers the snapshot
+    covers that too."""
     bench = ControllerBench()
     bench.create([1, 2, 3])
     bench.handle(CreateTopic("another", 1, 3))

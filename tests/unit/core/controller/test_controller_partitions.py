@@ -1,4 +1,5 @@
-"""The controller and partitions: ISR changes (R14-R17), elections (R20-R22), and any life of a whole cluster."""
+"""The controller and partitions: ISR changes (R14-R17), elections (R20-R22), and any life of a
+whole cluster."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ def shrink(bench: ControllerBench, isr: list[int], partition: int = 0) -> None:
     bench.beat()
 
 
-# --- ISR changes ----------------------------------------------------------------------------------------------
+# --- ISR changes ----------------------------------------------------------------------------------
 
 
 def test_an_agreed_proposal_is_one_record_and_one_partition_epoch() -> None:
@@ -52,7 +53,7 @@ def test_an_agreed_proposal_is_one_record_and_one_partition_epoch() -> None:
 
 
 def test_a_late_copy_of_a_request_is_never_applied() -> None:
-    """R15: copy 1 is delayed; copy 2 is refused; the reason goes away; copy 1 arrives."""
+    """R15: copy 1 is delayed; copy 2 is refused. The reason goes away; copy 1 arrives."""
     bench = ControllerBench()
     bench.create([1, 2, 3])
     shrink(bench, [1, 2])
@@ -90,7 +91,8 @@ def test_a_request_of_another_process_is_refused(difference: int) -> None:
 
 
 def test_a_request_of_a_process_of_another_cluster_is_refused_and_makes_no_request_of_ours_a_late_copy() -> None:
-    """Its journal gave it the same broker epoch, and its controller's address is ours for a moment."""
+    """Its journal gave it the same broker epoch, and its controller's address is ours for a
+    moment."""
     bench = ControllerBench()
     bench.create([1, 2, 3])
     mine = bench.alter(1, bench.proposal([1, 2]))
@@ -146,7 +148,7 @@ def test_the_answer_comes_with_what_was_journalled_before_it() -> None:
     assert bench.state().isr == [1, 2]
 
 
-# --- elections ----------------------------------------------------------------------------------------------------
+# --- elections ------------------------------------------------------------------------------------
 
 
 def test_the_candidates_are_asked_in_the_epoch_the_winner_will_have() -> None:
@@ -230,7 +232,7 @@ def test_an_election_is_held_again_by_a_restarted_controller() -> None:
     assert bench.state().leader == 3
 
 
-# --- the last ones standing (R20, R21) -------------------------------------------------------------------------------
+# --- the last ones standing (R20, R21) ------------------------------------------------------------
 
 
 def last_standing() -> ControllerBench:
@@ -314,7 +316,7 @@ def test_the_next_process_of_a_candidate_is_asked_anew(clean: bool) -> None:
     assert bench.state().leader == 2
 
 
-# --- damaged replicas (R20) -----------------------------------------------------------------------------------------------
+# --- damaged replicas (R20) -----------------------------------------------------------------------
 
 
 def unfit(bench: ControllerBench, *partitions: int) -> list[UnfitReplica]:
@@ -416,12 +418,13 @@ def test_a_new_process_is_whole_until_it_says_otherwise() -> None:
     assert bench.state().isr == [1, 2, 3]
 
 
-# --- any life of a cluster ----------------------------------------------------------------------------------------------
+# --- any life of a cluster ------------------------------------------------------------------------
 
 
 @dataclass
 class Life:
-    """Three brokers, three partitions. The bench checks image, copies and single answers after every commit."""
+    """Three brokers, three partitions. The bench checks image, copies and single answers after
+    every commit."""
 
     bench: ControllerBench = field(default_factory=ControllerBench)
     pending: list[AlterPartition] = field(default_factory=list)
@@ -478,7 +481,7 @@ class Life:
         self.bench.restart()
 
     def pause(self, broker_id: int) -> None:
-        """Fences nobody that was heard since the pause before; who lives is heard after it."""
+        """Fences nobody that was heard since the pause before. Who lives is heard after it."""
         bench = self.bench
         bench.tick()
         sessions = bench.core.sessions.by_broker.values()

@@ -1,4 +1,5 @@
-"""Elections: who is asked, who wins, and when; recoveries; what a restarted controller finds out by itself."""
+"""Elections: who is asked, who wins, and when; recoveries. What a restarted controller finds out by
+itself."""
 
 from __future__ import annotations
 
@@ -87,7 +88,7 @@ class Poll:
         return [(state.partition, winner, recovery) for state, winner, recovery in self.elections.decide(now_ms)]
 
 
-# --- asking ---------------------------------------------------------------------------------------------------
+# --- asking ---------------------------------------------------------------------------------------
 
 
 def test_every_candidate_is_asked_once_about_all_its_partitions() -> None:
@@ -124,7 +125,7 @@ def test_without_candidates_nothing_is_asked() -> None:
     assert poll.elections.open_count == 0
 
 
-# --- deciding ---------------------------------------------------------------------------------------------------
+# --- deciding -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -197,7 +198,8 @@ def test_after_late_answers_too_the_silent_are_waited_for_once_only() -> None:
 
 
 def test_who_answered_without_a_position_is_asked_again() -> None:
-    """Another broker at that address, or one that says less than it was asked: its request is over all the same."""
+    """Another broker at that address, or one that says less than it was asked: its request is over
+    all the same."""
     poll = Poll()
     poll.ask(now_ms=0)
     for broker_id in (2, 3):
@@ -324,7 +326,7 @@ def test_a_registration_lets_nobody_elses_answer_be_forgotten() -> None:
     assert poll.decided() == [(0, 2, False)]
 
 
-# --- damaged replicas ---------------------------------------------------------------------------------------------
+# --- damaged replicas -----------------------------------------------------------------------------
 
 
 def test_a_replica_that_is_unfit_is_not_asked() -> None:
@@ -424,7 +426,7 @@ def test_a_restarted_controller_begins_the_election_again_from_the_image() -> No
     assert after.decide(1) == []
 
 
-# --- recovery (R22 balanced) --------------------------------------------------------------------------------------
+# --- recovery (R22 balanced) ----------------------------------------------------------------------
 
 
 RECOVERING = partition_state(leader=NO_LEADER, leader_epoch=6, isr=[], last_known_elr=[1, 2])
@@ -474,7 +476,7 @@ def test_leaderless_partitions_are_told_apart() -> None:
     assert list(poll.elections.leaderless) == [TopicPartition(TOPIC, 0)]
 
 
-# --- any order of answers --------------------------------------------------------------------------------------------
+# --- any order of answers -------------------------------------------------------------------------
 
 
 @given(
@@ -514,7 +516,7 @@ def test_the_winner_is_the_best_of_those_that_answered(steps: list[tuple[str, in
             silent.clear()
 
 
-# --- counting -----------------------------------------------------------------------------------------------------------
+# --- counting -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,8 @@ def test_refusals(asked: IsrProposal, sender: int, records: list[MetadataRecord]
         ((1, 2, 3), (2, 3), True),
         ((1, 2), (3,), False),
         ((1,), (2, 3), False),
-        # the leader stays while nobody else can lead, so what it knows of itself is no reason to refuse the others
+        # the leader stays while nobody else can lead, so what it knows of itself is no reason to
+        # refuse the others
         ((1, 2, 3), (1,), False),
         ((1,), (1,), False),
     ],

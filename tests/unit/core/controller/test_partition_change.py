@@ -1,4 +1,5 @@
-"""ISR, ELR and leader of one partition through every order of losses and returns (R20, R21, R27, R28)."""
+"""ISR, ELR and leader of one partition through every order of losses and returns (R20, R21, R27,
+R28)."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ def shape(state: PartitionState) -> tuple[int, list[int], list[int], list[int]]:
     return state.leader, state.isr, state.elr, state.last_known_elr
 
 
-# --- the ISR changes -----------------------------------------------------------------------------------------
+# --- the ISR changes ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def test_members_stand_in_the_order_of_the_replicas_however_they_were_proposed()
     assert change.with_isr(state, [2, 1, 3], 1).isr == [3, 1, 2]
 
 
-# --- a broker is lost ------------------------------------------------------------------------------------------
+# --- a broker is lost -----------------------------------------------------------------------------
 
 
 def test_losing_a_follower_keeps_leader_and_epoch() -> None:
@@ -121,7 +122,7 @@ def test_a_follower_that_shuts_down_leaves_the_isr_and_changes_no_leader() -> No
     assert changed.leader_epoch == 5
 
 
-# --- who may be elected ------------------------------------------------------------------------------------------
+# --- who may be elected ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,8 @@ def test_an_unclean_broker_leaves_the_elr_and_is_remembered() -> None:
 @pytest.mark.parametrize(
     ("leader", "isr", "elr", "last_known", "min_isr", "alive", "expected"),
     [
-        # the leader stays while nobody else is known to be complete and alive: what it can read is served on
+        # the leader stays while nobody else is known to be complete and alive: what it can read is
+        # served on
         (1, [1], [], [], 1, (2, 3), (1, [1], [], [])),
         (1, [1], [2, 3], [], 3, (), (1, [1], [2, 3], [])),
         (1, [1, 2, 3], [], [], 1, (), (1, [1, 2, 3], [], [])),
@@ -242,7 +244,7 @@ def test_a_follower_whose_replica_is_damaged_neither_counts_nor_is_known_to_be_c
     assert change.without_unfit(changed, 3, min_isr, only(*alive)) == changed, "said again with every heartbeat"
 
 
-# --- every order of events (R20) -----------------------------------------------------------------------------------
+# --- every order of events (R20) ------------------------------------------------------------------
 
 
 @dataclass
@@ -336,7 +338,8 @@ def test_isr_and_elr_stay_sound_through_any_life(replicas: int, min_isr: int, st
 )
 @settings(deadline=None, max_examples=60)
 def test_whoever_may_be_elected_has_held_everything_committed(min_isr: int, steps: list[tuple[str, int]]) -> None:
-    """LeaderCandidateCompleteness: a second model tracks what each replica holds, and commits as R8 allows."""
+    """LeaderCandidateCompleteness: a second model tracks what each replica holds, and commits as R8
+    allows."""
     life = Life(min_isr, partition_state(), alive={1, 2, 3})
     held = dict.fromkeys([1, 2, 3], 0)
     committed = 0

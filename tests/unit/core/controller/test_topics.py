@@ -1,4 +1,5 @@
-"""Creating and deleting topics: what is decided, and every refusal with its code and its sentence."""
+"""Creating and deleting topics: what is decided, and every refusal with its code and its
+sentence."""
 
 from __future__ import annotations
 
@@ -66,7 +67,8 @@ def test_the_default_factor_bends_to_the_brokers_that_run() -> None:
 def test_a_topic_that_asks_for_no_factor_gets_replicas_on_brokers_that_are_away_for_the_moment(
     away: list[int], default: int, replicas: list[int]
 ) -> None:
-    """Or it would have fewer copies for ever. Only those that are here are in sync, and one of them leads."""
+    """Or it would have fewer copies for ever. Only those that are here are in sync, and one of them
+    leads."""
     image = image_of(*(BrokerFenced(broker_id, EPOCHS[broker_id]) for broker_id in away))
     _, partition = create(CreateTopic("t"), image, default_replication_factor=default)
     assert partition.replicas == replicas
@@ -282,7 +284,7 @@ def test_the_creator_is_told_what_was_made() -> None:
     ]
 
 
-# --- more partitions ----------------------------------------------------------------------------------------------------
+# --- more partitions ------------------------------------------------------------------------------
 
 
 def add(partitions: int, topic: str = TOPIC, topic_id: str = "", **limits: int) -> list[Any]:

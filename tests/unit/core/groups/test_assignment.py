@@ -21,7 +21,8 @@ def members(count: int, topics: str = "a", current: Assignment | None = None) ->
 
 
 def check_complete(subscribers: list[Subscriber], topics: dict[str, int], found: Assignment) -> None:
-    """Every partition of a topic somebody subscribes to is given once, to a subscriber; everybody is named."""
+    """Every partition of a topic somebody subscribes to is given once, to a subscriber. Everybody
+    is named."""
     given_out = sorted(part for parts in found.values() for part in parts)
     wanted = [(t, p) for t in sorted(topics) if any(t in s.topics for s in subscribers) for p in range(topics[t])]
     assert given_out == wanted
@@ -157,7 +158,8 @@ def test_a_large_group_is_shared_out_evenly() -> None:
 
 
 def improvable(subscribers: list[Subscriber], found: Assignment) -> bool:
-    """Naive: somebody reaches, by partitions handed from member to member, one that has at least two less."""
+    """Naive: somebody reaches, by partitions handed from member to member, one that has at least
+    two less."""
     topics = {s.member_id: s.topics for s in subscribers}
     for start in found:
         seen, stack = {start}, [start]
@@ -173,7 +175,8 @@ def improvable(subscribers: list[Subscriber], found: Assignment) -> bool:
 
 @pytest.mark.parametrize("seed", range(30))
 def test_no_chain_of_moves_is_left_that_makes_it_more_even(seed: int) -> None:
-    """Larger than all assignments could be looked through; twice, with what is owned kept as far as may be."""
+    """Larger than all assignments could be looked through; twice, with what is owned kept as far as
+    may be."""
     rng = Random(seed)
     topics = {name: rng.randint(0, 12) for name in "abcdefgh"[: rng.randint(2, 8)]}
     names = [f"m{i:02}" for i in range(rng.randint(2, 25))]
@@ -189,7 +192,8 @@ def test_no_chain_of_moves_is_left_that_makes_it_more_even(seed: int) -> None:
 
 
 def of_two_kinds(count: int, owned: Assignment, shift: int = 0) -> list[Subscriber]:
-    """Every second one reads a, the others a and b: a rolling restart of a new version that reads b too."""
+    """Every second one reads a, the others a and b: a rolling restart of a new version that reads b
+    too."""
     names = [f"m{number:04}" for number in range(count)]
     return [
         Subscriber(n, n, frozenset("a" if (i + shift) % 2 else "ab"), frozenset(owned.get(n, ())))

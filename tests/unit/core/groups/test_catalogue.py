@@ -18,7 +18,8 @@ from tests.unit.core.groups.test_groups import Bench, parts
 HOSTILE = ("(.*.*.*.*.*.*.*.*){60}", "(.?.?.?.?){70}", "(.*x){100}.*y", ".*[a-z].{90}", "((x?){100}){10}")
 COSTLY = "(.?.?.?.?){70}"
 TURN_MS = 1000
-"""Far more than a look takes, far less than it took: a machine that is busy with other things may be slow."""
+"""Far more than a look takes, far less than it took: a machine that is busy with other things may
+be slow."""
 
 
 @pytest.mark.parametrize("pattern", HOSTILE)
@@ -75,7 +76,8 @@ def test_a_pattern_that_takes_too_many_steps_is_refused_and_fits_nothing() -> No
 
 
 def test_a_pattern_that_was_cheap_costs_its_member_the_membership_and_nobody_else() -> None:
-    """Nothing can be refused when a topic is made: the group goes on, and who uses the pattern is told."""
+    """Nothing can be refused when a topic is made: the group goes on, and who uses the pattern is
+    told."""
     bench = Bench(a=1)
     one = bench.beat("one", pattern=COSTLY)
     two = bench.beat("two", topics=["a"])

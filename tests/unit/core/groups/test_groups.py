@@ -1,4 +1,5 @@
-"""Groups alone: tables for single decisions, and a random walk against a naive model of who owns what."""
+"""Groups alone: tables for single decisions, and a random walk against a naive model of who owns
+what."""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ Owned = set[tuple[str, int]]
 
 
 class Bench:
-    """A coordinator's Groups with a log of its own: what is decided is written and replayed at once."""
+    """A coordinator's Groups with a log of its own: what is decided is written and replayed at
+    once."""
 
     def __init__(self, **topics: int) -> None:
         self.now_ms = 1_000_000
@@ -111,7 +113,7 @@ class Bench:
                 del self.shapes[name]
         self.groups.on_topics(self.shapes)
 
-    # --- short forms -----------------------------------------------------------------------------------------
+    # --- short forms ------------------------------------------------------------------------------
 
     def beat(
         self, member: str, epoch: int = 0, owned: Owned | None = None, group: str = "g", **more: Any
@@ -242,7 +244,8 @@ def test_who_does_not_give_back_is_heard_no_more_but_keeps_what_it_holds_for_its
 
 
 def expelled() -> tuple[Bench, GroupHeartbeatReply]:
-    """Member a was to give two of its partitions to b, and took too long; what it was told when it had all four."""
+    """Member a was to give two of its partitions to b, and took too long. What it was told when it
+    had all four."""
     bench = Bench()
     a = bench.beat("a", poll_timeout_ms=500)
     bench.beat("b")
@@ -659,7 +662,7 @@ def test_who_cannot_say_that_it_has_given_back_is_not_expelled_for_it(has_given_
     assert bench.groups.groups["g"].is_expelled("a") is not has_given_back
 
 
-# --- which topic of that name ----------------------------------------------------------------------------------------
+# --- which topic of that name ---------------------------------------------------------------------
 
 
 def held_ids(bench: Bench) -> dict[str, str]:
@@ -778,7 +781,8 @@ def test_what_a_member_says_it_owns_is_compared_with_what_an_older_version_wrote
 
 
 def test_where_nobody_knows_which_topic_is_held_any_id_is_believed_and_nothing_new_is_given() -> None:
-    """An older version wrote the group while the topic was being given back: its id is in no record."""
+    """An older version wrote the group while the topic was being given back: its id is in no
+    record."""
     bench = Bench(t=2, u=1)
     told = bench.beat("a", topics=["t"])
     t_held = told.assignment
@@ -857,7 +861,7 @@ def test_the_offsets_of_what_a_member_holds_are_not_deleted(topic_id: str) -> No
 
 
 def test_the_offsets_of_a_partition_between_two_members_are_not_deleted() -> None:
-    """Nobody holds it for a moment; its next owner goes on where the group is."""
+    """Nobody holds it for a moment. Its next owner goes on where the group is."""
     bench = Bench()
     a = bench.join("a")["a"]
     bench.commit("a", a.member_epoch, *((p, 5) for p in range(4)))
@@ -909,7 +913,7 @@ def test_an_away_member_that_joins_as_another_instance_is_one_member(instance_id
     assert len(parts(told)) == (4 if instance_id == "one" else 2)
 
 
-# --- a random walk ------------------------------------------------------------------------------------------
+# --- a random walk --------------------------------------------------------------------------------
 
 
 def leave(member: str, epoch: int = -1) -> LeaveGroup:
@@ -1047,8 +1051,8 @@ def test_a_late_copy_of_a_commit_of_nobodys_moves_nothing() -> None:
 
 
 class Naive:
-    """Who may believe to own what, from nothing but what members were told and said. ``held``: by member, what it works
-    on; ``lost``: whether its next answer is lost on the way."""
+    """Who may believe to own what, from nothing but what members were told and said. ``held``: by
+    member, what it works on. ``lost``: whether its next answer is lost on the way."""
 
     def __init__(self) -> None:
         self.held: dict[str, Owned] = {}
@@ -1137,7 +1141,8 @@ class Walk:
         self.bench.tick(self.rng.choice((10, 1000, 4000, 11_000)))
 
     def late_copy(self) -> None:
-        """Of anything that was ever asked. It changes nothing that a member has, nor what is committed."""
+        """Of anything that was ever asked. It changes nothing that a member has, nor what is
+        committed."""
         with contextlib.suppress(MinilogError):
             self.bench.do(self.rng.choice(self.bench.said or [CommittedOffsets("g")]))
 

@@ -1,4 +1,5 @@
-"""Following: where logs part and how they are joined again (R1, R2), and that nothing inexact is ever written (R6)."""
+"""Following: where logs part and how they are joined again (R1, R2), and that nothing inexact is
+ever written (R6)."""
 
 from __future__ import annotations
 
@@ -60,7 +61,7 @@ def common(one: MemoryLog, other: MemoryLog) -> int:
     return same
 
 
-# --- the seven cases of R2 ----------------------------------------------------------------------------------------
+# --- the seven cases of R2 ------------------------------------------------------------------------
 
 CASES: dict[str, tuple[Runs, Runs, Runs]] = {
     # leader, follower, follower after the cut
@@ -124,7 +125,8 @@ def test_a_leader_whose_log_begins_later(leader: Runs, follower: Runs, start_off
 
 
 def test_a_follower_that_diverges_below_the_leaders_start_is_told_to_begin_anew() -> None:
-    """The common part was deleted, so nothing below the start can be compared: only the epoch that ended there is known."""
+    """The common part was deleted, so nothing below the start can be compared: only the epoch that
+    ended there is known."""
     leading, following = pair(log_of((3, 10), (5, 5), high_watermark=10), log_of((4, 10)))
     leading.log.advance_start(10)
     with pytest.raises(OffsetOutOfRange, match="10 to 15 after epoch 3"):
@@ -140,11 +142,12 @@ def test_a_follower_that_begins_after_the_divergence_begins_anew_there() -> None
     assert (following.log.start_offset, following.log.end_offset) == (30, 30)
 
 
-# --- any history of leaders ---------------------------------------------------------------------------------------------
+# --- any history of leaders -----------------------------------------------------------------------
 
 
 def replay(steps: list[tuple[int, int, int, int]]) -> list[MemoryLog]:
-    """Three logs that leaders of growing epochs have written, each copied only in part to the others."""
+    """Three logs that leaders of growing epochs have written, each copied only in part to the
+    others."""
     logs = [MemoryLog(), MemoryLog(), MemoryLog()]
     for epoch, (leader, count, copier, copied) in enumerate(steps, 1):
         extend(logs[leader], epoch, count)
@@ -162,7 +165,8 @@ lives = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(0, 
 @given(lives)
 @settings(deadline=None, max_examples=60)
 def test_after_the_cut_the_follower_is_the_longest_common_prefix(steps: list[tuple[int, int, int, int]]) -> None:
-    """R2. Compared byte by byte: nothing that differs stays, and nothing that is the same is cut."""
+    """R2. Compared byte by byte: nothing that differs stays, and nothing that is the same is
+    cut."""
     leader_log, follower_log, _ = replay(steps)
     expected = common(leader_log, follower_log)
     leading, following = pair(leader_log, follower_log)
@@ -170,7 +174,7 @@ def test_after_the_cut_the_follower_is_the_longest_common_prefix(steps: list[tup
     assert follower_log.content() == leader_log.content()[:expected]
 
 
-# --- exactness (R6) ----------------------------------------------------------------------------------------------------
+# --- exactness (R6) -------------------------------------------------------------------------------
 
 
 def result(
@@ -270,7 +274,7 @@ def test_a_diverging_answer_truncates_and_teaches_nothing_else() -> None:
     assert (follower.log.end_offset, follower.high_watermark) == (1, 0)
 
 
-# --- fetching -------------------------------------------------------------------------------------------------------------
+# --- fetching -------------------------------------------------------------------------------------
 
 
 def test_a_fetch_says_how_far_this_log_reaches_and_in_which_epoch() -> None:
@@ -292,7 +296,7 @@ def test_a_fetch_must_not_acknowledge_what_is_not_durable(flush_policy: str, mus
     assert follower.next_fetch().fetch_offset == 4
 
 
-# --- the high watermark it shows (R7, R12) and how old it is -------------------------------------------------------------
+# --- the high watermark it shows (R7, R12) and how old it is --------------------------------------
 
 
 @pytest.mark.parametrize(("told", "expected"), [(0, 0), (2, 2), (3, 3), (99, 3)])

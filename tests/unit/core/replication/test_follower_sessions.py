@@ -1,4 +1,5 @@
-"""A leader's side of replica fetching: positions counted once, answers given once, copies refused (R4, R5, R35)."""
+"""A leader's side of replica fetching: positions counted once, answers given once, copies refused
+(R4, R5, R35)."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ WAIT_MS = 500
 
 
 class Leading:
-    """Broker 1 and its sessions, as BrokerCore drives them: count, advance, answer at the end of each turn."""
+    """Broker 1 and its sessions, as BrokerCore drives them: count, advance, answer at the end of
+    each turn."""
 
     def __init__(self, *leaders: LeaderState) -> None:
         self.replicas: dict[TopicPartition, Replica] = {each.partition: replica_of(each) for each in leaders}
@@ -146,7 +148,8 @@ def leading(records: int = 3, *, isr: Sequence[int] = (1, 2), partitions: int = 
 
 
 def settled(broker: Leading, *entries: ReplicaFetchPartition) -> Leading:
-    """A session is open with these positions and the follower has been told all there is to tell; next is sequence 1."""
+    """A session is open with these positions and the follower has been told all there is to tell;
+    next is sequence 1."""
     broker.fetch(request(*entries))
     broker.tick(broker.now_ms + 20)
     return broker
@@ -156,7 +159,7 @@ def offsets(found: ReplicaFetchResult) -> list[int]:
     return [batch.base_offset for batch in split(found.batches, 1 << 20, stored=True)]
 
 
-# --- answering ----------------------------------------------------------------------------------------------------
+# --- answering ------------------------------------------------------------------------------------
 
 
 def test_what_is_there_is_sent_at_once() -> None:
@@ -251,7 +254,8 @@ def test_a_position_that_retention_has_overtaken_since_is_refused() -> None:
 
 
 def test_the_first_request_of_a_session_proves_no_answer() -> None:
-    """It may have been under way before the last answer: a leader deletes only what its followers have heard of."""
+    """It may have been under way before the last answer: a leader deletes only what its followers
+    have heard of."""
     broker = settled(leading(), entry(0, 3))
     log = memory_log(broker.leader)
     log.expired = 2
@@ -284,7 +288,8 @@ def test_what_is_forgotten_is_not_sent() -> None:
 
 
 def test_a_follower_that_was_not_waited_for_still_learns_the_high_watermark() -> None:
-    """It is not in the ISR yet, so the high watermark moves without it, between its answer and its next request."""
+    """It is not in the ISR yet, so the high watermark moves without it, between its answer and its
+    next request."""
     broker = leading(0, isr=[1])
     broker.append(10)
     (result,) = broker.results(broker.fetch(request(entry(0, 0, -1))))
@@ -297,7 +302,8 @@ def test_a_follower_that_was_not_waited_for_still_learns_the_high_watermark() ->
 
 
 def test_a_new_session_is_told_the_high_watermark_of_what_needs_no_data() -> None:
-    """The follower has restarted, or an answer was lost: it holds everything, but does not know that it is committed."""
+    """The follower has restarted, or an answer was lost: it holds everything, but does not know
+    that it is committed."""
     broker = leading()
     opening = broker.fetch(request(entry(0, 3)))
     broker.tick(20)
@@ -305,7 +311,8 @@ def test_a_new_session_is_told_the_high_watermark_of_what_needs_no_data() -> Non
 
 
 def test_a_partition_that_joins_a_session_is_told_its_high_watermark() -> None:
-    """Its follower has just changed leaders; without a word it could not even say how stale its reads are."""
+    """Its follower has just changed leaders. Without a word it could not even say how stale its
+    reads are."""
     broker = settled(leading(partitions=2), entry(0, 3))
     joining = broker.fetch(request(entry(1, 3), sequence=1))
     broker.tick(40)
@@ -324,7 +331,7 @@ def test_a_partition_that_is_followed_in_a_new_epoch_is_told_its_high_watermark(
     assert told == [3]
 
 
-# --- counting ------------------------------------------------------------------------------------------------------------
+# --- counting -------------------------------------------------------------------------------------
 
 
 def test_a_position_counts_when_it_arrives_and_moves_the_high_watermark() -> None:
@@ -416,7 +423,8 @@ def next_leader(partition: int = 0) -> LeaderState:
 
 
 def test_a_long_poll_ends_early_when_a_new_role_waits_to_be_named() -> None:
-    """The follower can name the new epoch only in its next request, which it may not send while this one is parked."""
+    """The follower can name the new epoch only in its next request, which it may not send while
+    this one is parked."""
     broker = settled(leading(), entry(0, 3))
     waiting = broker.fetch(request(sequence=1))
     broker.become(next_leader())
@@ -464,7 +472,7 @@ def test_a_follower_that_never_names_it_is_not_hurried_for_ever() -> None:
     assert 0 < early < 100
 
 
-# --- how fresh an answer is -------------------------------------------------------------------------------------------------
+# --- how fresh an answer is -----------------------------------------------------------------------
 
 
 def reply_of(broker: Leading, request_id: int) -> ReplicaFetchReply:
@@ -520,7 +528,8 @@ def test_what_is_not_led_here_as_it_was_asked_for_is_untold_in_every_answer(aske
 
 
 def test_what_was_closed_here_is_untold_from_then_on() -> None:
-    """Its files may be gone, or the broker has registered anew and does not know what it has yet."""
+    """Its files may be gone, or the broker has registered anew and does not know what it has
+    yet."""
     broker = settled(leading(partitions=2), entry(0, 3), entry(1, 3))
     second = TopicPartition(TOPIC, 1)
     del broker.replicas[second]
@@ -530,7 +539,7 @@ def test_what_was_closed_here_is_untold_from_then_on() -> None:
     assert reply_of(broker, sent).untold == [second]
 
 
-# --- topics of one name -------------------------------------------------------------------------------------------------------
+# --- topics of one name ---------------------------------------------------------------------------
 
 
 def remade(leader_epoch: int = 5) -> LeaderState:
@@ -571,7 +580,7 @@ def test_every_result_names_its_topic_and_whether_its_high_watermark_is_the_true
     assert [(r.topic_id, r.is_exact, r.high_watermark) for r in broker.results(sent)] == [(TOPIC_ID, True, 3)]
 
 
-# --- order and copies (R5, R35) ----------------------------------------------------------------------------------------------
+# --- order and copies (R5, R35) -------------------------------------------------------------------
 
 
 def test_a_copy_of_a_request_is_refused_and_does_not_disturb_the_session() -> None:
@@ -629,7 +638,8 @@ def test_a_follower_that_went_away_is_not_answered() -> None:
 
 
 def test_a_follower_whose_log_begins_too_late_is_asked_again_however_quiet_the_partition_is() -> None:
-    """Met by schedule 1630: nothing was written, so nothing was said, and it stayed outside the ISR for good."""
+    """Met by schedule 1630: nothing was written, so nothing was said, and it stayed outside the ISR
+    for good."""
     broker = settled(leading(isr=(1,)), replace(entry(0, 3), start_offset=2))
     for sequence in (1, 2):
         waiting = broker.fetch(request(replace(entry(0, 3), start_offset=2), sequence=sequence))
@@ -657,7 +667,7 @@ def test_no_answer_is_larger_than_peers_take_whatever_is_asked_for(monkeypatch: 
     assert broker.sent(second) == {1: [0]}
 
 
-# --- evidence ------------------------------------------------------------------------------------------------
+# --- evidence -------------------------------------------------------------------------------------
 
 
 def test_a_fetch_says_that_its_sender_followed_after_the_answer_before_it_and_not_when_it_arrives() -> None:

@@ -1,4 +1,5 @@
-"""The arithmetic of commitment, each function against a second version that is too plain to be wrong."""
+"""The arithmetic of commitment, each function against a second version that is too plain to be
+wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""ISR proposals on their way through a broker: one request in flight, and given up only on proof (R14, R15)."""
+"""ISR proposals on their way through a broker: one request in flight, and given up only on proof
+(R14, R15)."""
 
 from __future__ import annotations
 
@@ -151,7 +152,8 @@ def test_an_agreed_proposal_stays_open_until_the_metadata_says_so() -> None:
 
 
 def test_a_process_that_replaced_the_proposed_one_is_not_vouched_for() -> None:
-    """KIP-903 through the whole broker: the proposal is asked again after broker 3 came back empty."""
+    """KIP-903 through the whole broker: the proposal is asked again after broker 3 came back
+    empty."""
     bench = BrokerBench.started(partition_state(isr=[1, 2]))
     bench.produce(b"a", acks=0)
     bench.flush()
@@ -186,11 +188,12 @@ def test_a_fenced_follower_is_not_proposed() -> None:
     assert bench.alters == []
 
 
-# --- waiting for one that is about to join ----------------------------------------------------------------------------
+# --- waiting for one that is about to join --------------------------------------------------------
 
 
 def waiting_for_a_joiner() -> tuple[BrokerBench, int]:
-    """Broker 3 has caught up and is about to be proposed; a write waits for it, and then it falls silent."""
+    """Broker 3 has caught up and is about to be proposed. A write waits for it, and then it falls
+    silent."""
     bench = BrokerBench.started(partition_state(isr=[1]), replica_lag_max_ms=4000)
     bench.acknowledge(3, 0)
     decide(bench, bench.alters[0], IneligibleReplica("not yet"))

@@ -40,7 +40,7 @@ def committed(leader: LeaderState, now_ms: int = 0) -> int:
     return leader.high_watermark
 
 
-# --- the high watermark (R8) ---------------------------------------------------------------------------------
+# --- the high watermark (R8) ----------------------------------------------------------------------
 
 
 def test_nothing_commits_before_every_isr_member_was_heard_in_this_epoch() -> None:
@@ -123,7 +123,7 @@ def test_one_that_may_not_join_is_not_waited_for() -> None:
     assert committed(leader) == 4
 
 
-# --- knowing the high watermark (R7) ----------------------------------------------------------------------------
+# --- knowing the high watermark (R7) --------------------------------------------------------------
 
 
 def test_a_new_leader_does_not_know_the_high_watermark_before_its_own_start_is_committed() -> None:
@@ -149,7 +149,7 @@ def test_the_high_watermark_is_told_to_the_log() -> None:
     assert memory_log(leader).high_watermark == 2
 
 
-# --- every history: a second version of R8 -----------------------------------------------------------------------
+# --- every history: a second version of R8 --------------------------------------------------------
 
 
 @dataclass
@@ -238,7 +238,7 @@ def test_the_high_watermark_never_passes_what_r8_allows(
         model.check()
 
 
-# --- before the append (R11) -----------------------------------------------------------------------------------------
+# --- before the append (R11) ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_a_promise_that_cannot_be_kept_now_is_refused_before_the_append(
         assert caught.value.info["isr"] == isr
 
 
-# --- acks levels (R9) ----------------------------------------------------------------------------------------------
+# --- acks levels (R9) -----------------------------------------------------------------------------
 
 
 def ended(leader: LeaderState) -> bool:
@@ -338,7 +338,8 @@ def test_a_copy_outside_the_isr_does_not_count_because_no_election_asks_it() -> 
 @pytest.mark.parametrize(
     ("isr", "proposed", "holders", "acks", "reached"),
     [
-        # a proposal that removes 3: the controller may have agreed, and an election would not ask it any more
+        # a proposal that removes 3: the controller may have agreed, and an election would not ask
+        # it any more
         ([1, 2, 3], [1, 2], {3}, 2, False),
         ([1, 2, 3], [1, 2], {2}, 2, True),
         ([1, 2, 3], [1, 2], {2, 3}, 3, False),
@@ -399,7 +400,7 @@ def test_levels_of_one_partition_end_each_in_its_time() -> None:
     assert [o.result.acks for o in advance(leader)] == [ACKS_ALL]
 
 
-# --- what is written and said ---------------------------------------------------------------------------------------
+# --- what is written and said ---------------------------------------------------------------------
 
 
 def test_the_receipt_says_what_lies_in_the_log() -> None:
@@ -442,7 +443,7 @@ def test_a_full_disk_leaves_nobody_waiting() -> None:
     assert (log.end_offset, len(leader.waiters)) == (0, 0)
 
 
-# --- the end of waiting (R10, R11) -----------------------------------------------------------------------------------
+# --- the end of waiting (R10, R11) ----------------------------------------------------------------
 
 
 def test_resigning_fails_every_waiter_and_proves_nothing() -> None:

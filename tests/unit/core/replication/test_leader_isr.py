@@ -1,4 +1,5 @@
-"""How a leader follows its followers: positions, epochs, who joins and leaves the ISR, and the life of a proposal."""
+"""How a leader follows its followers: positions, epochs, who joins and leaves the ISR, and the life
+of a proposal."""
 
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ def proposed(leader: LeaderState) -> set[int]:
     return set(leader.proposal.isr)
 
 
-# --- epochs (R4) ----------------------------------------------------------------------------------------------
+# --- epochs (R4) ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("leader_epoch", "error"), [(4, FencedLeaderEpoch), (6, UnknownLeaderEpoch)])
@@ -68,7 +69,8 @@ def test_a_diverging_position_is_not_counted() -> None:
 
 
 def test_an_empty_log_that_diverges_is_to_begin_anew() -> None:
-    """Only the epoch before its start diverges: there is nothing to cut, and it would be told so for ever."""
+    """Only the epoch before its start diverges: there is nothing to cut, and it would be told so
+    for ever."""
     leader = leader_of(partition_state(), log_of((3, 15)))
     empty = replace(position(10, 4), start_offset=10)
     with pytest.raises(OffsetOutOfRange, match="nothing to cut"):
@@ -76,7 +78,8 @@ def test_an_empty_log_that_diverges_is_to_begin_anew() -> None:
 
 
 def test_nothing_is_proposed_while_a_member_was_not_heard() -> None:
-    """A proposal names the process of each member; the controller would refuse one it cannot name."""
+    """A proposal names the process of each member. The controller would refuse one it cannot
+    name."""
     leader = leader_of(partition_state(isr=[1, 2]), log_of((5, 5)))
     fetched(leader, 3, 5)
     assert not grow(leader)
@@ -85,7 +88,7 @@ def test_nothing_is_proposed_while_a_member_was_not_heard() -> None:
     assert proposed(leader) == {1, 2, 3}
 
 
-# --- where a follower's log begins (R18) -----------------------------------------------------------------------
+# --- where a follower's log begins (R18) ----------------------------------------------------------
 
 
 def later(fetch_offset: int, start_offset: int) -> ReplicaFetchPartition:
@@ -134,7 +137,8 @@ def test_a_member_of_the_isr_may_begin_later() -> None:
 def test_a_member_of_the_elr_or_one_last_known_may_begin_later_and_never_begins_anew(
     state: PartitionState, end_offset: int
 ) -> None:
-    """What is left when this leader is lost; met by schedule 62: retention had let the whole log go before the leader was fenced."""
+    """What is left when this leader is lost; met by schedule 62: retention had let the whole log go
+    before the leader was fenced."""
     leader = leader_of(state, log_of((5, 5)))
     for now_ms in (0, LACKS_MAX_MS + 1):
         assert leader.on_fetch(2, 7, later(end_offset, 3), now_ms) is None
@@ -149,7 +153,7 @@ def test_nobody_waits_for_one_that_lacks_records_to_join() -> None:
     assert leader.high_watermark == 5
 
 
-# --- progress ---------------------------------------------------------------------------------------------------
+# --- progress -------------------------------------------------------------------------------------
 
 
 def test_a_late_copy_of_an_older_fetch_changes_nothing() -> None:
@@ -179,7 +183,7 @@ def test_positions_only_grow_within_one_process(fetches: list[tuple[int, bool]])
         assert leader.followers[2].position == best
 
 
-# --- caught up, lagging (R19) -------------------------------------------------------------------------------------
+# --- caught up, lagging (R19) ---------------------------------------------------------------------
 
 
 def test_holding_the_whole_log_is_being_caught_up() -> None:
@@ -251,11 +255,11 @@ def test_growing_does_not_shrink() -> None:
     assert proposed(leader) == {1, 2, 3}
 
 
-# --- joining (R18) ------------------------------------------------------------------------------------------------
+# --- joining (R18) --------------------------------------------------------------------------------
 
 
 def candidate(*, high_watermark: int = 0, is_current: bool = True) -> LeaderState:
-    """A leader that began its epoch at offset 4; broker 2 is outside the ISR."""
+    """A leader that began its epoch at offset 4. Broker 2 is outside the ISR."""
     log = log_of((4, 4), high_watermark=high_watermark)
     leader = leader_of(partition_state(isr=[1]), log, is_current=lambda broker_id, epoch: is_current)
     extend(log, 5, 3)
@@ -314,7 +318,7 @@ def test_one_that_would_have_to_leave_again_does_not_join() -> None:
     assert not grow(leader, LAG_MAX_MS + 1)
 
 
-# --- the life of a proposal (R13-R15) --------------------------------------------------------------------------------
+# --- the life of a proposal (R13-R15) -------------------------------------------------------------
 
 
 def proposing() -> LeaderState:
@@ -384,7 +388,8 @@ def test_metadata_of_the_same_partition_epoch_does_not_end_it() -> None:
 
 
 def test_a_retry_never_vouches_for_a_process_it_did_not_see_caught_up() -> None:
-    """KIP-903: the proposed broker lost its disk and came back as a new process while the request was under way."""
+    """KIP-903: the proposed broker lost its disk and came back as a new process while the request
+    was under way."""
     leader = proposing()
     leader.send_proposal(9)
     fetched(leader, 3, 0, broker_epoch=34)
@@ -398,7 +403,7 @@ def test_a_new_epoch_starts_with_nobody_heard_and_no_proposal() -> None:
     assert leader.maximal_isr == {1, 2, 3}
 
 
-# --- handing over (R28) ----------------------------------------------------------------------------------------------
+# --- handing over (R28) ---------------------------------------------------------------------------
 
 
 def test_drained_means_every_isr_member_holds_all_of_it() -> None:
@@ -416,7 +421,8 @@ def test_drained_means_every_isr_member_holds_all_of_it() -> None:
 
 
 def test_a_leader_with_an_open_proposal_is_not_drained() -> None:
-    """The controller may have let somebody in by now who does not hold everything, and would name it."""
+    """The controller may have let somebody in by now who does not hold everything, and would name
+    it."""
     leader = leader_of(partition_state(isr=[1, 2]), log_of((5, 2)))
     fetched(leader, 2, 2)
     fetched(leader, 3, 2)

@@ -35,7 +35,7 @@ def parked(*found: Waiter) -> ProduceWaiters:
     return waiters
 
 
-# --- one request --------------------------------------------------------------------------------------------
+# --- one request ----------------------------------------------------------------------------------
 
 
 def test_a_request_is_done_with_its_last_partition() -> None:
@@ -57,7 +57,7 @@ def test_resolving_twice_changes_nothing_and_finishes_nothing() -> None:
     assert not request.resolve(1, result(1))
 
 
-# --- waiters of one epoch -------------------------------------------------------------------------------------
+# --- waiters of one epoch -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("end_offset", "done"), [(0, []), (1, [1]), (2, [1]), (3, [1, 3]), (99, [1, 3, 4])])
@@ -92,7 +92,7 @@ def test_an_append_out_of_order_is_a_programming_error() -> None:
         waiters.park(waiter(3))
 
 
-# --- deadlines ------------------------------------------------------------------------------------------------
+# --- deadlines ------------------------------------------------------------------------------------
 
 
 def test_deadlines_come_in_order_and_once() -> None:
@@ -119,7 +119,7 @@ def test_a_request_may_be_removed_while_others_expire() -> None:
     assert ended == ["first"]
 
 
-# --- every order of endings ------------------------------------------------------------------------------------
+# --- every order of endings -----------------------------------------------------------------------
 
 
 @dataclass

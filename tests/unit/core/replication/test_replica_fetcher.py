@@ -1,4 +1,5 @@
-"""A follower's side of replica fetching: one request in flight, answers matched exactly, and what is named when (R5, R35)."""
+"""A follower's side of replica fetching: one request in flight, answers matched exactly, and what
+is named when (R5, R35)."""
 
 from __future__ import annotations
 
@@ -60,7 +61,7 @@ def settle(made: ReplicaFetcher, partition: TopicPartition = FIRST) -> None:
     assert made.on_flushed(partition) is None
 
 
-# --- asking ------------------------------------------------------------------------------------------------------
+# --- asking ---------------------------------------------------------------------------------------
 
 
 def test_the_first_request_opens_a_session_and_names_everything() -> None:
@@ -116,7 +117,7 @@ def test_one_that_is_followed_again_is_named_and_not_forgotten() -> None:
     assert request.partitions[0].leader_epoch == 6
 
 
-# --- only durable records are acknowledged (R8) --------------------------------------------------------------------
+# --- only durable records are acknowledged (R8) ---------------------------------------------------
 
 
 def test_no_request_while_anything_waits_for_its_flush() -> None:
@@ -140,7 +141,8 @@ def test_a_log_with_an_undurable_tail_is_flushed_before_it_is_first_fetched() ->
 
 
 def test_a_flush_that_did_not_reach_the_end_is_followed_by_another() -> None:
-    """A leader's flush was under way when its broker became a follower; more had been appended meanwhile."""
+    """A leader's flush was under way when its broker became a follower. More had been appended
+    meanwhile."""
     late = follower()
     extend(memory_log(late), 4, 2, synced=False)
     made = ReplicaFetcher(2, 1, 500, MIB, 2000)
@@ -165,7 +167,7 @@ def test_what_is_no_longer_followed_holds_up_nobody() -> None:
     assert named(ask(made)) == {}
 
 
-# --- matching answers (R5) --------------------------------------------------------------------------------------------
+# --- matching answers (R5) ------------------------------------------------------------------------
 
 
 def test_an_answer_is_applied_once() -> None:
@@ -249,7 +251,7 @@ def test_sequences_count_the_answers_of_a_session() -> None:
         made.on_reply(request, answer(request), 0)
 
 
-# --- how fresh a partition is that no answer mentions -----------------------------------------------------------------
+# --- how fresh a partition is that no answer mentions ---------------------------------------------
 
 
 def test_an_answer_that_does_not_mention_a_partition_says_that_nothing_is_new_there() -> None:
@@ -338,7 +340,7 @@ def test_silence_about_what_is_untold_means_nothing(untold: list[tuple[str, int]
     assert made.quiet_ms(FIRST) == 1100, "each answer says by itself what it does not tell"
 
 
-# --- failures ------------------------------------------------------------------------------------------------------------
+# --- failures -------------------------------------------------------------------------------------
 
 
 def test_after_a_failure_a_new_session_says_everything_again() -> None:
@@ -542,11 +544,11 @@ def test_out_of_range_on_the_other_side_deletes_nothing() -> None:
     assert made.followers[FIRST].log.end_offset == 3
 
 
-# --- how much is asked for -------------------------------------------------------------------------------------------
+# --- how much is asked for ------------------------------------------------------------------------
 
 
 def portions(made: ReplicaFetcher, count: int, took_ms: int | None, now_ms: int = 0) -> list[int]:
-    """What ``count`` requests asked for; each is answered after ``took_ms``, or lost."""
+    """What ``count`` requests asked for. Each is answered after ``took_ms``, or lost."""
     asked = []
     for number in range(count):
         now_ms = max(now_ms, made.retry_ms) + 1

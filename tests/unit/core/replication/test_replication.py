@@ -1,8 +1,10 @@
-"""A ReplicaFetcher and the FollowerSessions it talks to, back to back over a network that loses, copies and reorders.
+"""A ReplicaFetcher and the FollowerSessions it talks to, back to back over a network that loses,
+copies and reorders.
 
-The leader's epoch does not change here; what may go wrong is the conversation. Checked after every step, with a
-second version that only compares bytes:
-* the follower never gives up anything that it shares with its leader (R1, R5: no late answer cuts a complete log);
+The leader's epoch does not change here. What may go wrong is the conversation. Checked after every
+step, with a second version that only compares bytes:
+* the follower never gives up anything that it shares with its leader (R1, R5: no late answer cuts a
+  complete log);
 * what the leader counts for the follower is there, durable, and the same (R4, R8);
 * once the network heals, the follower becomes a copy and learns the high watermark.
 """
@@ -32,7 +34,8 @@ PARTITIONS = 2
 
 @dataclass
 class Wire:
-    """One leader, one follower, and every message that is under way. A message sent once may arrive many times."""
+    """One leader, one follower, and every message that is under way. A message sent once may arrive
+    many times."""
 
     leading: Leading
     fetcher: ReplicaFetcher
@@ -54,7 +57,7 @@ class Wire:
     def key(self, partition: int) -> TopicPartition:
         return list(self.leading.replicas)[partition]
 
-    # --- what can happen -----------------------------------------------------------------------------------
+    # --- what can happen --------------------------------------------------------------------------
 
     def append(self, number: int) -> None:
         self.leading.append(1 + number % 3, number % PARTITIONS)
@@ -63,7 +66,7 @@ class Wire:
         self.leading.flush(number % PARTITIONS)
 
     def flush_follower(self, number: int) -> None:
-        """A flush ends; it may have begun before the last append."""
+        """A flush ends. It may have begun before the last append."""
         key = self.key(number % PARTITIONS)
         if key in self.fetcher.flushing:
             log = memory_log(self.fetcher.followers[key])
@@ -121,7 +124,7 @@ class Wire:
         self.leading.tick(self.leading.now_ms + 20 * (1 + number))
         self.collect()
 
-    # --- what must hold ----------------------------------------------------------------------------------------
+    # --- what must hold ---------------------------------------------------------------------------
 
     def check(self) -> None:
         for partition in range(PARTITIONS):
@@ -197,7 +200,8 @@ def test_a_follower_becomes_a_copy(leader: Runs, follower: Runs, in_isr: bool) -
 
 
 def test_an_empty_follower_beyond_its_leaders_end_begins_anew() -> None:
-    """It had begun anew where an earlier leader's log began; the leader of today has less (an unclean recovery)."""
+    """It had begun anew where an earlier leader's log began. The leader of today has less (an
+    unclean recovery)."""
     made = wire([(1, 5)], [])
     for partition in range(PARTITIONS):
         memory_log(made.follower(partition)).reset(100)

@@ -1,4 +1,5 @@
-"""Keyed logs for the compaction tests: making them, reading them back, and a disk that stops at a chosen operation."""
+"""Keyed logs for the compaction tests: making them, reading them back, and a disk that stops at a
+chosen operation."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ def keyed(
     timestamp: int,
     producer: tuple[int, int, int] = (-1, -1, -1),
 ) -> Batch:
-    """Append one batch of these keys and values; ``producer``: id, epoch, base sequence."""
+    """Append one batch of these keys and values. ``producer``: id, epoch, base sequence."""
     batch = stamp(_encoded(tuple(pairs), timestamp, producer), log.end_offset, epoch, 3)
     log.append([batch])
     return batch
@@ -58,7 +59,8 @@ def commit(log: PartitionLog) -> None:
 
 
 def read_from(log: PartitionLog, offset: int, end_offset: int | None = None, max_bytes: int = 1 << 20) -> list[Seen]:
-    """All records from ``offset`` on, as a consumer reads them; checks that no offset is left out on the way."""
+    """All records from ``offset`` on, as a consumer reads them; checks that no offset is left out
+    on the way."""
     end_offset = log.end_offset if end_offset is None else end_offset
     seen: list[Seen] = []
     while offset < end_offset:
@@ -78,7 +80,8 @@ class Stop(BaseException):
 
 
 class StoppingDisk(SimDisk):
-    """SimDisk that stops at its n-th changing operation: before it, after it, or with half of it done (a write)."""
+    """SimDisk that stops at its n-th changing operation: before it, after it, or with half of it
+    done (a write)."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -10,7 +10,8 @@ from minilog.storage.log.log import PartitionLog
 def clean_now(
     log: PartitionLog, now_ms: int, figures: CleaningFigures | None = None, map_bytes_max: int = MAP_BYTES_MAX
 ) -> bool:
-    """A whole round in the calling thread; True when it was carried through. Errors as in ``Round``."""
+    """A whole round in the calling thread; True when it was carried through. Errors as in
+    ``Round``."""
     dirt = survey(log, now_ms)
     round_ = Round(log, dirt.end_offset, now_ms, figures or CleaningFigures(), map_bytes_max=map_bytes_max)
     try:

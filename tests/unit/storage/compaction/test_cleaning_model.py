@@ -1,7 +1,8 @@
 """Compaction and retention against a naive model: the list of everything that was written.
 
-A record may be missing only because a later one of its key is there, or because it is a tombstone that everybody had
-time to see. Crashes stop the disk at a random operation, with or without the page cache.
+A record may be missing only because a later one of its key is there, or because it is a tombstone
+that everybody had time to see. Crashes stop the disk at a random operation, with or without the
+page cache.
 """
 
 from __future__ import annotations
@@ -193,7 +194,8 @@ class CleaningMachine(RuleBasedStateMachine):
 
     @rule(fraction=st.floats(0, 1), max_bytes=st.integers(0, 500))
     def read(self, fraction: float, max_bytes: int) -> None:
-        """From any offset on, the next record that is left comes first, below the high watermark too."""
+        """From any offset on, the next record that is left comes first, below the high watermark
+        too."""
         log = self.log
         offset = log.start_offset + int(fraction * (log.end_offset - log.start_offset))
         survivors = read_from(log, log.start_offset)
@@ -211,7 +213,8 @@ test_cleaning_model = CleaningMachine.TestCase
 
 
 def test_a_producer_whose_uncommitted_batch_is_cut_is_still_known_by_its_last_committed_one() -> None:
-    """The batch that a cleaning leaves as the producer's last must be one that no truncation can take."""
+    """The batch that a cleaning leaves as the producer's last must be one that no truncation can
+    take."""
     machine = CleaningMachine()
     machine.begin()
     machine.append(batches=[[(b"a", False)], [(b"a", False)]], bump=False, producer=1)

@@ -1,4 +1,5 @@
-"""A round of cleaning over a log that is deleted, closed or cut under it, and the files that it keeps open."""
+"""A round of cleaning over a log that is deleted, closed or cut under it, and the files that it
+keeps open."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""Two replicas that compact on their own, one following the other, through clean and unclean failovers.
+"""Two replicas that compact on their own, one following the other, through clean and unclean
+failovers.
 
-Real logs, real LeaderState and FollowerState, no network. In the end both must say the same of every key.
+Real logs, real LeaderState and FollowerState, no network. In the end both must say the same of
+every key.
 """
 
 from __future__ import annotations
@@ -112,7 +114,8 @@ class ReplicationMachine(RuleBasedStateMachine):
 
     @rule()
     def fail_over(self) -> None:
-        """To the other one; when it lacks what was committed, what it lacks is lost (an unclean election)."""
+        """To the other one. When it lacks what was committed, what it lacks is lost (an unclean
+        election)."""
         self.elect(1 - self.leader)
 
     # ---- what must hold

@@ -26,7 +26,8 @@ NOW_MS = 10_000
 
 
 def make_log(disk: StoppingDisk, settings: TopicSettings = COMPACTED) -> PartitionLog:
-    """Four keys, written in turn in two epochs over some small segments; key 3 is deleted in the end."""
+    """Four keys, written in turn in two epochs over some small segments. Key 3 is deleted in the
+    end."""
     log = open_in(disk, settings)
     for i in range(60):
         value = None if i > 52 and i % 4 == 3 else b"%d" % i
@@ -204,7 +205,8 @@ def test_a_cut_or_a_new_start_meanwhile_cancels_the_round(change: str) -> None:
 
 
 def test_a_log_that_is_cut_below_what_its_cleaning_went_by_begins_anew() -> None:
-    """Only an unclean election does that; value 0 went because of value 59, and now neither would be there."""
+    """Only an unclean election does that. Value 0 went because of value 59, and now neither would
+    be there."""
     log = make_log(StoppingDisk())
     assert clean_now(log, NOW_MS)
     assert log.state.swept_end == 60
@@ -242,7 +244,8 @@ class FullDisk(StoppingDisk):
 
 @pytest.mark.parametrize("ending", [".deleted", ".index", ".timeindex"])
 def test_a_disk_that_is_full_half_way_through_a_swap_does_not_stop_it(ending: str) -> None:
-    """What would wait to be removed goes at once, and indexes are made anew when they are needed."""
+    """What would wait to be removed goes at once, and indexes are made anew when they are
+    needed."""
     disk = FullDisk()
     log = make_log(disk)
     disk.ending = ending
@@ -277,9 +280,10 @@ def test_a_full_disk_changes_nothing() -> None:
 
 
 def sweep_cleaning(make: Callable[[StoppingDisk], PartitionLog], expected: list[Seen]) -> int:
-    """One cleaning, stopped before, after and within each of its disk operations, with and without the page cache, and
-    once more in the recovery that follows; returns the number of cases. Raises when anything but ``expected`` is left
-    after the cleaning that is done in the end, or anything that was to be kept is missing before it."""
+    """One cleaning, stopped before, after and within each of its disk operations, with and without
+    the page cache, and once more in the recovery that follows; returns the number of cases. Raises
+    when anything but ``expected`` is left after the cleaning that is done in the end, or anything
+    that was to be kept is missing before it."""
     disk = StoppingDisk()
     log = make(disk)
     disk.arm(0, "")

@@ -1,6 +1,8 @@
-"""A log from which older values were swept, because of records that an unclean election has cut since: it never passes for whole.
+"""A log from which older values were swept, because of records that an unclean election has cut
+since: it never passes for whole.
 
-Epoch 1 is on both logs and committed. Epoch 2 is committed on the one that is cleaned then. The leader of epoch 3 lacks it.
+Epoch 1 is on both logs and committed. Epoch 2 is committed on the one that is cleaned then. The
+leader of epoch 3 lacks it.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ Latest = dict[bytes | None, bytes | None]
 
 
 def follow(leader: PartitionLog, log: PartitionLog, epoch: int, *, fetches: int = 100, says_sweep: bool = True) -> None:
-    """The follower's own code against the leader's own code, until nothing is left to do or so many fetches are answered."""
+    """The follower's own code against the leader's own code, until nothing is left to do or so many
+    fetches are answered."""
     state = partition_state(replicas=[0, 1], leader=0, leader_epoch=epoch)
     leading = LeaderState(0, 1, state, SETTINGS, leader, lambda *_: True, NOW)
     following = FollowerState(state, epoch, 0, SETTINGS, log)
@@ -130,7 +133,8 @@ def test_a_crash_while_a_log_begins_anew_does_not_hide_what_was_swept(checkpoint
 
 
 def test_what_was_noted_on_the_way_is_settled_before_anything_is_written_behind_it() -> None:
-    """The last note of an emptied log finds no room: what comes in then is not taken for the rest of the old log."""
+    """The last note of an emptied log finds no room: what comes in then is not taken for the rest
+    of the old log."""
     disk = MemoryDisk()
     _, log = logs_on(disk)
     log.reset(0, -1)
@@ -211,7 +215,8 @@ def test_a_copy_is_not_cleaned_of_its_mark_by_a_tail_that_is_cut() -> None:
 
 
 def test_a_retry_is_known_after_a_cut_above_what_a_round_with_a_full_map_has_swept() -> None:
-    """R32: which batches are a producer's last was asked for the whole of what was to be cleaned."""
+    """R32: which batches are a producer's last was asked for the whole of what was to be
+    cleaned."""
     leader, log = open_in(MemoryDisk(), SETTINGS), open_in(MemoryDisk(), SETTINGS)
     for one in (leader, log):
         keyed(one, [(b"a", b"1")], 1, 1000, producer=(7, 0, 0))  # the write that will be sent again

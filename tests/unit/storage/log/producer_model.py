@@ -1,7 +1,8 @@
-"""What a log knows of its producers, worked out from all of its batches by the plainest possible code.
+"""What a log knows of its producers, worked out from all of its batches by the plainest possible
+code.
 
-The second version that storage/log/producers.py is compared with, also by the simulator (R32). It keeps the whole history
-of each producer and looks at no window, run or order of its own.
+The second version that storage/log/producers.py is compared with, also by the simulator (R32). It
+keeps the whole history of each producer and looks at no window, run or order of its own.
 """
 
 from __future__ import annotations
@@ -119,10 +120,11 @@ def of_log(batches: Iterable[Batch], expiration_ms: int = DAY_MS) -> list[Known]
 
 
 def check_table(table: ProducerTable, batches: Iterable[Batch], *, whole: bool) -> str:
-    """R32: what a log knows of its producers is a function of its batches; what is wrong with it, or nothing.
+    """R32: what a log knows of its producers is a function of its batches. What is wrong with it,
+    or nothing.
 
-    Of a log that is not ``whole``, because its beginning has gone or it was cleaned, what is left must say the same of each
-    producer's last batch.
+    Of a log that is not ``whole``, because its beginning has gone or it was cleaned, what is left
+    must say the same of each producer's last batch.
     """
     truth, known = of_log(batches, table.expiration_ms), of_table(table)
     if whole:

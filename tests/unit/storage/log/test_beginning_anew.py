@@ -1,4 +1,5 @@
-"""A log begins anew at its leader's start, above its own or below, and begins there for good: whatever crash comes between."""
+"""A log begins anew at its leader's start, above its own or below, and begins there for good:
+whatever crash comes between."""
 
 from __future__ import annotations
 
@@ -127,7 +128,7 @@ class NoRename(MemoryDisk):
 
 
 def test_a_log_that_became_empty_has_seen_nothing_written() -> None:
-    """There was no room for the new name; a retry of what was cut is new all the same."""
+    """There was no room for the new name. A retry of what was cut is new all the same."""
     log = open_in(NoRename(), LARGE)
     (batch,) = split(encode_values([b"x"], 1000, producer_id=7, producer_epoch=0, base_sequence=0), 1 << 20)
     log.append([stamp(batch, 0, 0, 3)])
@@ -138,7 +139,7 @@ def test_a_log_that_became_empty_has_seen_nothing_written() -> None:
     assert log.find_written([batch]) == []
 
 
-# --- a beginning that nobody has let go ------------------------------------------------------------------------------
+# --- a beginning that nobody has let go -----------------------------------------------------------
 
 
 def remove_first(disk: MemoryDisk) -> None:

@@ -1,5 +1,5 @@
-"""How records leave the end of a log: never without quarantine and count, never in a way that a crash makes worse, and
-with everything that was known of them."""
+"""How records leave the end of a log: never without quarantine and count, never in a way that a
+crash makes worse, and with everything that was known of them."""
 
 from __future__ import annotations
 
@@ -105,7 +105,8 @@ def test_the_times_of_what_is_lost_are_those_of_records() -> None:
 
 
 def test_a_cut_at_a_start_within_a_batch_leaves_an_empty_log_that_begins_there() -> None:
-    """A follower takes over its leader's start; cleaning may have joined what lies around it here."""
+    """A follower takes over its leader's start; cleaning may have joined what lies around it
+    here."""
     disk = MemoryDisk()
     log = open_in(disk, LARGE)
     log.append([filler(make(0)._replace(last_offset_delta=9), 0), make(10, 1)])
@@ -139,7 +140,8 @@ def test_without_room_for_what_is_lost_nothing_is_dropped_and_a_second_attempt_c
 
 
 def test_what_recovery_takes_away_is_counted_too() -> None:
-    """A power cut lost a sector in the middle; what was written behind it was never durable, but may be all there is of it."""
+    """A power cut lost a sector in the middle. What was written behind it was never durable, but
+    may be all there is of it."""
     disk = MemoryDisk()
     log = open_in(disk, LARGE)
     first = make(0, size=600)
@@ -155,7 +157,7 @@ def test_what_recovery_takes_away_is_counted_too() -> None:
     assert (again.end_offset, again.records_lost) == (1, [0, 0, 1, 1])
 
 
-# --- the high watermark goes with what it was said of ---------------------------------------------------------------
+# --- the high watermark goes with what it was said of ---------------------------------------------
 
 
 @pytest.mark.parametrize("cuts", [1, 2, CUTS_KEPT + 3])
@@ -182,8 +184,8 @@ def test_the_three_facts_of_a_recovery_point_are_cut_together() -> None:
 
 
 def test_committed_but_never_synced_is_not_said_of_what_came_in_its_place() -> None:
-    """The power goes: what was committed in memory only is lost. The next leader writes other records there, and the process
-    is killed before the next checkpoint."""
+    """The power goes: what was committed in memory only is lost. The next leader writes other
+    records there, and the process is killed before the next checkpoint."""
     disk = MemoryDisk()
     log = open_in(disk, LARGE)
     fill(log, 50, epoch=1)
@@ -201,7 +203,8 @@ def test_committed_but_never_synced_is_not_said_of_what_came_in_its_place() -> N
 
 @pytest.mark.parametrize("present", [True, False])
 def test_with_a_damaged_note_of_the_cuts_no_high_watermark_is_believed(present: bool) -> None:
-    """The note itself, or the one before it when the process was killed between the two renames of a new one."""
+    """The note itself, or the one before it when the process was killed between the two renames of
+    a new one."""
     disk = MemoryDisk()
     log = open_in(disk, LARGE)
     fill(log, 10, epoch=1)
@@ -249,7 +252,8 @@ def test_the_epoch_before_the_start_is_not_said_of_another_start() -> None:
 
 
 def test_what_a_power_cut_has_left_is_durable_from_then_on() -> None:
-    """It was synced by recovery; a bit that flips in it before the next checkpoint is damage, and no torn write."""
+    """It was synced by recovery. A bit that flips in it before the next checkpoint is damage, and
+    no torn write."""
     disk = MemoryDisk()
     log = open_in(disk, LARGE)
     fill(log, 3)
@@ -321,7 +325,8 @@ def test_what_finds_no_room_in_quarantine_takes_none(refused: str) -> None:
 
 
 def test_damage_that_a_cut_meets_is_noted() -> None:
-    """Behind the last index entry all is read again, and the last record that stays is not what was written."""
+    """Behind the last index entry all is read again, and the last record that stays is not what was
+    written."""
     disk = MemoryDisk()
     log = open_in(disk, LARGE)
     batches = fill(log, 4, epoch=1)
@@ -334,11 +339,12 @@ def test_damage_that_a_cut_meets_is_noted() -> None:
     assert log.bad_ranges == [(2, 3)]
 
 
-# --- a power cut in between ---------------------------------------------------------------------------------------
+# --- a power cut in between -----------------------------------------------------------------------
 
 
 class AnyOrderDisk(MemoryDisk):
-    """Removals become durable in any order, as a file system may do that does not journal them in sequence."""
+    """Removals become durable in any order, as a file system may do that does not journal them in
+    sequence."""
 
     def crash(self, rng: random.Random | None = None) -> None:
         assert rng is not None

@@ -1,4 +1,5 @@
-"""The checksum does not cover the leader epoch: what a read finds there is held against the epochs that the log knows."""
+"""The checksum does not cover the leader epoch: what a read finds there is held against the epochs
+that the log knows."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ AT = 5
 
 
 def damaged(epoch: int) -> tuple[PartitionLog, int]:
-    """A log of the epochs 3 and 4, ten batches each, and where in its file batch 5 lies, which says another epoch now."""
+    """A log of the epochs 3 and 4, ten batches each, and where in its file batch 5 lies, which says
+    another epoch now."""
     disk = MemoryDisk()
     log = open_in(disk, LARGE)
     batches = fill(log, 10, epoch=3) + fill(log, 10, epoch=4)

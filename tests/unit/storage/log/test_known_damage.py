@@ -1,4 +1,5 @@
-"""R53: whoever meets damage in a log's files, the log knows it from then on, and the next start does too."""
+"""R53: whoever meets damage in a log's files, the log knows it from then on, and the next start
+does too."""
 
 from __future__ import annotations
 
@@ -307,7 +308,8 @@ SEEN_BY = {
         "_has_lost_sector": "the same",
     },
 }
-"""Who catches damage in the files of a log, and what makes it known: a test or a meeting above, or the reason."""
+"""Who catches damage in the files of a log, and what makes it known: a test or a meeting above, or
+the reason."""
 
 
 def catchers() -> Iterator[tuple[str, str]]:

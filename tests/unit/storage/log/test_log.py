@@ -290,7 +290,8 @@ def test_a_reset_that_finds_no_room_leaves_an_empty_log() -> None:
 
 
 def test_a_cut_that_comes_again_is_kept_once() -> None:
-    """The disk was full when the cut was to be noted: nothing was cut or counted, and the copy is not made anew."""
+    """The disk was full when the cut was to be noted: nothing was cut or counted, and the copy is
+    not made anew."""
     full_at = 0
     for _ in range(2):  # the first time to find the operation
         disk = MemoryDisk()

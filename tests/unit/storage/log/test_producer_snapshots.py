@@ -1,4 +1,5 @@
-"""Producers of a log through restarts, cuts and power cuts: always what its batches say (R32), with snapshots or without."""
+"""Producers of a log through restarts, cuts and power cuts: always what its batches say (R32), with
+snapshots or without."""
 
 from __future__ import annotations
 
@@ -322,7 +323,7 @@ TestProducerMachine = ProducerMachine.TestCase
 
 
 def test_a_snapshot_of_an_older_version_is_read() -> None:
-    """It held a time with each producer; without it the whole log would have to be read."""
+    """It held a time with each producer. Without it the whole log would have to be read."""
     disk = MemoryDisk()
     log = open_in(disk)
     write(log, 3)

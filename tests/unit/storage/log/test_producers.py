@@ -1,4 +1,5 @@
-"""The judgement of numbered batches (R31) and what is remembered of producers (R32): tables, and a naive second version."""
+"""The judgement of numbered batches (R31) and what is remembered of producers (R32): tables, and a
+naive second version."""
 
 from __future__ import annotations
 
@@ -60,7 +61,7 @@ def log_of(*batches: Batch) -> Log:
 
 
 SEVEN = [numbered(2 * n, 2) for n in range(7)]
-"""Sequences 0 to 14, two in each batch; offsets are the same. The last five are remembered."""
+"""Sequences 0 to 14, two in each batch. Offsets are the same. The last five are remembered."""
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,7 @@ def test_several_batches_of_one_request(batches: list[Batch], wanted: list[int |
     assert of_table(log.table) == of_table(log_of(*SEVEN).table), "asking changes nothing"
 
 
-# --- forgetting ----------------------------------------------------------------------------------------------
+# --- forgetting -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -255,7 +256,7 @@ def test_a_batch_that_may_yet_be_cut_is_not_all_that_compaction_keeps_of_a_produ
     assert log.table.last_batches(1) == Lasts(frozenset(), frozenset({7, 8})), "not in the window: all of theirs count"
 
 
-# --- a second version ----------------------------------------------------------------------------------------
+# --- a second version -----------------------------------------------------------------------------
 
 NEAR_THE_WRAP = st.integers(SEQUENCE_MAX - 3, SEQUENCE_MAX)
 BATCHES = st.builds(
@@ -282,7 +283,8 @@ def test_who_is_forgotten_is_what_the_model_says(steps: list[tuple[int, int]]) -
 @settings(max_examples=60)
 @given(st.lists(st.tuples(st.one_of(st.none(), BATCHES), st.integers(0, 6), st.booleans()), max_size=25))
 def test_judgement_and_state_are_those_of_the_model(steps: list[tuple[Batch | None, int, bool]]) -> None:
-    """``None`` sends the next or an earlier batch of producer 1; the flag appends even what a leader would refuse."""
+    """``None`` sends the next or an earlier batch of producer 1. The flag appends even what a
+    leader would refuse."""
     log = Log(expiration_ms=100)
     for chosen, back, replicated in steps:
         batch = chosen if chosen is not None else _again_or_next(log, back)

@@ -1,4 +1,5 @@
-"""A log that begins anew although its start lies within its first segment, and the power goes on the way."""
+"""A log that begins anew although its start lies within its first segment, and the power goes on
+the way."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from tests.unit.storage.memory_disk import Crash, MemoryDisk
 @pytest.mark.parametrize("power_loss", [True, False])
 @pytest.mark.parametrize("start_offset", [0, 3, 5, 40], ids=lambda offset: f"to {offset}")
 def test_a_crash_on_the_way_to_another_start_is_no_damage(start_offset: int, power_loss: bool) -> None:
-    """R60, R66: the recovery point is of before, and says that what lies below the start was durable."""
+    """R60, R66: the recovery point is of before, and says that what lies below the start was
+    durable."""
     for stop in range(1, 100):
         disk = MemoryDisk()
         log = open_in(disk)

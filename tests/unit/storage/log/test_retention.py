@@ -71,7 +71,8 @@ def test_a_segment_is_rolled_by_record_time_once_it_is_worth_it(segment_bytes: i
 
 
 def test_no_clock_of_a_producer_makes_a_segment_of_every_batch() -> None:
-    """A few bytes, each a week later than the one before: a roll takes several syncs, and the turn waits for them."""
+    """A few bytes, each a week later than the one before: a roll takes several syncs, and the turn
+    waits for them."""
     disk = MemoryDisk()
     log = open_in(disk, TopicSettings())
     before = len(disk.operations)
@@ -134,7 +135,7 @@ def test_a_segment_is_as_old_as_its_last_record_also_when_it_was_looked_at_befor
 
 
 def test_the_epoch_of_what_went_last_is_remembered() -> None:
-    """Also over a restart, and when nothing is left; a log that was begun anew does not know it."""
+    """Also over a restart, and when nothing is left. A log that was begun anew does not know it."""
     disk = MemoryDisk()
     log = open_in(disk)
     fill(log, 3, epoch=2, size=900)

@@ -1,5 +1,6 @@
-"""Offsets that run over what an index can count: compressed batches may claim any number of records, and logs written before
-that was bounded hold such. Everything that was once accepted can be written, opened, read, rolled and cleaned."""
+"""Offsets that run over what an index can count: compressed batches may claim any number of
+records, and logs written before that was bounded hold such. Everything that was once accepted can
+be written, opened, read, rolled and cleaned."""
 
 from __future__ import annotations
 
@@ -78,7 +79,8 @@ def test_the_largest_batch_there_can_be_fits_into_an_empty_segment() -> None:
 @pytest.mark.parametrize("size", [10, 5000])
 @pytest.mark.parametrize("count", [3, 8])
 def test_a_segment_from_before_that_counts_further_than_its_index_can(size: int, count: int) -> None:
-    """As an older version has left it: one segment, and no index, because writing it was what failed."""
+    """As an older version has left it: one segment, and no index, because writing it was what
+    failed."""
     disk = MemoryDisk()
     log = open_in(disk, LARGE)
     batches = fill(log, 3)

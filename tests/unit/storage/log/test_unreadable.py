@@ -1,4 +1,5 @@
-"""A sector that cannot be read in a file that others can be made from costs its making, and nothing else."""
+"""A sector that cannot be read in a file that others can be made from costs its making, and nothing
+else."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ class BadSectorDisk(MemoryDisk):
 
 
 def opened(suffix: str) -> PartitionLog:
-    """A log of several segments; of the first one the file with this suffix cannot be read."""
+    """A log of several segments. Of the first one the file with this suffix cannot be read."""
     disk = BadSectorDisk()
     log = open_in(disk)
     fill(log, 8, size=2000)

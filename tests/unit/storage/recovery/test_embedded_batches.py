@@ -1,4 +1,5 @@
-"""Records that hold batches, an uploaded segment file or a forgery: nothing inside a batch is ever taken for the log's."""
+"""Records that hold batches, an uploaded segment file or a forgery: nothing inside a batch is ever
+taken for the log's."""
 
 from __future__ import annotations
 
@@ -68,7 +69,8 @@ def change(disk: MemoryDisk, position: int, layout: str, value: int) -> None:
 @pytest.mark.parametrize(("field", "layout"), [(0, ">B"), (8, ">i"), (12, ">i"), (16, ">b"), (17, ">I"), (100, ">B")])
 @pytest.mark.parametrize("first", [0, 3])
 def test_where_a_damaged_batch_ends_the_log_goes_on_and_not_in_its_records(first: int, field: int, layout: str) -> None:
-    """Whatever field it is, except that a batch without its magic is no batch, so that its content cannot be told from it."""
+    """Whatever field it is, except that a batch without its magic is no batch, so that its content
+    cannot be told from it."""
     disk = MemoryDisk()
     log = open_in(disk, LARGE)
     fill(log, first)

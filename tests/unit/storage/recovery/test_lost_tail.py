@@ -1,4 +1,5 @@
-"""A log whose file ends before its recovery point: what that says of the records which are gone is no word about what follows."""
+"""A log whose file ends before its recovery point: what that says of the records which are gone is
+no word about what follows."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ BATCHES = 6
 
 
 def lost_tail(disk: MemoryDisk) -> RecoveryPoint:
-    """Six batches of epoch 1 are left, which then had two more, and four of epoch 2 were behind them."""
+    """Six batches of epoch 1 are left, which then had two more, and four of epoch 2 were behind
+    them."""
     log = open_in(disk, LARGE)
     fill(log, BATCHES, epoch=1)
     left = log.size_bytes
@@ -69,7 +71,8 @@ def test_what_has_come_in_place_of_a_batch_with_a_flipped_bit_is_not_taken_for_i
 
 
 def test_a_damaged_note_of_cuts_stays_damaged_after_a_power_cut() -> None:
-    """Until a checkpoint of this start says what the log is: the recovery point may be of before a cut that is not known."""
+    """Until a checkpoint of this start says what the log is: the recovery point may be of before a
+    cut that is not known."""
     disk = MemoryDisk()
     log = open_in(disk, LARGE)
     fill(log, BATCHES, epoch=1)

@@ -134,7 +134,7 @@ def test_a_batch_of_the_log_inside_a_record_is_not_taken_for_one_of_the_log() ->
     log.append([make(1, size=200)])
     inner = make(2).tobytes()
     content = log_file(disk).content
-    content[-len(inner) :] = inner  # a record's value that is itself a batch; the outer CRC is now wrong
+    content[-len(inner) :] = inner  # a record's value that is itself a batch. The outer CRC is now wrong
     log.abandon()
     log_file(disk).content.extend(make(2).tobytes())
     again = reopened(disk, power_loss=False)
@@ -279,7 +279,8 @@ def test_a_recovery_point_older_than_a_truncation_is_not_believed() -> None:
 
 
 def test_old_and_new_batches_never_mix_after_a_truncation_and_a_power_cut() -> None:
-    """Same positions, sizes and offsets, another epoch: lost new sectors must not uncover the old batches."""
+    """Same positions, sizes and offsets, another epoch: lost new sectors must not uncover the old
+    batches."""
     for seed in range(30):
         disk = MemoryDisk()
         log = open_in(disk, LARGE)
@@ -316,7 +317,8 @@ def test_index_files_are_continued_after_a_restart() -> None:
 def test_the_time_index_of_a_sealed_segment_reaches_its_end_however_often_it_is_recovered(
     starts: int, power_loss: bool
 ) -> None:
-    """Killed soon after a roll: recovery walks the sealed segment, and what it saves is all that later starts look at."""
+    """Killed soon after a roll: recovery walks the sealed segment, and what it saves is all that
+    later starts look at."""
     disk = MemoryDisk()
     settings = TopicSettings(segment_bytes=300_000)
     log = open_in(disk, settings)
@@ -360,7 +362,8 @@ def test_the_high_watermark_of_the_checkpoint_is_clamped() -> None:
 @pytest.mark.parametrize("survives", ["nothing", "some"])
 @pytest.mark.parametrize("step", ["roll", "truncate", "reset", "drop"])
 def test_a_power_cut_at_every_operation_leaves_a_log_that_recovers(step: str, survives: str) -> None:
-    """Durable batches below the cut survive; what is there is a prefix of what was written; nothing is damaged."""
+    """Durable batches below the cut survive. What is there is a prefix of what was written. Nothing
+    is damaged."""
     for crash_at in range(1, 60):
         disk = MemoryDisk()
         log = open_in(disk)
@@ -409,7 +412,8 @@ def check_after(step: str, log: PartitionLog, written: bytes) -> None:
 
 
 def test_a_tail_that_damage_has_taken_is_missing_at_every_later_start() -> None:
-    """The first start cuts it, and refuses; the second must not find a log that is shorter and whole."""
+    """The first start cuts it, and refuses. The second must not find a log that is shorter and
+    whole."""
     disk = MemoryDisk()
     fill(open_in(disk, LARGE), 3)
     log_file(disk).content[-1] ^= 1

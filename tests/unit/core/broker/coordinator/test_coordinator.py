@@ -1,4 +1,5 @@
-"""Coordinating on one broker: when groups may be answered for, what an answer waits for, and how it ends."""
+"""Coordinating on one broker: when groups may be answered for, what an answer waits for, and how it
+ends."""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ def groups_state(**more: Any) -> PartitionChanged:
 
 
 def started(max_bytes: int = 2**20, session_timeout_ms: int = 2000, **more: Any) -> BrokerBench:
-    """Broker 1, which leads the one partition of the groups' topic: alone, unless said otherwise."""
+    """Broker 1, which leads the one partition of the groups' topic: alone, unless said
+    otherwise."""
     bench = BrokerBench(ORDERS, session_timeout_ms=session_timeout_ms)
     bench.tick()
     bench.register()
@@ -279,7 +281,8 @@ def test_silent_members_are_fenced_by_the_tick() -> None:
 
 
 def test_who_may_have_been_replaced_answers_nobody() -> None:
-    """The controller has not been heard, and a member of the ISR does not fetch: it may lead by now."""
+    """The controller has not been heard, and a member of the ISR does not fetch: it may lead by
+    now."""
     bench = started(replicas=[1, 2])
     bench.core.replicas[GROUPS].role.state = replace(bench.core.replicas[GROUPS].role.state, isr=[1, 2])
     bench.now_ms += bench.settings.session_timeout_ms + 1
@@ -307,7 +310,8 @@ def test_a_broker_whose_settings_differ_relies_on_the_shorter_session_and_waits_
 
 
 def two_shards() -> BrokerBench:
-    """Group g is in partition 1, e in 0. This broker leads both; what they wrote is not durable yet."""
+    """Group g is in partition 1, e in 0. This broker leads both. What they wrote is not durable
+    yet."""
     bench = started()
     bench.tick(200)
     bench.metadata(groups_state(replicas=[1], partition=1, leader_epoch=0, partition_epoch=0))
@@ -408,7 +412,7 @@ def test_a_group_that_is_too_large_keeps_no_other_from_hearing_of_partitions() -
     assert known["large"].group.topics[TOPIC].partitions < 90
 
 
-# --- what is read is as young as the question (R91) ---------------------------------------------------------------
+# --- what is read is as young as the question (R91) -----------------------------------------------
 
 
 def followed(bench: BrokerBench, sequence: int) -> int:
