@@ -491,7 +491,7 @@ def partly_done(error: MinilogError) -> MinilogError:
 
 
 def error_from(code: str, detail: str, definite: bool, info: Mapping[str, Any]) -> MinilogError:
-    """The error a peer reported. An unknown code becomes InternalError, with the same ``definite``."""
+    """The error a peer reported; of an unknown code InternalError, with the same ``definite``."""
     cls = ERRORS_BY_CODE.get(code, InternalError)
     error = cls(detail, definite=definite)
     error.info.update(info)
