@@ -263,10 +263,10 @@ class DevCluster:
 
     def reap(self) -> list[tuple[str, int]]:
         """(name, exit status as Popen tells it) of own children that ended since the last call."""
-        ended = [(name, child.returncode) for name, child in self.children.items() if child.poll() is not None]
+        ended = [(name, child.returncode) for name, child in list(self.children.items()) if child.poll() is not None]
         for name, _ in ended:
-            child = self.children.pop(name)
-            if child.stdin is not None:
+            child = self.children.pop(name, None)
+            if child is not None and child.stdin is not None:
                 child.stdin.close()
         return ended
 
@@ -279,7 +279,7 @@ class DevCluster:
         if child is None:
             return None
         status = child.wait(timeout_s)
-        del self.children[name]
+        self.children.pop(name, None)  # another thread may have reaped it meanwhile
         if child.stdin is not None:
             child.stdin.close()
         return status
