@@ -49,7 +49,7 @@ from minilog.core.groups.checks import (
     check_seen,
 )
 from minilog.core.groups.joining import join, subscribe
-from minilog.core.groups.membership import GroupDraft, Topics, parts_of, revoked
+from minilog.core.groups.membership import GroupDraft, Topics, listed_parts, revoked
 from minilog.core.groups.offsets import Records, commit, committed, farewell, forget, next_epoch, outlived
 from minilog.core.groups.sessions import GROUPS_PER_TICK_MAX, Sessions
 from minilog.core.groups.state import UNCHECKED, GroupState, group_info, group_member
@@ -245,7 +245,7 @@ class Groups:
 
     def _go_on(self, request: GroupHeartbeat, state: GroupState, draft: GroupDraft) -> tuple[Records, Message]:
         """Subscribe, take back, share out anew, give: in this order, and as one decision."""
-        member_id, owned = request.member_id, parts_of({t.topic: t.partitions for t in request.owned})
+        member_id, owned = request.member_id, listed_parts(request.owned)
         subscribe(request, draft, self._catalogue.check)
         draft.release(member_id, owned, request.member_epoch)
         self._settle(draft, state)

@@ -29,6 +29,7 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from msgspec.structs import replace
 
 from minilog.core.groups.assignment import Subscriber, TopicPart, assign
+from minilog.wire.group_messages import TopicPartitions
 from minilog.wire.group_records import NOT_REVOKED, GroupValue, Held, MemberValue, TopicShape
 
 EMPTY = GroupValue(0, "")
@@ -39,6 +40,11 @@ Matches = Callable[[str], Iterable[str]]
 
 def parts_of(partitions: Mapping[str, Iterable[int]]) -> set[TopicPart]:
     return {(topic, partition) for topic, numbers in partitions.items() for partition in numbers}
+
+
+def listed_parts(entries: Iterable[TopicPartitions]) -> set[TopicPart]:
+    """All of them, however many entries a topic has."""
+    return {(entry.topic, partition) for entry in entries for partition in entry.partitions}
 
 
 def owners_of(group: GroupValue) -> dict[TopicPart, str]:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from heapq import heappop, heappush
 
 from minilog.core.groups.checks import least_epoch
-from minilog.core.groups.membership import has_given_back, parts_of, revoked
+from minilog.core.groups.membership import has_given_back, listed_parts, revoked
 from minilog.core.groups.state import GroupState, MemberSession
 from minilog.wire.group_messages import JOIN, GroupHeartbeat
 
@@ -48,7 +48,7 @@ class Sessions:
             session = state.sessions[request.member_id] = MemberSession(now_ms, member.joined_epoch)
         session.heard_ms, session.deadline_ms = now_ms, now_ms + member.session_timeout_ms
         session.forgiven_ms = 0
-        session.owned = parts_of({t.topic: t.partitions for t in request.owned})
+        session.owned = listed_parts(request.owned)
         session.named_epoch = max(session.named_epoch, request.member_epoch)
         session.told_epoch = state.group.epoch
         if not revoked(member):
@@ -67,9 +67,7 @@ class Sessions:
             return
         end_ms = now_ms + member.session_timeout_ms
         session.heard_ms, session.deadline_ms = now_ms, max(session.deadline_ms, end_ms)
-        if session.return_ms is not None and has_given_back(
-            member, parts_of({t.topic: t.partitions for t in request.owned}), request.member_epoch
-        ):
+        if session.return_ms is not None and has_given_back(member, listed_parts(request.owned), request.member_epoch):
             session.return_ms = max(session.return_ms, end_ms)
 
     def forgive_own_pause(self, groups: Mapping[str, GroupState], now_ms: int) -> None:

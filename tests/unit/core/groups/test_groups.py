@@ -188,6 +188,17 @@ def test_a_partition_is_given_only_after_its_owner_has_named_the_epoch_that_took
     assert bench.beat("b", 2).pending == 0
 
 
+def test_a_partition_that_its_owner_lists_is_its_own_however_many_entries_the_topic_has() -> None:
+    bench = Bench()
+    a = bench.beat("a")
+    bench.beat("b")
+    told = bench.beat("a", 1, parts(a))
+    assert parts(told) < parts(a)
+    owned = [TopicPartitions(topic, [partition]) for topic, partition in sorted(parts(a))]
+    bench.do(GroupHeartbeat("g", "a", told.member_epoch, topics=["t"], owned=owned))
+    assert bench.beat("b", 2).pending == 2, "it still works on them"
+
+
 def test_lost_answers_are_forgiven_and_older_lives_are_not() -> None:
     bench = Bench()
     bench.beat("a")
