@@ -310,16 +310,13 @@ def cluster(brokers: int = 3, settings: Sequence[str] = ()) -> Iterator[MinilogC
     """A cluster for the length of a ``with``, for other test runners. ``settings``: key=value of
     brokers and controller."""
     folder = Path(tempfile.mkdtemp(prefix="minilog-test-"))
-    dev = DevCluster.create(folder / "cluster", brokers, port=0, controller_port=0, overrides=settings)
-    found = MinilogCluster(dev)
     try:
-        dev.start_all(exit_with_parent=True)
-        yield found
+        dev = DevCluster.create(folder / "cluster", brokers, port=0, controller_port=0, overrides=settings)
+        with contextlib.closing(MinilogCluster(dev)) as found:
+            dev.start_all(exit_with_parent=True)
+            yield found
     finally:
-        try:
-            found.close()
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -42,6 +42,8 @@ HEAD_BYTES_MAX: Final = 2 * 1024 * 1024
 body may follow in the turns before its handler begins."""
 AHEAD_BYTES_MAX: Final = 64 * KIB
 """Of requests behind one that is not answered yet. One read of the transport more may be held."""
+LINE_BYTES: Final = 16
+"""Of a line of the head, beside what it says, at most."""
 UNSEEN_S: Final = 1.0
 """How long a client may be able to leave unseen. Whatever does not wait is answered by then."""
 GRACE_S: Final = 0.02
@@ -212,10 +214,12 @@ class Connection(web.RequestHandler):
         if self._request is not None and self._request.writer.output_size == 0:
             error = InvalidRequest(
                 "more came behind this request than is read before it is answered; send the next one when this "
-                "one is answered; the connection is closed"
+                "one is answered; the connection is closed",
+                definite=False,  # its handler has begun
             )
-            self.transport.write(_raw_answer("400 Bad Request", error))
-        self.force_close()
+            self._end_with(_raw_answer("400 Bad Request", error))
+        else:
+            self._end_with(b"")
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._head_timer = _cancel(self._head_timer)
@@ -257,8 +261,7 @@ class Connection(web.RequestHandler):
             f"this is not a valid HTTP/1.1 request: {self._head_bytes} bytes came and no head was whole; the connection is closed"
         )
         if self.transport is not None and not self.transport.is_closing():
-            self.transport.write(_raw_answer("400 Bad Request", error))
-            self.force_close()
+            self._end_with(_raw_answer("400 Bad Request", error))
 
     def _await_head(self) -> None:
         self._head_timer = self._clock.call_later(self._limits.header_read_ms / 1000, self._on_slow_head)
@@ -275,7 +278,15 @@ class Connection(web.RequestHandler):
                 f"no whole request head arrived within {self._limits.header_read_ms} ms (limits.header_read_ms)",
                 definite=True,
             )
-            self.transport.write(_raw_answer("408 Request Timeout", error))
+            self._end_with(_raw_answer("408 Request Timeout", error))
+        else:
+            self._end_with(b"")
+
+    def _end_with(self, answer: bytes) -> None:
+        """The last bytes of the connection. A client that takes nothing keeps it no longer."""
+        assert self.transport is not None
+        self._clock.call_later(REFUSED_S, self.transport.abort)
+        self.transport.write(answer)
         self.force_close()
 
     def _refuse(self, transport: asyncio.Transport) -> None:
@@ -291,9 +302,12 @@ class Connection(web.RequestHandler):
 
 
 def _size_of(request: web.BaseRequest) -> int:
-    """How many bytes it took at least."""
-    head = len(request.raw_path) + sum(len(name) + len(value) for name, value in request.raw_headers)
-    return head + (request.content_length or 0)
+    """How many bytes it took, or a little more: nobody is held up for what has gone."""
+    head = len(request.method) + len(request.raw_path) + LINE_BYTES
+    head += sum(len(name) + len(value) + LINE_BYTES for name, value in request.raw_headers)
+    if request.content_length is None:
+        return head + (AHEAD_BYTES_MAX if request.body_exists else 0)
+    return head + request.content_length
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:

@@ -77,7 +77,8 @@ class Heartbeat(Message):
     snapshot. ``drained``, of one that is shutting down: every member of every ISR this broker knows
     of, as of ``metadata_offset`` and with what it has proposed, holds all it ever appended.
     ``waits`` False: answered at once, news or not. ``unfit``: replicas here that must neither lead
-    nor count, all of them each time."""
+    nor count, all of them each time. ``wait_ms``: no answer is waited for longer than that and the
+    time of the way. -1: an older broker does not say."""
 
     broker_id: int
     broker_epoch: int
@@ -89,6 +90,7 @@ class Heartbeat(Message):
     drained: bool = False
     waits: bool = True
     unfit: list[UnfitReplica] = []
+    wait_ms: int = -1
 
 
 class HeartbeatReply(Message):

@@ -29,7 +29,7 @@ from pathlib import Path
 import msgspec
 
 from minilog.cli.local import process
-from minilog.cli.local.ports import HOST, broker_ports, port_free, port_of_controller
+from minilog.cli.local.ports import HOST, choose_ports, port_free
 from minilog.cli.output import CliError
 from minilog.cli.request import Unanswered, send
 from minilog.errors import MinilogError
@@ -149,9 +149,11 @@ class DevCluster:
                 )
         else:
             _refuse_foreign(folder)
+        had = ((), None) if old is None else (old.ports, old.controller_port)
+        ports, of_controller = choose_ports(*had, brokers, port, controller_port)
         spec = DevFile(
-            ports=broker_ports(old.ports if old is not None else (), brokers, port),
-            controller_port=port_of_controller(old.controller_port if old is not None else None, controller_port),
+            ports=ports,
+            controller_port=of_controller,
             overrides=list(overrides) or (old.overrides if old else []),
         )
         for part in ("run", "logs"):

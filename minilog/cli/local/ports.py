@@ -6,7 +6,7 @@ import random
 import socket
 from collections.abc import Sequence
 
-from minilog.cli.output import CliError
+from minilog.cli.output import CliError, ExitCode
 
 HOST = "127.0.0.1"
 PORT_MAX = 65535
@@ -58,3 +58,25 @@ def port_of_controller(old: int | None, port: int | None) -> int:
     if port is None:
         return 9093 if old is None else old
     return port
+
+
+def choose_ports(
+    old_ports: Sequence[int],
+    old_controller_port: int | None,
+    brokers: int,
+    port: int | None,
+    controller_port: int | None,
+) -> tuple[list[int], int]:
+    """Of the brokers, and of the controller. Raises CliError where two would share one."""
+    if port == controller_port == 0:
+        chosen = free_ports(brokers + 1)
+        return chosen[1:], chosen[0]
+    ports = broker_ports(old_ports, brokers, port)
+    of_controller = port_of_controller(old_controller_port, controller_port)
+    if of_controller in ports:
+        raise CliError(
+            f"port {of_controller} would be the controller's and broker {ports.index(of_controller) + 1}'s; "
+            "choose another --controller-port or --port",
+            ExitCode.USAGE,
+        )
+    return ports, of_controller

@@ -70,7 +70,9 @@ LAG_CHECK_MS = 500
 class BrokerCore:
     def __init__(self, settings: BrokerSettings, store: LogStore, *, incarnation: str, clean: bool, url: str) -> None:
         broker_id = settings.broker_id
-        self.registration = Registration(broker_id, incarnation, url, settings.rack, clean=clean)
+        self.registration = Registration(
+            broker_id, incarnation, url, settings.rack, settings.heartbeat_interval_ms, clean=clean
+        )
         self.state = state = LocalState(settings, store, self.registration)
         self.settings, self.broker_id, self.image, self.replicas = settings, broker_id, state.image, state.replicas
         self.turn = turn = Turn()

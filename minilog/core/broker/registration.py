@@ -44,8 +44,10 @@ class Standing(enum.Enum):
 
 
 class Registration:
-    def __init__(self, broker_id: int, incarnation: str, url: str, rack: str, *, clean: bool) -> None:
+    def __init__(self, broker_id: int, incarnation: str, url: str, rack: str, wait_ms: int, *, clean: bool) -> None:
+        """``wait_ms``: how long the controller may hold a heartbeat."""
         self.broker_id, self.incarnation, self.url, self.rack, self.clean = broker_id, incarnation, url, rack, clean
+        self._wait_ms = wait_ms
         self.standing = Standing.REGISTERING
         self.broker_epoch = -1
         self.may_exit = False
@@ -123,6 +125,7 @@ class Registration:
                 leaving and self._drained,
                 self.standing is not Standing.DRAINING,
                 unfit(),
+                self._wait_ms,
             )
             if (leaving or self._inflight.unfit) and self._asked_away_ms is None:
                 self._asked_away_ms = now_ms

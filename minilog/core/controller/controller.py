@@ -301,10 +301,16 @@ class ControllerCore:
         self.sessions.heard(session, now_ms)
         session.sequence = request.sequence
         session.metadata_offset = request.metadata_offset
-        waits_ms = self.settings.heartbeat_interval_ms if request.waits else 0
-        session.parked = ParkedHeartbeat(request_id, request, now_ms + waits_ms)
+        session.parked = ParkedHeartbeat(request_id, request, now_ms + self._hold_ms(request))
         self.failovers.on_applied(self.feed.known_everywhere(), now_ms)
         return effects
+
+    def _hold_ms(self, request: Heartbeat) -> int:
+        """No longer than the broker waits for an answer: its interval may be another one."""
+        if not request.waits:
+            return 0
+        interval_ms = self.settings.heartbeat_interval_ms
+        return interval_ms if request.wait_ms < 0 else min(interval_ms, request.wait_ms)
 
     # --- probes -----------------------------------------------------------------------------------
 

@@ -14,8 +14,9 @@ Invariants
   meanwhile.
 * Every partition an answer mentions is named in the next request, so leader and follower agree on
   positions again after anything was dropped.
-* What did not come through is asked for again in a smaller portion, down to BYTES_MIN. Portions
-  grow again while twice as much would come in peer_timeout_ms. So a poor link carries something.
+* What did not come through, or took longer than peer_timeout_ms, makes the next portion smaller,
+  down to BYTES_MIN. Portions grow again while twice as much would come in peer_timeout_ms. So a
+  poor link carries something, and no partition waits long behind another.
 * How fresh a replica is rests on evidence: the time of an answer is when its request was sent, plus
   how long the leader kept it, less for how long that leader may have been replaced. Silence is
   evidence only about what the leader leads and had room to mention.
@@ -166,8 +167,7 @@ class ReplicaFetcher:
         self.inflight = None
         self.sequence += 1
         self._named.clear()
-        if 2 * (now_ms - self._sent_ms - max(reply.held_ms, 0)) <= self.peer_timeout_ms:
-            self.portion_bytes = min(2 * self.portion_bytes, self.max_bytes)
+        self._suit_portion(now_ms - self._sent_ms - max(reply.held_ms, 0))
         self.answered_ms = seen_ms = self._as_of(reply, now_ms)
         self._untold = set(reply.untold)
         flushes = []
@@ -179,6 +179,13 @@ class ReplicaFetcher:
                 if flush is not None:
                     flushes.append(flush)
         return flushes
+
+    def _suit_portion(self, under_way_ms: int) -> None:
+        """An answer that comes, but slowly, keeps every other partition of this leader waiting."""
+        if under_way_ms > self.peer_timeout_ms:
+            self.portion_bytes = max(self.portion_bytes // 2, min(BYTES_MIN, self.max_bytes))
+        elif 2 * under_way_ms <= self.peer_timeout_ms:
+            self.portion_bytes = min(2 * self.portion_bytes, self.max_bytes)
 
     def _meant(self, result: ReplicaFetchResult) -> FollowerState | None:
         """Who follows the topic that the result is about. Another one of that name has asked for

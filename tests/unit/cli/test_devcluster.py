@@ -173,6 +173,14 @@ def test_a_cluster_does_not_grow_beyond_the_last_port(tmp_path: Path) -> None:
     assert DevCluster.create(tmp_path, 4).spec.ports == [65532, 65533, 65534, 65535]
 
 
+def test_no_two_processes_of_a_cluster_get_one_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CliError, match="9093 would be the controller's and broker 3's"):
+        DevCluster.create(tmp_path / "c", 3, port=9091)
+    monkeypatch.setattr("minilog.cli.local.ports.random.choice", lambda numbers: numbers[4321])
+    spec = DevCluster.create(tmp_path / "d", 3, port=0, controller_port=0).spec
+    assert len({*spec.ports, spec.controller_port}) == 4
+
+
 def test_the_foreground_goes_on_behind_a_line_that_is_very_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

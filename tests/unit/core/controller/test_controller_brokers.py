@@ -176,6 +176,16 @@ def test_a_heartbeat_without_news_is_answered_after_its_interval() -> None:
     assert (reply.records, reply.snapshot, reply.may_exit) == ([], False, False)
 
 
+def test_a_heartbeat_is_held_no_longer_than_its_broker_waits() -> None:
+    """Its interval may be another one than the controller's: it would give every heartbeat up."""
+    bench = ControllerBench(heartbeat_interval_ms=5000)
+    waiting = bench.heartbeat(bench.brokers[1], wait_ms=40)
+    bench.tick()
+    assert waiting not in bench.replies
+    bench.tick()
+    assert isinstance(bench.replies[waiting], HeartbeatReply)
+
+
 def test_a_newer_heartbeat_replaces_the_one_that_is_parked() -> None:
     bench = ControllerBench()
     old = bench.brokers[1].heartbeat_id

@@ -576,6 +576,12 @@ def test_portions_grow_again_while_twice_as_much_would_come_in_time() -> None:
     assert portions(made, 6, 1000, 10_000) == [MIB // 16, MIB // 8, MIB // 4, MIB // 2, MIB, MIB]
 
 
+def test_a_portion_that_comes_but_takes_too_long_is_made_smaller() -> None:
+    """Every other partition of that leader waits behind it."""
+    made = fetcher(follower(0), follower(1))
+    assert portions(made, 3, 30_000) == [MIB, MIB // 2, MIB // 4]
+
+
 def test_a_request_that_was_refused_says_nothing_of_the_way() -> None:
     made = fetcher(follower())
     request = ask(made)
