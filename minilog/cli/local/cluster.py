@@ -149,8 +149,8 @@ class DevCluster:
                 )
         else:
             _refuse_foreign(folder)
-        had = ((), None) if old is None else (old.ports, old.controller_port)
-        ports, of_controller = choose_ports(*had, brokers, port, controller_port)
+        old_ports, old_controller_port = (old.ports, old.controller_port) if old is not None else ([], None)
+        ports, of_controller = choose_ports(old_ports, old_controller_port, brokers, port, controller_port)
         spec = DevFile(
             ports=ports,
             controller_port=of_controller,
