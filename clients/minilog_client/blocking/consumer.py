@@ -102,8 +102,9 @@ class SyncConsumer:
         self._thread.call(lambda: self._consumer.resume(topic, partition))
 
     def close(self, timeout_ms: int | None = None) -> None:
-        """See ``Consumer.close``."""
-        self._run(self._consumer.close(timeout_ms))
+        """See ``Consumer.close``. Does nothing once the client is closed, which closed this too."""
+        if self._thread.is_open:
+            self._run(self._consumer.close(timeout_ms))
 
     def commit(self, what: CommitLike = None, *, metadata: str = "", timeout_ms: int | None = None) -> None:
         """Only a consumer with a group commits; raises InvalidRequest."""
@@ -274,9 +275,9 @@ def _carry_out(
     try:
         function(partitions)
     except Exception as error:
-        thread.loop.call_soon_threadsafe(_fail, done, error)
+        thread.post(_fail, done, error)
     else:
-        thread.loop.call_soon_threadsafe(_succeed, done)
+        thread.post(_succeed, done)
 
 
 def _fail(done: asyncio.Future[None], error: Exception) -> None:
