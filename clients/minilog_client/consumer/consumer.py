@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
 from minilog.errors import (
     BrokerUnavailable,
@@ -21,7 +21,7 @@ from minilog.errors import (
 from minilog_client.connection.cluster import Cluster, now_ms
 from minilog_client.connection.tasks import TaskScope
 from minilog_client.consumer.fetch_plan import FetchPlan
-from minilog_client.consumer.partition_fetch import PartitionFetch, StartLike, parse_start
+from minilog_client.consumer.partition_fetch import Lag, PartitionFetch, StartLike, parse_start
 from minilog_client.consumer.pump import Pump
 from minilog_client.consumer.records import Record
 from minilog_client.consumer.topics import TopicsLike, parse_topics
@@ -32,16 +32,6 @@ CommitLike = Record | Sequence[Record] | Mapping[PartitionKey, int] | None
 _BATCH_RECORDS: Final = 1000
 _IDLE_WAIT_MS: Final = 1000
 START_WAIT_MS: Final = 10_000
-
-
-class Lag(NamedTuple):
-    """How far reading is behind: ``records`` to the high watermark, ``seconds`` by the time of the
-    last record read.
-
-    None where nothing is known yet."""
-
-    records: int | None
-    seconds: float | None
 
 
 class Consumer:
@@ -252,7 +242,7 @@ class Consumer:
         """Per partition, as of the last answer of its leader (at most ``max_wait_ms`` old while it
         answers)."""
         now_s = time.time()
-        return {key: _lag_of(state, now_s) for key, state in self._plan.states.items()}
+        return {key: state.lag(now_s) for key, state in self._plan.states.items()}
 
     def seek(self, topic: str, partition: int, to: StartLike) -> None:
         """Go on elsewhere: an offset, "earliest", "latest", "@" with ms, or a datetime. Clears the
@@ -283,6 +273,20 @@ class Consumer:
         self._state(topic, partition).paused = False
         self._tell()
         self._pump.wake(0)
+
+    def return_unread(self, unread: Mapping[PartitionKey, int]) -> None:
+        """For the synchronous face, which reads ahead: what was handed out from these offsets on
+        has not reached the application."""
+        for key, offset in unread.items():
+            state = self._plan.states.get(key)
+            if state is not None:
+                self._put_back(state, offset)
+                if self._current is state:
+                    self._current = None
+        self._pump.wake(0)
+
+    def _put_back(self, state: PartitionFetch, offset: int) -> None:
+        state.put_back(offset)
 
     async def commit(self, what: CommitLike = None, *, metadata: str = "", timeout_ms: int | None = None) -> None:
         """Only a consumer with a group commits; raises InvalidRequest."""
@@ -385,16 +389,3 @@ class Consumer:
     def _check_open(self) -> None:
         if self._closed:
             raise ClientClosed("the consumer is closed; make a new one")
-
-
-def _lag_of(state: PartitionFetch, now_s: float) -> Lag:
-    if state.high_watermark is None or state.position is None:
-        return Lag(None, None)
-    records = max(0, state.high_watermark - state.position)
-    if records == 0:
-        return Lag(0, state.lag_ms / 1000)
-    if state.index:
-        timestamp: int | None = state.records[state.index - 1].timestamp
-    else:
-        timestamp = state.last_timestamp
-    return Lag(records, None if timestamp is None else max(0.0, now_s - timestamp / 1000))

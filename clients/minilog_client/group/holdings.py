@@ -81,10 +81,8 @@ class Held:
         if self.finished is None or self._may_fall or mark.offset > self.finished.offset:
             self.finished, self._may_fall = mark, False
 
-    def rewind(self, offset: int) -> None:
-        """The records from ``offset`` on are still to be handed out."""
-        at = self.finished
-        self.state.reset(offset, at.leader_epoch if at is not None and at.offset == offset else -1)
+    def on_put_back(self) -> None:
+        """Some of what was handed out is handed out once more: that is no move to elsewhere."""
         self._generation = self.state.generation
         self.handed = None
 

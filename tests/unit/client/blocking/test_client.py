@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from minilog.errors import BufferFull, ClientClosed, InvalidRequest, NotLeader, TimedOut, UnknownTopic
+from minilog.errors import BufferFull, ClientClosed, InvalidRequest, LogTruncated, NotLeader, TimedOut, UnknownTopic
 from minilog_client import Client, Receipt, SyncProducer
 from minilog_client.connection.transport import Response
+from tests.unit.client.consumer.test_consumer import fill, lose_tail
 from tests.unit.client.fake_cluster import FakeCluster, Fault
 
 
@@ -204,6 +205,26 @@ def test_seek_and_pause_reach_what_iteration_has_read_ahead() -> None:
         assert next(consumer).offset == 0
         assert consumer.positions() == {("t", 0): 1}
         assert consumer.assignment == [("t", 0)]
+
+
+@pytest.mark.parametrize("pauses", [False, True])
+def test_a_pause_hides_no_loss(pauses: bool) -> None:
+    with connected() as (cluster, client):
+        log = cluster.logs["t"][0]
+        fill(log, 30)
+        consumer = client.consumer("t")
+        assert [record.offset for record in islice(consumer, 25)] == list(range(25))
+
+        def lose() -> None:
+            lose_tail(cluster, log, 20)
+            fill(log, 20)
+
+        client._thread.call(lose)
+        if pauses:
+            consumer.pause("t", 0)
+            consumer.resume("t", 0)
+        with pytest.raises(LogTruncated, match="from 20 up to"):
+            list(islice(consumer, 10))
 
 
 def test_closed_means_closed() -> None:
