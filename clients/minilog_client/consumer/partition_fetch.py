@@ -18,6 +18,7 @@ Invariants:
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
@@ -34,6 +35,7 @@ from minilog.errors import (
     UnknownTopic,
 )
 from minilog.wire.batch import Batch, split
+from minilog.wire.http import INT64_MAX
 from minilog.wire.messages import EARLIEST, LATEST, FetchPartition, FetchResult, OffsetsPartition, OffsetsResult
 from minilog_client.connection.backoff import DELAY_MAX_MS, Attempts
 from minilog_client.consumer.records import Record, decode
@@ -45,6 +47,7 @@ CORRUPT_TRIES_MAX: Final = 3
 """A reply may be damaged on its way. A log that answers damaged bytes so often is damaged
 itself."""
 _STICKY: Final = (OffsetOutOfRange, LogTruncated, UnknownTopic, CorruptBatch, CorruptRange)
+_AT: Final = re.compile("@0*[0-9]{1,19}")
 _NAMED: Final = {"earliest": EARLIEST, "latest": LATEST}
 
 
@@ -60,15 +63,15 @@ def parse_start(start: Any) -> tuple[Start, int]:
     InvalidRequest."""
     if isinstance(start, str) and start in _NAMED:
         return Start.TIME, _NAMED[start]
-    if isinstance(start, str) and start[:1] == "@" and start[1:].isascii() and start[1:].isdigit():
+    if isinstance(start, str) and _AT.fullmatch(start) and int(start[1:]) <= INT64_MAX:
         return Start.TIME, int(start[1:])
     if isinstance(start, datetime) and start.tzinfo is not None:
         return Start.TIME, max(0, int(start.timestamp() * 1000))
-    if isinstance(start, int) and not isinstance(start, bool) and start >= 0:
+    if isinstance(start, int) and not isinstance(start, bool) and 0 <= start <= INT64_MAX:
         return Start.OFFSET, start
     raise InvalidRequest(
         f'start is {start!r}; allowed are "earliest", "latest", an offset, "@" with ms since the epoch, '
-        "or a datetime with a time zone"
+        f"or a datetime with a time zone; the largest number is {INT64_MAX}"
     )
 
 
@@ -241,6 +244,11 @@ class PartitionFetch:
             return Lag(0, self.lag_ms / 1000)
         timestamp = self.records[self.index - 1].timestamp if self.index else self.last_timestamp
         return Lag(records, None if timestamp is None else max(0.0, now_s - timestamp / 1000))
+
+    @property
+    def is_unknown(self) -> bool:
+        """Where to begin is being looked up."""
+        return self.position is None and self.error is None
 
     # --- what is handed out -----------------------------------------------------------------------
 
