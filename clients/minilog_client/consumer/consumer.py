@@ -31,6 +31,7 @@ from minilog_client.values import PartitionKey
 CommitLike = Record | Sequence[Record] | Mapping[PartitionKey, int] | None
 _BATCH_RECORDS: Final = 1000
 _IDLE_WAIT_MS: Final = 1000
+_ERROR_WAIT_MS: Final = 50
 START_WAIT_MS: Final = 10_000
 
 
@@ -119,12 +120,10 @@ class Consumer:
             if partition not in self._partitions_of(topic):
                 count = len(self._partitions_of(topic))
                 raise UnknownPartition(f"topic {topic} has no partition {partition}; it has {count}, counted from 0")
+        whole = [(topic, partition) for topic in self._whole_topics for partition in self._partitions_of(topic)]
+        for topic, partition in [*self._fixed, *whole]:
             if (topic, partition) not in self._plan.states:
                 self._add(topic, partition, self._start_at)
-        for topic in self._whole_topics:
-            for partition in self._partitions_of(topic):
-                if (topic, partition) not in self._plan.states:
-                    self._add(topic, partition, self._start_at)
         self._watch_topics(topics)
         self._pump.run()
         await self._wait_resolved(now_ms() + START_WAIT_MS)
@@ -137,14 +136,15 @@ class Consumer:
             self._cluster.watch(new, self._on_metadata)
 
     async def _wait_resolved(self, deadline_ms: int) -> None:
-        """Until it is known where every partition starts, as far as that can be known."""
+        """Until it is known where every partition starts, as far as that can be known. An error
+        of one of them is told by reading, so that the others are read."""
         while self._unresolved() and now_ms() < deadline_ms:
-            self._raise_errors(now_ms())
+            self._raise_unreachable(now_ms())
             await self._wait_news(deadline_ms)
 
     def _unresolved(self) -> bool:
         """Some partition's start is unknown although nothing is known to be wrong with it."""
-        return any(s.position is None and s.attempts.tries < 3 for s in self._plan.states.values())
+        return any(s.is_unknown and s.attempts.tries < 3 for s in self._plan.states.values())
 
     async def batch(self, max_records: int = _BATCH_RECORDS, max_wait_ms: int = _IDLE_WAIT_MS) -> list[Record]:
         """Up to ``max_records`` records as soon as there are any; empty when none came within
@@ -154,6 +154,7 @@ class Consumer:
         if self._starting is None or not self._starting.done():
             await self.start()
         deadline_ms = now_ms() + max_wait_ms
+        await self._let_others_answer(deadline_ms)
         while True:
             self._check_open()
             self._current = None
@@ -164,6 +165,13 @@ class Consumer:
             if now >= deadline_ms:
                 return []
             await self._wait_news(deadline_ms)
+
+    async def _let_others_answer(self, deadline_ms: int) -> None:
+        """There is an error to tell and nothing to hand out. Whoever reads on after each error
+        would never let an answer in."""
+        states = self._plan.states.values()
+        if any(state.is_stopped for state in states) and not any(state.has_records for state in states):
+            await self._wait_news(min(deadline_ms, now_ms() + _ERROR_WAIT_MS))
 
     def _take(self, max_records: int) -> list[Record]:
         """Whatever comes of it, there may be something to ask for next: room, or a partition whose
@@ -197,6 +205,7 @@ class Consumer:
         """Have a partition with records at hand."""
         if self._starting is None or not self._starting.done():
             await self.start()
+        await self._let_others_answer(now_ms() + _IDLE_WAIT_MS)
         while True:
             self._check_open()
             if await self._settled() and self._find_turn():
@@ -277,12 +286,11 @@ class Consumer:
     def return_unread(self, unread: Mapping[PartitionKey, int]) -> None:
         """For the synchronous face, which reads ahead: what was handed out from these offsets on
         has not reached the application."""
-        for key, offset in unread.items():
-            state = self._plan.states.get(key)
-            if state is not None:
-                self._put_back(state, offset)
-                if self._current is state:
-                    self._current = None
+        for key in unread.keys() & self._plan.states.keys():
+            state = self._plan.states[key]
+            self._put_back(state, unread[key])
+            if self._current is state:
+                self._current = None
         self._pump.wake(0)
 
     def _put_back(self, state: PartitionFetch, offset: int) -> None:
