@@ -68,7 +68,8 @@ from minilog_client.blocking.client import Client
 from minilog_client.blocking.consumer import SyncConsumer, SyncGroupConsumer
 from minilog_client.blocking.producer import SyncProducer
 from minilog_client.client import AsyncClient
-from minilog_client.consumer.consumer import Consumer, Lag
+from minilog_client.consumer.consumer import Consumer
+from minilog_client.consumer.partition_fetch import Lag
 from minilog_client.consumer.records import Record
 from minilog_client.group.group_consumer import GroupConsumer
 from minilog_client.options import ClientOptions, ConsumerOptions, GroupOptions, ProducerOptions

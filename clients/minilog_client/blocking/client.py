@@ -114,7 +114,7 @@ class Client:
         """Close all producers (flushing them first) and consumers, the connections and the thread.
 
         Raises TimedOut like ``AsyncClient.close``, once all is closed."""
-        if not self._thread.is_alive:
+        if not self._thread.is_open:
             return
         unsettled: TimedOut | None = None
         try:

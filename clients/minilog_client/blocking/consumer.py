@@ -17,8 +17,8 @@ from queue import SimpleQueue
 from typing import Any, Final, Self, TypeVar
 
 from minilog_client.connection.loop_thread import LoopThread
-from minilog_client.consumer.consumer import CommitLike, Consumer, Lag
-from minilog_client.consumer.partition_fetch import StartLike
+from minilog_client.consumer.consumer import CommitLike, Consumer
+from minilog_client.consumer.partition_fetch import Lag, StartLike
 from minilog_client.consumer.records import Record
 from minilog_client.group.group_consumer import GroupConsumer
 from minilog_client.values import PartitionKey
@@ -93,17 +93,20 @@ class SyncConsumer:
         self._thread.call(lambda: self._consumer.seek_to_time(to, topic))
 
     def pause(self, topic: str, partition: int) -> None:
-        unread = self._unread().get((topic, partition))
+        key = (topic, partition)
+        unread = self._unread().get(key)
         if unread is not None:
-            self._put_back(topic, partition, unread)
+            self._drop_unread(topic, partition)
+            self._thread.call(lambda: self._consumer.return_unread({key: unread}))
         self._thread.call(lambda: self._consumer.pause(topic, partition))
 
     def resume(self, topic: str, partition: int) -> None:
         self._thread.call(lambda: self._consumer.resume(topic, partition))
 
     def close(self, timeout_ms: int | None = None) -> None:
-        """See ``Consumer.close``."""
-        self._run(self._consumer.close(timeout_ms))
+        """See ``Consumer.close``. Does nothing once the client is closed, which closed this too."""
+        if self._thread.is_open:
+            self._run(self._consumer.close(timeout_ms))
 
     def commit(self, what: CommitLike = None, *, metadata: str = "", timeout_ms: int | None = None) -> None:
         """Only a consumer with a group commits; raises InvalidRequest."""
@@ -126,13 +129,13 @@ class SyncConsumer:
         return first
 
     def _forget(self, topic: str, partition: int) -> None:
+        """The partition is read elsewhere."""
+        self._drop_unread(topic, partition)
+
+    def _drop_unread(self, topic: str, partition: int) -> None:
         left = self._records[self._index :]
         self._records = [r for r in left if (r.topic, r.partition) != (topic, partition)]
         self._index = 0
-
-    def _put_back(self, topic: str, partition: int, offset: int) -> None:
-        """What was read ahead of a partition, from ``offset`` on, is to be handed out later."""
-        self.seek(topic, partition, offset)
 
 
 class SyncGroupConsumer(SyncConsumer):
@@ -210,19 +213,15 @@ class SyncGroupConsumer(SyncConsumer):
     def _forget(self, topic: str, partition: int) -> None:
         """The partition is read elsewhere: a record of it that is being worked on will not count as
         done with."""
-        self._drop_unread(topic, partition)
+        super()._forget(topic, partition)
         if self._left is not None and (self._left.topic, self._left.partition) == (topic, partition):
             self._left = None
-
-    def _put_back(self, topic: str, partition: int, offset: int) -> None:
-        self._drop_unread(topic, partition)
-        self._thread.call(lambda: self._member.return_unread({(topic, partition): offset}))
 
     def _drop_unread(self, topic: str, partition: int) -> None:
         self._finish_taken(with_last=False)
         if self._index:
             self._left = self._records[self._index - 1]
-        super()._forget(topic, partition)
+        super()._drop_unread(topic, partition)
 
     def _return_unread(self) -> None:
         """The group wants something, which must not wait until all that was read ahead is used
@@ -231,7 +230,7 @@ class SyncGroupConsumer(SyncConsumer):
         self._finish_taken()
         self._records, self._index = (), 0
         if unread:
-            self._thread.call(lambda: self._member.return_unread(unread))
+            self._thread.call(lambda: self._consumer.return_unread(unread))
 
 
 def in_waiting_thread(function: SyncCallback | None) -> Callable[[list[PartitionKey]], Awaitable[None]] | None:
@@ -274,9 +273,9 @@ def _carry_out(
     try:
         function(partitions)
     except Exception as error:
-        thread.loop.call_soon_threadsafe(_fail, done, error)
+        thread.post(_fail, done, error)
     else:
-        thread.loop.call_soon_threadsafe(_succeed, done)
+        thread.post(_succeed, done)
 
 
 def _fail(done: asyncio.Future[None], error: Exception) -> None:

@@ -3,7 +3,8 @@ order.
 
 ``send`` returns before the loop has seen the record, so a record has three places: the queue here,
 the producer's buffer, a request. Whoever waits for all records (``flush``, ``close``) waits for the
-queue first, in the same time limit."""
+queue first, in the same time limit. What is queued when the loop ends is failed: no future is left
+that nobody settles."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from typing import Any, Final, Self, TypeVar
 
 from minilog.errors import BufferFull, ClientClosed, TimedOut
 from minilog_client.connection.cluster import now_ms
-from minilog_client.connection.loop_thread import LoopThread
+from minilog_client.connection.loop_thread import CLIENT_CLOSED, LoopThread
 from minilog_client.producer.producer import Producer, size_of
 from minilog_client.producer.receipts import BatchReceipt, Receipt
 from minilog_client.producer.sender import ProducerStatistics
@@ -42,8 +43,11 @@ class SyncProducer:
         self._taken = 0
         """Records that have left the queue, whatever became of them."""
         self._counting = threading.Lock()
+        self._is_over = False
+        """The loop runs no more, so nothing may be queued."""
         self._scheduled = False
         self._waiting = False
+        thread.at_end(self._on_end)
 
     def __enter__(self) -> Self:
         return self
@@ -62,7 +66,8 @@ class SyncProducer:
         timestamp_ms: int | None = None,
     ) -> Future[Receipt]:
         """Take one record. Records of one thread keep their order. Blocks while the buffer is full,
-        and raises BufferFull after ``block_timeout_ms``. All other errors are in the future."""
+        and raises BufferFull after ``block_timeout_ms``. Raises ClientClosed once the client is
+        closed. All other errors are in the future."""
         value, key = checked_bytes("value", value), checked_bytes("key", key)
         pairs = checked_headers(headers) if headers else None
         size = size_of(value, key)
@@ -71,14 +76,14 @@ class SyncProducer:
         future: Future[Receipt] = Future()
         options = {"partition": partition, "timestamp_ms": timestamp_ms}
         with self._counting:
+            if self._is_over or not self._thread.is_open:
+                raise ClientClosed(CLIENT_CLOSED)
             self._queued_bytes += size
-        self._queue.append((future, size, (topic, value, key, pairs), options))
+            self._queue.append((future, size, (topic, value, key, pairs), options))
         if not self._scheduled:
             self._scheduled = True
-            try:
-                self._thread.loop.call_soon_threadsafe(self._take)
-            except RuntimeError:
-                raise ClientClosed("the client is closed; make a new one") from None
+            with contextlib.suppress(ClientClosed):  # it is queued, so the end tells its future
+                self._thread.post(self._take)
         return future
 
     def send_many(
@@ -104,8 +109,9 @@ class SyncProducer:
         self._thread.run(self._flush(checked_timeout(timeout_ms, self._producer.settings.flush_timeout_ms)))
 
     def close(self, timeout_ms: int | None = None) -> None:
-        """See ``Producer.close``."""
-        self._thread.run(self._close(timeout_ms))
+        """See ``Producer.close``. Does nothing once the client is closed, which closed this too."""
+        if self._thread.is_open:
+            self._thread.run(self._close(timeout_ms))
 
     def statistics(self) -> ProducerStatistics:
         return self._thread.call(self._producer.statistics)
@@ -149,6 +155,16 @@ class SyncProducer:
         self._taken += 1
         with self._counting:
             self._queued_bytes -= size
+
+    def _on_end(self) -> None:
+        """The loop runs no more: what is queued still goes nowhere."""
+        with self._counting:
+            self._is_over = True
+        while self._queue:
+            future, size, _, _ = self._queue[0]
+            if future.running() or future.set_running_or_notify_cancel():
+                future.set_exception(ClientClosed("the client was closed before the record was taken"))
+            self._drop_first(size)
 
     async def _wait_taken(self) -> None:
         """Until the producer has taken all that is queued. Raises BufferFull after

@@ -15,7 +15,18 @@ import msgspec
 from minilog.errors import InternalError, InvalidRequest
 from minilog.wire.group_messages import GroupRequest
 from minilog.wire.http import JSON, MSGPACK, error_from_response
-from minilog.wire.messages import AddPartitions, Fetch, InitProducer, Message, Offsets, Problem, Produce, decode, encode
+from minilog.wire.messages import (
+    AddPartitions,
+    Fetch,
+    InitProducer,
+    Message,
+    NotAMessage,
+    Offsets,
+    Problem,
+    Produce,
+    decode,
+    encode,
+)
 from minilog.wire.routes import path_of
 from minilog_client.connection.transport import Response
 
@@ -50,12 +61,16 @@ def _broker_url(part: object) -> str:
 
 
 def envelope(message: Envelope) -> tuple[str, Mapping[str, str], bytes]:
-    """(path, headers, body) of a native request."""
+    """(path, headers, body) of a native request; raises InvalidRequest for a number that has no
+    form there."""
     if isinstance(message, Produce):
         path = "/v1/produce"
     else:
         path = "/v1/fetch" if isinstance(message, Fetch | Offsets) else "/internal/rpc"
-    return path, _ENVELOPE_HEADERS, encode(message)
+    try:
+        return path, _ENVELOPE_HEADERS, encode(message)
+    except NotAMessage as error:
+        raise InvalidRequest(f"the request is refused: {error}") from None
 
 
 def metadata_path(topics: Iterable[str]) -> tuple[str, bool]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
 from minilog.errors import (
     BrokerUnavailable,
@@ -21,7 +21,7 @@ from minilog.errors import (
 from minilog_client.connection.cluster import Cluster, now_ms
 from minilog_client.connection.tasks import TaskScope
 from minilog_client.consumer.fetch_plan import FetchPlan
-from minilog_client.consumer.partition_fetch import PartitionFetch, StartLike, parse_start
+from minilog_client.consumer.partition_fetch import Lag, PartitionFetch, StartLike, parse_start
 from minilog_client.consumer.pump import Pump
 from minilog_client.consumer.records import Record
 from minilog_client.consumer.topics import TopicsLike, parse_topics
@@ -31,17 +31,8 @@ from minilog_client.values import PartitionKey
 CommitLike = Record | Sequence[Record] | Mapping[PartitionKey, int] | None
 _BATCH_RECORDS: Final = 1000
 _IDLE_WAIT_MS: Final = 1000
+_ERROR_WAIT_MS: Final = 50
 START_WAIT_MS: Final = 10_000
-
-
-class Lag(NamedTuple):
-    """How far reading is behind: ``records`` to the high watermark, ``seconds`` by the time of the
-    last record read.
-
-    None where nothing is known yet."""
-
-    records: int | None
-    seconds: float | None
 
 
 class Consumer:
@@ -129,12 +120,10 @@ class Consumer:
             if partition not in self._partitions_of(topic):
                 count = len(self._partitions_of(topic))
                 raise UnknownPartition(f"topic {topic} has no partition {partition}; it has {count}, counted from 0")
+        whole = [(topic, partition) for topic in self._whole_topics for partition in self._partitions_of(topic)]
+        for topic, partition in [*self._fixed, *whole]:
             if (topic, partition) not in self._plan.states:
                 self._add(topic, partition, self._start_at)
-        for topic in self._whole_topics:
-            for partition in self._partitions_of(topic):
-                if (topic, partition) not in self._plan.states:
-                    self._add(topic, partition, self._start_at)
         self._watch_topics(topics)
         self._pump.run()
         await self._wait_resolved(now_ms() + START_WAIT_MS)
@@ -147,14 +136,15 @@ class Consumer:
             self._cluster.watch(new, self._on_metadata)
 
     async def _wait_resolved(self, deadline_ms: int) -> None:
-        """Until it is known where every partition starts, as far as that can be known."""
+        """Until it is known where every partition starts, as far as that can be known. An error
+        of one of them is told by reading, so that the others are read."""
         while self._unresolved() and now_ms() < deadline_ms:
-            self._raise_errors(now_ms())
+            self._raise_unreachable(now_ms())
             await self._wait_news(deadline_ms)
 
     def _unresolved(self) -> bool:
         """Some partition's start is unknown although nothing is known to be wrong with it."""
-        return any(s.position is None and s.attempts.tries < 3 for s in self._plan.states.values())
+        return any(s.is_unknown and s.attempts.tries < 3 for s in self._plan.states.values())
 
     async def batch(self, max_records: int = _BATCH_RECORDS, max_wait_ms: int = _IDLE_WAIT_MS) -> list[Record]:
         """Up to ``max_records`` records as soon as there are any; empty when none came within
@@ -164,6 +154,7 @@ class Consumer:
         if self._starting is None or not self._starting.done():
             await self.start()
         deadline_ms = now_ms() + max_wait_ms
+        await self._let_others_answer(deadline_ms)
         while True:
             self._check_open()
             self._current = None
@@ -174,6 +165,13 @@ class Consumer:
             if now >= deadline_ms:
                 return []
             await self._wait_news(deadline_ms)
+
+    async def _let_others_answer(self, deadline_ms: int) -> None:
+        """There is an error to tell and nothing to hand out. Whoever reads on after each error
+        would never let an answer in."""
+        states = self._plan.states.values()
+        if any(state.is_stopped for state in states) and not any(state.has_records for state in states):
+            await self._wait_news(min(deadline_ms, now_ms() + _ERROR_WAIT_MS))
 
     def _take(self, max_records: int) -> list[Record]:
         """Whatever comes of it, there may be something to ask for next: room, or a partition whose
@@ -207,6 +205,7 @@ class Consumer:
         """Have a partition with records at hand."""
         if self._starting is None or not self._starting.done():
             await self.start()
+        await self._let_others_answer(now_ms() + _IDLE_WAIT_MS)
         while True:
             self._check_open()
             if await self._settled() and self._find_turn():
@@ -252,7 +251,7 @@ class Consumer:
         """Per partition, as of the last answer of its leader (at most ``max_wait_ms`` old while it
         answers)."""
         now_s = time.time()
-        return {key: _lag_of(state, now_s) for key, state in self._plan.states.items()}
+        return {key: state.lag(now_s) for key, state in self._plan.states.items()}
 
     def seek(self, topic: str, partition: int, to: StartLike) -> None:
         """Go on elsewhere: an offset, "earliest", "latest", "@" with ms, or a datetime. Clears the
@@ -283,6 +282,19 @@ class Consumer:
         self._state(topic, partition).paused = False
         self._tell()
         self._pump.wake(0)
+
+    def return_unread(self, unread: Mapping[PartitionKey, int]) -> None:
+        """For the synchronous face, which reads ahead: what was handed out from these offsets on
+        has not reached the application."""
+        for key in unread.keys() & self._plan.states.keys():
+            state = self._plan.states[key]
+            self._put_back(state, unread[key])
+            if self._current is state:
+                self._current = None
+        self._pump.wake(0)
+
+    def _put_back(self, state: PartitionFetch, offset: int) -> None:
+        state.put_back(offset)
 
     async def commit(self, what: CommitLike = None, *, metadata: str = "", timeout_ms: int | None = None) -> None:
         """Only a consumer with a group commits; raises InvalidRequest."""
@@ -385,16 +397,3 @@ class Consumer:
     def _check_open(self) -> None:
         if self._closed:
             raise ClientClosed("the consumer is closed; make a new one")
-
-
-def _lag_of(state: PartitionFetch, now_s: float) -> Lag:
-    if state.high_watermark is None or state.position is None:
-        return Lag(None, None)
-    records = max(0, state.high_watermark - state.position)
-    if records == 0:
-        return Lag(0, state.lag_ms / 1000)
-    if state.index:
-        timestamp: int | None = state.records[state.index - 1].timestamp
-    else:
-        timestamp = state.last_timestamp
-    return Lag(records, None if timestamp is None else max(0.0, now_s - timestamp / 1000))

@@ -8,7 +8,9 @@ Invariants:
 * Nothing resets silently: an offset out of range, a truncated log, damaged data stop the partition
   with an error that is raised again and again until the application seeks (or has chosen otherwise
   with ``out_of_range``).
-* A reply counts only for the request it answers: every seek starts a new ``generation`` (R5).
+* A reply counts only for the request it answers: every move starts a new ``generation`` (R5).
+* To take back what was handed out and not used is no seek. Which epochs were read is remembered,
+  so that a loss is found out from the earlier offset too.
 * ``last_epoch`` is the epoch of the record before ``fetch_offset`` as it was read here, or -1; sent
   along with every fetch it lets the leader see that what was read is no longer in its log (R23,
   KIP-320).
@@ -16,11 +18,12 @@ Invariants:
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from minilog.errors import (
     CorruptBatch,
@@ -32,6 +35,7 @@ from minilog.errors import (
     UnknownTopic,
 )
 from minilog.wire.batch import Batch, split
+from minilog.wire.http import INT64_MAX
 from minilog.wire.messages import EARLIEST, LATEST, FetchPartition, FetchResult, OffsetsPartition, OffsetsResult
 from minilog_client.connection.backoff import DELAY_MAX_MS, Attempts
 from minilog_client.consumer.records import Record, decode
@@ -43,6 +47,7 @@ CORRUPT_TRIES_MAX: Final = 3
 """A reply may be damaged on its way. A log that answers damaged bytes so often is damaged
 itself."""
 _STICKY: Final = (OffsetOutOfRange, LogTruncated, UnknownTopic, CorruptBatch, CorruptRange)
+_AT: Final = re.compile("@0*[0-9]{1,19}")
 _NAMED: Final = {"earliest": EARLIEST, "latest": LATEST}
 
 
@@ -58,16 +63,26 @@ def parse_start(start: Any) -> tuple[Start, int]:
     InvalidRequest."""
     if isinstance(start, str) and start in _NAMED:
         return Start.TIME, _NAMED[start]
-    if isinstance(start, str) and start[:1] == "@" and start[1:].isascii() and start[1:].isdigit():
+    if isinstance(start, str) and _AT.fullmatch(start) and int(start[1:]) <= INT64_MAX:
         return Start.TIME, int(start[1:])
     if isinstance(start, datetime) and start.tzinfo is not None:
         return Start.TIME, max(0, int(start.timestamp() * 1000))
-    if isinstance(start, int) and not isinstance(start, bool) and start >= 0:
+    if isinstance(start, int) and not isinstance(start, bool) and 0 <= start <= INT64_MAX:
         return Start.OFFSET, start
     raise InvalidRequest(
         f'start is {start!r}; allowed are "earliest", "latest", an offset, "@" with ms since the epoch, '
-        "or a datetime with a time zone"
+        f"or a datetime with a time zone; the largest number is {INT64_MAX}"
     )
+
+
+class Lag(NamedTuple):
+    """How far reading is behind: ``records`` to the high watermark, ``seconds`` by the time of the
+    last record read.
+
+    None where nothing is known yet."""
+
+    records: int | None
+    seconds: float | None
 
 
 class PartitionFetch:
@@ -86,36 +101,60 @@ class PartitionFetch:
         self.leader_only_until_ms = 0
         """After a follower could not serve this partition, only the leader is asked until then."""
         self.generation = 0
+        self.began_at: tuple[int, int] | None = None
+        """What a start that is no offset turned out to be, and the epoch of the record before it.
+        No seek changes it."""
         self.reset(start, last_epoch)
 
     def reset(self, start: StartLike, last_epoch: int = -1) -> None:
         """Go elsewhere: whatever was fetched or is under way is for nothing. ``last_epoch``: the
         epoch of the record before an offset ``start``, as far as it is known."""
         kind, value = parse_start(start)
-        self.generation += 1
-        self.request: object | None = None
-        self.error: MinilogError | None = None
+        self._move()
         self.not_before_ms = 0
         self.last_timestamp: int | None = None
         self.start_at = value
         self.position: int | None = None
-        self.began_at: tuple[int, int] | None = None
-        """What a start that is no offset turned out to be, and the epoch of the record before
-        it."""
         if kind is Start.OFFSET:
             self._stand_at(value, last_epoch)
         else:
             self._stand_at(0, -1)
             self.position = None
 
+    def _move(self) -> None:
+        self.generation += 1
+        self.request: object | None = None
+        self.error: MinilogError | None = None
+
     def _stand_at(self, offset: int, last_epoch: int) -> None:
         self.position = self.fetch_offset = offset
         self.last_epoch = last_epoch
+        self._epochs: list[tuple[int, int]] = [(offset - 1, last_epoch)]
+        """Each epoch that was read, with the offset it was read from."""
         self.fetched: deque[Batch] = deque()
         self.fetched_bytes = 0
         self.records: Sequence[Record] = ()
         self.index = 0
         self._records_end = offset
+
+    def put_back(self, offset: int) -> None:
+        """What was handed out from ``offset`` on has not been used, and is handed out again.
+
+        An error about the whole topic stays, and so does one about lost records, if some of them
+        were used. Any other one belongs to a place further on and is met there again."""
+        error = self.error
+        self._move()
+        self._go_back(offset)
+        if isinstance(error, UnknownTopic):
+            self.error = error
+        elif isinstance(error, LogTruncated):
+            self._stop_if_used(error)
+
+    def _go_back(self, offset: int) -> None:
+        """Drop everything from ``offset`` on. What comes before it was read here."""
+        epochs = [each for each in self._epochs if each[0] < offset]
+        self._stand_at(offset, epochs[-1][1] if epochs else -1)
+        self._epochs = epochs or self._epochs
 
     def __repr__(self) -> str:
         return f"PartitionFetch({self.topic}-{self.partition} at {self.position}, {self.fetched_bytes} bytes ahead)"
@@ -145,7 +184,8 @@ class PartitionFetch:
         assert self.position is None, "a generation is resolved once"
         assert result.offset is not None, "a result without a problem has an offset"
         self._stand_at(result.offset, result.last_epoch)
-        self.began_at = (result.offset, result.last_epoch)
+        if self.generation == 1:  # not what a seek was looked up for
+            self.began_at = (result.offset, result.last_epoch)
         self.attempts.on_success()
 
     def on_fetched(self, result: FetchResult, batches: Sequence[Batch]) -> None:
@@ -161,6 +201,8 @@ class PartitionFetch:
             self.fetched.append(batch)
             self.fetched_bytes += batch.bytes_total
             self.fetch_offset = batch.end_offset
+            if batch.leader_epoch != self.last_epoch:
+                self._epochs.append((batch.base_offset, batch.leader_epoch))
             self.last_epoch = batch.leader_epoch
 
     def on_truncated(self, error: LogTruncated) -> None:
@@ -168,14 +210,16 @@ class PartitionFetch:
 
         What was fetched ahead and not handed out is dropped quietly. The application is told if it
         has read records that are gone."""
+        if self.position is not None and isinstance(error.info.get("lost_from"), int):
+            self._go_back(self.position)
+        self._stop_if_used(error)
+
+    def _stop_if_used(self, error: LogTruncated) -> None:
         lost_from = error.info.get("lost_from")
         position = self.position
         if not isinstance(lost_from, int) or position is None:
             self.error = error
-        elif lost_from >= position:
-            self._stand_at(position, -1)
-        else:
-            self._stand_at(position, -1)
+        elif lost_from < position:
             self.error = LogTruncated(
                 f"{self.topic}-{self.partition}: the records from {lost_from} up to {position} that were read here "
                 f"are gone after a lossy election; seek to {lost_from} to go on"
@@ -191,6 +235,20 @@ class PartitionFetch:
             error.info.setdefault("topic", self.topic)
             error.info.setdefault("partition", self.partition)
             self.error = error
+
+    def lag(self, now_s: float) -> Lag:
+        if self.high_watermark is None or self.position is None:
+            return Lag(None, None)
+        records = max(0, self.high_watermark - self.position)
+        if records == 0:
+            return Lag(0, self.lag_ms / 1000)
+        timestamp = self.records[self.index - 1].timestamp if self.index else self.last_timestamp
+        return Lag(records, None if timestamp is None else max(0.0, now_s - timestamp / 1000))
+
+    @property
+    def is_unknown(self) -> bool:
+        """Where to begin is being looked up."""
+        return self.position is None and self.error is None
 
     # --- what is handed out -----------------------------------------------------------------------
 
@@ -216,7 +274,7 @@ class PartitionFetch:
             try:
                 records = decode(self.topic, self.partition, batch, self.position)
             except MinilogError as error:
-                self._stand_at(self.position, -1)
+                self._go_back(self.position)
                 self.on_failed(error)
                 return False
             self.records, self.index, self._records_end = records, 0, batch.end_offset

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 from minilog.errors import ClientClosed, InvalidRequest
 from minilog.wire.group_messages import (
@@ -254,15 +254,11 @@ class GroupConsumer(Consumer):
         if held is not None and held.handed_out(record.offset):
             held.finish_record(record)
 
-    def return_unread(self, unread: Mapping[PartitionKey, int]) -> None:
-        """What was handed out from these offsets on has not reached the application."""
-        for key, offset in unread.items():
-            held = self._held.get(key)
-            if held is not None:
-                held.rewind(offset)
-                if self._current is held.state:
-                    self._current = None
-        self._pump.wake(0)
+    def _put_back(self, state: PartitionFetch, offset: int) -> None:
+        super()._put_back(state, offset)
+        held = self._held.get((state.topic, state.partition))
+        if held is not None:
+            held.on_put_back()
 
     # --- following the coordinator ----------------------------------------------------------------
 

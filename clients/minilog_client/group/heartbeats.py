@@ -12,12 +12,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any, Protocol
 from uuid import uuid4
 
-from minilog.errors import MinilogError, UnknownMember
+from minilog.errors import ClientClosed, MinilogError, UnknownMember
 from minilog.wire.group_messages import GROUPS_TOPIC, GroupHeartbeat, GroupHeartbeatReply
 from minilog.wire.message_base import Ok
 from minilog_client.connection.cluster import Cluster, now_ms
@@ -249,21 +249,17 @@ class ThreadHeart:
 
     def post(self, call: Callable[..., None], *arguments: Any) -> None:
         if self._thread is not None:
-            with contextlib.suppress(RuntimeError):
-                self._thread.loop.call_soon_threadsafe(call, *arguments)
+            with contextlib.suppress(ClientClosed):
+                self._thread.post(call, *arguments)
 
     async def stop(self, session: MemberTask, timeout_ms: int) -> None:
-        if self._heart is not None:
-            await self._there(self._heart.stop(session, timeout_ms))
+        if self._thread is not None and self._heart is not None:
+            await asyncio.wrap_future(self._thread.submit(self._heart.stop(session, timeout_ms)))
 
     async def aclose(self) -> None:
         if self._thread is None or self._heart is None or self._cluster is None:
             return
         thread, self._thread = self._thread, None
-        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._heart.aclose(), thread.loop))
-        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._cluster.aclose(), thread.loop))
+        await asyncio.wrap_future(thread.submit(self._heart.aclose()))
+        await asyncio.wrap_future(thread.submit(self._cluster.aclose()))
         await asyncio.to_thread(thread.stop)
-
-    async def _there(self, work: Coroutine[Any, Any, None]) -> None:
-        assert self._thread is not None, "there is a session, so there is a thread"
-        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._thread.loop))

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from minilog.errors import InvalidRequest, MinilogError, NotAssigned, StaleMemberEpoch
 from minilog.wire.group_messages import OffsetCommit
+from minilog.wire.http import INT64_MAX
 from minilog_client.consumer.partition_fetch import PartitionFetch, StartLike
 from minilog_client.consumer.records import Record
 from minilog_client.values import PartitionKey
@@ -81,10 +82,8 @@ class Held:
         if self.finished is None or self._may_fall or mark.offset > self.finished.offset:
             self.finished, self._may_fall = mark, False
 
-    def rewind(self, offset: int) -> None:
-        """The records from ``offset`` on are still to be handed out."""
-        at = self.finished
-        self.state.reset(offset, at.leader_epoch if at is not None and at.offset == offset else -1)
+    def on_put_back(self) -> None:
+        """Some of what was handed out is handed out once more: that is no move to elsewhere."""
         self._generation = self.state.generation
         self.handed = None
 
@@ -173,8 +172,8 @@ def _of_offset(key: Any, offset: Any) -> tuple[PartitionKey, Mark]:
         raise TypeError(f"offsets to commit are named by (topic, partition), got {key!r}")
     if isinstance(offset, bool) or not isinstance(offset, int):
         raise TypeError(f"the offset to commit for {key[0]}-{key[1]} must be a whole number, got {offset!r}")
-    if offset < 0:
-        raise InvalidRequest(f"the offset to commit for {key[0]}-{key[1]} is {offset}; allowed are numbers >= 0")
+    if not 0 <= offset <= INT64_MAX:
+        raise InvalidRequest(f"the offset to commit for {key[0]}-{key[1]} is {offset}; allowed are 0 to {INT64_MAX}")
     return key, Mark(offset, -1)
 
 

@@ -8,15 +8,16 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any
 
 import pytest
 
-from minilog.errors import BufferFull, ClientClosed, InvalidRequest, NotLeader, TimedOut, UnknownTopic
+from minilog.errors import BufferFull, ClientClosed, InvalidRequest, LogTruncated, NotLeader, TimedOut, UnknownTopic
 from minilog_client import Client, Receipt, SyncProducer
 from minilog_client.connection.transport import Response
+from tests.unit.client.consumer.test_consumer import fill, lose_tail
 from tests.unit.client.fake_cluster import FakeCluster, Fault
 
 
@@ -206,6 +207,26 @@ def test_seek_and_pause_reach_what_iteration_has_read_ahead() -> None:
         assert consumer.assignment == [("t", 0)]
 
 
+@pytest.mark.parametrize("pauses", [False, True])
+def test_a_pause_hides_no_loss(pauses: bool) -> None:
+    with connected() as (cluster, client):
+        log = cluster.logs["t"][0]
+        fill(log, 30)
+        consumer = client.consumer("t")
+        assert [record.offset for record in islice(consumer, 25)] == list(range(25))
+
+        def lose() -> None:
+            lose_tail(cluster, log, 20)
+            fill(log, 20)
+
+        client._thread.call(lose)
+        if pauses:
+            consumer.pause("t", 0)
+            consumer.resume("t", 0)
+        with pytest.raises(LogTruncated, match="from 20 up to"):
+            list(islice(consumer, 10))
+
+
 def test_closed_means_closed() -> None:
     with connected() as (_cluster, client):
         producer, consumer = client.producer(), client.consumer("t")
@@ -213,6 +234,7 @@ def test_closed_means_closed() -> None:
     assert future.result(0).offset == 0
     for use in (
         lambda: producer.send("t", b"x"),
+        lambda: producer.send("t", b"again"),
         lambda: producer.send_many("t", [b"x"]),
         lambda: next(consumer),
         client.list_topics,
@@ -220,8 +242,35 @@ def test_closed_means_closed() -> None:
     ):
         with pytest.raises(ClientClosed):
             use()
+    producer.close()
+    consumer.close()
     client.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "minilog_client"]
+
+
+def test_every_record_that_meets_the_end_of_the_client_is_settled() -> None:
+    for _ in range(20):
+        with connected() as (_cluster, client):
+            producer = client.producer()
+            futures: list[Future[Receipt]] = []
+            threads = [threading.Thread(target=send_to_the_end, args=(producer, futures)) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            while not futures:
+                time.sleep(0.0001)
+        for thread in threads:
+            thread.join(5)
+            assert not thread.is_alive(), "it waits for a loop that runs no more"
+        for future in futures:
+            error = future.exception(5)
+            assert error is None or isinstance(error, ClientClosed)
+
+
+def send_to_the_end(producer: SyncProducer, futures: list[Future[Receipt]]) -> None:
+    with suppress(ClientClosed):
+        while True:
+            futures.append(producer.send("t", b"x"))
+            producer.statistics()
 
 
 def test_close_wakes_a_reader() -> None:

@@ -7,7 +7,19 @@ import pytest
 
 from minilog.errors import BrokerUnavailable, InternalError, InvalidRequest, NotLeader, Throttled
 from minilog.wire.http import JSON, MSGPACK, PROBLEM, problem_body
-from minilog.wire.messages import Fetch, FetchReply, MetadataReply, Ok, Problem, Produce, ProduceReply, decode, encode
+from minilog.wire.messages import (
+    Fetch,
+    FetchReply,
+    MetadataReply,
+    Offsets,
+    OffsetsPartition,
+    Ok,
+    Problem,
+    Produce,
+    ProduceReply,
+    decode,
+    encode,
+)
 from minilog_client.connection.http_messages import broker_urls, envelope, metadata_path, reply_from
 from minilog_client.connection.transport import Response
 
@@ -78,3 +90,8 @@ def test_retry_after_reaches_the_error() -> None:
     with pytest.raises(Throttled) as caught:
         reply_from(answer, "http://a", ProduceReply)
     assert caught.value.info["retry_after_s"] == 7
+
+
+def test_a_number_that_has_no_form_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="cannot be written"):
+        envelope(Offsets([OffsetsPartition("t", 2**64, 0)]))

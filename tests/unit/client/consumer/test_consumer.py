@@ -174,7 +174,10 @@ def test_where_reading_starts(start: Any, first: int) -> None:
             assert [record.offset for record in records] == list(range(first, 41))
 
 
-@pytest.mark.parametrize("start", ["newest", -1, "@", "@-5", 1.5, True, datetime(2024, 1, 1), None])  # noqa: DTZ001
+@pytest.mark.parametrize(
+    "start",
+    ["newest", -1, "@", "@-5", 1.5, True, datetime(2024, 1, 1), None, 2**63, f"@{2**63}", "@" + "9" * 5000],  # noqa: DTZ001
+)
 def test_bad_starts_are_refused(start: Any) -> None:
     with pytest.raises(InvalidRequest, match="allowed are"):
         parse_start(start)
@@ -183,6 +186,8 @@ def test_bad_starts_are_refused(start: Any) -> None:
 def test_start_forms() -> None:
     assert parse_start(7) == (Start.OFFSET, 7)
     assert parse_start("@7") == (Start.TIME, 7)
+    assert parse_start("@0007") == (Start.TIME, 7)
+    assert parse_start(2**63 - 1) == (Start.OFFSET, 2**63 - 1)
 
 
 def test_single_partitions_and_whole_topics() -> None:

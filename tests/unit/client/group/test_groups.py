@@ -533,7 +533,9 @@ def test_misuse_when_made(make: Callable[[AsyncClient], Any], error: type[Except
 @pytest.mark.parametrize(
     ("what", "error", "said"),
     [
-        ({("t", 0): -1}, InvalidRequest, "allowed are numbers >= 0"),
+        ({("t", 0): -1}, InvalidRequest, "allowed are 0 to 9223372036854775807"),
+        ({("t", 0): 2**63}, InvalidRequest, "allowed are 0 to 9223372036854775807"),
+        ({("t", 0): 2**64}, InvalidRequest, "allowed are 0 to 9223372036854775807"),
         ({("t", 0): 3, ("t", 7): 1}, NotAssigned, "t-7 is not assigned to this member"),
         ({("t", 0): 3, ("u", 0): 1}, NotAssigned, "u-0 is not assigned"),
         ({("t", 0): True}, TypeError, "whole number"),
