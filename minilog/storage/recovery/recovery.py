@@ -344,7 +344,7 @@ def _vouched(place: LogPlace, state: LogState, end_offset: int) -> LogState:
     """What has survived a power cut is durable by now, so damage to it is no crash's doing any
     more. The recovery point does not say so before the next checkpoint. Without room for the note
     that one has to do."""
-    noted = state._replace(missing_end=end_offset)
+    noted = state._replace(missing_end=max(end_offset, state.missing_end))
     try:
         noted.save(place.disk, place.directory)
     except DiskFull:

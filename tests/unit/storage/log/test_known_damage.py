@@ -305,7 +305,8 @@ SEEN_BY = {
         "_look_again": "read has noted it",
     },
     "recovery/torn_tail.py": {
-        "_ends_inside_batch": "looks at damage that recovery has found",
+        "_is_whole": "looks at damage that recovery has found",
+        "_ends_inside_batch": "the same",
         "_has_lost_sector": "the same",
     },
 }
