@@ -149,6 +149,9 @@ def run(main: Coroutine[Any, Any, int], name: str) -> int:
     except* StorageFailed as failures:
         for failure in leaves(failures):
             log.critical("%s stopped: the disk failed: %s", name, failure)
+    except* DiskFull as failures:
+        for failure in leaves(failures):
+            log.critical("%s stopped: %s", name, failure)
     except* Exception as bugs:
         log.critical("%s stopped, this is a bug", name, exc_info=bugs)
     except* KeyboardInterrupt:

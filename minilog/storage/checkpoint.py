@@ -114,5 +114,7 @@ def read_file(disk: Disk, path: str) -> bytes | None:
         return None
     try:
         return disk.pread(handle, 0, disk.size(path))
+    except CorruptRange as error:
+        raise CorruptRange(f"{path} cannot be read: {error.detail}") from error
     finally:
         disk.close(handle)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-from minilog.errors import RefusesToStart
+from minilog.errors import CorruptRange, RefusesToStart
 from minilog.storage import checkpoint
 from minilog.storage.disk import Disk
 from minilog.storage.meta import PARTITION_FILE
@@ -60,7 +60,10 @@ def find(disk: Disk, data_dir: str) -> Iterator[tuple[StoredPartition, str]]:
             remove(disk, f"{data_dir}/{name}")
             continue
         path = f"{data_dir}/{name}/{PARTITION_FILE}"
-        body = checkpoint.load(disk, path).body
+        try:
+            body = checkpoint.load(disk, path).body
+        except CorruptRange:
+            body = None
         if body is None or body.get("topic") != match[1] or body.get("partition") != int(match[2]):
             raise RefusesToStart(
                 f"{path} is missing or damaged, so it is not known which topic the log beside it belongs to: "

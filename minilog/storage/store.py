@@ -94,7 +94,7 @@ class Store:
         (R21).
 
         ``boot_id`` is the kernel's (/proc/sys/kernel/random/boot_id); "" when unknown. Raises
-        RefusesToStart.
+        RefusesToStart or DiskFull.
         """
         assert self._lock is None, "a store is started once"
         self._boot_id = boot_id
@@ -113,9 +113,14 @@ class Store:
             return self._judge_last_process()
         except BaseException as error:
             self._release()
+            where = f"the data directory {self.data_dir} cannot be used"
+            if isinstance(error, DiskFull):
+                raise DiskFull(f"{where}: {error.detail}") from error
+            if isinstance(error, CorruptRange):
+                raise RefusesToStart(f"{where}: {error}; check the disk, and restore the file from a backup") from error
             if isinstance(error, StorageFailed | FileNotFoundError):
                 raise RefusesToStart(
-                    f"the data directory {self.data_dir} cannot be used: {error}; check the disk and the permissions, "
+                    f"{where}: {error}; check the disk and the permissions, "
                     "or move away what is not minilog's and has the name of a partition or a file of its own"
                 ) from error
             raise
@@ -153,9 +158,9 @@ class Store:
 
     def _load_points(self) -> None:
         self._points.load()
-        deleted = self._trash.stems()
+        deleted, spoken_of = self._trash.held(), self._spoken_of()
         # Or what was deleted would be missed, and spoken of again.
-        self._points.forget([name for name in self._points.without(self._directories()) if trash.stem(name) in deleted])
+        self._points.forget([name for name in self._points.without(self._directories()) if spoken_of[name] in deleted])
 
     def _judge_last_process(self) -> bool:
         self._marks.look()
@@ -373,8 +378,12 @@ class Store:
         """Remove for good what is in the trash; returns the bytes freed. ``is_stopped`` is asked
         between files. Of a log that the saved recovery points speak of the name stays until the
         next checkpoint: there may be no room for that one before the records have gone."""
-        spoken_of = {(trash.stem(name), known.topic_id) for name, known in self._points.saved.items()}
-        return self._trash.purge(spoken_of, is_stopped)
+        return self._trash.purge(set(self._spoken_of().values()), is_stopped)
+
+    def _spoken_of(self) -> dict[str, tuple[str, str | None]]:
+        """By directory what the trash would have of the log that the saved recovery points speak
+        of: a later topic of that name is another one."""
+        return {name: (trash.stem(name), known.topic_id) for name, known in self._points.saved.items()}
 
     # ---- checkpoints
 

@@ -35,8 +35,12 @@ class Trash:
     def __init__(self, disk: Disk, path: str) -> None:
         self._disk, self._path = disk, path
 
-    def stems(self) -> set[str]:
-        return {name.rpartition(".")[0] for name in self._names()}
+    def held(self) -> set[tuple[str, str | None]]:
+        """(stem, topic id) of everything here."""
+        return {(name.rpartition(".")[0], self._topic_id(name)) for name in self._names()}
+
+    def _topic_id(self, name: str) -> str | None:
+        return checkpoint.load_dispensable(self._disk, f"{self._path}/{name}/{PARTITION_FILE}").get("topic_id")
 
     def _names(self) -> list[str]:
         try:
@@ -65,7 +69,7 @@ class Trash:
         with suppress(FileNotFoundError):
             self._disk.fsync_dir(self._path)
 
-    def purge(self, spoken_of: Container[tuple[str, str]], is_stopped: Callable[[], bool]) -> int:
+    def purge(self, spoken_of: Container[tuple[str, str | None]], is_stopped: Callable[[], bool]) -> int:
         """Unlink everything, but the name of what is spoken of, by (stem, topic id); returns the
         bytes freed."""
         freed = 0
@@ -75,8 +79,7 @@ class Trash:
                 found = self._disk.list(path)
             except (StorageFailed, FileNotFoundError):  # somebody else's file, or removed by somebody else
                 continue
-            body = checkpoint.load_dispensable(self._disk, f"{path}/{PARTITION_FILE}")
-            is_spoken_of = (name.rpartition(".")[0], body.get("topic_id")) in spoken_of
+            is_spoken_of = (name.rpartition(".")[0], self._topic_id(name)) in spoken_of
             files = [file for file in found if file != PARTITION_FILE]
             for file in files if is_spoken_of else [*files, PARTITION_FILE]:
                 if is_stopped():

@@ -25,9 +25,11 @@ class LogState(NamedTuple):
 
     Below ``cleaned_end`` no key has two values. ``horizon_ms``: when the last tombstone that
     cleaning has met may go. ``swept_end``: whatever cleaning has taken away here, it did because of
-    a record below it, which was committed. ``doubt_end``: the same of what was taken away elsewhere
-    or cannot be told any more, and nobody says that it is committed here. Noted of a log that was
-    copied from a cleaned one, that is being emptied, or whose state was damaged. ``start_epoch``:
+    a record below it, which was committed. ``doubt_end``: the same of what was taken away
+    elsewhere, and nobody says that it is committed here. Noted of a log that was copied from a
+    cleaned one, or that is being emptied. ``unsure_end``: of a log with holes whose state was
+    damaged. It was swept for something below this, and what lies there may count: so it is neither
+    cut below this nor does it begin anew for a cut (R94). ``start_epoch``:
     leader epoch of the last batch before ``start_offset``, -1 when it is not known.
     ``missing_end``: the log was durable up to here. While it ends before, damage has taken
     something that counts. Noted by recovery, of what it misses and of what it found after a power
@@ -50,6 +52,7 @@ class LogState(NamedTuple):
     next_start: int = -1
     next_epoch: int = -1
     is_start_noted: bool = True
+    unsure_end: int = 0
     bad_ranges: tuple[tuple[int, int], ...] = ()
 
     def after_cut(self, end_offset: int, start_offset: int) -> LogState:
@@ -58,13 +61,15 @@ class LogState(NamedTuple):
         What was swept below a record that goes stays in doubt until the log is empty: older values
         are missing till then."""
         generation = self.generation + 1
+        swept_end = max(self.swept_end, self.unsure_end)
         cuts = (*self.cuts[1 - CUTS_KEPT :], (generation, end_offset))
         return self.starting_at(start_offset)._replace(
             generation=generation,
             cuts=cuts,
             cleaned_end=min(self.cleaned_end, end_offset),
             swept_end=min(self.swept_end, end_offset),
-            doubt_end=self.doubt_end if self.swept_end <= end_offset else max(self.doubt_end, self.swept_end),
+            doubt_end=self.doubt_end if swept_end <= end_offset else max(self.doubt_end, swept_end),
+            unsure_end=min(self.unsure_end, end_offset),
             missing_end=0,
             bad_ranges=tuple(bad for bad in self.bad_ranges if bad[0] < end_offset),
         )
@@ -76,16 +81,17 @@ class LogState(NamedTuple):
             return self
         return self._replace(start_offset=start_offset, start_epoch=start_epoch)
 
-    def in_doubt(self, end_offset: int) -> LogState:
-        """Of a damaged state: all of the log may have been swept since, and nobody knows for what.
-        A mark above its end says nothing: it may be of a log that was emptied since, and a whole
-        log is not given up for that."""
-        return self._replace(swept_end=min(self.swept_end, end_offset), doubt_end=end_offset)
+    def in_doubt(self, end_offset: int, has_holes: bool) -> LogState:
+        """Of a damaged state. A log without holes was never swept. One with holes may have been
+        swept since for whatever it holds. The marks of before may be of a log that was emptied."""
+        return self._replace(swept_end=0, doubt_end=0, unsure_end=end_offset if has_holes else 0)
 
     def begun(self, base_offset: int, *, is_empty: bool = False) -> LogState:
         """Of a log whose first segment begins at ``base_offset``: nothing is under way any more.
         From an empty one nothing is missing."""
-        state = self._replace(next_start=-1, next_epoch=-1, doubt_end=0 if is_empty else self.doubt_end)
+        state = self._replace(next_start=-1, next_epoch=-1)
+        if is_empty:
+            state = state._replace(doubt_end=0, unsure_end=0)
         if base_offset != self.next_start:
             return state
         return state._replace(start_offset=self.next_start, start_epoch=self.next_epoch)
@@ -98,7 +104,7 @@ class LogState(NamedTuple):
 class LoadedState(NamedTuple):
     """``damaged``: the present file is bad, and ``state`` is the one before it or nothing known.
     The log may have been cut since, so nothing of it counts as clean. It may have been swept since
-    as well, so all that it holds is in doubt.
+    as well (``in_doubt``).
     """
 
     state: LogState

@@ -49,6 +49,8 @@ class StoredLog:
         """Offsets that were durable once and are gone from the end of the log."""
         self.missing_head: tuple[int, int] | None = None
         """Offsets that are gone from the beginning, where nobody has let them go."""
+        self.unsure: tuple[int, int] | None = None
+        """Offsets that a cut would have taken, and it is not known what is missing below."""
         self.start_offset = segments[0].base_offset
         self.garbage: list[str] = []
         """Files that are no part of the log any more: to be removed by whoever has time (recovery,
@@ -84,7 +86,8 @@ class StoredLog:
 
     @property
     def swept_end(self) -> int:
-        return max(self.state.swept_end, self.state.doubt_end)
+        state = self.state  # only what is committed is ever swept for
+        return max(state.swept_end, state.doubt_end, min(state.unsure_end, self._high_watermark))
 
     @property
     def high_watermark(self) -> int:
@@ -102,7 +105,8 @@ class StoredLog:
     @property
     def bad_ranges(self) -> list[tuple[int, int]]:
         """Known damaged offset ranges, ends exclusive. A missing durable tail counts until it is
-        durable again, and what lies below the start counts for nothing."""
+        durable again, and what lies below the start counts for nothing. A log
+        that cannot be cut does not fit its leader's, so it is damaged as well."""
         ranges = [
             bad
             for segment in self._segments
@@ -111,6 +115,8 @@ class StoredLog:
         ]
         if self.missing is not None and self.durable_end < self.missing[1]:
             ranges.append(self.missing)
+        if self.unsure is not None:
+            ranges.append(self.unsure)
         return ranges if self.missing_head is None else [self.missing_head, *ranges]
 
     @property

@@ -12,15 +12,17 @@ Invariants:
   truncation has overtaken.
 * Epochs and producers are cut, and begun anew, with the log (R3, R32).
 * A log that is cut below what compaction went by begins anew: older values are missing from it.
+  Where it is not known what that was, or damage hides where to cut, the cut is refused and the
+  replica is damaged (R53): records that count may lie behind.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
 
-from minilog.errors import DiskFull, StorageFailed
+from minilog.errors import CorruptRange, DiskFull, StorageFailed
 from minilog.storage.log.cutting import Border, border_at, keep
-from minilog.storage.log.log_state import LogState
+from minilog.storage.log.log_state import STATE_FILE, LogState
 from minilog.storage.log.stored_log import StoredLog
 from minilog.storage.segment.scan import BadBatch
 from minilog.storage.segment.segment import Segment
@@ -32,11 +34,13 @@ OVERTAKEN = "the leader's log begins behind it, and it is not known to be commit
 class CuttableLog(StoredLog):
     def truncate(self, end_offset: int) -> int:
         """As in ``ReplicaLog``. The cut is durable on return. Raises DiskFull when the tail cannot
-        be quarantined."""
+        be quarantined, CorruptRange when nobody can tell what has to go. Then this is damaged."""
         assert end_offset >= self.start_offset
         if end_offset >= self.end_offset:
             return self.end_offset
-        border = border_at(self._segment_at(end_offset), end_offset)
+        segment = self._segment_at(end_offset)
+        border = Border(segment, *segment.border(end_offset))
+        self._refuse_unsure(border.offset)
         # Older values went because of what is cut, so all is to be fetched again; or nothing is
         # left of the log.
         if border.offset < max(self.swept_end, self.start_offset):
@@ -46,6 +50,17 @@ class CuttableLog(StoredLog):
         if self.producers.table.end_offset > self.end_offset:
             self._restore_producers_after_cut()
         return self.end_offset
+
+    def _refuse_unsure(self, offset: int) -> None:
+        if offset >= self.state.unsure_end:
+            return
+        self.unsure = offset, self.end_offset
+        raise CorruptRange(
+            f"{self.place.directory} cannot be cut to offset {offset}: it was compacted, its {STATE_FILE} file was damaged, "
+            "and older values may be missing. Move the directory away to have it copied again from its leader",
+            start_offset=offset,
+            end_offset=self.end_offset,
+        )
 
     def reset(self, start_offset: int, start_epoch: int = -1) -> None:
         """As in ``ReplicaLog``, durably. Raises DiskFull: the log is as before, or empty where it
@@ -108,7 +123,7 @@ class CuttableLog(StoredLog):
         self._end_at(at.offset)
 
     def _end_at(self, offset: int) -> None:
-        self.missing = None
+        self.missing = self.unsure = None
         self.end_offset = self.durable_end = offset
         self._high_watermark = min(self._high_watermark, offset)
 

@@ -55,6 +55,8 @@ class _Derived(NamedTuple):
     """Where the recovery point says that the log began, as far as no later cut has overtaken it."""
     said_end: int
     """The recovery point speaks of records up to here."""
+    holes: list[int]
+    """The first offset of a batch that lacks records, as soon as one was read."""
     power_loss: bool = False
     """Index files that were not synced may have lost what they held."""
 
@@ -88,6 +90,9 @@ def open_log(
     if damages or segments[-1].end_offset != derived.durable_end:
         damages = _walk_medium(place, segments[-1], derived)
     cut = _where_to_cut(segments[-1], damages, derived, power_loss)
+    if loaded.damaged:  # before anything is noted, or the next start would not know
+        end_offset = cut.damage.offset if cut else segments[-1].end_offset
+        loaded = loaded._replace(state=loaded.state.in_doubt(end_offset, bool(derived.holes)))
     state = _noted(place, loaded.state, segments[-1], cut, derived)
     torn_bytes, lost = _cut_tail(place, segments[-1], cut)
     derived.epochs.truncate_end(segments[-1].end_offset)
@@ -105,8 +110,6 @@ def open_log(
     log = PartitionLog(place._replace(ask=_nobody), settings, segments, derived.epochs)
     cleaned_end = min(state.cleaned_end, log.end_offset)
     log.state = state._replace(cleaned_end=cleaned_end)
-    if loaded.damaged:
-        log.state = log.state.in_doubt(log.end_offset)
     log.start_offset = start_offset
     if noted_start < start_offset:
         log.missing_head = (noted_start, start_offset)
@@ -228,10 +231,12 @@ def _derive(loaded: LoadedState, base_offset: int, point: RecoveryPoint) -> _Der
     start_offset = point.epochs[0][1] if point.epochs else base_offset
     vouched_end = durable_end if loaded.damaged else max(durable_end, state.missing_end)
     if not point.epochs:
-        return _Derived(EpochCache(), generation, base_offset, vouched_end, high_watermark, start_offset, durable_end)
+        return _Derived(
+            EpochCache(), generation, base_offset, vouched_end, high_watermark, start_offset, durable_end, []
+        )
     epochs = EpochCache(entry for entry in point.epochs if entry[1] < durable_end)
     epochs.truncate_start(base_offset, durable_end)
-    return _Derived(epochs, generation, durable_end, vouched_end, high_watermark, start_offset, durable_end)
+    return _Derived(epochs, generation, durable_end, vouched_end, high_watermark, start_offset, durable_end, [])
 
 
 def _noted_start(loaded: LoadedState, base_offset: int, derived: _Derived) -> int:
@@ -257,6 +262,8 @@ def _walk(place: LogPlace, segments: list[Segment], derived: _Derived) -> list[D
             return
         if batch.leader_epoch < epochs.last_epoch:
             raise _EpochsDisagree
+        if batch.record_count <= batch.last_offset_delta and not derived.holes:
+            derived.holes.append(batch.base_offset)
         epochs.observe(batch.leader_epoch, max(batch.base_offset, scan_from))  # cleaning may have joined batches
 
     for segment in segments[:-1]:
@@ -337,7 +344,7 @@ def _vouched(place: LogPlace, state: LogState, end_offset: int) -> LogState:
     """What has survived a power cut is durable by now, so damage to it is no crash's doing any
     more. The recovery point does not say so before the next checkpoint. Without room for the note
     that one has to do."""
-    noted = state._replace(missing_end=end_offset)
+    noted = state._replace(missing_end=max(end_offset, state.missing_end))
     try:
         noted.save(place.disk, place.directory)
     except DiskFull:

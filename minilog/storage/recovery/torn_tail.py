@@ -12,7 +12,8 @@ point (the last durable end that was checkpointed) and a crash alone explains it
   order, so later ones may be whole).
 Everything else is *corruption*: the range is marked, reads of it raise CorruptRange, and the
 replica is incomplete until the leader's copy has replaced it. The same holds when the file ends
-before the recovery point.
+before the recovery point, and of a batch that is whole in its place and does not fit the leader
+epoch before it: no crash changes an epoch.
 
 Source: Alagappan et al., "Protocol-Aware Recovery for Consensus-Based Storage" (FAST 2018): telling
 crash from corruption apart is what keeps a committed record from being dropped.
@@ -26,7 +27,7 @@ from crc32c import crc32c
 
 from minilog.errors import CorruptBatch, CorruptRange
 from minilog.storage.segment.damage import Damage
-from minilog.storage.segment.scan import LogBytes
+from minilog.storage.segment.scan import BadBatch, LogBytes, scan
 from minilog.storage.segment.segment import Segment
 from minilog.wire.batch import CRC_START, HEADER_BYTES, peek
 
@@ -37,13 +38,20 @@ def first_torn(segment: Segment, damages: Sequence[Damage], recovery_point: int,
     """The damage at which the active segment is to be cut; None when all of it is corruption."""
     log = segment.log_bytes()
     for damage in damages:
-        if damage.offset < recovery_point:
+        if damage.offset < recovery_point or _is_whole(log, damage):
             continue
         if damage.end_offset is None and (power_loss or _ends_inside_batch(log, damage)):
             return damage
         if damage.end_offset is not None and power_loss and _has_lost_sector(log, damage):
             return damage
     return None
+
+
+def _is_whole(log: LogBytes, damage: Damage) -> bool:
+    try:
+        return next(scan(log, damage.position, damage.offset), None) is not None
+    except BadBatch:
+        return False
 
 
 def _ends_inside_batch(log: LogBytes, damage: Damage) -> bool:

@@ -33,6 +33,8 @@ _unpack_checks = struct.Struct(">qiibIHi").unpack_from
 checks."""
 _EPOCH_STEP_MAX = 2**20
 _OFFSET_STEP_MAX = 2**31
+_FIRST_BYTES = 16 * 1024
+"""There may be many bad batches, most of them small."""
 
 
 class Found(NamedTuple):
@@ -63,13 +65,13 @@ class LogBytes(NamedTuple):
         return self.disk.pread(self.handle, position, min(size, self.size - position))
 
 
-def scan(log: LogBytes, position: int, offset: int, epoch: int = -1) -> Iterator[Found]:
+def scan(log: LogBytes, position: int, offset: int, epoch: int = -1, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Found]:
     """All batches from ``position``, where the one with base offset ``offset`` starts, to the end
     of the file.
 
     Raises BadBatch at the first place where the bytes are not what belongs there.
+    ``chunk_bytes`` are read first.
     """
-    chunk_bytes = CHUNK_BYTES
     while position < log.size:
         view = memoryview(pread(log, position, chunk_bytes, offset))
         at = 0
@@ -135,21 +137,22 @@ def check_place(batch: Batch, offset: int, epoch: int) -> str | None:
 def next_batch(log: LogBytes, bad: BadBatch, epoch: int) -> Found | None:
     """The first good batch after a bad place; None when there is none up to the end of the file.
 
-    A record may carry whole batches, so what lies inside a batch is searched only when its header
-    does not say where it ends. When the header says that the file ends first, nothing follows,
-    unless the length is what is wrong: the checksum, which does not cover it, holds up to some
-    batch that continues the log.
+    A record may carry whole batches, so what lies inside a batch is searched only where no header
+    says where it ends. Bad batches that follow each other are stepped over one by one.
     """
-    found = _at(log, bad.position, bad.offset, epoch)  # it could not be read, and now it can
-    header = _header(log, bad)
-    if found is not None or header is None:
-        return found or _search(log, bad, epoch, bad.position)
-    end, is_its_own = bad.position + header.bytes_total, header.base_offset == bad.offset
-    if end > log.size and is_its_own:
-        return _after_checksum(log, bad, header, epoch)
-    found = _at(log, end, bad.offset + header.last_offset_delta + 1, epoch)
-    is_end_known = is_its_own or (end <= log.size and _is_good(log, bad.position, header))
-    return found or _search(log, bad, epoch, end if is_end_known else bad.position)
+    position, offset = bad.position, bad.offset
+    while (found := _at(log, position, offset, epoch)) is None:
+        header = _header(log, position)
+        if header is not None and header.base_offset == offset:
+            position = _end_of(log, position, header, epoch)
+        elif header is not None and position == bad.position and _is_good(log, position, header):
+            position += header.bytes_total  # only its offset is wrong
+        else:
+            return _search(log, bad, epoch, position)
+        offset += header.last_offset_delta + 1
+        if position >= log.size:
+            return None
+    return found
 
 
 def check_readable(log: LogBytes, position: int) -> None:
@@ -183,10 +186,10 @@ def _large_batch(log: LogBytes, view: memoryview, position: int, offset: int, re
     return bytes_total
 
 
-def _header(log: LogBytes, bad: BadBatch) -> Batch | None:
-    """The header at the bad place, None when there is none."""
+def _header(log: LogBytes, position: int) -> Batch | None:
+    """The header at a bad place, None when there is none."""
     try:
-        header = peek(log.pread(bad.position, HEADER_BYTES))
+        header = peek(log.pread(position, HEADER_BYTES))
     except (CorruptBatch, CorruptRange):
         return None
     return header if header.last_offset_delta >= 0 else None
@@ -195,27 +198,52 @@ def _header(log: LogBytes, bad: BadBatch) -> Batch | None:
 def _at(log: LogBytes, position: int, offset: int, epoch: int) -> Found | None:
     """The batch at ``position``, if it is a good one that belongs there."""
     try:
-        return next(scan(log, position, offset, epoch), None)
+        return next(scan(log, position, offset, epoch, _FIRST_BYTES), None)
     except BadBatch:
         return None
 
 
-def _after_checksum(log: LogBytes, bad: BadBatch, header: Batch, epoch: int) -> Found | None:
-    """The batch before which the one with this header ends by its checksum, and which continues the
-    log."""
-    crc, summed_to = 0, bad.position + CRC_START
-    for position, candidate in _headers(log, bad, epoch, bad.position + HEADER_BYTES):
-        if candidate.base_offset != header.end_offset:
-            continue
-        try:
-            while summed_to < position:
-                data = log.pread(summed_to, min(position - summed_to, CHUNK_BYTES))
+def _end_of(log: LogBytes, position: int, header: Batch, epoch: int) -> int:
+    """Where the bad batch with this header ends, if need be beyond the file.
+
+    By its checksum, which does not cover the length, or else by its length. Where both lead to what
+    belongs behind it the later one counts, for the other may lie in a record.
+    """
+    by_length, by_checksum = position + header.bytes_total, _end_by_checksum(log, position, header)
+    if by_checksum is None:
+        return by_length
+    if by_length > by_checksum and _at(log, by_length, header.end_offset, epoch) is not None:
+        return by_length
+    return by_checksum
+
+
+def _end_by_checksum(log: LogBytes, position: int, header: Batch) -> int | None:
+    """The first place up to which the batch has its checksum, where the next offset stands or the
+    file ends."""
+    crc, summed_to = 0, position + CRC_START
+    try:
+        for border in _places(log, header.end_offset, position + HEADER_BYTES):
+            while summed_to < border:
+                data = log.pread(summed_to, min(border - summed_to, CHUNK_BYTES))
                 crc, summed_to = crc32c(data, crc), summed_to + len(data)
-        except CorruptRange:
-            return None
-        if crc == header.crc and _is_good(log, position, candidate):
-            return Found(position, candidate)
+            if crc == header.crc:
+                return border
+    except CorruptRange:
+        pass
     return None
+
+
+def _places(log: LogBytes, offset: int, position: int) -> Iterator[int]:
+    """Where ``offset`` stands as a base offset does, from ``position`` on, and the file's end."""
+    mark, chunk_bytes = struct.pack(">q", offset), _FIRST_BYTES
+    while position < log.size:
+        data, chunk_bytes = log.pread(position, chunk_bytes), CHUNK_BYTES
+        at = data.find(mark)
+        while at >= 0:
+            yield position + at
+            at = data.find(mark, at + 1)
+        position += max(len(data) - len(mark) + 1, 1)
+    yield log.size
 
 
 def _search(log: LogBytes, bad: BadBatch, epoch: int, position: int) -> Found | None:

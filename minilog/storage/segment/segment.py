@@ -216,6 +216,36 @@ class Segment:
         hint = self._hints.get(offset)
         return reading.find(self.log_bytes(), self.index.offsets, offset) if hint is None else Place(offset, hint)
 
+    def border(self, offset: int) -> Place:
+        """As ``find``, with every check on the batches before it: to cut there. Raises CorruptRange
+        where damage hides the border, noted by then."""
+        try:
+            return self._border(offset)
+        except BadBatch:
+            self.rebuild()
+        try:
+            return self._border(offset)
+        except BadBatch as bad:
+            raise self._noted(bad) from bad
+
+    def _border(self, offset: int) -> Place:
+        if offset in (self.base_offset, self.end_offset):
+            return Place(offset, 0 if offset == self.base_offset else self.size_bytes)
+        known = self.bad_range_at(offset)
+        if known is not None and known[0] < offset:
+            raise self._refusal(known, "found damaged before")
+        base_offset, position = self.index.offsets.floor(offset if self._index_is_checked else offset - 1)
+        if base_offset == offset:
+            return Place(offset, position)
+        for found in scan(self.log_bytes(), position, base_offset):
+            position = found.position + found.batch.bytes_total
+            if found.batch.end_offset == offset:
+                return Place(offset, position)
+            if found.batch.end_offset > offset:
+                return Place(found.batch.base_offset, found.position)
+            base_offset = found.batch.end_offset
+        raise BadBatch(position, base_offset, f"the file ends, and not with offset {self.end_offset - 1}")
+
     def _pread(self, position: int, size: int, offset: int) -> bytes:
         return pread(self.log_bytes(), position, size, offset)
 

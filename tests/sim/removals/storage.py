@@ -10,6 +10,7 @@ from minilog.storage.log.log_state import LoadedState, LogState
 from minilog.storage.log.producers import ProducerTable
 from minilog.storage.recovery import recovery
 from minilog.storage.segment import scan, segment
+from minilog.storage.segment.reading import Place
 from minilog.storage.segment.scan import BadBatch, Found, LogBytes
 from minilog.storage.segment.segment import Segment
 from minilog.wire.batch import Batch
@@ -88,6 +89,21 @@ def _search_from_the_bad_place(log: LogBytes, bad: BadBatch, epoch: int) -> Foun
     return scan._search(log, bad, epoch, bad.position)
 
 
+def _all_may_have_been_swept(self: LogState, end_offset: int, has_holes: bool) -> LogState:
+    return self._replace(swept_end=min(self.swept_end, end_offset), doubt_end=end_offset)
+
+
+def _cut_where_damage_begins(self: Segment, offset: int) -> Place:
+    try:
+        return self.find(offset)
+    except BadBatch:
+        self.rebuild()
+    try:
+        return self.find(offset)
+    except BadBatch as bad:
+        return Place(bad.offset, bad.position)
+
+
 def _in_memory_only(self: PartitionLog) -> None:
     """Nothing is noted for the next start."""
 
@@ -158,6 +174,18 @@ STORAGE_ABLATIONS: tuple[Ablation, ...] = (
         "half a copy is as good as a whole one",
         ((FollowerState, "next_fetch", _fetch_on),),
         story=test_storage.half_a_copy_of_a_swept_log,
+    ),
+    Ablation(
+        "sweeps",
+        "with a damaged state all of a log may have been swept",
+        ((LogState, "in_doubt", _all_may_have_been_swept),),
+        story=test_damage.test_a_flipped_bit_in_the_state_of_an_eligible_replica_does_not_empty_its_log,
+    ),
+    Ablation(
+        "damage",
+        "a log is cut where damage begins",
+        ((Segment, "border", _cut_where_damage_begins),),
+        story=test_damage.test_a_cut_that_meets_damage_in_the_last_committed_batch_is_refused,
     ),
     Ablation(
         "damage",

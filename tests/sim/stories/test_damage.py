@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import struct
 
+from minilog.wire.batch import peek
 from minilog.wire.messages import Fetch, FetchPartition, FetchReply
 from tests.sim.cluster import SimCluster
 from tests.sim.nodes.network import Response
@@ -186,3 +187,61 @@ def test_damage_that_was_mended_is_no_reason_to_refuse() -> None:
     c.broker(2).machine.disk.flip_bit(FIRST_SEGMENT, 70)
     c.broker(2).start()
     c.until(lambda: c.isr("t") == [1, 2, 3], within_ms=30_000)
+
+
+def diverging(segment_bytes: str) -> SimCluster:
+    """1 is in the ELR, holds all 20 committed records, and behind them what nobody else has got."""
+    c = SimCluster(seed=1, brokers=2, timeouts={"checkpoint_interval_ms": 200}).start()
+    c.create_topic("t", assignment=[[1, 2]], min_isr=2, segment_bytes=segment_bytes)
+    for _ in range(10):
+        c.produce("t", 2)
+    c.settle("t")
+    c.broker(1).crash()  # now there is a state file
+    c.broker(1).start()
+    c.settle("t")
+    c.broker(2).kill()
+    c.until(lambda: c.leader("t") == 1)
+    c.broker(2).start()
+    c.settle("t")
+    c.until(lambda: c.log(2, "t").high_watermark == 20)
+    c.cut_off(1)
+    c.produce("t", 3, acks=1, at=1)
+    c.produce("t", 400, acks=1, at=1)
+    c.until(lambda: c.leader("t") == 2)
+    assert (c.isr("t"), c.elr("t")) == ([2], [1])
+    c.run(1000)
+    assert (len(c.log(1, "t").segments) == 2) == (segment_bytes == "4096")
+    c.broker(1).kill()
+    return c
+
+
+def test_a_flipped_bit_in_the_state_of_an_eligible_replica_does_not_empty_its_log() -> None:
+    """R94, R20: nothing was ever swept here, so a cut takes what is cut. Without any committed record
+    it would be elected next."""
+    c = diverging("1048576")
+    c.broker(1).machine.disk.flip_bit("/data/broker/t-0/truncations", 40)
+    c.network.heal()
+    c.broker(1).start()
+    c.until(lambda: c.replica(1, "t") is not None and c.log(1, "t").end_offset <= 20)
+    assert c.log(1, "t").end_offset == 20
+    c.broker(2).kill()
+    c.until(lambda: c.leader("t") == 1)
+    c.broker(2).start()
+    c.settle("t")
+    assert c.log(2, "t").end_offset == 20
+
+
+def test_a_cut_that_meets_damage_in_the_last_committed_batch_is_refused() -> None:
+    """R53: it would be a shorter log, and whole."""
+    c = diverging("4096")
+    content = c.broker(1).machine.disk._file(FIRST_SEGMENT).content
+    position = 0
+    while peek(bytes(content), position).base_offset < 18:
+        position += peek(bytes(content), position).bytes_total
+    content[position:] = b"\xaa" * (len(content) - position)  # one bad sector, in a sealed segment
+    c.network.heal()
+    c.broker(1).start()
+    c.until(lambda: c.elr("t") == [])
+    assert c.isr("t") == [2]
+    assert c.log(1, "t").is_damaged
+    assert c.log(1, "t").end_offset == 423

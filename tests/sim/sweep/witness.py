@@ -14,7 +14,7 @@ from functools import cache
 from typing import Protocol, TypeVar
 
 from minilog.config import TopicSettings
-from minilog.errors import DiskFull, RefusesToStart, StorageFailed
+from minilog.errors import CorruptRange, DiskFull, RefusesToStart, StorageFailed
 from minilog.storage import checkpoint, meta
 from minilog.storage.log.log import PartitionLog
 from minilog.storage.log.log_state import STATE_FILE
@@ -305,10 +305,11 @@ class StoreWitness:
 
     def truncate(self, end_offset: int, topic: str = "t") -> None:
         model, log = self.models[topic], self.logs[topic]
+        if end_offset < log.state.unsure_end:
+            self._refuses_to_be_cut(end_offset, topic)
+            return
         kept = tuple(batch for batch in model.batches if batch.end_offset <= end_offset)
         cut = model.batches[len(kept) :]
-        if end_offset < log.swept_end:  # its state was damaged, so all of it is in doubt, and it begins anew
-            kept = ()
         new_end = kept[-1].end_offset if kept else model.start
         model.cut += [batch for batch in cut if batch.end_offset <= model.durable_end]
         model.expected = model.expected._replace(
@@ -323,10 +324,25 @@ class StoreWitness:
         model.settle(model.start, kept, new_end)
         self._compare_quarantine(model)
 
+    def _refuses_to_be_cut(self, end_offset: int, topic: str) -> None:
+        """Its state was damaged and it has holes: it is damaged, and whoever knows that no record
+        here counts has it begin anew."""
+        log, held = self.logs[topic], self.logs[topic].end_offset
+        try:
+            log.truncate(end_offset)
+        except CorruptRange:
+            check(log.is_damaged and log.end_offset == held, "a refused cut leaves all of the log, and is known")
+            self.reset(log.start_offset, topic)
+            return
+        check(False, f"cut to {end_offset}, and what was swept below {log.state.unsure_end} is not known")
+
     def begin_anew_below_the_sweep(self, end_offset: int, topic: str) -> None:
         """A cut below what was swept. What is left on the way lacks values and says so: then the
         leader has it begin anew."""
         model, log = self.models[topic], self.logs[topic]
+        if end_offset < log.state.unsure_end:
+            self._refuses_to_be_cut(end_offset, topic)
+            return
         if not end_offset < log.swept_end <= log.end_offset:
             end_offset = log.start_offset  # it was interrupted
         model.cut = [batch for batch in model.batches if batch.base_offset >= end_offset]

@@ -79,6 +79,7 @@ async def raising(error: BaseException) -> int:
     [
         (RefusesToStart("wrong disk"), "x refuses to start: wrong disk"),
         (StorageFailed("EIO"), "x stopped: the disk failed: EIO"),
+        (DiskFull("the disk is full; make room"), "x stopped: the disk is full; make room"),
         (process.FailStop(disk_failed=True), "x stopped without a clean marker; the next start will check its data"),
         (ValueError("a bug"), "x stopped, this is a bug"),
     ],

@@ -9,13 +9,14 @@ import pytest
 
 from minilog.config import TopicSettings
 from minilog.core.ports import LogStore
-from minilog.errors import DiskFull, NameRefused, RefusesToStart, StorageFailed
+from minilog.errors import CorruptRange, DiskFull, NameRefused, RefusesToStart, StorageFailed
 from minilog.storage import checkpoint
 from minilog.storage.directories import StoredPartition
 from minilog.storage.disk import OsDisk
 from minilog.storage.store import Checked, Store
 from minilog.wire.batch import split, stamp
 from minilog.wire.records import encode_values
+from tests.sim.nodes.disk import File
 from tests.unit.storage.batches import NOW_MS, everything, fill, flush, make
 from tests.unit.storage.memory_disk import Crash, MemoryDisk
 
@@ -483,6 +484,53 @@ def test_what_is_in_the_trash_is_not_missed_while_a_checkpoint_speaks_of_it() ->
     store.checkpoint()
     store.purge_trash()
     assert disk.list("/data/trash") == [], "the checkpoint says nothing of them any more"
+
+
+@pytest.mark.parametrize("is_made_anew", [False, True])
+def test_a_log_that_vanished_is_missed_whatever_lies_in_the_trash(is_made_anew: bool) -> None:
+    """R21: an older topic of that name was deleted, and this one was not."""
+    disk = MemoryDisk()
+    store = started(disk)
+    if is_made_anew:
+        fill(store.open("events", "id-1", 0, SETTINGS), 5)
+        store.delete("events", "id-1", 0)
+    fill(store.open("events", "id-2", 0, SETTINGS), 20)
+    flush_all(store)
+    store.checkpoint()
+    disk.kill()
+    for name in disk.list("/data/events-0"):
+        disk.remove(f"/data/events-0/{name}")
+    disk.remove("/data/events-0")
+    assert not store_on(disk).start("boot-1")
+
+
+class BadSectorDisk(MemoryDisk):
+    unreadable: File | None = None
+
+    def pread(self, handle: int, position: int, size: int) -> bytes:
+        if self._opened(handle) is self.unreadable and size:
+            raise CorruptRange(f"bytes from {position} on could not be read: Input/output error")
+        return super().pread(handle, position, size)
+
+
+@pytest.mark.parametrize("path", ["/data/meta.json", "/data/events-0/partition.json"])
+def test_a_file_that_cannot_be_read_is_a_refusal_that_names_it(path: str) -> None:
+    disk = BadSectorDisk()
+    started(disk).open("events", "id-1", 0, SETTINGS)
+    disk.kill()
+    disk.unreadable = disk.file(path)
+    told = refusal(disk)
+    assert path in told
+    assert "from a backup" in told
+
+
+def test_a_start_on_a_full_disk_says_where() -> None:
+    disk = MemoryDisk()
+    started(disk)
+    disk.kill()
+    disk.full = True
+    with pytest.raises(DiskFull, match="/data cannot be used: the disk is full"):
+        store_on(disk).start("boot-1")
 
 
 def test_a_directory_that_somebody_has_left_in_a_partitions_is_no_failure_of_the_disk(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from minilog.config import TopicSettings
 from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.leader import LeaderState
-from minilog.errors import DiskFull
+from minilog.errors import CorruptRange, DiskFull
 from minilog.storage.compaction.cleaning_round import Round, survey
 from minilog.storage.compaction.rewrite import CleaningFigures
 from minilog.storage.log.log import PartitionLog
@@ -153,26 +153,60 @@ def test_what_was_noted_on_the_way_is_settled_before_anything_is_written_behind_
     assert (again.end_offset, again.swept_end) == (1, 0)
 
 
-def test_a_flipped_bit_in_the_state_does_not_hide_what_was_swept() -> None:
-    disk = MemoryDisk()
-    leader, log = open_in(MemoryDisk(), SETTINGS), open_in(disk, SETTINGS)
-    committed_in_epoch_1(leader, log)
+def partly_swept(disk: MemoryDisk) -> PartitionLog:
+    log = open_in(disk, SETTINGS)
+    committed_in_epoch_1(log)
     committed_in_epoch_2(log)
     round_ = Round(log, survey(log, NOW).end_offset, NOW, CleaningFigures())
     for group in round_.prepare()[:1]:
         assert round_.clean(group)
         assert round_.install(group)
     round_.close()
-    disk.kill()  # before the round is complete
+    return log
+
+
+@pytest.mark.parametrize("starts", [1, 2])
+def test_a_log_with_holes_and_a_damaged_state_is_not_given_up_for_a_cut(starts: int) -> None:
+    """R94, R53: what was swept, and for what, is not known. Perhaps nobody else holds the rest."""
+    disk = MemoryDisk()
+    leader = open_in(MemoryDisk(), SETTINGS)
+    committed_in_epoch_1(leader)
+    written_in_epoch_3(leader)
+    log = partly_swept(disk)
+    held = latest(log)
+    log.abandon()
+    disk.kill()
+    disk.flip_bit(f"/d/t-0/{STATE_FILE}", 40)
+    for _ in range(starts):
+        again = open_in(disk, SETTINGS, power_loss=False)
+        assert not again.is_damaged
+        assert again.state.swept_end == 0, (
+            "of what was cut nobody knows now, so nothing counts as committed because of this"
+        )
+        with pytest.raises(CorruptRange, match="Move the directory away"):
+            follow(leader, again, 3)
+        assert again.is_damaged
+        again.note_damage()
+        assert latest(again) == held
+        again.abandon()
+        disk.kill()
+
+
+def test_what_was_swept_for_lies_below_what_is_committed() -> None:
+    """A cut above loses nothing. A copy is told no more than that."""
+    disk = MemoryDisk()
+    log = partly_swept(disk)
+    end_offset = log.end_offset
+    keyed(log, [(b"t", b"never committed")], 2, 1000)
+    log.flush()
+    log.abandon()
+    disk.kill()
     disk.flip_bit(f"/d/t-0/{STATE_FILE}", 40)
     again = open_in(disk, SETTINGS, power_loss=False)
-    assert not again.is_damaged
-    assert again.state.swept_end == 0, (
-        "of what was cut nobody knows now, so nothing counts as committed because of this"
-    )
-    written_in_epoch_3(leader)
-    follow(leader, again, 3)
-    check_same(leader, again)
+    assert again.state.unsure_end == again.end_offset == end_offset + 1
+    assert again.swept_end == again.high_watermark
+    again.high_watermark = end_offset
+    assert again.swept_end == end_offset
 
 
 @pytest.mark.parametrize("says_sweep", [True, False], ids=["the leader says it", "a leader of before that"])

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from minilog.config import TopicSettings
-from minilog.errors import DiskFull
+from minilog.errors import CorruptRange, DiskFull
 from minilog.storage.disk import Buffer
 from minilog.storage.log.log import PartitionLog
 from minilog.storage.log.log_place import RecoveryPoint
@@ -339,6 +339,27 @@ def test_damage_that_a_cut_meets_is_noted() -> None:
     assert log.bad_ranges == [(2, 3)]
 
 
+@pytest.mark.parametrize("field", [0, 16, 26, 70])
+def test_a_cut_that_damage_hides_is_refused(field: int) -> None:
+    """Where the last batch that stays is not what was written, nobody knows what else would go."""
+    disk = MemoryDisk()
+    log = open_in(disk, LARGE)
+    batches = fill(log, 6, epoch=1)
+    flush(log)
+    at = sum(batch.bytes_total for batch in batches[:3])
+    for content in (disk.file(FILE).content, disk.file(FILE).durable):
+        content[at + field] ^= 2
+        content[at + batches[3].bytes_total :] = b"\xaa" * len(content[at + batches[3].bytes_total :])
+    with pytest.raises(CorruptRange):
+        log.truncate(4)
+    assert log.end_offset == 6
+    assert log.bad_ranges == [(3, 6)]
+    log.note_damage()
+    assert open_in(disk, LARGE, log.recovery_point(), power_loss=False).is_damaged
+    assert log.truncate(3) == 3, "all of the damage lies behind this cut"
+    assert not log.is_damaged
+
+
 # --- a power cut in between -----------------------------------------------------------------------
 
 
@@ -398,4 +419,4 @@ def test_with_a_damaged_note_of_the_cuts_nothing_counts_as_clean_or_as_committed
     assert (whole.state.cleaned_end, whole.high_watermark) == (8, 8)
     disk.file(f"/d/t-0/{STATE_FILE}").content[30] ^= 1
     again = open_in(disk, LARGE)
-    assert (again.state.cleaned_end, again.state.swept_end, again.high_watermark) == (0, 8, 0)
+    assert (again.state.cleaned_end, again.state.swept_end, again.high_watermark) == (0, 0, 0)

@@ -267,6 +267,7 @@ SEEN_BY = {
         "_is_true": "the index is rebuilt, and that walks over the segment",
         "first_timestamp": "find_how_old_it_is",
         "read": "read",
+        "border": "test_a_cut_that_damage_hides_is_refused",
         "scan": "restore_producers, recompute_epochs",
         "offset_at": "look_up_by_time",
         "walk": "notes it",
@@ -276,7 +277,7 @@ SEEN_BY = {
         "pread": "BadBatch, to whoever reads",
         "_header": "called for a bad place that the caller notes",
         "_at": "the same",
-        "_after_checksum": "the same",
+        "_end_by_checksum": "the same",
         "_search": "the same",
         "_headers": "the same",
         "_is_good": "the same",
@@ -304,7 +305,8 @@ SEEN_BY = {
         "_look_again": "read has noted it",
     },
     "recovery/torn_tail.py": {
-        "_ends_inside_batch": "looks at damage that recovery has found",
+        "_is_whole": "looks at damage that recovery has found",
+        "_ends_inside_batch": "the same",
         "_has_lost_sector": "the same",
     },
 }

@@ -8,6 +8,7 @@ import struct
 import pytest
 
 from minilog.config import TopicSettings
+from minilog.errors import CorruptRange
 from minilog.storage.log.log import PartitionLog
 from minilog.wire.batch import Batch, split, stamp
 from minilog.wire.records import encode_values
@@ -95,3 +96,62 @@ def test_a_last_batch_whose_offset_is_wrong_has_nothing_of_the_log_in_it() -> No
     change(disk, position + 7, ">B", 9)
     again = open_in(disk, LARGE, power_loss=False)
     assert (again.end_offset, again.bad_ranges) == (3, [(3, 4)])
+
+
+def bad_length(disk: MemoryDisk, log: PartitionLog, position: int, length: int) -> None:
+    """In a sealed segment that nobody has open, and whose index is lost."""
+    change(disk, position + 8, ">i", length)
+    log.segments[-1].close()
+    log.segments[-1].remove_index()
+
+
+@pytest.mark.parametrize("followers", [0, 10])
+@pytest.mark.parametrize("bit", [10, 11, 12])
+def test_a_length_that_became_smaller_does_not_lead_into_the_records(bit: int, followers: int) -> None:
+    disk = MemoryDisk()
+    log = open_in(disk, LARGE)
+    fill(log, 3)
+    position = log.size_bytes
+    inner = make(5, 0, size=77).tobytes()  # where the next batch of the log belongs, too
+    (batch,) = split(encode_values([b"x" * 6000, inner + b"y" * 1000], 1000), 1 << 20)
+    log.append([stamp(batch, 3, 0, 3)])
+    batches = fill(log, followers)
+    flush(log)
+    bad_length(disk, log, position, (batch.bytes_total - 12) ^ (1 << bit))
+    with pytest.raises(CorruptRange):
+        log.read(3, 100, log.end_offset)
+    assert log.bad_ranges == [(3, 5)]
+    if followers:
+        assert log.read(5, 100, log.end_offset) == batches[0].tobytes()
+
+
+def test_a_length_that_became_larger_hides_no_batch_of_the_log() -> None:
+    disk = MemoryDisk()
+    log = open_in(disk, LARGE)
+    batches = fill(log, 6)
+    flush(log)
+    position = sum(batch.bytes_total for batch in batches[:2])
+    bad_length(disk, log, position, batches[2].bytes_total - 12 + 8)
+    assert log.read(3, 10, log.end_offset) == batches[3].tobytes()
+    with pytest.raises(CorruptRange):
+        log.read(2, 10, log.end_offset)
+    assert log.bad_ranges == [(2, 3)]
+
+
+def test_two_bad_batches_are_stepped_over_one_by_one() -> None:
+    """The second one holds what could follow the first."""
+    disk = MemoryDisk()
+    log = open_in(disk, LARGE)
+    fill(log, 3)
+    first = log.size_bytes
+    fill(log, 1)
+    second = log.size_bytes
+    log.append([carrying(make(6, 0, size=77).tobytes(), 4, 0)])
+    batches = fill(log, 2)
+    flush(log)
+    change(disk, first + 70, ">B", 255)
+    change(disk, second + 3000, ">B", 255)
+    log.segments[-1].close()
+    log.segments[-1].remove_index()
+    assert log.read(6, 10, log.end_offset) == batches[0].tobytes()
+    assert log.bad_ranges == [(3, 6)]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from minilog.storage.log.log_place import RecoveryPoint
-from tests.unit.storage.batches import fill, open_in
+from tests.unit.storage.batches import fill, flush, open_in
 from tests.unit.storage.memory_disk import MemoryDisk
 from tests.unit.storage.recovery.test_recovery import FIRST, LARGE, log_file
 
@@ -92,3 +92,21 @@ def test_a_damaged_note_of_cuts_stays_damaged_after_a_power_cut() -> None:
         assert again.epoch_entries == [(1, 0), (2, 2)]
         assert again.high_watermark == 0
         again.abandon()
+
+
+@pytest.mark.parametrize("field", [12, 17])
+def test_whole_batches_behind_a_changed_epoch_are_not_torn(field: int) -> None:
+    """A crash changes no epoch. Only the power cut makes anything torn that nothing good follows."""
+    disk = MemoryDisk()
+    log = open_in(disk, LARGE)
+    batches = fill(log, 10, epoch=1)
+    flush(log)
+    position = sum(batch.bytes_total for batch in batches[:3]) + field + 3
+    file = disk.file(FIRST)
+    for content in (file.content, file.durable):
+        content[position] ^= 2
+    disk.crash()
+    again = open_in(disk, LARGE, power_loss=True)
+    assert again.is_damaged
+    assert again.recovered.torn_bytes == 0
+    assert again.end_offset == 10 or sum(again.records_lost) == 6
