@@ -23,6 +23,7 @@ from typing import Any
 
 from minilog.core.effects import CONTROLLER_ID
 from minilog.wire.messages import ACKS_ALL, CreateTopic, DeleteTopic, Fetch, FetchPartition, FetchReply
+from minilog.wire.topic_partition import TopicPartition
 from tests.sim.cluster import SimCluster, config_of
 from tests.sim.nodes.clients import Load, Producer
 from tests.sim.nodes.network import Response
@@ -30,6 +31,7 @@ from tests.sim.nodes.world import Violation
 from tests.sim.schedules.options import Options
 
 TOLD_MS = 500
+NOTED_MS = 2000
 """A follower has learnt of a commit: a few ticks, a round trip and a flush, generously."""
 GONE_MS = 1500
 """What retention lets go has gone everywhere: a few of its looks."""
@@ -200,14 +202,19 @@ class Trials:
         cluster.delete_topic("damaged")
 
     def _start_again(self, broker_id: int) -> None:
-        """The next process knows of the damage as well: it refuses to begin with it."""
-        self.cluster.run(TOLD_MS)
+        """Once it is noted the next process knows of the damage as well: it refuses to begin with it.
+        Until then the controller was not told, so nobody has counted on it."""
         broker = self.cluster.brokers[broker_id]
+        self.cluster.until(lambda: self._has_noted(broker_id), "damage that was found is noted", NOTED_MS)
         broker.kill()
         broker.start()
         self.cluster.until(lambda: not broker.running, "a start with what is damaged is refused", BACK_MS)
         if "is damaged" not in broker.refused:
             raise Violation("DamageIsRemembered", f"b{broker_id} ended otherwise: {broker.refused!r}")
+
+    def _has_noted(self, broker_id: int) -> bool:
+        core = self.cluster.brokers[broker_id].core
+        return core is not None and TopicPartition("damaged", 0) in core.state.damaged
 
     def _find(self, broker_id: int) -> None:
         answers = self._ask(broker_id, "damaged")
