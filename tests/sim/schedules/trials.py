@@ -31,8 +31,9 @@ from tests.sim.nodes.world import Violation
 from tests.sim.schedules.options import Options
 
 TOLD_MS = 500
-NOTED_MS = 2000
 """A follower has learnt of a commit: a few ticks, a round trip and a flush, generously."""
+NOTED_MS = 2000
+"""A broker has looked at its replicas: it does so every half second."""
 GONE_MS = 1500
 """What retention lets go has gone everywhere: a few of its looks."""
 FENCED_SESSIONS = 3
