@@ -91,8 +91,7 @@ def open_log(
         damages = _walk_medium(place, segments[-1], derived)
     cut = _where_to_cut(segments[-1], damages, derived, power_loss)
     if loaded.damaged:  # before anything is noted, or the next start would not know
-        end_offset = cut.damage.offset if cut else segments[-1].end_offset
-        loaded = loaded._replace(state=loaded.state.in_doubt(end_offset, bool(derived.holes)))
+        loaded = loaded._replace(state=_in_doubt(loaded.state, segments, cut, derived))
     state = _noted(place, loaded.state, segments[-1], cut, derived)
     torn_bytes, lost = _cut_tail(place, segments[-1], cut)
     derived.epochs.truncate_end(segments[-1].end_offset)
@@ -316,6 +315,14 @@ def _where_to_cut(active: Segment, damages: list[Damage], derived: _Derived, pow
     cut = _Cut(torn or damages[-1], torn is not None)
     check_readable(active.log_bytes(), cut.damage.position)
     return cut
+
+
+def _in_doubt(state: LogState, segments: list[Segment], cut: _Cut | None, derived: _Derived) -> LogState:
+    """What takes the place of a damaged state. Once it is saved the next start does not read
+    everything, so it says where this one has met damage."""
+    end_offset = cut.damage.offset if cut else segments[-1].end_offset
+    known = noted(bad for segment in segments for bad in segment.bad_ranges)
+    return state.in_doubt(end_offset, bool(derived.holes))._replace(bad_ranges=known)
 
 
 def _noted(place: LogPlace, state: LogState, active: Segment, cut: _Cut | None, derived: _Derived) -> LogState:

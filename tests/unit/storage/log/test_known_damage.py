@@ -334,3 +334,22 @@ def catches_damage(node: ast.AST) -> bool:
 def test_everybody_who_catches_damage_is_accounted_for() -> None:
     """Whoever adds a place says here how the log comes to know of what is met there."""
     assert set(catchers()) == {(path, name) for path, functions in SEEN_BY.items() for name in functions}
+
+
+def test_what_a_start_finds_beside_a_damaged_state_and_a_lost_tail_the_next_one_looks_at() -> None:
+    """The state is saved for what is lost, so it is whole again and nobody reads everything."""
+    disk = MemoryDisk()
+    log, _ = written(disk)
+    log.truncate(log.end_offset - 1)
+    log.append([make(log.end_offset, 1, size=600)])
+    log.flush()
+    log.high_watermark = log.end_offset
+    damaged, active = path(log), log.segments[-1].path
+    point = log.close()
+    disk.flip_bit(damaged, 100)
+    disk.file("/d/t-0/truncations").content[-5] ^= 1
+    del disk.file(active).content[-100:]
+    for start in range(3):
+        log = open_in(disk, point=point)
+        ranges = [bad for segment in log.segments for bad in segment.bad_ranges]
+        assert ranges, f"forgotten at start {start}"
