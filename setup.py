@@ -3,7 +3,7 @@
 config/ and grafana/ lie at the top of the repository. The wheel carries them inside the package, in
 minilog/files/, where `minilog config files` finds them.
 
-minilog/wire/codec.py, the loop over single records, is compiled with mypyc if mypy and a C compiler
+wire/codec/codec.py, the loop over single records, is compiled with mypyc if mypy and a C compiler
 are there, and left as it is if not. It does the same either way, several times slower.
 
     python setup.py build_ext --inplace     compile into the source tree (an editable install does)
@@ -23,7 +23,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 from setuptools.errors import CCompilerError, ExecError, PlatformError
 
-COMPILED_MODULES = ["minilog/wire/codec.py"]
+COMPILED_MODULES = ["minilog/wire/codec/codec.py"]
 PURE = os.environ.get("MINILOG_PURE") == "1"
 REQUIRED = os.environ.get("MINILOG_COMPILED") == "1"
 
@@ -76,6 +76,9 @@ OPERATOR_FILES = (
     "config/*.toml",
     "config/prometheus.yml",
     "config/alerts.yml",
+    "config/systemd/*.service",
+    "config/container/Containerfile",
+    "config/kubernetes/*.yml",
     "grafana/*/*.json",
     "grafana/*/*/*.yml",
 )

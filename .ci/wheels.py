@@ -22,7 +22,7 @@ TRIAL = """
 from pathlib import Path
 import subprocess, sys
 import minilog
-import minilog.wire.codec as codec
+import minilog.wire.codec.codec as codec
 
 def test_what_is_installed(tmp_path):
     assert codec.__file__.endswith(".so"), f"the codec is not compiled: {codec.__file__}"

@@ -37,7 +37,7 @@ def _now() -> list[Any]:
         number("Brokers running", 'max(minilog_brokers{state="running"})', "As the controller knows them."),
         number(
             "Active controllers",
-            "sum(minilog_active_controller)",
+            "sum(minilog_active_controller) or vector(0)",
             "Exactly one decides. Without one nothing can fail over; reading and writing go on.",
             limits=[Limit(0, RED), Limit(1, "green"), Limit(2, RED)],
         ),
@@ -177,11 +177,10 @@ def _brokers() -> list[Any]:
             "Records in per second",
             [
                 Query(
-                    f"sum by (topic) (rate(minilog_partition_log_end_offset{{{TOPIC}}}[{RATE}])"
-                    f" * on (topic, partition, broker) (minilog_partition_isr_size{{{TOPIC}}} > bool 0))",
+                    f"sum by (topic) (rate(minilog_partition_records_in_total{{{TOPIC}}}[{RATE}]))",
                     "{{topic}}",
                 )
             ],
-            "Growth of the leaders' logs.",
+            "What producers have written.",
         ),
     ]

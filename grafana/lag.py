@@ -10,6 +10,8 @@ from grafana.panels import RATE, Limit, Query, choice, lines, number, page, rows
 
 GROUP = 'group=~"$group"'
 PLACE = f'{GROUP}, topic=~"$topic"'
+ONCE = "max by (group, topic, partition)"
+"""While a group changes its coordinator, two brokers may be seen to tell of it."""
 
 
 def build() -> Any:
@@ -39,7 +41,7 @@ def _now() -> list[Any]:
         ),
         number(
             "Records waiting",
-            f"sum(minilog_consumergroup_lag{{{PLACE}}})",
+            f"sum({ONCE} (minilog_consumergroup_lag{{{PLACE}}}))",
             "Committed by producers, not yet by the groups shown.",
             span=6,
         ),
@@ -60,7 +62,7 @@ def _over_time() -> list[Any]:
         ),
         lines(
             "Lag by group, records",
-            [Query(f"sum by (group) (minilog_consumergroup_lag{{{PLACE}}})", "{{group}}")],
+            [Query(f"sum by (group) ({ONCE} (minilog_consumergroup_lag{{{PLACE}}}))", "{{group}}")],
             "Records between the committed offset and the high watermark.",
         ),
         lines(
@@ -77,7 +79,7 @@ def _over_time() -> list[Any]:
             "Committed per second",
             [
                 Query(
-                    f"sum by (group) (rate(minilog_consumergroup_committed_offset{{{PLACE}}}[{RATE}]))",
+                    f"sum by (group) ({ONCE} (clamp_min(deriv(minilog_consumergroup_committed_offset{{{PLACE}}}[{RATE}]), 0)))",
                     "{{group}}",
                 ),
             ],

@@ -25,22 +25,32 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 PositiveInt = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Milliseconds = Annotated[int, Meta(ge=1, le=2**53)]
 Bytes = Annotated[int, Meta(ge=1, le=2**53)]
+LogFormat = Literal["text", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 FlushPolicy = Literal["commit", "interval", "never"]
+RetentionBy = Literal["written", "timestamp"]
 CleanupPolicy = Literal["delete", "compact", "compact,delete", "delete,compact"]
 MillisecondsOrNever = Annotated[int, Meta(ge=-1, le=2**53)]
 MillisecondsOrNone = Annotated[int, Meta(ge=0, le=2**53)]
 FILE_NAME_BYTES_MAX = 255
 """What file systems take as one name: topics are named so that their directories can be made."""
-DAY_MS = 24 * 60 * 60 * 1000
+HOUR_MS = 60 * 60 * 1000
+DAY_MS = 24 * HOUR_MS
+NEVER_MS: Final = 2**53
+CONTROLLER_PATIENCE_MS: Final = 10_000
+"""How long a broker waits for the controller's answer to a change."""
 REPLICA_FETCH_BYTES_MAX: Final = 64 * MIB
 """Batches in one answer to a follower. It may hold one more, and peers take that (``peers.py``)."""
 MESSAGE_BYTES_MAX: Final = 64 * MIB
 """The most that ``max.message.bytes`` may be."""
 
 
+_ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
 _LABEL: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _DOTS: Final = re.compile("[.\u3002\uff0e\uff61]")
 HOST_CHARACTERS_MAX: Final = 253
+SHOWN_CHARACTERS_MAX: Final = 80
+URL_CHARS_MAX: Final = 2048
 
 
 def ascii_host(host: str) -> str:
@@ -49,13 +59,15 @@ def ascii_host(host: str) -> str:
     if ":" in host:
         ipaddress.IPv6Address(host)
         return host
+    if len(host) > 4 * HOST_CHARACTERS_MAX:  # writing it in ASCII takes the longer the longer it is
+        raise ValueError(f"it is {len(host)} characters long, at most {HOST_CHARACTERS_MAX} are allowed")
     labels = [_ascii_label(label) for label in _DOTS.split(host)]
     whole = ".".join(labels)
     if not labels[-1]:  # the root: "example.org."
         labels.pop()
     for label in labels or [""]:
         if not _LABEL.fullmatch(label):
-            raise ValueError(f"its part {label!r} is no name: 1 to 63 letters, digits, - and _")
+            raise ValueError(f"its part {label[:SHOWN_CHARACTERS_MAX]!r} is no name: 1 to 63 letters, digits, - and _")
     if len(whole) > HOST_CHARACTERS_MAX:
         raise ValueError(f"it is {len(whole)} characters long, at most {HOST_CHARACTERS_MAX} are allowed")
     return whole
@@ -69,7 +81,9 @@ def _ascii_label(label: str) -> str:
     try:
         return idna.encode(label, uts46=True).decode("ascii")
     except UnicodeError:
-        raise ValueError(f"its part {label!r} cannot be written as an international domain name (IDNA)") from None
+        raise ValueError(
+            f"its part {label[:SHOWN_CHARACTERS_MAX]!r} cannot be written as an international domain name (IDNA)"
+        ) from None
 
 
 def ascii_url(url: str) -> str:
@@ -87,6 +101,45 @@ def ascii_url(url: str) -> str:
     return f"{scheme}://{written}{colon}{port if colon else ''}{slash}{path}"
 
 
+def is_nobodys(host: str) -> bool:
+    """An address that is no single machine's: any, all of a network, a group."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.is_unspecified or address.is_multicast or host == "255.255.255.255"
+
+
+def url_fault(url: str) -> str | None:
+    """Why ``url`` is no address of a process of this cluster, for a sentence; None when it is one
+    that others can try to connect to."""
+    if len(url) > URL_CHARS_MAX:
+        return f"it has {len(url)} characters, at most {URL_CHARS_MAX} are allowed"
+    unlike = "it must look like http://host:port"
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets without an IPv6 address between them, letters that normalize to : or /
+        return unlike
+    if parts.scheme == "https":
+        return "brokers and controllers speak http only, no TLS"
+    plain = parts.scheme == "http" and parts.hostname and parts.path in ("", "/") and not parts.query + parts.fragment
+    if not plain or not re.fullmatch(r"[^@\s]+", parts.netloc):
+        return unlike
+    try:
+        ascii_host(host := parts.hostname or "")
+    except ipaddress.AddressValueError:
+        return "its host is no IPv6 address"
+    except ValueError as error:
+        return f"of its host: {error}" + ("; $NAME is not expanded here" if "$" in parts.netloc else "")
+    if is_nobodys(host):
+        return "its host is no single machine's address, so nobody can connect to it; name the one that others reach"
+    try:
+        port = parts.port
+    except ValueError:
+        return "it has a port outside 1 to 65535"
+    return "it has port 0, which nobody can connect to; name the real one" if port == 0 else None
+
+
 def _dotted(name: str) -> str:
     return name.replace("_", ".")
 
@@ -102,17 +155,29 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     cleanup_policy: CleanupPolicy = "delete"
     retention_ms: MillisecondsOrNever = 7 * DAY_MS
     """-1: records never go because of their age."""
+    retention_by: RetentionBy = "written"
+    """What their age is (R40). "written": they go when both the time in them and the time since
+    they were written are past the limit. "timestamp": the time in them decides, as in Kafka, so
+    history goes as soon as it is loaded."""
     retention_bytes: Annotated[int, Meta(ge=-1, le=2**53)] = -1
     """-1: records never go because of the log's size."""
     min_cleanable_dirty_ratio: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.5
     min_compaction_lag_ms: MillisecondsOrNone = 0
-    max_compaction_lag_ms: Milliseconds = 2**53
+    max_compaction_lag_ms: Milliseconds = NEVER_MS
     delete_retention_ms: MillisecondsOrNone = DAY_MS
     """How long a tombstone can still be read after the values before it have gone."""
     flush_policy: FlushPolicy = "commit"
     flush_ms: Milliseconds = 1000
     message_timestamp_type: Literal["CreateTime", "LogAppendTime"] = "CreateTime"
+    message_timestamp_before_max_ms: MillisecondsOrNone = 2**53
+    """How far the time that a producer gives may lie in the past."""
+    message_timestamp_after_max_ms: MillisecondsOrNone = HOUR_MS
+    """How far it may lie in the future. What lies further is no time: retention does not go by
+    it."""
     compression_type: Literal["producer"] = "producer"
+    unclean_leader_election_enable: bool = False
+    """Whether the longest log that can be reached leads, with whatever is lost, when nobody who is
+    known to hold all can be elected (R37). Else a person decides."""
     producer_id_expiration_ms: Milliseconds = DAY_MS
     """A producer silent for longer is forgotten once many others have come: its next batch may have
     any sequence (R31). By the records' timestamps, of which no few count
@@ -133,6 +198,21 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         roll."""
         return min(self.segment_ms, self.max_compaction_lag_ms) if self.is_compacted else self.segment_ms
 
+    @property
+    def age_limits_ms(self) -> list[int]:
+        """The ages of records that something here goes by."""
+        limits = [self.roll_ms]
+        if self.is_deleted:
+            limits.append(self.retention_ms)
+        if self.is_compacted:
+            limits += [self.min_compaction_lag_ms, self.max_compaction_lag_ms]
+        return [limit for limit in limits if 0 < limit < NEVER_MS]
+
+
+VALUE_CHARS_MAX: Final = 64
+"""Of a topic setting: every number and word that is allowed is shorter. Journals of older versions
+hold longer ones."""
+
 
 def topic_settings(config: dict[str, str]) -> TopicSettings:
     """Typed topic settings from their text form; raises InvalidConfig naming key, value and what is
@@ -140,7 +220,7 @@ def topic_settings(config: dict[str, str]) -> TopicSettings:
     allowed = [_dotted(name) for name in TopicSettings.__struct_fields__]
     for key, value in config.items():
         if key not in allowed:
-            raise InvalidConfig(f"unknown topic setting {key!r}; known are: {', '.join(allowed)}")
+            raise InvalidConfig(f"unknown topic setting {key[:VALUE_CHARS_MAX]!r}; known are: {', '.join(allowed)}")
         try:
             msgspec.convert({key: value}, TopicSettings, strict=False)
         except msgspec.ValidationError as error:
@@ -163,14 +243,30 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     fetch_bytes_max: Bytes = 16 * MIB
     inflight_bytes_max: Bytes = 256 * MIB
     connections_max: PositiveInt = 4096
+    connections_reserved: PositiveInt = 256
+    """Of these, for brokers and the controller. A quarter of all at most."""
     parked_requests_max: PositiveInt = 20_000
     partitions_max: PositiveInt = 10_000
     wait_ms_max: Milliseconds = 60_000
     timeout_ms_max: Milliseconds = 300_000
+    turn_wait_ms_max: Milliseconds = 1000
+    """Whose request waits longer for its turn has newer ones refused."""
     header_read_ms: Milliseconds = 10_000
     body_read_ms: Milliseconds = 10_000
     body_bytes_per_second_min: Bytes = 64 * KIB
     response_write_ms: Milliseconds = 10_000
+
+
+def cors_origins(setting: str) -> list[str]:
+    """The origins that a setting names; [] for none. Raises ValueError, which says what is
+    wrong."""
+    named = [part.strip() for part in setting.split(",") if part.strip()]
+    for origin in named:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise ValueError(
+                f"{origin!r} is no origin; write *, or https://app.example.org (no path, no slash at the end)"
+            )
+    return named
 
 
 class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -181,7 +277,9 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     port: Port = 8082
     advertised_url: str = ""
     """What clients and peers are told; empty means http://host:port."""
-    rack: str = ""
+    rack: Annotated[str, Meta(max_length=255)] = ""
+    cors_origins: Annotated[str, Meta(max_length=4096)] = ""
+    """Origins whose pages may read and write, separated by commas; * is every page there is."""
     heartbeat_interval_ms: Milliseconds = 200
     session_timeout_ms: Milliseconds = 2000
     replica_lag_max_ms: Milliseconds = 4000
@@ -195,11 +293,24 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """What compaction reads and writes at most."""
     cleaner_map_bytes: Bytes = 64 * MIB
     """Memory for the keys of one round. A log with more of them is cleaned in several rounds."""
+    flush_slow_ms: Milliseconds = 3000
+    """A sync that takes longer lets this broker hand over what it leads."""
+    clock_skew_max_ms: Milliseconds = 60_000
+    """How far this broker's wall clock may be from the controller's. Beyond that it deletes nothing
+    because of its age (R40)."""
+    quarantine_bytes_max: Annotated[int, Meta(ge=-1, le=2**53)] = 8 * 1024 * MIB
+    """What was cut from logs is kept so far, the oldest goes first; -1: all of it."""
+    quarantine_retention_ms: MillisecondsOrNever = -1
+    """What was cut from logs goes after so long, whatever became of it; -1: never. One clock alone
+    decides (R40): that of this broker when it cut."""
     drain_timeout_ms: Milliseconds = 1000
     shutdown_timeout_ms: Milliseconds = 10_000
     self_fencing: bool = False
     """R30. On only when several controllers stand ready, so that one controller's outage stops no
     data path."""
+    log_format: LogFormat = "text"
+    log_level: LogLevel = "info"
+    """What it begins with. ``minilog loglevel`` and SIGUSR2 change it at run time."""
     groups_max: PositiveInt = 10_000
     """Consumer groups per partition of the internal topic, that is: per coordinator."""
     group_members_max: PositiveInt = 1000
@@ -209,6 +320,11 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """What members are told. One that waits for partitions is told to ask sooner."""
     group_wait_ms: Milliseconds = 5000
     """How long an answer of a coordinator may wait for its replicas."""
+    metrics_partitions_max: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 5000
+    """Replicas on this broker that have metrics of their own, those in trouble first. The others
+    are in the sums, and are counted as left out."""
+    metrics_groups_max: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 5000
+    """The same for partitions of consumer groups: the groups that are furthest behind first."""
     group_offsets_retention_ms: Milliseconds = 7 * 24 * 3_600_000
     """How long a group without members keeps its offsets: time that coordinators have watched
     through, no wall clock's."""
@@ -219,7 +335,10 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     data_dir: str
     host: str = "127.0.0.1"
     port: Port = 9093
-    cluster_id: str = ""
+    log_format: LogFormat = "text"
+    log_level: LogLevel = "info"
+    """What it begins with. ``minilog loglevel`` and SIGUSR2 change it at run time."""
+    cluster_id: Annotated[str, Meta(max_length=255)] = ""
     """Empty: made at the first start and kept in the journal."""
     session_timeout_ms: Milliseconds = 2000
     heartbeat_interval_ms: Milliseconds = 200
@@ -240,4 +359,6 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     are as many as then are known, at most 3."""
     topics_max: PositiveInt = 10_000
     partitions_max: PositiveInt = 100_000
+    new_partitions_max: PositiveInt = 10_000
+    """Partitions that one request makes: they are one decision, and brokers open a log for each."""
     limits: Limits = Limits()

@@ -6,21 +6,20 @@
     ├── OffsetOutOfRange   the answer names the valid range. The caller must choose
     └── LogTruncated       what the consumer read no longer exists. The caller must choose
 
-Each class says what happened and what to do. Its ``definite`` is the rule, and an error may say
-otherwise of itself.
-
 ``definite`` answers one question: is it proven that the write did *not* happen? When in doubt it is
-False. The history checker and every retry decision rest on it, so nothing may guess it. ``code`` is
-the stable upper-case word on the wire, ``http_status`` the status of a whole-request error.
-
-Source: RFC 9457 (problem details); Jepsen's ok/fail/info distinction. The tree by caller action is
-httpx's idea.
+False. The history checker and every retry decision rest on it, so nothing may guess it. That of a
+class is the rule, and an error may say otherwise of itself. ``code`` is the stable upper-case word
+on the wire, ``http_status`` the status of a whole-request error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
+
+from minilog.failures import NameRefused as NameRefused
+from minilog.failures import RefusesToStart as RefusesToStart
+from minilog.failures import StorageFailed as StorageFailed
 
 
 class MinilogError(Exception):
@@ -80,8 +79,7 @@ class NotLeader(RetriableError):
 
 
 class LeaderNotAvailable(RetriableError):
-    """The partition has no leader, or this broker cannot be sure that it leads: retry after the
-    election."""
+    """The partition has no leader, or this broker is not sure to lead: retry after the election."""
 
     code = "LEADER_NOT_AVAILABLE"
 
@@ -164,6 +162,12 @@ class DiskFull(RetriableError):
     http_status = 507
 
 
+class TooManyOpenFiles(DiskFull):
+    """This process may open no more files. Nothing was written: retry later, or raise the limit."""
+
+    code = "TOO_MANY_OPEN_FILES"
+
+
 class NotCoordinator(RetriableError):
     """Another broker coordinates the group (``coordinator``, ``coordinator_url``)."""
 
@@ -172,15 +176,13 @@ class NotCoordinator(RetriableError):
 
 
 class CoordinatorNotAvailable(RetriableError):
-    """The coordinator of the group is being elected, or still reads the group's past: retry
-    shortly."""
+    """The group's coordinator is being elected, or reads the group's past: retry shortly."""
 
     code = "COORDINATOR_NOT_AVAILABLE"
 
 
 class StaleBrokerEpoch(RetriableError):
-    """Between brokers and controller: the process that is meant was replaced, or is not
-    registered."""
+    """Between brokers and controller: the process that is meant was replaced, or not registered."""
 
     code = "STALE_BROKER_EPOCH"
     http_status = 409
@@ -287,6 +289,12 @@ class InvalidRecord(FatalError):
 
     code = "INVALID_RECORD"
     http_status = 422
+
+
+class InvalidTimestamp(InvalidRecord):
+    """A record's time is further from the broker's clock than its topic allows."""
+
+    code = "INVALID_TIMESTAMP"
 
 
 class InvalidReplication(FatalError):
@@ -443,6 +451,14 @@ class InternalError(FatalError):
     definite = False
 
 
+class EndOffsetMismatch(FatalError):
+    """The partition does not end where the request expects (``end_offset``): somebody else has
+    written. Nothing was. Look at what is new, then decide anew."""
+
+    code = "END_OFFSET_MISMATCH"
+    http_status = 409
+
+
 class OffsetOutOfRange(MinilogError):
     """The offset is outside the log, whose range the error names: the caller must choose."""
 
@@ -452,26 +468,11 @@ class OffsetOutOfRange(MinilogError):
 
 
 class LogTruncated(MinilogError):
-    """What the consumer has read no longer exists (``lost_from``, ``lost_to``): the caller must
-    choose."""
+    """What the consumer has read is gone (``lost_from``, ``lost_to``): the caller must choose."""
 
     code = "LOG_TRUNCATED"
     http_status = 409
     definite = True
-
-
-class StorageFailed(Exception):
-    """The disk failed (EIO, a failed fsync): the process must stop, restart and re-read. Never sent
-    to a client."""
-
-
-class NameRefused(StorageFailed):
-    """The file system takes no file of that name: nothing was done, and the disk is as good as
-    before: whoever can do without the file goes on."""
-
-
-class RefusesToStart(Exception):
-    """A start that would be unsafe or senseless. The operator reads its message."""
 
 
 def _subclasses(cls: type[MinilogError]) -> Iterator[type[MinilogError]]:

@@ -1,6 +1,8 @@
 """Loading of settings: TOML file < ``MINILOG_*`` environment < command-line flags, with where each
 value came from.
 
+Variables that Kubernetes makes of a service called minilog are no settings (``service_links``).
+
 All three sources speak of the same dotted keys: ``port``, ``limits.request_bytes_max``. A leading
 ``broker.`` or ``controller.`` names one process and wins over the bare key of the same source, so
 one file (a ``[broker]`` and a ``[controller]`` table) or one environment can serve both. In the
@@ -16,19 +18,19 @@ shared source.
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 
 from minilog.config import BrokerSettings, ControllerSettings, Limits, ascii_host, ascii_url
-from minilog.errors import RefusesToStart
+from minilog.settings_checks import ADDRESSES_ANY as ADDRESSES_ANY
+from minilog.settings_checks import BadSettings as BadSettings
+from minilog.settings_checks import check_apart, check_broker, check_controller, check_reach, reason
 
 Role = Literal["broker", "controller"]
 ROLES: tuple[Role, Role] = ("broker", "controller")
@@ -36,15 +38,16 @@ SHARED_KEYS = frozenset({"session_timeout_ms", "heartbeat_interval_ms", "peer_ti
 """Both roles have these and want the same value, so a bare key sets both in one go (``assign``)."""
 ENVIRONMENT_OTHER = frozenset({"MINILOG_URL", "MINILOG_DEBUG", "MINILOG_PURE", "MINILOG_COMPILED", "MINILOG_SIM_SEEDS"})
 """``MINILOG_*`` variables that are not settings."""
+SERVICE_LINK = re.compile(
+    r"MINILOG_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)", re.ASCII
+)
+"""What Kubernetes puts into each pod for a service whose name begins with minilog."""
+SERVICE_URL = re.compile(r"(tcp|udp|sctp)://.*")
+"""The value of its ``MINILOG_PORT``."""
 FOLDERS: dict[Role, str] = {"broker": "broker-1", "controller": "controller"}
 """Within the folder of ``minilog serve``."""
-ADDRESSES_ANY = frozenset({"", "0.0.0.0", "::", "*"})
 
 S = TypeVar("S", BrokerSettings, ControllerSettings)
-
-
-class BadSettings(RefusesToStart):
-    """The sentence names source, key, value and what is allowed."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +77,15 @@ def load_broker(
 ) -> Loaded[BrokerSettings]:
     """``flags`` are ``key=value`` texts. ``defaults`` are weaker than every other source. Raises
     BadSettings."""
-    return _broker(_sources(file, environment, flags, defaults))
+    loaded = _broker(_sources(file, environment, flags, defaults))
+    check_reach(loaded.settings, loaded.origins)
+    return loaded
 
 
 def _broker(sources: Iterable[Mapping[str, Given]]) -> Loaded[BrokerSettings]:
     loaded = _load(BrokerSettings, "broker", sources)
-    _check_broker(loaded)
     settings = loaded.settings
+    check_broker(settings, loaded.origins)
     return Loaded(
         msgspec.structs.replace(
             settings,
@@ -104,8 +109,7 @@ def load_controller(
 
 def _controller(sources: Iterable[Mapping[str, Given]]) -> Loaded[ControllerSettings]:
     loaded = _load(ControllerSettings, "controller", sources)
-    _check_limits(loaded.settings.limits, loaded.origins)
-    _check_session(loaded.settings, loaded.origins)
+    check_controller(loaded.settings, loaded.origins)
     return Loaded(msgspec.structs.replace(loaded.settings, host=_host(loaded)), loaded.origins)
 
 
@@ -127,7 +131,9 @@ def load_both(
 
     controller = _controller(sources("controller"))
     at = Given(f"http://127.0.0.1:{controller.settings.port}", "default", text=True)
-    return controller, _broker([{"controller_url": at}, *sources("broker")])
+    broker = _broker([{"controller_url": at}, *sources("broker")])
+    check_apart(broker.settings, broker.origins, controller.settings, controller.origins)
+    return controller, broker
 
 
 def _in_one_process(source: Mapping[str, Given], role: Role) -> dict[str, Given]:
@@ -230,6 +236,8 @@ def allowed(field_type: Any) -> str:
             return "one of " + ", ".join(str(value) for value in values)
         case msgspec.inspect.BoolType():
             return "true or false"
+        case msgspec.inspect.StrType(max_length=int(most)):
+            return f"a text of at most {most} characters"
         case _:
             return "a text"
 
@@ -286,10 +294,22 @@ def variable(key: str) -> str:
     return "MINILOG_" + key.replace(".", "__").upper()
 
 
+def service_links(environment: Mapping[str, str]) -> list[str]:
+    """The variables that Kubernetes makes of services. They are no settings, whatever they are
+    called."""
+    return sorted(
+        name
+        for name, value in environment.items()
+        if SERVICE_LINK.fullmatch(name)
+        or (name.startswith("MINILOG_") and name.endswith("_PORT") and SERVICE_URL.match(value))
+    )
+
+
 def _read_environment(environment: Mapping[str, str]) -> dict[str, Given]:
     given = {}
+    links = service_links(environment)
     for name, value in environment.items():
-        if name.startswith("MINILOG_") and name not in ENVIRONMENT_OTHER:
+        if name.startswith("MINILOG_") and name not in ENVIRONMENT_OTHER and name not in links:
             key = name.removeprefix("MINILOG_").replace("__", ".").lower()
             given[key] = Given(value, f"environment variable {name}", text=True)
     return given
@@ -297,7 +317,7 @@ def _read_environment(environment: Mapping[str, str]) -> dict[str, Given]:
 
 def _read_toml(file: Path) -> dict[str, Given]:
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
+        table = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise BadSettings(f"{file} does not exist; `minilog config files DIR` writes commented examples") from None
     except OSError as error:
@@ -332,44 +352,6 @@ def _required(cls: type[msgspec.Struct], name: str) -> bool:
     return next(f.required for f in msgspec.structs.fields(cls) if f.name == name)
 
 
-def _check_broker(loaded: Loaded[BrokerSettings]) -> None:
-    settings, origins = loaded.settings, loaded.origins
-    _check_limits(settings.limits, origins)
-    _check_session(settings, origins)
-    _check_url("controller_url", settings.controller_url, origins)
-    if settings.advertised_url:
-        _check_url("advertised_url", settings.advertised_url, origins)
-    elif settings.host in ADDRESSES_ANY:
-        raise BadSettings(
-            f"{origins['host']}: host = {settings.host!r} listens on every address, so advertised_url must say "
-            "how clients reach this broker, for example http://broker-1.example.org:8082"
-        )
-
-
-def _check_session(settings: BrokerSettings | ControllerSettings, origins: Mapping[str, str]) -> None:
-    if not settings.data_dir:
-        raise BadSettings(f"{origins['data_dir']}: data_dir is empty; name the folder this process keeps its data in")
-    if settings.heartbeat_interval_ms * 2 > settings.session_timeout_ms:
-        raise BadSettings(
-            f"heartbeat_interval_ms = {settings.heartbeat_interval_ms} ({origins['heartbeat_interval_ms']}) must be at "
-            f"most half of session_timeout_ms = {settings.session_timeout_ms} ({origins['session_timeout_ms']})"
-        )
-
-
-def _check_limits(limits: Limits, origins: Mapping[str, str]) -> None:
-    ordered = (
-        ("batch_bytes_max", "request_bytes_max"),
-        ("request_bytes_max", "inflight_bytes_max"),
-    )
-    for small, large in ordered:
-        low, high = getattr(limits, small), getattr(limits, large)
-        if low > high:
-            raise BadSettings(
-                f"limits.{small} = {low} ({origins[f'limits.{small}']}) must not be larger than "
-                f"limits.{large} = {high} ({origins[f'limits.{large}']})"
-            )
-
-
 def _host(loaded: Loaded[S]) -> str:
     """``host`` in ASCII: it is listened on, and told to others where advertised_url is not set."""
     host = loaded.settings.host
@@ -378,33 +360,4 @@ def _host(loaded: Loaded[S]) -> str:
     try:
         return ascii_host(host)
     except ValueError as error:
-        raise BadSettings(f"{loaded.origins['host']}: host = {host!r} is not allowed: {_reason(error)}") from None
-
-
-def _reason(error: ValueError) -> str:
-    return "it is no IPv6 address" if isinstance(error, ipaddress.AddressValueError) else str(error)
-
-
-def _check_url(key: str, url: str, origins: Mapping[str, str]) -> None:
-    wanted = f"{origins[key]}: {key} = {url!r} is not allowed; it must look like http://host:port"
-    try:
-        parts = urlsplit(url)
-    except ValueError:  # brackets without an IPv6 address between them, letters that normalize to : or /
-        raise BadSettings(wanted) from None
-    if parts.scheme == "https":
-        raise BadSettings(
-            f"{origins[key]}: {key} = {url!r} is not allowed: brokers and controllers speak http only, no TLS"
-        )
-    plain = parts.scheme == "http" and parts.hostname and parts.path in ("", "/") and not parts.query + parts.fragment
-    if not plain or not re.fullmatch(r"[^@\s]+", parts.netloc):
-        raise BadSettings(wanted)
-    try:
-        ascii_host(parts.hostname or "")
-    except ValueError as error:
-        raise BadSettings(f"{origins[key]}: the host of {key} = {url!r} is not allowed: {_reason(error)}") from None
-    try:
-        parts.port  # noqa: B018  urlsplit checks the port's range on access
-    except ValueError:
-        raise BadSettings(f"{origins[key]}: {key} = {url!r} has a port outside 1 to 65535") from None
-    if parts.port == 0:
-        raise BadSettings(f"{origins[key]}: {key} = {url!r} has port 0, which nobody can connect to; name the real one")
+        raise BadSettings(f"{loaded.origins['host']}: host = {host!r} is not allowed: {reason(error)}") from None

@@ -4,6 +4,7 @@ speak HTTP."""
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from msgspec.structs import replace
 
@@ -15,27 +16,51 @@ from minilog.server.background import first_of
 
 
 async def serve_both(
-    broker_settings: BrokerSettings, controller_settings: ControllerSettings, stop: asyncio.Event
+    broker_settings: BrokerSettings,
+    controller_settings: ControllerSettings,
+    stop: asyncio.Event,
+    on_serving: Callable[[str], None] | None = None,
 ) -> None:
-    """Run both until ``stop`` is set. The broker leaves first. If one fails, both stop."""
+    """Run both until ``stop`` is set. The broker leaves first. If one fails, both stop.
+
+    ``on_serving`` is told the broker's URL once both take requests and the broker is registered."""
     controller = make_controller(controller_settings)
     stop_controller = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(controller.run(stop_controller), name="controller")
         listening = tasks.create_task(controller.listening.wait(), name="controller's start")
         if await first_of(listening, stop):
-            await Broker(replace(broker_settings, controller_url=controller.url)).run(stop)
+            broker = Broker(replace(broker_settings, controller_url=controller.url))
+            telling = tasks.create_task(_tell(broker, on_serving), name="tell")
+            try:
+                await broker.run(stop)
+            finally:
+                telling.cancel()
         listening.cancel()
         stop_controller.set()
 
 
-async def _main(broker_settings: BrokerSettings, controller_settings: ControllerSettings) -> int:
+async def _tell(broker: Broker, on_serving: Callable[[str], None] | None) -> None:
+    await broker.registered.wait()
+    if on_serving is not None:
+        on_serving(broker.url)
+
+
+async def _main(
+    broker_settings: BrokerSettings,
+    controller_settings: ControllerSettings,
+    on_serving: Callable[[str], None] | None,
+) -> int:
     stop = asyncio.Event()
     with process.stop_on_signals(stop):
-        await serve_both(broker_settings, controller_settings, stop)
+        await serve_both(broker_settings, controller_settings, stop, on_serving)
     return 0
 
 
-def run_both(broker_settings: BrokerSettings, controller_settings: ControllerSettings) -> int:
+def run_both(
+    broker_settings: BrokerSettings,
+    controller_settings: ControllerSettings,
+    on_serving: Callable[[str], None] | None = None,
+) -> int:
     """Run both in this process until SIGTERM or SIGINT; returns the exit code."""
-    return process.run(_main(broker_settings, controller_settings), "minilog")
+    return process.run(_main(broker_settings, controller_settings, on_serving), "minilog")

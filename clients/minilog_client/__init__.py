@@ -14,6 +14,7 @@ from minilog.errors import (
     CorruptRange,
     DiskFull,
     DuplicateSequence,
+    EndOffsetMismatch,
     FatalError,
     FencedLeaderEpoch,
     GroupChanged,
@@ -28,6 +29,7 @@ from minilog.errors import (
     InvalidRecord,
     InvalidReplication,
     InvalidRequest,
+    InvalidTimestamp,
     InvalidTopic,
     LeaderNotAvailable,
     LeadershipLost,
@@ -51,6 +53,7 @@ from minilog.errors import (
     StaleMemberEpoch,
     Throttled,
     TimedOut,
+    TooManyOpenFiles,
     TopicExists,
     UnknownGroup,
     UnknownLeaderEpoch,
@@ -61,7 +64,8 @@ from minilog.errors import (
     UnsupportedMediaType,
 )
 from minilog.wire.group_messages import GroupInfo, GroupMember, MissingGroups
-from minilog.wire.json_answers import ClusterInfo, GroupDescription, Health, PartitionHealth
+from minilog.wire.json.json_answers import ClusterInfo, GroupDescription, Health, PartitionHealth
+from minilog.wire.json.receipt_answers import CheckedReceipt
 from minilog_client.admin.admin import Admin
 from minilog_client.admin.group_admin import GroupAdmin, GroupLag, GroupList, OffsetChange
 from minilog_client.blocking.client import Client
@@ -83,6 +87,7 @@ __all__ = [
     "BatchReceipt",
     "BrokerUnavailable",
     "BufferFull",
+    "CheckedReceipt",
     "Client",
     "ClientClosed",
     "ClientOptions",
@@ -96,6 +101,7 @@ __all__ = [
     "CorruptRange",
     "DiskFull",
     "DuplicateSequence",
+    "EndOffsetMismatch",
     "FatalError",
     "FencedLeaderEpoch",
     "GroupAdmin",
@@ -120,6 +126,7 @@ __all__ = [
     "InvalidRecord",
     "InvalidReplication",
     "InvalidRequest",
+    "InvalidTimestamp",
     "InvalidTopic",
     "Lag",
     "LeaderNotAvailable",
@@ -155,6 +162,7 @@ __all__ = [
     "SyncProducer",
     "Throttled",
     "TimedOut",
+    "TooManyOpenFiles",
     "TopicExists",
     "UnknownGroup",
     "UnknownLeaderEpoch",

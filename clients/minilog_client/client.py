@@ -3,31 +3,40 @@ admin."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from random import Random
 from typing import Any, Self, TypeVar, Unpack, overload
+from weakref import WeakSet
 
 from minilog.errors import ClientClosed, InvalidRequest, TimedOut
 from minilog_client.admin.group_admin import GroupAdmin, group_name
 from minilog_client.connection.cluster import Cluster
+from minilog_client.connection.ending import Ending
+from minilog_client.connection.environment import urls_of_environment
+from minilog_client.connection.forgotten import Remains
 from minilog_client.connection.http_messages import broker_urls
 from minilog_client.connection.transport import HttpTransport, Transport
 from minilog_client.consumer.consumer import Consumer
-from minilog_client.consumer.partition_fetch import StartLike
+from minilog_client.consumer.start import StartLike
 from minilog_client.consumer.topics import TopicsLike, parse_topics
 from minilog_client.group.callbacks import Callback, Callbacks
 from minilog_client.group.group_consumer import GroupConsumer
 from minilog_client.group.heartbeats import Heart, LoopHeart, ThreadHeart
 from minilog_client.group.membership import Subscription
+from minilog_client.meant import meant
 from minilog_client.options import ClientOptions, ConsumerOptions, GroupOptions, ProducerOptions
+from minilog_client.producer import at_exit
 from minilog_client.producer.producer import Producer
 from minilog_client.producer.sender import Sender
 from minilog_client.settings import ClientSettings, ConsumerSettings, GroupSettings, ProducerSettings
+from minilog_client.values import checked_timeout
 
 _log = logging.getLogger("minilog_client")
 S = TypeVar("S", ClientSettings, ProducerSettings, ConsumerSettings, GroupSettings)
 _GROUP_OPTIONS = frozenset(GroupSettings.__dataclass_fields__)
+_CONSUMER_ARGUMENTS = ("topics", "group", "start", "pattern", "on_assigned", "on_revoked", "on_lost")
 
 
 class AsyncClient(GroupAdmin):
@@ -55,13 +64,58 @@ class AsyncClient(GroupAdmin):
         is_own = transport is not None
         transport = HttpTransport(settings.connect_timeout_ms) if transport is None else transport
         self._cluster = Cluster(urls, transport, settings, Random())
-        self._heart: Heart = (
+        heart: Heart = (
             LoopHeart(self._cluster)
             if is_own
             else ThreadHeart(lambda: Cluster(urls, HttpTransport(settings.connect_timeout_ms), settings, Random()))
         )
-        self._owned: dict[Producer | Consumer, None] = {}
+        self._hearts = [heart]
+        """One, which may be replaced."""
+        self._senders: WeakSet[Sender] = WeakSet()
+        self._producers: dict[Producer, None] = {}
+        self._consumers: WeakSet[Consumer] = WeakSet()
+        """Those that are not closed. One that the application has forgotten is given back."""
+        self._consumer_remains: WeakSet[Remains] = WeakSet()
         self._closed = False
+        self._ending = Ending()
+        self._remains = self._watch_over(urls)
+
+    def _watch_over(self, urls: Sequence[str]) -> Remains:
+        """Refers to nothing that refers to this."""
+        cluster, hearts, senders, consumers = self._cluster, self._hearts, self._senders, self._consumer_remains
+
+        async def end() -> None:
+            try:
+                flushing = [_flush_and_stop(sender) for sender in list(senders) if not sender.closed]
+                failure = await first_failure([*flushing, *(each.close() for each in list(consumers))])
+                if failure is not None:
+                    _log.warning("giving back a client that was not closed: %s", failure)
+            finally:
+                await _end_connections(hearts, cluster)
+
+        return Remains(self, lambda: cluster._loop, repr(self), end)
+
+    def __repr__(self) -> str:
+        return f"AsyncClient({', '.join(self._cluster.routing.bootstrap)})"
+
+    @property
+    def _heart(self) -> Heart:
+        return self._hearts[0]
+
+    @_heart.setter
+    def _heart(self, heart: Heart) -> None:
+        self._hearts[0] = heart
+
+    @property
+    def _owned(self) -> list[Producer | Consumer]:
+        """Producers first."""
+        return [*self._producers, *self._consumers]
+
+    @classmethod
+    def from_env(cls, **options: Unpack[ClientOptions]) -> Self:
+        """A client of the brokers that ``MINILOG_URL`` names, as for the command ``minilog``.
+        Raises InvalidRequest when it is not set."""
+        return cls(urls_of_environment(), **options)
 
     async def __aenter__(self) -> Self:
         return self
@@ -79,8 +133,11 @@ class AsyncClient(GroupAdmin):
         ``linger_ms``, ``compression``."""
         self._check_open()
         settings = settings_from(ProducerSettings, options)
-        producer = Producer(Sender(self._cluster, settings), self._forget)
-        self._owned[producer] = None
+        sender = Sender(self._cluster, settings)
+        at_exit.watch(sender)
+        producer = Producer(sender, self._forget)
+        self._producers[producer] = None
+        self._senders.add(sender)
         return producer
 
     @overload
@@ -120,7 +177,8 @@ class AsyncClient(GroupAdmin):
         and, with a group, ``GroupSettings``."""
         self._check_open()
         own = {name: options.pop(name) for name in _GROUP_OPTIONS & options.keys()}
-        settings = settings_from(ConsumerSettings, options, _GROUP_OPTIONS if group is not None else ())
+        also = _GROUP_OPTIONS if group is not None else ()
+        settings = settings_from(ConsumerSettings, options, {*also, *_CONSUMER_ARGUMENTS})
         callbacks = Callbacks(on_assigned, on_revoked, on_lost)
         if group is not None:
             group_settings = settings_from(GroupSettings, own)
@@ -133,7 +191,8 @@ class AsyncClient(GroupAdmin):
             if topics is None:
                 raise InvalidRequest("no topic to read from; name at least one")
             consumer = Consumer(self._cluster, topics, start, settings, self._forget)
-        self._owned[consumer] = None
+        self._consumers.add(consumer)
+        self._consumer_remains.add(consumer._watch_over())
         return consumer
 
     def _use_own_loop_for_heartbeats(self) -> None:
@@ -141,35 +200,62 @@ class AsyncClient(GroupAdmin):
         the application."""
         self._heart = LoopHeart(self._cluster)
 
-    async def close(self) -> None:
-        """Close all producers (flushing them first) and consumers, then the connections. May be
-        called twice.
+    async def close(self, timeout_ms: int | None = None) -> None:
+        """Close all producers (flushing them first) and all consumers beside each other, then the
+        connections. Each has ``timeout_ms`` for that, or else its own ``close_timeout_ms``, so the
+        longest of these is how long it takes. It is carried out also when whoever waits for that
+        is cancelled. May be called twice.
 
         Raises TimedOut when a producer had records it could not get rid of in time (see
         ``Producer.close``), and what a consumer's callback raised. All is closed then all the
         same."""
-        if self._closed:
-            return
+        if timeout_ms is not None:
+            checked_timeout(timeout_ms, 0)
         self._closed = True
+        await self._ending.wait(lambda: self._end(timeout_ms))
+
+    async def _end(self, timeout_ms: int | None) -> None:
         failure: Exception | None = None
         try:
-            for owned in list(self._owned):
-                try:
-                    await owned.close()
-                except Exception as error:
-                    failure = failure or error
+            failure = await first_failure([each.close(timeout_ms) for each in self._owned])
         finally:
-            await self._heart.aclose()
-            await self._cluster.aclose()
+            self._remains.settle()
+            await _end_connections(self._hearts, self._cluster)
         if failure is not None:
             raise failure
 
     def _forget(self, owned: Producer | Consumer) -> None:
-        self._owned.pop(owned, None)
+        if isinstance(owned, Producer):
+            self._producers.pop(owned, None)
+        else:
+            self._consumers.discard(owned)
 
     def _check_open(self) -> None:
         if self._closed:
             raise ClientClosed("the client is closed; make a new one")
+        self._cluster.check_open()
+
+
+async def _end_connections(hearts: Sequence[Heart], cluster: Cluster) -> None:
+    try:
+        for heart in hearts:
+            await heart.aclose()
+    finally:
+        await cluster.aclose()
+
+
+async def _flush_and_stop(sender: Sender) -> None:
+    limit_ms = sender.settings.close_timeout_ms
+    try:
+        await sender.flush(limit_ms, f"a producer that was not closed was given back after {limit_ms} ms")
+    finally:
+        await sender.stop()
+
+
+async def first_failure(closing: Iterable[Coroutine[Any, Any, object]]) -> Exception | None:
+    """Close all of these beside each other, so that their time limits do not add up."""
+    results = await asyncio.gather(*closing, return_exceptions=True)
+    return next((result for result in results if isinstance(result, Exception)), None)
 
 
 def settings_from(kind: type[S], options: Mapping[str, Any], also: Iterable[str] = ()) -> S:
@@ -178,8 +264,8 @@ def settings_from(kind: type[S], options: Mapping[str, Any], also: Iterable[str]
     allowed: Mapping[str, Any] = kind.__dataclass_fields__
     for name in options:
         if name not in allowed:
-            names = ", ".join(sorted({*allowed, *also}))
-            raise InvalidRequest(f"there is no option {name!r}; allowed are {names}")
+            names = sorted({*allowed, *also})
+            raise InvalidRequest(f"there is no option {name!r}{meant(name, names)}; allowed are {', '.join(names)}")
     return kind(**options)
 
 

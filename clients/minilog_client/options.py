@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from minilog_client.settings import Acks, Assignor, Codec, OutOfRange, PollExceeded, ReadFrom, Retries
+from minilog_client.settings import Acks, Assignor, Codec, ErrorsTolerance, OutOfRange, PollExceeded, ReadFrom, Retries
 
 
 class ClientOptions(TypedDict, total=False):
@@ -49,7 +49,8 @@ class ConsumerOptions(TypedDict, total=False):
     read_from: ReadFrom
     max_lag_ms: int
     out_of_range: OutOfRange
-    unreachable_timeout_ms: int
+    errors_tolerance: ErrorsTolerance
+    unreachable_timeout_ms: int | None
     close_timeout_ms: int
 
 

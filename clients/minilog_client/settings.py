@@ -16,6 +16,7 @@ Acks = Literal["all"] | int
 Codec = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 Retries = Literal["all", "definite", "none"]
 ReadFrom = Literal["leader", "any"]
+ErrorsTolerance = Literal["none", "all"]
 OutOfRange = Literal["raise", "earliest", "latest"]
 Assignor = Literal["sticky", "range"]
 PollExceeded = Literal["rejoin", "raise"]
@@ -25,10 +26,13 @@ _CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "retries": ("all", "definite", "none"),
     "read_from": ("leader", "any"),
     "out_of_range": ("raise", "earliest", "latest"),
+    "errors_tolerance": ("none", "all"),
     "assignor": ("sticky", "range"),
     "max_poll_exceeded": ("rejoin", "raise"),
 }
 _MAY_BE_ZERO: Final = frozenset({"linger_ms"})
+_MAY_BE_NONE: Final = frozenset({"unreachable_timeout_ms"})
+_UNREACHABLE_MS: Final = 60_000
 
 
 def acks_number(acks: Acks) -> int:
@@ -52,6 +56,8 @@ class _Checked:
 
 def _check(name: str, value: object) -> None:
     allowed = _CHOICES.get(name)
+    if value is None and name in _MAY_BE_NONE:
+        return
     if allowed is not None:
         if value not in allowed:
             raise InvalidRequest(f"{name} is {value!r}; allowed are {', '.join(allowed)}")
@@ -165,11 +171,20 @@ class ConsumerSettings(_Checked):
     out_of_range: OutOfRange = "raise"
     """What happens where the offset asked for is not in the log: an error, or reading on at one of
     its ends."""
-    unreachable_timeout_ms: int = 60_000
+    errors_tolerance: ErrorsTolerance = "none"
+    """What happens where records cannot be decoded: ``none``: CorruptBatch, again and again, until
+    the application seeks behind them. ``all``: they are skipped with a warning in the log."""
+    unreachable_timeout_ms: int | None = None
     """Reading raises BrokerUnavailable when nothing could be reached for so long; reading on tries
-    again."""
+    again. None: after a minute. A member of a group waits on for as long as it takes then, and a
+    warning in the log says every minute what is wrong."""
     close_timeout_ms: int = 5000
     """How long ``close`` waits for the last commit and for leaving the group."""
+
+    @property
+    def unreachable_limit_ms(self) -> int:
+        """After how long it is told, one way or the other."""
+        return _UNREACHABLE_MS if self.unreachable_timeout_ms is None else self.unreachable_timeout_ms
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

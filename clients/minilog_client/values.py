@@ -11,7 +11,7 @@ from itertools import repeat
 from typing import Any, Final, NamedTuple, Protocol
 
 from minilog.errors import InvalidRequest
-from minilog.wire.codec import Headers
+from minilog.wire.codec.codec import Headers
 
 _TIMESTAMP_END: Final = 2**63
 _ROW_OVERHEAD_BYTES: Final = 64
@@ -87,6 +87,18 @@ class Rows(NamedTuple):
         )
 
 
+def counted(count: int, noun: str, one: str = "", many: str = "") -> str:
+    """``1 record was`` of ``("record", "was", "were")``, and ``2 records were``."""
+    return f"{count} {noun} {one}".rstrip() if count == 1 else f"{count} {noun}s {many}".rstrip()
+
+
+def check_count(max_records: Any) -> None:
+    if isinstance(max_records, bool) or not isinstance(max_records, int):
+        raise TypeError(f"max_records must be a whole number, got {max_records!r}")
+    if max_records < 1:
+        raise InvalidRequest(f"max_records is {max_records}; allowed are whole numbers >= 1")
+
+
 def check_partition(partition: Any) -> None:
     if type(partition) is not int:
         raise TypeError(f"partition must be a whole number, got {partition!r}")
@@ -107,11 +119,18 @@ def checked_timestamp(timestamp_ms: Any) -> int:
 def checked_timeout(timeout_ms: Any, default_ms: int) -> int:
     if timeout_ms is None:
         return default_ms
-    if isinstance(timeout_ms, bool) or not isinstance(timeout_ms, int):
-        raise TypeError(f"timeout_ms must be a whole number of ms, got {timeout_ms!r}")
-    if timeout_ms < 0:
-        raise InvalidRequest(f"timeout_ms is {timeout_ms}; allowed are whole numbers from 0 on")
-    return timeout_ms
+    limit_ms = checked_wait("timeout_ms", timeout_ms)
+    if limit_ms < 0:
+        raise InvalidRequest(f"timeout_ms is {limit_ms}; allowed are whole numbers from 0 on")
+    return limit_ms
+
+
+def checked_wait(name: str, wait_ms: Any) -> int:
+    """Waits are whole ms, so seconds with a fraction are no wait of less than one."""
+    if isinstance(wait_ms, bool) or not isinstance(wait_ms, int):
+        hint = f"; {wait_ms:g} s are {wait_ms * 1000:.0f} ms" if isinstance(wait_ms, float) and wait_ms < 1000 else ""
+        raise TypeError(f"{name} must be a whole number of ms, got {wait_ms!r}{hint}")
+    return wait_ms
 
 
 def checked_bytes(name: str, value: Any) -> bytes | None:

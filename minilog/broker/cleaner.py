@@ -24,7 +24,6 @@ from typing import Protocol, TypeVar
 from minilog.config import BrokerSettings
 from minilog.errors import CorruptRange, DiskFull
 from minilog.server.background import Stop, Stopped
-from minilog.server.clock import Clock
 from minilog.server.process import Failure
 from minilog.storage.compaction.cleaning_round import Dirt, Round, is_due, survey
 from minilog.storage.compaction.rewrite import CleaningFigures
@@ -65,17 +64,18 @@ class Cleaner:
         self,
         store: CleanableStore,
         settings: BrokerSettings,
-        clock: Clock,
+        wall_ms: Callable[[], int | None],
         failure: Failure,
         figures: CleaningFigures,
         stop: Stop,
     ) -> None:
-        """``stop``: ``run`` returns soon. A round under way is given up, and files not removed yet
-        go at the next start."""
+        """``wall_ms``: the time, None while it is not known for sure (R40). ``stop``: ``run``
+        returns soon. A round under way is given up, and files not removed yet go at the next
+        start."""
         self.figures = figures
         self._store = store
         self._settings = settings
-        self._clock = clock
+        self._wall_ms = wall_ms
         self._failure = failure
         self._stop = stop
         self._pace = Pace(settings.cleaner_bytes_per_second, self._stop)
@@ -107,14 +107,14 @@ class Cleaner:
         return cleaned
 
     def _due(self) -> Iterator[tuple[tuple[str, int], tuple[PartitionLog, Dirt]]]:
-        now_ms = self._clock.wall_ms()
+        now_ms = self._wall_ms()
         for stored, found in self._store.logs():
             if found.settings.is_compacted and self._damaged.get(found.name) is not found:
                 dirt = self._survey(found, now_ms)
                 if dirt is not None and is_due(found, dirt, now_ms):
                     yield (stored.topic, stored.partition), (found, dirt)
 
-    def _survey(self, found: PartitionLog, now_ms: int) -> Dirt | None:
+    def _survey(self, found: PartitionLog, now_ms: int | None) -> Dirt | None:
         try:
             return survey(found, now_ms)
         except CorruptRange as error:
@@ -135,7 +135,7 @@ class Cleaner:
         return self._store.get(*name) is found and not self._failure.tripped
 
     async def _clean(self, name: tuple[str, int], found: PartitionLog) -> bool:
-        now_ms, started = self._clock.wall_ms(), time.monotonic()
+        now_ms, started = self._wall_ms(), time.monotonic()
         dirt = self._survey(found, now_ms)
         if dirt is None:
             return False

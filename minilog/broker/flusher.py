@@ -82,6 +82,12 @@ class Flusher:
         else:
             flight.wanted_end = max(flight.wanted_end, end_offset)
 
+    def oldest_ms(self) -> int:
+        """For how long the oldest job under way has run; 0 for none."""
+        if not self._flights:
+            return 0
+        return int((self._loop.time() - min(flight.started for flight in self._flights.values())) * 1000)
+
     def statistics(self) -> FlushStatistics:
         return FlushStatistics(self._requests, self._flushes, len(self._flights))
 

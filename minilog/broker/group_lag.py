@@ -3,6 +3,9 @@ leaders know.
 
 A partition that a member has and of which nothing is committed counts as well. How far it is behind
 is not known, because only the member knows where it has begun. 0 would say that it is not.
+
+What retention took before the group has read it is lost, and does not lie ahead of the group any
+more: it is counted apart.
 """
 
 from __future__ import annotations
@@ -13,11 +16,18 @@ from typing import Final, NamedTuple
 
 from minilog.broker.ports import Runtime
 from minilog.wire.group_messages import CommittedOffset, GroupMember
-from minilog.wire.json_answers import PartitionLag
+from minilog.wire.json.lag_answers import PartitionLag
 from minilog.wire.messages import LATEST, Message, Offsets, OffsetsPartition, OffsetsReply, OffsetsResult
 
 QUESTION_MAX: Final = 1000
 """Partitions that a leader is asked about at a time: it answers in one turn."""
+
+
+class Measured(NamedTuple):
+    """``log_start``: of the partition, None where its leader does not tell."""
+
+    lag: PartitionLag
+    log_start: int | None = None
 
 
 class _Entry(NamedTuple):
@@ -39,13 +49,13 @@ async def measure(
     runtime: Runtime, committed: Sequence[CommittedOffset], patience_ms: int | None = None
 ) -> list[PartitionLag]:
     """The lag of every partition that there is. Asks each leader for peer_timeout_ms by default."""
-    (lags,) = await measure_each(runtime, [committed], patience_ms)
-    return lags
+    (measured,) = await measure_each(runtime, [committed], patience_ms)
+    return [each.lag for each in measured]
 
 
 async def measure_each(
     runtime: Runtime, groups: Sequence[Sequence[CommittedOffset]], patience_ms: int | None = None
-) -> list[list[PartitionLag]]:
+) -> list[list[Measured]]:
     """As ``measure``, for each of some groups: what a leader is asked goes by its partitions,
     however many groups they are of."""
     patience_ms = patience_ms or runtime.settings.peer_timeout_ms
@@ -58,18 +68,18 @@ async def measure_each(
     most = min(runtime.settings.limits.partitions_max, QUESTION_MAX)
     questions = [(leader, some) for leader, entries in asked.items() for some in _pieces(entries, most)]
     calls = (_ask(runtime, leader, [entry for _, entry in some], patience_ms) for leader, some in questions)
-    lags: list[list[PartitionLag]] = [[] for _ in groups]
+    found: list[list[Measured]] = [[] for _ in groups]
     for (_, some), answer in zip(questions, await asyncio.gather(*calls), strict=True):
-        for (group, _), lag in zip(some, answer, strict=True):
-            lags[group].append(lag)
-    return [sorted(of_group, key=lambda lag: (lag.topic, lag.partition)) for of_group in lags]
+        for (group, _), measured in zip(some, answer, strict=True):
+            found[group].append(measured)
+    return [sorted(of_group, key=lambda each: (each.lag.topic, each.lag.partition)) for of_group in found]
 
 
 def _pieces(entries: list[_Entry], most: int) -> list[list[_Entry]]:
     return [entries[start : start + most] for start in range(0, len(entries), most)]
 
 
-async def _ask(runtime: Runtime, leader: int, entries: list[CommittedOffset], patience_ms: int) -> list[PartitionLag]:
+async def _ask(runtime: Runtime, leader: int, entries: list[CommittedOffset], patience_ms: int) -> list[Measured]:
     request = Offsets([OffsetsPartition(e.topic, e.partition, LATEST, e.offset, e.topic_id) for e in entries])
     broker = runtime.image.brokers.get(leader)
     reply: Message | None = None
@@ -78,9 +88,12 @@ async def _ask(runtime: Runtime, leader: int, entries: list[CommittedOffset], pa
     elif broker is not None:
         reply = await runtime.call(broker.url, request, patience_ms)
     if not isinstance(reply, OffsetsReply) or len(reply.partitions) != len(entries):
-        return [_unknown(entry) for entry in entries]
+        return [Measured(_unknown(entry)) for entry in entries]
     now_ms = runtime.clock.wall_ms()
-    return [_lag(entry, result, now_ms) for entry, result in zip(entries, reply.partitions, strict=True)]
+    return [
+        Measured(_lag(entry, result, now_ms), result.log_start_offset)
+        for entry, result in zip(entries, reply.partitions, strict=True)
+    ]
 
 
 def _lag(entry: CommittedOffset, result: OffsetsResult, now_ms: int) -> PartitionLag:
@@ -90,8 +103,10 @@ def _lag(entry: CommittedOffset, result: OffsetsResult, now_ms: int) -> Partitio
         lag, lag_seconds = (0, 0.0) if result.offset == 0 else (None, None)  # of none there is nothing to read
         return PartitionLag(entry.topic, entry.partition, None, result.offset, lag, lag_seconds)
     seconds = 0.0 if result.timestamp is None else max(0, now_ms - result.timestamp) / 1000
-    records = max(0, result.offset - entry.offset)
-    return PartitionLag(entry.topic, entry.partition, entry.offset, result.offset, records, seconds)
+    goes_on = max(entry.offset, result.log_start_offset or 0)
+    records = max(0, result.offset - goes_on)
+    lost = None if result.log_start_offset is None else goes_on - entry.offset
+    return PartitionLag(entry.topic, entry.partition, entry.offset, result.offset, records, seconds, lost)
 
 
 def _unknown(entry: CommittedOffset) -> PartitionLag:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from functools import partial
 
 from aiohttp import web
 
+import minilog
+from minilog import machine
 from minilog.broker.cleaner import Cleaner
 from minilog.broker.http.server import Runner, Server
 from minilog.broker.recovering import Recovering
@@ -16,8 +19,9 @@ from minilog.config import BrokerSettings
 from minilog.core.broker.broker import BrokerCore
 from minilog.errors import DiskFull, RefusesToStart
 from minilog.server import process
-from minilog.server.background import Stop, Stopped, first_of, in_daemon_thread
+from minilog.server.background import Shared, Stop, Stopped, first_of, in_daemon_thread
 from minilog.server.clock import Clock
+from minilog.server.event_log import start_logging
 from minilog.storage.disk import OsDisk
 from minilog.storage.store import Store
 
@@ -32,18 +36,18 @@ NOTE_RETRY_S = 5.0
 
 
 class Broker:
-    """``run`` once. A clean marker is written if and only if ``run`` has served and returns without
-    raising."""
+    """``run`` once. A clean marker is written when ``run`` has served and closed everything:
+    whenever it returns without raising, and when it is cancelled while it closes."""
 
     def __init__(self, settings: BrokerSettings) -> None:
         self.settings = settings
         self.url = settings.advertised_url
         self.listening = asyncio.Event()
-        self.registered = False
+        self.registered = asyncio.Event()
         self._clock = Clock()
         self._store = Store(OsDisk(), settings.data_dir, settings.broker_id, self._clock.wall_ms)
         self._incarnation = uuid.uuid4().hex
-        self._recovery: asyncio.Future[bool] | None = None
+        self._use = Shared(self._store.abandon)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set. Raises RefusesToStart, FailStop or StorageFailed, alone or
@@ -55,15 +59,15 @@ class Broker:
         runner = Runner(self.settings.limits, SHUTDOWN_TIMEOUT_S, recovering.handle)
         try:
             await self._listen(runner, bound)
-            if await self._recover(stop):
-                await self._run(runner, stop)
+            clean = await self._recover(stop)
+            if clean is not None:
+                await self._run(runner, stop, clean=clean)
         except BaseException as error:
             if process.is_disk_failure(error):
                 self._store.distrust()
-            if self._recovery is None or self._recovery.done():
-                self._store.abandon()
             raise
         finally:
+            self._use.done()
             await runner.cleanup()
             bound.close()
 
@@ -72,8 +76,9 @@ class Broker:
         process.listen(bound, "the broker")
         await web.SockSite(runner, bound, backlog=process.LISTEN_BACKLOG).start()
 
-    async def _recover(self, stop: asyncio.Event) -> bool:
-        """Start the store and check its logs; False when told to stop before that was done.
+    async def _recover(self, stop: asyncio.Event) -> bool | None:
+        """Start the store and check its logs. Whether the start is clean; None when told to stop
+        before that was done.
 
         What was done then counts as after a crash, and the next start goes on from there. Only a
         start that has found a clean marker leaves it again: nobody has written anything since.
@@ -81,21 +86,20 @@ class Broker:
         halt = Stop()
 
         def work() -> bool:
-            clean = self._store.start(process.boot_id())
+            clean = self._store.start(machine.boot_id())
             self._store.recover(lambda: halt.hold(0))
             return clean
 
-        self._recovery = in_daemon_thread(work, "recovery")
+        recovery = in_daemon_thread(work, "recovery", self._use)
         try:
-            if await first_of(self._recovery, stop):
-                self._recovery.result()
-                return True
+            if await first_of(recovery, stop):
+                return recovery.result()
         finally:
             halt.set()
-        await asyncio.wait([self._recovery], timeout=RECOVERY_STOP_S)
-        if self._recovery.done():
-            if not isinstance(self._recovery.exception(), Stopped):
-                self._recovery.result()
+        await asyncio.wait([recovery], timeout=RECOVERY_STOP_S)
+        if recovery.done():
+            if not isinstance(recovery.exception(), Stopped):
+                recovery.result()
             await self._close_unused()
         checked = self._store.checked
         log.info(
@@ -103,23 +107,21 @@ class Broker:
             self.settings.broker_id,
             *checked,
         )
-        return False
+        return None
 
     async def _close_unused(self) -> None:
         if self._store.was_clean and self._store.last_broker_epoch >= 0:
             await self._close_cleanly(self._store.last_broker_epoch)
-        else:
-            self._store.abandon()
 
-    async def _run(self, runner: Runner, stop: asyncio.Event) -> None:
-        assert self._recovery is not None
+    async def _run(self, runner: Runner, stop: asyncio.Event, *, clean: bool) -> None:
         async with asyncio.TaskGroup() as tasks:
-            runtime = self._runtime(tasks, clean=self._recovery.result())
+            runtime = self._runtime(tasks, clean=clean)
             try:
                 await self._serve(runtime, tasks, runner, stop)
             finally:
                 runtime.close()
                 runtime.flusher.close()
+                runtime.saver.close()
         runtime.failure.check()  # its watcher may have been cancelled before it could raise
         await self._close_cleanly(runtime.core.broker_epoch)
         log.info("broker %d stopped cleanly", self.settings.broker_id)
@@ -136,7 +138,14 @@ class Broker:
         return bound
 
     def _runtime(self, tasks: asyncio.TaskGroup, *, clean: bool) -> Runtime:
-        core = BrokerCore(self.settings, self._store, incarnation=self._incarnation, clean=clean, url=self.url)
+        core = BrokerCore(
+            self.settings,
+            self._store,
+            incarnation=self._incarnation,
+            clean=clean,
+            url=self.url,
+            version=minilog.__version__,
+        )
         failure = process.Failure()
         failure.watch_loop()
         return Runtime(core, self._store, self.settings, self._clock, failure, tasks)
@@ -145,7 +154,9 @@ class Broker:
         """Listen first and tick second: the controller probes this address before it takes the
         registration."""
         background = Stop()
-        cleaner = Cleaner(self._store, self.settings, self._clock, runtime.failure, runtime.cleaning, background)
+        cleaner = Cleaner(
+            self._store, self.settings, runtime.sure_wall_ms, runtime.failure, runtime.cleaning, background
+        )
         loops: list[asyncio.Task[None]] = [tasks.create_task(runtime.failure.wait(), name="watch for failure")]
         try:
             runner.serve(Server(runtime))
@@ -154,6 +165,7 @@ class Broker:
             loops.append(tasks.create_task(runtime.tick(), name="tick"))
             loops.append(tasks.create_task(self._on_registered(runtime, background), name="registration"))
             tasks.create_task(self._keep_checkpoints(background), name="checkpoint")
+            tasks.create_task(self._keep_quarantine(runtime, background), name="quarantine")
             tasks.create_task(cleaner.run(), name="compaction")
             await stop.wait()
             await self._leave(runtime)
@@ -162,6 +174,7 @@ class Broker:
             runtime.close()
             await runner.cleanup()
         await runtime.flusher.drain()
+        await runtime.saver.drain()
         for loop in loops:
             loop.cancel()
 
@@ -178,14 +191,14 @@ class Broker:
 
     async def _close_cleanly(self, broker_epoch: int) -> None:
         try:
-            await asyncio.to_thread(self._store.close_cleanly, broker_epoch)
+            await Stop().in_thread(lambda: self._store.close_cleanly(broker_epoch))
         except DiskFull as error:
             log.error("the disk is full: %s", error)
             raise process.FailStop(disk_failed=False) from error
 
     async def _on_registered(self, runtime: Runtime, stop: Stop) -> None:
-        await runtime.registered.wait()
-        self.registered = True
+        await runtime.admitted.wait()
+        self.registered.set()
         log.info("broker %d registered, epoch %d", self.settings.broker_id, runtime.core.broker_epoch)
         while not self._note_registered():
             if await stop.pause(NOTE_RETRY_S):
@@ -211,8 +224,28 @@ class Broker:
             if freed:
                 log.info("%d bytes of deleted topics removed", freed)
 
+    async def _keep_quarantine(self, runtime: Runtime, stop: Stop) -> None:
+        """What is in there is looked at now and then, and what goes beyond its bounds goes for
+        good, never by a clock that is off (R40)."""
+        settings, tails = self.settings, self._store.tails
+        while True:
+            now_ms = runtime.sure_wall_ms()
+            is_old = now_ms is not None and settings.quarantine_retention_ms >= 0
+            before_ms = now_ms - settings.quarantine_retention_ms if now_ms is not None and is_old else 0
+            try:
+                claims = runtime.image.open_claims()
+                gone = await stop.in_thread(partial(tails.prune, settings.quarantine_bytes_max, before_ms, claims))
+            except DiskFull as error:
+                log.warning("the quarantine cannot be looked at: %s", error)
+                gone = []
+            for tail in gone:
+                runtime.note_dropped(tail.cut.partition, tail.name, tail.cut.records, tail.unwritten)
+            if await stop.pause(settings.checkpoint_interval_ms / 1000):
+                return
+
 
 async def _main(settings: BrokerSettings) -> int:
+    start_logging(settings.log_level, settings.log_format)
     stop = asyncio.Event()
     with process.stop_on_signals(stop):
         await Broker(settings).run(stop)

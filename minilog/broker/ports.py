@@ -3,15 +3,18 @@ bring their own."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
 
+from minilog.broker.runtime_statistics import RuntimeStatistics
 from minilog.config import BrokerSettings
-from minilog.core.broker.statistics import BrokerStatistics
+from minilog.core.broker.statistics import BrokerStatistics, PartitionStatistics
 from minilog.core.image import ClusterImage
+from minilog.storage.aside.lost_tails import LostTails
+from minilog.wire.journal.metadata_copy import BrokerCopy
 from minilog.wire.messages import Message
-
-if TYPE_CHECKING:
-    from minilog.broker.runtime import RuntimeStatistics
+from minilog.wire.topic_partition import TopicPartition
 
 
 class Clock(Protocol):
@@ -36,6 +39,20 @@ class Core(Protocol):
 
     def statistics(self, now_ms: int) -> BrokerStatistics: ...
 
+    def hosted(self) -> list[TopicPartition]: ...
+
+    def replica_statistics(self, partitions: Sequence[TopicPartition], now_ms: int) -> list[PartitionStatistics]: ...
+
+    def controller_heard_ms_ago(self, now_ms: int) -> int | None: ...
+
+
+class Trip(Protocol):
+    """Satisfied by server/process.Failure."""
+
+    def trip(self, error: BaseException) -> None:
+        """The process stops because of this."""
+        ...
+
 
 class Runtime(Protocol):
     """Satisfied by runtime.Runtime."""
@@ -54,6 +71,19 @@ class Runtime(Protocol):
 
     @property
     def ready(self) -> bool: ...
+
+    @property
+    def metadata_changed(self) -> asyncio.Event:
+        """Set, and another one from then on, when this broker has learnt more of the journal."""
+        ...
+
+    @property
+    def tails(self) -> LostTails: ...
+
+    @property
+    def failure(self) -> Trip: ...
+
+    def metadata_copy(self) -> BrokerCopy: ...
 
     async def submit(self, request: Message, timeout_ms: int | None = None) -> Message:
         """The answer to one request. A Problem when it failed."""

@@ -19,10 +19,11 @@ from aiohttp import web
 from minilog.broker.http.exchange import json_answer, message_answer, problem_answer
 from minilog.config import Limits
 from minilog.errors import LeaderNotAvailable, MinilogError
-from minilog.server.request_body import RequestBody, Requests
+from minilog.server.inbound.answer_delivery import Answers, Delivery
+from minilog.server.inbound.request_body import RequestBody, Requests
 from minilog.storage.store import Checked
 from minilog.wire.http import MSGPACK
-from minilog.wire.json_answers import Alive, LogsChecked, Readiness
+from minilog.wire.json.json_answers import Alive, LogsChecked, Readiness
 from minilog.wire.messages import Message, NotAMessage, Probe, ProbeReply, Problem, decode
 from minilog.wire.routes import Match, match
 
@@ -38,14 +39,22 @@ class Recovering:
         self._limits = limits
         self._progress = progress
         self._requests = Requests("request bodies", limits.inflight_bytes_max)
+        self._answers = Answers(limits.inflight_bytes_max)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        delivery = Delivery(request, self._answers, self._limits)
         try:
-            return await self._answer(request, match(request.method, request.raw_path))
+            return await delivery.send(await self._answer(request))
+        finally:
+            delivery.release()
+
+    async def _answer(self, request: web.BaseRequest) -> web.Response:
+        try:
+            return await self._found(request, match(request.method, request.raw_path))
         except MinilogError as error:
             return problem_answer(error)
 
-    async def _answer(self, request: web.BaseRequest, found: Match) -> web.Response:
+    async def _found(self, request: web.BaseRequest, found: Match) -> web.Response:
         match found.route.name:
             case "healthz":
                 return json_answer(Alive("alive", self._broker_id))

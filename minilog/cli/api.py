@@ -25,7 +25,7 @@ from minilog.cli.request import Unanswered, send
 from minilog.config import ascii_url
 from minilog.errors import BrokerUnavailable, LeaderNotAvailable, MinilogError, Overloaded, TimedOut
 from minilog.wire.http import JSON
-from minilog.wire.json_answers import FailoverList, OffsetFound
+from minilog.wire.json.json_answers import ElectionInfo, FailoverList, OffsetFound
 from minilog.wire.messages import FailoverInfo, MetadataReply, TopicInfo
 from minilog.wire.routes import BY_NAME, path_of
 
@@ -103,6 +103,16 @@ class Api:
     def add_partitions(self, name: str, partitions: int) -> None:
         self.change("alter_topic", body={"partitions": partitions}, topic=name)
 
+    def election(self, topic: str, partition: int) -> ElectionInfo:
+        return self.get("describe_election", ElectionInfo, topic=topic, partition=partition)
+
+    def elect_leader(self, topic: str, partition: int, leader: int | None, longest: int) -> ElectionInfo:
+        """Uncleanly: what the new leader lacks is given up. ``longest``: whom a person was shown,
+        who named none."""
+        body = {"unclean": True, **({"expected": longest} if leader is None else {"leader": leader})}
+        answer = self.call("elect_leader", body=body, topic=topic, partition=partition)
+        return self._understood(answer, ElectionInfo, definite=False)
+
     def delete_topic(self, name: str) -> None:
         self.change("delete_topic", topic=name)
 
@@ -132,6 +142,10 @@ class Api:
 
     def get(self, route: str, cls: type[T], query: dict[str, str] | None = None, **values: str | int) -> T:
         return self._understood(self.call(route, query, **values), cls, definite=True)
+
+    def ask(self, route: str, cls: type[T], body: Any, **values: str | int) -> T:
+        """A change whose answer says more than that it is done."""
+        return self._understood(self.call(route, None, body, **values), cls, definite=False)
 
     def change(self, route: str, body: Any = None, query: dict[str, str] | None = None, **values: str | int) -> None:
         """As ``call``, for what says nothing but that it is done."""

@@ -7,6 +7,7 @@ table shows the columns asked for, ``wide`` all of them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
@@ -58,8 +59,10 @@ class Column:
 
 
 def note(text: str) -> None:
-    """A line for the person at the terminal. Never mixed into data."""
-    print(text, file=sys.stderr, flush=True)
+    """A line for the person at the terminal. Never mixed into data. Nothing fails because it cannot
+    be read."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def is_terminal() -> bool:

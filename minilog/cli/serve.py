@@ -13,7 +13,9 @@ from urllib.parse import urlsplit
 
 import typer
 
+from minilog.cli.files.recover import recover
 from minilog.cli.output import CliError, note
+from minilog.cli.settings.settings_options import ConfigOption, SetOption, note_service_links
 from minilog.config import BrokerSettings, ControllerSettings
 from minilog.settings import (
     ADDRESSES_ANY,
@@ -29,12 +31,9 @@ from minilog.settings import (
 )
 
 broker_app = typer.Typer(no_args_is_help=True, help="Run one broker process.")
-controller_app = typer.Typer(no_args_is_help=True, help="Run one controller process.")
+controller_app = typer.Typer(no_args_is_help=True, help="Run one controller process, or make its journal anew.")
+controller_app.command("recover")(recover)
 
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", "-c", help="TOML file; `minilog config files DIR` writes examples.")
-]
-SetOption = Annotated[list[str] | None, typer.Option("--set", "-s", help="key=value; wins over file and environment.")]
 DEFAULTS = {
     "data_dir": "minilog-data",
     "controller.port": "9093",
@@ -49,6 +48,7 @@ ParentOption = Annotated[bool, typer.Option("--exit-with-parent", hidden=True)]
 @broker_app.command("run")
 def broker_run(config: ConfigOption = None, set_: SetOption = None, exit_with_parent: ParentOption = False) -> int:
     """Run a broker until SIGTERM."""
+    note_service_links()
     settings = load_broker(config, os.environ, set_ or ()).settings
     if exit_with_parent:
         stop_when_stdin_ends(delay_s=0, timeout_s=settings.shutdown_timeout_ms / 1000 + 5)
@@ -60,6 +60,7 @@ def broker_run(config: ConfigOption = None, set_: SetOption = None, exit_with_pa
 @controller_app.command("run")
 def controller_run(config: ConfigOption = None, set_: SetOption = None, exit_with_parent: ParentOption = False) -> int:
     """Run a controller until SIGTERM."""
+    note_service_links()
     settings = load_controller(config, os.environ, set_ or ()).settings
     if exit_with_parent:
         stop_when_stdin_ends(delay_s=1.5, timeout_s=5)
@@ -91,6 +92,7 @@ def serve(
     """
     from minilog.cli.local.ports import free_ports
 
+    note_service_links()
     free = free_ports(2)
     dealt = assign(set_ or ())
     flags: dict[Role, dict[str, Given]] = {
@@ -104,10 +106,10 @@ def serve(
     _refuse_foreign_controller(loaded[1], controller)
     if exit_with_parent:
         stop_when_stdin_ends(delay_s=0, timeout_s=broker.shutdown_timeout_ms / 1000 + 5)
-    note(f"minilog serves http://{broker.host}:{broker.port}, data in {_where(broker, controller)}; Ctrl-C stops it")
     from minilog.standalone import run_both
 
-    return run_both(broker, controller)
+    where = _where(broker, controller)
+    return run_both(broker, controller, lambda url: note(f"minilog serves {url}, data in {where}; Ctrl-C stops it"))
 
 
 def _refuse_foreign_controller(broker: Loaded[BrokerSettings], controller: ControllerSettings) -> None:

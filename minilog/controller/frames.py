@@ -23,8 +23,8 @@ from typing import Final, NamedTuple
 import msgspec
 from crc32c import crc32c
 
+from minilog.wire.journal.metadata_records import AnyMetadataRecord, MetadataRecord
 from minilog.wire.message_base import UNDECODABLE, why_undecodable
-from minilog.wire.metadata_records import AnyMetadataRecord, MetadataRecord
 
 _FILE_HEADER: Final = struct.Struct(">16sQI")
 _FRAME: Final = struct.Struct(">IIQ")

@@ -40,7 +40,7 @@ from minilog.controller.frames import (
 from minilog.errors import CorruptRange, DiskFull, RefusesToStart, StorageFailed
 from minilog.storage.checkpoint import TEMPORARY, read_file, write_synced
 from minilog.storage.disk import Disk, OsDisk
-from minilog.wire.metadata_records import MetadataRecord
+from minilog.wire.journal.metadata_records import MetadataRecord
 
 log = logging.getLogger("minilog.controller.journal")
 
@@ -79,6 +79,10 @@ class Journal(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class InUse(RefusesToStart):
+    """Another process has the journal open."""
 
 
 class FileJournal:
@@ -148,6 +152,16 @@ class FileJournal:
             assert index > self._snapshot_index
             assert not self._failed, "a failed journal is never written again"
             self._replace_by_snapshot(index, records)
+
+    def begin_with(self, index: int, records: Sequence[MetadataRecord]) -> None:
+        """Let an empty journal begin behind ``records``, which stand for everything up to
+        ``index``."""
+        with self._busy:
+            assert self._last_index == 0, "only an empty journal can begin anew"
+            self._last_index = index
+            self._replace_by_snapshot(index, records)
+            if self._snapshot_index != index:
+                raise RefusesToStart(f"the disk of {self._dir} has no room for the journal; nothing was written")
 
     def close(self) -> None:
         with self._busy:
@@ -261,7 +275,7 @@ class FileJournal:
         handle = self._disk.lock(path)
         if handle is None:
             holder = (read_file(self._disk, path) or b"").decode("ascii", "replace").strip()
-            raise RefusesToStart(
+            raise InUse(
                 f"another controller (process {holder or 'unknown'}) uses {self._dir}; stop it, or set data_dir to a "
                 "directory of this controller's own"
             )

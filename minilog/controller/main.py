@@ -8,6 +8,7 @@ import random
 
 from aiohttp import web
 
+import minilog
 from minilog.config import ControllerSettings
 from minilog.controller.journal import FileJournal, Journal
 from minilog.controller.runtime import Core, Runtime
@@ -15,6 +16,7 @@ from minilog.controller.server import Server
 from minilog.server import process
 from minilog.server.background import first_of
 from minilog.server.clock import Clock
+from minilog.server.event_log import start_logging
 
 log = logging.getLogger("minilog.controller")
 
@@ -58,10 +60,12 @@ class Controller:
             failure.check()  # its watcher may have been cancelled before it could raise
         finally:
             bound.close()
-            if starting is None or starting.done():
+            try:
+                if starting is not None:
+                    starting.cancel()
+                    await asyncio.wait([starting])
+            finally:
                 close_journal()
-            else:
-                starting.cancel()  # what it reads is left to the end of the process
         log.info("controller stopped")
 
     async def _serve(
@@ -100,10 +104,13 @@ class Controller:
 def make_controller(settings: ControllerSettings) -> Controller:
     from minilog.core.controller.controller import ControllerCore
 
-    return Controller(settings, ControllerCore(settings, random.Random()), FileJournal(settings.data_dir))
+    return Controller(
+        settings, ControllerCore(settings, random.Random(), minilog.__version__), FileJournal(settings.data_dir)
+    )
 
 
 async def _main(settings: ControllerSettings) -> int:
+    start_logging(settings.log_level, settings.log_format)
     stop = asyncio.Event()
     with process.stop_on_signals(stop):
         await make_controller(settings).run(stop)

@@ -1,18 +1,18 @@
-"""The only caller of ControllerCore: one event at a time, in the order of receipt (R24).
+"""The only caller of ControllerCore: one event at a time (R24), in the order of ``EventQueue``.
 
     event -> decide -> journal append + fdatasync -> replay each record -> perform effects ->
     on_committed, until it wants no more records
 
 Nothing is told to anybody before it is durable, and nothing is decided on a state older than the
-last record. Each event carries the time it was received, so that a slow disk makes no heartbeat
-late.
+last record. What the cluster says has the time of its receipt, so a slow disk makes no heartbeat
+late, and what clients ask that of its turn. After a slice of time the loop goes on, so that what
+comes meanwhile is read (R45).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -23,22 +23,35 @@ from prometheus_client import Histogram
 
 from minilog.config import ControllerSettings
 from minilog.controller.journal import Journal
+from minilog.core.controller.event_queue import EventQueue
+from minilog.core.controller.told.failovers import PHASES, phases
+from minilog.core.controller.told.own_events import OwnEvents
 from minilog.core.effects import Effect, Flush, Reply, Send
+from minilog.core.gate import SLICE_MS
 from minilog.core.image import ClusterImage
 from minilog.errors import BrokerUnavailable, MinilogError, Overloaded, RefusesToStart
-from minilog.server.background import Stop, in_daemon_thread
+from minilog.server import event_log
+from minilog.server.background import Shared, Stop, in_daemon_thread
 from minilog.server.clock import Clock
+from minilog.server.inbound.parked_requests import ParkedRequests
+from minilog.server.inbound.request_gate import CLIENT, no_turn
 from minilog.server.latency import DISK_BUCKETS_S
-from minilog.server.parked_requests import ParkedRequests
-from minilog.server.peers import Peers, Response
+from minilog.server.loop_lag import LoopLag
+from minilog.server.outbound.peers import Peers, Response
 from minilog.server.process import Failure
+from minilog.server.turn_watch import TurnWatch
+from minilog.wire.journal.events import WARNING, Event, EventKind, Facts
+from minilog.wire.journal.metadata_records import BrokerRegistered, EventNoted, FailoverNoted, MetadataRecord
 from minilog.wire.messages import AlterPartition, Heartbeat, Message, Problem, Register
-from minilog.wire.metadata_records import BrokerRegistered, MetadataRecord
 
 log = logging.getLogger("minilog.controller")
 T = TypeVar("T")
 
+FAILOVER_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 TICK_MS = 20
+SLOW_MS = 1000
+"""So long an append may take before people are told of it."""
+SLOW_TOLD_EVERY_S = 10.0
 LATE_TICK_MS = 100
 """After a pause this long, requests that arrived meanwhile are read before time is seen to have
 passed."""
@@ -46,7 +59,8 @@ TURNS_TO_READ = 10
 QUEUED_MAX = 10_000
 """How many may wait beyond the limit of requests for those below: more than there are brokers."""
 UNLIMITED = (Register, Heartbeat, AlterPartition)
-"""Requests the cluster itself depends on. Each broker has at most one of a kind under way."""
+"""Requests the cluster itself depends on. Each broker has at most one of a kind under way. All
+others are clients', for whom brokers ask, or who ask themselves."""
 
 
 class Decision(Protocol):
@@ -61,6 +75,7 @@ class Core(Protocol):
     """What the runtime asks of a ControllerCore."""
 
     wall_ahead_ms: int
+    own_events: OwnEvents
 
     @property
     def image(self) -> ClusterImage: ...
@@ -90,17 +105,21 @@ class Core(Protocol):
 class _Event(NamedTuple):
     handler: Callable[..., Decision]
     arguments: tuple[Any, ...]
-    received_ms: int
+    received_ms: int | None
+    """None: a client's."""
 
 
 class RuntimeStatistics(msgspec.Struct, frozen=True):
     parked: int
     queued: int
+    refused: int
+    """Because older ones of the same client had no turn yet."""
     decisions: int
     journal_index: int
     journal_tail_records: int
     disconnects: int
     loop_lag_seconds: float
+    loop_lag_seconds_max: float
 
 
 class Runtime:
@@ -125,23 +144,34 @@ class Runtime:
             buckets=DISK_BUCKETS_S,
             registry=None,
         )
+        self.failover_duration = Histogram(
+            "minilog_failover_duration_seconds",
+            "From the last sign of life of a broker to each phase of its failover.",
+            ["phase"],
+            buckets=FAILOVER_BUCKETS_S,
+            registry=None,
+        )
+        for phase in PHASES:
+            self.failover_duration.labels(phase)
         self._journal = journal
+        self._use = Shared(journal.close)
         self._journal_thread = ThreadPoolExecutor(1, "journal")
         """Its own, so that no append ever waits for something else to leave a shared one."""
         self._loop = asyncio.get_running_loop()
-        self._events: OrderedDict[int, _Event] = OrderedDict()
-        """By a number of their own, in the order of receipt."""
-        self._next_event = 0
+        self._events: EventQueue[_Event] = EventQueue(settings.limits.turn_wait_ms_max)
+        self._refused = 0
         self._wake = asyncio.Event()
         self._writing = Stop()
         self._parked = ParkedRequests()
         self._tick_queued = False
+        self.turn_watch = TurnWatch(self._on_long_turn)
+        self._slow_told_s = 0.0
         self._tail_records_max = settings.snapshot_records
         """A longer journal is replaced by a snapshot. One that found no room is tried again when
         there are as many records more: an attempt takes all the room there is while it lasts."""
         self._closed = False
         self._decisions = 0
-        self._lag_seconds = 0.0
+        self._loop_lag = LoopLag()
 
     @property
     def image(self) -> ClusterImage:
@@ -151,7 +181,7 @@ class Runtime:
         """Replay the journal and open a new term. Raises RefusesToStart and StorageFailed.
 
         Must return before requests come in."""
-        replayed = await in_daemon_thread(self._journal.open, "replay")
+        replayed = await in_daemon_thread(self._journal.open, "replay", self._use)
         if replayed.snapshot_index:
             self.core.load(replayed.snapshot_index, replayed.snapshot)
         for index, record in enumerate(replayed.tail, replayed.snapshot_index + 1):
@@ -177,13 +207,12 @@ class Runtime:
         if refusal is not None:
             return Problem.of(refusal)
         request_id, answered = self._parked.park()
-        queued = self._put(self.core.handle, request_id, request)
+        queued = self._put_request(request_id, request)
 
         def on_left(request_id: int) -> None:
-            if queued in self._events and not isinstance(request, Heartbeat):
-                self._events[queued] = _Event(self.core.on_disconnect, (request_id,), self.clock.now_ms())
-            else:
-                self._put(self.core.on_disconnect, request_id)
+            left = _Event(self.core.on_disconnect, (request_id,), self.clock.now_ms())
+            if isinstance(request, Heartbeat) or not self._events.replace(queued, left):
+                self._put(left.handler, *left.arguments)
 
         return await self._parked.wait(request_id, answered, on_left)
 
@@ -191,11 +220,15 @@ class Runtime:
         """Carry out events, one after the other, until ``close``: then what is being carried out is
         finished first."""
         while not self._closed:
+            ends_s = self._loop.time() + SLICE_MS / 1000
             while self._events:
-                _, event = self._events.popitem(last=False)
+                event = self._events.pop()
                 if event.handler == self.core.tick:
                     self._tick_queued = False
                 await self._decide(event)
+                if self._loop.time() >= ends_s:
+                    await asyncio.sleep(0)
+                    ends_s = self._loop.time() + SLICE_MS / 1000
             self._wake.clear()
             if not self._closed:
                 await self._wake.wait()
@@ -206,9 +239,12 @@ class Runtime:
         while True:
             due += TICK_MS / 1000
             await asyncio.sleep(due - self._loop.time())
-            self._lag_seconds = max(0.0, self._loop.time() - due)
-            if self._lag_seconds > LATE_TICK_MS / 1000:
-                log.warning("the event loop stood still for %d ms", self._lag_seconds * 1000)
+            now_s = self._loop.time()
+            late_s = max(0.0, now_s - due)
+            self._loop_lag.observe(late_s, now_s)
+            self.turn_watch.ticks.observe(late_s)
+            if late_s > LATE_TICK_MS / 1000:
+                log.warning("the event loop stood still for %d ms", late_s * 1000)
                 for _ in range(TURNS_TO_READ):
                     await asyncio.sleep(0)
             if not self._tick_queued:
@@ -225,36 +261,56 @@ class Runtime:
         self._parked.resolve_all(Problem.of(BrokerUnavailable("this controller is stopping")))
 
     def close_journal(self) -> None:
-        """After the last event: a write that is under way ends first, in this thread's time."""
+        """After the last event: a write that is under way ends first, in this thread's time. A
+        replay that is under way closes the journal at its end."""
         self._journal_thread.shutdown()
-        self._journal.close()
+        self._use.done()
 
     def statistics(self) -> RuntimeStatistics:
         return RuntimeStatistics(
             parked=len(self._parked),
             queued=len(self._events),
+            refused=self._refused,
             decisions=self._decisions,
             journal_index=self._journal.last_index,
             journal_tail_records=self._journal.tail_records,
             disconnects=self._parked.disconnects,
-            loop_lag_seconds=self._lag_seconds,
+            loop_lag_seconds=self._loop_lag.recent_s(self._loop.time()),
+            loop_lag_seconds_max=self._loop_lag.worst_s,
         )
 
     # --- events -----------------------------------------------------------------------------------
 
     def _put(self, handler: Callable[..., Decision], *arguments: Any) -> int:
-        """Queue an event. The number it is known by for as long as it waits."""
-        self._next_event += 1
-        if not (self._closed or self.failure.tripped):
-            self._events[self._next_event] = _Event(handler, arguments, self.clock.now_ms())
-            self._wake.set()
-        return self._next_event
+        """Queue an event of the cluster's. The number it is known by for as long as it waits."""
+        if self._closed or self.failure.tripped:
+            return 0
+        self._wake.set()
+        return self._events.put(_Event(handler, arguments, self.clock.now_ms()))
+
+    def _put_request(self, request_id: int, request: Message) -> int:
+        """As ``_put``. A client's may be refused."""
+        if isinstance(request, UNLIMITED):
+            return self._put(self.core.handle, request_id, request)
+        now_ms, kind = self.clock.now_ms(), type(request).__name__
+        event = _Event(self.core.handle, (request_id, request), None)
+        queued = self._events.put_client(event, (CLIENT.get(), kind), now_ms)
+        if queued is None:
+            self._refused += 1
+            refusal = no_turn(kind, self.settings.limits.turn_wait_ms_max)
+            self._parked.resolve(request_id, Problem.of(refusal))
+            return 0
+        self._wake.set()
+        return queued
 
     async def _decide(self, event: _Event) -> None:
         try:
             self._decisions += 1
             self.core.wall_ahead_ms = self.clock.offset_ms
-            await self._carry_out(event.handler(*event.arguments, event.received_ms))
+            began_s = self._loop.time()
+            decision = event.handler(*event.arguments, event.received_ms or self.clock.now_ms())
+            self.turn_watch.on_turn(event.handler, event.arguments, began_s, self._loop.time())
+            await self._carry_out(decision)
         except Exception as error:
             self.failure.trip(error)
             self.close()
@@ -280,11 +336,40 @@ class Runtime:
         started = self._loop.time()
         first = self.core.metadata_offset + 1
         last = await self._writing.in_thread(lambda: self._journal.append(records), self._journal_thread)
-        self.append_latency.observe(self._loop.time() - started)
+        self._on_appended(self._loop.time() - started)
         assert last == first + len(records) - 1, f"the journal ends at {last}, not at {first + len(records) - 1}"
         for index, record in enumerate(records, first):
+            self._tell(record)
             self.core.replay(index, record)
         self.peers.expect(record.url for record in records if isinstance(record, BrokerRegistered))
+
+    def _on_appended(self, took_s: float) -> None:
+        """A slow journal is told of, at most now and then: what tells of it is written there,
+        too."""
+        self.append_latency.observe(took_s)
+        if took_s * 1000 >= SLOW_MS and self._loop.time() >= self._slow_told_s:
+            self._slow_told_s = self._loop.time() + SLOW_TOLD_EVERY_S
+            sentence = (
+                f"the controller's journal took {took_s * 1000:.0f} ms to be written: elections and other decisions wait "
+                "for it; look at the disk of its data_dir"
+            )
+            facts: Facts = {"took_ms": int(took_s * 1000)}
+            self.core.own_events.add(
+                Event(self.clock.wall_ms(), EventKind.JOURNAL_SLOW, WARNING, sentence, facts=facts)
+            )
+
+    def _on_long_turn(self, sentence: str) -> None:
+        sentence = f"the controller held up everybody: {sentence}"
+        self.core.own_events.add(Event(self.clock.wall_ms(), EventKind.LONG_TURN, WARNING, sentence))
+
+    def _tell(self, record: MetadataRecord) -> None:
+        """What is noted for people, before the image knows."""
+        if isinstance(record, EventNoted):
+            event_log.write(record.event)
+        elif isinstance(record, FailoverNoted):
+            known = (info for info in self.image.failovers if info.number == record.info.number)
+            for phase, seconds in phases(next(known, None), record.info):
+                self.failover_duration.labels(phase).observe(seconds)
 
     def _perform(self, effects: Sequence[Effect]) -> None:
         for effect in effects:

@@ -7,8 +7,11 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 from aiohttp import web
+from msgspec.structs import replace
 
+from minilog.controller.console import Console
 from minilog.controller.metrics import Metrics
+from minilog.controller.openapi import document
 from minilog.controller.runtime import Runtime
 from minilog.errors import (
     InternalError,
@@ -19,18 +22,24 @@ from minilog.errors import (
     UnknownRoute,
     UnsupportedMediaType,
 )
-from minilog.server.answer_delivery import Answers, Delivery
-from minilog.server.listener import Listener
-from minilog.server.request_body import RequestBody, Requests, refuse_body
-from minilog.wire.http import JSON, MSGPACK, PROBLEM, TEXT, accepted, problem_body, shown
+from minilog.server.exposition import CONTENT_TYPE
+from minilog.server.inbound.accepted_connection import Connection
+from minilog.server.inbound.answer_delivery import Answers, Delivery
+from minilog.server.inbound.listener import Listener
+from minilog.server.inbound.request_body import RequestBody, Requests, refuse_body
+from minilog.server.log_level import LOG_LEVEL_BYTES_MAX, changed_level, shown_level
+from minilog.wire.http import EVENTS, HTML, JSON, MSGPACK, PROBLEM, TEXT, accepted, origin_form, problem_body, shown
 from minilog.wire.messages import (
+    CLUSTER_MESSAGES,
     AddPartitions,
     AllocateProducerIds,
     AlterPartition,
+    ClaimLost,
     CreateTopic,
     DeleteTopic,
     DescribeCluster,
     DescribeClusterReply,
+    ElectLeader,
     Heartbeat,
     Message,
     Metadata,
@@ -44,9 +53,10 @@ from minilog.wire.sizes import check_size
 
 log = logging.getLogger("minilog.http")
 
-EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 ANSWERED = (
     AddPartitions,
+    ElectLeader,
+    ClaimLost,
     Register,
     Heartbeat,
     AlterPartition,
@@ -56,7 +66,9 @@ ANSWERED = (
     DescribeCluster,
     Metadata,
 )
-Handler = Callable[[web.BaseRequest], Awaitable[web.Response]]
+ASKED_FOR = (CreateTopic, DeleteTopic, AddPartitions, ElectLeader)
+"""What people ask for. A broker that passes it on says from where."""
+Handler = Callable[[web.BaseRequest, Delivery], Awaitable[web.StreamResponse]]
 
 
 class Server:
@@ -72,12 +84,18 @@ class Server:
         # it.
         self.listener = Listener(self.handle, limits, handler_cancellation=True)
         self._metrics = Metrics(runtime, self.listener)
-        self._handlers: dict[str, tuple[str, str, Handler]] = {
-            "/internal/rpc": ("POST", MSGPACK, self._rpc),
-            "/healthz": ("GET", TEXT, self._healthz),
-            "/readyz": ("GET", TEXT, self._readyz),
-            "/metrics": ("GET", TEXT, self._exposition),
-            "/v1/cluster": ("GET", JSON, self._cluster),
+        self._console = Console(runtime, self._describe)
+        self._handlers: dict[str, dict[str, tuple[tuple[str, ...], Handler]]] = {
+            "/internal/rpc": {"POST": ((MSGPACK,), self._rpc)},
+            "/": {"GET": ((JSON, HTML), self._console.root)},
+            "/healthz": {"GET": ((TEXT,), self._healthz)},
+            "/readyz": {"GET": ((TEXT,), self._readyz)},
+            "/metrics": {"GET": ((TEXT,), self._exposition)},
+            "/metrics/kafka": {"GET": ((TEXT,), self._kafka_exposition)},
+            "/v1/cluster": {"GET": ((JSON,), self._cluster)},
+            "/v1/cluster/live": {"GET": ((JSON, EVENTS), self._console.live)},
+            "/v1/loglevel": {"GET": ((JSON,), self._log_level), "PUT": ((JSON,), self._set_log_level)},
+            "/openapi.json": {"GET": ((JSON,), self._openapi)},
         }
 
     def runner(self, shutdown_timeout_s: float) -> web.ServerRunner:
@@ -87,63 +105,99 @@ class Server:
         """Every failure leaves as a problem document. Of a bug only its existence."""
         delivery = Delivery(request, self._answers, self._limits)
         try:
-            return await delivery.send(await self._answer(request))
+            return await delivery.send(await self._answer(request, delivery))
         finally:
             delivery.release()
 
-    async def _answer(self, request: web.BaseRequest) -> web.Response:
+    async def _answer(self, request: web.BaseRequest, delivery: Delivery) -> web.StreamResponse:
         try:
             handler = self._handler(request)
-            if handler != self._rpc:
+            if request.method in ("GET", "HEAD"):
                 refuse_body(request)
-            return await handler(request)
+            return await handler(request, delivery)
         except MinilogError as error:
+            _check_not_begun(request)
             return _problem(error)
         except ConnectionError:
             raise
         except Exception:
             log.exception("%s %s failed", request.method, shown(request.raw_path))
+            _check_not_begun(request)
             return _problem(InternalError("the controller failed at this request; its log says why"))
 
     def _handler(self, request: web.BaseRequest) -> Handler:
-        path = request.raw_path.partition("?")[0]
+        path = origin_form(request.raw_path).partition("?")[0]
+        if path == "*":
+            allow = "GET, HEAD, POST, PUT"
+            raise MethodNotAllowed(f"{shown(request.method)} * is not allowed; ask for a path", allow=allow)
         if path not in self._handlers:
             raise UnknownRoute(f"there is nothing at {shown(path)} on a controller; see {', '.join(self._handlers)}")
-        method, media, handler = self._handlers[path]
-        if request.method not in (method, "HEAD" if method == "GET" else method):
-            raise MethodNotAllowed(f"{shown(request.method)} is not for {path}; allowed: {method}", allow=method)
-        accepted(request.headers.get("Accept"), (media,))
+        methods = self._handlers[path]
+        found = methods.get("GET" if request.method == "HEAD" else request.method)
+        if found is None:
+            allow = ", ".join(sorted({*methods, *(("HEAD",) if "GET" in methods else ())}))
+            raise MethodNotAllowed(f"{shown(request.method)} is not for {path}; allowed: {allow}", allow=allow)
+        offered, handler = found
+        accepted(request.headers.get("Accept"), offered)
         return handler
 
-    async def _rpc(self, request: web.BaseRequest) -> web.Response:
-        if request.content_type != MSGPACK:
-            raise UnsupportedMediaType(f"Content-Type is {shown(request.content_type)}; allowed: {MSGPACK}")
-        body = RequestBody(request, self._limits, self._requests, self._limits.request_bytes_max)
+    def _body(self, request: web.BaseRequest, media: str, bytes_max: int) -> RequestBody:
+        if request.content_type != media:
+            raise UnsupportedMediaType(f"Content-Type is {shown(request.content_type)}; allowed: {media}")
+        return RequestBody(request, self._limits, self._requests, bytes_max)
+
+    async def _rpc(self, request: web.BaseRequest, _: Delivery) -> web.Response:
+        body = self._body(request, MSGPACK, self._limits.request_bytes_max)
         try:
             content = await body.read()
             check_size(content)
             message = decode(content)
+            connection = request.protocol
+            assert isinstance(connection, Connection)
+            connection.vouch(is_clusters=isinstance(message, CLUSTER_MESSAGES))
             if not isinstance(message, ANSWERED):
                 raise InvalidRequest(f"a controller does not answer {type(message).__name__}; send it to a broker")
+            if isinstance(message, ASKED_FOR) and not message.asked_by:
+                message = replace(message, asked_by=f"{request.remote or 'an unknown address'} without any broker")
             return web.Response(body=encode(await self._runtime.submit(message)), content_type=MSGPACK)
         except NotAMessage as error:
             raise InvalidRequest(f"the body is not one message in msgpack: {error}") from None
         finally:
             body.release()
 
-    async def _healthz(self, _: web.BaseRequest) -> web.Response:
+    async def _healthz(self, _: web.BaseRequest, __: Delivery) -> web.Response:
         return web.Response(text="ok\n")
 
-    async def _readyz(self, _: web.BaseRequest) -> web.Response:
+    async def _readyz(self, _: web.BaseRequest, __: Delivery) -> web.Response:
         ready = self._runtime.started and not self._runtime.failure.tripped
         return web.Response(text="ready\n" if ready else "not ready\n", status=200 if ready else 503)
 
-    async def _cluster(self, _: web.BaseRequest) -> web.Response:
+    async def _cluster(self, _: web.BaseRequest, __: Delivery) -> web.Response:
         return web.Response(body=msgspec.json.encode(await self._describe()), content_type=JSON)
 
-    async def _exposition(self, _: web.BaseRequest) -> web.Response:
-        body = self._metrics.exposition(await self._describe())
-        return web.Response(body=body, headers={"Content-Type": EXPOSITION})
+    async def _log_level(self, _: web.BaseRequest, __: Delivery) -> web.Response:
+        level = shown_level(self._runtime.settings.log_level)
+        return web.Response(body=msgspec.json.encode(level), content_type=JSON)
+
+    async def _set_log_level(self, request: web.BaseRequest, _: Delivery) -> web.Response:
+        body = self._body(request, JSON, LOG_LEVEL_BYTES_MAX)
+        try:
+            asked_by = request.remote or "an unknown address"
+            level = changed_level(await body.read(), self._runtime.settings.log_level, asked_by)
+        finally:
+            body.release()
+        return web.Response(body=msgspec.json.encode(level), content_type=JSON)
+
+    async def _openapi(self, _: web.BaseRequest, __: Delivery) -> web.Response:
+        return web.Response(body=msgspec.json.encode(document()), content_type=JSON)
+
+    async def _exposition(self, _: web.BaseRequest, __: Delivery) -> web.Response:
+        body = await self._metrics.exposition(await self._describe())
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
+
+    async def _kafka_exposition(self, _: web.BaseRequest, __: Delivery) -> web.Response:
+        body = await self._metrics.kafka_exposition(await self._describe())
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
     async def _describe(self) -> DescribeClusterReply:
         reply: Message = await self._runtime.submit(DescribeCluster())
@@ -151,6 +205,13 @@ class Server:
             raise reply.error()
         assert isinstance(reply, DescribeClusterReply), f"DescribeCluster was answered by {type(reply).__name__}"
         return reply
+
+
+def _check_not_begun(request: web.BaseRequest) -> None:
+    """A stream that has begun cannot become another answer: its client learns by the connection
+    that it is over."""
+    if request.writer.output_size > 0:
+        raise ConnectionResetError("the answer has begun")
 
 
 def _problem(error: MinilogError) -> web.Response:

@@ -13,7 +13,13 @@ from typing import Any, Final
 
 from minilog.config import Limits
 from minilog.errors import InvalidRequest
-from minilog.wire.group_messages import CommitOffsets, CommittedOffsets, DeleteGroup, GroupHeartbeat, TopicPartitions
+from minilog.wire.group_messages import (
+    CommitOffsets,
+    CommittedOffsets,
+    DeleteGroup,
+    GroupHeartbeat,
+    TopicPartitions,
+)
 from minilog.wire.messages import Message, Metadata, Offsets
 
 

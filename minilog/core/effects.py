@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from minilog.wire.journal.metadata_copy import MetadataCopy
 from minilog.wire.messages import Message
 from minilog.wire.topic_partition import TopicPartition
 
@@ -39,4 +40,15 @@ class Flush(NamedTuple):
     end_offset: int
 
 
-Effect = Reply | Send | Flush
+class SaveMetadata(NamedTuple):
+    """Make ``copy`` durable in place of the one before; reported through ``on_metadata_saved``."""
+
+    copy: MetadataCopy
+
+
+class GoOn(NamedTuple):
+    """There is more to do than one turn may take (R42): call ``go_on`` soon, behind whatever waits
+    now."""
+
+
+Effect = Reply | Send | Flush | SaveMetadata | GoOn

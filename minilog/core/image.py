@@ -18,26 +18,43 @@ is KIP-966's.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from minilog.config import TopicSettings, topic_settings
 from minilog.errors import InconsistentTopicId
-from minilog.wire.metadata_records import (
+from minilog.wire.journal.failovers import FailoverInfo
+from minilog.wire.journal.metadata_records import (
     NO_LEADER,
     BrokerFenced,
     BrokerRegistered,
     BrokerShuttingDown,
     BrokerUnfenced,
     ControllerStarted,
+    DiskState,
+    EventNoted,
+    FailoverNoted,
+    LostClaimed,
     MetadataRecord,
     PartitionChanged,
     ProducerIdsAllocated,
+    ReplicaName,
     TopicCreated,
     TopicDeleted,
+    UncleanElection,
+    UnusedRegistration,
 )
 
 PartitionState = PartitionChanged
+TERMS_MAX = 1000
+"""Whoever was away for longer than so many starts of the controller has its metadata compared with
+nothing."""
+UNCLEAN_ELECTIONS_MAX = 100
+EVENTS_MAX = 1000
+FAILOVERS_MAX = 100
+LOST_CLAIMS_MAX = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +68,23 @@ class BrokerState:
     rack: str
     fenced: bool = True
     shutting_down: bool = False
+    directory_id: str = ""
+    used_directory_id: str = ""
+    used_epoch: int = -1
+    """The last broker epoch in which a directory of this broker may have been written to, because
+    it was unfenced, and which one (R36)."""
+    disk: DiskState = DiskState.SAME
+    lost: tuple[ReplicaName, ...] = ()
+    shown_epoch: int = -1
+    unused: tuple[UnusedRegistration, ...] = ()
+    """The registrations since it was last unfenced, without this one."""
+    version: str = ""
+
+    @property
+    def is_used(self) -> bool:
+        """It was unfenced: from then on its process may write, and what was found of its disk has
+        been acted on."""
+        return self.used_epoch == self.epoch
 
     @property
     def state(self) -> str:
@@ -92,20 +126,69 @@ def min_isr(topic: TopicImage, state: PartitionState) -> int:
     return min(topic.settings.min_insync_replicas, len(state.replicas))
 
 
+class Term(NamedTuple):
+    """One start of a controller: ``first_index`` is where its records begin in the journal."""
+
+    controller_epoch: int
+    term_id: str
+    first_index: int
+    session_timeout_ms: int = 0
+    version: str = ""
+
+
 class ClusterImage:
     def __init__(self) -> None:
         self.cluster_id = ""
         self.controller_epoch = 0
+        self.terms: list[Term] = []
+        """The last ones, in order: those of older versions have no id and are not here."""
         self.metadata_offset = 0
         self.next_producer_id = 0
         self.brokers: dict[int, BrokerState] = {}
         self.topics: dict[str, TopicImage] = {}
+        self.unclean_elections: list[UncleanElection] = []
+        """The last ones."""
+        self.events: deque[EventNoted] = deque(maxlen=EVENTS_MAX)
+        """The last ones, in the order of their numbers."""
+        self.failovers: list[FailoverInfo] = []
+        """The last ones, in the order in which they began."""
+        self.lost_claims: dict[tuple[int, str, str, int], LostClaimed] = {}
+        """The last ones: which lost records were given to whom, to be written again. By broker and
+        tail."""
+        self.noted: dict[str, int] = {}
+        """By the incarnation of a broker's process: of its events those up to this number are
+        noted."""
 
     # --- reading ----------------------------------------------------------------------------------
 
     def partition(self, topic: str, partition: int) -> PartitionState | None:
         found = self.topics.get(topic)
         return None if found is None else found.partitions.get(partition)
+
+    @property
+    def term_id(self) -> str:
+        return self.terms[-1].term_id if self.terms else ""
+
+    @property
+    def controller_version(self) -> str:
+        """Of the program that began this term, "" where it has not said so."""
+        return self.terms[-1].version if self.terms else ""
+
+    def holds(self, term_id: str, metadata_offset: int) -> bool:
+        """R38: is that place in a journal one of this journal, so far as its terms are known?"""
+        for term, end in self._spans():
+            if term.term_id == term_id:
+                return metadata_offset < end
+        return False
+
+    def _spans(self) -> Iterator[tuple[Term, int]]:
+        """Every term, and where its records end."""
+        ends = [term.first_index for term in self.terms[1:]] + [self.metadata_offset + 1]
+        return zip(self.terms, ends, strict=False)
+
+    def told_ms(self, broker_epoch: int) -> int:
+        """The longest session that the process of that epoch may have been told of."""
+        return max((term.session_timeout_ms for term, end in self._spans() if end > broker_epoch), default=0)
 
     def partitions(self) -> Iterator[tuple[TopicImage, PartitionState]]:
         for topic in self.topics.values():
@@ -132,9 +215,27 @@ class ClusterImage:
 
     def snapshot(self) -> list[MetadataRecord]:
         """The image as the shortest list of records that rebuilds it."""
-        records: list[MetadataRecord] = [ControllerStarted(self.cluster_id, self.controller_epoch)]
+        records: list[MetadataRecord] = [ControllerStarted(self.cluster_id, *term) for term in self.terms]
+        if not records:
+            records.append(ControllerStarted(self.cluster_id, self.controller_epoch))
         for b in self.brokers.values():
-            records.append(BrokerRegistered(b.broker_id, b.epoch, b.incarnation, b.url, b.rack))
+            records.append(
+                BrokerRegistered(
+                    b.broker_id,
+                    b.epoch,
+                    b.incarnation,
+                    b.url,
+                    b.rack,
+                    b.directory_id,
+                    b.used_directory_id,
+                    b.used_epoch,
+                    b.disk,
+                    list(b.lost),
+                    b.shown_epoch,
+                    list(b.unused),
+                    b.version,
+                )
+            )
             if not b.fenced:
                 records.append(BrokerUnfenced(b.broker_id, b.epoch))
             if b.shutting_down:
@@ -142,6 +243,10 @@ class ClusterImage:
         for t in self.topics.values():
             records.append(TopicCreated(t.topic, t.topic_id, t.config))
             records.extend(t.partitions.values())
+        records += self.unclean_elections
+        records += self.lost_claims.values()
+        records += self.events
+        records += [FailoverNoted(info) for info in self.failovers]
         if self.next_producer_id:
             records.append(ProducerIdsAllocated(-1, self.next_producer_id))
         return records
@@ -151,8 +256,23 @@ class ClusterImage:
             case PartitionChanged():
                 self._apply_partition(record, in_order=in_order)
             case BrokerRegistered():
+                before = self.brokers.get(record.broker_id)
+                if before is not None and before.incarnation != record.incarnation:
+                    self.noted.pop(before.incarnation, None)
                 self.brokers[record.broker_id] = BrokerState(
-                    record.broker_id, record.broker_epoch, record.incarnation, record.url, record.rack
+                    record.broker_id,
+                    record.broker_epoch,
+                    record.incarnation,
+                    record.url,
+                    record.rack,
+                    directory_id=record.directory_id,
+                    used_directory_id=record.used_directory_id,
+                    used_epoch=record.used_epoch,
+                    disk=record.disk,
+                    lost=tuple(record.lost),
+                    shown_epoch=record.shown_epoch,
+                    unused=tuple(record.unused),
+                    version=record.version,
                 )
             case BrokerFenced() | BrokerUnfenced() | BrokerShuttingDown():
                 self._apply_broker_change(record)
@@ -166,6 +286,25 @@ class ClusterImage:
             case ControllerStarted():
                 assert record.controller_epoch > self.controller_epoch, "controller epoch must grow (R25)"
                 self.cluster_id, self.controller_epoch = record.cluster_id, record.controller_epoch
+                if record.term_id:
+                    term = Term(
+                        record.controller_epoch,
+                        record.term_id,
+                        record.first_index,
+                        record.session_timeout_ms,
+                        record.version,
+                    )
+                    self.terms = [*self.terms[1 - TERMS_MAX :], term]
+            case UncleanElection():
+                self.unclean_elections = [*self.unclean_elections[1 - UNCLEAN_ELECTIONS_MAX :], record]
+            case FailoverNoted():
+                self._apply_failover(record.info)
+            case EventNoted():
+                self.events.append(record)
+                if record.source:
+                    self.noted[record.source] = max(record.source_number, self.noted.get(record.source, 0))
+            case LostClaimed():
+                self._apply_claim(record)
             case ProducerIdsAllocated():
                 assert record.next_producer_id > self.next_producer_id, "producer ids are never handed out twice (R33)"
                 self.next_producer_id = record.next_producer_id
@@ -179,10 +318,32 @@ class ClusterImage:
             case BrokerFenced():
                 broker = replace(broker, fenced=True)
             case BrokerUnfenced():
-                broker = replace(broker, fenced=False)
+                used = broker.directory_id, broker.epoch
+                broker = replace(broker, fenced=False, used_directory_id=used[0], used_epoch=used[1], unused=())
             case BrokerShuttingDown():
                 broker = replace(broker, shutting_down=True)
         self.brokers[record.broker_id] = broker
+
+    def _apply_claim(self, claim: LostClaimed) -> None:
+        self.lost_claims[claim.broker_id, claim.tail, claim.topic, claim.partition] = claim
+        if len(self.lost_claims) > LOST_CLAIMS_MAX:
+            del self.lost_claims[next(iter(self.lost_claims))]
+
+    def open_claims(self) -> list[LostClaimed]:
+        """Whose records are not all written again yet, as far as that is said."""
+        return [claim for claim in self.lost_claims.values() if _is_open(claim)]
+
+    def is_given_up(self, claim: LostClaimed) -> bool:
+        """It is open, and its broker has another data directory by now."""
+        broker = self.brokers.get(claim.broker_id)
+        return _is_open(claim) and broker is not None and broker.directory_id not in ("", claim.directory_id)
+
+    def _apply_failover(self, info: FailoverInfo) -> None:
+        for place, known in enumerate(self.failovers):
+            if known.number == info.number:
+                self.failovers = [*self.failovers[:place], info, *self.failovers[place + 1 :]]
+                return
+        self.failovers = [*self.failovers[1 - FAILOVERS_MAX :], info]
 
     def _apply_partition(self, state: PartitionState, *, in_order: bool) -> None:
         check_partition(state)
@@ -210,3 +371,7 @@ def check_partition(state: PartitionState) -> None:
     assert set(state.elr) <= set(state.replicas), f"ELR outside the replicas: {state!r}"
     assert not set(state.isr) & set(state.elr), f"ISR and ELR overlap: {state!r}"
     assert state.leader == NO_LEADER or state.leader in state.isr, f"leader outside the ISR: {state!r}"
+
+
+def _is_open(claim: LostClaimed) -> bool:
+    return bool(claim.directory_id and claim.runs) and not claim.finished

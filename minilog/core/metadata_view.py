@@ -30,7 +30,9 @@ def metadata_reply(image: ClusterImage, topics: Sequence[str] | None) -> Metadat
     """All topics but internal ones, which must be named to be shown; or those of ``topics`` that
     exist."""
     names = listed_topics(image) if topics is None else [t for t in dict.fromkeys(topics) if t in image.topics]
-    brokers = [BrokerInfo(b.broker_id, b.url, b.state, b.epoch, b.rack) for _, b in sorted(image.brokers.items())]
+    brokers = [
+        BrokerInfo(b.broker_id, b.url, b.state, b.epoch, b.rack, b.version) for _, b in sorted(image.brokers.items())
+    ]
     return MetadataReply(
         image.cluster_id,
         image.metadata_offset,

@@ -12,6 +12,8 @@ from typing import Protocol
 
 from minilog.config import TopicSettings
 from minilog.wire.batch import Batch
+from minilog.wire.journal.metadata_copy import MetadataCopy
+from minilog.wire.messages import ReplicaName
 
 
 class WrittenBatch(Protocol):
@@ -154,11 +156,26 @@ class ReplicaLog(Protocol):
         """
         ...
 
-    def expired_end(self, wall_ms: int) -> int:
-        """Where the log may start by the topic's retention settings, a border at or below the high
-        watermark.
+    def look(self, now_ms: int) -> None:
+        """Note that all there is had been written by ``now_ms``, the time of turns: from here on
+        counts for how long it has been here (R40)."""
+        ...
 
-        ``start_offset`` when nothing is to go."""
+    def written_at(self, offset: int) -> tuple[int, int] | None:
+        """(end offset, ms): what lies from ``offset`` up to there has been here for at least so
+        long, or in the log it was copied from: time that was watched, no wall clock's. None when
+        nothing is known of it yet."""
+        ...
+
+    def note_written(self, end_offset: int, ms_ago: int) -> None:
+        """What lies below was copied from a log where all of it had been for so long."""
+        ...
+
+    def expired_end(self, wall_ms: int | None) -> int:
+        """Where the log may start by the topic's retention settings, a border at or below the high
+        watermark. ``start_offset`` when nothing is to go.
+
+        ``wall_ms`` None: the time is not known for sure, and nothing goes because of its age."""
         ...
 
     def advance_start(self, offset: int) -> None:
@@ -168,7 +185,7 @@ class ReplicaLog(Protocol):
         ``offset`` is at most the high watermark and ``durable_end`` (asserted)."""
         ...
 
-    def maybe_roll(self, wall_ms: int) -> bool:
+    def maybe_roll(self, wall_ms: int | None) -> bool:
         """Begin a new segment when the active one has become too old, so that retention can get at
         it. Raises DiskFull."""
         ...
@@ -192,6 +209,31 @@ class ReplicaLog(Protocol):
         ...
 
 
+class CutTail(Protocol):
+    """Records that have left the end of a log and lie in quarantine. ``records_by_acks``: how many
+    of unknown origin, with acks=0, acks=1, and more. ``end_offset`` is exclusive."""
+
+    @property
+    def partition(self) -> str:
+        """``topic-partition``"""
+        ...
+
+    @property
+    def reason(self) -> str: ...
+
+    @property
+    def base_offset(self) -> int: ...
+
+    @property
+    def end_offset(self) -> int: ...
+
+    @property
+    def last_epoch(self) -> int: ...
+
+    @property
+    def records_by_acks(self) -> tuple[int, int, int, int]: ...
+
+
 class LogStore(Protocol):
     """The logs of one broker's data directory, and the little state that is the broker's own."""
 
@@ -211,12 +253,69 @@ class LogStore(Protocol):
         Raises ``DiskFull``. Then they stay, and the caller tries again."""
         ...
 
+    def put_aside(self, topic: str, topic_id: str, partition: int) -> None:
+        """As ``delete``, to ``stray/``, where they are kept."""
+        ...
+
+    def partitions(self) -> Sequence[tuple[str, str, int]]:
+        """(topic, topic id, partition) of everything that has files here, open or not."""
+        ...
+
+    @property
+    def lacks(self) -> int:
+        """How often the disk had no room: it grows."""
+        ...
+
+    def take_cuts(self) -> Sequence[CutTail]:
+        """What was cut since this was last asked, also before the logs were opened."""
+        ...
+
+    @property
+    def records_lost(self) -> Sequence[int]:
+        """Records cut since the start, in the order of ``CutTail.records_by_acks``: it grows."""
+        ...
+
+    @property
+    def lost_kept(self) -> int:
+        """Records in quarantine that were not written again, as of a moment ago."""
+        ...
+
+    @property
+    def strays(self) -> int:
+        """How many partitions are kept in ``stray/``."""
+        ...
+
     @property
     def controller_epoch(self) -> int:
         """Highest controller epoch this broker has obeyed (R25), durable."""
         ...
 
     def save_controller_epoch(self, epoch: int) -> None: ...
+
+    @property
+    def directory_id(self) -> str:
+        """Which data directory this is: made with it, never changed (R36)."""
+        ...
+
+    @property
+    def broker_epoch(self) -> int:
+        """The last broker epoch that was noted here, 0 for none."""
+        ...
+
+    def save_broker_epoch(self, epoch: int) -> None:
+        """Durable on return. Raises ``DiskFull``."""
+        ...
+
+    @property
+    def lost(self) -> Sequence[ReplicaName]:
+        """Replicas that were here and were not found at the start (R37). Empty once the controller
+        has been told."""
+        ...
+
+    @property
+    def metadata(self) -> MetadataCopy:
+        """What was applied here of the metadata, as it was last saved (R38)."""
+        ...
 
     @property
     def cluster_id(self) -> str:

@@ -8,6 +8,7 @@ from minilog.errors import InvalidTopic
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _INTERNAL = "__"
+SHOWN_MAX = 300
 
 
 def is_internal(topic: str) -> bool:
@@ -26,5 +27,5 @@ def check_topic_name(topic: str) -> None:
     """Raises InvalidTopic. What passes is safe as a file name too."""
     if not _NAME.fullmatch(topic) or topic in (".", ".."):
         raise InvalidTopic(
-            f"{topic!r} is no topic name; use 1 to 249 of the characters A-Z a-z 0-9 . _ -, but not '.' or '..'"
+            f"{topic[:SHOWN_MAX]!r} is no topic name; use 1 to 249 of the characters A-Z a-z 0-9 . _ -, but not '.' or '..'"
         )

@@ -9,7 +9,8 @@ Invariants, the same for every loop of the shells:
 * What runs in a thread is never left behind: a cancelled caller sets the stop and waits for the
   thread, because a thread that goes on would meet files that are closed. The one exception is what
   may be interrupted anywhere, by a crash too, and must not keep a process from ending: the recovery
-  at the start (``in_daemon_thread``).
+  at the start (``in_daemon_thread``). What such a thread uses is released by whoever ends last,
+  since the process may be an application that goes on.
 """
 
 from __future__ import annotations
@@ -71,20 +72,44 @@ class Stop:
         return running.result()
 
 
-def in_daemon_thread(work: Callable[[], T], name: str) -> asyncio.Future[T]:
+class Shared:
+    """Something that threads and a coroutine use. ``release`` is called once, by the last of
+    them."""
+
+    def __init__(self, release: Callable[[], None]) -> None:
+        self._release = release
+        self._users = 1
+        self._lock = threading.Lock()
+
+    def take(self) -> None:
+        with self._lock:
+            assert self._users, "it was released"
+            self._users += 1
+
+    def done(self) -> None:
+        with self._lock:
+            self._users -= 1
+            is_last = self._users == 0
+        if is_last:
+            self._release()
+
+
+def in_daemon_thread(work: Callable[[], T], name: str, used: Shared) -> asyncio.Future[T]:
     """``work`` in a thread that the process does not wait for when it ends: for what a crash may
-    interrupt anywhere.
+    interrupt anywhere. The thread is done with ``used`` when the work has ended.
 
     Who has gone without waiting does not hear how ``work`` ended, and neither does the log.
     """
     loop = asyncio.get_running_loop()
     result: asyncio.Future[T] = loop.create_future()
+    used.take()
 
     def run() -> None:
         try:
             settle = partial(_succeed, result, work())
         except BaseException as error:
             settle = partial(_fail, result, error)
+        used.done()
         with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(settle)
 

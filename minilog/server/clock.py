@@ -14,11 +14,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
 from typing import Final
-
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.metrics_core import Metric
 
 from minilog.core.stamps import Stamps
 
@@ -74,12 +70,3 @@ class Clock:
                 "forward" if step_ms > 0 else "back",
                 abs(step_ms) / 1000,
             )
-
-
-def clock_metrics(offset_ms: int, steps: int) -> Iterator[Metric]:
-    yield GaugeMetricFamily(
-        "minilog_wall_clock_offset_seconds",
-        "How far the wall clock has gone ahead of the monotonic clock since the process began.",
-        offset_ms / 1000,
-    )
-    yield CounterMetricFamily("minilog_wall_clock_steps", "Jumps of the wall clock, forward or back.", steps)

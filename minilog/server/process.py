@@ -10,16 +10,15 @@ import errno
 import gc
 import logging
 import os
-import resource
 import signal
 import socket
 import sys
-import time
 from collections.abc import Coroutine, Iterator
-from pathlib import Path
 from typing import Any, NoReturn
 
+from minilog import machine
 from minilog.errors import DiskFull, RefusesToStart, StorageFailed
+from minilog.server.event_log import start_logging, turn_level
 
 log = logging.getLogger("minilog")
 
@@ -27,6 +26,8 @@ LISTEN_BACKLOG = 1024
 ECHO_S = 0.5
 """A second signal this soon is the first one's echo: a terminal signals the whole group, and a
 parent passes it on."""
+OTHER_SIGNALS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""A process that nobody told what to do about them would end, without a clean marker."""
 Socket = socket.socket
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 LARGE_BLOCK_BYTES = 16 * 1024 * 1024
@@ -52,12 +53,16 @@ def is_disk_failure(error: BaseException) -> bool:
     )
 
 
+LACKING_EVERY_S = 10.0
+
+
 class Failure:
     """The first reason why this process must stop. Nothing may act on its state once it is
     tripped."""
 
     def __init__(self) -> None:
         self.tripped = False
+        self._untaken, self._tell_s = 0, 0.0
         self._reason: asyncio.Future[RefusesToStart | FailStop] = asyncio.get_running_loop().create_future()
 
     def trip(self, error: BaseException) -> None:
@@ -88,12 +93,31 @@ class Failure:
 
     def _on_loop_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            self._on_lacking(loop.time())
+            return
         protocol = context.get("protocol")
-        foreign = protocol is not None and not type(protocol).__module__.startswith("minilog.server.connection")
+        foreign = protocol is not None and not type(protocol).__module__.startswith(
+            "minilog.server.outbound.connection"
+        )
         if foreign or not isinstance(error, Exception) or isinstance(error, OSError):
             log.warning("%s: %r", context.get("message"), error)
         else:
             self.trip(error)
+
+    def _on_lacking(self, now_s: float) -> None:
+        """A connection that cannot be taken is tried again and again: it is told of now and
+        then."""
+        self._untaken += 1
+        if now_s >= self._tell_s:
+            soft = machine.descriptors_max()
+            log.warning(
+                "connections wait because this process may open no more than %d files (%d tries since it was last said): "
+                "raise the limit (ulimit -n, LimitNOFILE), or lower limits.connections_max",
+                soft,
+                self._untaken,
+            )
+            self._untaken, self._tell_s = 0, now_s + LACKING_EVERY_S
 
     def check(self) -> None:
         """Raise the reason if there is one."""
@@ -105,41 +129,16 @@ class Failure:
         raise await asyncio.shield(self._reason)
 
 
-def _raise_open_files() -> None:
-    """Every partition and connection holds a descriptor. The soft limit is often far below the hard
-    one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-class _LineFormatter(logging.Formatter):
-    converter = staticmethod(time.gmtime)
-    default_time_format = "%Y-%m-%dT%H:%M:%S"
-    default_msec_format = "%s.%03dZ"
-
-
-def start_logging(level: int = logging.INFO) -> None:
-    """One line per event on stderr, milliseconds in UTC. Calling again changes nothing but the
-    level."""
-    root = logging.getLogger()
-    root.setLevel(level)
-    logging.getLogger("aiohttp").setLevel(logging.WARNING)
-    if not any(isinstance(handler.formatter, _LineFormatter) for handler in root.handlers):
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(_LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        root.addHandler(handler)
-
-
 def run(main: Coroutine[Any, Any, int], name: str) -> int:
     """Run ``main`` in a fresh event loop to its exit code. A refusal or failure becomes one logged
     line and 1."""
     start_logging()
     try:
         _refuse_optimized()
+        _outlive_signals()
         _tune_gc()
         _tune_malloc()
-        _raise_open_files()
+        machine.raise_descriptors()
         return asyncio.run(main)
     except* RefusesToStart as refusals:
         for refusal in leaves(refusals):
@@ -159,6 +158,12 @@ def run(main: Coroutine[Any, Any, int], name: str) -> int:
     finally:
         main.close()
     return 1
+
+
+def _outlive_signals() -> None:
+    """Before ``stop_on_signals`` and after it."""
+    for number in OTHER_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
@@ -233,7 +238,7 @@ def is_wildcard(host: str) -> bool:
 @contextlib.contextmanager
 def stop_on_signals(stop: asyncio.Event) -> Iterator[None]:
     """The first SIGTERM or SIGINT sets ``stop``. A later one exits at once, without a clean
-    marker."""
+    marker. Signals that mean nothing here end nothing."""
     loop = asyncio.get_running_loop()
     first: list[float] = []
 
@@ -246,23 +251,25 @@ def stop_on_signals(stop: asyncio.Event) -> Iterator[None]:
             log.error("second signal (%s): exiting at once", name)
             os._exit(1)
 
+    def on_other(name: str) -> None:
+        if name == "SIGUSR2":
+            turn_level()
+            return
+        log.info("%s: nothing is done; settings are read at the start, and SIGTERM stops this process", name)
+
     signals = (signal.SIGTERM, signal.SIGINT)
     for number in signals:
         loop.add_signal_handler(number, on_signal, number.name)
+    before = {number: signal.getsignal(number) for number in OTHER_SIGNALS}
+    for number in OTHER_SIGNALS:
+        loop.add_signal_handler(number, on_other, number.name)
     try:
         yield
     finally:
-        for number in signals:
+        for number in (*signals, *OTHER_SIGNALS):
             loop.remove_signal_handler(number)
-
-
-def boot_id() -> str:
-    """Changes when the machine restarts, that is, when its page cache is lost; "" where the kernel
-    does not tell."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _tune_gc() -> None:

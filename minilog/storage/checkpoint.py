@@ -37,7 +37,7 @@ class Loaded(NamedTuple):
     damaged: bool
 
 
-def save(disk: Disk, path: str, body: dict[str, Any], *, keep_previous: bool = True) -> None:
+def save(disk: Disk, path: str, body: dict[str, Any] | msgspec.Struct, *, keep_previous: bool = True) -> None:
     """Replace the file at ``path`` durably. Raises DiskFull (the old file stays in force) or
     StorageFailed."""
     write_synced(disk, path + TEMPORARY, encode(body))
@@ -67,7 +67,7 @@ def remove(disk: Disk, path: str) -> None:
     disk.fsync_dir(os.path.dirname(path))
 
 
-def encode(body: dict[str, Any]) -> bytes:
+def encode(body: dict[str, Any] | msgspec.Struct) -> bytes:
     payload = msgspec.json.encode(body)
     return _PREFIX % crc32c(payload) + payload + _SUFFIX
 

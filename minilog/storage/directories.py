@@ -17,13 +17,15 @@ from typing import NamedTuple
 from minilog.errors import CorruptRange, RefusesToStart
 from minilog.storage import checkpoint
 from minilog.storage.disk import Disk
-from minilog.storage.meta import PARTITION_FILE
 
-_NEW_SUFFIX = ".new"
+PARTITION_FILE = "partition.json"
+"""In the directory of each partition: whose it is."""
 _NEW_DIRECTORY = "partition.new"
 """One is made at a time. No partition has this name: theirs end in a number."""
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _DIRECTORY = re.compile(r"([A-Za-z0-9._-]{1,249})-(0|[1-9][0-9]{0,9})")
+_UNFINISHED = re.compile(rf"(partition|{_DIRECTORY.pattern})\.new")
+"""Older versions made each under a name of its own."""
 
 
 class StoredPartition(NamedTuple):
@@ -50,7 +52,7 @@ def find(disk: Disk, data_dir: str) -> Iterator[tuple[StoredPartition, str]]:
 
     Raises RefusesToStart for one that does not say whose it is."""
     for name in disk.list(data_dir):
-        if name.endswith(_NEW_SUFFIX):
+        if _UNFINISHED.fullmatch(name):
             remove(disk, f"{data_dir}/{name}")
             continue
         match = _DIRECTORY.fullmatch(name)

@@ -1,8 +1,8 @@
 """The lowest seam: every file operation minilog's storage performs, so that a simulated disk can
 stand in.
 
-Owns: raw file descriptors and the mapping of operating-system errors to what the process must do
-about them.
+Owns: the file descriptors, by open_files.py, and the mapping of operating-system errors to what
+the process must do about them.
 
 Invariants:
 * Files only grow by ``append`` at their end and shrink by ``truncate``. ``overwrite`` changes what
@@ -29,10 +29,11 @@ import errno
 import fcntl
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import NoReturn, Protocol
 
+from minilog import machine
 from minilog.errors import CorruptRange, DiskFull, NameRefused, StorageFailed
+from minilog.storage.open_files import OpenFiles
 
 Buffer = bytes | memoryview
 IOV_MAX = os.sysconf("SC_IOV_MAX")
@@ -51,6 +52,8 @@ class Disk(Protocol):
     StorageFailed: the process must stop.
     """
 
+    lacks: int
+    """How often there was no room."""
     on_failure: Callable[[], None]
     """Called once, at the first failed write or sync, in its thread and before it is raised."""
 
@@ -125,6 +128,11 @@ class Disk(Protocol):
 
     def size(self, path: str) -> int: ...
 
+    def identity(self, path: str) -> str:
+        """Which file this is, as long as the machine runs and nobody changes that: a copy of the
+        file is another one."""
+        ...
+
     def lock(self, path: str) -> int | None:
         """Take the exclusive lock on a file until its handle is closed; None when another has it.
         Raises DiskFull."""
@@ -134,14 +142,17 @@ class Disk(Protocol):
 class OsDisk:
     """The real file system."""
 
-    def __init__(self) -> None:
+    def __init__(self, files: OpenFiles | None = None) -> None:
         self.on_failure: Callable[[], None] = _nobody
         self.failure = ""
         """Why writes are refused from now on; empty while the disk is well."""
+        self._files = files or OpenFiles()
+        self.lacks = 0
+        """How often there was no room, or no descriptor."""
 
     def open(self, path: str) -> int:
         try:
-            return os.open(path, os.O_RDWR)
+            return self._files.open(path, os.O_RDWR)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -151,102 +162,116 @@ class OsDisk:
     def create(self, path: str) -> int:
         self._refuse_after_failure()
         try:
-            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+            return self._files.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         except FileNotFoundError:
             raise
         except OSError as error:
             self._full_or_fail(f"could not create {path}", error)
 
     def duplicate(self, handle: int) -> int:
-        try:
-            return os.dup(handle)
-        except OSError as error:
-            raise StorageFailed(f"could not duplicate a file descriptor: {error.strerror}") from error
+        return self._files.duplicate(handle)
 
     def close(self, handle: int) -> None:
         try:
-            os.close(handle)
+            self._files.close(handle)
         except OSError as error:
             self._fail(f"close failed: {error.strerror}", error)
 
     def append(self, handle: int, position: int, buffers: Sequence[Buffer]) -> None:
         self._refuse_after_failure()
+        file = self._files.take(handle)
+        file.writes += 1
         try:
-            size = os.fstat(handle).st_size
+            size = os.fstat(file.fd).st_size
             assert position == size, f"append at {position}, the file has {size} bytes"
-            self._write_all(handle, position, buffers)
+            self._write_all(file.fd, position, buffers)
         except OSError as error:
             if error.errno not in _FULL:
                 self._fail(f"write of a data file failed: {error.strerror}", error)
             self.truncate(handle, position)
+            self.lacks += 1
             raise DiskFull("the disk is full: nothing was written; make room and try again") from error
+        finally:
+            self._files.give_back(file)
 
     def overwrite(self, handle: int, position: int, data: Buffer) -> None:
         self._refuse_after_failure()
+        file = self._files.take(handle)
+        file.writes += 1
         try:
-            end, size = position + len(data), os.fstat(handle).st_size
+            end, size = position + len(data), os.fstat(file.fd).st_size
             assert end <= size, f"overwriting up to {end}, the file has {size} bytes"
-            self._write_all(handle, position, [data])
+            self._write_all(file.fd, position, [data])
         except OSError as error:
             if error.errno not in _FULL:
                 self._fail(f"write of a data file failed: {error.strerror}", error)
+            self.lacks += 1
             raise DiskFull("the disk is full: the file system has no room to write in place") from error
+        finally:
+            self._files.give_back(file)
 
-    def _write_all(self, handle: int, position: int, buffers: Sequence[Buffer]) -> None:
+    def _write_all(self, fd: int, position: int, buffers: Sequence[Buffer]) -> None:
         rest = buffers
         while rest:
             head = rest[:IOV_MAX] if len(rest) > IOV_MAX else rest
-            written = self._pwritev(handle, head, position)
+            written = self._pwritev(fd, head, position)
             if written <= 0:
                 raise OSError(errno.EIO, "a write made no progress")
             position += written
             rest = _unwritten(rest, written)
 
-    def _pwritev(self, handle: int, buffers: Sequence[Buffer], position: int) -> int:
-        return os.pwritev(handle, buffers, position)
+    def _pwritev(self, fd: int, buffers: Sequence[Buffer], position: int) -> int:
+        return machine.write_at(fd, buffers, position)
 
     def pread(self, handle: int, position: int, size: int) -> bytes:
+        file = self._files.take(handle)
         try:
-            data = os.pread(handle, size, position)
+            data = os.pread(file.fd, size, position)
             while len(data) < size:  # the end of the file, or a read cut short by a bad sector or a signal
-                more = os.pread(handle, size - len(data), position + len(data))
+                more = os.pread(file.fd, size - len(data), position + len(data))
                 if not more:
                     break
                 data += more
         except OSError as error:
-            if error.errno == errno.EBADF:
-                raise StorageFailed(f"read behind a handle that is closed: {error.strerror}") from error
             raise CorruptRange(f"bytes from {position} on could not be read: {error.strerror}") from error
+        finally:
+            self._files.give_back(file)
         return data
 
     def truncate(self, handle: int, size: int) -> None:
         self._refuse_after_failure()
+        file = self._files.take(handle)
+        file.writes += 1
         try:
-            os.ftruncate(handle, size)
+            os.ftruncate(file.fd, size)
         except OSError as error:
             self._fail(f"truncate failed: {error.strerror}", error)
+        finally:
+            self._files.give_back(file)
 
     def fdatasync(self, handle: int) -> None:
         self._refuse_after_failure()
+        file = self._files.take(handle)
+        writes = file.writes
         try:
-            os.fdatasync(handle)
+            machine.sync_content(file.fd)
+            file.synced = max(file.synced, writes)
         except OSError as error:
             self._fail(f"fdatasync failed: {error.strerror}; what was written since the last one may be lost", error)
+        finally:
+            self._files.give_back(file)
 
     def reload(self, handle: int, position: int) -> None:
         self.fdatasync(handle)
-        if hasattr(os, "posix_fadvise"):
-            with suppress(OSError):  # some file systems know no such advice
-                os.posix_fadvise(handle, position - position % _PAGE_BYTES, 0, os.POSIX_FADV_DONTNEED)  # whole pages
+        file = self._files.take(handle)
+        machine.forget_cached(file.fd, position - position % _PAGE_BYTES)  # whole pages
+        self._files.give_back(file)
 
     def fsync_dir(self, path: str) -> None:
         self._refuse_after_failure()
         try:
-            handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            with self._files.a_moment(path, machine.OPEN_DIRECTORY) as fd:
+                machine.sync_directory(fd)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -255,7 +280,9 @@ class OsDisk:
     def rename(self, source: str, target: str) -> None:
         self._refuse_after_failure()
         try:
+            self._files.before_unlink(target)
             os.rename(source, target)
+            self._files.on_renamed(source, target)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -263,6 +290,7 @@ class OsDisk:
 
     def remove(self, path: str) -> None:
         try:
+            self._files.before_unlink(path)
             os.unlink(path)
         except FileNotFoundError:
             raise
@@ -294,29 +322,29 @@ class OsDisk:
             raise StorageFailed(f"could not list {path}: {error.strerror}") from error
 
     def size(self, path: str) -> int:
-        try:
-            return os.stat(path).st_size
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            _refuse_name(error)
-            raise StorageFailed(f"could not stat {path}: {error.strerror}") from error
+        return _stat(path).st_size
+
+    def identity(self, path: str) -> str:
+        """Inodes are used again, so the time of the last change belongs to it."""
+        status = _stat(path)
+        return f"{status.st_dev}:{status.st_ino}:{status.st_ctime_ns}"
 
     def lock(self, path: str) -> int | None:
         handle = -1
         try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+            handle = self._files.open(path, os.O_RDWR | os.O_CREAT)
+            fd = self._files.take(handle).fd  # never given back, so the descriptor that has the lock stays
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         except BlockingIOError:
-            os.close(handle)
+            self._files.close(handle)
             return None
         except FileNotFoundError:
             raise
         except OSError as error:
             if handle >= 0:
-                os.close(handle)
+                self._files.close(handle)
             self._full_or_fail(f"could not lock {path}", error)
         return handle
 
@@ -327,6 +355,7 @@ class OsDisk:
     def _full_or_fail(self, what: str, error: OSError) -> NoReturn:
         _refuse_name(error)
         if error.errno in _FULL:
+            self.lacks += 1
             raise DiskFull(f"{what}: the disk is full; make room and try again") from error
         self._fail(f"{what}: {error.strerror}", error)
 
@@ -335,6 +364,16 @@ class OsDisk:
             self.failure = reason
             self.on_failure()
         raise StorageFailed(reason) from error
+
+
+def _stat(path: str) -> os.stat_result:
+    try:
+        return os.stat(path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        _refuse_name(error)
+        raise StorageFailed(f"could not stat {path}: {error.strerror}") from error
 
 
 def _refuse_name(error: OSError) -> None:

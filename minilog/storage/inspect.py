@@ -9,19 +9,25 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
-from minilog.errors import MinilogError
-from minilog.storage import checkpoint
+from minilog.errors import MinilogError, RefusesToStart
+from minilog.storage import checkpoint, meta
+from minilog.storage.directories import PARTITION_FILE
 from minilog.storage.disk import Disk, OsDisk
-from minilog.storage.log.log_state import load_state
-from minilog.storage.meta import PARTITION_FILE
+from minilog.storage.log.log_state import STATE_FILE, LoadedState, load_state
+from minilog.storage.metadata_copy import METADATA_FILE, MetadataFile
+from minilog.storage.points import Points
+from minilog.storage.recovery.recovery import still_true
 from minilog.storage.segment.scan import BadBatch, Found, LogBytes, next_batch, scan
 from minilog.storage.segment.segment import LOG_SUFFIX
 from minilog.storage.segment.segment_index import INDEX_SUFFIX
 from minilog.storage.segment.sparse_index import OffsetIndex
+from minilog.storage.store import POINTS_FILE
 from minilog.wire.batch import HEADER_BYTES, peek
+from minilog.wire.journal.metadata_copy import BrokerCopy
 
 _SEGMENT = re.compile(rf"(\d{{20}}){re.escape(LOG_SUFFIX)}")
 
@@ -30,7 +36,7 @@ class ReadOnlyDisk(OsDisk):
     """Opens files for reading only, so that another user's or a mounted copy can be looked at."""
 
     def open(self, path: str) -> int:
-        return os.open(path, os.O_RDONLY)
+        return self._files.open(path, os.O_RDONLY)
 
 
 class BatchInfo(msgspec.Struct, frozen=True):
@@ -95,8 +101,9 @@ def dump(path: str, disk: Disk | None = None) -> Iterator[BatchInfo]:
 
 def verify(paths: Iterable[str], disk: Disk | None = None) -> Report:
     """Check ``.log`` files and partition directories: every batch, index entries, and the joints
-    between the segments of a directory: offsets without a gap, epochs that never fall. Raises
-    FileNotFoundError."""
+    between the segments of a directory: offsets without a gap, epochs that never fall. A
+    partition's own directory is held against what is noted of it: whatever a start refuses is a
+    problem. Raises FileNotFoundError."""
     disk = disk or ReadOnlyDisk()
     report = Report()
     for path in paths:
@@ -183,7 +190,13 @@ def _verify_directory(directory: str, disk: Disk, report: Report) -> None:
         if _named_offset(path) is None:
             _verify_file(path, disk, report)
     if segments and PARTITION_FILE in found:  # a partition's own directory, and no heap of files
-        _verify_start(directory, segments[0][1], disk, report)
+        _verify_partition(directory, segments, disk, report)
+    else:
+        _verify_segments(segments, disk, report)
+
+
+def _verify_segments(segments: Sequence[tuple[str, int]], disk: Disk, report: Report) -> int | None:
+    """Returns where the last one ends."""
     end_offset: int | None = None
     epoch = -1
     for path, base_offset in segments:
@@ -193,15 +206,58 @@ def _verify_directory(directory: str, disk: Disk, report: Report) -> None:
         batches = _verify_file(path, disk, report)
         epoch = _verify_epochs(path, batches, epoch, report)
         end_offset = batches[-1].end_offset if batches else base_offset
+    return end_offset
 
 
-def _verify_start(directory: str, base_offset: int, disk: Disk, report: Report) -> None:
-    loaded = load_state(disk, directory)
+def _verify_partition(directory: str, segments: Sequence[tuple[str, int]], disk: Disk, report: Report) -> None:
+    notes = _notes(directory, disk)  # before the files, which may be growing
+    _verify_start(directory, segments[0][1], notes.loaded, report)
+    end_offset = _verify_segments(segments, disk, report)
+    assert end_offset is not None
+    damaged = [problem.offset for problem in report.problems if os.path.dirname(problem.path) == directory]
+    report.problems += _noted_damage(f"{directory}/{STATE_FILE}", notes.loaded, damaged)
+    end = notes.end_offset
+    if end_offset < end and end_offset not in damaged:
+        reason = f"the log reached to offset {end}: its end is gone, or was damaged and is in quarantine"
+        report.problems.append(Problem(segments[-1][0], disk.size(segments[-1][0]), end_offset, reason))
+
+
+class _Notes(NamedTuple):
+    """What is written down of a partition beside its segments: it was durable to ``end_offset``."""
+
+    loaded: LoadedState
+    end_offset: int
+
+
+def _notes(directory: str, disk: Disk) -> _Notes:
+    data_dir, name = os.path.split(os.path.abspath(directory))
+    points = Points(disk, f"{data_dir}/{POINTS_FILE}")
+    points.load()
+    body = checkpoint.load(disk, f"{directory}/{PARTITION_FILE}").body or {}
+    point = points.of(name, str(body.get("topic_id")), "").point
+    loaded = load_state(disk, directory, point.generation)
+    end_offset = still_true(point, loaded.state).offset
+    return _Notes(loaded, end_offset if loaded.damaged else max(end_offset, loaded.state.missing_end))
+
+
+def _verify_start(directory: str, base_offset: int, loaded: LoadedState, report: Report) -> None:
     state = loaded.state.begun(base_offset)
     if state.start_offset < base_offset and state.is_start_noted and not loaded.damaged:
         path = f"{directory}/{base_offset:020d}{LOG_SUFFIX}"
         reason = f"the log begins at offset {state.start_offset}: what lay before this file is gone"
         report.problems.append(Problem(path, 0, state.start_offset, reason))
+
+
+def _noted_damage(path: str, loaded: LoadedState, damaged: Sequence[int]) -> Iterator[Problem]:
+    """What the state says of damage, besides what was met at the offsets ``damaged``."""
+    if loaded.damaged:
+        reason = "it is damaged or old, so nobody knows where the log was cut last: each start reads all of the log"
+        yield Problem(path, 0, loaded.state.start_offset, reason)
+        return
+    for start, end in loaded.state.bad_ranges:
+        if not any(start <= offset < end for offset in damaged):
+            reason = f"up to offset {end} the log was found damaged before: the next start looks there again"
+            yield Problem(path, 0, start, reason)
 
 
 def _verify_file(path: str, disk: Disk, report: Report) -> list[BatchInfo]:
@@ -246,3 +302,23 @@ def _verify_epochs(path: str, batches: Sequence[BatchInfo], epoch: int, report: 
         reason = f"its leader epoch is {batches[0].leader_epoch}, the segment before it ends in epoch {epoch}"
         report.problems.append(Problem(path, batches[0].position, batches[0].base_offset, reason))
     return batches[-1].leader_epoch
+
+
+def whose(directory: str) -> dict[str, Any]:
+    """What the log in this directory says whose it is: topic, topic id, partition; {} when that
+    cannot be read."""
+    return checkpoint.load_dispensable(ReadOnlyDisk(), f"{directory}/{PARTITION_FILE}")
+
+
+def broker_copy(data_dir: str) -> BrokerCopy:
+    """The copy of the metadata in the data directory of a stopped broker.
+
+    Raises RefusesToStart when it is no data directory."""
+    disk = ReadOnlyDisk()
+    path = f"{data_dir}/{meta.META_FILE}"
+    body = checkpoint.load_dispensable(disk, path)
+    if not isinstance(body.get("broker_id"), int):
+        raise RefusesToStart(f"there is no {path} that can be read: it is not the data directory of a broker")
+    metadata = MetadataFile(disk, f"{data_dir}/{METADATA_FILE}")
+    metadata.load(str(body.get("cluster_id", "")))
+    return BrokerCopy(body["broker_id"], *meta.peek_epochs(disk, path), metadata.saved)

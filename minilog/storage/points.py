@@ -11,7 +11,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from minilog.storage import checkpoint
@@ -41,7 +41,8 @@ class Points:
     def load(self) -> None:
         body = checkpoint.load_dispensable(self._disk, self._path)
         for name, (topic_id, boot_id, offset, high_watermark, generation, epochs) in body.get("logs", {}).items():
-            point = RecoveryPoint(offset, high_watermark, generation, tuple((epoch, start) for epoch, start in epochs))
+            ages = map(_pairs, body.get("ages", {}).get(name, ()))
+            point = RecoveryPoint(offset, high_watermark, generation, _pairs(epochs), *ages)
             self.saved[name] = Point(topic_id, boot_id, point)
         self._points = dict(self.saved)
 
@@ -49,8 +50,10 @@ class Points:
         """Raises DiskFull: what was saved before stays good."""
         if self._points == self.saved:
             return
-        logs = {name: (known.topic_id, known.boot_id, *known.point) for name, known in sorted(self._points.items())}
-        checkpoint.save(self._disk, self._path, {"logs": logs})
+        points = sorted(self._points.items())
+        logs = {name: (known.topic_id, known.boot_id, *known.point[:4]) for name, known in points}
+        ages = {name: known.point[4:] for name, known in points if known.point.written}
+        checkpoint.save(self._disk, self._path, {"logs": logs, "ages": ages})
         self.saved = dict(self._points)
 
     def note(self, name: str, known: Point) -> None:
@@ -74,3 +77,7 @@ class Points:
 
     def held_records(self, name: str) -> bool:
         return self._points[name].point.offset > 0
+
+
+def _pairs(entries: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    return tuple((first, second) for first, second in entries)

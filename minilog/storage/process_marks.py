@@ -1,7 +1,8 @@
 """ProcessMarks: what the processes of one data directory leave for the next one, so that it knows
 whether writes may be missing.
 
-Owns: ``running`` and ``clean-shutdown`` (what R21 needs), and the mark of doubt in memory.
+Owns: ``running`` and ``clean-shutdown`` (what R21 needs), ``place``, and the mark of doubt in
+memory.
 
 Invariants:
 * ``clean-shutdown`` is written after everything else on a clean stop and removed, durably, before
@@ -9,10 +10,12 @@ Invariants:
   restarted since the last process ran: the page cache kept what was written. ``running`` holds that
   process's boot id and whether it could itself vouch for what it found, so an unclean start stays
   unclean through quick restarts until the controller has been told.
+* What the page cache kept is in the very files that were written. ``place`` is made once and never
+  touched, and ``running`` says which file that is. A copy of the directory has another one (R36).
 * A write or sync that failed withdraws ``running`` at once, before anybody hears of it. A disk that
-  refuses even that leaves a mark in memory (``/dev/shm``, which lasts as long as the boot). The
-  next start then takes this boot for another one: unclean, and of no log is more believed than what
-  its recovery point says was durable.
+  refuses even that leaves a mark elsewhere (``machine.volatile_dir``), with the boot in its name.
+  The next start then takes this boot for another one: unclean, and of no log is more believed than
+  what its recovery point says was durable.
 """
 
 from __future__ import annotations
@@ -21,13 +24,14 @@ from contextlib import suppress
 
 from crc32c import crc32c
 
+from minilog import machine
 from minilog.errors import StorageFailed
 from minilog.storage import checkpoint
 from minilog.storage.disk import Disk
 
 RUNNING_FILE = "running"
+PLACE_FILE = "place"
 CLEAN_FILE = "clean-shutdown"
-_VOLATILE_DIR = "/dev/shm"
 
 
 class ProcessMarks:
@@ -46,6 +50,7 @@ class ProcessMarks:
         self._data_dir = data_dir
         self._running = f"{data_dir}/{RUNNING_FILE}"
         self._clean = f"{data_dir}/{CLEAN_FILE}"
+        self._place = f"{data_dir}/{PLACE_FILE}"
         self._boot_id = ""
         self._start_number = 0
 
@@ -60,7 +65,8 @@ class ProcessMarks:
         running = checkpoint.load_dispensable(self._disk, self._running)
         self.last_broker_epoch = int(marker.get("broker_epoch", -1))
         is_same = self._boot_id != "" and running.get("boot_id") == self._boot_id
-        self.is_same_boot = is_same and not self._is_doubted()
+        is_here = running.get("place") == self._identity()
+        self.is_same_boot = is_same and is_here and not self._is_doubted()
         self.says_clean = bool(marker) or (self.is_same_boot and running.get("vouched") is True)
         self._start_number = int(running.get("start", 0)) + 1
 
@@ -83,8 +89,18 @@ class ProcessMarks:
             checkpoint.save(self._disk, self._clean, {"broker_epoch": broker_epoch}, keep_previous=False)
 
     def _save_running(self, vouched: bool) -> None:
-        body = {"boot_id": self._boot_id, "vouched": vouched, "start": self._start_number}
+        place = self._identity()
+        if place is None:
+            checkpoint.write_synced(self._disk, self._place, b"a copy of this directory is not this directory\n")
+            place = self._identity()
+        body = {"boot_id": self._boot_id, "vouched": vouched, "start": self._start_number, "place": place}
         checkpoint.save(self._disk, self._running, body, keep_previous=False)
+
+    def _identity(self) -> str | None:
+        try:
+            return self._disk.identity(self._place)
+        except FileNotFoundError:
+            return None
 
     def distrust(self) -> None:
         """After a failed write or sync: the next start must not rely on the page cache. Never
@@ -103,7 +119,9 @@ class ProcessMarks:
         stays until the machine restarts, and means nothing any more when the next start has written
         another ``running``.
         """
-        return f"{_VOLATILE_DIR}/minilog-{self._boot_id}-{crc32c(running, crc32c(self._data_dir.encode())):08x}"
+        return (
+            f"{machine.volatile_dir()}/minilog-{self._boot_id}-{crc32c(running, crc32c(self._data_dir.encode())):08x}"
+        )
 
     def _is_doubted(self) -> bool:
         running = checkpoint.read_file(self._disk, self._running) or b""

@@ -50,6 +50,16 @@ def load(disk: Disk, path: str) -> int | None:
     return max(slots)
 
 
+def peek(disk: Disk, path: str) -> int | None:
+    """As ``load``, and changes nothing."""
+    handle = disk.open(path)
+    try:
+        number = max(_read(disk, handle))
+    finally:
+        disk.close(handle)
+    return None if number == _BAD else number
+
+
 def save(disk: Disk, path: str, number: int) -> None:
     """Note ``number``, durably. Raises StorageFailed; DiskFull only where a file system writes
     elsewhere than asked (copy on write), and then what was noted before is still there."""

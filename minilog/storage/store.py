@@ -1,22 +1,23 @@
 """Store: one broker's data directory; satisfies ``core.ports.LogStore``.
 
-Owns: ``lock``, the partition directories and ``trash/``, and with their modules ``meta.json`` and
-``controller-epoch`` (meta.py), ``recovery-points`` (points.py), ``running`` and ``clean-shutdown``
-(process_marks.py).
+Owns: ``lock``, the partition directories and ``trash/``, and with their modules ``stray/``
+(stray.py), ``meta.json`` and the epochs (meta.py), ``metadata`` (metadata_copy.py),
+``recovery-points`` (points.py), ``running`` and ``clean-shutdown`` (process_marks.py).
 
 Invariants:
 * One process at a time (the lock), and only the broker and cluster the directory belongs to
   (meta.py).
-* A partition directory appears complete, by one rename, and disappears the same way, into
-  ``trash/``: only for a delete record of its topic id, or because a topic of that name with another
-  id has taken its place.
+* A partition directory appears complete, by one rename, and disappears the same way: into
+  ``trash/`` when its topic is known to be deleted, or a topic of that name with another id takes
+  its place, and into ``stray/`` when nobody knows its topic (R39). From there it comes back when
+  its topic is known again.
 * No file or directory has a longer name than a partition's own directory, so whatever can be opened
   can be deleted; and a name that the file system refuses costs one replica, not the broker.
 * What is in the trash says whose it is for as long as a saved recovery point speaks of it: else the
   next start would miss it.
 * A start is clean only if nothing that the last process wrote can be missing (R21). A log that
-  vanished makes it unclean, until the controller has been told: from then on nobody misses that log
-  any more.
+  vanished is named as lost, until the controller has been told (R37): from then on nobody misses
+  that log any more.
 """
 
 from __future__ import annotations
@@ -27,19 +28,25 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-import msgspec
-
 from minilog.config import TopicSettings
 from minilog.errors import CorruptRange, DiskFull, NameRefused, RefusesToStart, StorageFailed
-from minilog.storage import checkpoint, directories, meta, trash
+from minilog.storage import checkpoint, directories
+from minilog.storage.aside import trash
+from minilog.storage.aside.lost import find_lost, in_trash
+from minilog.storage.aside.lost_tails import LostTails
+from minilog.storage.aside.stray import Stray
 from minilog.storage.directories import StoredPartition, directory_name
 from minilog.storage.disk import Disk
 from minilog.storage.log.log import PartitionLog
 from minilog.storage.log.log_place import LogPlace
-from minilog.storage.log.quarantine import Quarantine
+from minilog.storage.log.quarantine import CutTail, Quarantine
+from minilog.storage.meta import Identity
+from minilog.storage.metadata_copy import METADATA_FILE, MetadataFile
 from minilog.storage.points import Point, Points
 from minilog.storage.process_marks import ProcessMarks
 from minilog.storage.recovery.recovery import adopt, open_log
+from minilog.wire.journal.metadata_copy import MetadataCopy
+from minilog.wire.messages import ReplicaName
 
 POINTS_FILE = "recovery-points"
 _logger = logging.getLogger("minilog.storage")
@@ -53,18 +60,28 @@ class Checked(NamedTuple):
 
 
 class Store:
-    def __init__(self, disk: Disk, data_dir: str, broker_id: int, now_ms: Callable[[], int]) -> None:
-        """``now_ms`` is wall-clock time, for the reports in quarantine only. Nothing is touched
-        before ``start``."""
+    def __init__(
+        self,
+        disk: Disk,
+        data_dir: str,
+        broker_id: int,
+        now_ms: Callable[[], int],
+        make_id: Callable[[], str] = lambda: os.urandom(16).hex(),
+    ) -> None:
+        """``now_ms`` is wall-clock time, for the reports in quarantine only. ``make_id``: ids for
+        new directories, no two the same. Nothing is touched before ``start``."""
         self.data_dir = os.path.abspath(data_dir)
         self.was_clean = False
         self._disk = disk
         self._broker_id = broker_id
         self._trash = trash.Trash(disk, self._path("trash"))
+        self._stray = Stray(disk, self._path("stray"))
         self._quarantine = Quarantine(disk, self._path("quarantine"), now_ms)
+        self.tails = LostTails(disk, self.data_dir)
         self._lock: int | None = None
-        self._meta = meta.Meta(broker_id=broker_id)
-        self._controller_epoch = 0
+        self._identity = Identity(disk, self.data_dir, broker_id, make_id)
+        self._metadata = MetadataFile(disk, self._path(METADATA_FILE))
+        self._lost: list[ReplicaName] = []
         self._boot_id = ""
         self._marks = ProcessMarks(disk, self.data_dir)
         self.checked = Checked(0, 0)
@@ -81,6 +98,8 @@ class Store:
         self._made: set[str] = set()
         """Partition directories whose names no log has taken over yet, to be synced with its first
         flush."""
+        self._unsynced: set[str] = set()
+        """Partition directories that were made since the metadata was last saved."""
         self._refused: set[str] = set()
         """Partition directories that the file system does not take."""
 
@@ -93,7 +112,7 @@ class Store:
         """Lock and check the directory; True when nothing the last process wrote can be missing
         (R21).
 
-        ``boot_id`` is the kernel's (/proc/sys/kernel/random/boot_id); "" when unknown. Raises
+        ``boot_id`` is the kernel's (``machine.boot_id``); "" when unknown. Raises
         RefusesToStart or DiskFull.
         """
         assert self._lock is None, "a store is started once"
@@ -107,9 +126,12 @@ class Store:
         except StorageFailed as error:
             raise RefusesToStart(f"the data directory {self.data_dir} cannot be used: {error}") from error
         try:
-            self._load_meta()
+            self._identity.load()
+            self.tails.directory_id = self._identity.directory_id
             self._load_partitions()
             self._load_points()
+            self._look_for_lost()
+            self._stray.look()
             return self._judge_last_process()
         except BaseException as error:
             self._release()
@@ -135,22 +157,6 @@ class Store:
             )
         return handle
 
-    def _load_meta(self) -> None:
-        path = self._path(meta.META_FILE)
-        found = meta.load(self._disk, path, self._broker_id)
-        if found is not None:
-            self._meta = found
-            self._controller_epoch = meta.load_epoch(self._disk, path)
-            return
-        name = directories.any_directory(self._disk, self.data_dir)
-        if name is not None:
-            raise RefusesToStart(
-                f"{path} is missing although {self.data_dir} holds partitions ({name}, ...): "
-                "restore it from a backup, or start with an empty data directory"
-            )
-        meta.begin(self._disk, path, self._meta)
-        self._disk.fsync_dir(os.path.dirname(self.data_dir))
-
     def _load_partitions(self) -> None:
         for stored, boot_id in directories.find(self._disk, self.data_dir):
             self._topic_ids[stored.topic, stored.partition] = stored.topic_id
@@ -158,14 +164,21 @@ class Store:
 
     def _load_points(self) -> None:
         self._points.load()
-        deleted, spoken_of = self._trash.held(), self._spoken_of()
+        moved, spoken_of = self._moved_away(), self._spoken_of()
         # Or what was deleted would be missed, and spoken of again.
-        self._points.forget([name for name in self._points.without(self._directories()) if spoken_of[name] in deleted])
+        self._points.forget([name for name in self._points.without(self._directories()) if spoken_of[name] in moved])
+
+    def _look_for_lost(self) -> None:
+        self._metadata.load(self.cluster_id)
+        here = set(self.partitions())
+        self._lost = find_lost(self._metadata.saved, self._points, self._moved_away(), here, self._broker_id)
+
+    def _moved_away(self) -> set[tuple[str, str | None]]:
+        return self._trash.held() | self._stray.held()
 
     def _judge_last_process(self) -> bool:
         self._marks.look()
-        gone = any(self._points.held_records(name) for name in self._points.without(self._directories()))
-        self.was_clean = self._marks.says_clean and not gone
+        self.was_clean = self._marks.says_clean
         if not self._marks.is_same_boot:
             self._forget_boot()
         self._marks.run(is_clean=self.was_clean)
@@ -195,9 +208,11 @@ class Store:
     def registered(self) -> None:
         """The controller has accepted the registration and knows whether the start was clean.
         Raises DiskFull."""
-        if not self._marks.is_vouched:
+        if self._lost:
             self._points.forget(self._points.without(self._directories()))
             self._points.save()
+            self._lost = []
+        if not self._marks.is_vouched:
             self._marks.vouch()
 
     def distrust(self) -> None:
@@ -258,27 +273,49 @@ class Store:
 
     @property
     def cluster_id(self) -> str:
-        return self._meta.cluster_id
+        return self._identity.cluster_id
 
     def bind_cluster(self, cluster_id: str) -> None:
         """Raises RefusesToStart when the directory belongs to another cluster."""
-        assert cluster_id
-        meta.check_cluster(self._meta, cluster_id, self.data_dir)
-        if self._meta.cluster_id != cluster_id:
-            changed = msgspec.structs.replace(self._meta, cluster_id=cluster_id)
-            meta.save(self._disk, self._path(meta.META_FILE), changed)
-            self._meta = changed  # what is not saved is not remembered either: on a full disk the caller comes again
+        self._identity.bind_cluster(cluster_id)
+
+    @property
+    def directory_id(self) -> str:
+        return self._identity.directory_id
+
+    @property
+    def broker_epoch(self) -> int:
+        return self._identity.broker_epoch
+
+    def save_broker_epoch(self, epoch: int) -> None:
+        self._identity.save_broker_epoch(epoch)
 
     @property
     def controller_epoch(self) -> int:
-        return self._controller_epoch
+        return self._identity.controller_epoch
 
     def save_controller_epoch(self, epoch: int) -> None:
-        """Works on a full disk, too: what a broker cannot note it must not obey."""
-        assert epoch >= self._controller_epoch, "a controller epoch never goes back (R25)"
-        if epoch != self._controller_epoch:
-            meta.save_epoch(self._disk, self._path(meta.META_FILE), epoch)
-            self._controller_epoch = epoch
+        self._identity.save_controller_epoch(epoch)
+
+    @property
+    def metadata(self) -> MetadataCopy:
+        """What was applied here of the metadata, as it was last saved."""
+        return self._metadata.saved
+
+    def save_metadata(self, copy: MetadataCopy) -> None:
+        """For a thread. Whatever directory the copy gives this broker is there after a power cut,
+        too. Raises DiskFull: the old copy stays good."""
+        names = list(self._unsynced)
+        for name in names:
+            with suppress(FileNotFoundError):  # deleted meanwhile
+                self._disk.fsync_dir(self._path(name))
+        self._disk.fsync_dir(self.data_dir)
+        self._metadata.save(copy)
+        self._unsynced.difference_update(names)
+
+    @property
+    def lost(self) -> list[ReplicaName]:
+        return self._lost
 
     # ---- logs
 
@@ -295,13 +332,14 @@ class Store:
         if self._topic_ids.get(key) == topic_id and key in self._logs:
             return self._logs[key]
         if key in self._topic_ids and self._topic_ids[key] != topic_id:
-            self._move_to_trash(topic, partition)
+            self._move(topic, partition, self._trash)
         if key not in self._topic_ids:
-            self._points.forget([name])  # of a directory that was moved away: it says nothing about this new log
-            self._make(name, StoredPartition(topic, topic_id, partition))
+            self._points.forget([name])
+            if name in self._points.saved:
+                self._points.save()  # or what they say of a log that is gone would be believed of this one
+            self._begin(name, StoredPartition(topic, topic_id, partition))
             self._topic_ids[key] = topic_id
-            self._made_in[name] = self._boot_id
-            self._made.add(name)
+            self._unsynced.add(name)
         log = self._recovered.pop(key, None)
         if log is None:
             unsynced = (self._path(name), self.data_dir) if name in self._made else ()
@@ -311,6 +349,18 @@ class Store:
             adopt(log, settings)
         self._logs[key] = log
         return log
+
+    def _begin(self, name: str, stored: StoredPartition) -> None:
+        """With the log that was put aside, if there is one: how much of that is durable nobody
+        knows. Else with an empty one."""
+        if self._stray.give_back(self._path(name), name, stored.topic_id):
+            self._made_in[name] = ""
+            self._stray.sync()
+            self._disk.fsync_dir(self.data_dir)
+        else:
+            self._make(name, stored)
+            self._made_in[name] = self._boot_id
+            self._made.add(name)
 
     def _make(self, name: str, stored: StoredPartition) -> None:
         """Raises NameRefused, and tells the operator, but only once: it will be tried again and
@@ -334,7 +384,7 @@ class Store:
     ) -> PartitionLog:
         known = self._point(name, topic_id)
         power_loss = known.boot_id == "" or known.boot_id != self._boot_id
-        place = LogPlace(self._disk, self._path(name), name, self._quarantine, unsynced, ask)
+        place = LogPlace(self._disk, self._path(name), name, self._quarantine, unsynced, ask, topic_id)
         return open_log(place, settings, known.point, power_loss)
 
     def get(self, topic: str, partition: int) -> PartitionLog | None:
@@ -358,12 +408,36 @@ class Store:
 
     def delete(self, topic: str, topic_id: str, partition: int) -> None:
         if self._topic_ids.get((topic, partition)) == topic_id:
-            self._move_to_trash(topic, partition)
+            self._move(topic, partition, self._trash)
 
-    def _move_to_trash(self, topic: str, partition: int) -> None:
+    def put_aside(self, topic: str, topic_id: str, partition: int) -> None:
+        if self._topic_ids.get((topic, partition)) == topic_id:
+            self._move(topic, partition, self._stray)
+
+    @property
+    def lacks(self) -> int:
+        """How often the disk had no room."""
+        return self._disk.lacks
+
+    def take_cuts(self) -> list[CutTail]:
+        return self._quarantine.take()
+
+    @property
+    def records_lost(self) -> list[int]:
+        return self._quarantine.records_lost
+
+    @property
+    def lost_kept(self) -> int:
+        return self.tails.kept.unwritten
+
+    @property
+    def strays(self) -> int:
+        return self._stray.count
+
+    def _move(self, topic: str, partition: int, to: trash.Trash) -> None:
         """Raises DiskFull, and then the partition stays where it is, open if it was."""
         name = directory_name(topic, partition)
-        self._trash.take(self._path(name), name)
+        to.take(self._path(name), name)
         for opened in (self._logs, self._recovered):
             log = opened.pop((topic, partition), None)
             if log is not None:
@@ -371,14 +445,18 @@ class Store:
         del self._topic_ids[topic, partition]
         self._made.discard(name)
         self._points.forget([name])
-        self._trash.sync()
+        to.sync()
         self._disk.fsync_dir(self.data_dir)
 
     def purge_trash(self, is_stopped: Callable[[], bool] = lambda: False) -> int:
         """Remove for good what is in the trash; returns the bytes freed. ``is_stopped`` is asked
-        between files. Of a log that the saved recovery points speak of the name stays until the
-        next checkpoint: there may be no room for that one before the records have gone."""
-        return self._trash.purge(set(self._spoken_of().values()), is_stopped)
+        between files. Of a log that the saved recovery points or the copy of the metadata speak of
+        the name stays until these are saved again: there may be no room for that before the records
+        have gone."""
+        spoken_of = set(self._spoken_of().values())
+        replicas = self._metadata.saved.replicas_of(self._broker_id)
+        spoken_of.update(in_trash(StoredPartition(*replica)) for replica in replicas)
+        return self._trash.purge(spoken_of, is_stopped)
 
     def _spoken_of(self) -> dict[str, tuple[str, str | None]]:
         """By directory what the trash would have of the log that the saved recovery points speak
@@ -392,6 +470,7 @@ class Store:
 
         Raises DiskFull: the old checkpoint stays good.
         """
+        self._stray.look_again()
         for key, log in self._logs.items():
             self._points.note(log.name, Point(self._topic_ids[key], self._boot_id, log.checkpoint()))
         self._points.save()

@@ -36,7 +36,7 @@ from typing import Final, NamedTuple
 from crc32c import crc32c
 
 from minilog.errors import CorruptBatch, InvalidAcks, RecordTooLarge
-from minilog.wire.codec import OBJECTS_MAX, RECORD_BYTES_MIN
+from minilog.wire.codec.codec import OBJECTS_MAX, RECORD_BYTES_MIN
 
 HEADER_BYTES: Final = 61
 PREFIX_BYTES: Final = 12
@@ -198,15 +198,25 @@ def split(data: bytes | memoryview, batch_bytes_max: int, *, stored: bool = Fals
     return batches
 
 
+def first_batches(data: memoryview, count_max: int) -> tuple[int, int, int]:
+    """The first ``count_max`` of concatenated batches: the byte where they end, how many they are,
+    and the offset where they end. All of ``data`` when it goes on as no batch does: ``split`` says
+    what is wrong."""
+    position = count = end_offset = 0
+    while position < len(data) and count < count_max:
+        try:
+            header = peek(data, position)
+        except CorruptBatch:
+            return len(data), count, end_offset
+        position, count, end_offset = position + header.bytes_total, count + 1, header.end_offset
+    return min(position, len(data)), count, end_offset
+
+
 def batch_at(view: memoryview, position: int, batch_bytes_max: int, stored: bool = False) -> Batch:
     """The validated batch that starts at ``position``. ``stored`` and errors as in ``split``."""
     header = peek(view, position)
     bytes_total = header[1]
-    if bytes_total > batch_bytes_max:
-        raise RecordTooLarge(
-            f"a batch of {bytes_total} bytes (at byte {position}) exceeds the {batch_bytes_max} bytes allowed",
-            position=position,
-        )
+    check_size(bytes_total, position, batch_bytes_max)
     whole = view[position : position + bytes_total]
     if len(whole) != bytes_total:
         raise _corrupt(position, f"its length field claims {bytes_total} bytes, {len(whole)} are there")
@@ -217,6 +227,15 @@ def batch_at(view: memoryview, position: int, batch_bytes_max: int, stored: bool
     if fault is not None:
         raise _corrupt(position, fault)
     return _new(Batch, (*header[:12], (whole,)))
+
+
+def check_size(bytes_total: int, position: int, batch_bytes_max: int) -> None:
+    """Raises RecordTooLarge."""
+    if bytes_total > batch_bytes_max:
+        raise RecordTooLarge(
+            f"a batch of {bytes_total} bytes (at byte {position}) exceeds the {batch_bytes_max} bytes allowed",
+            position=position,
+        )
 
 
 def peek(view: bytes | memoryview, position: int = 0) -> Batch:
@@ -240,6 +259,20 @@ def peek(view: bytes | memoryview, position: int = 0) -> Batch:
         Batch,
         (base_offset, bytes_total, leader_epoch, crc, attributes, delta, base, latest, pid, epoch, sequence, count, ()),
     )
+
+
+def is_compressed(batches: bytes | memoryview) -> bool:
+    """Whether any of the batches expands when it is read, as far as they can be told apart."""
+    position = 0
+    while len(batches) - position >= HEADER_BYTES:
+        try:
+            header = peek(batches, position)
+        except CorruptBatch:
+            return False
+        if header.codec:
+            return True
+        position += header.bytes_total
+    return False
 
 
 def stamp(

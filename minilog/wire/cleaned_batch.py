@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from minilog.wire import codec
 from minilog.wire.batch import DELETE_HORIZON_BIT, EXPANDED_BYTES_MAX, HEADER_BYTES, Batch, split
-from minilog.wire.compression import compress
+from minilog.wire.codec import codec
+from minilog.wire.codec.compression import compress
 from minilog.wire.records import Record, batch_head
 
 _INT64_END: Final = 1 << 63

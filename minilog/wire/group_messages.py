@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import msgspec
 
-from minilog.wire.message_base import Int64, Message, Problem
+from minilog.wire.bounded import Id, Int64, Many, Milliseconds, Name, Text
+from minilog.wire.message_base import Message, Problem
 
 GROUPS_TOPIC = "__groups"
 JOIN = 0
@@ -26,31 +27,32 @@ class TopicPartitions(msgspec.Struct, order=True, omit_defaults=True):
     """Partitions of one topic, ascending. ``topic_id``: of the very topic; "" where a request does
     not say."""
 
-    topic: str
-    partitions: list[Int64]
-    topic_id: str = ""
+    topic: Name
+    partitions: Many[Int64]
+    topic_id: Id = ""
 
 
 class GroupHeartbeat(Message):
     """Join (``member_epoch`` 0) and heartbeat in one. ``topics`` or ``pattern`` (a whole-name
     regular expression in RE2's subset), not both. ``owned``: what the member holds and processes
-    now, also what it is about to give back.
+    now, also what it is about to give back. A join of a member that is in the group is taken for a
+    copy: what is new in it counts when it is said with the epoch that the member was told.
 
     ``instance_id``, when given, makes a static member: when the old one has left or its session is
     over, a new member id takes over its place, until then it is refused with InstanceInUse and asks
     again. ``poll_timeout_ms`` bounds how long a member may take to give partitions back."""
 
-    group: str
-    member_id: str
-    member_epoch: int
-    topics: list[str] = []
-    pattern: str = ""
-    owned: list[TopicPartitions] = []
-    assignor: str = "sticky"
-    instance_id: str = ""
-    client_id: str = ""
-    session_timeout_ms: int = 10_000
-    poll_timeout_ms: int = 300_000
+    group: Name
+    member_id: Name
+    member_epoch: Int64
+    topics: Many[Name] = []
+    pattern: Name = ""
+    owned: Many[TopicPartitions] = []
+    assignor: Name = "sticky"
+    instance_id: Name = ""
+    client_id: Name = ""
+    session_timeout_ms: Milliseconds = 10_000
+    poll_timeout_ms: Milliseconds = 300_000
 
 
 class GroupHeartbeatReply(Message):
@@ -58,11 +60,11 @@ class GroupHeartbeatReply(Message):
     in it, says so with its next heartbeat, and may start on what is new at once. ``pending`` counts
     partitions that it will get as soon as their owners have let go."""
 
-    member_id: str
-    member_epoch: int
-    heartbeat_interval_ms: int
-    assignment: list[TopicPartitions]
-    pending: int = 0
+    member_id: Name
+    member_epoch: Int64
+    heartbeat_interval_ms: Milliseconds
+    assignment: Many[TopicPartitions]
+    pending: Int64 = 0
 
 
 class LeaveGroup(Message):
@@ -73,9 +75,9 @@ class LeaveGroup(Message):
     that is over, and changes nothing. -1 speaks of whoever has the id now: only for ids that are
     used once."""
 
-    group: str
-    member_id: str
-    member_epoch: int = -1
+    group: Name
+    member_id: Name
+    member_epoch: Int64 = -1
 
 
 class OffsetCommit(msgspec.Struct, omit_defaults=True):
@@ -85,12 +87,12 @@ class OffsetCommit(msgspec.Struct, omit_defaults=True):
     ``topic_id``: of the topic that was read. Without one it is the topic the member was given, or
     the one there is."""
 
-    topic: str
+    topic: Name
     partition: Int64
     offset: Int64
     leader_epoch: Int64 = -1
-    metadata: str = ""
-    topic_id: str = ""
+    metadata: Text = ""
+    topic_id: Id = ""
 
 
 class CommitOffsets(Message):
@@ -103,11 +105,11 @@ class CommitOffsets(Message):
     arrives after a later commit of that member to one of the partitions is refused with
     GroupChanged. -1: whatever comes last counts."""
 
-    group: str
-    offsets: list[OffsetCommit]
-    member_id: str = ""
-    member_epoch: int = -1
-    sequence: int = -1
+    group: Name
+    offsets: Many[OffsetCommit]
+    member_id: Name = ""
+    member_epoch: Int64 = -1
+    sequence: Int64 = -1
 
 
 class CommitOffsetsReply(Message):
@@ -117,56 +119,58 @@ class CommitOffsetsReply(Message):
 class CommittedOffset(msgspec.Struct, omit_defaults=True):
     """``offset`` None: nothing is committed. ``committed_ms``: when, in ms since the epoch."""
 
-    topic: str
-    partition: int
-    offset: int | None = None
-    leader_epoch: int = -1
-    metadata: str = ""
-    committed_ms: int = 0
-    topic_id: str = ""
+    topic: Name
+    partition: Int64
+    offset: Int64 | None = None
+    leader_epoch: Int64 = -1
+    metadata: Text = ""
+    committed_ms: Milliseconds = 0
+    topic_id: Id = ""
 
 
 class CommittedOffsets(Message):
     """``partitions`` None: everything the group has committed."""
 
-    group: str
-    partitions: list[TopicPartitions] | None = None
+    group: Name
+    partitions: Many[TopicPartitions] | None = None
 
 
 class CommittedOffsetsReply(Message):
-    offsets: list[CommittedOffset]
+    offsets: Many[CommittedOffset]
 
 
 class GroupMember(msgspec.Struct, omit_defaults=True):
     """``owned`` as last heard from the member, ``assignment`` what it is to own in the end."""
 
-    member_id: str
-    member_epoch: int
-    client_id: str = ""
-    instance_id: str = ""
-    topics: list[str] = []
-    pattern: str = ""
-    owned: list[TopicPartitions] = []
-    assignment: list[TopicPartitions] = []
-    heartbeat_age_ms: int = 0
+    member_id: Name
+    member_epoch: Int64
+    client_id: Name = ""
+    instance_id: Name = ""
+    topics: Many[Name] = []
+    pattern: Name = ""
+    owned: Many[TopicPartitions] = []
+    assignment: Many[TopicPartitions] = []
+    heartbeat_age_ms: Milliseconds = 0
 
 
 class GroupInfo(msgspec.Struct, omit_defaults=True):
     """``state``: empty, rebalancing, stable."""
 
-    group: str
-    state: str
-    group_epoch: int
-    members: int
-    assignor: str = ""
+    group: Name
+    state: Name
+    group_epoch: Int64
+    members: Int64
+    assignor: Name = ""
+    rebalances: Int64 = 0
+    """That have ended since its coordinator of the moment has been it."""
 
 
 class MissingGroups(msgspec.Struct, order=True):
     """A partition of the groups' topic whose groups could not be listed, and why."""
 
-    partition: int
-    code: str
-    detail: str
+    partition: Int64
+    code: Name
+    detail: Text
 
 
 class ListGroups(Message):
@@ -177,21 +181,21 @@ class ListGroupsReply(Message):
     """``groups`` of the ``partitions`` that answered. Those of ``missing`` are not among them, if
     there are any."""
 
-    groups: list[GroupInfo]
-    partitions: list[int] = []
-    missing: list[MissingGroups] = []
+    groups: Many[GroupInfo]
+    partitions: Many[Int64] = []
+    missing: Many[MissingGroups] = []
 
 
 class DescribeGroup(Message):
-    group: str
+    group: Name
 
 
 class DescribeGroupReply(Message):
     group: GroupInfo
-    members: list[GroupMember]
-    coordinator: int
-    rebalances: int = 0
-    last_rebalance_ms: int | None = None
+    members: Many[GroupMember]
+    coordinator: Int64
+    rebalances: Int64 = 0
+    last_rebalance_ms: Milliseconds | None = None
     """How long the last one took, from the change to the last member at the new epoch."""
 
 
@@ -202,9 +206,9 @@ class DeleteGroup(Message):
     group that is made anew has a greater one than any of that name before it. -1: whichever group
     has the name now."""
 
-    group: str
-    partitions: list[TopicPartitions] | None = None
-    group_epoch: int = -1
+    group: Name
+    partitions: Many[TopicPartitions] | None = None
+    group_epoch: Int64 = -1
 
 
 class DeleteGroupReply(Message):

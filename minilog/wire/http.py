@@ -32,6 +32,7 @@ from minilog.errors import (
 from minilog.wire.message_base import UNDECODABLE
 from minilog.wire.messages import ACKS_ALL, EARLIEST, LATEST, NotAMessage, Problem, decode
 
+HTML: Final = "text/html"
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
 BATCH: Final = "application/vnd.minilog.batch"
@@ -51,6 +52,9 @@ RETRY_AFTER_S: Final = 1
 _MEMBER_CHARS_MAX: Final = 249
 _TOPIC_ID = re.compile(rb"[0-9a-f]{32}")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+TAIL_PATTERN: Final = r"[A-Za-z0-9._-]{1,249}-[0-9]{1,10}:[0-9]{1,19}-[0-9]{1,19}-[0-9]{1,19}(-[0-9]{1,9})?"
+"""Of lost records: partition, leader epoch, first offset, end; a number where that was taken."""
+_TAIL = re.compile(TAIL_PATTERN)
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _MEDIA_NAME = re.compile(r"[^\s/]+/[^\s/]+")
@@ -67,6 +71,21 @@ def shown(value: object) -> str:
 
 
 # --- values in paths and queries ------------------------------------------------------------------
+
+
+_ORIGIN: Final = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
+
+
+def origin_form(target: str) -> str:
+    """Path and query of a request target. Servers take the absolute form as well (RFC 9112, 3.2.2):
+    whoever was asked is who answers."""
+    if target.startswith("/"):
+        return target
+    origin = _ORIGIN.match(target)
+    if origin is None:
+        return target
+    rest = target[origin.end() :]
+    return rest if rest.startswith("/") else f"/{rest}"
 
 
 def percent_decoded(name: str, raw: str, *, plus_is_space: bool = False) -> bytes:
@@ -94,6 +113,14 @@ def integer(name: str, value: bytes, low: int, high: int) -> int:
     if not _INTEGER.fullmatch(digits) or not low <= int(digits) <= high:
         raise InvalidRequest(f"{name} is {shown(digits)}; allowed is an integer from {low} to {high}")
     return int(digits)
+
+
+def entity_tag(name: str, value: bytes) -> int:
+    """The end of a partition as an entity tag: its offset in quotes (RFC 9110, section 8.8.3)."""
+    tag = text(name, value)
+    if len(tag) < 3 or tag[0] != '"' or tag[-1] != '"':
+        raise InvalidRequest(f'{name} is {shown(tag)}; allowed is the end of the partition in quotes, like "42"')
+    return integer(name, tag[1:-1].encode(), 0, INT64_MAX)
 
 
 def choice(name: str, value: bytes, allowed: Sequence[str]) -> str:
@@ -178,6 +205,16 @@ def group_name(name: str) -> str:
     if not _TOPIC.fullmatch(name):
         raise InvalidGroup(f"group is {shown(name)}; allowed are 1 to 249 of the characters A-Z a-z 0-9 . _ -")
     return name
+
+
+def tail_name(text: str) -> str:
+    """Of lost records: ``orders-0:3-100-250``. Raises InvalidRequest."""
+    if not _TAIL.fullmatch(text):
+        raise InvalidRequest(
+            f"the tail is {shown(text)}; tails are named as in GET /v1/lost: orders-0:3-100-250 is of partition 0 of "
+            "orders, from leader epoch 3 and offset 100 up to offset 250"
+        )
+    return text
 
 
 def member_id(name: str) -> str:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Final
 
 import msgspec
-from msgspec import Meta
 
 from minilog.errors import MinilogError, error_from
-
-Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-"""What a message can carry. JSON knows larger numbers: what is decoded from it must fit, to be
-passed on."""
+from minilog.wire.bounded import TEXT_CHARS_MAX, Count, Info, Name, Told
 
 UNDECODABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError, MemoryError, OverflowError)
 """What decoding foreign bytes raises. UnicodeDecodeError is a ValueError; deep nesting is a
@@ -35,14 +31,15 @@ class Message(msgspec.Struct, tag=True, omit_defaults=True):
 class Problem(Message):
     """An error on the wire; see errors.py for codes and the meaning of ``definite``."""
 
-    code: str
-    detail: str
+    code: Name
+    detail: Told
     definite: bool
-    info: dict[str, Any] = {}
+    info: Info = {}
 
     @classmethod
     def of(cls, error: MinilogError) -> Problem:
-        return cls(error.code, error.detail, error.definite, error.info)
+        """A sentence that quotes what somebody sent may be as long as that."""
+        return cls(error.code, error.detail[:TEXT_CHARS_MAX], error.definite, error.info)
 
     def error(self) -> MinilogError:
         return error_from(self.code, self.detail, self.definite, self.info)
@@ -51,4 +48,4 @@ class Problem(Message):
 class Ok(Message):
     """Done. Nothing more to say. ``metadata_offset`` is set when the journal changed."""
 
-    metadata_offset: int = 0
+    metadata_offset: Count = 0

@@ -16,6 +16,30 @@ from __future__ import annotations
 
 import msgspec
 
+from minilog.wire.admin_messages import (
+    ANY_REPLICA,
+    AddPartitions,
+    AllocateProducerIds,
+    AllocateProducerIdsReply,
+    BrokerHealth,
+    Candidate,
+    ClaimLost,
+    ClaimLostReply,
+    CreateTopic,
+    CreateTopicReply,
+    DeleteTopic,
+    DescribeCluster,
+    DescribeClusterReply,
+    ElectLeader,
+    ElectLeaderReply,
+    InitProducer,
+    InitProducerReply,
+    LostRun,
+    PartitionInfo,
+    TopicInfo,
+)
+from minilog.wire.bounded import BrokerId, Count, Few, Id, Int64, Many, Milliseconds, Name, Told
+from minilog.wire.figure_messages import FigureMessage
 from minilog.wire.group_messages import (
     CommitOffsets,
     CommitOffsetsReply,
@@ -32,16 +56,23 @@ from minilog.wire.group_messages import (
     ListGroups,
     ListGroupsReply,
 )
+from minilog.wire.journal.events import SeenEvent
+from minilog.wire.journal.failovers import FailoverInfo
+from minilog.wire.journal.metadata_records import ReplicaName
 from minilog.wire.message_base import UNDECODABLE, Message, Ok, Problem, why_undecodable
 from minilog.wire.peer_messages import (
     NOTHING,
     AlterPartition,
     AlterPartitionReply,
+    Condition,
+    FirstWrite,
     Heartbeat,
     HeartbeatReply,
     IsrDecision,
+    IsrLeaver,
     IsrMember,
     IsrProposal,
+    LoneEnd,
     Position,
     PositionQuery,
     Positions,
@@ -54,20 +85,43 @@ from minilog.wire.peer_messages import (
     ReplicaFetchPartition,
     ReplicaFetchReply,
     ReplicaFetchResult,
-    UnfitReplica,
 )
 
-__all__ = [  # defined in message.py and peer_messages.py, and part of this vocabulary
+__all__ = [  # defined elsewhere, and part of this vocabulary
+    "ANY_REPLICA",
     "NOTHING",
+    "AddPartitions",
+    "AllocateProducerIds",
+    "AllocateProducerIdsReply",
     "AlterPartition",
     "AlterPartitionReply",
+    "BrokerHealth",
+    "Candidate",
+    "ClaimLost",
+    "ClaimLostReply",
+    "Condition",
+    "CreateTopic",
+    "CreateTopicReply",
+    "DeleteTopic",
+    "DescribeCluster",
+    "DescribeClusterReply",
+    "ElectLeader",
+    "ElectLeaderReply",
+    "FailoverInfo",
+    "FirstWrite",
     "Heartbeat",
     "HeartbeatReply",
+    "InitProducer",
+    "InitProducerReply",
     "IsrDecision",
+    "IsrLeaver",
     "IsrMember",
     "IsrProposal",
+    "LoneEnd",
+    "LostRun",
     "Message",
     "Ok",
+    "PartitionInfo",
     "Position",
     "PositionQuery",
     "Positions",
@@ -81,7 +135,9 @@ __all__ = [  # defined in message.py and peer_messages.py, and part of this voca
     "ReplicaFetchPartition",
     "ReplicaFetchReply",
     "ReplicaFetchResult",
-    "UnfitReplica",
+    "ReplicaName",
+    "SeenEvent",
+    "TopicInfo",
 ]
 
 ACKS_ALL = -1
@@ -93,20 +149,23 @@ LATEST = -1
 
 
 class ProducePartition(msgspec.Struct, omit_defaults=True):
-    topic: str
-    partition: int
+    topic: Name
+    partition: Int64
     batches: memoryview
     """Batches of one partition; base offsets and leader epochs are the leader's to set."""
-    topic_id: str = ""
+    topic_id: Id = ""
+    expected_offset: Int64 | None = None
+    """Append only where this is the end of the log: END_OFFSET_MISMATCH otherwise (R101). Not with
+    acks=0, which could not be told."""
 
 
 class Produce(Message):
     """Append to partitions led by the receiver, each named once. ``acks``: 0, 1, N copies, or
     ACKS_ALL."""
 
-    acks: int
-    timeout_ms: int
-    partitions: list[ProducePartition]
+    acks: Int64
+    timeout_ms: Milliseconds
+    partitions: Many[ProducePartition]
 
 
 class ProduceResult(msgspec.Struct, omit_defaults=True):
@@ -118,23 +177,23 @@ class ProduceResult(msgspec.Struct, omit_defaults=True):
     other, because something came between the first attempt and this one. It then names the base
     offset of each. A batch sent alone needs no look at it."""
 
-    topic: str
-    partition: int
+    topic: Name
+    partition: Int64
     problem: Problem | None = None
-    base_offset: int | None = None
-    end_offset: int | None = None
-    leader_epoch: int | None = None
-    timestamp: int | None = None
-    crc: int | None = None
-    acks: int | None = None
-    isr: list[int] = []
+    base_offset: Int64 | None = None
+    end_offset: Int64 | None = None
+    leader_epoch: Int64 | None = None
+    timestamp: Int64 | None = None
+    crc: Int64 | None = None
+    acks: Int64 | None = None
+    isr: Few[Int64] = []
     duplicate: bool = False
-    base_offsets: list[int] = []
-    topic_id: str = ""
+    base_offsets: Many[Int64] = []
+    topic_id: Id = ""
 
 
 class ProduceReply(Message):
-    partitions: list[ProduceResult]
+    partitions: Many[ProduceResult]
 
 
 class FetchPartition(msgspec.Struct, omit_defaults=True):
@@ -142,13 +201,13 @@ class FetchPartition(msgspec.Struct, omit_defaults=True):
     epoch of the record before ``offset`` as the client read it (-1: none), so that truncation is
     detected (R23)."""
 
-    topic: str
-    partition: int
-    offset: int
-    max_bytes: int = 1024 * 1024
-    leader_epoch: int = -1
-    last_epoch: int = -1
-    topic_id: str = ""
+    topic: Name
+    partition: Int64
+    offset: Int64
+    max_bytes: Int64 = 1024 * 1024
+    leader_epoch: Int64 = -1
+    last_epoch: Int64 = -1
+    topic_id: Id = ""
 
 
 class Fetch(Message):
@@ -157,12 +216,12 @@ class Fetch(Message):
 
     ``any_replica`` reads from a follower too, no staler than ``max_lag_ms`` (-1: any staleness)."""
 
-    partitions: list[FetchPartition]
-    max_wait_ms: int = 0
-    min_bytes: int = 1
-    max_bytes: int = 16 * 1024 * 1024
+    partitions: Many[FetchPartition]
+    max_wait_ms: Milliseconds = 0
+    min_bytes: Int64 = 1
+    max_bytes: Int64 = 16 * 1024 * 1024
     any_replica: bool = False
-    max_lag_ms: int = -1
+    max_lag_ms: Milliseconds = -1
 
 
 class FetchResult(msgspec.Struct, omit_defaults=True):
@@ -173,20 +232,20 @@ class FetchResult(msgspec.Struct, omit_defaults=True):
     answer may be; 0 from a leader that cannot have been replaced and knows the end, 2^31 - 1 when
     nobody can say."""
 
-    topic: str
-    partition: int
+    topic: Name
+    partition: Int64
     problem: Problem | None = None
     batches: memoryview = NOTHING
-    high_watermark: int | None = None
-    log_start_offset: int = 0
-    leader_epoch: int = -1
-    lag_ms: int = 0
-    lag_records: int = 0
-    topic_id: str = ""
+    high_watermark: Int64 | None = None
+    log_start_offset: Int64 = 0
+    leader_epoch: Int64 = -1
+    lag_ms: Milliseconds = 0
+    lag_records: Int64 = 0
+    topic_id: Id = ""
 
 
 class FetchReply(Message):
-    partitions: list[FetchResult]
+    partitions: Many[FetchResult]
 
 
 class OffsetsPartition(msgspec.Struct, omit_defaults=True):
@@ -196,171 +255,62 @@ class OffsetsPartition(msgspec.Struct, omit_defaults=True):
     then that of the first record at or after it, to the batch, and None when nothing is left to
     read there."""
 
-    topic: str
-    partition: int
-    at: int
-    behind: int | None = None
-    topic_id: str = ""
+    topic: Name
+    partition: Int64
+    at: Int64
+    behind: Int64 | None = None
+    topic_id: Id = ""
 
 
 class Offsets(Message):
-    partitions: list[OffsetsPartition]
+    partitions: Many[OffsetsPartition]
 
 
 class OffsetsResult(msgspec.Struct, omit_defaults=True):
     """``offset`` is the first record at or after the time. With none it is the high watermark and
-    ``timestamp`` is None. ``last_epoch`` is the epoch of the record before ``offset`` (-1:
-    none)."""
+    ``timestamp`` is None. ``last_epoch`` is the epoch of the record before ``offset`` (-1: none).
+    ``log_start_offset`` is told whoever asks for ``behind``."""
 
-    topic: str
-    partition: int
+    topic: Name
+    partition: Int64
     problem: Problem | None = None
-    offset: int | None = None
-    timestamp: int | None = None
-    leader_epoch: int = -1
-    last_epoch: int = -1
-    topic_id: str = ""
+    offset: Int64 | None = None
+    timestamp: Int64 | None = None
+    leader_epoch: Int64 = -1
+    last_epoch: Int64 = -1
+    topic_id: Id = ""
+    log_start_offset: Int64 | None = None
 
 
 class OffsetsReply(Message):
-    partitions: list[OffsetsResult]
+    partitions: Many[OffsetsResult]
 
 
 class Metadata(Message):
     """What the receiver knows of ``topics`` (None: all). A topic that does not exist is left out of
     the reply."""
 
-    topics: list[str] | None = None
+    topics: Many[Name] | None = None
 
 
 class BrokerInfo(msgspec.Struct, omit_defaults=True):
-    """``state`` is running, fenced, shutting_down."""
+    """``state`` is running, fenced, shutting_down. ``version``: of its program, "" where it has not
+    said so."""
 
-    broker_id: int
-    url: str
-    state: str
-    broker_epoch: int
-    rack: str = ""
-
-
-class PartitionInfo(msgspec.Struct, omit_defaults=True):
-    partition: int
-    leader: int
-    leader_epoch: int
-    partition_epoch: int
-    replicas: list[int]
-    isr: list[int]
-    elr: list[int] = []
-
-
-class TopicInfo(msgspec.Struct, omit_defaults=True):
-    topic: str
-    topic_id: str
-    partitions: list[PartitionInfo]
-    config: dict[str, str] = {}
+    broker_id: BrokerId
+    url: Told
+    state: Name
+    broker_epoch: Int64
+    rack: Told = ""
+    version: Told = ""
 
 
 class MetadataReply(Message):
-    cluster_id: str
-    metadata_offset: int
-    controller_epoch: int
-    brokers: list[BrokerInfo]
-    topics: list[TopicInfo]
-
-
-# --- admin: to any broker, which forwards to the controller ---------------------------------------
-
-
-class CreateTopic(Message):
-    """0 partitions or replicas: the cluster's default. ``assignment`` fixes the replicas of each
-    partition."""
-
-    topic: str
-    partitions: int = 0
-    replication_factor: int = 0
-    config: dict[str, str] = {}
-    assignment: list[list[int]] = []
-
-
-class CreateTopicReply(Message):
-    topic: TopicInfo
-    metadata_offset: int
-
-
-class DeleteTopic(Message):
-    """``topic_id`` says which topic of that name; "" the one there is, which may be a successor of
-    the one meant."""
-
-    topic: str
-    topic_id: str = ""
-
-
-class AddPartitions(Message):
-    """Let a topic have ``partitions`` in all. There can only be more of them than before."""
-
-    topic: str
-    partitions: int
-    topic_id: str = ""
-
-
-class InitProducer(Message):
-    """A client asks any broker for a producer id of its own. Epochs it counts by itself, from 0
-    (R33, KIP-360)."""
-
-
-class InitProducerReply(Message):
-    producer_id: int
-
-
-class AllocateProducerIds(Message):
-    broker_id: int
-    broker_epoch: int
-    incarnation: str
-
-
-class AllocateProducerIdsReply(Message):
-    """Ids from ``first`` below ``end`` belong to the asker."""
-
-    first: int
-    end: int
-
-
-class DescribeCluster(Message):
-    """Asks the controller for its own view: broker sessions and failovers as well as metadata."""
-
-
-class FailoverInfo(msgspec.Struct, omit_defaults=True):
-    """One loss of a broker, as a timeline of ms since the epoch. ``kind``: refused, replaced,
-    timeout, shutdown."""
-
-    broker_id: int
-    broker_epoch: int
-    kind: str
-    last_heard_ms: int
-    detected_ms: int
-    fenced_ms: int
-    partitions: int
-    elected_ms: int | None = None
-    published_ms: int | None = None
-
-
-class BrokerHealth(msgspec.Struct, omit_defaults=True):
-    broker_id: int
-    url: str
-    state: str
-    broker_epoch: int
-    metadata_offset: int
-    heartbeat_age_ms: int
-    rack: str = ""
-
-
-class DescribeClusterReply(Message):
-    cluster_id: str
-    controller_epoch: int
-    metadata_offset: int
-    brokers: list[BrokerHealth]
-    failovers: list[FailoverInfo]
-    elections: dict[str, int] = {}
+    cluster_id: Name
+    metadata_offset: Count
+    controller_epoch: Int64
+    brokers: Many[BrokerInfo]
+    topics: Many[TopicInfo]
 
 
 AnyMessage = (
@@ -378,10 +328,15 @@ AnyMessage = (
     | CreateTopicReply
     | DeleteTopic
     | AddPartitions
+    | ElectLeader
+    | ElectLeaderReply
+    | ClaimLost
+    | ClaimLostReply
     | InitProducer
     | InitProducerReply
     | AllocateProducerIds
     | AllocateProducerIdsReply
+    | FigureMessage
     | DescribeCluster
     | DescribeClusterReply
     | Register
@@ -411,6 +366,10 @@ AnyMessage = (
     | DeleteGroupReply
     | ForwardedGroupRequest
 )
+
+CLUSTER_MESSAGES = (Register, Heartbeat, AlterPartition, AllocateProducerIds, ReplicaFetch, Positions, Probe)
+"""What brokers and the controller ask each other by themselves. Requests that a broker passes on
+are its clients'."""
 
 
 _encoder = msgspec.msgpack.Encoder()

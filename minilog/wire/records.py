@@ -24,7 +24,6 @@ import msgspec
 from crc32c import crc32c
 
 from minilog.errors import CorruptBatch, RecordTooLarge
-from minilog.wire import codec
 from minilog.wire.batch import (
     ACKS_SHIFT,
     ACKS_UNKNOWN,
@@ -37,10 +36,13 @@ from minilog.wire.batch import (
     PREFIX_BYTES,
     Batch,
 )
-from minilog.wire.codec import HEADERS_MAX, OBJECTS_MAX, Headers
-from minilog.wire.compression import codec_for, compress, decompress
+from minilog.wire.codec import codec
+from minilog.wire.codec.codec import HEADERS_MAX, OBJECTS_MAX, RECORD_BYTES_MIN, Headers
+from minilog.wire.codec.compression import NONE, codec_for, compress, decompress
 
-_INT64_END: Final = 1 << 63
+NO_TIMESTAMP: Final = -1
+REQUEST_RATIO: Final = 8
+"""Clients fill requests as if nothing expanded to more than so many times its size."""
 Made = TypeVar("Made")
 _UNBOUNDED: Final = 2**31 - 1
 _offset_of: Final = attrgetter("offset")
@@ -70,6 +72,8 @@ class SealedBatch(NamedTuple):
     max_timestamp: int
     record_count: int
     payload: bytes
+    expanded_bytes: int = 0
+    """Size of the payload before compression, as far as it is known."""
 
     @classmethod
     def of(cls, batch: Batch) -> SealedBatch:
@@ -80,6 +84,11 @@ class SealedBatch(NamedTuple):
     @property
     def bytes_total(self) -> int:
         return HEADER_BYTES + len(self.payload)
+
+    @property
+    def weight_bytes(self) -> int:
+        """What it adds to a request. Brokers bound what a request is, and what it expands to."""
+        return max(self.bytes_total, self.expanded_bytes // REQUEST_RATIO)
 
     def head(self, producer_id: int = -1, producer_epoch: int = -1, base_sequence: int = -1) -> bytes:
         """The header that makes ``payload`` a whole batch."""
@@ -111,8 +120,8 @@ class BatchBuilder:
     def __init__(self, batch_bytes_max: int = _UNBOUNDED) -> None:
         self.batch_bytes_max = batch_bytes_max
         self.record_count = 0
-        self.base_timestamp = -1
-        self.max_timestamp = -1
+        self.base_timestamp = NO_TIMESTAMP
+        self.max_timestamp = NO_TIMESTAMP
         self._parts: list[bytes] = []
         self._count_max = OBJECTS_MAX
         self._payload_bytes = 0
@@ -140,8 +149,8 @@ class BatchBuilder:
             _check_headers(len(headers))
             if count + len(headers) >= self._count_max:
                 return 0
-        if count == 0:
-            self.base_timestamp = self.max_timestamp = timestamp_ms
+        if count == 0:  # a record may be older than 1970, and a batch is not
+            self.base_timestamp = self.max_timestamp = max(timestamp_ms, NO_TIMESTAMP)
         parts = self._parts
         mark = len(parts)
         record_bytes = codec.append_record(parts, count, timestamp_ms - self.base_timestamp, key, value, headers)
@@ -166,7 +175,7 @@ class BatchBuilder:
         None (then none is added).
         """
         if self.record_count == 0:
-            self.base_timestamp = self.max_timestamp = timestamp_ms
+            self.base_timestamp = self.max_timestamp = max(timestamp_ms, NO_TIMESTAMP)
         mark = len(self._parts)
         room_bytes = self._room_bytes - self._payload_bytes
         delta_ms = timestamp_ms - self.base_timestamp
@@ -201,13 +210,17 @@ class BatchBuilder:
         return b"".join((sealed.head(producer_id, producer_epoch, base_sequence), sealed.payload))
 
     def seal(self, *, compression: str = "none", acks_level: int = ACKS_UNKNOWN) -> SealedBatch:
-        """The batch but for its number."""
+        """The batch but for its number. What compression makes no smaller is left as it is. It
+        would not fit where its records do."""
         assert self.record_count > 0, "a batch holds at least one record"
-        assert self.base_timestamp >= -1, "times are ms since the epoch, or -1 for none"
         codec_id = codec_for(compression)
-        payload = compress(codec_id, b"".join(self._parts))
+        records = b"".join(self._parts)
+        payload = compress(codec_id, records)
+        if len(payload) >= len(records):
+            codec_id, payload = NONE, records
         attributes = codec_id | acks_level << ACKS_SHIFT
-        return SealedBatch(attributes, self.base_timestamp, self.max_timestamp, self.record_count, payload)
+        times = self.base_timestamp, self.max_timestamp
+        return SealedBatch(attributes, *times, self.record_count, payload, len(records))
 
 
 def encode_values(
@@ -283,6 +296,31 @@ def decode_payload(
     append_timestamp = batch.max_timestamp if batch.timestamp_type else None
     times = (batch.base_timestamp, batch.last_offset_delta, append_timestamp)
     return codec.decode_records(make, payload, batch.record_count, batch.base_offset, *times, objects_max)
+
+
+class Inside(NamedTuple):
+    """What a look into a batch found: how many records and headers, and the first record without a
+    key."""
+
+    objects: int
+    keyless: int | None
+
+
+def look_inside(batch: Batch, payload: bytes, objects_max: int = OBJECTS_MAX) -> Inside:
+    """Whether a producer's batch can be read by everybody: ``payload`` is what ``expand`` has
+    returned of it. Raises CorruptBatch.
+
+    Other threads go on in between. Nothing is made of the records, and nothing copied."""
+    count = batch.record_count
+    if count > objects_max:
+        raise CorruptBatch(f"it claims {count} records; allowed are {objects_max} records and headers together")
+    if count * RECORD_BYTES_MIN > len(payload):
+        raise CorruptBatch(f"{count} records cannot fit into {len(payload)} bytes")
+    times = batch.base_timestamp, batch.max_timestamp
+    position, index, keyless, spare = 0, 0, -1, objects_max
+    while index < count:
+        position, index, keyless, spare = codec.check_records(payload, position, index, count, *times, keyless, spare)
+    return Inside(objects_max - spare, keyless if keyless >= 0 else None)
 
 
 def first_timestamp(batch: Batch) -> int:

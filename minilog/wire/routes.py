@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 
 from minilog.errors import InvalidRequest, MethodNotAllowed, UnknownRoute
 from minilog.wire import http
-from minilog.wire.http import BATCH, EVENTS, INT32_MAX, JSON, MSGPACK, NDJSON, OCTETS, TEXT
+from minilog.wire.http import BATCH, EVENTS, HTML, INT32_MAX, JSON, MSGPACK, NDJSON, OCTETS, TEXT
 
 FORMATS: Final = ("json", "text", "base64")
 Schema = dict[str, Any]
@@ -69,15 +69,33 @@ def _topics(name: str, value: bytes) -> list[str]:
 
 
 _STRING: Final[Schema] = {"type": "string"}
-_ACKS = Parameter("acks", http.acks, _STRING, "all (default), 0, 1, or how many copies must be durable")
+
+
+def _pattern(pattern: str) -> Schema:
+    return {"type": "string", "pattern": f"^({pattern})$"}
+
+
+_NUMBER: Final = "0|[1-9][0-9]{0,17}"
+NAME_SCHEMA: Final = _pattern(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
+"""Of topics. A group may be called . and .. as well."""
+_ACKS = Parameter(
+    "acks", http.acks, _pattern("all|[0-9]|[12][0-9]|3[0-2]"), "all (default), 0, 1, or how many copies must be durable"
+)
 _TIMEOUT = _integer("timeout_ms", 1, INT32_MAX, "how long to wait for the acknowledgement")
 _FORMAT = _choice("format", FORMATS, "how keys and values map to bytes; json by default")
-_KEY_FORMAT = _choice("key_format", FORMATS, "the same for keys alone; by default that of format")
+_KEY_FORMAT = _choice(
+    "key_format",
+    FORMATS,
+    "the same for keys alone; by default a string is its text, and any other JSON value its JSON (format=base64: base64)",
+)
 _KEY = Parameter(
     "key", lambda _, value: value, _STRING, "key of the one raw record (application/octet-stream), as bytes"
 )
 _TOPIC_ID = Parameter(
-    "topic_id", http.topic_id, _STRING, "the topic you mean: refused when another one has its name by now"
+    "topic_id",
+    http.topic_id,
+    _pattern("[0-9a-f]{32}"),
+    "the topic you mean: refused when another one has its name by now",
 )
 _PRODUCE = (_ACKS, _TIMEOUT, _FORMAT, _KEY_FORMAT, _TOPIC_ID)
 NUMBERS: Final = (
@@ -88,11 +106,22 @@ NUMBERS: Final = (
     _integer("Minilog-Sequence", 0, INT32_MAX, "how many records you have sent to this partition in this epoch before"),
 )
 """Headers that make a produce request idempotent, in the order of a batch's header."""
+IF_MATCH: Final = Parameter(
+    "If-Match",
+    http.entity_tag,
+    _pattern(f'"{_NUMBER}"'),
+    'write only where the partition ends at this offset, in quotes: "42"; 409 with end_offset otherwise',
+)
+_ELSEWHERE = _choice(
+    "elsewhere",
+    ("redirect", "ask"),
+    "where another broker leads: redirect (default) sends you there, ask has this broker ask it for you",
+)
 _FETCH = (
     Parameter(
         "offset",
         http.start,
-        _STRING,
+        _pattern(f"earliest|latest|@?({_NUMBER})"),
         "earliest (default), latest, an offset, or @ms: the first record at or after a time",
     ),
     _integer(
@@ -106,23 +135,47 @@ _FETCH = (
     _integer("wait_ms", 0, INT32_MAX, "long poll: how long to wait for min_bytes"),
     _FORMAT,
     _KEY_FORMAT,
+    _choice(
+        "errors_tolerance",
+        ("none", "all"),
+        "records that cannot be read: none (default) puts a mark with their offsets in their place, all skips them",
+    ),
     _choice("replica", ("leader", "any"), "any: a follower may answer, up to its high watermark"),
     _integer("max_lag_ms", 0, INT32_MAX, "replica=any: redirect to the leader when staler than this"),
     _integer(
         "leader_epoch", 0, INT32_MAX, "leader_epoch of your last answer; detects that what you read was truncated"
     ),
+    _ELSEWHERE,
     _TOPIC_ID,
 )
+_EVENTS: Final = (
+    _integer("after", 0, 2**63 - 1, "what was noted behind this number; without it the last ones"),
+    _integer("since_ms", 0, 2**53, "what happened at or after a time, in ms since 1970"),
+    _integer("limit", 1, 1000, "at most so many; 100 by default"),
+)
+_TAIL_PATH = "/v1/lost/{tail}"
+_LOST: Final = (
+    _integer("offset", 0, 2**63 - 1, "where to begin; without it where the lost records begin"),
+    _integer("max_records", 1, INT32_MAX, "at most so many records; not for raw batches"),
+    _integer("max_bytes", 1, INT32_MAX, "about how much to read; 1 MiB by default"),
+    _FORMAT,
+    _KEY_FORMAT,
+)
 _GROUP_PATH = "/v1/groups/{group}"
+_ELECTION_PATH = "/v1/topics/{topic}/partitions/{partition}/election"
 _NAMES: Final[Mapping[str, Callable[[str], str]]] = {
     "topic": http.topic_name,
     "group": http.group_name,
     "member": http.member_id,
+    "tail": http.tail_name,
 }
 _TOPIC_PATH = "/v1/topics/{topic}"
 _RECORDS_PATH = "/v1/topics/{topic}/partitions/{partition}/records"
 _AT = Parameter(
-    "at", http.time_or_end, _STRING, "earliest, latest (default), or ms: the first record at or after a time"
+    "at",
+    http.time_or_end,
+    _pattern(f"earliest|latest|@?({_NUMBER})"),
+    "earliest, latest (default), or ms: the first record at or after a time",
 )
 _GROUP_EPOCH = _integer(
     "group_epoch",
@@ -136,19 +189,31 @@ _MEMBER_EPOCH = _integer(
     2**63 - 1,
     "the one you were told last: a request that a proxy repeats removes nobody who came back",
 )
-_TOPICS = Parameter("topics", _topics, _STRING, "names separated by commas; all topics by default")
+_TOPICS = Parameter(
+    "topics",
+    _topics,
+    _pattern(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,60}(,[A-Za-z0-9_-][A-Za-z0-9._-]{0,60}){0,9}"),
+    "names separated by commas; all topics by default",
+)
 
 ROUTES: Final[tuple[Route, ...]] = (
-    Route("root", "GET", "/", "What this is and where to look"),
+    Route("root", "GET", "/", "What this is and where to look; the console for a browser", offers=(JSON, HTML)),
     Route("healthz", "GET", "/healthz", "The process is alive"),
     Route("readyz", "GET", "/readyz", "Registered with the controller and caught up with the metadata"),
     Route("metrics", "GET", "/metrics", "Prometheus metrics", offers=(TEXT,)),
+    Route("metrics_kafka", "GET", "/metrics/kafka", "The same under the names of Kafka's exporters", offers=(TEXT,)),
     Route("openapi", "GET", "/openapi.json", "This description"),
+    Route("log_level", "GET", "/v1/loglevel", "What this process writes to its log, and what its settings say"),
+    Route("set_log_level", "PUT", "/v1/loglevel",
+          'Change what this process writes to its log, until it ends: {"level": "debug", "info", "warning" or "error"}',
+          (), (JSON,)),
     Route("produce", "POST", "/v1/produce", "Native produce: a Produce message", (), (MSGPACK,), (MSGPACK,)),
     Route("fetch", "POST", "/v1/fetch", "Native fetch: a Fetch message", (), (MSGPACK,), (MSGPACK,)),
     Route("rpc", "POST", "/internal/rpc", "Any native message", (), (MSGPACK,), (MSGPACK,)),
     Route("metadata", "GET", "/v1/metadata", "Brokers, topics and partitions as this broker knows them",
           (_TOPICS,), (), (JSON, MSGPACK)),
+    Route("metadata_copy", "GET", "/v1/metadata/copy",
+          "What this broker has applied of the controller's journal, to make a journal from"),
     Route("list_topics", "GET", "/v1/topics", "All topics"),
     Route("create_topic", "POST", "/v1/topics", "Create a topic", (), (JSON,)),
     Route("describe_topic", "GET", _TOPIC_PATH, "One topic with its partitions"),
@@ -158,15 +223,34 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("produce_topic", "POST", f"{_TOPIC_PATH}/records", "Produce; any broker partitions and forwards",
           (*_PRODUCE, _KEY), (JSON, NDJSON, OCTETS)),
     Route("produce_partition", "POST", _RECORDS_PATH, "Produce to one partition; elsewhere 307 to its leader",
-          _PRODUCE, (JSON, NDJSON, BATCH), headers=NUMBERS),
+          _PRODUCE, (JSON, NDJSON, BATCH), headers=(*NUMBERS, IF_MATCH)),
     Route("create_producer", "POST", "/v1/producers", "A producer id: with it a request sent twice is written once"),
     Route("fetch_partition", "GET", _RECORDS_PATH, "Read committed records, long poll or live tail",
           _FETCH, (), (JSON, NDJSON, BATCH, EVENTS)),
-    Route("offsets", "GET", "/v1/topics/{topic}/partitions/{partition}/offsets", "The offset at a time", (_AT, _TOPIC_ID)),
+    Route("offsets", "GET", "/v1/topics/{topic}/partitions/{partition}/offsets", "The offset at a time",
+          (_AT, _ELSEWHERE, _TOPIC_ID)),
+    Route("topic_offsets", "GET", f"{_TOPIC_PATH}/offsets", "Where each partition begins and ends, as its leader says"),
+    Route("describe_election", "GET", _ELECTION_PATH, "Who leads, and who could: how far each replica reaches", (_TOPIC_ID,)),
+    Route("elect_leader", "POST", _ELECTION_PATH,
+          'Let a partition go on that has lost its last complete copy: {"unclean": true, "leader"?}', (_TOPIC_ID,), (JSON,)),
     Route("brokers", "GET", "/v1/brokers", "All brokers"),
     Route("cluster", "GET", "/v1/cluster", "Identity and size of the cluster"),
     Route("health", "GET", "/v1/cluster/health", "Healthy, or what is wrong"),
     Route("failovers", "GET", "/v1/cluster/failovers", "Losses of brokers as timelines"),
+    Route("events", "GET", "/v1/cluster/events", "What happened, oldest first; as text/event-stream it goes on",
+          _EVENTS, (), (JSON, EVENTS)),
+    Route("live", "GET", "/v1/cluster/live", "What the console shows; as text/event-stream it goes on with what changes",
+          (), (), (JSON, EVENTS)),
+    Route("check_receipts", "POST", "/v1/receipts/check",
+          'What became of acknowledged records: {"receipts": [{"topic", "partition", "offset", "leader_epoch"}, ...]}',
+          (), (JSON,)),
+    Route("list_lost", "GET", "/v1/lost", "Records that this broker has cut from the ends of its logs, and keeps"),
+    Route("describe_lost", "GET", _TAIL_PATH, "One tail of lost records"),
+    Route("read_lost", "GET", f"{_TAIL_PATH}/records", "Read lost records", _LOST, (), (JSON, NDJSON, BATCH)),
+    Route("replay_lost", "POST", f"{_TAIL_PATH}/replay",
+          'Write more of the tail again, each record once; ask again until it is "finished": {"into"?, "partition"?, "overwrites"?}',
+          (), (JSON,)),
+    Route("discard_lost", "DELETE", _TAIL_PATH, "Remove a tail of lost records for good"),
     Route("list_groups", "GET", "/v1/groups", "All consumer groups"),
     Route("describe_group", "GET", _GROUP_PATH, "One group with its members"),
     Route("delete_group", "DELETE", _GROUP_PATH, "Delete a group without members, and its offsets", (_GROUP_EPOCH,)),
@@ -210,6 +294,12 @@ def match(method: str, target: str) -> Match:
     found = _EXACT.get((method, target))
     if found is not None:
         return found
+    target = http.origin_form(target)
+    if target == "*":
+        allow = sorted({"HEAD", *(route.method for route in ROUTES)})
+        raise MethodNotAllowed(
+            f"{http.shown(method)} * is not allowed; allowed on paths: {', '.join(allow)}", allow=allow
+        )
     path, _, query = target.partition("?")
     if not path.startswith("/") or "#" in target:
         raise InvalidRequest(

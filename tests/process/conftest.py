@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from tests.process.rig import faulty_disk, network
+from tests.process.rig import equipment
 from tests.process.rig.cluster import VOLUME_BYTES, ProcessCluster, process_cluster
 
 SHORT_SESSIONS = ("session_timeout_ms=1000", "replica_lag_max_ms=2000")
@@ -35,8 +35,7 @@ class Stage:
         self._stack = ExitStack()
         self._cluster: ProcessCluster | None = None
         self._rounds = 0
-        self.no_network = network.unavailable()
-        self.no_volumes = faulty_disk.unavailable()
+        self.missing = equipment.missing()
 
     def cluster(self) -> ProcessCluster:
         if self._cluster is None:
@@ -44,8 +43,9 @@ class Stage:
             made = process_cluster(
                 folder,
                 overrides=SHORT_SESSIONS,
-                network=self.no_network is None,
-                volume_bytes=0 if self.no_volumes else VOLUME_BYTES,
+                network="network" not in self.missing,
+                volume_bytes=0 if "volumes" in self.missing else VOLUME_BYTES,
+                slow_syncs="slow_syncs" not in self.missing,
             )
             self._cluster = self._stack.enter_context(made)
         return self._cluster

@@ -23,9 +23,11 @@ from tests.sim.removals.ablation import STORY, Ablation, Detection, detect
 from tests.sim.removals.bounds import BOUNDS_ABLATIONS
 from tests.sim.removals.cleaning import CLEANING_ABLATIONS
 from tests.sim.removals.clocks import CLOCK_ABLATIONS
+from tests.sim.removals.disks import DISK_ABLATIONS
 from tests.sim.removals.evidence import EVIDENCE_ABLATIONS
 from tests.sim.removals.groups import GROUP_ABLATIONS
 from tests.sim.removals.storage import STORAGE_ABLATIONS
+from tests.sim.removals.told import TOLD_ABLATIONS
 from tests.sim.schedules.campaign import lines_of, run_missing, summed
 from tests.sim.schedules.figures import Figures
 from tests.sim.schedules.options import draw
@@ -42,6 +44,8 @@ ABLATIONS = (
     *BOUNDS_ABLATIONS,
     *CLEANING_ABLATIONS,
     *CLOCK_ABLATIONS,
+    *DISK_ABLATIONS,
+    *TOLD_ABLATIONS,
     *GROUP_ABLATIONS,
     *STORAGE_ABLATIONS,
 )

@@ -18,17 +18,18 @@ import msgspec
 from minilog.core.effects import CONTROLLER_ID
 from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.replica import Replica
+from minilog.wire.journal.metadata_records import PartitionChanged
 from minilog.wire.messages import (
     ACKS_ALL,
     LATEST,
     CreateTopic,
     CreateTopicReply,
     DeleteTopic,
+    ElectLeader,
     Offsets,
     OffsetsPartition,
     OffsetsReply,
 )
-from minilog.wire.metadata_records import PartitionChanged
 from minilog.wire.topic_partition import TopicPartition
 from tests.sim.checks.group_watch import GroupWatch
 from tests.sim.checks.history import History, Mirror, WatchedLog
@@ -252,6 +253,14 @@ class SimCluster:
         were copies promised."""
         state = self.state(topic)
         self.invariants.history.of(topic, state.topic_id, state.partition).accept_loss(end_offset)
+
+    def elect(self, topic: str = "t", partition: int = 0, **how: Any) -> Response:
+        """A person asks who could lead, or decides."""
+        answered = len(self.admin.answers)
+        self.admin.request(ElectLeader(topic, partition, **how))
+        self.until(lambda: len(self.admin.answers) > answered, f"an answer about {topic}-{partition}")
+        answer: Response = self.admin.answers[-1]
+        return answer
 
     def ended(self, write: Write) -> Write:
         self.until(lambda: write.outcome is not None, "the write to end")

@@ -13,6 +13,13 @@ from typing import Any
 from minilog.core.replication.leader import LeaderState
 from minilog.errors import MinilogError
 from minilog.wire.batch import split
+from minilog.wire.journal.metadata_records import (
+    NO_LEADER,
+    BrokerFenced,
+    BrokerUnfenced,
+    MetadataRecord,
+    PartitionChanged,
+)
 from minilog.wire.messages import (
     ACKS_ALL,
     AlterPartition,
@@ -30,7 +37,6 @@ from minilog.wire.messages import (
     ReplicaFetchReply,
     ReplicaFetchResult,
 )
-from minilog.wire.metadata_records import NO_LEADER, BrokerFenced, BrokerUnfenced, MetadataRecord, PartitionChanged
 from minilog.wire.topic_partition import TopicPartition
 from tests.sim.checks.history import UNBOUNDED
 from tests.sim.cluster import SimCluster

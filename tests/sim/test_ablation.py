@@ -12,9 +12,12 @@ from tests.sim.removals.ablation import ABLATIONS, Ablation, detect, told
 from tests.sim.removals.bounds import BOUNDS_ABLATIONS
 from tests.sim.removals.cleaning import CLEANING_ABLATIONS
 from tests.sim.removals.clocks import CLOCK_ABLATIONS
+from tests.sim.removals.disks import DISK_ABLATIONS
 from tests.sim.removals.evidence import EVIDENCE_ABLATIONS
 from tests.sim.removals.groups import GROUP_ABLATIONS
+from tests.sim.removals.reading import READING_ABLATIONS
 from tests.sim.removals.storage import STORAGE_ABLATIONS
+from tests.sim.removals.told import TOLD_ABLATIONS
 
 SCHEDULES = 12
 QUICK = [
@@ -36,7 +39,10 @@ ALL = (
     *BOUNDS_ABLATIONS,
     *CLEANING_ABLATIONS,
     *CLOCK_ABLATIONS,
+    *DISK_ABLATIONS,
+    *TOLD_ABLATIONS,
     *GROUP_ABLATIONS,
+    *READING_ABLATIONS,
     *STORAGE_ABLATIONS,
 )
 

@@ -25,7 +25,7 @@ from minilog.storage.recovery import recovery
 from minilog.storage.segment.scan import BadBatch
 from minilog.storage.segment.segment import Segment
 from minilog.storage.store import Store
-from minilog.wire.metadata_records import MetadataRecord
+from minilog.wire.journal.metadata_records import MetadataRecord
 from tests.sim.sweep.log_model import Broken
 from tests.sim.sweep.scenarios import SCENARIOS
 from tests.sim.sweep.sweep import Failure, run, sweep
@@ -97,9 +97,10 @@ def write_in_place(journal: FileJournal, path: str, data: bytes) -> None:
 
 
 def bind_in_memory_first(store: Store, cluster_id: str) -> None:
-    if store._meta.cluster_id != cluster_id:
-        store._meta = msgspec.structs.replace(store._meta, cluster_id=cluster_id)
-        checkpoint.save(store._disk, store._path("meta.json"), msgspec.to_builtins(store._meta))
+    identity = store._identity
+    if identity.cluster_id != cluster_id:
+        identity._meta = msgspec.structs.replace(identity._meta, cluster_id=cluster_id)
+        checkpoint.save(store._disk, store._path("meta.json"), identity._meta)
 
 
 def save_one_slot(disk: Disk, path: str, number: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.sim.transcripts.flows import DIRECTORY, FLOWS
 
-LINES_MAX = 42
+LINES_MAX = 50
 
 
 @pytest.mark.parametrize("name", FLOWS)

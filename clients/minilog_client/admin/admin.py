@@ -20,14 +20,17 @@ from minilog.errors import (
     UnknownTopic,
 )
 from minilog.wire.http import JSON, topic_name
-from minilog.wire.json_answers import BrokerList, ClusterInfo, Health, TopicDeleted, TopicList
+from minilog.wire.journal.metadata_records import NO_LEADER
+from minilog.wire.json.json_answers import BrokerList, ClusterInfo, Health, TopicDeleted, TopicList
+from minilog.wire.json.receipt_answers import RECEIPTS_MAX, CheckedReceipt, CheckedReceipts
 from minilog.wire.messages import BrokerInfo, Offsets, OffsetsPartition, OffsetsReply, TopicInfo
-from minilog.wire.metadata_records import NO_LEADER
 from minilog.wire.routes import path_of
-from minilog_client.connection.backoff import Attempts, History, retry_delay_ms
+from minilog_client.connection.backoff import Attempts, History, retry_delay_ms, wait_s
 from minilog_client.connection.cluster import Cluster, now_ms
 from minilog_client.connection.http_messages import Reply, reply_from
-from minilog_client.consumer.partition_fetch import Start, StartLike, parse_start
+from minilog_client.connection.strangers import is_of_stranger, nobody
+from minilog_client.consumer.start import Start, StartLike, parse_start
+from minilog_client.producer.receipts import BatchReceipt, Receipt, to_check
 
 TIMEOUT_MS: Final = 10_000
 
@@ -96,6 +99,20 @@ class Admin:
     async def health(self, timeout_ms: int = TIMEOUT_MS) -> Health:
         return await self._get("health", Health, timeout_ms)
 
+    async def check(
+        self, receipts: Receipt | BatchReceipt | Sequence[Receipt | BatchReceipt], timeout_ms: int = TIMEOUT_MS
+    ) -> list[CheckedReceipt]:
+        """What became of acknowledged records, in the order of the receipts: ``status`` is
+        committed, at_risk, superseded, gone, lost or unknown. Raises InvalidRequest for receipts of
+        acks=0, which promise nothing."""
+        given = [receipts] if isinstance(receipts, Receipt | BatchReceipt) else list(receipts)
+        deadline_ms = now_ms() + timeout_ms
+        told: list[CheckedReceipt] = []
+        for first in range(0, len(given), RECEIPTS_MAX):
+            body = {"receipts": [to_check(receipt) for receipt in given[first : first + RECEIPTS_MAX]]}
+            told += (await self._call("POST", path_of("check_receipts"), CheckedReceipts, deadline_ms, body)).receipts
+        return told
+
     async def offsets(self, topic: str, partition: int, timeout_ms: int = TIMEOUT_MS) -> tuple[int, int]:
         """(first offset, end offset) of what can be read. The end is the high watermark,
         exclusive."""
@@ -109,6 +126,7 @@ class Admin:
         kind, value = parse_start(at)
         if kind is Start.OFFSET:
             return value
+        self._cluster.time_units.look_at(topic, value)
         deadline_ms = now_ms() + timeout_ms
         message = Offsets([OffsetsPartition(topic_name(topic), partition, value)])
         attempts = Attempts()
@@ -119,7 +137,7 @@ class Admin:
                 if not error.retriable or now_ms() >= deadline_ms:
                     raise
                 attempts.on_failure(error, now_ms(), self._cluster.random)
-            await asyncio.sleep(max(0, attempts.retry_at_ms - now_ms()) / 1000)
+            await asyncio.sleep(wait_s(attempts.retry_at_ms, now_ms(), deadline_ms))
             with contextlib.suppress(BrokerUnavailable):
                 await self._cluster.refresh(topic)
 
@@ -152,12 +170,19 @@ class Admin:
         self, method: str, path: str, kind: type[Reply], deadline_ms: int, body: Mapping[str, Any] | None = None
     ) -> Reply:
         """Ask one broker after another. A POST is repeated only while it provably did nothing."""
+        self._cluster.check_open()
         started_ms = now_ms()
         tries = 0
         history = History()
+        last: MinilogError | None = None
         while True:
+            failures: dict[str, MinilogError] = {}
             for url in self._cluster.routing.candidates(now_ms()):
                 try:
+                    if last is not None and now_ms() >= deadline_ms:
+                        raise TimedOut(
+                            f"{method} {path} was not answered in time; the last try: {last.detail}", definite=True
+                        )
                     return await self._try(method, url, path, kind, deadline_ms, body)
                 except UnknownTopic:
                     if method == "DELETE" and history.maybe_done:
@@ -165,13 +190,15 @@ class Admin:
                     raise
                 except MinilogError as error:
                     history.on_failure(error)
-                    failure = history.told(error)
-                if not failure.retriable or (method == "POST" and history.maybe_done) or now_ms() >= deadline_ms:
+                    last = failure = failures[url] = history.told(error)
+                is_over = (method == "POST" and history.maybe_done) or now_ms() >= deadline_ms
+                if is_over or not (failure.retriable or is_of_stranger(failure)):
                     raise failure.with_traceback(None)
+            if all(map(is_of_stranger, failures.values())):
+                raise nobody(failures, self._cluster.is_heard) if failure.retriable else failure.with_traceback(None)
             tries += 1
-            await asyncio.sleep(
-                retry_delay_ms(failure, tries, now_ms() - started_ms, self._cluster.random) / 1000
-            )  # fmt: skip
+            retry_at_ms = now_ms() + retry_delay_ms(failure, tries, now_ms() - started_ms, self._cluster.random)
+            await asyncio.sleep(wait_s(retry_at_ms, now_ms(), deadline_ms))
 
     async def _try(
         self,
@@ -198,7 +225,9 @@ class Admin:
             cluster.routing.on_failed(url, now_ms())
             raise
         cluster.routing.on_answered(url)
-        return reply_from(response, url, kind)
+        reply = reply_from(response, url, kind)
+        cluster.is_heard = True
+        return reply
 
     async def _wait_leaders(self, info: TopicInfo, deadline_ms: int) -> None:
         """Let this client know the new topic, and its leaders, before the caller uses it."""

@@ -37,14 +37,15 @@ from minilog.wire.group_messages import (
     OffsetCommit,
 )
 from minilog.wire.http import topic_name
-from minilog.wire.json_answers import GroupDescription
+from minilog.wire.json.json_answers import GroupDescription
 from minilog.wire.messages import AddPartitions, Fetch, FetchPartition, FetchReply, Ok, TopicInfo
 from minilog_client.admin.admin import TIMEOUT_MS, Admin
-from minilog_client.connection.backoff import Attempts, History
+from minilog_client.connection.backoff import Attempts, History, wait_s
 from minilog_client.connection.cluster import now_ms
 from minilog_client.connection.http_messages import Reply
-from minilog_client.consumer.partition_fetch import BATCH_BYTES_MAX, StartLike, parse_start
+from minilog_client.consumer.partition_fetch import BATCH_BYTES_MAX
 from minilog_client.consumer.records import decode
+from minilog_client.consumer.start import StartLike, parse_start
 from minilog_client.consumer.topics import parse_topics
 from minilog_client.group.coordinator import Coordinator
 from minilog_client.group.membership import by_topic
@@ -55,6 +56,7 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 Target = StartLike
 _OfOneGroup = CommitOffsets | CommittedOffsets | DescribeGroup | DeleteGroup
+_TARGET_CHARS_MAX = 100
 _RELATIVE = re.compile(r"[+-][0-9]+")
 
 
@@ -62,8 +64,9 @@ class GroupLag(msgspec.Struct, frozen=True):
     """How far a group is behind in one partition. ``offset``: what it has committed, None for
     nothing yet.
 
-    ``records`` counts from there to ``end_offset``. ``seconds`` is the age of the first record that
-    is not committed. None where that is not known: nothing is committed, or the record is gone."""
+    ``records`` counts from there to ``end_offset`` what can be read still, and ``lost`` apart from
+    that the offsets that retention took before they were read. ``seconds`` is the age of the first
+    record that is not committed. None where that is not known: nothing is committed."""
 
     topic: str
     partition: int
@@ -72,6 +75,7 @@ class GroupLag(msgspec.Struct, frozen=True):
     records: int | None
     seconds: float | None
     member_id: str = ""
+    lost: int | None = None
 
 
 class GroupList(list[GroupInfo]):
@@ -284,7 +288,7 @@ class GroupAdmin(Admin):
             if not failure.retriable or now_ms() >= deadline_ms:
                 raise failure.with_traceback(None)
             attempts.on_failure(failure, now_ms(), self._cluster.random)
-            await asyncio.sleep(max(0, attempts.retry_at_ms - now_ms()) / 1000)
+            await asyncio.sleep(wait_s(attempts.retry_at_ms, now_ms(), deadline_ms))
 
     async def _ask_group(self, message: _OfOneGroup, kind: type[Reply], timeout_ms: int) -> Reply:
         return await Coordinator(self._cluster, message.group).call(message, kind, timeout_ms)
@@ -332,13 +336,14 @@ class GroupAdmin(Admin):
     async def _lag(
         self, key: PartitionKey, committed: CommittedOffset | None, member_id: str, deadline_ms: int
     ) -> GroupLag:
-        end = await self.offset_at(*key, "latest", max(1, deadline_ms - now_ms()))
+        first, end = await self.offsets(*key, max(1, deadline_ms - now_ms()))
         offset = None if committed is None else committed.offset
         if offset is None:
             return GroupLag(*key, None, end, None, None, member_id)
-        records = max(0, end - offset)
-        seconds = await self._age_s(key, offset, max(1, deadline_ms - now_ms())) if records else 0.0
-        return GroupLag(*key, offset, end, records, seconds, member_id)
+        goes_on = max(offset, first)
+        records = max(0, end - goes_on)
+        seconds = await self._age_s(key, goes_on, max(1, deadline_ms - now_ms())) if records else 0.0
+        return GroupLag(*key, offset, end, records, seconds, member_id, goes_on - offset)
 
     async def _age_s(self, key: PartitionKey, offset: int, timeout_ms: int) -> float | None:
         """How old the record at ``offset`` is; None when it cannot be read."""
@@ -363,6 +368,8 @@ class _Shift(NamedTuple):
 
 def _parse_target(to: Target) -> _Shift | StartLike:
     """Raises InvalidRequest."""
+    if isinstance(to, str) and len(to) > _TARGET_CHARS_MAX:
+        raise InvalidRequest(f"where to go has {len(to)} characters; allowed are {_TARGET_CHARS_MAX}")
     if isinstance(to, str) and _RELATIVE.fullmatch(to):
         return _Shift(int(to))
     if isinstance(to, str) and to[:1] == "=" and to[1:].isascii() and to[1:].isdigit():

@@ -7,25 +7,34 @@ name. Objects here may be used from any thread. A consumer from one at a time.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self, Unpack, overload
+from weakref import WeakMethod, WeakSet
 
-from minilog.errors import TimedOut
-from minilog.wire.json_answers import ClusterInfo, GroupDescription, Health
+from minilog.errors import ClientClosed
+from minilog.wire.json.json_answers import ClusterInfo, GroupDescription, Health
+from minilog.wire.json.receipt_answers import CheckedReceipt
 from minilog.wire.messages import BrokerInfo, TopicInfo
 from minilog_client.admin.admin import TIMEOUT_MS
 from minilog_client.admin.group_admin import GroupLag, GroupList, OffsetChange
-from minilog_client.blocking.consumer import SyncCallback, SyncConsumer, SyncGroupConsumer, in_waiting_thread
+from minilog_client.blocking.callbacks import SyncCallback, in_waiting_thread, run_with_callbacks
+from minilog_client.blocking.consumer import SyncConsumer, SyncGroupConsumer
 from minilog_client.blocking.producer import SyncProducer, close_quietly
-from minilog_client.client import AsyncClient
+from minilog_client.client import AsyncClient, first_failure
+from minilog_client.connection.environment import urls_of_environment
+from minilog_client.connection.forgotten import Remains, caller, made_at
 from minilog_client.connection.loop_thread import LoopThread
 from minilog_client.connection.transport import Transport
+from minilog_client.connection.work import Work
 from minilog_client.consumer.consumer import Consumer
-from minilog_client.consumer.partition_fetch import StartLike
+from minilog_client.consumer.start import StartLike
 from minilog_client.consumer.topics import TopicsLike
 from minilog_client.group.group_consumer import GroupConsumer
 from minilog_client.options import ClientOptions, ConsumerOptions, GroupOptions, ProducerOptions
-from minilog_client.values import PartitionKey
+from minilog_client.producer import at_exit
+from minilog_client.producer.receipts import BatchReceipt, Receipt
+from minilog_client.values import PartitionKey, checked_timeout
 
 
 class Client:
@@ -36,9 +45,10 @@ class Client:
     with Client("http://127.0.0.1:8082") as client:
         producer = client.producer()
         print(producer.send("orders", b"hello").result())
-        for record in client.consumer("orders", group="billing"):  # as a member
-            print(record.offset, record.value)
-            break
+        with client.consumer("orders", group="billing") as consumer:  # as a member
+            for record in consumer:
+                print(record.offset, record.value)
+                break
     ```
     """
 
@@ -46,14 +56,52 @@ class Client:
         self, bootstrap: str | Sequence[str], *, transport: Transport | None = None, **options: Unpack[ClientOptions]
     ) -> None:
         self._thread = LoopThread("minilog_client")
-        self._producers: list[SyncProducer] = []
-        self._consumers: list[SyncConsumer] = []
+        self._producers: dict[SyncProducer, None] = {}
+        self._consumers: WeakSet[SyncConsumer] = WeakSet()
+        """Those that are not closed. One that the application has forgotten is given up."""
         try:
-            self._client = self._thread.call(lambda: AsyncClient(bootstrap, transport=transport, **options))
+            with made_at(caller()):
+                self._client = self._thread.call(lambda: AsyncClient(bootstrap, transport=transport, **options))
+            self._client._remains.settle()
             self._thread.call(self._client._use_own_loop_for_heartbeats)
         except BaseException:
             self._thread.stop()
             raise
+        at_exit.flush_by(self._thread, self._flushing())
+        thread, client = self._thread, self._client
+
+        async def end() -> None:
+            try:
+                await client.close()
+            finally:
+                at_exit.forget(thread)
+                thread.end()
+
+        name = repr(client).removeprefix("Async")
+        self._remains = Remains(self, lambda: thread.loop if thread.is_open else None, name, end)
+
+    def _flushing(self) -> Callable[[], Callable[[], object]]:
+        """Keeps this not alive."""
+        found = WeakMethod(self._begin_exit)
+
+        def begin() -> Callable[[], object]:
+            alive = found()
+            return (lambda: None) if alive is None else alive()
+
+        return begin
+
+    def _begin_exit(self) -> Callable[[], object]:
+        """The process ends, and nobody has closed this."""
+        if not self._thread.is_open:
+            return lambda: None
+        flushing = Work(lambda: first_failure([each._flush_at_exit() for each in list(self._producers)]))
+        self._thread.begin(flushing)
+        return flushing.wait
+
+    @classmethod
+    def from_env(cls, **options: Unpack[ClientOptions]) -> Self:
+        """See ``AsyncClient.from_env``."""
+        return cls(urls_of_environment(), **options)
 
     def __enter__(self) -> Self:
         return self
@@ -62,8 +110,9 @@ class Client:
         close_quietly(self.close, kind)
 
     def producer(self, **options: Unpack[ProducerOptions]) -> SyncProducer:
-        producer = SyncProducer(self._thread, self._thread.call(lambda: self._client.producer(**options)))
-        self._producers.append(producer)
+        made = self._thread.call(lambda: self._client.producer(**options))
+        producer = SyncProducer(self._thread, made, lambda closed: self._producers.pop(closed, None))
+        self._producers[producer] = None
         return producer
 
     @overload
@@ -101,35 +150,59 @@ class Client:
         told = {"on_assigned": on_assigned, "on_revoked": on_revoked, "on_lost": on_lost}
         options |= {name: in_waiting_thread(function) for name, function in told.items()}
         make: Callable[..., Consumer] = self._client.consumer
-        made = self._thread.call(lambda: make(topics, start=start, group=group, pattern=pattern, **options))
+        with made_at(caller()):
+            made = self._thread.call(lambda: make(topics, start=start, group=group, pattern=pattern, **options))
         consumer: SyncConsumer
         if isinstance(made, GroupConsumer):
-            consumer = SyncGroupConsumer(self._thread, made)
+            consumer = SyncGroupConsumer(self._thread, made, self._forget)
         else:
-            consumer = SyncConsumer(self._thread, made)
-        self._consumers.append(consumer)
+            consumer = SyncConsumer(self._thread, made, self._forget)
+        self._consumers.add(consumer)
         return consumer
 
-    def close(self) -> None:
-        """Close all producers (flushing them first) and consumers, the connections and the thread.
+    def _forget(self, closed: SyncConsumer) -> None:
+        self._consumers.discard(closed)
 
-        Raises TimedOut like ``AsyncClient.close``, once all is closed."""
+    def close(self, timeout_ms: int | None = None) -> None:
+        """See ``AsyncClient.close``. The thread ends, too."""
+        if timeout_ms is not None:
+            checked_timeout(timeout_ms, 0)
         if not self._thread.is_open:
             return
-        unsettled: TimedOut | None = None
+        failures: list[Exception | None] = []
+        producers = list(self._producers)
+        flushing = Work(lambda: first_failure([each._close(timeout_ms) for each in producers]))
         try:
-            for producer in self._producers:
+            with contextlib.suppress(ClientClosed):  # another thread closes it as well
+                self._thread.begin(flushing)
                 try:
-                    producer.close()
-                except TimedOut as error:
-                    unsettled = unsettled or error
-            for consumer in self._consumers:
-                consumer.close()
-            self._thread.run(self._client.close())
+                    failures.append(self._close_consumers(timeout_ms))
+                finally:
+                    failures.append(self._thread.outcome(flushing))
+                self._thread.perform(Work(self._client.close))
         finally:
+            self._remains.settle()
+            at_exit.forget(self._thread)
             self._thread.stop()
-        if unsettled is not None:
-            raise unsettled
+        failure = next(filter(None, reversed(failures)), None)
+        if failure is not None:
+            raise failure
+
+    def _close_consumers(self, timeout_ms: int | None) -> Exception | None:
+        """Members leave also when a callback, or a signal, interrupts this."""
+        consumers = []
+        for consumer in list(self._consumers):
+            consumer._is_at_hand = False
+            consumers.append(consumer._consumer)
+
+        async def closed() -> Exception | None:
+            return await first_failure([each.close(timeout_ms) for each in consumers])
+
+        try:
+            return run_with_callbacks(self._thread, closed)
+        except BaseException:
+            self._thread.perform(Work(closed))
+            raise
 
     # --- admin ------------------------------------------------------------------------------------
 
@@ -163,6 +236,11 @@ class Client:
 
     def health(self, timeout_ms: int = TIMEOUT_MS) -> Health:
         return self._thread.run(self._client.health(timeout_ms))
+
+    def check(
+        self, receipts: Receipt | BatchReceipt | Sequence[Receipt | BatchReceipt], timeout_ms: int = TIMEOUT_MS
+    ) -> list[CheckedReceipt]:
+        return self._thread.run(self._client.check(receipts, timeout_ms))
 
     def offsets(self, topic: str, partition: int, timeout_ms: int = TIMEOUT_MS) -> tuple[int, int]:
         return self._thread.run(self._client.offsets(topic, partition, timeout_ms))

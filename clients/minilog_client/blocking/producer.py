@@ -16,29 +16,45 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, NamedTuple, Self, TypeVar
+from weakref import WeakMethod
 
 from minilog.errors import BufferFull, ClientClosed, TimedOut
+from minilog_client.blocking.receipt_future import ReceiptFuture
 from minilog_client.connection.cluster import now_ms
 from minilog_client.connection.loop_thread import CLIENT_CLOSED, LoopThread
+from minilog_client.connection.work import Work
+from minilog_client.producer.failure_log import HandedOn
 from minilog_client.producer.producer import Producer, size_of
 from minilog_client.producer.receipts import BatchReceipt, Receipt
 from minilog_client.producer.sender import ProducerStatistics
 from minilog_client.settings import MIB
-from minilog_client.values import HeadersLike, RecordLike, checked_bytes, checked_headers, checked_timeout
+from minilog_client.values import HeadersLike, RecordLike, checked_bytes, checked_headers, checked_timeout, counted
 
 T = TypeVar("T")
 _log: Final = logging.getLogger("minilog_client")
 _QUEUE_BYTES: Final = 4 * MIB
 
 
+class _Queued(NamedTuple):
+    """A record, and until when it waits for room."""
+
+    future: Future[Receipt]
+    size: int
+    deadline_s: float
+    arguments: tuple[Any, ...]
+    options: dict[str, Any]
+
+
 class SyncProducer:
     """``send`` returns a ``concurrent.futures.Future`` at once. Everything else waits."""
 
-    def __init__(self, thread: LoopThread, producer: Producer) -> None:
+    def __init__(self, thread: LoopThread, producer: Producer, on_closed: Callable[[SyncProducer], object]) -> None:
         self._thread = thread
+        self._on_closed = on_closed
         self._producer = producer
-        self._queue: deque[tuple[Future[Receipt], int, tuple[Any, ...], dict[str, Any]]] = deque()
+        producer._new_future = partial(HandedOn, loop=thread.loop)
+        self._queue: deque[_Queued] = deque()
         self._queued_bytes = 0
         self._taken = 0
         """Records that have left the queue, whatever became of them."""
@@ -47,7 +63,8 @@ class SyncProducer:
         """The loop runs no more, so nothing may be queued."""
         self._scheduled = False
         self._waiting = False
-        thread.at_end(self._on_end)
+        thread.before_end(_weakly(producer._abandon))
+        thread.at_end(_weakly(self._on_end))
 
     def __enter__(self) -> Self:
         return self
@@ -72,19 +89,31 @@ class SyncProducer:
         pairs = checked_headers(headers) if headers else None
         size = size_of(value, key)
         if self._queued_bytes > _QUEUE_BYTES:
-            self._thread.run(self._wait_taken())
-        future: Future[Receipt] = Future()
+            self._thread.perform(Work(self._wait_taken))
+        future = ReceiptFuture(self._thread)
         options = {"partition": partition, "timestamp_ms": timestamp_ms}
+        entry = _Queued(future, size, self._deadline_s(), (topic, value, key, pairs), options)
+        if not self._thread.is_open:
+            self._thread.check_open()
         with self._counting:
-            if self._is_over or not self._thread.is_open:
+            if self._is_over:
                 raise ClientClosed(CLIENT_CLOSED)
             self._queued_bytes += size
-            self._queue.append((future, size, (topic, value, key, pairs), options))
+            self._queue.append(entry)
         if not self._scheduled:
-            self._scheduled = True
-            with contextlib.suppress(ClientClosed):  # it is queued, so the end tells its future
-                self._thread.post(self._take)
+            self._schedule()
         return future
+
+    def _schedule(self) -> None:
+        """Have the queue taken. Whoever is interrupted here leaves that to the next one."""
+        try:
+            self._scheduled = True
+            self._thread.post(self._take)
+        except ClientClosed:
+            pass  # it is queued, so the end tells its future
+        except BaseException:
+            self._scheduled = False
+            raise
 
     def send_many(
         self,
@@ -96,25 +125,45 @@ class SyncProducer:
         timestamp_ms: int | None = None,
     ) -> list[BatchReceipt]:
         """See ``Producer.send_many``."""
-        return self._thread.run(
-            self._after_queue(
-                lambda: self._producer.send_many(
-                    topic, values, keys=keys, partition=partition, timestamp_ms=timestamp_ms
-                )
-            )
-        )
+        options = {"keys": keys, "partition": partition, "timestamp_ms": timestamp_ms}
+        send: Callable[..., Awaitable[list[BatchReceipt]]] = self._producer.send_many
+        return self._thread.perform(Work(lambda: self._after_queue(lambda: send(topic, values, **options))))
 
-    def flush(self, timeout_ms: int | None = None) -> None:
+    def append(
+        self,
+        topic: str,
+        values: Iterable[RecordLike],
+        *,
+        partition: int,
+        expected_offset: int,
+        keys: Iterable[bytes | None] | None = None,
+        timestamp_ms: int | None = None,
+    ) -> BatchReceipt:
+        """See ``Producer.append``."""
+        options = {
+            "partition": partition, "expected_offset": expected_offset, "keys": keys, "timestamp_ms": timestamp_ms,
+        }  # fmt: skip
+        send: Callable[..., Awaitable[BatchReceipt]] = self._producer.append
+        return self._thread.perform(Work(lambda: self._after_queue(lambda: send(topic, values, **options))))
+
+    def flush(self, timeout_ms: int | None = None) -> int:
         """See ``Producer.flush``."""
-        self._thread.run(self._flush(checked_timeout(timeout_ms, self._producer.settings.flush_timeout_ms)))
+        return self._thread.run(self._flush(checked_timeout(timeout_ms, self._producer.settings.flush_timeout_ms)))
 
-    def close(self, timeout_ms: int | None = None) -> None:
+    def close(self, timeout_ms: int | None = None) -> int:
         """See ``Producer.close``. Does nothing once the client is closed, which closed this too."""
-        if self._thread.is_open:
-            self._thread.run(self._close(timeout_ms))
+        try:
+            if self._thread.is_open:
+                return self._thread.run(self._close(timeout_ms))
+        finally:
+            self._on_closed(self)
+        return 0
 
     def statistics(self) -> ProducerStatistics:
         return self._thread.call(self._producer.statistics)
+
+    def _deadline_s(self) -> float:
+        return self._thread.loop.time() + self._producer.settings.block_timeout_ms / 1000
 
     # --- in the loop's thread ---------------------------------------------------------------------
 
@@ -123,7 +172,7 @@ class SyncProducer:
         room."""
         self._scheduled = False
         while self._queue and not self._waiting:
-            future, size, arguments, options = self._queue[0]
+            future, size, _, arguments, options = self._queue[0]
             if not future.running() and not future.set_running_or_notify_cancel():
                 self._drop_first(size)
                 continue
@@ -136,13 +185,17 @@ class SyncProducer:
             except Exception as error:
                 future.set_exception(error)
             else:
+                assert isinstance(result, HandedOn), "this producer makes no others"
+                result.target = future
                 result.add_done_callback(partial(_copy, future))
             self._drop_first(size)
 
     async def _wait_for_first(self) -> None:
-        future, size, _, _ = self._queue[0]
+        """Its time is counted from when it was sent, so all that wait do so beside each other."""
+        future, size, deadline_s, _, _ = self._queue[0]
         try:
-            await self._producer._wait_room(size)
+            left_ms = max(0, int((deadline_s - self._thread.loop.time()) * 1000))
+            await self._producer._wait_room(size, left_ms)
         except Exception as error:
             future.set_exception(error)
             self._drop_first(size)
@@ -161,7 +214,7 @@ class SyncProducer:
         with self._counting:
             self._is_over = True
         while self._queue:
-            future, size, _, _ = self._queue[0]
+            future, size = self._queue[0][:2]
             if future.running() or future.set_running_or_notify_cancel():
                 future.set_exception(ClientClosed("the client was closed before the record was taken"))
             self._drop_first(size)
@@ -183,22 +236,22 @@ class SyncProducer:
                     await asyncio.wait([self._wait])
         return max(0, end - self._taken)
 
-    async def _flush(self, timeout_ms: int) -> None:
+    async def _flush(self, timeout_ms: int) -> int:
         """Also what the producer has not taken yet, for want of room."""
         deadline_ms = now_ms() + timeout_ms
         untaken = await self._untaken(timeout_ms)
         if untaken:
             raise TimedOut(f"flush took longer than {timeout_ms} ms; {_without_room(untaken)}", definite=False)
-        await self._producer._flush(max(0, deadline_ms - now_ms()), timeout_ms)
+        return await self._producer._flush(max(0, deadline_ms - now_ms()), timeout_ms)
 
-    async def _close(self, timeout_ms: int | None) -> None:
+    async def _close(self, timeout_ms: int | None) -> int:
         """What finds no room in time is refused by the closed producer: it fails in its future, and
         is told of here."""
         limit_ms = checked_timeout(timeout_ms, self._producer.settings.close_timeout_ms)
         deadline_ms = now_ms() + limit_ms
         untaken = await self._untaken(limit_ms)
         try:
-            await self._producer._close(max(0, deadline_ms - now_ms()), limit_ms)
+            failed = await self._producer._close(max(0, deadline_ms - now_ms()), limit_ms)
         except TimedOut as error:
             if untaken:
                 raise TimedOut(f"{error.detail}; {_without_room(untaken)}", definite=False, **error.info) from None
@@ -209,14 +262,30 @@ class SyncProducer:
             self._take()
         if untaken:
             raise TimedOut(f"close took longer than {limit_ms} ms; {_without_room(untaken)}", definite=False)
+        return failed
+
+    async def _flush_at_exit(self) -> None:
+        await self._flush(self._producer.settings.close_timeout_ms)
 
     async def _after_queue(self, work: Callable[[], Awaitable[T]]) -> T:
         await self._wait_taken()
         return await work()
 
 
+def _weakly(method: Callable[[], None]) -> Callable[[], None]:
+    """``method``, which keeps its object not alive and does nothing without it."""
+    found = WeakMethod(method)
+
+    def call() -> None:
+        alive = found()
+        if alive is not None:
+            alive()
+
+    return call
+
+
 def _without_room(records: int) -> str:
-    return f"{records} records have found no room in the producer's buffer"
+    return f"{counted(records, 'record', 'has', 'have')} found no room in the producer's buffer"
 
 
 def _copy(target: Future[Receipt], source: asyncio.Future[Receipt]) -> None:
@@ -228,7 +297,7 @@ def _copy(target: Future[Receipt], source: asyncio.Future[Receipt]) -> None:
         target.set_result(source.result())
 
 
-def close_quietly(close: Callable[[], None], kind: type[BaseException] | None) -> None:
+def close_quietly(close: Callable[[], object], kind: type[BaseException] | None) -> None:
     """``close``. Records that were left unsettled are only logged if the block ends with an error
     of its own."""
     try:

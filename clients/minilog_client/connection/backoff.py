@@ -8,7 +8,9 @@ Two schedules, because two kinds of failure want opposite things:
   that moment is unavailability the caller sees: wait a quarter of the time already lost, between 20
   ms and 1 s, so that the delay adds at most a quarter to the outage (doubling would add up to the
   whole of it again).
-Both are jittered down to half, so that many clients do not return in step.
+Both are jittered down to half, so that many clients do not return in step. A broker that refuses
+may name a time (``Retry-After``). It is obeyed, and jittered up by a half. Who hunts a leader does
+not wait for that: the time is for those who cannot know when there is one.
 """
 
 from __future__ import annotations
@@ -100,7 +102,13 @@ def retry_delay_ms(error: MinilogError, attempts: int, elapsed_ms: int, random: 
     else:
         delay = min(DELAY_MIN_MS << min(attempts - 1, _DOUBLINGS_MAX), DELAY_MAX_MS)
     jittered = delay - random.randrange(delay // 2 + 1)
-    return max(jittered, retry_after_ms(error))
+    named_ms = 0 if is_hunting(error) else retry_after_ms(error)
+    return max(jittered, named_ms + random.randrange(named_ms // 2 + 1)) if named_ms else jittered
+
+
+def wait_s(until_ms: int, now_ms: int, deadline_ms: int) -> float:
+    """How long to sleep until the next try, which comes at the deadline at the latest."""
+    return max(0, min(until_ms, deadline_ms) - now_ms) / 1000
 
 
 def retry_after_ms(error: MinilogError) -> int:

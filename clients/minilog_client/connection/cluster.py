@@ -10,28 +10,41 @@ pointless and the request is given up.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable
 from random import Random
 from typing import Any, Final, TypeVar
 
-from minilog.errors import BrokerUnavailable, ClientClosed, MinilogError, TimedOut, UnknownTopic
+from minilog.errors import (
+    BrokerUnavailable,
+    ClientClosed,
+    InternalError,
+    LeaderNotAvailable,
+    MinilogError,
+    TimedOut,
+    UnknownTopic,
+)
 from minilog.wire.messages import MetadataReply
 from minilog_client.connection.backoff import DELAY_MIN_MS, History, retry_delay_ms
 from minilog_client.connection.http_messages import ACCEPT_EITHER, Envelope, Reply, envelope, metadata_path, reply_from
+from minilog_client.connection.own_loop import check_loop, running_loop
 from minilog_client.connection.routing import Routing, Topic
+from minilog_client.connection.strangers import is_of_stranger, nobody
 from minilog_client.connection.tasks import TaskScope
-from minilog_client.connection.transport import Transport
+from minilog_client.connection.time_units import TimeUnits
+from minilog_client.connection.transport import Border, Transport
 from minilog_client.settings import ClientSettings
 
 T = TypeVar("T")
 Listener = Callable[[], None]
 _RECHECK_MS: Final = 250
+_log: Final = logging.getLogger("minilog_client")
 
 
 def now_ms() -> int:
     """The running loop's clock: monotonic, only differences mean anything."""
-    return int(asyncio.get_running_loop().time() * 1000)
+    return int(running_loop().time() * 1000)
 
 
 class _Watch:
@@ -53,18 +66,28 @@ class Cluster:
         self.routing = Routing(urls)
         self.settings = settings
         self.random = random
-        self.transport = transport
+        self.transport = Border(transport)
+        self.last_error: MinilogError | None = None
+        """Why the last question for the layout had no answer, if it had none."""
+        self.time_units = TimeUnits()
+        self.is_heard = False
+        """Some broker has answered."""
         self._tasks = TaskScope("minilog_client cluster")
         self._interest: Counter[str] = Counter()
         self._listeners: list[Listener] = []
         self._refreshing: asyncio.Task[MinilogError | None] | None = None
         self._late: set[_Watch] = set()
         self._not_before_ms = 0
-        self._failures = 0
-        self._failing_since_ms = 0
+        self._in_vain = 0
+        """Refreshes in a row that brought nothing."""
+        self._in_vain_since_ms = 0
+        self._is_hurried = False
+        """Somebody waited for the refresh that runs, or ran last, to be allowed."""
         self._postponed: asyncio.TimerHandle | None = None
         self._ageing: asyncio.TimerHandle | None = None
         self._closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """Where the first call came from. All others have to."""
 
     # --- metadata ---------------------------------------------------------------------------------
 
@@ -76,11 +99,19 @@ class Cluster:
         if self._ageing is None:
             self._age()
 
-    def unwatch(self, topics: Iterable[str], listener: Listener) -> None:
-        self._interest.subtract(topics)
-        self._interest = +self._interest
+    def unwatch(self, topics: Iterable[str], listener: Listener | None = None) -> None:
+        """Without a ``listener`` whoever watches these hears on of others."""
+        self._lose_interest(topics)
         if listener in self._listeners:
             self._listeners.remove(listener)
+
+    def _lose_interest(self, topics: Iterable[str]) -> None:
+        """What nobody wants to know of is not known to be missing either: it may be there by the
+        time when somebody does."""
+        names = list(topics)
+        self._interest.subtract(names)
+        self._interest = +self._interest
+        self.routing.forget_absences(name for name in names if not self._interest[name])
 
     def request_refresh(self) -> None:
         """See to a refresh, at a bounded pace; listeners hear of the outcome. To be called as often
@@ -96,6 +127,7 @@ class Cluster:
     def _start_refresh(self) -> None:
         self._cancel_postponed()
         if not self._closed and self._refreshing is None:
+            self._is_hurried = now_ms() - self._not_before_ms <= DELAY_MIN_MS
             self._refreshing = self._tasks.start(self._refresh())
 
     def _cancel_postponed(self) -> None:
@@ -103,13 +135,14 @@ class Cluster:
             self._postponed.cancel()
             self._postponed = None
 
-    async def refresh(self, topic: str | None = None) -> None:
+    async def refresh(self, topic: str | None = None, *, is_anew: bool = False) -> None:
         """Ask for the watched topics and ``topic``; raises BrokerUnavailable when nobody answers in
-        time."""
-        self._check_open()
-        if topic is not None and self._refreshing is not None and not self._interest[topic]:
+        time. ``is_anew``: what was asked before this call does not count."""
+        self.check_open()
+        is_asked = topic is None or bool(self._interest[topic])
+        if self._refreshing is not None and (is_anew or not is_asked):
             await asyncio.wait([self._refreshing])
-            self._check_open()
+            self.check_open()
         extra = [topic] if topic is not None else []
         self._interest.update(extra)
         try:
@@ -117,11 +150,10 @@ class Cluster:
             assert self._refreshing is not None, "just started"
             error = await asyncio.shield(self._refreshing)
         except asyncio.CancelledError:
-            self._check_open()
+            self.check_open()
             raise
         finally:
-            self._interest.subtract(extra)
-            self._interest = +self._interest
+            self._lose_interest(extra)
         if error is not None:
             raise error
 
@@ -132,7 +164,7 @@ class Cluster:
         delay_ms = 20
         while (known := self.routing.topic(topic)) is None or known.partition_count == 0:
             await self.refresh(topic)
-            if self.routing.topic(topic) is not None:
+            if (known := self.routing.topic(topic)) is not None and known.partition_count:
                 continue
             if now_ms() >= deadline_ms:
                 raise UnknownTopic(f"there is no topic {topic!r} in this cluster; create it first", topic=topic)
@@ -142,30 +174,38 @@ class Cluster:
 
     async def _refresh(self) -> MinilogError | None:
         error: MinilogError | None = None
-        asked = sorted(self._interest)
+        asked, known = sorted(self._interest), self.routing.version
         try:
             await self._ask_around(asked)
         except MinilogError as failed:
             error = failed
+        except Exception as fault:
+            _log.exception("asking for metadata failed unexpectedly")
+            error = InternalError(f"asking for metadata failed: {fault!r}")
         finally:
             self._refreshing = None
-        self._pace(error)
+        self.last_error = error
+        self._pace(error, self.routing.version != known)
         self._age()
-        self._give_up_late()
-        for listener in list(self._listeners):
-            listener()
+        for listener in (self._give_up_late, *self._listeners):
+            try:
+                listener()
+            except Exception:  # a fault of one is not the others' trouble
+                _log.exception("a listener to metadata failed unexpectedly")
         return error
 
-    def _pace(self, error: MinilogError | None) -> None:
-        """When the next refresh may start: soon, but later and later while nobody answers."""
+    def _pace(self, error: MinilogError | None, has_news: bool) -> None:
+        """When the next refresh may start: soon, but later and later while nobody answers, or while
+        the answers say nothing new. A refresh that nobody was in a hurry for begins a new row."""
         now = now_ms()
-        if error is None:
-            self._failures, self._failing_since_ms = 0, 0
+        if has_news or not self._is_hurried:
+            self._in_vain, self._in_vain_since_ms = 0, now
+        if has_news and error is None:
             self._not_before_ms = now + DELAY_MIN_MS
             return
-        self._failures += 1
-        self._failing_since_ms = self._failing_since_ms or now
-        self._not_before_ms = now + retry_delay_ms(error, self._failures, now - self._failing_since_ms, self.random)
+        self._in_vain += 1
+        reason = error or LeaderNotAvailable("the layout is the same as before")
+        self._not_before_ms = now + retry_delay_ms(reason, self._in_vain, now - self._in_vain_since_ms, self.random)
 
     async def _ask_around(self, asked: list[str]) -> None:
         """Learn from the first answer that makes sense; raises BrokerUnavailable."""
@@ -173,10 +213,10 @@ class Cluster:
         failures: dict[str, MinilogError] = {}
 
         def take(answer: MetadataReply | MinilogError, url: str) -> bool:
-            return self._learn(answer, url, None if asks_all else asked, failures)
+            return self._learn(answer, url, asked, asks_all, failures)
 
         if not await self._race(lambda url: self._ask(url, path), take):
-            raise _nobody(failures)
+            raise nobody(failures, self.is_heard)
 
     async def ask_any(self, message: Envelope, kind: type[Reply]) -> Reply:
         """The first answer that any broker gives; several may come to carry ``message`` out.
@@ -202,8 +242,14 @@ class Cluster:
             return True
 
         if not await self._race(ask, take):
-            refusals = [error for error in failures.values() if not isinstance(error, BrokerUnavailable | TimedOut)]
-            raise history.told(max(refusals, key=lambda error: error.retriable) if refusals else _nobody(failures))
+            refusals = [
+                error
+                for error in failures.values()
+                if not isinstance(error, BrokerUnavailable | TimedOut) and not is_of_stranger(error)
+            ]
+            raise history.told(
+                max(refusals, key=lambda error: error.retriable) if refusals else nobody(failures, self.is_heard)
+            )
         return replies[0]
 
     async def _race(self, ask: Callable[[str], Coroutine[Any, Any, T]], take: Callable[[T, str], bool]) -> bool:
@@ -243,13 +289,15 @@ class Cluster:
         self,
         answer: MetadataReply | MinilogError,
         url: str,
-        asked: list[str] | None,
+        asked: list[str],
+        asks_all: bool,
         failures: dict[str, MinilogError],
     ) -> bool:
         try:
             if isinstance(answer, MinilogError):
                 raise answer
-            self.routing.on_metadata(answer, asked, now_ms())
+            self.routing.on_metadata(answer, asked, now_ms(), is_all=asks_all)
+            self.is_heard = True
         except MinilogError as error:
             self.routing.on_failed(url, now_ms())
             failures[url] = error
@@ -283,8 +331,8 @@ class Cluster:
 
         With ``still_leads``, a broker that is ``suspect_ms`` late (on top of ``held_ms``, which it
         may well take) is checked on, and given up (indefinitely: BrokerUnavailable) once fresh
-        metadata make ``still_leads`` say no."""
-        self._check_open()
+        metadata make ``still_leads`` say no. It may give up a part of the request by itself."""
+        self.check_open()
         path, headers, body = envelope(message)
         patience_ms = _RECHECK_MS if self.routing.is_suspect(url, now_ms()) else self.settings.suspect_ms
         watch = None if still_leads is None else self._watch_over(still_leads, held_ms + patience_ms)
@@ -297,13 +345,15 @@ class Cluster:
             if watch is None or not watch.given_up or watch.task.uncancel() > 0:
                 raise
             self.routing.on_failed(url, now_ms())
-            raise BrokerUnavailable(f"{url} has not answered and leads no longer", definite=False) from None
+            raise led_no_longer(url) from None
         finally:
             if watch is not None:
                 watch.timer.cancel()
                 self._late.discard(watch)
         self.routing.on_answered(url)
-        return reply_from(response, url, kind)
+        reply = reply_from(response, url, kind)
+        self.is_heard = True
+        return reply
 
     def _watch_over(self, still_leads: Callable[[], bool], suspect_ms: int) -> _Watch:
         """Watch the request that the current task is about to make."""
@@ -334,11 +384,15 @@ class Cluster:
         await self._tasks.aclose()
         await self.transport.close()
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raises ClientClosed; and InvalidRequest in another event loop than that of the first
+        call."""
         if self._closed:
             raise ClientClosed("the client is closed; make a new one")
+        if self._loop is None:
+            self._loop = running_loop()
+        check_loop(self._loop)
 
 
-def _nobody(failures: Mapping[str, MinilogError]) -> BrokerUnavailable:
-    reasons = "; ".join(f"{url}: {error.detail}" for url, error in failures.items())
-    return BrokerUnavailable(f"no broker answers ({reasons or 'none is known'})", definite=True)
+def led_no_longer(url: str) -> BrokerUnavailable:
+    return BrokerUnavailable(f"{url} has not answered and leads no longer", definite=False)

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from minilog.errors import InternalError, InvalidRequest
+from minilog.errors import InternalError, InvalidRequest, MinilogError
 from minilog.wire.group_messages import GroupRequest
-from minilog.wire.http import JSON, MSGPACK, error_from_response
+from minilog.wire.http import JSON, MSGPACK, PROBLEM, SHOWN_MAX, error_from_response, shown
 from minilog.wire.messages import (
     AddPartitions,
     Fetch,
@@ -28,6 +28,7 @@ from minilog.wire.messages import (
     encode,
 )
 from minilog.wire.routes import path_of
+from minilog_client.connection.strangers import marked
 from minilog_client.connection.transport import Response
 
 ACCEPT_EITHER: Final = f"{MSGPACK}, {JSON};q=0.5"
@@ -52,7 +53,8 @@ def _broker_url(part: object) -> str:
     url = (text if "://" in text else f"http://{text}").removesuffix("/")
     try:
         pieces = urlsplit(url)
-        valid = pieces.scheme in ("http", "https") and bool(pieces.hostname) and not pieces.path and pieces.port != 0
+        is_bare = not pieces.path and "?" not in url and "#" not in url
+        valid = pieces.scheme in ("http", "https") and bool(pieces.hostname) and is_bare and pieces.port != 0
     except ValueError:
         valid = False
     if not valid:
@@ -82,11 +84,25 @@ def metadata_path(topics: Iterable[str]) -> tuple[str, bool]:
     return path_of("metadata", {"topics": names}), False
 
 
+def _of(error: MinilogError, response: Response, url: str) -> MinilogError:
+    """``error``, and if it is none of a broker's: who answers there, and what."""
+    media = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media in (PROBLEM, MSGPACK, JSON):
+        return error
+    kind = f", {shown(media)}" if media else ""
+    stranger = type(error)(
+        f"{url} is answered by another server than a broker, or by a proxy: HTTP status {response.status}{kind}: "
+        f"{shown(response.body[:SHOWN_MAX])}",
+        definite=False,
+    )
+    return marked(stranger)
+
+
 def reply_from(response: Response, url: str, kind: type[Reply]) -> Reply:
     """The message in ``response``; raises the error it carries instead, or InternalError when it
     makes no sense."""
     if not 200 <= response.status < 300:
-        raise error_from_response(response.status, response.headers, response.body)
+        raise _of(error_from_response(response.status, response.headers, response.body), response, url)
     media = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     message: Message | msgspec.Struct
     try:
@@ -95,7 +111,8 @@ def reply_from(response: Response, url: str, kind: type[Reply]) -> Reply:
         else:
             message = msgspec.json.decode(response.body, type=kind)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise InternalError(f"{url} sent an answer that is not a {kind.__name__}: {error}") from error
+        unreadable = InternalError(f"{url} sent an answer that is not a {kind.__name__}: {error}")
+        raise (unreadable if media == MSGPACK else _of(unreadable, response, url)) from error
     if isinstance(message, Problem):
         raise message.error()
     if not isinstance(message, kind):

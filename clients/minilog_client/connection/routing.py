@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from minilog.errors import InvalidRequest
+from minilog.wire.journal.metadata_records import NO_LEADER
 from minilog.wire.messages import BrokerInfo, MetadataReply, PartitionInfo, TopicInfo
-from minilog.wire.metadata_records import NO_LEADER
 
 DEFAULT_MESSAGE_BYTES_MAX: Final = 1024 * 1024
 _SUSPECT_MS: Final = 2000
@@ -95,6 +95,10 @@ class Routing:
         never asked for."""
         return self._missing_since_ms.get(topic)
 
+    def forget_absences(self, topics: Iterable[str]) -> None:
+        for topic in topics:
+            self._missing_since_ms.pop(topic, None)
+
     def leader(self, topic: str, partition: int) -> Leader | None:
         """Who leads, or None while that is unknown or an election runs."""
         known = self._topics.get(topic)
@@ -148,9 +152,9 @@ class Routing:
     def on_failed(self, url: str, now_ms: int) -> None:
         self._failed_ms[url] = now_ms
 
-    def on_metadata(self, reply: MetadataReply, asked: Iterable[str] | None, now_ms: int) -> bool:
-        """Take over what is newer in ``reply``; says whether anything changed. ``asked``: None
-        means all topics.
+    def on_metadata(self, reply: MetadataReply, asked: Iterable[str], now_ms: int, *, is_all: bool = False) -> bool:
+        """Take over what is newer in ``reply``; says whether anything changed. ``asked``: the
+        topics that somebody wants to know of. ``is_all``: ``reply`` tells of all there are.
 
         Raises InvalidRequest when the answer comes from another cluster."""
         self._check_cluster(reply.cluster_id)
@@ -161,7 +165,9 @@ class Routing:
         for info in reply.topics:
             self._take_topic(info, reply.metadata_offset)
         seen = {info.topic for info in reply.topics}
-        wanted = set(self._topics) | set(self._missing_since_ms) if asked is None else set(asked)
+        wanted = set(asked)
+        if is_all:
+            wanted |= self._topics.keys() | self._missing_since_ms.keys()
         for topic in wanted - seen:
             self._take_absence(topic, reply.metadata_offset, now_ms)
         return self.version != before

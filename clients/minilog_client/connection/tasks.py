@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
-from minilog.errors import MinilogError
+from minilog.errors import ClientClosed, MinilogError
 
+_AGAIN_S: Final = 1.0
 _log = logging.getLogger("minilog_client")
 
 
@@ -29,11 +30,27 @@ class TaskScope:
         return len(self._tasks)
 
     def start(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        assert not self._closed, f"{self._name} is closed"
+        if self._closed:
+            coroutine.close()
+            raise ClientClosed(f"{self._name} is closed")
         task = asyncio.get_running_loop().create_task(coroutine, name=self._name)
         self._tasks.add(task)
         task.add_done_callback(self._on_done)
         return task
+
+    def keep_up(self, make: Callable[[], Coroutine[Any, Any, Any]]) -> asyncio.Task[Any]:
+        """Run the loop that ``make`` makes until it returns. A fault that ends it is logged, and it
+        begins again a little later."""
+        return self.start(self._kept_up(make))
+
+    async def _kept_up(self, make: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        while True:
+            try:
+                await make()
+                return
+            except Exception:
+                _log.exception("%s: a loop failed unexpectedly and begins again", self._name)
+            await asyncio.sleep(_AGAIN_S)
 
     async def aclose(self) -> None:
         self._closed = True

@@ -6,36 +6,37 @@ applications call."""
 from __future__ import annotations
 
 import asyncio
-import time
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Final, Self
 
-from minilog.errors import (
-    BrokerUnavailable,
-    ClientClosed,
-    InvalidRequest,
-    MinilogError,
-    UnknownPartition,
-    UnknownTopic,
-)
+from minilog.errors import ClientClosed, InvalidRequest, UnknownPartition
 from minilog_client.connection.cluster import Cluster, now_ms
+from minilog_client.connection.forgotten import GivenBack, Remains, weakly
+from minilog_client.connection.news import News
+from minilog_client.connection.own_loop import check_loop, is_cancelled
 from minilog_client.connection.tasks import TaskScope
 from minilog_client.consumer.fetch_plan import FetchPlan
-from minilog_client.consumer.partition_fetch import Lag, PartitionFetch, StartLike, parse_start
-from minilog_client.consumer.pump import Pump
+from minilog_client.consumer.partition_fetch import PartitionFetch
+from minilog_client.consumer.positions import Positions
+from minilog_client.consumer.pump import Pump, end_of_reading
+from minilog_client.consumer.read_ahead import ReadAhead
 from minilog_client.consumer.records import Record
+from minilog_client.consumer.start import Start, StartLike, parse_start
 from minilog_client.consumer.topics import TopicsLike, parse_topics
 from minilog_client.settings import ConsumerSettings
-from minilog_client.values import PartitionKey
+from minilog_client.values import PartitionKey, check_count, checked_wait
 
 CommitLike = Record | Sequence[Record] | Mapping[PartitionKey, int] | None
 _BATCH_RECORDS: Final = 1000
 _IDLE_WAIT_MS: Final = 1000
 _ERROR_WAIT_MS: Final = 50
 START_WAIT_MS: Final = 10_000
+CONSUMER_CLOSED: Final = "the consumer is closed; make a new one"
 
 
-class Consumer:
+class Consumer(Positions):
     """Reads the partitions it was given; made by ``client.consumer(...)``.
 
     ```python
@@ -54,9 +55,11 @@ class Consumer:
     since the epoch, or a datetime.
 
     Raises while reading, once everything before has been handed out: OffsetOutOfRange, LogTruncated
-    (its ``info`` has ``topic``, ``partition``, ``lost_from``, ``lost_to``), CorruptRange,
+    (``info`` has ``lost_from``, ``lost_to``), CorruptBatch and CorruptRange (``end_offset``),
     UnknownTopic, until the partition is moved with ``seek``; BrokerUnavailable when nothing could
     be reached for ``unreachable_timeout_ms``. Reading on after an error is always possible.
+
+    ``stop()`` ends the loop from a signal handler or another thread.
     """
 
     def __init__(
@@ -76,17 +79,39 @@ class Consumer:
         self._plan = FetchPlan(cluster.routing, settings, cluster.settings.rack, cluster.random)
         self._whole_topics, self._fixed = ([], []) if topics is None else parse_topics(topics)
         self._tasks = TaskScope("minilog_client consumer")
+        news = News()
+        self._tell, self._wait_news = news.tell, news.wait
         self._pump = Pump(cluster, self._plan, self._tasks, self._tell)
-        self._news: asyncio.Future[None] | None = None
-        self._current: PartitionFetch | None = None
+        self._current = None
         self._starting: asyncio.Task[None] | None = None
         self._topic_ids: dict[str, str] = {}
         self._watched: set[str] = set()
-        self._unreachable_told_ms = 0
-        self._closed = False
+        self._closed = self._closing = False
+        self._is_stopping = False
+        self._listener = weakly(self._on_metadata)
+        self._remains: Remains
+
+    def _watch_over(self) -> Remains:
+        """See to what remains of this if it is forgotten."""
+        loop, watched = self._loop, self._watched
+        self._remains = Remains(self, lambda: loop if watched else None, *self._given_back())
+        return self._remains
+
+    def _given_back(self) -> GivenBack:
+        topics = ", ".join(sorted({*self._whole_topics, *(topic for topic, _ in self._fixed)}))
+        end = partial(end_of_reading, self._pump, self._cluster, self._tasks, self._watched, self._listener)
+        return f"Consumer({topics})", end, lambda: None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(sorted(self._watched)) or 'not started'})"
 
     async def __aenter__(self) -> Self:
-        await self.start()
+        try:
+            await self.start()
+        except BaseException:  # the block is not entered, so nobody else closes this
+            with contextlib.suppress(Exception):
+                await self.close()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -101,21 +126,29 @@ class Consumer:
         Raises UnknownTopic, UnknownPartition, BrokerUnavailable. A partition without a leader is
         left for later."""
         self._check_open()
-        if self._starting is None:
+        if self._is_stopping:
+            return
+        if self._starting is None or (self._starting.done() and not self._has_begun):
             self._starting = self._tasks.start(self._begin())
         try:
-            await asyncio.shield(self._starting)
-        except MinilogError:
-            self._starting = None
-            raise
+            await (asyncio.sleep(0) if self._starting.done() else asyncio.shield(self._starting))
         except asyncio.CancelledError:
             self._check_open()
-            raise
+            if not self._is_stopping or is_cancelled():
+                raise
+
+    @property
+    def _has_begun(self) -> bool:
+        """The start has ended well. It may also have failed while nobody waited for it."""
+        starting = self._starting
+        return starting is not None and starting.done() and not (starting.cancelled() or starting.exception())
 
     async def _begin(self) -> None:
         topics = {*self._whole_topics, *(topic for topic, _ in self._fixed)}
         for topic in topics:
             await self._cluster.topic(topic)
+        for topic in {topic for topic, partition in self._fixed if partition not in self._partitions_of(topic)}:
+            await self._cluster.refresh(topic, is_anew=True)  # it may have been added a moment ago
         for topic, partition in self._fixed:
             if partition not in self._partitions_of(topic):
                 count = len(self._partitions_of(topic))
@@ -132,37 +165,39 @@ class Consumer:
         """Keep the layout of these fresh, and hear of changes."""
         new = set(topics) - self._watched
         if new:
-            self._watched |= new
-            self._cluster.watch(new, self._on_metadata)
+            self._watched.update(new)
+            self._cluster.watch(new, self._listener)
 
     async def _wait_resolved(self, deadline_ms: int) -> None:
         """Until it is known where every partition starts, as far as that can be known. An error
         of one of them is told by reading, so that the others are read."""
-        while self._unresolved() and now_ms() < deadline_ms:
+        while self._plan.is_unresolved and not self._is_stopping and now_ms() < deadline_ms:
             self._raise_unreachable(now_ms())
             await self._wait_news(deadline_ms)
 
-    def _unresolved(self) -> bool:
-        """Some partition's start is unknown although nothing is known to be wrong with it."""
-        return any(s.is_unknown and s.attempts.tries < 3 for s in self._plan.states.values())
-
     async def batch(self, max_records: int = _BATCH_RECORDS, max_wait_ms: int = _IDLE_WAIT_MS) -> list[Record]:
         """Up to ``max_records`` records as soon as there are any; empty when none came within
-        ``max_wait_ms``."""
-        if max_records < 1:
-            raise InvalidRequest(f"max_records is {max_records}; allowed are whole numbers >= 1")
-        if self._starting is None or not self._starting.done():
+        ``max_wait_ms``, and after ``stop``."""
+        check_count(max_records)
+        checked_wait("max_wait_ms", max_wait_ms)
+        if not self._has_begun:
             await self.start()
         deadline_ms = now_ms() + max_wait_ms
         await self._let_others_answer(deadline_ms)
         while True:
             self._check_open()
             self._current = None
+            if self._is_stopping:
+                await self.close()
+                return []
             if await self._settled() and (records := self._take(max_records)):
                 return records
+            if self._is_stopping:
+                continue
             now = now_ms()
             self._raise_errors(now)
             if now >= deadline_ms:
+                await asyncio.sleep(0)  # whoever asks again and again without waiting lets others run
                 return []
             await self._wait_news(deadline_ms)
 
@@ -187,7 +222,8 @@ class Consumer:
         return self
 
     async def __anext__(self) -> Record:
-        """The next record; waits for one as long as it takes, or until something is wrong."""
+        """The next record; waits for one as long as it takes, or until something is wrong, or
+        ``stop`` is called."""
         while True:
             state = self._current
             if state is not None and self._is_settled():
@@ -199,16 +235,19 @@ class Consumer:
                 self._plan.end_turn(state)
                 self._pump.wake(0)
             self._current = None
+            if self._is_stopping:
+                await self.close()
+                raise StopAsyncIteration
             await self._wait_turn()
 
     async def _wait_turn(self) -> None:
-        """Have a partition with records at hand."""
-        if self._starting is None or not self._starting.done():
+        """Have a partition with records at hand, unless ``stop`` is called."""
+        if not self._has_begun:
             await self.start()
         await self._let_others_answer(now_ms() + _IDLE_WAIT_MS)
         while True:
             self._check_open()
-            if await self._settled() and self._find_turn():
+            if (await self._settled() and self._find_turn()) or self._is_stopping:
                 return
             now = now_ms()
             self._raise_errors(now)
@@ -216,85 +255,63 @@ class Consumer:
 
     def _find_turn(self) -> bool:
         now = now_ms()
-        try:
+        with self._pump.woken_by_errors():
             self._raise_unreachable(now)
             self._current = self._plan.next_state(now)
-        except MinilogError:
-            self._pump.wake(0)
-            raise
         return self._current is not None
 
     def _is_settled(self) -> bool:
         """Nothing is to be done before records may be handed out."""
-        return True
+        return not self._is_stopping
 
     async def _settled(self) -> bool:
         """Do what is to be done before records may be handed out; False when they may not be
         yet."""
-        return True
+        return self._is_settled()
 
-    # --- where it stands --------------------------------------------------------------------------
+    # --- for the synchronous face, which reads ahead ----------------------------------------------
 
-    @property
-    def assignment(self) -> list[PartitionKey]:
-        """The partitions being read."""
-        return sorted(self._plan.states)
+    async def read_ahead(self, ahead: ReadAhead, max_records: int, max_wait_ms: int) -> None:
+        """``batch``, into ``ahead``. What is unread there comes again."""
+        self.check_may_read()
+        self._hand_back(ahead)
+        records = await self.batch(max_records, max_wait_ms)
+        ahead.fill(records, self._plan.taken if records else ())
 
-    def position(self, topic: str, partition: int) -> int | None:
-        """The offset of the next record to be handed out; None until the start is known."""
-        return self._state(topic, partition).position
+    def check_may_read(self) -> None:
+        """Raises ClientClosed; and InvalidRequest where reading would wait for itself."""
+        self._check_open()
 
-    def positions(self) -> dict[PartitionKey, int | None]:
-        return {key: state.position for key, state in self._plan.states.items()}
+    def _hand_back(self, ahead: ReadAhead) -> None:
+        self.return_unread(ahead.unread)
+        ahead.clear()
 
-    def lag(self) -> dict[PartitionKey, Lag]:
-        """Per partition, as of the last answer of its leader (at most ``max_wait_ms`` old while it
-        answers)."""
-        now_s = time.time()
-        return {key: state.lag(now_s) for key, state in self._plan.states.items()}
+    def pause_ahead(self, ahead: ReadAhead, topic: str, partition: int) -> None:
+        """``pause``. What was read ahead of the partition comes after ``resume``."""
+        self._plan.state(topic, partition)
+        self.return_unread(ahead.drop_unread((topic, partition)))
+        self.pause(topic, partition)
 
-    def seek(self, topic: str, partition: int, to: StartLike) -> None:
-        """Go on elsewhere: an offset, "earliest", "latest", "@" with ms, or a datetime. Clears the
-        partition's error."""
-        state = self._state(topic, partition)
-        state.reset(to)
-        state.topic_id = self._topic_ids[topic] = self._current_topic_id(topic)
-        if self._current is state:
-            self._current = None
+    def seek_ahead(self, ahead: ReadAhead, partitions: Iterable[PartitionKey], to: StartLike) -> None:
+        """``seek``. What was read ahead is dropped only when it is sure that reading goes on
+        elsewhere."""
+        parse_start(to)
+        for topic, partition in partitions:
+            self._plan.state(topic, partition)
+            self.seek(topic, partition, to)
+            ahead.leave((topic, partition))
+
+    def return_unread(self, unread: Iterable[Record]) -> None:
+        """These were handed out last, and have not reached the application."""
+        for state in self._plan.put_back(unread):
+            self._on_put_back(state)
         self._pump.wake(0)
 
-    def seek_to_time(self, to: StartLike, topic: str | None = None) -> None:
-        """Move every partition (of ``topic``, or of all) to its first record at or after ``to``. An
-        int is in ms."""
-        target = f"@{to}" if isinstance(to, int) else to
-        for name, partition in self.assignment:
-            if topic in (None, name):
-                self.seek(name, partition, target)
-
-    def pause(self, topic: str, partition: int) -> None:
-        """Hand out and fetch nothing of a partition until ``resume``. Its position stays."""
-        state = self._state(topic, partition)
-        state.paused = True
+    def _on_put_back(self, state: PartitionFetch) -> None:
         if self._current is state:
             self._current = None
 
-    def resume(self, topic: str, partition: int) -> None:
-        self._state(topic, partition).paused = False
-        self._tell()
-        self._pump.wake(0)
-
-    def return_unread(self, unread: Mapping[PartitionKey, int]) -> None:
-        """For the synchronous face, which reads ahead: what was handed out from these offsets on
-        has not reached the application."""
-        for key in unread.keys() & self._plan.states.keys():
-            state = self._plan.states[key]
-            self._put_back(state, unread[key])
-            if self._current is state:
-                self._current = None
-        self._pump.wake(0)
-
-    def _put_back(self, state: PartitionFetch, offset: int) -> None:
-        state.put_back(offset)
+    # --- committing, and the end ------------------------------------------------------------------
 
     async def commit(self, what: CommitLike = None, *, metadata: str = "", timeout_ms: int | None = None) -> None:
         """Only a consumer with a group commits; raises InvalidRequest."""
@@ -306,16 +323,35 @@ class Consumer:
         """Only a consumer with a group knows committed offsets; raises InvalidRequest."""
         raise InvalidRequest("this consumer has no group to ask; make it with consumer(..., group=...)")
 
+    def stop(self) -> None:
+        """Have the loop end: the next read, or the one that waits, closes the consumer (with a
+        group it commits what is finished and leaves) and hands out nothing. Iteration ends, and
+        ``batch`` returns []. Returns at once. May be called from any thread and from a signal
+        handler."""
+        self._is_stopping = True
+        with contextlib.suppress(RuntimeError):  # the loop is over
+            self._loop.call_soon_threadsafe(self._on_stop)
+
+    def _on_stop(self) -> None:
+        if self._starting is not None:
+            self._starting.cancel()
+        self._tell()
+
+    @property
+    def is_closed(self) -> bool:
+        """``close`` was called, or a read has ended after ``stop``. From any thread."""
+        return self._closing
+
     async def close(self, timeout_ms: int | None = None) -> None:
         """Stop; returns at once. May be called twice."""
         if self._closed:
             return
-        self._closed = True
-        self._pump.stop()
-        self._cluster.unwatch(self._watched, self._on_metadata)
-        self._tell()
-        await self._tasks.aclose()
+        self._closed = self._closing = True
+        self._current = None
+        self._remains.settle()
         self._on_closed(self)
+        self._tell()
+        await end_of_reading(self._pump, self._cluster, self._tasks, self._watched, self._listener)
 
     # --- details ----------------------------------------------------------------------------------
 
@@ -327,73 +363,38 @@ class Consumer:
                     self._add(topic, partition, "earliest")
         for state in self._plan.states.values():
             known = self._current_topic_id(state.topic)
-            if known and state.topic_id and known != state.topic_id:
-                state.reset(state.position or 0)
-                state.on_failed(UnknownTopic(f"topic {state.topic} was deleted and created anew; seek to go on"))
-                state.topic_id = ""
+            if known and state.topic_id and known not in (state.topic_id, state.remade_as):
+                state.on_remade(known)
         self._tell()
         self._pump.wake(0)
-
-    def _tell(self) -> None:
-        """Something may have changed for whoever waits to read."""
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)
-
-    async def _wait_news(self, deadline_ms: int) -> None:
-        if self._news is None or self._news.done():
-            self._news = self._loop.create_future()
-        await asyncio.wait([self._news], timeout=max(0, deadline_ms - now_ms()) / 1000)
 
     def _raise_errors(self, now: int) -> None:
         """Nothing can be handed out: raise the reason, if there is one other than that nothing is
         new."""
-        try:
+        with self._pump.woken_by_errors():
             self._plan.raise_errors(now)
             self._raise_unreachable(now)
-        except MinilogError:
-            self._pump.wake(0)
-            raise
 
     def _raise_unreachable(self, now: int) -> None:
-        """Tell the application, now and then, that a partition cannot be reached for long."""
-        limit_ms = self.settings.unreachable_timeout_ms
-        for state in self._plan.states.values():
-            since_told_ms = now - self._unreachable_told_ms
-            if state.attempts.failing_for_ms(now) < limit_ms or since_told_ms < limit_ms:
-                continue
-            self._unreachable_told_ms = now
-            error = state.attempts.last_error
-            reason = error.detail if error else "no answer"
-            raise BrokerUnavailable(
-                f"{state.topic}-{state.partition} could not be read for {limit_ms} ms, the last reason: {reason}; "
-                "reading on tries again",
-                definite=True,
-            )
+        self._plan.raise_unreachable(now)
 
     def _add(
         self, topic: str, partition: int, start: StartLike, last_epoch: int = -1, topic_id: str = ""
     ) -> PartitionFetch:
         """Read a partition of the topic with ``topic_id``, and with "" of the one that is read
         already, or that there is."""
+        kind, value = parse_start(start)
+        if kind is Start.TIME:
+            self._cluster.time_units.look_at(topic, value)
         state = self._plan.add(topic, partition, start, last_epoch)
         state.topic_id = topic_id or self._topic_ids.setdefault(topic, self._current_topic_id(topic))
         return state
-
-    def _current_topic_id(self, topic: str) -> str:
-        known = self._cluster.routing.topic(topic)
-        return known.topic_id if known else ""
 
     def _partitions_of(self, topic: str) -> Sequence[int]:
         known = self._cluster.routing.topic(topic)
         return sorted(known.partitions) if known else ()
 
-    def _state(self, topic: str, partition: int) -> PartitionFetch:
-        state = self._plan.states.get((topic, partition))
-        if state is None:
-            assigned = ", ".join(f"{name}-{number}" for name, number in self.assignment[:10]) or "none yet"
-            raise InvalidRequest(f"{topic}-{partition} is not read by this consumer; it reads {assigned}")
-        return state
-
     def _check_open(self) -> None:
         if self._closed:
-            raise ClientClosed("the consumer is closed; make a new one")
+            raise ClientClosed(CONSUMER_CLOSED)
+        check_loop(self._loop)

@@ -19,16 +19,25 @@ Invariants:
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final, NamedTuple
 
-from minilog.errors import InternalError, LeaderNotAvailable, LogTruncated, MinilogError, OffsetOutOfRange, UnknownTopic
+from minilog.errors import (
+    InternalError,
+    InvalidRequest,
+    LeaderNotAvailable,
+    LogTruncated,
+    MinilogError,
+    OffsetOutOfRange,
+    UnknownTopic,
+)
 from minilog.wire.messages import Fetch, FetchReply, FetchResult, Offsets, OffsetsReply, OffsetsResult
 from minilog_client.connection.routing import Leader, Routing
-from minilog_client.consumer.partition_fetch import PartitionFetch, StartLike, is_final, owned_batches
+from minilog_client.consumer.partition_fetch import PartitionFetch, Taken, is_final, owned_batches, unreachable
 from minilog_client.consumer.records import Record
+from minilog_client.consumer.start import StartLike
 from minilog_client.settings import MIB, ConsumerSettings
 from minilog_client.values import PartitionKey
 
@@ -47,16 +56,6 @@ class Entry(NamedTuple):
     is_leader: bool
 
 
-class Taken(NamedTuple):
-    """How far a partition has been handed out: the next offset, and the epoch of the last record
-    before it."""
-
-    state: PartitionFetch
-    offset: int
-    leader_epoch: int
-    generation: int
-
-
 @dataclass(eq=False, slots=True)
 class Request:
     """To be sent to ``leader``; identity is what partitions remember of it."""
@@ -66,10 +65,14 @@ class Request:
     entries: list[Entry]
     sent_ms: int
     wait_ms: int
+    is_over: bool = False
 
     def current(self) -> list[Entry]:
         """The entries still waiting for this very request."""
-        return [e for e in self.entries if e.state.request is self and e.state.generation == e.generation]
+        return [entry for entry in self.entries if self.is_current(entry)]
+
+    def is_current(self, entry: Entry) -> bool:
+        return entry.state.request is self and entry.state.generation == entry.generation
 
 
 @dataclass(slots=True)
@@ -97,9 +100,18 @@ class FetchPlan:
         self._polls: dict[str, _Polls] = {}
         self._turn: dict[PartitionKey, None] = {}
         self.taken: list[Taken] = []
+        self._unreachable_told_ms = 0
+
+    def state(self, topic: str, partition: int) -> PartitionFetch:
+        """Raises InvalidRequest for a partition that is not read."""
+        state = self.states.get((topic, partition))
+        if state is None:
+            assigned = ", ".join(f"{name}-{number}" for name, number in sorted(self.states)[:10]) or "none yet"
+            raise InvalidRequest(f"{topic}-{partition} is not read by this consumer; it reads {assigned}")
+        return state
 
     def add(self, topic: str, partition: int, start: StartLike, last_epoch: int = -1) -> PartitionFetch:
-        state = PartitionFetch(topic, partition, start, last_epoch)
+        state = PartitionFetch(topic, partition, start, last_epoch, self.settings.errors_tolerance)
         self.states[topic, partition] = state
         self._turn[topic, partition] = None
         return state
@@ -202,8 +214,9 @@ class FetchPlan:
         current = request.current()
         for entry in current:
             entry.state.request = None
-        if isinstance(request.message, Fetch):
+        if isinstance(request.message, Fetch) and not request.is_over:
             self._polls[request.leader.url].count -= 1
+        request.is_over = True
         return current
 
     def on_fetched(self, request: Request, reply: FetchReply, now_ms: int) -> list[tuple[PartitionFetch, MinilogError]]:
@@ -247,6 +260,11 @@ class FetchPlan:
                 failed.append((state, error))
         return failed
 
+    def give_up(self, entry: Entry, error: MinilogError, now_ms: int) -> None:
+        """What becomes of its request does not matter to this entry any more."""
+        entry.state.request = None
+        self.on_failure(entry, error, now_ms)
+
     def on_failure(self, entry: Entry, error: MinilogError, now_ms: int) -> None:
         """What the entry asked for was refused."""
         state = entry.state
@@ -263,11 +281,11 @@ class FetchPlan:
 
     def _reset(self, state: PartitionFetch, error: OffsetOutOfRange) -> None:
         """The application chose where to go on. What is at hand already is handed out first."""
-        if state.has_records:
+        if state.is_ahead:
             return
         choice = self.settings.out_of_range
         _log.warning("%s-%s: %s; going on at the %s", state.topic, state.partition, error.detail, choice)
-        state.reset(choice)
+        state.on_out_of_range(choice)
 
     # --- handing out ------------------------------------------------------------------------------
 
@@ -295,7 +313,7 @@ class FetchPlan:
         state = self.next_state(now_ms)
         while state is not None:
             handed = state.take(count_max - len(records))
-            self._note_taken(state, handed[-1])
+            self._note_taken(state, handed)
             self.end_turn(state)
             if not records and len(handed) == count_max:
                 return list(handed)
@@ -303,9 +321,10 @@ class FetchPlan:
             state = self._next_with_records() if len(records) < count_max else None
         return records
 
-    def _note_taken(self, state: PartitionFetch, last: Record) -> None:
-        assert state.position is not None, "who hands out records has a position"
-        self.taken.append(Taken(state, state.position, last.leader_epoch, state.generation))
+    def _note_taken(self, state: PartitionFetch, handed: Sequence[Record]) -> None:
+        last = handed[-1]
+        offset = last.offset + 1 if state.position is None else state.position
+        self.taken.append(Taken(state, offset, last.leader_epoch, state.generation, last.offset, len(handed)))
 
     def _next_with_records(self) -> PartitionFetch | None:
         return next((state for _, state in self._in_turn() if state.has_records and state.fill()), None)
@@ -321,6 +340,33 @@ class FetchPlan:
     def _to_the_end(self, key: PartitionKey) -> None:
         del self._turn[key]
         self._turn[key] = None
+
+    @property
+    def is_unresolved(self) -> bool:
+        """Some partition's start is unknown although nothing is known to be wrong with it."""
+        return any(state.is_unknown and state.attempts.tries < 3 for state in self.states.values())
+
+    def raise_unreachable(self, now_ms: int) -> None:
+        """Tell, now and then, of a partition that is tried in vain for long. One that nobody tries
+        to read is none."""
+        limit_ms = self.settings.unreachable_limit_ms
+        tried = (state for state in self.states.values() if not state.paused and state.error is None)
+        state = next((state for state in tried if state.attempts.failing_for_ms(now_ms) >= limit_ms), None)
+        if state is None or now_ms - self._unreachable_told_ms < limit_ms:
+            return
+        self._unreachable_told_ms = now_ms
+        raise unreachable(state, limit_ms)
+
+    def put_back(self, unread: Iterable[Record]) -> list[PartitionFetch]:
+        """``unread``, the last that was handed out of each of its partitions, comes again. Returns
+        these partitions, as far as they are read still."""
+        by_key: dict[PartitionKey, list[Record]] = {}
+        for record in unread:
+            by_key.setdefault((record.topic, record.partition), []).append(record)
+        read = [key for key in by_key if key in self.states]
+        for key in read:
+            self.states[key].put_back(by_key[key])
+        return [self.states[key] for key in read]
 
     def raise_errors(self, now_ms: int) -> None:
         """Raise what stopped a partition that has handed out everything before it."""

@@ -10,7 +10,7 @@ Invariants:
   with ``out_of_range``).
 * A reply counts only for the request it answers: every move starts a new ``generation`` (R5).
 * To take back what was handed out and not used is no seek. Which epochs were read is remembered,
-  so that a loss is found out from the earlier offset too.
+  so that a loss is found out from the earlier offset too. Nothing is fetched again for that.
 * ``last_epoch`` is the epoch of the record before ``fetch_offset`` as it was read here, or -1; sent
   along with every fetch it lets the leader see that what was read is no longer in its log (R23,
   KIP-320).
@@ -18,66 +18,45 @@ Invariants:
 
 from __future__ import annotations
 
-import re
+import logging
 from collections import deque
 from collections.abc import Sequence
-from datetime import datetime
-from enum import Enum
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from minilog.errors import (
+    BrokerUnavailable,
     CorruptBatch,
     CorruptRange,
-    InvalidRequest,
     LogTruncated,
     MinilogError,
     OffsetOutOfRange,
     UnknownTopic,
 )
 from minilog.wire.batch import Batch, split
-from minilog.wire.http import INT64_MAX
-from minilog.wire.messages import EARLIEST, LATEST, FetchPartition, FetchResult, OffsetsPartition, OffsetsResult
+from minilog.wire.messages import (
+    FetchPartition,
+    FetchResult,
+    OffsetsPartition,
+    OffsetsResult,
+)
 from minilog_client.connection.backoff import DELAY_MAX_MS, Attempts
 from minilog_client.consumer.records import Record, decode
+from minilog_client.consumer.start import Start, StartLike, parse_start
+from minilog_client.settings import ErrorsTolerance
+from minilog_client.values import PartitionKey
 
-StartLike = int | str | datetime
 BATCH_BYTES_MAX: Final = 64 * 1024 * 1024
 TOPIC_GRACE_MS: Final = 2000
 CORRUPT_TRIES_MAX: Final = 3
 """A reply may be damaged on its way. A log that answers damaged bytes so often is damaged
 itself."""
 _STICKY: Final = (OffsetOutOfRange, LogTruncated, UnknownTopic, CorruptBatch, CorruptRange)
-_AT: Final = re.compile("@0*[0-9]{1,19}")
-_NAMED: Final = {"earliest": EARLIEST, "latest": LATEST}
-
-
-class Start(Enum):
-    """Whether a ``StartLike`` is an offset, or something a broker must turn into one."""
-
-    OFFSET = "offset"
-    TIME = "time"
-
-
-def parse_start(start: Any) -> tuple[Start, int]:
-    """``"earliest"``, ``"latest"``, an offset, ``"@<ms>"`` or an aware datetime; raises
-    InvalidRequest."""
-    if isinstance(start, str) and start in _NAMED:
-        return Start.TIME, _NAMED[start]
-    if isinstance(start, str) and _AT.fullmatch(start) and int(start[1:]) <= INT64_MAX:
-        return Start.TIME, int(start[1:])
-    if isinstance(start, datetime) and start.tzinfo is not None:
-        return Start.TIME, max(0, int(start.timestamp() * 1000))
-    if isinstance(start, int) and not isinstance(start, bool) and 0 <= start <= INT64_MAX:
-        return Start.OFFSET, start
-    raise InvalidRequest(
-        f'start is {start!r}; allowed are "earliest", "latest", an offset, "@" with ms since the epoch, '
-        f"or a datetime with a time zone; the largest number is {INT64_MAX}"
-    )
+_log: Final = logging.getLogger("minilog_client")
 
 
 class Lag(NamedTuple):
-    """How far reading is behind: ``records`` to the high watermark, ``seconds`` by the time of the
-    last record read.
+    """How far reading is behind: ``records`` up to the high watermark that can be read still,
+    ``seconds`` by the time of the last record read.
 
     None where nothing is known yet."""
 
@@ -85,14 +64,37 @@ class Lag(NamedTuple):
     seconds: float | None
 
 
+def _undecodable(topic: str, partition: int, batch: Batch, position: int, error: CorruptBatch) -> CorruptBatch:
+    first, end = max(position, batch.base_offset), batch.end_offset
+    return CorruptBatch(
+        f"{topic}-{partition}: the records from {first} up to {end} cannot be decoded, as their producer sent them "
+        f'({error.detail}); seek to {end} to go on behind them, or read with errors_tolerance="all"',
+        topic=topic,
+        partition=partition,
+        offset=first,
+        end_offset=end,
+    )
+
+
 class PartitionFetch:
     """``position`` is None until the start is resolved. ``request`` is the token of the request
     under way, if any."""
 
-    def __init__(self, topic: str, partition: int, start: StartLike, last_epoch: int = -1) -> None:
+    def __init__(
+        self,
+        topic: str,
+        partition: int,
+        start: StartLike,
+        last_epoch: int = -1,
+        errors_tolerance: ErrorsTolerance = "none",
+    ) -> None:
         self.topic = topic
         self.partition = partition
+        self._skips_unreadable = errors_tolerance == "all"
         self.topic_id = ""
+        """Of the topic whose offsets these are. Once known it is never unknown again."""
+        self.remade_as = ""
+        """The id of the other topic that has the name by now, "" while there is none."""
         self.paused = False
         self.high_watermark: int | None = None
         self.log_start_offset = 0
@@ -101,15 +103,20 @@ class PartitionFetch:
         self.leader_only_until_ms = 0
         """After a follower could not serve this partition, only the leader is asked until then."""
         self.generation = 0
+        self._taken_in = 0
+        """The generation in which records were taken last."""
         self.began_at: tuple[int, int] | None = None
         """What a start that is no offset turned out to be, and the epoch of the record before it.
-        No seek changes it."""
+        No seek changes it. A reset does."""
+        self.reset_in = 0
+        """The generation that a reset began, 0 while there was none."""
         self.reset(start, last_epoch)
 
     def reset(self, start: StartLike, last_epoch: int = -1) -> None:
         """Go elsewhere: whatever was fetched or is under way is for nothing. ``last_epoch``: the
         epoch of the record before an offset ``start``, as far as it is known."""
         kind, value = parse_start(start)
+        self.remade_as = ""
         self._move()
         self.not_before_ms = 0
         self.last_timestamp: int | None = None
@@ -120,6 +127,18 @@ class PartitionFetch:
         else:
             self._stand_at(0, -1)
             self.position = None
+
+    def on_out_of_range(self, choice: StartLike) -> None:
+        """The application has said beforehand where to go on."""
+        self.reset(choice)
+        self.began_at, self.reset_in = None, self.generation
+
+    def on_remade(self, topic_id: str) -> None:
+        """Another topic has the name now: nothing of that is read before the application seeks."""
+        self.reset(self.position or 0)
+        self.high_watermark, self.log_start_offset, self.lag_ms = None, 0, 0
+        self.on_failed(UnknownTopic(f"topic {self.topic} was deleted and created anew; seek to go on"))
+        self.remade_as = topic_id
 
     def _move(self) -> None:
         self.generation += 1
@@ -137,14 +156,19 @@ class PartitionFetch:
         self.index = 0
         self._records_end = offset
 
-    def put_back(self, offset: int) -> None:
-        """What was handed out from ``offset`` on has not been used, and is handed out again.
+    def put_back(self, records: Sequence[Record]) -> None:
+        """``records``, the last that were handed out, have not been used, and are handed out again.
+        What was fetched beyond them stays, and an error there is met after them.
 
-        An error about the whole topic stays, and so does one about lost records, if some of them
-        were used. Any other one belongs to a place further on and is met there again."""
+        What was handed out before a loss or a move is no good any more, and is fetched again. An
+        error about lost records stays if some of them were used."""
         error = self.error
+        if self.position is not None and self._taken_in == self.generation and not isinstance(error, LogTruncated):
+            self.records, self.index = [*records, *self.records[self.index :]], 0
+            self.position = records[0].offset
+            return
         self._move()
-        self._go_back(offset)
+        self._go_back(records[0].offset)
         if isinstance(error, UnknownTopic):
             self.error = error
         elif isinstance(error, LogTruncated):
@@ -155,6 +179,10 @@ class PartitionFetch:
         epochs = [each for each in self._epochs if each[0] < offset]
         self._stand_at(offset, epochs[-1][1] if epochs else -1)
         self._epochs = epochs or self._epochs
+
+    def epoch_before(self, offset: int) -> int:
+        """Of the record before ``offset``, as far as it was read here."""
+        return next((epoch for begin, epoch in reversed(self._epochs) if begin < offset), -1)
 
     def __repr__(self) -> str:
         return f"PartitionFetch({self.topic}-{self.partition} at {self.position}, {self.fetched_bytes} bytes ahead)"
@@ -184,7 +212,7 @@ class PartitionFetch:
         assert self.position is None, "a generation is resolved once"
         assert result.offset is not None, "a result without a problem has an offset"
         self._stand_at(result.offset, result.last_epoch)
-        if self.generation == 1:  # not what a seek was looked up for
+        if self.generation in (1, self.reset_in):  # not what a seek was looked up for
             self.began_at = (result.offset, result.last_epoch)
         self.attempts.on_success()
 
@@ -239,7 +267,7 @@ class PartitionFetch:
     def lag(self, now_s: float) -> Lag:
         if self.high_watermark is None or self.position is None:
             return Lag(None, None)
-        records = max(0, self.high_watermark - self.position)
+        records = max(0, self.high_watermark - max(self.position, self.log_start_offset))
         if records == 0:
             return Lag(0, self.lag_ms / 1000)
         timestamp = self.records[self.index - 1].timestamp if self.index else self.last_timestamp
@@ -254,7 +282,12 @@ class PartitionFetch:
 
     @property
     def has_records(self) -> bool:
-        return not self.paused and (self.index < len(self.records) or bool(self.fetched))
+        return not self.paused and self.is_ahead
+
+    @property
+    def is_ahead(self) -> bool:
+        """Something was fetched and is not handed out yet, paused or not."""
+        return self.index < len(self.records) or bool(self.fetched)
 
     @property
     def is_stopped(self) -> bool:
@@ -263,7 +296,7 @@ class PartitionFetch:
 
     def fill(self) -> bool:
         """Have decoded records at hand, if there are any. A batch that cannot be decoded stops the
-        partition."""
+        partition, unless such are skipped."""
         while self.index >= len(self.records):
             if not self.fetched:
                 return False
@@ -273,10 +306,14 @@ class PartitionFetch:
             self.position = max(self.position, self._records_end)
             try:
                 records = decode(self.topic, self.partition, batch, self.position)
-            except MinilogError as error:
-                self._go_back(self.position)
-                self.on_failed(error)
-                return False
+            except CorruptBatch as error:
+                unreadable = _undecodable(self.topic, self.partition, batch, self.position, error)
+                if not self._skips_unreadable:
+                    self._go_back(self.position)
+                    self.on_failed(unreadable)
+                    return False
+                _log.warning("skipped: %s", unreadable.detail)
+                records = []
             self.records, self.index, self._records_end = records, 0, batch.end_offset
             if not records:
                 self.position = batch.end_offset
@@ -290,6 +327,7 @@ class PartitionFetch:
         if self.index or len(records) > count_max:
             records = records[self.index : self.index + count_max]
         self.index += len(records)
+        self._taken_in = self.generation
         last = records[-1]
         self.last_timestamp = last.timestamp
         self.position = self._records_end if self.index == len(self.records) else last.offset + 1
@@ -305,6 +343,30 @@ class PartitionFetch:
             self.error = None
             self.not_before_ms = now_ms + DELAY_MAX_MS
         raise error.with_traceback(None)
+
+
+class Taken(NamedTuple):
+    """How far a partition has been handed out: the next offset, and the last record before it."""
+
+    state: PartitionFetch
+    offset: int
+    leader_epoch: int
+    generation: int
+    last_offset: int
+    record_count: int
+
+    @property
+    def state_key(self) -> PartitionKey:
+        return self.state.topic, self.state.partition
+
+
+def unreachable(state: PartitionFetch, limit_ms: int) -> BrokerUnavailable:
+    error = state.attempts.last_error
+    return BrokerUnavailable(
+        f"{state.topic}-{state.partition} could not be read for {limit_ms} ms, the last reason: "
+        f"{error.detail if error else 'no answer'}; reading on tries again",
+        definite=True,
+    )
 
 
 def owned_batches(result: FetchResult, is_alone: bool) -> list[Batch]:

@@ -7,13 +7,14 @@ the plan says so."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from minilog.errors import InternalError, MinilogError
 from minilog.wire.messages import Fetch, FetchReply, OffsetsReply
 from minilog_client.connection.backoff import is_hunting
-from minilog_client.connection.cluster import Cluster, now_ms
+from minilog_client.connection.cluster import Cluster, led_no_longer, now_ms
 from minilog_client.connection.tasks import TaskScope
 from minilog_client.consumer.fetch_plan import FetchPlan, Request
 from minilog_client.consumer.partition_fetch import PartitionFetch
@@ -57,6 +58,15 @@ class Pump:
         if wake_ms is not None:
             self.wake(max(1, wake_ms - now))
 
+    @contextmanager
+    def woken_by_errors(self) -> Iterator[None]:
+        """Once an error was told there may be something to ask for again."""
+        try:
+            yield
+        except MinilogError:
+            self.wake(0)
+            raise
+
     def stop(self) -> None:
         self._is_stopped = True
         self._cancel_timer()
@@ -82,8 +92,9 @@ class Pump:
         except Exception as fault:
             self._on_failed_request(request, InternalError(f"the consumer failed: {fault!r}"))
             raise
-        self._on_news()
-        self.wake(0)
+        finally:
+            self._on_news()
+            self.wake(0)
 
     async def _call(self, request: Request, kind: type[Any]) -> Any:
         settings = self._cluster.settings
@@ -98,11 +109,20 @@ class Pump:
         )
 
     def _watch(self, request: Request) -> Callable[[], bool]:
-        routing, broker_id = self._cluster.routing, request.leader.broker_id
+        """What has a new leader is given up and asked for there. The answer is waited for as long
+        as the broker leads any of the rest."""
+        routing, asked = self._cluster.routing, request.leader
 
         def still_leads() -> bool:
-            leaders = (routing.leader(entry.state.topic, entry.state.partition) for entry in request.entries)
-            return any(leader is not None and leader.broker_id == broker_id for leader in leaders)
+            leaders = [routing.leader(entry.state.topic, entry.state.partition) for entry in request.entries]
+            moved = [leader is None or leader.broker_id != asked.broker_id for leader in leaders]
+            if all(moved):
+                return False
+            for entry, has_moved in zip(request.entries, moved, strict=True):
+                if has_moved and request.is_current(entry):
+                    self._plan.give_up(entry, led_no_longer(asked.url), now_ms())
+            self.wake(0)
+            return True
 
         return still_leads
 
@@ -116,3 +136,11 @@ class Pump:
         hinted = self._cluster.routing.on_leader_hint(state.topic, state.partition, error.info)
         if is_hunting(error) and not hinted:
             self._cluster.request_refresh()
+
+
+async def end_of_reading(
+    pump: Pump, cluster: Cluster, tasks: TaskScope, watched: set[str], listener: Callable[[], None]
+) -> None:
+    pump.stop()
+    cluster.unwatch(watched, listener)
+    await tasks.aclose()

@@ -9,10 +9,10 @@ from typing import Final
 
 import msgspec
 
-from minilog.wire import codec
 from minilog.wire.batch import EXPANDED_BYTES_MAX, Batch
-from minilog.wire.codec import Headers
-from minilog.wire.compression import decompress
+from minilog.wire.codec import codec
+from minilog.wire.codec.codec import Headers
+from minilog.wire.codec.compression import decompress
 
 _offset_of: Final = attrgetter("offset")
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+from minilog.errors import InvalidRequest
+from minilog_client.connection.own_loop import is_cancelled
 from minilog_client.values import PartitionKey
 
 Callback = Callable[[list[PartitionKey]], Awaitable[None] | None]
+
+
+class Untold(Exception):
+    """A callback was not carried out to its end, and not by its own doing: it is called again."""
 
 
 class Callbacks:
@@ -44,9 +51,17 @@ class Callbacks:
         function = self._functions[name]
         if function is None:
             return
-        result = function(sorted(partitions))
-        if inspect.isawaitable(result):
-            await result
+        try:
+            result = function(sorted(partitions))
+            if inspect.isawaitable(result):
+                await result
+        except asyncio.CancelledError as error:
+            if is_cancelled():  # nobody waits for the callback any more
+                raise
+            raise InvalidRequest(
+                f"{name} ended with a CancelledError although nobody has cancelled it: what it waited for was cancelled; "
+                "catch that within the callback"
+            ) from error
 
 
 def _checked(name: str, function: Any) -> Callback | None:

@@ -12,18 +12,24 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from random import Random
 from typing import Final
 
-from minilog.errors import MinilogError, StaleMemberEpoch, TimedOut, UnknownMember
-from minilog.wire.group_messages import CommitOffsets, CommitOffsetsReply
+from minilog.errors import InconsistentTopicId, MinilogError, StaleMemberEpoch, TimedOut, UnknownMember
+from minilog.wire.group_messages import (
+    CommitOffsets,
+    CommitOffsetsReply,
+    CommittedOffsets,
+    CommittedOffsetsReply,
+)
 from minilog_client.connection.backoff import DELAY_MAX_MS, History
 from minilog_client.connection.cluster import now_ms
 from minilog_client.group.coordinator import Coordinator
 from minilog_client.group.heartbeats import Heart, MemberTask
-from minilog_client.group.holdings import Holdings, Mark, Wanted
-from minilog_client.group.membership import MemberView
+from minilog_client.group.holdings import Held, Holdings, Mark, Wanted
+from minilog_client.group.membership import MemberView, by_topic
 from minilog_client.settings import GroupSettings
-from minilog_client.values import PartitionKey
+from minilog_client.values import PartitionKey, checked_timeout
 
 _PIN_INTERVAL_MS: Final = 20
 _log = logging.getLogger("minilog_client")
@@ -39,6 +45,7 @@ class Committer:
         coordinator: Coordinator,
         holdings: Holdings,
         settings: GroupSettings,
+        random: Random,
         wait_news: Callable[[int], Awaitable[None]],
         note_finished: Callable[[], None],
     ) -> None:
@@ -47,6 +54,7 @@ class Committer:
         self._coordinator = coordinator
         self._holdings = holdings
         self._settings = settings
+        self._random = random
         self._wait_news = wait_news
         self._note_finished = note_finished
         self._group = session.subscription.group
@@ -60,37 +68,68 @@ class Committer:
         """What the application asks to commit, all of it. Raises what ``GroupConsumer.commit``
         says."""
         if not marks:
+            await asyncio.sleep(0)  # whoever commits nothing again and again lets others run
             return
         self._note_finished()
         helds = {key: self._holdings.require(key) for key in marks}
-        wanted = [Wanted(key, held, marks[key], held.finished) for key, held in sorted(helds.items(), key=_by_key)]
+        wanted = [_wanted(key, held, marks[key]) for key, held in sorted(helds.items(), key=_by_key)]
         async with self._turn(timeout_ms) as deadline_ms:
             await self._send(wanted, False, metadata, deadline_ms)
+
+    async def committed(self, keys: Iterable[PartitionKey], timeout_ms: int | None) -> dict[PartitionKey, int | None]:
+        """What the group has committed of ``keys``."""
+        message = CommittedOffsets(self._group, by_topic(keys, self._session.view.topic_ids))
+        limit_ms = checked_timeout(timeout_ms, self._settings.commit_timeout_ms)
+        reply = await self._coordinator.call(message, CommittedOffsetsReply, limit_ms)
+        found = {(entry.topic, entry.partition): entry.offset for entry in reply.offsets}
+        return {key: found.get(key) for key in keys}
 
     async def commit_quietly(
         self, with_finished: bool, keys: Iterable[PartitionKey] | None = None, timeout_ms: int | None = None
     ) -> None:
-        """What is due, as far as it is held. A failure costs repeated records at worst, and is
-        logged."""
+        """What is due, as far as it is held. What was refused lately waits, unless ``keys`` name
+        it. A failure costs repeated records at worst, and is logged."""
         try:
             async with self._turn(timeout_ms) as deadline_ms:
                 self._note_finished()
-                due = [*self._due(with_finished, self._holdings if keys is None else keys)]
-                await self._send(due, True, "", deadline_ms)
+                due = self._due(with_finished, keys)
+                await self._send_apart(due, deadline_ms)
         except MinilogError as error:
             _log.warning("group %s: committing failed: %s", self._group, error.detail)
 
-    def _due(self, with_finished: bool, keys: Iterable[PartitionKey]) -> Iterable[Wanted]:
-        for key in sorted(keys):
-            held = self._holdings.get(key)
-            mark = None if held is None else held.due(with_finished)
-            if held is not None and mark is not None:
-                yield Wanted(key, held, mark, held.finished)
+    def _due(self, with_finished: bool, keys: Iterable[PartitionKey] | None) -> list[Wanted]:
+        now = now_ms()
+        helds = [(key, self._holdings.get(key)) for key in sorted(self._holdings if keys is None else keys)]
+        return [
+            _wanted(key, held, mark)
+            for key, held in helds
+            if held is not None
+            and (keys is not None or held.attempts.may_try(now, -1))
+            and (mark := held.due(with_finished)) is not None
+        ]
+
+    async def _send_apart(self, wanted: list[Wanted], deadline_ms: int) -> None:
+        """All of it together, or else in halves, until what is refused is alone."""
+        try:
+            await self._send(wanted, True, "", deadline_ms)
+        except MinilogError as error:
+            if len(wanted) > 1 and _may_be_of_some(error):
+                half = len(wanted) // 2
+                await self._send_apart(wanted[:half], deadline_ms)
+                await self._send_apart(wanted[half:], deadline_ms)
+            else:
+                self._on_refused(wanted, error)
+
+    def _on_refused(self, wanted: list[Wanted], error: MinilogError) -> None:
+        for each in wanted:
+            each.held.attempts.on_failure(error, now_ms(), self._random)
+        if any(each.held.attempts.tries == 1 for each in wanted):
+            _log.warning("group %s: committing failed: %s", self._group, error.detail)
 
     @asynccontextmanager
     async def _turn(self, timeout_ms: int | None) -> AsyncIterator[int]:
         """One commit at a time, so that none overtakes another. Gives until when it may take."""
-        limit_ms = self._settings.commit_timeout_ms if timeout_ms is None else timeout_ms
+        limit_ms = checked_timeout(timeout_ms, self._settings.commit_timeout_ms)
         deadline_ms = now_ms() + limit_ms
         try:
             async with asyncio.timeout(limit_ms / 1000), self._lock:
@@ -115,14 +154,15 @@ class Committer:
             offsets = [each.message(metadata) for each in wanted]
             message = CommitOffsets(self._group, offsets, view.member_id, view.member_epoch, self._made)
             try:
-                await self._coordinator.call(message, CommitOffsetsReply, max(1, deadline_ms - now_ms()))
+                final = (InconsistentTopicId,) if may_drop else ()
+                await self._coordinator.call(message, CommitOffsetsReply, max(1, deadline_ms - now_ms()), final)
                 break
             except MinilogError as error:
                 history.on_failure(error)
                 if not await self._may_repeat(error, view, deadline_ms):
                     raise history.told(error) from None
         for each in wanted:
-            each.held.on_committed(each.mark, each.covered)
+            each.held.on_committed(each.mark, each.covered, each.generation)
 
     async def _may_repeat(self, error: MinilogError, view: MemberView, deadline_ms: int) -> bool:
         """The coordinator knows the member, at another epoch than ``view`` has, and by now this
@@ -145,13 +185,28 @@ class Committer:
         settings = self._settings
         next_ms = now_ms() + settings.auto_commit_interval_ms
         while True:
-            pins = any(held.pinned and held.committed is None for held in self._holdings.values())
-            await asyncio.sleep((_PIN_INTERVAL_MS if pins else settings.auto_commit_interval_ms) / 1000)
+            await asyncio.sleep(max(_PIN_INTERVAL_MS, min(next_ms, self._pin_at_ms(next_ms)) - now_ms()) / 1000)
             is_due = now_ms() >= next_ms
-            if self._session.view.is_member and not self._lock.locked() and (pins or is_due):
+            has_pin = self._pin_at_ms(next_ms) <= now_ms()
+            if self._session.view.is_member and not self._lock.locked() and (has_pin or is_due):
                 await self.commit_quietly(settings.auto_commit and is_due)
             if is_due:
                 next_ms = now_ms() + settings.auto_commit_interval_ms
+
+    def _pin_at_ms(self, default_ms: int) -> int:
+        """When to commit next where reading began."""
+        helds = (held for held in self._holdings.values() if held.has_pin)
+        return min((held.attempts.retry_at_ms if held.attempts.tries else 0 for held in helds), default=default_ms)
+
+
+def _wanted(key: PartitionKey, held: Held, mark: Mark) -> Wanted:
+    """As it is now."""
+    return Wanted(key, held, mark, held.finished, held.state.generation)
+
+
+def _may_be_of_some(error: MinilogError) -> bool:
+    """A refusal that is perhaps about some of the partitions only."""
+    return isinstance(error, InconsistentTopicId) or not (error.retriable or isinstance(error, UnknownMember))
 
 
 def _by_key(item: tuple[PartitionKey, object]) -> PartitionKey:

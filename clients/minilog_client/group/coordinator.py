@@ -11,8 +11,8 @@ import asyncio
 import contextlib
 
 from minilog.errors import BrokerUnavailable, MinilogError, TimedOut
+from minilog.wire.codec.murmur2 import murmur2
 from minilog.wire.group_messages import GROUPS_TOPIC, GroupRequest
-from minilog.wire.murmur2 import murmur2
 from minilog_client.connection.backoff import Attempts, History, is_hunting
 from minilog_client.connection.cluster import Cluster, now_ms
 from minilog_client.connection.http_messages import Reply
@@ -46,8 +46,11 @@ class Coordinator:
                 self._cluster.request_refresh()
             raise
 
-    async def call(self, message: GroupRequest, kind: type[Reply], timeout_ms: int) -> Reply:
-        """Try until there is an answer. For requests that may be carried out twice.
+    async def call(
+        self, message: GroupRequest, kind: type[Reply], timeout_ms: int, final: tuple[type[MinilogError], ...] = ()
+    ) -> Reply:
+        """Try until there is an answer. For requests that may be carried out twice. ``final``: what
+        is raised at once although a retry may cure it.
 
         Raises TimedOut or the last BrokerUnavailable after ``timeout_ms``, and every error that a
         retry does not cure. None of them is definite if one of the tries may have been carried
@@ -63,7 +66,7 @@ class Coordinator:
             except MinilogError as error:
                 history.on_failure(error)
                 failure = history.told(error)
-            if not failure.retriable:
+            if not failure.retriable or isinstance(failure, final):
                 raise failure.with_traceback(None)
             attempts.on_failure(failure, now_ms(), self._cluster.random)
             if attempts.retry_at_ms >= deadline_ms:

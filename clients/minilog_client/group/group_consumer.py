@@ -8,34 +8,39 @@ own processing."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Final
 
-from minilog.errors import ClientClosed, InvalidRequest
-from minilog.wire.group_messages import (
-    GROUPS_TOPIC,
-    CommittedOffsets,
-    CommittedOffsetsReply,
-)
+from minilog.errors import BrokerUnavailable, ClientClosed, InvalidRequest
+from minilog.wire.group_messages import GROUPS_TOPIC
 from minilog_client.connection.cluster import Cluster, now_ms
-from minilog_client.consumer.consumer import START_WAIT_MS, CommitLike, Consumer
-from minilog_client.consumer.partition_fetch import PartitionFetch, StartLike
+from minilog_client.connection.ending import Ending
+from minilog_client.connection.forgotten import GivenBack, weakly
+from minilog_client.consumer.consumer import CONSUMER_CLOSED, START_WAIT_MS, CommitLike, Consumer
+from minilog_client.consumer.partition_fetch import PartitionFetch
+from minilog_client.consumer.read_ahead import ReadAhead
 from minilog_client.consumer.records import Record
+from minilog_client.consumer.start import StartLike
 from minilog_client.group.callbacks import Callbacks
 from minilog_client.group.committer import Committer
 from minilog_client.group.coordinator import Coordinator
+from minilog_client.group.ends import refuse_beyond_ends
+from minilog_client.group.following import Following
 from minilog_client.group.heartbeats import Heart, MemberTask, PollClock
 from minilog_client.group.holdings import METADATA_CHARS_MAX, Holdings
 from minilog_client.group.layouts import Layouts
-from minilog_client.group.membership import MemberView, Subscription, by_topic
+from minilog_client.group.leaving import Leaving, leave_quietly
+from minilog_client.group.membership import MemberView, Subscription
 from minilog_client.group.progress import Progress
 from minilog_client.group.share import Share
 from minilog_client.group.standing import Standing
 from minilog_client.group.start_offsets import StartOffsets
 from minilog_client.settings import ConsumerSettings, GroupSettings
-from minilog_client.values import PartitionKey
+from minilog_client.values import PartitionKey, check_count, checked_timeout
 
+_READ_ALREADY: Final = "the consumer is being read already; read from one task, and not from a callback"
 _log = logging.getLogger("minilog_client")
 
 
@@ -61,60 +66,69 @@ class GroupConsumer(Consumer):
     committed, unless it is the earliest, so that nobody begins elsewhere later). A partition added
     to a topic while this member reads it, at its beginning. A topic that comes to match a pattern,
     at ``start``. A committed offset that is out of range raises OffsetOutOfRange (or resets, if
-    ``out_of_range`` says so). Records that were read and committed and are gone after a lossy
-    election raise LogTruncated. Nothing resets silently.
+    ``out_of_range`` says so, and where it goes on is committed). Records that were read and
+    committed and are gone after a lossy election raise LogTruncated. Nothing resets silently.
 
     **Callbacks**, functions or coroutine functions, get a list of (topic, partition) and run while
-    the application asks for records or closes: ``on_assigned`` before the first record of these
-    partitions. ``on_revoked`` before they are given to another member (what is finished is
-    committed right after it). ``on_lost`` when they may be somebody else's already, so nothing can
-    be committed any more. An exception in a callback comes out of the read.
+    the application asks for records or closes: ``on_assigned`` ends before the first record of
+    these partitions. ``on_revoked`` ends before they are given to another member (what is finished
+    is committed right after it). ``on_lost`` when they may be somebody else's already, so nothing
+    can be committed any more. A time limit on a read does not cut a callback short: the next read
+    waits for it. An exception in a callback comes out of the read. After that ``on_assigned`` and
+    ``on_lost`` are called again, and what ``on_revoked`` was called for is given back.
 
     **Staying a member.** Heartbeats go on in the background, also while the application blocks its
     event loop. One that asks for no records for ``max_poll_interval_ms`` loses its partitions. The
     next read calls ``on_lost`` and joins again (or raises UnknownMember first, with
     ``max_poll_exceeded="raise"``). While no coordinator can be reached for longer than a session,
-    reading pauses. It goes on when one answers.
+    reading pauses, for as long as it takes (see ``unreachable_timeout_ms``). It goes on when one
+    answers.
 
     Raises while reading, besides what ``Consumer`` does: InconsistentGroup, InvalidGroup,
     InstanceInUse when the group does not let this member in; reading on tries again.
     """
 
     def __init__(
-        self,
-        cluster: Cluster,
-        heart: Heart,
-        subscription: Subscription,
-        start: StartLike,
-        settings: ConsumerSettings,
-        group_settings: GroupSettings,
-        callbacks: Callbacks,
-        on_closed: Callable[[Consumer], None],
-    ) -> None:
+        self, cluster: Cluster, heart: Heart, subscription: Subscription, start: StartLike, settings: ConsumerSettings,
+        group_settings: GroupSettings, callbacks: Callbacks, on_closed: Callable[[Consumer], None],
+    ) -> None:  # fmt: skip
         super().__init__(cluster, None, start, settings, on_closed)
-        self.group_settings = group_settings
-        self.group = subscription.group
-        self._subscription = subscription
-        self._heart = heart
+        self.group_settings, self.group = group_settings, subscription.group
+        self._subscription, self._heart = subscription, heart
         self._clock = PollClock(now_ms())
-        self._session = MemberTask(subscription, self._clock, cluster.random, self._on_news)
+        self._session = MemberTask(subscription, self._clock, cluster.random, weakly(self._on_news))
         self._coordinator = Coordinator(cluster, subscription.group)
         self._held = Holdings()
         self._progress = Progress(self._held)
-        self._layouts = Layouts(cluster, self._watch_topics)
-        self._lookup = StartOffsets(self._session, self._coordinator, self._tasks, self._layouts.know, self._on_lookup)
-        self._standing = Standing(self._session, heart, self._lookup, settings.unreachable_timeout_ms)
+        self._layouts, on_lookup = Layouts(cluster, weakly(self._watch_topics)), weakly(self._on_lookup)
+        self._lookup = StartOffsets(self._session, self._coordinator, self._tasks, self._layouts.know, on_lookup)
+        self._standing = Standing(self._session, heart, self._lookup, settings.unreachable_limit_ms)
         self._committer = Committer(
-            self._session, heart, self._coordinator, self._held, group_settings, self._wait_news, self._progress.note
-        )
+            self._session, heart, self._coordinator, self._held, group_settings, cluster.random, self._wait_news,
+            self._progress.note,
+        )  # fmt: skip
         self._share = Share(
             self._session, heart, self._held, self._layouts, self._lookup, self._committer, callbacks,
             group_settings.auto_commit, start, self._begin_reading, self._end_reading,
         )  # fmt: skip
-        self._unsettled = False
-        self._polling = False
-        self._joined = False
-        self._closing = False
+        self._following = Following(self._follow)
+        self._leaving = Leaving(self._session, heart, self._following, self._share)
+        self._ending = Ending()
+        self._seen = self._session.view
+        self._polling = self._joined = False
+
+    def _given_back(self) -> GivenBack:
+        heart, session, end = self._heart, self._session, super()._given_back()[1]
+        committing = self._held, self._committer, self.group_settings.auto_commit, self.settings.close_timeout_ms
+        return (
+            repr(self),
+            partial(leave_quietly, session, heart, *committing, end),
+            partial(heart.post, session.abandon),
+        )
+
+    def __repr__(self) -> str:
+        what = ", ".join(self._subscription.topics) or self._subscription.pattern
+        return f"GroupConsumer({what}, group={self.group})"
 
     # --- joining ----------------------------------------------------------------------------------
 
@@ -133,14 +147,15 @@ class GroupConsumer(Consumer):
 
         Raises UnknownTopic, BrokerUnavailable, TimedOut, InvalidGroup, InconsistentGroup,
         InstanceInUse."""
+        self.check_not_inside()
         await super().start()
         deadline_ms = now_ms() + START_WAIT_MS
-        while (await self._settled() and len(self._lookup)) or self._unsettled:
-            if now_ms() >= deadline_ms:
+        while (await self._settled() and len(self._lookup)) or not self._following.is_settled:
+            if self._is_stopping or now_ms() >= deadline_ms:
                 break
             await self._wait_news(deadline_ms)
         await self._wait_resolved(deadline_ms)
-        if any(held.pinned for held in self._held.values()):
+        if any(held.has_pin for held in self._held.values()):
             await self._committer.commit_quietly(False)
         if not self._polling:
             self._clock.leave(now_ms())
@@ -151,9 +166,9 @@ class GroupConsumer(Consumer):
         self._layouts.see(self._subscription.topics)
         self._watch_topics([GROUPS_TOPIC, *self._subscription.topics])
         if not self._joined:
-            self._joined = True
             self._heart.start(self._session)
-            self._tasks.start(self._committer.run())
+            self._joined = True
+            self._tasks.keep_up(self._committer.run)
         wait_ms = START_WAIT_MS + (self._subscription.session_timeout_ms if self._subscription.instance_id else 0)
         deadline_ms = now_ms() + wait_ms
         while not self._session.view.answers:
@@ -164,7 +179,9 @@ class GroupConsumer(Consumer):
 
     def _on_news(self, view: MemberView) -> None:
         """Called in the heartbeats' thread."""
-        self._unsettled = True
+        if view.is_news_after(self._seen):
+            self._following.is_due = True
+        self._seen = view
         try:
             self._loop.call_soon_threadsafe(self._tell)
         except RuntimeError:
@@ -178,9 +195,10 @@ class GroupConsumer(Consumer):
 
     async def batch(self, max_records: int = 1000, max_wait_ms: int = 1000) -> list[Record]:
         """Up to ``max_records`` records as soon as there are any; empty when none came within
-        ``max_wait_ms``.
+        ``max_wait_ms``, and after ``stop``.
 
         Asking again says that these are finished with."""
+        check_count(max_records)
         self._enter()
         try:
             records = await super().batch(max_records, max_wait_ms)
@@ -203,18 +221,30 @@ class GroupConsumer(Consumer):
             progress.previous, progress.last = progress.last, record
             self._clock.touch(self._loop.time())
             return record
+        if self._is_stopping and self._closing:
+            raise StopAsyncIteration
         self._enter()
         try:
             record = await super().__anext__()
-            assert self._current is not None, "the record is of the partition whose turn it is"
-            progress.on_first(self._current, record)
+            if self._current is not None:  # the record is of the partition whose turn it is
+                progress.on_first(self._current, record)
             return record
         finally:
             self._leave()
 
-    def _enter(self) -> None:
+    def check_may_read(self) -> None:
+        super().check_may_read()
+        self.check_not_inside()
         if self._polling:
-            raise InvalidRequest("the consumer is being read already; read from one task, and not from a callback")
+            raise InvalidRequest(_READ_ALREADY)
+
+    def check_not_inside(self) -> None:
+        if self._following.is_inside:
+            raise InvalidRequest(_READ_ALREADY)
+
+    def _enter(self) -> None:
+        """A read that is refused finishes nothing."""
+        self.check_may_read()
         self._polling = True
         self._clock.enter()
         self._progress.ask()
@@ -224,16 +254,15 @@ class GroupConsumer(Consumer):
         self._clock.leave(now_ms())
 
     def _is_settled(self) -> bool:
-        return not self._unsettled and self._loop.time() * 1000 < self._session.view.hold_until_ms
+        return (
+            not self._is_stopping
+            and self._following.is_settled
+            and self._loop.time() * 1000 < self._session.view.hold_until_ms
+        )
 
     async def _settled(self) -> bool:
-        while self._unsettled:
-            self._unsettled = False
-            try:
-                await self._follow(self._session.view)
-            except BaseException:
-                self._unsettled = True
-                raise
+        if not self._is_stopping:
+            await self._following.settle()
         return self._is_settled()
 
     # --- for the synchronous face, which reads ahead ----------------------------------------------
@@ -247,23 +276,30 @@ class GroupConsumer(Consumer):
         """The application has taken a record that was read ahead. From any thread."""
         self._clock.touch(self._loop.time())
 
-    def finish(self, record: Record) -> None:
-        """The application is done with a record that was read ahead, though not with all of
-        them."""
-        held = self._held.get((record.topic, record.partition))
-        if held is not None and held.handed_out(record.offset):
-            held.finish_record(record)
+    async def read_ahead(self, ahead: ReadAhead, max_records: int, max_wait_ms: int) -> None:
+        check_count(max_records)
+        self._progress.read_ahead = ahead
+        await super().read_ahead(ahead, max_records, max_wait_ms)
 
-    def _put_back(self, state: PartitionFetch, offset: int) -> None:
-        super()._put_back(state, offset)
+    def _hand_back(self, ahead: ReadAhead) -> None:
+        self._progress.finish_all()
+        super()._hand_back(ahead)
+
+    def pause_ahead(self, ahead: ReadAhead, topic: str, partition: int) -> None:
+        self._progress.note()
+        super().pause_ahead(ahead, topic, partition)
+
+    def _on_put_back(self, state: PartitionFetch) -> None:
+        super()._on_put_back(state)
         held = self._held.get((state.topic, state.partition))
         if held is not None:
             held.on_put_back()
 
     # --- following the coordinator ----------------------------------------------------------------
 
-    async def _follow(self, view: MemberView) -> None:
-        """Lose, give back and take up what ``view`` says. In the application's own task."""
+    async def _follow(self) -> None:
+        """Lose, give back and take up what the coordinator has said."""
+        view = self._session.view
         await self._share.lose(view)
         self._standing.come_back(view, self.group_settings.max_poll_exceeded == "raise")
         await self._share.give_back(view)
@@ -279,12 +315,17 @@ class GroupConsumer(Consumer):
             self._current = None
 
     def _on_lookup(self) -> None:
-        self._unsettled = True
+        self._following.is_due = True
         self._tell()
 
     def _raise_unreachable(self, now: int) -> None:
-        if self._standing.is_fine(now):
-            super()._raise_unreachable(now)
+        try:
+            if self._standing.is_fine(now):
+                super()._raise_unreachable(now)
+        except BrokerUnavailable as error:
+            if self.settings.unreachable_timeout_ms is not None:
+                raise
+            _log.warning("%s", error.detail)
 
     # --- committing -------------------------------------------------------------------------------
 
@@ -294,24 +335,21 @@ class GroupConsumer(Consumer):
         when it returns.
 
         Raises UnknownMember or StaleMemberEpoch for what this member has lost, also when it has got
-        the partition again since. Raises UnknownTopic for a topic that was deleted or made anew,
-        NotAssigned for what it was never given, InvalidRequest, TypeError. Raises TimedOut or
-        BrokerUnavailable after ``timeout_ms`` (``commit_timeout_ms`` by default), when it is not
-        known whether it is committed."""
+        the partition again since, UnknownTopic for a topic that was deleted or made anew,
+        NotAssigned for what it was never given, OffsetOutOfRange beyond the end of a partition,
+        InvalidRequest, TypeError. Raises TimedOut or BrokerUnavailable after ``timeout_ms``
+        (``commit_timeout_ms`` by default), when it is not known whether it is committed."""
         self._check_usable()
         if len(metadata) > METADATA_CHARS_MAX:
             raise InvalidRequest(f"metadata has {len(metadata)} characters; allowed are {METADATA_CHARS_MAX}")
         if what is None:
             self._progress.finish_all()
-            await self.commit_finished(metadata, timeout_ms)
+            marks = {key: held.finished for key, held in self._held.items() if held.finished is not None}
+            await self._committer.commit(marks, metadata, timeout_ms)
         else:
             self._progress.note()
-            await self._committer.commit(self._held.parse(what), metadata, timeout_ms)
-
-    async def commit_finished(self, metadata: str, timeout_ms: int | None) -> None:
-        """Commit what is finished with, and nothing of what was only handed out."""
-        marks = {key: held.finished for key, held in self._held.items() if held.finished is not None}
-        await self._committer.commit(marks, metadata, timeout_ms)
+            await refuse_beyond_ends(self._cluster, marks := self._held.parse(what), self._held)
+            await self._committer.commit(marks, metadata, timeout_ms)
 
     async def committed(
         self, partitions: Iterable[PartitionKey] | None = None, timeout_ms: int | None = None
@@ -320,11 +358,7 @@ class GroupConsumer(Consumer):
         offset to read, None where there is nothing."""
         self._check_usable()
         keys = self.assignment if partitions is None else sorted(partitions)
-        message = CommittedOffsets(self.group, by_topic(keys, self._session.view.topic_ids))
-        limit_ms = self.group_settings.commit_timeout_ms if timeout_ms is None else timeout_ms
-        reply = await self._coordinator.call(message, CommittedOffsetsReply, limit_ms)
-        found = {(entry.topic, entry.partition): entry.offset for entry in reply.offsets}
-        return {key: found.get(key) for key in keys}
+        return await self._committer.committed(keys, timeout_ms)
 
     # --- where it stands, and the end -------------------------------------------------------------
 
@@ -341,26 +375,24 @@ class GroupConsumer(Consumer):
 
     async def close(self, timeout_ms: int | None = None) -> None:
         """Commit what is finished (with ``auto_commit``), call ``on_revoked``, leave the group. At
-        the latest after ``timeout_ms`` (``close_timeout_ms`` by default) it is over. May be called
-        twice."""
-        if self._closing:
+        the latest after ``timeout_ms`` (``close_timeout_ms`` by default) it is over, also when
+        whoever waits for that is cancelled. May be called twice."""
+        if self._closing and self._following.is_inside:
             return
+        limit_ms = checked_timeout(timeout_ms, self.settings.close_timeout_ms)
         self._closing = True
-        limit_ms = self.settings.close_timeout_ms if timeout_ms is None else timeout_ms
-        deadline_ms = now_ms() + limit_ms
+        self._current = None
+        await self._ending.wait(lambda: self._end(limit_ms))
+
+    async def _end(self, limit_ms: int) -> None:
         try:
-            async with asyncio.timeout(limit_ms / 1000):
-                await self._share.let_go(deadline_ms)
-        except TimeoutError:
-            _log.warning("group %s: committing at the end took more than %s ms", self.group, limit_ms)
+            await self._leaving.carry_out(limit_ms, self._joined)
         finally:
-            if self._joined:
-                await self._heart.stop(self._session, max(1, deadline_ms - now_ms()))
             await super().close()
 
     def _check_open(self) -> None:
         if self._closing:
-            raise ClientClosed("the consumer is closed; make a new one")
+            raise ClientClosed(CONSUMER_CLOSED)
         super()._check_open()
 
     def _check_usable(self) -> None:

@@ -17,7 +17,7 @@ from random import Random
 from typing import Any, Protocol
 from uuid import uuid4
 
-from minilog.errors import ClientClosed, MinilogError, UnknownMember
+from minilog.errors import ClientClosed, InternalError, MinilogError, UnknownMember
 from minilog.wire.group_messages import GROUPS_TOPIC, GroupHeartbeat, GroupHeartbeatReply
 from minilog.wire.message_base import Ok
 from minilog_client.connection.cluster import Cluster, now_ms
@@ -100,13 +100,15 @@ class MemberTask:
         try:
             reply = await coordinator.try_once(sent.message, kind, self.subscription.session_timeout_ms)
         except MinilogError as error:
-            self.membership.on_error(sent.token, error, now_ms())
-            self._tell_of(error, before)
+            self._on_error(sent, error, before)
+        except Exception as fault:
+            self._on_error(sent, InternalError(f"a heartbeat failed: {fault!r}"), before)
         else:
             self.membership.on_reply(sent.token, reply, now_ms())
         self._publish()
 
-    def _tell_of(self, error: MinilogError, before: Phase) -> None:
+    def _on_error(self, sent: Sent, error: MinilogError, before: Phase) -> None:
+        self.membership.on_error(sent.token, error, now_ms())
         phase = self.membership.phase
         if phase is not before and phase in (Phase.FENCED, Phase.REFUSED):
             _log.warning("group %s: %s %s: %s", self.subscription.group, self.member_id, phase.value, error.detail)
@@ -205,7 +207,7 @@ class LoopHeart:
         self._running: dict[MemberTask, asyncio.Task[None]] = {}
 
     def start(self, session: MemberTask) -> None:
-        self._running[session] = self._tasks.start(session.run(self._cluster))
+        self._running[session] = self._tasks.keep_up(lambda: session.run(self._cluster))
 
     def post(self, call: Callable[..., None], *arguments: Any) -> None:
         self._loop.call_soon(call, *arguments)
@@ -238,8 +240,13 @@ class ThreadHeart:
 
     def start(self, session: MemberTask) -> None:
         if self._thread is None:
-            self._thread = LoopThread("minilog_client heartbeats")
-            self._thread.call(self._begin)
+            thread = LoopThread("minilog_client heartbeats")
+            try:
+                thread.call(self._begin)
+            except BaseException:
+                thread.stop()
+                raise
+            self._thread = thread
         assert self._heart is not None, "begun in the thread"
         self.post(self._heart.start, session)
 

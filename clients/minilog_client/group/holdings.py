@@ -18,8 +18,10 @@ from typing import Any, Final, NamedTuple
 from minilog.errors import InvalidRequest, MinilogError, NotAssigned, StaleMemberEpoch
 from minilog.wire.group_messages import OffsetCommit
 from minilog.wire.http import INT64_MAX
-from minilog_client.consumer.partition_fetch import PartitionFetch, StartLike
+from minilog_client.connection.backoff import Attempts
+from minilog_client.consumer.partition_fetch import PartitionFetch
 from minilog_client.consumer.records import Record
+from minilog_client.consumer.start import StartLike
 from minilog_client.values import PartitionKey
 
 METADATA_CHARS_MAX: Final = 1000
@@ -36,7 +38,7 @@ class Held:
     """One partition under one grant. ``low`` and ``high`` bound the offsets handed out under it."""
 
     __slots__ = (
-        "_generation", "_may_fall", "committed", "covered", "finished", "grant", "handed", "high", "low", "pinned",
+        "_committed_in", "_finished_in", "_generation", "_may_fall", "attempts", "committed", "covered", "finished", "grant", "handed", "high", "low", "pinned",
         "state", "topic_id",
     )  # fmt: skip
 
@@ -59,13 +61,16 @@ class Held:
         else."""
         self.low = committed.offset if committed else 0
         self.high = 0
+        self.attempts = Attempts()
+        """Commits that nobody has asked for, and that were refused in a row."""
         self._generation = state.generation
+        self._finished_in = self._committed_in = 0
         self._may_fall = False
 
     def hand_out(self, mark: Mark, generation: int) -> None:
         """The application was given all before ``mark``. ``generation`` of the partition says since
         which move."""
-        if generation != self._generation:  # reading was reset, so it went on elsewhere
+        if generation > self._generation:  # reading was reset, so it went on elsewhere
             self._generation, self._may_fall, self.low = generation, True, 0
         self.handed = mark
         self.high = max(self.high, mark.offset)
@@ -73,14 +78,23 @@ class Held:
     def finish_handed(self) -> None:
         """Everything handed out so far is done with."""
         if self.handed is not None:
-            self._finish(self.handed)
+            self.finish(self.handed)
 
     def finish_record(self, record: Record) -> None:
-        self._finish(Mark(record.offset + 1, record.leader_epoch))
+        self.finish(Mark(record.offset + 1, record.leader_epoch))
 
-    def _finish(self, mark: Mark) -> None:
+    def finish(self, mark: Mark) -> None:
         if self.finished is None or self._may_fall or mark.offset > self.finished.offset:
             self.finished, self._may_fall = mark, False
+            self._finished_in = self._generation
+
+    def follow(self) -> None:
+        """The application works on none of its records, and reading has gone on where there are
+        none any more, as compaction leaves it: the group is that far as well."""
+        last, position = self.finished or self.committed, self.state.position
+        read_in = self._finished_in or 1
+        if last is not None and position is not None and position > last.offset and self.state.generation == read_in:
+            self.finish(Mark(position, self.state.epoch_before(position)))
 
     def on_put_back(self) -> None:
         """Some of what was handed out is handed out once more: that is no move to elsewhere."""
@@ -95,18 +109,35 @@ class Held:
         self.handed = None
         self._generation, self._may_fall = self.state.generation, True
 
-    def on_committed(self, mark: Mark, covered: Mark | None) -> None:
+    def on_committed(self, mark: Mark, covered: Mark | None, generation: int) -> None:
+        """``generation`` of the partition, in which that was asked for."""
         self.committed, self.covered = mark, covered
+        self._committed_in = generation
+        self.attempts.on_success()
 
     def due(self, with_finished: bool) -> Mark | None:
         """What is to be committed without being asked."""
-        if self.topic_id not in ("", self.state.topic_id):  # a topic made anew would fail the commit of all others too
+        if self.state.remade_as:  # what was read is of a topic that is gone
             return None
+        began_at = self.state.began_at
+        if self._is_reset and began_at is not None:
+            return Mark(*began_at)
         if with_finished and self.finished is not None:
             return None if self.finished in (self.covered, self.committed) else self.finished
-        if self.pinned and self.committed is None and self.state.began_at is not None:
-            return Mark(*self.state.began_at)
+        if self.pinned and self.committed is None and began_at is not None:
+            return Mark(*began_at)
         return None
+
+    @property
+    def has_pin(self) -> bool:
+        """Where reading began, or went on after a reset, is to be committed, and is not yet."""
+        return self._is_reset or (self.pinned and self.committed is None)
+
+    @property
+    def _is_reset(self) -> bool:
+        """Reading was reset, and nothing was finished, committed or sought since."""
+        reset_in = self.state.reset_in
+        return bool(reset_in) and self.state.generation == reset_in > max(self._finished_in, self._committed_in)
 
     def handed_out(self, offset: int) -> bool:
         return self.low <= offset < max(self.high, self.state.position or 0)
@@ -185,6 +216,7 @@ class Wanted(NamedTuple):
     held: Held
     mark: Mark
     covered: Mark | None
+    generation: int
 
     def is_granted(self, granted: Mapping[PartitionKey, int]) -> bool:
         return granted.get(self.key) == self.held.grant

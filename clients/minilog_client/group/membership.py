@@ -114,6 +114,15 @@ class MemberView(NamedTuple):
     def holds(self, key: PartitionKey, grant: int) -> bool:
         return self.granted.get(key) == grant
 
+    def is_news_after(self, before: MemberView) -> bool:
+        """It says something for the application to follow, and not only that a heartbeat went
+        well."""
+        return (
+            (self.phase, self.granted, self.revoking) != (before.phase, before.granted, before.revoking)
+            or self.error is not before.error
+            or self.loss is not before.loss
+        )
+
 
 class Sent(NamedTuple):
     """A request to be made. ``token`` goes back in with its outcome."""

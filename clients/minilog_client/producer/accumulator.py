@@ -14,7 +14,7 @@ Invariants, besides those of ``partition_queue.py``:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import Random
 from typing import Any, NamedTuple
 
@@ -26,9 +26,10 @@ from minilog.errors import (
     UnknownTopic,
 )
 from minilog.wire.batch import acks_level_for
-from minilog.wire.codec import Headers
+from minilog.wire.codec.codec import Headers
 from minilog.wire.records import BatchBuilder
 from minilog_client.connection.routing import Leader
+from minilog_client.producer.conditional import fill, is_never_written
 from minilog_client.producer.failed_tries import Failure, is_gap_to_step_over, is_worth_retrying
 from minilog_client.producer.packing import Dispatch, Packing
 from minilog_client.producer.partition_queue import (
@@ -39,9 +40,10 @@ from minilog_client.producer.partition_queue import (
     Waiting,
 )
 from minilog_client.producer.partitioner import next_sticky, partition_for_key
-from minilog_client.producer.record_errors import Unsettled, expired, for_batch, no_partitions, unsettled_of
+from minilog_client.producer.record_errors import Unsettled, expired, for_batch, no_partitions, remade, unsettled_of
 from minilog_client.producer.sequences import NONE, ProducerIdentity, Sequences
 from minilog_client.settings import ProducerSettings, acks_number
+from minilog_client.values import Row
 
 LeaderOf = Callable[[str, int], Leader | None]
 
@@ -63,6 +65,8 @@ class Accumulator:
         self.settings = settings
         self.buffered_bytes = 0
         self.topics: dict[str, TopicQueues] = {}
+        self.beyond: set[str] = set()
+        """Topics that have records for partitions beyond those that are known."""
         self.identity = ProducerIdentity()
         self._acks_level = acks_level_for(acks_number(settings.acks))
         self._random = random
@@ -95,7 +99,7 @@ class Accumulator:
         """Add one record to the open batch of its queue: the short way, which most records can
         take. False, and nothing added: there is no such batch or no room in it, ``append`` is for
         that. Raises what ``append`` does."""
-        if not topic.partition_count:
+        if not topic.partition_count or (partition is not None and partition >= topic.partition_count):
             return False
         sticky = topic.sticky
         is_free = key is None and partition is None and sticky >= 0
@@ -126,9 +130,10 @@ class Accumulator:
         """Add one record; returns in how many ms ``drain`` is wanted for it, None when that is
         arranged already.
 
-        Raises RecordTooLarge, or UnknownTopic for a partition the topic does not have. Nothing was
-        added then."""
-        if not topic.partition_count:
+        Raises RecordTooLarge. Nothing was added then. A record for a partition that is not known
+        waits until the layout was asked for anew: the partition may have been added a moment
+        ago."""
+        if not topic.partition_count or (partition is not None and partition >= topic.partition_count):
             return self._park(topic, value, key, headers, partition, timestamp, token, now_ms)
         due_ms: int | None = None
         while (queue := self._queue_for(topic, key, partition)).open is not None:
@@ -183,21 +188,58 @@ class Accumulator:
             self._seal(topic, queue)
         return index
 
-    def on_partitions(self, topic: str, partition_count: int, message_bytes_max: int, now_ms: int) -> list[Failure]:
+    def append_if(
+        self,
+        topic: TopicQueues,
+        rows: Iterable[Row],
+        partition: int,
+        timestamp: int,
+        expected_offset: int,
+        token: Any,
+        now_ms: int,
+    ) -> None:
+        """Add one batch for ``expected_offset``, behind what was given before (conditional.py). The
+        topic's partitions must be known. Raises RecordTooLarge. Nothing was added then."""
+        queue = self._queue_for(topic, None, partition)
+        batch = self._fresh(topic, now_ms, topic.message_bytes_max)
+        fill(batch, rows, timestamp, token)
+        if queue.open is not None:
+            self._seal(topic, queue)
+        batch.expected_offset = expected_offset
+        self._open(queue, batch, batch.builder.bytes_total)
+        self._seal(topic, queue)
+
+    def on_partitions(
+        self,
+        topic: str,
+        partition_count: int,
+        message_bytes_max: int,
+        now_ms: int,
+        topic_id: str = "",
+        asked_after: int | None = None,
+    ) -> list[Failure]:
         """The topic's partitions became known, or grew: waiting records find their queues, in
-        order."""
+        order. What was placed for another topic of that name, which is gone, is given up. So is a
+        record for a partition that is not there, if it was given before the layout was asked for
+        (its number is up to ``asked_after``)."""
         queues = self.topic(topic)
+        is_other = queues.topic_id not in ("", topic_id)
+        queues.topic_id = topic_id
+        failures = self._fail_placed(remade(topic), queues) if is_other else []
         queues.message_bytes_max, queues.partition_count, queues.sticky = message_bytes_max, partition_count, -1
         for partition in range(len(queues.partitions), partition_count):
             queues.partitions.append(PartitionQueue(topic, partition, self._sequences_of_new_queue()))
-        failures: list[Failure] = []
-        while partition_count and queues.waiting:
+        for _ in range(len(queues.waiting) if partition_count else 0):
             record = queues.waiting.popleft()
+            if record.is_beyond(partition_count) and (asked_after is None or record.sequence > asked_after):
+                queues.waiting.append(record)
+                self.beyond.add(topic)
+                continue
             self.buffered_bytes -= record.reserved_bytes
             try:
                 self._enqueue(queues, record, now_ms)
             except MinilogError as error:
-                failures.append(Failure([(0, 1, record.token)], error))
+                failures.append(Failure([(0, 1, record.token)], error, topic))
         return failures
 
     def _enqueue(self, queues: TopicQueues, record: Waiting, now_ms: int) -> None:
@@ -220,6 +262,8 @@ class Accumulator:
         token: Any,
         now_ms: int,
     ) -> int | None:
+        if topic.partition_count:
+            self.beyond.add(topic.topic)
         size = len(value or b"") + len(key or b"") + RECORD_OVERHEAD_BYTES
         deadline_ms = now_ms + self.settings.delivery_timeout_ms
         topic.waiting.append(
@@ -243,7 +287,13 @@ class Accumulator:
 
     def _fresh(self, topic: TopicQueues, now_ms: int, size_bytes: int) -> ProducerBatch:
         builder = BatchBuilder(min(size_bytes, topic.message_bytes_max))
-        return ProducerBatch(builder, self._next_sequence(), now_ms, now_ms + self.settings.delivery_timeout_ms)
+        deadline_ms = now_ms + self.settings.delivery_timeout_ms
+        return ProducerBatch(builder, self._next_sequence(), now_ms, deadline_ms, topic.topic_id)
+
+    @property
+    def last_sequence(self) -> int:
+        """The number of the youngest batch or record."""
+        return self._sequence
 
     def _next_sequence(self) -> int:
         self._sequence += 1
@@ -345,6 +395,9 @@ class Accumulator:
         for batch in queue.in_flight:
             batch.last_error = error
             batch.maybe_written |= not error.definite
+        if queue.in_flight[0].topic_id not in ("", self.topics[queue.topic].topic_id):
+            error = remade(queue.topic)
+            return [self._give_up(queue, batch, for_batch(error, queue, batch)) for batch in queue.take_in_flight()]
         if is_gap_to_step_over(queue, error, self.settings):
             assert queue.sequences is not None, "only numbered batches are out of order"
             queue.sequences.give_up()
@@ -361,8 +414,9 @@ class Accumulator:
         queue.attempts.on_failure(error, now_ms, self._random)
         return []
 
-    def expire(self, now_ms: int) -> list[Failure]:
-        """Give up what has waited longer than the delivery timeout and is not in flight."""
+    def expire(self, now_ms: int, unheard: MinilogError | None = None) -> list[Failure]:
+        """Give up what has waited longer than the delivery timeout and is not in flight.
+        ``unheard``: why no broker tells the layout, if none does."""
         failures: list[Failure] = []
         timeout_ms = self.settings.delivery_timeout_ms
         for queue in list(self._active):
@@ -373,7 +427,7 @@ class Accumulator:
                 failures.append(self._give_up(queue, queue.sealed.popleft(), for_batch(error, queue, batch)))
         for topic in self.topics.values():
             while topic.waiting and topic.waiting[0].deadline_ms <= now_ms:
-                failures.append(self._give_up_waiting(topic, no_partitions(topic.topic, timeout_ms)))
+                failures.append(self._give_up_waiting(topic, no_partitions(topic.topic, timeout_ms, unheard)))
         return failures
 
     def requeue_in_flight(self) -> None:
@@ -390,22 +444,32 @@ class Accumulator:
         for queues in self.topics.values() if topic is None else [topic]:
             while queues.waiting:
                 failures.append(self._give_up_waiting(queues, error))
-            for queue in queues.partitions:
-                if queue.open is not None:
-                    self._seal(queues, queue)
-                while queue.sealed:
-                    batch = queue.sealed.popleft()
-                    failures.append(self._give_up(queue, batch, for_batch(error, queue, batch)))
+            failures += self._fail_placed(error, queues)
         return failures
+
+    def _fail_placed(self, error: MinilogError, queues: TopicQueues) -> list[Failure]:
+        failures: list[Failure] = []
+        for queue in queues.partitions:
+            if queue.open is not None:
+                self._seal(queues, queue)
+            while queue.sealed:
+                batch = queue.sealed.popleft()
+                failures.append(self._give_up(queue, batch, for_batch(error, queue, batch)))
+        return failures
+
+    def forget(self, queues: TopicQueues) -> bool:
+        """A topic of which nothing is left to send. False: something is."""
+        is_empty = not queues.waiting and all(queue.is_idle for queue in queues.partitions)
+        return is_empty and self.topics.pop(queues.topic, None) is not None
 
     def oldest_sequence(self) -> int | None:
         """The creation number of the oldest batch or record not yet settled."""
         return min(self._sequences(), default=None)
 
-    def unsettled(self) -> list[Unsettled]:
-        """Where records wait for their fate, and why."""
+    def unsettled(self, unheard: MinilogError | None = None) -> list[Unsettled]:
+        """Where records wait for their fate, and why. ``unheard``: as for ``expire``."""
         found = [unsettled_of(queue, self.identity.last_error) for queue in self._active]
-        found += [Unsettled(t.topic, None, len(t.waiting), None) for t in self.topics.values() if t.waiting]
+        found += [Unsettled(t.topic, None, len(t.waiting), unheard) for t in self.topics.values() if t.waiting]
         return found
 
     def _sequences(self) -> Iterator[int]:
@@ -419,15 +483,18 @@ class Accumulator:
 
     def _give_up(self, queue: PartitionQueue, batch: ProducerBatch, error: MinilogError) -> Failure:
         if queue.sequences is not None and batch.base_sequence != NONE:
-            queue.sequences.give_up()
-            queue.given_up = error
+            if is_never_written(error):
+                queue.sequences.take_back(batch.base_sequence)
+            else:
+                queue.sequences.give_up()
+                queue.given_up = error
         self._release(queue, [batch])
-        return Failure(list(batch.spans()), error)
+        return Failure(list(batch.spans()), error, queue.topic)
 
     def _give_up_waiting(self, topic: TopicQueues, error: MinilogError) -> Failure:
         record = topic.waiting.popleft()
         self.buffered_bytes -= record.reserved_bytes
-        return Failure([(0, 1, record.token)], error)
+        return Failure([(0, 1, record.token)], error, topic.topic)
 
     def _sequences_of_new_queue(self) -> Sequences | None:
         return Sequences(self.identity) if self.settings.idempotent else None

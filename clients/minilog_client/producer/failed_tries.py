@@ -19,6 +19,7 @@ class Failure(NamedTuple):
 
     spans: Sequence[Span]
     error: MinilogError
+    topic: str
 
 
 def is_worth_retrying(queue: PartitionQueue, error: MinilogError, settings: ProducerSettings, now_ms: int) -> bool:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from minilog.errors import BrokerUnavailable, MinilogError
+from minilog.errors import BrokerUnavailable, InternalError, MinilogError
 from minilog.wire.messages import InitProducer, InitProducerReply
 from minilog_client.connection.backoff import Attempts
 from minilog_client.connection.cluster import Cluster, now_ms
@@ -49,7 +49,8 @@ class Identification:
                 try:
                     reply = await self._cluster.ask_any(InitProducer(), InitProducerReply)
                     identity.assign(reply.producer_id)
-                except MinilogError as error:
+                except Exception as failure:
+                    error = failure if isinstance(failure, MinilogError) else InternalError(repr(failure))
                     if not self._may_ask_again(error):
                         return
                     attempts.on_failure(error, now_ms(), self._cluster.random)

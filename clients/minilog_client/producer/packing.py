@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from minilog.wire.messages import ProducePartition
 from minilog_client.connection.routing import Leader
 from minilog_client.producer.partition_queue import PartitionQueue
 from minilog_client.settings import MIB
 
 PARTITION_REQUEST_BYTES: Final = MIB
 REQUEST_BYTES: Final = 8 * MIB
+"""By weight: so its compressed batches expand to 64 MiB at most, unless a single one does to
+more."""
 
 
 class Dispatch(NamedTuple):
@@ -38,7 +41,7 @@ class Packing:
         """Take what fits from ``queue`` and put it into a request."""
         is_retry = queue.attempts.tries > 0
         batches = queue.take(PARTITION_REQUEST_BYTES, leader.leader_epoch)
-        size = sum(batch.sealed.bytes_total for batch in batches)
+        size = sum(batch.sealed.weight_bytes for batch in batches)
         kind = (leader.url, is_retry, batches[0].deadline_ms < self._urgent_until_ms)
         dispatch, filled = self._open.get(kind, (None, 0))
         if dispatch is None or filled + size > REQUEST_BYTES:
@@ -46,3 +49,10 @@ class Packing:
             self.dispatches.append(dispatch)
         dispatch.queues.append(queue)
         self._open[kind] = (dispatch, filled + size)
+
+
+def in_flight(queue: PartitionQueue) -> ProducePartition:
+    """What ``queue`` has in flight, as it is sent."""
+    first = queue.in_flight[0]
+    batches = memoryview(b"".join([piece for batch in queue.in_flight for piece in (batch.head, batch.sealed.payload)]))
+    return ProducePartition(queue.topic, queue.partition, batches, first.topic_id, first.expected_offset)

@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 
 from minilog.errors import MinilogError
 from minilog.wire.batch import peek
-from minilog.wire.codec import Headers
+from minilog.wire.codec.codec import Headers
 from minilog.wire.records import BatchBuilder, SealedBatch
 from minilog_client.connection.backoff import Attempts
 from minilog_client.producer.sequences import NONE, REMEMBERED_BATCHES, Sequences
@@ -46,6 +46,7 @@ class ProducerBatch:
         "created_ms",
         "deadline_ms",
         "ends",
+        "expected_offset",
         "head",
         "last_error",
         "maybe_written",
@@ -54,6 +55,7 @@ class ProducerBatch:
         "sealed",
         "sequence",
         "tokens",
+        "topic_id",
         "tries",
     )
     builder: BatchBuilder
@@ -62,8 +64,10 @@ class ProducerBatch:
     head: bytes
     """The header as it was last sent. With ``sealed.payload`` the whole batch."""
 
-    def __init__(self, builder: BatchBuilder, sequence: int, now_ms: int, deadline_ms: int) -> None:
+    def __init__(self, builder: BatchBuilder, sequence: int, now_ms: int, deadline_ms: int, topic_id: str = "") -> None:
         self.builder = builder
+        self.topic_id = topic_id
+        """Of the very topic that its records are for, "" if no broker says."""
         self.record_count = 0
         self.sequence = sequence
         """Order of creation in the whole producer. What ``flush`` waits by."""
@@ -77,6 +81,8 @@ class ProducerBatch:
         self.reserved_bytes = 0
         self.base_sequence = NONE
         """Its number once it was sent; NONE until then, and without sequences."""
+        self.expected_offset: int | None = None
+        """Where the partition has to end, or nothing is written. Such a batch travels alone."""
         self.tries = 0
         self.maybe_written = False
         self.last_error: MinilogError | None = None
@@ -197,8 +203,8 @@ class PartitionQueue:
         size = 0
         while self.sealed and len(self.in_flight) < self._count_max:
             batch = self.sealed[0]
-            size += batch.sealed.bytes_total
-            if self.in_flight and size > bytes_max:
+            size += batch.sealed.weight_bytes
+            if self.in_flight and (size > bytes_max or batch.expected_offset is not None):
                 break
             self.sealed.popleft()
             if batch.base_sequence == NONE:
@@ -212,7 +218,7 @@ class PartitionQueue:
     def _count_max(self) -> int:
         """How many batches one request may hold."""
         oldest = self.in_flight[0] if self.in_flight else self.sealed[0]
-        if self.solo or (self.sequences is not None and oldest.maybe_written):
+        if self.solo or oldest.expected_offset is not None or (self.sequences is not None and oldest.maybe_written):
             return 1
         return len(self.sealed) + len(self.in_flight) if self.sequences is None else REMEMBERED_BATCHES
 
@@ -255,7 +261,7 @@ class PartitionQueue:
 
 
 class Waiting(NamedTuple):
-    """A record whose topic's partitions are not known yet."""
+    """A record whose topic's partitions, or whose own partition, are not known yet."""
 
     value: bytes | None
     key: bytes | None
@@ -267,10 +273,14 @@ class Waiting(NamedTuple):
     deadline_ms: int
     reserved_bytes: int
 
+    def is_beyond(self, partition_count: int) -> bool:
+        return self.partition is not None and self.partition >= partition_count
+
 
 @dataclass(slots=True)
 class TopicQueues:
     topic: str
+    topic_id: str = ""
     partitions: list[PartitionQueue] = field(default_factory=list)
     partition_count: int = 0
     """0 while unknown; may be less than there are queues when the topic was created anew."""

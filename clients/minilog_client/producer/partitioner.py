@@ -17,16 +17,19 @@ from functools import lru_cache
 from random import Random
 from typing import Final
 
-from minilog.wire.murmur2 import murmur2
+from minilog.wire.codec.murmur2 import murmur2
 
-_hash: Final = lru_cache(maxsize=16_384)(murmur2)
-"""The hash, with recent keys remembered: a lookup costs a tenth of the computation."""
+REMEMBERED_KEY_BYTES_MAX: Final = 128
+_remembered: Final = lru_cache(maxsize=16_384)(murmur2)
+"""The hash, with recent keys remembered: a lookup costs a tenth of the computation. Only short keys
+are, so that all of them together are 2 MiB at most."""
 
 
 def partition_for_key(key: bytes, partition_count: int) -> int:
     """The partition a Kafka producer would choose for ``key``."""
     assert partition_count > 0, "a topic has partitions"
-    return (_hash(key) & 0x7FFFFFFF) % partition_count
+    hashed = _remembered(key) if len(key) <= REMEMBERED_KEY_BYTES_MAX else murmur2(key)
+    return (hashed & 0x7FFFFFFF) % partition_count
 
 
 def next_sticky(partition_count: int, queued_bytes: Callable[[int], int], random: Random) -> int:

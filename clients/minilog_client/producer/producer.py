@@ -11,6 +11,8 @@ from typing import Any, Final, Self
 
 from minilog.errors import MinilogError, RecordTooLarge, TimedOut
 from minilog_client.connection.cluster import now_ms
+from minilog_client.connection.own_loop import check_loop
+from minilog_client.producer.conditional import check_condition
 from minilog_client.producer.partition_queue import RECORD_OVERHEAD_BYTES, TopicQueues
 from minilog_client.producer.receipts import BatchReceipt, ManyCall, Receipt
 from minilog_client.producer.sender import ProducerStatistics, Sender
@@ -31,6 +33,7 @@ from minilog_client.values import (
 _YIELD_BYTES: Final = MIB
 """How much is encoded before other tasks get a turn."""
 _CHUNK_ROWS: Final = 100
+_running_loop: Final = asyncio._get_running_loop
 _log: Final = logging.getLogger("minilog_client.producer.producer")
 
 
@@ -138,7 +141,9 @@ class Producer:
         pairs = checked_headers(headers) if headers else ()
         if partition is not None:
             check_partition(partition)
-        timestamp = time_ns() // 1_000_000 if timestamp_ms is None else checked_timestamp(timestamp_ms)
+        timestamp = time_ns() // 1_000_000 if timestamp_ms is None else self._checked_time(topic, timestamp_ms)
+        if _running_loop() is not self._loop:
+            check_loop(self._loop)
         future = self._new_future()
         if not accumulator.join(queues, value, key, pairs, partition, timestamp, future):
             due_ms = accumulator.append(queues, value, key, pairs, partition, timestamp, future, now_ms())
@@ -168,24 +173,72 @@ class Producer:
         as many keys as values. Nothing was sent then."""
         if partition is not None:
             check_partition(partition)
-        timestamp = time_ns() // 1_000_000 if timestamp_ms is None else checked_timestamp(timestamp_ms)
+        timestamp = time_ns() // 1_000_000 if timestamp_ms is None else self._checked_time(topic, timestamp_ms)
         self._sender.check_open()
         rows = checked_rows(values, keys)
-        queues = await self._sender.placed(topic)
-        _check_sizes(topic, rows.values, queues.message_bytes_max)
+        for own in rows.timestamps or ():
+            if own is not None:
+                self._sender.time_units.look_at(topic, own)
+        _check_sizes(topic, rows.values, (await self._sender.placed(topic)).message_bytes_max)
+        if partition is not None:
+            await self._sender.new_partitions.know(topic, partition)
         call = ManyCall(self._loop.create_future())
         try:
             if rows.is_plain:
-                await self._feed_values(queues, rows.values, partition, timestamp, call)
+                await self._feed_values(topic, rows.values, partition, timestamp, call)
             else:
-                await self._feed_rows(queues, rows, partition, timestamp, call)
+                await self._feed_rows(topic, rows, partition, timestamp, call)
         except MinilogError as error:
             call.refuse(len(rows.values), error)
+        except BaseException:
+            call.outcome.cancel()  # nobody waits for it any more
+            raise
         call.seal()
+        if call.outcome.done():
+            await asyncio.sleep(0)  # whoever sends nothing lets others run
         return await call.outcome
 
+    async def append(
+        self,
+        topic: str,
+        values: Iterable[RecordLike],
+        *,
+        partition: int,
+        expected_offset: int,
+        keys: Iterable[bytes | None] | None = None,
+        timestamp_ms: int | None = None,
+    ) -> BatchReceipt:
+        """Write ``values`` where the partition ends at ``expected_offset``, all of them as one
+        batch, or nothing. Of several writers that expect the same end one wins.
+
+        ``values`` and ``keys`` as for ``send_many``. Raises EndOffsetMismatch when others have
+        written: ``info["end_offset"]`` says where the partition ends. Retries are safe: what was
+        written by an earlier try is acknowledged. Raises InvalidRequest with acks=0 or
+        ``idempotent=False``, RecordTooLarge for what does not fit one batch, and what ``send``
+        raises."""
+        check_partition(partition)
+        rows = checked_rows(values, keys)
+        check_condition(expected_offset, len(rows.values), self.settings)
+        timestamp = time_ns() // 1_000_000 if timestamp_ms is None else checked_timestamp(timestamp_ms)
+        self._sender.check_open()
+        await self._sender.placed(topic)
+        await self._sender.new_partitions.know(topic, partition)
+        if self._sender.is_crowded or not self._accumulator.has_room(rows.bytes_max):
+            await self._sender._wait_room(rows.bytes_max)
+        call = ManyCall(self._loop.create_future())
+        queues = await self._sender.placed(topic)
+        self._accumulator.append_if(queues, rows.rows(), partition, timestamp, expected_offset, call, now_ms())
+        call.accept(len(rows.values))
+        call.seal()
+        self._sender.wake(0)
+        (receipt,) = await call.outcome
+        return receipt
+
+    def _checked_time(self, topic: str, timestamp_ms: int) -> int:
+        return self._sender.time_units.look_at(topic, checked_timestamp(timestamp_ms))
+
     async def _feed_values(
-        self, queues: TopicQueues, values: Sequence[Any], partition: int | None, timestamp: int, call: ManyCall
+        self, topic: str, values: Sequence[Any], partition: int | None, timestamp: int, call: ManyCall
     ) -> None:
         batch_bytes = self.settings.batch_bytes
         index, unyielded_bytes = 0, 0
@@ -193,7 +246,10 @@ class Producer:
             if self._sender.is_crowded or not self._accumulator.has_room(batch_bytes):
                 await self._sender._wait_room(batch_bytes)
                 unyielded_bytes = 0
-            self._sender.check_open()
+            queues = self._sender.topic_queues(topic)
+            if not queues.partition_count:  # the topic has gone meanwhile
+                await self._sender.placed(topic)
+                continue
             before = index
             index = self._accumulator.extend(queues, values, index, partition, timestamp, call, now_ms())
             call.accept(index - before)
@@ -203,9 +259,7 @@ class Producer:
                 await asyncio.sleep(0)
                 unyielded_bytes = 0
 
-    async def _feed_rows(
-        self, queues: TopicQueues, rows: Rows, partition: int | None, timestamp: int, call: ManyCall
-    ) -> None:
+    async def _feed_rows(self, topic: str, rows: Rows, partition: int | None, timestamp: int, call: ManyCall) -> None:
         sender, unyielded_bytes = self._sender, 0
         for chunk, size in rows.chunks(_CHUNK_ROWS, self.settings.batch_bytes):
             unyielded_bytes += size
@@ -214,8 +268,7 @@ class Producer:
                 unyielded_bytes = 0
             if sender.is_crowded or not self._accumulator.has_room(size):
                 await sender._wait_room(size)
-            sender.check_open()
-            self._feed_chunk(queues, chunk, partition, timestamp, call)
+            self._feed_chunk(await sender.placed(topic), chunk, partition, timestamp, call)
 
     def _feed_chunk(
         self, queues: TopicQueues, chunk: Iterable[Row], partition: int | None, timestamp: int, call: ManyCall
@@ -236,42 +289,52 @@ class Producer:
 
     # --- flush and close --------------------------------------------------------------------------
 
-    async def flush(self, timeout_ms: int | None = None) -> None:
+    async def flush(self, timeout_ms: int | None = None) -> int:
         """Send what lingers and wait until every record given so far is acknowledged or has failed.
+        Returns how many have failed since the last ``flush``. Why is in their futures, and in the
+        log. What ``send_many`` has raised is not counted.
 
         Raises TimedOut after ``timeout_ms`` (default ``flush_timeout_ms``). The records are still
         on their way then. The error says how many there are and what their last tries ended with,
-        ``info["unsettled"]`` by partition. Failures of records are in their own futures, not
-        here."""
+        ``info["unsettled"]`` by partition."""
         limit_ms = checked_timeout(timeout_ms, self.settings.flush_timeout_ms)
-        await self._flush(limit_ms, limit_ms)
+        return await self._flush(limit_ms, limit_ms)
 
-    async def close(self, timeout_ms: int | None = None) -> None:
-        """Flush, then stop. May be called twice.
+    async def close(self, timeout_ms: int | None = None) -> int:
+        """Flush, then stop. May be called twice. Returns what ``flush`` does.
 
         What is not acknowledged within ``timeout_ms`` (default ``close_timeout_ms``) fails with
         ClientClosed, definite or not as the case is. The producer is closed then all the same, and
         TimedOut is raised, which says how many records that were and why."""
         limit_ms = checked_timeout(timeout_ms, self.settings.close_timeout_ms)
-        await self._close(limit_ms, limit_ms)
+        return await self._close(limit_ms, limit_ms)
 
-    async def _flush(self, left_ms: int, limit_ms: int) -> None:
+    async def _flush(self, left_ms: int, limit_ms: int) -> int:
         """``left_ms`` is what is left of the ``limit_ms`` that the caller was given."""
+        check_loop(self._loop)
+        await asyncio.sleep(0)  # whoever has nothing to flush lets others run
         await self._sender.flush(left_ms, f"flush took longer than {limit_ms} ms")
+        return self._sender.failures.take_count()
 
-    async def _close(self, left_ms: int, limit_ms: int) -> None:
+    async def _close(self, left_ms: int, limit_ms: int) -> int:
         if self._sender.closed:
-            return
+            return 0
         try:
             if self._accumulator.buffered_bytes:
                 await self._sender.flush(left_ms, f"close took longer than {limit_ms} ms")
         finally:
-            await self._sender.stop()
             self._on_closed(self)
+            await self._sender.stop()
+        return self._sender.failures.take_count()
 
-    async def _wait_room(self, size_bytes: int) -> None:
-        """Wait in line for room in the buffer; raises BufferFull after ``block_timeout_ms``."""
-        await self._sender._wait_room(size_bytes)
+    async def _wait_room(self, size_bytes: int, limit_ms: int) -> None:
+        """Wait in line for room in the buffer; raises BufferFull after ``limit_ms``."""
+        await self._sender._wait_room(size_bytes, limit_ms)
+
+    def _abandon(self) -> None:
+        """The loop ends: what is not acknowledged by now fails, definitely or not as the case
+        is."""
+        self._sender.abandon()
 
     def statistics(self) -> ProducerStatistics:
         return self._sender.statistics()

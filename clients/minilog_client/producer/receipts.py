@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import NamedTuple
 
-from minilog.errors import MinilogError
+from minilog.errors import InvalidRequest, MinilogError
+from minilog.wire.json.receipt_answers import ReceiptToCheck
 from minilog.wire.messages import ProduceResult
 from minilog_client.settings import Acks
+from minilog_client.values import counted
 
 
 class Receipt(NamedTuple):
@@ -43,12 +45,28 @@ class BatchReceipt(NamedTuple):
 
     def receipt(self, index: int = 0) -> Receipt:
         """The receipt of record ``index`` of these."""
-        assert 0 <= index < self.record_count, f"there are {self.record_count} records"
+        if not 0 <= index < self.record_count:
+            raise InvalidRequest(
+                f"index is {index}; the batch has {counted(self.record_count, 'record')}, counted from 0"
+            )
         offset = None if self.base_offset is None else self.base_offset + index
         return Receipt(
             self.topic, self.partition, offset, self.timestamp, self.leader_epoch, self.acks, self.replicas,
             self.duplicate,
         )  # fmt: skip
+
+
+def to_check(receipt: Receipt | BatchReceipt) -> ReceiptToCheck:
+    """Raises InvalidRequest."""
+    if isinstance(receipt, Receipt):
+        first, end = receipt.offset, None
+    else:
+        first, end = receipt.base_offset, receipt.end_offset
+    if first is None or receipt.leader_epoch is None:
+        raise InvalidRequest(
+            f"a receipt of {receipt.topic}-{receipt.partition} was given with acks=0, which promises nothing"
+        )
+    return ReceiptToCheck(receipt.topic, receipt.partition, first, receipt.leader_epoch, end)
 
 
 def batch_receipt(result: ProduceResult, start: int, record_count: int, acks: Acks) -> BatchReceipt:
@@ -115,7 +133,8 @@ class ManyCall:
             return
         first = self._error
         error = type(first)(
-            f"{self._failed} of {self._accepted} records were not acknowledged; the first because {first.detail}",
+            f"{self._failed} of {counted(self._accepted, 'record')} {'was' if self._failed == 1 else 'were'} not acknowledged; "
+            f"the first because {first.detail}",
             definite=not self._indefinite and not self._receipts,
         )
         error.info.update(

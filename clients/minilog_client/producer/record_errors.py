@@ -17,9 +17,11 @@ from minilog.errors import (
     OutOfOrderSequence,
     ProducerFenced,
     TimedOut,
+    UnknownTopic,
 )
 from minilog_client.producer.partition_queue import PartitionQueue, ProducerBatch
 from minilog_client.producer.sequences import NONE
+from minilog_client.values import counted
 
 _SHOWN_MAX: Final = 3
 
@@ -82,11 +84,20 @@ def expired(batch: ProducerBatch, timeout_ms: int, obstacle: MinilogError | None
     return TimedOut(f"not acknowledged within delivery_timeout_ms {timeout_ms} ({last})", definite=True)
 
 
-def no_partitions(topic: str, timeout_ms: int) -> TimedOut:
+def no_partitions(topic: str, timeout_ms: int, reason: MinilogError | None) -> TimedOut:
+    """``reason``: why nobody told, as far as it is known."""
+    because = f" ({reason.detail})" if reason is not None else ""
     return TimedOut(
-        f"{topic}: no broker has told its partitions within delivery_timeout_ms {timeout_ms}",
+        f"{topic}: no broker has told its partitions within delivery_timeout_ms {timeout_ms}{because}",
         definite=True,
         topic=topic,
+    )
+
+
+def remade(topic: str) -> UnknownTopic:
+    return UnknownTopic(
+        f"topic {topic} was deleted and created anew; the record was meant for the topic that is gone, and is not sent to "
+        "the other one"
     )
 
 
@@ -103,7 +114,7 @@ def listed(unsettled: Iterable[Unsettled]) -> tuple[str, dict[str, object]]:
     error's ``info``)."""
     entries = sorted(unsettled, key=lambda entry: -entry.record_count)
     total = sum(entry.record_count for entry in entries)
-    more = f", and {len(entries) - _SHOWN_MAX} more partitions" if len(entries) > _SHOWN_MAX else ""
+    more = f", and {counted(len(entries) - _SHOWN_MAX, 'more partition')}" if len(entries) > _SHOWN_MAX else ""
     shown = ", ".join(map(_shown, entries[:_SHOWN_MAX]))
     info = {
         "records_unsettled": total,
@@ -117,7 +128,7 @@ def listed(unsettled: Iterable[Unsettled]) -> tuple[str, dict[str, object]]:
             for entry in entries
         ],
     }
-    return f"{total} records are not settled: {shown}{more}", info
+    return f"{counted(total, 'record', 'is', 'are')} not settled: {shown}{more}", info
 
 
 def _shown(entry: Unsettled) -> str:

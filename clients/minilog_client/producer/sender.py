@@ -12,28 +12,23 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from minilog.errors import (
-    BufferFull,
-    ClientClosed,
-    InternalError,
-    MinilogError,
-    TimedOut,
-    UnknownTopic,
-)
+from minilog.errors import BufferFull, ClientClosed, InternalError, MinilogError, TimedOut, UnknownTopic
 from minilog.wire.http import topic_name
 from minilog.wire.messages import (
     Produce,
-    ProducePartition,
     ProduceReply,
     ProduceResult,
 )
 from minilog_client.connection.backoff import is_hunting
-from minilog_client.connection.cluster import Cluster, now_ms
+from minilog_client.connection.cluster import Cluster, led_no_longer, now_ms
+from minilog_client.connection.own_loop import check_loop
 from minilog_client.connection.tasks import TaskScope
 from minilog_client.producer.accumulator import Accumulator
 from minilog_client.producer.failed_tries import Failure
+from minilog_client.producer.failure_log import FailureLog
 from minilog_client.producer.identification import Identification
-from minilog_client.producer.packing import Dispatch
+from minilog_client.producer.new_partitions import NewPartitions
+from minilog_client.producer.packing import Dispatch, in_flight
 from minilog_client.producer.partition_queue import PartitionQueue, ProducerBatch, TopicQueues
 from minilog_client.producer.receipts import ManyCall, Receipt, batch_receipt
 from minilog_client.producer.record_errors import listed
@@ -68,7 +63,7 @@ class Sender:
         self.settings = settings
         self.accumulator = Accumulator(settings, cluster.random)
         self._acks = acks_number(settings.acks)
-        self._cluster = cluster
+        self._cluster, self.time_units = cluster, cluster.time_units
         self._loop = asyncio.get_running_loop()
         self._tasks = TaskScope("minilog_client producer")
         self._busy: Counter[str] = Counter()
@@ -83,6 +78,8 @@ class Sender:
         self._flush_waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._acknowledged = self._failed = self._requests = self._retries = self._restarts = 0
         self._identification = Identification(cluster, self.accumulator, self._tasks, self._settle, self.wake)
+        self.new_partitions = NewPartitions(cluster, self.accumulator, self._tasks, self._settle, self.wake)
+        self.failures = FailureLog(_log, self._loop)
         self.closed = False
 
     # --- what the producer asks for ---------------------------------------------------------------
@@ -101,8 +98,7 @@ class Sender:
     async def placed(self, topic: str) -> TopicQueues:
         """The same once the topic's partitions are known; raises UnknownTopic,
         BrokerUnavailable."""
-        queues = self.topic_queues(topic)
-        if not queues.partition_count:
+        while not (queues := self.topic_queues(topic)).partition_count:
             await self._cluster.topic(topic)
             self.check_open()
             self._pump()
@@ -113,11 +109,12 @@ class Sender:
         """Somebody waits for room already."""
         return self._line.locked()
 
-    async def _wait_room(self, size: int) -> None:
-        """Wait in line for ``size`` bytes of buffer. To be followed by the append without an await
-        in between."""
+    async def _wait_room(self, size: int, limit_ms: int | None = None) -> None:
+        """Wait in line for ``size`` bytes of buffer, for ``block_timeout_ms`` if no limit is given.
+        To be followed by the append without an await in between."""
+        limit_ms = self.settings.block_timeout_ms if limit_ms is None else limit_ms
         try:
-            async with asyncio.timeout(self.settings.block_timeout_ms / 1000), self._line:
+            async with asyncio.timeout(limit_ms / 1000), self._line:
                 self.check_open()
                 while not self.accumulator.has_room(size):
                     self.wake(0)
@@ -144,18 +141,26 @@ class Sender:
 
     def unsettled(self) -> tuple[str, dict[str, object]]:
         """How many records wait for their fate and why: a sentence, and the same for programs."""
-        return listed(self.accumulator.unsettled())
+        return listed(self.accumulator.unsettled(self._cluster.last_error))
 
     async def stop(self) -> None:
-        """Give up all that is not acknowledged by now."""
+        """Give up all that is not acknowledged when nothing is on its way any more."""
+        self.closed = True
+        self._cluster.unwatch(list(self.accumulator.topics), self._on_metadata)
+        try:
+            await self._tasks.aclose()
+        finally:  # whoever gives up waiting leaves no future without an end
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Give up, at once, all that is not acknowledged by now."""
         self.closed = True
         if self._timer is not None:
             self._timer.cancel()
-        self._cluster.unwatch(list(self.accumulator.topics), self._on_metadata)
-        await self._tasks.aclose()
         error = ClientClosed("the producer was closed before the record was acknowledged")
         self.accumulator.requeue_in_flight()
         self._settle(self.accumulator.fail_all(error))
+        self.failures.tell()
         self._make_room()
 
     def statistics(self) -> ProducerStatistics:
@@ -168,6 +173,7 @@ class Sender:
     def check_open(self) -> None:
         if self.closed:
             raise ClientClosed("the producer is closed; make a new one")
+        check_loop(self._loop)
 
     def buffer_full(self, size: int) -> BufferFull:
         used, limit = self.accumulator.buffered_bytes, self.settings.buffer_bytes
@@ -206,8 +212,9 @@ class Sender:
             return
         now = now_ms()
         accumulator = self.accumulator
-        self._settle(accumulator.expire(now))
+        self._settle(accumulator.expire(now, self._cluster.last_error))
         self._place(now)
+        self.new_partitions.ask()
         drained = accumulator.drain(now, self._cluster.routing.leader, self._is_busy)
         for queue in drained.restarted:
             self._on_restart(queue)
@@ -225,9 +232,9 @@ class Sender:
             self.wake(max(1, wake_ms - now))
 
     def _on_restart(self, queue: PartitionQueue) -> None:
-        sequences = queue.sequences
-        assert sequences is not None, "only a numbered queue starts over"
         self._restarts += 1
+        if (sequences := queue.sequences) is None:
+            return  # only a numbered queue starts over
         _log.warning(
             "producer %d goes on in epoch %d after records of %s-%d were given up: %s",
             sequences.producer_id, sequences.producer_epoch, queue.topic, queue.partition, queue.given_up,
@@ -246,9 +253,9 @@ class Sender:
             queues, known = topics[name], routing.topic(name)
             if known is not None and known.partition_count:
                 self._unplaced.discard(name)
-                count, size = known.partition_count, known.message_bytes_max
-                if queues.waiting or (queues.partition_count, queues.message_bytes_max) != (count, size):
-                    self._settle(self.accumulator.on_partitions(name, count, size, now))
+                shape = (known.partition_count, known.message_bytes_max, known.topic_id)
+                if queues.waiting or (queues.partition_count, queues.message_bytes_max, queues.topic_id) != shape:
+                    self._settle(self.accumulator.on_partitions(name, *shape[:2], now, known.topic_id))
                 continue
             self._unplaced.add(name)
             queues.partition_count = 0
@@ -256,6 +263,11 @@ class Sender:
             if missing_since is not None and now - missing_since >= self._cluster.settings.topic_wait_ms:
                 error = UnknownTopic(f"there is no topic {queues.topic!r} in this cluster; create it first")
                 self._settle(self.accumulator.fail_all(error, queues))
+                if self.accumulator.forget(queues):
+                    self._unplaced.discard(name)
+                    self._cluster.unwatch([name])
+            elif queues.waiting and (unheard := self._cluster.last_error) is not None and not unheard.retriable:
+                self._settle(self.accumulator.fail_all(unheard, queues))
             elif queues.waiting:
                 self._cluster.request_refresh()
 
@@ -274,16 +286,13 @@ class Sender:
             raise
         finally:
             self._busy[leader.url] -= not dispatch.is_retry
-        self.wake(0)
+            self.wake(0)
 
     async def _request(self, dispatch: Dispatch) -> ProduceReply:
         now = now_ms()
         remaining_ms = min(queue.in_flight[0].deadline_ms for queue in dispatch.queues) - now
         timeout_ms = max(1, min(remaining_ms, self.settings.try_timeout_ms))
-        partitions = [
-            ProducePartition(queue.topic, queue.partition, _joined(queue.in_flight)) for queue in dispatch.queues
-        ]  # fmt: skip
-        message = Produce(self._acks, timeout_ms, partitions)
+        message = Produce(self._acks, timeout_ms, [in_flight(queue) for queue in dispatch.queues])
         return await self._cluster.call(
             dispatch.leader.url,
             message,
@@ -293,12 +302,20 @@ class Sender:
         )
 
     def _watch(self, dispatch: Dispatch) -> Callable[[], bool]:
-        routing, broker_id = self._cluster.routing, dispatch.leader.broker_id
-        queues = [(queue.topic, queue.partition) for queue in dispatch.queues]
+        """What has a new leader is given up and sent there. The answer is waited for as long as the
+        broker leads any of the rest."""
+        routing, sent_to = self._cluster.routing, dispatch.leader
 
         def still_leads() -> bool:
-            leaders = (routing.leader(topic, partition) for topic, partition in queues)
-            return any(leader is not None and leader.broker_id == broker_id for leader in leaders)
+            leaders = {queue: routing.leader(queue.topic, queue.partition) for queue in dispatch.queues}
+            moved = [q for q, leader in leaders.items() if leader is None or leader.broker_id != sent_to.broker_id]
+            if len(moved) == len(dispatch.queues):
+                return False
+            for queue in moved:
+                dispatch.queues.remove(queue)
+                self._on_error(queue, led_no_longer(sent_to.url))
+            self.wake(0)
+            return True
 
         return still_leads
 
@@ -317,10 +334,11 @@ class Sender:
 
     def _on_failed_request(self, dispatch: Dispatch, error: MinilogError) -> None:
         for queue in dispatch.queues:
-            if queue.in_flight:
-                self._on_error(queue, error)
+            self._on_error(queue, error)
 
     def _on_error(self, queue: PartitionQueue, error: MinilogError) -> None:
+        if not queue.in_flight:
+            return  # it was given up already
         hinted = self._cluster.routing.on_leader_hint(queue.topic, queue.partition, error.info)
         if is_hunting(error) and not hinted:
             self._cluster.request_refresh()
@@ -345,12 +363,18 @@ class Sender:
 
     def _settle(self, failures: Sequence[Failure]) -> None:
         for failure in failures:
+            topic, error = failure.topic, failure.error
             for _, count, token in failure.spans:
                 self._failed += count
                 if type(token) is ManyCall:
-                    token.fail(count, failure.error)
-                elif not token.done():
-                    token.set_exception(failure.error)
+                    token.fail(count, error)
+                    if token.outcome.cancelled():
+                        self.failures.add(topic, count, error, None)
+                elif token.cancelled():
+                    self.failures.add(topic, count, error, None)
+                else:
+                    token.set_exception(error)
+                    self.failures.add(topic, count, error, token)
         if failures:
             self._after_settling()
 
@@ -368,7 +392,3 @@ class Sender:
     def _make_room(self) -> None:
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
-
-
-def _joined(batches: Sequence[ProducerBatch]) -> memoryview:
-    return memoryview(b"".join([piece for batch in batches for piece in (batch.head, batch.sealed.payload)]))

@@ -91,6 +91,11 @@ class Sequences:
         self.next_sequence = (base_sequence + record_count) & SEQUENCE_MAX
         return base_sequence
 
+    def take_back(self, base_sequence: int) -> None:
+        """The batch that was numbered last was refused, and no try of it was ever written: its
+        number is free."""
+        self.next_sequence = base_sequence
+
     def give_up(self) -> None:
         """A numbered batch was not acknowledged and never will be."""
         self.is_spent = True

@@ -10,8 +10,12 @@ from typing import Any, Final, TypeVar
 import msgspec
 from aiohttp import web
 
-from minilog.broker.metrics import Metrics
+from minilog.broker.figures import Figures
+from minilog.broker.http.records.shared_pages import SharedPages
+from minilog.broker.lost_replays import LostReplays
+from minilog.broker.metrics.metrics import Metrics
 from minilog.broker.ports import Runtime
+from minilog.console.live import Live
 from minilog.core.image import ClusterImage, TopicImage, check_topic_id
 from minilog.errors import (
     ERRORS_BY_CODE,
@@ -27,14 +31,15 @@ from minilog.errors import (
     UnknownPartition,
     UnknownTopic,
 )
-from minilog.server.answer_delivery import Answers, Delivery
-from minilog.server.listener import Connection
-from minilog.server.request_body import RequestBody, Requests
+from minilog.server.inbound.accepted_connection import Connection
+from minilog.server.inbound.answer_delivery import Answers, Delivery
+from minilog.server.inbound.event_stream import EventStream
+from minilog.server.inbound.request_body import RequestBody, Requests
 from minilog.wire import http
 from minilog.wire.http import JSON, MSGPACK, PROBLEM, RETRY_AFTER_S, problem_body
-from minilog.wire.json_answers import plain
+from minilog.wire.journal.metadata_records import NO_LEADER, PartitionChanged
+from minilog.wire.json.json_answers import plain
 from minilog.wire.messages import Message, Problem, encode
-from minilog.wire.metadata_records import NO_LEADER, PartitionChanged
 from minilog.wire.routes import Match, parse_query
 
 T = TypeVar("T")
@@ -49,6 +54,11 @@ RETRY_LATER: Final = (Throttled, Overloaded, LeaderNotAvailable, OffsetNotAvaila
 class HttpContext:
     """What all handlers share."""
 
+    lost: LostReplays
+    figures: Figures
+    live: Live
+    """These are set by the server, for they need this."""
+
     def __init__(self, runtime: Runtime) -> None:
         limits = runtime.settings.limits
         self.runtime = runtime
@@ -61,6 +71,8 @@ class HttpContext:
         self.closing = False
         self.rotation = 0
         """Where the next unkeyed request looks for a partition first."""
+        self.pages = SharedPages()
+        """Of live tails."""
         self._pages = ThreadPoolExecutor(1, thread_name_prefix="pages")
 
     async def compute(self, work: Callable[[], T], *, is_long: bool) -> T:
@@ -73,6 +85,7 @@ class HttpContext:
     def close(self) -> None:
         """Once no handler is left."""
         self._pages.shutdown(wait=False)
+        self.lost.close()
 
     @property
     def image(self) -> ClusterImage:
@@ -128,14 +141,24 @@ class Exchange:
     """One request. ``values`` are from the path, ``query`` from the query string: both parsed and
     checked."""
 
-    __slots__ = ("body", "delivery", "match", "query", "request")
+    __slots__ = ("body", "cors_headers", "delivery", "is_counted", "match", "query", "request")
 
-    def __init__(self, request: web.BaseRequest, match: Match, body: RequestBody, delivery: Delivery) -> None:
+    def __init__(
+        self,
+        request: web.BaseRequest,
+        match: Match,
+        body: RequestBody,
+        delivery: Delivery,
+        cors_headers: Mapping[str, str],
+    ) -> None:
         self.request = request
+        self.cors_headers = cors_headers
         self.match = match
         self.query = parse_query(match.route, match.query)
         self.body = body
         self.delivery = delivery
+        self.is_counted = False
+        """What became of it at its partitions is in the metrics."""
 
     def end_with_client(self) -> None:
         """The handler is cancelled when its client leaves: for what changes nothing, or will be
@@ -147,9 +170,22 @@ class Exchange:
         if isinstance(connection, Connection):
             connection.end_with_client(asyncio.current_task())
 
+    def vouch(self, *, is_clusters: bool) -> None:
+        """As ``Connection``."""
+        connection = self.request.protocol
+        if isinstance(connection, Connection):
+            connection.vouch(is_clusters=is_clusters)
+
     @property
     def values(self) -> dict[str, Any]:
         return self.match.values
+
+    @property
+    def is_of_a_page(self) -> bool:
+        """A page asks, and cannot follow a redirect: one of another origin that may, or the
+        console, which says so."""
+        is_allowed = "Origin" in self.request.headers and "Access-Control-Allow-Origin" in self.cors_headers
+        return is_allowed or self.query.get("elsewhere") == "ask"
 
     @property
     def topic_id(self) -> str:
@@ -163,6 +199,9 @@ class Exchange:
     def media_out(self) -> str:
         """The media type of the answer; raises NotAcceptable."""
         return http.accepted(self.request.headers.get("Accept"), self.match.route.offers)
+
+    def event_stream(self) -> EventStream:
+        return EventStream(self.request, self.delivery, {"Server": SERVER, **self.cors_headers})
 
 
 Handler = Callable[[HttpContext, Exchange], Awaitable[web.StreamResponse]]

@@ -17,14 +17,22 @@ from typing import Final
 
 from aiohttp import web
 
-from minilog.broker.http import admin, fetch, groups, metadata, native, produce, producer_ids
+from minilog.broker.figures import Figures
+from minilog.broker.http.cluster import admin, console, events, log_level, metadata
+from minilog.broker.http.cors import Origins
 from minilog.broker.http.exchange import Exchange, Handler, HttpContext, message_answer, problem_answer, redirect
+from minilog.broker.http.groups import groups
+from minilog.broker.http.records import fetch, lost, native, produce, producer_ids, receipts
+from minilog.broker.lost_replays import LostReplays
 from minilog.broker.ports import Runtime
 from minilog.config import Limits
+from minilog.console.live import Live
 from minilog.errors import InternalError, MinilogError, NotLeader, TimedOut
-from minilog.server.answer_delivery import Delivery
-from minilog.server.listener import Connection, Listener
-from minilog.server.request_body import RequestBody, refuse_body
+from minilog.server.inbound.accepted_connection import Connection
+from minilog.server.inbound.answer_delivery import Delivery
+from minilog.server.inbound.listener import Listener
+from minilog.server.inbound.request_body import RequestBody, refuse_body
+from minilog.server.log_level import LOG_LEVEL_BYTES_MAX
 from minilog.wire.http import MSGPACK
 from minilog.wire.messages import CreateTopic, Problem
 from minilog.wire.routes import ROUTES, Match, match
@@ -40,11 +48,17 @@ HANDLERS: Final[Mapping[str, Handler]] = {
     **fetch.HANDLERS,
     **metadata.HANDLERS,
     **admin.HANDLERS,
+    **events.HANDLERS,
+    **log_level.HANDLERS,
+    **console.HANDLERS,
+    **lost.HANDLERS,
+    **receipts.HANDLERS,
     **groups.HANDLERS,
 }
 JSON_BYTES_MAX: Final = {
     "create_topic": SMALLER[CreateTopic],
     "alter_topic": SMALLER[CreateTopic],
+    "set_log_level": LOG_LEVEL_BYTES_MAX,
     "group_heartbeat": MESSAGE_BYTES_MAX,
     "commit_offsets": MESSAGE_BYTES_MAX,
 }
@@ -58,6 +72,16 @@ class Server:
 
     def __init__(self, runtime: Runtime) -> None:
         self.context = HttpContext(runtime)
+        self._origins = Origins(runtime.settings.cors_origins)
+        self.context.lost = LostReplays(
+            self.context.broker_id,
+            runtime.tails,
+            lost.HttpCluster(self.context),
+            runtime.clock.wall_ms,
+            runtime.failure.trip,
+        )
+        self.context.figures = Figures(runtime, self.context.metrics, self.context.lost)
+        self.context.live = Live(console.BrokerSource(self.context))
 
     def begin_close(self) -> None:
         """Ends live tails. Everything else ends when the runtime closes."""
@@ -70,20 +94,31 @@ class Server:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         delivery = Delivery(request, self.context.answers, self.context.limits)
         try:
-            return await delivery.send(await self._answer(request, delivery))
+            return await delivery.send(await self._cross_origin(request, delivery))
         finally:
             delivery.release()
             connection = request.protocol
             if isinstance(connection, Connection):
                 connection.ends_with_it = None
 
+    async def _cross_origin(self, request: web.BaseRequest, delivery: Delivery) -> web.StreamResponse:
+        """An answer that scripts of pages may see, where they may."""
+        preflight = self._origins.preflight(request)
+        if preflight is not None:
+            return preflight
+        response = await self._answer(request, delivery)
+        if not response.prepared:
+            response.headers.update(self._origins.headers(request))
+        return response
+
     async def _answer(self, request: web.BaseRequest, delivery: Delivery) -> web.StreamResponse:
         found: Match | None = None
         body: RequestBody | None = None
+        exchange: Exchange | None = None
         try:
             found = match(request.method, request.raw_path)
             body = self._body(request, found)
-            exchange = Exchange(request, found, body, delivery)
+            exchange = Exchange(request, found, body, delivery, self._origins.headers(request))
             route = found.route
             if len(route.offers) == 1 and "Accept" in request.headers:
                 exchange.media_out()  # where there is a choice, the handler asks
@@ -96,7 +131,7 @@ class Server:
             return response
         except MinilogError as error:
             _check_not_begun(request)
-            return self._problem(found, error)
+            return self._problem(found, error, is_counted=exchange is not None and exchange.is_counted)
         except ConnectionError:
             raise
         except Exception:
@@ -116,13 +151,14 @@ class Server:
         )
         return RequestBody(request, context.limits, context.requests, bytes_max)
 
-    def _problem(self, found: Match | None, error: MinilogError) -> web.Response:
+    def _problem(self, found: Match | None, error: MinilogError, *, is_counted: bool = False) -> web.Response:
         is_native = found is not None and found.route.offers == (MSGPACK,)
         if found is not None and not is_native and isinstance(error, NotLeader):
             there = redirect(found, error)
             if there is not None:
                 return there  # no failure: this is how a client finds the leader
-        self.context.metrics.on_error("none" if found is None else found.route.name, error.code)
+        route = "none" if found is None else found.route.name
+        self.context.metrics.requests.on_error(route, error.code, is_counted=is_counted)
         if is_native:
             return message_answer(Problem.of(error))
         late_body = isinstance(error, TimedOut) and error.definite

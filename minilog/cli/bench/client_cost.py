@@ -106,7 +106,15 @@ class InstantBroker:
 
     async def request(self, method: str, url: str, headers: Mapping[str, str], body: bytes, timeout_ms: int) -> Any:
         from minilog.wire.http import MSGPACK
-        from minilog.wire.messages import Fetch, InitProducerReply, Offsets, Produce, ProduceReply, decode, encode
+        from minilog.wire.messages import (
+            Fetch,
+            InitProducerReply,
+            Offsets,
+            Produce,
+            ProduceReply,
+            decode,
+            encode,
+        )
         from minilog_client.connection.transport import Response
 
         message = decode(body) if body else None
@@ -158,15 +166,15 @@ class InstantBroker:
 def _use_pure_codec() -> None:
     """The codec from its source, whatever has been compiled. Before anything else has imported
     it."""
-    import minilog.wire
+    import minilog.wire.codec
 
-    source = Path(next(iter(minilog.wire.__path__))) / "codec.py"
-    spec = importlib.util.spec_from_file_location("minilog.wire.codec", source)
+    source = Path(next(iter(minilog.wire.codec.__path__))) / "codec.py"
+    spec = importlib.util.spec_from_file_location("minilog.wire.codec.codec", source)
     assert spec is not None, "a path makes a spec"
     assert spec.loader is not None, "a source file has a loader"
     module = importlib.util.module_from_spec(spec)
-    sys.modules["minilog.wire.codec"] = module
-    minilog.wire.codec = module
+    sys.modules["minilog.wire.codec.codec"] = module
+    minilog.wire.codec.codec = module
     spec.loader.exec_module(module)
 
 
@@ -341,7 +349,7 @@ def child(variant: str, runs: int) -> Timings:
         return _measure_confluent(runs)
     if variant == "pure":
         _use_pure_codec()
-    from minilog.wire import codec
+    from minilog.wire.codec import codec
 
     if variant == "compiled" and not codec.COMPILED:
         sys.exit("the record codec is not compiled; python setup.py build_ext --inplace for this column")

@@ -25,8 +25,8 @@ from minilog.cli.local.cluster import DevCluster, Member
 from minilog.cli.output import CliError
 from minilog.cli.proof import Ledger, Proof, ReadBack, read_back, wrap
 from minilog.errors import BufferFull, MinilogError
+from minilog.wire.journal.metadata_records import NO_LEADER
 from minilog.wire.messages import PartitionInfo
-from minilog.wire.metadata_records import NO_LEADER
 from minilog_client import AsyncClient, Producer, Receipt
 
 PACE_S = 0.005

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from minilog.cli.local import process
+from minilog import machine
 from minilog.cli.local.cluster import DevCluster
 from minilog.cli.output import CliError, Column, ExitCode, Format, note, show_rows
 
@@ -77,7 +77,7 @@ class CpuMeter:
     def _now(self) -> dict[str, float]:
         spent = {"client": sum(os.times()[:2])}
         for name, pid in self._pids.items():
-            seconds = process.cpu_seconds(pid) if pid is not None else None
+            seconds = machine.cpu_seconds(pid) if pid is not None else None
             if seconds is not None:
                 spent[name] = seconds
         return spent

@@ -26,8 +26,8 @@ from minilog.cli.local.cluster import DevCluster, Member
 from minilog.cli.output import CliError
 from minilog.cli.proof import SETTLE_TIMEOUT_S, Ledger, Proof, ReadBack, read_back
 from minilog.errors import BufferFull, MinilogError
+from minilog.wire.journal.metadata_records import NO_LEADER
 from minilog.wire.messages import TopicInfo
-from minilog.wire.metadata_records import NO_LEADER
 from minilog_client import AsyncClient, Producer, Receipt
 
 PARTITIONS = 6

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from minilog.wire.metadata_records import NO_LEADER
+from minilog.wire.journal.metadata_records import NO_LEADER
 
 EVENTS_SHOWN = 10
 PLAIN_INTERVAL_S = 1.0

@@ -14,7 +14,7 @@ import typer
 
 from minilog.cli.dev.supervise import supervise
 from minilog.cli.local import process
-from minilog.cli.local.cluster import DevCluster, Member, default_folder
+from minilog.cli.local.cluster import READY_TIMEOUT_S, DevCluster, Member, default_folder
 from minilog.cli.output import CliError, Column, ExitCode, Format, OutputOption, note, show_rows
 
 app = typer.Typer(
@@ -48,6 +48,9 @@ def up(
     controller_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Default 9093; 0: a free one.")] = None,
     topics: Annotated[str, typer.Option(help="Topics to create: orders:6,clicks (name:partitions:replicas).")] = "",
     set_: Annotated[list[str] | None, typer.Option("--set", "-s", help="key=value for any setting.")] = None,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", min=1.0, help="Seconds for every process to be ready.")
+    ] = READY_TIMEOUT_S,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave it running in the background.")] = False,
 ) -> None:
     """Start a controller and brokers. In the foreground until Ctrl-C, or in the background with
@@ -62,7 +65,7 @@ def up(
         _refuse_running(cluster)
         process.write_pid_file(cluster.supervisor_file, os.getpid())
         try:
-            cluster.start_all(exit_with_parent=not detach)
+            cluster.start_all(exit_with_parent=not detach, timeout_s=timeout_s)
             _create_topics(cluster, wanted)
             show_rows(status_rows(cluster), COLUMNS, Format.table)
         except BaseException:
@@ -77,21 +80,36 @@ def up(
     try:
         supervise(cluster)
     finally:
-        _report_stop(cluster)
+        _report_stop(cluster, cluster.members)
         cluster.supervisor_file.unlink(missing_ok=True)
 
 
 @app.command()
 def down(data: DataOption = None) -> None:
-    """Stop every process cleanly (SIGTERM), wait, and say how each ended."""
+    """Stop every process cleanly (SIGTERM), and `dev up` itself, wait, and say how each ended."""
+    _stop_everything(DevCluster.open(data or default_folder()))
+
+
+@app.command()
+def stop(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Broker ids or controller; default: all, as down.", metavar="[N...]")
+    ] = None,
+    data: DataOption = None,
+) -> None:
+    """Stop processes cleanly (SIGTERM), wait, and say how each ended.
+
+    Any terminal will do: what `dev up` started is found by its pid and its start time."""
     cluster = DevCluster.open(data or default_folder())
+    if not names or names == ["all"]:
+        _stop_everything(cluster)
+        return
     with cluster.locked():
-        stopped = _report_stop(cluster)
-        supervisor = process.read_pid_file(cluster.supervisor_file)
-        if supervisor is not None and process.signal_to(supervisor, signal.SIGTERM):
-            process.wait_dead(supervisor, 5.0)
-    if not stopped:
-        note(f"nothing was running in {cluster.folder}")
+        members = _members(cluster, names)
+        for member in members:
+            if member.state() == "dead":
+                raise _not_running(cluster, member)
+        _report_stop(cluster, members)
 
 
 @app.command()
@@ -202,9 +220,19 @@ def _create_topics(cluster: DevCluster, wanted: list[tuple[str, int, int | None]
             note(f"topic {name} is there already")
 
 
-def _report_stop(cluster: DevCluster) -> bool:
+def _stop_everything(cluster: DevCluster) -> None:
+    with cluster.locked():
+        stopped = _report_stop(cluster, cluster.members)
+        supervisor = process.read_pid_file(cluster.supervisor_file)
+        if supervisor is not None and process.signal_to(supervisor, signal.SIGTERM):
+            process.wait_dead(supervisor, 5.0)
+    if not stopped:
+        note(f"nothing was running in {cluster.folder}")
+
+
+def _report_stop(cluster: DevCluster, members: list[Member]) -> bool:
     """True when anything had to be stopped."""
-    report = cluster.stop_all()
+    report = cluster.stop(members)
     for member, outcome, seconds in report:
         note(f"{member.name} {outcome} after {seconds:.1f} s")
     return bool(report)
@@ -218,11 +246,15 @@ def _signal(names: list[str], data: Path | None, signal_number: signal.Signals, 
     for member in members:
         known = member.known()
         if known is None or not process.signal_to(known, signal_number):
-            again = cluster.command(f"start {member.id or 'controller'}")
-            raise CliError(f"{member.name} is not running; {again} starts it")
+            raise _not_running(cluster, member)
         note(f"{member.name} {done} (pid {known.pid})")
     for known in _settling(members):
         _wait_for_signal(known, signal_number)
+
+
+def _not_running(cluster: DevCluster, member: Member) -> CliError:
+    again = cluster.command(f"start {member.id or 'controller'}")
+    return CliError(f"{member.name} is not running; {again} starts it")
 
 
 def _settling(members: list[Member]) -> Iterator[process.PidFile]:

@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 from minilog.cli.api import Api
-from minilog.wire.json_answers import GroupDescription, GroupsFound, LagOfGroup, OffsetFound, OffsetsFound
+from minilog.wire.json.json_answers import GroupDescription, GroupsFound, OffsetFound, OffsetsFound
+from minilog.wire.json.lag_answers import LagOfGroup
 
 if TYPE_CHECKING:
     from minilog_client.values import PartitionKey

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
 from minilog.cli.output import CliError, Column, ExitCode
+from minilog.cli.times import WAYS, time_ms
 
 COLUMNS = [
     Column("topic", "TOPIC"),
@@ -96,18 +97,10 @@ def parse_goal(text: str) -> Goal:
 
 
 def _time_ms(text: str) -> int:
-    """Digits are ms since the epoch, all else an ISO date, in UTC unless it says otherwise."""
-    if text.isascii() and text.isdecimal() and int(text) < 10**14:
-        return int(text)
-    try:
-        moment = datetime.fromisoformat(text)
-        moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-        return max(0, int(moment.timestamp() * 1000))
-    except (ValueError, OverflowError):
-        raise CliError(
-            f"--to '@{text}' is no time; write ms since the epoch, or an ISO date like @2026-01-31T12:00:00Z",
-            ExitCode.USAGE,
-        ) from None
+    at_ms = time_ms(text)
+    if at_ms is None:
+        raise CliError(f"--to '@{text}' is no time; write {WAYS}", ExitCode.USAGE)
+    return at_ms
 
 
 def parse_partitions(texts: Sequence[str]) -> dict[str, set[int] | None]:

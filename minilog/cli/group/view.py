@@ -12,7 +12,8 @@ from minilog.cli.group.api import GroupApi, ask_each
 from minilog.cli.output import Column, Format, note, show_rows, show_value
 from minilog.errors import UnknownGroup
 from minilog.wire.group_messages import GROUPS_TOPIC, GroupInfo, GroupMember, TopicPartitions
-from minilog.wire.json_answers import GroupDescription, LagOfGroup, PartitionLag
+from minilog.wire.json.json_answers import GroupDescription
+from minilog.wire.json.lag_answers import LagOfGroup, PartitionLag
 
 if TYPE_CHECKING:
     from minilog_client.values import PartitionKey
@@ -42,6 +43,7 @@ PARTITION_COLUMNS = [
     Column("high_watermark", "END", right=True),
     Column("lag", "LAG", right=True),
     Column("lag_seconds", "BEHIND", right=True),
+    Column("lost", "LOST", right=True),
     Column("owner", "OWNER"),
 ]
 
@@ -99,7 +101,7 @@ def _lag_of(api: GroupApi, group: str) -> LagOfGroup:
 
 
 def _group_row(info: GroupInfo, lag: LagOfGroup) -> dict[str, Any]:
-    return {**_fields(info), "lag": lag.lag, "lag_seconds": lag.lag_seconds}
+    return {**_fields(info), "lag": lag.lag, "lag_seconds": lag.lag_seconds, "lost": lag.lost}
 
 
 # --- one group ------------------------------------------------------------------------------------
@@ -120,7 +122,8 @@ def show_group(api: GroupApi, group: str, output: Format) -> None:
         show_rows([_member_in_words(member) for member in found.members], MEMBER_COLUMNS, output)
     if partitions:
         print()
-        show_rows([_in_words(row) for row in partitions], PARTITION_COLUMNS, output)
+        columns = [column for column in PARTITION_COLUMNS if column.key != "lost" or lag.lost]
+        show_rows([_in_words(row) for row in partitions], columns, output)
 
 
 def summary(found: GroupDescription, lag: LagOfGroup) -> list[str]:
@@ -134,15 +137,20 @@ def summary(found: GroupDescription, lag: LagOfGroup) -> list[str]:
     else:
         times = "1 rebalance" if found.rebalances == 1 else f"{found.rebalances} rebalances"
         rebalances += f"{times} since it took over, the last one took {found.last_rebalance_ms:,} ms"
+    return [head, rebalances, *_lag_in_words(lag)]
+
+
+def _lag_in_words(lag: LagOfGroup) -> list[str]:
     if not lag.partitions:
-        return [head, rebalances, "nothing committed yet"]
+        return ["nothing committed yet"]
+    lost = [f"lost {_records(lag.lost)}: retention took them before the group has read them"] if lag.lost else []
     if lag.lag is None or lag.lag_seconds is None:
-        return [head, rebalances, f"lag unknown: {_why_unknown(lag)}"]
-    return [
-        head,
-        rebalances,
-        f"lag {lag.lag:,} record{'' if lag.lag == 1 else 's'}, {duration(lag.lag_seconds)} behind",
-    ]
+        return [f"lag unknown: {_why_unknown(lag)}", *lost]
+    return [f"lag {_records(lag.lag)}, {duration(lag.lag_seconds)} behind", *lost]
+
+
+def _records(count: int) -> str:
+    return f"{count:,} record{'' if count == 1 else 's'}"
 
 
 def _why_unknown(lag: LagOfGroup) -> str:
@@ -159,7 +167,7 @@ def with_uncommitted(api: GroupApi, found: GroupDescription, lag: LagOfGroup) ->
     ends = ask_each(lambda key: api.end_offset(*key), owned)
     more = [PartitionLag(*key, None, end, None, None) for key, end in zip(owned, ends, strict=True)]
     rows = sorted([*lag.partitions, *more], key=lambda row: (row.topic, row.partition))
-    return LagOfGroup(lag.group, lag.lag, lag.lag_seconds, rows)
+    return LagOfGroup(lag.group, lag.lag, lag.lag_seconds, rows, lag.lost)
 
 
 def partition_rows(lag: LagOfGroup, members: Sequence[GroupMember]) -> list[dict[str, Any]]:

@@ -287,10 +287,13 @@ class DevCluster:
         return status
 
     def stop_all(self, timeout_s: float = STOP_TIMEOUT_S) -> list[tuple[Member, str, float]]:
+        return self.stop(self.members, timeout_s)
+
+    def stop(self, members: Sequence[Member], timeout_s: float = STOP_TIMEOUT_S) -> list[tuple[Member, str, float]]:
         """SIGTERM to the brokers, then to the controller: (process, stopped or killed, seconds) of
         each that ran."""
-        report = self._stop(self.brokers, timeout_s)
-        return report + self._stop([self.controller], timeout_s)
+        report = self._stop([member for member in members if member.role == "broker"], timeout_s)
+        return report + self._stop([member for member in members if member.role == "controller"], timeout_s)
 
     def _stop(self, members: Iterable[Member], timeout_s: float) -> list[tuple[Member, str, float]]:
         began = time.monotonic()

@@ -2,19 +2,20 @@
 
 A pid alone may have been recycled, so a pid file also holds the process's start time as the kernel
 tells it, and every signal goes through ``signal_to``, which checks that the pid still means the
-same process. On Linux it holds a pidfd while it checks, so that not even a race can hit a stranger.
+same process. Where the kernel lets it, it holds the process while it checks, so that not even
+a race can hit a stranger.
 """
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Literal
 
 import msgspec
+
+from minilog import machine
 
 State = Literal["running", "paused", "dead"]
 
@@ -27,32 +28,11 @@ class PidFile(msgspec.Struct, frozen=True):
     start_mark: str
 
 
-class Stat(msgspec.Struct, frozen=True):
-    state: str
-    start_mark: str
-
-
-def stat(pid: int) -> Stat | None:
-    """The kernel's one-letter state and the start mark; None when there is no such process."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None if Path("/proc/self/stat").exists() else _stat_by_ps(pid)
-    fields = text.rpartition(")")[2].split()
-    return Stat(fields[0], fields[19])
-
-
-def _stat_by_ps(pid: int) -> Stat | None:
-    shown = subprocess.run(["ps", "-o", "state=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    letter, _, started = shown.stdout.strip().partition(" ")
-    return Stat(letter[:1], started.strip()) if letter else None
-
-
 def state(known: PidFile | None) -> State:
     """Zombies count as dead: they hold no port, no file and no lock any more."""
     if known is None:
         return "dead"
-    now = stat(known.pid)
+    now = machine.process_stat(known.pid)
     if now is None or now.start_mark != known.start_mark or now.state in "ZX":
         return "dead"
     return "paused" if now.state in "Tt" else "running"
@@ -61,21 +41,17 @@ def state(known: PidFile | None) -> State:
 def signal_to(known: PidFile, signal_number: signal.Signals) -> bool:
     """False when that process is gone already. Nothing was signalled then."""
     try:
-        handle = os.pidfd_open(known.pid) if hasattr(os, "pidfd_open") else None
+        handle = machine.ProcessHandle(known.pid)
     except ProcessLookupError:
         return False
     try:
         if state(known) == "dead":
             return False
-        if handle is not None:
-            signal.pidfd_send_signal(handle, signal_number)
-        else:
-            os.kill(known.pid, signal_number)
+        handle.signal(signal_number)
     except ProcessLookupError:
         return False
     finally:
-        if handle is not None:
-            os.close(handle)
+        handle.close()
     return True
 
 
@@ -89,15 +65,6 @@ def wait_dead(known: PidFile, timeout_s: float) -> bool:
     return True
 
 
-def cpu_seconds(pid: int) -> float | None:
-    """User and system time so far; None where /proc does not tell."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def read_pid_file(path: Path) -> PidFile | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=PidFile)
@@ -107,7 +74,7 @@ def read_pid_file(path: Path) -> PidFile | None:
 
 def write_pid_file(path: Path, pid: int) -> PidFile:
     """Raises ProcessLookupError when the process is gone already."""
-    seen = stat(pid)
+    seen = machine.process_stat(pid)
     if seen is None:
         raise ProcessLookupError(pid)
     known = PidFile(pid, seen.start_mark)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from minilog.cli.output import CliError, ExitCode, note
 from minilog.cli.topic.record_printer import RecordPrinter, run_until_signal
+from minilog.errors import CorruptBatch
 
 if TYPE_CHECKING:
     from minilog_client import AsyncClient, GroupConsumer, Record
@@ -37,6 +38,7 @@ class Membership:
     count: int | None
     ends: dict[int, int] | None
     read_from: Literal["leader", "any"]
+    tolerance: Literal["none", "all"]
 
 
 def start_of_group(offset: str) -> str:
@@ -66,6 +68,7 @@ async def _consume(url: str, membership: Membership, printer: RecordPrinter[Reco
             group=membership.group,
             start=membership.start,
             read_from=membership.read_from,
+            errors_tolerance=membership.tolerance,
             on_assigned=_teller("reads"),
             on_revoked=_teller("gives back"),
             on_lost=_teller("has lost"),
@@ -86,7 +89,13 @@ async def _print(
     whole print."""
     left = membership.count
     while left != 0 and not await _is_at_end(client, consumer, membership):
-        records = await consumer.batch(min(BATCH_RECORDS, left or BATCH_RECORDS), WAIT_MS)
+        try:
+            records = await consumer.batch(min(BATCH_RECORDS, left or BATCH_RECORDS), WAIT_MS)
+        except CorruptBatch as error:
+            await consumer.commit()
+            raise CliError(
+                f"{error.detail}. What was printed before is committed. `--errors-tolerance all` skips them for this group"
+            ) from None
         printer.print(records)
         left = left - len(records) if left is not None else None
 

@@ -3,7 +3,7 @@ what comes."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
@@ -12,7 +12,9 @@ from minilog.cli.topic.consume import (
     BATCH_RECORDS,
     DEFAULT_FORMAT,
     FORMAT_HELP,
-    WAIT_MS,
+    StepsOver,
+    Tolerance,
+    ToleranceOption,
     is_at_end,
     last_offsets,
     ndjson_line,
@@ -38,15 +40,25 @@ def tail(
     format_: Annotated[str, typer.Option("--format", "-f", help=FORMAT_HELP)] = DEFAULT_FORMAT,
     ndjson: Annotated[bool, typer.Option("--ndjson", help="One JSON object a record.")] = False,
     any_replica: Annotated[bool, typer.Option("--any-replica", help="Followers may answer too.")] = False,
+    errors_tolerance: ToleranceOption = Tolerance.none,
     url: UrlOption = None,
-) -> None:
+) -> int:
     """The last records of a topic, oldest first, and then those that are written, until Ctrl-C."""
     printer = RecordPrinter(ndjson_line if ndjson else compile_format(format_))
     api = Api(url)
     parts = partitions_of(api, name, partition or [])
     ends = {part: api.end_offset(name, part) for part in parts}
     starts = last_offsets(api, name, ends, records)
-    run_until_signal(_tail(api.url, name, starts, ends, follow, any_replica, printer), printer)
+    steps = StepsOver()
+    how = _How("any" if any_replica else "leader", follow, errors_tolerance)
+    run_until_signal(_tail(api.url, name, starts, ends, how, printer, steps), printer)
+    return steps.exit_code
+
+
+class _How(NamedTuple):
+    read_from: Literal["leader", "any"]
+    follow: bool
+    tolerance: Tolerance
 
 
 async def _tail(
@@ -54,28 +66,32 @@ async def _tail(
     topic: str,
     starts: dict[int, int],
     ends: dict[int, int],
-    follow: bool,
-    any_replica: bool,
+    how: _How,
     printer: RecordPrinter[Record],
+    steps: StepsOver,
 ) -> None:
     from minilog_client import AsyncClient
 
     assigned = [(topic, part) for part in starts]
-    read_from: Literal["leader", "any"] = "any" if any_replica else "leader"
-    async with AsyncClient(url) as client, client.consumer(assigned, start="latest", read_from=read_from) as consumer:
+    async with (
+        AsyncClient(url) as client,
+        client.consumer(
+            assigned, start="latest", read_from=how.read_from, errors_tolerance=how.tolerance.value
+        ) as consumer,
+    ):
         for part, offset in starts.items():
             consumer.seek(topic, part, offset)
         there: list[Record] = []
         since: list[Record] = []
         while not is_at_end(consumer.positions(), topic, ends):
-            records = await consumer.batch(BATCH_RECORDS, WAIT_MS)
+            records = await steps.batch(consumer, BATCH_RECORDS)
             printer.check_reader()
             old = until_end(records, ends)
             there += old
             since += [record for record in records if record.offset >= ends[record.partition]]
         printer.print(sorted(there, key=lambda record: (record.timestamp, record.partition, record.offset)))
-        if not follow:
+        if not how.follow:
             return
         printer.print(since)
         while True:
-            printer.print(await consumer.batch(BATCH_RECORDS, WAIT_MS))
+            printer.print(await steps.batch(consumer, BATCH_RECORDS))

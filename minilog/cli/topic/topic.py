@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from minilog.cli.api import Api, UrlOption
+from minilog.cli.cluster.partition import COLUMNS as PARTITION_COLUMNS
+from minilog.cli.cluster.partition import partition_rows
 from minilog.cli.output import (
     CliError,
     Column,
@@ -18,8 +20,6 @@ from minilog.cli.output import (
     show_rows,
     show_value,
 )
-from minilog.cli.partition import COLUMNS as PARTITION_COLUMNS
-from minilog.cli.partition import partition_rows
 from minilog.cli.topic.consume import consume
 from minilog.cli.topic.produce import produce
 from minilog.cli.topic.tail import tail

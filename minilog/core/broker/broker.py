@@ -16,20 +16,31 @@ request is answered once (R34).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from minilog.config import BrokerSettings
 from minilog.core.bounds import check_bounds
-from minilog.core.broker.controller_link import ControllerLink
 from minilog.core.broker.coordinator.coordinator import Coordinator
-from minilog.core.broker.fetch import FetchRequests
 from minilog.core.broker.lookup import Lookup
-from minilog.core.broker.produce import ProduceRequests
-from minilog.core.broker.producer_ids import ProducerIds
-from minilog.core.broker.registration import Registration
 from minilog.core.broker.replicate import Replication
+from minilog.core.broker.requests.allowance import Inspected
+from minilog.core.broker.requests.fetch import FetchRequests
+from minilog.core.broker.requests.produce import ProduceRequests
+from minilog.core.broker.requests.producer_ids import ProducerIds
 from minilog.core.broker.retention import Retention
 from minilog.core.broker.roles import Roles
+from minilog.core.broker.standing.controller_link import ControllerLink
+from minilog.core.broker.standing.first_writes import FirstWrites
+from minilog.core.broker.standing.lone_ends import LoneEnds
+from minilog.core.broker.standing.metadata_saving import MetadataSaving
+from minilog.core.broker.standing.registration import Registration
 from minilog.core.broker.state import LocalState
-from minilog.core.broker.statistics import BrokerStatistics, broker_statistics
+from minilog.core.broker.statistics import (
+    BrokerStatistics,
+    PartitionStatistics,
+    broker_statistics,
+    replica_statistics,
+)
 from minilog.core.broker.turn import Turn
 from minilog.core.effects import CONTROLLER_ID, Effect, Reply, Send
 from minilog.core.metadata_view import metadata_reply
@@ -42,6 +53,8 @@ from minilog.errors import (
     MinilogError,
 )
 from minilog.wire.group_messages import GroupRequest
+from minilog.wire.journal.events import Event
+from minilog.wire.journal.metadata_copy import BrokerCopy, MetadataCopy
 from minilog.wire.messages import (
     AllocateProducerIds,
     AllocateProducerIdsReply,
@@ -50,6 +63,7 @@ from minilog.wire.messages import (
     CreateTopic,
     Fetch,
     Heartbeat,
+    HeartbeatReply,
     InitProducer,
     Message,
     Metadata,
@@ -64,14 +78,32 @@ from minilog.wire.messages import (
 )
 from minilog.wire.topic_partition import TopicPartition
 
-LAG_CHECK_MS = 500
+RETRY_MS = 500
+"""How often what found no room is tried again."""
 
 
 class BrokerCore:
-    def __init__(self, settings: BrokerSettings, store: LogStore, *, incarnation: str, clean: bool, url: str) -> None:
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        store: LogStore,
+        *,
+        incarnation: str,
+        clean: bool,
+        url: str,
+        version: str = "",
+    ) -> None:
+        """``version``: of the program, for people."""
         broker_id = settings.broker_id
         self.registration = Registration(
-            broker_id, incarnation, url, settings.rack, settings.heartbeat_interval_ms, clean=clean
+            broker_id,
+            incarnation,
+            url,
+            settings.rack,
+            settings.heartbeat_interval_ms,
+            clean=clean,
+            directory=store,
+            version=version,
         )
         self.state = state = LocalState(settings, store, self.registration)
         self.settings, self.broker_id, self.image, self.replicas = settings, broker_id, state.image, state.replicas
@@ -81,13 +113,18 @@ class BrokerCore:
         self.producer_ids = ProducerIds(broker_id, incarnation)
         self.lookup = Lookup(state)
         self.produces = ProduceRequests(state, self.lookup, turn, self.sessions)
-        self.fetches = FetchRequests(state, self.lookup)
+        self.fetches = FetchRequests(state, self.lookup, turn)
         self.coordinator = Coordinator(state, self.lookup, turn, self.sessions)
         self.replication = Replication(state, turn, self.sessions, self.proposals, self.fetches)
         self.roles = Roles(state, turn, self.fetches, self.coordinator, self.replication)
         self.link = ControllerLink(state, turn, self.roles)
         self.retention = Retention(state, turn, self.sessions, self.replication)
-        self._lag_check_ms = 0
+        self.lone_ends = LoneEnds()
+        self.first_writes = FirstWrites()
+        self.ailment = state.ailment
+        self.events = state.events
+        self.metadata_saving = MetadataSaving(state)
+        self._retry_ms = 0
 
     # --- what the shell may ask -------------------------------------------------------------------
 
@@ -98,6 +135,10 @@ class BrokerCore:
     @property
     def informed(self) -> bool:
         return self.state.informed
+
+    @property
+    def admitted(self) -> bool:
+        return self.state.admitted
 
     @property
     def broker_epoch(self) -> int:
@@ -114,15 +155,50 @@ class BrokerCore:
         self.state.wall_ahead_ms = ahead_ms
 
     @property
+    def flush_age_ms(self) -> int:
+        """How long the oldest sync under way has taken. The shell says so before each tick."""
+        return self.ailment.flush_age_ms
+
+    @flush_age_ms.setter
+    def flush_age_ms(self, age_ms: int) -> None:
+        self.ailment.flush_age_ms = age_ms
+
+    @property
     def may_exit(self) -> bool:
         return self.registration.may_exit
 
+    def controller_heard_ms_ago(self, now_ms: int) -> int | None:
+        """None: never."""
+        heard_ms = self.registration.heard_ms
+        return None if heard_ms is None else max(0, now_ms - heard_ms)
+
+    def sure_wall_ms(self, now_ms: int) -> int | None:
+        """As ``LocalState``."""
+        return self.state.sure_wall_ms(now_ms)
+
+    def metadata_copy(self) -> BrokerCopy:
+        return self.metadata_saving.newest()
+
+    def note(self, event: Event) -> None:
+        """What the shell has seen."""
+        self.events.add(event)
+
+    def take_events(self) -> list[Event]:
+        """For this process's log, each once."""
+        return self.events.take_for_log()
+
     def statistics(self, now_ms: int) -> BrokerStatistics:
-        return broker_statistics(self.state, self.produces, self.fetches, self.coordinator, now_ms)
+        return broker_statistics(self.state, self.produces, self.fetches, self.coordinator, self.replication, now_ms)
+
+    def hosted(self) -> list[TopicPartition]:
+        return list(self.replicas)
+
+    def replica_statistics(self, partitions: Sequence[TopicPartition], now_ms: int) -> list[PartitionStatistics]:
+        return replica_statistics(self.state, partitions, now_ms)
 
     # --- events -----------------------------------------------------------------------------------
 
-    def on_request(self, request_id: int, request: Message, now_ms: int) -> list[Effect]:
+    def on_request(self, request_id: int, request: Message | Inspected, now_ms: int) -> list[Effect]:
         effects: list[Effect] = []
         try:
             self._dispatch(request_id, request, now_ms, effects)
@@ -130,7 +206,10 @@ class BrokerCore:
             effects.append(Reply(request_id, Problem.of(error)))
         return self._finish(effects, now_ms)
 
-    def _dispatch(self, request_id: int, request: Message, now_ms: int, effects: list[Effect]) -> None:
+    def _dispatch(self, request_id: int, request: Message | Inspected, now_ms: int, effects: list[Effect]) -> None:
+        if isinstance(request, Inspected):
+            effects += self.produces.on_produce(request_id, request, now_ms)
+            return
         check_bounds(request, self.settings.limits)
         match request:
             case Produce():
@@ -166,7 +245,8 @@ class BrokerCore:
                 self.replication.on_fetched(node_id, request, error, effects, now_ms)
             case AlterPartition():
                 if isinstance(error, AlterPartitionReply):
-                    self.proposals.on_reply(request, error, now_ms)
+                    for partition in self.proposals.on_reply(request, error, now_ms):
+                        self.turn.advance(partition)
                 else:
                     self.proposals.on_failed(request, now_ms)
             case AllocateProducerIds():
@@ -179,6 +259,10 @@ class BrokerCore:
             case Heartbeat() | Register():
                 if self.registration.matches(request):
                     self.link.on_answer(error, effects, now_ms)
+                    if isinstance(error, HeartbeatReply):
+                        self.lone_ends.on_answered()
+                        self.first_writes.on_answered()
+                        self.events.on_noted(error.events_noted)
         return self._finish(effects, now_ms)
 
     def on_flushed(self, partition: TopicPartition, now_ms: int) -> list[Effect]:
@@ -191,6 +275,15 @@ class BrokerCore:
             if flush is not None:
                 effects.append(flush)
         return self._finish(effects, now_ms)
+
+    def on_metadata_saved(self, copy: MetadataCopy | None, now_ms: int) -> list[Effect]:
+        """The outcome of a SaveMetadata; None when the disk had no room."""
+        self.metadata_saving.on_saved(copy)
+        return self._finish([], now_ms)
+
+    def go_on(self, now_ms: int) -> list[Effect]:
+        """The answer to a GoOn."""
+        return self._finish(self.turn.go_on(now_ms), now_ms)
 
     def on_disconnect(self, request_id: int, now_ms: int) -> list[Effect]:
         self.fetches.on_disconnect(request_id)
@@ -208,15 +301,28 @@ class BrokerCore:
         effects: list[Effect] = []
         effects += self.produces.expire(now_ms)
         effects += self.fetches.expire(now_ms)
+        self.fetches.wake_patient(now_ms)
         effects += self.coordinator.tick(now_ms)
         effects += self.sessions.answer_late(now_ms, self.state.unsure_ms(now_ms))
         effects += self.turn.flush_due(self.replicas, now_ms)
         self.retention.tick(now_ms)
-        if now_ms >= self._lag_check_ms:
-            self._lag_check_ms = now_ms + LAG_CHECK_MS
-            self.replication.check_lag(now_ms)
-            effects += self.roles.open_again(now_ms)
+        self.ailment.look(now_ms)
+        self._see(now_ms)
+        effects += self.metadata_saving.due(now_ms)
+        self.replication.check_lag(now_ms)
+        if now_ms >= self._retry_ms:
+            self._retry_ms = now_ms + RETRY_MS
+            self.roles.open_again()
         return self._finish(effects, now_ms)
+
+    def _see(self, now_ms: int) -> None:
+        """What there is to tell of."""
+        state, wall_ms = self.state, self.state.wall_ms(now_ms)
+        self.events.see_cuts(state.store.take_cuts(), wall_ms)
+        self.events.see_strays(state.store.strays, now_ms, wall_ms)
+        self.events.see_conditions(self.ailment.conditions(now_ms), wall_ms)
+        self.events.see_controller(self.controller_heard_ms_ago(now_ms), state.session_timeout_ms, now_ms, wall_ms)
+        self.events.see_clock(state.clock_skew_ms(now_ms), self.settings.clock_skew_max_ms, wall_ms)
 
     # --- the end of a turn ------------------------------------------------------------------------
 
@@ -227,7 +333,11 @@ class BrokerCore:
             if replica is None or not isinstance(replica.role, LeaderState):
                 continue
             before = replica.role.high_watermark
-            self.turn.add_outcomes(replica.role.advance(now_ms, lag_max_ms))
+            acknowledged = replica.role.advance(now_ms, lag_max_ms)
+            if acknowledged:
+                self.first_writes.see(replica.role, now_ms)
+                self.turn.add_outcomes(acknowledged)
+            self.lone_ends.note(partition, replica.role)
             if replica.role.high_watermark != before:
                 self.sessions.on_high_watermark(partition)
                 self.fetches.wake(replica.partition)
@@ -239,7 +349,7 @@ class BrokerCore:
         effects += self.fetches.answer_woken(now_ms)
         effects += self.sessions.answer_ready(now_ms, self.state.unsure_ms(now_ms))
         self._send(effects, now_ms)
-        return effects
+        return effects + self.turn.call()
 
     def _send(self, effects: list[Effect], now_ms: int) -> None:
         for leader, fetcher in self.replication.fetchers.items():
@@ -253,17 +363,26 @@ class BrokerCore:
         allocate = self.producer_ids.next_request(self.state.broker_epoch)
         if allocate is not None:
             effects.append(Send(CONTROLLER_ID, allocate))
-        drained = self.registration.draining and self._drained()
+        ails = self.ailment.ails(now_ms)
+        drained = self._drained() if self.registration.draining else ails and self._others_hold_all()
         request = self.registration.next_request(
-            self.state.store.cluster_id,
             epoch,
-            self.image.metadata_offset,
+            self.image,
             now_ms,
             drained=drained,
             unfit=self.roles.unfit_replicas,
+            lone_ends=lambda: self.lone_ends.tell(epoch, self.replicas),
+            ails=ails,
+            conditions=self.ailment.conditions(now_ms),
+            wall_ms=self.state.wall_ms(now_ms),
+            events=self.events.tell,
+            first_writes=self.first_writes.tell,
         )
         if request is not None:
             effects.append(Send(CONTROLLER_ID, request))
+
+    def _others_hold_all(self) -> bool:
+        return all(r.role.others_hold_all for r in self.replicas.values() if isinstance(r.role, LeaderState))
 
     def _drained(self) -> bool:
         return all(r.role.drained for r in self.replicas.values() if isinstance(r.role, LeaderState))

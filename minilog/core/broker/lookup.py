@@ -10,7 +10,7 @@ from minilog.core.broker.state import LocalState
 from minilog.core.image import check_topic_id
 from minilog.core.replication.replica import Replica
 from minilog.errors import LeaderNotAvailable, MinilogError, NotLeader, UnknownPartition, UnknownTopic
-from minilog.wire.metadata_records import NO_LEADER
+from minilog.wire.journal.metadata_records import NO_LEADER
 from minilog.wire.topic_partition import TopicPartition
 
 

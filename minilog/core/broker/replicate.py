@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from minilog.core.broker.fetch import FetchRequests
+from minilog.core.broker.requests.fetch import FetchRequests
 from minilog.core.broker.state import LocalState
 from minilog.core.broker.turn import Turn
 from minilog.core.effects import Effect
@@ -21,9 +21,17 @@ from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.replica import Replica
 from minilog.core.replication.replica_fetcher import ReplicaFetcher
 from minilog.errors import BrokerUnavailable, DiskFull, MinilogError, StaleBrokerEpoch
+from minilog.wire.journal.metadata_records import NO_LEADER
 from minilog.wire.messages import Message, ReplicaFetch, ReplicaFetchReply
-from minilog.wire.metadata_records import NO_LEADER
 from minilog.wire.topic_partition import TopicPartition
+
+LAG_CHECK_MS = 500
+LOOKS_MIN = 64
+"""At so many replicas a tick looks at least."""
+LOOKS_PER_CHECK = 16
+"""Else all are looked at in so many ticks."""
+STALL_MS = 250
+"""A look this late means that the broker itself was not running."""
 
 
 class Replication:
@@ -38,6 +46,8 @@ class Replication:
         self._state, self._turn, self._followers = state, turn, followers
         self._proposals, self._fetches = proposals, fetches
         self.fetchers: dict[int, ReplicaFetcher] = {}
+        self._next_look_ms = 0
+        self._unlooked: dict[TopicPartition, None] = {}
 
     def on_fetch(self, request_id: int, request: ReplicaFetch, now_ms: int) -> list[Effect]:
         if request.leader != self._state.broker_id:
@@ -76,13 +86,29 @@ class Replication:
             fetcher.on_failed(request, now_ms, was_lost=was_lost)
             return
         effects += fetcher.on_reply(request, response, now_ms)
-        for result in response.partitions:
-            replica = self._state.replicas.get(TopicPartition(result.topic, result.partition))
-            if replica is None or replica.topic_id != result.topic_id or not isinstance(replica.role, FollowerState):
+        effects += self._taken(fetcher, now_ms)
+
+    def go_on(self, now_ms: int) -> list[Effect]:
+        """R42: take over more of what the leaders have answered."""
+        effects: list[Effect] = []
+        for fetcher in self.fetchers.values():
+            if fetcher.has_more:
+                effects += fetcher.go_on(now_ms)
+                effects += self._taken(fetcher, now_ms)
+        return effects
+
+    def _taken(self, fetcher: ReplicaFetcher, now_ms: int) -> list[Effect]:
+        effects: list[Effect] = []
+        for partition in fetcher.taken:
+            replica = self._state.replicas.get(partition)
+            if replica is None or not isinstance(replica.role, FollowerState):
                 continue
             if replica.settings.flush_policy == "interval":
                 effects += self._turn.appended(replica, now_ms)
-            self._fetches.wake(replica.partition)
+            self._fetches.wake(partition)
+        if fetcher.has_more:
+            self._turn.leave(self.go_on)
+        return effects
 
     def fetcher(self, leader: int) -> ReplicaFetcher:
         if leader not in self.fetchers:
@@ -97,19 +123,42 @@ class Replication:
         return self.fetchers[leader]
 
     def check_lag(self, now_ms: int) -> None:
-        for partition, replica in self._state.replicas.items():
-            leader = replica.role
-            if replica.is_damaged:
-                self.on_damaged(replica)
-            if isinstance(leader, LeaderState):
-                for broker_id in leader.followers:
-                    leader.note_idle_follower(broker_id, self._followers.followed(broker_id, partition).sent_ms)
-                if leader.propose(now_ms, self._state.settings.replica_lag_max_ms, shrink=True):
-                    self._proposals.add(partition)
-                if leader.high_watermark < leader.log.end_offset:
-                    self._turn.advance(partition)  # it may have waited for a follower that lags by now
+        """Now and then, all that there is here: in each tick some of it (R42)."""
+        if now_ms >= self._next_look_ms:
+            if now_ms - self._next_look_ms > STALL_MS:
+                self._forgive(self._next_look_ms, now_ms)
+            self._next_look_ms = now_ms + LAG_CHECK_MS
+            self._unlooked.update(dict.fromkeys(self._state.replicas))
+        for _ in range(max(LOOKS_MIN, len(self._state.replicas) // LOOKS_PER_CHECK)):
+            if not self._unlooked:
+                return
+            partition = next(iter(self._unlooked))
+            del self._unlooked[partition]
+            replica = self._state.replicas.get(partition)
+            if replica is not None:
+                self._look(replica, now_ms)
 
-    def on_damaged(self, replica: Replica) -> None:
+    def _look(self, replica: Replica, now_ms: int) -> None:
+        leader, partition = replica.role, replica.partition
+        if replica.is_damaged:
+            self.on_damaged(replica, now_ms)
+        if isinstance(leader, LeaderState):
+            for broker_id in leader.followers:
+                leader.note_idle_follower(broker_id, self._followers.followed(broker_id, partition).sent_ms)
+            if leader.propose(now_ms, self._state.settings.replica_lag_max_ms, shrink=True):
+                self._proposals.add(partition)
+            if leader.high_watermark < leader.log.end_offset:
+                self._turn.advance(partition)  # it may have waited for a follower that lags by now
+
+    def _forgive(self, stalled_ms: int, now_ms: int) -> None:
+        """R19: this broker itself was not running, so it says nothing of others that it has not
+        heard them."""
+        for replica in self._state.replicas.values():
+            if isinstance(replica.role, LeaderState):
+                for progress in replica.role.followers.values():
+                    progress.forgive(stalled_ms, now_ms, self._state.settings.replica_lag_max_ms)
+
+    def on_damaged(self, replica: Replica, now_ms: int) -> None:
         """The log cannot be trusted: it takes nothing more over from a leader, so that it is not
         counted as in sync.
 
@@ -122,6 +171,7 @@ class Replication:
             return
         self._state.damaged[replica.partition] = replica.topic_id
         replica.looked_damaged = True
+        self._state.events.see_damage(*replica.partition, self._state.wall_ms(now_ms))
         role = replica.role
         if isinstance(role, FollowerState) and role.leader != NO_LEADER:
             self.fetcher(role.leader).remove(replica.partition)

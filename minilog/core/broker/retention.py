@@ -2,7 +2,8 @@
 oldest records go?
 
 A leader's answer is published first (log_start.py). Followers begin new segments here, and catch up
-with what was published.
+with what was published. By its age nothing goes while this broker's clock is not the controller's
+(R40).
 """
 
 from __future__ import annotations
@@ -44,16 +45,18 @@ class Retention:
         try:
             self._look_at(replica, now_ms)
         except CorruptRange:  # of this log the controller hears once. The others are looked at
-            self._replication.on_damaged(replica)
+            self._replication.on_damaged(replica, now_ms)
 
     def _look_at(self, replica: Replica, now_ms: int) -> None:
+        replica.log.look(now_ms)
+        wall_ms = self._state.sure_wall_ms(now_ms)
         with suppress(DiskFull):
-            replica.log.maybe_roll(self._state.wall_ms(now_ms))
+            replica.log.maybe_roll(wall_ms)
         role = replica.role
         if isinstance(role, FollowerState):
             role.follow_start()
         if isinstance(role, LeaderState) and role.high_watermark_known and not self._state.is_isolated(now_ms):
-            if role.log_start.plan(self._state.wall_ms(now_ms), role.high_watermark):
+            if role.log_start.plan(wall_ms, role.high_watermark):
                 self._followers.on_high_watermark(replica.partition)
             if role.log_start.published > replica.log.start_offset:
                 self._turn.advance(replica.partition)

@@ -4,8 +4,7 @@ Owns the transitions between LeaderState and FollowerState and the opening and c
 
 Invariants: a replica's role never goes back to an older leader epoch, also when an election's
 position query arrived before the metadata did (R4). A role that ends fails its waiters (R10). Files
-go only when a TopicDeleted record names their topic id, never because a partition is missing from
-metadata (storage: no deletion by absence).
+are deleted only when their topic is known to be deleted, and never because nobody knows it (R39).
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from minilog.core.broker.coordinator.coordinator import Coordinator
-from minilog.core.broker.fetch import FetchRequests
 from minilog.core.broker.replicate import Replication
+from minilog.core.broker.requests.fetch import FetchRequests
 from minilog.core.broker.state import LocalState
 from minilog.core.broker.turn import Turn
 from minilog.core.effects import Effect
@@ -23,9 +22,12 @@ from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.replica import Replica
 from minilog.errors import CorruptRange, DiskFull, NameRefused, RefusesToStart
-from minilog.wire.messages import UnfitReplica
-from minilog.wire.metadata_records import NO_LEADER, MetadataRecord, PartitionChanged
+from minilog.wire.journal.metadata_records import NO_LEADER, MetadataRecord, PartitionChanged
+from minilog.wire.messages import ReplicaName
 from minilog.wire.topic_partition import TopicPartition
+
+FILES_MAX = 1
+"""Logs made or moved away in one turn. Each takes a sync or two, which is long on a slow disk."""
 
 
 class Roles:
@@ -39,12 +41,13 @@ class Roles:
     ) -> None:
         self._state, self._turn, self._fetches = state, turn, fetches
         self._coordinator, self._replication = coordinator, replication
-        self._unopened: dict[TopicPartition, None] = {}
+        self._unmade: dict[TopicPartition, None] = {}
         """Replicas whose log could not be made because the disk is full, or does not take their
         names."""
-        self._undeleted: dict[TopicPartition, str] = {}
-        """Topic ids of closed replicas whose files could not be moved away because the disk is
-        full."""
+        self._to_move: dict[tuple[str, str, int], None] = {}
+        """Of ``unmoved``, what was not tried yet."""
+        self._left = FILES_MAX
+        """So many logs may still be made or moved away in this turn."""
 
     def apply(self, records: Iterable[MetadataRecord], now_ms: int, *, everything: bool) -> list[Effect]:
         """React to the net change of a run of records. ``everything`` after a snapshot."""
@@ -52,15 +55,41 @@ class Roles:
         if everything:
             touched.update(dict.fromkeys(self._state.replicas))
         self._coordinator.on_metadata()
+        self._left = FILES_MAX
         effects: list[Effect] = []
         for partition in touched:
             effects += self._apply(partition, now_ms)
+        self._leave_rest()
         return effects
+
+    def go_on(self, now_ms: int) -> list[Effect]:
+        """R42: the next few logs, those that go before those that come."""
+        self._left = FILES_MAX
+        effects: list[Effect] = []
+        while self._left and self._to_move:
+            files = next(iter(self._to_move))
+            self._move_away(files, was_deleted=self._state.unmoved[files])
+        while self._left and self._state.unopened:
+            effects += self._apply(next(iter(self._state.unopened)), now_ms)
+        self._leave_rest()
+        return effects
+
+    def open_now(self, partition: TopicPartition, now_ms: int) -> list[Effect]:
+        """Somebody asks for it whose turn has not come yet."""
+        if partition not in self._state.unopened:
+            return []
+        self._left += 1
+        return self._apply(partition, now_ms)
+
+    def _leave_rest(self) -> None:
+        if self._to_move or self._state.unopened:
+            self._turn.leave(self.go_on)
 
     def _apply(self, partition: TopicPartition, now_ms: int) -> list[Effect]:
         topic = self._state.image.topics.get(partition.topic)
         state = self._state.image.partition(*partition)
         replica = self._state.replicas.get(partition)
+        self._state.unopened.pop(partition, None)
         if topic is None or state is None or self._state.broker_id not in state.replicas:
             return self._close(replica, now_ms) if replica else []
         if replica is not None and replica.topic_id != state.topic_id:
@@ -73,44 +102,51 @@ class Roles:
         return self._change(replica, topic, state, now_ms)
 
     def _open(self, partition: TopicPartition, topic: TopicImage, state: PartitionState, now_ms: int) -> list[Effect]:
+        if not self._left or any(partition == files[::2] for files in self._to_move):
+            self._state.unopened[partition] = None
+            return []
+        if any(partition == files[::2] for files in self._state.unmoved):
+            self._unmade[partition] = None
+            return []
+        self._left -= 1
         try:
             log = self._state.store.open(partition.topic, state.topic_id, partition.partition, topic.settings)
         except (DiskFull, NameRefused):
-            self._unopened[partition] = None
+            self._unmade[partition] = None
             return []
         except CorruptRange as error:
-            raise _damaged(partition, error.detail) from error
+            raise _damaged(partition, state, error.detail) from error
         if log.is_damaged:
-            raise _damaged(partition, "records that were durable cannot be read")
+            raise _damaged(partition, state, "records that were durable cannot be read")
         if (
             log.last_epoch > state.leader_epoch
         ):  # no checksum covers it, and it would win every election and take no append
-            raise _damaged(partition, f"it says leader epoch {log.last_epoch}, the controller {state.leader_epoch}")
+            raise _damaged(
+                partition, state, f"it says leader epoch {log.last_epoch}, the controller {state.leader_epoch}"
+            )
         role = FollowerState(state, state.leader_epoch, NO_LEADER, topic.settings, log)
         replica = Replica(partition, state.topic_id, topic.settings, log, role)
         self._state.replicas[partition] = replica
+        self._state.has_new = True
         return self._change(replica, topic, state, now_ms)
 
-    def open_again(self, now_ms: int) -> list[Effect]:
+    def open_again(self) -> None:
         """Now and then: there may be room by now, first of all to get rid of something."""
-        effects: list[Effect] = []
-        undeleted, self._undeleted = self._undeleted, {}
-        for partition, topic_id in undeleted.items():
-            self._delete(partition, topic_id)
-        unopened, self._unopened = self._unopened, {}
-        for partition in unopened:
-            effects += self._apply(partition, now_ms)
-        return effects
+        self._left = FILES_MAX
+        self._to_move.update(dict.fromkeys(self._state.unmoved))
+        self._state.unopened.update(self._unmade)
+        self._unmade = {}
+        self._leave_rest()
 
-    def unfit_replicas(self) -> list[UnfitReplica]:
+    def unfit_replicas(self) -> list[ReplicaName]:
         """What the controller is told with every heartbeat: replicas here that must neither lead
         nor count."""
         unfit = dict(self._state.damaged)
-        for partition in self._unopened:
+        for partition in self._unmade:
             state = self._state.image.partition(*partition)
             if state is not None:
                 unfit[partition] = state.topic_id
-        return [UnfitReplica(p.topic, topic_id, p.partition) for p, topic_id in unfit.items()]
+        return [ReplicaName(p.topic, topic_id, p.partition) for p, topic_id in unfit.items()]
 
     def _change(self, replica: Replica, topic: TopicImage, state: PartitionState, now_ms: int) -> list[Effect]:
         role = replica.role
@@ -196,39 +232,79 @@ class Roles:
         return self._follow(replica, topic, replica.role.state, leader_epoch, NO_LEADER, now_ms)
 
     def delete_topic(self, topic: str, topic_id: str, now_ms: int) -> list[Effect]:
+        """Whether its logs are open or not."""
         effects: list[Effect] = []
-        for partition, replica in list(self._state.replicas.items()):
-            if partition.topic == topic and replica.topic_id == topic_id:
-                effects += self._close(replica, now_ms)
-                self._delete(partition, topic_id)
+        for files in self._state.store.partitions():
+            if files[:2] == (topic, topic_id):
+                effects += self._drop(files, now_ms, was_deleted=True)
         return effects
 
-    def _delete(self, partition: TopicPartition, topic_id: str) -> None:
+    def sort_out(self, now_ms: int) -> list[Effect]:
+        """R39: a snapshot came, which does not tell what was deleted.
+
+        This broker's own copy of the metadata does. What the copy knows, and its journal does not
+        know any more, was deleted. Whatever else is not known is put aside."""
+        image, copy = self._state.image, self._state.store.metadata
+        known = {topic.topic_id for topic in image.topics.values()}
+        knew = copy.topic_ids if image.holds(copy.term_id, copy.metadata_offset) else set()
+        effects: list[Effect] = []
+        for files in self._state.store.partitions():
+            if files[1] not in known:
+                effects += self._drop(files, now_ms, was_deleted=files[1] in knew)
+        return effects
+
+    def _drop(self, files: tuple[str, str, int], now_ms: int, *, was_deleted: bool) -> list[Effect]:
+        topic, topic_id, number = files
+        replica = self._state.replicas.get(TopicPartition(topic, number))
+        effects: list[Effect] = []
+        if replica is not None and replica.topic_id == topic_id:
+            self._end(replica, now_ms)
+        if self._left:
+            self._move_away(files, was_deleted=was_deleted)
+        else:
+            self._state.unmoved[files] = was_deleted
+            self._to_move[files] = None
+        return effects
+
+    def _move_away(self, files: tuple[str, str, int], *, was_deleted: bool) -> None:
+        store = self._state.store
+        self._left -= 1
+        self._to_move.pop(files, None)
+        self._state.unmoved.pop(files, None)
         try:
-            self._state.store.delete(partition.topic, topic_id, partition.partition)
+            (store.delete if was_deleted else store.put_aside)(*files)
         except DiskFull:
-            self._undeleted[partition] = topic_id
+            self._state.unmoved[files] = was_deleted
 
     def drop_all(self, now_ms: int) -> list[Effect]:
+        self._state.unopened.clear()
         effects: list[Effect] = []
         for replica in list(self._state.replicas.values()):
             effects += self._close(replica, now_ms)
         return effects
 
     def _close(self, replica: Replica, now_ms: int) -> list[Effect]:
+        self._end(replica, now_ms)
+        self._state.store.close(*replica.partition)
+        return []
+
+    def _end(self, replica: Replica, now_ms: int) -> None:
+        """It is no replica here any more. Its files are what they are."""
         self._leave(replica)
         self._fetches.wake(replica.partition)
         del self._state.replicas[replica.partition]
         self._state.damaged.pop(replica.partition, None)
         self._replication.count_positions_of_new_epoch(replica.partition, now_ms)
-        self._state.store.close(*replica.partition)
-        return []
 
 
-def _damaged(partition: TopicPartition, detail: str) -> RefusesToStart:
+def _damaged(partition: TopicPartition, state: PartitionState, detail: str) -> RefusesToStart:
     """A damaged replica must neither be elected nor acknowledge; stopping leaves the others to lead
     (no repair yet)."""
-    return RefusesToStart(
-        f"the log of {partition} is damaged: {detail}; `minilog log verify` shows where. "
-        "Move its directory away to have it copied again from its leader"
-    )
+    advice = "Move its directory away to have it copied again from its leader"
+    if len(state.replicas) == 1:
+        advice = (
+            "No other broker has a copy: restore its directory from a backup. Without one, save what "
+            "`minilog log dump --records` reads of it and of its directory in quarantine, move it away, and let the "
+            "partition begin anew with `minilog partition elect --unclean`"
+        )
+    return RefusesToStart(f"the log of {partition} is damaged: {detail}; `minilog log verify` shows where. {advice}")

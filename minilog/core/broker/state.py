@@ -10,7 +10,9 @@ answered here and nowhere else (R17, R30).
 from __future__ import annotations
 
 from minilog.config import BrokerSettings
-from minilog.core.broker.registration import Registration
+from minilog.core.broker.standing.ailment import Ailment
+from minilog.core.broker.standing.broker_events import BrokerEvents
+from minilog.core.broker.standing.registration import Registration
 from minilog.core.image import ClusterImage
 from minilog.core.ports import LogStore
 from minilog.core.replication.leader import LeaderState
@@ -29,6 +31,15 @@ class LocalState:
         self.replicas: Replicas = {}
         self.damaged: dict[TopicPartition, str] = {}
         """Topic ids of replicas whose log was found damaged while they were in use."""
+        self.has_new = False
+        """A log was opened since the metadata was last saved."""
+        self.unopened: dict[TopicPartition, None] = {}
+        """Replicas that are to be here by the metadata, and whose turn has not come yet."""
+        self.unmoved: dict[tuple[str, str, int], bool] = {}
+        """(topic, topic id, partition) of files that are in use no more and found no room to be
+        moved away, and whether they were deleted."""
+        self.ailment = Ailment(settings, store)
+        self.events = BrokerEvents(settings.broker_id)
         self.stamps = Stamps()
         self.wall_ahead_ms = 0
         """How far the wall clock is ahead of the time of turns. The shell says so before each
@@ -45,6 +56,13 @@ class LocalState:
         return me is not None and me.epoch == self.broker_epoch and me.eligible and not self.registration.draining
 
     @property
+    def admitted(self) -> bool:
+        """The controller has unfenced this process, so it has acted on what the process said when
+        it registered."""
+        me = self.image.brokers.get(self.broker_id)
+        return me is not None and me.epoch == self.broker_epoch == me.used_epoch
+
+    @property
     def informed(self) -> bool:
         """Knows the metadata as of its own registration. Before that, not knowing a topic means
         nothing."""
@@ -52,7 +70,7 @@ class LocalState:
 
     @property
     def accepts_writes(self) -> bool:
-        return not self.registration.draining
+        return not self.registration.draining and not self.ailment.holds_writes
 
     @property
     def session_timeout_ms(self) -> int:
@@ -89,6 +107,19 @@ class LocalState:
         """The time of this turn as people know it, 1970 at the earliest: what is noted, and what
         ages are measured by."""
         return max(0, now_ms + self.wall_ahead_ms)
+
+    def clock_skew_ms(self, now_ms: int) -> int | None:
+        """How far the wall clock is ahead of the controller's, by its last answer and every step
+        since; None while that is not known."""
+        ahead_ms = self.registration.ahead_of_controller_ms
+        return None if ahead_ms is None else ahead_ms + self.wall_ms(now_ms) - now_ms
+
+    def sure_wall_ms(self, now_ms: int) -> int | None:
+        """R40: the wall clock, None while it differs from the controller's by more than it may."""
+        skew_ms = self.clock_skew_ms(now_ms)
+        if skew_ms is not None and abs(skew_ms) > self.settings.clock_skew_max_ms:
+            return None
+        return self.wall_ms(now_ms)
 
     def is_isolated(self, now_ms: int) -> bool:
         """R30, when it is switched on: another broker may lead by now what this one led."""

@@ -3,14 +3,18 @@ references."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from minilog.core.broker.coordinator.coordinator import Coordinator
-from minilog.core.broker.fetch import FetchRequests
-from minilog.core.broker.produce import ProduceRequests
+from minilog.core.broker.replicate import Replication
+from minilog.core.broker.requests.fetch import FetchRequests
+from minilog.core.broker.requests.produce import ProduceRequests
 from minilog.core.broker.state import LocalState
 from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.replica import Replica
+from minilog.core.replication.replica_fetcher import ReplicaFetcher
+from minilog.wire.topic_partition import TopicPartition
 
 
 class PartitionStatistics(NamedTuple):
@@ -34,6 +38,27 @@ class PartitionStatistics(NamedTuple):
     replica_lag: dict[int, tuple[int | None, int]]
     """Of each follower of a leader: records it is behind (None: not heard from in this epoch), and
     for how many ms."""
+    isr: Sequence[int] = ()
+    is_preferred: bool = True
+    at_min_isr: bool = False
+    records_in: int = 0
+    bytes_in: int = 0
+    """What producers have written here while this broker led."""
+    at_risk: dict[int, int] = {}
+    """Of a leader: records that were acknowledged and are not committed, by acks."""
+
+    @property
+    def is_troubled(self) -> bool:
+        return self.under_replicated or self.under_min_isr or bool(self.at_risk)
+
+
+class Following(NamedTuple):
+    """What is copied from one leader. ``age_ms``: how old its last answer is, None before the
+    first."""
+
+    partitions: int
+    fetched_bytes: int
+    age_ms: int | None
 
 
 class BrokerStatistics(NamedTuple):
@@ -44,7 +69,16 @@ class BrokerStatistics(NamedTuple):
     parked_produces: int
     parked_fetches: int
     parked_groups: int
-    partitions: list[PartitionStatistics]
+    strays: int
+    replicas: int
+    records_lost: Sequence[int] = (0, 0, 0, 0)
+    """Cut since the start: of unknown origin, with acks=0, acks=1 and more."""
+    clock_skew_ms: int | None = None
+    """How far the wall clock is ahead of the controller's."""
+    damaged: int = 0
+    """Replicas whose logs were found damaged."""
+    following: dict[int, Following] = {}
+    """By leader."""
 
 
 def partition_statistics(replica: Replica, now_ms: int) -> PartitionStatistics:
@@ -61,6 +95,9 @@ def partition_statistics(replica: Replica, now_ms: int) -> PartitionStatistics:
         replicas=len(state.replicas),
         under_replicated=is_leader and len(state.isr) < len(state.replicas),
         under_min_isr=isinstance(role, LeaderState) and len(state.isr) < role.min_isr,
+        at_min_isr=isinstance(role, LeaderState) and len(state.isr) == role.min_isr,
+        isr=state.isr,
+        is_preferred=(role.broker_id if isinstance(role, LeaderState) else role.leader) == state.replicas[0],
         log_start_offset=log.start_offset,
         high_watermark=role.high_watermark,
         log_end_offset=log.end_offset,
@@ -68,6 +105,9 @@ def partition_statistics(replica: Replica, now_ms: int) -> PartitionStatistics:
         isr_shrinks=replica.isr_shrinks,
         isr_expands=replica.isr_expands,
         replica_lag=_lags(role, now_ms) if isinstance(role, LeaderState) else {},
+        records_in=replica.records_in,
+        bytes_in=replica.bytes_in,
+        at_risk=role.records_at_risk if isinstance(role, LeaderState) else {},
     )
 
 
@@ -82,8 +122,26 @@ def _lags(leader: LeaderState, now_ms: int) -> dict[int, tuple[int | None, int]]
     return lags
 
 
+def replica_statistics(
+    state: LocalState, partitions: Sequence[TopicPartition], now_ms: int
+) -> list[PartitionStatistics]:
+    """Of those that are still here."""
+    found = (state.replicas.get(partition) for partition in partitions)
+    return [partition_statistics(replica, now_ms) for replica in found if replica is not None]
+
+
+def _following(fetcher: ReplicaFetcher, now_ms: int) -> Following:
+    age_ms = None if fetcher.answered_ms is None else max(0, now_ms - fetcher.answered_ms)
+    return Following(len(fetcher.followers), fetcher.fetched_bytes, age_ms)
+
+
 def broker_statistics(
-    state: LocalState, produces: ProduceRequests, fetches: FetchRequests, coordinator: Coordinator, now_ms: int
+    state: LocalState,
+    produces: ProduceRequests,
+    fetches: FetchRequests,
+    coordinator: Coordinator,
+    replication: Replication,
+    now_ms: int,
 ) -> BrokerStatistics:
     return BrokerStatistics(
         broker_id=state.broker_id,
@@ -93,5 +151,10 @@ def broker_statistics(
         parked_produces=len(produces.deadlines),
         parked_fetches=len(fetches.deadlines),
         parked_groups=len(coordinator.replies),
-        partitions=[partition_statistics(replica, now_ms) for replica in state.replicas.values()],
+        strays=state.store.strays,
+        replicas=len(state.replicas),
+        records_lost=tuple(state.store.records_lost),
+        clock_skew_ms=state.clock_skew_ms(now_ms),
+        damaged=len(state.damaged),
+        following={leader: _following(fetcher, now_ms) for leader, fetcher in replication.fetchers.items()},
     )

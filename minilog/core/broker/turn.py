@@ -1,18 +1,22 @@
 """Turn: what the parts of a broker leave for the end of the turn, where ``BrokerCore`` completes
-it.
+it. And what they leave for later turns, because it is more than one may take (R42).
 
-Owns the outcomes of writes, the partitions whose high watermark is to be looked at, and what is to
-be flushed later.
+Owns the outcomes of writes, the partitions whose high watermark is to be looked at, what is to be
+flushed later, and who goes on in later turns. One of these goes on in each, in turn, and all that
+has come meanwhile is served between them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from minilog.core.effects import Effect, Flush
+from minilog.core.effects import Effect, Flush, GoOn
 from minilog.core.replication.leader import Outcome
 from minilog.core.replication.replica import Replica, Replicas
 from minilog.wire.topic_partition import TopicPartition
+
+Work = Callable[[int], list[Effect]]
+"""Does some of what is left at a time, and leaves the rest."""
 
 
 class Turn:
@@ -20,6 +24,9 @@ class Turn:
         self._outcomes: list[Outcome] = []
         self._advancing: dict[TopicPartition, None] = {}
         self._unsynced: dict[TopicPartition, int] = {}
+        self._left: dict[Work, None] = {}
+        self._is_called = False
+        """A GoOn is under way."""
 
     def advance(self, partition: TopicPartition) -> None:
         """Positions of this partition moved: its high watermark is looked at when the turn ends."""
@@ -35,6 +42,24 @@ class Turn:
     def take_outcomes(self) -> list[Outcome]:
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
+
+    def leave(self, work: Work) -> None:
+        """There is more to do than this turn may take."""
+        self._left[work] = None
+
+    def call(self) -> list[Effect]:
+        if self._is_called or not self._left:
+            return []
+        self._is_called = True
+        return [GoOn()]
+
+    def go_on(self, now_ms: int) -> list[Effect]:
+        self._is_called = False
+        work = next(iter(self._left), None)
+        if work is None:
+            return []
+        del self._left[work]
+        return work(now_ms)
 
     def appended(self, replica: Replica, now_ms: int) -> list[Effect]:
         """Something was written here: flush it now or later, as the topic's policy says."""

@@ -20,30 +20,37 @@ from random import Random
 
 from minilog.config import ControllerSettings
 from minilog.core.bounds import check_bounds
-from minilog.core.controller.broker_registrations import BrokerRegistrations
-from minilog.core.controller.broker_sessions import BrokerSession, BrokerSessions, ParkedHeartbeat
+from minilog.core.controller.brokers.broker_registrations import BrokerRegistrations
+from minilog.core.controller.brokers.broker_sessions import BrokerSession, BrokerSessions, ParkedHeartbeat
+from minilog.core.controller.brokers.fencing import Fencing
+from minilog.core.controller.brokers.metadata_feed import MetadataFeed
+from minilog.core.controller.brokers.probes import Probes
 from minilog.core.controller.decision import Decision
-from minilog.core.controller.description import describe_cluster
-from minilog.core.controller.election import Elections
-from minilog.core.controller.failovers import FailoverKind, Failovers
-from minilog.core.controller.fencing import Fencing
-from minilog.core.controller.isr_check import check_proposal
-from minilog.core.controller.metadata_draft import MetadataDraft
-from minilog.core.controller.metadata_feed import MetadataFeed
-from minilog.core.controller.partition_change import (
-    with_isr,
-    with_leader,
-)
-from minilog.core.controller.topics import add_partitions, create_topic, created_info, delete_topic
-from minilog.core.effects import Effect, Reply, Send
-from minilog.core.image import BrokerState, ClusterImage, min_isr
+from minilog.core.controller.elections.election import Elections
+from minilog.core.controller.elections.isr_check import decide_proposals
+from minilog.core.controller.elections.partition_change import with_leader, without_lost
+from minilog.core.controller.elections.unclean_election import UncleanElections
+from minilog.core.controller.journal.changes import ChangeRequest, change
+from minilog.core.controller.journal.foreign_values import check_heartbeat, check_register
+from minilog.core.controller.journal.journal_check import JournalCheck
+from minilog.core.controller.journal.metadata_draft import MetadataDraft
+from minilog.core.controller.told.description import describe_cluster
+from minilog.core.controller.told.events import lost_by_all, restored, untold, with_events
+from minilog.core.controller.told.failovers import FailoverKind, Failovers
+from minilog.core.controller.told.own_events import OwnEvents
+from minilog.core.effects import Effect, Reply
+from minilog.core.image import BrokerState, ClusterImage
 from minilog.core.metadata_view import metadata_reply
-from minilog.errors import (
-    BrokerUnavailable,
-    InvalidRequest,
-    InvalidUpdateVersion,
-    MinilogError,
-    NotController,
+from minilog.errors import InvalidRequest, InvalidUpdateVersion, MinilogError, NotController
+from minilog.wire.journal.metadata_records import (
+    BrokerFenced,
+    BrokerRegistered,
+    ControllerStarted,
+    EventNoted,
+    MetadataRecord,
+    PartitionChanged,
+    ProducerIdsAllocated,
+    TopicDeleted,
 )
 from minilog.wire.messages import (
     AddPartitions,
@@ -51,50 +58,39 @@ from minilog.wire.messages import (
     AllocateProducerIdsReply,
     AlterPartition,
     AlterPartitionReply,
+    ClaimLost,
     CreateTopic,
-    CreateTopicReply,
     DeleteTopic,
     DescribeCluster,
+    ElectLeader,
     Heartbeat,
-    IsrDecision,
     Message,
     Metadata,
-    Ok,
     Positions,
     PositionsReply,
     Probe,
-    ProbeReply,
     Problem,
     Register,
 )
-from minilog.wire.metadata_records import (
-    NO_LEADER,
-    BrokerRegistered,
-    BrokerUnfenced,
-    ControllerStarted,
-    MetadataRecord,
-    PartitionChanged,
-    ProducerIdsAllocated,
-    TopicDeleted,
-)
-from minilog.wire.peer_messages import NoAnswer
-from minilog.wire.topic_partition import TopicPartition
 
 PRODUCER_IDS_BLOCK = 1000
 
 
 class ControllerCore:
-    def __init__(self, settings: ControllerSettings, rng: Random) -> None:
-        self.settings = settings
-        self.rng = rng
+    def __init__(self, settings: ControllerSettings, rng: Random, version: str = "") -> None:
+        self.settings, self.rng, self._version = settings, rng, version
         self.image = ClusterImage()
         self.sessions = BrokerSessions(settings.session_timeout_ms)
         self.elections = Elections(self.image, settings.election_timeout_ms, self.sessions.is_fit)
-        self.failovers = Failovers()
+        self.unclean_elections = UncleanElections(self.image, self.elections)
+        self.failovers = Failovers(self.image)
         self.fencing = Fencing(self.image, self.sessions, self.failovers)
         self.registrations = BrokerRegistrations(settings, self.image, self.sessions)
         self.feed = MetadataFeed(settings, self.image, self.sessions)
-        self._sequences: dict[tuple[int, int], int] = {}
+        self.journal_check = JournalCheck(self.image)
+        self.probes = Probes(self.image, settings.probe_after_ms)
+        self.own_events = OwnEvents()
+        self._sequences: dict[int, tuple[int, int]] = {}
 
     @property
     def wall_ahead_ms(self) -> int:
@@ -128,38 +124,57 @@ class ControllerCore:
         match record:
             case BrokerRegistered():
                 self.elections.on_registered(record.broker_id)
+            case BrokerFenced():
+                self.journal_check.on_gone(record.broker_id)
             case PartitionChanged():
                 self.fencing.on_changed(record, index)
                 self.elections.on_changed(record)
-                if record.leader != NO_LEADER:
-                    self.failovers.on_elected(TopicPartition(record.topic, record.partition))
             case TopicDeleted():
                 self.fencing.on_deleted(record.topic)
                 self.elections.on_deleted(record.topic)
-                self.failovers.on_deleted(record.topic)
+                self.elections.lone_ends.on_deleted(record.topic_id)
 
     def snapshot(self) -> list[MetadataRecord]:
         return self.image.snapshot()
 
     def start(self, now_ms: int) -> Decision:
         """A new controller term (R25). Every broker that was alive gets a full session timeout to
-        be heard."""
+        be heard: until then it goes by what an earlier term has told it."""
         cluster_id = self.image.cluster_id or self.settings.cluster_id or f"{self.rng.getrandbits(88):022x}"
         if self.settings.cluster_id not in ("", cluster_id):
             raise InvalidRequest(
                 f"cluster_id={self.settings.cluster_id} is set, but this journal belongs to cluster {cluster_id}"
             )
         self.elections.forget_counts()
+        self.journal_check.begin()
         for broker in self.image.brokers.values():
             if not broker.fenced:
-                self.sessions.open(broker.broker_id, broker.epoch, now_ms)
-        return Decision([ControllerStarted(cluster_id, self.image.controller_epoch + 1)], [])
+                self.sessions.expect(broker.broker_id, broker.epoch, now_ms, self.image.told_ms(broker.epoch))
+        term_id = f"{self.rng.getrandbits(64):016x}"
+        started = ControllerStarted(
+            cluster_id,
+            self.image.controller_epoch + 1,
+            term_id,
+            self.metadata_offset + 1,
+            self.settings.session_timeout_ms,
+            self._version,
+        )
+        return self._noting(Decision([started], []), now_ms)
+
+    def _noting(self, decision: Decision, now_ms: int) -> Decision:
+        """The same step of the journal, and behind it what it means for people."""
+        if not decision.records:
+            return decision
+        wall_ms = max(0, now_ms + self.wall_ahead_ms)
+        step = with_events(self.image, decision, wall_ms)
+        step += self.failovers.in_step(step, now_ms)
+        return decision._replace(records=step + restored(self.image, step, wall_ms))
 
     # --- events -----------------------------------------------------------------------------------
 
     def handle(self, request_id: int, request: Message, now_ms: int) -> Decision:
         try:
-            return self._dispatch(request_id, request, now_ms)
+            return self._noting(self._dispatch(request_id, request, now_ms), now_ms)
         except MinilogError as error:
             return Decision([], [Reply(request_id, Problem.of(error))])
 
@@ -167,47 +182,36 @@ class ControllerCore:
         match request:
             case Heartbeat():
                 return self._on_heartbeat(request_id, request, now_ms)
-            case AlterPartition():
-                return self._on_alter(request_id, request)
             case Register():
                 return self._on_register(request_id, request, now_ms)
-            case CreateTopic():
-                records = create_topic(request, self.image, self.settings, self.rng)
-                end = self.metadata_offset + len(records)
-                return self._when_known(request_id, records, CreateTopicReply(created_info(records), end), now_ms)
-            case DeleteTopic():
-                records = delete_topic(request, self.image)
-                return self._when_known(request_id, records, Ok(self.metadata_offset + len(records)), now_ms)
-            case AddPartitions():
-                records = add_partitions(request, self.image, self.settings)
-                return self._when_known(request_id, records, Ok(self.metadata_offset + len(records)), now_ms)
-            case AllocateProducerIds():
-                return self._on_allocate(request_id, request)
             case DescribeCluster():
-                return Decision(
-                    [],
-                    [
-                        Reply(
-                            request_id,
-                            describe_cluster(
-                                self.image, self.sessions, self.failovers, self.elections.counts(), now_ms
-                            ),
-                        )
-                    ],
-                )
+                reply = describe_cluster(self.image, self.sessions, self.elections.counts(), now_ms)
+                return Decision([], [Reply(request_id, reply)])
             case Metadata():
                 check_bounds(request, self.settings.limits)
                 return Decision([], [Reply(request_id, metadata_reply(self.image, request.topics))])
+        self.journal_check.check()
+        match request:
+            case AlterPartition():
+                return self._on_alter(request_id, request)
+            case CreateTopic() | DeleteTopic() | AddPartitions() | ClaimLost():
+                return self._on_change(request_id, request, now_ms)
+            case AllocateProducerIds():
+                return self._on_allocate(request_id, request)
+            case ElectLeader():
+                return Decision([], self.unclean_elections.request(request_id, request, now_ms))
         raise InvalidRequest(f"the controller does not answer {type(request).__name__}; send it to a broker")
 
     def on_response(self, node_id: int, request: Message, response: Message | MinilogError, now_ms: int) -> Decision:
+        return self._noting(self._on_response(node_id, request, response, now_ms), now_ms)
+
+    def _on_response(self, node_id: int, request: Message, response: Message | MinilogError, now_ms: int) -> Decision:
         match request, response:
-            case Positions(), PositionsReply():
-                self.elections.on_reply(node_id, response)
-                self.elections.on_ended(request)
-                return self._decide_elections(now_ms)
             case Positions(), _:
-                self.elections.on_ended(request)
+                for elections in (self.elections, self.unclean_elections):
+                    if isinstance(response, PositionsReply):
+                        elections.on_reply(node_id, response)
+                    elections.on_ended(request)
                 return self._decide_elections(now_ms)
             case Probe(), _:
                 return self._on_probed(request, response, now_ms)
@@ -221,9 +225,14 @@ class ControllerCore:
             return Decision([], [])
         session.parked = None
         session.expected_ms = now_ms
-        return Decision([], self._probe(session, now_ms))
+        return Decision([], self.probes.send(session, now_ms))
 
     def tick(self, now_ms: int) -> Decision:
+        decision = self._tick(now_ms)
+        own = self.own_events.take() if self.journal_check.is_done else []
+        return self._noting(decision._replace(records=decision.records + own), now_ms)
+
+    def _tick(self, now_ms: int) -> Decision:
         self.sessions.on_tick(now_ms)
         draft = MetadataDraft(self.image)
         effects: list[Effect] = []
@@ -233,25 +242,39 @@ class ControllerCore:
             effects += self.registrations.register_waiting(draft, session.broker_id, now_ms)
         if records := draft.records():
             return Decision(records, effects)
-        for session in list(self.sessions.overdue(now_ms, self.settings.probe_after_ms)):
-            effects += self._probe(session, now_ms)
-        effects += self.feed.answer_heartbeats(now_ms)
-        effects += self.feed.answer_waiting(now_ms)
+        effects += self._look_around(now_ms)
+        if not self.journal_check.is_done:
+            return Decision([], effects)
         decision = self._decide_elections(now_ms)
         effects += self.elections.ask(now_ms)
+        effects += self.unclean_elections.look(now_ms)
         return Decision(decision.records, effects + decision.effects)
+
+    def _look_around(self, now_ms: int) -> list[Effect]:
+        effects: list[Effect] = []
+        for session in list(self.sessions.overdue(now_ms, self.settings.probe_after_ms)):
+            effects += self.probes.send(session, now_ms)
+        return effects + self._tell(now_ms)
 
     def on_committed(self, now_ms: int) -> Decision:
         """After the records of a decision are durable and replayed: tell everybody, and go on where
         it leads."""
-        self.failovers.on_committed(self.metadata_offset, now_ms)
-        effects: list[Effect] = [*self.feed.answer_heartbeats(now_ms), *self.elections.ask(now_ms)]
-        return Decision([], effects + self.feed.answer_waiting(now_ms))
+        asked: list[Effect] = [*self.elections.ask(now_ms)] if self.journal_check.is_done else []
+        return Decision([], asked + self._tell(now_ms))
+
+    def _tell(self, now_ms: int) -> list[Effect]:
+        """R38: until it is known that this journal is the newest one nobody hears what it says."""
+        if not self.journal_check.is_done:
+            return []
+        return self.feed.answer_heartbeats(now_ms) + self.feed.answer_waiting(now_ms)
 
     # --- registration -----------------------------------------------------------------------------
 
     def _on_register(self, request_id: int, request: Register, now_ms: int) -> Decision:
+        check_register(request)
         self.registrations.check_cluster(request)
+        self.journal_check.hear(request)
+        self.journal_check.check()
         known = self.image.brokers.get(request.broker_id)
         if known is not None and known.incarnation == request.incarnation:
             return Decision([], [Reply(request_id, self.registrations.registered(known.incarnation, known.epoch))])
@@ -266,14 +289,14 @@ class ControllerCore:
         is gone."""
         effects = self.registrations.wait(request_id, request)
         session = self.sessions.by_broker[known.broker_id]
-        return Decision([], effects + self._probe(session, now_ms))
+        return Decision([], effects + self.probes.send(session, now_ms))
 
     # --- heartbeats -------------------------------------------------------------------------------
 
     def _on_heartbeat(self, request_id: int, request: Heartbeat, now_ms: int) -> Decision:
+        check_heartbeat(request)
+        self.journal_check.hear(request)
         broker = self.registrations.check_process(request.broker_id, request.broker_epoch, request.incarnation)
-        if request.controller_epoch > self.image.controller_epoch:
-            raise NotController(f"controller epoch {request.controller_epoch} is newer than this controller's")
         session = self.sessions.by_broker.get(request.broker_id)
         if session is None or session.broker_epoch != broker.epoch:
             session = self.sessions.open(request.broker_id, broker.epoch, now_ms)
@@ -282,27 +305,30 @@ class ControllerCore:
         effects = self._park(session, request_id, request, now_ms)
         draft = MetadataDraft(self.image)
         self.fencing.take_unfit(draft, session, request)
+        self.elections.lone_ends.note(request.lone_ends)
         if request.shutting_down and session.shutdown_offset is None and self.fencing.has_heard_all(request):
             self.fencing.shut_down(draft, session, drained=request.drained, now_ms=now_ms)
             session.shutdown_offset = self.metadata_offset + len(draft.records())
         elif broker.fenced and not request.shutting_down and request.metadata_offset >= broker.epoch:
-            draft.add(BrokerUnfenced(broker.broker_id, broker.epoch))
-        records = draft.records()
-        if not records:
-            effects += self.feed.answer_heartbeats(now_ms)
-            effects += self.feed.answer_waiting(now_ms)
-        return Decision(records, effects)
+            self.registrations.unfence(draft, broker)
+        elif request.ails:
+            leads = not request.drained or not self.fencing.has_heard_all(request)
+            self.fencing.relieve(draft, session, leads=leads)
+        records = draft.records() + self.failovers.on_heard(self.feed.applied(), request.first_writes, now_ms)
+        records += untold(self.image, request) if self.journal_check.is_done else []
+        return Decision(records, effects if records else effects + self._tell(now_ms))
 
     def _park(self, session: BrokerSession, request_id: int, request: Heartbeat, now_ms: int) -> list[Effect]:
         effects: list[Effect] = []
         if session.parked is not None:
             error = InvalidUpdateVersion(f"broker {session.broker_id}: a newer heartbeat has replaced this one")
             effects.append(Reply(session.parked.request_id, Problem.of(error)))
-        self.sessions.heard(session, now_ms)
+        self.sessions.heard(session, now_ms, request.session_timeout_ms)
         session.sequence = request.sequence
         session.metadata_offset = request.metadata_offset
+        session.conditions, session.ails = tuple(request.conditions), request.ails
+        session.clock_skew_ms = request.wall_ms - (now_ms + self.wall_ahead_ms) if request.wall_ms >= 0 else None
         session.parked = ParkedHeartbeat(request_id, request, now_ms + self._hold_ms(request))
-        self.failovers.on_applied(self.feed.known_everywhere(), now_ms)
         return effects
 
     def _hold_ms(self, request: Heartbeat) -> int:
@@ -314,35 +340,15 @@ class ControllerCore:
 
     # --- probes -----------------------------------------------------------------------------------
 
-    def _probe(self, session: BrokerSession, now_ms: int) -> list[Effect]:
-        if session.probe_ms is not None:
-            return []
-        session.probe_ms = now_ms
-        broker = self.image.brokers[session.broker_id]
-        return [Send(broker.broker_id, Probe(broker.broker_id, broker.incarnation))]
-
     def _on_probed(self, request: Probe, response: Message | MinilogError, now_ms: int) -> Decision:
-        """Refused, or another process answers at its address: dead. No answer proves nothing. The
-        session timeout decides."""
         session = self.sessions.by_broker.get(request.broker_id)
-        broker = self.image.brokers.get(request.broker_id)
-        if session is None or broker is None or broker.incarnation != request.incarnation or session.probe_ms is None:
+        if session is None or not self.probes.is_awaited(session, request):
             return Decision([], [])
-        session.probe_ms = None
-        reason = response.info.get("reason") if isinstance(response, BrokerUnavailable) else None
-        # A dying process closes its sockets one by one: a reset means look again at the next tick.
-        session.expected_ms = (
-            now_ms - self.settings.probe_after_ms if reason in (NoAnswer.RESET, NoAnswer.UNREACHABLE) else now_ms
-        )
-        # Another broker at this address proves nothing about this one.
-        answers = isinstance(response, ProbeReply) and response.broker_id == request.broker_id
-        replaced = answers and response.incarnation != request.incarnation  # type: ignore[union-attr]
-        if reason != NoAnswer.REFUSED and not replaced:
+        kind = self.probes.judge(session, request, response, now_ms)
+        if kind is None:
             return Decision([], self.registrations.give_up(request.broker_id))
         draft = MetadataDraft(self.image)
-        effects = self.fencing.fence(
-            draft, session, FailoverKind.REPLACED if replaced else FailoverKind.REFUSED, now_ms, now_ms
-        )
+        effects = self.fencing.fence(draft, session, kind, now_ms, now_ms)
         effects += self.registrations.register_waiting(draft, request.broker_id, now_ms)
         return Decision(draft.records(), effects)
 
@@ -351,9 +357,14 @@ class ControllerCore:
     def _decide_elections(self, now_ms: int) -> Decision:
         draft = MetadataDraft(self.image)
         minimum = {(s.topic, s.partition): m for s, m in draft.partitions()} if self.elections.open_count else {}
-        for state, winner, _ in self.elections.decide(now_ms):
-            draft.change(with_leader(state, winner, minimum[state.topic, state.partition]))
-        return Decision(draft.records(), [])
+        wall_ms = max(0, now_ms + self.wall_ahead_ms)
+        for state, winner, _, lacking, missing in self.elections.decide(now_ms):
+            least = minimum[state.topic, state.partition]
+            draft.change(without_lost(state, *lacking) if winner is None else with_leader(state, winner, least))
+            if missing:
+                draft.add(EventNoted(0, lost_by_all(self.image, state, missing, wall_ms)))
+        effects = self.unclean_elections.decide(draft, wall_ms, now_ms)
+        return Decision(draft.records(), effects)
 
     def _on_alter(self, request_id: int, request: AlterPartition) -> Decision:
         self.registrations.check_process(request.broker_id, request.broker_epoch, request.incarnation)
@@ -361,30 +372,24 @@ class ControllerCore:
             raise NotController(
                 f"addressed to controller epoch {request.controller_epoch}, this one is {self.image.controller_epoch}"
             )
-        key = (request.broker_id, request.broker_epoch)
-        if request.sequence <= self._sequences.get(key, 0):
+        place = (request.broker_epoch, request.sequence)
+        if place <= self._sequences.get(request.broker_id, (0, 0)):
             raise InvalidUpdateVersion(f"broker {request.broker_id}: request {request.sequence} is a late copy (R15)")
-        self._sequences[key] = request.sequence
+        self._sequences[request.broker_id] = place
         draft = MetadataDraft(self.image)
-        decisions = []
-        for proposal in request.partitions:
-            decision = IsrDecision(proposal.topic, proposal.topic_id, proposal.partition)
-            try:
-                state = check_proposal(self.image, draft, request.broker_id, proposal, self.sessions.is_fit)
-            except MinilogError as error:
-                decision.problem = Problem.of(error)
-            else:
-                minimum = min_isr(self.image.topics[state.topic], state)
-                draft.change(with_isr(state, [m.broker_id for m in proposal.isr], minimum))
-            decisions.append(decision)
+        decisions = decide_proposals(self.image, draft, request, self.sessions.may_join)
         reply = AlterPartitionReply(request.broker_epoch, request.sequence, decisions)
-        return Decision(draft.records(), [Reply(request_id, reply)])
+        leaving = {(p.topic, p.partition, one.broker_id): one for p in request.partitions for one in p.leaving}
+        return Decision(draft.records(), [Reply(request_id, reply)], leaving=leaving)
 
     # --- admin ------------------------------------------------------------------------------------
 
-    def _when_known(self, request_id: int, records: list[MetadataRecord], reply: Message, now_ms: int) -> Decision:
-        self.feed.wait(request_id, reply, self.metadata_offset + len(records), now_ms)
-        return Decision(records, [])
+    def _on_change(self, request_id: int, request: ChangeRequest, now_ms: int) -> Decision:
+        asked = change(request, self.image, self.settings, self.rng)
+        if not asked.until_known:
+            return Decision(asked.records, [Reply(request_id, asked.reply)])
+        self.feed.wait(request_id, asked.reply, self.metadata_offset + len(asked.records), now_ms)
+        return Decision(asked.records, [], "" if isinstance(request, ClaimLost) else request.asked_by)
 
     def _on_allocate(self, request_id: int, request: AllocateProducerIds) -> Decision:
         self.registrations.check_process(request.broker_id, request.broker_epoch, request.incarnation)

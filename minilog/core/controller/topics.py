@@ -6,7 +6,7 @@ from __future__ import annotations
 from random import Random
 from typing import Final
 
-from minilog.config import FILE_NAME_BYTES_MAX, MIB, ControllerSettings, TopicSettings, topic_settings
+from minilog.config import FILE_NAME_BYTES_MAX, MIB, VALUE_CHARS_MAX, ControllerSettings, TopicSettings, topic_settings
 from minilog.core.controller.placement import place, with_absent
 from minilog.core.image import ClusterImage, TopicImage
 from minilog.core.topic_names import check_not_internal, check_topic_name
@@ -16,13 +16,18 @@ from minilog.errors import (
     InvalidReplication,
     InvalidRequest,
     InvalidTopic,
-    Overloaded,
     TopicExists,
     UnknownTopic,
 )
 from minilog.wire.group_messages import GROUPS_TOPIC
+from minilog.wire.journal.metadata_records import (
+    NO_LEADER,
+    MetadataRecord,
+    PartitionChanged,
+    TopicCreated,
+    TopicDeleted,
+)
 from minilog.wire.messages import AddPartitions, CreateTopic, DeleteTopic, PartitionInfo, TopicInfo
-from minilog.wire.metadata_records import NO_LEADER, MetadataRecord, PartitionChanged, TopicCreated, TopicDeleted
 
 GROUPS_REPLICAS = 3
 GROUPS_MIN_ISR = 2
@@ -48,6 +53,16 @@ def _check_directories(topic: str, partitions: int) -> None:
         )
 
 
+def _check_lengths(config: dict[str, str]) -> None:
+    """What is accepted is journalled as it was written (R44). Raises InvalidConfig."""
+    for key, value in config.items():
+        if len(value) > VALUE_CHARS_MAX:
+            raise InvalidConfig(
+                f"topic setting {key[:VALUE_CHARS_MAX]} has a value of {len(value)} characters, "
+                f"at most {VALUE_CHARS_MAX} are allowed"
+            )
+
+
 def create_topic(
     request: CreateTopic, image: ClusterImage, settings: ControllerSettings, rng: Random
 ) -> list[MetadataRecord]:
@@ -60,14 +75,16 @@ def create_topic(
         check_not_internal(request.topic, "created")
     if request.topic in image.topics:
         raise TopicExists(f"topic {request.topic} exists already")
+    _check_lengths(request.config)
     typed = topic_settings(request.config)
     replicas = _assignment(request, image, settings)
     _check_min_isr(typed, replicas)
+    config = _with_min_isr(request.config, len(replicas[0]))
     _check_directories(request.topic, len(replicas))
     _check_limits(len(replicas), image, settings)
     topic_id = f"{rng.getrandbits(128):032x}"
     return [
-        TopicCreated(request.topic, topic_id, request.config),
+        TopicCreated(request.topic, topic_id, config),
         *_new_partitions(request.topic, topic_id, 0, replicas, image),
     ]
 
@@ -85,7 +102,7 @@ def _new_partitions(
 def add_partitions(request: AddPartitions, image: ClusterImage, settings: ControllerSettings) -> list[MetadataRecord]:
     """The records that give a topic more partitions, with as many replicas as its first ones have.
 
-    Raises UnknownTopic, InvalidTopic, InvalidRequest, InvalidReplication, Overloaded."""
+    Raises UnknownTopic, InvalidTopic, InvalidRequest, InvalidReplication."""
     check_not_internal(request.topic, "given more partitions")
     topic = _known(request.topic, image)
     _check_id(topic, request.topic_id)
@@ -95,6 +112,8 @@ def add_partitions(request: AddPartitions, image: ClusterImage, settings: Contro
             f"{request.topic} has {there} partitions and cannot have {request.partitions}; use {there + 1} to "
             f"{settings.partitions_max} (partitions can only be added: their records could not go anywhere)"
         )
+    if request.partitions - there > _new_max(settings):
+        raise InvalidRequest(_too_many(request.partitions - there, settings))
     _check_directories(request.topic, request.partitions)
     factor = len(topic.partitions[0].replicas)
     replicas = _placed(request.partitions - there, factor, image, may_be_absent=True)
@@ -127,15 +146,13 @@ def _usual_factor(image: ClusterImage, topic: str, settings: ControllerSettings)
 
 
 def _assignment(request: CreateTopic, image: ClusterImage, settings: ControllerSettings) -> list[list[int]]:
-    if len(request.assignment) > settings.partitions_max:
-        raise InvalidRequest(
-            f"an assignment is of at most {settings.partitions_max} partitions (partitions_max), this one of {len(request.assignment)}"
-        )
+    if len(request.assignment) > _new_max(settings):
+        raise InvalidRequest(_too_many(len(request.assignment), settings))
     if request.assignment:
         return _check_assignment(request, image)
     partitions = request.partitions or settings.default_partitions
-    if not 1 <= partitions <= settings.partitions_max:
-        raise InvalidRequest(f"partitions={partitions} is not allowed; use 1 to {settings.partitions_max}")
+    if not 1 <= partitions <= _new_max(settings):
+        raise InvalidRequest(_too_many(partitions, settings))
     factor = request.replication_factor or _usual_factor(image, request.topic, settings)
     return _placed(partitions, factor, image, may_be_absent=not request.replication_factor)
 
@@ -153,6 +170,17 @@ def _placed(partitions: int, factor: int, image: ClusterImage, *, may_be_absent:
     existing = sum(len(t.partitions) for t in image.topics.values())
     away = [b for b in sorted(racks) if b not in live]
     return with_absent(place(partitions, present, live, existing), away, factor - present, racks)
+
+
+def _new_max(settings: ControllerSettings) -> int:
+    return min(settings.partitions_max, settings.new_partitions_max)
+
+
+def _too_many(partitions: int, settings: ControllerSettings) -> str:
+    return (
+        f"partitions={partitions} is not allowed; use 1 to {_new_max(settings)} in one request "
+        "(new_partitions_max), and add others later: every broker opens a log for each of them"
+    )
 
 
 def _check_assignment(request: CreateTopic, image: ClusterImage) -> list[list[int]]:
@@ -181,11 +209,19 @@ def _check_min_isr(typed: TopicSettings, replicas: list[list[int]]) -> None:
         )
 
 
+def _with_min_isr(config: dict[str, str], factor: int) -> dict[str, str]:
+    """Unless a topic says otherwise its acks=all means a majority of its replicas. Written down
+    with the topic, so that all brokers go by the same number."""
+    return config if factor == 1 else {"min.insync.replicas": str(factor // 2 + 1), **config}
+
+
 def _check_limits(partitions: int, image: ClusterImage, settings: ControllerSettings, topics: int = 1) -> None:
     existing = sum(len(t.partitions) for t in image.topics.values())
     if len(image.topics) + topics > settings.topics_max or existing + partitions > settings.partitions_max:
-        raise Overloaded(
-            f"the cluster has {len(image.topics)} topics and {existing} partitions; allowed are {settings.topics_max} and {settings.partitions_max}"
+        raise InvalidRequest(
+            f"the cluster has {len(image.topics)} topics and {existing} partitions; allowed are {settings.topics_max} and "
+            f"{settings.partitions_max} (topics_max and partitions_max of the controller), and {partitions} partitions were "
+            "asked for; ask for fewer, delete topics, or raise the limit"
         )
 
 

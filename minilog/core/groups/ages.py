@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from minilog.core.groups.offsets import Records, farewell
 from minilog.core.groups.state import GroupState
-from minilog.wire.group_records import GroupKey, GroupRecord
+from minilog.wire.journal.group_records import GroupKey, GroupRecord
 
 SWEEP_MS = 30_000
 STEP_MS_MAX = 2 * SWEEP_MS

@@ -23,7 +23,7 @@ from minilog.errors import (
     UnknownTopic,
 )
 from minilog.wire.group_messages import JOIN, UNSAID, CommitOffsets, GroupHeartbeat
-from minilog.wire.group_records import GroupValue, MemberValue
+from minilog.wire.journal.group_records import GroupValue, MemberValue
 
 NAME_CHARS_MAX: Final = 249
 METADATA_CHARS_MAX: Final = 4096

@@ -51,7 +51,7 @@ from minilog.core.groups.checks import (
 from minilog.core.groups.joining import join, subscribe
 from minilog.core.groups.membership import GroupDraft, Topics, listed_parts, revoked
 from minilog.core.groups.offsets import Records, commit, committed, farewell, forget, next_epoch, outlived
-from minilog.core.groups.sessions import GROUPS_PER_TICK_MAX, Sessions
+from minilog.core.groups.sessions import GROUPS_PER_TICK_MAX, MemberOut, Sessions
 from minilog.core.groups.state import UNCHECKED, GroupState, group_info, group_member
 from minilog.errors import GroupNotEmpty, Overloaded, UnknownGroup, UnknownMember
 from minilog.wire.group_messages import (
@@ -70,7 +70,7 @@ from minilog.wire.group_messages import (
     LeaveGroup,
     TopicPartitions,
 )
-from minilog.wire.group_records import (
+from minilog.wire.journal.group_records import (
     GroupKey,
     GroupRecord,
     GroupValue,
@@ -89,7 +89,7 @@ OneGroupRequest = GroupHeartbeat | LeaveGroup | CommitOffsets | CommittedOffsets
 
 class GroupDecision(NamedTuple):
     """What is to be written for one group. ``request`` None: nobody has asked, time or topics
-    demand it."""
+    demand it. ``out``: whom it puts out."""
 
     group: str
     records: Records
@@ -97,6 +97,7 @@ class GroupDecision(NamedTuple):
     decided_ms: int
     request: OneGroupRequest | None = None
     is_about_members: bool = False
+    out: tuple[MemberOut, ...] = ()
 
 
 class Groups:
@@ -246,7 +247,7 @@ class Groups:
     def _go_on(self, request: GroupHeartbeat, state: GroupState, draft: GroupDraft) -> tuple[Records, Message]:
         """Subscribe, take back, share out anew, give: in this order, and as one decision."""
         member_id, owned = request.member_id, listed_parts(request.owned)
-        subscribe(request, draft, self._catalogue.check)
+        subscribe(request, state, draft, self._catalogue.check)
         draft.release(member_id, owned, request.member_epoch)
         self._settle(draft, state)
         draft.give(member_id, state.owners)
@@ -342,7 +343,9 @@ class Groups:
         is asked for."""
         self._sessions.forgive_own_pause(self.groups, now_ms)
         for name in self._sessions.due_groups(self.groups, now_ms):
-            yield GroupDecision(name, self._fence(name, now_ms), Ok(), now_ms, is_about_members=True)
+            out: list[MemberOut] = []
+            records = self._fence(name, out, now_ms)
+            yield GroupDecision(name, records, Ok(), now_ms, is_about_members=True, out=tuple(out))
         for name in self._backlog.due(now_ms, lambda: self._catalogue.work):
             yield GroupDecision(name, self._adapt(name), Ok(), now_ms, is_about_members=True)
         for name in self._ages.due(self.groups, now_ms, GROUPS_PER_TICK_MAX):
@@ -357,7 +360,7 @@ class Groups:
         self._sessions.postpone(decision.group, state, retry_ms)
         self._backlog.postpone(decision.group, retry_ms, is_alone=is_alone)
 
-    def _fence(self, name: str, now_ms: int) -> Records:
+    def _fence(self, name: str, out: list[MemberOut], now_ms: int) -> Records:
         """Members that were silent for their session are out, and what they held is free. One that
         keeps what it was told to give back is expelled: it is not heard any more before it joins
         anew, and goes when its session ends. Until then it may believe in good faith that it owns
@@ -369,6 +372,7 @@ class Groups:
         for member_id, session in state.sessions.items():
             if session.deadline_ms > now_ms:
                 if session.due_ms <= now_ms:
+                    out.append(self._sessions.out(name, member_id, state, now_ms))
                     session.is_expelled, session.return_ms = True, None
                 self._sessions.watch(session, name, member_id)
                 continue
@@ -379,6 +383,7 @@ class Groups:
                 session.forgiven_ms = 0
                 self._sessions.watch(session, name, member_id)
             else:
+                out += [] if session.is_expelled else [self._sessions.out(name, member_id, state, now_ms)]
                 draft.remove(member_id, self.wall_ms(now_ms))
         self._settle(draft, state)
         return self._records(name, draft)

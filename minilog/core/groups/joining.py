@@ -10,8 +10,8 @@ from minilog.core.groups.checks import check_patterns, unavailable_instance
 from minilog.core.groups.membership import GroupDraft
 from minilog.core.groups.state import GroupState
 from minilog.errors import InconsistentGroup, Overloaded
-from minilog.wire.group_messages import GroupHeartbeat
-from minilog.wire.group_records import MemberValue
+from minilog.wire.group_messages import JOIN, GroupHeartbeat
+from minilog.wire.journal.group_records import MemberValue
 
 
 def join(
@@ -48,8 +48,20 @@ def join(
     draft.put(request.member_id, member, retarget=True)
 
 
-def subscribe(request: GroupHeartbeat, draft: GroupDraft, check_pattern: Callable[[str], None]) -> None:
+def repeats_join(request: GroupHeartbeat, state: GroupState) -> bool:
+    """The member is in the group, and the request names no epoch: it may be a copy of its join that
+    comes late, so it takes back nothing that the member has said since (R90)."""
+    member = state.group.members.get(request.member_id)
+    is_in = member is not None and not member.away and not state.is_expelled(request.member_id)
+    return is_in and request.member_epoch == JOIN
+
+
+def subscribe(
+    request: GroupHeartbeat, state: GroupState, draft: GroupDraft, check_pattern: Callable[[str], None]
+) -> None:
     """Take over what the member says about itself. A changed subscription shares out anew."""
+    if repeats_join(request, state):
+        return
     member = draft.members[request.member_id]
     if request.pattern != member.pattern:
         check_patterns(request, draft.members)

@@ -30,7 +30,7 @@ from msgspec.structs import replace
 
 from minilog.core.groups.assignment import Subscriber, TopicPart, assign
 from minilog.wire.group_messages import TopicPartitions
-from minilog.wire.group_records import NOT_REVOKED, GroupValue, Held, MemberValue, TopicShape
+from minilog.wire.journal.group_records import NOT_REVOKED, GroupValue, Held, MemberValue, TopicShape
 
 EMPTY = GroupValue(0, "")
 Topics = Mapping[str, TopicShape]
@@ -210,8 +210,10 @@ class GroupDraft:
             Subscriber(m, v.instance_id or m, wanted[m], _parts_in(v.target, same)) for m, v in self.members.items()
         ]
         targets = assign(self.assignor, subscribers, {t: shape.partitions for t, shape in topics.items()})
-        for member_id, target in targets.items():
-            self._aim(member_id, target)
+        for subscriber in subscribers:
+            target = targets[subscriber.member_id]
+            if target != subscriber.current or not _is_as_aimed(self.members[subscriber.member_id], len(target)):
+                self._aim(subscriber.member_id, target)
 
     def _shapes(self, wanted: Iterable[frozenset[str]]) -> dict[str, TopicShape]:
         """The topics to share out. One that was deleted and made anew is none until all of the old
@@ -235,6 +237,19 @@ class GroupDraft:
             elif not member.away:
                 held[part] = given if given.revoked else Held(given.epoch, self.epoch)
         self.members[member_id] = replace(member, target=_listed(target), held=_nested(held))
+
+
+def _is_as_aimed(member: MemberValue, count: int) -> bool:
+    """The member is to own ``count`` partitions already, holds no other ones, and gives none of
+    them back. Most members are so, and the same target changes nothing of them."""
+    if sum(map(len, member.target.values())) != count:
+        return False  # some are of a topic that is another one by now
+    for topic, of_topic in member.held.items():
+        numbers = member.target.get(topic, ())
+        for partition, held in of_topic.items():
+            if held.revoked or partition not in numbers:
+                return False
+    return True
 
 
 def _parts_in(target: Mapping[str, Iterable[int]], topics: Container[str]) -> frozenset[TopicPart]:

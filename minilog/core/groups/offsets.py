@@ -33,7 +33,7 @@ from minilog.wire.group_messages import (
     OffsetCommit,
     TopicPartitions,
 )
-from minilog.wire.group_records import GroupKey, GroupRecord, GroupValue, OffsetKey, OffsetValue
+from minilog.wire.journal.group_records import GroupKey, GroupRecord, GroupValue, OffsetKey, OffsetValue
 
 Records = list[GroupRecord]
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from heapq import heappop, heappush
+from typing import NamedTuple
 
 from minilog.core.groups.checks import least_epoch
 from minilog.core.groups.membership import has_given_back, listed_parts, revoked
@@ -24,6 +25,19 @@ from minilog.wire.group_messages import JOIN, GroupHeartbeat
 PAUSE_MS = 500
 """A gap between two ticks that shows that this process stood still."""
 GROUPS_PER_TICK_MAX = 200
+
+
+class MemberOut(NamedTuple):
+    """A member that is a member no more without having asked for that, for people. ``is_expelled``:
+    it is still heard of, but keeps what it was told to give back."""
+
+    group: str
+    member_id: str
+    client_id: str
+    why: str
+    silent_ms: int
+    partitions: int
+    is_expelled: bool = False
 
 
 class Sessions:
@@ -100,6 +114,18 @@ class Sessions:
         if session.watched_ms is None or session.due_ms < session.watched_ms:
             session.watched_ms = session.due_ms
             heappush(self._deadlines, (session.due_ms, name, member_id))
+
+    def out(self, name: str, member_id: str, state: GroupState, now_ms: int) -> MemberOut:
+        """Its time is up: why."""
+        member, session = state.group.members[member_id], state.sessions[member_id]
+        is_expelled = session.deadline_ms > now_ms
+        why = f"it was not heard for {now_ms - session.heard_ms} ms, and its session is {member.session_timeout_ms} ms"
+        if is_expelled:
+            why = f"it has kept what it was told to give back for more than {member.poll_timeout_ms} ms, its time for one poll"
+        elif member.away:
+            why = f"it left as {member.instance_id!r}, and nobody came back in its place in {member.session_timeout_ms} ms"
+        held = sum(map(len, member.held.values()))
+        return MemberOut(name, member_id, member.client_id, why, now_ms - session.heard_ms, held, is_expelled)
 
     def due_groups(self, groups: Mapping[str, GroupState], now_ms: int) -> Iterable[str]:
         """Groups in which a session may be over, as many as a tick allows."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from minilog.core.groups.assignment import TopicPart
 from minilog.core.groups.membership import EMPTY, is_settled, owners_of
 from minilog.wire.group_messages import GroupInfo, GroupMember, TopicPartitions
-from minilog.wire.group_records import GroupValue, MemberValue, OffsetValue
+from minilog.wire.journal.group_records import GroupValue, MemberValue, OffsetValue
 
 NEVER_MS = -(2**60)
 UNTOLD = -1
@@ -124,7 +124,7 @@ class GroupState:
 
 def group_info(name: str, state: GroupState) -> GroupInfo:
     group = state.group
-    return GroupInfo(name, state.state, group.epoch, len(group.members), group.assignor)
+    return GroupInfo(name, state.state, group.epoch, len(group.members), group.assignor, state.rebalances)
 
 
 def group_member(member_id: str, member: MemberValue, session: MemberSession | None, now_ms: int) -> GroupMember:

@@ -100,6 +100,8 @@ class FollowerState:
                 # below its high watermark.
                 self.log.note_copied(result.swept_end if result.swept_end >= 0 else result.high_watermark)
             self.log.append(batches)
+            if result.written is not None:
+                self.log.note_written(*result.written)
         self._learn_high_watermark(result, seen_ms)
         self.leader_start = result.log_start_offset
         self.follow_start()

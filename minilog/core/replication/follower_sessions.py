@@ -36,6 +36,7 @@ from minilog.core.replication.follower_session import NO_ANSWER, FollowerSession
 from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.replica import Replica, Replicas
 from minilog.errors import CorruptRange, FencedLeaderEpoch, InvalidFetchSession, MinilogError, OffsetOutOfRange
+from minilog.wire.journal.metadata_records import NO_LEADER
 from minilog.wire.messages import (
     NOTHING,
     Problem,
@@ -44,7 +45,6 @@ from minilog.wire.messages import (
     ReplicaFetchReply,
     ReplicaFetchResult,
 )
-from minilog.wire.metadata_records import NO_LEADER
 from minilog.wire.topic_partition import TopicPartition
 
 EARLY_ENDS_MAX = 50
@@ -342,6 +342,7 @@ def _result(
         diverging,
         problem,
         replica.log.swept_end if len(batches) else -1,
+        replica.log.written_at(entry.fetch_offset) if len(batches) else None,
     )
 
 

@@ -57,13 +57,16 @@ class IsrProposals:
             self._inflight = None
             self._retry_ms = now_ms + RETRY_MS
 
-    def on_reply(self, request: AlterPartition, reply: AlterPartitionReply, now_ms: int) -> None:
+    def on_reply(self, request: AlterPartition, reply: AlterPartitionReply, now_ms: int) -> list[TopicPartition]:
+        """Returns the partitions whose proposals were refused: nobody else is waited for there any
+        more."""
         mine = self._inflight
         if mine is None or mine.sequence != request.sequence:
-            return
+            return []
         if (reply.broker_epoch, reply.sequence) != (mine.broker_epoch, mine.sequence):
             self.on_failed(request, now_ms)
-            return
+            return []
+        given_up = []
         self._inflight = None
         self._retry_ms = now_ms + RETRY_MS
         for decision in reply.partitions:
@@ -72,4 +75,6 @@ class IsrProposals:
             if replica is None or replica.topic_id != decision.topic_id or not refused:
                 continue
             if isinstance(replica.role, LeaderState):
-                replica.role.on_refused(request.sequence)
+                replica.role.on_refused(request.sequence, now_ms)
+                given_up.append(replica.partition)
+        return given_up

@@ -24,10 +24,12 @@ from typing import NamedTuple
 from minilog.config import TopicSettings
 from minilog.core.image import PartitionState
 from minilog.core.ports import ReplicaLog, WrittenBatch
+from minilog.core.replication.at_risk import AtRisk
 from minilog.core.replication.isr import committed_end, copies_end
 from minilog.core.replication.leader_isr import LeaderIsr
 from minilog.core.replication.produce_waiters import PendingProduce, Place, ProduceWaiters, Waiter
 from minilog.errors import (
+    EndOffsetMismatch,
     InvalidAcks,
     LeadershipLost,
     MinilogError,
@@ -67,6 +69,9 @@ class LeaderState(LeaderIsr):
         """As of when this replica, in its role before, last showed everything that was
         committed."""
         self.waiters = ProduceWaiters()
+        self.has_acknowledged = False
+        """A write, in this leadership: for people."""
+        self._at_risk = AtRisk(self.high_watermark, self.start_offset)
 
     # --- what is committed ------------------------------------------------------------------------
 
@@ -85,6 +90,7 @@ class LeaderState(LeaderIsr):
                 assert end <= self.log.end_offset, f"{self.partition}: commit {end} beyond the log"
                 self.high_watermark = end
                 self.log.high_watermark = end
+                self._at_risk.advance(end)
         outcomes = self._complete()
         if self.log_start.published > self.log.start_offset:
             self.log_start.advance(self.maximal_isr - {self.broker_id})
@@ -105,6 +111,11 @@ class LeaderState(LeaderIsr):
         if acks == 1:
             return self.position
         return min(self.position, copies_end((self.position_of(r) for r in self.minimal_isr), acks))
+
+    @property
+    def records_at_risk(self) -> dict[int, int]:
+        """By acks level."""
+        return self._at_risk.count(self.high_watermark, self._reached)
 
     def _receipt(self, waiter: Waiter) -> ProduceResult:
         return ProduceResult(
@@ -138,7 +149,13 @@ class LeaderState(LeaderIsr):
             )
 
     def on_produce(
-        self, batches: Sequence[Batch], acks: int, pending: PendingProduce, position: int, stamp_ms: int
+        self,
+        batches: Sequence[Batch],
+        acks: int,
+        pending: PendingProduce,
+        position: int,
+        stamp_ms: int,
+        expected_offset: int | None = None,
     ) -> Outcome | None:
         """Stamp, append and park. ``advance`` afterwards completes what is already reached.
 
@@ -153,6 +170,7 @@ class LeaderState(LeaderIsr):
         if not new:
             return self._on_duplicates(written, acks, pending, position)
         try:
+            self._check_end(expected_offset, written)
             return self._append(new, written, acks, pending, position, stamp_ms)
         except MinilogError as error:
             raise _partly(error) if written else error from None
@@ -171,6 +189,7 @@ class LeaderState(LeaderIsr):
         stamped = self._stamp(new, self.log.end_offset, acks_level_for(acks), append_ms)
         self.log.append(stamped)
         assert self.log.end_offset == stamped[-1].end_offset
+        self._at_risk.note(stamped[0].base_offset, self.log.end_offset, acks)
         if acks == 0:
             return self._unpromised(pending, position, duplicate=bool(written))
         if written:  # some lie in the log since before, the others follow now: one receipt for all of them
@@ -182,6 +201,20 @@ class LeaderState(LeaderIsr):
             span = stamped[0].base_offset, self.log.end_offset
             self.waiters.park(Waiter(pending, position, *span, timestamp, crc, acks, self.leader_epoch))
         return None
+
+    def _check_end(self, expected: int | None, written: Sequence[WrittenBatch | None]) -> None:
+        """R101. What an earlier try of the same request has ``written`` counts as not yet there, if
+        nothing has come behind it."""
+        end_offset = self.log.end_offset
+        before = [place for place in written if place is not None]
+        stands = before[0].base_offset if before and before[-1].end_offset == end_offset else end_offset
+        if expected is not None and stands != expected:
+            raise EndOffsetMismatch(
+                f"{self.partition} ends at offset {end_offset}, and the request expects {expected}: others have written; "
+                "read what is new, then decide anew",
+                end_offset=end_offset,
+                expected_offset=expected,
+            )
 
     def _unpromised(self, pending: PendingProduce, position: int, *, duplicate: bool) -> Outcome:
         topic, partition = self.partition

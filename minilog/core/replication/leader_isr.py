@@ -26,12 +26,16 @@ from minilog.core.replication.isr import is_lagging, may_join
 from minilog.core.replication.log_start import LogStart
 from minilog.core.replication.progress import Progress, Proposal
 from minilog.errors import FencedLeaderEpoch, OffsetOutOfRange, UnknownLeaderEpoch
-from minilog.wire.messages import IsrMember, IsrProposal, ReplicaFetchPartition
+from minilog.wire.messages import IsrLeaver, IsrMember, IsrProposal, ReplicaFetchPartition
 from minilog.wire.topic_partition import TopicPartition
 
 LACKS_MAX_MS = 60_000
 """How long a replica whose log begins later than its leader's is waited for, unless
 ``lacks_max_ms`` says otherwise: two rounds of retention usually even that out."""
+
+
+REFUSED_MS = 500
+"""So long after a refusal nobody is proposed, and nobody waited for."""
 
 
 class LeaderIsr:
@@ -61,6 +65,7 @@ class LeaderIsr:
         self.lacks_max_ms = LACKS_MAX_MS
         self.high_watermark = log.high_watermark
         self.log_start = LogStart(log)
+        self._grows_ms = 0
         self.proposal: Proposal | None = None
         self.followers = {
             r: Progress(now_ms if r in state.isr else now_ms - 2**40) for r in state.replicas if r != broker_id
@@ -94,7 +99,7 @@ class LeaderIsr:
         """Followers that are in sync but not yet proposed: waiting for them keeps the high
         watermark within their reach, or under steady load none could ever catch up with an ISR of
         one."""
-        for broker_id, progress in self.followers.items():
+        for broker_id, progress in self.followers.items() if now_ms >= self._grows_ms else ():
             in_sync = not is_lagging(progress.caught_up_ms, now_ms, replica_lag_max_ms)
             if in_sync and progress.lacks_since_ms is None and self._catches_up(progress, broker_id):
                 yield broker_id
@@ -197,7 +202,7 @@ class LeaderIsr:
         """The follower surely followed at ``followed_ms``, and had nothing to fetch here."""
         progress = self.followers[broker_id]
         if progress.position is not None and progress.position >= self.log.end_offset:
-            progress.caught_up_ms = max(progress.caught_up_ms, followed_ms)
+            progress.note_caught_up(followed_ms)
 
     def behind_ms(self, broker_id: int, now_ms: int) -> int:
         """Since when it does not hold this log's end; counted from the begin of this role where
@@ -212,10 +217,16 @@ class LeaderIsr:
         Not while a proposal is open: the controller may have let somebody in by now, and name it.
         And not while nobody may lead instead, but somebody is catching up.
         """
+        own = self.position_of(self.broker_id)
+        return own is not None and own >= self.log.end_offset and self.others_hold_all
+
+    @property
+    def others_hold_all(self) -> bool:
+        """As ``drained``, whatever of it is durable here."""
         others = [r for r in self.state.isr if r != self.broker_id] or self.state.elr
         if not others and any(self._catches_up(p, b) for b, p in self.followers.items()):
             return False
-        positions = [self.position_of(r) for r in (self.broker_id, *others)]
+        positions = [self.position_of(r) for r in others]
         return self.proposal is None and all(p is not None and p >= self.log.end_offset for p in positions)
 
     def _catches_up(self, progress: Progress, broker_id: int) -> bool:
@@ -231,9 +242,9 @@ class LeaderIsr:
         if self.proposal is not None:
             return False
         isr = [r for r in self.state.isr if not (shrink and self._should_leave(r, now_ms, replica_lag_max_ms))]
-        isr += [
-            r for r in self.followers if r not in self.state.isr and self._should_join(r, now_ms, replica_lag_max_ms)
-        ]
+        if now_ms >= self._grows_ms:
+            others = [r for r in self.followers if r not in self.state.isr]
+            isr += [r for r in others if self._should_join(r, now_ms, replica_lag_max_ms)]
         if set(isr) == set(self.state.isr):
             return False
         assert self.broker_id in isr
@@ -242,8 +253,14 @@ class LeaderIsr:
                 False  # of one that was not heard in this epoch nobody can say which process it is: it would be refused
             )
         members = tuple(IsrMember(r, self._broker_epoch_of(r)) for r in isr)
-        self.proposal = Proposal(members, self.state.partition_epoch, -1)
+        leaving = tuple(self._leaver(r, now_ms) for r in self.state.isr if r not in isr)
+        self.proposal = Proposal(members, self.state.partition_epoch, -1, leaving)
         return True
+
+    def _leaver(self, broker_id: int, now_ms: int) -> IsrLeaver:
+        position = self.followers[broker_id].position
+        behind = -1 if position is None else self.log.end_offset - position
+        return IsrLeaver(broker_id, behind, self.behind_ms(broker_id, now_ms))
 
     def _should_leave(self, broker_id: int, now_ms: int, replica_lag_max_ms: int) -> bool:
         return broker_id != self.broker_id and is_lagging(
@@ -267,13 +284,16 @@ class LeaderIsr:
         self.proposal = self.proposal._replace(sequence=sequence)
         topic, partition = self.partition
         epochs = (self.leader_epoch, self.proposal.partition_epoch)
-        return IsrProposal(topic, self.topic_id, partition, *epochs, list(self.proposal.members))
+        return IsrProposal(
+            topic, self.topic_id, partition, *epochs, list(self.proposal.members), list(self.proposal.leaving)
+        )
 
     def _broker_epoch_of(self, broker_id: int) -> int:
         return self.broker_epoch if broker_id == self.broker_id else self.followers[broker_id].broker_epoch
 
-    def on_refused(self, sequence: int) -> None:
+    def on_refused(self, sequence: int, now_ms: int) -> None:
         """The controller proved that the proposal of ``sequence`` was not and never will be applied
-        (R14)."""
+        (R14). Who may not join is not proposed again at once: it would be waited for."""
         if self.proposal is not None and self.proposal.sequence == sequence:
             self.proposal = None
+            self._grows_ms = now_ms + REFUSED_MS

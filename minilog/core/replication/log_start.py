@@ -31,8 +31,9 @@ class LogStart:
         self._known: dict[int, int] = {}
         """By broker: what it had been told before it asked again."""
 
-    def plan(self, wall_ms: int, high_watermark: int) -> bool:
-        """Look what may go by the topic's settings; True when there is something new to publish."""
+    def plan(self, wall_ms: int | None, high_watermark: int) -> bool:
+        """Look what may go by the topic's settings; True when there is something new to publish.
+        ``wall_ms`` as in ``ReplicaLog.expired_end``."""
         end_offset = min(self._log.expired_end(wall_ms), high_watermark)
         if end_offset <= self.published:
             return False

@@ -4,16 +4,16 @@
 its waiters end with it, so no waiter is woken by the progress of another epoch (R10).
 
 Invariants (R34): every parked produce is resolved exactly once per partition and answered exactly
-once as a request. Within one level the lowest end comes first, so completion pops from the front:
-appends come in this order, and only batches that were sent again are sorted in. Model: Kafka's
+once as a request. Whoever resolves it takes its waiter out, so nothing is kept of what was
+answered. Within one level the lowest end comes first, so completion takes from the front: appends
+come in this order, and only batches that were sent again are sorted in. Model: Kafka's
 DeferredEventQueue instead of its purgatory.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections import deque
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left, insort
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from minilog.core.ports import WrittenBatch
@@ -26,7 +26,7 @@ class PendingProduce:
     """One produce request whose partitions are decided one by one. ``results`` is in request
     order."""
 
-    __slots__ = ("deadline_ms", "entries", "open_count", "request_id", "results")
+    __slots__ = ("deadline_ms", "entries", "open_count", "parked", "request_id", "results", "unwritten")
 
     def __init__(self, request_id: int, entries: Sequence[ProducePartition], deadline_ms: int) -> None:
         self.request_id = request_id
@@ -35,6 +35,10 @@ class PendingProduce:
         """Names only: the batches themselves must not be kept alive by a waiting request."""
         self.results: list[ProduceResult | None] = [None] * len(entries)
         self.open_count = len(entries)
+        self.parked: dict[int, tuple[ProduceWaiters, _Parked]] = {}
+        """By position: where the waiter is."""
+        self.unwritten: set[int] = set()
+        """Positions whose turn to be appended has not come yet."""
 
     def resolve(self, position: int, result: ProduceResult) -> bool:
         """Set one partition's result; True when it was the last open one. Setting one twice changes
@@ -43,6 +47,9 @@ class PendingProduce:
             return False
         self.results[position] = result
         self.open_count -= 1
+        if position in self.parked:
+            waiters, parked = self.parked.pop(position)
+            waiters.remove(parked)
         return self.open_count == 0
 
 
@@ -98,48 +105,56 @@ class Waiter(NamedTuple):
             base_offsets=() if in_a_row else bases,
         )
 
-    @property
-    def is_open(self) -> bool:
-        return self.pending.results[self.position] is None
+
+class _Parked(NamedTuple):
+    """``number``: no two have the same."""
+
+    end_offset: int
+    number: int
+    waiter: Waiter
 
 
 class ProduceWaiters:
     """Waiters of one partition and one leader epoch, by acks level."""
 
     def __init__(self) -> None:
-        self._levels: dict[int, deque[Waiter]] = {}
+        self._levels: dict[int, list[_Parked]] = {}
+        self._count = 0
 
     def park(self, waiter: Waiter) -> None:
-        level = self._levels.setdefault(waiter.acks, deque())
-        if not level or level[-1].end_offset < waiter.end_offset:
-            level.append(waiter)
-        else:
-            assert waiter.duplicate, "appends are in offset order"
-            level.insert(bisect_right(level, waiter.end_offset, key=_end_of), waiter)
+        self._count += 1
+        parked = _Parked(waiter.end_offset, self._count, waiter)
+        level = self._levels.setdefault(waiter.acks, [])
+        assert waiter.duplicate or not level or level[-1].end_offset < waiter.end_offset, "appends are in offset order"
+        insort(level, parked)
+        waiter.pending.parked[waiter.position] = (self, parked)
+
+    def remove(self, parked: _Parked) -> None:
+        """Nothing when it was taken out before."""
+        level = self._levels[parked.waiter.acks]
+        at = bisect_left(level, parked)
+        if at < len(level) and level[at] is parked:
+            del level[at]
 
     def levels(self) -> list[int]:
         return [acks for acks, level in self._levels.items() if level]
 
-    def complete_up_to(self, acks: int, end_offset: int) -> Iterator[Waiter]:
-        """Pop and yield the open waiters of a level that ``end_offset`` has reached."""
-        level = self._levels.get(acks)
-        while level and level[0].end_offset <= end_offset:
-            waiter = level.popleft()
-            if waiter.is_open:
-                yield waiter
+    def complete_up_to(self, acks: int, end_offset: int) -> list[Waiter]:
+        """Take out the waiters of a level that ``end_offset`` has reached."""
+        level = self._levels.get(acks, [])
+        reached = bisect_left(level, (end_offset + 1,))
+        done = [parked.waiter for parked in level[:reached]]
+        del level[:reached]
+        return done
 
-    def fail_all(self, acks: int | None = None) -> Iterator[Waiter]:
-        """Pop and yield every open waiter, of one level or of all."""
+    def fail_all(self, acks: int | None = None) -> list[Waiter]:
+        """Take out every waiter, of one level or of all."""
+        failed = []
         for level_acks, level in self._levels.items():
             if acks is None or level_acks == acks:
-                while level:
-                    waiter = level.popleft()
-                    if waiter.is_open:
-                        yield waiter
+                failed += [parked.waiter for parked in level]
+                level.clear()
+        return failed
 
     def __len__(self) -> int:
-        return sum(1 for level in self._levels.values() for waiter in level if waiter.is_open)
-
-
-def _end_of(waiter: Waiter) -> int:
-    return waiter.end_offset
+        return sum(map(len, self._levels.values()))

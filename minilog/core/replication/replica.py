@@ -10,7 +10,18 @@ from minilog.wire.topic_partition import TopicPartition
 
 
 class Replica:
-    __slots__ = ("isr_expands", "isr_shrinks", "log", "looked_damaged", "partition", "role", "settings", "topic_id")
+    __slots__ = (
+        "bytes_in",
+        "isr_expands",
+        "isr_shrinks",
+        "log",
+        "looked_damaged",
+        "partition",
+        "records_in",
+        "role",
+        "settings",
+        "topic_id",
+    )
 
     def __init__(
         self,
@@ -27,6 +38,8 @@ class Replica:
         of."""
         self.isr_shrinks = self.isr_expands = 0
         """How often the ISR lost, or got back, members in the eyes of this broker as leader."""
+        self.records_in = self.bytes_in = 0
+        """What producers have written here while it led."""
 
     @property
     def is_damaged(self) -> bool:

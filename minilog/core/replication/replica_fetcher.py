@@ -20,19 +20,31 @@ Invariants
 * How fresh a replica is rests on evidence: the time of an answer is when its request was sent, plus
   how long the leader kept it, less for how long that leader may have been replaced. Silence is
   evidence only about what the leader leads and had room to mention.
+* An answer is taken over in as many turns as it takes (R42). Until all of it is, it is no evidence,
+  and there is no next request.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from typing import Final
+
+from msgspec.structs import replace
+
 from minilog.core.effects import Flush
 from minilog.core.replication.follower import FollowerState
 from minilog.errors import CorruptBatch, CorruptRange, DiskFull, OffsetOutOfRange, RecordTooLarge
+from minilog.wire.batch import first_batches
 from minilog.wire.messages import ReplicaFetch, ReplicaFetchPartition, ReplicaFetchReply, ReplicaFetchResult
 from minilog.wire.topic_partition import TopicPartition
 
 RETRY_MS = 50
 DISK_FULL_RETRY_MS = 1000
 BYTES_MIN = 16 * 1024
+TURN_WORK: Final = 512
+"""What one turn takes over, in batches."""
+APPEND_WORK: Final = 16
+"""What an append costs besides."""
 
 
 class ReplicaFetcher:
@@ -50,6 +62,7 @@ class ReplicaFetcher:
         self.retry_ms = 0
         self.answered_ms: int | None = None
         """As of when the last answer spoke for everything it does not call untold."""
+        self.fetched_bytes = 0
         self.flushing: dict[TopicPartition, None] = {}
         self._changed: dict[TopicPartition, None] = {}
         self._forgotten: dict[TopicPartition, None] = {}
@@ -58,6 +71,12 @@ class ReplicaFetcher:
         """Partitions that the request in flight names."""
         self._untold: set[tuple[str, int]] = set()
         self._sent_ms = 0
+        self._results: deque[ReplicaFetchResult] = deque()
+        """Of the last answer, what is still to be taken over."""
+        self._answer: tuple[int, set[tuple[str, int]]] = 0, set()
+        """As of when it was, and what it left untold."""
+        self.taken: list[TopicPartition] = []
+        """What was taken over last."""
 
     def add(self, follower: FollowerState) -> Flush | None:
         """Start following. Answers with the flush that must come before the first fetch, if any."""
@@ -94,7 +113,7 @@ class ReplicaFetcher:
 
     def next_request(self, broker_epoch: int, now_ms: int) -> ReplicaFetch | None:
         """The next request if one may be made now. It is then in flight."""
-        if self.inflight is not None or self.flushing or now_ms < self.retry_ms:
+        if self.inflight is not None or self._results or self.flushing or now_ms < self.retry_ms:
             return None
         if not self.followers and not (self.is_open and self._forgotten):
             return None
@@ -157,8 +176,9 @@ class ReplicaFetcher:
             self.retry_ms = now_ms + RETRY_MS
 
     def on_reply(self, request: ReplicaFetch, reply: ReplicaFetchReply, now_ms: int) -> list[Flush]:
-        """Apply a matched answer; returns the flushes that must end before the next request (R5,
-        R8)."""
+        """Begin to apply a matched answer; returns the flushes that must end before the next
+        request (R5, R8)."""
+        self.taken = []
         if not self._matches(request):
             return []
         if (reply.session_id, reply.sequence) != (request.session_id, request.sequence):
@@ -166,18 +186,40 @@ class ReplicaFetcher:
             return []
         self.inflight = None
         self.sequence += 1
-        self._named.clear()
         self._suit_portion(now_ms - self._sent_ms - max(reply.held_ms, 0))
-        self.answered_ms = seen_ms = self._as_of(reply, now_ms)
-        self._untold = set(reply.untold)
+        self._answer = self._as_of(reply, now_ms), set(reply.untold)
+        self._results.extend(reply.partitions)
+        return self.go_on(now_ms)
+
+    @property
+    def has_more(self) -> bool:
+        return bool(self._results)
+
+    def go_on(self, now_ms: int) -> list[Flush]:
+        """R42: take over more of the answer, as much as one turn may take."""
+        seen_ms, untold = self._answer
+        self.taken = []
         flushes = []
-        for result in reply.partitions:
+        room = TURN_WORK
+        while self._results and room > 0:
+            result = self._results.popleft()
             follower = self._meant(result)
-            if follower is not None:
-                self._apply(follower, result, seen_ms, now_ms)
-                flush = self._flush(follower)
-                if flush is not None:
-                    flushes.append(flush)
+            if follower is None:
+                continue
+            end, count, end_offset = first_batches(result.batches, room)
+            room -= APPEND_WORK + count
+            if end < len(result.batches):
+                self._results.appendleft(replace(result, batches=result.batches[end:], fetch_offset=end_offset))
+                result = replace(result, batches=result.batches[:end], written=None)
+            self.fetched_bytes += len(result.batches)
+            self._apply(follower, result, seen_ms, now_ms)
+            self.taken.append(follower.partition)
+            flush = self._flush(follower)
+            if flush is not None:
+                flushes.append(flush)
+        if not self._results:
+            self.answered_ms, self._untold = seen_ms, untold
+            self._named.clear()
         return flushes
 
     def _suit_portion(self, under_way_ms: int) -> None:

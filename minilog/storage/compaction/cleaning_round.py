@@ -35,8 +35,18 @@ from typing import NamedTuple
 from minilog.config import TopicSettings
 from minilog.errors import CorruptRange, DiskFull, StorageFailed
 from minilog.storage.compaction.offset_map import OffsetMap
-from minilog.storage.compaction.rewrite import CleaningFigures, LogGone, Sieve, Source, Throttle, clean, fill_map
+from minilog.storage.compaction.rewrite import (
+    CleaningFigures,
+    Horizons,
+    LogGone,
+    Sieve,
+    Source,
+    Throttle,
+    clean,
+    fill_map,
+)
 from minilog.storage.log.log import PartitionLog
+from minilog.storage.log.retention import Clocks
 from minilog.storage.segment.scan import BadBatch
 from minilog.storage.segment.segment import SEGMENT_SPAN_MAX, Segment
 from minilog.storage.segment.segment_swap import Swap
@@ -59,7 +69,7 @@ class Dirt(NamedTuple):
         return self.dirty_bytes / max(self.clean_bytes + self.dirty_bytes, 1)
 
 
-def survey(log: PartitionLog, now_ms: int) -> Dirt:
+def survey(log: PartitionLog, now_ms: int | None) -> Dirt:
     clean_bytes = dirty_bytes = 0
     end_offset, oldest_ms = log.segments[0].base_offset, -1
     for segment in _cleanable(log, now_ms):
@@ -72,26 +82,38 @@ def survey(log: PartitionLog, now_ms: int) -> Dirt:
     return Dirt(clean_bytes, dirty_bytes, end_offset, oldest_ms)
 
 
-def _cleanable(log: PartitionLog, now_ms: int) -> Iterator[Segment]:
-    lag_ms = log.settings.min_compaction_lag_ms
+def _cleanable(log: PartitionLog, now_ms: int | None) -> Iterator[Segment]:
     for segment in log.segments[:-1]:
         if segment.end_offset > log.high_watermark or segment.bad_ranges:
             return
-        if segment.end_offset > log.state.cleaned_end and lag_ms and segment.max_timestamp > now_ms - lag_ms:
+        if segment.end_offset > log.state.cleaned_end and _is_young(log, segment, now_ms):
             return
         yield segment
 
 
-def is_due(log: PartitionLog, dirt: Dirt, now_ms: int) -> bool:
+def _is_young(log: PartitionLog, segment: Segment, now_ms: int | None) -> bool:
+    """By the time in its records, or by the time for which they have been here (R40)."""
+    lag_ms, clocks = log.settings.min_compaction_lag_ms, Clocks(now_ms, log.written.end_before)
+    return lag_ms > 0 and not clocks.are_past(segment.max_timestamp, segment.end_offset, lag_ms - 1, log.settings)
+
+
+def ripe_end(log: PartitionLog) -> int:
+    """What lies below was clean long enough for everybody to have read its tombstones (R40)."""
+    return log.cleaned.end_before(log.settings.delete_retention_ms - 1)
+
+
+def is_due(log: PartitionLog, dirt: Dirt, now_ms: int | None) -> bool:
     """Enough of it is dirty, or some for too long, or the last tombstone's time is up."""
     settings = log.settings
     if not settings.is_compacted:
         return False
-    if 0 <= log.state.horizon_ms <= now_ms and dirt.end_offset > log.start_offset:
+    is_up = now_ms is not None and 0 <= log.state.horizon_ms <= now_ms
+    if is_up and ripe_end(log) >= log.state.cleaned_end and dirt.end_offset > log.start_offset:
         return True
     if dirt.dirty_bytes == 0:
         return False
-    overdue = 0 <= dirt.oldest_ms < now_ms - settings.max_compaction_lag_ms
+    overdue = now_ms is not None and 0 <= dirt.oldest_ms < now_ms - settings.max_compaction_lag_ms
+    overdue = overdue or log.written.end_before(settings.max_compaction_lag_ms) > log.state.cleaned_end
     return overdue or dirt.ratio >= settings.min_cleanable_dirty_ratio
 
 
@@ -108,12 +130,13 @@ class Round:
         self,
         log: PartitionLog,
         end_offset: int,
-        now_ms: int,
+        now_ms: int | None,
         figures: CleaningFigures,
         throttle: Throttle = lambda bytes_total: None,
         map_bytes_max: int = MAP_BYTES_MAX,
     ) -> None:
-        """Clean what lies below ``end_offset``, as ``survey`` says."""
+        """Clean what lies below ``end_offset``, as ``survey`` says. ``now_ms`` None: the time is
+        not known for sure, and tombstones stay as they are."""
         self.log = log
         self.figures = figures
         self._disk = log.place.disk
@@ -132,8 +155,7 @@ class Round:
             self._latest,
             self._dirty_from,
             log.producers.table.last_batches(self._lasts_end),
-            now_ms,
-            self._settings.delete_retention_ms,
+            Horizons(now_ms, self._settings.delete_retention_ms, ripe_end(log)),
             figures,
         )
 

@@ -137,6 +137,28 @@ def _decoded(batch: Batch) -> list[Record] | None:
         return None
 
 
+class Horizons(NamedTuple):
+    """When tombstones may go: when the time that is written in their batch has come, and when they
+    were clean for ``delete_retention_ms`` of watched time (R40)."""
+
+    now_ms: int | None
+    """None: the time is not known for sure."""
+    delete_retention_ms: int
+    ripe_end: int
+    """What lies below was clean for so long."""
+
+    @property
+    def next_ms(self) -> int | None:
+        """Of tombstones that are cleaned now."""
+        return None if self.now_ms is None else self.now_ms + self.delete_retention_ms
+
+    def is_over(self, batch: Batch) -> bool:
+        horizon_ms = batch.delete_horizon_ms
+        if self.now_ms is None or horizon_ms is None:
+            return False
+        return horizon_ms <= self.now_ms and batch.end_offset <= self.ripe_end
+
+
 class Sieve:
     """Decides batch by batch. ``horizon_ms``: when the last tombstone that stayed may go; -1
     without any."""
@@ -146,8 +168,7 @@ class Sieve:
         latest: OffsetMap,
         end_offset: int,
         lasts: Lasts,
-        now_ms: int,
-        delete_retention_ms: int,
+        horizons: Horizons,
         figures: CleaningFigures,
     ) -> None:
         """``latest`` speaks for what lies below ``end_offset``. ``lasts`` are batches to keep
@@ -155,8 +176,7 @@ class Sieve:
         self.latest = latest
         self.end_offset = end_offset
         self.lasts = lasts
-        self.now_ms = now_ms
-        self.next_horizon_ms = now_ms + delete_retention_ms
+        self.horizons = horizons
         self.horizon_ms = -1
         self.figures = figures
 
@@ -172,7 +192,7 @@ class Sieve:
             return batch
         kept = self._select(batch, records)
         tombstones = any(record.value is None and record.key is not None for record in kept)
-        horizon_ms = self.next_horizon_ms if tombstones and batch.delete_horizon_ms is None else None
+        horizon_ms = self.horizons.next_ms if tombstones and batch.delete_horizon_ms is None else None
         self.figures.records_read += len(records)
         self.figures.records_removed += len(records) - len(kept)
         if not kept and not self.lasts.has(batch):
@@ -185,8 +205,7 @@ class Sieve:
     def _select(self, batch: Batch, records: Sequence[Record]) -> list[Record]:
         latest = self.latest.latest
         kept = [record for record in records if record.key is None or record.offset >= latest(record.key)]
-        horizon_ms = batch.delete_horizon_ms
-        if horizon_ms is None or horizon_ms > self.now_ms:
+        if not self.horizons.is_over(batch):
             return kept
         alive = [record for record in kept if record.key is None or record.value is not None]
         self.figures.tombstones_removed += len(kept) - len(alive)

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from minilog.errors import CorruptRange
-from minilog.storage.log.quarantine import Piece, Quarantine
+from minilog.storage.log.log_place import LogPlace
+from minilog.storage.log.quarantine import Piece
 from minilog.storage.segment.scan import BadBatch
 from minilog.storage.segment.segment import SEGMENT_SPAN_MAX, Segment
 from minilog.wire.batch import Batch
@@ -46,16 +47,14 @@ def tail(border: Border, segments: Sequence[Segment]) -> list[Piece]:
     return pieces if any(piece.log.size > piece.position for piece in pieces) else []
 
 
-def keep(
-    quarantine: Quarantine, name: str, reason: str, lost_from: Border, segments: Sequence[Segment]
-) -> tuple[int, int, int, int]:
+def keep(place: LogPlace, reason: str, lost_from: Border, segments: Sequence[Segment]) -> tuple[int, int, int, int]:
     """Copy what is about to be lost; returns its records by acks level. What cannot be copied is
     damaged (R53)."""
     pieces, end_offset = tail(lost_from, segments), segments[-1].end_offset
     if not pieces:
         return 0, 0, 0, 0
     try:
-        return quarantine.save(name, reason, end_offset, pieces).records_by_acks
+        return place.quarantine.save(place.name, reason, end_offset, pieces, place.topic_id).records_by_acks
     except CorruptRange:
         lost_from.segment.note_range(lost_from.offset, end_offset)
         raise

@@ -20,7 +20,7 @@ from contextlib import suppress
 from minilog.errors import DiskFull
 from minilog.storage.log.cutting import runs
 from minilog.storage.log.log_place import RecoveryPoint
-from minilog.storage.log.retention import expired_end
+from minilog.storage.log.retention import Clocks, expired_end
 from minilog.storage.log.truncation import CuttableLog
 from minilog.storage.segment.segment import SEGMENT_SIZE_MAX, SEGMENT_SPAN_MAX, Segment
 from minilog.storage.segment.segment_swap import Swap
@@ -72,18 +72,24 @@ class PartitionLog(CuttableLog):
         """``now_ms`` is the time of what comes next, as in Kafka, or the wall clock's."""
         return active.size_bytes > 0 and 0 <= active.first_timestamp < now_ms - self._settings.roll_ms
 
-    def maybe_roll(self, now_ms: int) -> bool:
+    def maybe_roll(self, wall_ms: int | None) -> bool:
         """Seal an active segment that time has passed over, so that retention and compaction get at
-        an idle log."""
-        active, settings = self._segments[-1], self._settings
+        an idle log. Also one that begins with a time that lies in the future."""
+        active = self._segments[-1]
         if active.size_bytes == 0 or self.durable_end < self.end_offset or active.bad_ranges:
             return False
-        expired = settings.is_deleted and settings.retention_ms >= 0
-        expired = expired and 0 <= active.max_timestamp < now_ms - settings.retention_ms
-        if not (expired or self._is_old(active, now_ms)):
+        is_old = wall_ms is not None and self._is_old(active, wall_ms)
+        is_old = is_old or self.written.end_before(self._settings.roll_ms) > active.base_offset
+        if not (is_old or self._is_expired(active, Clocks(wall_ms, self.written.end_before))):
             return False
         self._roll()
         return True
+
+    def _is_expired(self, active: Segment, clocks: Clocks) -> bool:
+        settings = self._settings
+        if not settings.is_deleted or settings.retention_ms < 0:
+            return False
+        return clocks.are_past(active.max_timestamp, active.end_offset, settings.retention_ms, settings)
 
     def _roll(self) -> Segment:
         """Seal the active segment and start a new one. The old is durable before the new exists."""
@@ -99,10 +105,11 @@ class PartitionLog(CuttableLog):
 
     # ---- retention and compaction
 
-    def expired_end(self, now_ms: int) -> int:
+    def expired_end(self, wall_ms: int | None) -> int:
         """Where the log may start by the topic's retention settings. ``start_offset`` when nothing
         is to go."""
-        return max(self.start_offset, expired_end(self._segments, self._settings, self._high_watermark, now_ms))
+        clocks = Clocks(wall_ms, self.written.end_before)
+        return max(self.start_offset, expired_end(self._segments, self._settings, self._high_watermark, clocks))
 
     def advance_start(self, offset: int) -> None:
         """Forget what lies below ``offset``: first durably, then the sealed segments wholly below
@@ -123,6 +130,8 @@ class PartitionLog(CuttableLog):
                 segment.remove_index()
             self._save(state)
         self.start_offset = offset
+        self.written.begin(offset)
+        self.cleaned.begin(offset)
         self._epochs.truncate_start(offset, self.end_offset)
         with suppress(DiskFull):  # what cannot be moved away now goes next time
             for _ in range(drop):
@@ -172,7 +181,8 @@ class PartitionLog(CuttableLog):
         keep."""
         self.flush()
         self._snapshot_producers()
-        point = self.checkpoint()
+        self._segments[-1].maybe_save_index()
+        point = self.recovery_point(is_last=True)
         self.abandon()
         return point
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from minilog.storage.disk import Disk
 from minilog.storage.log.quarantine import Quarantine
+from minilog.storage.log.watched_ages import Ages, cut_ages
 from minilog.storage.segment.damage import Damage
 
 
@@ -16,20 +17,24 @@ class RecoveryPoint(NamedTuple):
 
     ``epochs`` holds (leader epoch, start offset) of every epoch, so that recovery has to derive
     only what lies above ``offset``. They are kept here, with the points of all logs, because a file
-    for each log would cost two syncs for each leader change.
+    for each log would cost two syncs for each leader change. ``written`` and ``cleaned``: how
+    long ago that was done to what lies below an offset (watched_ages.py).
     """
 
     offset: int
     high_watermark: int
     generation: int
     epochs: tuple[tuple[int, int], ...] = ()
+    written: Ages = ()
+    cleaned: Ages = ()
 
     def cut_to(self, end_offset: int) -> RecoveryPoint:
         """What it still says of a log that was cut there since: all of it speaks for what lies
         below, and no more."""
         epochs = tuple(entry for entry in self.epochs if entry[1] < end_offset)
         marks = min(self.offset, end_offset), min(self.high_watermark, end_offset)
-        return RecoveryPoint(*marks, self.generation, epochs)
+        ages = cut_ages(self.written, end_offset), cut_ages(self.cleaned, end_offset)
+        return RecoveryPoint(*marks, self.generation, epochs, *ages)
 
 
 class Recovered(NamedTuple):
@@ -53,3 +58,4 @@ class LogPlace(NamedTuple):
     ask: Callable[[], None] = lambda: None
     """Asked between segments while the log is checked. What it raises ends the opening, as a crash
     would."""
+    topic_id: str = ""

@@ -81,10 +81,22 @@ class LogState(NamedTuple):
             return self
         return self._replace(start_offset=start_offset, start_epoch=start_epoch)
 
-    def in_doubt(self, end_offset: int, has_holes: bool) -> LogState:
-        """Of a damaged state. A log without holes was never swept. One with holes may have been
-        swept since for whatever it holds. The marks of before may be of a log that was emptied."""
-        return self._replace(swept_end=0, doubt_end=0, unsure_end=end_offset if has_holes else 0)
+    def in_doubt(self, generation: int, base_offset: int, end_offset: int, has_holes: bool) -> LogState:
+        """What takes the place of a damaged state, of a log that was found to reach from
+        ``base_offset`` to ``end_offset``. A log without holes was never swept. One with holes may
+        have been swept since for whatever it holds.
+
+        Nothing else of the state before is believed of its ends: the log may have been cut, emptied
+        and written anew since. For the same reason no recovery point of before this generation
+        counts, also when this state is saved first."""
+        return self.starting_at(max(self.start_offset, base_offset))._replace(
+            generation=generation,
+            cuts=((generation, 0),),
+            swept_end=0,
+            doubt_end=0,
+            unsure_end=end_offset if has_holes else 0,
+            missing_end=end_offset,
+        )
 
     def begun(self, base_offset: int, *, is_empty: bool = False) -> LogState:
         """Of a log whose first segment begins at ``base_offset``: nothing is under way any more.
@@ -102,16 +114,17 @@ class LogState(NamedTuple):
 
 
 class LoadedState(NamedTuple):
-    """``damaged``: the present file is bad, and ``state`` is the one before it or nothing known.
-    The log may have been cut since, so nothing of it counts as clean. It may have been swept since
-    as well (``in_doubt``).
+    """``damaged``: the present file is bad or gone, and ``state`` is the one before it or nothing
+    known. The log may have been cut since, so nothing of it counts as clean. It may have been swept
+    since as well (``in_doubt``).
     """
 
     state: LogState
     damaged: bool
 
 
-def load_state(disk: Disk, directory: str) -> LoadedState:
+def load_state(disk: Disk, directory: str, generation_min: int = 0) -> LoadedState:
+    """A state of before ``generation_min``, which the log has reached, is damaged as well."""
     path = f"{directory}/{STATE_FILE}"
     body, damaged = checkpoint.load(disk, path)
     if body is None:  # killed between two renames, and what is left is bad
@@ -121,6 +134,7 @@ def load_state(disk: Disk, directory: str) -> LoadedState:
     cuts, bad_ranges = _pairs(body.pop("cuts", ())), _pairs(body.pop("bad_ranges", ()))
     known: dict[str, Any] = {name: int(value) for name, value in body.items() if name in LogState._fields}
     state = LogState(cuts=cuts, bad_ranges=bad_ranges, is_start_noted=is_start_noted, **known)
+    damaged = damaged or state.generation < generation_min
     return LoadedState(state._replace(cleaned_end=0) if damaged else state, damaged)
 
 

@@ -57,6 +57,8 @@ class CutTail(msgspec.Struct, frozen=True):
     unreadable_bytes: int
     first_timestamp: int
     last_timestamp: int
+    topic_id: str = ""
+    """"" where an older version has cut it."""
 
 
 class Quarantine:
@@ -64,15 +66,27 @@ class Quarantine:
         self._disk = disk
         self._directory = directory
         self._now_ms = now_ms
+        self._stems: set[str] = set()
+        """Of what this process has cut."""
+        self._untaken: list[CutTail] = []
+        self.records_lost = [0, 0, 0, 0]
+        """Of this process, in the order of ``ACKS_NAMES``."""
 
-    def save(self, partition: str, reason: str, end_offset: int, pieces: Sequence[Piece]) -> CutTail:
+    def take(self) -> list[CutTail]:
+        """What was cut since this was last asked."""
+        untaken, self._untaken = self._untaken, []
+        return untaken
+
+    def save(
+        self, partition: str, reason: str, end_offset: int, pieces: Sequence[Piece], topic_id: str = ""
+    ) -> CutTail:
         """Copy ``pieces``, the tail that is about to be cut, durably. Raises DiskFull or
         StorageFailed.
 
         A cut that was interrupted, by a crash or a full disk, comes again: a tail that is kept
         already is not kept twice.
         """
-        tail = self._describe(partition, reason, end_offset, pieces)
+        tail = self._describe(partition, reason, end_offset, pieces, topic_id)
         directory = f"{self._directory}/{partition}"
         self._disk.mkdir(directory)
         self._disk.fsync_dir(self._directory)
@@ -86,7 +100,14 @@ class Quarantine:
             except (DiskFull, CorruptRange):
                 self._discard(stem)
                 raise
+        self._count(stem, tail)
         return tail
+
+    def _count(self, stem: str, tail: CutTail) -> None:
+        if stem not in self._stems:
+            self._stems.add(stem)
+            self._untaken.append(tail)
+            self.records_lost = [a + b for a, b in zip(self.records_lost, tail.records_by_acks, strict=True)]
 
     def _discard(self, stem: str) -> None:
         """Half a copy is worthless, and takes the room that others need."""
@@ -94,16 +115,18 @@ class Quarantine:
             with suppress(FileNotFoundError):
                 self._disk.remove(path)
 
-    def _describe(self, partition: str, reason: str, end_offset: int, pieces: Sequence[Piece]) -> CutTail:
+    def _describe(
+        self, partition: str, reason: str, end_offset: int, pieces: Sequence[Piece], topic_id: str
+    ) -> CutTail:
         by_acks = [0, 0, 0, 0]
         batches: list[Batch] = []
-        readable, first_ms = 0, -1
-        for log, found in _readable(pieces):
+        good_bytes, first_ms = 0, -1
+        for log, found in readable(pieces):
             batch = found.batch
             if not batches:
                 first_ms = _first_timestamp(log, found)
             by_acks[batch.acks_level] += batch.record_count
-            readable += batch.bytes_total
+            good_bytes += batch.bytes_total
             batches.append(batch)
         bytes_total = sum(piece.log.size - piece.position for piece in pieces)
         return CutTail(
@@ -118,9 +141,10 @@ class Quarantine:
             batches=len(batches),
             records=sum(by_acks),
             records_by_acks=(by_acks[0], by_acks[1], by_acks[2], by_acks[3]),
-            unreadable_bytes=bytes_total - readable,
+            unreadable_bytes=bytes_total - good_bytes,
             first_timestamp=first_ms,
             last_timestamp=max((batch.max_timestamp for batch in batches), default=-1),
+            topic_id=topic_id,
         )
 
     def _stem(self, directory: str, tail: CutTail, pieces: Sequence[Piece]) -> tuple[str, bool]:
@@ -133,11 +157,16 @@ class Quarantine:
         stem = f"{directory}/{max(tail.first_epoch, 0)}-{tail.base_offset}-{tail.end_offset}"
         candidate, number = stem, 1
         while f"{candidate.rpartition('/')[2]}.json" in names:
-            if self._holds(candidate + ".log", pieces):
+            if self._is_of(candidate + ".json", tail.topic_id) and self._holds(candidate + ".log", pieces):
                 return candidate, True
             number += 1
             candidate = f"{stem}-{number}"
         return candidate, False
+
+    def _is_of(self, path: str, topic_id: str) -> bool:
+        """The JSON at ``path`` can be read, and tells of that very topic."""
+        known = checkpoint.load_dispensable(self._disk, path)
+        return bool(known) and (not topic_id or known.get("topic_id", "") in ("", topic_id))
 
     def _holds(self, path: str, pieces: Sequence[Piece]) -> bool:
         """The file at ``path`` is a copy of ``pieces``, byte for byte."""
@@ -186,7 +215,7 @@ def _first_timestamp(log: LogBytes, found: Found) -> int:
     return first_timestamp(found.batch._replace(buffers=(data,)))
 
 
-def _readable(pieces: Sequence[Piece]) -> Iterator[tuple[LogBytes, Found]]:
+def readable(pieces: Sequence[Piece]) -> Iterator[tuple[LogBytes, Found]]:
     """Every whole batch of the tail and where it lies, stepping over what is damaged."""
     for log, position, offset in pieces:
         while True:

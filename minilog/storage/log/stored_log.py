@@ -27,6 +27,7 @@ from minilog.storage.log.log_place import LogPlace, Recovered, RecoveryPoint
 from minilog.storage.log.log_state import LogState
 from minilog.storage.log.producer_snapshots import SNAPSHOT_BYTES, ProducerStates
 from minilog.storage.log.producers import WrittenBatch
+from minilog.storage.log.watched_ages import Ages, Span, WatchedAges, cut_ages
 from minilog.storage.segment.damage import noted
 from minilog.storage.segment.segment import Segment
 from minilog.wire.batch import Batch, filler, is_filler, peek
@@ -66,6 +67,10 @@ class StoredLog:
         self.producers = ProducerStates(place.disk, place.directory, settings.producer_id_expiration_ms)
         """What the batches say of their producers (R32). Its ``table.last_batches`` says what
         compaction must keep."""
+        self.written = WatchedAges(Span.of(settings.age_limits_ms))
+        """How long the records have been here, by no wall clock (R40)."""
+        self.cleaned = WatchedAges(Span.of([settings.delete_retention_ms]))
+        """How long they have been clean: for so long tombstones could be read at least."""
         self._unsynced = place.unsynced
         self._readers: dict[int, Segment] = {}
         """Sealed segments that are open, by base offset, least recently used first."""
@@ -160,6 +165,22 @@ class StoredLog:
     def configure(self, settings: TopicSettings) -> None:
         self._settings = settings
         self.producers.table.expiration_ms = settings.producer_id_expiration_ms
+        self.written.span, self.cleaned.span = Span.of(settings.age_limits_ms), Span.of([settings.delete_retention_ms])
+
+    def load_ages(self, written: Ages, cleaned: Ages) -> None:
+        """As the recovery point has them."""
+        self.written.load(cut_ages(written, self.end_offset))
+        self.cleaned.load(cut_ages(cleaned, self.state.cleaned_end))
+
+    def look(self, now_ms: int) -> None:
+        self.written.look(now_ms, self.end_offset)
+        self.cleaned.look(now_ms, self.state.cleaned_end)
+
+    def written_at(self, offset: int) -> tuple[int, int] | None:
+        return self.written.of(offset)
+
+    def note_written(self, end_offset: int, ms_ago: int) -> None:
+        self.written.note_age(min(end_offset, self.end_offset), ms_ago)
 
     def find_written(self, batches: Sequence[Batch]) -> list[WrittenBatch | None]:
         return self.producers.table.find_written(batches)
@@ -252,8 +273,10 @@ class StoredLog:
         self._snapshot_producers(SNAPSHOT_BYTES)
         return self.recovery_point()
 
-    def recovery_point(self) -> RecoveryPoint:
-        return RecoveryPoint(self.durable_end, self._high_watermark, self.generation, tuple(self._epochs.entries))
+    def recovery_point(self, *, is_last: bool = False) -> RecoveryPoint:
+        written = cut_ages(self.written.saved(is_exact=is_last), self.durable_end)
+        marks, epochs = (self.durable_end, self._high_watermark), tuple(self._epochs.entries)
+        return RecoveryPoint(*marks, self.generation, epochs, written, self.cleaned.saved(is_exact=is_last))
 
     def _snapshot_producers(self, bytes_min: int = 0) -> None:
         self.producers.save(self.end_offset, self.last_epoch, self._high_watermark, bytes_min)

@@ -125,6 +125,8 @@ class CuttableLog(StoredLog):
     def _end_at(self, offset: int) -> None:
         self.missing = self.unsure = None
         self.end_offset = self.durable_end = offset
+        self.written.cut(offset)
+        self.cleaned.cut(offset)
         self._high_watermark = min(self._high_watermark, offset)
 
     def _restore_producers_after_cut(self) -> None:
@@ -137,7 +139,7 @@ class CuttableLog(StoredLog):
 
     def _quarantine(self, lost_from: Border, reason: str) -> tuple[int, int, int, int]:
         """Copy what is about to be lost; returns its records by acks level."""
-        return keep(self.place.quarantine, self.name, reason, lost_from, self._segments)
+        return keep(self.place, reason, lost_from, self._segments)
 
     def _begin_generation(self, state: LogState) -> None:
         """From here on no flush job, and after a crash no recovery point, speaks for more than what

@@ -27,7 +27,8 @@ from minilog.storage.log.log import PartitionLog
 from minilog.storage.log.log_place import LogPlace, Recovered, RecoveryPoint
 from minilog.storage.log.log_state import CUTS_KEPT, LoadedState, LogState, load_state
 from minilog.storage.log.quarantine import Piece
-from minilog.storage.recovery.torn_tail import first_torn
+from minilog.storage.log.watched_ages import Ages
+from minilog.storage.recovery.torn_tail import first_torn, is_half_written
 from minilog.storage.segment.damage import Damage, noted
 from minilog.storage.segment.scan import BATCH_BYTES_MAX, CHUNK_BYTES, BadBatch, check_readable
 from minilog.storage.segment.segment import Segment
@@ -57,6 +58,8 @@ class _Derived(NamedTuple):
     """The recovery point speaks of records up to here."""
     holes: list[int]
     """The first offset of a batch that lacks records, as soon as one was read."""
+    ages: tuple[Ages, Ages] = ((), ())
+    """How long ago what is left of it was written, and cleaned."""
     power_loss: bool = False
     """Index files that were not synced may have lost what they held."""
 
@@ -76,8 +79,8 @@ def open_log(
     synced may be missing.
     """
     settle(place.disk, place.directory)
-    loaded = load_state(place.disk, place.directory)
-    segments = _segments(place, loaded.state.start_offset)
+    loaded = load_state(place.disk, place.directory, point.generation)
+    segments = _segments(place, 0 if loaded.damaged else loaded.state.start_offset)
     loaded = loaded._replace(state=_begun(place, loaded, segments))
     derived = _derive(loaded, segments[0].base_offset, point)._replace(power_loss=power_loss)
     noted_start = _noted_start(loaded, segments[0].base_offset, derived)
@@ -110,7 +113,7 @@ def open_log(
     cleaned_end = min(state.cleaned_end, log.end_offset)
     log.state = state._replace(cleaned_end=cleaned_end)
     log.start_offset = start_offset
-    if noted_start < start_offset:
+    if noted_start < segments[0].base_offset:
         log.missing_head = (noted_start, start_offset)
     else:
         log.state = log.state.starting_at(start_offset)._replace(is_start_noted=True)
@@ -118,6 +121,7 @@ def open_log(
     if log.end_offset < state.missing_end:
         log.missing = (log.end_offset, state.missing_end)
     log.high_watermark = min(max(start_offset, derived.high_watermark), log.end_offset)
+    log.load_ages(*derived.ages)
     log.recovered = Recovered(torn_bytes, tuple(damages))
     log.producers.open(log.end_offset)
     _look_again(log, place.ask)
@@ -215,27 +219,33 @@ def _derive(loaded: LoadedState, base_offset: int, point: RecoveryPoint) -> _Der
     """The recovery point as far as no later cut has overtaken it. Without its epochs everything is
     scanned."""
     state = loaded.state
-    generation = max(state.generation, point.generation)
-    for cut, end_offset in state.cuts:
-        if cut > point.generation:
-            point = point.cut_to(end_offset)
+    generation = max(state.generation, point.generation) + loaded.damaged
+    point = still_true(point, state)
     if generation - point.generation > CUTS_KEPT:
         point = point.cut_to(base_offset)
     # Only what is committed is cleaned, or makes older values go.
     high_watermark = max(point.high_watermark, state.cleaned_end, state.swept_end)
-    if loaded.damaged or state.generation < point.generation:
+    if loaded.damaged:
         # The last cut is not known: of which records was this said?
-        point, high_watermark = point._replace(epochs=()), base_offset
+        point, high_watermark = point._replace(epochs=(), written=(), cleaned=()), base_offset
     durable_end = max(point.offset, base_offset)
     start_offset = point.epochs[0][1] if point.epochs else base_offset
     vouched_end = durable_end if loaded.damaged else max(durable_end, state.missing_end)
+    known = vouched_end, high_watermark, start_offset, durable_end
+    ages = point.written, point.cleaned
     if not point.epochs:
-        return _Derived(
-            EpochCache(), generation, base_offset, vouched_end, high_watermark, start_offset, durable_end, []
-        )
+        return _Derived(EpochCache(), generation, base_offset, *known, [], ages)
     epochs = EpochCache(entry for entry in point.epochs if entry[1] < durable_end)
     epochs.truncate_start(base_offset, durable_end)
-    return _Derived(epochs, generation, durable_end, vouched_end, high_watermark, start_offset, durable_end, [])
+    return _Derived(epochs, generation, durable_end, *known, [], ages)
+
+
+def still_true(point: RecoveryPoint, state: LogState) -> RecoveryPoint:
+    """What the point says of the log after the cuts that the state knows of."""
+    for generation, end_offset in state.cuts:
+        if generation > point.generation:
+            point = point.cut_to(end_offset)
+    return point
 
 
 def _noted_start(loaded: LoadedState, base_offset: int, derived: _Derived) -> int:
@@ -322,7 +332,8 @@ def _in_doubt(state: LogState, segments: list[Segment], cut: _Cut | None, derive
     everything, so it says where this one has met damage."""
     end_offset = cut.damage.offset if cut else segments[-1].end_offset
     known = noted(bad for segment in segments for bad in segment.bad_ranges)
-    return state.in_doubt(end_offset, bool(derived.holes))._replace(bad_ranges=known)
+    state = state.in_doubt(derived.generation, segments[0].base_offset, end_offset, bool(derived.holes))
+    return state._replace(bad_ranges=known)
 
 
 def _noted(place: LogPlace, state: LogState, active: Segment, cut: _Cut | None, derived: _Derived) -> LogState:
@@ -366,10 +377,19 @@ def _cut_tail(place: LogPlace, active: Segment, cut: _Cut | None) -> tuple[int, 
     if cut is None:
         return 0, lost
     damage = cut.damage
-    if not cut.is_torn or damage.end_offset is not None:
-        reason = "behind a write that a power cut lost" if cut.is_torn else "corrupt tail found by recovery"
+    if not cut.is_torn or damage.end_offset is not None or not is_half_written(active, damage):
         piece = Piece(active.log_bytes(), damage.position, damage.offset)
-        lost = place.quarantine.save(place.name, reason, active.end_offset, [piece]).records_by_acks
+        lost = place.quarantine.save(
+            place.name, _reason(cut), active.end_offset, [piece], place.topic_id
+        ).records_by_acks
     cut_bytes = active.size_bytes - damage.position
     active.truncate(damage.offset, damage.position)
     return (cut_bytes if cut.is_torn else 0), lost
+
+
+def _reason(cut: _Cut) -> str:
+    if not cut.is_torn:
+        return "corrupt tail found by recovery"
+    if cut.damage.end_offset is None:
+        return "bad end found after a power cut"
+    return "behind a write that a power cut lost"

@@ -15,6 +15,10 @@ replica is incomplete until the leader's copy has replaced it. The same holds wh
 before the recovery point, and of a batch that is whole in its place and does not fit the leader
 epoch before it: no crash changes an epoch.
 
+After a power cut that includes a changed bit in a last batch that was durable, behind the last
+recovery point. It cannot be told from a write that was torn. So what does not look half-written
+(``is_half_written``) goes to quarantine before it is cut.
+
 Source: Alagappan et al., "Protocol-Aware Recovery for Consensus-Based Storage" (FAST 2018): telling
 crash from corruption apart is what keeps a committed record from being dropped.
 """
@@ -27,7 +31,7 @@ from crc32c import crc32c
 
 from minilog.errors import CorruptBatch, CorruptRange
 from minilog.storage.segment.damage import Damage
-from minilog.storage.segment.scan import BadBatch, LogBytes, scan
+from minilog.storage.segment.scan import LogBytes, is_whole
 from minilog.storage.segment.segment import Segment
 from minilog.wire.batch import CRC_START, HEADER_BYTES, peek
 
@@ -38,7 +42,7 @@ def first_torn(segment: Segment, damages: Sequence[Damage], recovery_point: int,
     """The damage at which the active segment is to be cut; None when all of it is corruption."""
     log = segment.log_bytes()
     for damage in damages:
-        if damage.offset < recovery_point or _is_whole(log, damage):
+        if damage.offset < recovery_point or is_whole(log, damage.position, damage.offset):
             continue
         if damage.end_offset is None and (power_loss or _ends_inside_batch(log, damage)):
             return damage
@@ -47,11 +51,10 @@ def first_torn(segment: Segment, damages: Sequence[Damage], recovery_point: int,
     return None
 
 
-def _is_whole(log: LogBytes, damage: Damage) -> bool:
-    try:
-        return next(scan(log, damage.position, damage.offset), None) is not None
-    except BadBatch:
-        return False
+def is_half_written(segment: Segment, damage: Damage) -> bool:
+    """A write that was under way shows in it, so nothing in it was durable."""
+    log = segment.log_bytes()
+    return _ends_inside_batch(log, damage) or _has_lost_sector(log, damage)
 
 
 def _ends_inside_batch(log: LogBytes, damage: Damage) -> bool:

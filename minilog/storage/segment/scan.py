@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from crc32c import crc32c
 
+from minilog.config import MESSAGE_BYTES_MAX
 from minilog.errors import CorruptBatch, CorruptRange, RecordTooLarge
 from minilog.storage.disk import Disk
 from minilog.storage.segment.checksums import Checksums
@@ -33,8 +34,9 @@ _unpack_checks = struct.Struct(">qiibIHi").unpack_from
 checks."""
 _EPOCH_STEP_MAX = 2**20
 _OFFSET_STEP_MAX = 2**31
+_WITNESSES = 2
+"""Batches behind a changed epoch that it takes to know which of them is wrong."""
 _FIRST_BYTES = 16 * 1024
-"""There may be many bad batches, most of them small."""
 
 
 class Found(NamedTuple):
@@ -62,16 +64,17 @@ class LogBytes(NamedTuple):
     size: int
 
     def pread(self, position: int, size: int) -> bytes:
-        return self.disk.pread(self.handle, position, min(size, self.size - position))
+        return self.disk.pread(self.handle, position, max(min(size, self.size - position), 0))
 
 
-def scan(log: LogBytes, position: int, offset: int, epoch: int = -1, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Found]:
+def scan(log: LogBytes, position: int, offset: int, epoch: int = -1) -> Iterator[Found]:
     """All batches from ``position``, where the one with base offset ``offset`` starts, to the end
     of the file.
 
-    Raises BadBatch at the first place where the bytes are not what belongs there.
-    ``chunk_bytes`` are read first.
+    Raises BadBatch at the first place where the bytes are not what belongs there. Little is read
+    first, and more each time: there may be many bad batches, most of them small.
     """
+    chunk_bytes = _FIRST_BYTES
     while position < log.size:
         view = memoryview(pread(log, position, chunk_bytes, offset))
         at = 0
@@ -80,11 +83,16 @@ def scan(log: LogBytes, position: int, offset: int, epoch: int = -1, chunk_bytes
             if bytes_total == 0:
                 break
             batch = peek(view, at)
+            if batch.leader_epoch != epoch and _is_contradicted(log, position + at, batch, epoch):
+                reason = f"its leader epoch is {batch.leader_epoch}, the batches behind it have a lower one"
+                raise BadBatch(position + at, offset, reason)
             yield Found(position + at, batch)
             at += bytes_total
             offset, epoch = batch.end_offset, batch.leader_epoch
         position += at
-        chunk_bytes = CHUNK_BYTES if at else _large_batch(log, view, position, offset, chunk_bytes)
+        chunk_bytes = (
+            min(2 * chunk_bytes, CHUNK_BYTES) if at else _large_batch(log, view, position, offset, chunk_bytes)
+        )
 
 
 def step(view: memoryview, at: int, end: int, offset: int, epoch: int, position: int) -> int:
@@ -141,7 +149,7 @@ def next_batch(log: LogBytes, bad: BadBatch, epoch: int) -> Found | None:
     says where it ends. Bad batches that follow each other are stepped over one by one.
     """
     position, offset = bad.position, bad.offset
-    while (found := _at(log, position, offset, epoch)) is None:
+    while (found := _at(log, position, offset, epoch)) is None:  # at once when a read has failed, and does no more
         header = _header(log, position)
         if header is not None and header.base_offset == offset:
             position = _end_of(log, position, header, epoch)
@@ -153,6 +161,27 @@ def next_batch(log: LogBytes, bad: BadBatch, epoch: int) -> Found | None:
         if position >= log.size:
             return None
     return found
+
+
+def _is_contradicted(log: LogBytes, position: int, batch: Batch, epoch: int) -> bool:
+    """Two whole batches follow the one at ``position``, each in its place and of an epoch between
+    ``epoch``, that of the batch before, and its own. The checksum does not cover the epoch, so one
+    changed bit may have raised it. Two such bits are less likely."""
+    at, offset = position + batch.bytes_total, batch.end_offset
+    for _ in range(_WITNESSES):
+        header = _header(log, at)
+        if header is None or not max(epoch, 0) <= header.leader_epoch < batch.leader_epoch:
+            return False
+        if not is_whole(log, at, offset):
+            return False
+        at, offset, epoch = at + header.bytes_total, header.end_offset, header.leader_epoch
+    return True
+
+
+def is_whole(log: LogBytes, position: int, offset: int) -> bool:
+    """A batch that begins with ``offset``, of whatever epoch, lies there."""
+    header = _header(log, position)
+    return header is not None and header.base_offset == offset and _is_good(log, position, header)
 
 
 def check_readable(log: LogBytes, position: int) -> None:
@@ -197,8 +226,11 @@ def _header(log: LogBytes, position: int) -> Batch | None:
 
 def _at(log: LogBytes, position: int, offset: int, epoch: int) -> Found | None:
     """The batch at ``position``, if it is a good one that belongs there."""
+    header = _header(log, position)
+    if header is None or check_place(header, offset, epoch) is not None:
+        return None
     try:
-        return next(scan(log, position, offset, epoch, _FIRST_BYTES), None)
+        return next(scan(log, position, offset, epoch), None)
     except BadBatch:
         return None
 
@@ -207,9 +239,14 @@ def _end_of(log: LogBytes, position: int, header: Batch, epoch: int) -> int:
     """Where the bad batch with this header ends, if need be beyond the file.
 
     By its checksum, which does not cover the length, or else by its length. Where both lead to what
-    belongs behind it the later one counts, for the other may lie in a record.
+    belongs behind it the later one counts, for the other may lie in a record. Where the next offset
+    stands behind the length, only one changed bit of that length is looked for: to look everywhere
+    costs a look at all that a batch may hold, for each bad one.
     """
-    by_length, by_checksum = position + header.bytes_total, _end_by_checksum(log, position, header)
+    by_length = position + header.bytes_total
+    by_checksum = _end_by_checksum(log, position, header, _near_places(log, position, header))
+    if by_checksum is None and not _is_place(log, by_length, header.end_offset):
+        by_checksum = _end_by_checksum(log, position, header, _places(log, position, header.end_offset))
     if by_checksum is None:
         return by_length
     if by_length > by_checksum and _at(log, by_length, header.end_offset, epoch) is not None:
@@ -217,12 +254,11 @@ def _end_of(log: LogBytes, position: int, header: Batch, epoch: int) -> int:
     return by_checksum
 
 
-def _end_by_checksum(log: LogBytes, position: int, header: Batch) -> int | None:
-    """The first place up to which the batch has its checksum, where the next offset stands or the
-    file ends."""
+def _end_by_checksum(log: LogBytes, position: int, header: Batch, places: Iterator[int]) -> int | None:
+    """The first of the places, which rise, up to which the batch has its checksum."""
     crc, summed_to = 0, position + CRC_START
     try:
-        for border in _places(log, header.end_offset, position + HEADER_BYTES):
+        for border in places:
             while summed_to < border:
                 data = log.pread(summed_to, min(border - summed_to, CHUNK_BYTES))
                 crc, summed_to = crc32c(data, crc), summed_to + len(data)
@@ -233,17 +269,44 @@ def _end_by_checksum(log: LogBytes, position: int, header: Batch) -> int | None:
     return None
 
 
-def _places(log: LogBytes, offset: int, position: int) -> Iterator[int]:
-    """Where ``offset`` stands as a base offset does, from ``position`` on, and the file's end."""
-    mark, chunk_bytes = struct.pack(">q", offset), _FIRST_BYTES
-    while position < log.size:
-        data, chunk_bytes = log.pread(position, chunk_bytes), CHUNK_BYTES
-        at = data.find(mark)
-        while at >= 0:
-            yield position + at
-            at = data.find(mark, at + 1)
-        position += max(len(data) - len(mark) + 1, 1)
-    yield log.size
+def _near_places(log: LogBytes, position: int, header: Batch) -> Iterator[int]:
+    """Where the next offset stands, or the file ends, behind this length or one that differs from
+    it in one bit."""
+    length = header.bytes_total - PREFIX_BYTES
+    for other in sorted([length, *(length ^ 1 << bit for bit in range(31))]):
+        if HEADER_BYTES - PREFIX_BYTES <= other <= MESSAGE_BYTES_MAX:
+            end = position + PREFIX_BYTES + other
+            if _is_place(log, end, header.end_offset):
+                yield end
+
+
+def _is_place(log: LogBytes, position: int, offset: int) -> bool:
+    """``offset`` stands there as a base offset does, or the file ends."""
+    if position >= log.size:
+        return position == log.size
+    try:
+        return log.pread(position, len(_mark(offset))) == _mark(offset)
+    except CorruptRange:
+        return False
+
+
+def _places(log: LogBytes, position: int, offset: int) -> Iterator[int]:
+    """All that ``_is_place`` is true of, as far as the batch at ``position`` can reach."""
+    mark, chunk_bytes = _mark(offset), _FIRST_BYTES
+    at, end = position + HEADER_BYTES, min(log.size, position + PREFIX_BYTES + MESSAGE_BYTES_MAX)
+    while at < end:
+        data, chunk_bytes = log.pread(at, chunk_bytes), CHUNK_BYTES
+        found = data.find(mark)
+        while found >= 0:
+            yield at + found
+            found = data.find(mark, found + 1)
+        at += max(len(data) - len(mark) + 1, 1)
+    if end == log.size:
+        yield end
+
+
+def _mark(offset: int) -> bytes:
+    return offset.to_bytes(8, "big")
 
 
 def _search(log: LogBytes, bad: BadBatch, epoch: int, position: int) -> Found | None:

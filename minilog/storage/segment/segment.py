@@ -317,6 +317,8 @@ class Segment:
         assert index is not None
         base_offset, position = index.offsets.floor(min(offset, index.times.last[1]) if power_loss else offset)
         index.rewind(position, base_offset)
+        if position < self.size_bytes:  # the border, which may be the only way past a damaged stretch
+            index.note_border(position, base_offset)
         self._hints.clear()
         self._max_timestamp = None
         self.end_offset = base_offset

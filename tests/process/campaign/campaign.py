@@ -50,7 +50,10 @@ class Settings:
     quiet_s: float = 0.6
     rate: Rate = field(default_factory=Rate)
     retries: Sequence[Retries] = (STRICT, RETRIED)
-    topic_config: Mapping[str, str] = field(default_factory=lambda: {"min.insync.replicas": "2"})
+    topic_config: Mapping[str, str] = field(
+        default_factory=lambda: {"min.insync.replicas": "2", "retention.ms": "1800000"}
+    )
+    """Shorter than a clock is off."""
     histories: Path | None = None
     """Where to save the histories; None: only when something is wrong."""
 
@@ -66,6 +69,8 @@ class Outcome:
     reads: int = 0
     operations: int = 0
     violations: int = 0
+    lost: int = 0
+    """Acknowledged with acks=all, or read, and gone."""
     duplicates: int = 0
     weak_lost: int = 0
     """Acknowledged with acks=1 and gone: no violation, that level promises less. It shows that loss
@@ -168,7 +173,8 @@ class _Round:
 
     def _draw(self) -> list[Nemesis]:
         """Two or three that the cluster is equipped for, at most one of which touches a disk."""
-        able = [n for n in CATALOGUE.values() if is_possible(n, self.cluster) and n.name not in NEVER_MIXED]
+        missing = self.cluster.missing
+        able = [n for n in CATALOGUE.values() if not n.lacks(missing) and n.name not in NEVER_MIXED]
         able = [nemesis for nemesis in able if not nemesis.open_problem]
         chosen: list[Nemesis] = []
         for nemesis in self.random.sample(able, len(able)):
@@ -202,6 +208,7 @@ class _Round:
             outcome.reads += verdict.counts["reads"]
             outcome.operations += verdict.counts["operations"]
             outcome.violations += sum(result.violations for result in verdict.classes.values())
+            outcome.lost += verdict.classes["final-missing"].violations
             duplicates = verdict.classes["duplicate"]
             outcome.duplicates += duplicates.violations + duplicates.tolerated
             outcome.errors += workload.tally.errors
@@ -262,14 +269,10 @@ class _Round:
                 self.outcome.problems.append(f"history: {path}; logs: {self.cluster.dev.folder / 'logs'}")
 
 
-NEVER_MIXED = frozenset({"quiet", "dead_disk", "wipe", "kill_all", "pause_all"})
+NEVER_MIXED = frozenset(
+    {"quiet", "dead_disk", "wipe", "kill_all", "pause_all", "older_disk", "older_journal", "lost_journal"}
+)
 """They need everybody, or everybody else well."""
-
-
-def is_possible(nemesis: Nemesis, cluster: ProcessCluster) -> bool:
-    return (cluster.dev.network is not None or not nemesis.needs_network) and (
-        bool(cluster.volumes) or not nemesis.needs_volumes
-    )
 
 
 def weak_lost(events: Sequence[Event]) -> int:

@@ -59,7 +59,7 @@ def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
-COUNTS = ("acknowledged", "reads", "violations", "weak_lost", "duplicates")
+COUNTS = ("acknowledged", "reads", "lost", "violations", "weak_lost", "duplicates")
 
 
 def summary(rounds: Iterable[Row]) -> list[dict[str, Any]]:
@@ -85,7 +85,7 @@ def unavailable_ms(row: Row) -> float:
 
 def _totals(rounds: Iterable[Row]) -> dict[str, int]:
     found = list(rounds)
-    return {key: sum(row[key] for row in found) for key in COUNTS}
+    return {key: sum(row.get(key, 0) for row in found) for key in COUNTS}
 
 
 # --- where the time goes --------------------------------------------------------------------------
@@ -132,7 +132,7 @@ def table_of(campaign: Mapping[str, Any]) -> Table:
     minutes = campaign["seconds"] / 60
     table = Table(title=f"{len(campaign['rounds'])} rounds, {minutes:.1f} minutes, seeds {campaign['seeds']}")
     table.add_column("fault", no_wrap=True)
-    for title in ("runs", "acked", "read", "violations", "acks=1 lost", "doubled"):
+    for title in ("runs", "acked", "read", "lost", "violations", "acks=1 lost", "doubled"):
         table.add_column(title, justify="right")
     table.add_column("unavailable p50 / p99 / max", justify="right", no_wrap=True)
     table.add_column("goal", no_wrap=True)

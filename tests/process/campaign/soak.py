@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -34,12 +35,14 @@ from rich.console import Console
 from tests.process.campaign.campaign import MIXED, QUIET, Outcome, Settings, run_round
 from tests.process.campaign.report import GOALS, summary, table_of
 from tests.process.nemesis.catalogue import CATALOGUE
-from tests.process.rig import faulty_disk, network
+from tests.process.rig import equipment
 from tests.process.rig.cluster import VOLUME_BYTES, ProcessCluster, process_cluster
 from tests.process.rig.machine import CpuTimes, share_priority
 
 DEFAULT_SEEDS = (11, 23, 37, 41, 53)
 BROKERS = 3
+OVERRIDES = ("retention_check_ms=1000",)
+"""So that what retention does because of a clock is done within a round."""
 
 
 @dataclass
@@ -85,13 +88,16 @@ class Deck:
 class Soak:
     def __init__(self, arguments: argparse.Namespace, console: Console) -> None:
         self._arguments, self._console = arguments, console
-        self._no_network = network.unavailable() if not arguments.loopback else "--loopback"
-        self._no_volumes = faulty_disk.unavailable() if not arguments.loopback else "--loopback"
+        self._missing = equipment.missing()
+        if arguments.loopback:
+            self._missing |= {"network": "--loopback", "volumes": "--loopback"}
         self._settings = Settings(hold_s=arguments.hold, partitions=arguments.partitions)
-        equipment = {"network": self._no_network is None, "volumes": self._no_volumes is None}
+        had = {name: name not in self._missing for name in equipment.KINDS}
         began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        self.campaign = Campaign(arguments.seeds, self._possible(arguments.nemeses), began, equipment)
-        self._deck = Deck(self.campaign.nemeses, Random(repr(arguments.seeds)), arguments.goal_cards)
+        self.campaign = Campaign(arguments.seeds, self._possible(arguments.nemeses), began, had)
+        self._deck = Deck(
+            self.campaign.nemeses, Random(repr(arguments.seeds)), 1 if arguments.rounds else arguments.goal_cards
+        )
         self._began_s = time.monotonic()
 
     def _possible(self, wanted: Sequence[str]) -> list[str]:
@@ -99,11 +105,7 @@ class Soak:
         able = []
         for name in wanted or [*CATALOGUE, MIXED]:
             nemesis = CATALOGUE.get(name)
-            reason = nemesis and (
-                (nemesis.needs_network and self._no_network)
-                or (nemesis.needs_volumes and self._no_volumes)
-                or (not wanted and nemesis.open_problem)
-            )
+            reason = nemesis and (nemesis.lacks(self._missing) or (not wanted and nemesis.open_problem))
             if reason:
                 self._console.print(f"without {name}: {reason}", style="yellow")
             else:
@@ -112,30 +114,59 @@ class Soak:
 
     def run(self) -> bool:
         """True when every round was as it should be."""
-        share_s, cpu = self._arguments.minutes * 60 / len(self._arguments.seeds), CpuTimes.now()
-        for number, seed in enumerate(self._arguments.seeds, 1):
-            self._one_seed(seed, self._began_s + number * share_s)
-        self.campaign.seconds = round(time.monotonic() - self._began_s, 1)
+        cpu = CpuTimes.now()
+        if self._arguments.rounds:
+            self._one_seed(self._arguments.seeds[0], math.inf, self._arguments.rounds * len(self.campaign.nemeses))
+        else:
+            share_s = self._arguments.minutes * 60 / len(self._arguments.seeds)
+            for number, seed in enumerate(self._arguments.seeds, 1):
+                self._one_seed(seed, self._began_s + number * share_s, math.inf)
         self.campaign.machine = _machine([row["load"] for row in self.campaign.rounds] or [os.getloadavg()[0]], cpu)
         return not self.campaign.failures
 
-    def _one_seed(self, seed: int, until_s: float) -> None:
+    def _one_seed(self, seed: int, until_s: float, rounds: float) -> None:
         random, number = Random(seed), 0
-        while time.monotonic() < until_s:
+
+        def goes_on() -> bool:
+            return time.monotonic() < until_s and number < rounds
+
+        while goes_on():
             with self._cluster(seed) as cluster:
-                while time.monotonic() < until_s:
+                while goes_on():
                     number += 1
                     if not self._one_round(cluster, seed, number, self._deck.draw(), Random(random.random())):
                         break
+                    self.save()
+
+    def save(self) -> dict[str, Any]:
+        """Also as it grows, for who looks on; returns what is saved."""
+        self.campaign.seconds = round(time.monotonic() - self._began_s, 1)
+        result = {**asdict(self.campaign), "summary": summary(self.campaign.rounds)}
+        self._arguments.json.write_text(json.dumps(result) + "\n")
+        if self._arguments.table is not None:
+            with self._arguments.table.open("w") as file:
+                shown = Console(file=file, width=160)
+                shown.print(table_of(result))
+                for failure in self.campaign.failures:
+                    shown.print(failure, markup=False, highlight=False)
+        return result
 
     @contextlib.contextmanager
     def _cluster(self, seed: int) -> Iterator[ProcessCluster]:
         """Its folder goes when nothing failed in it."""
         base = self._arguments.folder
+        if base is not None:
+            Path(base).mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f"soak-{seed}-", dir=base)) / "cluster"
         failures = len(self.campaign.failures)
-        volume_bytes = 0 if self._no_volumes else VOLUME_BYTES
-        with process_cluster(folder, BROKERS, network=self._no_network is None, volume_bytes=volume_bytes) as cluster:
+        with process_cluster(
+            folder,
+            BROKERS,
+            OVERRIDES,
+            network="network" not in self._missing,
+            volume_bytes=0 if "volumes" in self._missing else VOLUME_BYTES,
+            slow_syncs="slow_syncs" not in self._missing,
+        ) as cluster:
             yield cluster
         if len(self.campaign.failures) == failures:
             shutil.rmtree(folder.parent)
@@ -173,6 +204,7 @@ class Soak:
             "read": outcome.read,
             "reads": outcome.reads,
             "operations": outcome.operations,
+            "lost": outcome.lost,
             "violations": outcome.violations,
             "duplicates": outcome.duplicates,
             "weak_lost": outcome.weak_lost,
@@ -206,9 +238,10 @@ def _machine(loads: Sequence[float], since: CpuTimes) -> dict[str, Any]:
 
 
 def _leaf(error: BaseException) -> BaseException:
+    """What went wrong first: putting things right again may have failed because of it."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return error
+    return error if error.__context__ is None else _leaf(error.__context__)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -216,6 +249,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m tests.process.campaign.soak", description="Faults on real processes."
     )
     parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--rounds", type=int, help="of each nemesis, with the first seed, instead of --minutes")
     parser.add_argument("--seeds", type=_numbers, default=list(DEFAULT_SEEDS), help="comma-separated; one cluster each")
     parser.add_argument("--seed", type=int, help="the same as --seeds with one")
     parser.add_argument("--nemeses", type=_names, default=[], help=f"comma-separated: {', '.join([*CATALOGUE, MIXED])}")
@@ -224,6 +258,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--partitions", type=int, default=3, help="of each of the two topics of a round")
     parser.add_argument("--loopback", action="store_true", help="plain processes: no faults of networks and volumes")
     parser.add_argument("--json", type=Path, default=Path("soak.json"), help="where the figures go")
+    parser.add_argument("--table", type=Path, help="where the table goes, anew after each round")
     parser.add_argument("--folder", type=Path, help="where clusters live, and stay if something fails")
     parsed = parser.parse_args(arguments)
     unknown = [name for name in parsed.nemeses if name not in CATALOGUE and name != MIXED]
@@ -249,9 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         share_priority(os.getpid())
     soak = Soak(parsed, console)
     fine = soak.run()
-    result = {**asdict(soak.campaign), "summary": summary(soak.campaign.rounds)}
-    console.print(table_of(result))
-    parsed.json.write_text(json.dumps(result) + "\n")
+    console.print(table_of(soak.save()))
     console.print(f"figures: {parsed.json}; {len(soak.campaign.failures)} failures", highlight=False)
     return 0 if fine else 1
 

@@ -33,7 +33,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from minilog.controller import frames
 from minilog.errors import MinilogError, UnknownTopic
-from minilog.wire.metadata_records import BrokerFenced, MetadataRecord, PartitionChanged, TopicDeleted
+from minilog.wire.journal.metadata_records import BrokerFenced, MetadataRecord, PartitionChanged, TopicDeleted
 from minilog_client import AsyncClient
 from tests.process.campaign.report import full_load_sentence
 from tests.process.rig.cluster import CONTROLLER, ProcessCluster, process_cluster

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -26,10 +28,12 @@ from minilog.cli.local.cluster import DevCluster, DevFile, Member
 from minilog.cli.local.ports import HOST
 from minilog.cli.output import CliError
 from minilog.settings import Role
-from tests.process.rig import faulty_disk
+from tests.process.rig import equipment, faulty_disk
 from tests.process.rig.faulty_disk import MIB, Volume
 from tests.process.rig.machine import share_priority
 from tests.process.rig.network import Network
+from tests.process.rig.slow_syncs import SlowSyncs
+from tests.process.rig.wall_clock import WallClock
 
 Name = int | str
 """A broker id, or "controller"."""
@@ -63,6 +67,12 @@ class PlacedDevCluster(DevCluster):
         super().__init__(folder, spec)
         self.network: Network | None = None
         self.volumes: dict[int, Volume] = {}
+        self.clocks: dict[str, WallClock] = {}
+        """By the names of members. The others have the machine's."""
+        self.syncs: dict[str, SlowSyncs] = {}
+        self.descriptors: dict[str, int] = {}
+        """How many files a member may have open. The others may as many as the machine lets
+        them."""
 
     def start(self, member: Member, exit_with_parent: bool = True) -> int:
         self.wait_ended(member.name)
@@ -79,7 +89,18 @@ class PlacedDevCluster(DevCluster):
     def _place(self, member: Member) -> list[str]:
         command = self.network.command(member.name) if self.network else []
         volume = self.volumes.get(member.id) if member.role == "broker" else None
-        return [*command, *(volume.command() if volume else [])]
+        return [*command, *(volume.command() if volume else []), *self._surround(member.name)]
+
+    def _surround(self, name: str) -> list[str]:
+        """What stands before a process: libraries, and limits."""
+        shims = [shim for shim in (self.clocks.get(name), self.syncs.get(name)) if shim is not None]
+        variables = {key: value for shim in shims for key, value in shim.variables.items()}
+        preload = [f"LD_PRELOAD={':'.join(str(shim.library) for shim in shims)}"] if shims else []
+        limit = [f"--nofile={self.descriptors[name]}"] if name in self.descriptors else []
+        return [
+            *(["prlimit", *limit] if limit else []),
+            *(["env", *preload, *(f"{key}={value}" for key, value in variables.items())] if shims else []),
+        ]
 
     def _member(self, role: Role, id: int, port: int) -> Member:
         member = super()._member(role, id, port)
@@ -113,6 +134,13 @@ class ProcessCluster:
         return self.dev.volumes
 
     @property
+    def missing(self) -> dict[str, str]:
+        """What faults cannot have here, and why."""
+        had = {"network": self.dev.network, "volumes": self.dev.volumes, "slow_syncs": self.dev.syncs}
+        without = {name: "this cluster was made without" for name, had in had.items() if not had}
+        return without | equipment.missing()
+
+    @property
     def broker_ids(self) -> list[int]:
         return [member.id for member in self.dev.brokers]
 
@@ -127,9 +155,13 @@ class ProcessCluster:
     def data_dir(self, broker_id: int) -> Path:
         return self._find(broker_id).data_dir
 
+    @property
+    def controller_dir(self) -> Path:
+        return self._find(CONTROLLER).data_dir
+
     def journal_file(self) -> Path:
         """The controller's newest."""
-        return max(self._find(CONTROLLER).data_dir.glob("journal-*.log"))
+        return max(self.controller_dir.glob("journal-*.log"))
 
     def _find(self, name: Name) -> Member:
         return self.dev.member(str(name))
@@ -138,6 +170,50 @@ class ProcessCluster:
         return self._find(name).state()
 
     # --- breaking and mending ---------------------------------------------------------------------
+
+    def set_clock(self, ahead_s: int, *names: Name) -> None:
+        """Ahead of the machine's clock."""
+        for name in names:
+            self.dev.clocks[self.node(name)].set(ahead_s)
+
+    def give_clock(self, name: Name) -> None:
+        """A wall clock of its own, from its next start on."""
+        node = self.node(name)
+        self.dev.clocks[node] = WallClock(self.dev.folder / f"{node}.clock")
+
+    def take_clock(self, name: Name) -> None:
+        """The machine's clock again, from its next start on."""
+        self.dev.clocks.pop(self.node(name), None)
+
+    def slow_syncs(self, seconds: float, *names: Name) -> None:
+        """Each sync takes so much longer from now on."""
+        for name in names:
+            self.dev.syncs[self.node(name)].set(seconds)
+
+    def limit_descriptors(self, name: Name, spare: int) -> int:
+        """From now on it may open ``spare`` files more; returns what it may have in all."""
+        pid = self._find(name).pid()
+        assert pid is not None, f"{name} does not run"
+        limit = len(os.listdir(f"/proc/{pid}/fd")) + spare
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]))
+        return limit
+
+    def unlimit_descriptors(self, name: Name) -> None:
+        pid = self._find(name).pid()
+        if pid is not None:
+            hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard, hard))
+
+    def recover_journal(self) -> str:
+        """As the page about backups says, from all brokers, while no controller runs; returns what
+        the command printed."""
+        sources = [part for broker in self.dev.brokers for part in ("--from", broker.url)]
+        words = ["controller", "recover", "--set", f"data_dir={self.controller_dir}", *sources, "--yes"]
+        done = subprocess.run(
+            [sys.executable, "-m", "minilog", *words], capture_output=True, text=True, timeout=WAIT_S, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
 
     def kill(self, *names: Name) -> None:
         """At once, as far as that is possible."""
@@ -149,7 +225,7 @@ class ProcessCluster:
         for name in names:
             known = self._find(name).known()
             assert known is not None
-            assert process.wait_dead(known, 5.0), f"{name} is still there: {self.log(name)[-2000:]}"
+            assert process.wait_dead(known, WAIT_S), f"{name} is still there: {self.log(name)[-2000:]}"
         self.dev.reap()
 
     def pause(self, *names: Name) -> None:
@@ -208,6 +284,8 @@ class ProcessCluster:
         self.dev.reap()
         for volume in self.volumes.values():
             volume.empty()
+        for syncs in self.dev.syncs.values():
+            syncs.set(0)
         self.start(*self.names)
         self.hurt.clear()
 
@@ -234,6 +312,17 @@ class ProcessCluster:
         except (OSError, ValueError):
             return None
 
+    def told(self, name: Name, path: str) -> Any:
+        """As ``ask``, again until it answers. On a busy machine a second may pass without."""
+        answers: list[Any] = []
+
+        def is_told() -> bool:
+            answers.append(self.ask(name, path))
+            return answers[-1] is not None
+
+        self.wait(is_told, f"{name} to answer {path}")
+        return answers[-1]
+
     def ask_all(self, path: str) -> dict[int, Any]:
         """What each broker that runs and answers says."""
         running = [id for id in self.broker_ids if self.state(id) == "running"]
@@ -252,7 +341,14 @@ class ProcessCluster:
         return [newest[number] for number in sorted(newest)]
 
     def leader(self, topic: str, partition: int = 0) -> int:
-        return int(self.partitions(topic)[partition]["leader"])
+        found: list[dict[str, Any]] = []
+
+        def is_known() -> bool:
+            found[:] = self.partitions(topic)
+            return len(found) > partition
+
+        self.wait(is_known, f"somebody to know {topic}-{partition}")
+        return int(found[partition]["leader"])
 
     def is_in_sync(self, topic: str) -> bool:
         """Every partition has a leader and all its replicas in the ISR."""
@@ -296,8 +392,12 @@ def process_cluster(
     *,
     network: bool = False,
     volume_bytes: int = 0,
+    clocks: bool = False,
+    slow_syncs: bool = False,
 ) -> Iterator[ProcessCluster]:
-    """``volume_bytes``: size of each broker's volume, 0 for plain folders."""
+    """``volume_bytes``: size of each broker's volume, 0 for plain folders. ``clocks``: each process
+    has a wall clock of its own, ``set_clock`` sets it. ``slow_syncs``: those of brokers can be made
+    slow."""
     dev = PlacedDevCluster.create(folder, brokers, port=0, controller_port=0, overrides=overrides)
     assert isinstance(dev, PlacedDevCluster)
     cluster = ProcessCluster(dev)
@@ -308,6 +408,10 @@ def process_cluster(
             faulty_disk.share(dev.folder)
             for member in dev.brokers:
                 dev.volumes[member.id] = Volume(member.data_dir, volume_bytes)
+        if clocks:
+            dev.clocks = {member.name: WallClock(dev.folder / f"{member.name}.clock") for member in dev.members}
+        if slow_syncs:
+            dev.syncs = {member.name: SlowSyncs(dev.folder / f"{member.name}.syncs") for member in dev.brokers}
         dev.save()
         cluster.start(*cluster.names)
         yield cluster

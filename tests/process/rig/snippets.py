@@ -3,7 +3,7 @@ name are free.
 
 The blocks of one page run in order: ``sh`` blocks in one bash, ``python`` blocks in one namespace.
 A bash block ends at the first command that fails, and that is an error. A python block that defines
-tests runs under pytest. ``toml`` blocks are parsed. Other languages (``text``) are only shown,
+tests runs under pytest. ``toml`` blocks are parsed. Other languages (``text``, ``yaml``) are only shown,
 unless the line before the block says ``prints:``. Then the block is what the block before it has
 printed, on stdout and stderr, but for times, ids and process numbers.
 
@@ -33,10 +33,12 @@ from minilog.cli.local.cluster import DEV_FILE, DevCluster
 
 ROOT: Final = Path(__file__).parents[3]
 README: Final = ROOT / "README.md"
-PAGES: Final = sorted((ROOT / "minilog" / "docs").glob("*.md"))
+BACKUPS: Final = ROOT / "minilog" / "docs" / "backups.md"
+"""It makes a cluster of its own."""
+PAGES: Final = sorted(set((ROOT / "minilog" / "docs").glob("*.md")) - {BACKUPS})
 RUN: Final = {"sh", "python"}
 PARSED: Final = {"toml"}
-SHOWN: Final = {"text"}
+SHOWN: Final = {"text", "yaml"}
 BLOCK_TIMEOUT_S: Final = 60.0
 HOME_SHOWN: Final = "/home/you"
 STATE: Final = Path(".local/state/minilog/dev")
@@ -138,7 +140,12 @@ class Session:
         bin_folder = str(Path(sys.executable).parent)
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("MINILOG_", "XDG_", "PYTEST_"))}
         path = bin_folder + os.pathsep + os.environ["PATH"]
-        self._environment = {**kept, "HOME": str(self.home), "PATH": path, "PYTHONPATH": str(ROOT)}
+        self._environment = {
+            **kept,
+            "HOME": str(self.home),
+            "PATH": path,
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'clients'}",
+        }
         self._child = subprocess.Popen(
             [*_unshare(), sys.executable, "-m", "tests.process.rig.snippet_runner"],
             cwd=self.home,
@@ -192,9 +199,9 @@ class Session:
         for stream in (self._child.stdin, self._child.stdout):
             with contextlib.suppress(BrokenPipeError):
                 stream.close()  # type: ignore[union-attr]
-        state = self.home / STATE
-        if (state / DEV_FILE).exists():
-            DevCluster.open(state).kill_all()
+        for state in (self.home / STATE, *(path.parent for path in self.home.glob(f"*/{DEV_FILE}"))):
+            if (state / DEV_FILE).exists():
+                DevCluster.open(state).kill_all()
 
 
 def _unshare() -> list[str]:
@@ -228,7 +235,7 @@ def check_page(session: Session, page: Path) -> None:
 
 def main(pages: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder, contextlib.closing(Session(Path(folder))) as session:
-        if README.name not in pages:
+        if not {README.name, BACKUPS.name} & {Path(page).name for page in pages}:
             print(session.sh("minilog dev up --detach"))
         for name in pages:
             session.begin()

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from minilog.wire.journal.metadata_records import PartitionChanged
 from minilog.wire.messages import Heartbeat, Message, Positions, PositionsReply
-from minilog.wire.metadata_records import PartitionChanged
 
 if TYPE_CHECKING:
     from tests.sim.nodes.broker_node import BrokerNode

@@ -128,6 +128,19 @@ class PartitionHistory:
         del self.commit_epochs[len(self.committed.entries) :]
         self.shown.clear()
 
+    def on_unclean(self, mirror: Mirror) -> int:
+        """Somebody has decided that this log is what the partition holds. Returns how many of the
+        committed records are lost."""
+        kept = 0
+        for entry in self.committed.entries:
+            if entry.base_offset >= mirror.start_offset and mirror.at(entry.base_offset) != entry:
+                break
+            kept = entry.end_offset
+        lost = self.committed.end_offset - kept
+        if lost:
+            self.accept_loss(kept)
+        return lost
+
     def before_start(self, who: str, start_offset: int) -> Entry | None:
         """What lay before the first batch of a log that begins here. All that ever goes was
         committed."""
@@ -454,6 +467,17 @@ class WatchedStore:
         self._left.pop((topic, topic_id, partition), None)
         self._durable.pop((topic, topic_id, partition), None)
         self.inner.delete(topic, topic_id, partition)
+        self._drop(topic, topic_id, partition)
+
+    def _drop(self, topic: str, topic_id: str, partition: int) -> None:
+        if self._topic_ids.get((topic, partition)) == topic_id:
+            self.logs.pop((topic, partition), None)
+
+    def put_aside(self, topic: str, topic_id: str, partition: int) -> None:
+        self._left.pop((topic, topic_id, partition), None)
+        self._durable.pop((topic, topic_id, partition), None)
+        self.inner.put_aside(topic, topic_id, partition)
+        self._drop(topic, topic_id, partition)
 
     def on_kill(self) -> None:
         """The process died: everything written must be there again, unless the machine dies before
@@ -470,6 +494,12 @@ class WatchedStore:
         """The disk is empty: nothing is expected of it."""
         self._left.clear()
         self._durable.clear()
+
+    def on_wipe_of(self, topic: str, partition: int) -> None:
+        """Nothing is expected of this log."""
+        for known in (self._left, self._durable):
+            for key in [key for key in known if (key[0], key[2]) == (topic, partition)]:
+                del known[key]
 
     def on_crash(self) -> None:
         """The machine died: everything durable must be there again, and nothing that was not

@@ -8,7 +8,7 @@ LogMatching, OffsetsContiguous, ConsistentRead, DurableSurvives, EpochCacheMatch
 LogStartMonotonic, LogStartCommitted, LogStartByRetention, LogStartPublished, ZombiesDeleteNothing     log_starts.py
 MinIsrAtAck                  an acks=all answer to a new write names an ISR of at least min.insync.replicas
 IsrWithinReplicas            ClusterImage.check_invariants on the journalled truth
-LeaderFromIsr                a new leader was in the ISR or the ELR, or is a recovery's choice
+LeaderFromIsr                a new leader was in the ISR or the ELR, or holds what all last known members hold
 LeaderCandidateCompleteness  every running member of ISR and ELR holds the committed log
 ReplicationQuorumSuperset    what a current leader counts with contains all the controller may elect
 MetadataLogMatching          what brokers are told is the journal, record by record
@@ -31,10 +31,19 @@ from minilog.config import BrokerSettings
 from minilog.core.image import ClusterImage, PartitionState
 from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.leader import LeaderState
+from minilog.core.replication.log_start import end_epoch
 from minilog.core.replication.progress import Proposal
 from minilog.core.replication.replica import Replica
 from minilog.errors import OffsetOutOfRange
 from minilog.wire.group_messages import GroupRequest
+from minilog.wire.journal.metadata_records import (
+    NO_LEADER,
+    BrokerShuttingDown,
+    BrokerUnfenced,
+    MetadataRecord,
+    PartitionChanged,
+    TopicDeleted,
+)
 from minilog.wire.messages import (
     ACKS_ALL,
     Fetch,
@@ -50,14 +59,6 @@ from minilog.wire.messages import (
     Produce,
     ProduceReply,
     ProduceResult,
-)
-from minilog.wire.metadata_records import (
-    NO_LEADER,
-    BrokerRegistered,
-    BrokerShuttingDown,
-    MetadataRecord,
-    PartitionChanged,
-    TopicDeleted,
 )
 from minilog.wire.topic_partition import TopicPartition
 from tests.sim.checks.ballots import Ballots
@@ -117,6 +118,7 @@ class Invariants:
         proposal, published = (role.proposal, role.log_start.published) if isinstance(role, LeaderState) else (None, -1)
         log = replica.log
         assert isinstance(log, WatchedLog)
+        log.history.starts.on_end(log.mirror.end_offset, node.world.now_ms)
         now = Seen(role, replica.topic_id, role.high_watermark, role.state, proposal, published)
         unchanged = seen is not None and seen[0] is role and seen[2:] == now[2:]
         if unchanged and not log.truncated and not log.start_moved:
@@ -169,7 +171,7 @@ class Invariants:
         if is_new_role:
             history.starts.on_role(node.node_id, role.leader_epoch)
         if isinstance(role, LeaderState):
-            history.starts.on_published(node.name, role, log, node.wall_ms, is_new_role=is_new_role)
+            history.starts.on_published(node.name, role, log, node.wall_ms, node.world.now_ms, is_new_role=is_new_role)
         if log.start_moved:
             counted = frozenset(role.maximal_isr) if isinstance(role, LeaderState) else frozenset()
             if seen is not None and seen.role is role:  # whom this turn has proposed came after the log had moved
@@ -382,8 +384,8 @@ class Invariants:
             self.figures["checks"] += 1
             if isinstance(record, PartitionChanged):
                 self._check_transition(self.truth.partition(record.topic, record.partition), record, leaving)
-            if isinstance(record, BrokerRegistered):
-                self._on_registered(record)
+            if isinstance(record, BrokerUnfenced):
+                self._on_unfenced(record)
             if isinstance(record, TopicDeleted):
                 self._on_deleted(record)
             self.journal.append(record)
@@ -397,9 +399,9 @@ class Invariants:
                     if isinstance(replica.role, LeaderState):
                         self._check_quorum(replica.role)
 
-    def _on_registered(self, record: BrokerRegistered) -> None:
+    def _on_unfenced(self, record: BrokerUnfenced) -> None:
         node = self.brokers[record.broker_id]
-        if node.core is not None and node.core.registration.incarnation == record.incarnation:
+        if node.core is not None and node.core.broker_epoch == record.broker_epoch:
             node.lossy = node.wiped = False
 
     def _on_deleted(self, record: TopicDeleted) -> None:
@@ -412,10 +414,15 @@ class Invariants:
         if new.leader == old.leader and new.leader_epoch == old.leader_epoch:
             return
         self.figures["elections"] += 1
-        recovery = not old.isr and not old.elr and new.leader in old.last_known_elr
+        recovery = bool(old.last_known_elr) and not old.isr and not old.elr
         self.figures["recoveries"] += recovery
+        if self._is_unclean(new):
+            self._on_unclean(new)
+            return
         if not recovery and new.leader not in old.isr and new.leader not in old.elr:
             raise Violation("LeaderFromIsr", f"{new} after {old}")
+        if recovery:
+            self._check_holds_most(old, new)
         asked = next(pool for pool in (old.isr, old.elr, new.replicas) if new.leader in pool)  # R20: the ELR, if no ISR
         heard = (
             self.ballots.voters(new) if self.ballots.is_asked(new) else [b for b in asked if self.brokers[b].running]
@@ -425,6 +432,33 @@ class Invariants:
         self.history.of(*_names(TopicPartition(new.topic, new.partition), new.topic_id)).weak.on_elected(
             new.leader_epoch, witnesses
         )
+
+    def _check_holds_most(self, old: PartitionState, new: PartitionState) -> None:
+        """Who is elected in a recovery holds at least what each of the last known members holds.
+        Whose process has died meanwhile is not there to be looked at."""
+        places = {}
+        for broker_id in (new.leader, *old.last_known_elr):
+            log = self.brokers[broker_id].store.open_log(new.topic, new.partition, new.topic_id)
+            if log is not None:
+                places[broker_id] = (end_epoch(log.inner), log.inner.end_offset)
+        if new.leader in places and places[new.leader] < max(places.values()):
+            raise Violation("LeaderFromIsr", f"{new} after {old}, which hold {places}")
+
+    def _is_unclean(self, new: PartitionState) -> bool:
+        """The journal says so, in the same step."""
+        return any(
+            (e.topic_id, e.partition, e.leader, e.leader_epoch)
+            == (new.topic_id, new.partition, new.leader, new.leader_epoch)
+            for e in self.truth.unclean_elections
+        )
+
+    def _on_unclean(self, new: PartitionState) -> None:
+        node = self.brokers[new.leader]
+        log = node.store.open_log(new.topic, new.partition, new.topic_id)
+        if log is not None:
+            history = self.history.of(new.topic, new.topic_id, new.partition)
+            self.figures["lost_uncleanly"] += history.on_unclean(log.mirror)
+        self.figures["unclean"] += 1
 
     def _witnesses(self, state: PartitionState, brokers: Iterable[int]) -> Iterable[Witness]:
         """Those whose word the choice rests on, with what they hold as firmly as the topic asks

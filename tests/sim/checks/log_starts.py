@@ -2,8 +2,8 @@
 naive reading of it.
 
 A log begins later because a leader has published it in its epoch. Everything that goes was let go
-by the topic's own settings when a leader published it (LogStartByRetention), lies in the committed
-log (LogStartCommitted), was published before anybody acted on it (LogStartPublished), never comes
+by the topic's own settings when a leader published it (LogStartByRetention), and had been there for
+long enough when it went because of its age (LogStartWatched, R40). It lies in the committed log (LogStartCommitted), was published before anybody acted on it (LogStartPublished), never comes
 back into a log (LogStartMonotonic), and a leader deletes only what it published while no member of
 its ISR followed anybody newer (ZombiesDeleteNothing).
 """
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tests.sim.checks.history import Mirror
 
 UNBOUNDED = 2**31 - 1
+DRIFT_MAX = 0.1
+"""The clocks of the nodes are not equally fast."""
 
 
 class Publication(NamedTuple):
@@ -43,14 +45,23 @@ class LogStarts:
         """By leader epoch: what was published last."""
         self._epochs: dict[int, int] = {}
         """By broker: the latest leader epoch it has acted in."""
+        self._ends: list[tuple[int, int]] = []
+        """How far any log reached, and since when: nothing was written before that."""
 
     def fail(self, name: str, detail: str) -> None:
         raise Violation(name, f"{self.name}: {detail}")
 
+    def on_end(self, end_offset: int, world_ms: int) -> None:
+        """Some log ends there, by the one true clock."""
+        if not self._ends or end_offset > self._ends[-1][0]:
+            self._ends.append((end_offset, world_ms))
+
     def on_role(self, broker_id: int, leader_epoch: int) -> None:
         self._epochs[broker_id] = leader_epoch
 
-    def on_published(self, who: str, role: LeaderState, log: Any, now_ms: int, *, is_new_role: bool) -> None:
+    def on_published(
+        self, who: str, role: LeaderState, log: Any, wall_ms: int, world_ms: int, *, is_new_role: bool
+    ) -> None:
         """A leader says where the log is to begin. What a new leader begins with is its own log's
         start."""
         start_offset, epoch = role.log_start.published, role.leader_epoch
@@ -63,9 +74,9 @@ class LogStarts:
         newer = frozenset(broker_id for broker_id, latest in self._epochs.items() if latest > epoch)
         self.publications.append(Publication(epoch, start_offset, newer))
         if not is_new_role:
-            self._check_retention(who, log, start_offset, now_ms)
+            self._check_retention(who, log, start_offset, wall_ms, world_ms)
 
-    def _check_retention(self, who: str, log: Any, start_offset: int, now_ms: int) -> None:
+    def _check_retention(self, who: str, log: Any, start_offset: int, wall_ms: int, world_ms: int) -> None:
         """Either enough is left, or all that goes is old enough; and whole segments below the
         active one go."""
         settings = log.settings
@@ -75,11 +86,19 @@ class LogStarts:
         enough = 0 <= settings.retention_bytes <= left
         goes = batches_of(log.inner, log.inner.start_offset, start_offset)
         latest = max((batch.max_timestamp for batch in goes), default=-1)
-        old = 0 <= settings.retention_ms < now_ms - latest
+        is_no_time = not 0 <= latest <= wall_ms + settings.message_timestamp_after_max_ms
+        old = settings.retention_ms >= 0 and (is_no_time or settings.retention_ms < wall_ms - latest)
+        if not enough and (is_no_time or settings.retention_by == "written"):
+            self._check_watched(who, start_offset, settings.retention_ms, world_ms)
         if not (enough or old):
             self.fail("LogStartByRetention", f"{who}: {start_offset} leaves {left} bytes, the last at {latest}")
         if start_offset > log.inner.segments[-1].base_offset:
             self.fail("LogStartByRetention", f"{who}: {start_offset} is in the active segment")
+
+    def _check_watched(self, who: str, start_offset: int, retention_ms: int, world_ms: int) -> None:
+        written_ms = next(since_ms for end_offset, since_ms in self._ends if end_offset >= start_offset)
+        if world_ms - written_ms < retention_ms * (1 - DRIFT_MAX):
+            self.fail("LogStartWatched", f"{who}: {start_offset} was written {world_ms - written_ms} ms ago")
 
     def on_moved(
         self, who: str, role: Any, mirror: Mirror, committed: Mirror, start_offset: int, counted: frozenset[int]

@@ -13,12 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 from minilog.config import BrokerSettings
 from minilog.core.broker.broker import BrokerCore
-from minilog.core.effects import CONTROLLER_ID, Effect, Flush, Reply, Send
+from minilog.core.effects import CONTROLLER_ID, Effect, Flush, GoOn, Reply, SaveMetadata, Send
 from minilog.errors import DiskFull, RefusesToStart, StorageFailed
-from minilog.wire.messages import Fetch, Heartbeat, InitProducer, Message, Produce, ReplicaFetch, ReplicaFetchReply
+from minilog.wire.journal.metadata_copy import MetadataCopy
+from minilog.wire.messages import (
+    Fetch,
+    Heartbeat,
+    InitProducer,
+    Message,
+    Produce,
+    ReplicaFetch,
+    ReplicaFetchReply,
+)
 from minilog.wire.topic_partition import TopicPartition
 from tests.sim.checks.freshness import Transits
 from tests.sim.checks.history import History, WatchedStore
+from tests.sim.nodes.disk import SimDisk
 from tests.sim.nodes.disk_store import DiskStore
 from tests.sim.nodes.network import Inbound, Network, Response
 from tests.sim.nodes.process import Process
@@ -35,8 +45,9 @@ OVERTIME_TICKS = 2
 class Flight:
     """One fdatasync in flight. ``wanted_end`` is the furthest end asked for since."""
 
-    def __init__(self, log: Any, job: Any) -> None:
+    def __init__(self, log: Any, job: Any, began_ms: int) -> None:
         self.log, self.job, self.wanted_end = log, job, 0
+        self.began_ms = began_ms
 
 
 class BrokerNode(Process):
@@ -51,6 +62,7 @@ class BrokerNode(Process):
         self.core: BrokerCore | None = None
         self.invariants: Invariants | None = None
         self.stopping = False
+        self.turns = 0
         self.refused = ""
         """Why the last process refused to start."""
         self.lossy = False
@@ -58,7 +70,7 @@ class BrokerNode(Process):
         told."""
         self.wiped = False
         """Everything is missing, until the controller has been told."""
-        self.figures = {"kills": 0, "crashes": 0, "pauses": 0, "wipes": 0, "stops": 0, "fail_stops": 0}
+        self.figures = {"kills": 0, "crashes": 0, "pauses": 0, "wipes": 0, "restores": 0, "stops": 0, "fail_stops": 0}
         self.transits = Transits()
         self._next_request_id = 1
         self.is_registered = False
@@ -126,7 +138,25 @@ class BrokerNode(Process):
         self.crash()
         self.figures["wipes"] += 1
         self.store.on_wipe()
-        self.machine.wipe()
+        self.machine.replace()
+        self.wiped = True
+
+    def restore(self, disk: SimDisk, *, same_boot: bool = False) -> None:
+        """The process dies, and comes back with a copy of its disk as it was once."""
+        if not same_boot:
+            self.crash()
+        elif self.running:
+            self._die()
+        self.figures["restores"] += 1
+        self.store.on_wipe()
+        self.machine.replace(disk, same_boot=same_boot)
+        self.wiped = True
+
+    def lose_log(self, topic: str, partition: int = 0) -> None:
+        """Somebody removes the directory of one partition while the process is away."""
+        assert not self.running
+        self.machine.remove_log(topic, partition)
+        self.store.on_wipe_of(topic, partition)
         self.wiped = True
 
     def stop(self) -> None:
@@ -170,6 +200,7 @@ class BrokerNode(Process):
     def _turn(self, handler: Callable[..., list[Effect]], *event: Any) -> None:
         assert self.core is not None
         core = self.core
+        self.turns += 1
         core.wall_ahead_ms = self.wall_ahead_ms
         try:
             effects = handler(*event, self.now_ms)
@@ -184,7 +215,7 @@ class BrokerNode(Process):
             self._perform(effect)
         if self.invariants is not None:
             self.invariants.after_broker_turn(self)
-        if core.broker_epoch >= 0 and not self.is_registered:
+        if core.admitted and not self.is_registered:
             self._on_registered()
         if self.running and self.stopping and core.may_exit:
             self._exit()
@@ -206,6 +237,26 @@ class BrokerNode(Process):
                 self._send(node_id, request)
             case Flush(partition, end_offset):
                 self._flush(partition, end_offset)
+            case GoOn():
+                self.later(1, "go on", self._go_on)
+            case SaveMetadata(copy):
+                self.later(self.rng.randint(*self.disk_delay_ms), "metadata", lambda: self._save_metadata(copy))
+
+    def _go_on(self) -> None:
+        assert self.core is not None
+        self._turn(self.core.go_on)
+
+    def _save_metadata(self, copy: MetadataCopy) -> None:
+        assert self.core is not None
+        saved: MetadataCopy | None = copy
+        try:
+            self.store.save_metadata(copy)
+        except DiskFull:
+            saved = None
+        except StorageFailed:
+            self._fail_stop()
+            return
+        self._turn(self.core.on_metadata_saved, saved)
 
     def _reply(self, request_id: int, response: Message) -> None:
         inbound = self.requests.pop(request_id, None)
@@ -253,6 +304,8 @@ class BrokerNode(Process):
     def _tick(self) -> None:
         assert self.core is not None
         self.later(self.tick_ms, "tick", self._tick)
+        began = [flight.began_ms for flight in self._flights.values()]
+        self.core.flush_age_ms = self.now_ms - min(began, default=self.now_ms)
         self._turn(self.core.tick)
         if self.invariants is not None:
             self.invariants.check_waiting(self.name, self.requests.values(), self.now_ms, OVERTIME_TICKS * self.tick_ms)
@@ -281,7 +334,7 @@ class BrokerNode(Process):
         if log is None:
             self._flights.pop(partition, None)
             return
-        flight = Flight(log, log.flush_job())
+        flight = Flight(log, log.flush_job(), self.now_ms)
         self._flights[partition] = flight
         delay_ms = self.rng.randint(*self.disk_delay_ms)
         self.later(delay_ms, f"flushed {partition}", lambda: self._flushed(partition, flight))

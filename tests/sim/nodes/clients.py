@@ -188,7 +188,7 @@ class Producer(Client):
 
     def _attempt(self, write: Write) -> None:
         write.attempts += 1
-        batch = encode_values(write.values, self.now_ms)
+        batch = encode_values(write.values, self.wall_ms)
         entry = ProducePartition(write.topic, write.partition, memoryview(batch))
         request = Produce(write.acks, self.load.timeout_ms, [entry])
         target = self.target_of(write.topic, write.partition)

@@ -19,8 +19,9 @@ from minilog.config import ControllerSettings
 from minilog.core.controller.controller import ControllerCore
 from minilog.core.controller.decision import Decision
 from minilog.core.effects import CONTROLLER_ID, Flush, Reply, Send
+from minilog.errors import RefusesToStart
+from minilog.wire.journal.metadata_records import AnyMetadataRecord, MetadataRecord
 from minilog.wire.messages import Heartbeat, Message, Positions, PositionsReply, Probe
-from minilog.wire.metadata_records import AnyMetadataRecord, MetadataRecord
 from tests.sim.nodes.network import Inbound, Network, Response
 from tests.sim.nodes.process import Process
 from tests.sim.nodes.world import Violation, World
@@ -74,6 +75,8 @@ class ControllerNode(Process):
         self.dies_in_commit = 0.0
         """Probability per journal append that the process dies just before or just after it became
         durable."""
+        self.refused = ""
+        """Why the last process refused to go on."""
         self.core: ControllerCore | None = None
         self.invariants: Invariants | None = None
         self.figures = {"kills": 0, "pauses": 0, "decisions": 0, "deaths_in_commit": 0}
@@ -88,6 +91,7 @@ class ControllerNode(Process):
         if self.running:
             return
         self.begin_life()
+        self.refused = ""
         self.requests, self._queue = {}, deque()
         self._busy = self._tick_queued = False
         core = self.core = ControllerCore(self.settings, self.rng)
@@ -111,11 +115,14 @@ class ControllerNode(Process):
     def kill(self) -> None:
         if self.running:
             self.figures["kills"] += 1
-            self.network.on_process_end(self, host_up=True)
-            self.core = None
-            self.end_life()
+            self._end()
 
     crash = kill
+
+    def _end(self) -> None:
+        self.network.on_process_end(self, host_up=True)
+        self.core = None
+        self.end_life()
 
     def pause(self) -> None:
         if self.running and not self.paused:
@@ -166,7 +173,13 @@ class ControllerNode(Process):
             if handler == self.core.handle and self._is_abandoned(*arguments):
                 continue
             self.core.wall_ahead_ms = self.wall_ahead_ms
-            self._carry_out(handler(*arguments, received_ms))
+            try:
+                decision = handler(*arguments, received_ms)
+            except RefusesToStart as error:
+                self.refused = str(error)
+                self._end()
+                return
+            self._carry_out(decision)
 
     def _is_abandoned(self, request_id: int, request: Message) -> bool:
         return request_id not in self.requests and not isinstance(request, Heartbeat)

@@ -22,12 +22,13 @@ from functools import lru_cache
 from random import Random
 from typing import NoReturn
 
-from minilog.errors import DiskFull, NameRefused, StorageFailed
+from minilog import machine
+from minilog.errors import DiskFull, NameRefused, StorageFailed, TooManyOpenFiles
 from minilog.storage.disk import Buffer
 
 SECTOR = 512
 NAME_MAX = 255
-VOLATILE = "/dev/shm/"
+VOLATILE = f"{machine.volatile_dir()}/"
 """Not on the disk but in memory: works whatever the disk does, and is empty after a crash."""
 
 
@@ -141,9 +142,12 @@ class SimDisk:
         self.failure = ""
         """Why writes and syncs are refused until the process restarts."""
         self.name_max = NAME_MAX
+        self.lacks = 0
+        self.files_max = 10**9
+        """So many files may be open."""
         self.read_only = False
         """Nothing can be changed until ``remount``, not even by another process. Only memory can
-        (``/dev/shm``)."""
+        (``machine.volatile_dir``)."""
         self.on_failure: Callable[[], None] = _nobody
         self.torn = 0
         self._durable: dict[int, Entries] = {}
@@ -154,6 +158,26 @@ class SimDisk:
         self._next_handle = 0
         self._alive: list[Dir] = [self.root]
         """Every directory ever made: keeps ids unique."""
+
+    def copy(self) -> SimDisk:
+        """A backup: what reads show at this moment, on another disk, durably."""
+        other = SimDisk()
+        self._copy_into(other, self.root, other.root)
+        return other
+
+    def _copy_into(self, other: SimDisk, source: Dir, target: Dir) -> None:
+        for name, node in source.entries.items():
+            if isinstance(node, Dir):
+                directory = Dir()
+                other._alive.append(directory)
+                self._copy_into(other, node, directory)
+                target.entries[name] = directory
+            else:
+                file = File()
+                file.append(bytes(node.content))
+                file.sync()
+                target.entries[name] = file
+        other._durable[id(target)] = dict(target.entries)
 
     # --- what happens to the machine --------------------------------------------------------------
 
@@ -201,11 +225,18 @@ class SimDisk:
     # --- the Disk protocol ------------------------------------------------------------------------
 
     def open(self, path: str) -> int:
+        self._need_handle()
         return self._handle(self._file(path))
 
     def create(self, path: str) -> int:
         self._refuse_after_failure()
+        self._need_handle()
         return self._create(path)
+
+    def _need_handle(self) -> None:
+        if len(self._handles) >= self.files_max:
+            self.lacks += 1
+            raise TooManyOpenFiles(f"no more than {self.files_max} files can be open")
 
     def _create(self, path: str) -> int:
         parent, name = self._parent(path)
@@ -302,6 +333,9 @@ class SimDisk:
     def size(self, path: str) -> int:
         return len(self._file(path).content)
 
+    def identity(self, path: str) -> str:
+        return f"{id(self)}:{id(self._file(path))}"
+
     def lock(self, path: str) -> int | None:
         if path in self._locks.values():
             return None
@@ -328,6 +362,7 @@ class SimDisk:
 
     def _need_room(self) -> None:
         if self.full:
+            self.lacks += 1
             raise DiskFull("the disk is full: nothing was written; make room and try again")
 
     def _refuse_after_failure(self) -> None:

@@ -22,15 +22,26 @@ class DiskStore:
         self.reboots_on_failure = 0.5
         """Probability that somebody restarts the machine after a failed sync."""
         self._boots = 1
+        self._disks = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.store, name)
 
     def start(self) -> bool:
-        self.store = Store(self.disk, DATA_DIR, self.broker_id, lambda: 0)
+        self.store = Store(self.disk, DATA_DIR, self.broker_id, lambda: 0, self._make_id)
         clean = self.store.start(f"boot-{self._boots}")
         self.store.recover(lambda: None)
         return clean
+
+    def remove_log(self, topic: str, partition: int) -> None:
+        directory = f"{DATA_DIR}/{topic}-{partition}"
+        for name in [*(f"{directory}/{name}" for name in self.disk.list(directory)), directory]:
+            self.disk.remove(name)
+        self.disk.fsync_dir(DATA_DIR)
+
+    def _make_id(self) -> str:
+        self._disks += 1
+        return f"directory-{self.broker_id}-{self._disks}"
 
     def kill(self) -> None:
         self.disk.kill()
@@ -46,10 +57,10 @@ class DiskStore:
         else:
             self.disk.lose_pages(rng)
 
-    def wipe(self) -> None:
-        """A new, empty disk in the same machine."""
-        self.disk = _disk()
-        self._boots += 1
+    def replace(self, disk: SimDisk | None = None, *, same_boot: bool = False) -> None:
+        """Another disk in the same machine, empty unless it is a copy of one."""
+        self.disk = _disk() if disk is None else disk.copy()
+        self._boots += not same_boot
 
 
 def _disk() -> SimDisk:

@@ -11,17 +11,19 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
-from minilog.core.broker import consumer_read
-from minilog.core.broker.controller_link import ControllerLink
-from minilog.core.broker.fetch import FetchRequests
-from minilog.core.broker.produce import ProduceRequests
-from minilog.core.broker.registration import Registration
+from minilog.core.broker.requests import consumer_read
+from minilog.core.broker.requests.fetch import FetchRequests
+from minilog.core.broker.requests.produce import ProduceRequests
+from minilog.core.broker.standing.controller_link import ControllerLink
+from minilog.core.broker.standing.registration import Registration
 from minilog.core.broker.state import LocalState
-from minilog.core.controller import broker_registrations, controller, election, fencing, isr_check
-from minilog.core.controller.broker_sessions import BrokerSessions
+from minilog.core.controller import controller
+from minilog.core.controller.brokers import broker_registrations, fencing
+from minilog.core.controller.brokers.broker_sessions import BrokerSessions
+from minilog.core.controller.brokers.fencing import Fencing
+from minilog.core.controller.brokers.metadata_feed import MetadataFeed
 from minilog.core.controller.controller import ControllerCore
-from minilog.core.controller.fencing import Fencing
-from minilog.core.controller.metadata_feed import MetadataFeed
+from minilog.core.controller.elections import election, isr_check
 from minilog.core.replication import leader_isr
 from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.follower_session import FollowerSession
@@ -30,6 +32,7 @@ from minilog.core.replication.isr_proposals import IsrProposals
 from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.leader_isr import LeaderIsr
 from minilog.core.replication.produce_waiters import Waiter
+from minilog.core.replication.progress import Progress
 from minilog.core.replication.replica_fetcher import ReplicaFetcher
 from minilog.storage.log.epochs import EpochCache
 from minilog.storage.log.log import PartitionLog
@@ -41,12 +44,11 @@ from tests.sim.nodes.world import Violation
 from tests.sim.removals import stand_ins
 from tests.sim.schedules.options import Options, draw
 from tests.sim.schedules.schedule import Outcome, Schedule
-from tests.sim.stories import (
+from tests.sim.stories.cluster import test_lifecycle, test_metadata
+from tests.sim.stories.replication import (
     test_elections,
     test_idempotence,
     test_isr,
-    test_lifecycle,
-    test_metadata,
     test_promises,
     test_replication,
     test_waiting,
@@ -217,7 +219,7 @@ ABLATIONS: tuple[Ablation, ...] = (
              ((ControllerCore, "__init__", stand_ins.without_sequences),), COPYING,
              test_isr.test_a_late_copy_of_a_refused_proposal_is_never_applied),
     Ablation("R16", "proposals are applied to any partition epoch",
-             ((controller, "check_proposal", stand_ins.without_cas),), LATE,
+             ((isr_check, "check_proposal", stand_ins.without_cas),), LATE,
              test_isr.test_a_proposal_for_an_isr_of_yesterday_is_not_applied),
     Ablation("R17", "any registered process may join the ISR",
              ((isr_check, "_check_eligible", stand_ins.nothing),),
@@ -229,8 +231,11 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("R19", "nobody leaves the ISR for lagging",
              ((leader_isr, "is_lagging", stand_ins.never),), PROPOSING,
              test_isr.test_a_follower_that_is_cut_off_leaves_and_comes_back),
+    Ablation("R19", "who was not heard while the leader stood still lags",
+             ((Progress, "forgive", stand_ins.nothing),), story=test_isr.test_a_leader_that_stood_still_keeps_its_followers),
     Ablation("R20", "anybody alive is elected",
-             ((election, "candidates", stand_ins.anybody), (controller, "with_leader", stand_ins.lead_anyway)), LOSSY,
+             ((election, "candidates", stand_ins.anybody), (controller, "with_leader", stand_ins.lead_anyway),
+              (election.Elections, "_lacking", stand_ins.all_are_good)), LOSSY,
              test_elections.test_the_last_replica_standing_is_not_the_only_candidate),
     Ablation("R21", "an unclean broker stays eligible",
              ((broker_registrations, "without_unclean", stand_ins.as_it_was),), LOSSY,
@@ -290,6 +295,9 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("R32", "the numbers of a tail are not cut with it",
              ((PartitionLog, "truncate", stand_ins.cut_without_numbers),), NUMBERED,
              test_idempotence.test_numbers_of_a_tail_that_was_cut_are_forgotten_with_it),
+    Ablation("R101", "whoever appends is not asked what it expects",
+             ((LeaderState, "_check_end", stand_ins.nothing),), NUMBERED,
+             test_idempotence.test_of_two_that_expect_the_same_end_one_writes),
     Ablation("R33", "what is given up ends no epoch",
              ((NumberedProducer, "epoch_step", 0),), NUMBERED,
              test_idempotence.test_what_follows_a_write_that_was_given_up_is_not_taken_for_it),

@@ -22,7 +22,7 @@ from minilog.wire.messages import ReplicaFetchPartition
 from tests.sim.removals import stand_ins
 from tests.sim.removals.ablation import Ablation, Tune
 from tests.sim.schedules.options import Options
-from tests.sim.stories import test_retention
+from tests.sim.stories.storage import test_retention
 
 
 def _delete_at_once(self: LogStart, followers: Collection[int]) -> None:

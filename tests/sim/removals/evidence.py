@@ -6,16 +6,18 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
-from minilog.core.broker import fetch
 from minilog.core.broker.replicate import Replication
+from minilog.core.broker.requests import fetch
 from minilog.core.broker.state import LocalState
 from minilog.core.controller import topics
-from minilog.core.controller.broker_sessions import BrokerSession, BrokerSessions
+from minilog.core.controller.brokers.broker_sessions import BrokerSession, BrokerSessions
+from minilog.core.controller.brokers.fencing import Fencing
+from minilog.core.controller.brokers.metadata_feed import MetadataFeed
 from minilog.core.controller.controller import ControllerCore
 from minilog.core.controller.decision import Decision
-from minilog.core.controller.election import Elections
-from minilog.core.controller.fencing import Fencing
+from minilog.core.controller.elections.election import Elections
 from minilog.core.effects import Effect
 from minilog.core.groups import offsets
 from minilog.core.image import ClusterImage
@@ -25,11 +27,20 @@ from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.leader_isr import LeaderIsr
 from minilog.core.replication.replica import Replica
 from minilog.core.replication.replica_fetcher import ReplicaFetcher
-from minilog.wire.messages import Fetch, ReplicaFetch, ReplicaFetchReply, ReplicaFetchResult
+from minilog.wire.messages import (
+    Fetch,
+    Heartbeat,
+    HeartbeatReply,
+    ReplicaFetch,
+    ReplicaFetchReply,
+    ReplicaFetchResult,
+)
 from minilog.wire.topic_partition import TopicPartition
 from tests.sim.removals import stand_ins
 from tests.sim.removals.ablation import Ablation
-from tests.sim.stories import test_damage, test_freshness, test_groups, test_identity, test_lifecycle, test_promises
+from tests.sim.stories.cluster import test_groups, test_identity, test_lifecycle
+from tests.sim.stories.replication import test_freshness, test_promises, test_waiting
+from tests.sim.stories.storage import test_damage
 
 
 def _by_name(self: ReplicaFetcher, result: ReplicaFetchResult) -> FollowerState | None:
@@ -48,6 +59,20 @@ def _unbound(request: Fetch, results: Any) -> Fetch:
 def _forgive_always(self: BrokerSessions, session: BrokerSession, stall_ms: int) -> None:
     session.deadline_ms += stall_ms
     session.expected_ms += stall_ms
+
+
+def _unsaid(self: MetadataFeed, session: BrokerSession, heartbeat: Heartbeat, *, may_exit: bool) -> HeartbeatReply:
+    return replace(_news(self, session, heartbeat, may_exit=may_exit), session_timeout_ms=0)
+
+
+_news = MetadataFeed._news
+
+
+def _heard_by_own(self: BrokerSessions, session: BrokerSession, now_ms: int, told_ms: int = 0) -> None:
+    _heard(self, session, now_ms)
+
+
+_heard = BrokerSessions.heard
 
 
 def _data_only(self: FollowerSessions, now_ms: int, unsure_ms: int) -> list[Effect]:
@@ -195,6 +220,18 @@ EVIDENCE_ABLATIONS = (
         "an election has its time from the decision on, durable or not",
         ((ControllerCore, "on_committed", _as_of_the_decision),),
         story=test_promises.test_an_election_hears_who_answers_however_long_the_journal_took,
+    ),
+    Ablation(
+        "sessions",
+        "who is registered hears of no other session",
+        ((MetadataFeed, "_news", _unsaid),),
+        story=test_waiting.test_a_leader_hears_of_a_shorter_session_without_being_registered_again,
+    ),
+    Ablation(
+        "sessions",
+        "a controller goes by its own session from its start on",
+        ((BrokerSessions, "heard", _heard_by_own),),
+        story=test_waiting.test_no_leader_is_replaced_before_the_session_that_it_was_told_of_is_over,
     ),
     Ablation(
         "copies",

@@ -13,10 +13,11 @@ from minilog.core.broker.coordinator.group_shard import GroupShard
 from minilog.core.broker.coordinator.group_waiting import ParkedGroupRequest
 from minilog.core.broker.coordinator.successors import Successors
 from minilog.core.effects import Effect, Reply
-from minilog.core.groups import ages, groups, offsets
+from minilog.core.groups import ages, groups, joining, offsets
 from minilog.core.groups.assignment import TopicPart
 from minilog.core.groups.groups import Groups
 from minilog.core.groups.membership import GroupDraft
+from minilog.core.groups.sessions import MemberOut
 from minilog.core.groups.state import GroupState
 from minilog.core.replication.follower_session import FollowerSession, SentAnswer
 from minilog.core.replication.follower_sessions import FollowerSessions
@@ -24,7 +25,8 @@ from minilog.wire.messages import ReplicaFetch
 from tests.sim.removals import stand_ins
 from tests.sim.removals.ablation import Ablation
 from tests.sim.schedules.options import Options
-from tests.sim.stories import test_clocks, test_groups
+from tests.sim.stories.cluster import test_groups
+from tests.sim.stories.storage import test_clocks
 
 
 def _answer_at_once(
@@ -65,11 +67,11 @@ def _begin_without_grace(self: Groups, now_ms: int, grace_ms: int) -> None:
 _fence = Groups._fence
 
 
-def _fence_expelled(self: Groups, name: str, now_ms: int) -> Any:
+def _fence_expelled(self: Groups, name: str, out: list[MemberOut], now_ms: int) -> Any:
     """Who does not give back in time loses what it holds at once."""
     for session in self.groups[name].sessions.values():
         session.deadline_ms = session.due_ms
-    return _fence(self, name, now_ms)
+    return _fence(self, name, out, now_ms)
 
 
 def _forget_the_last(self: Coordinator, shard: GroupShard, max_bytes: int, now_ms: int) -> None:
@@ -243,6 +245,12 @@ GROUP_ABLATIONS = (
         "who names an epoch means the group as it was then",
         ((groups, "check_seen", stand_ins.nothing),),
         story=test_groups.test_a_late_copy_of_a_deletion_deletes_no_group_that_was_made_anew,
+    ),
+    Ablation(
+        "groups",
+        "a join changes nothing of who is in the group",
+        ((joining, "repeats_join", stand_ins.nothing),),
+        story=test_groups.test_a_late_copy_of_a_join_changes_no_subscription,
     ),
     Ablation(
         "groups",

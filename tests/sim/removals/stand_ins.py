@@ -10,17 +10,18 @@ from unittest.mock import patch
 
 from msgspec.structs import replace
 
-from minilog.core.broker.controller_link import ControllerLink
-from minilog.core.broker.registration import Registration
-from minilog.core.controller import isr_check, partition_change
-from minilog.core.controller.broker_sessions import BrokerSession
+from minilog.core.broker.standing.controller_link import ControllerLink
+from minilog.core.broker.standing.registration import Registration
+from minilog.core.controller.brokers.broker_sessions import BrokerSession
+from minilog.core.controller.brokers.fencing import Fencing
+from minilog.core.controller.brokers.metadata_feed import MetadataFeed
 from minilog.core.controller.controller import PRODUCER_IDS_BLOCK, ControllerCore
 from minilog.core.controller.decision import Decision
-from minilog.core.controller.election import IsFit
-from minilog.core.controller.failovers import FailoverKind
-from minilog.core.controller.fencing import Fencing
-from minilog.core.controller.metadata_draft import MetadataDraft
-from minilog.core.controller.metadata_feed import MetadataFeed
+from minilog.core.controller.elections import isr_check, partition_change
+from minilog.core.controller.elections.election import IsFit
+from minilog.core.controller.event_queue import EventQueue
+from minilog.core.controller.journal.metadata_draft import MetadataDraft
+from minilog.core.controller.told.failovers import FailoverKind
 from minilog.core.effects import Effect, Reply
 from minilog.core.image import BrokerState, ClusterImage, PartitionState
 from minilog.core.replication.follower import FollowerState
@@ -30,14 +31,18 @@ from minilog.core.replication.isr import copies_end
 from minilog.core.replication.leader import LeaderState, Outcome
 from minilog.core.replication.produce_waiters import Waiter
 from minilog.core.replication.replica_fetcher import ReplicaFetcher
+from minilog.core.shares import Shares
+from minilog.core.turns import Sender, Turns
 from minilog.storage import meta
 from minilog.storage.log.log import PartitionLog
 from minilog.storage.store import Store
 from minilog.wire.batch import Batch
+from minilog.wire.journal.metadata_records import BrokerShuttingDown
 from minilog.wire.messages import (
     ACKS_ALL,
     AllocateProducerIds,
     AllocateProducerIdsReply,
+    Heartbeat,
     HeartbeatReply,
     IsrProposal,
     Message,
@@ -46,7 +51,6 @@ from minilog.wire.messages import (
     ReplicaFetchPartition,
     ReplicaFetchResult,
 )
-from minilog.wire.metadata_records import BrokerShuttingDown
 from tests.sim.nodes.controller_node import ControllerNode
 
 # --- replication ----------------------------------------------------------------------------------
@@ -147,7 +151,7 @@ def give_up_on_any_failure(self: Any, request: Any, now_ms: int) -> None:
     self._inflight = None
 
 
-class _Forgetful(dict[Any, int]):
+class _Forgetful(dict[int, tuple[int, int]]):
     def get(self, key: Any, default: Any = None) -> Any:
         return default
 
@@ -182,6 +186,10 @@ def lead_anyway(state: PartitionState, winner: int, min_isr: int) -> PartitionSt
     if winner not in {*state.isr, *state.elr, *state.last_known_elr}:
         state = replace(state, isr=[winner], elr=[])
     return partition_change.with_leader(state, winner, min_isr)
+
+
+def all_are_good(self: object, state: PartitionState, election: Any, known: Any) -> list[int]:
+    return []
 
 
 def whoever_is_back(state: PartitionState, is_eligible: Callable[[int], bool]) -> list[int]:
@@ -269,17 +277,20 @@ def obey_anybody(self: ControllerLink, controller_epoch: int) -> bool:
 
 def save_any_epoch(self: Store, epoch: int) -> None:
     meta.save_epoch(self._disk, self._path(meta.META_FILE), epoch)
-    self._controller_epoch = epoch
+    self._identity.controller_epoch = epoch
 
 
 _ask = Registration.next_request
 
 
 def ask_anybody(
-    self: Registration, cluster_id: str, controller_epoch: int, metadata_offset: int, now_ms: int, **rest: Any
+    self: Registration, controller_epoch: int, image: ClusterImage, now_ms: int, **rest: Any
 ) -> Message | None:
-    """Without saying whom it has obeyed before."""
-    return _ask(self, cluster_id, 0, metadata_offset, now_ms, **rest)
+    """Without saying whom it has obeyed before, and what it has applied."""
+    request = _ask(self, 0, image, now_ms, **rest)
+    if isinstance(request, Register | Heartbeat):
+        self._inflight = request = replace(request, term_id="")
+    return request
 
 
 def take_any_news(self: ControllerLink, reply: HeartbeatReply, effects: list[Effect], now_ms: int) -> None:
@@ -367,3 +378,22 @@ def cut_without_numbers(self: PartitionLog, end_offset: int) -> int:
 def allocate_unwritten(self: ControllerCore, request_id: int, request: AllocateProducerIds) -> Decision:
     first = self.image.next_producer_id
     return Decision([], [Reply(request_id, AllocateProducerIdsReply(first, first + PRODUCER_IDS_BLOCK))])
+
+
+def the_longest_queue(turns: Turns[Any]) -> Any:
+    """R45 taken away: whoever has most waiting is served."""
+    sender = max(turns._queues, key=lambda known: len(turns._queues[known]))
+    _, waiter = turns._queues[sender].popleft()
+    if not turns._queues[sender]:
+        del turns._queues[sender]
+    return waiter
+
+
+def in_one_line(queue: EventQueue[Any], event: Any, sender: Sender, now_ms: float) -> int:
+    """R45 taken away: a client's request goes before whatever comes later."""
+    return queue.put(event)
+
+
+def while_there_is_room(shares: Shares, client: str) -> bool:
+    """R45 taken away: whoever comes first has all."""
+    return shares.total < shares.places_max

@@ -17,7 +17,7 @@ from minilog.wire.batch import Batch
 from minilog.wire.messages import ReplicaFetchPartition
 from tests.sim.removals import stand_ins
 from tests.sim.removals.ablation import Ablation
-from tests.sim.stories import test_damage, test_storage
+from tests.sim.stories.storage import test_damage, test_storage
 
 _reset = PartitionLog.reset
 
@@ -89,8 +89,16 @@ def _search_from_the_bad_place(log: LogBytes, bad: BadBatch, epoch: int) -> Foun
     return scan._search(log, bad, epoch, bad.position)
 
 
-def _all_may_have_been_swept(self: LogState, end_offset: int, has_holes: bool) -> LogState:
-    return self._replace(swept_end=min(self.swept_end, end_offset), doubt_end=end_offset)
+_in_doubt = LogState.in_doubt
+
+
+def _all_may_have_been_swept(self: LogState, *known: int) -> LogState:
+    _, _, end_offset, _ = known
+    return _in_doubt(self, *known)._replace(swept_end=min(self.swept_end, end_offset), doubt_end=end_offset)  # type: ignore[arg-type]
+
+
+def _any_point_counts(self: LogState, *known: int) -> LogState:
+    return _in_doubt(self, *known)._replace(generation=self.generation, cuts=self.cuts)  # type: ignore[arg-type]
 
 
 def _cut_where_damage_begins(self: Segment, offset: int) -> Place:
@@ -132,6 +140,12 @@ STORAGE_ABLATIONS: tuple[Ablation, ...] = (
         "what is gone from the end was never cut",
         ((recovery, "_noted", _only_what_is_missing),),
         story=test_storage.a_tail_that_is_gone,
+    ),
+    Ablation(
+        "cuts",
+        "what was noted before a damaged state counts again when it is replaced",
+        ((LogState, "in_doubt", _any_point_counts),),
+        story=test_storage.a_damaged_state_that_is_replaced_before_any_point_is,
     ),
     Ablation(
         "cuts",

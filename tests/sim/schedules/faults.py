@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from copy import deepcopy
 
 from minilog.core.effects import CONTROLLER_ID
 from minilog.wire.messages import (
@@ -17,7 +18,8 @@ from minilog.wire.messages import (
 )
 from tests.sim.cluster import SimCluster
 from tests.sim.nodes.broker_node import BrokerNode
-from tests.sim.nodes.controller_node import ControllerNode
+from tests.sim.nodes.controller_node import ControllerNode, SimJournal
+from tests.sim.nodes.disk import SimDisk
 from tests.sim.nodes.network import CLIENT_IDS, Weather
 from tests.sim.nodes.process import Process
 from tests.sim.schedules.options import Options
@@ -34,6 +36,8 @@ class Faults:
         self.rng = cluster.world.rng("faults")
         self.figures: Counter[str] = Counter()
         self.active = True
+        self._copies: dict[int, SimDisk] = {}
+        self._journal: SimJournal | None = None
         self.losses = 0
         """Machines that have lost more than unsynced writes nobody relies on."""
         self._kinds: list[tuple[str, float, Callable[[], None]]] = [
@@ -51,6 +55,9 @@ class Faults:
             ("full disk", options.full_disks, self._fill_disk),
             ("failed disk", options.failed_disks, self._fail_disk),
             ("wipe", options.wipes, self._wipe),
+            ("restore", options.restores, self._restore),
+            ("lost log", options.lost_logs, self._lose_log),
+            ("old journal", options.old_journals, self._start_impostor),
             ("topic churn", options.topic_churn, self._churn),
             ("recreation", options.recreations, recreation.delete),
             ("power cut", options.power_cuts, self._cut_power),
@@ -128,6 +135,55 @@ class Faults:
             node = self._broker()
             node.wipe()
             self._start_later(node)
+
+    def _restore(self) -> None:
+        """First a copy is made, and with the next fault of the kind it comes back."""
+        node = self._broker()
+        copy = self._copies.pop(node.node_id, None)
+        if copy is None:
+            self._copies[node.node_id] = node.machine.disk.copy()
+        elif self._may_lose():
+            node.restore(copy, same_boot=self.rng.random() < 0.5)
+            self._start_later(node)
+
+    def _lose_log(self) -> None:
+        """Of those that the broker's copy of the metadata speaks of: one that was made a moment ago
+        is not missed."""
+        node = self._broker()
+        known = set() if node.core is None else set(node.store.metadata.replicas_of(node.node_id))
+        logs = [
+            p for p, r in (node.core.replicas if node.core else {}).items() if (*p[:1], r.topic_id, *p[1:]) in known
+        ]
+        if logs and self._may_lose():
+            node.kill()
+            partition = self.rng.choice(logs)
+            node.lose_log(partition.topic, partition.partition)
+            self._start_later(node)
+
+    def _start_impostor(self) -> None:
+        """With a copy of the journal that was made at the last fault of the kind. All brokers hear
+        it, and it is gone before it can take any of them for dead."""
+        controller, network = self.cluster.controller, self.cluster.network
+        journal, self._journal = self._journal, deepcopy(controller.journal)
+        if journal is None or not controller.running or controller.paused or network.cuts:
+            return
+        cores = [node.core for node in self.cluster.brokers.values() if node.running and not node.paused]
+        ahead = [core for core in cores if core is not None and core.image.metadata_offset > journal.last_index]
+        if len(ahead) < len(self.cluster.brokers):
+            return
+        controller.kill()
+        impostor = ControllerNode(self.cluster.world, network)
+        impostor.journal, impostor.settings = journal, controller.settings
+        network.add(impostor)
+        impostor.start()
+
+        def bring_back() -> None:
+            self.figures["impostors ended"] += not impostor.running
+            impostor.kill()
+            network.add(controller)
+            controller.start()
+
+        self.cluster.world.after(self.rng.randint(1, 300), "the controller is back", bring_back)
 
     def _may_lose(self) -> bool:
         if self.losses >= self.options.losses_max:

@@ -41,6 +41,11 @@ class Figures:
             ("machine crashes (unsynced data lost)", count["broker crashes"]),
             ("files torn in them", count["torn files"]),
             ("disks wiped, disks failed", f"{count['broker wipes']:,}, {count['broker fail_stops']:,}"),
+            ("disks restored, logs removed", f"{count['broker restores']:,}, {count['lost log']:,}"),
+            (
+                "journals replaced by older ones, ended by a broker",
+                f"{count['old journal']:,}, {count['impostors ended']:,}",
+            ),
             ("processes paused", count["broker pauses"] + count["controller pauses"]),
             ("controlled shutdowns", count["broker stops"]),
             (

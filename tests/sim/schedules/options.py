@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from random import Random
 from typing import Any
 
-from minilog.config import DAY_MS
+from minilog.config import DAY_MS, HOUR_MS
 from tests.sim.nodes.clients import Load
 from tests.sim.nodes.network import Weather
 
@@ -98,6 +98,13 @@ class Options:
     """Producers that number find records of this age, loaded before they begin; 0: none."""
     wrong_clock_ms: int
     """How far the clock of one producer is ahead, then."""
+    restores: float
+    """A broker comes back with its disk as it was once: of this life or an earlier one, in this
+    boot of its machine or another."""
+    lost_logs: float
+    """Somebody removes one log while its broker is away."""
+    old_journals: float
+    """Somebody starts a controller with an older copy of the journal."""
     reader_lag_max_ms: int
     """What a consumer that reads from anybody accepts; -1: anything."""
 
@@ -136,6 +143,8 @@ class Options:
 
     def topic_config(self) -> dict[str, str]:
         config = {"flush_policy": self.flush_policy, "flush_ms": "100", "segment_bytes": str(self.segment_bytes)}
+        if self.wall_step_max_ms > HOUR_MS // 2:  # clocks may be so far apart that right times are refused
+            config["message_timestamp_after_max_ms"] = str(4 * self.wall_step_max_ms)
         if self.retains:
             config |= {"segment_bytes": "4096", "retention_bytes": str(self.retention_bytes)}
             config |= {"retention_ms": str(self.retention_ms)}
@@ -237,6 +246,7 @@ def draw(seed: int) -> Options:
         **_draw_earlier_lives(seed),
         **_draw_trial(seed),
         **_draw_history(seed),
+        **_draw_disks(seed),
     )
 
 
@@ -298,6 +308,17 @@ def _draw_trial(seed: int) -> dict[str, Any]:
     rng = Random(f"{seed}/trial")
     trial = rng.choice(("busy neighbour", "slow journal", "damage")) if rng.random() < 0.1 else ""
     return {"trial": trial, "reader_lag_max_ms": rng.choice((-1, -1, 20, 200))}
+
+
+def _draw_disks(seed: int) -> dict[str, Any]:
+    """Disks and journals that are not what they were."""
+    rng = Random(f"{seed}/disks")
+    restores, lost_logs, old_journals = (rng.random() < part for part in (0.3, 0.15, 0.15))
+    return {
+        "restores": round(0.1 * 8 ** rng.random(), 4) if restores else 0.0,
+        "lost_logs": round(0.05 * 8 ** rng.random(), 4) if lost_logs else 0.0,
+        "old_journals": round(0.1 * 8 ** rng.random(), 4) if old_journals else 0.0,
+    }
 
 
 def _draw_history(seed: int) -> dict[str, Any]:

@@ -96,11 +96,11 @@ class FaultyDisk(SimDisk):
     @contextmanager
     def looking_on(self) -> Iterator[None]:
         """The tests read what is there: no read counts, and none fails."""
-        self._looking_on = True
+        was_looking_on, self._looking_on = self._looking_on, True
         try:
             yield
         finally:
-            self._looking_on = False
+            self._looking_on = was_looking_on
 
     def kill(self) -> None:
         super().kill()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from minilog.controller.journal import FileJournal
 from minilog.errors import RefusesToStart, StorageFailed
-from minilog.wire.metadata_records import MetadataRecord, ProducerIdsAllocated
+from minilog.wire.journal.metadata_records import MetadataRecord, ProducerIdsAllocated
 from tests.sim.sweep.faulty_disk import FaultyDisk
 from tests.sim.sweep.log_model import check
 

@@ -456,6 +456,13 @@ class StoreWitness:
         expected, found = model.expected, held_by(log)
         floor = expected.durable_end if model.lossy else expected.written_end
         where = f"offsets {log.start_offset} to {log.end_offset}"
+        if (
+            model.lossy
+            and self.disk.flipped
+            and log.end_offset == floor - 1
+            and self._is_kept_with_a_changed_bit(model, floor)
+        ):
+            floor -= 1
         if log.start_offset == log.end_offset and log.start_offset in expected.empty_at:
             return ()
         starts = expected.starts
@@ -475,6 +482,17 @@ class StoreWitness:
             return found
         check(as_bytes(found) == as_bytes(written), f"{where}: it holds what was never written there")
         return written
+
+    def _is_kept_with_a_changed_bit(self, model: LogModel, end_offset: int) -> bool:
+        """The batch that ends there, in quarantine. After a power cut a bit that has changed in a
+        last batch cannot be told from a write that was torn."""
+        return any(
+            len(kept) == batch.bytes_total
+            and (int.from_bytes(kept, "big") ^ int.from_bytes(batch.tobytes(), "big")).bit_count() == 1
+            for batch in model.expected.batches
+            if batch.end_offset == end_offset
+            for kept in self._quarantined(model.topic)
+        )
 
     def _compare_state(self, model: LogModel, log: PartitionLog, batches: tuple[Batch, ...]) -> None:
         where = f"offsets {log.start_offset} to {log.end_offset}"
@@ -500,14 +518,17 @@ class StoreWitness:
         missing = [batch for batch in model.cut if batch not in model.batches]
         if not missing:
             return
-        directory = f"{DATA_DIR}/quarantine/{model.topic}-0"
-        kept = b""
-        with self.disk.looking_on():
-            for name in self.disk.list(directory):
-                if name.endswith(".json") and checkpoint.load(self.disk, f"{directory}/{name}").body is not None:
-                    kept += checkpoint.read_file(self.disk, f"{directory}/{name.removesuffix('.json')}.log") or b""
+        kept = b"".join(self._quarantined(model.topic))
         for batch in missing:
             check(batch.tobytes() in kept, f"offset {batch.base_offset} was cut and is not in quarantine")
+
+    def _quarantined(self, topic: str) -> list[bytes]:
+        """What was cut of it, one cut after the other."""
+        directory = f"{DATA_DIR}/quarantine/{topic}-0"
+        with self.disk.looking_on():
+            notes = [f"{directory}/{name}" for name in self.disk.list(directory) if name.endswith(".json")]
+            whole = [path for path in notes if checkpoint.load(self.disk, path).body is not None]
+            return [checkpoint.read_file(self.disk, path.removesuffix(".json") + ".log") or b"" for path in whole]
 
 
 def _in_order(batches: tuple[Batch, ...]) -> Iterable[Batch]:

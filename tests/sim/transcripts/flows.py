@@ -47,6 +47,7 @@ def leader_change() -> str:
     r.note("b1 is reached again: it learns of the new epoch, is told where its log diverges, cuts, and catches up.")
     c.network.heal()
     c.until(lambda: c.log(1, "t").high_watermark == 2)
+    c.settle("t")
     return transcript(
         "Leader change: whoever led before cuts what it alone has, where the new leader says that their logs part.",
         r.lines,

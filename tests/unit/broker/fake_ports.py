@@ -7,11 +7,17 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from minilog.controller.journal import Replayed
-from minilog.core.broker.statistics import BrokerStatistics
+from minilog.core.broker.requests.allowance import Inspected
+from minilog.core.broker.statistics import BrokerStatistics, PartitionStatistics
+from minilog.core.controller.told.own_events import OwnEvents
 from minilog.core.effects import Effect, Reply
 from minilog.core.image import BrokerState, ClusterImage
 from minilog.errors import StorageFailed
-from minilog.server.peers import Response
+from minilog.server.outbound.peers import Response
+from minilog.storage.aside.lost_tails import LostTails
+from minilog.wire.journal.events import Event
+from minilog.wire.journal.metadata_copy import BrokerCopy, MetadataCopy
+from minilog.wire.journal.metadata_records import ControllerStarted, MetadataRecord
 from minilog.wire.messages import (
     DescribeCluster,
     DescribeClusterReply,
@@ -22,8 +28,8 @@ from minilog.wire.messages import (
     MetadataReply,
     Ok,
 )
-from minilog.wire.metadata_records import ControllerStarted, MetadataRecord
 from minilog.wire.topic_partition import TopicPartition
+from tests.unit.storage.memory_disk import MemoryDisk
 
 
 class FakeBrokerCore:
@@ -37,16 +43,39 @@ class FakeBrokerCore:
     def __init__(self) -> None:
         self.image = ClusterImage()
         self.wall_ahead_ms = 0
+        self.flush_age_ms = 0
         self.may_exit = False
-        self.ready = self.informed = True
+        self.ready = self.informed = self.admitted = True
         self.broker_epoch = 5
         self.events: list[tuple[Any, ...]] = []
+        self.noted: list[Event] = []
         self.parks: type[Message] = Heartbeat
         self.plan: dict[str, list[list[Effect]]] = {}
         self.on_event: Callable[[tuple[Any, ...]], None] = lambda event: None
 
     def statistics(self, now_ms: int) -> BrokerStatistics:
-        return BrokerStatistics(1, self.ready, "active", "", 0, 0, 0, [])
+        return BrokerStatistics(1, self.ready, "active", "", 0, 0, 0, 0, 0)
+
+    def hosted(self) -> list[TopicPartition]:
+        return []
+
+    def replica_statistics(self, partitions: Sequence[TopicPartition], now_ms: int) -> list[PartitionStatistics]:
+        return []
+
+    def controller_heard_ms_ago(self, now_ms: int) -> int | None:
+        return None
+
+    def sure_wall_ms(self, now_ms: int) -> int | None:
+        return None
+
+    def note(self, event: Event) -> None:
+        self.noted.append(event)
+
+    def take_events(self) -> list[Event]:
+        return []
+
+    def metadata_copy(self) -> BrokerCopy:
+        return BrokerCopy(1, self.broker_epoch, self.image.controller_epoch, MetadataCopy())
 
     def knows(self, broker_id: int, url: str) -> None:
         self.image.brokers[broker_id] = BrokerState(broker_id, 1, "i", url, "")
@@ -57,7 +86,7 @@ class FakeBrokerCore:
         planned = self.plan.get(event[0])
         return planned.pop(0) if planned else []
 
-    def on_request(self, request_id: int, request: Message, now_ms: int) -> list[Effect]:
+    def on_request(self, request_id: int, request: Message | Inspected, now_ms: int) -> list[Effect]:
         effects = self._turn("request", request_id, request)
         if not isinstance(request, self.parks):
             effects = [*effects, Reply(request_id, Ok(request_id))]
@@ -71,6 +100,12 @@ class FakeBrokerCore:
 
     def on_disconnect(self, request_id: int, now_ms: int) -> list[Effect]:
         return self._turn("disconnect", request_id)
+
+    def on_metadata_saved(self, copy: MetadataCopy | None, now_ms: int) -> list[Effect]:
+        return self._turn("metadata saved", copy)
+
+    def go_on(self, now_ms: int) -> list[Effect]:
+        return self._turn("go on")
 
     def tick(self, now_ms: int) -> list[Effect]:
         return self._turn("tick", now_ms)
@@ -114,6 +149,11 @@ class FakeLog:
 class FakeStore:
     def __init__(self) -> None:
         self.logs: dict[tuple[str, int], FakeLog] = {}
+        self.saved: list[MetadataCopy] = []
+        self.tails = LostTails(MemoryDisk(), "/nowhere")
+
+    def save_metadata(self, copy: MetadataCopy) -> None:
+        self.saved.append(copy)
 
     def get(self, topic: str, partition: int) -> FakeLog | None:
         return self.logs.get((topic, partition))
@@ -131,6 +171,8 @@ class FakeControllerCore:
     def __init__(self) -> None:
         self.image = ClusterImage()
         self.wall_ahead_ms = 0
+        self.own_events = OwnEvents()
+        self.requests: list[Message] = []
         self.events: list[tuple[Any, ...]] = []
         self.replayed: list[MetadataRecord] = []
         self.after_commit: list[FakeDecision] = []
@@ -157,6 +199,7 @@ class FakeControllerCore:
 
     def handle(self, request_id: int, request: Message, now_ms: int) -> FakeDecision:
         self.events.append(("request", request_id, now_ms))
+        self.requests.append(request)
         match request:
             case Heartbeat():
                 self.parked.append(request_id)

@@ -65,7 +65,7 @@ def run(
     async def main() -> None:
         store, failure, stop = OneLog(directory), Failure(), Stop()
         chosen = BrokerSettings(broker_id=1, data_dir="", **settings)
-        cleaner = Cleaner(store, chosen, Clock(), failure, CleaningFigures(), stop)
+        cleaner = Cleaner(store, chosen, Clock().wall_ms, failure, CleaningFigures(), stop)
         async with asyncio.timeout(10):
             await check(store, cleaner, failure, stop)
 

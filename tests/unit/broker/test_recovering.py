@@ -4,6 +4,7 @@ between two segments."""
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,8 +16,10 @@ import pytest
 from msgspec.structs import replace
 
 from minilog.broker.main import Broker
-from minilog.config import BrokerSettings, ControllerSettings, TopicSettings
+from minilog.config import BrokerSettings, ControllerSettings, Limits, TopicSettings
 from minilog.controller.main import make_controller
+from minilog.errors import RefusesToStart
+from minilog.server import process
 from minilog.storage.disk import OsDisk
 from minilog.storage.recovery.recovery import open_log
 from minilog.storage.store import Store
@@ -56,9 +59,12 @@ def slow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SlowRecovery:
 
 @asynccontextmanager
 async def recovering(
-    tmp_path: Path, slow: SlowRecovery
+    tmp_path: Path, slow: SlowRecovery, limits: Limits | None = None
 ) -> AsyncIterator[tuple[Broker, asyncio.Event, asyncio.Task[None]]]:
-    broker = Broker(BrokerSettings(broker_id=1, data_dir=str(tmp_path / "b"), port=0, shutdown_timeout_ms=1))
+    settings = BrokerSettings(
+        broker_id=1, data_dir=str(tmp_path / "b"), port=0, shutdown_timeout_ms=1, limits=limits or Limits()
+    )
+    broker = Broker(settings)
     stop = asyncio.Event()
     running = asyncio.create_task(broker.run(stop))
     async with asyncio.timeout(10):
@@ -120,6 +126,44 @@ def test_a_probe_hears_that_another_process_is_there_and_everybody_else_that_not
     asyncio.run(main())
 
 
+async def is_cut_off(reading_nothing: socket.socket, request: bytes, within_s: float) -> bool:
+    """Whether somebody who asks again and again, and takes no answer, is."""
+    ends_s = asyncio.get_running_loop().time() + within_s
+    while asyncio.get_running_loop().time() < ends_s:
+        try:
+            reading_nothing.send(request * 100)
+        except BlockingIOError:
+            await asyncio.sleep(0.05)
+        except ConnectionError:
+            return True
+        await asyncio.sleep(0)
+    return False
+
+
+def test_who_takes_no_answer_is_cut_off_also_then(
+    tmp_path: Path, slow: SlowRecovery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listen = process.listen
+
+    def listen_with_little_room(bound: socket.socket, setting: str) -> None:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        listen(bound, setting)
+
+    monkeypatch.setattr(process, "listen", listen_with_little_room)
+
+    async def main() -> None:
+        limits = Limits(response_write_ms=300)
+        async with recovering(tmp_path, slow, limits) as (broker, _, _):
+            host, _, port = broker.url.removeprefix("http://").partition(":")
+            with socket.socket() as stranger:
+                stranger.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                stranger.connect((host, int(port)))
+                stranger.setblocking(False)
+                assert await is_cut_off(stranger, b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n", 7)
+
+    asyncio.run(main())
+
+
 async def heard() -> None:
     """Turns enough for the broker to hear of the stop, while its thread cannot go on."""
     for _ in range(20):
@@ -174,6 +218,23 @@ def test_a_stop_does_not_wait_for_a_disk_that_does_not_answer(
     assert markers(tmp_path) == ["running"], "as after a kill"
 
 
+def test_who_is_cancelled_gives_its_directory_back_when_the_thread_has_ended(
+    tmp_path: Path, slow: SlowRecovery
+) -> None:
+    async def main() -> None:
+        async with recovering(tmp_path, slow) as (_, _, running):
+            running.cancel()
+            await asyncio.wait([running])
+            with pytest.raises(RefusesToStart):
+                Store(OsDisk(), str(tmp_path / "b"), 1, lambda: 0).start("boot-1")
+
+    asyncio.run(main())
+    for thread in threading.enumerate():
+        if thread.name == "recovery":
+            thread.join(10)
+    Store(OsDisk(), str(tmp_path / "b"), 1, lambda: 0).start("boot-1")
+
+
 def test_the_controller_takes_the_process_before_for_dead_when_its_successor_recovers(
     tmp_path: Path, slow: SlowRecovery
 ) -> None:
@@ -193,6 +254,8 @@ def test_the_controller_takes_the_process_before_for_dead_when_its_successor_rec
                 first = Broker(settings)
                 running = tasks.create_task(_killed(first.run(asyncio.Event())))
                 await until_state(session, "running")
+                async with session.post(f"{first.url}/v1/topics", json={"topic": "t"}) as response:
+                    assert response.status == 201
                 slow.go_on.clear()
                 slow.begun.clear()
                 port = int(first.url.rpartition(":")[2])

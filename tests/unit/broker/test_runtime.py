@@ -5,31 +5,44 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
-from minilog.broker.runtime import Runtime, _kind_of
+from minilog.broker import runtime
+from minilog.broker.offset_parts import AT_ONCE
+from minilog.broker.request_kinds import kind_of
+from minilog.broker.runtime import Runtime
 from minilog.config import BrokerSettings, Limits
-from minilog.core.effects import CONTROLLER_ID, Flush, Reply, Send
+from minilog.core.broker.requests.allowance import Inspected, Share, inspect
+from minilog.core.effects import CONTROLLER_ID, Effect, Flush, Reply, Send
 from minilog.errors import BrokerUnavailable, RefusesToStart, StorageFailed
 from minilog.server.clock import Clock
+from minilog.server.inbound.request_gate import CLIENT
 from minilog.server.process import FailStop, Failure
 from minilog.wire.group_messages import GroupHeartbeat
 from minilog.wire.messages import (
+    LATEST,
     Fetch,
     Heartbeat,
     Message,
     Metadata,
+    Offsets,
+    OffsetsPartition,
+    OffsetsReply,
+    OffsetsResult,
     Ok,
     Probe,
     Problem,
     Produce,
+    ProducePartition,
     Register,
     ReplicaFetch,
 )
+from minilog.wire.records import encode_values
 from minilog.wire.topic_partition import TopicPartition
 from tests.unit.broker.fake_ports import FakeBrokerCore, FakeLog, FakeStore
 from tests.unit.server.peer_server import Exchange, PeerServer, until
@@ -110,7 +123,7 @@ def test_a_client_that_goes_away_is_forgotten_once() -> None:
         with pytest.raises(asyncio.CancelledError):
             await parked
         assert f.core.events[-1] == ("disconnect", 1)
-        assert f.runtime.statistics().parked == 0
+        assert sum(f.runtime.statistics().waiting.values()) == 0
         f.core.plan["request"] = [[Reply(1, Ok(1))]]
         await f.runtime.submit(Metadata())
         assert f.runtime.statistics().replies_unclaimed == 1
@@ -156,6 +169,28 @@ def test_the_callers_own_time_limit_is_not_definite() -> None:
     run(check)
 
 
+def test_offsets_of_many_partitions_are_looked_for_in_several_turns() -> None:
+    """R42: and answered together. More than may be named are refused as a whole."""
+
+    class Core(FakeBrokerCore):
+        def on_request(self, request_id: int, request: Message | Inspected, now_ms: int) -> list[Effect]:
+            assert isinstance(request, Offsets)
+            self.events.append(("request", len(request.partitions)))
+            return [Reply(request_id, OffsetsReply([OffsetsResult(p.topic, p.partition) for p in request.partitions]))]
+
+    async def check(f: Fixture) -> None:
+        f.runtime.core = core = Core()
+        count, most = 2 * AT_ONCE + 1, f.runtime.settings.limits.partitions_max
+        reply = await f.runtime.submit(Offsets([OffsetsPartition("t", number, LATEST) for number in range(count)]))
+        assert isinstance(reply, OffsetsReply)
+        assert [result.partition for result in reply.partitions] == list(range(count))
+        assert [event[1] for event in core.events] == [AT_ONCE, AT_ONCE, 1]
+        await f.runtime.submit(Offsets([OffsetsPartition("t", 0, LATEST)] * (most + 1)))
+        assert core.events[-1] == ("request", most + 1)
+
+    run(check)
+
+
 def test_too_many_parked_requests_are_refused_definitely_but_not_what_the_cluster_needs() -> None:
     async def check(f: Fixture) -> None:
         parked = f.park()
@@ -197,13 +232,34 @@ def test_what_waits_in_great_numbers_refuses_its_own_kind_alone(waiting: Message
         assert (reply.code, reply.definite) == ("OVERLOADED", True)
         for other in (Produce(-1, 1000, []), FETCH, HEARTBEAT, Metadata()):
             refused = isinstance(await f.runtime.submit(other), Problem)
-            assert refused == (_kind_of(other) == _kind_of(waiting)), other
+            assert refused == (kind_of(other) == kind_of(waiting)), other
         parked.cancel()
         await asyncio.wait([parked])
         f.core.parks = Register
         assert isinstance(await f.runtime.submit(waiting), Ok), "who has left has left room"
 
     run(check, limits=Limits(parked_requests_max=1))
+
+
+def test_one_client_that_waits_for_much_leaves_room_for_another() -> None:
+    """R45: it may have as many as are free."""
+
+    async def ask_as(client: str, f: Fixture) -> Message:
+        CLIENT.set(client)
+        return await f.runtime.submit(FETCH)
+
+    async def check(f: Fixture) -> None:
+        f.core.parks = Fetch
+        asked = {client: [f.tasks.create_task(ask_as(client, f)) for _ in range(8)] for client in ("crowd", "guest")}
+        await until(lambda: f.runtime.statistics().waiting["fetch"] == 6)
+        refused = {client: [task.result() for task in tasks if task.done()] for client, tasks in asked.items()}
+        assert {client: len(answers) for client, answers in refused.items()} == {"crowd": 4, "guest": 6}
+        problem = refused["crowd"][0]
+        assert isinstance(problem, Problem)
+        assert "4 fetch requests already wait here, 4 of them of this client: of 8" in problem.detail
+        assert (problem.code, problem.definite) == ("OVERLOADED", True)
+
+    run(check, limits=Limits(parked_requests_max=8))
 
 
 def test_a_call_under_way_ends_with_the_process_and_proves_nothing() -> None:
@@ -331,6 +387,45 @@ def test_a_refused_registration_becomes_a_refusal_to_start() -> None:
     with pytest.raises(BaseExceptionGroup) as stopped:
         asyncio.run(main())
     assert str(stopped.value.exceptions[0]) == "wrong cluster"
+
+
+def produce(value_bytes: int) -> Produce:
+    batches = encode_values([bytes(value_bytes)] * 10, 1000, compression="zstd")
+    return Produce(1, 1000, [ProducePartition("t", 0, memoryview(batches))])
+
+
+@pytest.mark.parametrize("value_bytes", [100, 1_000_000])
+def test_what_takes_long_to_look_into_is_looked_into_in_a_thread_before_its_turn(
+    value_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+
+    def watched(request: Produce) -> Inspected:
+        threads.append(threading.current_thread())
+        return inspect(request)
+
+    async def check(f: Fixture) -> None:
+        assert await f.runtime.submit(produce(value_bytes)) == Ok(1)
+        sent = f.core.events[-1][2]
+        assert isinstance(sent, Inspected)
+        assert isinstance(sent.shares[0], Share)
+        assert [thread is threading.main_thread() for thread in threads] == ([] if value_bytes == 100 else [False])
+
+    monkeypatch.setattr(runtime, "inspect", watched)
+    run(check)
+
+
+def test_a_process_that_ends_while_it_looks_takes_nothing_any_more() -> None:
+    async def check(f: Fixture) -> None:
+        sent = asyncio.get_running_loop().create_task(f.runtime.submit(produce(1_000_000)))
+        await asyncio.sleep(0)
+        f.runtime.close()
+        answer = await sent
+        assert isinstance(answer, Problem)
+        assert (answer.code, answer.definite) == ("BROKER_UNAVAILABLE", True)
+        assert f.core.events == []
+
+    run(check)
 
 
 def test_closing_answers_who_still_waits_and_takes_nothing_new() -> None:

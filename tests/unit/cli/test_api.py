@@ -23,7 +23,7 @@ from minilog.cli.main import explain
 from minilog.cli.output import CliError
 from minilog.errors import BrokerUnavailable, MinilogError, Overloaded, TimedOut, UnknownTopic
 from minilog.wire.http import problem_body
-from minilog.wire.json_answers import OffsetFound
+from minilog.wire.json.json_answers import OffsetFound
 
 END = msgspec.json.encode(OffsetFound("t", 0, 1, None, None, "id-t"))
 DONE = b'{"topic": "t", "topic_id": "i", "partitions": [], "config": {}}'

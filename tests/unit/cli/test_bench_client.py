@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -59,3 +61,14 @@ def test_a_missing_column_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SystemExit, match=r"pip install 'minilog-broker\[compare\]'"):
         client_cost.child("confluent", 1)
+
+
+def test_the_codec_can_be_measured_from_its_source() -> None:
+    lines = (
+        "from minilog.cli.bench.client_cost import _use_pure_codec",
+        "_use_pure_codec()",
+        "from minilog.wire.codec import codec",
+        "print(codec.COMPILED, codec.__file__.endswith('codec.py'))",
+    )
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
+    assert done.stdout == "False True\n", done.stderr

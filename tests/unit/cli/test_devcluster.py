@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from minilog import machine
 from minilog.cli.dev import dev
 from minilog.cli.dev.dev import topic_specs
 from minilog.cli.dev.supervise import LogTail, change_sentence, is_important
@@ -113,7 +114,7 @@ def test_a_broken_pid_file_means_dead(tmp_path: Path) -> None:
 
 
 def test_cpu_time_is_told() -> None:
-    seconds = process.cpu_seconds(os.getpid())
+    seconds = machine.cpu_seconds(os.getpid())
     assert seconds is None or seconds > 0
 
 

@@ -13,17 +13,17 @@ import pytest
 
 from minilog.cli.api import Api, resolve_url
 from minilog.cli.bench.report import latency_figures, percentile, throughput_figures
-from minilog.cli.cluster import sentence, sound
+from minilog.cli.cluster.cluster import sentence, sound
+from minilog.cli.cluster.partition import partition_rows
 from minilog.cli.local.ports import free_ports
 from minilog.cli.main import explain, run
 from minilog.cli.output import CliError
-from minilog.cli.partition import partition_rows
 from minilog.cli.topic.consume import Start, parse_start
 from minilog.cli.topic.topic import config_of
 from minilog.errors import BrokerUnavailable, NotEnoughReplicas, RefusesToStart, TimedOut, UnknownTopic
 from minilog.settings import BadSettings
 from minilog.wire.http import problem_body
-from minilog.wire.json_answers import Health, PartitionHealth
+from minilog.wire.json.json_answers import Health, PartitionHealth
 from minilog.wire.messages import MetadataReply, PartitionInfo, TopicInfo
 
 PARTITIONS = [

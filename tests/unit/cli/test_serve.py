@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Told]:
     """What the two would have been started with."""
     seen: list[Told] = []
 
-    def note(broker: BrokerSettings, controller: ControllerSettings) -> int:
+    def note(broker: BrokerSettings, controller: ControllerSettings, on_serving: Callable[[str], None]) -> int:
         seen.append((broker, controller))
+        on_serving(f"http://{broker.host}:{broker.port}")
         return 0
 
     monkeypatch.setattr(standalone, "run_both", note)
@@ -109,13 +111,14 @@ def test_whoever_listens_everywhere_has_any_name(told: list[Told]) -> None:
         (["--port", "5", "--controller-port", "5"], {}, "cannot share port 5"),
         (["--set", "data_dir=x"], {}, "write broker.data_dir=... or controller.data_dir=..."),
         (["--port", "5", "--set", "broker.port=6"], {}, "port is given twice"),
-        ([], {"MINILOG_PORT": "tcp://x"}, "environment variable MINILOG_PORT: port = 'tcp://x' is not allowed"),
+        ([], {"MINILOG_PORT": "x"}, "environment variable MINILOG_PORT: port = 'x' is not allowed"),
         (["--set", "broker.controller_url=http://127.0.0.1:1"], {}, "controller_url = 'http://127.0.0.1:1' is not the"),
         (
             [],
             {"MINILOG_CONTROLLER_URL": "http://elsewhere:9093"},
             "environment variable MINILOG_CONTROLLER_URL: controller_url = 'http://elsewhere:9093' is not the controller",
         ),
+        (["--set", "controller.data_dir=x", "--set", "broker.data_dir=./x"], {}, "are the same folder"),
         ([], {"MINILOG_DATA_DIR": ""}, "environment variable MINILOG_DATA_DIR: data_dir is empty"),
     ],
 )

@@ -20,6 +20,7 @@ import msgspec
 from minilog.errors import (
     BrokerUnavailable,
     DuplicateSequence,
+    EndOffsetMismatch,
     FencedLeaderEpoch,
     InconsistentTopicId,
     LogTruncated,
@@ -279,6 +280,8 @@ class FakeCluster:
             end_before = log.end_offset
             size = int(self.configs[part.topic].get("max.message.bytes", 1024 * 1024))
             batches = split(bytes(part.batches), size)
+            if part.expected_offset not in (None, end_before) and not any(repeated(log, batch) for batch in batches):
+                raise EndOffsetMismatch("others have written", end_offset=end_before)
             known = [repeated(log, batch) or log.append(batch) for batch in batches]
             is_duplicate = known[0].end_offset <= end_before
         except MinilogError as error:

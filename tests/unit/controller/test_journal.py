@@ -31,7 +31,7 @@ from minilog.controller.frames import (
 )
 from minilog.controller.journal import FileJournal, Replayed
 from minilog.errors import RefusesToStart, StorageFailed
-from minilog.wire.metadata_records import (
+from minilog.wire.journal.metadata_records import (
     BrokerFenced,
     ControllerStarted,
     MetadataRecord,

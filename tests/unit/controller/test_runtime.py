@@ -6,34 +6,52 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 from minilog.config import ControllerSettings, Limits
+from minilog.controller import runtime
 from minilog.controller.journal import FileJournal, Journal
 from minilog.controller.runtime import Runtime
+from minilog.core.controller.controller import ControllerCore
+from minilog.core.controller.told.own_events import WAITING_MAX, OwnEvents
 from minilog.core.effects import Reply, Send
 from minilog.core.image import BrokerState
 from minilog.errors import BrokerUnavailable, InvalidRequest, RefusesToStart
+from minilog.server import turn_watch
 from minilog.server.clock import Clock
 from minilog.server.process import FailStop, Failure
+from minilog.wire.journal.events import INFO, Event, EventKind
+from minilog.wire.journal.metadata_records import (
+    BrokerRegistered,
+    BrokerUnfenced,
+    ControllerStarted,
+    EventNoted,
+    MetadataRecord,
+)
 from minilog.wire.messages import (
     CreateTopic,
+    DescribeCluster,
+    ElectLeader,
     Heartbeat,
     HeartbeatReply,
     Message,
     Metadata,
+    MetadataReply,
     Ok,
     Positions,
     PositionsReply,
     Probe,
     Problem,
+    decode,
+    encode,
 )
-from minilog.wire.metadata_records import BrokerRegistered, ControllerStarted, MetadataRecord
 from tests.unit.broker.fake_ports import FakeControllerCore, FakeDecision, FakeJournal
 from tests.unit.server.peer_server import Exchange, PeerServer, until
 
@@ -122,21 +140,25 @@ def test_what_on_committed_decides_is_carried_out_before_the_next_event() -> Non
     run(check)
 
 
-def test_events_carry_the_time_they_were_received_at() -> None:
+def test_what_brokers_say_has_the_time_of_receipt_and_what_clients_ask_for_that_of_its_turn() -> None:
+    """A heartbeat was heard when it came. Who asks how old it is may have come before it, and has
+    waited since. An election that a person asks for has all of its time for answers."""
     journal = FakeJournal()
 
     async def check(f: Fixture) -> None:
         journal.gate.clear()
         change = f.submit(CHANGE)
-        await until(lambda: f.core.events)
+        await until(lambda: f.names() == ["request"])
         f.clock.time_ms = 2000
-        question = f.submit(Metadata())
-        await until(lambda: f.runtime.statistics().queued == 1)
+        question, parked = f.submit(ElectLeader("t", 0, dry_run=True)), f.submit(PARKED)
+        await until(lambda: f.runtime.statistics().queued == 2)
         f.clock.time_ms = 9000
         journal.gate.set()
         await change
-        await question
-        assert [event[2] for event in f.core.events if event[0] == "request"] == [1000, 2000]
+        await until(lambda: f.names().count("request") == 3)
+        assert sorted(event[2] for event in f.core.events if event[0] == "request") == [1000, 2000, 9000]
+        question.cancel()
+        parked.cancel()
 
     run(check, journal)
 
@@ -360,7 +382,7 @@ def test_a_write_under_way_ends_before_the_journal_is_closed() -> None:
 
 def test_names_of_brokers_are_looked_up_when_they_register(monkeypatch: pytest.MonkeyPatch) -> None:
     expected: list[str] = []
-    monkeypatch.setattr("minilog.server.host_names.Names.expect", lambda self, host: expected.append(host))
+    monkeypatch.setattr("minilog.server.outbound.host_names.Names.expect", lambda self, host: expected.append(host))
     journal = FakeJournal([BrokerRegistered(1, 1, "i", "http://old.test:1")])
 
     async def check(f: Fixture) -> None:
@@ -441,3 +463,120 @@ def test_what_waits_for_a_slow_journal_is_bounded_also_when_its_clients_leave() 
         assert queued <= 25, f"{queued} events of clients that have gone wait; parked_requests_max is 10"
 
     run(check, journal, limits=Limits(parked_requests_max=10))
+
+
+@pytest.mark.parametrize(
+    "url", ["http://broker-4..internal:8082", "", "http://" + "a" * 10**6, "nothing", "http://[::1"]
+)
+def test_a_journal_that_holds_an_address_that_cannot_be_ends_no_start(tmp_path: Path, url: str) -> None:
+    """An older version wrote down whatever a broker said (R44). The broker is asked where it is,
+    and fenced."""
+    journal = FileJournal(str(tmp_path))
+    journal.open()
+    journal.append([ControllerStarted("c", 1), BrokerRegistered(55, 2, "typo", url, "r" * 10**5)])
+    journal.append([BrokerUnfenced(55, 2)])
+    journal.close()
+
+    async def main() -> None:
+        core = ControllerCore(ControllerSettings(data_dir="", session_timeout_ms=50), Random(1))
+        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+            failure = Failure()
+            runtime = Runtime(core, FileJournal(str(tmp_path)), core.settings, Clock(), failure, tasks)
+            await runtime.start()
+            loops = [tasks.create_task(runtime.work()), tasks.create_task(runtime.tick())]
+            await until(lambda: core.image.brokers[55].fenced or failure.tripped)
+            assert not failure.tripped
+            described = await runtime.submit(DescribeCluster())
+            assert decode(encode(described)) == described, "what is told of it can be read"
+            runtime.close()
+            loops[1].cancel()
+        runtime.close_journal()
+
+    asyncio.run(main())
+
+
+def slow(core: FakeControllerCore) -> None:
+    """A question takes two milliseconds."""
+    handle = core.handle
+
+    def handle_slowly(request_id: int, request: Message, now_ms: int) -> FakeDecision:
+        ends_s = time.monotonic() + 0.002 * isinstance(request, Metadata)
+        while time.monotonic() < ends_s:
+            pass
+        return handle(request_id, request, now_ms)
+
+    core.handle = handle_slowly  # type: ignore[method-assign]
+
+
+def test_a_crowd_of_clients_keeps_no_broker_waiting() -> None:
+    async def check(f: Fixture) -> None:
+        slow(f.core)
+        crowd = [f.submit(Metadata()) for _ in range(200)]
+        parked = f.submit(PARKED)
+        await until(lambda: f.core.parked)
+        assert f.names().count("request") < 50
+        parked.cancel()
+        await asyncio.wait(crowd)
+
+    run(check)
+
+
+def test_the_loop_goes_on_while_a_crowd_of_clients_is_answered() -> None:
+    async def check(f: Fixture) -> None:
+        slow(f.core)
+        crowd = [f.submit(Metadata()) for _ in range(200)]
+        rounds = 0
+        while not all(asking.done() for asking in crowd):
+            await asyncio.sleep(0)
+            rounds += 1
+        assert rounds >= 10
+
+    run(check)
+
+
+def test_newer_requests_of_a_client_whose_older_ones_wait_too_long_are_refused() -> None:
+    journal = FakeJournal()
+
+    async def check(f: Fixture) -> None:
+        journal.gate.clear()
+        first, waiting = f.submit(CHANGE), f.submit(CHANGE)
+        await until(lambda: f.runtime.statistics().queued == 1)
+        f.clock.time_ms += 1001
+        refused, question = f.submit(CHANGE), f.submit(Metadata())
+        answer = await refused
+        assert isinstance(answer, Problem)
+        assert (answer.code, answer.definite) == ("OVERLOADED", True)
+        assert f.runtime.statistics().refused == 1
+        journal.gate.set()
+        assert [type(await one) for one in (first, waiting, question)] == [Ok, Ok, MetadataReply]
+
+    run(check, journal)
+
+
+def test_a_slow_journal_and_a_long_turn_are_events_and_not_a_flood_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "SLOW_MS", 0)
+    monkeypatch.setattr(turn_watch, "LONG_TURN_MS", -1)
+    monkeypatch.setattr(turn_watch, "FELT_TURN_MS", 0)
+
+    async def check(f: Fixture) -> None:
+        f.core.own_events.take()
+        for _ in range(3):
+            await f.submit(CHANGE)
+        told = [record.event for record in f.core.own_events.take() if isinstance(record, EventNoted)]
+        assert [event.kind for event in told] == [EventKind.LONG_TURN]
+        f.runtime._slow_told_s = 0.0
+        for _ in range(3):
+            await f.submit(CHANGE)
+        (slow,) = [record.event for record in f.core.own_events.take() if isinstance(record, EventNoted)]
+        assert slow.kind == EventKind.JOURNAL_SLOW
+        assert "the controller's journal took" in slow.sentence
+
+    run(check)
+
+
+def test_more_own_events_than_can_wait_are_not_kept() -> None:
+    events = OwnEvents()
+    for number in range(WAITING_MAX + 5):
+        events.add(Event(0, "k", INFO, str(number)))
+    assert len(events.take()) == WAITING_MAX
+    assert events.take() == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import logging
 import socket
 import subprocess
 import sys
@@ -70,7 +71,9 @@ def run(check: Callable[[Fixture], Coroutine[Any, Any, None]], **settings: Any) 
 def test_messages_are_answered() -> None:
     async def check(f: Fixture) -> None:
         assert await f.rpc(CreateTopic("t")) == Ok(2)
-        assert await f.rpc(CreateTopic("u")) == Ok(3)
+        assert await f.rpc(CreateTopic("u", asked_by="10.0.0.9 by way of broker 1")) == Ok(3)
+        asked = [request.asked_by for request in f.core.requests if isinstance(request, CreateTopic)]
+        assert asked == ["127.0.0.1 without any broker", "10.0.0.9 by way of broker 1"]
 
     run(check)
 
@@ -108,7 +111,7 @@ def test_connections_over_the_limit_are_refused_and_counted() -> None:
         assert (await more.read()).startswith(b"HTTP/1.1 503 ")
         other.close()
         writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        assert b"minilog_http_connections_refused_total 1.0" in await held.read()
+        assert b"minilog_http_connections_refused_total 1\n" in await held.read()
         writer.close()
 
     run(check, limits=Limits(connections_max=1))
@@ -135,10 +138,10 @@ def test_pages_for_people_and_monitoring() -> None:
         status, text = await f.get("/metrics")
         assert status == 200
         for line in (
-            "minilog_active_controller 1.0",
-            'minilog_brokers{state="running"} 0.0',
-            'minilog_leader_elections_total{kind="clean"} 3.0',
-            "minilog_journal_index 1.0",
+            "minilog_active_controller 1",
+            'minilog_brokers{state="running"} 0',
+            'minilog_leader_elections_total{kind="clean"} 3',
+            "minilog_journal_index 1",
             "minilog_journal_append_seconds_count 1.0",
         ):
             assert line in text.splitlines()
@@ -197,3 +200,27 @@ def test_the_heartbeat_of_a_killed_process_is_told_at_once(monkeypatch: pytest.M
         assert seconds < DISCONNECT_S_MAX
 
     run(check)
+
+
+def test_the_log_level_is_shown_and_set_until_the_process_ends() -> None:
+    root = logging.getLogger()
+    before = root.level
+
+    async def check(f: Fixture) -> None:
+        root.setLevel(logging.INFO)
+        url = f.controller.url + "/v1/loglevel"
+        async with f.session.put(url, json={"level": "debug"}) as answer:
+            assert await answer.json() == {"level": "debug", "configured": "info"}
+        assert await f.get("/v1/loglevel") == (200, '{"level":"debug","configured":"info"}')
+        async with f.session.put(url, json={"level": "trace"}) as answer:
+            assert (answer.status, (await answer.json())["code"]) == (400, "INVALID_REQUEST")
+        async with f.session.put(url, data=b'{"level": "info"}') as answer:
+            assert answer.status == 415
+        async with f.session.post(url, json={"level": "info"}) as answer:
+            assert (answer.status, answer.headers["Allow"]) == (405, "GET, HEAD, PUT")
+        assert root.level == logging.DEBUG
+
+    try:
+        run(check)
+    finally:
+        root.setLevel(before)

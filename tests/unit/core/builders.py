@@ -18,8 +18,7 @@ from minilog.core.replication.leader import LeaderState, Outcome
 from minilog.core.replication.produce_waiters import PendingProduce
 from minilog.core.replication.replica import Replica
 from minilog.wire.batch import ACKS_MANY, Batch, split, stamp
-from minilog.wire.messages import ACKS_ALL, ProducePartition, ReplicaFetchPartition
-from minilog.wire.metadata_records import (
+from minilog.wire.journal.metadata_records import (
     BrokerRegistered,
     BrokerUnfenced,
     ControllerStarted,
@@ -27,6 +26,7 @@ from minilog.wire.metadata_records import (
     PartitionChanged,
     TopicCreated,
 )
+from minilog.wire.messages import ACKS_ALL, ProducePartition, ReplicaFetchPartition
 from minilog.wire.records import encode_values
 from tests.unit.core.memory_log import MemoryLog
 

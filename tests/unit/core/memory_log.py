@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from minilog.config import TopicSettings
-from minilog.core.ports import LogStore, ReplicaLog
+from minilog.core.ports import CutTail, LogStore, ReplicaLog
 from minilog.errors import CorruptRange, DiskFull
 from minilog.storage.log.producers import ProducerTable, WrittenBatch
 from minilog.wire.batch import Batch
+from minilog.wire.journal.metadata_copy import MetadataCopy
+from minilog.wire.messages import ReplicaName
 from minilog.wire.records import Record
 from minilog.wire.topic_partition import TopicPartition
 from tests.unit.wire.batches import decode_all
@@ -97,7 +99,16 @@ class MemoryLog:
         self.durable_end = max(self.durable_end, start_offset)
         self.high_watermark = max(self.high_watermark, start_offset)
 
-    def expired_end(self, now_ms: int) -> int:
+    def look(self, now_ms: int) -> None:
+        """All of it is as if it were written now."""
+
+    def written_at(self, offset: int) -> tuple[int, int] | None:
+        return None
+
+    def note_written(self, end_offset: int, ms_ago: int) -> None:
+        pass
+
+    def expired_end(self, wall_ms: int | None) -> int:
         """Whatever a test has put into ``expired``."""
         return max(self.start_offset, min(self.expired, self.high_watermark))
 
@@ -105,7 +116,7 @@ class MemoryLog:
         assert self.start_offset <= offset <= min(self.high_watermark, self.durable_end)
         self.trim(offset)
 
-    def maybe_roll(self, now_ms: int) -> bool:
+    def maybe_roll(self, wall_ms: int | None) -> bool:
         return False
 
     def configure(self, settings: TopicSettings) -> None:
@@ -170,20 +181,57 @@ class MemoryLog:
 class MemoryStore:
     """A broker's data directory. Logs outlive ``close``, as files do. ``delete`` removes them.
 
-    ``is_full``: no new log can be made.
+    ``is_full``: no log can be made or moved away. ``opens`` False: none can be opened for want of
+    room.
     """
 
     def __init__(self) -> None:
         self.is_full = False
+        self.opens = True
         self.logs: dict[TopicPartition, MemoryLog] = {}
         self.topic_ids: dict[TopicPartition, str] = {}
         self.controller_epoch = 0
         self.cluster_id = ""
+        self.directory_id = "directory"
+        self.broker_epoch = 0
+        self.lost: list[ReplicaName] = []
+        self.metadata = MetadataCopy()
+        self.aside: dict[tuple[str, str, int], MemoryLog] = {}
+        self.cuts: list[CutTail] = []
+
+    @property
+    def lacks(self) -> int:
+        return 0
+
+    def take_cuts(self) -> list[CutTail]:
+        cuts, self.cuts = self.cuts, []
+        return cuts
+
+    @property
+    def records_lost(self) -> tuple[int, int, int, int]:
+        return 0, 0, 0, 0
+
+    @property
+    def lost_kept(self) -> int:
+        return 0
+
+    @property
+    def strays(self) -> int:
+        return len(self.aside)
+
+    def partitions(self) -> list[tuple[str, str, int]]:
+        return [(key.topic, topic_id, key.partition) for key, topic_id in self.topic_ids.items()]
+
+    def put_aside(self, topic: str, topic_id: str, partition: int) -> None:
+        key = TopicPartition(topic, partition)
+        if self.topic_ids.get(key) == topic_id and not self.is_full:
+            self.aside[topic, topic_id, partition] = self.logs[key]
+        self.delete(topic, topic_id, partition)
 
     def open(self, topic: str, topic_id: str, partition: int, settings: TopicSettings) -> MemoryLog:
         key = TopicPartition(topic, partition)
-        if self.topic_ids.get(key) != topic_id:
-            if self.is_full:
+        if self.topic_ids.get(key) != topic_id or not self.opens:
+            if self.is_full or not self.opens:
                 raise DiskFull("no room left in memory")
             self.logs[key] = MemoryLog()
             self.topic_ids[key] = topic_id
@@ -196,11 +244,16 @@ class MemoryStore:
     def delete(self, topic: str, topic_id: str, partition: int) -> None:
         key = TopicPartition(topic, partition)
         if self.topic_ids.get(key) == topic_id:
+            if self.is_full:
+                raise DiskFull("no room left in memory")
             del self.logs[key], self.topic_ids[key]
 
     def save_controller_epoch(self, epoch: int) -> None:
         assert epoch > self.controller_epoch
         self.controller_epoch = epoch
+
+    def save_broker_epoch(self, epoch: int) -> None:
+        self.broker_epoch = epoch
 
     def bind_cluster(self, cluster_id: str) -> None:
         assert self.cluster_id in ("", cluster_id)

@@ -11,12 +11,17 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from minilog.config import ControllerSettings
-from minilog.core.controller.metadata_draft import MetadataDraft
-from minilog.core.controller.partition_change import candidates, with_isr, with_leader, without_replica, without_unclean
+from minilog.core.controller.elections.partition_change import (
+    candidates,
+    with_isr,
+    with_leader,
+    without_replica,
+    without_unclean,
+)
+from minilog.core.controller.journal.metadata_draft import MetadataDraft
 from minilog.core.controller.topics import create_topic, delete_topic
 from minilog.core.image import ClusterImage, check_partition, min_isr
-from minilog.wire.messages import CreateTopic, DeleteTopic
-from minilog.wire.metadata_records import (
+from minilog.wire.journal.metadata_records import (
     NO_LEADER,
     BrokerFenced,
     BrokerRegistered,
@@ -28,6 +33,7 @@ from minilog.wire.metadata_records import (
     TopicCreated,
     TopicDeleted,
 )
+from minilog.wire.messages import CreateTopic, DeleteTopic
 from tests.unit.core.builders import TOPIC, TOPIC_ID, image_of, partition_state, topic_records
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from minilog.core.metadata_view import metadata_reply
-from minilog.wire.metadata_records import TopicCreated
+from minilog.wire.journal.metadata_records import TopicCreated
 from tests.unit.core.builders import TOPIC, image_of, partition_state, topic_records
 
 

@@ -13,9 +13,9 @@ from aiohttp import web
 
 from minilog.config import Limits
 from minilog.errors import Overloaded
-from minilog.server.answer_delivery import PIECE_BYTES, Answers, Delivery, unacknowledged
-from minilog.server.listener import Listener
-from minilog.server.request_body import SMALL_BYTES, Budget
+from minilog.server.inbound.answer_delivery import PIECE_BYTES, Answers, Delivery, unacknowledged
+from minilog.server.inbound.listener import Listener
+from minilog.server.inbound.request_body import SMALL_BYTES, Budget
 from minilog.wire.http import BATCH, EVENTS, JSON, MSGPACK
 from minilog.wire.messages import Fetch, FetchPartition, Message, encode
 from tests.unit.broker.http.fake_runtime import FakeCluster

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from minilog.server.background import Stop, Stopped, first_of, in_daemon_thread
+from minilog.server.background import Shared, Stop, Stopped, first_of, in_daemon_thread
 from tests.unit.server.peer_server import until
 
 
@@ -74,16 +74,16 @@ def test_who_is_cancelled_tells_the_thread_and_waits_for_it() -> None:
 
 def test_a_daemon_thread_is_waited_for_or_not() -> None:
     async def main() -> None:
-        stop, gate = asyncio.Event(), threading.Event()
-        assert await in_daemon_thread(lambda: 7, "quick") == 7
+        stop, gate, used = asyncio.Event(), threading.Event(), Shared(lambda: None)
+        assert await in_daemon_thread(lambda: 7, "quick", used) == 7
         with pytest.raises(ValueError, match="slow"):
-            await in_daemon_thread(lambda: int("slow"), "raising")
-        slow = in_daemon_thread(gate.wait, "slow")
+            await in_daemon_thread(lambda: int("slow"), "raising", used)
+        slow = in_daemon_thread(gate.wait, "slow", used)
         stop.set()
         assert not await first_of(slow, stop)
         gate.set()
         assert await first_of(slow, asyncio.Event())
-        abandoned = in_daemon_thread(gate.wait, "abandoned")
+        abandoned = in_daemon_thread(gate.wait, "abandoned", used)
         abandoned.cancel()  # as the end of the loop does
 
     asyncio.run(main())
@@ -94,10 +94,34 @@ def test_how_a_thread_that_was_left_behind_ends_is_nobodys_error() -> None:
 
     async def main() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
-        left = in_daemon_thread(lambda: int("slow"), "left behind")
+        left = in_daemon_thread(lambda: int("slow"), "left behind", Shared(lambda: None))
         await until(left.done)
         del left
         gc.collect()
 
     asyncio.run(main())
     assert not reported
+
+
+@pytest.mark.parametrize("is_left", [True, False])
+def test_what_a_daemon_thread_uses_is_released_once_by_whoever_ends_last(is_left: bool) -> None:
+    gate, released = threading.Event(), threading.Event()
+    by: list[str] = []
+
+    def release() -> None:
+        by.append(threading.current_thread().name)
+        released.set()
+
+    async def main() -> None:
+        used = Shared(release)
+        working = in_daemon_thread(gate.wait, "worker", used)
+        if not is_left:
+            gate.set()
+            await working
+        assert not by
+        used.done()
+
+    asyncio.run(main())
+    gate.set()
+    assert released.wait(10)
+    assert by == ["worker" if is_left else "MainThread"]

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minilog.core.stamps import HELD_MS_MAX
-from minilog.server.clock import Clock, clock_metrics
+from minilog.server.clock import Clock
+from minilog.server.exposition import Exposition
+from minilog.server.process_facts import write_wall_clock
 
 HOUR_MS = 3_600_000
 NOON_MS = 1_700_000_000_000
@@ -109,8 +111,10 @@ def test_steps_are_told_and_counted_and_drift_is_not(machine: Machine, caplog: p
     said = [record.getMessage() for record in caplog.records]
     assert ["forward by 3600.0 s" in line for line in said] == [True, False]
     assert "back by 5.0 s" in said[1]
-    offset, steps = clock_metrics(clock.offset_ms, clock.steps)
-    assert [s.value for family in (offset, steps) for s in family.samples] == [HOUR_MS / 1000 + 0.1 - 5, 2]
+    page = Exposition()
+    write_wall_clock(page, clock.offset_ms, clock.steps)
+    assert f"minilog_wall_clock_offset_seconds {HOUR_MS / 1000 + 0.1 - 5}\n" in page.text().decode()
+    assert "minilog_wall_clock_steps_total 2\n" in page.text().decode()
 
 
 @given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(-3 * HELD_MS_MAX, 3 * HELD_MS_MAX)), max_size=30))

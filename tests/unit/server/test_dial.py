@@ -12,13 +12,16 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from minilog.config import url_fault
 from minilog.errors import BrokerUnavailable, MinilogError, TimedOut
-from minilog.server.dial import Unreached
-from minilog.server.host_names import Names, Target
-from minilog.server.peer_lane import Address
-from minilog.server.peers import Peers
-from minilog.wire.messages import Ok, Probe, ProbeReply
+from minilog.server.outbound.dial import Unreached
+from minilog.server.outbound.host_names import Names, Target
+from minilog.server.outbound.peer_lane import Address
+from minilog.server.outbound.peers import Peers
+from minilog.wire.messages import Ok, Probe, ProbeReply, Problem
 from tests.unit.server.peer_server import Exchange, PeerServer, until
 
 REAL = socket.getaddrinfo
@@ -318,7 +321,7 @@ def test_without_a_thread_to_spare_a_name_is_unreachable_for_now(
 
 
 def test_more_silent_names_than_there_may_be_threads(resolver: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minilog.server.host_names.LOOKUPS_MAX", 2)
+    monkeypatch.setattr("minilog.server.outbound.host_names.LOOKUPS_MAX", 2)
     gate = threading.Event()
     resolver.update(dict.fromkeys(["hang-1.test", "hang-2.test", "hang-3.test"], silent_resolver(gate)))
 
@@ -356,3 +359,38 @@ def test_hanging_names_keep_nobody_elses_threads_and_no_exit(resolver: dict[str,
         assert all(thread.daemon for thread in hanging)
     finally:
         gate.set()
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.one_of(
+        st.text(max_size=300),
+        st.builds("http://{}".format, st.text(max_size=300)),
+        st.builds("http://{}:{}".format, st.text("ab.-_:[]%\u2100ß。é", max_size=80), st.integers(-1, 70_000)),
+    )
+)
+def test_no_address_whatsoever_ends_anybody(url: str) -> None:
+    """What is no address is told as one that nobody knows, and what passes for one can be asked
+    for (R44)."""
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            peers = Peers(tasks, 50)
+            peers.expect([url])
+            assert not peers.has_met(url)
+            answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            peers.send(2, url, Probe(2, "x"), answered.set_result)
+            assert isinstance(await answered, MinilogError)
+            assert isinstance(await peers.call(url, Probe(2, "x"), 50), Problem)
+            peers.close()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", nobody_knows)
+        asyncio.run(main())
+    assert url_fault(url) is not None or Address.of(url).host
+
+
+def nobody_knows(host: str, port: int, **how: Any) -> list[Any]:
+    """As the real one takes the host: it must be able to be written."""
+    host.encode("idna")
+    raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")

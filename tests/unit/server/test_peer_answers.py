@@ -10,8 +10,8 @@ import tracemalloc
 import pytest
 
 from minilog.errors import MinilogError
-from minilog.server.connection import BELIEVED_BYTES_MAX, Answer
-from minilog.server.peers import ANSWER_BYTES_MAX, Peers, read
+from minilog.server.outbound.connection import BELIEVED_BYTES_MAX, Answer
+from minilog.server.outbound.peers import ANSWER_BYTES_MAX, Peers, read
 from minilog.server.process import Failure
 from minilog.wire.http import MSGPACK, PROBLEM
 from minilog.wire.messages import FetchReply, FetchResult, Heartbeat, Problem

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from minilog.server import peer_lane as lane_module
-from minilog.server import peers as peers_module
-from minilog.server.peers import Peers, PoolLimits
+from minilog.server.outbound import peer_lane as lane_module
+from minilog.server.outbound import peers as peers_module
+from minilog.server.outbound.peers import Peers, PoolLimits
 from minilog.wire.group_messages import DescribeGroup, ForwardedGroupRequest
 from minilog.wire.messages import (
     CreateTopic,
@@ -195,7 +195,7 @@ def test_what_nobody_uses_is_closed_by_this_side_and_forgotten(monkeypatch: pyte
 
 
 def test_lanes_close_well_before_the_listener_would() -> None:
-    from minilog.server.listener import IDLE_S
+    from minilog.server.inbound.accepted_connection import IDLE_S
 
     assert lane_module.IDLE_S * 2 <= IDLE_S
 

@@ -11,13 +11,16 @@ from typing import Any
 import pytest
 
 from minilog.errors import BrokerUnavailable, MinilogError, NotController, Overloaded, TimedOut
-from minilog.server import listener, peer_lane
-from minilog.server.connection import content_length, parse_head
-from minilog.server.peer_lane import Address
-from minilog.server.peers import Peers, Response
+from minilog.server.inbound import accepted_connection
+from minilog.server.outbound import peer_lane
+from minilog.server.outbound.connection import content_length, parse_head
+from minilog.server.outbound.peer_lane import Address
+from minilog.server.outbound.peers import Peers, Response
 from minilog.wire.http import problem_body
 from minilog.wire.messages import (
+    AllocateProducerIds,
     AlterPartition,
+    CreateTopic,
     Heartbeat,
     HeartbeatReply,
     Message,
@@ -86,7 +89,7 @@ async def silent(exchange: Exchange) -> None:
 def test_a_connection_idle_for_long_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server closes what is idle, too, and a request in that moment would be lost: the client
     gives it up long before."""
-    assert 2 * peer_lane.IDLE_S <= listener.IDLE_S
+    assert 2 * peer_lane.IDLE_S <= accepted_connection.IDLE_S
 
     async def check(client: Client, peer: PeerServer) -> None:
         for _ in range(2):
@@ -124,6 +127,21 @@ def test_one_connection_per_peer_and_purpose_is_reused() -> None:
         assert peer.connections == 3
 
     with_peer(ok, check)
+
+
+def test_a_producer_id_does_not_wait_until_everybody_knows_of_a_topic() -> None:
+    """The controller answers CreateTopic when every live broker has applied it."""
+
+    async def controller(exchange: Exchange) -> None:
+        if not isinstance(exchange.message, CreateTopic):
+            exchange.reply(OK)
+
+    async def check(client: Client, peer: PeerServer) -> None:
+        client.send(CreateTopic("__groups"))
+        assert await client.ask(AllocateProducerIds(1, 2, "process")) == OK
+        assert peer.connections == 2
+
+    with_peer(controller, check)
 
 
 def test_requests_of_one_purpose_leave_in_order_and_one_at_a_time() -> None:
@@ -449,7 +467,7 @@ def test_no_usable_address_is_definite_and_told_later(url: str | None) -> None:
 
 
 def test_a_full_queue_refuses_definitely(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minilog.server.peer_lane.QUEUE_MAX", 2)
+    monkeypatch.setattr("minilog.server.outbound.peer_lane.QUEUE_MAX", 2)
 
     async def check(client: Client, peer: PeerServer) -> None:
         for sequence in range(4):

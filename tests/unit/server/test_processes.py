@@ -11,9 +11,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -22,10 +24,12 @@ from msgspec.structs import replace
 from minilog.broker import main
 from minilog.broker.main import Broker
 from minilog.config import BrokerSettings, ControllerSettings
+from minilog.controller.journal import FileJournal
 from minilog.controller.main import make_controller
 from minilog.errors import DiskFull, RefusesToStart, StorageFailed
 from minilog.server import process
 from minilog.standalone import serve_both
+from minilog.storage.disk import OsDisk
 from minilog.storage.store import Store
 from tests.unit.server.peer_server import until
 
@@ -181,7 +185,7 @@ def test_serve_registers_and_stops_cleanly(tmp_path: Path, caplog: pytest.LogCap
         stop = asyncio.Event()
         async with asyncio.timeout(10), asyncio.TaskGroup() as tasks, aiohttp.ClientSession() as session:
             tasks.create_task(serve_both(*both(tmp_path), stop))
-            await until(lambda: "registered, epoch 2" in caplog.text)
+            await until(lambda: "broker 1 registered, epoch" in caplog.text)
             (broker_url,) = re.findall(r"broker 1 listening on (\S+),", caplog.text)
             async with session.get(f"{broker_url}/healthz") as response:
                 assert response.status == 200
@@ -202,7 +206,7 @@ def test_serve_finds_a_controller_that_listens_on_every_address(
         broker, controller = both(tmp_path)
         async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
             tasks.create_task(serve_both(broker, replace(controller, host=host), stop))
-            await until(lambda: "registered, epoch 2" in caplog.text)
+            await until(lambda: "broker 1 registered, epoch" in caplog.text)
             stop.set()
 
     with caplog.at_level(logging.INFO):
@@ -221,7 +225,7 @@ def test_a_broker_of_another_cluster_refuses_to_start(tmp_path: Path) -> None:
                 BrokerSettings(broker_id=1, data_dir=settings.data_dir, port=0, controller_url=controller.url)
             )
             running = tasks.create_task(broker.run(stop))
-            await until(lambda: running.done() or broker.registered)
+            await until(lambda: running.done() or broker.registered.is_set())
             stop.set()
             await asyncio.wait([running])
             stop_controller.set()
@@ -274,7 +278,7 @@ def test_a_real_process_stops_on_sigterm_with_exit_code_0(tmp_path: Path) -> Non
         lines = []
         for line in child.stderr:
             lines.append(line)
-            if "registered" in line:
+            if "broker 1 registered, epoch" in line:
                 child.send_signal(signal.SIGTERM)
         assert child.wait(10) == 0
     assert (tmp_path / "b" / "clean-shutdown").exists()
@@ -340,3 +344,63 @@ def test_a_failed_disk_leaves_no_promise_behind(tmp_path: Path, caplog: pytest.L
         asyncio.run(main())
     assert process.is_disk_failure(stopped.value)
     assert not {path.name for path in tmp_path.iterdir()} & {"clean-shutdown", "running"}
+
+
+class Held:
+    """What is put in the place of a method waits in the thread that calls it, until ``go_on`` is set."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, where: type, name: str) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        real = getattr(where, name)
+
+        def held(*arguments: Any) -> Any:
+            self.begun.set()
+            assert self.go_on.wait(10)
+            return real(*arguments)
+
+        monkeypatch.setattr(where, name, held)
+
+
+def test_a_broker_that_is_cancelled_while_it_closes_waits_for_its_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an application does whose patience is over. Its directory is not free before all is closed."""
+    closing = Held(monkeypatch, Store, "close_cleanly")
+
+    async def main() -> None:
+        broker, stop = Broker(both(tmp_path)[0]), asyncio.Event()
+        running = asyncio.create_task(broker.run(stop))
+        await broker.listening.wait()
+        broker._store.registered()
+        stop.set()
+        await until(closing.begun.is_set)
+        running.cancel()
+        await asyncio.wait([running], timeout=0.1)
+        with pytest.raises(RefusesToStart):
+            Store(OsDisk(), str(tmp_path / "b"), 1, lambda: 0).start("boot")
+        closing.go_on.set()
+        await asyncio.wait([running])
+        assert running.cancelled()
+
+    asyncio.run(main())
+    assert (tmp_path / "b" / "clean-shutdown").exists()
+
+
+def test_a_controller_that_is_cancelled_while_it_reads_its_journal_gives_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading = Held(monkeypatch, FileJournal, "_replay")
+
+    async def main() -> None:
+        running = asyncio.create_task(make_controller(both(tmp_path)[1]).run(asyncio.Event()))
+        await until(reading.begun.is_set)
+        running.cancel()
+        await asyncio.wait([running])
+
+    asyncio.run(main())
+    with pytest.raises(RefusesToStart):
+        FileJournal(str(tmp_path / "c")).open()
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "replay"]
+    reading.go_on.set()
+    thread.join(10)
+    FileJournal(str(tmp_path / "c")).open()

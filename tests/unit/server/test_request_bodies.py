@@ -7,13 +7,16 @@ import asyncio
 
 import msgspec
 import pytest
+from aiohttp import StreamReader
+from aiohttp.base_protocol import BaseProtocol
 
 from minilog.config import Limits
 from minilog.errors import Overloaded
-from minilog.server.request_body import SMALL_BYTES, Requests
+from minilog.server.inbound.request_body import SMALL_BYTES, Pieces, Requests
 from minilog.wire.group_messages import ForwardedGroupRequest
 from minilog.wire.http import JSON, MSGPACK
 from minilog.wire.messages import HeartbeatReply, Probe, decode, encode
+from minilog.wire.records import decode_batch
 from tests.unit.broker.http.harness import Broker, Connection, with_broker
 from tests.unit.controller.test_server import PARKED, Fixture, run
 
@@ -102,6 +105,53 @@ def test_a_body_that_comes_slowly_but_surely_is_taken() -> None:
         assert (await connection.answer()).status == 200
 
     with_broker(check, limits=Limits(body_read_ms=200, body_bytes_per_second_min=10))
+
+
+def test_the_loop_goes_on_while_a_body_of_tiny_chunks_is_taken() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        content = StreamReader(BaseProtocol(loop), 2**20, loop=loop)
+        for _ in range(2000):
+            content.begin_http_chunk_receiving()
+            content.feed_data(b"x")
+            content.end_http_chunk_receiving()
+        content.feed_eof()
+        pieces = Pieces(content)
+
+        async def take() -> None:
+            while await pieces.read():
+                pass
+
+        taking, rounds = asyncio.create_task(take()), 0
+        while not taking.done():
+            await asyncio.sleep(0)
+            rounds += 1
+        assert pieces.all() == b"x" * 2000
+        assert rounds >= 100
+
+    asyncio.run(main())
+
+
+def test_a_body_in_chunks_of_all_sizes_is_taken_whole() -> None:
+    async def check(broker: Broker, connection: Connection) -> None:
+        record = b'{"records": [{"value": "' + b"x" * 100_000 + b'"}]}'
+        connection.send(
+            b"POST /v1/topics/orders/records HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n"
+        )
+        at = 0
+        for size in (1, 2, 3, 1023, 1024, 1025, 5, 40_000, 7, len(record)):
+            part = record[at : at + size]
+            connection.send(b"%x\r\n%b\r\n" % (len(part), part))
+            at += len(part)
+            await asyncio.sleep(0.001)
+        connection.send(b"0\r\n\r\n")
+        assert (await connection.answer()).status == 200
+        batches = [batch for log in broker.runtime.cluster.logs.values() for batch in log.batches]
+        (taken,) = (record.value for batch in batches for record in decode_batch(batch))
+        assert taken == b'"' + b"x" * 100_000 + b'"'
+
+    with_broker(check)
 
 
 def test_what_is_charged_is_what_has_come_and_all_of_it_is_given_back() -> None:

@@ -11,8 +11,8 @@ import time
 from typing import Any
 
 from minilog.errors import BrokerUnavailable
-from minilog.server.peer_lane import Address
-from minilog.server.peers import Peers
+from minilog.server.outbound.peer_lane import Address
+from minilog.server.outbound.peers import Peers
 from minilog.wire.messages import Probe, ProbeReply
 from tests.unit.server.peer_server import PeerServer, until
 from tests.unit.server.test_dial import answer_probe, resolver, run, silent_resolver, unused_port  # noqa: F401

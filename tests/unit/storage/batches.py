@@ -30,7 +30,8 @@ def make(
 
 
 def make_timed(base_offset: int, timestamps: list[int], compression: str = "none") -> Batch:
-    records = [Record(i, timestamp, None, b"v") for i, timestamp in enumerate(timestamps)]
+    value = b"v" if compression == "none" else bytes(100)  # what does not shrink is left as it is
+    records = [Record(i, timestamp, None, value) for i, timestamp in enumerate(timestamps)]
     (batch,) = split(encode_batch(records, compression=compression), 2**31)
     return stamp(batch, base_offset, 0, 0)
 
@@ -64,6 +65,12 @@ def flush(log: PartitionLog) -> None:
     job = log.flush_job()
     job.run()
     assert log.complete(job)
+
+
+def grow_old(log: PartitionLog, ms: int) -> None:
+    """What is in it has been there for so long, and somebody has watched it."""
+    log.look(0)
+    log.look(ms)
 
 
 def everything(log: PartitionLog) -> bytes:

@@ -140,7 +140,8 @@ def test_a_directory_of_format_1_goes_on_with_its_controller_epoch() -> None:
     checkpoint.save(disk, "/data/meta.json", old)
     store = started(disk)
     assert (store.controller_epoch, store.cluster_id) == (7, "c1")
-    assert checkpoint.load(disk, "/data/meta.json").body == {"broker_id": 1, "cluster_id": "c1", "format": 2}
+    body = checkpoint.load(disk, "/data/meta.json").body
+    assert body == {"broker_id": 1, "cluster_id": "c1", "directory_id": store.directory_id, "format": 2}
     store.save_controller_epoch(9)
     store.abandon()
     checkpoint.save(disk, "/data/meta.json", old)  # somebody restores the copy from before

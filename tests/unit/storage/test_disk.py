@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from minilog import machine
 from minilog.errors import CorruptRange, DiskFull, StorageFailed
 from minilog.storage.disk import Buffer, Disk, OsDisk
+from minilog.storage.open_files import OpenFiles
 
 
 def content(disk: Disk, path: str) -> bytes:
@@ -73,22 +75,21 @@ def test_a_failed_write_ends_all_writing(tmp_path: Path) -> None:
     disk.close(handle)
 
 
-def test_a_failed_sync_is_not_retried() -> None:
+def test_a_failed_sync_is_not_retried(tmp_path: Path) -> None:
     disk = OsDisk()
-    reader, writer = os.pipe()
-    try:
-        with pytest.raises(StorageFailed, match="fdatasync"):
-            disk.fdatasync(writer)  # a pipe cannot be synced
-        with pytest.raises(StorageFailed, match="not trusted"):
-            disk.fdatasync(writer)
-    finally:
-        os.close(reader)
-        os.close(writer)
+    os.mkfifo(tmp_path / "pipe")
+    writer = disk.open(f"{tmp_path}/pipe")
+    with pytest.raises(StorageFailed, match="fdatasync"):
+        disk.fdatasync(writer)  # a pipe cannot be synced
+    with pytest.raises(StorageFailed, match="not trusted"):
+        disk.fdatasync(writer)
+    disk.close(writer)
 
 
 def test_an_unreadable_place_is_a_corrupt_range_and_stops_nothing(tmp_path: Path) -> None:
-    disk = OsDisk()
-    unreadable = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)  # pread fails, and a sync does not
+    files = OpenFiles()
+    disk = OsDisk(files)
+    unreadable = files.open(str(tmp_path), machine.OPEN_DIRECTORY)  # pread fails, and a sync does not
     with pytest.raises(CorruptRange, match="could not be read"):
         disk.pread(unreadable, 0, 10)
     disk.fdatasync(unreadable)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from minilog.errors import CorruptRange
 from minilog.storage.disk import OsDisk
 from minilog.storage.inspect import dump, verify
 from minilog.storage.log.log import PartitionLog
@@ -124,6 +125,81 @@ def test_a_first_file_that_is_gone_is_shown(tmp_path: Path) -> None:
     (problem,) = verify([f"{tmp_path}/t-0"]).problems
     assert (problem.offset, problem.path) == (0, f"{tmp_path}/t-0/{1:020d}.log")
     assert "gone" in problem.reason
+
+
+def started(disk: MemoryDisk) -> Store:
+    store = Store(disk, "/d", 1, lambda: 0)
+    store.start("boot-1")
+    store.recover(lambda: None)
+    return store
+
+
+def closed(disk: MemoryDisk, count: int) -> PartitionLog:
+    store = started(disk)
+    log = store.open("t", "id", 0, SMALL)
+    fill(log, count, epoch=2, size=600)
+    store.close_cleanly(1)
+    return log
+
+
+def refused(disk: MemoryDisk) -> None:
+    """A start that finds the damage."""
+    disk.kill()
+    assert started(disk).open("t", "id", 0, SMALL).is_damaged
+    disk.kill()
+
+
+def test_a_damaged_tail_is_shown_before_and_after_a_start_has_moved_it_away() -> None:
+    disk = MemoryDisk()
+    log = closed(disk, 3)
+    assert verify(["/d/t-0"], disk).is_good
+    disk.flip_bit(log.segments[-1].path, log.size_bytes - 10)
+    (problem,) = verify(["/d/t-0"], disk).problems
+    assert (problem.offset, "CRC" in problem.reason) == (2, True)
+    for _ in range(2):
+        refused(disk)
+        (problem,) = verify(["/d/t-0"], disk).problems
+        assert (problem.offset, problem.path) == (2, log.segments[-1].path)
+        assert "reached to offset 3" in problem.reason
+
+
+def test_a_tail_that_is_gone_is_shown() -> None:
+    disk = MemoryDisk()
+    log = closed(disk, 3)
+    position = log.segments[-1].find(1).position
+    del disk.file(log.segments[-1].path).content[position:]
+    for _ in range(2):
+        (problem,) = verify(["/d/t-0"], disk).problems
+        assert (problem.offset, "reached to offset 3" in problem.reason) == (1, True)
+        refused(disk)
+
+
+def test_noted_damage_is_shown_also_where_the_batches_look_good() -> None:
+    """Only the log's epochs tell of a changed epoch at its end."""
+    disk = MemoryDisk()
+    log = closed(disk, 9)
+    disk.flip_bit(log.segments[-1].path, log.segments[-1].find(8).position + 15)
+    log = started(disk).open("t", "id", 0, SMALL)
+    with pytest.raises(CorruptRange):
+        log.read(8, 1, 9)
+    log.note_damage()
+    (problem,) = verify(["/d/t-0"], disk).problems
+    assert (problem.offset, "found damaged before" in problem.reason) == (8, True)
+    refused(disk)
+    assert len(verify(["/d/t-0"], disk).problems) == 1
+
+
+def test_a_damaged_state_is_shown_and_a_cut_log_is_whole() -> None:
+    disk = MemoryDisk()
+    log = closed(disk, 9)
+    store = started(disk)
+    log = store.open("t", "id", 0, SMALL)
+    log.truncate(7)
+    assert verify(["/d/t-0"], disk).is_good
+    store.close_cleanly(1)
+    disk.flip_bit("/d/t-0/truncations", 40)
+    (problem,) = verify(["/d/t-0"], disk).problems
+    assert problem.path == "/d/t-0/truncations"
 
 
 def test_what_lies_in_quarantine_is_verified_like_any_other_file() -> None:

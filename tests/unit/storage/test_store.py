@@ -15,6 +15,9 @@ from minilog.storage.directories import StoredPartition
 from minilog.storage.disk import OsDisk
 from minilog.storage.store import Checked, Store
 from minilog.wire.batch import split, stamp
+from minilog.wire.journal.metadata_copy import MetadataCopy
+from minilog.wire.journal.metadata_records import PartitionChanged, TopicCreated
+from minilog.wire.messages import ReplicaName
 from minilog.wire.records import encode_values
 from tests.sim.nodes.disk import File
 from tests.unit.storage.batches import NOW_MS, everything, fill, flush, make
@@ -133,9 +136,9 @@ def test_the_first_claim_of_durability_covers_the_directory(step: str, killed: b
     everything(log)
 
 
-def test_a_log_that_is_gone_makes_the_start_unclean() -> None:
-    """Someone moved the directory away: the broker must not count as complete for that partition
-    (R21)."""
+def test_a_log_that_is_gone_is_lost_and_the_others_are_not() -> None:
+    """R37: someone moved the directory away. The broker must not count as complete for that
+    partition."""
     for deleted in (False, True):
         disk = MemoryDisk()
         store = started(disk)
@@ -145,12 +148,46 @@ def test_a_log_that_is_gone_makes_the_start_unclean() -> None:
             disk.rename("/data/events-0", "/data/trash/events-0.1")
         else:
             disk.rename("/data/events-0", "/elsewhere")
-        assert store_on(disk).start("boot-1") is deleted
+        store = store_on(disk)
+        assert store.start("boot-1")
+        assert store.lost == ([] if deleted else [ReplicaName("events", "id-1", 0)])
+
+
+@pytest.mark.parametrize(("cluster_id", "counts"), [("mine", True), ("another", False)])
+def test_a_copy_of_another_clusters_metadata_says_nothing_of_this_one(cluster_id: str, counts: bool) -> None:
+    """R38: shown to the controller, it would say that the journal is not the one that was followed,
+    and end it."""
+    disk = MemoryDisk()
+    store = started(disk)
+    store.bind_cluster("mine")
+    replica = PartitionChanged("events", "id-1", 0, [1], 1, 0, 0, [1])
+    store.save_metadata(MetadataCopy(cluster_id, 3, "term", 100, [TopicCreated("events", "id-1", {}), replica]))
+    store.close_cleanly(broker_epoch=3)
+    store = store_on(disk)
+    store.start("boot-1")
+    assert (store.metadata.metadata_offset, store.lost) == (
+        (100, [ReplicaName("events", "id-1", 0)]) if counts else (0, [])
+    )
+
+
+def test_a_copy_that_is_older_than_its_directory_says_nothing() -> None:
+    """All but the copy was removed by hand, and the controller began anew."""
+    disk = MemoryDisk()
+    store = started(disk)
+    store.bind_cluster("before")
+    store.save_metadata(MetadataCopy("before", 3, "term", 100, []))
+    store.abandon()
+    for name in disk.list("/data"):
+        if name.startswith("meta.json"):
+            disk.remove(f"/data/{name}")
+    store = store_on(disk)
+    store.start("boot-1")
+    assert (store.cluster_id, store.metadata) == ("", MetadataCopy())
 
 
 @pytest.mark.parametrize("boots", [["b1"] * 5, ["b1", "b2", "b3", "b4", "b5"]], ids=["one boot", "many boots"])
 def test_a_log_that_is_gone_is_missed_until_the_controller_has_heard_of_it(boots: list[str]) -> None:
-    """R21: the operator removes what a topic that was deleted meanwhile has left."""
+    """R37: the operator removes what a topic that was deleted meanwhile has left."""
     disk = MemoryDisk()
     store = started(disk, boots[0])
     for topic in ("kept", "stray"):
@@ -160,13 +197,14 @@ def test_a_log_that_is_gone_is_missed_until_the_controller_has_heard_of_it(boots
     told = []
     for boot in [boots[1], *boots[1:]]:
         store = store_on(disk)
-        told.append(store.start(boot))
+        assert store.start(boot)
+        told.append(bool(store.lost))
         if len(told) > 1:  # the first one ends before it is registered
             store.registered()
             store.open("kept", "id-kept", 0, SETTINGS)
         store.close_cleanly(8)
         disk.kill()
-    assert told == [False, False, True, True, True]
+    assert told == [True, True, False, False, False]
 
 
 def test_a_log_that_found_no_room_at_first_is_synced_with_both_of_its_directories() -> None:
@@ -402,6 +440,68 @@ def test_delete_moves_to_trash_only_what_belongs_to_the_topic_id() -> None:
     assert started_trash_bytes(disk) > 0
 
 
+def test_what_nobody_knows_is_put_aside_told_of_and_not_missed(caplog: pytest.LogCaptureFixture) -> None:
+    disk = MemoryDisk()
+    store = started(disk)
+    for partition in (0, 1):
+        log = store.open("events", "id-1", partition, SETTINGS)
+        fill(log, 3)
+        flush(log)
+    store.checkpoint()
+    store.put_aside("events", "id-2", 0)
+    assert store.strays == 0
+    store.close("events", 0)
+    content = disk.list("/data/events-0")
+    store.put_aside("events", "id-1", 0)
+    store.put_aside("events", "id-1", 1)
+    assert (store.partitions(), store.get("events", 1), store.strays) == ([], None, 2)
+    assert disk.list("/data/stray/events-0.1") == content
+    store.purge_trash()
+    disk.crash()
+    caplog.clear()
+    again = started(disk)
+    assert (again.partitions(), again.lost, again.strays) == ([], [], 2)
+    (said,) = caplog.messages
+    assert "events-0.1, events-1.1" in said
+    for name in disk.list("/data/stray/events-0.1"):
+        disk.remove(f"/data/stray/events-0.1/{name}")
+    disk.remove("/data/stray/events-0.1")
+    again.checkpoint()
+    assert again.strays == 1, "an operator has dropped one"
+
+
+@pytest.mark.parametrize(
+    ("topic_id", "partition", "end_offset"), [("id-1", 0, 3), ("id-2", 0, 0), ("id-1", 1, 0), ("id-1", 2, 0)]
+)
+def test_a_log_that_was_put_aside_goes_back_to_its_place_and_to_no_other(
+    topic_id: str, partition: int, end_offset: int
+) -> None:
+    """Of partition 2 there are two: an operator decides."""
+    disk = MemoryDisk()
+    store = started(disk)
+    for made in (0, 2):
+        log = store.open("events", "id-1", made, SETTINGS)
+        fill(log, 3)
+        flush(log)
+        store.put_aside("events", "id-1", made)
+    disk.mkdir("/data/stray/events-2.2")
+    whose = checkpoint.read_file(disk, "/data/stray/events-2.1/partition.json")
+    assert whose is not None
+    checkpoint.write_synced(disk, "/data/stray/events-2.2/partition.json", whose)
+    for name in ("/data/stray/events-2.2", "/data/stray"):
+        disk.fsync_dir(name)
+    store.abandon()
+    store = started(disk)
+    log = store.open("events", topic_id, partition, SETTINGS)
+    assert log.end_offset == end_offset
+    fill(log, 1)
+    flush(log)
+    disk.crash()
+    again = started(disk)
+    assert again.open("events", topic_id, partition, SETTINGS).end_offset == end_offset + 1
+    assert again.strays == 3 - (end_offset > 0)
+
+
 LONGEST = "t" * 249
 
 
@@ -488,7 +588,7 @@ def test_what_is_in_the_trash_is_not_missed_while_a_checkpoint_speaks_of_it() ->
 
 @pytest.mark.parametrize("is_made_anew", [False, True])
 def test_a_log_that_vanished_is_missed_whatever_lies_in_the_trash(is_made_anew: bool) -> None:
-    """R21: an older topic of that name was deleted, and this one was not."""
+    """R37: an older topic of that name was deleted, and this one was not."""
     disk = MemoryDisk()
     store = started(disk)
     if is_made_anew:
@@ -501,7 +601,9 @@ def test_a_log_that_vanished_is_missed_whatever_lies_in_the_trash(is_made_anew: 
     for name in disk.list("/data/events-0"):
         disk.remove(f"/data/events-0/{name}")
     disk.remove("/data/events-0")
-    assert not store_on(disk).start("boot-1")
+    store = store_on(disk)
+    assert store.start("boot-1")
+    assert store.lost == [ReplicaName("events", "id-2", 0)]
 
 
 class BadSectorDisk(MemoryDisk):
@@ -1007,7 +1109,7 @@ def test_what_somebody_removes_during_a_purge_is_not_missed(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("name", "is_directory"),
-    [("t-1", False), ("x.new", False), ("recovery-points", True), ("running", True), ("meta.json", True)],
+    [("t-1", False), ("t-1.new", False), ("recovery-points", True), ("running", True), ("meta.json", True)],
 )
 def test_what_lies_in_the_place_of_a_file_is_named_and_what_to_do(
     tmp_path: Path, name: str, is_directory: bool
@@ -1020,6 +1122,44 @@ def test_what_lies_in_the_place_of_a_file_is_named_and_what_to_do(
     path.mkdir() if is_directory else path.write_text("notes")
     with pytest.raises(RefusesToStart, match=rf"{path}.*; check the disk .* or move away what is not minilog's"):
         Store(OsDisk(), str(tmp_path), 1, lambda: NOW_MS).start("boot-1")
+
+
+@pytest.mark.parametrize("folder", ["stray", "trash"])
+@pytest.mark.parametrize("name", ["README", ".DS_Store", "events-0.1.tar", "notes.1"])
+def test_what_people_put_beside_what_was_moved_away_ends_no_broker_and_stays(
+    tmp_path: Path, folder: str, name: str
+) -> None:
+    store = Store(OsDisk(), str(tmp_path), 1, lambda: NOW_MS)
+    store.start("boot-1")
+    store.registered()
+    store.open("events", "id-1", 0, SETTINGS)
+    store.put_aside("events", "id-1", 0)
+    (tmp_path / folder / name).write_text("notes")
+    store.open("events", "id-1", 1, SETTINGS)
+    store.delete("events", "id-1", 1)
+    store.purge_trash()
+    store.checkpoint()
+    store.close_cleanly(1)
+    again = Store(OsDisk(), str(tmp_path), 1, lambda: NOW_MS)
+    assert again.start("boot-1")
+    assert again.strays == 1 + (folder == "stray" and name == "notes.1"), "it has the name of a log"
+    again.open("events", "id-1", 0, SETTINGS)
+    assert again.partitions() == [StoredPartition("events", "id-1", 0)]
+    assert not (tmp_path / "stray" / "events-0.1").exists(), "put back"
+    again.abandon()
+    assert (tmp_path / folder / name).read_text() == "notes"
+
+
+def test_what_people_put_beside_partitions_is_not_removed(tmp_path: Path) -> None:
+    store = Store(OsDisk(), str(tmp_path), 1, lambda: NOW_MS)
+    store.start("boot-1")
+    store.close_cleanly(1)
+    (tmp_path / "backup.new").mkdir()
+    for path in (tmp_path / "config.new", tmp_path / "backup.new" / "orders.tar"):
+        path.write_text("notes")
+    Store(OsDisk(), str(tmp_path), 1, lambda: NOW_MS).start("boot-1")
+    for path in (tmp_path / "config.new", tmp_path / "backup.new" / "orders.tar"):
+        assert path.read_text() == "notes"
 
 
 def test_a_link_with_the_name_of_a_partition_that_leads_nowhere_is_named(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ from collections.abc import Iterable
 
 from minilog.errors import RecordTooLarge
 from minilog.wire.batch import ACKS_UNKNOWN, EXPANDED_BYTES_MAX, split
-from minilog.wire.records import BatchBuilder, Record, decode_batch
+from minilog.wire.codec.codec import RECORD_BYTES_MIN
+from minilog.wire.codec.compression import codec_for, compress
+from minilog.wire.records import BatchBuilder, Record, batch_head, decode_batch
 
 UNBOUNDED = 2**63
 
@@ -45,3 +47,14 @@ def decode_all(
     for batch in split(data, batch_bytes_max, stored=True):
         records += decode_batch(batch, expanded_bytes_max=expanded_bytes_max)
     return records
+
+
+def unreadable(
+    count: int = 1, compression: str = "none", producer_id: int = -1, producer_epoch: int = -1, base_sequence: int = -1
+) -> bytes:
+    """A batch with a right checksum whose records nobody can read: what brokers took that did not
+    look inside."""
+    codec = codec_for(compression)
+    tail = (codec, count - 1, 1000, 1000, producer_id, producer_epoch, base_sequence, count)
+    payload = compress(codec, b"\xff" * (RECORD_BYTES_MIN * count))
+    return batch_head(payload, 0, -1, tail) + payload

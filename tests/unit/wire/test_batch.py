@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from minilog.errors import CorruptBatch, InvalidAcks, RecordTooLarge
 from minilog.wire import batch as wire
 from minilog.wire.batch import HEADER, HEADER_BYTES, Batch, acks_level_for, peek, split, stamp
-from minilog.wire.codec import OBJECTS_MAX
+from minilog.wire.codec.codec import OBJECTS_MAX
 from minilog.wire.records import Record, encode_values
 from tests.unit.wire import oracles
 

@@ -4,7 +4,9 @@ past the cap."""
 from __future__ import annotations
 
 import contextlib
+import random
 import tracemalloc
+from unittest.mock import patch
 
 import cramjam
 import pytest
@@ -13,7 +15,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minilog.errors import CorruptBatch, InvalidConfig
-from minilog.wire.compression import CODECS, GZIP, LZ4, NONE, SNAPPY, ZSTD, codec_for, compress, decompress
+from minilog.wire.codec.compression import (
+    CODECS,
+    GZIP,
+    LZ4,
+    NONE,
+    SNAPPY,
+    ZSTD,
+    _claimed_bytes,
+    _into,
+    codec_for,
+    compress,
+    decompress,
+)
 
 MAX = 1 << 20
 COMPRESSING = [GZIP, SNAPPY, LZ4, ZSTD]
@@ -52,6 +66,24 @@ def test_what_was_compressed_comes_back(codec: int, payload: bytes) -> None:
 def test_both_ways_with_another_implementation(codec: int, payload: bytes) -> None:
     assert DECODE[codec](compress(codec, payload)) == payload
     assert decompress(codec, memoryview(ENCODE[codec](payload)), MAX) == payload
+
+
+@pytest.mark.parametrize("size", [100, 255, 256, 300, 65_000, 66_000, 300_000])
+@pytest.mark.parametrize("codec", [GZIP, ZSTD])
+def test_a_claimed_size_is_where_decompression_begins(codec: int, size: int) -> None:
+    payload = TEXT[: size // 2] + random.Random(size).randbytes(size - len(TEXT[: size // 2]))
+    packed = compress(codec, payload)
+    assert _claimed_bytes(codec, memoryview(packed)) == size
+    tries: list[int] = []
+
+    def watched(view: memoryview, out: bytearray) -> int:
+        tries.append(len(out))
+        return into(view, out)
+
+    into = _into[codec]
+    with patch.dict(_into, {codec: watched}):
+        assert decompress(codec, packed, MAX) == payload
+        assert len(tries) == 1
 
 
 def xerial(*blocks: bytes) -> bytes:

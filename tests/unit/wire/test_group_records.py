@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from minilog.errors import CorruptBatch
-from minilog.wire.group_records import (
+from minilog.wire.journal.group_records import (
     GroupKey,
     GroupRecord,
     GroupValue,

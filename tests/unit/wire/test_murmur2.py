@@ -7,7 +7,7 @@ from aiokafka.partitioner import murmur2 as aiokafka_murmur2  # type: ignore[imp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minilog.wire.murmur2 import murmur2, partition_of
+from minilog.wire.codec.murmur2 import murmur2, partition_of
 
 VECTORS = [
     (b"21", -973932308),

@@ -19,23 +19,26 @@ from hypothesis import strategies as st
 
 from minilog.errors import CorruptBatch, InvalidRecord, RecordTooLarge
 from minilog.wire import cleaned_batch
-from minilog.wire import codec as imported_codec
 from minilog.wire import records as wire
-from minilog.wire.batch import ACKS_MANY, HEADER_BYTES, LOG_APPEND_TIME, Batch, split, stamp
+from minilog.wire.batch import ACKS_MANY, HEADER_BYTES, LOG_APPEND_TIME, Batch, peek, split, stamp
 from minilog.wire.cleaned_batch import retain
-from minilog.wire.compression import CODECS
+from minilog.wire.codec import codec as imported_codec
+from minilog.wire.codec.codec import OBJECTS_MAX
+from minilog.wire.codec.compression import CODECS
 from minilog.wire.records import (
     BatchBuilder,
+    Inside,
     Record,
     decode_batch,
     encode_values,
     first_timestamp,
+    look_inside,
 )
 from tests.unit.wire import oracles
 from tests.unit.wire.batches import decode_all, encode_batch
 
 MAX = 1 << 20
-SOURCE = Path(wire.__file__).with_name("codec.py")
+SOURCE = Path(wire.__file__).with_name("codec") / "codec.py"
 BUILD = "build it with: python setup.py build_ext --inplace"
 
 
@@ -97,10 +100,19 @@ def codecs_of(names: Sequence[str]) -> list[tuple[str, str]]:
 @given(items=oracles.contents)
 @settings(max_examples=8, deadline=None)
 def test_others_read_what_is_written(oracle: str, compression: str, items: list[tuple[int, Any, Any, Any]]) -> None:
-    records = oracles.records_of(items)
+    records = oracles.records_of([*items, (2**45, None, bytes(500), ())])  # worth to be compressed
     data = encode_batch(records, compression=compression)
     assert oracles.decode(oracle, data) == records
     assert split(data, MAX)[0].codec == CODECS[compression]
+
+
+@pytest.mark.parametrize("compression", CODECS)
+def test_what_compression_would_make_larger_is_left_as_it_is(compression: str) -> None:
+    """A record that just fits into a topic's batches fits with any compression."""
+    value = random.Random(1).randbytes(100_000)
+    builder = BatchBuilder(HEADER_BYTES + 100_020)
+    assert builder.append(None, value, (), 1000)
+    assert len(builder.build(compression=compression)) <= HEADER_BYTES + 100_020
 
 
 @pytest.mark.parametrize(("oracle", "compression"), codecs_of(list(oracles.BUILDERS)))
@@ -542,3 +554,71 @@ def test_mutated_batches_decode_or_are_corrupt(compression: str, data: st.DataOb
         return
     offsets = [record.offset for record in found]
     assert offsets == sorted(set(offsets))
+
+
+# --- a look inside ---------------------------------------------------------------------------------
+
+
+def looked(variant: Any, data: bytes, count: int, objects_max: int, times: tuple[int, int]) -> Any:
+    batch = peek(oracles.raw_batch(data, count, base_timestamp=times[0], max_timestamp=times[1]))
+    with using(variant):
+        try:
+            return look_inside(batch, data, objects_max)
+        except CorruptBatch:
+            return None
+
+
+def decoded(variant: Any, data: bytes, count: int, objects_max: int, times: tuple[int, int]) -> Any:
+    """What a look inside has to find, worked out from the records."""
+    try:
+        found = variant.decode_records(Record, data, count, 0, times[0], count - 1, None, objects_max)
+    except CorruptBatch:
+        return None
+    if any(record.timestamp > times[1] for record in found):
+        return None
+    objects = sum(1 + len(record.headers) for record in found)
+    return Inside(objects, next((record.offset for record in found if record.key is None), None))
+
+
+@both
+@given(
+    pieces=st.lists(PIECES | st.binary(max_size=4), max_size=8),
+    count=st.integers(1, 4),
+    objects_max=st.integers(1, 6),
+    times=st.sampled_from([(1000, 1000), (-1, -1), (999, 1500), (2**63 - 1, 2**63 - 1), (2**63 - 40, 2**63 - 1)]),
+)
+@settings(max_examples=150)
+def test_a_look_inside_takes_what_can_be_decoded_and_nothing_else(
+    variant: Any, pieces: list[bytes], count: int, objects_max: int, times: tuple[int, int]
+) -> None:
+    data = b"".join(pieces)
+    assert looked(variant, data, count, objects_max, times) == decoded(variant, data, count, objects_max, times)
+
+
+@both
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_so_it_is_with_what_producers_send_and_with_what_was_mutated(variant: Any, data: st.DataObject) -> None:
+    records = oracles.records_of(data.draw(oracles.contents))
+    (batch,) = split(encode_batch(records), MAX)
+    payload = bytearray(batch.payload)
+    times = batch.base_timestamp, batch.max_timestamp
+    count = batch.record_count
+    fine = decoded(variant, bytes(payload), count, OBJECTS_MAX, times)
+    assert fine is not None
+    assert looked(variant, bytes(payload), count, OBJECTS_MAX, times) == fine
+    for _ in range(data.draw(st.integers(1, 3))):
+        payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
+    mutated = bytes(payload)
+    assert looked(variant, mutated, count, OBJECTS_MAX, times) == decoded(variant, mutated, count, OBJECTS_MAX, times)
+
+
+@both
+def test_a_look_inside_lets_other_threads_go_on(variant: Any) -> None:
+    (batch,) = split(encode_values([b""] * 20_000, 1000), MAX)
+    payload, place, calls = bytes(batch.payload), (0, 0, -1, OBJECTS_MAX), 0
+    while place[1] < batch.record_count:
+        place = variant.check_records(payload, *place[:2], batch.record_count, 1000, 1000, *place[2:])
+        calls += 1
+    assert calls == 5
+    assert place == (len(payload), 20_000, 0, OBJECTS_MAX - 20_000)

@@ -28,6 +28,7 @@ from __future__ import annotations
 from typing import Final
 
 from minilog.config import KIB
+from minilog.core.broker.coordinator.group_events import GroupEvents
 from minilog.core.broker.coordinator.group_replies import GroupReplies
 from minilog.core.broker.coordinator.group_shard import GroupShard
 from minilog.core.broker.coordinator.group_waiting import Listing, ParkedGroupRequest
@@ -52,6 +53,7 @@ from minilog.errors import (
     Overloaded,
     RecordTooLarge,
 )
+from minilog.wire.codec.murmur2 import partition_of
 from minilog.wire.group_messages import (
     GROUPS_TOPIC,
     CommittedOffsets,
@@ -59,9 +61,8 @@ from minilog.wire.group_messages import (
     GroupRequest,
     ListGroups,
 )
-from minilog.wire.group_records import TopicShape
+from minilog.wire.journal.group_records import TopicShape
 from minilog.wire.messages import CreateTopic, Message, Ok, Problem
-from minilog.wire.murmur2 import partition_of
 from minilog.wire.topic_partition import TopicPartition
 
 CREATE_AGAIN_MS: Final = 1000
@@ -80,6 +81,7 @@ class Coordinator:
         self.shards: dict[TopicPartition, GroupShard] = {}
         self.successors = Successors(state, followers)
         self.replies = GroupReplies(self.shards, self.successors)
+        self._seen = GroupEvents(state)
         self._asked_ms = -(2**60)
         self._topic_refusal = ""
         self._topics: dict[str, TopicShape] = {}
@@ -89,6 +91,7 @@ class Coordinator:
 
     def on_metadata(self) -> None:
         """The image has changed: tell the groups, for topics may have come or gone."""
+        self._seen.on_metadata()
         if self.shards:
             topics = self._topics_now()
             for shard in self.shards.values():
@@ -116,6 +119,7 @@ class Coordinator:
             groups = Groups(state.settings, state.broker_id, state.wall_ms, lambda: log.end_offset)
             shard = GroupShard(replica, replica.role, groups)
             self.shards[replica.partition] = shard
+            self._seen.on_lead(replica.role)
             self._load(shard, LOAD_FIRST_BYTES, now_ms)
 
     def on_leave(self, partition: TopicPartition) -> None:
@@ -123,6 +127,7 @@ class Coordinator:
         shard = self.shards.pop(partition, None)
         if shard is None:
             return
+        self._seen.on_leave(partition.partition)
         changing = CoordinatorNotAvailable(f"the coordinator is changing ({partition}); retry shortly")
         lost = LeadershipLost(f"the coordinator changed while this waited ({partition}); it may count or not")
         for _, parked in shard.waiting:
@@ -135,6 +140,9 @@ class Coordinator:
             shard.is_loaded = True
             shard.groups.on_topics(self._topics_now())
             shard.groups.begin(now_ms, self._state.session_timeout_ms_max)
+            self._seen.on_loaded(shard, now_ms)
+        elif shard.damage:
+            self._seen.on_damage(shard, now_ms)
 
     # --- requests ---------------------------------------------------------------------------------
 
@@ -194,7 +202,8 @@ class Coordinator:
         effects: list[Effect] = [Reply(request_id, Problem.of(error))]
         if now_ms >= self._asked_ms + CREATE_AGAIN_MS:
             self._asked_ms = now_ms
-            effects.append(Send(CONTROLLER_ID, CreateTopic(GROUPS_TOPIC)))
+            asked_by = f"broker {self._state.broker_id}, for the first consumer group"
+            effects.append(Send(CONTROLLER_ID, CreateTopic(GROUPS_TOPIC, asked_by=asked_by)))
         return effects
 
     def on_topic_answered(self, answer: Message | MinilogError) -> None:
@@ -266,11 +275,15 @@ class Coordinator:
         for shard in self.shards.values():
             if shard.is_loaded and self._state.accepts_writes:
                 self._decide_tick(shard, effects, now_ms)
+        self._seen.tick(now_ms)
         return effects
 
     def _decide_tick(self, shard: GroupShard, effects: list[Effect], now_ms: int) -> None:
         for decision in shard.groups.tick(now_ms):
+            out = decision.out
             try:
                 self._apply(shard, decision, effects)
             except NOT_WRITTEN as error:
                 shard.groups.postpone(decision, is_alone=isinstance(error, RecordTooLarge))
+                out = tuple(one for one in out if one.is_expelled)
+            self._seen.on_out(out, now_ms)

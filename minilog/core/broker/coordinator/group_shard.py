@@ -20,7 +20,7 @@ from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.replica import Replica
 from minilog.errors import CorruptBatch, CorruptRange, RecordTooLarge
 from minilog.wire.batch import ACKS_MANY, split, stamp
-from minilog.wire.group_records import decode_record, encode_record
+from minilog.wire.journal.group_records import decode_record, encode_record
 from minilog.wire.messages import ACKS_ALL
 from minilog.wire.records import BatchBuilder, decode_batch
 from minilog.wire.topic_partition import TopicPartition
@@ -35,6 +35,8 @@ class GroupShard:
         """The first one that is not replayed yet."""
         self.load_end = replica.log.end_offset
         self.is_loaded = False
+        self.loaded_after_ms = 0
+        """For people: so long after its leadership began it was loaded."""
         self.damage = ""
         self.waiting: deque[tuple[int, ParkedGroupRequest]] = deque()
         """(offset that must be committed, reply). Offsets never decrease."""

@@ -8,20 +8,23 @@ by broker 2.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 from zlib import crc32
 
 from minilog.broker.flusher import FlushStatistics
-from minilog.broker.runtime import RuntimeStatistics
+from minilog.broker.runtime_statistics import RuntimeStatistics
 from minilog.config import BrokerSettings, Limits
 from minilog.core.broker.statistics import BrokerStatistics, PartitionStatistics
+from minilog.core.controller.told.lost_claims import claim_lost
 from minilog.core.image import ClusterImage, check_topic_id
 from minilog.core.metadata_view import topic_info
 from minilog.errors import (
     BrokerUnavailable,
+    EndOffsetMismatch,
     InvalidAcks,
+    InvalidRequest,
     MinilogError,
     NotLeader,
     OffsetOutOfRange,
@@ -29,6 +32,8 @@ from minilog.errors import (
     UnknownGroup,
     UnknownTopic,
 )
+from minilog.server.turn_watch import TurnWatch
+from minilog.storage.aside.lost_tails import LostTails
 from minilog.storage.compaction.rewrite import CleaningFigures
 from minilog.storage.log.producers import ProducerTable
 from minilog.wire.batch import Batch, acks_level_for, split, stamp
@@ -45,10 +50,22 @@ from minilog.wire.group_messages import (
     ListGroups,
     ListGroupsReply,
 )
+from minilog.wire.journal.metadata_copy import BrokerCopy, MetadataCopy
+from minilog.wire.journal.metadata_records import (
+    BrokerRegistered,
+    BrokerUnfenced,
+    FailoverNoted,
+    MetadataRecord,
+    PartitionChanged,
+    TopicCreated,
+    TopicDeleted,
+)
 from minilog.wire.messages import (
     EARLIEST,
     LATEST,
     AddPartitions,
+    BrokerHealth,
+    ClaimLost,
     CreateTopic,
     CreateTopicReply,
     DeleteTopic,
@@ -77,15 +94,9 @@ from minilog.wire.messages import (
     decode,
     encode,
 )
-from minilog.wire.metadata_records import (
-    BrokerRegistered,
-    BrokerUnfenced,
-    MetadataRecord,
-    PartitionChanged,
-    TopicCreated,
-    TopicDeleted,
-)
 from minilog.wire.records import decode_batch
+from minilog.wire.topic_partition import TopicPartition
+from tests.unit.storage.memory_disk import MemoryDisk
 
 NOW_MS = 1_700_000_000_000
 EPOCH = 3
@@ -126,12 +137,16 @@ class FakeCluster:
 
     def __init__(self) -> None:
         self.image = ClusterImage()
+        self.decided_beyond = 0
+        """Records that no broker has heard of yet."""
+        self.was_described = asyncio.Event()
         self.image.cluster_id = "fake"
         self.logs: dict[tuple[str, int], FakeLog] = {}
         self.brokers: dict[int, FakeRuntime] = {}
         self.down: set[int] = set()
         for broker_id in (1, 2):
             self.register(broker_id, f"http://broker-{broker_id}.test:80")
+        self.apply(FailoverNoted(FailoverInfo(2, 4, "refused", 1, 2, 3, 1, 4, 5)))
 
     def register(self, broker_id: int, url: str) -> None:
         self.apply(BrokerRegistered(broker_id, self.image.metadata_offset + 1, f"i{broker_id}", url))
@@ -181,9 +196,19 @@ class FakeCluster:
             case DeleteTopic():
                 self.apply(TopicDeleted(request.topic, topic_id_of(request.topic)))
                 return Ok(self.image.metadata_offset)
+            case ClaimLost():
+                claimed, reply = claim_lost(request, self.image)
+                for record in claimed:
+                    self.apply(record)
+                return reply
             case DescribeCluster():
-                lost = FailoverInfo(2, 4, "refused", 1, 2, 3, 1, 4, 5)
-                return DescribeClusterReply("fake", 1, 9, [], [lost], {"clean": 1})
+                heard = [
+                    BrokerHealth(broker.broker_id, broker.url, broker.state, broker.epoch, 9, 5)
+                    for broker in self.image.brokers.values()
+                ]
+                self.was_described.set()
+                decided = self.image.metadata_offset + self.decided_beyond
+                return DescribeClusterReply("fake", 1, decided, heard, [], {"clean": 1})
         raise AssertionError(request)
 
     def _is_there(self, request: DeleteTopic) -> bool:
@@ -194,16 +219,25 @@ class FakeCluster:
 class FakeClock:
     offset_ms = 0
     steps = 0
+    passed_ms = 0
 
     def now_ms(self) -> int:
         """The time of turns is nobody's stamp and no age."""
-        return NOW_MS - 5_000_000
+        return NOW_MS - 5_000_000 + self.passed_ms
 
     def wall_ms(self) -> int:
         return NOW_MS
 
     def stamp_ms(self) -> int:
         return NOW_MS
+
+
+class FakeFailure:
+    def __init__(self) -> None:
+        self.tripped: list[BaseException] = []
+
+    def trip(self, error: BaseException) -> None:
+        self.tripped.append(error)
 
 
 class FakeRuntime:
@@ -222,21 +256,34 @@ class FakeRuntime:
         self.calls: list[tuple[str, Message]] = []
         self.intercept: Callable[[Message], Message | None] = lambda request: None
         self.gate: asyncio.Event | None = None
+        self.metadata_changed = asyncio.Event()
+        self.tails = LostTails(MemoryDisk(), "/nowhere")
+        self.failure = FakeFailure()
         cluster.brokers[broker_id] = self
 
     @property
     def image(self) -> ClusterImage:
         return self.cluster.image
 
+    def metadata_copy(self) -> BrokerCopy:
+        image = self.image
+        records = image.snapshot()
+        copy = MetadataCopy(image.cluster_id, image.controller_epoch, image.term_id, image.metadata_offset, records)  # type: ignore[arg-type]
+        return BrokerCopy(self.settings.broker_id, 1, image.controller_epoch, copy)
+
     def statistics(self) -> RuntimeStatistics:
         return RuntimeStatistics(
-            parked=3,
+            waiting={"produce": 3},
             turns=1,
             requests=1,
             replies_unclaimed=0,
             disconnects=0,
             loop_lag_seconds=0.001,
             loop_lag_seconds_max=0.002,
+            turn_watch=TurnWatch(),
+            turns_awaited=0,
+            turns_refused=0,
+            flush_oldest_ms=0,
             flush=FlushStatistics(requests=4, flushes=4, in_flight=0),
             cleaning=CleaningFigures(rounds=2, bytes_read=100),
         )
@@ -244,7 +291,7 @@ class FakeRuntime:
     async def call(self, url: str, request: Message, timeout_ms: int) -> Message:
         self.calls.append((url, request))
         if url == self.settings.controller_url:
-            return self.cluster.on_admin(request)
+            return self.intercept(request) or self.cluster.on_admin(request)
         for broker in self.image.brokers.values():
             if broker.url == url and broker.broker_id not in self.cluster.down:
                 return decode(encode(await self.cluster.brokers[broker.broker_id].submit(decode(encode(request)))))
@@ -304,6 +351,11 @@ class FakeRuntime:
             base_offset = log.end_offset
             parts = split(entry.batches, topic.settings.max_message_bytes)
             written = log.producers().find_written(parts)
+            if entry.expected_offset is not None and not (written and written[0]):
+                if request.acks == 0:
+                    raise InvalidRequest("expected_offset is a question, and with acks=0 nobody is answered")
+                if entry.expected_offset != base_offset:
+                    raise EndOffsetMismatch("others have written", end_offset=base_offset)
         except MinilogError as error:
             return ProduceResult(entry.topic, entry.partition, Problem.of(error))
         if written and written[0]:
@@ -386,12 +438,23 @@ class FakeCore:
     def __init__(self, runtime: FakeRuntime) -> None:
         self._runtime = runtime
         self.informed = True
+        self.heard_ms_ago: int | None = 100
+
+    def controller_heard_ms_ago(self, now_ms: int) -> int | None:
+        return self.heard_ms_ago
 
     def statistics(self, now_ms: int) -> BrokerStatistics:
         assert now_ms >= 0
         runtime = self._runtime
-        partitions = [_numbers(runtime, state) for _, state in runtime.image.partitions()]
-        return BrokerStatistics(runtime.settings.broker_id, True, "active", "", 0, 0, 0, partitions)
+        return BrokerStatistics(runtime.settings.broker_id, True, "active", "", 0, 0, 0, 0, len(self.hosted()))
+
+    def hosted(self) -> list[TopicPartition]:
+        return [TopicPartition(state.topic, state.partition) for _, state in self._runtime.image.partitions()]
+
+    def replica_statistics(self, partitions: Sequence[TopicPartition], now_ms: int) -> list[PartitionStatistics]:
+        assert now_ms >= 0
+        found = [self._runtime.image.partition(*partition) for partition in partitions]
+        return [_numbers(self._runtime, state) for state in found if state is not None]
 
 
 def _numbers(runtime: FakeRuntime, state: PartitionChanged) -> PartitionStatistics:

@@ -17,7 +17,7 @@ from minilog.wire.batch import ACKS_ONE, split, stamp
 from minilog.wire.http import EVENTS
 from minilog.wire.records import Record
 from tests.unit.broker.http.fake_runtime import EPOCH, FakeCluster, FakeRuntime
-from tests.unit.wire.batches import encode_batch
+from tests.unit.wire.batches import encode_batch, unreadable
 
 PATIENCE_S = 5
 
@@ -150,12 +150,19 @@ def fill(
     *batches: list[bytes],
     epochs: list[int] | None = None,
     compression: str = "none",
+    key: bytes = b'"k"',
 ) -> None:
     log = cluster.logs["orders", partition]
     for number, values in enumerate(batches):
-        records = [Record(0, 1000 + n, b'"k"', value, (("h", b"x"),)) for n, value in enumerate(values)]
+        records = [Record(0, 1000 + n, key, value, (("h", b"x"),)) for n, value in enumerate(values)]
         (batch,) = split(encode_batch(records, compression=compression), 10**6)
         log.batches.append(stamp(batch, log.end_offset, epochs[number] if epochs else EPOCH, ACKS_ONE))
+
+
+def fill_unreadable(cluster: FakeCluster, partition: int, count: int, compression: str = "none") -> None:
+    log = cluster.logs["orders", partition]
+    (batch,) = split(unreadable(count, compression), 10**6)
+    log.batches.append(stamp(batch, log.end_offset, EPOCH, ACKS_ONE))
 
 
 class Events:

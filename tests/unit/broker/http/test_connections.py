@@ -59,7 +59,9 @@ def refused(answer: Answer, status: int, code: str) -> str:
 def test_malformed_http_gets_a_problem_document_and_the_server_goes_on(sent: bytes) -> None:
     async def test(broker: Broker, connection: Connection) -> None:
         connection.send(sent)
-        assert "HTTP/1.1" in refused(await connection.answer(), 400, "INVALID_REQUEST")
+        answer = await connection.answer()
+        assert answer.status in (400, 414, 431, 501)  # which one: test_http_rules.py
+        assert "HTTP/1.1" in refused(answer, answer.status, "INVALID_REQUEST")
         assert await connection.closed()
         await alive(broker)
 
@@ -168,9 +170,9 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing_behind() 
         async with broker.connect() as other:
             other.send(f"{HEAD}Content-Length: 900\r\n\r\n".encode() + BODY)
             await other.writer.drain()
-            while b"minilog_http_connections 2.0" not in (await connection.request("GET", "/metrics")).body:
+            while b"minilog_http_connections 2\n" not in (await connection.request("GET", "/metrics")).body:
                 pass
-        while b"minilog_http_connections 1.0" not in (await connection.request("GET", "/metrics")).body:
+        while b"minilog_http_connections 1\n" not in (await connection.request("GET", "/metrics")).body:
             pass
         assert (await connection.request("POST", P0, BODY + b" " * 900, JSON)).status == 200
 
@@ -248,7 +250,7 @@ def test_connections_beyond_the_limit_get_a_definite_503_and_room_comes_back() -
                 assert await fourth.closed()
             assert (await second.request("GET", "/healthz")).status == 200
         async with asyncio.timeout(5):
-            while b"minilog_http_connections 1.0" not in (await connection.request("GET", "/metrics")).body:
+            while b"minilog_http_connections 1\n" not in (await connection.request("GET", "/metrics")).body:
                 pass
         await alive(broker)
 
@@ -267,8 +269,8 @@ def test_an_answer_that_is_not_taken_in_time_costs_the_connection() -> None:
             lazy = socket.create_connection(("127.0.0.1", broker.port))
             lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             lazy.sendall(f"GET {P0}?max_bytes=16000000 HTTP/1.1\r\nHost: a\r\n\r\n".encode())
-            await _until(connection, b"minilog_http_connections 2.0")
-            await _until(connection, b"minilog_http_connections 1.0")
+            await _until(connection, b"minilog_http_connections 2\n")
+            await _until(connection, b"minilog_http_connections 1\n")
             lazy.close()
 
     asyncio.run(main())
@@ -316,7 +318,7 @@ AHEAD_BODY = b'{"records": [{"value": "' + b"x" * 900_000 + b'"}]}'
 AHEAD_REQUEST = f"{HEAD}Content-Length: {len(AHEAD_BODY)}\r\n\r\n".encode() + AHEAD_BODY
 
 
-async def _when(condition: Callable[[], object]) -> None:
+async def when(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(5):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event to wait on
             await asyncio.sleep(0.001)
@@ -340,7 +342,7 @@ def test_bodies_that_come_ahead_are_not_taken_until_it_is_their_turn() -> None:
     async def test(broker: Broker, connection: Connection) -> None:
         broker.runtime.gate = asyncio.Event()
         connection.send((HEAD + f"Content-Length: {len(BODY)}\r\n\r\n").encode() + BODY)
-        await _when(lambda: broker.runtime.submitted)
+        await when(lambda: broker.runtime.submitted)
         sent = memoryview(AHEAD_REQUEST * AHEAD)
         connection.writer.transport.write(sent)
         left = await until_stuck(connection)
@@ -368,7 +370,7 @@ def test_many_small_requests_one_behind_the_other_are_all_answered() -> None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minilog.server.listener.UNSEEN_S", 0.05)
+    monkeypatch.setattr("minilog.server.inbound.accepted_connection.UNSEEN_S", 0.05)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -376,12 +378,12 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_poll_is_ended_when_so_much_comes_behind_it_that_its_client_could_leave_unseen(ahead: bytes) -> None:
     async def test(broker: Broker, connection: Connection) -> None:
         connection.send(POLL)
-        await _when(lambda: broker.runtime.waiting)
+        await when(lambda: broker.runtime.waiting)
         connection.send(ahead)
         answer = (await connection.answer()).json()
         assert "behind this request" in answer["detail"]
         assert (answer["code"], answer["definite"]) == ("INVALID_REQUEST", False), "its handler had begun"
-        await _when(lambda: not broker.runtime.waiting)
+        await when(lambda: not broker.runtime.waiting)
         await alive(broker)
 
     with_broker(test)
@@ -395,10 +397,10 @@ def test_a_poll_with_small_requests_behind_it_ends_with_its_client(count: int) -
     async def test(broker: Broker, connection: Connection) -> None:
         async with broker.connect() as other:
             other.send(POLL)
-            await _when(lambda: broker.runtime.waiting)
+            await when(lambda: broker.runtime.waiting)
             for _ in range(count):
                 other.send(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
-        await _when(lambda: not broker.runtime.waiting)
+        await when(lambda: not broker.runtime.waiting)
         await alive(broker)
 
     with_broker(test)

@@ -130,7 +130,7 @@ def test_a_client_that_leaves_in_the_middle_of_a_body_is_no_error_of_ours(
         await asyncio.sleep(pause_s)
         writer.transport.abort() if sudden else writer.close()
         async with asyncio.timeout(3):
-            while b"minilog_http_connections 1.0" not in (await connection.request("GET", "/metrics")).body:
+            while b"minilog_http_connections 1\n" not in (await connection.request("GET", "/metrics")).body:
                 pass
         assert [r.getMessage() for r in caplog.records if r.levelno >= logging.ERROR] == []
 

@@ -18,7 +18,13 @@ topics = st.from_regex(r"[A-Za-z0-9._-]{1,20}", fullmatch=True).filter(lambda na
 @settings(max_examples=40)
 @given(st.sampled_from(ROUTES), topics, st.integers(0, 2**31 - 1))
 def test_every_path_leads_back_to_its_route(wanted: Route, topic: str, partition: int) -> None:
-    pairs = {"topic": topic, "partition": partition, "group": topic, "member": topic}
+    pairs = {
+        "topic": topic,
+        "partition": partition,
+        "group": topic,
+        "member": topic,
+        "tail": f"{topic}-{partition}:0-1-{partition}",
+    }
     values: dict[str, Any] = {name: pairs[name] for name in pairs if "{" + name + "}" in wanted.path}
     target = path_of(wanted.name, **values)
     found = match(wanted.method, target)
@@ -70,13 +76,13 @@ def test_head_is_get_and_other_methods_name_what_is_allowed() -> None:
     assert caught.value.info["allow"] == ["DELETE", "GET", "HEAD", "PATCH"]
 
 
-@pytest.mark.parametrize("target", ["*", "", "v1/topics", "host:80", "http://a/v1/topics"])
+@pytest.mark.parametrize("target", ["", "v1/topics", "host:80", "ftp://a/v1/topics"])
 def test_targets_that_are_no_paths(target: str) -> None:
     with pytest.raises(InvalidRequest, match="must be a path"):
         match("GET", target)
 
 
-@pytest.mark.parametrize("target", ["/v1/reassignments", "/v1/lost", "/v1/cluster/what-if"])
+@pytest.mark.parametrize("target", ["/v1/reassignments", "/v1/cluster/what-if"])
 def test_routes_of_later_stages_do_not_exist(target: str) -> None:
     with pytest.raises(UnknownRoute, match=target):
         match("GET", target)

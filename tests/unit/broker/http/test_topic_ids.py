@@ -10,6 +10,7 @@ from minilog.wire.messages import AddPartitions, DeleteTopic, Fetch, Offsets, Pr
 from tests.unit.broker.http.harness import Broker, Connection, orders, with_broker
 
 OTHER = "0" * 32
+HERE = "127.0.0.1 by way of broker 1"
 P0 = "/v1/topics/orders/partitions/0"
 RECORD = b'{"records": [{"value": 1, "partition": 0}]}'
 REQUESTS = (
@@ -60,9 +61,9 @@ def test_what_the_controller_is_asked_to_change_is_the_topic_that_was_meant() ->
         await connection.request("DELETE", "/v1/topics/orders")
         asked = [m for _, m in broker.runtime.calls if isinstance(m, AddPartitions | DeleteTopic)]
         assert asked == [
-            AddPartitions("orders", 8, topic_id),
-            DeleteTopic("orders", OTHER),
-            DeleteTopic("orders", topic_id),
+            AddPartitions("orders", 8, topic_id, HERE),
+            DeleteTopic("orders", OTHER, HERE),
+            DeleteTopic("orders", topic_id, HERE),
         ]
 
     with_broker(test, orders())

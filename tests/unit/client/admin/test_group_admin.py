@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from minilog.wire.group_messages import CommitOffsets, CommitOffsetsReply, DeleteGroup, DeleteGroupReply, OffsetCommit
+from minilog.wire.group_messages import (
+    CommitOffsets,
+    CommitOffsetsReply,
+    DeleteGroup,
+    DeleteGroupReply,
+    OffsetCommit,
+)
 from minilog.wire.messages import AddPartitions, Ok
 from minilog_client import (
     AsyncClient,
@@ -152,6 +158,8 @@ def test_whole_topics_and_misuse() -> None:
             ("t", "tomorrow", InvalidRequest, "=42"),
             ("t", -5, InvalidRequest, "=42"),
             ("t", "+x", InvalidRequest, "=42"),
+            ("t", "=" + "9" * 5000, InvalidRequest, "5001 characters"),
+            ("t", "+" + "9" * 5000, InvalidRequest, "5001 characters"),
         ]:
             with pytest.raises(error, match=said):
                 await client.alter_group_offsets("g", topics, to)  # type: ignore[arg-type]
@@ -170,13 +178,27 @@ def test_lag_in_records_and_seconds() -> None:
         write(cluster.logs["t"][0], *[b"x"] * 10, timestamp_ms=hour_ago_ms)
         await client.alter_group_offsets("g", [("t", 0), ("t", 1)], "earliest")
         lags = await client.group_lag("g")
-        assert lags[1] == GroupLag("t", 1, 0, 0, 0, 0.0)
+        assert lags[1] == GroupLag("t", 1, 0, 0, 0, 0.0, lost=0)
         assert (lags[0].offset, lags[0].end_offset, lags[0].records) == (0, 10, 10)
         assert lags[0].seconds == pytest.approx(3600, abs=60)
         async with client.consumer("t", group="g") as consumer:
             lags = await client.group_lag("g")
             assert {lag.member_id for lag in lags} == {consumer.member_id}
             assert lags[2] == GroupLag("t", 2, None, 0, None, None, consumer.member_id)
+
+
+def test_lag_counts_what_can_be_read_and_says_apart_what_retention_took() -> None:
+    @scenario(1)
+    async def _(cluster: FakeCluster, coordinator: FakeCoordinator, client: AsyncClient) -> None:
+        log = cluster.logs["t"][0]
+        for _ in range(3):
+            write(log, *[b"x"] * 10)
+        await client.alter_group_offsets("g", "t", "=5")
+        log.start_offset = 20
+        log.batches = log.batches[2:]
+        (lag,) = await client.group_lag("g")
+        assert (lag.offset, lag.end_offset, lag.records, lag.lost) == (5, 30, 10, 15)
+        assert lag.seconds is not None, "of the first record that can be read"
 
 
 def test_partitions_are_added() -> None:

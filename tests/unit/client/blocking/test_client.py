@@ -4,8 +4,10 @@ milliseconds."""
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -103,6 +105,19 @@ def test_waiting_for_room_ends_in_an_error() -> None:
         assert all(future.done() for future in futures)
 
 
+def test_records_that_wait_for_room_wait_beside_each_other() -> None:
+    cluster = FakeCluster()
+    cluster.create("t", 1)
+    cluster.silent = {1, 2, 3}
+    options: dict[str, Any] = {"buffer_bytes": 4000, "batch_bytes": 1000, "close_timeout_ms": 1}
+    with Client(cluster.bootstrap, transport=cluster) as client:
+        producer = client.producer(block_timeout_ms=100, delivery_timeout_ms=600, **options)
+        began = time.monotonic()
+        futures = [producer.send("t", b"x" * 1000) for _ in range(60)]
+        assert all(future.exception(5) for future in futures)
+        assert time.monotonic() - began < 1.5
+
+
 class SlowCluster(FakeCluster):
     """Every produce takes 20 ms."""
 
@@ -163,7 +178,7 @@ def test_close_does_not_wait_for_what_is_sent_after_it_was_called() -> None:
 def test_flush_has_the_time_it_was_given_and_names_it() -> None:
     cluster = SlowCluster()
     with Client(cluster.bootstrap, transport=cluster) as client:
-        producer, futures = overfull(cluster, client, block_timeout_ms=60)
+        producer, futures = overfull(cluster, client, block_timeout_ms=500)
         producer.flush(10_000)
         assert all(future.done() for future in futures)
         cluster.silent |= {1, 2, 3}
@@ -172,6 +187,33 @@ def test_flush_has_the_time_it_was_given_and_names_it() -> None:
             producer.flush(70)
         with pytest.raises(TimedOut, match=r"^close took longer than 0 ms"):
             producer.close(timeout_ms=0)
+
+
+def test_what_was_closed_is_not_kept() -> None:
+    with connected() as (cluster, client):
+        fill(cluster.logs["t"][0], 100)
+        closed: list[weakref.ref[Any]] = []
+        for _ in range(3):
+            with client.consumer("t") as consumer, client.producer() as producer:
+                next(consumer)
+                producer.send("t", b"x").result(5)
+            closed += [weakref.ref(consumer), weakref.ref(producer)]
+            del consumer, producer
+        gc.collect()
+        assert [kept() for kept in closed] == [None] * 6
+
+
+def test_time_limits_of_several_producers_do_not_add_up() -> None:
+    cluster = FakeCluster()
+    cluster.create("t")
+    cluster.silent = {1, 2, 3}
+    client = Client(cluster.bootstrap, transport=cluster)
+    futures = [client.producer(close_timeout_ms=300).send("t", b"x") for _ in range(5)]
+    began = time.monotonic()
+    with pytest.raises(TimedOut, match="close took longer than 300 ms"):
+        client.close()
+    assert time.monotonic() - began < 1.2
+    assert all(future.done() for future in futures)
 
 
 def test_iteration_reads_everything_and_knows_its_place() -> None:

@@ -4,6 +4,7 @@ milliseconds."""
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from minilog.wire.messages import Fetch
 from minilog_client import (
     AsyncClient,
     Client,
@@ -191,13 +193,18 @@ def test_an_exception_in_a_callback_comes_out_in_the_reading_thread() -> None:
     with connected(1) as (cluster, _, client):
         fill(cluster.logs["t"][0], 5)
 
-        def fail(_: list[tuple[str, int]]) -> None:
-            raise ZeroDivisionError("the application's own fault")
+        calls: list[Any] = []
 
-        consumer = client.consumer("t", group="g", on_assigned=fail)
+        def fail_once(keys: list[tuple[str, int]]) -> None:
+            calls.append(keys)
+            if len(calls) == 1:
+                raise ZeroDivisionError("the application's own fault")
+
+        consumer = client.consumer("t", group="g", on_assigned=fail_once)
         with pytest.raises(ZeroDivisionError):
             next(consumer)
         assert next(consumer).offset == 0
+        assert calls == [[("t", 0)]] * 2
 
 
 def test_misuse_and_the_end() -> None:
@@ -276,6 +283,7 @@ def test_a_blocked_event_loop_loses_its_group_after_max_poll_interval_and_comes_
     assert lost == [("t", 0)]
 
 
+@pytest.mark.filterwarnings("ignore:.*was not closed:ResourceWarning")
 def test_an_event_loop_that_was_closed_leaves_the_group() -> None:
     cluster = FakeCluster()
     coordinator = FakeCoordinator(cluster, interval_ms=10)
@@ -292,3 +300,14 @@ def test_an_event_loop_that_was_closed_leaves_the_group() -> None:
     asyncio.run(main())
     until(lambda: not coordinator.group("g").members)
     asyncio.run(made[0].aclose())
+    gc.collect()
+
+
+def test_heartbeats_do_not_make_a_consumer_fetch_again() -> None:
+    with connected(1) as (cluster, _coordinator, client):
+        fill(cluster.logs["t"][0], 5000, each=100)
+        with client.consumer("t", group="g") as consumer:
+            for _ in islice(consumer, 200):
+                time.sleep(0.002)
+        asked = [message.partitions[0].offset for message in cluster.messages if isinstance(message, Fetch)]
+        assert asked == sorted(asked)

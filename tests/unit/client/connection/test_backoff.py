@@ -6,8 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minilog.errors import BrokerUnavailable, MinilogError, NotEnoughReplicas, NotLeader, Throttled
-from minilog_client.connection.backoff import DELAY_MAX_MS, DELAY_MIN_MS, Attempts, History, retry_delay_ms
+from minilog.errors import (
+    BrokerUnavailable,
+    CoordinatorNotAvailable,
+    LeaderNotAvailable,
+    MinilogError,
+    NotEnoughReplicas,
+    NotLeader,
+    OffsetNotAvailable,
+    Throttled,
+)
+from minilog_client.connection.backoff import DELAY_MAX_MS, DELAY_MIN_MS, Attempts, History, retry_delay_ms, wait_s
 
 
 @pytest.mark.parametrize(
@@ -41,9 +50,23 @@ def test_hunting_a_leader_adds_at_most_a_quarter_to_the_outage() -> None:
 
 
 def test_a_broker_that_names_a_time_is_obeyed() -> None:
-    assert retry_delay_ms(Throttled("", retry_after_s=3), 1, 0, Random(1)) == 3000
+    delays = [retry_delay_ms(Throttled("", retry_after_s=3), 1, 0, Random(seed)) for seed in range(200)]
+    assert 3000 <= min(delays) < 3200, "not before"
+    assert 4300 < max(delays) <= 4500, "and not all at once"
     assert retry_delay_ms(Throttled("", retry_after_s="soon"), 1, 0, Random(1)) <= DELAY_MIN_MS
-    assert retry_delay_ms(Throttled("", retry_after_s=10**9), 1, 0, Random(1)) == 60_000
+    assert 60_000 <= retry_delay_ms(Throttled("", retry_after_s=10**9), 1, 0, Random(1)) <= 90_000
+
+
+@pytest.mark.parametrize("error", [LeaderNotAvailable, CoordinatorNotAvailable, OffsetNotAvailable])
+def test_who_hunts_a_leader_does_not_wait_for_a_time_that_nobody_can_know(error: type[MinilogError]) -> None:
+    """Brokers name a second with these too, for people."""
+    assert retry_delay_ms(error("", retry_after_s=1), 1, 0, Random(1)) <= DELAY_MIN_MS
+
+
+def test_the_last_try_comes_at_the_deadline() -> None:
+    assert wait_s(70_000, 1000, 3500) == 2.5
+    assert wait_s(1200, 1000, 3500) == 0.2
+    assert wait_s(900, 1000, 3500) == 0
 
 
 @settings(max_examples=50, deadline=None)

@@ -46,7 +46,27 @@ def test_refreshes_on_request_keep_a_pace() -> None:
         for _ in range(1000):
             cluster.request_refresh()
             await asyncio.sleep(0.001)
-        assert 30 <= fake.count("metadata") <= 51
+        assert 10 <= fake.count("metadata") <= 30
+
+
+def test_news_are_asked_for_at_a_quick_pace_again() -> None:
+    @scenario
+    async def _(fake: FakeCluster, cluster: Cluster) -> None:
+        async def ask(seconds: float) -> int:
+            before, end = fake.count("metadata"), now_ms() + seconds * 1000
+            while now_ms() < end:
+                cluster.request_refresh()
+                await asyncio.sleep(0.001)
+            return fake.count("metadata") - before
+
+        cluster.watch(["t"], lambda: None)
+        await ask(20)
+        assert await ask(20) <= 40, "about once a second"
+        fake.move(fake.logs["t"][0], 2)
+        assert await ask(1.5) >= 8
+        await cluster.refresh()
+        await asyncio.sleep(0.9)
+        assert await ask(0.2) >= 5, "whoever has asked for nothing for a while is in no row"
 
 
 def test_a_cluster_that_is_away_is_asked_less_and_less() -> None:
@@ -57,7 +77,9 @@ def test_a_cluster_that_is_away_is_asked_less_and_less() -> None:
             cluster.request_refresh()
             await asyncio.sleep(0.001)
         assert fake.count("metadata") < 3 * 40
-        with pytest.raises(BrokerUnavailable, match=r"no broker answers \(http://broker\d:8082: no connection"):
+        with pytest.raises(
+            BrokerUnavailable, match=r"no broker answers \(no connection to http://broker\d:8082/v1/metadata: refused"
+        ):
             await cluster.refresh()
 
 
@@ -170,3 +192,12 @@ def test_an_answer_of_the_wrong_kind_or_an_error_is_an_error() -> None:
 def test_no_broker_to_start_from() -> None:
     with pytest.raises(InvalidRequest, match="no broker to start from"):
         Cluster([], FakeCluster(), ClientSettings(), Random(1))
+
+
+def test_a_topic_without_partitions_is_not_waited_for_without_end() -> None:
+    @scenario
+    async def _(fake: FakeCluster, cluster: Cluster) -> None:
+        fake.create("bare", 0)
+        with pytest.raises(UnknownTopic):
+            await asyncio.wait_for(cluster.topic("bare"), 10)
+        assert fake.count("metadata") < 100

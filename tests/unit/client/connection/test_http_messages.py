@@ -37,7 +37,9 @@ def test_bootstrap_forms(bootstrap: Any, urls: list[str]) -> None:
     assert broker_urls(bootstrap) == urls
 
 
-@pytest.mark.parametrize("bootstrap", ["http://", "ftp://a", "http://a:notaport", "http://a/path", [5]])
+@pytest.mark.parametrize(
+    "bootstrap", ["http://", "ftp://a", "http://a:notaport", "http://a/path", "http://a?x=1", "http://a#x", [5]]
+)
 def test_bad_broker_urls_are_refused(bootstrap: Any) -> None:
     with pytest.raises(InvalidRequest, match="broker URL"):
         broker_urls(bootstrap)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 
 import pytest
@@ -57,6 +58,26 @@ def test_work_that_tasks_leave_behind_ends_with_the_thread() -> None:
     thread.stop()
     with pytest.raises(ClientClosed):
         running.result(0)
+
+
+def test_a_task_that_does_not_let_itself_be_cancelled_does_not_hold_up_the_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("minilog_client.connection.loop_thread._END_S", 0.05)
+    has_begun = threading.Event()
+
+    async def swallows() -> None:
+        has_begun.set()
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await for_ever()
+
+    thread = LoopThread("test")
+    future = thread.submit(swallows())
+    assert has_begun.wait(5)
+    thread.stop()
+    assert isinstance(future.exception(1), ClientClosed)
+    assert "left behind" in caplog.text
 
 
 def test_stopping_twice_is_well_and_what_is_for_the_end_happens_once() -> None:

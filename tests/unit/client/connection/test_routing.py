@@ -87,7 +87,7 @@ def test_absence_counts_from_the_newest_answers_only() -> None:
     assert routing.missing_since_ms("t") == 2
     routing.on_metadata(reply(12), ["t"], 9)
     assert routing.missing_since_ms("t") == 2
-    routing.on_metadata(reply(13, part(0, 1, 0)), None, 10)
+    routing.on_metadata(reply(13, part(0, 1, 0)), [], 10, is_all=True)
     assert routing.missing_since_ms("t") is None
 
 

@@ -146,6 +146,46 @@ def test_silence_is_indefinite() -> None:
     assert "30 ms" in error.detail
 
 
+def test_a_request_is_sent_once_whatever_its_method() -> None:
+    seen: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                seen.append(head.split()[0])
+                if len(seen) % 2 == 0:
+                    return  # carried out, and the answer is lost
+                writer.write(OK)
+
+    async def body(transport: HttpTransport, url: str) -> None:
+        for method in ("DELETE", "GET", "PUT"):
+            await transport.request("GET", url, {}, b"", 1000)  # leaves a connection in the pool
+            with pytest.raises(BrokerUnavailable) as caught:
+                await transport.request(method, url, {}, b"", 1000)
+            assert caught.value.definite is False
+
+    against(serve, body)
+    assert seen == [b"GET", b"DELETE", b"GET", b"GET", b"GET", b"PUT"]
+
+
+def test_a_response_without_a_length_is_read_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while await read_request(reader):
+                writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+                for _ in range(100):
+                    writer.write(b"3e8\r\n" + b"x" * 1000 + b"\r\n")
+                    await writer.drain()
+                writer.write(b"0\r\n\r\n")
+
+    async def body(transport: HttpTransport, url: str) -> None:
+        assert (await transport.request("POST", url, {}, b"", 1000)).body == b"x" * 100_000
+
+    against(serve, body)
+    monkeypatch.setattr("minilog_client.connection.transport.RESPONSE_BYTES_MAX", 50_000)
+    assert "more than 50000 bytes" in failure(serve, BrokerUnavailable).detail
+
+
 def test_a_response_too_large_to_hold_is_refused() -> None:
     async def huge(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)

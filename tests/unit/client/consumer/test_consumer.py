@@ -28,9 +28,10 @@ from minilog.wire.batch import split
 from minilog.wire.messages import Fetch
 from minilog.wire.records import encode_values
 from minilog_client import AsyncClient, Consumer, Lag, Record
-from minilog_client.consumer.partition_fetch import Start, parse_start
+from minilog_client.consumer.start import Start, parse_start
 from minilog_client.settings import ReadFrom
 from tests.unit.client.fake_cluster import NO_LEADER, FakeCluster, Fault, Log
+from tests.unit.client.holding import HoldingClient
 from tests.unit.client.virtual_time import run
 
 Body = Callable[[FakeCluster, AsyncClient], Coroutine[Any, Any, None]]
@@ -43,7 +44,7 @@ def scenario(partitions: int = 1, **options: Any) -> Callable[[Body], None]:
         async def main() -> None:
             cluster = FakeCluster()
             cluster.create("t", partitions)
-            async with AsyncClient(cluster.bootstrap, transport=cluster, **options) as client:
+            async with HoldingClient(cluster.bootstrap, transport=cluster, **options) as client:
                 await body(cluster, client)
 
         run(main())
@@ -184,6 +185,7 @@ def test_bad_starts_are_refused(start: Any) -> None:
 
 
 def test_start_forms() -> None:
+    assert parse_start("@" + "0" * 5000 + "7") == (Start.TIME, 7)
     assert parse_start(7) == (Start.OFFSET, 7)
     assert parse_start("@7") == (Start.TIME, 7)
     assert parse_start("@0007") == (Start.TIME, 7)
@@ -198,6 +200,37 @@ def test_single_partitions_and_whole_topics() -> None:
             assert consumer.assignment == [("t", 1), ("u", 0), ("u", 1)]
         with pytest.raises(UnknownPartition, match="no partition 3; it has 3"):
             await client.consumer([("t", 3)]).start()
+
+
+def test_a_partition_that_was_added_a_moment_ago_is_there() -> None:
+    @scenario(1)
+    async def _(cluster: FakeCluster, client: AsyncClient) -> None:
+        await client.consumer("t").start()
+        cluster.grow("t", 3)
+        fill(cluster.logs["t"][2], 10)
+        assert len(await client.consumer([("t", 2)]).batch()) == 10
+        with pytest.raises(UnknownPartition):
+            await client.consumer([("t", 3)]).start()
+
+
+def test_asking_without_waiting_lets_others_run() -> None:
+    @scenario(1)
+    async def _(cluster: FakeCluster, client: AsyncClient) -> None:
+        consumer = client.consumer("t")
+        await consumer.start()
+        fill(cluster.logs["t"][0], 10)
+        cluster._wake()
+        ticks: list[float] = []
+
+        async def others() -> None:
+            for _ in range(50):
+                ticks.append(now())
+                await asyncio.sleep(0)
+
+        task = asyncio.create_task(others())
+        for _ in range(100):
+            await consumer.batch(max_wait_ms=0)
+        assert task.done()
 
 
 def test_a_topic_that_is_not_there() -> None:
@@ -626,6 +659,27 @@ def test_a_silent_leader_is_given_up_when_another_one_leads() -> None:
             began = now()
             assert values(await read(consumer, 1)) == [b"x"]
             assert now() - began < 2.0 + 0.3
+
+
+def test_a_partition_does_not_wait_for_its_neighbours_leader() -> None:
+    @scenario(2)
+    async def _(cluster: FakeCluster, client: AsyncClient) -> None:
+        logs = cluster.logs["t"]
+        logs[0].leader = logs[1].leader = 1
+        for log in logs:
+            fill(log, 10)
+        async with client.consumer("t") as consumer:
+            await read(consumer, 20)
+            cluster.silent.add(1)
+            await asyncio.sleep(0.6)  # the poll that was held has ended, the next one is not answered
+            cluster.move(logs[0], 2)
+            fill(logs[0], 10)
+            began = now()
+            assert {record.partition for record in await read(consumer, 10)} == {0}
+            assert now() - began < 1.2
+            cluster.silent.clear()
+            fill(logs[1], 10)
+            assert [record.offset for record in await read(consumer, 10)] == list(range(10, 20))
 
 
 def test_a_restart_of_everything_does_not_end_a_subscription() -> None:

@@ -13,6 +13,7 @@ from minilog_client import (
 )
 from tests.unit.client.fake_cluster import FakeCluster
 from tests.unit.client.group.fake_coordinator import FakeCoordinator
+from tests.unit.client.holding import HoldingClient
 from tests.unit.client.virtual_time import run
 
 Body = Callable[[FakeCluster, FakeCoordinator, AsyncClient], Coroutine[Any, Any, None]]
@@ -26,7 +27,7 @@ def scenario(partitions: int = 1, **options: Any) -> Callable[[Body], None]:
             cluster = FakeCluster()
             cluster.create("t", partitions)
             coordinator = FakeCoordinator(cluster)
-            async with AsyncClient(cluster.bootstrap, transport=cluster, **options) as client:
+            async with HoldingClient(cluster.bootstrap, transport=cluster, **options) as client:
                 await asyncio.wait_for(body(cluster, coordinator, client), 3600)
 
         run(main())

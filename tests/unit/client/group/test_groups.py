@@ -27,8 +27,9 @@ from minilog_client import (
     UnknownMember,
     UnknownTopic,
 )
+from minilog_client.consumer.read_ahead import ReadAhead
 from tests.unit.client.consumer.test_consumer import fill, later, now
-from tests.unit.client.fake_cluster import FakeCluster
+from tests.unit.client.fake_cluster import FakeCluster, Fault
 from tests.unit.client.group.fake_coordinator import FakeCoordinator
 from tests.unit.client.group.group_rig import read, scenario
 
@@ -141,7 +142,7 @@ def test_a_partition_added_to_a_topic_is_read_from_its_beginning_even_with_start
             await client.add_partitions("t", 2)
             fill(cluster.logs["t"][1], 5)
             assert [record.partition for record in await read(consumer, 5)] == [1] * 5
-        assert coordinator.committed("g") == {0: 5}
+        assert coordinator.committed("g") == {0: 5, 1: 0}
 
 
 # --- nothing resets silently ----------------------------------------------------------------------
@@ -581,3 +582,24 @@ def test_other_misuse() -> None:
                 await use()
         with pytest.raises(ClientClosed):
             client.consumer("t", group="g")
+
+
+def test_what_was_read_ahead_may_be_moved_after_a_read_that_brought_nothing() -> None:
+    """No partition may be handed out of while the group cannot be reached."""
+
+    @scenario(2)
+    async def _(cluster: FakeCluster, coordinator: FakeCoordinator, client: AsyncClient) -> None:
+        for log in cluster.logs["t"]:
+            fill(log, 20)
+        consumer, ahead = client.consumer("t", group="g"), ReadAhead()
+        while len(consumer.positions()) < 2 or set(consumer.positions().values()) != {20}:
+            await consumer.read_ahead(ahead, 1000, 1000)
+            ahead.take(1000)
+        cluster.faults.append(Fault("groupheartbeat", "refuse", times=10**6))
+        await asyncio.sleep(30)
+        await consumer.read_ahead(ahead, 1000, 1000)
+        assert ahead.take(1000) == []
+        consumer.pause_ahead(ahead, "t", 0)
+        consumer.seek_ahead(ahead, [("t", 1)], 0)
+        assert consumer.positions() == {("t", 0): 20, ("t", 1): 0}
+        cluster.faults.clear()

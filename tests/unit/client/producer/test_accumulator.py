@@ -263,10 +263,26 @@ def test_waiting_for_a_topic_ends_with_the_delivery_timeout() -> None:
 
 
 def test_a_partition_the_topic_does_not_have_is_refused() -> None:
+    """Once the layout was asked for after it was given."""
     rig = Rig(2)
-    with pytest.raises(UnknownTopic, match="0 to 1"):
-        rig.add(b"a", 0, 2)
+    before = rig.accumulator.last_sequence
+    rig.add(b"a", 0, 2)
+    assert rig.accumulator.beyond == {"t"}
+    assert rig.accumulator.on_partitions("t", 2, 1024 * 1024, 0) == []
+    assert rig.accumulator.on_partitions("t", 2, 1024 * 1024, 0, asked_after=before) == []
+    asked = rig.accumulator.last_sequence
+    (failure,) = rig.accumulator.on_partitions("t", 2, 1024 * 1024, 0, asked_after=asked)
+    assert isinstance(failure.error, UnknownTopic)
+    assert "0 to 1" in failure.error.detail
     assert rig.accumulator.buffered_bytes == 0
+
+
+def test_a_partition_that_was_added_is_sent_to() -> None:
+    rig = Rig(2)
+    rig.add(b"a", 0, 2)
+    rig.leaders[2] = LEADER
+    assert rig.accumulator.on_partitions("t", 3, 1024 * 1024, 0) == []
+    assert rig.sent(5) == [(2, [b"a"])]
 
 
 def test_a_record_larger_than_a_batch_gets_one_of_its_own() -> None:

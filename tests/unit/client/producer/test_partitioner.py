@@ -7,13 +7,23 @@ from aiokafka.partitioner import murmur2 as aiokafka_murmur2  # type: ignore[imp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minilog_client.producer import partitioner
 from minilog_client.producer.partitioner import next_sticky, partition_for_key
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.binary(max_size=40), st.integers(1, 1000))
+@given(st.binary(max_size=200), st.integers(1, 1000))
 def test_keys_land_where_a_kafka_producer_puts_them(key: bytes, count: int) -> None:
     assert partition_for_key(key, count) == (aiokafka_murmur2(key) & 0x7FFFFFFF) % count
+
+
+def test_long_keys_are_not_kept() -> None:
+    before = partitioner._remembered.cache_info().currsize
+    for number in range(10):
+        partition_for_key(b"%d" % number * (partitioner.REMEMBERED_KEY_BYTES_MAX + 1), 3)
+    assert partitioner._remembered.cache_info().currsize == before
+    partition_for_key(b"k" * partitioner.REMEMBERED_KEY_BYTES_MAX, 3)
+    assert partitioner._remembered.cache_info().currsize == before + 1
 
 
 def test_a_single_partition_takes_everything() -> None:

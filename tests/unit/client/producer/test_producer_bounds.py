@@ -4,6 +4,9 @@ takes."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,8 +14,11 @@ from typing import Any
 import pytest
 
 from minilog.errors import ClientClosed, InvalidRequest, MinilogError, RecordTooLarge, TimedOut
-from minilog.wire.records import decode_batch
+from minilog.wire.batch import split
+from minilog.wire.messages import Produce
+from minilog.wire.records import decode_batch, expand
 from minilog_client import AsyncClient, Producer, Record
+from minilog_client.settings import MIB, Codec
 from tests.unit.client.fake_cluster import FakeCluster, Log
 from tests.unit.client.producer.test_producer import now, scenario
 from tests.unit.client.virtual_time import run
@@ -54,7 +60,7 @@ async def _ends(name: str, seconds: float, call: Any) -> None:
         await call
     assert now() - began <= seconds + 0.1, name
     if name != "sending":
-        assert "records are not settled" in caught.value.detail
+        assert "not settled" in caught.value.detail
         assert caught.value.info["records_unsettled"] == sum(e["record_count"] for e in caught.value.info["unsettled"])
 
 
@@ -68,7 +74,7 @@ def test_closing_a_client_with_unsettled_records_says_so_after_closing_everythin
             await producer.send("t", b"warm")
         cluster.refusing |= {1, 2, 3}
         futures = [producer.send_nowait("t", b"x") for producer in producers]
-        with pytest.raises(TimedOut, match="close took longer than 300 ms; 1 records are not settled"):
+        with pytest.raises(TimedOut, match="close took longer than 300 ms; 1 record is not settled"):
             await client.close()
         assert cluster.closed
         assert all(future.done() for future in futures)
@@ -187,3 +193,77 @@ def test_a_timeout_is_a_whole_number(timeout_ms: Any) -> None:
                 await call(timeout_ms)
             with pytest.raises(MinilogError, match="timeout_ms is -1"):
                 await call(-1)
+
+
+@pytest.mark.filterwarnings("error")
+def test_failed_records_whose_futures_nobody_looks_at_are_told_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """The first soon, the others together now and then, and the rest at the end. asyncio does not tell
+    of each of them once more."""
+
+    async def main() -> None:
+        cluster = FakeCluster()
+        async with AsyncClient(cluster.bootstrap, transport=cluster) as client:
+            producer = client.producer(delivery_timeout_ms=500)
+            for _ in range(3):
+                producer.send_nowait("missing", b"x")
+                await asyncio.sleep(2)
+            await asyncio.sleep(10)
+            producer.send_nowait("missing", b"x")
+            assert await producer.flush() == 4
+
+    run(main())
+    gc.collect()
+    told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [line.split(" not", 1)[0] for line in told] == [
+        "1 record of topic missing was", "2 records of topic missing were", "1 record of topic missing was",
+    ]  # fmt: skip
+
+
+HOW_LOOKED_AT: dict[str, Callable[[asyncio.Future[Any]], Any]] = {
+    "awaited": lambda future: future,
+    "gathered": lambda future: asyncio.gather(future, return_exceptions=True),
+    "waited for, and looked at then": lambda future: asyncio.wait([future]),
+    "called back": lambda future: future.add_done_callback(asyncio.Future.exception),
+}
+
+
+@pytest.mark.parametrize("how", HOW_LOOKED_AT)
+def test_a_failure_that_somebody_looks_at_is_not_told_to_the_log(how: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        cluster = FakeCluster()
+        async with AsyncClient(cluster.bootstrap, transport=cluster) as client:
+            producer = client.producer(delivery_timeout_ms=500)
+            future = producer.send_nowait("missing", b"x")
+            with contextlib.suppress(MinilogError):
+                if (waits := HOW_LOOKED_AT[how](future)) is not None:
+                    await waits
+            await asyncio.sleep(0.7)
+            assert future.done()
+            assert how.startswith("called") or future.exception()
+            await asyncio.sleep(20)
+            assert await producer.flush() == 1
+
+    run(main())
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("compression", ["gzip", "snappy", "lz4", "zstd"])
+def test_what_compresses_well_travels_in_requests_that_brokers_may_expand(compression: Codec) -> None:
+    """The first partition's share is judged alone: were it too large, its records could never be
+    written."""
+    cluster = FakeCluster()
+
+    async def main() -> None:
+        cluster.create("t", 1, **{"max.message.bytes": str(4 * MIB)})
+        async with AsyncClient(cluster.bootstrap, transport=cluster) as client:
+            producer = client.producer(compression=compression, batch_bytes=4 * MIB)
+            await producer.send_many("t", [bytes(100_000)] * 300)
+
+    run(main())
+    expanded = [
+        sum(len(expand(batch)) for entry in message.partitions for batch in split(entry.batches, 2**31))
+        for message in cluster.messages
+        if isinstance(message, Produce)
+    ]
+    assert sum(expanded) > 30_000_000
+    assert max(expanded) <= 8 * MIB

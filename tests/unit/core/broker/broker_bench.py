@@ -12,12 +12,15 @@ from typing import Any
 
 from minilog.config import BrokerSettings
 from minilog.core.broker.broker import BrokerCore
-from minilog.core.effects import CONTROLLER_ID, Effect, Flush, Reply, Send
+from minilog.core.broker.requests.allowance import Inspected
+from minilog.core.effects import CONTROLLER_ID, Effect, Flush, GoOn, Reply, SaveMetadata, Send
 from minilog.core.image import ClusterImage
 from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.leader import LeaderState
 from minilog.errors import MinilogError
 from minilog.wire.batch import split
+from minilog.wire.journal.metadata_copy import MetadataCopy
+from minilog.wire.journal.metadata_records import ControllerStarted, MetadataRecord, PartitionChanged
 from minilog.wire.messages import (
     ACKS_ALL,
     AllocateProducerIds,
@@ -40,7 +43,6 @@ from minilog.wire.messages import (
     ReplicaFetch,
     ReplicaFetchPartition,
 )
-from minilog.wire.metadata_records import ControllerStarted, MetadataRecord, PartitionChanged
 from minilog.wire.topic_partition import TopicPartition
 from tests.unit.core.builders import TOPIC, TOPIC_ID, broker_records, produced, topic_records
 from tests.unit.core.memory_log import MemoryLog, MemoryStore
@@ -76,6 +78,7 @@ class BrokerBench:
         self.allocates: list[AllocateProducerIds] = []
         self.creates: list[CreateTopic] = []
         self.flushes: list[Flush] = []
+        self.saves: list[MetadataCopy] = []
         self.to_controller: Message | None = None
         self.controller = ClusterImage()
         self.journal: list[MetadataRecord] = []
@@ -101,6 +104,10 @@ class BrokerBench:
                     self.replies[request_id] = response
                 case Flush():
                     self.flushes.append(effect)
+                case SaveMetadata(copy):
+                    self.saves.append(copy)
+                case GoOn():
+                    self.perform(self.core.go_on(self.now_ms))
                 case Send(node_id, request):
                     self._sent(node_id, request)
 
@@ -124,7 +131,7 @@ class BrokerBench:
             case _:
                 raise AssertionError(f"a broker does not send {request!r}")
 
-    def send(self, request: Message) -> int:
+    def send(self, request: Message | Inspected) -> int:
         request_id, self.next_request_id = self.next_request_id, self.next_request_id + 1
         self.perform(self.core.on_request(request_id, request, self.now_ms))
         return request_id
@@ -136,9 +143,21 @@ class BrokerBench:
         self.now_ms += by_ms
         self.perform(self.core.tick(self.now_ms))
 
+    def run(self, for_ms: int) -> None:
+        """Time passes as for a broker that never stands still."""
+        end_ms = self.now_ms + for_ms
+        while self.now_ms < end_ms:
+            self.tick(min(100, end_ms - self.now_ms))
+
     def flush(self, partition: int = 0, end_offset: int | None = None) -> None:
         self.log(partition).sync(end_offset)
         self.perform(self.core.on_flushed(TopicPartition(TOPIC, partition), self.now_ms))
+
+    def saved(self) -> None:
+        """The copy of the metadata that is to be saved is saved."""
+        (copy,) = self.saves
+        self.saves.clear()
+        self.perform(self.core.on_metadata_saved(copy, self.now_ms))
 
     # --- its controller ---------------------------------------------------------------------------
 

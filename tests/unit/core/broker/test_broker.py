@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from minilog.core.broker.registration import DRAIN_POLL_MS
-from minilog.core.controller.partition_change import most_up_to_date
+from minilog.core.broker.standing.registration import DRAIN_POLL_MS
+from minilog.core.controller.elections.partition_change import most_up_to_date
 from minilog.core.effects import CONTROLLER_ID
 from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.leader import LeaderState
@@ -22,6 +22,19 @@ from minilog.errors import (
     StaleBrokerEpoch,
 )
 from minilog.errors import InvalidRequest as InvalidRequestError
+from minilog.wire.journal.metadata_copy import MetadataCopy
+from minilog.wire.journal.metadata_records import (
+    NO_LEADER,
+    AnyMetadataRecord,
+    BrokerFenced,
+    BrokerRegistered,
+    BrokerShuttingDown,
+    BrokerUnfenced,
+    ControllerStarted,
+    PartitionChanged,
+    TopicCreated,
+    TopicDeleted,
+)
 from minilog.wire.messages import (
     DescribeCluster,
     Heartbeat,
@@ -39,19 +52,7 @@ from minilog.wire.messages import (
     ReplicaFetch,
     ReplicaFetchReply,
     ReplicaFetchResult,
-    UnfitReplica,
-)
-from minilog.wire.metadata_records import (
-    NO_LEADER,
-    AnyMetadataRecord,
-    BrokerFenced,
-    BrokerRegistered,
-    BrokerShuttingDown,
-    BrokerUnfenced,
-    ControllerStarted,
-    PartitionChanged,
-    TopicCreated,
-    TopicDeleted,
+    ReplicaName,
 )
 from minilog.wire.topic_partition import TopicPartition
 from tests.unit.core.broker.broker_bench import BROKER_EPOCHS, BrokerBench
@@ -91,7 +92,7 @@ def positions(
 def test_a_broker_begins_by_registering() -> None:
     bench = BrokerBench(rack="r1")
     bench.tick()
-    assert bench.to_controller == Register(1, "process", "", "http://broker-1:8082", "r1", True, 0)
+    assert bench.to_controller == Register(1, "process", "", "http://broker-1:8082", "r1", True, 0, "directory", 0)
     assert not bench.core.ready
 
 
@@ -302,12 +303,73 @@ def test_a_deleted_topic_is_deleted() -> None:
     assert bench.store.logs == {}
 
 
-def test_a_topic_that_is_missing_from_a_snapshot_keeps_its_files() -> None:
-    bench = BrokerBench.started(partition_state())
+@pytest.mark.parametrize(
+    ("copied", "was_deleted"),
+    [
+        ({}, True),
+        ({"term_id": "another"}, False),
+        ({"metadata_offset": 1000}, False),
+        ({"records": []}, False),
+    ],
+    ids=["known before", "in another journal", "further on in the journal", "not known before"],
+)
+def test_a_topic_that_is_missing_from_a_snapshot_is_deleted_if_the_journal_once_had_it(
+    copied: dict[str, Any], was_deleted: bool
+) -> None:
+    """R39. Everything else is kept."""
+    bench = BrokerBench(partition_state())
+    bench.write(ControllerStarted("cluster", 2, "term", len(bench.journal) + 1))
+    bench.tick()
+    bench.register()
+    bench.metadata()
+    bench.produce(b"v", acks=0)
+    records: Any = bench.controller.snapshot()
+    bench.store.metadata = replace(MetadataCopy("cluster", 2, "term", len(bench.journal), records), **copied)
     bench.write(TopicDeleted(TOPIC, TOPIC_ID))
     bench.metadata(snapshot=True)
+    assert (bench.core.replicas, bench.store.logs) == ({}, {})
+    assert [log.end_offset for log in bench.store.aside.values()] == ([] if was_deleted else [1])
+    assert bench.core.statistics(0).strays == len(bench.store.aside)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_files_that_find_no_room_to_be_moved_away_are_tried_again(is_known: bool) -> None:
+    """Meanwhile the copy of the metadata stays as it is: it tells the next process what was
+    deleted. Another topic of that name waits for its place."""
+    bench = BrokerBench.started(partition_state())
+    bench.tick(2000)
+    bench.saved()
+    bench.store.is_full = True
+    again = replace(partition_state(partition_epoch=0, leader_epoch=0), topic_id="second")
+    if is_known:
+        bench.metadata(TopicDeleted(TOPIC, TOPIC_ID), TopicCreated(TOPIC, "second", {}), again)
+    else:
+        bench.write(TopicDeleted(TOPIC, TOPIC_ID), TopicCreated(TOPIC, "second", {}), again)
+        bench.metadata(snapshot=True)
+    for _ in range(3):
+        bench.tick(2000)
     assert bench.core.replicas == {}
-    assert FIRST in bench.store.logs
+    assert bench.store.topic_ids == {FIRST: TOPIC_ID}
+    assert not bench.saves
+    bench.store.is_full = False
+    bench.tick(500)
+    assert bench.store.topic_ids == {FIRST: "second"}
+    assert bench.store.strays == (0 if is_known else 1)
+    bench.tick(2000)
+    assert [copy.metadata_offset for copy in bench.saves] == [len(bench.journal)]
+
+
+def test_a_topic_is_deleted_although_its_log_could_not_be_opened() -> None:
+    bench = BrokerBench.started(partition_state())
+    bench.produce(b"v", acks=0)
+    again = BrokerBench(partition_state(), store=bench.store)
+    again.store.opens = False
+    again.tick()
+    again.register()
+    again.metadata()
+    assert again.core.replicas == {}
+    again.metadata(TopicDeleted(TOPIC, TOPIC_ID))
+    assert again.store.logs == {}
 
 
 def test_a_topic_made_anew_under_its_name_begins_with_an_empty_log() -> None:
@@ -332,13 +394,17 @@ def test_a_replica_that_finds_no_room_is_tried_again() -> None:
     assert bench.leader().leader_epoch == 5
 
 
-def test_a_damaged_log_stops_the_broker_instead_of_being_led() -> None:
-    bench = BrokerBench.started(partition_state())
+@pytest.mark.parametrize(
+    ("replicas", "advice"), [([1, 2], "copied again from its leader"), ([1], "No other broker has a copy")]
+)
+def test_a_damaged_log_stops_the_broker_instead_of_being_led(replicas: list[int], advice: str) -> None:
+    """The only copy cannot be copied again from anybody."""
+    bench = BrokerBench.started(partition_state(replicas=replicas, isr=replicas))
     bench.answer(StaleBrokerEpoch("unknown", cluster_id="cluster"))
     bench.log().is_damaged = True
     bench.tick(200)
     bench.register()
-    with pytest.raises(RefusesToStart, match="the log of orders-0 is damaged"):
+    with pytest.raises(RefusesToStart, match=f"the log of orders-0 is damaged.*{advice}"):
         bench.metadata()
 
 
@@ -357,7 +423,7 @@ def test_a_log_of_a_later_epoch_than_there_has_been_stops_the_broker_instead_of_
 # --- damaged replicas (R20) -----------------------------------------------------------------------
 
 
-UNFIT = [UnfitReplica(TOPIC, TOPIC_ID, 0)]
+UNFIT = [ReplicaName(TOPIC, TOPIC_ID, 0)]
 
 
 def next_heartbeat(bench: BrokerBench) -> Heartbeat:
@@ -726,7 +792,7 @@ def test_statistics_are_plain_numbers() -> None:
     bench.acknowledge(2, 1)
     found = bench.core.statistics(bench.now_ms + 30)
     assert (found.broker_id, found.ready, found.standing) == (1, True, "active")
-    led, followed = found.partitions
+    led, followed = bench.core.replica_statistics(bench.core.hosted(), bench.now_ms + 30)
     assert (led.is_leader, led.isr_size, led.under_replicated, led.under_min_isr) == (True, 2, True, True)
     assert (led.log_end_offset, led.replica_lag) == (3, {2: (2, 30), 3: (None, 30)})
     assert (followed.is_leader, followed.leader, followed.replica_lag) == (False, 2, {})
@@ -737,7 +803,7 @@ def test_a_leader_counts_how_often_its_isr_shrank_and_grew() -> None:
     bench = BrokerBench.started(partition_state(isr=[1, 2, 3]), min_isr=1)
     for epoch, isr in enumerate(([1, 2], [1, 2], [1], [1, 3], [1, 2, 3]), 11):
         bench.metadata(partition_state(isr=isr, partition_epoch=epoch))
-    led = bench.core.statistics(bench.now_ms).partitions[0]
+    led = bench.core.replica_statistics(bench.core.hosted(), bench.now_ms)[0]
     assert (led.isr_shrinks, led.isr_expands) == (2, 2)
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minilog.core.broker.consumer_read import check_truncation, find_offset, known_high_watermark, read
+from minilog.core.broker.requests.consumer_read import check_truncation, find_offset, known_high_watermark, read
 from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.leader import LeaderState
 from minilog.errors import LeaderNotAvailable, LogTruncated, NotLeader, OffsetNotAvailable

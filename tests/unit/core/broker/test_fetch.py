@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from minilog.config import Limits
+from minilog.core.broker.requests.fetch import PATIENCE_MS
+from minilog.wire.journal.metadata_records import NO_LEADER, PartitionChanged, TopicCreated, TopicDeleted
 from minilog.wire.messages import (
     EARLIEST,
     LATEST,
@@ -24,10 +26,10 @@ from minilog.wire.messages import (
     ReplicaFetchReply,
     ReplicaFetchResult,
 )
-from minilog.wire.metadata_records import NO_LEADER, PartitionChanged, TopicCreated, TopicDeleted
 from minilog.wire.topic_partition import TopicPartition
 from tests.unit.core.broker.broker_bench import BrokerBench
 from tests.unit.core.builders import TOPIC, TOPIC_ID, batch_at, partition_state
+from tests.unit.core.memory_log import MemoryLog
 
 ALONE = partition_state(replicas=[1])
 FIRST = TopicPartition(TOPIC, 0)
@@ -89,6 +91,51 @@ def test_a_long_poll_waits_for_as_many_bytes_as_it_asked_for() -> None:
     bench.produce(b"x" * 100)
     bench.flush()
     assert bench.shown(waiting) == [[0, 1]]
+
+
+def test_who_waits_for_many_bytes_is_not_read_for_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = started(0)
+    read_bytes, written, read = 0, 0, MemoryLog.read
+
+    def counted(log: MemoryLog, offset: int, max_bytes: int, end_offset: int) -> bytes:
+        nonlocal read_bytes
+        data = read(log, offset, max_bytes, end_offset)
+        read_bytes += len(data)
+        return data
+
+    monkeypatch.setattr(MemoryLog, "read", counted)
+    room = 32 << 20
+    waiting = bench.send(Fetch([FetchPartition(TOPIC, 0, 0, room)], 30_000, 200 * 16_000, room))
+    while waiting not in bench.replies:
+        bench.produce(bytes(16_000))
+        bench.flush()
+        bench.tick(50)
+        written += 16_000
+    assert read_bytes < 2.1 * written
+    assert len(bench.shown(waiting)[0]) == written // 16_000
+
+
+def test_who_waits_for_much_is_looked_at_now_and_then_and_for_the_rest_at_every_commit() -> None:
+    bench = started(0)
+    waiting = bench.send(Fetch([FetchPartition(TOPIC, 0, 0, 1 << 20)], 30_000, 90_000, 1 << 20))
+    for _ in range(5):
+        bench.produce(bytes(16_000))
+        bench.flush()
+    bench.tick(PATIENCE_MS)
+    assert waiting not in bench.replies
+    bench.produce(bytes(16_000))
+    bench.flush()
+    assert bench.shown(waiting) == [[0, 1, 2, 3, 4, 5]]
+
+
+def test_an_answer_that_can_hold_no_more_does_not_wait() -> None:
+    bench = started(0)
+    full = bench.send(Fetch([FetchPartition(TOPIC, 0, 0, 64_000)], 30_000, 1 << 20, 64_000))
+    for _ in range(4):
+        assert full not in bench.replies
+        bench.produce(bytes(16_000))
+        bench.flush()
+    assert bench.shown(full) == [[0, 1, 2]]
 
 
 def test_at_its_deadline_a_long_poll_gets_what_there_is() -> None:
@@ -434,9 +481,19 @@ class Readers:
         partitions = [(0,), (1,), (0, 1), (1, 1)][number % 4]
         self.waiting.append(
             self.bench.fetch(
-                number // 2, partitions=partitions, min_bytes=1 + 100 * (number % 3), any_replica=number > 5
+                number // 2,
+                partitions=partitions,
+                min_bytes=1 + 100 * (number % 3),
+                max_bytes=150 if number == 5 else 1 << 20,
+                any_replica=number > 5,
             )
         )
+
+    def check(self) -> None:
+        """As if every poll were read anew after every step: none waits that could be answered."""
+        fetches = self.bench.core.fetches
+        for parked in fetches._parked.values():
+            assert not fetches._collect(parked.request, self.bench.now_ms)[1]
 
     def leave(self, number: int) -> None:
         if self.waiting:
@@ -475,6 +532,7 @@ def test_every_fetch_ends_exactly_once_whatever_happens(steps: list[tuple[str, i
     readers = Readers()
     for name, number in steps:
         getattr(readers, name)(number)
+        readers.check()
     readers.bench.tick(500)
     for request_id in readers.waiting:
         if request_id in readers.gone:

@@ -10,8 +10,8 @@ from msgspec.structs import replace
 
 from minilog.errors import DuplicateSequence, OutOfOrderSequence, ProducerFenced
 from minilog.wire.batch import split, stamp
+from minilog.wire.journal.metadata_records import PartitionChanged
 from minilog.wire.messages import ACKS_ALL, Produce, ProducePartition, ProduceResult
-from minilog.wire.metadata_records import PartitionChanged
 from minilog.wire.records import encode_values
 from tests.unit.core.broker.broker_bench import BrokerBench
 from tests.unit.core.builders import TOPIC, partition_state

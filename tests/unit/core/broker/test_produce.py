@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from minilog.config import Limits
+from minilog.wire.journal.metadata_records import NO_LEADER, PartitionChanged
 from minilog.wire.messages import ACKS_ALL, Produce, ProducePartition, ProduceReply, ProduceResult
-from minilog.wire.metadata_records import NO_LEADER, PartitionChanged
 from minilog.wire.records import encode_values
 from tests.unit.core.broker.broker_bench import BrokerBench
 from tests.unit.core.builders import TOPIC, TOPIC_ID, partition_state, produced

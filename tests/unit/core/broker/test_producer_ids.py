@@ -3,7 +3,7 @@ answered."""
 
 from __future__ import annotations
 
-from minilog.core.broker.producer_ids import REFILL_BELOW
+from minilog.core.broker.requests.producer_ids import REFILL_BELOW
 from minilog.errors import BrokerUnavailable
 from minilog.wire.messages import AllocateProducerIdsReply, InitProducer, InitProducerReply, Problem
 from tests.unit.core.broker.broker_bench import BrokerBench
@@ -23,10 +23,13 @@ def allocate(bench: BrokerBench, first: int, end: int) -> None:
     bench.respond(-1, bench.allocates[-1], AllocateProducerIdsReply(first, end))
 
 
-def test_nothing_is_asked_of_the_controller_before_somebody_wants_an_id() -> None:
+def test_a_registered_broker_has_ids_before_somebody_wants_one() -> None:
+    """So a producer begins also while the controller is away."""
     bench = BrokerBench.started()
-    bench.tick(1000)
-    assert bench.allocates == []
+    assert [(sent.broker_id, sent.broker_epoch) for sent in bench.allocates] == [(1, 2)]
+    allocate(bench, 0, 1000)
+    assert id_of(bench, asked(bench)) == 0
+    assert len(bench.allocates) == 1
 
 
 def test_the_first_clients_wait_for_the_first_block() -> None:

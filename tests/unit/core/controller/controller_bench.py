@@ -18,6 +18,7 @@ from minilog.core.controller.decision import Decision
 from minilog.core.effects import Effect, Reply, Send
 from minilog.core.image import ClusterImage, PartitionState
 from minilog.errors import BrokerUnavailable, MinilogError
+from minilog.wire.journal.metadata_records import EventNoted, FailoverNoted, MetadataRecord
 from minilog.wire.messages import (
     AlterPartition,
     CreateTopic,
@@ -35,12 +36,15 @@ from minilog.wire.messages import (
     Register,
     RegisterReply,
 )
-from minilog.wire.metadata_records import MetadataRecord
 from tests.unit.core.builders import TOPIC
 
 TICK_MS = 20
 REFUSED = BrokerUnavailable("connection refused", definite=True, reason="refused")
 SILENT = BrokerUnavailable("no answer in time", reason="timeout")
+
+
+def without_events(records: Sequence[MetadataRecord]) -> list[MetadataRecord]:
+    return [record for record in records if not isinstance(record, EventNoted | FailoverNoted)]
 
 
 class Broker:
@@ -65,6 +69,7 @@ class ControllerBench:
         self.core = ControllerCore(self.settings, Random(1))
         self.journal: list[MetadataRecord] = []
         self.steps: list[list[MetadataRecord]] = []
+        """What was decided, without what people are told of it."""
         self.now_ms = 0
         self.next_request_id = 1
         self.replies: dict[int, Message] = {}
@@ -78,7 +83,7 @@ class ControllerBench:
 
     def carry_out(self, decision: Decision) -> None:
         while decision.records:
-            self.steps.append(list(decision.records))
+            self.steps.append(without_events(decision.records))
             for record in decision.records:
                 self.journal.append(record)
                 self.core.replay(len(self.journal), record)
@@ -154,11 +159,11 @@ class ControllerBench:
             setattr(request, name, value)
         return self.handle(request)
 
-    def join(self, broker_id: int, *, clean: bool = True) -> Broker:
+    def join(self, broker_id: int, *, clean: bool = True, **more: Any) -> Broker:
         """A new process of ``broker_id`` starts: registers, learns the metadata, is unfenced."""
         incarnation = f"process-{broker_id}-{self.next_request_id}"
         broker = Broker(broker_id, incarnation)
-        reply = self.replies[self.register(broker_id, incarnation, clean=clean)]
+        reply = self.replies[self.register(broker_id, incarnation, clean=clean, **more)]
         assert isinstance(reply, RegisterReply), reply
         broker.epoch = reply.broker_epoch
         self.brokers[broker_id] = broker

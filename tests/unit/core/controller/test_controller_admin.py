@@ -8,9 +8,15 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from minilog.core.controller import metadata_feed
+from minilog.core.controller.brokers import metadata_feed
 from minilog.core.controller.controller import PRODUCER_IDS_BLOCK, ControllerCore
 from minilog.errors import InvalidRequest
+from minilog.wire.journal.metadata_records import (
+    ControllerStarted,
+    PartitionChanged,
+    ProducerIdsAllocated,
+    TopicDeleted,
+)
 from minilog.wire.messages import (
     AddPartitions,
     AllocateProducerIds,
@@ -26,10 +32,10 @@ from minilog.wire.messages import (
     Ok,
     Probe,
     Problem,
+    Register,
 )
-from minilog.wire.metadata_records import ControllerStarted, ProducerIdsAllocated, TopicDeleted
 from tests.unit.core.builders import TOPIC
-from tests.unit.core.controller.controller_bench import TICK_MS, ControllerBench
+from tests.unit.core.controller.controller_bench import TICK_MS, ControllerBench, without_events
 
 
 def beat(bench: ControllerBench, broker_id: int) -> None:
@@ -51,7 +57,8 @@ def test_creating_a_topic_is_answered_when_every_live_broker_knows_it() -> None:
     beat(bench, 3)
     reply = bench.replies[sent]
     assert isinstance(reply, CreateTopicReply)
-    assert reply.metadata_offset == bench.core.metadata_offset
+    last = max(index for index, record in enumerate(bench.journal, 1) if isinstance(record, PartitionChanged))
+    assert reply.metadata_offset == last
     assert [p.partition for p in reply.topic.partitions] == [0, 1]
 
 
@@ -79,10 +86,10 @@ def test_deleting_a_topic_is_answered_when_every_live_broker_knows_it() -> None:
     bench = ControllerBench()
     bench.create([1, 2, 3])
     sent = bench.handle(DeleteTopic(TOPIC))
-    assert isinstance(bench.journal[-1], TopicDeleted)
+    assert [type(record) for record in bench.steps[-1]] == [TopicDeleted]
     assert sent not in bench.replies
     bench.beat()
-    assert bench.replies[sent] == Ok(bench.core.metadata_offset)
+    assert bench.replies[sent] == Ok(bench.core.metadata_offset - 1)
     assert bench.core.image.topics == {}
 
 
@@ -139,6 +146,7 @@ def test_producer_ids_are_handed_out_in_blocks_and_never_twice_even_after_a_rest
         assert isinstance(reply, AllocateProducerIdsReply)
         blocks.append((reply.first, reply.end))
         bench.restart()
+        bench.beat()
     assert blocks == [(0, PRODUCER_IDS_BLOCK), (PRODUCER_IDS_BLOCK, 2 * PRODUCER_IDS_BLOCK)]
     assert sum(isinstance(record, ProducerIdsAllocated) for record in bench.journal) == 2
 
@@ -147,7 +155,7 @@ def test_producer_ids_are_handed_out_in_blocks_and_never_twice_even_after_a_rest
     "more",
     [
         {"broker_epoch": 1},
-        {"broker_epoch": 3},
+        {"broker_epoch": 5},
         {"incarnation": "another process"},
         {"incarnation": ""},
         {"broker_id": 9},
@@ -190,6 +198,35 @@ def test_it_tells_what_it_knows() -> None:
     assert [(b.broker_id, b.state) for b in health.brokers] == [(1, "running"), (2, "running"), (3, "running")]
     assert health.brokers[1].heartbeat_age_ms > health.brokers[0].heartbeat_age_ms
     assert {b.metadata_offset for b in health.brokers} == {bench.core.metadata_offset}
+
+
+def test_who_was_heard_by_an_earlier_controller_has_no_age() -> None:
+    """R46: a heartbeat's age is that of a heartbeat, and not of this controller."""
+    bench = ControllerBench()
+    bench.silence(2)
+    bench.restart()
+    bench.beat()
+    bench.run(500)
+    health = bench.ask(DescribeCluster())
+    assert isinstance(health, DescribeClusterReply)
+    ages = {b.broker_id: b.heartbeat_age_ms for b in health.brokers}
+    assert ages[2] == -1
+    assert 0 <= ages[1] <= 500
+
+
+def test_another_disk_does_not_speak_for_the_process_that_was_alive() -> None:
+    """R38: that one may be alive still, and have applied what this journal does not hold."""
+    bench = ControllerBench()
+    bench.silence(2)
+    bench.restart()
+    bench.beat()
+    bench.run(100)
+    answer = bench.ask(Register(2, "with an empty disk", "", "http://b2", "", True, 0, directory_id="another"))
+    assert isinstance(answer, Problem)
+    assert "it waits for 2" in answer.detail
+    assert (
+        bench.problem(AllocateProducerIds(1, bench.brokers[1].epoch, bench.brokers[1].incarnation)) == "NOT_CONTROLLER"
+    )
 
 
 def test_what_is_a_brokers_is_refused() -> None:
@@ -239,12 +276,17 @@ def test_a_snapshot_remembers_who_has_no_leader() -> None:
 def test_every_start_is_a_new_term_of_the_same_cluster() -> None:
     bench = eventful()
     cluster_id = bench.core.image.cluster_id
-    before = bench.core.snapshot()[1:]
+    before = bench.core.snapshot()
     bench.restart()
     assert bench.core.image.controller_epoch == 2
     assert bench.core.image.cluster_id == cluster_id
-    assert bench.core.snapshot()[1:] == before
-    assert isinstance(bench.journal[-1], ControllerStarted)
+    (started,) = bench.steps[-1]
+    assert isinstance(started, ControllerStarted)
+    assert (started.controller_epoch, started.first_index) == (2, len(bench.journal) - 1)
+    assert without_events(bench.core.snapshot()) == [before[0], started, *without_events(before[1:])]
+    first = before[0]
+    assert isinstance(first, ControllerStarted)
+    assert first.term_id != started.term_id
 
 
 def test_a_controller_of_another_cluster_does_not_start() -> None:
@@ -260,7 +302,7 @@ def test_a_controller_of_another_cluster_does_not_start() -> None:
 def test_brokers_go_on_after_a_restart_without_hearing_everything_again() -> None:
     bench = eventful()
     bench.restart()
-    bench.beat()
+    bench.run(3000)
     assert all(b.image.controller_epoch == 2 for b in bench.brokers.values() if b.alive and not b.may_exit)
 
 

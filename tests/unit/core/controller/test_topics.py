@@ -17,8 +17,14 @@ from minilog.core.controller.topics import add_partitions, create_topic, created
 from minilog.core.image import ClusterImage
 from minilog.core.topic_names import check_topic_name
 from minilog.errors import CoordinatorNotAvailable, InvalidTopic, MinilogError, UnknownTopic
+from minilog.wire.journal.metadata_records import (
+    BrokerFenced,
+    BrokerShuttingDown,
+    PartitionChanged,
+    TopicCreated,
+    TopicDeleted,
+)
 from minilog.wire.messages import AddPartitions, CreateTopic, DeleteTopic
-from minilog.wire.metadata_records import BrokerFenced, BrokerShuttingDown, PartitionChanged, TopicCreated, TopicDeleted
 from tests.unit.core.builders import TOPIC, TOPIC_ID, image_of, partition_state, topic_records
 
 EPOCHS = {1: 2, 2: 4, 3: 6}
@@ -158,11 +164,11 @@ REFUSALS: dict[str, tuple[CreateTopic, dict[str, int], str, str]] = {
         "min.insync.replicas=3 can never be met with 2 replicas; use 1 to 2",
     ),
     "topics are full": (
-        CreateTopic("t"), {"topics_max": 1}, "OVERLOADED",
+        CreateTopic("t"), {"topics_max": 1}, "INVALID_REQUEST",
         "the cluster has 1 topics and 1 partitions; allowed are 1 and 100000",
     ),
     "partitions are full": (
-        CreateTopic("t", partitions=2), {"partitions_max": 2}, "OVERLOADED",
+        CreateTopic("t", partitions=2), {"partitions_max": 2}, "INVALID_REQUEST",
         "the cluster has 1 topics and 1 partitions; allowed are 10000 and 2",
     ),
     "assignment and partitions disagree": (
@@ -278,7 +284,11 @@ def test_a_topic_that_is_not_the_one_that_was_meant_is_not_deleted(topic_id: str
 def test_the_creator_is_told_what_was_made() -> None:
     records = create(CreateTopic("t", 2, 3, {"flush.policy": "interval"}))
     info = created_info(records)
-    assert (info.topic, info.topic_id, info.config) == ("t", records[0].topic_id, {"flush.policy": "interval"})
+    assert (info.topic, info.topic_id, info.config) == (
+        "t",
+        records[0].topic_id,
+        {"min.insync.replicas": "2", "flush.policy": "interval"},
+    )
     assert [(p.partition, p.leader, p.isr) for p in info.partitions] == [
         (r.partition, r.leader, r.isr) for r in records[1:]
     ]

@@ -44,7 +44,7 @@ from minilog.wire.group_messages import (
     OffsetCommit,
     TopicPartitions,
 )
-from minilog.wire.group_records import GroupKey, GroupRecord, TopicShape, decode_record, encode_record
+from minilog.wire.journal.group_records import GroupKey, GroupRecord, TopicShape, decode_record, encode_record
 from minilog.wire.message_base import Message, Ok
 
 RETENTION_MS = 60_000
@@ -1002,6 +1002,28 @@ def test_a_late_copy_of_a_leave_removes_nobody_who_came_back(is_static: bool) ->
     bench.beat("a", again.member_epoch, parts(again), **more)
     with pytest.raises(StaleMemberEpoch):
         bench.do(counted(5, 0, epoch=first.member_epoch))
+
+
+def test_a_late_copy_of_a_join_changes_no_subscription() -> None:
+    groups = Groups(SETTINGS, 1)
+    groups.on_topics({"a": TopicShape("id-a", 1), "b": TopicShape("id-b", 1)})
+    groups.begin(0, 0)
+
+    def ask(request: GroupHeartbeat, now_ms: int) -> GroupHeartbeatReply:
+        decision = groups.decide(request, now_ms)
+        groups.applied(decision)
+        assert isinstance(decision.reply, GroupHeartbeatReply)
+        return decision.reply
+
+    join = GroupHeartbeat("g", "m", 0, ["a"])
+    told = ask(join, 0)
+    told = ask(GroupHeartbeat("g", "m", told.member_epoch, ["a", "b"], owned=told.assignment), 100)
+    assert {entry.topic for entry in told.assignment} == {"a", "b"}
+    assert ask(join, 200).assignment == told.assignment
+    after = ask(GroupHeartbeat("g", "m", told.member_epoch, ["a", "b"], owned=told.assignment), 300)
+    assert (after.member_epoch, after.assignment) == (told.member_epoch, told.assignment)
+    groups.begin(1000, 0)  # by the next coordinator neither
+    assert ask(join, 1100).assignment == told.assignment
 
 
 def test_a_late_copy_of_a_leave_is_not_of_the_group_that_was_made_anew() -> None:

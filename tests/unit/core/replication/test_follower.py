@@ -12,8 +12,8 @@ from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.leader import LeaderState
 from minilog.errors import CorruptBatch, DiskFull, OffsetOutOfRange, RecordTooLarge
 from minilog.wire.batch import filler
+from minilog.wire.journal.metadata_records import NO_LEADER
 from minilog.wire.messages import NOTHING, ReplicaFetchResult
-from minilog.wire.metadata_records import NO_LEADER
 from tests.unit.core.builders import (
     TOPIC,
     TOPIC_ID,

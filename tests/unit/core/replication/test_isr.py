@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minilog.core.controller.partition_change import most_up_to_date
+from minilog.core.controller.elections.partition_change import most_up_to_date
 from minilog.core.replication.isr import committed_end, copies_end, is_lagging, may_join
 
 positions = st.lists(st.none() | st.integers(0, 6), max_size=5)

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from minilog.core.effects import CONTROLLER_ID
 from minilog.core.replication.isr_proposals import RETRY_MS
+from minilog.core.replication.leader_isr import REFUSED_MS
 from minilog.errors import (
     BrokerUnavailable,
     IneligibleReplica,
@@ -19,6 +20,7 @@ from minilog.errors import (
     NotController,
     StaleBrokerEpoch,
 )
+from minilog.wire.journal.metadata_records import BrokerFenced, BrokerRegistered, BrokerUnfenced
 from minilog.wire.messages import (
     ACKS_ALL,
     AlterPartition,
@@ -28,7 +30,6 @@ from minilog.wire.messages import (
     ProbeReply,
     Problem,
 )
-from minilog.wire.metadata_records import BrokerFenced, BrokerRegistered, BrokerUnfenced
 from tests.unit.core.broker.broker_bench import BrokerBench
 from tests.unit.core.builders import TOPIC, TOPIC_ID, partition_state
 
@@ -173,10 +174,10 @@ def test_a_process_that_replaced_the_proposed_one_is_not_vouched_for() -> None:
 def test_a_silent_follower_is_proposed_to_leave() -> None:
     bench = BrokerBench.started(partition_state(), replica_lag_max_ms=4000)
     bench.acknowledge(2, 0)
-    bench.tick(4000)
+    bench.run(4000)
     bench.acknowledge(2, 0)
     assert bench.alters == []
-    bench.tick(501)
+    bench.run(501)
     (request,) = bench.alters
     assert [m.broker_id for m in request.partitions[0].isr] == [1, 2]
 
@@ -197,6 +198,7 @@ def waiting_for_a_joiner() -> tuple[BrokerBench, int]:
     bench = BrokerBench.started(partition_state(isr=[1]), replica_lag_max_ms=4000)
     bench.acknowledge(3, 0)
     decide(bench, bench.alters[0], IneligibleReplica("not yet"))
+    bench.run(REFUSED_MS)
     sent = bench.produce(b"a", acks=ACKS_ALL)
     bench.flush()
     assert sent not in bench.replies
@@ -205,11 +207,25 @@ def waiting_for_a_joiner() -> tuple[BrokerBench, int]:
 
 def test_a_joiner_that_falls_behind_holds_up_nobody() -> None:
     bench, sent = waiting_for_a_joiner()
-    bench.tick(4001)
+    bench.run(4001)
     for request in bench.alters[1:]:
         decide(bench, request, IneligibleReplica("not yet"))
-    bench.tick(501)
+    bench.run(501)
     assert sent in bench.replies
+
+
+def test_who_may_not_join_is_not_waited_for_until_it_may_be_asked_for_again() -> None:
+    """A write that came while the proposal was open is answered when that is refused."""
+    bench = BrokerBench.started(partition_state(isr=[1]), replica_lag_max_ms=4000)
+    bench.acknowledge(3, 0)
+    sent = bench.produce(b"a", acks=ACKS_ALL)
+    bench.flush()
+    assert sent not in bench.replies
+    decide(bench, bench.alters[0], IneligibleReplica("its disk is full"))
+    assert sent in bench.replies
+    later = bench.produce(b"b", acks=ACKS_ALL)
+    bench.flush()
+    assert later in bench.replies
 
 
 def test_a_joiner_that_is_fenced_holds_up_nobody() -> None:

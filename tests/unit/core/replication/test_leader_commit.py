@@ -201,7 +201,7 @@ class Model:
         if self.proposed:
             self.sequence += 1
             self.leader.send_proposal(self.sequence)
-            self.leader.on_refused(self.sequence)
+            self.leader.on_refused(self.sequence, 0)
             self.proposed = []
 
     def check(self) -> None:
@@ -374,7 +374,7 @@ def test_a_copy_that_a_refused_proposal_had_taken_out_counts_again() -> None:
     fetched(leader, 3, 1)
     leader.proposal = Proposal((IsrMember(1, 7), IsrMember(2, 7)), 10, 4)
     assert not ended(leader)
-    leader.on_refused(4)
+    leader.on_refused(4, 0)
     assert ended(leader)
 
 

@@ -14,6 +14,7 @@ from minilog.core.replication.leader_isr import LACKS_MAX_MS
 from minilog.core.replication.progress import Progress
 from minilog.errors import FencedLeaderEpoch, OffsetOutOfRange, UnknownLeaderEpoch
 from minilog.wire.messages import IsrMember, ReplicaFetchPartition
+from tests.unit.core.broker.broker_bench import BrokerBench
 from tests.unit.core.builders import (
     LAG_MAX_MS,
     TOPIC,
@@ -212,6 +213,30 @@ def test_a_follower_under_steady_load_stays_in_sync() -> None:
         assert not shrink(leader, now_ms)
 
 
+def test_pauses_of_the_leader_are_forgiven_up_to_a_bound_until_the_follower_is_caught_up() -> None:
+    progress = Progress(1000)
+    progress.forgive(2000, 12_000, LAG_MAX_MS)
+    assert progress.caught_up_ms == 11_000
+    progress.forgive(13_000, 14_000, LAG_MAX_MS)
+    assert progress.caught_up_ms == 11_000, "so much was forgiven before"
+    progress.on_fetch(5, 7, 5, now_ms=15_000)
+    progress.forgive(14_000, 16_000, LAG_MAX_MS)
+    assert progress.caught_up_ms == 16_000, "only what passed since it was seen"
+
+
+def test_a_leader_that_is_slow_all_the_time_finds_out_who_lags() -> None:
+    bench = BrokerBench.started(partition_state(), replica_lag_max_ms=4000)
+    for broker_id in (2, 3):
+        bench.acknowledge(broker_id, 0)
+    silent_ms = 0
+    while not bench.alters:
+        bench.acknowledge(2, 0)
+        bench.tick(1000)
+        silent_ms += 1000
+    assert 4000 < silent_ms <= 10_000
+    assert [m.broker_id for m in bench.alters[0].partitions[0].isr] == [1, 2]
+
+
 def test_a_follower_that_fetches_but_never_catches_up_leaves() -> None:
     leader = leader_of(partition_state(isr=[1, 2]), log_of((5, 10)))
     for now_ms in range(0, LAG_MAX_MS + 1, 500):
@@ -354,7 +379,7 @@ def test_asking_again_is_the_same_proposal_under_a_higher_sequence() -> None:
 def test_only_a_refusal_of_the_request_that_was_sent_last_ends_it(sequence: int, given_up: bool) -> None:
     leader = proposing()
     leader.send_proposal(9)
-    leader.on_refused(sequence)
+    leader.on_refused(sequence, 0)
     assert (leader.proposal is None) is given_up
     assert leader.maximal_isr == ({1, 2} if given_up else {1, 2, 3})
 
@@ -363,13 +388,13 @@ def test_a_refusal_of_the_first_copy_does_not_end_the_second() -> None:
     leader = proposing()
     leader.send_proposal(9)
     leader.send_proposal(10)
-    leader.on_refused(9)
+    leader.on_refused(9, 0)
     assert leader.maximal_isr == {1, 2, 3}
 
 
 def test_a_refusal_before_anything_was_sent_does_nothing() -> None:
     leader = proposing()
-    leader.on_refused(-2)
+    leader.on_refused(-2, 0)
     assert leader.proposal is not None
 
 
@@ -430,8 +455,28 @@ def test_a_leader_with_an_open_proposal_is_not_drained() -> None:
     assert leader.propose(0, LAG_MAX_MS, shrink=False)
     assert not leader.drained
     leader.send_proposal(1)
-    leader.on_refused(1)
+    leader.on_refused(1, 0)
     assert leader.drained
     leader.propose(0, LAG_MAX_MS, shrink=False)
     leader.on_state_changed(partition_state(partition_epoch=11), leader.settings)
     assert leader.drained
+
+
+def test_a_proposal_says_how_far_behind_those_are_who_leave_and_since_when() -> None:
+    leader = leader_of(partition_state(), log_of((5, 30)))
+    leader.on_fetch(2, 7, position(30, 5), 1000)
+    leader.on_fetch(3, 7, position(10, 5), 2000)
+    assert shrink(leader, 1001 + LAG_MAX_MS)
+    told = leader.send_proposal(1).leaving
+    assert {one.broker_id: (one.behind_records, one.behind_ms) for one in told} == {
+        2: (0, 1 + LAG_MAX_MS),
+        3: (20, 1001 + LAG_MAX_MS),
+    }
+
+
+def test_of_who_was_never_heard_nobody_says_how_much_it_lacks() -> None:
+    leader = leader_of(partition_state(), log_of((5, 30)))
+    leader.on_fetch(2, 7, position(30, 5), LAG_MAX_MS)
+    assert shrink(leader, 1 + LAG_MAX_MS)
+    (told,) = leader.send_proposal(1).leaving
+    assert (told.broker_id, told.behind_records, told.behind_ms) == (3, -1, 1 + LAG_MAX_MS)

@@ -127,7 +127,7 @@ def test_a_log_that_cannot_be_looked_at_is_reported_and_the_broker_goes_on() -> 
     bench = led()
     log = bench.log()
 
-    def unreadable(now_ms: int) -> int:
+    def unreadable(wall_ms: int | None) -> int:
         raise CorruptRange("unreadable")
 
     log.expired_end = unreadable  # type: ignore[method-assign]

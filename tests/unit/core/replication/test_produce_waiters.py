@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass, field
 
 import pytest
@@ -33,6 +34,11 @@ def parked(*found: Waiter) -> ProduceWaiters:
     for each in found:
         waiters.park(each)
     return waiters
+
+
+def kept() -> int:
+    gc.collect()
+    return sum(type(thing) is Waiter for thing in gc.get_objects())
 
 
 # --- one request ----------------------------------------------------------------------------------
@@ -78,10 +84,15 @@ def test_levels_are_separate() -> None:
     assert waiters.levels() == []
 
 
-def test_who_has_been_answered_already_is_not_yielded() -> None:
-    late, open_ = waiter(1), waiter(2)
-    waiters = parked(late, open_)
+def test_who_has_been_answered_already_is_kept_by_nobody() -> None:
+    """The one in the middle goes first: time limits differ."""
+    before = kept()
+    first, late, open_ = waiter(1), waiter(2), waiter(3)
+    waiters = parked(first, late, open_)
     late.pending.resolve(0, result())
+    first.pending.resolve(0, result())
+    del first, late
+    assert kept() == before + 1
     assert len(waiters) == 1
     assert list(waiters.complete_up_to(ACKS_ALL, 99)) == [open_]
 

@@ -12,7 +12,13 @@ from msgspec.structs import replace
 from minilog.config import MIB
 from minilog.core.effects import Flush
 from minilog.core.replication.follower import FollowerState
-from minilog.core.replication.replica_fetcher import BYTES_MIN, DISK_FULL_RETRY_MS, RETRY_MS, ReplicaFetcher
+from minilog.core.replication.replica_fetcher import (
+    BYTES_MIN,
+    DISK_FULL_RETRY_MS,
+    RETRY_MS,
+    TURN_WORK,
+    ReplicaFetcher,
+)
 from minilog.errors import CorruptRange, FencedLeaderEpoch, OffsetOutOfRange
 from minilog.wire.messages import NOTHING, Problem, ReplicaFetch, ReplicaFetchReply, ReplicaFetchResult
 from minilog.wire.topic_partition import TopicPartition
@@ -338,6 +344,54 @@ def test_silence_about_what_is_untold_means_nothing(untold: list[tuple[str, int]
     request = ask(made, 600)
     made.on_reply(request, answer(request, held_ms=500), 1100)
     assert made.quiet_ms(FIRST) == 1100, "each answer says by itself what it does not tell"
+
+
+# --- large answers --------------------------------------------------------------------------------
+
+
+def test_an_answer_of_many_batches_is_taken_over_in_several_turns() -> None:
+    """R42: until all of it is, it is no evidence, and nothing else is asked for (R8)."""
+    made = fetcher(follower(0), follower(1))
+    request = ask(made)
+    made.on_reply(request, answer(request), 0)
+    request, count = ask(made, 100), 2 * TURN_WORK
+    mentioned = answer(request, result(0, values=count, high_watermark=3), result(1, values=1), held_ms=500)
+    made.on_reply(request, mentioned, 600)
+    log = made.followers[FIRST].log
+    ends = [log.end_offset]
+    while made.has_more:
+        assert made.next_request(7, 600) is None
+        assert made.answered_ms == 0
+        assert made.quiet_ms(SECOND) == 0, "as the answer before said"
+        made.go_on(600)
+        ends.append(log.end_offset)
+    assert ends[-1] == 3 + count
+    assert max(after - before for before, after in zip([3, *ends], ends, strict=False)) <= TURN_WORK
+    assert made.followers[SECOND].log.end_offset == 4
+    assert made.answered_ms == 600
+
+
+def test_what_was_cut_or_given_up_between_two_pieces_takes_no_more_of_the_answer() -> None:
+    made = fetcher(follower(0))
+    request = ask(made)
+    made.on_reply(request, answer(request, result(0, values=2 * TURN_WORK)), 0)
+    log = made.followers[FIRST].log
+    log.truncate(5)
+    made.go_on(0)
+    assert (made.has_more, log.end_offset) == (False, 5)
+
+
+def test_the_age_of_an_answer_is_told_of_its_end() -> None:
+    made = fetcher(follower(0))
+    request = ask(made)
+    large = replace(result(0, values=2 * TURN_WORK), written=(3 + 2 * TURN_WORK, 7))
+    made.on_reply(request, answer(request, large), 0)
+    log = memory_log(made.followers[FIRST])
+    noted: list[tuple[int, int]] = []
+    log.note_written = lambda *marks: noted.append(marks)  # type: ignore[method-assign]
+    while made.has_more:
+        made.go_on(0)
+    assert noted == [(3 + 2 * TURN_WORK, 7)]
 
 
 # --- failures -------------------------------------------------------------------------------------

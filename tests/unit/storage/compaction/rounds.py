@@ -12,6 +12,7 @@ def clean_now(
 ) -> bool:
     """A whole round in the calling thread; True when it was carried through. Errors as in
     ``Round``."""
+    log.look(now_ms)
     dirt = survey(log, now_ms)
     round_ = Round(log, dirt.end_offset, now_ms, figures or CleaningFigures(), map_bytes_max=map_bytes_max)
     try:
@@ -21,3 +22,4 @@ def clean_now(
         return round_.complete()
     finally:
         round_.close()
+        log.look(now_ms)

@@ -62,6 +62,9 @@ def test_a_tombstone_stays_until_its_horizon_and_then_goes() -> None:
     assert not is_due(log, survey(log, NOW_MS + 999), NOW_MS + 999)
     assert clean_now(log, NOW_MS + 999)
     assert survivors(log) == AFTER_CLEANING
+    assert not is_due(log, survey(log, NOW_MS + 10**9), NOW_MS + 10**9), "a jump of the clock is no time to read it"
+    log.look(NOW_MS + 1000)
+    assert not is_due(log, survey(log, None), None)
     assert is_due(log, survey(log, NOW_MS + 1000), NOW_MS + 1000), "on an idle log too"
     assert clean_now(log, NOW_MS + 1000)
     assert survivors(log) == AFTER_CLEANING[:3]
@@ -152,6 +155,11 @@ def test_compressed_batches_are_cleaned_and_stay_compressed(compression: str) ->
 def test_young_records_wait_for_their_lag() -> None:
     settings = TopicSettings(segment_bytes=600, cleanup_policy="compact", min_compaction_lag_ms=5000)
     log = make_log(StoppingDisk(), settings)
+    log.look(0)
+    log.look(4999)
+    assert survey(log, 10**9).dirty_bytes == 0, "they are old, and were written a moment ago"
+    log.look(5000)
+    assert survey(log, None).dirty_bytes == 0
     assert survey(log, 5999).dirty_bytes == 0
     assert survey(log, 6000).end_offset == 60
 

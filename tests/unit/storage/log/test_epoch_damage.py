@@ -4,11 +4,13 @@ that the log knows."""
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 
 import pytest
 
 from minilog.config import TopicSettings
 from minilog.errors import CorruptRange
+from minilog.storage.inspect import verify
 from minilog.storage.log.log import PartitionLog
 from tests.unit.storage.batches import everything, fill, flush, open_in
 from tests.unit.storage.memory_disk import MemoryDisk
@@ -61,3 +63,54 @@ def test_a_read_over_the_border_of_two_epochs_is_one_read() -> None:
     batches = fill(log, 10, epoch=3) + fill(log, 10, epoch=4)
     assert log.read(8, 1 << 20, 20) == b"".join(batch.tobytes() for batch in batches[8:])
     assert len(everything(log)) == log.size_bytes
+
+
+def raised(at: int, *, count: int = 10) -> tuple[MemoryDisk, PartitionLog]:
+    """A log of epoch 2 in which a bit has raised the epoch of one batch."""
+    disk = MemoryDisk()
+    log = open_in(disk, LARGE)
+    fill(log, count, epoch=2)
+    flush(log)
+    log.high_watermark = log.end_offset
+    disk.flip_bit(FILE, log.segments[0].find(at).position + 15)
+    return disk, log
+
+
+@pytest.mark.parametrize("look_up", [False, True])
+@pytest.mark.parametrize("at", [0, 4, 7])
+def test_a_look_up_by_time_leaves_readable_what_follows_a_raised_epoch(at: int, look_up: bool) -> None:
+    _, log = raised(at)
+    if look_up:
+        with suppress(CorruptRange):
+            log.offset_at(5000)
+        log.segments[0].rebuild()
+    with pytest.raises(CorruptRange):
+        log.read(at, 1, 10)
+    assert log.bad_ranges == [(at, at + 1)]
+    for offset in range(10):
+        assert offset == at or log.read(offset, 1, 10)
+
+
+@pytest.mark.parametrize("power_loss", [False, True])
+@pytest.mark.parametrize("at", [0, 4, 7])
+def test_a_start_finds_one_batch_damaged_whose_epoch_was_raised(at: int, power_loss: bool) -> None:
+    disk, log = raised(at)
+    log.abandon()
+    disk.kill()
+    again = open_in(disk, LARGE, power_loss=power_loss)
+    assert (again.bad_ranges, again.end_offset) == ([(at, at + 1)], 10)
+    assert again.last_epoch == 2
+    (problem,) = verify(["/d/t-0"], disk).problems
+    assert (problem.offset, "its leader epoch is 3" in problem.reason) == (at, True)
+
+
+def test_an_epoch_that_begins_with_one_batch_stays_one() -> None:
+    disk = MemoryDisk()
+    log = open_in(disk, LARGE)
+    for epoch in (1, 3, 4, 4, 6, 7):
+        fill(log, 1, epoch=epoch)
+    log.flush()
+    log.abandon()
+    again = open_in(disk, LARGE, power_loss=False)
+    assert again.epoch_entries == [(1, 0), (3, 1), (4, 2), (6, 4), (7, 5)]
+    assert not again.is_damaged

@@ -17,7 +17,7 @@ from minilog.storage.log.producer_snapshots import SUFFIX
 from minilog.storage.segment.damage import RANGES_NOTED_MAX, noted
 from minilog.storage.segment.scan import BadBatch
 from tests.sim.nodes.disk import File
-from tests.unit.storage.batches import everything, make, open_in
+from tests.unit.storage.batches import everything, grow_old, make, open_in
 from tests.unit.storage.memory_disk import MemoryDisk
 
 BATCHES = 20
@@ -80,6 +80,7 @@ def find_what_is_old(log: PartitionLog) -> None:
     """Without its time index the segment has to tell."""
     for segment in log.segments[:-1]:
         segment.remove_index()
+    grow_old(log, 10**10)
     log.expired_end(10**15)
 
 
@@ -275,9 +276,10 @@ SEEN_BY = {
     "segment/reading.py": {"_verified": "what is good before it is served; the next reader begins there"},
     "segment/scan.py": {
         "pread": "BadBatch, to whoever reads",
-        "_header": "called for a bad place that the caller notes",
+        "_header": "called for a bad place that the caller notes, or for what is scanned next",
         "_at": "the same",
         "_end_by_checksum": "the same",
+        "_is_place": "the same",
         "_search": "the same",
         "_headers": "the same",
         "_is_good": "the same",
@@ -294,19 +296,19 @@ SEEN_BY = {
         "save": "told to keep in cutting.py",
         "_holds": "a copy in quarantine is no part of the log",
         "_first_timestamp": "of a tail that is cut next, or that keep finds unreadable",
-        "_readable": "the same",
+        "readable": "the same",
     },
     "compaction/cleaning_round.py": {
         "prepare": "told to the cleaner, which notes it on the loop",
         "clean": "the same",
     },
+    "aside/lost_tails.py": {"_load": "a copy in quarantine is no part of the log"},
     "recovery/recovery.py": {
         "_restore_producers": "scan has noted it, and the start is refused",
         "_look_again": "read has noted it",
     },
     "recovery/torn_tail.py": {
-        "_is_whole": "looks at damage that recovery has found",
-        "_ends_inside_batch": "the same",
+        "_ends_inside_batch": "looks at damage that recovery has found",
         "_has_lost_sector": "the same",
     },
 }

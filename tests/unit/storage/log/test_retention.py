@@ -9,8 +9,8 @@ import pytest
 from minilog.config import TopicSettings
 from minilog.errors import DiskFull
 from minilog.storage.log.log import ROLL_BYTES_MIN
-from minilog.storage.log.retention import expired_end
-from tests.unit.storage.batches import fill, flush, make, open_in
+from minilog.storage.log.retention import Clocks, expired_end
+from tests.unit.storage.batches import fill, flush, grow_old, make, open_in
 from tests.unit.storage.memory_disk import MemoryDisk
 
 
@@ -23,8 +23,43 @@ class Stretch(NamedTuple):
 FIVE = [Stretch(i * 10, 100, 1000 * (i + 1)) for i in range(5)]
 
 
-def end(segments: list[Stretch] = FIVE, high_watermark: int = 50, now_ms: int = 10_000, **settings: object) -> int:
-    return expired_end(segments, TopicSettings(**settings), high_watermark, now_ms)  # type: ignore[arg-type]
+def end(
+    segments: list[Stretch] = FIVE,
+    high_watermark: int = 50,
+    now_ms: int | None = 10_000,
+    written_before: int = 50,
+    **settings: object,
+) -> int:
+    clocks = Clocks(now_ms, lambda limit_ms: written_before)
+    return expired_end(segments, TopicSettings(**settings), high_watermark, clocks)  # type: ignore[arg-type]
+
+
+FUTURE_MS = 10_000 + TopicSettings().message_timestamp_after_max_ms + 1
+
+
+@pytest.mark.parametrize(("written_before", "expected"), [(0, 0), (9, 0), (10, 10), (25, 20), (50, 40)])
+def test_what_is_old_by_its_times_stays_until_it_was_written_long_ago(written_before: int, expected: int) -> None:
+    assert end(retention_ms=0, written_before=written_before) == expected
+
+
+def test_a_topic_may_go_by_the_times_of_its_records_alone() -> None:
+    assert end(retention_ms=7999, written_before=0, retention_by="timestamp") == 20
+
+
+@pytest.mark.parametrize("retention_by", ["written", "timestamp"])
+def test_a_time_in_the_far_future_is_none(retention_by: str) -> None:
+    """One such record keeps neither its segment nor what follows. It is as old as it has been
+    here."""
+    segments = [FIVE[0]._replace(max_timestamp=FUTURE_MS), *FIVE[1:]]
+    assert end(segments, retention_ms=1000, retention_by=retention_by, written_before=25) >= 20
+    assert end(segments, retention_ms=1000, retention_by=retention_by, written_before=0) == 0
+    allowed = [FIVE[0]._replace(max_timestamp=FUTURE_MS - 1), *FIVE[1:]]
+    assert end(allowed, retention_ms=1000, retention_by=retention_by) == 0
+
+
+def test_nothing_is_old_while_nobody_knows_the_time() -> None:
+    assert end(retention_ms=0, now_ms=None) == 0
+    assert end(retention_ms=0, now_ms=None, retention_bytes=150) == 30, "the size is known all the same"
 
 
 @pytest.mark.parametrize(
@@ -49,10 +84,10 @@ def test_one_young_segment_keeps_all_after_it() -> None:
     assert end(segments, retention_ms=5000) == 10
 
 
-def test_records_without_a_time_are_as_old_as_what_follows() -> None:
-    segments = [FIVE[0]._replace(max_timestamp=-1), *FIVE[1:]]
-    assert end(segments, retention_ms=7999) == 20
-    assert end([stretch._replace(max_timestamp=-1) for stretch in FIVE], retention_ms=0) == 0
+@pytest.mark.parametrize("retention_by", ["written", "timestamp"])
+def test_records_without_a_time_are_as_old_as_they_have_been_here(retention_by: str) -> None:
+    segments = [stretch._replace(max_timestamp=-1) for stretch in FIVE]
+    assert end(segments, retention_ms=0, written_before=25, retention_by=retention_by) == 20
 
 
 @pytest.mark.parametrize(("policy", "expected"), [("delete", 40), ("compact", 0), ("compact,delete", 40)])
@@ -92,6 +127,8 @@ def test_an_idle_log_is_rolled_when_it_is_old_and_durable() -> None:
     assert log.maybe_roll(6001)
     assert not log.maybe_roll(10**6)
     log.high_watermark = 1
+    assert log.expired_end(10_001) == 0, "it was written only now"
+    grow_old(log, 5001)
     assert log.expired_end(10_000) == 0
     assert log.expired_end(10_001) == 1
     log.advance_start(1)

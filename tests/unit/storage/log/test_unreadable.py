@@ -10,7 +10,7 @@ from minilog.errors import CorruptRange
 from minilog.storage.log.log import PartitionLog
 from minilog.storage.store import Store
 from tests.sim.nodes.disk import File
-from tests.unit.storage.batches import everything, fill, flush, make, open_in
+from tests.unit.storage.batches import everything, fill, flush, grow_old, make, open_in
 from tests.unit.storage.memory_disk import MemoryDisk
 
 
@@ -39,6 +39,7 @@ def opened(suffix: str) -> PartitionLog:
 @pytest.mark.parametrize("suffix", [".timeindex", ".index"])
 def test_an_index_that_cannot_be_read_is_made_anew(suffix: str) -> None:
     log = opened(suffix)
+    grow_old(log, 10**10)
     assert log.expired_end(10**13) == log.segments[-1].base_offset
     assert log.offset_at(0) == (0, 1000)
     everything(log)

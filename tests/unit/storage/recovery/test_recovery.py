@@ -142,14 +142,22 @@ def test_a_batch_of_the_log_inside_a_record_is_not_taken_for_one_of_the_log() ->
     assert again.read(2, 1000, 3) == make(2).tobytes()
 
 
-def test_a_bad_last_batch_is_torn_only_when_a_crash_explains_it() -> None:
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_a_bad_last_batch_is_torn_only_when_a_crash_explains_it(is_lost: bool) -> None:
     for power_loss, point, damaged in ((True, 0, False), (False, 0, True), (True, 3, True), (True, 2, False)):
         disk = MemoryDisk()
-        fill(open_in(disk, LARGE), 3)
-        log_file(disk).content[-1] ^= 1
+        size = fill(open_in(disk, LARGE), 3)[-1].bytes_total
+        content = log_file(disk).content
+        if is_lost:
+            content[-size:] = bytes(size)
+        else:
+            content[-1] ^= 1
+        left = bytes(content[-size:])
         again = reopened(disk, RecoveryPoint(point, 0, 0), power_loss=power_loss)
         assert (again.end_offset, again.is_damaged) == (2, damaged)
-        assert ("t-0" in disk.list("/d/quarantine")) == damaged, "what was no torn write is kept"
+        kept = "t-0" in disk.list("/d/quarantine")
+        assert kept == (damaged or not is_lost), "what may have been durable is kept, and no torn write"
+        assert not kept or disk.file("/d/quarantine/t-0/0-2-2.log").content == left
         fill(again, 1)
         assert again.is_damaged == damaged, "replaced, but not yet durable"
         flush(again)

@@ -13,6 +13,7 @@ from minilog.core.broker.coordinator import coordinator
 from minilog.core.effects import CONTROLLER_ID
 from minilog.core.replication.leader import LeaderState
 from minilog.errors import CoordinatorNotAvailable, DiskFull, MinilogError, NotEnoughReplicas, TimedOut
+from minilog.wire.codec.murmur2 import partition_of
 from minilog.wire.group_messages import (
     GROUPS_TOPIC,
     CommitOffsets,
@@ -31,6 +32,7 @@ from minilog.wire.group_messages import (
     OffsetCommit,
     TopicPartitions,
 )
+from minilog.wire.journal.metadata_records import NO_LEADER, PartitionChanged, TopicCreated
 from minilog.wire.messages import (
     Message,
     Ok,
@@ -41,8 +43,6 @@ from minilog.wire.messages import (
     ReplicaFetch,
     ReplicaFetchPartition,
 )
-from minilog.wire.metadata_records import NO_LEADER, PartitionChanged, TopicCreated
-from minilog.wire.murmur2 import partition_of
 from minilog.wire.topic_partition import TopicPartition
 from tests.unit.core.broker.broker_bench import BrokerBench
 from tests.unit.core.builders import TOPIC, TOPIC_ID, partition_state, produced

@@ -1,0 +1,225 @@
+"""``minilog cluster``: the brokers, and whether everything is as it should be."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Annotated
+
+import msgspec
+import typer
+
+from minilog.cli.api import Api, UrlOption
+from minilog.cli.cluster.events import events
+from minilog.cli.output import CliError, Column, ExitCode, Format, OutputOption, note, show_rows, show_value
+from minilog.errors import MinilogError
+from minilog.wire.journal.failovers import FailoverInfo
+from minilog.wire.json.json_answers import ClusterInfo, FailoverList, Health
+
+app = typer.Typer(no_args_is_help=True, help="The brokers, and whether everything is as it should be.")
+
+WATCH_S = 1.0
+BROKER_COLUMNS = [
+    Column("broker_id", "BROKER", right=True),
+    Column("url", "URL"),
+    Column("state", "STATE"),
+    Column("leads", "LEADS", right=True),
+    Column("replicas", "REPLICAS", right=True),
+    Column("in_sync", "IN SYNC", right=True),
+    Column("version", "VERSION"),
+    Column("broker_epoch", "BROKER EPOCH", wide=True, right=True),
+    Column("rack", "RACK", wide=True),
+]
+PROBLEM_COLUMNS = [
+    Column("problem", "PROBLEM"),
+    Column("topic", "TOPIC"),
+    Column("partition", "PARTITION", right=True),
+    Column("leader", "LEADER", right=True),
+    Column("replicas", "REPLICAS"),
+    Column("isr", "ISR"),
+    Column("min_isr", "MIN ISR", right=True),
+]
+FAILOVER_COLUMNS = [
+    Column("at", "AT (UTC)"),
+    Column("broker_id", "BROKER", right=True),
+    Column("kind", "KIND"),
+    Column("partitions", "LED", right=True),
+    Column("detected_after_ms", "DETECTED", right=True),
+    Column("fenced_after_ms", "FENCED", wide=True, right=True),
+    Column("elected_after_ms", "ELECTED", right=True),
+    Column("served_after_ms", "SERVED", right=True),
+    Column("first_write_after_ms", "WRITTEN", right=True),
+    Column("published_after_ms", "PUBLISHED", wide=True, right=True),
+    Column("restored_after_ms", "RESTORED", right=True),
+    Column("cut", "CUT", right=True),
+    Column("cut_by_acks", "CUT (ACKS 0 / 1 / MORE)", wide=True, right=True),
+    Column("unwritten_ms", "UNWRITTEN AT MOST", wide=True),
+    Column("broker_epoch", "BROKER EPOCH", wide=True, right=True),
+]
+PROBLEMS = ("offline", "under_min_isr", "under_replicated")
+COUNTED = ("offline", "lost", "under_min_isr", "broker_not_running")
+"""Findings that a summary counts instead of saying each."""
+
+
+@app.command()
+def status(url: UrlOption = None, output: OutputOption = Format.table) -> int:
+    """Identity, brokers and how the partitions are spread over them.
+
+    Exit code 1 when the controller does not answer: then all of it is as old as its last answer."""
+    api = Api(url)
+    metadata = api.metadata()
+    findings = api.get("health", Health).findings
+    unheard = [finding for finding in findings if finding.kind == "controller_unheard"]
+    mixed = [finding for finding in findings if finding.kind == "mixed_versions"]
+    parts = [part for topic in metadata.topics for part in topic.partitions]
+    rows = [
+        {
+            "broker_id": broker.broker_id,
+            "url": broker.url,
+            "state": broker.state if not unheard else "unknown",
+            "leads": sum(part.leader == broker.broker_id for part in parts),
+            "replicas": sum(broker.broker_id in part.replicas for part in parts),
+            "in_sync": sum(broker.broker_id in part.isr for part in parts),
+            "broker_epoch": broker.broker_epoch,
+            "rack": broker.rack,
+            "version": broker.version,
+        }
+        for broker in sorted(metadata.brokers, key=lambda broker: broker.broker_id)
+    ]
+    about = {
+        "cluster_id": metadata.cluster_id,
+        "controller_epoch": metadata.controller_epoch,
+        "metadata_offset": metadata.metadata_offset,
+        "topics": len(metadata.topics),
+        "partitions": len(parts),
+        "controller_version": api.get("cluster", ClusterInfo).controller_version,
+    }
+    if output in (Format.json, Format.yaml):
+        problems = [finding.sentence for finding in (*unheard, *mixed)]
+        show_value({**about, "brokers": rows, "problems": problems}, output)
+        return ExitCode.REFUSED if unheard else ExitCode.FINE
+    print("  ".join(f"{key.replace('_', ' ')} {value}" for key, value in about.items()))
+    print()
+    show_rows(rows, BROKER_COLUMNS, output)
+    for finding in (*unheard, *mixed):
+        note(f"{finding.sentence}; {finding.next_step}")
+    return ExitCode.REFUSED if unheard else ExitCode.FINE
+
+
+@app.command()
+def health(
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Again every second, until Ctrl-C.")] = False,
+    exit_when_healthy: Annotated[
+        bool, typer.Option("--exit-when-healthy", help="Wait until all is well: nothing offline, all in sync.")
+    ] = False,
+    timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds --exit-when-healthy waits.", min=0)] = 60.0,
+    url: UrlOption = None,
+    output: OutputOption = Format.table,
+) -> int:
+    """What is wrong, and what to do next. Exit code 0 when every partition has a leader and its min
+    ISR and the controller answers, 1 when not, 3 when nobody answers."""
+    api = Api(url)
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        seen = _ask(api, patient=watch or exit_when_healthy)
+        if exit_when_healthy:
+            if seen is not None and sound(seen):
+                _show(seen, output)
+                return ExitCode.FINE
+            if time.monotonic() >= deadline_s:
+                raise CliError(f"not healthy after {timeout_s:.0f} s: {sentence(seen)}")
+            time.sleep(0.1)
+            continue
+        if seen is not None:
+            _show(seen, output)
+        if not watch:
+            return ExitCode.FINE if seen is not None and seen.healthy else ExitCode.REFUSED
+        time.sleep(WATCH_S)
+
+
+@app.command()
+def failovers(url: UrlOption = None, output: OutputOption = Format.table) -> None:
+    """Losses of brokers as the controller saw them: ms from the last sign of life to each step.
+
+    LED: so many partitions. SERVED: the new leaders could take writes. WRITTEN: one of them has
+    acknowledged its first. RESTORED: the broker was in sync again everywhere. CUT: so
+    many records were cut from its logs since; `minilog lost list` has them. "unknown": an earlier
+    controller saw the beginning, and nobody the rest."""
+    found = Api(url).get("failovers", FailoverList)
+    rows = [
+        _failover(told, found.controller_epoch, for_people=output in (Format.table, Format.wide))
+        for told in found.failovers
+    ]
+    show_rows(rows, FAILOVER_COLUMNS, output, empty="no broker was lost")
+
+
+def _failover(told: FailoverInfo, controller_epoch: int, *, for_people: bool) -> dict[str, object]:
+    row: dict[str, object] = msgspec.to_builtins(told)
+    at = datetime.fromtimestamp(told.detected_ms / 1000, UTC).replace(tzinfo=None)
+    row["at"] = at.isoformat(timespec="milliseconds")
+    is_over = told.controller_epoch < controller_epoch
+    for step in ("detected", "fenced", "elected", "served", "first_write", "published", "restored"):
+        at_ms = getattr(told, f"{step}_ms")
+        missing = None
+        if for_people and at_ms is None:
+            missing = "unknown" if is_over and step != "restored" else "not yet"
+            missing = "-" if step == "first_write" and not told.partitions else missing
+        row[f"{step}_after_ms"] = missing if at_ms is None else at_ms - told.last_heard_ms
+    unknown, acks_0, acks_1, many = told.records_cut
+    row["cut"] = sum(told.records_cut)
+    row["unwritten_ms"] = dict(told.first_writes)
+    row["cut_by_acks"] = f"{acks_0 + unknown} / {acks_1} / {many}"
+    return row
+
+
+app.command()(events)
+
+
+def sound(health: Health) -> bool:
+    """Healthy, and with nothing left to repair."""
+    return health.healthy and not health.under_replicated and not health.brokers_not_running
+
+
+def sentence(health: Health | None) -> str:
+    if health is None:
+        return "no broker answers"
+    counts = []
+    for problem in PROBLEMS:
+        count = len(getattr(health, problem))
+        if count:
+            counts.append(f"{count} partition{'s' if count > 1 else ''} {problem.replace('_', '-')}")
+    if health.brokers_not_running:
+        counts.append("not running: broker " + ", ".join(map(str, health.brokers_not_running)))
+    others = [finding for finding in health.findings if finding.kind not in COUNTED]
+    counts += [finding.sentence for finding in others if not finding.is_warning]
+    if not counts:
+        return "healthy"
+    return ("healthy, but " if health.healthy else "unhealthy: ") + "; ".join(counts)
+
+
+def _ask(api: Api, patient: bool) -> Health | None:
+    """None when nobody answers and the caller goes on asking."""
+    try:
+        return api.get("health", Health)
+    except MinilogError as error:
+        if not patient:
+            raise
+        note(error.detail)
+        return None
+
+
+def _show(seen: Health, output: Format) -> None:
+    if output in (Format.json, Format.yaml):
+        show_value(msgspec.to_builtins(seen), output)
+        return
+    print(sentence(seen), flush=True)
+    for finding in seen.findings:
+        if finding.kind not in COUNTED or finding.kind in ("offline", "lost"):
+            print(f"* {finding.sentence}\n  -> {finding.next_step}", flush=True)
+    rows = [
+        {"problem": problem.replace("_", "-"), **msgspec.to_builtins(row)}
+        for problem in PROBLEMS
+        for row in getattr(seen, problem)
+    ]
+    if rows:
+        show_rows(rows, PROBLEM_COLUMNS, output)

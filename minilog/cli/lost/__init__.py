@@ -1,0 +1,1 @@
+"""``minilog lost``: records that brokers have cut from the ends of their logs. Begin in lost.py."""

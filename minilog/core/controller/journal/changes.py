@@ -1,0 +1,52 @@
+"""Changes that are asked for: topics, their partitions, and claims of lost records. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import NamedTuple
+
+from minilog.config import ControllerSettings
+from minilog.core.controller.told.lost_claims import claim_lost
+from minilog.core.controller.topics import add_partitions, create_topic, created_info, delete_topic
+from minilog.core.image import ClusterImage
+from minilog.wire.journal.metadata_records import MetadataRecord
+from minilog.wire.messages import (
+    AddPartitions,
+    ClaimLost,
+    CreateTopic,
+    CreateTopicReply,
+    DeleteTopic,
+    Message,
+    Ok,
+)
+
+ChangeRequest = CreateTopic | DeleteTopic | AddPartitions | ClaimLost
+
+
+class Change(NamedTuple):
+    """``until_known``: the answer waits until every live broker knows of it."""
+
+    records: list[MetadataRecord]
+    reply: Message
+    until_known: bool = True
+
+
+def change(request: ChangeRequest, image: ClusterImage, settings: ControllerSettings, rng: Random) -> Change:
+    """Raises the MinilogError that says why not."""
+    match request:
+        case CreateTopic():
+            records = create_topic(request, image, settings, rng)
+            return Change(records, CreateTopicReply(created_info(records), _end(image, records)))
+        case DeleteTopic():
+            records = delete_topic(request, image)
+        case AddPartitions():
+            records = add_partitions(request, image, settings)
+        case ClaimLost():
+            claimed, reply = claim_lost(request, image)
+            return Change([*claimed], reply, until_known=False)
+    return Change(records, Ok(_end(image, records)))
+
+
+def _end(image: ClusterImage, records: Sequence[MetadataRecord]) -> int:
+    return image.metadata_offset + len(records)

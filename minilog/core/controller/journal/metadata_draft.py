@@ -1,0 +1,63 @@
+"""One journal step in the making: changes laid over the image, turned into records at the end.
+
+Owns the overlay only. The image is not touched until the records are durable and replayed. However
+often a partition is changed within a step, it yields one record with ``partition_epoch`` + 1 (R16),
+and records of a step come in the order broker changes, topics, partitions, so that replaying never
+meets a forward reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from msgspec.structs import replace
+
+from minilog.core.image import ClusterImage, PartitionState, TopicImage, min_isr
+from minilog.wire.journal.metadata_records import MetadataRecord
+
+
+class MetadataDraft:
+    def __init__(self, image: ClusterImage) -> None:
+        self.image = image
+        self.ineligible: set[int] = set()
+        """Brokers this step fences or shuts down: no longer eligible within it."""
+        self._first: list[MetadataRecord] = []
+        self._partitions: dict[tuple[str, int], PartitionState] = {}
+
+    @property
+    def next_index(self) -> int:
+        """Journal index of the next record given to ``add``."""
+        return self.image.metadata_offset + len(self._first) + 1
+
+    def add(self, record: MetadataRecord) -> None:
+        self._first.append(record)
+
+    def is_eligible(self, broker_id: int) -> bool:
+        return broker_id not in self.ineligible and self.image.is_eligible(broker_id)
+
+    def partitions(self) -> Iterator[tuple[PartitionState, int]]:
+        """Every partition as it stands in this step, with its effective min ISR."""
+        for topic, state in self.image.partitions():
+            yield self._partitions.get((state.topic, state.partition), state), min_isr(topic, state)
+
+    def state_of(self, topic: str, partition: int) -> PartitionState | None:
+        """As it stands in this step."""
+        return self._partitions.get((topic, partition)) or self.image.partition(topic, partition)
+
+    def change(self, state: PartitionState) -> None:
+        """Keep ``state`` if it differs from what stands now."""
+        key = (state.topic, state.partition)
+        if state != self._partitions.get(key, self._stored(state)):
+            self._partitions[key] = state
+
+    def records(self) -> list[MetadataRecord]:
+        changed: list[MetadataRecord] = []
+        for state in self._partitions.values():
+            stored = self._stored(state)
+            if state != stored:
+                changed.append(replace(state, partition_epoch=stored.partition_epoch + 1))
+        return [*self._first, *changed]
+
+    def _stored(self, state: PartitionState) -> PartitionState:
+        topic: TopicImage = self.image.topics[state.topic]
+        return topic.partitions[state.partition]

@@ -1,0 +1,172 @@
+"""Whether settings can work together, and whether what they name can be reached or written to.
+
+A value by itself is checked where it is read (``settings.py``). Here are the rules about two of
+them, about addresses and about folders. Every refusal names the sources, the keys, the values and
+what is allowed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+from minilog.config import (
+    CONTROLLER_PATIENCE_MS,
+    URL_CHARS_MAX,
+    BrokerSettings,
+    ControllerSettings,
+    Limits,
+    cors_origins,
+    url_fault,
+)
+from minilog.errors import RefusesToStart
+
+ADDRESSES_ANY: Final = frozenset({"", "0.0.0.0", "::", "*"})
+Origins = Mapping[str, str]
+
+_UNEXPANDED: Final = re.compile(r"^~|/~(/|$)|\$[A-Za-z_{(]")
+"""What a shell would have made something else of. Nothing here does."""
+
+
+class BadSettings(RefusesToStart):
+    """The sentence names source, key, value and what is allowed."""
+
+
+def check_broker(settings: BrokerSettings, origins: Origins) -> None:
+    _check_both(settings, origins)
+    _check_order(settings, origins, "drain_timeout_ms", "shutdown_timeout_ms")
+    _check_order(settings, origins, "group_session_timeout_ms_min", "group_session_timeout_ms_max")
+    _check_half(settings, origins, "replica_fetch_wait_ms", "peer_timeout_ms", "idle followers would time out")
+    _check_half(settings, origins, "replica_fetch_wait_ms", "replica_lag_max_ms", "idle followers would leave the ISR")
+    _check_url("controller_url", settings.controller_url, origins)
+    try:
+        cors_origins(settings.cors_origins)
+    except ValueError as error:
+        raise BadSettings(f"{origins['cors_origins']}: cors_origins: {error}") from None
+    if settings.advertised_url:
+        _check_url("advertised_url", settings.advertised_url, origins)
+    elif settings.host in ADDRESSES_ANY:
+        raise BadSettings(
+            f"{origins['host']}: host = {settings.host!r} listens on every address, so advertised_url must say "
+            "how clients reach this broker, for example http://broker-1.example.org:8082"
+        )
+
+
+def check_reach(settings: BrokerSettings, origins: Origins) -> None:
+    """The controller of another process must be able to reach this broker, and have its place to
+    itself."""
+    key, host, port = "host", settings.host, settings.port
+    if settings.advertised_url:
+        told = urlsplit(settings.advertised_url)
+        key, host, port = "advertised_url", told.hostname or "", told.port or 80
+    controller = urlsplit(settings.controller_url)
+    there = controller.hostname or ""
+    if port == (controller.port or 80) and (host == there or (_is_loopback(host) and _is_loopback(there))):
+        raise BadSettings(
+            f"{_told(settings, origins, key)} and {_told(settings, origins, 'controller_url')} are one place: "
+            f"a broker and a controller cannot share port {port} of an address"
+        )
+    if _is_loopback(host) and not _is_loopback(there):
+        raise BadSettings(
+            f"{_told(settings, origins, key)} is this machine's own address, which the controller of "
+            f"{_told(settings, origins, 'controller_url')} cannot reach; set advertised_url to the http://host:port "
+            "that others reach this broker by (and host to an address that they can reach), or name a controller on "
+            "this machine by http://127.0.0.1:port"
+        )
+
+
+def check_controller(settings: ControllerSettings, origins: Origins) -> None:
+    _check_both(settings, origins)
+    late_ms = settings.heartbeat_interval_ms + settings.probe_after_ms
+    if late_ms >= settings.session_timeout_ms:
+        raise BadSettings(
+            f"{_told(settings, origins, 'heartbeat_interval_ms')} and {_told(settings, origins, 'probe_after_ms')} must "
+            f"together be less than {_told(settings, origins, 'session_timeout_ms')}: a broker is probed before its "
+            "session is over, or never"
+        )
+    if settings.topic_create_wait_ms * 2 > CONTROLLER_PATIENCE_MS:
+        raise BadSettings(
+            f"{_told(settings, origins, 'topic_create_wait_ms')} must be at most {CONTROLLER_PATIENCE_MS // 2}: brokers "
+            f"wait {CONTROLLER_PATIENCE_MS} ms for the answer"
+        )
+    _check_order(settings, origins, "default_partitions", "partitions_max")
+    _check_order(settings, origins, "groups_partitions", "partitions_max")
+
+
+def check_apart(broker: BrokerSettings, of_broker: Origins, controller: ControllerSettings, of_other: Origins) -> None:
+    """Two that run side by side keep their data in different folders."""
+    if os.path.realpath(broker.data_dir) == os.path.realpath(controller.data_dir):
+        raise BadSettings(
+            f"broker.data_dir = {broker.data_dir!r} ({of_broker['data_dir']}) and controller.data_dir = "
+            f"{controller.data_dir!r} ({of_other['data_dir']}) are the same folder; each needs one of its own"
+        )
+
+
+def _check_both(settings: BrokerSettings | ControllerSettings, origins: Origins) -> None:
+    _check_folder(settings.data_dir, origins["data_dir"])
+    _check_half(
+        settings, origins, "heartbeat_interval_ms", "session_timeout_ms", "a late heartbeat would end a session"
+    )
+    for small, large in (
+        ("batch_bytes_max", "request_bytes_max"),
+        ("request_bytes_max", "inflight_bytes_max"),
+        ("fetch_bytes_max", "inflight_bytes_max"),
+    ):
+        _check_order(settings.limits, origins, small, large, "limits.")
+
+
+def _told(settings: object, origins: Origins, key: str, prefix: str = "") -> str:
+    return f"{prefix}{key} = {getattr(settings, key)!r} ({origins[prefix + key]})"
+
+
+def _check_order(
+    settings: BrokerSettings | ControllerSettings | Limits, origins: Origins, small: str, large: str, prefix: str = ""
+) -> None:
+    if getattr(settings, small) > getattr(settings, large):
+        raise BadSettings(
+            f"{_told(settings, origins, small, prefix)} must not be larger than {_told(settings, origins, large, prefix)}"
+        )
+
+
+def _check_half(
+    settings: BrokerSettings | ControllerSettings, origins: Origins, short: str, long: str, else_: str
+) -> None:
+    """Room for the way there and back, and for a machine that is busy."""
+    if getattr(settings, short) * 2 > getattr(settings, long):
+        raise BadSettings(
+            f"{_told(settings, origins, short)} must be at most half of {_told(settings, origins, long)}: else {else_}"
+        )
+
+
+def _check_folder(folder: str, origin: str) -> None:
+    if not folder:
+        raise BadSettings(f"{origin}: data_dir is empty; name the folder this process keeps its data in")
+    if "\0" in folder:
+        raise BadSettings(f"{origin}: data_dir = {folder!r} is not allowed: no file name holds a NUL character")
+    if _UNEXPANDED.search(folder):
+        raise BadSettings(
+            f"{origin}: data_dir = {folder!r} is not allowed: ~ and $NAME are not expanded here; write the path in full"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    if host.rstrip(".").lower() == "localhost" or host.rstrip(".").lower().endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def reason(error: ValueError) -> str:
+    return "it is no IPv6 address" if isinstance(error, ipaddress.AddressValueError) else str(error)
+
+
+def _check_url(key: str, url: str, origins: Origins) -> None:
+    fault = url_fault(url)
+    if fault is not None:
+        raise BadSettings(f"{origins[key]}: {key} = {url[:URL_CHARS_MAX]!r} is not allowed: {fault}")

@@ -1,0 +1,223 @@
+"""Requests about topics and the cluster, and their answers: any broker takes them and forwards them
+to the controller."""
+
+from __future__ import annotations
+
+import msgspec
+
+from minilog.wire.bounded import (
+    BrokerId,
+    Config,
+    Count,
+    Counts,
+    Few,
+    Id,
+    Int64,
+    Many,
+    Milliseconds,
+    Name,
+    Text,
+    Told,
+    ToldConfig,
+)
+from minilog.wire.journal.failovers import FailoverInfo
+from minilog.wire.message_base import Message
+from minilog.wire.peer_messages import Condition
+
+
+class PartitionInfo(msgspec.Struct, omit_defaults=True):
+    partition: Int64
+    leader: Int64
+    leader_epoch: Int64
+    partition_epoch: Int64
+    replicas: Few[Int64]
+    isr: Few[Int64]
+    elr: Few[Int64] = []
+
+
+class TopicInfo(msgspec.Struct, omit_defaults=True):
+    topic: Name
+    topic_id: Id
+    partitions: Many[PartitionInfo]
+    config: ToldConfig = {}
+
+
+class CreateTopic(Message):
+    """0 partitions or replicas: the cluster's default. ``assignment`` fixes the replicas of each
+    partition. ``asked_by``, here and elsewhere: for people, from where the broker that passes it on
+    was asked. It says an address and no name, and nobody has proved it."""
+
+    topic: Name
+    partitions: Int64 = 0
+    replication_factor: Int64 = 0
+    config: Config = {}
+    assignment: Many[Many[Int64]] = []
+    asked_by: Name = ""
+
+
+class CreateTopicReply(Message):
+    topic: TopicInfo
+    metadata_offset: Count
+
+
+class DeleteTopic(Message):
+    """``topic_id`` says which topic of that name; "" the one there is, which may be a successor of
+    the one meant."""
+
+    topic: Name
+    topic_id: Id = ""
+    asked_by: Name = ""
+
+
+class AddPartitions(Message):
+    """Let a topic have ``partitions`` in all. There can only be more of them than before."""
+
+    topic: Name
+    partitions: Int64
+    topic_id: Id = ""
+    asked_by: Name = ""
+
+
+ANY_REPLICA = -1
+
+
+class ElectLeader(Message):
+    """Let a partition that has no leader, and nobody who is known to hold all of it, have one:
+    ``leader``, or ANY_REPLICA for the one with the longest log. What it lacks is lost.
+    ``expected``: whom the person was shown as the longest one. Nothing is decided when it is
+    another one by now.
+
+    ``dry_run``: say who could lead, and change nothing. Without ``unclean`` nothing is lost, and
+    the request is refused where that cannot be."""
+
+    topic: Name
+    partition: Int64
+    topic_id: Id = ""
+    leader: Int64 = ANY_REPLICA
+    unclean: bool = False
+    dry_run: bool = False
+    expected: Int64 = ANY_REPLICA
+    asked_by: Name = ""
+
+
+class Candidate(msgspec.Struct, omit_defaults=True):
+    """A replica of a partition without a leader. ``end_offset`` and ``last_epoch`` are None when
+    its broker did not answer, and ``problem`` says why. ``is_complete``: it is known to hold all
+    that was committed."""
+
+    broker_id: BrokerId
+    last_epoch: Int64 | None = None
+    end_offset: Int64 | None = None
+    is_complete: bool = False
+    problem: Text = ""
+
+
+class ElectLeaderReply(Message):
+    """``leader`` is None where nobody leads yet. ``kind``: clean, recovery, unclean, or "" while
+    there is no election to be held. ``missing``: at least so many committed records are on no
+    candidate, by what the candidates know."""
+
+    topic: Name
+    topic_id: Id
+    partition: Int64
+    leader: Int64 | None
+    leader_epoch: Int64
+    kind: Name
+    candidates: Many[Candidate]
+    missing: Int64
+    metadata_offset: Count
+
+
+class LostRun(msgspec.Struct, array_like=True, frozen=True):
+    """Records that were cut from the end of a log: of one leader epoch, ``end_offset`` exclusive.
+    Epoch and offset together name a record of a partition for ever."""
+
+    leader_epoch: Count
+    base_offset: Count
+    end_offset: Count
+
+
+class ClaimLost(Message):
+    """``broker_id`` keeps these ``runs`` of ``partition`` of the topic ``topic_id``, as the tail
+    ``tail`` of its quarantine, and is to write them again with ``producer_id``, into one partition
+    of a topic that exists. ``topic_id`` is "" where an older version has cut them.
+    ``directory_id``: of its data directory. ``finished``: all it was given is written."""
+
+    broker_id: BrokerId
+    tail: Name
+    topic: Name
+    topic_id: Id
+    partition: Int64
+    runs: Few[LostRun]
+    into: Name
+    into_topic_id: Id
+    into_partition: Int64
+    producer_id: Int64
+    directory_id: Id = ""
+    finished: bool = False
+
+
+class ClaimLostReply(Message):
+    """What of it this tail is to write, into which partition, and with which producer id: as
+    decided when it was claimed first. What is not in ``runs`` another tail has claimed."""
+
+    runs: Few[LostRun]
+    into: Name
+    into_topic_id: Id
+    into_partition: Int64
+    producer_id: Int64
+    metadata_offset: Count
+
+
+class InitProducer(Message):
+    """A client asks any broker for a producer id of its own. Epochs it counts by itself, from 0
+    (R33, KIP-360)."""
+
+
+class InitProducerReply(Message):
+    producer_id: Int64
+
+
+class AllocateProducerIds(Message):
+    broker_id: BrokerId
+    broker_epoch: Int64
+    incarnation: Name
+
+
+class AllocateProducerIdsReply(Message):
+    """Ids from ``first`` below ``end`` belong to the asker."""
+
+    first: Int64
+    end: Int64
+
+
+class DescribeCluster(Message):
+    """Asks the controller for its own view: broker sessions and failovers as well as metadata."""
+
+
+class BrokerHealth(msgspec.Struct, omit_defaults=True):
+    """``clock_skew_ms``: how far its wall clock is ahead of the controller's. ``heartbeat_age_ms``:
+    -1 when this controller has not heard it."""
+
+    broker_id: BrokerId
+    url: Told
+    state: Name
+    broker_epoch: Int64
+    metadata_offset: Count
+    heartbeat_age_ms: Milliseconds
+    rack: Told = ""
+    clock_skew_ms: Milliseconds | None = None
+    conditions: Few[Condition] = []
+    version: Told = ""
+
+
+class DescribeClusterReply(Message):
+    """``version``: of the controller's program."""
+
+    cluster_id: Name
+    controller_epoch: Int64
+    metadata_offset: Count
+    brokers: Many[BrokerHealth]
+    failovers: Many[FailoverInfo]
+    elections: Counts = {}
+    version: Told = ""

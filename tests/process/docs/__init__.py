@@ -1,0 +1,1 @@
+"""What is written down for people, run as it stands: pages, dashboards, platforms, fixtures."""

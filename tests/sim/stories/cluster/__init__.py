@@ -1,0 +1,1 @@
+"""Stories of brokers, the controller, identities, groups and bounds."""

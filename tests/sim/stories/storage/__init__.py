@@ -1,0 +1,1 @@
+"""Stories of disks, damage, clocks, and what is lost or kept."""

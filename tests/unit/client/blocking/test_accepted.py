@@ -1,0 +1,167 @@
+"""What was accepted is carried out, or it is said: at the end of the process, after a fork, and when
+a thread is interrupted between two lines."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import Future, wait
+from queue import SimpleQueue
+from random import Random
+from typing import Any
+
+import pytest
+
+from minilog_client import Client, ClientClosed, UnknownTopic
+from minilog_client.producer import at_exit
+from tests.unit.client.blocking.test_client import connected
+from tests.unit.client.fake_cluster import FakeCluster
+
+EXITS = """
+import sys
+from minilog_client import Client
+
+def main():
+    producer = Client("http://127.0.0.1:9").producer(close_timeout_ms=300)
+    for number in range(1000):
+        producer.send("orders", b"x")
+
+main()
+"""
+
+
+def test_a_process_that_ends_says_what_it_could_not_send() -> None:
+    done = subprocess.run([sys.executable, "-c", EXITS], capture_output=True, text=True, timeout=30)
+    assert "1000 of orders" in done.stderr
+    assert "127.0.0.1:9" in done.stderr
+
+
+def test_a_process_that_ends_sends_what_was_accepted(capsys: pytest.CaptureFixture[str]) -> None:
+    with connected() as (cluster, client):
+        producer = client.producer(linger_ms=60_000, batch_bytes=1000, buffer_bytes=2000)
+        futures = [producer.send("t", b"x" * 100) for _ in range(50)]
+        at_exit._at_exit()
+        assert [future.done() for future in futures] == [True] * 50
+        assert sum(log.end_offset for log in cluster.logs["t"]) == 50
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_in_a_process_that_was_forked_off_every_call_says_so() -> None:
+    with connected() as (cluster, client):
+        producer = client.producer(try_timeout_ms=200)
+        producer.send("t", b"x").result(5)
+        cluster.silent = {1, 2, 3}
+        pending = producer.send("t", b"y")
+        consumer = client.consumer("t")
+        calls: list[Any] = [
+            lambda: producer.send("t", b"z"), pending.result, pending.exception, producer.flush, consumer.batch,
+            lambda: next(consumer), client.list_topics, client.producer, lambda: producer.send_many("t", [b"x"]),
+        ]  # fmt: skip
+        child = os.fork()
+        if child == 0:
+            os._exit(_refused(calls, client))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == len(calls)
+        cluster.silent = set()
+        pending.result(10)
+
+
+def _refused(calls: list[Any], client: Client) -> int:
+    signal.alarm(10)  # a call that waits for ever fails the test
+    refused = 0
+    for call in calls:
+        try:
+            call()
+        except ClientClosed as error:
+            refused += "fork" in error.detail
+    client.close()
+    return refused
+
+
+def test_a_thread_that_dies_leaves_no_future_open() -> None:
+    cluster = FakeCluster()
+    cluster.create("t", 1)
+    client = Client(cluster.bootstrap, transport=cluster)
+    producer = client.producer()
+    cluster.silent = {1, 2, 3}
+    futures = [producer.send("t", b"x") for _ in range(10)]
+    client._thread.post(client._thread.loop.stop)
+    errors = [future.exception(5) for future in futures]
+    assert {type(error) for error in errors} == {ClientClosed}
+    with pytest.raises(ClientClosed):
+        producer.send("t", b"y")
+    with pytest.raises(ClientClosed):
+        client.list_topics()
+    client.close()
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_a_thread_that_is_interrupted_while_it_sends_leaves_no_future_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)  # it struck in a destructor
+    random, futures, is_armed = Random(1), list[Future[Any]](), False
+
+    def strike(*_: object) -> None:
+        nonlocal is_armed
+        if is_armed:
+            is_armed = False
+            raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, strike)
+    try:
+        with connected() as (_, client):
+            producer = client.producer(linger_ms=1)
+            for _ in range(200):
+                try:
+                    is_armed = True
+                    signal.setitimer(signal.ITIMER_REAL, random.uniform(0.00005, 0.001))
+                    while is_armed:
+                        future = producer.send("t", b"x")
+                        futures.append(future)
+                        if random.random() < 0.2:
+                            future.result(5)
+                except Interrupted:
+                    pass
+                finally:
+                    is_armed = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            assert producer.send("t", b"last").result(5).topic == "t", "without a flush"
+            assert [future.exception(5) for future in futures] == [None] * len(futures)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_flush_and_close_count_what_failed_unseen(caplog: pytest.LogCaptureFixture) -> None:
+    cluster = FakeCluster()
+    with Client(cluster.bootstrap, transport=cluster, topic_wait_ms=50) as client:
+        producer = client.producer(delivery_timeout_ms=300)
+        for _ in range(5):
+            producer.send("missing", b"x")
+        assert producer.flush() == 5
+        assert producer.flush() == 0
+        producer.send("missing", b"x")
+        assert producer.close() == 1
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert any("6 records of topic missing were not acknowledged, the first because" in line for line in told)
+
+
+def test_a_failure_that_somebody_looks_at_is_not_told_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    cluster = FakeCluster()
+    with Client(cluster.bootstrap, transport=cluster, topic_wait_ms=50) as client:
+        producer = client.producer(delivery_timeout_ms=300)
+        for _ in range(2):
+            with pytest.raises(UnknownTopic):
+                producer.send("missing", b"x").result(5)
+        assert isinstance(producer.send("missing", b"x").exception(5), UnknownTopic)
+        told: SimpleQueue[Future[Any]] = SimpleQueue()
+        producer.send("missing", b"x").add_done_callback(told.put)
+        told.get(timeout=5)
+        (done, _) = wait([producer.send("missing", b"x")], 5)
+        assert [type(future.exception()) for future in done] == [UnknownTopic]
+        assert producer.close() == 5
+    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
