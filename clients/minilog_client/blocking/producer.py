@@ -15,16 +15,15 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
-from functools import partial
-from typing import Any, Final, NamedTuple, Self, TypeVar
+from typing import Final, NamedTuple, Self, TypeVar
 from weakref import WeakMethod
 
 from minilog.errors import BufferFull, ClientClosed, TimedOut
+from minilog.wire.codec.codec import Headers
 from minilog_client.blocking.receipt_future import ReceiptFuture
 from minilog_client.connection.cluster import now_ms
 from minilog_client.connection.loop_thread import CLIENT_CLOSED, LoopThread
 from minilog_client.connection.work import Work
-from minilog_client.producer.failure_log import HandedOn
 from minilog_client.producer.producer import Producer, size_of
 from minilog_client.producer.receipts import BatchReceipt, Receipt
 from minilog_client.producer.sender import ProducerStatistics
@@ -37,13 +36,17 @@ _QUEUE_BYTES: Final = 4 * MIB
 
 
 class _Queued(NamedTuple):
-    """A record, and until when it waits for room."""
+    """A record as it was given, and until when it waits for room."""
 
-    future: Future[Receipt]
+    future: ReceiptFuture
     size: int
     deadline_s: float
-    arguments: tuple[Any, ...]
-    options: dict[str, Any]
+    topic: str
+    value: bytes | None
+    key: bytes | None
+    headers: Headers
+    partition: int | None
+    timestamp_ms: int | None
 
 
 class SyncProducer:
@@ -53,7 +56,6 @@ class SyncProducer:
         self._thread = thread
         self._on_closed = on_closed
         self._producer = producer
-        producer._new_future = partial(HandedOn, loop=thread.loop)
         self._queue: deque[_Queued] = deque()
         self._queued_bytes = 0
         self._taken = 0
@@ -86,13 +88,12 @@ class SyncProducer:
         and raises BufferFull after ``block_timeout_ms``. Raises ClientClosed once the client is
         closed. All other errors are in the future."""
         value, key = checked_bytes("value", value), checked_bytes("key", key)
-        pairs = checked_headers(headers) if headers else None
+        pairs = checked_headers(headers) if headers else ()
         size = size_of(value, key)
         if self._queued_bytes > _QUEUE_BYTES:
             self._thread.perform(Work(self._wait_taken))
         future = ReceiptFuture(self._thread)
-        options = {"partition": partition, "timestamp_ms": timestamp_ms}
-        entry = _Queued(future, size, self._deadline_s(), (topic, value, key, pairs), options)
+        entry = _Queued(future, size, self._deadline_s(), topic, value, key, pairs, partition, timestamp_ms)
         if not self._thread.is_open:
             self._thread.check_open()
         with self._counting:
@@ -172,27 +173,24 @@ class SyncProducer:
         room."""
         self._scheduled = False
         while self._queue and not self._waiting:
-            future, size, _, arguments, options = self._queue[0]
-            if not future.running() and not future.set_running_or_notify_cancel():
+            entry = self._queue[0]
+            future, size = entry[:2]
+            if not future.take():
                 self._drop_first(size)
                 continue
             try:
-                result = self._producer.send_nowait(*arguments, **options)
+                self._producer._take(future, *entry[3:])
             except BufferFull:
                 self._waiting = True
                 self._wait = self._thread.loop.create_task(self._wait_for_first())
                 return
             except Exception as error:
                 future.set_exception(error)
-            else:
-                assert isinstance(result, HandedOn), "this producer makes no others"
-                result.target = future
-                result.add_done_callback(partial(_copy, future))
             self._drop_first(size)
 
     async def _wait_for_first(self) -> None:
         """Its time is counted from when it was sent, so all that wait do so beside each other."""
-        future, size, deadline_s, _, _ = self._queue[0]
+        future, size, deadline_s = self._queue[0][:3]
         try:
             left_ms = max(0, int((deadline_s - self._thread.loop.time()) * 1000))
             await self._producer._wait_room(size, left_ms)
@@ -215,7 +213,7 @@ class SyncProducer:
             self._is_over = True
         while self._queue:
             future, size = self._queue[0][:2]
-            if future.running() or future.set_running_or_notify_cancel():
+            if future.take():
                 future.set_exception(ClientClosed("the client was closed before the record was taken"))
             self._drop_first(size)
 
@@ -286,15 +284,6 @@ def _weakly(method: Callable[[], None]) -> Callable[[], None]:
 
 def _without_room(records: int) -> str:
     return f"{counted(records, 'record', 'has', 'have')} found no room in the producer's buffer"
-
-
-def _copy(target: Future[Receipt], source: asyncio.Future[Receipt]) -> None:
-    if source.cancelled():
-        target.set_exception(ClientClosed("the producer was closed before the record was acknowledged"))
-    elif (error := source.exception()) is not None:
-        target.set_exception(error)
-    else:
-        target.set_result(source.result())
 
 
 def close_quietly(close: Callable[[], object], kind: type[BaseException] | None) -> None:

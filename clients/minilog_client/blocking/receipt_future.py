@@ -2,19 +2,47 @@
 
 A ``concurrent.futures.Future`` that lasts: whoever is interrupted while he asks it leaves no lock
 behind at which the loop's thread would stand still, and whoever asks in a process that was forked
-off, where nobody is left to settle it, is told so."""
+off, where nobody is left to settle it, is told so.
+
+It is light, because there is one for every record on its way. There are no lock, no lists and no
+receipt until somebody asks for them, and nothing but the future itself that the garbage collector
+has to walk. Half of the cost of sending was its walking.
+
+Invariants:
+* ``_condition`` is made under ``_making``, and so is every step from one state to the next as long
+  as there is none. So whoever has made it sees each later step under it, and misses none.
+* A receipt is the ``_index``th of ``_batch``, which all records of a batch share."""
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, Final
 
 from minilog_client.connection.loop_thread import LoopThread
-from minilog_client.producer.receipts import Receipt
+from minilog_client.producer.receipts import BatchReceipt, Receipt
+
+_PENDING: Final = "PENDING"
+_RUNNING: Final = "RUNNING"
+_FINISHED: Final = "FINISHED"
+_CANCELLED: Final = ("CANCELLED", "CANCELLED_AND_NOTIFIED")
+_making = threading.Lock()
+_log: Final = logging.getLogger("minilog_client")
+
+
+def _on_forked() -> None:
+    """A thread that was not copied may have held it."""
+    global _making
+    _making = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_on_forked)
 
 
 class _Condition(threading.Condition):
@@ -35,17 +63,61 @@ class _Condition(threading.Condition):
 
 
 class ReceiptFuture(Future[Receipt]):
+    __slots__ = (
+        "_batch",
+        "_done_callbacks",
+        "_exception",
+        "_index",
+        "_made",
+        "_state",
+        "_thread",
+        "_waiters",
+        "is_looked_at",
+    )
     _done_callbacks: list[Callable[..., object]]
+    _waiters: list[Any]
+    _state: str
+    _exception: BaseException | None
 
     def __init__(self, thread: LoopThread) -> None:
-        super().__init__()
-        self._condition = _Condition()
+        """Not that of ``Future``, which makes a lock and two lists."""
+        self._thread = thread
+        self._state = _PENDING
+        self._exception = None
+        self._made: _Condition | None = None
+        self._batch: BatchReceipt | None = None
         self.is_looked_at = False
         """Somebody waits for it, or has something called when it is settled."""
-        self._thread = thread
+
+    @property
+    def _condition(self) -> _Condition:  # type: ignore[override]  # asked by Future and by concurrent.futures.wait
+        if self._made is None:
+            made = _Condition()
+            with _making:
+                if self._made is None:
+                    self._waiters, self._done_callbacks = [], []
+                    self._made = made
+        return self._made
+
+    @property
+    def _result(self) -> Receipt | None:  # type: ignore[override]  # asked by Future
+        return None if self._batch is None else self._batch.receipt(self._index)
+
+    # --- in the application's threads -------------------------------------------------------------
+
+    def done(self) -> bool:
+        return self._state == _FINISHED or self._state in _CANCELLED
+
+    def running(self) -> bool:
+        return self._state == _RUNNING
+
+    def cancelled(self) -> bool:
+        return self._state in _CANCELLED
 
     def result(self, timeout: float | None = None) -> Receipt:
         self._wait(timeout)
+        if self._batch is not None:
+            return self._batch.receipt(self._index)
         return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
@@ -69,3 +141,43 @@ class ReceiptFuture(Future[Receipt]):
             with suppress(ValueError):  # it is settled just now
                 self._done_callbacks.remove(told.put)
             raise TimeoutError from None
+
+    # --- in the loop's thread ---------------------------------------------------------------------
+
+    def take(self) -> bool:
+        """From now on it cannot be cancelled. False: it was."""
+        with _making:
+            if self._made is None:
+                self._state = _RUNNING
+                return True
+        return self._state == _RUNNING or self.set_running_or_notify_cancel()
+
+    def acknowledge(self, batch: BatchReceipt, index: int) -> None:
+        """Its record is the ``index``th of ``batch``."""
+        self._batch, self._index = batch, index
+        self._finish()
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        self._exception = exception
+        self._finish()
+
+    def _finish(self) -> None:
+        """What it ended with was noted before, so whoever sees the state sees that too."""
+        with _making:
+            if self._made is None:
+                self._state = _FINISHED
+                return
+        with self._made:
+            self._state = _FINISHED
+            for waiter in self._waiters:
+                (waiter.add_result if self._exception is None else waiter.add_exception)(self)
+            self._made.notify_all()
+        self._invoke_callbacks()
+
+    def _invoke_callbacks(self) -> None:
+        """Nothing that an application's callback raises goes further: others are to be told yet."""
+        for callback in self._done_callbacks:
+            try:
+                callback(self)
+            except BaseException:
+                _log.exception("a callback of a record's future has raised")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from logging import Logger
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from minilog.errors import MinilogError
 from minilog_client.values import counted
@@ -19,12 +19,11 @@ TOLD_S: Final = 10.0
 """How often it tells of one topic, at most, but for what is told at the end."""
 
 
-class HandedOn(asyncio.Future[Any]):
-    """The future of a record whose application has another one, ``target``, in a thread of its
-    own."""
+class Look(Protocol):
+    """The future of a record in a thread of the application, which notes it when it is looked
+    at."""
 
-    __slots__ = ("target",)
-    target: Any
+    is_looked_at: bool
 
 
 class FailureLog:
@@ -34,14 +33,14 @@ class FailureLog:
     def __init__(self, log: Logger, loop: asyncio.AbstractEventLoop) -> None:
         self._log = log
         self._loop = loop
-        self._fresh: list[tuple[str, int, MinilogError, asyncio.Future[Any] | None]] = []
+        self._fresh: list[tuple[str, int, MinilogError, asyncio.Future[Any] | Look | None]] = []
         self._untold: dict[str, tuple[int, MinilogError]] = {}
         """By topic: how many, and why the first of them."""
         self._again_s: dict[str, float] = {}
         self._uncounted = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, topic: str, count: int, error: MinilogError, future: asyncio.Future[Any] | None) -> None:
+    def add(self, topic: str, count: int, error: MinilogError, future: asyncio.Future[Any] | Look | None) -> None:
         """``future`` None: whoever waited has given up."""
         self._uncounted += count
         self._fresh.append((topic, count, error, future))
@@ -84,10 +83,10 @@ class FailureLog:
             self._log.warning("%s not acknowledged, the first because: %s", said, first.detail)
 
 
-def _is_looked_at(future: asyncio.Future[Any]) -> bool:
+def _is_looked_at(future: asyncio.Future[Any] | Look) -> bool:
     """It counts as looked at from now on: nobody else is to tell of it."""
-    if isinstance(future, HandedOn):
-        return bool(future.target.is_looked_at)
+    if not isinstance(future, asyncio.Future):
+        return future.is_looked_at
     is_open: bool = future._log_traceback
     future.exception()
     return not is_open

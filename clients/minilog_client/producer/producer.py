@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from time import time_ns
 from typing import Any, Final, Self
 
 from minilog.errors import MinilogError, RecordTooLarge, TimedOut
+from minilog.wire.codec.codec import Headers
 from minilog_client.connection.cluster import now_ms
 from minilog_client.connection.own_loop import check_loop
 from minilog_client.producer.conditional import check_condition
@@ -34,6 +34,7 @@ _YIELD_BYTES: Final = MIB
 """How much is encoded before other tasks get a turn."""
 _CHUNK_ROWS: Final = 100
 _running_loop: Final = asyncio._get_running_loop
+_Future: Final = asyncio.Future
 _log: Final = logging.getLogger("minilog_client.producer.producer")
 
 
@@ -77,7 +78,6 @@ class Producer:
         self._buffer_bytes = sender.settings.buffer_bytes
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
-        self._new_future: Callable[[], asyncio.Future[Receipt]] = partial(asyncio.Future, loop=self._loop)
 
     async def __aenter__(self) -> Self:
         return self
@@ -127,29 +127,43 @@ class Producer:
 
         Raises BufferFull when ``buffer_bytes`` are waiting already, and what ``send`` raises for
         bad input."""
-        if type(topic) is not str or (queues := self._topics.get(topic)) is None or self._sender.closed:
-            queues = self._sender.topic_queues(topic)
         if type(value) is not bytes:
             value = checked_bytes("value", value)
         if key is not None and type(key) is not bytes:
             key = checked_bytes("key", key)
+        pairs = checked_headers(headers) if headers else ()
+        if _running_loop() is not self._loop:
+            check_loop(self._loop)
+        future: asyncio.Future[Receipt] = _Future(loop=self._loop)
+        self._take(future, topic, value, key, pairs, partition, timestamp_ms)
+        return future
+
+    def _take(
+        self,
+        token: Any,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        headers: Headers,
+        partition: int | None,
+        timestamp_ms: int | None,
+    ) -> None:
+        """Take one record for ``token``; raises what ``send_nowait`` does. Value, key and headers
+        were looked at."""
+        if type(topic) is not str or (queues := self._topics.get(topic)) is None or self._sender.closed:
+            queues = self._sender.topic_queues(topic)
         size = size_of(value, key)
         accumulator = self._accumulator
         buffered_bytes = accumulator.buffered_bytes
         if buffered_bytes and buffered_bytes + size > self._buffer_bytes:
             raise self._sender.buffer_full(size)
-        pairs = checked_headers(headers) if headers else ()
         if partition is not None:
             check_partition(partition)
         timestamp = time_ns() // 1_000_000 if timestamp_ms is None else self._checked_time(topic, timestamp_ms)
-        if _running_loop() is not self._loop:
-            check_loop(self._loop)
-        future = self._new_future()
-        if not accumulator.join(queues, value, key, pairs, partition, timestamp, future):
-            due_ms = accumulator.append(queues, value, key, pairs, partition, timestamp, future, now_ms())
+        if not accumulator.join(queues, value, key, headers, partition, timestamp, token):
+            due_ms = accumulator.append(queues, value, key, headers, partition, timestamp, token, now_ms())
             if due_ms is not None:
                 self._sender.wake(due_ms)
-        return future
 
     async def send_many(
         self,

@@ -56,8 +56,8 @@ class ProducerStatistics(NamedTuple):
 
 
 class Sender:
-    """Owns the accumulator of one producer. Tokens are futures of receipts, or the ``ManyCall`` of
-    a ``send_many``."""
+    """Owns the accumulator of one producer. Tokens are futures of receipts, of this loop or (with
+    ``acknowledge``) of a thread, or the ``ManyCall`` of a ``send_many``."""
 
     def __init__(self, cluster: Cluster, settings: ProducerSettings) -> None:
         self.settings = settings
@@ -349,10 +349,13 @@ class Sender:
         base = None if result.base_offset is None else result.base_offset + start
         acks, topic, partition, duplicate = self.settings.acks, result.topic, result.partition, result.duplicate
         timestamp, leader_epoch, replicas = result.timestamp, result.leader_epoch, tuple(result.isr)
-        offset, first = None, 0
+        offset, first, whole = None, 0, None
         for token, end in zip(batch.tokens, batch.ends, strict=True):
             if type(token) is ManyCall:
                 token.succeed(batch_receipt(result, start + first, end - first, acks))
+            elif not isinstance(token, asyncio.Future):
+                whole = whole or batch_receipt(result, start, batch.record_count, acks)
+                token.acknowledge(whole, first)
             elif not token.done():
                 if base is not None:
                     offset = base + first

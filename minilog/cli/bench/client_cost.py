@@ -7,7 +7,8 @@ measurement runs in a process of its own, once with the compiled record codec an
 one. Beside it stands confluent-kafka-python, where it is installed, against the mock cluster that
 its C library brings along.
 
-The unit is CPU time of the application's thread. For this client that is everything there is;
+The unit is CPU time of the application's thread, and for the blocking client that of both threads.
+For this client that is everything there is;
 confluent-kafka also sends and receives in threads of its own, which is left out, to its advantage:
 its own mock brokers run there too.
 """
@@ -47,7 +48,12 @@ COLUMNS: Final = [
     Column("confluent", "CONFLUENT US", right=True),
     Column("confluent_call", "BY"),
 ]
-CONFLUENT: Final = {"send_nowait": "produce()", "iteration": "poll()", "batch()": "consume()"}
+CONFLUENT: Final = {
+    "send_nowait": "produce()",
+    "send in a loop, blocking": "produce()",
+    "iteration": "poll()",
+    "batch()": "consume()",
+}
 """What does the same there."""
 Timings = dict[str, list[float]]
 """Microseconds a record of each run, by operation and value size (``"decode 100"``)."""
@@ -195,6 +201,7 @@ async def _measure(runs: int) -> Timings:
         stored = _stored(values)
         for _ in range(runs):
             measured = await _producing(values, pairs) | await _consuming(stored, len(values)) | _decoding(stored)
+            measured |= await asyncio.to_thread(_sending, values)
             for operation, seconds in measured.items():
                 us = seconds * 1e6 / len(values)
                 timings.setdefault(f"{operation} {value_bytes}", []).append(us)
@@ -231,6 +238,20 @@ async def _producing(values: list[bytes], pairs: list[tuple[bytes, bytes]]) -> d
             await producer.flush()
         seconds["send_nowait with key"] = time.thread_time() - began
     return seconds
+
+
+def _sending(values: list[bytes]) -> dict[str, float]:
+    """The loop of ``send`` that people write. Both threads count."""
+    from minilog_client import Client
+
+    with Client(URL, transport=InstantBroker()) as client, client.producer() as producer:
+        producer.send(TOPIC, b"first").result()
+        began = time.process_time()
+        for value in values:
+            future = producer.send(TOPIC, value)
+        producer.flush()
+        assert future.result().offset is not None
+        return {"send in a loop, blocking": time.process_time() - began}
 
 
 def _stored(values: list[bytes]) -> dict[int, tuple[int, bytes]]:
@@ -314,6 +335,7 @@ def _confluent_run(values: list[bytes]) -> dict[str, float]:
             producer.produce(TOPIC, value, on_delivery=delivered, partition=(start + number) % PARTITIONS)
         producer.flush()
     seconds = {"send_nowait": time.thread_time() - began}
+    seconds["send in a loop, blocking"] = seconds["send_nowait"]
     assert not failures, f"not delivered: {failures[0]}"
     brokers = producer.list_topics().brokers.values()
     bootstrap = ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
