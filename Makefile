@@ -15,6 +15,9 @@ BIN := $(VENV)/bin
 SEEDS ?= 100
 SOAK_MINUTES ?= 30
 
+# Where compiled modules are not kept, each process of a test compiles half a second's worth of them anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test check unit coverage sim process faults unharmed soak lock test-latest test-oldest wheels fmt clean
 .DEFAULT_GOAL := test
 

@@ -100,7 +100,7 @@ class DevCluster:
     def __init__(self, folder: Path, spec: DevFile) -> None:
         self.folder = folder
         self.spec = spec
-        self.children: dict[str, subprocess.Popen[bytes]] = {}
+        self.children: dict[str, process.Child] = {}
 
     @property
     def data_words(self) -> str:

@@ -11,13 +11,25 @@ from __future__ import annotations
 import signal
 import time
 from pathlib import Path
-from typing import Literal
+from typing import IO, Any, Literal, Protocol
 
 import msgspec
 
 from minilog import machine
 
 State = Literal["running", "paused", "dead"]
+
+
+class Child(Protocol):
+    """A process that this one has started, as ``subprocess.Popen`` has it."""
+
+    pid: int
+    stdin: IO[bytes] | None
+    returncode: int | Any
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
 
 
 class PidFile(msgspec.Struct, frozen=True):

@@ -21,13 +21,15 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from minilog.cli.local import process
 from minilog.cli.local.cluster import DevCluster, DevFile, Member
 from minilog.cli.local.ports import HOST
 from minilog.cli.output import CliError
 from minilog.settings import Role
+from tests.process.nursery.newborn import Wanted
+from tests.process.nursery.nursery import nursery
 from tests.process.rig import equipment, faulty_disk
 from tests.process.rig.faulty_disk import MIB, Volume
 from tests.process.rig.machine import share_priority
@@ -76,19 +78,40 @@ class PlacedDevCluster(DevCluster):
 
     def start(self, member: Member, exit_with_parent: bool = True) -> int:
         self.wait_ended(member.name)
-        command = [*self._place(member), sys.executable, "-m", "minilog", member.role, "run", *self._flags(member)]
+        arguments = [member.role, "run", *self._flags(member), "--exit-with-parent"]
         with member.log_file.open("ab") as log:
-            child = subprocess.Popen(
-                [*command, "--exit-with-parent"], stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+            child = (
+                self._exec(member, arguments, log) if member.name in self.clocks else self._bear(member, arguments, log)
             )
         share_priority(child.pid)
         process.write_pid_file(member.pid_file, child.pid)
         self.children[member.name] = child
         return child.pid
 
+    def _bear(self, member: Member, arguments: list[str], log: IO[bytes]) -> process.Child:
+        syncs, volume = self.syncs.get(member.name), self._volume(member)
+        wanted = Wanted(
+            arguments,
+            dict(os.environ),
+            os.getcwd(),
+            namespace=str(self.network.namespace_file(member.name)) if self.network else "",
+            boot_id=str(volume.boot_file) if volume else "",
+            sync_delay=str(syncs.file) if syncs else "",
+            descriptors_max=self.descriptors.get(member.name, 0),
+        )
+        return nursery().bear(wanted, log)
+
+    def _exec(self, member: Member, arguments: list[str], log: IO[bytes]) -> process.Child:
+        """With a clock of its own: that library has to be there when a process begins."""
+        command = [*self._place(member), sys.executable, "-m", "minilog", *arguments]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True)
+
+    def _volume(self, member: Member) -> Volume | None:
+        return self.volumes.get(member.id) if member.role == "broker" else None
+
     def _place(self, member: Member) -> list[str]:
         command = self.network.command(member.name) if self.network else []
-        volume = self.volumes.get(member.id) if member.role == "broker" else None
+        volume = self._volume(member)
         return [*command, *(volume.command() if volume else []), *self._surround(member.name)]
 
     def _surround(self, name: str) -> list[str]:

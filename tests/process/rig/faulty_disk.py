@@ -61,6 +61,10 @@ class Volume:
     def boot_id(self) -> str:
         return self._boot_file.read_text().strip()
 
+    @property
+    def boot_file(self) -> Path:
+        return self._boot_file
+
     def command(self) -> list[str]:
         """What to put before a command so that it sees the boot id of this volume's machine. The
         pid stays."""

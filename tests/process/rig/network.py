@@ -86,6 +86,10 @@ class Network:
         command."""
         return ["ip", "netns", "exec", self._namespace(node)]
 
+    def namespace_file(self, node: str) -> Path:
+        """What a process enters that is to run at ``node``."""
+        return Path("/run/netns") / self._namespace(node)
+
     # --- faults -----------------------------------------------------------------------------------
 
     def cut(self, source: str, destination: str) -> None:

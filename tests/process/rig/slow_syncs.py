@@ -23,13 +23,19 @@ SOURCE: Final = r"""
 
 static volatile int64_t *delay_us;
 
-__attribute__((constructor)) static void begin(void) {
-    const char *path = getenv("SYNC_DELAY_FILE");
-    int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
-    if (fd < 0) return;
+int delay_syncs_as_told_by(const char *path) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return -1;
     void *mapped = mmap(NULL, sizeof *delay_us, PROT_READ, MAP_SHARED, fd, 0);
     close(fd);
-    if (mapped != MAP_FAILED) delay_us = mapped;
+    if (mapped == MAP_FAILED) return -1;
+    delay_us = mapped;
+    return 0;
+}
+
+__attribute__((constructor)) static void begin(void) {
+    const char *path = getenv("SYNC_DELAY_FILE");
+    if (path) delay_syncs_as_told_by(path);
 }
 
 static void delay(void) {
@@ -49,7 +55,7 @@ def unavailable() -> str | None:
 
 
 @functools.cache
-def _library() -> Path:
+def library() -> Path:
     """Compiled once a process."""
     folder = Path(tempfile.mkdtemp(prefix="slow-syncs-"))
     source, library = folder / "slow_syncs.c", folder / "slow_syncs.so"
@@ -69,11 +75,15 @@ class SlowSyncs:
 
     @property
     def library(self) -> Path:
-        return _library()
+        return library()
 
     @property
     def variables(self) -> dict[str, str]:
         return {VARIABLE: str(self._file)}
+
+    @property
+    def file(self) -> Path:
+        return self._file
 
     def set(self, seconds: float) -> None:
         """Each takes so much longer from now on."""
