@@ -103,13 +103,14 @@ class ElectLeader(Message):
 class Candidate(msgspec.Struct, omit_defaults=True):
     """A replica of a partition without a leader. ``end_offset`` and ``last_epoch`` are None when
     its broker did not answer, and ``problem`` says why. ``is_complete``: it is known to hold all
-    that was committed."""
+    that was committed. ``is_next``: an unclean election takes it, unless somebody names another."""
 
     broker_id: BrokerId
     last_epoch: Int64 | None = None
     end_offset: Int64 | None = None
     is_complete: bool = False
     problem: Text = ""
+    is_next: bool = False
 
 
 class ElectLeaderReply(Message):

@@ -241,7 +241,9 @@ class Positions(Message):
 
 
 class Position(msgspec.Struct, omit_defaults=True):
-    """``high_watermark``: so much was committed as this replica knows, or more."""
+    """``high_watermark``: so much was committed as this replica knows, or more. ``epoch_ends``: of
+    the last leader epochs in the log, and where each ends, the last one first. Empty: not told, but
+    for ``last_epoch``."""
 
     topic: Name
     topic_id: Id
@@ -251,6 +253,8 @@ class Position(msgspec.Struct, omit_defaults=True):
     end_offset: Count = 0
     problem: Problem | None = None
     high_watermark: Count = 0
+    start_offset: Count = 0
+    epoch_ends: Few[tuple[Int64, Count]] = []
 
 
 class PositionsReply(Message):

@@ -80,7 +80,7 @@ def _chosen(found: ElectionInfo, leader: int | None) -> Candidate:
         who = "no replica" if leader is None else f"broker {leader}"
         _show(found, Format.table)
         raise CliError(f"{who} has told how far its log reaches, so nobody can be elected; start the broker first")
-    return max(told, key=lambda candidate: (candidate.last_epoch, candidate.end_offset))
+    return max(told, key=lambda candidate: (candidate.is_next, candidate.last_epoch, candidate.end_offset))
 
 
 def _loss(found: ElectionInfo, chosen: Candidate) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -190,7 +191,7 @@ ABLATIONS: tuple[Ablation, ...] = (
              ((LeaderState, "_reached", stand_ins.ack_by_anybody),), PROPOSING,
              test_promises.test_a_copy_outside_the_isr_is_none),
     Ablation("R9", "the first that answers is elected, not the longest log",
-             ((election, "most_up_to_date", stand_ins.first_that_answers),), PROPOSING,
+             ((election, "longest", stand_ins.first_that_answers),), PROPOSING,
              test_elections.test_two_copies_survive_a_leader_kill_as_one_of_them_answers),
     Ablation("R10", "waiting writes go over to the next term of the same leader",
              ((LeaderState, "__init__", stand_ins.lead_and_inherit), (LeaderState, "resign", stand_ins.resign_and_bequeath),
@@ -243,6 +244,10 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("R22", "a recovery does not wait for all who may hold something",
              ((election, "recovery_candidates", stand_ins.whoever_is_back),), LOSSY,
              test_elections.test_when_nobody_is_known_to_be_complete_all_of_the_last_ones_are_asked),
+    Ablation("R22", "a later leader epoch shows that a log holds all",
+             ((election, "longest", stand_ins.longest_of_all),), PROPOSING,
+             partial(test_elections.test_who_led_alone_for_a_while_holds_nothing_of_what_was_committed_without_it,
+                     5, restarts=False)),
     Ablation("R23", "nobody looks whether what a consumer has read still exists",
              ((consumer_read, "check_truncation", stand_ins.nothing),), _with(consumers=2, kills=1.0),
              test_waiting.test_a_reader_is_told_what_it_has_read_and_exists_no_more),

@@ -19,6 +19,7 @@ from minilog.core.controller.controller import PRODUCER_IDS_BLOCK, ControllerCor
 from minilog.core.controller.decision import Decision
 from minilog.core.controller.elections import isr_check, partition_change
 from minilog.core.controller.elections.election import IsFit
+from minilog.core.controller.elections.partition_change import longest
 from minilog.core.controller.event_queue import EventQueue
 from minilog.core.controller.journal.metadata_draft import MetadataDraft
 from minilog.core.controller.told.failovers import FailoverKind
@@ -46,6 +47,7 @@ from minilog.wire.messages import (
     HeartbeatReply,
     IsrProposal,
     Message,
+    Position,
     Register,
     ReplicaFetch,
     ReplicaFetchPartition,
@@ -105,8 +107,13 @@ def always_fresh(self: FollowerState, now_ms: int) -> int:
     return 0
 
 
-def first_that_answers(positions: Mapping[int, tuple[int, int]], preference: Iterable[int]) -> int | None:
-    return next((broker_id for broker_id in preference if broker_id in positions), None)
+def first_that_answers(logs: Mapping[int, Position], members: Sequence[int], others: Iterable[int]) -> int | None:
+    return next((broker_id for broker_id in (*members, *others) if broker_id in logs), None)
+
+
+def longest_of_all(logs: Mapping[int, Position], members: Sequence[int], others: Iterable[int]) -> int | None:
+    """Whoever has the latest leader epoch, a member or not."""
+    return longest(logs, [*members, *others], ())
 
 
 _lead = LeaderState.__init__

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from msgspec.structs import replace
+
 from minilog.core.broker.roles import Roles
 from minilog.core.broker.state import LocalState
 from minilog.core.broker.turn import Turn
 from minilog.core.effects import Effect
+from minilog.core.ports import ReplicaLog
 from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.log_start import end_epoch
 from minilog.errors import BrokerUnavailable, DiskFull, MinilogError, NotController, RefusesToStart, StaleBrokerEpoch
@@ -29,6 +32,9 @@ from minilog.wire.messages import (
     RegisterReply,
 )
 from minilog.wire.topic_partition import TopicPartition
+
+EPOCHS_TOLD_MAX = 8
+"""Of one log, in an election."""
 
 
 class ControllerLink:
@@ -148,4 +154,15 @@ class ControllerLink:
             )
             return Position(*asked, problem=Problem.of(error))
         log = replica.log
-        return Position(*asked, end_epoch(log), log.end_offset, high_watermark=log.high_watermark)
+        position = Position(*asked, end_epoch(log), log.end_offset, high_watermark=log.high_watermark)
+        return replace(position, start_offset=log.start_offset, epoch_ends=_epoch_ends(log))
+
+
+def _epoch_ends(log: ReplicaLog) -> list[tuple[int, int]]:
+    """(leader epoch, where it ends) of the last ones in the log, the last one first."""
+    found: list[tuple[int, int]] = []
+    epoch, end_offset = log.last_epoch, log.end_offset
+    while end_offset > log.start_offset and len(found) < EPOCHS_TOLD_MAX:
+        found.append((epoch, end_offset))
+        epoch, end_offset = log.epoch_end(epoch - 1)
+    return found

@@ -13,8 +13,9 @@ Invariants
   position counts as long as the election is open, and nobody is asked again before the outcome of
   the first request is known. So candidates that are far away are heard, too.
 * A winner is always a candidate by the image of the moment of decision, and none that knows its
-  replica to be unfit. In a recovery whoever else is there is asked as a *witness*: one whose log
-  reaches further than those of all last known members holds all that they hold, and is elected.
+  replica to be unfit. In a recovery whoever else is there is asked as a *witness*: one that holds
+  all of the longest log of the last known members, and more, is elected. A later leader epoch alone
+  does not show that (``longest``).
 * A log that ends before what is known to be committed is an older copy: it is elected by nobody,
   and who was last known to be complete with it counts as lost (R37).
 
@@ -29,7 +30,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from minilog.core.controller.elections.lone_ends import LoneEnds
-from minilog.core.controller.elections.partition_change import candidates, most_up_to_date, recovery_candidates
+from minilog.core.controller.elections.partition_change import candidates, longest, recovery_candidates
 from minilog.core.effects import Send
 from minilog.core.image import ClusterImage, PartitionState
 from minilog.wire.journal.metadata_records import NO_LEADER
@@ -72,8 +73,7 @@ class Verdict(NamedTuple):
 
 @dataclass(slots=True)
 class Election:
-    """``positions``: (last epoch, end offset) by broker. ``silent``: whose request is over without
-    one.
+    """``silent``: whose request is over without a position.
 
     Both are about the process in ``asked``, and forgotten with it."""
 
@@ -84,7 +84,7 @@ class Election:
     deadline_ms: int
     asked: dict[int, Asked] = field(default_factory=dict)
     silent: set[int] = field(default_factory=set)
-    positions: dict[int, tuple[int, int]] = field(default_factory=dict)
+    positions: dict[int, Position] = field(default_factory=dict)
     committed: dict[int, int] = field(default_factory=dict)
     """By the last epoch of the log of who has told it: so much is committed."""
 
@@ -231,7 +231,7 @@ class Elections:
             if election is None or not _is_about(election, answer) or election.asked.get(broker_id) != told_by:
                 continue
             if answer.problem is None:
-                election.positions[broker_id] = (answer.last_epoch, answer.end_offset)
+                election.positions[broker_id] = answer
                 if answer.last_epoch >= counts_from.get((answer.topic_id, answer.partition), answer.last_epoch):
                     known = election.committed.get(answer.last_epoch, 0)
                     election.committed[answer.last_epoch] = max(known, answer.high_watermark)
@@ -261,15 +261,15 @@ class Elections:
         for partition, election in list(self._open.items()):
             state = self._state(partition)
             runners, is_recovery = self._candidates(state)
-            voters = [*runners, *self._witnesses(state, runners, is_recovery=is_recovery)]
-            known = {r: election.positions[r] for r in voters if r in election.positions}
-            winner = most_up_to_date(known, voters)
+            witnesses = self._witnesses(state, runners, is_recovery=is_recovery)
+            known = {r: election.positions[r] for r in (*runners, *witnesses) if r in election.positions}
+            winner = longest(known, runners, witnesses)
             is_over = now_ms >= election.deadline_ms
             if winner is not None and is_recovery == election.is_recovery and self._is_complete(state, now_ms):
                 lacking = self._lacking(state, election, known)
                 missing = 0
                 if is_recovery and winner not in lacking:
-                    missing = self.lone_ends.on_recovered(state, *known[winner])
+                    missing = self.lone_ends.on_recovered(state, known[winner].last_epoch, known[winner].end_offset)
                 verdicts.append(Verdict(state, None if winner in lacking else winner, is_recovery, lacking, missing))
             elif is_over and runners:
                 election.go_on(now_ms + self.timeout_ms)
@@ -287,7 +287,7 @@ class Elections:
         asked = {*runners, *self._witnesses(state, runners, is_recovery=is_recovery)}
         return heard >= asked or now_ms >= election.deadline_ms
 
-    def _lacking(self, state: PartitionState, election: Election, known: Mapping[int, tuple[int, int]]) -> list[int]:
+    def _lacking(self, state: PartitionState, election: Election, known: Mapping[int, Position]) -> list[int]:
         """Those whose logs end before what is known to be committed. What an unclean stop may lose
         by ``flush.policy`` is no proof."""
         if state.isr:
@@ -295,7 +295,7 @@ class Elections:
         least = 0
         if not election.is_recovery or self.image.topics[state.topic].settings.flush_policy == "commit":
             least = self.lone_ends.of(state)
-        return [r for r, (epoch, end) in known.items() if end < max(least, election.committed_end(epoch))]
+        return [r for r, log in known.items() if log.end_offset < max(least, election.committed_end(log.last_epoch))]
 
     @property
     def open_count(self) -> int:

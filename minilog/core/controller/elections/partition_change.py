@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from minilog.core.image import PartitionState
 from minilog.wire.journal.metadata_records import NO_LEADER
+from minilog.wire.messages import Position
 
 IsEligible = Callable[[int], bool]
 Move = Callable[[PartitionState, int, int, IsEligible], PartitionState]
@@ -137,6 +138,29 @@ def without_lost(state: PartitionState, *brokers: int) -> PartitionState:
         elr=[r for r in state.elr if r not in brokers],
         last_known_elr=[r for r in state.last_known_elr if r not in brokers],
     )
+
+
+def longest(logs: Mapping[int, Position], members: Sequence[int], others: Iterable[int]) -> int | None:
+    """The one of ``members`` with the longest log, or one of the ``others`` that holds all of that
+    log and more.
+
+    ``members`` were complete once, and the others were not. A later leader epoch proves nothing of
+    another's log: its leader may have been alone with what it wrote, and what was committed instead
+    was written before. Only an end of the same epoch says what both hold."""
+    ends = {broker_id: (log.last_epoch, log.end_offset) for broker_id, log in logs.items()}
+    best = most_up_to_date(ends, members)
+    if best is None:
+        return None
+    may_lead = [*members, *(other for other in others if other in logs and extends(logs[other], logs[best]))]
+    return most_up_to_date(ends, may_lead)
+
+
+def extends(log: Position, other: Position) -> bool:
+    """``log`` surely holds all that ``other`` does, or has let it go by retention."""
+    if other.end_offset <= log.start_offset:
+        return True
+    ends = dict(log.epoch_ends or [(log.last_epoch, log.end_offset)])
+    return ends.get(other.last_epoch, -1) >= other.end_offset
 
 
 def most_up_to_date(positions: Mapping[int, tuple[int, int]], preference: Iterable[int]) -> int | None:

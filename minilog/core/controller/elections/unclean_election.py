@@ -24,7 +24,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from minilog.core.controller.elections.election import Asked, ElectionKind, Elections
-from minilog.core.controller.elections.partition_change import most_up_to_date, with_unclean_leader
+from minilog.core.controller.elections.partition_change import longest, with_unclean_leader
 from minilog.core.controller.journal.metadata_draft import MetadataDraft
 from minilog.core.effects import Effect, Reply, Send
 from minilog.core.image import ClusterImage, PartitionState, check_topic_id
@@ -188,8 +188,8 @@ class UncleanElections:
         return [] if inquiry.request is None else [Reply(inquiry.request[0], Problem.of(error))]
 
     def _conclude(self, inquiry: Inquiry, draft: MetadataDraft, wall_ms: int, now_ms: int) -> list[Effect]:
-        ends = {
-            broker_id: (position.last_epoch, position.end_offset)
+        logs = {
+            broker_id: position
             for broker_id, position in inquiry.told.items()
             if position.problem is None
             # Of another process by now, or one that is leaving, nothing is known.
@@ -207,7 +207,7 @@ class UncleanElections:
         is_open = self._elections.kind_of(inquiry.state) is None and inquiry.state == self._in(draft, inquiry)
         if not is_open:
             return self._refuse(inquiry, "somebody who holds all of it has come back, or it was decided already")
-        leader = self._winner(inquiry.state, ends, wanted)
+        leader = self._winner(inquiry.state, logs, wanted)
         if leader is None:
             return self._refuse(inquiry, _nobody(wanted))
         expected = ANY_REPLICA if inquiry.request is None else inquiry.request[1].expected
@@ -216,7 +216,7 @@ class UncleanElections:
                 inquiry, f"by now broker {leader} has the longest log, and not broker {expected}; look again"
             )
         answer = self._description(inquiry.state, inquiry.told, leader, draft.next_index + 1)
-        self._elect(inquiry, leader, ends, draft, wall_ms)
+        self._elect(inquiry, leader, logs, draft, wall_ms)
         return [] if inquiry.request is None else [Reply(inquiry.request[0], answer)]
 
     def _in(self, draft: MetadataDraft, inquiry: Inquiry) -> PartitionState | None:
@@ -236,21 +236,25 @@ class UncleanElections:
             return False
         return now_ms - self._since.setdefault(inquiry.partition, now_ms) >= PATIENCE * self._elections.timeout_ms
 
-    def _winner(self, state: PartitionState, ends: dict[int, tuple[int, int]], leader: int) -> int | None:
+    def _winner(self, state: PartitionState, logs: dict[int, Position], leader: int) -> int | None:
+        """The longest log, of those that were complete last where any of them is there."""
         if leader != ANY_REPLICA:
-            return leader if leader in ends else None
-        return most_up_to_date(ends, state.replicas)
+            return leader if leader in logs else None
+        there = [r for r in state.replicas if r in logs]
+        members = [r for r in there if r in state.last_known_elr] or there
+        return longest(logs, members, [r for r in there if r not in members])
 
     def _elect(
         self,
         inquiry: Inquiry,
         leader: int,
-        ends: dict[int, tuple[int, int]],
+        logs: dict[int, Position],
         draft: MetadataDraft,
         wall_ms: int,
     ) -> None:
         state = inquiry.state
-        candidates = [ReplicaEnd(r, *ends[r]) for r in state.replicas if r in ends]
+        ends = {r: (logs[r].last_epoch, logs[r].end_offset) for r in state.replicas if r in logs}
+        candidates = [ReplicaEnd(r, *end) for r, end in ends.items()]
         missing = self._missing(state, inquiry.told, ends[leader])
         self._since.pop(inquiry.partition, None)
         self._elections.lone_ends.on_unclean(state.topic_id, state.partition)
@@ -277,7 +281,11 @@ class UncleanElections:
         if kind is None and state.leader == NO_LEADER:
             kind = ElectionKind.UNCLEAN
         candidates = [self._candidate(state, r, told.get(r)) for r in state.replicas]
-        best = max(((p.last_epoch, p.end_offset) for p in told.values() if p.problem is None), default=(-1, 0))
+        logs = {r: position for r, position in told.items() if position.problem is None}
+        taken = self._winner(state, logs, ANY_REPLICA) if kind is ElectionKind.UNCLEAN else None
+        for candidate in candidates:
+            candidate.is_next = candidate.broker_id == taken
+        best = max(((log.last_epoch, log.end_offset) for log in logs.values()), default=(-1, 0))
         return ElectLeaderReply(
             state.topic,
             state.topic_id,

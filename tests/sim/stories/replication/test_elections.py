@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from minilog.wire.journal.events import ERROR, EventKind
 from minilog.wire.journal.metadata_records import NO_LEADER
 from minilog.wire.messages import HeartbeatReply, Positions, PositionsReply
@@ -163,6 +165,46 @@ def test_what_a_power_cut_took_from_all_keeps_nobody_from_leading_later() -> Non
     c.start_all()
     c.settle("t")
     assert c.ends("t") == [2, 2]
+
+
+@pytest.mark.parametrize("restarts", [False, True], ids=["", "the controller restarts"])
+@pytest.mark.parametrize("count", [1, 5])
+def test_who_led_alone_for_a_while_holds_nothing_of_what_was_committed_without_it(count: int, restarts: bool) -> None:
+    """R22: broker 1 leads epoch 0 with a tail that nobody else has. Broker 2 leads epoch 1 alone, and
+    promises no copies. Broker 1 leads epoch 2, writes nothing, and commits its tail of epoch 0 with
+    broker 3. Then the power fails. By its epoch the log of broker 2 is the latest, and it lacks what
+    is committed."""
+    c = cluster()
+    c.create_topic("t", assignment=[[1, 2, 3]], min_isr=2)
+    c.produce("t")
+    c.settle("t")
+    c.broker(3).kill()
+    c.until(lambda: c.isr("t") == [1, 2])
+    c.network.cut(1, 2)
+    c.produce("t", 2, wait=False)
+    c.until(lambda: c.log(1, "t").end_offset == 3)
+    c.broker(1).kill()
+    c.until(lambda: c.leads(2, "t"))
+    c.produce("t", count, acks=1)
+    c.broker(2).kill()
+    c.until(lambda: c.leader("t") == NO_LEADER)
+    c.network.heal()
+    c.broker(1).start()
+    c.until(lambda: c.leads(1, "t"))
+    c.broker(3).start()
+    c.until(lambda: c.log(1, "t").high_watermark == 3)
+    c.run(1000)
+    kept = list(c.log(1, "t").mirror.entries)
+    c.broker(1).crash()
+    c.broker(3).crash()
+    c.until(lambda: c.isr("t") == [])
+    if restarts:
+        c.controller.kill()
+    c.start_all()
+    c.settle("t")
+    assert c.log(2, "t").mirror.entries == kept
+    assert [entry.leader_epoch for entry in kept] == [0, 0]
+    assert c.log(2, "t").records_lost[2] == count, "it promised one copy, and says what was lost"
 
 
 def test_everything_dies_and_comes_back_with_everything() -> None:

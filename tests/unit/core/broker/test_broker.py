@@ -540,6 +540,17 @@ def test_a_log_that_retention_has_emptied_stands_for_election_with_the_epoch_of_
     assert most_up_to_date({1: (position.last_epoch, position.end_offset), 2: (3, 7)}, [2, 1]) == 1
 
 
+def test_a_position_says_where_the_last_epochs_end_in_the_log() -> None:
+    bench = BrokerBench.started(partition_state(leader=2))
+    for epoch in range(10):
+        extend(bench.log(), epoch, epoch + 1)
+    (position,) = ask_positions(bench, 20).partitions
+    assert position.epoch_ends == [(9, 55), (8, 45), (7, 36), (6, 28), (5, 21), (4, 15), (3, 10), (2, 6)]
+    bench.log().truncate(1)
+    (position,) = ask_positions(bench, 20).partitions
+    assert (position.start_offset, position.epoch_ends) == (0, [(0, 1)])
+
+
 def test_answering_a_position_query_ends_the_older_epoch() -> None:
     bench = BrokerBench.started(partition_state())
     sent = bench.produce(b"a", b"b")

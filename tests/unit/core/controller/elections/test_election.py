@@ -476,17 +476,34 @@ def test_a_recovery_elects_nobody_who_lacks_what_is_known_to_be_committed(
     assert (verdict.winner, verdict.lacking) == (winner, lacking)
 
 
-@pytest.mark.parametrize(("position", "winner"), [((5, 13), 3), ((6, 2), 3), ((5, 12), 2), ((4, 99), 2)])
-def test_a_recovery_elects_a_witness_that_holds_more_than_the_last_known_members(
-    position: tuple[int, int], winner: int
+@pytest.mark.parametrize(
+    ("position", "start_offset", "epoch_ends", "winner"),
+    [
+        ((5, 13), 0, [(5, 13), (4, 2)], 3),
+        ((5, 13), 0, [], 3),  # a broker of before tells no epochs
+        ((5, 12), 0, [], 2),
+        ((4, 99), 0, [(4, 99)], 2),
+        ((6, 20), 0, [(6, 20), (5, 12)], 3),
+        ((6, 20), 0, [(6, 20), (5, 11)], 2),
+        ((6, 20), 0, [(6, 20), (4, 11)], 2),
+        ((6, 20), 0, [(6, 20)], 2),
+        ((6, 20), 0, [], 2),
+        ((6, 20), 11, [(6, 20)], 2),
+        ((6, 20), 12, [(6, 20)], 3),  # retention has let go what they hold
+    ],
+)
+def test_a_recovery_elects_a_witness_that_holds_all_of_the_longest_log_and_more(
+    position: tuple[int, int], start_offset: int, epoch_ends: list[tuple[int, int]], winner: int
 ) -> None:
-    """R22: by epoch and end its log holds all that theirs hold."""
+    """R22: where their epoch ends in its log it must have as much. A later epoch may be of a leader
+    that was alone with it."""
     poll = Poll(RECOVERING)
     poll.ask()
     poll.answer(1, 5, 10)
     poll.answer(2, 5, 12)
     assert poll.decided() == []
-    poll.answer(3, *position)
+    told = Position(TOPIC, TOPIC_ID, 0, 6, *position, start_offset=start_offset, epoch_ends=epoch_ends)
+    poll.reply(3, told)
     assert poll.decided() == [(0, winner, True)]
 
 
