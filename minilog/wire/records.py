@@ -320,6 +320,10 @@ def look_inside(batch: Batch, payload: bytes, objects_max: int = OBJECTS_MAX) ->
     position, index, keyless, spare = 0, 0, -1, objects_max
     while index < count:
         position, index, keyless, spare = codec.check_records(payload, position, index, count, *times, keyless, spare)
+        if spare < count - index:  # each record still to come is an object, too
+            raise CorruptBatch(
+                f"the {count} records have more headers than a batch may; allowed are {objects_max} records and headers together"
+            )
     return Inside(objects_max - spare, keyless if keyless >= 0 else None)
 
 

@@ -463,6 +463,7 @@ def body(content: str) -> bytes:
 
 
 FINE = body("00 00 00 01 01 00")
+WITH_HEADER = body("00 00 00 01 01 02 02 61 01")
 SECOND = body("00 00 02 01 01 00")
 HOSTILE = [
     (1, "", "1 records cannot fit into 0 bytes"),
@@ -525,7 +526,7 @@ def outcome(variant: Any, data: bytes, count: int, objects_max: int) -> Any:
 
 
 PIECES = st.sampled_from(
-    [FINE, SECOND, body("00 80 02 04 6161 01 02 02 61 01"), b"\x0c", b"\x00", b"\x01", b"\xff", b"\x80"]
+    [FINE, WITH_HEADER, SECOND, body("00 80 02 04 6161 01 02 02 61 01"), b"\x0c", b"\x00", b"\x01", b"\xff", b"\x80"]
 )
 
 
@@ -593,6 +594,17 @@ def test_a_look_inside_takes_what_can_be_decoded_and_nothing_else(
 ) -> None:
     data = b"".join(pieces)
     assert looked(variant, data, count, objects_max, times) == decoded(variant, data, count, objects_max, times)
+
+
+@both
+def test_a_look_inside_counts_the_records_behind_the_headers(variant: Any) -> None:
+    """Records that come after many headers count as those before them do. Else readers refuse what
+    was acknowledged."""
+    payload = with_headers(0, 3) + SECOND
+    for objects_max, objects in [(5, 5), (4, None), (3, None)]:
+        found = None if objects is None else Inside(objects, 0)
+        assert looked(variant, payload, 2, objects_max, (1000, 1000)) == found
+        assert decoded(variant, payload, 2, objects_max, (1000, 1000)) == found
 
 
 @both
