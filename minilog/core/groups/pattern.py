@@ -310,7 +310,10 @@ class _Parser:
             raise self._error("a [ is not closed")
         self.at += 1
         if low == "\\":
-            return self._escaped()
+            if self._peek() in _CLASSES:
+                return self._escaped()
+            self._escaped()
+            low = self.text[self.at - 1]
         after = self.text[self.at : self.at + 2]
         if len(after) == 2 and after[0] == "-" and after[1] != "]":
             self.at += 2

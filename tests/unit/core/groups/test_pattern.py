@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from minilog.core.groups.pattern import PATTERN_CHARS_MAX, Pattern
 from minilog.errors import InvalidRequest
 
-atoms = st.sampled_from(["a", "b", ".", "[ab]", "[^a]", "[b-d]", r"\d", r"\.", "-"])
+atoms = st.sampled_from(["a", "b", ".", "[ab]", "[^a]", "[b-d]", r"\d", r"\.", "-", r"[\.-c]", r"[\-a]", r"[\d-]"])
 patterns = st.recursive(
     atoms,
     lambda inner: st.one_of(
