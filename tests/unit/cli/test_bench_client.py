@@ -23,6 +23,7 @@ def test_every_operation_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
         "send_many pairs",
         "send_nowait",
         "send_nowait with key",
+        "send in a loop, blocking",
         "batch()",
         "iteration",
         "decode",

@@ -53,7 +53,7 @@ def soak(count: int) -> dict[str, int]:
             made.append(weakref.ref(consumer._consumer))
         del consumer
         gc.collect()
-        until(lambda: not client._client._owned)
+        until(lambda: not client._client._owned and not client._client._cluster._listeners)
         gc.collect()
         left = {name: held - before[name] for name, held in _held().items()}
         listeners = len(client._client._cluster._listeners)
