@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
@@ -214,13 +215,19 @@ VALUE_CHARS_MAX: Final = 64
 hold longer ones."""
 
 
+def check_topic_keys(keys: Iterable[str]) -> None:
+    """Raises InvalidConfig."""
+    known = TopicSettings.__struct_encode_fields__
+    for key in keys:
+        if key not in known:
+            raise InvalidConfig(f"unknown topic setting {key[:VALUE_CHARS_MAX]!r}; known are: {', '.join(known)}")
+
+
 def topic_settings(config: dict[str, str]) -> TopicSettings:
     """Typed topic settings from their text form; raises InvalidConfig naming key, value and what is
     allowed."""
-    allowed = [_dotted(name) for name in TopicSettings.__struct_fields__]
+    check_topic_keys(config)
     for key, value in config.items():
-        if key not in allowed:
-            raise InvalidConfig(f"unknown topic setting {key[:VALUE_CHARS_MAX]!r}; known are: {', '.join(allowed)}")
         try:
             msgspec.convert({key: value}, TopicSettings, strict=False)
         except msgspec.ValidationError as error:

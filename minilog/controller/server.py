@@ -31,19 +31,16 @@ from minilog.server.log_level import LOG_LEVEL_BYTES_MAX, changed_level, shown_l
 from minilog.wire.http import EVENTS, HTML, JSON, MSGPACK, PROBLEM, TEXT, accepted, origin_form, problem_body, shown
 from minilog.wire.messages import (
     CLUSTER_MESSAGES,
-    AddPartitions,
     AllocateProducerIds,
     AlterPartition,
     ClaimLost,
-    CreateTopic,
-    DeleteTopic,
     DescribeCluster,
     DescribeClusterReply,
-    ElectLeader,
     Heartbeat,
     Message,
     Metadata,
     NotAMessage,
+    PersonsChange,
     Problem,
     Register,
     decode,
@@ -54,20 +51,15 @@ from minilog.wire.sizes import check_size
 log = logging.getLogger("minilog.http")
 
 ANSWERED = (
-    AddPartitions,
-    ElectLeader,
+    PersonsChange,
     ClaimLost,
     Register,
     Heartbeat,
     AlterPartition,
-    CreateTopic,
-    DeleteTopic,
     AllocateProducerIds,
     DescribeCluster,
     Metadata,
 )
-ASKED_FOR = (CreateTopic, DeleteTopic, AddPartitions, ElectLeader)
-"""What people ask for. A broker that passes it on says from where."""
 Handler = Callable[[web.BaseRequest, Delivery], Awaitable[web.StreamResponse]]
 
 
@@ -157,7 +149,7 @@ class Server:
             connection.vouch(is_clusters=isinstance(message, CLUSTER_MESSAGES))
             if not isinstance(message, ANSWERED):
                 raise InvalidRequest(f"a controller does not answer {type(message).__name__}; send it to a broker")
-            if isinstance(message, ASKED_FOR) and not message.asked_by:
+            if isinstance(message, PersonsChange) and not message.asked_by:
                 message = replace(message, asked_by=f"{request.remote or 'an unknown address'} without any broker")
             return web.Response(body=encode(await self._runtime.submit(message)), content_type=MSGPACK)
         except NotAMessage as error:

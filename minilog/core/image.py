@@ -41,6 +41,7 @@ from minilog.wire.journal.metadata_records import (
     PartitionChanged,
     ProducerIdsAllocated,
     ReplicaName,
+    TopicConfigured,
     TopicCreated,
     TopicDeleted,
     UncleanElection,
@@ -280,9 +281,8 @@ class ClusterImage:
                 assert record.topic not in self.topics, f"topic {record.topic} created twice"
                 settings = topic_settings(record.config)
                 self.topics[record.topic] = TopicImage(record.topic, record.topic_id, record.config, settings)
-            case TopicDeleted():
-                assert self.topics[record.topic].topic_id == record.topic_id
-                del self.topics[record.topic]
+            case TopicConfigured() | TopicDeleted():
+                self._apply_to_topic(record)
             case ControllerStarted():
                 assert record.controller_epoch > self.controller_epoch, "controller epoch must grow (R25)"
                 self.cluster_id, self.controller_epoch = record.cluster_id, record.controller_epoch
@@ -323,6 +323,15 @@ class ClusterImage:
             case BrokerShuttingDown():
                 broker = replace(broker, shutting_down=True)
         self.brokers[record.broker_id] = broker
+
+    def _apply_to_topic(self, record: TopicConfigured | TopicDeleted) -> None:
+        topic = self.topics[record.topic]
+        assert topic.topic_id == record.topic_id
+        match record:
+            case TopicConfigured():
+                topic.config, topic.settings = record.config, topic_settings(record.config)
+            case TopicDeleted():
+                del self.topics[record.topic]
 
     def _apply_claim(self, claim: LostClaimed) -> None:
         self.lost_claims[claim.broker_id, claim.tail, claim.topic, claim.partition] = claim

@@ -78,6 +78,30 @@ class AddPartitions(Message):
     asked_by: Name = ""
 
 
+class ConfigureTopic(Message):
+    """Let a topic have the settings ``config``, and those in ``reset`` as by default. All others
+    stay as they are. ``dry_run``: say what that would be, and change nothing."""
+
+    topic: Name
+    config: Config
+    reset: Few[Name] = []
+    topic_id: Id = ""
+    dry_run: bool = False
+    asked_by: Name = ""
+
+
+class ConfigureTopicReply(Message):
+    """``before`` and ``config``: what the topic had, and has now. ``under_min_isr``: partitions
+    that refuse acks=all by the new settings, as long as their ISR is what it is."""
+
+    topic: Name
+    topic_id: Id
+    before: ToldConfig
+    config: ToldConfig
+    under_min_isr: Many[Int64]
+    metadata_offset: Count
+
+
 ANY_REPLICA = -1
 
 
@@ -222,3 +246,22 @@ class DescribeClusterReply(Message):
     failovers: Many[FailoverInfo]
     elections: Counts = {}
     version: Told = ""
+
+
+PersonsChange = CreateTopic | DeleteTopic | AddPartitions | ElectLeader | ConfigureTopic
+"""What people ask the controller to change. A broker that passes it on says from where
+(``asked_by``)."""
+AdminMessage = (
+    PersonsChange
+    | CreateTopicReply
+    | ElectLeaderReply
+    | ConfigureTopicReply
+    | ClaimLost
+    | ClaimLostReply
+    | InitProducer
+    | InitProducerReply
+    | AllocateProducerIds
+    | AllocateProducerIdsReply
+    | DescribeCluster
+    | DescribeClusterReply
+)

@@ -19,12 +19,15 @@ import msgspec
 from minilog.wire.admin_messages import (
     ANY_REPLICA,
     AddPartitions,
+    AdminMessage,
     AllocateProducerIds,
     AllocateProducerIdsReply,
     BrokerHealth,
     Candidate,
     ClaimLost,
     ClaimLostReply,
+    ConfigureTopic,
+    ConfigureTopicReply,
     CreateTopic,
     CreateTopicReply,
     DeleteTopic,
@@ -36,6 +39,7 @@ from minilog.wire.admin_messages import (
     InitProducerReply,
     LostRun,
     PartitionInfo,
+    PersonsChange,
     TopicInfo,
 )
 from minilog.wire.bounded import BrokerId, Count, Few, Id, Int64, Many, Milliseconds, Name, Told
@@ -100,6 +104,8 @@ __all__ = [  # defined elsewhere, and part of this vocabulary
     "ClaimLost",
     "ClaimLostReply",
     "Condition",
+    "ConfigureTopic",
+    "ConfigureTopicReply",
     "CreateTopic",
     "CreateTopicReply",
     "DeleteTopic",
@@ -122,6 +128,7 @@ __all__ = [  # defined elsewhere, and part of this vocabulary
     "Message",
     "Ok",
     "PartitionInfo",
+    "PersonsChange",
     "Position",
     "PositionQuery",
     "Positions",
@@ -324,21 +331,8 @@ AnyMessage = (
     | OffsetsReply
     | Metadata
     | MetadataReply
-    | CreateTopic
-    | CreateTopicReply
-    | DeleteTopic
-    | AddPartitions
-    | ElectLeader
-    | ElectLeaderReply
-    | ClaimLost
-    | ClaimLostReply
-    | InitProducer
-    | InitProducerReply
-    | AllocateProducerIds
-    | AllocateProducerIdsReply
+    | AdminMessage
     | FigureMessage
-    | DescribeCluster
-    | DescribeClusterReply
     | Register
     | RegisterReply
     | Heartbeat

@@ -29,6 +29,7 @@ from minilog.wire.messages import (
     Offsets,
     OffsetsPartition,
     OffsetsReply,
+    PersonsChange,
 )
 from minilog.wire.topic_partition import TopicPartition
 from tests.sim.checks.group_watch import GroupWatch
@@ -253,6 +254,14 @@ class SimCluster:
         were copies promised."""
         state = self.state(topic)
         self.invariants.history.of(topic, state.topic_id, state.partition).accept_loss(end_offset)
+
+    def change(self, request: PersonsChange) -> Response:
+        """A person asks the controller, and has the answer."""
+        answered = len(self.admin.answers)
+        self.admin.request(request)
+        self.until(lambda: len(self.admin.answers) > answered, f"an answer to {type(request).__name__}")
+        answer: Response = self.admin.answers[-1]
+        return answer
 
     def elect(self, topic: str = "t", partition: int = 0, **how: Any) -> Response:
         """A person asks who could lead, or decides."""

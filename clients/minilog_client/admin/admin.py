@@ -21,7 +21,7 @@ from minilog.errors import (
 )
 from minilog.wire.http import JSON, topic_name
 from minilog.wire.journal.metadata_records import NO_LEADER
-from minilog.wire.json.json_answers import BrokerList, ClusterInfo, Health, TopicDeleted, TopicList
+from minilog.wire.json.json_answers import BrokerList, ClusterInfo, Health, TopicAltered, TopicDeleted, TopicList
 from minilog.wire.json.receipt_answers import RECEIPTS_MAX, CheckedReceipt, CheckedReceipts
 from minilog.wire.messages import BrokerInfo, Offsets, OffsetsPartition, OffsetsReply, TopicInfo
 from minilog.wire.routes import path_of
@@ -81,6 +81,22 @@ class Admin:
         described = await self._call("GET", path_of("describe_topic", topic=topic_name(topic)), TopicInfo, deadline_ms)
         path = path_of("delete_topic", {"topic_id": described.topic_id}, topic=topic)
         await self._call("DELETE", path, TopicDeleted, deadline_ms)
+
+    async def configure_topic(
+        self,
+        topic: str,
+        config: Mapping[str, str | int | bool | None],
+        *,
+        dry_run: bool = False,
+        timeout_ms: int = TIMEOUT_MS,
+    ) -> TopicAltered:
+        """Give a topic other settings, None for those that are to be as by default. All or nothing,
+        in effect without a restart. ``dry_run``: only say what it would have, and which partitions
+        would refuse acks=all. Raises UnknownTopic, InvalidConfig."""
+        deadline_ms = now_ms() + timeout_ms
+        described = await self._call("GET", path_of("describe_topic", topic=topic_name(topic)), TopicInfo, deadline_ms)
+        path = path_of("alter_topic", {"topic_id": described.topic_id}, topic=topic)
+        return await self._call("PATCH", path, TopicAltered, deadline_ms, {"config": dict(config), "dry_run": dry_run})
 
     async def list_topics(self, timeout_ms: int = TIMEOUT_MS) -> list[TopicInfo]:
         return (await self._get("list_topics", TopicList, timeout_ms)).topics

@@ -13,7 +13,7 @@ from typing import Any, Self, Unpack, overload
 from weakref import WeakMethod, WeakSet
 
 from minilog.errors import ClientClosed
-from minilog.wire.json.json_answers import ClusterInfo, GroupDescription, Health
+from minilog.wire.json.json_answers import ClusterInfo, GroupDescription, Health, TopicAltered
 from minilog.wire.json.receipt_answers import CheckedReceipt
 from minilog.wire.messages import BrokerInfo, TopicInfo
 from minilog_client.admin.admin import TIMEOUT_MS
@@ -249,6 +249,16 @@ class Client:
         return self._thread.run(self._client.offset_at(topic, partition, at, timeout_ms))
 
     # --- groups -----------------------------------------------------------------------------------
+
+    def configure_topic(
+        self,
+        topic: str,
+        config: Mapping[str, str | int | bool | None],
+        *,
+        dry_run: bool = False,
+        timeout_ms: int = TIMEOUT_MS,
+    ) -> TopicAltered:
+        return self._thread.run(self._client.configure_topic(topic, config, dry_run=dry_run, timeout_ms=timeout_ms))
 
     def add_partitions(self, topic: str, total: int, timeout_ms: int = TIMEOUT_MS) -> TopicInfo:
         return self._thread.run(self._client.add_partitions(topic, total, timeout_ms))

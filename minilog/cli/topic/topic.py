@@ -20,6 +20,7 @@ from minilog.cli.output import (
     show_rows,
     show_value,
 )
+from minilog.cli.topic.alter import alter, config_of
 from minilog.cli.topic.consume import consume
 from minilog.cli.topic.produce import produce
 from minilog.cli.topic.tail import tail
@@ -94,6 +95,9 @@ def add_partitions(
     note(f"topic {name} has {partitions} partitions")
 
 
+app.command("alter")(alter)
+
+
 @app.command()
 def delete(
     name: NameArgument,
@@ -107,19 +111,6 @@ def delete(
         typer.confirm(f"Delete topic {name} and all its records?", abort=True, err=True)
     Api(url).delete_topic(name)
     note(f"topic {name} deleted")
-
-
-def config_of(pairs: list[str]) -> dict[str, str]:
-    """``key=value`` options as a mapping. Raises CliError."""
-    config: dict[str, str] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise CliError(f"--config {pair!r}: write key=value, for example min.insync.replicas=2", ExitCode.USAGE)
-        if key in config:
-            raise CliError(f"--config {key} is given twice; give it once", ExitCode.USAGE)
-        config[key] = value
-    return config
 
 
 def topic_rows(metadata: MetadataReply) -> list[dict[str, Any]]:

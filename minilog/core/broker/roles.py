@@ -22,7 +22,7 @@ from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.replica import Replica
 from minilog.errors import CorruptRange, DiskFull, NameRefused, RefusesToStart
-from minilog.wire.journal.metadata_records import NO_LEADER, MetadataRecord, PartitionChanged
+from minilog.wire.journal.metadata_records import NO_LEADER, MetadataRecord, PartitionChanged, TopicConfigured
 from minilog.wire.messages import ReplicaName
 from minilog.wire.topic_partition import TopicPartition
 
@@ -54,6 +54,8 @@ class Roles:
         touched = {TopicPartition(r.topic, r.partition): None for r in records if isinstance(r, PartitionChanged)}
         if everything:
             touched.update(dict.fromkeys(self._state.replicas))
+        configured = {r.topic for r in records if isinstance(r, TopicConfigured)}
+        touched.update(dict.fromkeys(p for p in self._state.replicas if p.topic in configured))
         self._coordinator.on_metadata()
         self._left = FILES_MAX
         effects: list[Effect] = []
@@ -150,18 +152,19 @@ class Roles:
 
     def _change(self, replica: Replica, topic: TopicImage, state: PartitionState, now_ms: int) -> list[Effect]:
         role = replica.role
+        must_flush = topic.settings.flush_policy != replica.settings.flush_policy
         if replica.settings != topic.settings:
             replica.settings = topic.settings
             replica.log.configure(topic.settings)
-        same = state.leader_epoch == role.leader_epoch
+        same, own = state.leader_epoch == role.leader_epoch, self._state.broker_id
         if state.leader == self._state.broker_id:
             replica.isr_shrinks += not set(state.isr) >= set(role.state.isr)
             replica.isr_expands += not set(state.isr) <= set(role.state.isr)
         if isinstance(role, LeaderState) and same and state.leader == self._state.broker_id:
             self._turn.add_outcomes(role.on_state_changed(state, topic.settings))
             self._turn.advance(replica.partition)
-            return []
-        if isinstance(role, FollowerState) and same and state.leader == role.leader != self._state.broker_id:
+            return self._turn.appended(replica, now_ms) if must_flush else []
+        if isinstance(role, FollowerState) and same and state.leader == role.leader != own and not must_flush:
             role.state, role.settings = state, topic.settings
             return []
         if state.leader == self._state.broker_id:

@@ -53,14 +53,11 @@ from minilog.wire.journal.metadata_records import (
     TopicDeleted,
 )
 from minilog.wire.messages import (
-    AddPartitions,
     AllocateProducerIds,
     AllocateProducerIdsReply,
     AlterPartition,
     AlterPartitionReply,
     ClaimLost,
-    CreateTopic,
-    DeleteTopic,
     DescribeCluster,
     ElectLeader,
     Heartbeat,
@@ -194,12 +191,12 @@ class ControllerCore:
         match request:
             case AlterPartition():
                 return self._on_alter(request_id, request)
-            case CreateTopic() | DeleteTopic() | AddPartitions() | ClaimLost():
-                return self._on_change(request_id, request, now_ms)
             case AllocateProducerIds():
                 return self._on_allocate(request_id, request)
             case ElectLeader():
                 return Decision([], self.unclean_elections.request(request_id, request, now_ms))
+        if isinstance(request, ChangeRequest):
+            return self._on_change(request_id, request, now_ms)
         raise InvalidRequest(f"the controller does not answer {type(request).__name__}; send it to a broker")
 
     def on_response(self, node_id: int, request: Message, response: Message | MinilogError, now_ms: int) -> Decision:

@@ -53,7 +53,7 @@ def _check_directories(topic: str, partitions: int) -> None:
         )
 
 
-def _check_lengths(config: dict[str, str]) -> None:
+def check_lengths(config: dict[str, str]) -> None:
     """What is accepted is journalled as it was written (R44). Raises InvalidConfig."""
     for key, value in config.items():
         if len(value) > VALUE_CHARS_MAX:
@@ -75,11 +75,11 @@ def create_topic(
         check_not_internal(request.topic, "created")
     if request.topic in image.topics:
         raise TopicExists(f"topic {request.topic} exists already")
-    _check_lengths(request.config)
+    check_lengths(request.config)
     typed = topic_settings(request.config)
     replicas = _assignment(request, image, settings)
-    _check_min_isr(typed, replicas)
-    config = _with_min_isr(request.config, len(replicas[0]))
+    check_min_isr(typed, len(replicas[0]))
+    config = with_min_isr(request.config, len(replicas[0]))
     _check_directories(request.topic, len(replicas))
     _check_limits(len(replicas), image, settings)
     topic_id = f"{rng.getrandbits(128):032x}"
@@ -104,8 +104,7 @@ def add_partitions(request: AddPartitions, image: ClusterImage, settings: Contro
 
     Raises UnknownTopic, InvalidTopic, InvalidRequest, InvalidReplication."""
     check_not_internal(request.topic, "given more partitions")
-    topic = _known(request.topic, image)
-    _check_id(topic, request.topic_id)
+    topic = known_topic(request.topic, request.topic_id, image)
     there = len(topic.partitions)
     if not there < request.partitions <= settings.partitions_max:
         raise InvalidRequest(
@@ -201,15 +200,15 @@ def _check_assignment(request: CreateTopic, image: ClusterImage) -> list[list[in
     return [list(members) for members in request.assignment]
 
 
-def _check_min_isr(typed: TopicSettings, replicas: list[list[int]]) -> None:
-    factor = len(replicas[0])
+def check_min_isr(typed: TopicSettings, factor: int) -> None:
+    """Raises InvalidConfig."""
     if typed.min_insync_replicas > factor:
         raise InvalidConfig(
             f"min.insync.replicas={typed.min_insync_replicas} can never be met with {factor} replicas; use 1 to {factor}"
         )
 
 
-def _with_min_isr(config: dict[str, str], factor: int) -> dict[str, str]:
+def with_min_isr(config: dict[str, str], factor: int) -> dict[str, str]:
     """Unless a topic says otherwise its acks=all means a majority of its replicas. Written down
     with the topic, so that all brokers go by the same number."""
     return config if factor == 1 else {"min.insync.replicas": str(factor // 2 + 1), **config}
@@ -228,24 +227,21 @@ def _check_limits(partitions: int, image: ClusterImage, settings: ControllerSett
 def delete_topic(request: DeleteTopic, image: ClusterImage) -> list[MetadataRecord]:
     """Raises InvalidTopic, or UnknownTopic also when another topic has that name by now."""
     check_not_internal(request.topic, "deleted")
-    topic = _known(request.topic, image)
-    _check_id(topic, request.topic_id)
+    topic = known_topic(request.topic, request.topic_id, image)
     return [TopicDeleted(topic.topic, topic.topic_id)]
 
 
-def _check_id(topic: TopicImage, meant: str) -> None:
-    """The controller knows for certain: what was meant is gone. Raises UnknownTopic."""
-    if meant not in ("", topic.topic_id):
-        raise UnknownTopic(
-            f"there is no topic {topic.topic!r} with topic id {meant} any more; the one of that name has {topic.topic_id}",
-            topic_id=topic.topic_id,
-        )
-
-
-def _known(topic: str, image: ClusterImage) -> TopicImage:
+def known_topic(topic: str, meant: str, image: ClusterImage) -> TopicImage:
+    """The controller knows for certain: what was ``meant`` by its id is there, or is gone. Raises
+    UnknownTopic."""
     found = image.topics.get(topic)
     if found is None:
         raise UnknownTopic(f"there is no topic {topic!r}")
+    if meant not in ("", found.topic_id):
+        raise UnknownTopic(
+            f"there is no topic {topic!r} with topic id {meant} any more; the one of that name has {found.topic_id}",
+            topic_id=found.topic_id,
+        )
     return found
 
 

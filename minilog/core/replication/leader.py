@@ -273,10 +273,9 @@ class LeaderState(LeaderIsr):
         assert state.leader_epoch == self.leader_epoch
         assert state.leader == self.broker_id
         self.settings = settings
-        if state.partition_epoch <= self.state.partition_epoch:
-            return []
-        self.state = state
-        self.proposal = None
+        if state.partition_epoch > self.state.partition_epoch:
+            self.state = state
+            self.proposal = None
         return self._fail_unreachable()
 
     def _fail_unreachable(self) -> list[Outcome]:

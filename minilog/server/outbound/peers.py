@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, get_args
 
 from prometheus_client import Histogram
 
@@ -34,17 +34,15 @@ from minilog.server.outbound.peer_pool import Errand, PeerPool
 from minilog.wire.group_messages import ForwardedGroupRequest
 from minilog.wire.http import MSGPACK, PROBLEM, error_from_response
 from minilog.wire.messages import (
-    AddPartitions,
     AllocateProducerIds,
     AlterPartition,
     ClaimLost,
     CreateTopic,
-    DeleteTopic,
-    ElectLeader,
     Fetch,
     Heartbeat,
     Message,
     NotAMessage,
+    PersonsChange,
     Positions,
     Probe,
     Problem,
@@ -96,10 +94,7 @@ POOLS: Final[dict[type[Message], PoolLimits]] = {
     ForwardedGroupRequest: GROUPS,
     Produce: PRODUCE,
     Fetch: READS,
-    CreateTopic: CHANGES,
-    DeleteTopic: CHANGES,
-    AddPartitions: CHANGES,
-    ElectLeader: CHANGES,
+    **dict.fromkeys(get_args(PersonsChange), CHANGES),
     ClaimLost: CHANGES,
 }
 

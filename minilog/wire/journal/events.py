@@ -42,6 +42,7 @@ class EventKind:
     UNDER_MIN_ISR: Final = "under_min_isr"
     TOPIC_CREATED: Final = "topic_created"
     TOPIC_DELETED: Final = "topic_deleted"
+    TOPIC_CONFIGURED: Final = "topic_configured"
     PARTITIONS_ADDED: Final = "partitions_added"
     LOST_CLAIMED: Final = "lost_claimed"
     LOST_TAKEN_OVER: Final = "lost_taken_over"

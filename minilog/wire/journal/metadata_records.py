@@ -121,6 +121,14 @@ class TopicCreated(MetadataRecord, frozen=True):
     config: dict[str, str]
 
 
+class TopicConfigured(MetadataRecord, frozen=True):
+    """``config`` takes the place of all the settings that the topic had before."""
+
+    topic: str
+    topic_id: str
+    config: dict[str, str]
+
+
 class TopicDeleted(MetadataRecord, frozen=True):
     """The only thing that lets a broker move a partition's files to trash."""
 
@@ -227,6 +235,7 @@ AnyMetadataRecord = (
     | BrokerUnfenced
     | BrokerShuttingDown
     | TopicCreated
+    | TopicConfigured
     | TopicDeleted
     | PartitionChanged
     | UncleanElection

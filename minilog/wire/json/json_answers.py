@@ -172,8 +172,16 @@ class TopicList(Struct):
 
 
 class TopicAltered(Struct):
+    """``partitions``: how many there are. ``config`` is what the topic has, ``before`` what it had.
+    ``under_min_isr``: partitions whose ISR is too small for acks=all by the new settings. With
+    ``dry_run`` nothing has changed."""
+
     topic: str
     partitions: int
+    config: dict[str, str] = {}
+    before: dict[str, str] = {}
+    under_min_isr: list[int] = []
+    dry_run: bool = False
 
 
 class TopicDeleted(Struct):

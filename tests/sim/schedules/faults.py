@@ -22,6 +22,7 @@ from tests.sim.nodes.controller_node import ControllerNode, SimJournal
 from tests.sim.nodes.disk import SimDisk
 from tests.sim.nodes.network import CLIENT_IDS, Weather
 from tests.sim.nodes.process import Process
+from tests.sim.schedules.levers import Levers
 from tests.sim.schedules.options import Options
 from tests.sim.schedules.recreation import Recreation
 
@@ -61,6 +62,7 @@ class Faults:
             ("topic churn", options.topic_churn, self._churn),
             ("recreation", options.recreations, recreation.delete),
             ("power cut", options.power_cuts, self._cut_power),
+            ("lever", options.levers, Levers(cluster, options).pull),
         ]
 
     def begin(self) -> None:

@@ -107,6 +107,8 @@ class Options:
     """Somebody starts a controller with an older copy of the journal."""
     reader_lag_max_ms: int
     """What a consumer that reads from anybody accepts; -1: anything."""
+    levers: float = 0.0
+    """Operators change something (levers.py)."""
 
     @property
     def retains(self) -> bool:
@@ -247,6 +249,7 @@ def draw(seed: int) -> Options:
         **_draw_trial(seed),
         **_draw_history(seed),
         **_draw_disks(seed),
+        levers=_draw_levers(seed),
     )
 
 
@@ -319,6 +322,12 @@ def _draw_disks(seed: int) -> dict[str, Any]:
         "lost_logs": round(0.05 * 8 ** rng.random(), 4) if lost_logs else 0.0,
         "old_journals": round(0.1 * 8 ** rng.random(), 4) if old_journals else 0.0,
     }
+
+
+def _draw_levers(seed: int) -> float:
+    rng = Random(f"{seed}/levers")
+    pulls = rng.random() < 0.3
+    return round(0.3 * 20 ** rng.random(), 4) if pulls else 0.0
 
 
 def _draw_history(seed: int) -> dict[str, Any]:

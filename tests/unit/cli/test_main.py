@@ -18,8 +18,8 @@ from minilog.cli.cluster.partition import partition_rows
 from minilog.cli.local.ports import free_ports
 from minilog.cli.main import explain, run
 from minilog.cli.output import CliError
+from minilog.cli.topic.alter import config_of
 from minilog.cli.topic.consume import Start, parse_start
-from minilog.cli.topic.topic import config_of
 from minilog.errors import BrokerUnavailable, NotEnoughReplicas, RefusesToStart, TimedOut, UnknownTopic
 from minilog.settings import BadSettings
 from minilog.wire.http import problem_body

@@ -20,6 +20,8 @@ from minilog.wire.json.json_records import DECODE_ERRORS, reason
 from minilog.wire.messages import (
     ANY_REPLICA,
     AddPartitions,
+    ConfigureTopic,
+    ConfigureTopicReply,
     CreateTopic,
     CreateTopicReply,
     DeleteTopic,
@@ -46,9 +48,13 @@ class CreateTopicBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class AlterTopicBody(msgspec.Struct, forbid_unknown_fields=True):
-    """``partitions``: how many the topic is to have in all."""
+    """Either ``partitions``: how many the topic is to have in all. Or ``config``: settings under
+    Kafka's names, null for those that are to be as by default. ``dry_run``: say what that would
+    be."""
 
-    partitions: Annotated[int, Meta(ge=1, le=100_000)]
+    partitions: Annotated[int, Meta(ge=1, le=100_000)] | None = None
+    config: dict[Name, Text | Int64 | bool | None] | None = None
+    dry_run: bool = False
 
 
 class ElectLeaderBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -62,6 +68,7 @@ class ElectLeaderBody(msgspec.Struct, forbid_unknown_fields=True):
 
 _elect_decoder = msgspec.json.Decoder(ElectLeaderBody)
 _decoder = msgspec.json.Decoder(CreateTopicBody)
+_ALTER_BODY: Final = '{"partitions": how many in all} or {"config": {name: value or null}, "dry_run"?}'
 _alter_decoder = msgspec.json.Decoder(AlterTopicBody)
 
 
@@ -95,10 +102,30 @@ async def alter_topic(context: HttpContext, exchange: Exchange) -> web.Response:
     try:
         wanted = _alter_decoder.decode(body)
     except DECODE_ERRORS as error:
-        raise InvalidRequest(f'the body must be {{"partitions": how many in all}}: {reason(error)}') from None
-    about = _topic_id(context, exchange), asked_by(context, exchange)
-    checked(await to_controller(context, AddPartitions(topic, wanted.partitions, *about)), Ok)
-    return json_answer(TopicAltered(topic, wanted.partitions))
+        raise InvalidRequest(f"the body must be {_ALTER_BODY}: {reason(error)}") from None
+    topic_id, asker = _topic_id(context, exchange), asked_by(context, exchange)
+    match wanted:
+        case AlterTopicBody(partitions=int(partitions), config=None, dry_run=False):
+            checked(await to_controller(context, AddPartitions(topic, partitions, topic_id, asker)), Ok)
+            known = context.image.topics.get(topic)
+            config = {} if known is None else known.config
+            return json_answer(TopicAltered(topic, partitions, config, config))
+        case AlterTopicBody(partitions=None, config=dict(config), dry_run=dry_run):
+            given = {name: _setting(value) for name, value in config.items() if value is not None}
+            reset = [name for name, value in config.items() if value is None]
+            message = ConfigureTopic(topic, given, reset, topic_id, dry_run, asker)
+            return _configured(context, checked(await to_controller(context, message), ConfigureTopicReply), dry_run)
+    raise InvalidRequest(f"the body must be {_ALTER_BODY}: one of both, and dry_run for settings only")
+
+
+def _setting(value: str | int | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _configured(context: HttpContext, reply: ConfigureTopicReply, dry_run: bool) -> web.Response:
+    known = context.image.topics.get(reply.topic)
+    count = 0 if known is None else len(known.partitions)
+    return json_answer(TopicAltered(reply.topic, count, reply.config, reply.before, reply.under_min_isr, dry_run))
 
 
 async def delete_topic(context: HttpContext, exchange: Exchange) -> web.Response:

@@ -9,15 +9,13 @@ from minilog.broker.http.exchange import Exchange, HttpContext
 from minilog.config import CONTROLLER_PATIENCE_MS
 from minilog.errors import NotController
 from minilog.wire.messages import (
-    AddPartitions,
     ClaimLost,
-    CreateTopic,
+    ConfigureTopicReply,
     CreateTopicReply,
-    DeleteTopic,
-    ElectLeader,
     ElectLeaderReply,
     Message,
     Ok,
+    PersonsChange,
     Problem,
 )
 
@@ -38,13 +36,9 @@ async def to_controller(context: HttpContext, message: Message) -> Message:
     topic. A broker that does not hear of it in APPLY_WAIT_MS answers all the same: the change is
     made."""
     settings = context.runtime.settings
-    patience_ms = (
-        CONTROLLER_PATIENCE_MS
-        if isinstance(message, CreateTopic | DeleteTopic | AddPartitions | ElectLeader | ClaimLost)
-        else settings.peer_timeout_ms
-    )
+    patience_ms = CONTROLLER_PATIENCE_MS if isinstance(message, PersonsChange | ClaimLost) else settings.peer_timeout_ms
     reply = await _answer(context, message, patience_ms)
-    if isinstance(reply, CreateTopicReply | ElectLeaderReply | Ok) and reply.metadata_offset:
+    if isinstance(reply, CreateTopicReply | ElectLeaderReply | ConfigureTopicReply | Ok) and reply.metadata_offset:
         await _wait_applied(context, reply.metadata_offset)
     return reply
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, get_args
 
 from aiohttp import web
 from msgspec.structs import replace
@@ -26,12 +26,8 @@ from minilog.wire.group_messages import (
 )
 from minilog.wire.messages import (
     CLUSTER_MESSAGES,
-    AddPartitions,
     AllocateProducerIds,
-    CreateTopic,
-    DeleteTopic,
     DescribeCluster,
-    ElectLeader,
     Fetch,
     FetchReply,
     InitProducer,
@@ -39,6 +35,7 @@ from minilog.wire.messages import (
     Metadata,
     NotAMessage,
     Offsets,
+    PersonsChange,
     Positions,
     Probe,
     Produce,
@@ -49,10 +46,7 @@ from minilog.wire.messages import (
 from minilog.wire.sizes import check_size
 
 CONTROLLER_MESSAGES: Final = (
-    CreateTopic,
-    DeleteTopic,
-    AddPartitions,
-    ElectLeader,
+    *get_args(PersonsChange),
     DescribeCluster,
     AllocateProducerIds,
 )
@@ -108,7 +102,7 @@ async def rpc(context: HttpContext, exchange: Exchange) -> web.Response:
             return _answer_read(exchange.delivery, await context.figures.tell())
         case DescribeCluster():
             return _answer_read(exchange.delivery, await to_controller(context, message))
-        case CreateTopic() | DeleteTopic() | AddPartitions() | ElectLeader():
+        case _ if isinstance(message, PersonsChange):
             return message_answer(await to_controller(context, replace(message, asked_by=asked_by(context, exchange))))
         case AllocateProducerIds():
             return message_answer(await to_controller(context, message))

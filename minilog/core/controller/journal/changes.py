@@ -1,4 +1,4 @@
-"""Changes that are asked for: topics, their partitions, and claims of lost records. Pure."""
+"""Changes that are asked for: of topics, and claims of lost records. Pure."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import NamedTuple
 
 from minilog.config import ControllerSettings
 from minilog.core.controller.told.lost_claims import claim_lost
+from minilog.core.controller.topic_config import configure_topic
 from minilog.core.controller.topics import add_partitions, create_topic, created_info, delete_topic
 from minilog.core.image import ClusterImage
 from minilog.wire.journal.metadata_records import MetadataRecord
 from minilog.wire.messages import (
     AddPartitions,
     ClaimLost,
+    ConfigureTopic,
     CreateTopic,
     CreateTopicReply,
     DeleteTopic,
@@ -21,7 +23,7 @@ from minilog.wire.messages import (
     Ok,
 )
 
-ChangeRequest = CreateTopic | DeleteTopic | AddPartitions | ClaimLost
+ChangeRequest = CreateTopic | DeleteTopic | AddPartitions | ConfigureTopic | ClaimLost
 
 
 class Change(NamedTuple):
@@ -42,6 +44,9 @@ def change(request: ChangeRequest, image: ClusterImage, settings: ControllerSett
             records = delete_topic(request, image)
         case AddPartitions():
             records = add_partitions(request, image, settings)
+        case ConfigureTopic():
+            configured, answer = configure_topic(request, image)
+            return Change(configured, answer, until_known=bool(configured))
         case ClaimLost():
             claimed, reply = claim_lost(request, image)
             return Change([*claimed], reply, until_known=False)

@@ -27,6 +27,7 @@ from minilog.wire.journal.metadata_records import (
     LostClaimed,
     MetadataRecord,
     PartitionChanged,
+    TopicConfigured,
     TopicCreated,
     TopicDeleted,
     UncleanElection,
@@ -128,6 +129,8 @@ def _of_cluster(image: ClusterImage, decision: Decision, at_ms: int) -> Iterator
                 )
                 facts: Facts = {"topic_id": record.topic_id, "partitions": partitions, "asked_by": decision.asked_by}
                 yield Event(at_ms, EventKind.TOPIC_CREATED, INFO, sentence, topic=record.topic, facts=facts)
+            case TopicConfigured():
+                yield _of_settings(image, record, decision.asked_by, at_ms)
             case TopicDeleted():
                 sentence = f"topic {record.topic} was deleted, and its records with it{_asked_by(decision.asked_by)}"
                 facts = {"topic_id": record.topic_id, "asked_by": decision.asked_by}
@@ -136,6 +139,15 @@ def _of_cluster(image: ClusterImage, decision: Decision, at_ms: int) -> Iterator
                 yield _of_unclean(record)
             case LostClaimed():
                 yield from _of_claim(image, record, at_ms)
+
+
+def _of_settings(image: ClusterImage, record: TopicConfigured, asked_by: str, at_ms: int) -> Event:
+    before, after = image.topics[record.topic].config, record.config
+    keys = sorted(key for key in {*before, *after} if before.get(key) != after.get(key))
+    changes = [f"{key}={after[key]}" if key in after else f"{key} as by default" for key in keys]
+    sentence = f"topic {record.topic} has other settings: {', '.join(changes)}{_asked_by(asked_by)}"
+    facts: Facts = {"topic_id": record.topic_id, "changes": changes, "asked_by": asked_by}
+    return Event(at_ms, EventKind.TOPIC_CONFIGURED, INFO, sentence, topic=record.topic, facts=facts)
 
 
 def _asked_by(asked_by: str) -> str:

@@ -18,6 +18,7 @@ from minilog.broker.runtime_statistics import RuntimeStatistics
 from minilog.config import BrokerSettings, Limits
 from minilog.core.broker.statistics import BrokerStatistics, PartitionStatistics
 from minilog.core.controller.told.lost_claims import claim_lost
+from minilog.core.controller.topic_config import configure_topic
 from minilog.core.image import ClusterImage, check_topic_id
 from minilog.core.metadata_view import topic_info
 from minilog.errors import (
@@ -66,6 +67,7 @@ from minilog.wire.messages import (
     AddPartitions,
     BrokerHealth,
     ClaimLost,
+    ConfigureTopic,
     CreateTopic,
     CreateTopicReply,
     DeleteTopic,
@@ -191,6 +193,11 @@ class FakeCluster:
             case AddPartitions():
                 self.add_partitions(request.topic, len(self.image.topics[request.topic].partitions), request.partitions)
                 return Ok(self.image.metadata_offset)
+            case ConfigureTopic():
+                configured, answer = configure_topic(request, self.image)
+                for record in configured:
+                    self.apply(record)
+                return answer
             case DeleteTopic() if not self._is_there(request):
                 return Problem.of(UnknownTopic(f"there is no topic {request.topic}"))
             case DeleteTopic():

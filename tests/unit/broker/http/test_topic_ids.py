@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from minilog.wire.http import JSON, NDJSON
-from minilog.wire.messages import AddPartitions, DeleteTopic, Fetch, Offsets, Produce
+from minilog.wire.messages import AddPartitions, ConfigureTopic, DeleteTopic, Fetch, Offsets, Produce
 from tests.unit.broker.http.harness import Broker, Connection, orders, with_broker
 
 OTHER = "0" * 32
@@ -65,6 +65,45 @@ def test_what_the_controller_is_asked_to_change_is_the_topic_that_was_meant() ->
             DeleteTopic("orders", OTHER, HERE),
             DeleteTopic("orders", topic_id, HERE),
         ]
+
+    with_broker(test, orders())
+
+
+def test_settings_are_asked_for_of_the_topic_that_was_meant() -> None:
+    async def test(broker: Broker, connection: Connection) -> None:
+        topic_id = broker.runtime.image.topics["orders"].topic_id
+        body = b'{"config": {"retention.ms": 5000, "unclean.leader.election.enable": true, "flush.ms": null}}'
+        answer = await connection.request("PATCH", "/v1/topics/orders", body, JSON)
+        assert answer.status == 200
+        assert answer.json()["config"] == {
+            "min.insync.replicas": "2",
+            "retention.ms": "5000",
+            "unclean.leader.election.enable": "true",
+        }
+        asked = [m for _, m in broker.runtime.calls if isinstance(m, ConfigureTopic)]
+        given = {"retention.ms": "5000", "unclean.leader.election.enable": "true"}
+        assert asked == [ConfigureTopic("orders", given, ["flush.ms"], topic_id, asked_by=HERE)]
+
+    with_broker(test, orders())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{}",
+        b'{"partitions": 3, "config": {}}',
+        b'{"partitions": 3, "dry_run": true}',
+        b'{"config": {"a": []}}',
+        b'{"configs": {}}',
+        b'{"partitions": 0}',
+    ],
+)
+def test_a_change_that_means_nothing_is_refused(body: bytes) -> None:
+    async def test(broker: Broker, connection: Connection) -> None:
+        answer = await connection.request("PATCH", "/v1/topics/orders", body, JSON)
+        assert (answer.status, answer.json()["code"]) == (400, "INVALID_REQUEST")
+        assert "how many in all" in answer.json()["detail"]
+        assert broker.runtime.calls == []
 
     with_broker(test, orders())
 

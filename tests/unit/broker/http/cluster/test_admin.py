@@ -57,7 +57,7 @@ def test_topics_are_created_described_and_deleted() -> None:
         names = [topic["topic"] for topic in (await connection.request("GET", "/v1/topics")).json()["topics"]]
         assert names == ["new", "orders"]
         more = await connection.request("PATCH", "/v1/topics/new", b'{"partitions": 4}', JSON)
-        assert more.json() == {"topic": "new", "partitions": 4}
+        assert (more.json()["topic"], more.json()["partitions"]) == ("new", 4)
         assert len((await connection.request("GET", "/v1/topics/new")).json()["partitions"]) == 4
         refused = await connection.request("PATCH", "/v1/topics/new", b'{"partition": 4}', JSON)
         assert (refused.status, refused.json()["code"]) == (400, "INVALID_REQUEST")

@@ -1,0 +1,34 @@
+"""Levers: what operators change in the cluster while all else goes on, and goes wrong.
+
+Nothing here loosens a promise: minimums never go below that of the schedule."""
+
+from __future__ import annotations
+
+from minilog.wire.messages import ConfigureTopic, PersonsChange
+from tests.sim.cluster import SimCluster
+from tests.sim.schedules.options import Options
+
+
+class Levers:
+    def __init__(self, cluster: SimCluster, options: Options) -> None:
+        self.cluster, self.options = cluster, options
+        self.rng = cluster.world.rng("levers")
+
+    def pull(self) -> None:
+        topics = [t for t in self.cluster.invariants.truth.topics if t.startswith("t")]
+        if topics:
+            self.cluster.admin.request(self._request(self.rng.choice(topics)))
+
+    def _request(self, topic: str) -> PersonsChange:
+        return self._configure(topic)
+
+    def _configure(self, topic: str) -> ConfigureTopic:
+        options = self.options
+        policies = ("commit", options.flush_policy)
+        config = {
+            "min.insync.replicas": str(self.rng.randint(options.min_isr, options.replicas)),
+            "flush.policy": self.rng.choice(policies),
+            "segment.bytes": self.rng.choice(("4096", str(options.segment_bytes))),
+        }
+        chosen = self.rng.sample(sorted(config), self.rng.randint(1, len(config)))
+        return ConfigureTopic(topic, {key: config[key] for key in chosen})
