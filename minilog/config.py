@@ -280,6 +280,8 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     broker_id: Annotated[int, Meta(ge=0, le=2**31 - 1)]
     data_dir: str
     controller_url: str = "http://127.0.0.1:9093"
+    controller_urls: Annotated[str, Meta(max_length=4096)] = ""
+    """Where there are several: all of them, separated by commas, in place of controller_url."""
     host: str = "127.0.0.1"
     port: Port = 8082
     advertised_url: str = ""
@@ -313,8 +315,8 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     drain_timeout_ms: Milliseconds = 1000
     shutdown_timeout_ms: Milliseconds = 10_000
     self_fencing: bool = False
-    """R30. On only when several controllers stand ready, so that one controller's outage stops no
-    data path."""
+    """R30. It is on in any case where several controllers stand ready (controller_urls), so that
+    one controller's outage stops no data path."""
     log_format: LogFormat = "text"
     log_level: LogLevel = "info"
     """What it begins with. ``minilog loglevel`` and SIGUSR2 change it at run time."""
@@ -337,6 +339,18 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     through, no wall clock's."""
     limits: Limits = Limits()
 
+    @property
+    def controllers(self) -> list[str]:
+        """All that there are, of which one decides."""
+        return [part.strip() for part in self.controller_urls.split(",") if part.strip()] or [self.controller_url]
+
+    @property
+    def fences_itself(self) -> bool:
+        return self.self_fencing or len(self.controllers) > 1
+
+
+JournalKind = Literal["file", "etcd"]
+
 
 class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     data_dir: str
@@ -347,6 +361,28 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     """What it begins with. ``minilog loglevel`` and SIGUSR2 change it at run time."""
     cluster_id: Annotated[str, Meta(max_length=255)] = ""
     """Empty: made at the first start and kept in the journal."""
+    advertised_url: str = ""
+    """What brokers and other controllers are told, with journal = "etcd"; empty means
+    http://host:port."""
+    journal: JournalKind = "file"
+    """"file": in data_dir, of the one controller there is. "etcd": shared by several, of which one
+    decides at a time."""
+    etcd_urls: Annotated[str, Meta(max_length=4096)] = "http://127.0.0.1:2379"
+    """Members of one etcd cluster (3.4 or newer), separated by commas."""
+    etcd_prefix: Annotated[str, Meta(max_length=255)] = "/minilog/main/"
+    """Below which this cluster alone has its keys."""
+    etcd_user: Annotated[str, Meta(max_length=255)] = ""
+    """Empty: etcd asks for none."""
+    etcd_password_file: str = ""
+    etcd_ca_file: str = ""
+    """Who has signed etcd's certificate; empty: whomever this machine trusts."""
+    etcd_cert_file: str = ""
+    """This controller's own certificate towards etcd; empty: none."""
+    etcd_key_file: str = ""
+    etcd_timeout_ms: Milliseconds = 1000
+    """How long etcd may take to answer before the same is asked again."""
+    etcd_lease_ms: Annotated[int, Meta(ge=2000, le=60_000)] = 2000
+    """A controller that stands still for longer is no longer named as the active one."""
     session_timeout_ms: Milliseconds = 2000
     heartbeat_interval_ms: Milliseconds = 200
     peer_timeout_ms: Milliseconds = 2000
@@ -369,3 +405,7 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     new_partitions_max: PositiveInt = 10_000
     """Partitions that one request makes: they are one decision, and brokers open a log for each."""
     limits: Limits = Limits()
+
+    @property
+    def etcd_url_list(self) -> list[str]:
+        return [part.strip() for part in self.etcd_urls.split(",") if part.strip()]

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
+from minilog.failures import Deposed as Deposed
 from minilog.failures import NameRefused as NameRefused
 from minilog.failures import RefusesToStart as RefusesToStart
 from minilog.failures import StorageFailed as StorageFailed

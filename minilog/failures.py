@@ -14,3 +14,7 @@ class NameRefused(StorageFailed):
 
 class RefusesToStart(Exception):
     """A start that would be unsafe or senseless. The operator reads its message."""
+
+
+class Deposed(Exception):
+    """Another process does what this one did: it ends, and changes nothing any more."""

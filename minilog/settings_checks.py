@@ -30,6 +30,8 @@ Origins = Mapping[str, str]
 
 _UNEXPANDED: Final = re.compile(r"^~|/~(/|$)|\$[A-Za-z_{(]")
 """What a shell would have made something else of. Nothing here does."""
+_ETCD_URL: Final = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?")
+_ETCD_PREFIX: Final = re.compile(r"/([A-Za-z0-9._-]+/)+")
 
 
 class BadSettings(RefusesToStart):
@@ -95,6 +97,35 @@ def check_controller(settings: ControllerSettings, origins: Origins) -> None:
         )
     _check_order(settings, origins, "default_partitions", "partitions_max")
     _check_order(settings, origins, "groups_partitions", "partitions_max")
+    if settings.journal == "etcd":
+        _check_etcd(settings, origins)
+
+
+def _check_etcd(settings: ControllerSettings, origins: Origins) -> None:
+    urls = settings.etcd_url_list
+    for url in urls or [""]:
+        if not _ETCD_URL.fullmatch(url):
+            raise BadSettings(
+                f"{origins['etcd_urls']}: etcd_urls: {url!r} is not allowed: write http://host:port or https://host:port "
+                "for each member, separated by commas; user and password have settings of their own"
+            )
+    if len({urlsplit(url).scheme for url in urls}) > 1:
+        raise BadSettings(f"{origins['etcd_urls']}: etcd_urls mixes http and https; write one of them for all members")
+    if not _ETCD_PREFIX.fullmatch(settings.etcd_prefix):
+        raise BadSettings(
+            f"{origins['etcd_prefix']}: etcd_prefix = {settings.etcd_prefix!r} is not allowed: it begins and ends with a "
+            "slash, and between slashes are letters, digits, dots, - and _"
+        )
+    for one, other in (("etcd_user", "etcd_password_file"), ("etcd_cert_file", "etcd_key_file")):
+        if bool(getattr(settings, one)) != bool(getattr(settings, other)):
+            raise BadSettings(f"{_told(settings, origins, one)} goes with {_told(settings, origins, other)}; set both")
+    if settings.advertised_url:
+        _check_url("advertised_url", settings.advertised_url, origins)
+    elif settings.host in ADDRESSES_ANY:
+        raise BadSettings(
+            f"{origins['host']}: host = {settings.host!r} listens on every address, so advertised_url must say "
+            "how brokers and the other controllers reach this one, for example http://controller-1.example.org:9093"
+        )
 
 
 def check_apart(broker: BrokerSettings, of_broker: Origins, controller: ControllerSettings, of_other: Origins) -> None:

@@ -54,9 +54,18 @@ class Replayed(NamedTuple):
     tail: list[MetadataRecord]
 
 
+class GivenUp(Exception):
+    """A write was not waited for any more (``Journal.give_up``). It may be there or not."""
+
+
 class Journal(Protocol):
     """All calls block. ``append`` and ``snapshot`` raise ``StorageFailed``, after which the process
-    must stop."""
+    must stop, and so must it after ``Deposed``, where several controllers share a journal."""
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        ...
 
     @property
     def last_index(self) -> int: ...
@@ -76,6 +85,10 @@ class Journal(Protocol):
 
     def snapshot(self, index: int, records: Sequence[MetadataRecord]) -> None:
         """Let ``records`` stand for everything up to ``index``, which is ``last_index``."""
+        ...
+
+    def give_up(self) -> None:
+        """The process ends: what waits for other machines raises ``GivenUp`` now."""
         ...
 
     def close(self) -> None: ...
@@ -103,6 +116,10 @@ class FileJournal:
         self._busy = threading.Lock()
         """Calls come from worker threads. A close must not take the file from under an append still
         running."""
+
+    @property
+    def place(self) -> str:
+        return self._dir
 
     @property
     def last_index(self) -> int:
@@ -162,6 +179,9 @@ class FileJournal:
             self._replace_by_snapshot(index, records)
             if self._snapshot_index != index:
                 raise RefusesToStart(f"the disk of {self._dir} has no room for the journal; nothing was written")
+
+    def give_up(self) -> None:
+        """A disk is waited for."""
 
     def close(self) -> None:
         with self._busy:

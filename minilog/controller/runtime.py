@@ -18,11 +18,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
 
-import msgspec
 from prometheus_client import Histogram
 
 from minilog.config import ControllerSettings
-from minilog.controller.journal import Journal
+from minilog.controller.journal import GivenUp, Journal
+from minilog.controller.runtime_statistics import RuntimeStatistics
 from minilog.core.controller.event_queue import EventQueue
 from minilog.core.controller.told.failovers import PHASES, phases
 from minilog.core.controller.told.own_events import OwnEvents
@@ -107,19 +107,6 @@ class _Event(NamedTuple):
     arguments: tuple[Any, ...]
     received_ms: int | None
     """None: a client's."""
-
-
-class RuntimeStatistics(msgspec.Struct, frozen=True):
-    parked: int
-    queued: int
-    refused: int
-    """Because older ones of the same client had no turn yet."""
-    decisions: int
-    journal_index: int
-    journal_tail_records: int
-    disconnects: int
-    loop_lag_seconds: float
-    loop_lag_seconds_max: float
 
 
 class Runtime:
@@ -257,6 +244,7 @@ class Runtime:
         self._closed = True
         self._events.clear()
         self._wake.set()
+        self._journal.give_up()
         self.peers.close()
         self._parked.resolve_all(Problem.of(BrokerUnavailable("this controller is stopping")))
 
@@ -311,6 +299,8 @@ class Runtime:
             decision = event.handler(*event.arguments, event.received_ms or self.clock.now_ms())
             self.turn_watch.on_turn(event.handler, event.arguments, began_s, self._loop.time())
             await self._carry_out(decision)
+        except GivenUp:
+            assert self._closed, "a write is given up because the process ends"
         except Exception as error:
             self.failure.trip(error)
             self.close()
@@ -351,7 +341,7 @@ class Runtime:
             self._slow_told_s = self._loop.time() + SLOW_TOLD_EVERY_S
             sentence = (
                 f"the controller's journal took {took_s * 1000:.0f} ms to be written: elections and other decisions wait "
-                "for it; look at the disk of its data_dir"
+                f"for it; look at {self._journal.place}"
             )
             facts: Facts = {"took_ms": int(took_s * 1000)}
             self.core.own_events.add(

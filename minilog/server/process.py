@@ -17,12 +17,14 @@ from collections.abc import Coroutine, Iterator
 from typing import Any, NoReturn
 
 from minilog import machine
-from minilog.errors import DiskFull, RefusesToStart, StorageFailed
+from minilog.errors import Deposed, DiskFull, RefusesToStart, StorageFailed
 from minilog.server.event_log import start_logging, turn_level
 
 log = logging.getLogger("minilog")
 
 LISTEN_BACKLOG = 1024
+DEPOSED_EXIT_CODE = 3
+"""Another controller has taken over. Whoever supervises starts this one again, as a standby."""
 ECHO_S = 0.5
 """A second signal this soon is the first one's echo: a terminal signals the whole group, and a
 parent passes it on."""
@@ -63,7 +65,7 @@ class Failure:
     def __init__(self) -> None:
         self.tripped = False
         self._untaken, self._tell_s = 0, 0.0
-        self._reason: asyncio.Future[RefusesToStart | FailStop] = asyncio.get_running_loop().create_future()
+        self._reason: asyncio.Future[RefusesToStart | FailStop | Deposed] = asyncio.get_running_loop().create_future()
 
     def trip(self, error: BaseException) -> None:
         """Log why, once, and wake ``wait``: a failed disk in one sentence, a bug with its
@@ -71,9 +73,9 @@ class Failure:
         if self.tripped:
             return
         self.tripped = True
-        reason: RefusesToStart | FailStop = FailStop(disk_failed=isinstance(error, StorageFailed))
-        if isinstance(error, RefusesToStart):
-            reason = error  # the controller refused the registration; run() prints the sentence
+        reason: RefusesToStart | FailStop | Deposed = FailStop(disk_failed=isinstance(error, StorageFailed))
+        if isinstance(error, RefusesToStart | Deposed):
+            reason = error  # run() prints the sentence
         elif isinstance(error, StorageFailed):
             log.critical("stopping: the disk failed: %s", error)
         elif isinstance(error, DiskFull):
@@ -133,6 +135,7 @@ def run(main: Coroutine[Any, Any, int], name: str) -> int:
     """Run ``main`` in a fresh event loop to its exit code. A refusal or failure becomes one logged
     line and 1."""
     start_logging()
+    code = 1
     try:
         _refuse_optimized()
         _outlive_signals()
@@ -143,6 +146,10 @@ def run(main: Coroutine[Any, Any, int], name: str) -> int:
     except* RefusesToStart as refusals:
         for refusal in leaves(refusals):
             log.error("%s refuses to start: %s", name, refusal)
+    except* Deposed as ends:
+        for end in leaves(ends):
+            log.warning("%s is deposed and ends: %s", name, end)
+        code = DEPOSED_EXIT_CODE
     except* FailStop:
         log.error("%s stopped without a clean marker; the next start will check its data", name)
     except* StorageFailed as failures:
@@ -157,7 +164,7 @@ def run(main: Coroutine[Any, Any, int], name: str) -> int:
         log.error("%s interrupted", name)
     finally:
         main.close()
-    return 1
+    return code
 
 
 def _outlive_signals() -> None:

@@ -89,6 +89,8 @@ from minilog.wire.peer_messages import (
     ReplicaFetchPartition,
     ReplicaFetchReply,
     ReplicaFetchResult,
+    StandBy,
+    StandByReply,
 )
 
 __all__ = [  # defined elsewhere, and part of this vocabulary
@@ -144,6 +146,8 @@ __all__ = [  # defined elsewhere, and part of this vocabulary
     "ReplicaFetchResult",
     "ReplicaName",
     "SeenEvent",
+    "StandBy",
+    "StandByReply",
     "TopicInfo",
 ]
 
@@ -343,6 +347,8 @@ AnyMessage = (
     | PositionsReply
     | Probe
     | ProbeReply
+    | StandBy
+    | StandByReply
     | ReplicaFetch
     | ReplicaFetchReply
     | GroupHeartbeat
@@ -361,7 +367,7 @@ AnyMessage = (
     | ForwardedGroupRequest
 )
 
-CLUSTER_MESSAGES = (Register, Heartbeat, AlterPartition, AllocateProducerIds, ReplicaFetch, Positions, Probe)
+CLUSTER_MESSAGES = (Register, Heartbeat, AlterPartition, AllocateProducerIds, ReplicaFetch, Positions, Probe, StandBy)
 """What brokers and the controller ask each other by themselves. Requests that a broker passes on
 are its clients'."""
 

@@ -278,6 +278,26 @@ class ProbeReply(Message):
     incarnation: Name
 
 
+class StandBy(Message):
+    """A controller that does not decide asks the one that does whether it is there. ``nonce`` is
+    that of the term it takes to be in force. Long poll: answered after ``wait_ms``, so the end of
+    the process shows as the end of the connection. ``metadata_offset``: what the standby has
+    replayed."""
+
+    url: Url
+    nonce: Name
+    metadata_offset: Count
+    wait_ms: Milliseconds
+
+
+class StandByReply(Message):
+    """From who decides, in the term of ``nonce``."""
+
+    nonce: Name
+    controller_epoch: Int64
+    metadata_offset: Count
+
+
 class ReplicaFetchPartition(msgspec.Struct, array_like=True):
     """``fetch_offset`` is the follower's end offset and acknowledges everything below it as held
     (R8: durable when the topic's flush policy is ``commit``). ``last_epoch`` is the epoch of the

@@ -10,12 +10,12 @@ c.until(lambda: c.leader("t") != 1)
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
-from minilog.core.effects import CONTROLLER_ID
+from minilog.core.controller.shared.places import Places
 from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.replica import Replica
 from minilog.wire.journal.metadata_records import PartitionChanged
@@ -38,9 +38,11 @@ from tests.sim.checks.invariants import Invariants
 from tests.sim.nodes.broker_node import BrokerNode
 from tests.sim.nodes.clients import Admin, Consumer, Load, Producer, Write
 from tests.sim.nodes.controller_node import ControllerNode
+from tests.sim.nodes.etcd import SimEtcd
 from tests.sim.nodes.members import Habits, Member, Reader
 from tests.sim.nodes.network import CLIENT_IDS, Network, Response
 from tests.sim.nodes.numbered import NumberedProducer
+from tests.sim.nodes.shared_controller import SharedController
 from tests.sim.nodes.world import Violation, World
 
 TWIN_IDS = 100
@@ -54,33 +56,59 @@ class SimCluster:
         *,
         brokers: int = 3,
         timeouts: dict[str, int] | None = None,
+        controllers: int = 1,
     ) -> None:
         self.world = World(seed)
         self.network = Network(self.world)
         self.history = History()
         self.brokers: dict[int, BrokerNode] = {}
         self.invariants = Invariants(self.history, self.brokers)
-        self.controller = ControllerNode(self.world, self.network)
-        self.controller.invariants = self.invariants
-        self.network.add(self.controller)
+        self.etcd: SimEtcd | None = None
+        self.controllers: list[ControllerNode] = []
+        self._add_controllers(controllers)
         for broker_id in range(1, brokers + 1):
             self._add_broker(broker_id)
         self._next_client = CLIENT_IDS
         self.admin = self._client(Admin, "admin")
+        self.admin.controller_id = lambda: self.controller.node_id
         self.producer = self.add_producer("p")
         self.watch = GroupWatch(self.world)
         self.configure(timeouts or {})
 
+    def _add_controllers(self, count: int) -> None:
+        if count == 1:
+            self.controllers = [ControllerNode(self.world, self.network)]
+        else:
+            etcd = self.etcd = SimEtcd(self.world, Places("/minilog/sim/"), self.network.cuts)
+            etcd.on_journalled = self.invariants.on_journalled
+            shared = [SharedController(self.world, self.network, number, etcd) for number in range(1, count + 1)]
+            for node in shared:
+                node.peers = {other.url: other.node_id for other in shared}
+            self.controllers = [*shared]
+        for controller in self.controllers:
+            controller.invariants = self.invariants
+            self.network.add(controller)
+
+    @property
+    def controller(self) -> ControllerNode:
+        """The one that there is, or of several the one that holds the term."""
+        holder = "" if self.etcd is None else self.etcd.holder
+        return next((node for node in self.controllers if node.name == holder), self.controllers[0])
+
     def _add_broker(self, broker_id: int) -> None:
         node = BrokerNode(self.world, self.network, broker_id, self.history)
         node.invariants = self.invariants
+        urls = {node.url: node.node_id for node in self.controllers if isinstance(node, SharedController)}
+        node.controller_ids = urls
+        node.settings = _with(node.settings, {"controller_urls": ",".join(urls)})
         self.brokers[broker_id] = node
         self.network.add(node)
 
     def configure(self, timeouts: dict[str, int]) -> None:
         for node in self.brokers.values():
             node.settings = _with(node.settings, timeouts)
-        self.controller.settings = _with(self.controller.settings, timeouts)
+        for controller in self.controllers:
+            controller.settings = _with(controller.settings, timeouts)
 
     def next_client(self) -> int:
         self._next_client += 1
@@ -114,7 +142,8 @@ class SimCluster:
 
     def start(self) -> SimCluster:
         """Everything up and unfenced."""
-        self.controller.start()
+        for controller in self.controllers:
+            controller.start()
         for node in self.brokers.values():
             node.start()
         self.until(self.all_ready, "all brokers ready")
@@ -245,7 +274,7 @@ class SimCluster:
 
     def cut_off(self, broker_id: int) -> None:
         """From the controller and all other brokers. Clients still reach it."""
-        for other in (CONTROLLER_ID, *self.brokers):
+        for other in (*(node.node_id for node in self.controllers), *self.brokers):
             if other != broker_id:
                 self.network.cut(broker_id, other)
 
@@ -285,11 +314,13 @@ class SimCluster:
     def kill_all(self) -> None:
         for node in self.brokers.values():
             node.kill()
-        self.controller.kill()
+        for controller in self.controllers:
+            controller.kill()
 
     def start_all(self) -> None:
         """Whatever does not run."""
-        self.controller.start()
+        for controller in self.controllers:
+            controller.start()
         for node in self.brokers.values():
             node.start()
 
@@ -325,7 +356,7 @@ def config_of(min_isr: int, config: dict[str, str]) -> dict[str, str]:
     return {"min.insync.replicas": str(min_isr), **{k.replace("_", "."): v for k, v in config.items()}}
 
 
-def _with(settings: Any, changes: dict[str, int]) -> Any:
+def _with(settings: Any, changes: Mapping[str, Any]) -> Any:
     """``settings`` with those changes that it has a field for."""
     known = {name: value for name, value in changes.items() if name in settings.__struct_fields__}
     return msgspec.structs.replace(settings, **known)

@@ -12,6 +12,7 @@ from tests.sim.removals.ablation import ABLATIONS, Ablation, detect, told
 from tests.sim.removals.bounds import BOUNDS_ABLATIONS
 from tests.sim.removals.cleaning import CLEANING_ABLATIONS
 from tests.sim.removals.clocks import CLOCK_ABLATIONS
+from tests.sim.removals.controllers import CONTROLLER_ABLATIONS
 from tests.sim.removals.disks import DISK_ABLATIONS
 from tests.sim.removals.evidence import EVIDENCE_ABLATIONS
 from tests.sim.removals.groups import GROUP_ABLATIONS
@@ -40,6 +41,7 @@ ALL = (
     *BOUNDS_ABLATIONS,
     *CLEANING_ABLATIONS,
     *CLOCK_ABLATIONS,
+    *CONTROLLER_ABLATIONS,
     *DISK_ABLATIONS,
     *TOLD_ABLATIONS,
     *GROUP_ABLATIONS,

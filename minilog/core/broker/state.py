@@ -25,6 +25,7 @@ class LocalState:
     def __init__(self, settings: BrokerSettings, store: LogStore, registration: Registration) -> None:
         self.settings = settings
         self.store = store
+        self._fences_itself = settings.fences_itself
         self.registration = registration
         self.broker_id = settings.broker_id
         self.image = ClusterImage()
@@ -124,7 +125,7 @@ class LocalState:
     def is_isolated(self, now_ms: int) -> bool:
         """R30, when it is switched on: another broker may lead by now what this one led."""
         left_ms = self.registration.asked_away_ms(now_ms) if self.registration.draining else 0
-        return self.settings.self_fencing and max(self.session_over_ms(now_ms), left_ms) > 0
+        return self._fences_itself and max(self.session_over_ms(now_ms), left_ms) > 0
 
     def is_current(self, broker_id: int, broker_epoch: int) -> bool:
         """R17: registered with that very epoch, unfenced, not shutting down."""

@@ -74,6 +74,8 @@ class BrokerNode(Process):
         self.transits = Transits()
         self._next_request_id = 1
         self.is_registered = False
+        self.controller_ids: dict[str, int] = {}
+        """By url, where there are several."""
         self._flights: dict[TopicPartition, Flight] = {}
 
     # --- life -------------------------------------------------------------------------------------
@@ -274,7 +276,10 @@ class BrokerNode(Process):
             timeout_ms += request.max_wait_ms
         if isinstance(request, Heartbeat):
             timeout_ms += self.settings.heartbeat_interval_ms
-        if node_id != CONTROLLER_ID:
+        target = node_id
+        if node_id == CONTROLLER_ID:
+            target = self.controller_ids.get(core.link.controllers.url, CONTROLLER_ID)
+        else:
             assert node_id in core.image.brokers, f"{self.name} does not know {node_id}"
 
         def on_response(response: Response) -> None:
@@ -282,7 +287,7 @@ class BrokerNode(Process):
                 self.transits.add(self.world.now_ms, self.world.now_ms - call.answered_ms)
             self._turn(core.on_response, node_id, request, response)
 
-        call = self.network.send(self, node_id, request, on_response, timeout_ms)
+        call = self.network.send(self, target, request, on_response, timeout_ms)
 
     def receive(self, inbound: Inbound) -> None:
         assert self.core is not None

@@ -318,6 +318,7 @@ class Admin(Client):
     def __init__(self, world: World, network: Network, node_id: int, name: str, brokers: Sequence[int]) -> None:
         super().__init__(world, network, node_id, name, brokers)
         self.answers: list[Response] = []
+        self.controller_id: Callable[[], int] = lambda: CONTROLLER_ID
 
     def request(self, request: Message) -> None:
-        self.ask(CONTROLLER_ID, request, self.answers.append, 2500)
+        self.ask(self.controller_id(), request, self.answers.append, 2500)

@@ -202,12 +202,18 @@ class ControllerNode(Process):
             return
         first = self.core.metadata_offset + 1
         self.journal.append(decision.records)
-        self.figures["decisions"] += 1
         if self.invariants is not None:
             self.invariants.on_journalled(first, decision.records)
         if dies:
             self._die_in_commit()
             return
+        self._apply(decision)
+
+    def _apply(self, decision: Decision) -> None:
+        """What is durable is replayed, and then told."""
+        assert self.core is not None
+        self.figures["decisions"] += 1
+        first = self.core.metadata_offset + 1
         for index, record in enumerate(decision.records, first):
             self.core.replay(index, record)
         self.core.image.check_invariants()

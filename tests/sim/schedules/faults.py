@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable
 from copy import deepcopy
 
-from minilog.core.effects import CONTROLLER_ID
 from minilog.wire.messages import (
     AlterPartition,
     CreateTopic,
@@ -22,6 +21,7 @@ from tests.sim.nodes.controller_node import ControllerNode, SimJournal
 from tests.sim.nodes.disk import SimDisk
 from tests.sim.nodes.network import CLIENT_IDS, Weather
 from tests.sim.nodes.process import Process
+from tests.sim.schedules.controllers import ControllerFaults
 from tests.sim.schedules.levers import Levers
 from tests.sim.schedules.options import Options
 from tests.sim.schedules.recreation import Recreation
@@ -41,6 +41,7 @@ class Faults:
         self._journal: SimJournal | None = None
         self.losses = 0
         """Machines that have lost more than unsynced writes nobody relies on."""
+        self._controllers = ControllerFaults(cluster, options, self.rng, self._later)
         self._kinds: list[tuple[str, float, Callable[[], None]]] = [
             ("kill", options.kills, self._kill),
             ("crash", options.crashes, self._crash),
@@ -63,13 +64,14 @@ class Faults:
             ("recreation", options.recreations, recreation.delete),
             ("power cut", options.power_cuts, self._cut_power),
             ("lever", options.levers, Levers(cluster, options).pull),
+            *self._controllers.kinds,
         ]
 
     def begin(self) -> None:
         cluster, options = self.cluster, self.options
         cluster.network.weather = options.weather()
         cluster.network.on_straggler = self._on_straggler
-        cluster.controller.dies_in_commit = options.dies_in_commit
+        self._controllers.begin()
         self._step()
 
     def _step(self) -> None:
@@ -80,8 +82,9 @@ class Faults:
                 self.figures[name] += 1
                 self.cluster.world.note(f"fault: {name}")
                 act()
-        if not self.cluster.controller.running and self.options.dies_in_commit:
-            self._start_later(self.cluster.controller)
+        for controller in self.cluster.controllers:
+            if not controller.running and self.options.dies_in_commit:
+                self._start_later(controller)
         if self.options.full_disks and self.rng.random() < 0.1:  # whoever could not start tries again
             self._start_later(self._broker())
         self.cluster.world.after(STEP_MS, "faults", self._step)
@@ -93,8 +96,8 @@ class Faults:
         cluster.network.weather = Weather(encoded=self.options.encoded)
         cluster.network.on_straggler = None
         cluster.network.heal()
-        cluster.controller.dies_in_commit = 0.0
-        nodes: list[BrokerNode | ControllerNode] = [cluster.controller, *cluster.brokers.values()]
+        self._controllers.end()
+        nodes: list[BrokerNode | ControllerNode] = [*cluster.controllers, *cluster.brokers.values()]
         for broker in cluster.brokers.values():
             broker.disk_delay_ms = (1, 3)
             broker.machine.disk.full = False
@@ -212,7 +215,7 @@ class Faults:
     def _kill_all(self) -> None:
         nodes: list[BrokerNode | ControllerNode] = [*self.cluster.brokers.values()]
         if self.rng.random() < 0.5:
-            nodes.append(self.cluster.controller)
+            nodes += self.cluster.controllers
         lossy = self.options.crashes > 0 and self.options.flush_policy == "commit" and self.rng.random() < 0.5
         for node in nodes:
             if lossy:
@@ -222,8 +225,9 @@ class Faults:
             self._start_later(node)
 
     def _kill_controller(self) -> None:
-        self.cluster.controller.kill()
-        self._start_later(self.cluster.controller)
+        controller = self.cluster.controller
+        controller.kill()
+        self._start_later(controller)
 
     def _pause_controller(self) -> None:
         controller = self.cluster.controller
@@ -231,7 +235,7 @@ class Faults:
         self._later(self._down_ms(), "resume ctl", controller.resume)
 
     def _nodes(self) -> list[int]:
-        return [CONTROLLER_ID, *self.cluster.brokers]
+        return [*(node.node_id for node in self.cluster.controllers), *self.cluster.brokers]
 
     def _heal_later(self, pairs: set[tuple[int, int]]) -> None:
         cuts = self.cluster.network.cuts

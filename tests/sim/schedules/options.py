@@ -105,6 +105,10 @@ class Options:
     """Somebody removes one log while its broker is away."""
     old_journals: float
     """Somebody starts a controller with an older copy of the journal."""
+    controllers: int
+    """More than one: around a journal in etcd."""
+    etcd_outages: float
+    etcd_cuts: float
     reader_lag_max_ms: int
     """What a consumer that reads from anybody accepts; -1: anything."""
     levers: float = 0.0
@@ -250,6 +254,7 @@ def draw(seed: int) -> Options:
         **_draw_history(seed),
         **_draw_disks(seed),
         levers=_draw_levers(seed),
+        **_draw_controllers(seed),
     )
 
 
@@ -310,6 +315,8 @@ def _draw_earlier_lives(seed: int) -> dict[str, Any]:
 def _draw_trial(seed: int) -> dict[str, Any]:
     rng = Random(f"{seed}/trial")
     trial = rng.choice(("busy neighbour", "slow journal", "damage")) if rng.random() < 0.1 else ""
+    if trial == "slow journal" and _draw_controllers(seed)["controllers"] > 1:
+        trial = ""
     return {"trial": trial, "reader_lag_max_ms": rng.choice((-1, -1, 20, 200))}
 
 
@@ -317,6 +324,8 @@ def _draw_disks(seed: int) -> dict[str, Any]:
     """Disks and journals that are not what they were."""
     rng = Random(f"{seed}/disks")
     restores, lost_logs, old_journals = (rng.random() < part for part in (0.3, 0.15, 0.15))
+    if _draw_controllers(seed)["controllers"] > 1:  # their journal is no file that one could copy
+        old_journals = False
     return {
         "restores": round(0.1 * 8 ** rng.random(), 4) if restores else 0.0,
         "lost_logs": round(0.05 * 8 ** rng.random(), 4) if lost_logs else 0.0,
@@ -328,6 +337,15 @@ def _draw_levers(seed: int) -> float:
     rng = Random(f"{seed}/levers")
     pulls = rng.random() < 0.3
     return round(0.3 * 20 ** rng.random(), 4) if pulls else 0.0
+def _draw_controllers(seed: int) -> dict[str, Any]:
+    rng = Random(f"{seed}/controllers")
+    several = rng.random() < 0.2
+    outages, cuts = (rng.random() < 0.5 for _ in range(2))
+    return {
+        "controllers": rng.choice((2, 3, 3)) if several else 1,
+        "etcd_outages": round(0.05 * 10 ** rng.random(), 4) if outages else 0.0,
+        "etcd_cuts": round(0.05 * 20 ** rng.random(), 4) if cuts else 0.0,
+    }
 
 
 def _draw_history(seed: int) -> dict[str, Any]:

@@ -44,7 +44,9 @@ class Outcome:
 class Schedule:
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.cluster = SimCluster(options.seed, brokers=options.brokers, timeouts=options.timeouts())
+        self.cluster = SimCluster(
+            options.seed, brokers=options.brokers, timeouts=options.timeouts(), controllers=options.controllers
+        )
         self.recreation = Recreation(self.cluster, options)
         self.faults = Faults(self.cluster, options, self.recreation)
         self.trials = Trials(self.cluster, options)
@@ -86,7 +88,7 @@ class Schedule:
     def _prepare(self) -> None:
         cluster, options = self.cluster, self.options
         rng = cluster.world.rng("clocks")
-        for node in (cluster.controller, *cluster.brokers.values()):
+        for node in (*cluster.controllers, *cluster.brokers.values()):
             node.clock_offset_ms = rng.randint(-options.clock_skew_ms, options.clock_skew_ms)
             node.clock_drift = rng.uniform(-options.clock_drift, options.clock_drift)
             node.clock_offset_ms += TODAY_MS if options.loads_history else 0
@@ -335,7 +337,10 @@ class Schedule:
         for node in self.cluster.brokers.values():
             figures["torn files"] += node.machine.disk.torn
             figures.update({f"broker {name}": count for name, count in node.figures.items()})
-        figures.update({f"controller {name}": count for name, count in self.cluster.controller.figures.items()})
+        for controller in self.cluster.controllers:
+            figures.update({f"controller {name}": count for name, count in controller.figures.items()})
+        if self.cluster.etcd is not None:
+            figures.update({f"etcd {name}": count for name, count in self.cluster.etcd.figures.items()})
         for producer in self.producers:
             figures.update(f"writes {write.outcome}" for write in producer.writes)
             if isinstance(producer, NumberedProducer):

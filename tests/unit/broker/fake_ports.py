@@ -266,4 +266,10 @@ class FakeJournal:
     def snapshot(self, index: int, records: Sequence[MetadataRecord]) -> None:
         self.snapshots.append((index, list(records)))
 
+    @property
+    def place(self) -> str:
+        return "the memory of a test"
+
+    def give_up(self) -> None: ...
+
     def close(self) -> None: ...

@@ -13,6 +13,7 @@ from contextlib import suppress
 from msgspec.structs import replace
 
 from minilog.core.broker.roles import Roles
+from minilog.core.broker.standing.controllers import Controllers
 from minilog.core.broker.state import LocalState
 from minilog.core.broker.turn import Turn
 from minilog.core.effects import Effect
@@ -40,15 +41,18 @@ EPOCHS_TOLD_MAX = 8
 class ControllerLink:
     def __init__(self, state: LocalState, turn: Turn, roles: Roles) -> None:
         self._state, self._turn, self._roles = state, turn, roles
+        self.controllers = Controllers(state.settings.controllers)
 
     def on_answer(self, response: Message | MinilogError, effects: list[Effect], now_ms: int) -> None:
         match response:
             case RegisterReply() | HeartbeatReply() if not self._state.registration.is_answer(response):
                 self._state.registration.on_failed("the answer is for another process or another request", now_ms)
             case RegisterReply() if self._may_use(response):
+                self.controllers.on_answered()
                 self._state.image.load(0, [])
                 self._state.registration.on_registered(response)
             case HeartbeatReply() if self._obeys(response.controller_epoch):
+                self.controllers.on_answered()
                 self._on_metadata(response, effects, now_ms)
                 me = self._state.image.brokers.get(self._state.broker_id)
                 leaves = me is not None and me.epoch == self._state.broker_epoch and me.shutting_down
@@ -65,9 +69,12 @@ class ControllerLink:
             ):
                 raise RefusesToStart(f"the controller refuses broker {self._state.broker_id}: {response.detail}")
             case MinilogError():
-                self._state.registration.on_failed(response.detail, now_ms)
+                pause_ms = self.controllers.on_failed(response)
+                self._state.registration.on_failed(response.detail, now_ms, pause_ms)
             case _:
-                self._state.registration.on_failed(f"unexpected answer {type(response).__name__}", now_ms)
+                pause_ms = self.controllers.on_failed(None)
+                detail = f"unexpected answer {type(response).__name__}"
+                self._state.registration.on_failed(detail, now_ms, pause_ms)
 
     def _is_of_my_controller(self, error: MinilogError) -> bool:
         """An error that would end something says which cluster it comes from. Whoever has the

@@ -236,10 +236,12 @@ class Registration:
                 return (reply.broker_epoch, reply.sequence) == (heartbeat.broker_epoch, heartbeat.sequence)
         return False
 
-    def on_failed(self, detail: str, now_ms: int) -> None:
+    def on_failed(self, detail: str, now_ms: int, pause_ms: int | None = None) -> None:
+        """``pause_ms``: before another controller is asked; None: the same one is asked again."""
         self.last_problem = detail
         self._inflight = None
-        self._retry_ms = now_ms + (REGISTER_RETRY_MS if self.standing is Standing.REGISTERING else RETRY_MS)
+        usual_ms = REGISTER_RETRY_MS if self.standing is Standing.REGISTERING else RETRY_MS
+        self._retry_ms = now_ms + (usual_ms if pause_ms is None else pause_ms)
         if self.wants_shutdown:
             self._drain(now_ms)
         if self.wants_shutdown and now_ms >= self._leave_ms:

@@ -1,0 +1,1 @@
+"""Several controllers and a real etcd."""
