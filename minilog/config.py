@@ -345,6 +345,13 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         return [part.strip() for part in self.controller_urls.split(",") if part.strip()] or [self.controller_url]
 
     @property
+    def controller_patience_ms(self) -> int:
+        """How long a heartbeat is waited for, beyond what the controller may hold it. Where another
+        one stands ready this broker turns to it within its session."""
+        several = len(self.controllers) > 1
+        return min(self.peer_timeout_ms, self.session_timeout_ms // 2) if several else self.peer_timeout_ms
+
+    @property
     def fences_itself(self) -> bool:
         return self.self_fencing or len(self.controllers) > 1
 

@@ -91,6 +91,7 @@ def _broker(sources: Iterable[Mapping[str, Given]]) -> Loaded[BrokerSettings]:
             settings,
             host=_host(loaded),
             controller_url=ascii_url(settings.controller_url),
+            controller_urls=",".join(map(ascii_url, settings.controllers)) if settings.controller_urls else "",
             advertised_url=settings.advertised_url and ascii_url(settings.advertised_url),
         ),
         loaded.origins,

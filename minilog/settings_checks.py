@@ -45,6 +45,8 @@ def check_broker(settings: BrokerSettings, origins: Origins) -> None:
     _check_half(settings, origins, "replica_fetch_wait_ms", "peer_timeout_ms", "idle followers would time out")
     _check_half(settings, origins, "replica_fetch_wait_ms", "replica_lag_max_ms", "idle followers would leave the ISR")
     _check_url("controller_url", settings.controller_url, origins)
+    for url in settings.controllers:
+        _check_url("controller_urls" if settings.controller_urls else "controller_url", url, origins)
     try:
         cors_origins(settings.cors_origins)
     except ValueError as error:
@@ -65,17 +67,23 @@ def check_reach(settings: BrokerSettings, origins: Origins) -> None:
     if settings.advertised_url:
         told = urlsplit(settings.advertised_url)
         key, host, port = "advertised_url", told.hostname or "", told.port or 80
-    controller = urlsplit(settings.controller_url)
+    for url in settings.controllers:
+        _check_reach(settings, origins, key, host, port, url)
+
+
+def _check_reach(settings: BrokerSettings, origins: Origins, key: str, host: str, port: int, url: str) -> None:
+    named = "controller_urls" if settings.controller_urls else "controller_url"
+    controller = urlsplit(url)
     there = controller.hostname or ""
     if port == (controller.port or 80) and (host == there or (_is_loopback(host) and _is_loopback(there))):
         raise BadSettings(
-            f"{_told(settings, origins, key)} and {_told(settings, origins, 'controller_url')} are one place: "
+            f"{_told(settings, origins, key)} and {_told(settings, origins, named)} are one place: "
             f"a broker and a controller cannot share port {port} of an address"
         )
     if _is_loopback(host) and not _is_loopback(there):
         raise BadSettings(
             f"{_told(settings, origins, key)} is this machine's own address, which the controller of "
-            f"{_told(settings, origins, 'controller_url')} cannot reach; set advertised_url to the http://host:port "
+            f"{_told(settings, origins, named)} cannot reach; set advertised_url to the http://host:port "
             "that others reach this broker by (and host to an address that they can reach), or name a controller on "
             "this machine by http://127.0.0.1:port"
         )

@@ -78,6 +78,9 @@ class Runtime(Protocol):
         ...
 
     @property
+    def controller_url(self) -> str: ...
+
+    @property
     def tails(self) -> LostTails: ...
 
     @property

@@ -85,6 +85,9 @@ class Core(Protocol):
     @property
     def broker_epoch(self) -> int: ...
 
+    @property
+    def controller_url(self) -> str: ...
+
     def on_request(self, request_id: int, request: Message | Inspected, now_ms: int) -> list[Effect]: ...
 
     def on_response(self, node_id: int, request: Message, response: Response, now_ms: int) -> list[Effect]: ...
@@ -130,7 +133,9 @@ class Runtime:
         self.may_exit = asyncio.Event()
         self.metadata_changed = asyncio.Event()
         """Set, and another one from then on, when there is news in the image."""
-        self.peers = Peers(tasks, settings.peer_timeout_ms, settings.heartbeat_interval_ms)
+        self.peers = Peers(
+            tasks, settings.peer_timeout_ms, settings.heartbeat_interval_ms, settings.controller_patience_ms
+        )
         self.flusher = Flusher(store, failure, self._on_flushed)
         self.cleaning = CleaningFigures()
         self.saver = MetadataSaver(store.save_metadata, failure, self._on_metadata_saved)
@@ -209,6 +214,11 @@ class Runtime:
             return None
         await turn
         return self._refusal(request, kind)
+
+    @property
+    def controller_url(self) -> str:
+        """Of several the one that is asked now."""
+        return self.core.controller_url
 
     async def call(self, url: str, request: Message, timeout_ms: int) -> Message:
         """Forward a request to the controller or another broker. A Problem when it failed there or
@@ -382,6 +392,6 @@ class Runtime:
 
     def _url_of(self, node_id: int) -> str | None:
         if node_id == CONTROLLER_ID:
-            return self.settings.controller_url
+            return self.controller_url
         broker = self.image.brokers.get(node_id)
         return None if broker is None else broker.url

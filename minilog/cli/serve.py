@@ -116,6 +116,12 @@ def _refuse_foreign_controller(broker: Loaded[BrokerSettings], controller: Contr
     """The broker asks the controller of this process, so another one that is named would be
     ignored."""
     url = broker.settings.controller_url
+    if broker.settings.controller_urls or controller.journal != "file":
+        raise CliError(
+            "`minilog serve` runs one controller, which keeps its journal in its folder: leave controller_urls and journal "
+            "out, or start each process alone with `minilog broker run` and `minilog controller run`",
+            2,
+        )
     parts = urlsplit(url)
     is_here = controller.host in ADDRESSES_ANY or parts.hostname in ("127.0.0.1", "localhost", "::1", controller.host)
     if not is_here or (parts.port or 80) != controller.port:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
+import socket
+from collections.abc import Callable
 
 from aiohttp import web
 
 import minilog
 from minilog.config import ControllerSettings
-from minilog.controller.journal import FileJournal, Journal
-from minilog.controller.runtime import Core, Runtime
+from minilog.controller.etcd.follower import Follower
+from minilog.controller.etcd.journal import EtcdJournal
+from minilog.controller.journal import FileJournal, GivenUp, Journal
+from minilog.controller.ports import Core
+from minilog.controller.runtime import Runtime
 from minilog.controller.server import Server
 from minilog.server import process
 from minilog.server.background import first_of
@@ -29,11 +35,11 @@ meanwhile."""
 class Controller:
     """``run`` once. ``url`` and ``listening`` are set when requests are taken."""
 
-    def __init__(self, settings: ControllerSettings, core: Core, journal: Journal) -> None:
+    def __init__(self, settings: ControllerSettings, make_core: Callable[[], Core], journal: Journal) -> None:
         self.settings = settings
         self.url = ""
         self.listening = asyncio.Event()
-        self._core = core
+        self._make_core = make_core
         self._journal = journal
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -47,16 +53,19 @@ class Controller:
         close_journal = self._journal.close
         try:
             async with asyncio.TaskGroup() as tasks:
-                runtime = Runtime(self._core, self._journal, settings, Clock(), failure, tasks)
+                runtime = Runtime(self._make_core(), self._journal, settings, Clock(), failure, tasks)
                 close_journal = runtime.close_journal
-                starting = asyncio.create_task(runtime.start(), name="replay")
-                if not await first_of(starting, stop):
-                    await asyncio.wait([starting], timeout=START_STOP_S)
-                if not starting.done():
-                    log.info("controller stopped while it read its journal")
-                    return
-                starting.result()
-                await self._serve(runtime, tasks, bound, stop)
+                if isinstance(self._journal, EtcdJournal):
+                    await self._share(runtime, self._journal, tasks, bound, stop)
+                else:
+                    starting = asyncio.create_task(runtime.start(), name="replay")
+                    if not await first_of(starting, stop):
+                        await asyncio.wait([starting], timeout=START_STOP_S)
+                    if not starting.done():
+                        log.info("controller stopped while it read its journal")
+                        return
+                    starting.result()
+                    await self._serve(runtime, tasks, bound, stop)
             failure.check()  # its watcher may have been cancelled before it could raise
         finally:
             bound.close()
@@ -67,6 +76,53 @@ class Controller:
             finally:
                 close_journal()
         log.info("controller stopped")
+
+    async def _share(
+        self,
+        runtime: Runtime,
+        journal: EtcdJournal,
+        tasks: asyncio.TaskGroup,
+        bound: process.Socket,
+        stop: asyncio.Event,
+    ) -> None:
+        """As one of several: it listens while it stands by, and decides once it has the term."""
+        runner = Server(runtime).runner(SHUTDOWN_TIMEOUT_S)
+        url = self.settings.advertised_url or self.url
+        follower = Follower(runtime, journal, self._make_core, url)
+        failing = tasks.create_task(runtime.failure.wait(), name="watch for failure")
+        leading = tasks.create_task(self._lead(follower, runtime), name="lead")
+        try:
+            await runner.setup()
+            process.listen(bound, "the controller")
+            await web.SockSite(runner, bound, backlog=process.LISTEN_BACKLOG).start()
+            log.info("controller listening on %s, journal in %s; it stands by", url, journal.place)
+            self.listening.set()
+            await stop.wait()
+        finally:
+            runtime.close()
+            await runner.cleanup()
+            leading.cancel()
+            await asyncio.wait([leading])
+            failing.cancel()
+
+    async def _lead(self, follower: Follower, runtime: Runtime) -> None:
+        ticking: asyncio.Task[None] | None = None
+        try:
+            await follower.lead()
+            image = runtime.image
+            log.info(
+                "this controller decides, cluster %s, epoch %d, record %d",
+                image.cluster_id,
+                image.controller_epoch,
+                image.metadata_offset,
+            )
+            ticking = asyncio.create_task(runtime.tick(), name="tick")
+            await runtime.work()
+        except GivenUp:
+            log.debug("etcd is not waited for any more")
+        finally:
+            if ticking is not None:
+                ticking.cancel()
 
     async def _serve(
         self, runtime: Runtime, tasks: asyncio.TaskGroup, bound: process.Socket, stop: asyncio.Event
@@ -104,9 +160,13 @@ class Controller:
 def make_controller(settings: ControllerSettings) -> Controller:
     from minilog.core.controller.controller import ControllerCore
 
-    return Controller(
-        settings, ControllerCore(settings, random.Random(), minilog.__version__), FileJournal(settings.data_dir)
-    )
+    def make_core() -> Core:
+        return ControllerCore(settings, random.Random(), minilog.__version__)
+
+    if settings.journal == "etcd":
+        holder = f"{socket.gethostname()}, process {os.getpid()}"
+        return Controller(settings, make_core, EtcdJournal(settings, holder))
+    return Controller(settings, make_core, FileJournal(settings.data_dir))
 
 
 async def _main(settings: ControllerSettings) -> int:

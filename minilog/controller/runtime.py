@@ -13,23 +13,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from prometheus_client import Histogram
 
 from minilog.config import ControllerSettings
 from minilog.controller.journal import GivenUp, Journal
+from minilog.controller.ports import Core, Decision
 from minilog.controller.runtime_statistics import RuntimeStatistics
 from minilog.core.controller.event_queue import EventQueue
+from minilog.core.controller.shared.standbys import Standbys
 from minilog.core.controller.told.failovers import PHASES, phases
-from minilog.core.controller.told.own_events import OwnEvents
 from minilog.core.effects import Effect, Flush, Reply, Send
 from minilog.core.gate import SLICE_MS
 from minilog.core.image import ClusterImage
-from minilog.errors import BrokerUnavailable, MinilogError, Overloaded, RefusesToStart
+from minilog.errors import BrokerUnavailable, MinilogError, NotController, Overloaded, RefusesToStart
 from minilog.server import event_log
 from minilog.server.background import Shared, Stop, in_daemon_thread
 from minilog.server.clock import Clock
@@ -42,7 +43,16 @@ from minilog.server.process import Failure
 from minilog.server.turn_watch import TurnWatch
 from minilog.wire.journal.events import WARNING, Event, EventKind, Facts
 from minilog.wire.journal.metadata_records import BrokerRegistered, EventNoted, FailoverNoted, MetadataRecord
-from minilog.wire.messages import AlterPartition, Heartbeat, Message, Problem, Register
+from minilog.wire.messages import (
+    AlterPartition,
+    DescribeCluster,
+    Heartbeat,
+    Message,
+    Problem,
+    Register,
+    StandBy,
+    StandByReply,
+)
 
 log = logging.getLogger("minilog.controller")
 T = TypeVar("T")
@@ -56,50 +66,12 @@ LATE_TICK_MS = 100
 """After a pause this long, requests that arrived meanwhile are read before time is seen to have
 passed."""
 TURNS_TO_READ = 10
+HOLD_MS_MAX = 1000
 QUEUED_MAX = 10_000
 """How many may wait beyond the limit of requests for those below: more than there are brokers."""
 UNLIMITED = (Register, Heartbeat, AlterPartition)
 """Requests the cluster itself depends on. Each broker has at most one of a kind under way. All
 others are clients', for whom brokers ask, or who ask themselves."""
-
-
-class Decision(Protocol):
-    @property
-    def records(self) -> Sequence[MetadataRecord]: ...
-
-    @property
-    def effects(self) -> Sequence[Effect]: ...
-
-
-class Core(Protocol):
-    """What the runtime asks of a ControllerCore."""
-
-    wall_ahead_ms: int
-    own_events: OwnEvents
-
-    @property
-    def image(self) -> ClusterImage: ...
-
-    @property
-    def metadata_offset(self) -> int: ...
-
-    def load(self, metadata_offset: int, records: Iterable[MetadataRecord]) -> None: ...
-
-    def replay(self, index: int, record: MetadataRecord) -> None: ...
-
-    def start(self, now_ms: int) -> Decision: ...
-
-    def handle(self, request_id: int, request: Message, now_ms: int) -> Decision: ...
-
-    def on_response(self, node_id: int, request: Message, response: Response, now_ms: int) -> Decision: ...
-
-    def on_disconnect(self, request_id: int, now_ms: int) -> Decision: ...
-
-    def tick(self, now_ms: int) -> Decision: ...
-
-    def on_committed(self, now_ms: int) -> Decision: ...
-
-    def snapshot(self) -> list[MetadataRecord]: ...
 
 
 class _Event(NamedTuple):
@@ -125,6 +97,13 @@ class Runtime:
         self.failure = failure
         self.peers = Peers(tasks, settings.peer_timeout_ms)
         self.started = False
+        self.standing_by: Callable[[], NotController] | None = None
+        """What is answered while another controller decides."""
+        self.nonce = ""
+        """Of the term under which this one of several decides."""
+        self.standbys = Standbys()
+        self.end_index = 0
+        """Where the shared journal ends, as this standby has last seen."""
         self.append_latency = Histogram(
             "minilog_journal_append_seconds",
             "Time to append to the journal and make it durable, thread hand-over included.",
@@ -173,6 +152,10 @@ class Runtime:
             self.core.load(replayed.snapshot_index, replayed.snapshot)
         for index, record in enumerate(replayed.tail, replayed.snapshot_index + 1):
             self.core.replay(index, record)
+        await self.begin()
+
+    async def begin(self) -> None:
+        """Open a new term, with all of the journal replayed."""
         assert self.core.metadata_offset == self._journal.last_index, "replaying must reach the end of the journal"
         self.peers.expect(broker.url for broker in self.image.brokers.values())
         now_ms = self.clock.now_ms()
@@ -202,6 +185,25 @@ class Runtime:
                 self._put(left.handler, *left.arguments)
 
         return await self._parked.wait(request_id, answered, on_left)
+
+    async def hold(self, standby: StandBy) -> Message:
+        """For as long as it asks for: the end of this process shows as the end of the
+        connection."""
+        if self.standing_by is not None:
+            return Problem.of(self.standing_by())
+        self.standbys.hear(standby, self.clock.now_ms())
+        await asyncio.sleep(min(standby.wait_ms, HOLD_MS_MAX) / 1000)
+        return StandByReply(self.nonce, self.image.controller_epoch, self.core.metadata_offset)
+
+    def own_view(self) -> Message:
+        """What this process knows by itself: of a standby what it has replayed."""
+        effects = self.core.handle(0, DescribeCluster(), self.clock.now_ms()).effects
+        return next(effect.response for effect in effects if isinstance(effect, Reply))
+
+    def end(self, why: Exception) -> None:
+        """Another controller decides, or the process cannot go on."""
+        self.failure.trip(why)
+        self.close()
 
     async def work(self) -> None:
         """Carry out events, one after the other, until ``close``: then what is being carried out is
@@ -302,8 +304,7 @@ class Runtime:
         except GivenUp:
             assert self._closed, "a write is given up because the process ends"
         except Exception as error:
-            self.failure.trip(error)
-            self.close()
+            self.end(error)
 
     async def _carry_out(self, decision: Decision) -> None:
         """What follows a decision happens when that one is durable: what begins then has its time
@@ -376,9 +377,11 @@ class Runtime:
     def _on_response(self, node_id: int, request: Message, response: Response) -> None:
         self._put(self.core.on_response, node_id, request, response)
 
-    def _refusal(self, request: Message) -> BrokerUnavailable | Overloaded | None:
+    def _refusal(self, request: Message) -> BrokerUnavailable | NotController | Overloaded | None:
         if self._closed or self.failure.tripped:
             return BrokerUnavailable("this controller is stopping", definite=True)
+        if self.standing_by is not None:
+            return self.standing_by()
         limit = self.settings.limits.parked_requests_max
         waiting = max(len(self._parked), len(self._events))
         if waiting >= (limit + QUEUED_MAX if isinstance(request, UNLIMITED) else limit):

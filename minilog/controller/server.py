@@ -37,12 +37,12 @@ from minilog.wire.messages import (
     DescribeCluster,
     DescribeClusterReply,
     Heartbeat,
-    Message,
     Metadata,
     NotAMessage,
     PersonsChange,
     Problem,
     Register,
+    StandBy,
     decode,
     encode,
 )
@@ -147,6 +147,8 @@ class Server:
             connection = request.protocol
             assert isinstance(connection, Connection)
             connection.vouch(is_clusters=isinstance(message, CLUSTER_MESSAGES))
+            if isinstance(message, StandBy):
+                return web.Response(body=encode(await self._runtime.hold(message)), content_type=MSGPACK)
             if not isinstance(message, ANSWERED):
                 raise InvalidRequest(f"a controller does not answer {type(message).__name__}; send it to a broker")
             if isinstance(message, PersonsChange) and not message.asked_by:
@@ -161,8 +163,10 @@ class Server:
         return web.Response(text="ok\n")
 
     async def _readyz(self, _: web.BaseRequest, __: Delivery) -> web.Response:
-        ready = self._runtime.started and not self._runtime.failure.tripped
-        return web.Response(text="ready\n" if ready else "not ready\n", status=200 if ready else 503)
+        stands_by = self._runtime.standing_by is not None
+        ready = (self._runtime.started or stands_by) and not self._runtime.failure.tripped
+        text = "standing by\n" if stands_by else "ready\n"
+        return web.Response(text=text if ready else "not ready\n", status=200 if ready else 503)
 
     async def _cluster(self, _: web.BaseRequest, __: Delivery) -> web.Response:
         return web.Response(body=msgspec.json.encode(await self._describe()), content_type=JSON)
@@ -192,7 +196,8 @@ class Server:
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
     async def _describe(self) -> DescribeClusterReply:
-        reply: Message = await self._runtime.submit(DescribeCluster())
+        runtime = self._runtime
+        reply = runtime.own_view() if runtime.standing_by is not None else await runtime.submit(DescribeCluster())
         if isinstance(reply, Problem):
             raise reply.error()
         assert isinstance(reply, DescribeClusterReply), f"DescribeCluster was answered by {type(reply).__name__}"

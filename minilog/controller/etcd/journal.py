@@ -29,7 +29,7 @@ from minilog.controller.journal import GivenUp, Replayed
 from minilog.core.controller.shared.fence import Active, Fence, Term, parts, taken, taking
 from minilog.core.controller.shared.places import Places
 from minilog.core.controller.shared.reading import Gap, Look, Stored, look_of, looking, read
-from minilog.core.controller.shared.snapshots import Snapshotting
+from minilog.core.controller.shared.snapshots import Snapshotting, generations
 from minilog.core.controller.shared.transaction import (
     Answer,
     Entry,
@@ -143,6 +143,28 @@ class EtcdJournal:
         replayed = self._replayed(stored)
         self._snapshot_index = replayed.snapshot_index
         return replayed
+
+    def resume(self, after: int) -> list[MetadataRecord] | None:
+        """As ``open``, for who has replayed up to ``after`` and has taken the term. None: what
+        follows there is gone, so all has to be read."""
+        with self._busy:
+            assert self._fence is not None, "no term was taken"
+            records: list[MetadataRecord] = []
+            while True:
+                answer = self._until_known(looking(self.places, after + len(records)))
+                look = look_of(self.places, after + len(records), answer)
+                self._fence.check_term(look.term)
+                if look.is_gap:
+                    return None
+                records += records_of(look.frames, after + len(records) + 1)
+                if after + len(records) == look.end_index:
+                    break
+            self._snap = self._until_known(Transaction((), (Get(self.places.snap),))).only(0)
+            self._fence = Fence(self.places, self._fence.term_mod, answer.only(1))
+            self._fence.on_cleared(self._until_known(self._fence.clearing(look.end_index)))
+            self._last_index = look.end_index
+            self._snapshot_index = next((one.index for one in generations(self.places, self._snap)), 0)
+            return records
 
     def append(self, records: Sequence[MetadataRecord]) -> int:
         """As ``Journal``. Raises Deposed as well."""

@@ -198,6 +198,11 @@ class BrokerCore:
 
     # --- events -----------------------------------------------------------------------------------
 
+    @property
+    def controller_url(self) -> str:
+        """Of several the one that is asked now."""
+        return self.link.controllers.url
+
     def on_request(self, request_id: int, request: Message | Inspected, now_ms: int) -> list[Effect]:
         effects: list[Effect] = []
         try:

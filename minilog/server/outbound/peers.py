@@ -100,13 +100,16 @@ POOLS: Final[dict[type[Message], PoolLimits]] = {
 
 
 class Peers:
-    def __init__(self, tasks: asyncio.TaskGroup, timeout_ms: int, heartbeat_ms: int = 0) -> None:
+    def __init__(
+        self, tasks: asyncio.TaskGroup, timeout_ms: int, heartbeat_ms: int = 0, patience_ms: int | None = None
+    ) -> None:
         """``timeout_ms``: for an answer to begin, on top of what the request asks the peer to
-        wait."""
+        wait. ``patience_ms``: the same for heartbeats, where it is another."""
         self._tasks = tasks
         self._loop = asyncio.get_running_loop()
         self._timeout_ms = timeout_ms
         self._heartbeat_ms = heartbeat_ms
+        self._patience_ms = timeout_ms if patience_ms is None else patience_ms
         self._names = Names()
         self._meetings: set[asyncio.Task[None]] = set()
         self._lanes: dict[tuple[int, str], PeerLane] = {}
@@ -250,7 +253,7 @@ class Peers:
             case Produce():
                 return self._timeout_ms + request.timeout_ms
             case Heartbeat():
-                return self._timeout_ms + self._heartbeat_ms
+                return self._patience_ms + self._heartbeat_ms
             case CreateTopic():
                 return 2 * self._timeout_ms
             case Probe():

@@ -278,7 +278,7 @@ class BrokerNode(Process):
             timeout_ms += self.settings.heartbeat_interval_ms
         target = node_id
         if node_id == CONTROLLER_ID:
-            target = self.controller_ids.get(core.link.controllers.url, CONTROLLER_ID)
+            target = self.controller_ids.get(core.controller_url, CONTROLLER_ID)
         else:
             assert node_id in core.image.brokers, f"{self.name} does not know {node_id}"
 

@@ -47,6 +47,7 @@ class FakeBrokerCore:
         self.may_exit = False
         self.ready = self.informed = self.admitted = True
         self.broker_epoch = 5
+        self.controller_url = "http://127.0.0.1:9093"
         self.events: list[tuple[Any, ...]] = []
         self.noted: list[Event] = []
         self.parks: type[Message] = Heartbeat

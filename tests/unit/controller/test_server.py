@@ -57,7 +57,7 @@ class Fixture:
 def run(check: Callable[[Fixture], Coroutine[Any, Any, None]], **settings: Any) -> None:
     async def main() -> None:
         core = FakeControllerCore()
-        controller = Controller(ControllerSettings(data_dir="", port=0, **settings), core, FakeJournal())
+        controller = Controller(ControllerSettings(data_dir="", port=0, **settings), lambda: core, FakeJournal())
         stop = asyncio.Event()
         async with asyncio.timeout(5), asyncio.TaskGroup() as tasks, aiohttp.ClientSession() as session:
             tasks.create_task(controller.run(stop))

@@ -187,7 +187,7 @@ def _topic_id(context: HttpContext, exchange: Exchange) -> str:
 async def failovers(context: HttpContext, exchange: Exchange) -> web.Response:
     """As this broker knows them; how many elections there were the controller alone knows."""
     image, runtime = context.image, context.runtime
-    reply = await runtime.call(runtime.settings.controller_url, DescribeCluster(), ELECTIONS_TIMEOUT_MS)
+    reply = await runtime.call(runtime.controller_url, DescribeCluster(), ELECTIONS_TIMEOUT_MS)
     is_told = isinstance(reply, DescribeClusterReply) and reply.cluster_id == image.cluster_id
     elections = reply.elections if isinstance(reply, DescribeClusterReply) and is_told else {}
     return json_answer(FailoverList(image.failovers, elections, image.controller_epoch))

@@ -45,10 +45,9 @@ async def to_controller(context: HttpContext, message: Message) -> Message:
 
 async def _answer(context: HttpContext, message: Message, patience_ms: int) -> Message:
     """A controller that has just started says so, and is asked again: nothing was done."""
-    url = context.runtime.settings.controller_url
     deadline_ms = context.runtime.clock.now_ms() + patience_ms
     while True:
-        reply = await context.runtime.call(url, message, patience_ms)
+        reply = await context.runtime.call(context.runtime.controller_url, message, patience_ms)
         has_started = isinstance(reply, Problem) and reply.code == NotController.code and reply.definite
         patience_ms = deadline_ms - context.runtime.clock.now_ms()
         if not has_started or patience_ms <= STARTED_POLL_MS or context.closing:

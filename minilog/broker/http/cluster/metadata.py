@@ -83,7 +83,7 @@ async def cluster(context: HttpContext, exchange: Exchange) -> web.Response:
         brokers=metadata_reply(image, []).brokers,
         topics=len(image.topics),
         partitions=sum(len(topic.partitions) for topic in image.topics.values()),
-        controller_url=context.runtime.settings.controller_url,
+        controller_url=context.runtime.controller_url,
         controller_version=image.controller_version,
     )
     return json_answer(about)
@@ -101,13 +101,13 @@ async def health(context: HttpContext, exchange: Exchange) -> web.Response:
 async def ask_controller(context: HttpContext, timeout_ms: int) -> Knowledge:
     """What is known after that, whether it has answered or not."""
     runtime = context.runtime
-    reply = await runtime.call(runtime.settings.controller_url, DescribeCluster(), timeout_ms)
+    reply = await runtime.call(runtime.controller_url, DescribeCluster(), timeout_ms)
     is_told = isinstance(reply, DescribeClusterReply) and reply.cluster_id == runtime.image.cluster_id
     problem = reply.detail if isinstance(reply, Problem) else "another controller answers there"
     return Knowledge(
         context.broker_id,
         reply if isinstance(reply, DescribeClusterReply) and is_told else None,
-        runtime.settings.controller_url,
+        runtime.controller_url,
         runtime.core.controller_heard_ms_ago(runtime.clock.now_ms()),
         problem,
         runtime.clock.wall_ms(),

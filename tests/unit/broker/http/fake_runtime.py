@@ -295,9 +295,13 @@ class FakeRuntime:
             cleaning=CleaningFigures(rounds=2, bytes_read=100),
         )
 
+    @property
+    def controller_url(self) -> str:
+        return self.settings.controller_url
+
     async def call(self, url: str, request: Message, timeout_ms: int) -> Message:
         self.calls.append((url, request))
-        if url == self.settings.controller_url:
+        if url == self.controller_url:
             return self.intercept(request) or self.cluster.on_admin(request)
         for broker in self.image.brokers.values():
             if broker.url == url and broker.broker_id not in self.cluster.down:

@@ -1,0 +1,1 @@
+"""The shared journal's decisions, one by one."""
