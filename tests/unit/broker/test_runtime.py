@@ -299,13 +299,14 @@ def test_effects_are_performed_in_order_and_outcomes_are_turns() -> None:
     run(check)
 
 
-def test_the_controller_is_reached_at_its_configured_url() -> None:
+def test_the_controller_is_reached_where_the_core_says_it_is() -> None:
     async def handle(exchange: Exchange) -> None:
         exchange.reply(Ok(9))
 
     async def main() -> None:
         async with PeerServer(handle) as peer, asyncio.timeout(5), asyncio.TaskGroup() as tasks:
-            f = Fixture(tasks, controller_url=peer.url)
+            f = Fixture(tasks)
+            f.core.controller_url = peer.url
             f.core.plan["request"] = [[Send(CONTROLLER_ID, PARKED)]]
             await f.runtime.submit(Metadata())
             assert await f.event("response") == ("response", CONTROLLER_ID, PARKED, Ok(9))
