@@ -1,7 +1,7 @@
 """EtcdJournal: the journal that several controllers share, of which one at a time holds the term.
 
 The decisions are those of ``core/controller/shared``. This is their shell: it carries out one
-transaction after the other, and the same one again until its answer is known (R113).
+transaction after the other, and the same one again until its answer is known (R123).
 
     look            what a standby sees: who holds the term, and what is new in the journal
     take            the term, if it is still the one that was seen
@@ -238,7 +238,7 @@ class EtcdJournal:
     # --- transactions -----------------------------------------------------------------------------
 
     def _until_known(self, transaction: Transaction) -> Answer:
-        """R113: the same again, until etcd says what became of it. Raises StorageFailed when it
+        """R123: the same again, until etcd says what became of it. Raises StorageFailed when it
         refuses."""
         attempt = 0
         while True:

@@ -265,7 +265,7 @@ class SharedController(ControllerNode):
     # --- writing ----------------------------------------------------------------------------------
 
     def _write(self, transaction: Transaction, on_landed: Landed) -> None:
-        """R113: the same again until its answer is known."""
+        """R123: the same again until its answer is known."""
 
         def on_answer(answer: Answer | None) -> None:
             if answer is None:

@@ -46,31 +46,31 @@ def try_again_anyhow(self: SharedController, transaction: Transaction, on_landed
 
 CONTROLLER_ABLATIONS = (
     Ablation(
-        "R110",
+        "R120",
         "no write compares the term",
         ((Fence, "_fenced", no_term),),
         story=test_controllers.test_an_append_that_was_on_its_way_when_the_term_was_taken_counts_for_nothing,
     ),
     Ablation(
-        "R110",
+        "R120",
         "the lease is the fence",
         ((Fence, "_fenced", lease_alone),),
         story=test_controllers.test_who_was_deposed_while_it_stood_still_writes_nothing,
     ),
     Ablation(
-        "R111",
+        "R121",
         "whatever term is there is taken",
         ((shared_controller, "taking", take_whatever_is_there),),
         story=test_controllers.test_a_look_that_is_out_of_date_deposes_nobody,
     ),
     Ablation(
-        "R112",
+        "R122",
         "no write compares the end",
         ((Fence, "_fenced", no_end),),
         story=test_controllers.test_a_late_copy_of_an_append_takes_the_end_nowhere,
     ),
     Ablation(
-        "R113",
+        "R123",
         "what got no answer is written again anyhow",
         ((SharedController, "_write", try_again_anyhow),),
         story=test_controllers.test_an_append_without_an_answer_is_there_once,

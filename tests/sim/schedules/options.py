@@ -337,6 +337,8 @@ def _draw_levers(seed: int) -> float:
     rng = Random(f"{seed}/levers")
     pulls = rng.random() < 0.3
     return round(0.3 * 20 ** rng.random(), 4) if pulls else 0.0
+
+
 def _draw_controllers(seed: int) -> dict[str, Any]:
     rng = Random(f"{seed}/controllers")
     several = rng.random() < 0.2

@@ -1,4 +1,4 @@
-"""The fence: a *term* is taken by compare-and-put, and every write compares it (R110, R111).
+"""The fence: a *term* is taken by compare-and-put, and every write compares it (R120, R121).
 
 Owns what a holder knows: the mod of its term, and where the journal ends. A term taken later makes
 every comparison fail, so who was deposed writes nothing, however late its requests arrive. The
@@ -8,7 +8,7 @@ lease of ``active`` fences nobody: clocks and pauses decide when it ends, and no
 request has several frames, of which the last one alone moves the end: what lies behind the end
 counts for nothing. So a decision is there as a whole or not at all.
 
-*No answer*: the very same transaction again, until one of three things is known (R113). It
+*No answer*: the very same transaction again, until one of three things is known (R123). It
 succeeded; or it failed and what it writes is there under the same term, so an earlier attempt was
 carried out; or it failed otherwise, and the holder is deposed.
 """
@@ -73,7 +73,7 @@ def parts(first: int, frames: Sequence[tuple[int, bytes]]) -> list[Part]:
 
 
 def taking(places: Places, seen: Entry | None, term: Term) -> Transaction:
-    """Only the term that was seen is replaced: who looked too early deposes nobody (R111)."""
+    """Only the term that was seen is replaced: who looked too early deposes nobody (R121)."""
     return Transaction(
         (Compare(places.term, 0 if seen is None else seen.mod),),
         (Put(places.term, term.encode()),),

@@ -2,7 +2,7 @@
 
 The generation before it is kept, frames and pieces: a standby that is behind goes on from them, and
 a snapshot that does not match its checksum is passed over. What is older goes in the same
-transaction. Each step compares the term (R110), so who was deposed replaces nothing.
+transaction. Each step compares the term (R120), so who was deposed replaces nothing.
 """
 
 from __future__ import annotations

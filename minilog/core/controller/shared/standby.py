@@ -1,5 +1,5 @@
 """When a standby takes the term. It may be wrong at any moment: then it deposes one that was well,
-and nothing is lost (R110). So it needs no certainty, and may be quick.
+and nothing is lost (R120). So it needs no certainty, and may be quick.
 
 It takes
 * at once on proof of death: the connection to who holds the term dropped and its port refuses, or
@@ -12,7 +12,7 @@ It takes
 Damping: each change of the term within a minute beyond the first few doubles the pause before the
 next, so two that cannot hear each other do not fight.
 
-What it saw is of one term. The taking compares that (R111), so a look that is out of date deposes
+What it saw is of one term. The taking compares that (R121), so a look that is out of date deposes
 nobody.
 """
 

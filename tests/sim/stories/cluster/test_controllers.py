@@ -88,7 +88,7 @@ def moves_end(transaction: Transaction) -> bool:
 
 
 def test_a_standby_takes_over_when_the_active_one_is_killed() -> None:
-    """R110: what was decided stays, and what is asked next is decided."""
+    """R120: what was decided stays, and what is asked next is decided."""
     c = cluster()
     first = active(c)
     c.produce("t")
@@ -101,7 +101,7 @@ def test_a_standby_takes_over_when_the_active_one_is_killed() -> None:
 
 
 def test_the_leader_and_the_controller_die_together() -> None:
-    """R110: the next controller elects, from the journal alone."""
+    """R120: the next controller elects, from the journal alone."""
     c = cluster()
     c.produce("t", 4)
     dead = c.leader("t")
@@ -114,7 +114,7 @@ def test_the_leader_and_the_controller_die_together() -> None:
 
 
 def test_who_was_deposed_while_it_stood_still_writes_nothing() -> None:
-    """R110: it goes on where it was, with requests in its hands, and ends at the first write."""
+    """R120: it goes on where it was, with requests in its hands, and ends at the first write."""
     c = cluster()
     first, tending = active(c), Held(c)
     tending.matches = lambda process, transaction: (
@@ -130,7 +130,7 @@ def test_who_was_deposed_while_it_stood_still_writes_nothing() -> None:
 
 
 def test_an_append_that_was_on_its_way_when_the_term_was_taken_counts_for_nothing() -> None:
-    """R110: between the taking and the first decision of the next one the end has not moved."""
+    """R120: between the taking and the first decision of the next one the end has not moved."""
     c = cluster()
     first, held, begun = active(c), Held(c), Held(c)
     held.matches = lambda process, transaction: process is first and moves_end(transaction)
@@ -148,7 +148,7 @@ def test_an_append_that_was_on_its_way_when_the_term_was_taken_counts_for_nothin
 
 
 def test_a_snapshot_of_a_controller_that_was_deposed_replaces_nothing() -> None:
-    """R110: nor do its pieces."""
+    """R120: nor do its pieces."""
     c = cluster(snapshot_records=5)
     first, held = active(c), Held(c)
     held.matches = lambda process, transaction: (
@@ -167,7 +167,7 @@ def test_a_snapshot_of_a_controller_that_was_deposed_replaces_nothing() -> None:
 
 
 def test_a_look_that_is_out_of_date_deposes_nobody() -> None:
-    """R111: two have seen the first one die. The second of them asks when the other decides."""
+    """R121: two have seen the first one die. The second of them asks when the other decides."""
     c = cluster()
     first, held = active(c), Held(c)
     slow = next(node for node in c.controllers if node is not first)
@@ -187,7 +187,7 @@ def test_a_look_that_is_out_of_date_deposes_nobody() -> None:
 
 
 def test_a_late_copy_of_an_append_takes_the_end_nowhere() -> None:
-    """R112: the term is the same, and much was decided since."""
+    """R122: the term is the same, and much was decided since."""
     c = cluster()
     held = Held(c, copies=True)
     held.matches = lambda _, transaction: moves_end(transaction)
@@ -200,7 +200,7 @@ def test_a_late_copy_of_an_append_takes_the_end_nowhere() -> None:
 
 
 def test_an_append_without_an_answer_is_there_once() -> None:
-    """R113: the requests arrive, and no answer comes back. Nobody is told meanwhile."""
+    """R123: the requests arrive, and no answer comes back. Nobody is told meanwhile."""
     c = cluster(controllers=2)
     first = active(c)
     c.run(1000)
@@ -236,7 +236,7 @@ def test_nothing_is_decided_without_etcd_and_data_goes_on() -> None:
 
 
 def test_two_that_cannot_hear_each_other_do_not_fight() -> None:
-    """R110: refused connections prove death, unless a network only says so."""
+    """R120: refused connections prove death, unless a network only says so."""
     c = cluster(controllers=2)
     one, two = c.controllers
     c.network.cut(one.node_id, two.node_id)
