@@ -107,7 +107,12 @@ class Live:
     # --- while somebody watches -------------------------------------------------------------------
 
     async def _keep_up(self) -> None:
-        await asyncio.gather(self._ask(), self._look())
+        tasks = [asyncio.create_task(self._ask(), name="ask"), asyncio.create_task(self._look(), name="look")]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()  # the other one goes on where one has ended
 
     async def _ask(self) -> None:
         """Answers that are older than the metadata beside which they would be shown contradict it:

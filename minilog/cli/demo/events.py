@@ -101,7 +101,7 @@ def read_ndjson(file: Path) -> Iterator[Event]:
                     )
                 try:
                     json.loads(event)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise CliError(
                         f"{file} line {number} is not JSON ({error}); write one JSON value a line", 2
                     ) from None

@@ -133,7 +133,7 @@ def test_events_repeat_with_ids_that_go_on(tmp_path: Path) -> None:
     assert [id_of(value) for value in values] == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("content", [b"{]\n", b"\xff\n"])
+@pytest.mark.parametrize("content", [b"{]\n", b"\xff\n", b"[" * 100_000 + b"\n"], ids=["", "no text", "deep"])
 def test_a_bad_line_is_named(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "e.ndjson"
     file.write_bytes(b"1\n" + content)

@@ -184,3 +184,20 @@ def test_a_fault_ends_the_streams_and_the_next_watcher_begins_anew(monkeypatch: 
         assert json.loads(await told.once())["about"]["role"] == "broker"
 
     run(check)
+
+
+def test_when_asking_has_failed_nothing_goes_on_behind_it() -> None:
+    async def check(source: FakeSource, told: Live) -> None:
+        async def fail() -> Knowledge:
+            raise RuntimeError("a fault")
+
+        source.knowledge = fail  # type: ignore[method-assign]
+        others = asyncio.all_tasks()
+        async with told.watching() as watcher:
+            with pytest.raises(RuntimeError, match="a fault"):
+                await watcher.next()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == others
+
+    run(check)
