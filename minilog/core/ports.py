@@ -233,6 +233,11 @@ class CutTail(Protocol):
     @property
     def records_by_acks(self) -> tuple[int, int, int, int]: ...
 
+    @property
+    def unreadable_bytes(self) -> int:
+        """What is no whole batch: nobody can count the records in it."""
+        ...
+
 
 class LogStore(Protocol):
     """The logs of one broker's data directory, and the little state that is the broker's own."""

@@ -165,9 +165,11 @@ def _failover(told: FailoverInfo, controller_epoch: int, *, for_people: bool) ->
             missing = "unknown" if is_over and step != "restored" else "not yet"
             missing = "-" if step == "first_write" and not told.partitions else missing
         row[f"{step}_after_ms"] = missing if at_ms is None else at_ms - told.last_heard_ms
+        if for_people and at_ms is not None and not told.is_heard:
+            row[f"{step}_after_ms"] = f">{at_ms - told.last_heard_ms}"
     unknown, acks_0, acks_1, many = told.records_cut
     row["cut"] = sum(told.records_cut)
-    row["unwritten_ms"] = dict(told.first_writes)
+    row["unwritten_ms"] = dict(told.first_writes) if told.is_heard else {}
     row["cut_by_acks"] = f"{acks_0 + unknown} / {acks_1} / {many}"
     return row
 

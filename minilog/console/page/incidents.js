@@ -13,7 +13,7 @@ function failoversView() {
   ]);
   return [
     el("h1", {}, "Failovers"),
-    el("p", { class: "quiet" }, "Each time is counted from the last sign of life of the broker. “–” has not happened, or is not known."),
+    el("p", { class: "quiet" }, "Each time is counted from the last sign of life of the broker. “–” has not happened, or is not known. “More than” is counted from the begin of a controller that had not heard it."),
     table("Failovers", ["Last heard", "Broker", "It led", "Detected#", "Elected#", "Served#", "First write#", "Complete again#", "Records cut"], rows, "none: no broker was lost"),
   ];
 }
@@ -26,7 +26,7 @@ function namesOf(info) {
 }
 
 function since(info, ms) {
-  return ms === null || ms === undefined ? DASH : `+${span(Math.max(0, ms - info.last_heard_ms))}`;
+  return ms === null || ms === undefined ? DASH : `${info.is_heard === false ? "more than " : "+"}${span(Math.max(0, ms - info.last_heard_ms))}`;
 }
 
 function cutOf(info) {

@@ -21,7 +21,9 @@ class FailoverInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     since ``last_heard_ms``: for so long at most it could not be written, and longer only where
     nobody tried. ``restored_ms``: the broker, or whoever has its id by now, was in sync again
     wherever it has a replica. ``records_cut``: of unknown origin, with acks=0, acks=1 and more,
-    which were cut from its logs since."""
+    which were cut from its logs since. ``is_heard``: that controller had heard the broker. Else it
+    was lost before the controller began, and ``last_heard_ms`` is when that began to wait for it:
+    whatever is counted from there took longer."""
 
     broker_id: BrokerId
     broker_epoch: Int64
@@ -40,3 +42,4 @@ class FailoverInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     names: Few[Text] = []
     records_cut: tuple[Count, Count, Count, Count] = (0, 0, 0, 0)
     first_writes: Few[tuple[Text, Milliseconds]] = []
+    is_heard: bool = True

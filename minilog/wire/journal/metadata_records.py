@@ -96,8 +96,8 @@ class BrokerRegistered(MetadataRecord, frozen=True):
 
 
 class BrokerFenced(MetadataRecord, frozen=True):
-    """``why`` is a FailoverKind, ``silent_ms`` how long nothing had been heard: for people. "" and
-    -1 from an older controller."""
+    """``why`` is a FailoverKind, ``silent_ms`` how long nothing had been heard: for people. -1:
+    this controller had never heard it. "" and -1 from an older controller."""
 
     broker_id: int
     broker_epoch: int

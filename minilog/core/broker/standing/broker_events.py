@@ -80,8 +80,7 @@ class BrokerEvents:
         topic, _, partition = cut.partition.rpartition("-")
         count = sum(cut.records_by_acks)
         sentence = (
-            f"broker {self._broker_id} cut {count} records from the end of {cut.partition}, offsets "
-            f"{cut.base_offset} to {cut.end_offset - 1} of leader epoch {cut.last_epoch} ({cut.reason}): "
+            f"broker {self._broker_id} cut {_what(cut)} from the end of {cut.partition}{_where(cut)} ({cut.reason}): "
             f"{_by_acks(cut.records_by_acks)}; they are kept: `minilog lost list`"
         )
         facts |= {
@@ -206,3 +205,16 @@ def _by_acks(by_acks: tuple[int, int, int, int]) -> str:
 def _facts(by_acks: tuple[int, int, int, int]) -> Facts:
     unknown, acks_0, acks_1, many = by_acks
     return {"acks_unknown": unknown, "acks_0": acks_0, "acks_1": acks_1, "acks_many": many}
+
+
+def _what(cut: CutTail) -> str:
+    """Nobody can say how many records there are in what cannot be read."""
+    records = f"{sum(cut.records_by_acks)} records"
+    return f"{records} and {cut.unreadable_bytes} bytes that cannot be read" if cut.unreadable_bytes else records
+
+
+def _where(cut: CutTail) -> str:
+    if cut.end_offset <= cut.base_offset:
+        return f", from offset {cut.base_offset} on"
+    epoch = f" of leader epoch {cut.last_epoch}" if cut.last_epoch >= 0 else ""
+    return f", offsets {cut.base_offset} to {cut.end_offset - 1}{epoch}"

@@ -117,7 +117,8 @@ class Fencing:
                     leaderless.add(TopicPartition(state.topic, state.partition))
         if kind is not None:
             lost = broker_id, session.broker_epoch, kind.value
-            info = FailoverInfo(*lost, session.heard_ms, detected_ms, now_ms, len(led))
+            times = session.heard_ms, detected_ms, now_ms
+            info = FailoverInfo(*lost, *times, len(led), is_heard=session.is_heard)
             self._failovers.begin(info, led, leaderless)
 
     def fence(
@@ -133,7 +134,8 @@ class Fencing:
             effects.append(Reply(session.parked.request_id, Problem.of(error)))
         if broker.fenced or broker.epoch != session.broker_epoch:
             return effects
-        draft.add(BrokerFenced(broker.broker_id, broker.epoch, kind.value, max(0, now_ms - session.heard_ms)))
+        silent_ms = max(0, now_ms - session.heard_ms) if session.is_heard else -1
+        draft.add(BrokerFenced(broker.broker_id, broker.epoch, kind.value, silent_ms))
         told_already = broker.shutting_down
         self._take_out(draft, session, without_replica, None if told_already else kind, detected_ms, now_ms)
         return effects

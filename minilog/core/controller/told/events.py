@@ -74,9 +74,10 @@ def restored(image: ClusterImage, step: Sequence[MetadataRecord], at_ms: int) ->
 
 def _of_return(info: FailoverInfo, at_ms: int) -> Event:
     after_ms = (info.restored_ms or 0) - info.last_heard_ms
-    sentence = (
-        f"broker {info.broker_id} is in sync again everywhere, {after_ms} ms after it was last heard before it was lost"
-    )
+    when = f"{after_ms} ms after it was last heard before it was lost"
+    if not info.is_heard:
+        when = f"more than {after_ms} ms after it was lost, before the controller had heard it"
+    sentence = f"broker {info.broker_id} is in sync again everywhere, {when}"
     facts: Facts = {"failover": info.number, "after_ms": after_ms}
     return Event(at_ms, EventKind.BROKER_RESTORED, INFO, sentence, info.broker_id, facts=facts)
 

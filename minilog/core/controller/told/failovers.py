@@ -243,8 +243,10 @@ def _count(told: object) -> int:
 
 
 def phases(before: FailoverInfo | None, after: FailoverInfo) -> Iterator[tuple[str, float]]:
-    """(phase, seconds since the last sign of life) of what ``after`` knows and ``before`` did
-    not."""
+    """(phase, seconds since the last sign of life) of what ``after`` knows and ``before`` did not.
+    None of a broker whose last sign of life is not known."""
+    if not after.is_heard:
+        return
     if before is None:
         yield "detect", (after.detected_ms - after.last_heard_ms) / 1000
     for phase in PHASES[1:]:

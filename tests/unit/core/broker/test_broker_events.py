@@ -18,6 +18,7 @@ class Cut(NamedTuple):
     end_offset: int = 17
     last_epoch: int = 4
     records_by_acks: tuple[int, int, int, int] = (1, 2, 3, 1)
+    unreadable_bytes: int = 0
 
 
 def sentences(events: BrokerEvents) -> list[str]:
@@ -62,6 +63,16 @@ def test_a_cut_says_where_and_what_was_promised_of_it() -> None:
     events = BrokerEvents(2)
     events.see_cuts([Cut(records_by_acks=(0, 2, 0, 0))], 99)
     assert events.tell(0)[0].event.level == WARNING
+
+
+def test_a_cut_of_what_cannot_be_read_is_not_told_as_nothing() -> None:
+    """Nobody can count the records in it, nor say where it ends."""
+    events = BrokerEvents(2)
+    events.see_cuts(
+        [Cut(base_offset=10, end_offset=10, last_epoch=-1, records_by_acks=(0, 0, 0, 0), unreadable_bytes=3189)], 99
+    )
+    (sentence,) = sentences(events)
+    assert "cut 0 records and 3189 bytes that cannot be read from the end of a-b-3, from offset 10 on (" in sentence
 
 
 def test_a_state_is_told_when_it_begins_and_when_it_ends() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from minilog.core.controller.told.failovers import phases
 from minilog.core.image import TopicImage
 from minilog.wire.journal.events import ERROR, Event, EventKind, SeenEvent
 from minilog.wire.journal.failovers import FailoverInfo
@@ -15,6 +16,7 @@ from minilog.wire.journal.metadata_records import (
     BrokerFenced,
     BrokerRegistered,
     ControllerStarted,
+    EventNoted,
     FailoverNoted,
     PartitionChanged,
 )
@@ -75,6 +77,25 @@ def test_what_a_controller_did_not_see_stays_unknown() -> None:
     found = info(bench)
     assert (found.elected_ms, found.published_ms) == (None, None)
     assert found.controller_epoch < bench.core.image.controller_epoch
+
+
+def test_who_was_lost_before_the_controller_began_was_not_heard_when_it_began() -> None:
+    """R46: it may have been away for hours. What is counted from there is said to be longer."""
+    for is_heard in (True, False):
+        bench = ControllerBench()
+        bench.create([1, 2, 3])
+        bench.run(100)
+        bench.silence(1)
+        if not is_heard:
+            bench.restart()
+        bench.run(5000)
+        (found,) = [one for one in bench.core.image.failovers if one.broker_id == 1]
+        (fenced,) = [r for r in bench.journal if isinstance(r, BrokerFenced) and r.broker_id == 1]
+        assert found.is_heard == is_heard
+        assert (fenced.silent_ms >= 0) == is_heard
+        assert bool(list(phases(None, found))) == is_heard
+        told = [r.event for r in bench.journal if isinstance(r, EventNoted) and r.event.broker_id == 1]
+        assert any("it was last heard" in event.sentence for event in told) == is_heard
 
 
 def test_it_is_over_when_the_broker_is_in_sync_everywhere_also_by_another_controller() -> None:
