@@ -400,6 +400,14 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     topic_create_wait_ms: Milliseconds = 2000
     snapshot_records: PositiveInt = 10_000
     """A journal longer than this is replaced by a snapshot."""
+    leader_balance: bool = True
+    """Leaderships go back to the first replica of each partition by themselves."""
+    leader_balance_steady_ms: Milliseconds = 30_000
+    """To no broker that was not well and in service for so long."""
+    leader_balance_pause_ms: Milliseconds = 300_000
+    """No partition twice within this."""
+    leader_balance_skew_percent: Annotated[int, Meta(ge=0, le=100)] = 10
+    """Only where a broker lacks more of the leaderships that it is the first replica for."""
     default_replication_factor: Annotated[int, Meta(ge=1, le=32)] = 3
     default_partitions: PositiveInt = 1
     groups_partitions: Annotated[int, Meta(ge=1, le=1000)] = 8

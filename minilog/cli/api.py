@@ -25,7 +25,7 @@ from minilog.cli.request import Unanswered, send
 from minilog.config import ascii_url
 from minilog.errors import BrokerUnavailable, LeaderNotAvailable, MinilogError, Overloaded, TimedOut
 from minilog.wire.http import JSON
-from minilog.wire.json.json_answers import ElectionInfo, FailoverList, OffsetFound, TopicAltered
+from minilog.wire.json.json_answers import ElectionInfo, FailoverList, LeadersBalanced, OffsetFound, TopicAltered
 from minilog.wire.messages import FailoverInfo, MetadataReply, TopicInfo
 from minilog.wire.routes import BY_NAME, path_of
 
@@ -107,6 +107,10 @@ class Api:
         """None: as by default."""
         body = {"config": config, "dry_run": dry_run}
         return self._understood(self.call("alter_topic", body=body, topic=name), TopicAltered, definite=dry_run)
+
+    def balance_leaders(self, topics: list[str], *, dry_run: bool) -> LeadersBalanced:
+        body = {"topics": topics, "dry_run": dry_run}
+        return self._understood(self.call("balance_leaders", body=body), LeadersBalanced, definite=dry_run)
 
     def election(self, topic: str, partition: int) -> ElectionInfo:
         return self.get("describe_election", ElectionInfo, topic=topic, partition=partition)

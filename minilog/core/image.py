@@ -380,6 +380,9 @@ def check_partition(state: PartitionState) -> None:
     assert set(state.elr) <= set(state.replicas), f"ELR outside the replicas: {state!r}"
     assert not set(state.isr) & set(state.elr), f"ISR and ELR overlap: {state!r}"
     assert state.leader == NO_LEADER or state.leader in state.isr, f"leader outside the ISR: {state!r}"
+    if state.successor != NO_LEADER:
+        assert state.successor in state.isr, f"successor outside the ISR: {state!r}"
+        assert state.leader not in (NO_LEADER, state.successor), f"nobody to succeed: {state!r}"
 
 
 def _is_open(claim: LostClaimed) -> bool:

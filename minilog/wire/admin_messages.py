@@ -102,6 +102,33 @@ class ConfigureTopicReply(Message):
     metadata_offset: Count
 
 
+class BalanceLeaders(Message):
+    """Let the first replica of each partition lead it, of these topics or of all, where it is in
+    sync. ``dry_run``: say what that would be, and change nothing."""
+
+    topics: Few[Name] = []
+    dry_run: bool = False
+    asked_by: Name = ""
+
+
+class LeaderMove(msgspec.Struct, omit_defaults=True):
+    """``leader`` is to hand over to ``to``, unless there is a ``problem``. -1: there is no
+    leader."""
+
+    topic: Name
+    partition: Int64
+    leader: Int64
+    to: Int64
+    problem: Text = ""
+
+
+class BalanceLeadersReply(Message):
+    """What was not led by its first replica. The leaders hand over after this answer."""
+
+    moves: Many[LeaderMove]
+    metadata_offset: Count
+
+
 ANY_REPLICA = -1
 
 
@@ -248,7 +275,7 @@ class DescribeClusterReply(Message):
     version: Told = ""
 
 
-PersonsChange = CreateTopic | DeleteTopic | AddPartitions | ElectLeader | ConfigureTopic
+PersonsChange = CreateTopic | DeleteTopic | AddPartitions | ElectLeader | ConfigureTopic | BalanceLeaders
 """What people ask the controller to change. A broker that passes it on says from where
 (``asked_by``)."""
 AdminMessage = (
@@ -256,6 +283,7 @@ AdminMessage = (
     | CreateTopicReply
     | ElectLeaderReply
     | ConfigureTopicReply
+    | BalanceLeadersReply
     | ClaimLost
     | ClaimLostReply
     | InitProducer

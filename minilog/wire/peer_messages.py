@@ -14,7 +14,7 @@ import msgspec
 
 from minilog.wire.bounded import BrokerId, Count, Few, Id, Int64, Many, Milliseconds, Name, Text, Url
 from minilog.wire.journal.events import SeenEvent
-from minilog.wire.journal.metadata_records import AnyMetadataRecord, ReplicaName
+from minilog.wire.journal.metadata_records import NO_LEADER, AnyMetadataRecord, ReplicaName
 from minilog.wire.message_base import Message, Problem
 
 NOTHING = memoryview(b"")
@@ -183,6 +183,8 @@ class IsrLeaver(msgspec.Struct, array_like=True, frozen=True):
 
 
 class IsrProposal(msgspec.Struct):
+    """``leader``: the successor, which is to lead now, because it holds all that the sender has."""
+
     topic: Name
     topic_id: Id
     partition: Int64
@@ -190,6 +192,7 @@ class IsrProposal(msgspec.Struct):
     partition_epoch: Int64
     isr: Few[IsrMember]
     leaving: Few[IsrLeaver] = []
+    leader: Int64 = NO_LEADER
 
 
 class AlterPartition(Message):

@@ -235,6 +235,8 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("describe_election", "GET", _ELECTION_PATH, "Who leads, and who could: how far each replica reaches", (_TOPIC_ID,)),
     Route("elect_leader", "POST", _ELECTION_PATH,
           'Let a partition go on that has lost its last complete copy: {"unclean": true, "leader"?}', (_TOPIC_ID,), (JSON,)),
+    Route("balance_leaders", "POST", "/v1/cluster/leaders/balance",
+          'Let the first replica of each partition lead it again, where it is in sync: {"topics"?, "dry_run"?}', (), (JSON,)),
     Route("brokers", "GET", "/v1/brokers", "All brokers"),
     Route("cluster", "GET", "/v1/cluster", "Identity and size of the cluster"),
     Route("health", "GET", "/v1/cluster/health", "Healthy, or what is wrong"),

@@ -15,7 +15,7 @@ from weakref import WeakMethod, WeakSet
 from minilog.errors import ClientClosed
 from minilog.wire.json.json_answers import ClusterInfo, GroupDescription, Health, TopicAltered
 from minilog.wire.json.receipt_answers import CheckedReceipt
-from minilog.wire.messages import BrokerInfo, TopicInfo
+from minilog.wire.messages import BrokerInfo, LeaderMove, TopicInfo
 from minilog_client.admin.admin import TIMEOUT_MS
 from minilog_client.admin.group_admin import GroupLag, GroupList, OffsetChange
 from minilog_client.blocking.callbacks import SyncCallback, in_waiting_thread, run_with_callbacks
@@ -249,6 +249,11 @@ class Client:
         return self._thread.run(self._client.offset_at(topic, partition, at, timeout_ms))
 
     # --- groups -----------------------------------------------------------------------------------
+
+    def balance_leaders(
+        self, topics: Sequence[str] = (), *, dry_run: bool = False, timeout_ms: int = TIMEOUT_MS
+    ) -> list[LeaderMove]:
+        return self._thread.run(self._client.balance_leaders(topics, dry_run=dry_run, timeout_ms=timeout_ms))
 
     def configure_topic(
         self,

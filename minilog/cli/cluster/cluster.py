@@ -10,6 +10,7 @@ import msgspec
 import typer
 
 from minilog.cli.api import Api, UrlOption
+from minilog.cli.cluster.balance import balance_leaders
 from minilog.cli.cluster.events import events
 from minilog.cli.output import CliError, Column, ExitCode, Format, OutputOption, note, show_rows, show_value
 from minilog.errors import MinilogError
@@ -17,6 +18,8 @@ from minilog.wire.journal.failovers import FailoverInfo
 from minilog.wire.json.json_answers import ClusterInfo, FailoverList, Health
 
 app = typer.Typer(no_args_is_help=True, help="The brokers, and whether everything is as it should be.")
+
+app.command("balance-leaders")(balance_leaders)
 
 WATCH_S = 1.0
 BROKER_COLUMNS = [

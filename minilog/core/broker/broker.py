@@ -55,6 +55,7 @@ from minilog.errors import (
 from minilog.wire.group_messages import GroupRequest
 from minilog.wire.journal.events import Event
 from minilog.wire.journal.metadata_copy import BrokerCopy, MetadataCopy
+from minilog.wire.journal.metadata_records import NO_LEADER
 from minilog.wire.messages import (
     AllocateProducerIds,
     AllocateProducerIdsReply,
@@ -365,6 +366,9 @@ class BrokerCore:
         alter = self.proposals.next_request(self.state.broker_epoch, epoch, now_ms)
         if alter is not None:
             effects.append(Send(CONTROLLER_ID, alter))
+            for proposal in alter.partitions:
+                if proposal.leader != NO_LEADER:
+                    self.state.successions.setdefault(TopicPartition(proposal.topic, proposal.partition), now_ms)
         allocate = self.producer_ids.next_request(self.state.broker_epoch)
         if allocate is not None:
             effects.append(Send(CONTROLLER_ID, allocate))

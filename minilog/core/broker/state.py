@@ -39,6 +39,8 @@ class LocalState:
         self.unmoved: dict[tuple[str, str, int], bool] = {}
         """(topic, topic id, partition) of files that are in use no more and found no room to be
         moved away, and whether they were deleted."""
+        self.successions: dict[TopicPartition, int] = {}
+        """Since when a successor may lead what this broker leads, because it has asked for that."""
         self.ailment = Ailment(settings, store)
         self.events = BrokerEvents(settings.broker_id)
         self.stamps = Stamps()
@@ -101,8 +103,19 @@ class LocalState:
         that. An unfit replica that does not lead is told of with every heartbeat, and moves no
         leadership."""
         replicas = self.replicas
+        succession_ms = self._succession_ms(now_ms)
         leads_damaged = any(p in replicas and isinstance(replicas[p].role, LeaderState) for p in self.damaged)
-        return self.registration.asked_away_ms(now_ms) if self.registration.draining or leads_damaged else 0
+        asks = self.registration.draining or leads_damaged
+        return max(succession_ms, self.registration.asked_away_ms(now_ms) if asks else 0)
+
+    def _succession_ms(self, now_ms: int) -> int:
+        """For how long a successor that this broker has asked for may lead already."""
+        for partition in list(self.successions):
+            replica = self.replicas.get(partition)
+            role = None if replica is None else replica.role
+            if not isinstance(role, LeaderState) or not role.asks_for_successor:
+                del self.successions[partition]
+        return max((now_ms - asked_ms for asked_ms in self.successions.values()), default=0)
 
     def wall_ms(self, now_ms: int) -> int:
         """The time of this turn as people know it, 1970 at the earliest: what is noted, and what

@@ -28,6 +28,7 @@ from minilog.core.controller.brokers.probes import Probes
 from minilog.core.controller.decision import Decision
 from minilog.core.controller.elections.election import Elections
 from minilog.core.controller.elections.isr_check import decide_proposals
+from minilog.core.controller.elections.leader_balance import LeaderBalance
 from minilog.core.controller.elections.partition_change import with_leader, without_lost
 from minilog.core.controller.elections.unclean_election import UncleanElections
 from minilog.core.controller.journal.changes import ChangeRequest, change
@@ -57,6 +58,7 @@ from minilog.wire.messages import (
     AllocateProducerIdsReply,
     AlterPartition,
     AlterPartitionReply,
+    BalanceLeaders,
     ClaimLost,
     DescribeCluster,
     ElectLeader,
@@ -82,6 +84,7 @@ class ControllerCore:
         self.unclean_elections = UncleanElections(self.image, self.elections)
         self.failovers = Failovers(self.image)
         self.fencing = Fencing(self.image, self.sessions, self.failovers)
+        self.balance = LeaderBalance(settings, self.image, self.sessions)
         self.registrations = BrokerRegistrations(settings, self.image, self.sessions)
         self.feed = MetadataFeed(settings, self.image, self.sessions)
         self.journal_check = JournalCheck(self.image)
@@ -123,6 +126,7 @@ class ControllerCore:
                 self.elections.on_registered(record.broker_id)
             case BrokerFenced():
                 self.journal_check.on_gone(record.broker_id)
+                self.balance.on_fenced(record.broker_id)
             case PartitionChanged():
                 self.fencing.on_changed(record, index)
                 self.elections.on_changed(record)
@@ -195,8 +199,10 @@ class ControllerCore:
                 return self._on_allocate(request_id, request)
             case ElectLeader():
                 return Decision([], self.unclean_elections.request(request_id, request, now_ms))
-        if isinstance(request, ChangeRequest):
-            return self._on_change(request_id, request, now_ms)
+            case BalanceLeaders():
+                return self.balance.on_request(request_id, request)
+            case _ if isinstance(request, ChangeRequest):
+                return self._on_change(request_id, request, now_ms)
         raise InvalidRequest(f"the controller does not answer {type(request).__name__}; send it to a broker")
 
     def on_response(self, node_id: int, request: Message, response: Message | MinilogError, now_ms: int) -> Decision:
@@ -239,19 +245,17 @@ class ControllerCore:
             effects += self.registrations.register_waiting(draft, session.broker_id, now_ms)
         if records := draft.records():
             return Decision(records, effects)
-        effects += self._look_around(now_ms)
+        for session in list(self.sessions.overdue(now_ms, self.settings.probe_after_ms)):
+            effects += self.probes.send(session, now_ms)
+        effects += self._tell(now_ms)
         if not self.journal_check.is_done:
             return Decision([], effects)
         decision = self._decide_elections(now_ms)
         effects += self.elections.ask(now_ms)
         effects += self.unclean_elections.look(now_ms)
-        return Decision(decision.records, effects + decision.effects)
-
-    def _look_around(self, now_ms: int) -> list[Effect]:
-        effects: list[Effect] = []
-        for session in list(self.sessions.overdue(now_ms, self.settings.probe_after_ms)):
-            effects += self.probes.send(session, now_ms)
-        return effects + self._tell(now_ms)
+        if not decision.records:
+            self.balance.tick(draft, now_ms)
+        return Decision(decision.records + draft.records(), effects + decision.effects)
 
     def on_committed(self, now_ms: int) -> Decision:
         """After the records of a decision are durable and replayed: tell everybody, and go on where

@@ -26,7 +26,8 @@ from minilog.core.replication.isr import is_lagging, may_join
 from minilog.core.replication.log_start import LogStart
 from minilog.core.replication.progress import Progress, Proposal
 from minilog.errors import FencedLeaderEpoch, OffsetOutOfRange, UnknownLeaderEpoch
-from minilog.wire.messages import IsrLeaver, IsrMember, IsrProposal, ReplicaFetchPartition
+from minilog.wire.journal.metadata_records import NO_LEADER
+from minilog.wire.messages import ACKS_ALL, IsrLeaver, IsrMember, IsrProposal, ReplicaFetchPartition
 from minilog.wire.topic_partition import TopicPartition
 
 LACKS_MAX_MS = 60_000
@@ -34,6 +35,8 @@ LACKS_MAX_MS = 60_000
 ``lacks_max_ms`` says otherwise: two rounds of retention usually even that out."""
 
 
+QUIET_MS = 1000
+"""So long a leader takes no writes, so that all of the ISR can hold all that it has."""
 REFUSED_MS = 500
 """So long after a refusal nobody is proposed, and nobody waited for."""
 
@@ -66,6 +69,9 @@ class LeaderIsr:
         self.high_watermark = log.high_watermark
         self.log_start = LogStart(log)
         self._grows_ms = 0
+        self._succession_ms: int | None = None
+        """Since when a successor is named."""
+        self._is_quiet = False
         self.proposal: Proposal | None = None
         self.followers = {
             r: Progress(now_ms if r in state.isr else now_ms - 2**40) for r in state.replicas if r != broker_id
@@ -239,8 +245,11 @@ class LeaderIsr:
         was opened.
 
         Shrinking is looked at on the slow tick only, growing after every fetch."""
+        self._look_at_successor(now_ms)
         if self.proposal is not None:
             return False
+        if self._is_quiet and self.drained:
+            return self._hand_over()
         isr = [r for r in self.state.isr if not (shrink and self._should_leave(r, now_ms, replica_lag_max_ms))]
         if now_ms >= self._grows_ms:
             others = [r for r in self.followers if r not in self.state.isr]
@@ -255,6 +264,33 @@ class LeaderIsr:
         members = tuple(IsrMember(r, self._broker_epoch_of(r)) for r in isr)
         leaving = tuple(self._leaver(r, now_ms) for r in self.state.isr if r not in isr)
         self.proposal = Proposal(members, self.state.partition_epoch, -1, leaving)
+        return True
+
+    # --- a successor ------------------------------------------------------------------------------
+
+    def refuses(self, acks: int) -> bool:
+        """R111: what is appended while a successor takes over may be lost by that. What waits for
+        all of the ISR is acknowledged only when the successor has it."""
+        return self._is_quiet or (self.asks_for_successor and acks != ACKS_ALL)
+
+    @property
+    def asks_for_successor(self) -> bool:
+        """It may lead already."""
+        return self.proposal is not None and self.proposal.leader != NO_LEADER
+
+    def _look_at_successor(self, now_ms: int) -> None:
+        if self.state.successor == NO_LEADER:
+            self._succession_ms, self._is_quiet = None, False
+            return
+        if self._succession_ms is None:
+            self._succession_ms = now_ms
+        self._is_quiet = now_ms - self._succession_ms < QUIET_MS
+
+    def _hand_over(self) -> bool:
+        if any(self._broker_epoch_of(r) < 0 for r in self.state.isr):
+            return False
+        members = tuple(IsrMember(r, self._broker_epoch_of(r)) for r in self.state.isr)
+        self.proposal = Proposal(members, self.state.partition_epoch, -1, leader=self.state.successor)
         return True
 
     def _leaver(self, broker_id: int, now_ms: int) -> IsrLeaver:
@@ -284,9 +320,8 @@ class LeaderIsr:
         self.proposal = self.proposal._replace(sequence=sequence)
         topic, partition = self.partition
         epochs = (self.leader_epoch, self.proposal.partition_epoch)
-        return IsrProposal(
-            topic, self.topic_id, partition, *epochs, list(self.proposal.members), list(self.proposal.leaving)
-        )
+        members, leaving, leader = self.proposal.members, self.proposal.leaving, self.proposal.leader
+        return IsrProposal(topic, self.topic_id, partition, *epochs, list(members), list(leaving), leader)
 
     def _broker_epoch_of(self, broker_id: int) -> int:
         return self.broker_epoch if broker_id == self.broker_id else self.followers[broker_id].broker_epoch

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from minilog.wire.journal.metadata_records import NO_LEADER
 from minilog.wire.messages import IsrLeaver, IsrMember
 
 
@@ -74,6 +75,8 @@ class Proposal(NamedTuple):
     partition_epoch: int
     sequence: int
     leaving: tuple[IsrLeaver, ...] = ()
+    leader: int = NO_LEADER
+    """Who is to lead now (R111)."""
 
     @property
     def isr(self) -> tuple[int, ...]:

@@ -141,7 +141,8 @@ class PartitionChanged(MetadataRecord, frozen=True):
 
     ``leader`` is NO_LEADER while an election asks for positions or nobody eligible is alive. The
     ``leader_epoch`` of the coming leader is already taken then. ``isr`` and ``elr`` are disjoint
-    (R20).
+    (R20). ``successor``: the member of the ISR that the leader is to hand over to, NO_LEADER for
+    nobody (R111).
     """
 
     topic: str
@@ -154,6 +155,7 @@ class PartitionChanged(MetadataRecord, frozen=True):
     isr: list[int]
     elr: list[int] = []
     last_known_elr: list[int] = []
+    successor: int = NO_LEADER
 
 
 class ReplicaEnd(msgspec.Struct, array_like=True, frozen=True):

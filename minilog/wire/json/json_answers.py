@@ -15,7 +15,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from minilog.wire.group_messages import CommittedOffset, GroupInfo, GroupMember, MissingGroups, TopicPartitions
 from minilog.wire.journal.events import Event
 from minilog.wire.json.json_records import JsonRecordOut, UnreadableRecords
-from minilog.wire.messages import BrokerInfo, Candidate, FailoverInfo, TopicInfo
+from minilog.wire.messages import BrokerInfo, Candidate, FailoverInfo, LeaderMove, TopicInfo
 
 
 class ProblemDocument(Struct):
@@ -182,6 +182,14 @@ class TopicAltered(Struct):
     before: dict[str, str] = {}
     under_min_isr: list[int] = []
     dry_run: bool = False
+
+
+class LeadersBalanced(Struct):
+    """What was not led by its first replica. The leaders hand over after this answer, unless there
+    is a ``problem`` or it was a dry run."""
+
+    moves: list[LeaderMove]
+    dry_run: bool
 
 
 class TopicDeleted(Struct):

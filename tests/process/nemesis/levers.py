@@ -31,3 +31,19 @@ async def change_settings_and_kill(scene: Scene) -> None:
         await scene.served(2)
     await configure(scene, min_insync_replicas="2", segment_bytes=None)
     await scene.served()
+
+
+@nemesis()
+async def balance_leaders_and_kill(scene: Scene) -> None:
+    """Leaderships go back to a broker that was dead, while somebody else dies."""
+    api = Api(scene.cluster.url)
+    for victim in ("leader", CONTROLLER, "any"):
+        async with killed(scene, "balance_leaders_and_kill", await scene.leader()):
+            await scene.served(2)
+        await scene.in_sync()
+        await scene.call(lambda: api.balance_leaders([], dry_run=False))
+        target = await scene.leader() if victim == "leader" else scene.any_broker()
+        async with killed(scene, "balance_leaders_and_kill", CONTROLLER if victim == CONTROLLER else target):
+            await scene.hold(0.3)
+        await scene.in_sync()
+    await scene.served()

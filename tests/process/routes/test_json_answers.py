@@ -81,6 +81,7 @@ def test_what_is_served_is_what_is_declared(tmp_path_factory: Any) -> None:
         walk("list_groups")
         walk("leave_group", group="g", member="m")
         walk("delete_group", group="g")
+        walk("balance_leaders", {"dry_run": True})
         walk("alter_topic", {"partitions": 2}, topic="t")
         changed = walk("alter_topic", {"config": {"retention.ms": 5000, "flush.ms": None}}, topic="t")
         assert changed["config"]["retention.ms"] == "5000"

@@ -4,7 +4,7 @@ Nothing here loosens a promise: minimums never go below that of the schedule."""
 
 from __future__ import annotations
 
-from minilog.wire.messages import ConfigureTopic, PersonsChange
+from minilog.wire.messages import BalanceLeaders, ConfigureTopic, PersonsChange
 from tests.sim.cluster import SimCluster
 from tests.sim.schedules.options import Options
 
@@ -20,7 +20,7 @@ class Levers:
             self.cluster.admin.request(self._request(self.rng.choice(topics)))
 
     def _request(self, topic: str) -> PersonsChange:
-        return self._configure(topic)
+        return self.rng.choice((self._configure(topic), BalanceLeaders([topic]), BalanceLeaders()))
 
     def _configure(self, topic: str) -> ConfigureTopic:
         options = self.options

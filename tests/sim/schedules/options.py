@@ -164,17 +164,22 @@ class Options:
         cleaning = {"retention_check_ms": self.cleaning_check_ms} if self.retains else {}
         if self.trial == "busy neighbour":
             cleaning = {"retention_check_ms": 100}
-        return cleaning | {
-            "session_timeout_ms": self.session_timeout_ms,
-            "replica_lag_max_ms": self.replica_lag_max_ms,
-            "peer_timeout_ms": self.peer_timeout_ms,
-            "heartbeat_interval_ms": self.heartbeat_interval_ms,
-            "replica_fetch_wait_ms": self.replica_fetch_wait_ms,
-            "snapshot_records": self.snapshot_records,
-            "shutdown_timeout_ms": 3000,
-            "checkpoint_interval_ms": 700,
-            "election_timeout_ms": self.election_timeout_ms,
-        }
+        balance = {"leader_balance_steady_ms": 500, "leader_balance_pause_ms": 1000} if self.levers else {}
+        return (
+            cleaning
+            | balance
+            | {
+                "session_timeout_ms": self.session_timeout_ms,
+                "replica_lag_max_ms": self.replica_lag_max_ms,
+                "peer_timeout_ms": self.peer_timeout_ms,
+                "heartbeat_interval_ms": self.heartbeat_interval_ms,
+                "replica_fetch_wait_ms": self.replica_fetch_wait_ms,
+                "snapshot_records": self.snapshot_records,
+                "shutdown_timeout_ms": 3000,
+                "checkpoint_interval_ms": 700,
+                "election_timeout_ms": self.election_timeout_ms,
+            }
+        )
 
     def lines(self) -> list[str]:
         return [f"{f.name} = {getattr(self, f.name)}" for f in fields(self)]

@@ -15,11 +15,13 @@ from minilog.broker.http.exchange import Exchange, Handler, HttpContext, checked
 from minilog.errors import InvalidRequest
 from minilog.wire.bounded import Few, Int64, Many, Name, Text
 from minilog.wire.http import topic_name
-from minilog.wire.json.json_answers import ElectionInfo, FailoverList, TopicAltered, TopicDeleted
+from minilog.wire.json.json_answers import ElectionInfo, FailoverList, LeadersBalanced, TopicAltered, TopicDeleted
 from minilog.wire.json.json_records import DECODE_ERRORS, reason
 from minilog.wire.messages import (
     ANY_REPLICA,
     AddPartitions,
+    BalanceLeaders,
+    BalanceLeadersReply,
     ConfigureTopic,
     ConfigureTopicReply,
     CreateTopic,
@@ -66,6 +68,14 @@ class ElectLeaderBody(msgspec.Struct, forbid_unknown_fields=True):
     expected: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
 
 
+class BalanceLeadersBody(msgspec.Struct, forbid_unknown_fields=True):
+    """``topics``: only these, all by default. ``dry_run``: say what would be."""
+
+    topics: Few[Name] = []
+    dry_run: bool = False
+
+
+_balance_decoder = msgspec.json.Decoder(BalanceLeadersBody)
 _elect_decoder = msgspec.json.Decoder(ElectLeaderBody)
 _decoder = msgspec.json.Decoder(CreateTopicBody)
 _ALTER_BODY: Final = '{"partitions": how many in all} or {"config": {name: value or null}, "dry_run"?}'
@@ -177,6 +187,19 @@ async def _election(context: HttpContext, message: ElectLeader) -> web.Response:
     )
 
 
+async def balance_leaders(context: HttpContext, exchange: Exchange) -> web.Response:
+    exchange.media_in()
+    body = await exchange.body.read()
+    try:
+        wanted = _balance_decoder.decode(body)
+    except DECODE_ERRORS as error:
+        raise InvalidRequest(f'the body must be {{"topics"?: [names], "dry_run"?: true}}: {reason(error)}') from None
+    topics = [topic_name(topic) for topic in wanted.topics]
+    message = BalanceLeaders(topics, wanted.dry_run, asked_by(context, exchange))
+    reply = checked(await to_controller(context, message), BalanceLeadersReply)
+    return json_answer(LeadersBalanced(reply.moves, wanted.dry_run))
+
+
 def _topic_id(context: HttpContext, exchange: Exchange) -> str:
     """The topic that is meant: the one the client names, or the one that has the name as far as is
     known here."""
@@ -199,5 +222,6 @@ HANDLERS: Final[Mapping[str, Handler]] = {
     "delete_topic": delete_topic,
     "describe_election": describe_election,
     "elect_leader": elect_leader,
+    "balance_leaders": balance_leaders,
     "failovers": failovers,
 }

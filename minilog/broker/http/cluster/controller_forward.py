@@ -9,6 +9,7 @@ from minilog.broker.http.exchange import Exchange, HttpContext
 from minilog.config import CONTROLLER_PATIENCE_MS
 from minilog.errors import NotController
 from minilog.wire.messages import (
+    BalanceLeadersReply,
     ClaimLost,
     ConfigureTopicReply,
     CreateTopicReply,
@@ -38,7 +39,10 @@ async def to_controller(context: HttpContext, message: Message) -> Message:
     settings = context.runtime.settings
     patience_ms = CONTROLLER_PATIENCE_MS if isinstance(message, PersonsChange | ClaimLost) else settings.peer_timeout_ms
     reply = await _answer(context, message, patience_ms)
-    if isinstance(reply, CreateTopicReply | ElectLeaderReply | ConfigureTopicReply | Ok) and reply.metadata_offset:
+    if (
+        isinstance(reply, CreateTopicReply | ElectLeaderReply | ConfigureTopicReply | BalanceLeadersReply | Ok)
+        and reply.metadata_offset
+    ):
         await _wait_applied(context, reply.metadata_offset)
     return reply
 

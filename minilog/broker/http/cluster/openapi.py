@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 import minilog
-from minilog.broker.http.cluster.admin import AlterTopicBody, CreateTopicBody, ElectLeaderBody
+from minilog.broker.http.cluster.admin import AlterTopicBody, BalanceLeadersBody, CreateTopicBody, ElectLeaderBody
 from minilog.broker.http.groups.groups import CommitBody, HeartbeatBody
 from minilog.broker.http.records.lost import ReplayBody
 from minilog.broker.http.records.receipts import ReceiptsBody
@@ -29,6 +29,7 @@ from minilog.wire.json.json_answers import (
     GroupDescription,
     GroupsFound,
     Health,
+    LeadersBalanced,
     LogLevelNow,
     LostDiscarded,
     LostList,
@@ -61,6 +62,7 @@ _REQUESTS: Final[dict[str, Any]] = {
     "create_topic": CreateTopicBody,
     "alter_topic": AlterTopicBody,
     "elect_leader": ElectLeaderBody,
+    "balance_leaders": BalanceLeadersBody,
     "replay_lost": ReplayBody,
     "set_log_level": LogLevelBody,
     "check_receipts": ReceiptsBody,
@@ -96,6 +98,7 @@ ANSWERS: Final[dict[str, Any]] = {
     "describe_election": ElectionInfo,
     "metadata_copy": BrokerCopy,
     "elect_leader": ElectionInfo,
+    "balance_leaders": LeadersBalanced,
     "delete_topic": TopicDeleted,
     "offsets": OffsetFound,
     "topic_offsets": TopicOffsets,

@@ -62,7 +62,7 @@ from minilog.wire.group_messages import (
     ListGroups,
 )
 from minilog.wire.journal.group_records import TopicShape
-from minilog.wire.messages import CreateTopic, Message, Ok, Problem
+from minilog.wire.messages import ACKS_ALL, CreateTopic, Message, Ok, Problem
 from minilog.wire.topic_partition import TopicPartition
 
 CREATE_AGAIN_MS: Final = 1000
@@ -238,7 +238,7 @@ class Coordinator:
             raise CoordinatorNotAvailable(
                 f"broker {self._state.broker_id} is still reading {partition} ({shard.next_offset} of {shard.load_end}); retry shortly"
             )
-        if not self._state.accepts_writes:
+        if not self._state.accepts_writes or shard.role.refuses(ACKS_ALL):
             raise CoordinatorNotAvailable(f"broker {self._state.broker_id} is handing {partition} over; retry shortly")
         if not self.successors.are_silent(shard.role, now_ms):
             raise self._unsure(shard)
@@ -273,7 +273,7 @@ class Coordinator:
         if loading:
             self._load(min(loading, key=lambda shard: shard.load_end - shard.next_offset), LOAD_BYTES, now_ms)
         for shard in self.shards.values():
-            if shard.is_loaded and self._state.accepts_writes:
+            if shard.is_loaded and self._state.accepts_writes and not shard.role.refuses(ACKS_ALL):
                 self._decide_tick(shard, effects, now_ms)
         self._seen.tick(now_ms)
         return effects

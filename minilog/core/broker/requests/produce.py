@@ -174,7 +174,7 @@ class ProduceRequests:
     ) -> list[Effect]:
         check_not_internal(entry.topic, "written to")
         replica = self._lookup.find(entry.topic, entry.partition, entry.topic_id)
-        leader = self._leader(replica, now_ms)
+        leader = self._leader(replica, acks, now_ms)
         if isinstance(share, MinilogError):
             raise share
         share.check(replica)
@@ -191,10 +191,10 @@ class ProduceRequests:
         self._turn.advance(replica.partition)
         return self._turn.appended(replica, now_ms)
 
-    def _leader(self, replica: Replica, now_ms: int) -> LeaderState:
+    def _leader(self, replica: Replica, acks: int, now_ms: int) -> LeaderState:
         if not isinstance(replica.role, LeaderState):
             raise self._lookup.not_leader(replica.partition, replica.role.leader)
-        if not self._state.accepts_writes:
+        if not self._state.accepts_writes or replica.role.refuses(acks):
             raise LeaderNotAvailable(
                 f"broker {self._state.broker_id} is handing {replica.partition} over; retry shortly"
             )

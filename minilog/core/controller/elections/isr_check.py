@@ -8,7 +8,10 @@ success is checked before it.
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from minilog.core.controller.elections.election import IsFit
+from minilog.core.controller.elections.leader_balance import is_successor
 from minilog.core.controller.elections.partition_change import with_isr
 from minilog.core.controller.journal.metadata_draft import MetadataDraft
 from minilog.core.image import ClusterImage, PartitionState, min_isr
@@ -21,6 +24,7 @@ from minilog.errors import (
     NotController,
     UnknownTopic,
 )
+from minilog.wire.journal.metadata_records import NO_LEADER
 from minilog.wire.messages import AlterPartition, IsrDecision, IsrProposal, Problem
 
 
@@ -37,7 +41,10 @@ def decide_proposals(
             decision.problem = Problem.of(error)
         else:
             minimum = min_isr(image.topics[state.topic], state)
-            draft.change(with_isr(state, [m.broker_id for m in proposal.isr], minimum))
+            changed = with_isr(state, [m.broker_id for m in proposal.isr], minimum)
+            if proposal.leader != NO_LEADER:
+                changed = replace(changed, leader=proposal.leader, leader_epoch=state.leader_epoch + 1)
+            draft.change(changed)
         decisions.append(decision)
     return decisions
 
@@ -66,6 +73,8 @@ def check_proposal(
             f"{name}: ISR {members} must be a subset of {state.replicas} that holds the leader {sender}"
         )
     _check_eligible(image, draft, state, proposal, is_fit)
+    if proposal.leader != NO_LEADER and not (is_successor(state, proposal.leader) and proposal.leader in members):
+        raise IneligibleReplica(f"{name}: broker {proposal.leader} is not to lead it, named is {state.successor}")
     return state
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from minilog.core.image import ClusterImage, PartitionState, TopicImage, min_isr
-from minilog.wire.journal.metadata_records import MetadataRecord
+from minilog.wire.journal.metadata_records import NO_LEADER, MetadataRecord
 
 
 class MetadataDraft:
@@ -54,10 +54,19 @@ class MetadataDraft:
         changed: list[MetadataRecord] = []
         for state in self._partitions.values():
             stored = self._stored(state)
-            if state != stored:
-                changed.append(replace(state, partition_epoch=stored.partition_epoch + 1))
+            settled = _settled(state, stored)
+            if settled != stored:
+                changed.append(replace(settled, partition_epoch=stored.partition_epoch + 1))
         return [*self._first, *changed]
 
     def _stored(self, state: PartitionState) -> PartitionState:
         topic: TopicImage = self.image.topics[state.topic]
         return topic.partitions[state.partition]
+
+
+def _settled(state: PartitionState, stored: PartitionState) -> PartitionState:
+    """Who was to succeed does so no more when the leadership has ended, or it is not in the ISR."""
+    if state.successor == NO_LEADER:
+        return state
+    goes_on = state.leader_epoch == stored.leader_epoch and state.leader not in (NO_LEADER, state.successor)
+    return state if goes_on and state.successor in state.isr else replace(state, successor=NO_LEADER)

@@ -65,6 +65,8 @@ from minilog.wire.messages import (
     EARLIEST,
     LATEST,
     AddPartitions,
+    BalanceLeaders,
+    BalanceLeadersReply,
     BrokerHealth,
     ClaimLost,
     ConfigureTopic,
@@ -79,6 +81,7 @@ from minilog.wire.messages import (
     FetchResult,
     InitProducer,
     InitProducerReply,
+    LeaderMove,
     Message,
     Metadata,
     MetadataReply,
@@ -193,6 +196,12 @@ class FakeCluster:
             case AddPartitions():
                 self.add_partitions(request.topic, len(self.image.topics[request.topic].partitions), request.partitions)
                 return Ok(self.image.metadata_offset)
+            case BalanceLeaders():
+                moves = [
+                    LeaderMove(topic.topic, state.partition, state.leader, state.replicas[0])
+                    for topic, state in self.image.partitions()
+                ]
+                return BalanceLeadersReply(moves, self.image.metadata_offset)
             case ConfigureTopic():
                 configured, answer = configure_topic(request, self.image)
                 for record in configured:
