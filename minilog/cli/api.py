@@ -25,7 +25,8 @@ from minilog.cli.request import Unanswered, send
 from minilog.config import ascii_url
 from minilog.errors import BrokerUnavailable, LeaderNotAvailable, MinilogError, Overloaded, TimedOut
 from minilog.wire.http import JSON
-from minilog.wire.json.json_answers import ElectionInfo, FailoverList, LeadersBalanced, OffsetFound, TopicAltered
+from minilog.wire.json.json_answers import ElectionInfo, FailoverList, OffsetFound
+from minilog.wire.json.lever_answers import LeadersBalanced, TopicAltered
 from minilog.wire.messages import FailoverInfo, MetadataReply, TopicInfo
 from minilog.wire.routes import BY_NAME, path_of
 

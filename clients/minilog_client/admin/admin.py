@@ -19,19 +19,13 @@ from minilog.errors import (
     UnknownPartition,
     UnknownTopic,
 )
+from minilog.wire.admin_messages import LeaderMove
 from minilog.wire.http import JSON, topic_name
 from minilog.wire.journal.metadata_records import NO_LEADER
-from minilog.wire.json.json_answers import (
-    BrokerList,
-    ClusterInfo,
-    Health,
-    LeadersBalanced,
-    TopicAltered,
-    TopicDeleted,
-    TopicList,
-)
+from minilog.wire.json.json_answers import BrokerList, ClusterInfo, Health, TopicDeleted, TopicList
+from minilog.wire.json.lever_answers import LeadersBalanced, TopicAltered
 from minilog.wire.json.receipt_answers import RECEIPTS_MAX, CheckedReceipt, CheckedReceipts
-from minilog.wire.messages import BrokerInfo, LeaderMove, Offsets, OffsetsPartition, OffsetsReply, TopicInfo
+from minilog.wire.messages import BrokerInfo, Offsets, OffsetsPartition, OffsetsReply, TopicInfo
 from minilog.wire.routes import path_of
 from minilog_client.connection.backoff import Attempts, History, retry_delay_ms, wait_s
 from minilog_client.connection.cluster import Cluster, now_ms

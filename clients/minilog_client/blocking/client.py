@@ -13,9 +13,11 @@ from typing import Any, Self, Unpack, overload
 from weakref import WeakMethod, WeakSet
 
 from minilog.errors import ClientClosed
-from minilog.wire.json.json_answers import ClusterInfo, GroupDescription, Health, TopicAltered
+from minilog.wire.admin_messages import LeaderMove
+from minilog.wire.json.json_answers import ClusterInfo, GroupDescription, Health
+from minilog.wire.json.lever_answers import TopicAltered
 from minilog.wire.json.receipt_answers import CheckedReceipt
-from minilog.wire.messages import BrokerInfo, LeaderMove, TopicInfo
+from minilog.wire.messages import BrokerInfo, TopicInfo
 from minilog_client.admin.admin import TIMEOUT_MS
 from minilog_client.admin.group_admin import GroupLag, GroupList, OffsetChange
 from minilog_client.blocking.callbacks import SyncCallback, in_waiting_thread, run_with_callbacks

@@ -9,7 +9,7 @@ import typer
 
 from minilog.cli.api import Api, UrlOption
 from minilog.cli.output import Column, ExitCode, Format, OutputOption, note, show_rows
-from minilog.wire.messages import LeaderMove
+from minilog.wire.admin_messages import LeaderMove
 
 WAIT_S = 10.0
 POLL_S = 0.1

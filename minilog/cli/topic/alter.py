@@ -8,7 +8,8 @@ import typer
 
 from minilog.cli.api import Api, UrlOption
 from minilog.cli.output import CliError, Column, ExitCode, Format, OutputOption, note, show_rows, show_value
-from minilog.wire.json.json_answers import TopicAltered, plain
+from minilog.wire.json.json_answers import plain
+from minilog.wire.json.lever_answers import TopicAltered
 
 COLUMNS = [Column("key", "SETTING"), Column("before", "BEFORE"), Column("after", "AFTER")]
 

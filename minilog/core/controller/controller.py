@@ -43,6 +43,7 @@ from minilog.core.effects import Effect, Reply
 from minilog.core.image import BrokerState, ClusterImage
 from minilog.core.metadata_view import metadata_reply
 from minilog.errors import InvalidRequest, InvalidUpdateVersion, MinilogError, NotController
+from minilog.wire.admin_messages import BalanceLeaders
 from minilog.wire.journal.metadata_records import (
     BrokerFenced,
     BrokerRegistered,
@@ -58,7 +59,6 @@ from minilog.wire.messages import (
     AllocateProducerIdsReply,
     AlterPartition,
     AlterPartitionReply,
-    BalanceLeaders,
     ClaimLost,
     DescribeCluster,
     ElectLeader,

@@ -17,8 +17,8 @@ from minilog.core.controller.topics import check_lengths, check_min_isr, known_t
 from minilog.core.image import ClusterImage, TopicImage
 from minilog.core.topic_names import check_not_internal
 from minilog.errors import InvalidConfig
+from minilog.wire.admin_messages import ConfigureTopic, ConfigureTopicReply
 from minilog.wire.journal.metadata_records import MetadataRecord, PartitionChanged, TopicConfigured
-from minilog.wire.messages import ConfigureTopic, ConfigureTopicReply
 
 
 def configure_topic(request: ConfigureTopic, image: ClusterImage) -> tuple[list[MetadataRecord], ConfigureTopicReply]:

@@ -15,7 +15,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from minilog.wire.group_messages import CommittedOffset, GroupInfo, GroupMember, MissingGroups, TopicPartitions
 from minilog.wire.journal.events import Event
 from minilog.wire.json.json_records import JsonRecordOut, UnreadableRecords
-from minilog.wire.messages import BrokerInfo, Candidate, FailoverInfo, LeaderMove, TopicInfo
+from minilog.wire.messages import BrokerInfo, Candidate, FailoverInfo, TopicInfo
 
 
 class ProblemDocument(Struct):
@@ -169,27 +169,6 @@ class ElectionInfo(Struct):
 
 class TopicList(Struct):
     topics: list[TopicInfo]
-
-
-class TopicAltered(Struct):
-    """``partitions``: how many there are. ``config`` is what the topic has, ``before`` what it had.
-    ``under_min_isr``: partitions whose ISR is too small for acks=all by the new settings. With
-    ``dry_run`` nothing has changed."""
-
-    topic: str
-    partitions: int
-    config: dict[str, str] = {}
-    before: dict[str, str] = {}
-    under_min_isr: list[int] = []
-    dry_run: bool = False
-
-
-class LeadersBalanced(Struct):
-    """What was not led by its first replica. The leaders hand over after this answer, unless there
-    is a ``problem`` or it was a dry run."""
-
-    moves: list[LeaderMove]
-    dry_run: bool
 
 
 class TopicDeleted(Struct):

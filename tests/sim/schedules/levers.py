@@ -4,7 +4,8 @@ Nothing here loosens a promise: minimums never go below that of the schedule."""
 
 from __future__ import annotations
 
-from minilog.wire.messages import BalanceLeaders, ConfigureTopic, PersonsChange
+from minilog.wire.admin_messages import BalanceLeaders, ConfigureTopic
+from minilog.wire.messages import PersonsChange
 from tests.sim.cluster import SimCluster
 from tests.sim.schedules.options import Options
 

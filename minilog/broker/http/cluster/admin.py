@@ -13,17 +13,15 @@ from msgspec import Meta
 from minilog.broker.http.cluster.controller_forward import asked_by, to_controller
 from minilog.broker.http.exchange import Exchange, Handler, HttpContext, checked, json_answer
 from minilog.errors import InvalidRequest
+from minilog.wire.admin_messages import BalanceLeaders, BalanceLeadersReply, ConfigureTopic, ConfigureTopicReply
 from minilog.wire.bounded import Few, Int64, Many, Name, Text
 from minilog.wire.http import topic_name
-from minilog.wire.json.json_answers import ElectionInfo, FailoverList, LeadersBalanced, TopicAltered, TopicDeleted
+from minilog.wire.json.json_answers import ElectionInfo, FailoverList, TopicDeleted
 from minilog.wire.json.json_records import DECODE_ERRORS, reason
+from minilog.wire.json.lever_answers import LeadersBalanced, TopicAltered
 from minilog.wire.messages import (
     ANY_REPLICA,
     AddPartitions,
-    BalanceLeaders,
-    BalanceLeadersReply,
-    ConfigureTopic,
-    ConfigureTopicReply,
     CreateTopic,
     CreateTopicReply,
     DeleteTopic,

@@ -8,17 +8,8 @@ from typing import Final
 from minilog.broker.http.exchange import Exchange, HttpContext
 from minilog.config import CONTROLLER_PATIENCE_MS
 from minilog.errors import NotController
-from minilog.wire.messages import (
-    BalanceLeadersReply,
-    ClaimLost,
-    ConfigureTopicReply,
-    CreateTopicReply,
-    ElectLeaderReply,
-    Message,
-    Ok,
-    PersonsChange,
-    Problem,
-)
+from minilog.wire.admin_messages import BalanceLeadersReply, ConfigureTopicReply
+from minilog.wire.messages import ClaimLost, CreateTopicReply, ElectLeaderReply, Message, Ok, PersonsChange, Problem
 
 APPLY_WAIT_MS: Final = 2000
 POLL_MS: Final = 5

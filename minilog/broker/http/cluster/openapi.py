@@ -29,7 +29,6 @@ from minilog.wire.json.json_answers import (
     GroupDescription,
     GroupsFound,
     Health,
-    LeadersBalanced,
     LogLevelNow,
     LostDiscarded,
     LostList,
@@ -44,12 +43,12 @@ from minilog.wire.json.json_answers import (
     ProduceAnswer,
     ProducerCreated,
     Readiness,
-    TopicAltered,
     TopicDeleted,
     TopicList,
 )
 from minilog.wire.json.json_records import JsonRecord, JsonRecords
 from minilog.wire.json.lag_answers import LagOfGroup, TopicOffsets
+from minilog.wire.json.lever_answers import LeadersBalanced, TopicAltered
 from minilog.wire.json.live_answers import LiveState
 from minilog.wire.json.receipt_answers import CheckedReceipts
 from minilog.wire.messages import Fetch, FetchReply, MetadataReply, Problem, Produce, ProduceReply, TopicInfo

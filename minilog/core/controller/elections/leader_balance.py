@@ -31,8 +31,8 @@ from minilog.core.controller.journal.metadata_draft import MetadataDraft
 from minilog.core.effects import Reply
 from minilog.core.image import ClusterImage, PartitionState
 from minilog.errors import UnknownTopic
+from minilog.wire.admin_messages import BalanceLeaders, BalanceLeadersReply, LeaderMove
 from minilog.wire.journal.metadata_records import NO_LEADER
-from minilog.wire.messages import BalanceLeaders, BalanceLeadersReply, LeaderMove
 from minilog.wire.topic_partition import TopicPartition
 
 LOOK_MS = 1000

@@ -11,17 +11,9 @@ from minilog.core.controller.told.lost_claims import claim_lost
 from minilog.core.controller.topic_config import configure_topic
 from minilog.core.controller.topics import add_partitions, create_topic, created_info, delete_topic
 from minilog.core.image import ClusterImage
+from minilog.wire.admin_messages import ConfigureTopic
 from minilog.wire.journal.metadata_records import MetadataRecord
-from minilog.wire.messages import (
-    AddPartitions,
-    ClaimLost,
-    ConfigureTopic,
-    CreateTopic,
-    CreateTopicReply,
-    DeleteTopic,
-    Message,
-    Ok,
-)
+from minilog.wire.messages import AddPartitions, ClaimLost, CreateTopic, CreateTopicReply, DeleteTopic, Message, Ok
 
 ChangeRequest = CreateTopic | DeleteTopic | AddPartitions | ConfigureTopic | ClaimLost
 

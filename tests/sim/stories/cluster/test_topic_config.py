@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from minilog.core.replication.leader import LeaderState
-from minilog.wire.messages import ConfigureTopic, ConfigureTopicReply, ReplicaFetch
+from minilog.wire.admin_messages import ConfigureTopic, ConfigureTopicReply
+from minilog.wire.messages import ReplicaFetch
 from tests.sim.cluster import SimCluster
 
 

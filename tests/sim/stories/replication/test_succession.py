@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from minilog.wire.messages import (
-    AlterPartition,
-    BalanceLeaders,
-    BalanceLeadersReply,
-    HeartbeatReply,
-    Message,
-    ReplicaFetch,
-)
+from minilog.wire.admin_messages import BalanceLeaders, BalanceLeadersReply
+from minilog.wire.messages import AlterPartition, HeartbeatReply, Message, ReplicaFetch
 from tests.sim.cluster import SimCluster
 
 NEVER = {"leader_balance_steady_ms": 10_000_000}

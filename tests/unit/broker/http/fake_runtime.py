@@ -37,6 +37,7 @@ from minilog.server.turn_watch import TurnWatch
 from minilog.storage.aside.lost_tails import LostTails
 from minilog.storage.compaction.rewrite import CleaningFigures
 from minilog.storage.log.producers import ProducerTable
+from minilog.wire.admin_messages import BalanceLeaders, BalanceLeadersReply, ConfigureTopic, LeaderMove
 from minilog.wire.batch import Batch, acks_level_for, split, stamp
 from minilog.wire.group_messages import (
     CommitOffsets,
@@ -65,11 +66,8 @@ from minilog.wire.messages import (
     EARLIEST,
     LATEST,
     AddPartitions,
-    BalanceLeaders,
-    BalanceLeadersReply,
     BrokerHealth,
     ClaimLost,
-    ConfigureTopic,
     CreateTopic,
     CreateTopicReply,
     DeleteTopic,
@@ -81,7 +79,6 @@ from minilog.wire.messages import (
     FetchResult,
     InitProducer,
     InitProducerReply,
-    LeaderMove,
     Message,
     Metadata,
     MetadataReply,

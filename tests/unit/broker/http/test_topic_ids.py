@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import pytest
 
+from minilog.wire.admin_messages import ConfigureTopic
 from minilog.wire.http import JSON, NDJSON
-from minilog.wire.messages import AddPartitions, ConfigureTopic, DeleteTopic, Fetch, Offsets, Produce
+from minilog.wire.messages import AddPartitions, DeleteTopic, Fetch, Offsets, Produce
 from tests.unit.broker.http.harness import Broker, Connection, orders, with_broker
 
 OTHER = "0" * 32

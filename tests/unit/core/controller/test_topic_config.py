@@ -10,9 +10,9 @@ import pytest
 from minilog.core.controller.topic_config import configure_topic
 from minilog.core.image import ClusterImage
 from minilog.errors import MinilogError
+from minilog.wire.admin_messages import ConfigureTopic, ConfigureTopicReply
 from minilog.wire.journal.events import EventKind
 from minilog.wire.journal.metadata_records import EventNoted, PartitionChanged, TopicConfigured
-from minilog.wire.messages import ConfigureTopic, ConfigureTopicReply
 from tests.unit.core.builders import TOPIC, TOPIC_ID, image_of, partition_state, topic_records
 from tests.unit.core.controller.controller_bench import ControllerBench
 
