@@ -12,6 +12,7 @@ import typer
 from minilog.cli.api import Api, UrlOption
 from minilog.cli.cluster.balance import balance_leaders
 from minilog.cli.cluster.events import events
+from minilog.cli.cluster.what_if import ok_to_stop, what_if
 from minilog.cli.output import CliError, Column, ExitCode, Format, OutputOption, note, show_rows, show_value
 from minilog.errors import MinilogError
 from minilog.wire.journal.failovers import FailoverInfo
@@ -20,6 +21,8 @@ from minilog.wire.json.json_answers import ClusterInfo, FailoverList, Health
 app = typer.Typer(no_args_is_help=True, help="The brokers, and whether everything is as it should be.")
 
 app.command("balance-leaders")(balance_leaders)
+app.command("what-if")(what_if)
+app.command("ok-to-stop")(ok_to_stop)
 
 WATCH_S = 1.0
 BROKER_COLUMNS = [
