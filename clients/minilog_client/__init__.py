@@ -71,6 +71,7 @@ from minilog_client.admin.group_admin import GroupAdmin, GroupLag, GroupList, Of
 from minilog_client.blocking.client import Client
 from minilog_client.blocking.consumer import SyncConsumer, SyncGroupConsumer
 from minilog_client.blocking.producer import SyncProducer
+from minilog_client.blocking.typed_producer import SyncTypedProducer
 from minilog_client.client import AsyncClient
 from minilog_client.consumer.consumer import Consumer
 from minilog_client.consumer.partition_fetch import Lag
@@ -79,9 +80,14 @@ from minilog_client.group.group_consumer import GroupConsumer
 from minilog_client.options import ClientOptions, ConsumerOptions, GroupOptions, ProducerOptions
 from minilog_client.producer.producer import Producer
 from minilog_client.producer.receipts import BatchReceipt, Receipt
+from minilog_client.serializers.decoding import UndecodableRecord
+from minilog_client.serializers.serializer import JSON, TEXT, Serializer, json_of, msgpack_of
+from minilog_client.serializers.typed_producer import TypedProducer
 from minilog_client.settings import ClientSettings, ConsumerSettings, GroupSettings, ProducerSettings
 
 __all__ = [
+    "JSON",
+    "TEXT",
     "Admin",
     "AsyncClient",
     "BatchReceipt",
@@ -156,14 +162,18 @@ __all__ = [
     "RecordTooLarge",
     "RequestTooLarge",
     "RetriableError",
+    "Serializer",
     "StaleMemberEpoch",
     "SyncConsumer",
     "SyncGroupConsumer",
     "SyncProducer",
+    "SyncTypedProducer",
     "Throttled",
     "TimedOut",
     "TooManyOpenFiles",
     "TopicExists",
+    "TypedProducer",
+    "UndecodableRecord",
     "UnknownGroup",
     "UnknownLeaderEpoch",
     "UnknownMember",
@@ -171,4 +181,6 @@ __all__ = [
     "UnknownRoute",
     "UnknownTopic",
     "UnsupportedMediaType",
+    "json_of",
+    "msgpack_of",
 ]

@@ -18,7 +18,7 @@ from minilog_client.connection.environment import urls_of_environment
 from minilog_client.connection.forgotten import Remains
 from minilog_client.connection.http_messages import broker_urls
 from minilog_client.connection.transport import HttpTransport, Transport
-from minilog_client.consumer.consumer import Consumer
+from minilog_client.consumer.consumer import AnyConsumer, Consumer
 from minilog_client.consumer.start import StartLike
 from minilog_client.consumer.topics import TopicsLike, parse_topics
 from minilog_client.group.callbacks import Callback, Callbacks
@@ -30,13 +30,18 @@ from minilog_client.options import ClientOptions, ConsumerOptions, GroupOptions,
 from minilog_client.producer import at_exit
 from minilog_client.producer.producer import Producer
 from minilog_client.producer.sender import Sender
+from minilog_client.serializers.decoding import decoding_of
+from minilog_client.serializers.encoding import Encoding
+from minilog_client.serializers.serializer import SerializerLike
+from minilog_client.serializers.type_variables import K, V
+from minilog_client.serializers.typed_producer import TypedProducer
 from minilog_client.settings import ClientSettings, ConsumerSettings, GroupSettings, ProducerSettings
 from minilog_client.values import checked_timeout
 
 _log = logging.getLogger("minilog_client")
 S = TypeVar("S", ClientSettings, ProducerSettings, ConsumerSettings, GroupSettings)
 _GROUP_OPTIONS = frozenset(GroupSettings.__dataclass_fields__)
-_CONSUMER_ARGUMENTS = ("topics", "group", "start", "pattern", "on_assigned", "on_revoked", "on_lost")
+_CONSUMER_ARGUMENTS = ("topics", "group", "start", "pattern", "on_assigned", "on_revoked", "on_lost", "value", "key")
 
 
 class AsyncClient(GroupAdmin):
@@ -73,7 +78,7 @@ class AsyncClient(GroupAdmin):
         """One, which may be replaced."""
         self._senders: WeakSet[Sender] = WeakSet()
         self._producers: dict[Producer, None] = {}
-        self._consumers: WeakSet[Consumer] = WeakSet()
+        self._consumers: WeakSet[AnyConsumer] = WeakSet()
         """Those that are not closed. One that the application has forgotten is given back."""
         self._consumer_remains: WeakSet[Remains] = WeakSet()
         self._closed = False
@@ -107,7 +112,7 @@ class AsyncClient(GroupAdmin):
         self._hearts[0] = heart
 
     @property
-    def _owned(self) -> list[Producer | Consumer]:
+    def _owned(self) -> list[Producer | AnyConsumer]:
         """Producers first."""
         return [*self._producers, *self._consumers]
 
@@ -128,11 +133,29 @@ class AsyncClient(GroupAdmin):
                 raise
             _log.warning("%s", error.detail)  # the block's own error is the one to raise
 
-    def producer(self, **options: Unpack[ProducerOptions]) -> Producer:
+    @overload
+    def producer(self, *, value: None = ..., key: None = ..., **options: Unpack[ProducerOptions]) -> Producer: ...
+
+    @overload
+    def producer(
+        self,
+        *,
+        value: SerializerLike[V] | None = ...,
+        key: SerializerLike[K] | None = ...,
+        **options: Unpack[ProducerOptions],
+    ) -> TypedProducer[V, K]: ...
+
+    def producer(self, *, value: Any = None, key: Any = None, **options: Any) -> Producer | TypedProducer[Any, Any]:
         """A producer. For its options see ``ProducerSettings``, for instance ``acks``,
-        ``linger_ms``, ``compression``."""
+        ``linger_ms``, ``compression``.
+
+        With ``value`` or ``key``, as for ``consumer``, it writes such values and keys instead of
+        bytes."""
         self._check_open()
-        settings = settings_from(ProducerSettings, options)
+        if value is not None or key is not None:
+            encoding = Encoding(value, key)
+            return TypedProducer(self.producer(**options), encoding)
+        settings = settings_from(ProducerSettings, options, ("value", "key"))
         sender = Sender(self._cluster, settings)
         at_exit.watch(sender)
         producer = Producer(sender, self._forget)
@@ -142,8 +165,15 @@ class AsyncClient(GroupAdmin):
 
     @overload
     def consumer(
-        self, topics: TopicsLike, *, start: StartLike = ..., group: None = ..., **options: Unpack[ConsumerOptions]
-    ) -> Consumer: ...
+        self,
+        topics: TopicsLike,
+        *,
+        start: StartLike = ...,
+        group: None = ...,
+        value: SerializerLike[V] | None = ...,
+        key: SerializerLike[K] | None = ...,
+        **options: Unpack[ConsumerOptions],
+    ) -> Consumer[V, K]: ...
 
     @overload
     def consumer(
@@ -156,8 +186,10 @@ class AsyncClient(GroupAdmin):
         on_assigned: Callback | None = ...,
         on_revoked: Callback | None = ...,
         on_lost: Callback | None = ...,
+        value: SerializerLike[V] | None = ...,
+        key: SerializerLike[K] | None = ...,
         **options: Unpack[GroupOptions],
-    ) -> GroupConsumer: ...
+    ) -> GroupConsumer[V, K]: ...
 
     def consumer(
         self,
@@ -169,21 +201,27 @@ class AsyncClient(GroupAdmin):
         on_assigned: Callback | None = None,
         on_revoked: Callback | None = None,
         on_lost: Callback | None = None,
+        value: Any = None,
+        key: Any = None,
         **options: Any,
-    ) -> Consumer:
+    ) -> AnyConsumer:
         """A consumer of whole topics or single partitions, or with ``group`` a member of that
         group, of ``topics`` or of every topic whose whole name matches ``pattern`` (a regular
         expression without look-around or back-references). For its options see ``ConsumerSettings``
-        and, with a group, ``GroupSettings``."""
+        and, with a group, ``GroupSettings``.
+
+        ``value`` and ``key`` say what the records hold: a type (a Struct, a dataclass, a model of
+        pydantic; ``str`` is plain text), or a ``Serializer``. Bytes otherwise."""
         self._check_open()
         own = {name: options.pop(name) for name in _GROUP_OPTIONS & options.keys()}
         also = _GROUP_OPTIONS if group is not None else ()
         settings = settings_from(ConsumerSettings, options, {*also, *_CONSUMER_ARGUMENTS})
+        decoding = decoding_of(value, key, settings.undecodable)
         callbacks = Callbacks(on_assigned, on_revoked, on_lost)
         if group is not None:
             group_settings = settings_from(GroupSettings, own)
             wanted = subscription(group, topics, pattern, self._cluster.settings.client_id, group_settings)
-            consumer: Consumer = GroupConsumer(
+            consumer: AnyConsumer = GroupConsumer(
                 self._cluster, self._heart, wanted, start, settings, group_settings, callbacks, self._forget
             )
         else:
@@ -191,6 +229,7 @@ class AsyncClient(GroupAdmin):
             if topics is None:
                 raise InvalidRequest("no topic to read from; name at least one")
             consumer = Consumer(self._cluster, topics, start, settings, self._forget)
+        consumer._plan.decoding = decoding
         self._consumers.add(consumer)
         self._consumer_remains.add(consumer._watch_over())
         return consumer
@@ -224,7 +263,7 @@ class AsyncClient(GroupAdmin):
         if failure is not None:
             raise failure
 
-    def _forget(self, owned: Producer | Consumer) -> None:
+    def _forget(self, owned: Producer | AnyConsumer) -> None:
         if isinstance(owned, Producer):
             self._producers.pop(owned, None)
         else:

@@ -7,7 +7,17 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from minilog_client.settings import Acks, Assignor, Codec, ErrorsTolerance, OutOfRange, PollExceeded, ReadFrom, Retries
+from minilog_client.settings import (
+    Acks,
+    Assignor,
+    Codec,
+    ErrorsTolerance,
+    OutOfRange,
+    PollExceeded,
+    ReadFrom,
+    Retries,
+    Undecodable,
+)
 
 
 class ClientOptions(TypedDict, total=False):
@@ -50,6 +60,7 @@ class ConsumerOptions(TypedDict, total=False):
     max_lag_ms: int
     out_of_range: OutOfRange
     errors_tolerance: ErrorsTolerance
+    undecodable: Undecodable
     unreachable_timeout_ms: int | None
     close_timeout_ms: int
 

@@ -18,6 +18,7 @@ Retries = Literal["all", "definite", "none"]
 ReadFrom = Literal["leader", "any"]
 ErrorsTolerance = Literal["none", "all"]
 OutOfRange = Literal["raise", "earliest", "latest"]
+Undecodable = Literal["raise", "skip"]
 Assignor = Literal["sticky", "range"]
 PollExceeded = Literal["rejoin", "raise"]
 
@@ -27,6 +28,7 @@ _CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "read_from": ("leader", "any"),
     "out_of_range": ("raise", "earliest", "latest"),
     "errors_tolerance": ("none", "all"),
+    "undecodable": ("raise", "skip"),
     "assignor": ("sticky", "range"),
     "max_poll_exceeded": ("rejoin", "raise"),
 }
@@ -174,6 +176,10 @@ class ConsumerSettings(_Checked):
     errors_tolerance: ErrorsTolerance = "none"
     """What happens where records cannot be decoded: ``none``: CorruptBatch, again and again, until
     the application seeks behind them. ``all``: they are skipped with a warning in the log."""
+    undecodable: Undecodable = "raise"
+    """What happens where a value or a key is not what ``value=`` and ``key=`` say: ``raise``:
+    UndecodableRecord, again and again, until the application seeks behind the record. ``skip``: it
+    is left out with a warning in the log, and counted."""
     unreachable_timeout_ms: int | None = None
     """Reading raises BrokerUnavailable when nothing could be reached for so long; reading on tries
     again. None: after a minute. A member of a group waits on for as long as it takes then, and a

@@ -21,21 +21,25 @@ from minilog.wire.messages import BrokerInfo, TopicInfo
 from minilog_client.admin.admin import TIMEOUT_MS
 from minilog_client.admin.group_admin import GroupLag, GroupList, OffsetChange
 from minilog_client.blocking.callbacks import SyncCallback, in_waiting_thread, run_with_callbacks
-from minilog_client.blocking.consumer import SyncConsumer, SyncGroupConsumer
+from minilog_client.blocking.consumer import AnySyncConsumer, SyncConsumer, SyncGroupConsumer
 from minilog_client.blocking.producer import SyncProducer, close_quietly
+from minilog_client.blocking.typed_producer import SyncTypedProducer
 from minilog_client.client import AsyncClient, first_failure
 from minilog_client.connection.environment import urls_of_environment
 from minilog_client.connection.forgotten import Remains, caller, made_at
 from minilog_client.connection.loop_thread import LoopThread
 from minilog_client.connection.transport import Transport
 from minilog_client.connection.work import Work
-from minilog_client.consumer.consumer import Consumer
+from minilog_client.consumer.consumer import AnyConsumer
 from minilog_client.consumer.start import StartLike
 from minilog_client.consumer.topics import TopicsLike
 from minilog_client.group.group_consumer import GroupConsumer
 from minilog_client.options import ClientOptions, ConsumerOptions, GroupOptions, ProducerOptions
 from minilog_client.producer import at_exit
 from minilog_client.producer.receipts import BatchReceipt, Receipt
+from minilog_client.serializers.encoding import Encoding
+from minilog_client.serializers.serializer import SerializerLike
+from minilog_client.serializers.type_variables import K, V
 from minilog_client.values import PartitionKey, checked_timeout
 
 
@@ -59,7 +63,7 @@ class Client:
     ) -> None:
         self._thread = LoopThread("minilog_client")
         self._producers: dict[SyncProducer, None] = {}
-        self._consumers: WeakSet[SyncConsumer] = WeakSet()
+        self._consumers: WeakSet[AnySyncConsumer] = WeakSet()
         """Those that are not closed. One that the application has forgotten is given up."""
         try:
             with made_at(caller()):
@@ -111,7 +115,25 @@ class Client:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         close_quietly(self.close, kind)
 
-    def producer(self, **options: Unpack[ProducerOptions]) -> SyncProducer:
+    @overload
+    def producer(self, *, value: None = ..., key: None = ..., **options: Unpack[ProducerOptions]) -> SyncProducer: ...
+
+    @overload
+    def producer(
+        self,
+        *,
+        value: SerializerLike[V] | None = ...,
+        key: SerializerLike[K] | None = ...,
+        **options: Unpack[ProducerOptions],
+    ) -> SyncTypedProducer[V, K]: ...
+
+    def producer(
+        self, *, value: Any = None, key: Any = None, **options: Any
+    ) -> SyncProducer | SyncTypedProducer[Any, Any]:
+        """See ``AsyncClient.producer``."""
+        if value is not None or key is not None:
+            encoding = Encoding(value, key)
+            return SyncTypedProducer(self.producer(**options), encoding)
         made = self._thread.call(lambda: self._client.producer(**options))
         producer = SyncProducer(self._thread, made, lambda closed: self._producers.pop(closed, None))
         self._producers[producer] = None
@@ -119,8 +141,15 @@ class Client:
 
     @overload
     def consumer(
-        self, topics: TopicsLike, *, start: StartLike = ..., group: None = ..., **options: Unpack[ConsumerOptions]
-    ) -> SyncConsumer: ...
+        self,
+        topics: TopicsLike,
+        *,
+        start: StartLike = ...,
+        group: None = ...,
+        value: SerializerLike[V] | None = ...,
+        key: SerializerLike[K] | None = ...,
+        **options: Unpack[ConsumerOptions],
+    ) -> SyncConsumer[V, K]: ...
 
     @overload
     def consumer(
@@ -133,8 +162,10 @@ class Client:
         on_assigned: SyncCallback | None = ...,
         on_revoked: SyncCallback | None = ...,
         on_lost: SyncCallback | None = ...,
+        value: SerializerLike[V] | None = ...,
+        key: SerializerLike[K] | None = ...,
         **options: Unpack[GroupOptions],
-    ) -> SyncGroupConsumer: ...
+    ) -> SyncGroupConsumer[V, K]: ...
 
     def consumer(
         self,
@@ -147,14 +178,14 @@ class Client:
         on_revoked: SyncCallback | None = None,
         on_lost: SyncCallback | None = None,
         **options: Any,
-    ) -> SyncConsumer:
+    ) -> AnySyncConsumer:
         """See ``AsyncClient.consumer``."""
         told = {"on_assigned": on_assigned, "on_revoked": on_revoked, "on_lost": on_lost}
         options |= {name: in_waiting_thread(function) for name, function in told.items()}
-        make: Callable[..., Consumer] = self._client.consumer
+        make: Callable[..., AnyConsumer] = self._client.consumer
         with made_at(caller()):
             made = self._thread.call(lambda: make(topics, start=start, group=group, pattern=pattern, **options))
-        consumer: SyncConsumer
+        consumer: AnySyncConsumer
         if isinstance(made, GroupConsumer):
             consumer = SyncGroupConsumer(self._thread, made, self._forget)
         else:
@@ -162,7 +193,7 @@ class Client:
         self._consumers.add(consumer)
         return consumer
 
-    def _forget(self, closed: SyncConsumer) -> None:
+    def _forget(self, closed: AnySyncConsumer) -> None:
         self._consumers.discard(closed)
 
     def close(self, timeout_ms: int | None = None) -> None:

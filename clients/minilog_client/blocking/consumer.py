@@ -18,7 +18,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar
 
 from minilog.errors import ClientClosed, InvalidRequest
 from minilog_client.blocking.callbacks import WaitingCalls, is_calling_back, run_with_callbacks, waiting_calls
@@ -29,6 +29,7 @@ from minilog_client.consumer.read_ahead import ReadAhead
 from minilog_client.consumer.records import Record
 from minilog_client.consumer.start import StartLike, as_time
 from minilog_client.group.group_consumer import GroupConsumer
+from minilog_client.serializers.type_variables import K, V
 from minilog_client.values import PartitionKey, check_count
 
 T = TypeVar("T")
@@ -38,10 +39,12 @@ _TOUCH_S: Final = 0.02
 """How often iteration says that the application asks for records."""
 
 
-class SyncConsumer:
+class SyncConsumer(Generic[V, K]):
     """Iterating waits for records as long as it takes. ``batch`` for ``max_wait_ms`` at most."""
 
-    def __init__(self, thread: LoopThread, consumer: Consumer, on_closed: Callable[[SyncConsumer], None]) -> None:
+    def __init__(
+        self, thread: LoopThread, consumer: Consumer[V, K], on_closed: Callable[[AnySyncConsumer], None]
+    ) -> None:
         self._thread = thread
         self._on_closed = on_closed
         self._consumer = consumer
@@ -73,7 +76,7 @@ class SyncConsumer:
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Record:
+    def __next__(self) -> Record[V, K]:
         ahead = self._ahead
         while self._is_stopping or not self._is_at_hand or ahead.end >= len(ahead.records):
             if self._is_stopping:
@@ -81,12 +84,12 @@ class SyncConsumer:
                 raise StopIteration
             self._read(_READ_AHEAD_RECORDS, _IDLE_WAIT_MS)
         index = ahead.end
-        record = ahead.records[index]
+        record: Record[V, K] = ahead.records[index]
         ahead.begin = index
         ahead.end = index + 1
         return record  # as in ``ReadAhead.take``
 
-    def batch(self, max_records: int = 1000, max_wait_ms: int = 1000) -> list[Record]:
+    def batch(self, max_records: int = 1000, max_wait_ms: int = 1000) -> list[Record[V, K]]:
         """See ``Consumer.batch``."""
         check_count(max_records)
         ahead = self._ahead
@@ -155,6 +158,11 @@ class SyncConsumer:
         """See ``Consumer.lag``. What the iteration has read ahead counts as read."""
         return self._thread.call(self._consumer.lag)
 
+    @property
+    def skipped(self) -> int:
+        """See ``Consumer.skipped``. From any thread."""
+        return self._consumer.skipped
+
     def seek(self, topic: str, partition: int, to: StartLike) -> None:
         """See ``Consumer.seek``."""
         self._change(lambda: self._consumer.seek_ahead(self._ahead, [(topic, partition)], to))
@@ -219,11 +227,13 @@ class SyncConsumer:
         return await make()
 
 
-class SyncGroupConsumer(SyncConsumer):
+class SyncGroupConsumer(SyncConsumer[V, K]):
     """See ``GroupConsumer``. Callbacks are plain functions, called in the thread that reads or
     closes."""
 
-    def __init__(self, thread: LoopThread, consumer: GroupConsumer, on_closed: Callable[[SyncConsumer], None]) -> None:
+    def __init__(
+        self, thread: LoopThread, consumer: GroupConsumer[V, K], on_closed: Callable[[AnySyncConsumer], None]
+    ) -> None:
         super().__init__(thread, consumer, on_closed)
         self._member = consumer
         self._touch_s = 0.0
@@ -240,11 +250,11 @@ class SyncGroupConsumer(SyncConsumer):
     def member_epoch(self) -> int:
         return self._member.member_epoch
 
-    def __next__(self) -> Record:
+    def __next__(self) -> Record[V, K]:
         self._look_up()
         return super().__next__()
 
-    def batch(self, max_records: int = 1000, max_wait_ms: int = 1000) -> list[Record]:
+    def batch(self, max_records: int = 1000, max_wait_ms: int = 1000) -> list[Record[V, K]]:
         """See ``GroupConsumer.batch``."""
         self._look_up()
         return super().batch(max_records, max_wait_ms)
@@ -276,3 +286,6 @@ class SyncGroupConsumer(SyncConsumer):
     def close(self, timeout_ms: int | None = None) -> None:
         """See ``GroupConsumer.close``."""
         super().close(timeout_ms)
+
+
+AnySyncConsumer = SyncConsumer[Any, Any]

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Final, Self
+from typing import Any, Final, Generic, Self
 
 from minilog.errors import ClientClosed, InvalidRequest, UnknownPartition
 from minilog_client.connection.cluster import Cluster, now_ms
@@ -22,13 +22,14 @@ from minilog_client.consumer.partition_fetch import PartitionFetch
 from minilog_client.consumer.positions import Positions
 from minilog_client.consumer.pump import Pump, end_of_reading
 from minilog_client.consumer.read_ahead import ReadAhead
-from minilog_client.consumer.records import Record
+from minilog_client.consumer.records import AnyRecord, Record
 from minilog_client.consumer.start import Start, StartLike, parse_start
 from minilog_client.consumer.topics import TopicsLike, parse_topics
+from minilog_client.serializers.type_variables import K, V
 from minilog_client.settings import ConsumerSettings
 from minilog_client.values import PartitionKey, check_count, checked_wait
 
-CommitLike = Record | Sequence[Record] | Mapping[PartitionKey, int] | None
+CommitLike = AnyRecord | Sequence[AnyRecord] | Mapping[PartitionKey, int] | None
 _BATCH_RECORDS: Final = 1000
 _IDLE_WAIT_MS: Final = 1000
 _ERROR_WAIT_MS: Final = 50
@@ -36,7 +37,7 @@ START_WAIT_MS: Final = 10_000
 CONSUMER_CLOSED: Final = "the consumer is closed; make a new one"
 
 
-class Consumer(Positions):
+class Consumer(Positions, Generic[V, K]):
     """Reads the partitions it was given; made by ``client.consumer(...)``.
 
     ```python
@@ -63,13 +64,9 @@ class Consumer(Positions):
     """
 
     def __init__(
-        self,
-        cluster: Cluster,
-        topics: TopicsLike | None,
-        start: StartLike,
-        settings: ConsumerSettings,
-        on_closed: Callable[[Consumer], None],
-    ) -> None:
+        self, cluster: Cluster, topics: TopicsLike | None, start: StartLike, settings: ConsumerSettings,
+        on_closed: Callable[[AnyConsumer], None],
+    ) -> None:  # fmt: skip
         parse_start(start)
         self.settings = settings
         self._start_at = start
@@ -175,7 +172,7 @@ class Consumer(Positions):
             self._raise_unreachable(now_ms())
             await self._wait_news(deadline_ms)
 
-    async def batch(self, max_records: int = _BATCH_RECORDS, max_wait_ms: int = _IDLE_WAIT_MS) -> list[Record]:
+    async def batch(self, max_records: int = _BATCH_RECORDS, max_wait_ms: int = _IDLE_WAIT_MS) -> list[Record[V, K]]:
         """Up to ``max_records`` records as soon as there are any; empty when none came within
         ``max_wait_ms``, and after ``stop``."""
         check_count(max_records)
@@ -208,7 +205,7 @@ class Consumer(Positions):
         if any(state.is_stopped for state in states) and not any(state.has_records for state in states):
             await self._wait_news(min(deadline_ms, now_ms() + _ERROR_WAIT_MS))
 
-    def _take(self, max_records: int) -> list[Record]:
+    def _take(self, max_records: int) -> list[AnyRecord]:
         """Whatever comes of it, there may be something to ask for next: room, or a partition whose
         error was told."""
         now = now_ms()
@@ -221,14 +218,14 @@ class Consumer(Positions):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Record:
+    async def __anext__(self) -> Record[V, K]:
         """The next record; waits for one as long as it takes, or until something is wrong, or
         ``stop`` is called."""
         while True:
             state = self._current
             if state is not None and self._is_settled():
                 if state.index < len(state.records):
-                    record = state.records[state.index]
+                    record: Record[V, K] = state.records[state.index]
                     state.index += 1
                     state.position = record.offset + 1
                     return record
@@ -301,7 +298,7 @@ class Consumer(Positions):
             self.seek(topic, partition, to)
             ahead.leave((topic, partition))
 
-    def return_unread(self, unread: Iterable[Record]) -> None:
+    def return_unread(self, unread: Iterable[AnyRecord]) -> None:
         """These were handed out last, and have not reached the application."""
         for state in self._plan.put_back(unread):
             self._on_put_back(state)
@@ -398,3 +395,6 @@ class Consumer(Positions):
         if self._closed:
             raise ClientClosed(CONSUMER_CLOSED)
         check_loop(self._loop)
+
+
+AnyConsumer = Consumer[Any, Any]

@@ -36,8 +36,9 @@ from minilog.errors import (
 from minilog.wire.messages import Fetch, FetchReply, FetchResult, Offsets, OffsetsReply, OffsetsResult
 from minilog_client.connection.routing import Leader, Routing
 from minilog_client.consumer.partition_fetch import PartitionFetch, Taken, is_final, owned_batches, unreachable
-from minilog_client.consumer.records import Record
+from minilog_client.consumer.records import AnyRecord
 from minilog_client.consumer.start import StartLike
+from minilog_client.serializers.decoding import Decoding
 from minilog_client.settings import MIB, ConsumerSettings
 from minilog_client.values import PartitionKey
 
@@ -101,6 +102,8 @@ class FetchPlan:
         self._turn: dict[PartitionKey, None] = {}
         self.taken: list[Taken] = []
         self._unreachable_told_ms = 0
+        self.decoding: Decoding | None = None
+        """How values and keys are read; None: as bytes. Set before anything is added."""
 
     def state(self, topic: str, partition: int) -> PartitionFetch:
         """Raises InvalidRequest for a partition that is not read."""
@@ -111,7 +114,7 @@ class FetchPlan:
         return state
 
     def add(self, topic: str, partition: int, start: StartLike, last_epoch: int = -1) -> PartitionFetch:
-        state = PartitionFetch(topic, partition, start, last_epoch, self.settings.errors_tolerance)
+        state = PartitionFetch(topic, partition, start, last_epoch, self.settings.errors_tolerance, self.decoding)
         self.states[topic, partition] = state
         self._turn[topic, partition] = None
         return state
@@ -302,13 +305,13 @@ class FetchPlan:
                 state.raise_error(now_ms)
         return None
 
-    def take(self, count_max: int, now_ms: int) -> list[Record]:
+    def take(self, count_max: int, now_ms: int) -> list[AnyRecord]:
         """Up to ``count_max`` records. What one partition hands out is in order. ``taken`` says how
         far each came.
 
         Raises what ``next_state`` does, instead of the first record only: nothing that was taken is
         dropped for it."""
-        records: list[Record] = []
+        records: list[AnyRecord] = []
         self.taken = []
         state = self.next_state(now_ms)
         while state is not None:
@@ -321,7 +324,7 @@ class FetchPlan:
             state = self._next_with_records() if len(records) < count_max else None
         return records
 
-    def _note_taken(self, state: PartitionFetch, handed: Sequence[Record]) -> None:
+    def _note_taken(self, state: PartitionFetch, handed: Sequence[AnyRecord]) -> None:
         last = handed[-1]
         offset = last.offset + 1 if state.position is None else state.position
         self.taken.append(Taken(state, offset, last.leader_epoch, state.generation, last.offset, len(handed)))
@@ -357,10 +360,10 @@ class FetchPlan:
         self._unreachable_told_ms = now_ms
         raise unreachable(state, limit_ms)
 
-    def put_back(self, unread: Iterable[Record]) -> list[PartitionFetch]:
+    def put_back(self, unread: Iterable[AnyRecord]) -> list[PartitionFetch]:
         """``unread``, the last that was handed out of each of its partitions, comes again. Returns
         these partitions, as far as they are read still."""
-        by_key: dict[PartitionKey, list[Record]] = {}
+        by_key: dict[PartitionKey, list[AnyRecord]] = {}
         for record in unread:
             by_key.setdefault((record.topic, record.partition), []).append(record)
         read = [key for key in by_key if key in self.states]

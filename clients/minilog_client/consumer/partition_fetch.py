@@ -40,8 +40,9 @@ from minilog.wire.messages import (
     OffsetsResult,
 )
 from minilog_client.connection.backoff import DELAY_MAX_MS, Attempts
-from minilog_client.consumer.records import Record, decode
+from minilog_client.consumer.records import AnyRecord, Record, decode, undecodable
 from minilog_client.consumer.start import Start, StartLike, parse_start
+from minilog_client.serializers.decoding import Decoding
 from minilog_client.settings import ErrorsTolerance
 from minilog_client.values import PartitionKey
 
@@ -64,18 +65,6 @@ class Lag(NamedTuple):
     seconds: float | None
 
 
-def _undecodable(topic: str, partition: int, batch: Batch, position: int, error: CorruptBatch) -> CorruptBatch:
-    first, end = max(position, batch.base_offset), batch.end_offset
-    return CorruptBatch(
-        f"{topic}-{partition}: the records from {first} up to {end} cannot be decoded, as their producer sent them "
-        f'({error.detail}); seek to {end} to go on behind them, or read with errors_tolerance="all"',
-        topic=topic,
-        partition=partition,
-        offset=first,
-        end_offset=end,
-    )
-
-
 class PartitionFetch:
     """``position`` is None until the start is resolved. ``request`` is the token of the request
     under way, if any."""
@@ -87,10 +76,12 @@ class PartitionFetch:
         start: StartLike,
         last_epoch: int = -1,
         errors_tolerance: ErrorsTolerance = "none",
+        decoding: Decoding | None = None,
     ) -> None:
         self.topic = topic
         self.partition = partition
         self._skips_unreadable = errors_tolerance == "all"
+        self._decoding = decoding
         self.topic_id = ""
         """Of the topic whose offsets these are. Once known it is never unknown again."""
         self.remade_as = ""
@@ -152,11 +143,11 @@ class PartitionFetch:
         """Each epoch that was read, with the offset it was read from."""
         self.fetched: deque[Batch] = deque()
         self.fetched_bytes = 0
-        self.records: Sequence[Record] = ()
+        self.records: Sequence[AnyRecord] = ()
         self.index = 0
         self._records_end = offset
 
-    def put_back(self, records: Sequence[Record]) -> None:
+    def put_back(self, records: Sequence[AnyRecord]) -> None:
         """``records``, the last that were handed out, have not been used, and are handed out again.
         What was fetched beyond them stays, and an error there is met after them.
 
@@ -307,7 +298,7 @@ class PartitionFetch:
             try:
                 records = decode(self.topic, self.partition, batch, self.position)
             except CorruptBatch as error:
-                unreadable = _undecodable(self.topic, self.partition, batch, self.position, error)
+                unreadable = undecodable(self.topic, self.partition, batch, self.position, error)
                 if not self._skips_unreadable:
                     self._go_back(self.position)
                     self.on_failed(unreadable)
@@ -315,11 +306,28 @@ class PartitionFetch:
                 _log.warning("skipped: %s", unreadable.detail)
                 records = []
             self.records, self.index, self._records_end = records, 0, batch.end_offset
-            if not records:
+            if not self._reads_as_wanted(records):
+                return False
+            if not self.records:
                 self.position = batch.end_offset
         return True
 
-    def take(self, count_max: int) -> Sequence[Record]:
+    def _reads_as_wanted(self, records: Sequence[Record]) -> bool:
+        """Have ``records`` as the application reads them. One that cannot be read so stops the
+        partition, unless such are skipped. False: there is nothing to hand out before it."""
+        if self._decoding is None:
+            return True
+        self.records, unreadable = self._decoding.decode(records)
+        if unreadable is None:
+            return True
+        before, offset = self.records, unreadable.info["offset"]
+        self._go_back(offset)
+        self.on_failed(unreadable)
+        self.records = before
+        self.position = before[0].offset if before else offset
+        return bool(before)
+
+    def take(self, count_max: int) -> Sequence[AnyRecord]:
         """The next records, all of one batch. The position moves past them."""
         if not self.fill():
             return ()

@@ -42,6 +42,12 @@ class Positions:
         now_s = time.time()
         return {key: state.lag(now_s) for key, state in self._plan.states.items()}
 
+    @property
+    def skipped(self) -> int:
+        """How many records were left out because they are not what ``value`` and ``key`` say (with
+        ``undecodable="skip"``)."""
+        return 0 if self._plan.decoding is None else self._plan.decoding.skipped
+
     def seek(self, topic: str, partition: int, to: StartLike) -> None:
         """Go on elsewhere: an offset, "earliest", "latest", "@" with ms, or a datetime. Clears the
         partition's error."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from minilog_client.consumer.partition_fetch import Taken
-from minilog_client.consumer.records import Record
+from minilog_client.consumer.records import AnyRecord
 from minilog_client.values import PartitionKey
 
 
@@ -44,11 +44,11 @@ class ReadAhead:
         self.clear()
 
     def clear(self) -> None:
-        self.records: list[Record] = []
+        self.records: list[AnyRecord] = []
         self.slices: list[Slice] = []
         self.begin = self.end = 0
 
-    def fill(self, records: list[Record], taken: Sequence[Taken]) -> None:
+    def fill(self, records: list[AnyRecord], taken: Sequence[Taken]) -> None:
         """``records`` belong to the consumer until the application's thread has moved ``end``."""
         self.clear()
         start = 0
@@ -59,7 +59,7 @@ class ReadAhead:
 
     # --- in the application's thread --------------------------------------------------------------
 
-    def take(self, count_max: int) -> list[Record]:
+    def take(self, count_max: int) -> list[AnyRecord]:
         """The next records. Whoever asks for them is done with those before.
 
         Nothing that may raise comes after ``end`` was moved, no signal's handler either: a handler
@@ -74,7 +74,7 @@ class ReadAhead:
     # --- in the loop's thread ---------------------------------------------------------------------
 
     @property
-    def unread(self) -> list[Record]:
+    def unread(self) -> list[AnyRecord]:
         return self.records[self.end :]
 
     def first_unread(self) -> dict[PartitionKey, int]:
@@ -103,7 +103,7 @@ class ReadAhead:
             return part.taken.offset, part.taken.leader_epoch
         return last.offset + 1, last.leader_epoch
 
-    def drop_unread(self, key: PartitionKey) -> list[Record]:
+    def drop_unread(self, key: PartitionKey) -> list[AnyRecord]:
         """Take the unread records of a partition out. What is done with was noted before."""
         end = self.end
         dropped = [record for record in self.unread if (record.topic, record.partition) == key]
@@ -116,7 +116,7 @@ class ReadAhead:
         self._keep(lambda _, part: part.state_key != key)
 
     def _keep(self, is_kept: Callable[[int, Taken], bool]) -> None:
-        records: list[Record] = []
+        records: list[AnyRecord] = []
         slices: list[Slice] = []
         end = 0
         for start, stop, taken in self.slices:

@@ -5,21 +5,23 @@ from __future__ import annotations
 from bisect import bisect_left
 from functools import partial
 from operator import attrgetter
-from typing import Final
+from typing import Any, Final, Generic
 
 import msgspec
 
+from minilog.errors import CorruptBatch
 from minilog.wire.batch import EXPANDED_BYTES_MAX, Batch
 from minilog.wire.codec import codec
 from minilog.wire.codec.codec import Headers
 from minilog.wire.codec.compression import decompress
+from minilog_client.serializers.type_variables import K, V
 
 _offset_of: Final = attrgetter("offset")
 
 
-class Record(msgspec.Struct, frozen=True, gc=False):
+class Record(msgspec.Struct, Generic[V, K], frozen=True, gc=False):
     """One record, as it was read. ``timestamp`` is in ms since the epoch; None for an absent key or
-    value.
+    value. ``Record[Order]`` is a record whose value was read as an ``Order``.
 
     ``leader_epoch`` and ``offset`` together name the record for ever: after a forced, lossy
     election the same offset may come again in a higher epoch."""
@@ -29,9 +31,13 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     leader_epoch: int
     offset: int
     timestamp: int
-    key: bytes | None
-    value: bytes | None
+    key: K | None
+    value: V | None
     headers: Headers
+
+
+AnyRecord = Record[Any, Any]
+"""Where it does not matter what the value is."""
 
 
 def decode(topic: str, partition: int, batch: Batch, from_offset: int) -> list[Record]:
@@ -50,3 +56,15 @@ def decode(topic: str, partition: int, batch: Batch, from_offset: int) -> list[R
     if from_offset > batch.base_offset:
         return records[bisect_left(records, from_offset, key=_offset_of) :]
     return records
+
+
+def undecodable(topic: str, partition: int, batch: Batch, position: int, error: CorruptBatch) -> CorruptBatch:
+    first, end = max(position, batch.base_offset), batch.end_offset
+    return CorruptBatch(
+        f"{topic}-{partition}: the records from {first} up to {end} cannot be decoded, as their producer sent them "
+        f'({error.detail}); seek to {end} to go on behind them, or read with errors_tolerance="all"',
+        topic=topic,
+        partition=partition,
+        offset=first,
+        end_offset=end,
+    )

@@ -18,7 +18,7 @@ from minilog.wire.group_messages import GROUPS_TOPIC
 from minilog_client.connection.cluster import Cluster, now_ms
 from minilog_client.connection.ending import Ending
 from minilog_client.connection.forgotten import GivenBack, weakly
-from minilog_client.consumer.consumer import CONSUMER_CLOSED, START_WAIT_MS, CommitLike, Consumer
+from minilog_client.consumer.consumer import CONSUMER_CLOSED, START_WAIT_MS, AnyConsumer, CommitLike, Consumer
 from minilog_client.consumer.partition_fetch import PartitionFetch
 from minilog_client.consumer.read_ahead import ReadAhead
 from minilog_client.consumer.records import Record
@@ -37,6 +37,7 @@ from minilog_client.group.progress import Progress
 from minilog_client.group.share import Share
 from minilog_client.group.standing import Standing
 from minilog_client.group.start_offsets import StartOffsets
+from minilog_client.serializers.type_variables import K, V
 from minilog_client.settings import ConsumerSettings, GroupSettings
 from minilog_client.values import PartitionKey, check_count, checked_timeout
 
@@ -44,7 +45,7 @@ _READ_ALREADY: Final = "the consumer is being read already; read from one task, 
 _log = logging.getLogger("minilog_client")
 
 
-class GroupConsumer(Consumer):
+class GroupConsumer(Consumer[V, K]):
     """Reads its share of the topics of a group; made by ``client.consumer(..., group=...)``.
 
     ```python
@@ -59,8 +60,7 @@ class GroupConsumer(Consumer):
 
     **At least once.** With ``auto_commit`` (the default) a record is committed some time after the
     next one was asked for, and when its partition is given back. ``commit`` does it at once. After
-    a crash the records since the last commit come again, here or at another member. None is left
-    out.
+    a crash the records since the last commit come again, here or at another member. None is lost.
 
     **Where it begins.** A partition without a committed offset at ``start`` (that offset is then
     committed, unless it is the earliest, so that nobody begins elsewhere later). A partition added
@@ -90,7 +90,7 @@ class GroupConsumer(Consumer):
 
     def __init__(
         self, cluster: Cluster, heart: Heart, subscription: Subscription, start: StartLike, settings: ConsumerSettings,
-        group_settings: GroupSettings, callbacks: Callbacks, on_closed: Callable[[Consumer], None],
+        group_settings: GroupSettings, callbacks: Callbacks, on_closed: Callable[[AnyConsumer], None],
     ) -> None:  # fmt: skip
         super().__init__(cluster, None, start, settings, on_closed)
         self.group_settings, self.group = group_settings, subscription.group
@@ -193,7 +193,7 @@ class GroupConsumer(Consumer):
 
     # --- reading ----------------------------------------------------------------------------------
 
-    async def batch(self, max_records: int = 1000, max_wait_ms: int = 1000) -> list[Record]:
+    async def batch(self, max_records: int = 1000, max_wait_ms: int = 1000) -> list[Record[V, K]]:
         """Up to ``max_records`` records as soon as there are any; empty when none came within
         ``max_wait_ms``, and after ``stop``.
 
@@ -208,14 +208,14 @@ class GroupConsumer(Consumer):
         finally:
             self._leave()
 
-    async def __anext__(self) -> Record:
+    async def __anext__(self) -> Record[V, K]:
         """The next record; says that the last one is finished with."""
         progress, state = self._progress, self._current
         if (
             state is not None and state is progress.iterated
             and state.index < len(state.records) and self._is_settled()
         ):  # fmt: skip
-            record = state.records[state.index]
+            record: Record[V, K] = state.records[state.index]
             state.index += 1
             state.position = record.offset + 1
             progress.previous, progress.last = progress.last, record

@@ -20,7 +20,7 @@ from minilog.wire.group_messages import OffsetCommit
 from minilog.wire.http import INT64_MAX
 from minilog_client.connection.backoff import Attempts
 from minilog_client.consumer.partition_fetch import PartitionFetch
-from minilog_client.consumer.records import Record
+from minilog_client.consumer.records import AnyRecord, Record
 from minilog_client.consumer.start import StartLike
 from minilog_client.values import PartitionKey
 
@@ -80,7 +80,7 @@ class Held:
         if self.handed is not None:
             self.finish(self.handed)
 
-    def finish_record(self, record: Record) -> None:
+    def finish_record(self, record: AnyRecord) -> None:
         self.finish(Mark(record.offset + 1, record.leader_epoch))
 
     def finish(self, mark: Mark) -> None:
@@ -179,7 +179,7 @@ class Holdings(dict[PartitionKey, Held]):
                 marks[key] = Mark(record.offset + 1, record.leader_epoch)
         return marks
 
-    def _require_handed_out(self, record: Record, held: Held) -> None:
+    def _require_handed_out(self, record: AnyRecord, held: Held) -> None:
         if not held.handed_out(record.offset):
             raise StaleMemberEpoch(
                 f"the record {record.topic}-{record.partition} at {record.offset} was not handed out since this member "

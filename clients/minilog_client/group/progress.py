@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from minilog_client.consumer.partition_fetch import PartitionFetch, Taken
 from minilog_client.consumer.read_ahead import ReadAhead
-from minilog_client.consumer.records import Record
+from minilog_client.consumer.records import AnyRecord
 from minilog_client.group.holdings import Held, Holdings, Mark
 
 
@@ -28,8 +28,8 @@ class Progress:
         self._generation = 0
         self.iterated: PartitionFetch | None = None
         """The partition whose records are handed out one by one."""
-        self.last: Record | None = None
-        self.previous: Record | None = None
+        self.last: AnyRecord | None = None
+        self.previous: AnyRecord | None = None
 
     def on_batch(self, taken: Iterable[Taken]) -> None:
         for each in () if self.read_ahead is not None else taken:
@@ -38,7 +38,7 @@ class Progress:
                 held.hand_out(Mark(each.offset, each.leader_epoch), each.generation)
                 self._handed[held] = None
 
-    def on_first(self, state: PartitionFetch, record: Record) -> None:
+    def on_first(self, state: PartitionFetch, record: AnyRecord) -> None:
         """Iteration goes on in ``state``. The caller sets ``previous`` and ``last`` for the records
         that follow."""
         self.iterated, self.last, self.previous = state, record, None

@@ -10,10 +10,11 @@ from asyncio import Future
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 from minilog.errors import BufferFull
 from minilog_client import AsyncClient, Consumer, Producer, Receipt
+from minilog_client.settings import Codec
 
 CHUNK_BYTES = 1_000_000
 CHUNKS_IN_FLIGHT = 6
@@ -163,7 +164,7 @@ def _producer(client: AsyncClient, load: Load) -> Producer:
         acks=load.acks_value,
         linger_ms=load.linger_ms,
         batch_bytes=load.batch_bytes,
-        compression=load.compression,  # type: ignore[arg-type,unused-ignore]
+        compression=cast(Codec, load.compression),
     )
 
 

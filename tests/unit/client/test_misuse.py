@@ -121,7 +121,7 @@ def test_so_does_one_of_a_producer() -> None:
             ("batch.size", "batch_bytes"),
         ):
             with pytest.raises(InvalidRequest, match=f"did you mean {meant}"):
-                client.producer(**{option: 1})  # type: ignore[arg-type]
+                client.producer(**{option: 1})  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("many", [True, False])

@@ -45,6 +45,7 @@ CALLS: Final[dict[str, list[Call]]] = {
     "seek_to_time": [lambda c: c.seek_to_time(0), lambda c: c.seek_to_time(2**62), lambda c: c.seek_to_time(-1)],
     "of_topic": [lambda c: c.of_topic("t")],
     "start": [lambda c: c.start()],
+    "skipped": [lambda c: c.skipped],
     "stop": [lambda c: c.stop()],
 }  # fmt: skip
 NOT_CALLS: Final = {

@@ -1,0 +1,1 @@
+"""What turns values and keys of applications into bytes, and back."""
