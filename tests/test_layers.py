@@ -122,8 +122,21 @@ MAY_IMPORT: dict[str, set[str]] = {
     "minilog_client.values": {"minilog.wire"},
     "minilog_client.connection": CLIENT_SHARED,
     "minilog_client.producer": {"minilog_client.producer", *CLIENT_SHARED},
-    "minilog_client.consumer": {"minilog_client.consumer", *CLIENT_SHARED},
-    "minilog_client.group": {"minilog_client.group", "minilog_client.consumer", *CLIENT_SHARED},
+    "minilog_client.serializers": {"minilog_client.serializers"},
+    "minilog_client.consumer": {"minilog_client.consumer", "minilog_client.serializers", *CLIENT_SHARED},
+    "minilog_client.group": {
+        "minilog_client.group",
+        "minilog_client.consumer",
+        "minilog_client.serializers",
+        *CLIENT_SHARED,
+    },
+    "minilog_client.worker": {
+        "minilog_client.worker",
+        "minilog_client.consumer",
+        "minilog_client.producer",
+        "minilog_client.serializers",
+        *CLIENT_SHARED,
+    },
     "minilog_client.admin": {
         "minilog_client.admin",
         "minilog_client.producer.receipts",

@@ -72,18 +72,21 @@ from minilog_client.blocking.client import Client
 from minilog_client.blocking.consumer import SyncConsumer, SyncGroupConsumer
 from minilog_client.blocking.producer import SyncProducer
 from minilog_client.blocking.typed_producer import SyncTypedProducer
+from minilog_client.blocking.work import work_blocking
 from minilog_client.client import AsyncClient
 from minilog_client.consumer.consumer import Consumer
+from minilog_client.consumer.decoding import UndecodableRecord
 from minilog_client.consumer.partition_fetch import Lag
 from minilog_client.consumer.records import Record
 from minilog_client.group.group_consumer import GroupConsumer
 from minilog_client.options import ClientOptions, ConsumerOptions, GroupOptions, ProducerOptions
 from minilog_client.producer.producer import Producer
 from minilog_client.producer.receipts import BatchReceipt, Receipt
-from minilog_client.serializers.decoding import UndecodableRecord
 from minilog_client.serializers.serializer import JSON, TEXT, Serializer, json_of, msgpack_of
-from minilog_client.serializers.typed_producer import TypedProducer
 from minilog_client.settings import ClientSettings, ConsumerSettings, GroupSettings, ProducerSettings
+from minilog_client.typed_producer import TypedProducer
+from minilog_client.worker.retries import Retries
+from minilog_client.worker.work import work
 
 __all__ = [
     "JSON",
@@ -162,6 +165,7 @@ __all__ = [
     "RecordTooLarge",
     "RequestTooLarge",
     "RetriableError",
+    "Retries",
     "Serializer",
     "StaleMemberEpoch",
     "SyncConsumer",
@@ -183,4 +187,6 @@ __all__ = [
     "UnsupportedMediaType",
     "json_of",
     "msgpack_of",
+    "work",
+    "work_blocking",
 ]

@@ -19,6 +19,7 @@ from minilog_client.connection.forgotten import Remains
 from minilog_client.connection.http_messages import broker_urls
 from minilog_client.connection.transport import HttpTransport, Transport
 from minilog_client.consumer.consumer import AnyConsumer, Consumer
+from minilog_client.consumer.decoding import decoding_of
 from minilog_client.consumer.start import StartLike
 from minilog_client.consumer.topics import TopicsLike, parse_topics
 from minilog_client.group.callbacks import Callback, Callbacks
@@ -30,12 +31,11 @@ from minilog_client.options import ClientOptions, ConsumerOptions, GroupOptions,
 from minilog_client.producer import at_exit
 from minilog_client.producer.producer import Producer
 from minilog_client.producer.sender import Sender
-from minilog_client.serializers.decoding import decoding_of
 from minilog_client.serializers.encoding import Encoding
 from minilog_client.serializers.serializer import SerializerLike
 from minilog_client.serializers.type_variables import K, V
-from minilog_client.serializers.typed_producer import TypedProducer
 from minilog_client.settings import ClientSettings, ConsumerSettings, GroupSettings, ProducerSettings
+from minilog_client.typed_producer import TypedProducer
 from minilog_client.values import checked_timeout
 
 _log = logging.getLogger("minilog_client")

@@ -35,10 +35,10 @@ from minilog.errors import (
 )
 from minilog.wire.messages import Fetch, FetchReply, FetchResult, Offsets, OffsetsReply, OffsetsResult
 from minilog_client.connection.routing import Leader, Routing
+from minilog_client.consumer.decoding import Decoding
 from minilog_client.consumer.partition_fetch import PartitionFetch, Taken, is_final, owned_batches, unreachable
 from minilog_client.consumer.records import AnyRecord
 from minilog_client.consumer.start import StartLike
-from minilog_client.serializers.decoding import Decoding
 from minilog_client.settings import MIB, ConsumerSettings
 from minilog_client.values import PartitionKey
 

@@ -40,9 +40,9 @@ from minilog.wire.messages import (
     OffsetsResult,
 )
 from minilog_client.connection.backoff import DELAY_MAX_MS, Attempts
+from minilog_client.consumer.decoding import Decoding
 from minilog_client.consumer.records import AnyRecord, Record, decode, undecodable
 from minilog_client.consumer.start import Start, StartLike, parse_start
-from minilog_client.serializers.decoding import Decoding
 from minilog_client.settings import ErrorsTolerance
 from minilog_client.values import PartitionKey
 

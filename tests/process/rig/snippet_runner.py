@@ -18,7 +18,7 @@ END = "\x01end\x01"
 
 class Runner:
     def __init__(self) -> None:
-        self.names: dict[str, Any] = {"__name__": "page"}
+        self.names: dict[str, Any] = {"__name__": "__main__"}
         self.bash = subprocess.Popen(
             ["bash", "--norc", "--noprofile"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )

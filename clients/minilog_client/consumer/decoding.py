@@ -26,6 +26,8 @@ class UndecodableRecord(CorruptBatch):
 
     code = "UNDECODABLE_RECORD"
     record: Record
+    cause: Exception
+    """What the serializer has raised."""
 
 
 class Decoding:
@@ -93,6 +95,5 @@ def _undecodable(record: Record, cause: Exception, is_told: bool) -> Undecodable
         offset=record.offset,
         end_offset=record.offset + 1,
     )
-    error.record = record
-    error.__cause__ = cause
+    error.record, error.cause, error.__cause__ = record, cause, cause
     return error
