@@ -25,7 +25,9 @@ app = typer.Typer(
 DataOption = Annotated[
     Path | None, typer.Option("--data", help="The cluster's folder; default: one in your state directory.")
 ]
-NamesArgument = Annotated[list[str], typer.Argument(help="Broker ids, controller, or all.", metavar="N...")]
+NamesArgument = Annotated[
+    list[str], typer.Argument(help="Broker ids, controller (controller-2, ...), or all.", metavar="N...")
+]
 
 COLUMNS = [
     Column("role", "ROLE"),
@@ -46,6 +48,9 @@ def up(
         int | None, typer.Option(min=0, max=65535, help="First broker's port, default 8082; 0: free ones.")
     ] = None,
     controller_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Default 9093; 0: a free one.")] = None,
+    controllers: Annotated[
+        int | None, typer.Option(min=1, max=9, help="How many; default 1. More than one share a journal in etcd.")
+    ] = None,
     topics: Annotated[str, typer.Option(help="Topics to create: orders:6,clicks (name:partitions:replicas).")] = "",
     set_: Annotated[list[str] | None, typer.Option("--set", "-s", help="key=value for any setting.")] = None,
     timeout_s: Annotated[
@@ -60,7 +65,7 @@ def up(
     if brokers is None:
         known = (folder / "dev.json").exists()
         brokers = len(DevCluster.open(folder).spec.ports) if known else 3
-    cluster = _prepare(folder, brokers, port, controller_port, set_ or [])
+    cluster = _prepare(folder, brokers, port, controller_port, set_ or [], controllers)
     with cluster.locked():
         _refuse_running(cluster)
         process.write_pid_file(cluster.supervisor_file, os.getpid())
@@ -171,6 +176,17 @@ def status_rows(cluster: DevCluster) -> list[dict[str, Any]]:
             "log": str(member.log_file),
         }
         for member in cluster.members
+    ] + [
+        {
+            "role": "etcd",
+            "id": None,
+            "url": etcd.url,
+            "pid": known.pid if (known := etcd.known()) is not None and etcd.state() != "dead" else None,
+            "state": etcd.state(),
+            "data_dir": str(etcd.data_dir),
+            "log": str(etcd.log_file),
+        }
+        for etcd in cluster.etcd
     ]
 
 
@@ -188,10 +204,12 @@ def topic_specs(text: str) -> list[tuple[str, int, int | None]]:
     return specs
 
 
-def _prepare(folder: Path, brokers: int, port: int | None, controller_port: int | None, set_: list[str]) -> DevCluster:
+def _prepare(
+    folder: Path, brokers: int, port: int | None, controller_port: int | None, set_: list[str], controllers: int | None
+) -> DevCluster:
     if (folder / "dev.json").exists():
         _refuse_running(DevCluster.open(folder))
-    return DevCluster.create(folder, brokers, port, controller_port, set_)
+    return DevCluster.create(folder, brokers, port, controller_port, set_, controllers)
 
 
 def _refuse_running(cluster: DevCluster) -> None:
@@ -253,7 +271,7 @@ def _signal(names: list[str], data: Path | None, signal_number: signal.Signals, 
 
 
 def _not_running(cluster: DevCluster, member: Member) -> CliError:
-    again = cluster.command(f"start {member.id or 'controller'}")
+    again = cluster.command(f"start {member.id if member.role == 'broker' else member.name}")
     return CliError(f"{member.name} is not running; {again} starts it")
 
 

@@ -82,6 +82,6 @@ def change_sentence(member: Member, state: str, pid: int | None, status: int | N
     """``data``: the words that name the cluster's folder in a command."""
     if state == "dead":
         how = f" by signal {-status}" if status is not None and status < 0 else f" with exit code {status}"
-        again = f"`minilog dev start {member.id or 'controller'}{data}`"
+        again = f"`minilog dev start {member.id if member.role == 'broker' else member.name}{data}`"
         return f"{member.name} ended{how if status is not None else ''}; {again} starts it again"
     return f"{member.name} is {state}, pid {pid}"

@@ -5,6 +5,7 @@ folder.
     <data>/run/<name>.json        pid and start time of each process, and of `dev up`
     <data>/logs/<name>.log        what the process printed
     <data>/controller, broker-<n> the data folders
+    <data>/controller-<n>, etcd-1 of more controllers, and of the etcd that they share
 
 The folder is the only state: whichever command comes next, from whichever terminal, reads it anew.
 Commands that change something hold ``run/lock``. A process is only ever signalled through its pid
@@ -29,7 +30,8 @@ from pathlib import Path
 import msgspec
 
 from minilog.cli.local import process
-from minilog.cli.local.ports import HOST, choose_ports, port_free
+from minilog.cli.local.etcd import EtcdMember, find_etcd, start_etcd
+from minilog.cli.local.ports import HOST, choose_ports, free_ports, more_ports, port_free
 from minilog.cli.output import CliError
 from minilog.cli.request import Unanswered, send
 from minilog.errors import MinilogError
@@ -49,16 +51,21 @@ LOG_PREFIX = re.compile(r"^\d{4}-\d\d-\d\dT\S+ (?P<level>[A-Z]+) (?P<logger>\S+)
 
 
 class DevFile(msgspec.Struct):
-    """``ports[i]`` is broker i+1's. ``overrides`` are ``--set`` pairs for the whole cluster."""
+    """``ports[i]`` is broker i+1's. ``overrides`` are ``--set`` pairs for the whole cluster.
+    ``more_controllers[i]`` is controller i+2's. ``etcd_ports``: of the journal that several share,
+    each member's first."""
 
     ports: list[int]
     controller_port: int
     overrides: list[str] = []
+    more_controllers: list[int] = []
+    etcd_ports: list[int] = []
 
 
 @dataclass(frozen=True)
 class Member:
-    """One process of the cluster. ``id`` is CONTROLLER_ID for the controller."""
+    """One process of the cluster. ``id`` is CONTROLLER_ID for the controller, and 2 and up for
+    more of them."""
 
     role: Role
     id: int
@@ -69,7 +76,14 @@ class Member:
 
     @property
     def name(self) -> str:
-        return "controller" if self.role == "controller" else f"broker {self.id}"
+        if self.role == "controller":
+            return "controller" if self.id == CONTROLLER_ID else f"controller-{self.id}"
+        return f"broker {self.id}"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What people call it."""
+        return (self.name, str(self.id)) if self.role == "broker" or self.id == CONTROLLER_ID else (self.name,)
 
     @property
     def url(self) -> str:
@@ -101,6 +115,7 @@ class DevCluster:
         self.folder = folder
         self.spec = spec
         self.children: dict[str, process.Child] = {}
+        self.etcd = [EtcdMember(folder, number, port) for number, port in enumerate(spec.etcd_ports, 1)]
 
     @property
     def data_words(self) -> str:
@@ -132,6 +147,8 @@ class DevCluster:
         port: int | None = None,
         controller_port: int | None = None,
         overrides: Sequence[str] = (),
+        controllers: int | None = None,
+        etcd_members: int = 1,
     ) -> DevCluster:
         """A new cluster, or the one that lies in ``folder``, with what is given changed. Starts
         nothing.
@@ -150,12 +167,24 @@ class DevCluster:
         else:
             _refuse_foreign(folder)
         old_ports, old_controller_port = (old.ports, old.controller_port) if old is not None else ([], None)
+        known = None if old is None else 1 + len(old.more_controllers)
+        if known is not None and controllers not in (None, known):
+            raise CliError(
+                f"{folder} holds a cluster with {known} controller{'s' if known > 1 else ''}, and its journal is kept "
+                f"accordingly: leave --controllers out, or name another folder with --data"
+            )
         ports, of_controller = choose_ports(old_ports, old_controller_port, brokers, port, controller_port)
         spec = DevFile(
             ports=ports,
             controller_port=of_controller,
             overrides=list(overrides) or (old.overrides if old else []),
+            more_controllers=old.more_controllers if old else [],
+            etcd_ports=old.etcd_ports if old else [],
         )
+        if old is None and controllers is not None and controllers > 1:
+            find_etcd()
+            spec.more_controllers = more_ports(of_controller, controllers - 1, [*ports, of_controller])
+            spec.etcd_ports = free_ports(2 * etcd_members)[::2]
         for part in ("run", "logs"):
             (folder / part).mkdir(parents=True, exist_ok=True)
         return cls(folder.resolve(), spec)
@@ -181,7 +210,12 @@ class DevCluster:
 
     @property
     def members(self) -> list[Member]:
-        return [self._member("controller", CONTROLLER_ID, self.spec.controller_port), *self.brokers]
+        return [*self.controllers, *self.brokers]
+
+    @property
+    def controllers(self) -> list[Member]:
+        more = [self._member("controller", number, port) for number, port in enumerate(self.spec.more_controllers, 2)]
+        return [self._member("controller", CONTROLLER_ID, self.spec.controller_port), *more]
 
     @property
     def brokers(self) -> list[Member]:
@@ -203,7 +237,7 @@ class DevCluster:
     def member(self, name: str) -> Member:
         """By broker id, or ``controller``. Raises CliError."""
         for member in self.members:
-            if name in (str(member.id), member.role if member.role == "controller" else member.name):
+            if name in member.names:
                 return member
         raise CliError(
             f"there is no process {name!r}: use a broker id from 1 to {len(self.spec.ports)}, or controller",
@@ -219,6 +253,8 @@ class DevCluster:
         With ``exit_with_parent`` the process stops by itself as soon as this one is gone, however
         it ended."""
         self.wait_ended(member.name)
+        if member.role == "controller":
+            start_etcd(self.etcd)
         command = [sys.executable, "-m", "minilog", member.role, "run", *self._flags(member)]
         if exit_with_parent:
             command.append("--exit-with-parent")
@@ -293,7 +329,11 @@ class DevCluster:
         """SIGTERM to the brokers, then to the controller: (process, stopped or killed, seconds) of
         each that ran."""
         report = self._stop([member for member in members if member.role == "broker"], timeout_s)
-        return report + self._stop([member for member in members if member.role == "controller"], timeout_s)
+        report += self._stop([member for member in members if member.role == "controller"], timeout_s)
+        if not self.alive():
+            for etcd in self.etcd:
+                etcd.stop()
+        return report
 
     def _stop(self, members: Iterable[Member], timeout_s: float) -> list[tuple[Member, str, float]]:
         began = time.monotonic()
@@ -325,12 +365,14 @@ class DevCluster:
             if known is not None:
                 process.signal_to(known, signal.SIGKILL)
                 process.wait_dead(known, 2.0)
+        for etcd in self.etcd:
+            etcd.kill()
         for name in list(self.children):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.wait_ended(name, 2.0)
 
     def _member(self, role: Role, id: int, port: int) -> Member:
-        name = "controller" if role == "controller" else f"broker-{id}"
+        name = f"{role}-{id}" if role == "broker" or id != CONTROLLER_ID else role
         return Member(
             role,
             id,
@@ -345,9 +387,13 @@ class DevCluster:
         if member.role == "broker":
             pairs["broker_id"] = str(member.id)
             pairs["controller_url"] = self.controller.url
+            if self.spec.more_controllers:
+                pairs["controller_urls"] = ",".join(controller.url for controller in self.controllers)
             pairs["shutdown_timeout_ms"] = str(SHUTDOWN_TIMEOUT_MS)
         else:
             pairs["default_replication_factor"] = str(min(3, len(self.spec.ports)))
+            if self.spec.etcd_ports:
+                pairs |= {"journal": "etcd", "etcd_urls": ",".join(etcd.url for etcd in self.etcd)}
         for pair in assign(self.spec.overrides)[member.role]:
             key, _, value = pair.partition("=")
             pairs[key] = value

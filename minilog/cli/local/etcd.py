@@ -96,6 +96,12 @@ class EtcdMember:
             process.wait_dead(known, timeout_s)
         self.reap()
 
+    def kill(self) -> None:
+        known = self.known()
+        if known is not None and process.signal_to(known, signal.SIGKILL):
+            process.wait_dead(known, 2.0)
+        self.reap()
+
     def reap(self) -> None:
         if self._child is not None:
             self._child.poll()
@@ -103,6 +109,8 @@ class EtcdMember:
 
 def start_etcd(members: Sequence[EtcdMember], words: Sequence[str] = ()) -> None:
     """Those that do not run, and wait until all serve. Raises CliError."""
+    if all(member.state() != "dead" for member in members):
+        return
     for member in members:
         if member.state() == "dead":
             member.start(members, words)

@@ -80,3 +80,14 @@ def choose_ports(
             ExitCode.USAGE,
         )
     return ports, of_controller
+
+
+def more_ports(after: int, count: int, taken: Sequence[int]) -> list[int]:
+    """``count`` ports behind ``after`` that are free and nobody else's."""
+    found: list[int] = []
+    for port in range(after + 1, PORT_MAX + 1):
+        if len(found) == count:
+            break
+        if port not in taken and port_free(port):
+            found.append(port)
+    return found

@@ -1,0 +1,49 @@
+"""Real processes: the active controller dies or stands still, and a leader is killed in the same
+second. What was acknowledged stays."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from minilog.server.process import DEPOSED_EXIT_CODE
+from tests.process.conftest import leave_out
+from tests.process.controllers.stage import Stage, stage
+
+
+def test_a_controller_and_a_leader_that_die_together_lose_nothing(tmp_path: Path) -> None:
+    if shutil.which("etcd") is None:
+        leave_out("etcd is not installed")
+    with stage(tmp_path / "dev") as played:
+        for nemesis in ("kill", "stop"):
+            _play(played, nemesis)
+        assert played.lost() == []
+
+
+def _play(played: Stage, nemesis: str) -> None:
+    before = played.active()
+    assert before is not None
+    played.dev.reap()
+    seen = played.play(nemesis)
+    assert seen.acknowledged > 0
+    if nemesis == "stop":
+        text = before.log_file.read_text(errors="replace")
+        assert "is deposed and ends: the term at" in text
+
+
+def test_the_exit_code_says_that_another_controller_decides() -> None:
+    assert DEPOSED_EXIT_CODE == 3
+
+
+@pytest.mark.parametrize("count", [2])
+def test_without_etcd_several_controllers_are_refused_in_a_sentence(
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from minilog.cli.local.cluster import DevCluster
+    from minilog.cli.output import CliError
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(CliError, match="keep their journal in etcd, which is not installed here"):
+        DevCluster.create(tmp_path / "dev", 3, 0, 0, (), count)
