@@ -306,12 +306,14 @@ def _close(client: Client) -> None:
 
 
 @contextlib.contextmanager
-def cluster(brokers: int = 3, settings: Sequence[str] = ()) -> Iterator[MinilogCluster]:
+def cluster(brokers: int = 3, settings: Sequence[str] = (), controllers: int = 1) -> Iterator[MinilogCluster]:
     """A cluster for the length of a ``with``, for other test runners. ``settings``: key=value of
-    brokers and controller."""
+    brokers and controller. More than one of ``controllers`` need etcd to be installed."""
     folder = Path(tempfile.mkdtemp(prefix="minilog-test-"))
     try:
-        dev = DevCluster.create(folder / "cluster", brokers, port=0, controller_port=0, overrides=settings)
+        dev = DevCluster.create(
+            folder / "cluster", brokers, port=0, controller_port=0, overrides=settings, controllers=controllers
+        )
         with contextlib.closing(MinilogCluster(dev)) as found:
             dev.start_all(exit_with_parent=True)
             yield found
@@ -344,7 +346,7 @@ def minilog_clusters() -> Iterator[Clusters]:
     the test wants."""
     with contextlib.ExitStack() as stack:
 
-        def make(brokers: int = 3, settings: Sequence[str] = ()) -> MinilogCluster:
-            return stack.enter_context(cluster(brokers, settings))
+        def make(brokers: int = 3, settings: Sequence[str] = (), controllers: int = 1) -> MinilogCluster:
+            return stack.enter_context(cluster(brokers, settings, controllers))
 
         yield make

@@ -112,6 +112,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "minilog.broker.main",
         "minilog.standalone",
         "minilog.controller.main",
+        "minilog.controller.migrate",
         "minilog.controller.recover",
         "minilog_client",
     },

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from minilog.cli.files.migrate import migrate
 from minilog.cli.files.recover import recover
 from minilog.cli.output import CliError, note
 from minilog.cli.settings.settings_options import ConfigOption, SetOption, note_service_links
@@ -31,8 +32,9 @@ from minilog.settings import (
 )
 
 broker_app = typer.Typer(no_args_is_help=True, help="Run one broker process.")
-controller_app = typer.Typer(no_args_is_help=True, help="Run one controller process, or make its journal anew.")
+controller_app = typer.Typer(no_args_is_help=True, help="Run one controller process, or make or move its journal.")
 controller_app.command("recover")(recover)
+controller_app.command("migrate")(migrate)
 
 DEFAULTS = {
     "data_dir": "minilog-data",

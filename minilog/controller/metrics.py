@@ -109,8 +109,9 @@ class Metrics:
     async def exposition(self, cluster: DescribeClusterReply) -> bytes:
         page, image = Exposition(), self._runtime.image
         write_build(page, "controller", "controller", cluster.cluster_id)
-        _write_cluster(page, cluster)
-        write_standing(page, cluster, image, await standing_of(image))
+        if self._runtime.standing_by is None:  # what a standby knows of brokers it has not heard itself
+            _write_cluster(page, cluster)
+            write_standing(page, cluster, image, await standing_of(image))
         await self._disk.look()
         self._disk.write(page)
         self._write_process(page)
@@ -132,6 +133,13 @@ class Metrics:
     def _write_process(self, page: Exposition) -> None:
         now = self._runtime.statistics()
         page.gauge("minilog_active_controller", "1 where metadata is decided.", int(self._runtime.started))
+        standbys = len(self._runtime.standbys.known(self._runtime.clock.now_ms()))
+        page.gauge("minilog_controller_standbys", "Controllers that stand by, as the active one hears them.", standbys)
+        page.gauge(
+            "minilog_controller_standby_lag_records",
+            "Metadata records that this standby has yet to replay.",
+            max(0, self._runtime.end_index - self._runtime.core.metadata_offset),
+        )
         page.gauge("minilog_journal_index", "Index of the last durable metadata record.", now.journal_index)
         page.gauge("minilog_journal_tail_records", "Records since the last snapshot.", now.journal_tail_records)
         page.gauge(

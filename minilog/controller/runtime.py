@@ -25,7 +25,7 @@ from minilog.controller.journal import GivenUp, Journal
 from minilog.controller.ports import Core, Decision
 from minilog.controller.runtime_statistics import RuntimeStatistics
 from minilog.core.controller.event_queue import EventQueue
-from minilog.core.controller.shared.standbys import Standbys
+from minilog.core.controller.shared.standbys import Standbys, controllers_of
 from minilog.core.controller.told.failovers import PHASES, phases
 from minilog.core.effects import Effect, Flush, Reply, Send
 from minilog.core.gate import SLICE_MS
@@ -46,6 +46,7 @@ from minilog.wire.journal.metadata_records import BrokerRegistered, EventNoted, 
 from minilog.wire.messages import (
     AlterPartition,
     DescribeCluster,
+    DescribeClusterReply,
     Heartbeat,
     Message,
     Problem,
@@ -101,6 +102,7 @@ class Runtime:
         """What is answered while another controller decides."""
         self.nonce = ""
         """Of the term under which this one of several decides."""
+        self.url = ""
         self.standbys = Standbys()
         self.end_index = 0
         """Where the shared journal ends, as this standby has last seen."""
@@ -184,7 +186,10 @@ class Runtime:
             if isinstance(request, Heartbeat) or not self._events.replace(queued, left):
                 self._put(left.handler, *left.arguments)
 
-        return await self._parked.wait(request_id, answered, on_left)
+        reply = await self._parked.wait(request_id, answered, on_left)
+        if isinstance(reply, DescribeClusterReply) and self.nonce:
+            reply.controllers = controllers_of(self.url, reply.metadata_offset, self.standbys, self.clock.now_ms())
+        return reply
 
     async def hold(self, standby: StandBy) -> Message:
         """For as long as it asks for: the end of this process shows as the end of the

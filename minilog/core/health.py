@@ -78,6 +78,7 @@ def health_of(image: ClusterImage, known: Knowledge) -> Health:
         findings,
         known.heard_ms_ago,
         known.broker_id,
+        [] if known.controller is None else known.controller.controllers,
     )
 
 

@@ -263,6 +263,16 @@ class BrokerHealth(msgspec.Struct, omit_defaults=True):
     version: Told = ""
 
 
+class ControllerInfo(msgspec.Struct, omit_defaults=True):
+    """One of several. ``role`` is active or standby. ``metadata_offset``: what it has replayed.
+    ``heard_age_ms``: since a standby was last heard by the active one."""
+
+    url: Told
+    role: Name
+    metadata_offset: Count
+    heard_age_ms: Milliseconds = 0
+
+
 class DescribeClusterReply(Message):
     """``version``: of the controller's program."""
 
@@ -273,6 +283,7 @@ class DescribeClusterReply(Message):
     failovers: Many[FailoverInfo]
     elections: Counts = {}
     version: Told = ""
+    controllers: Few[ControllerInfo] = []
 
 
 PersonsChange = CreateTopic | DeleteTopic | AddPartitions | ElectLeader | ConfigureTopic | BalanceLeaders

@@ -36,6 +36,13 @@ BROKER_COLUMNS = [
     Column("broker_epoch", "BROKER EPOCH", wide=True, right=True),
     Column("rack", "RACK", wide=True),
 ]
+CONTROLLER_COLUMNS = [
+    Column("url", "CONTROLLER"),
+    Column("role", "ROLE"),
+    Column("metadata_offset", "RECORD", right=True),
+    Column("lag_records", "LAG", right=True),
+    Column("heard_age_ms", "HEARD MS AGO", wide=True, right=True),
+]
 PROBLEM_COLUMNS = [
     Column("problem", "PROBLEM"),
     Column("topic", "TOPIC"),
@@ -74,7 +81,17 @@ def status(url: UrlOption = None, output: OutputOption = Format.table) -> int:
     Exit code 1 when the controller does not answer: then all of it is as old as its last answer."""
     api = Api(url)
     metadata = api.metadata()
-    findings = api.get("health", Health).findings
+    seen = api.get("health", Health)
+    findings = seen.findings
+    active_offset = max((one.metadata_offset for one in seen.controllers), default=0)
+    controllers = [
+        {
+            **msgspec.to_builtins(one),
+            "heard_age_ms": one.heard_age_ms,
+            "lag_records": active_offset - one.metadata_offset,
+        }
+        for one in seen.controllers
+    ]
     unheard = [finding for finding in findings if finding.kind == "controller_unheard"]
     mixed = [finding for finding in findings if finding.kind == "mixed_versions"]
     parts = [part for topic in metadata.topics for part in topic.partitions]
@@ -102,11 +119,14 @@ def status(url: UrlOption = None, output: OutputOption = Format.table) -> int:
     }
     if output in (Format.json, Format.yaml):
         problems = [finding.sentence for finding in (*unheard, *mixed)]
-        show_value({**about, "brokers": rows, "problems": problems}, output)
+        show_value({**about, "brokers": rows, "controllers": controllers, "problems": problems}, output)
         return ExitCode.REFUSED if unheard else ExitCode.FINE
     print("  ".join(f"{key.replace('_', ' ')} {value}" for key, value in about.items()))
     print()
     show_rows(rows, BROKER_COLUMNS, output)
+    if controllers:
+        print()
+        show_rows(controllers, CONTROLLER_COLUMNS, output)
     for finding in (*unheard, *mixed):
         note(f"{finding.sentence}; {finding.next_step}")
     return ExitCode.REFUSED if unheard else ExitCode.FINE

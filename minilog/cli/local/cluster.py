@@ -24,20 +24,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from minilog.cli.local import process
 from minilog.cli.local.etcd import EtcdMember, find_etcd, start_etcd
+from minilog.cli.local.member import CONTROLLER_ID as CONTROLLER_ID
+from minilog.cli.local.member import Member as Member
+from minilog.cli.local.member import http_ok as http_ok
 from minilog.cli.local.ports import HOST, choose_ports, free_ports, more_ports, port_free
 from minilog.cli.output import CliError
-from minilog.cli.request import Unanswered, send
-from minilog.errors import MinilogError
 from minilog.settings import Role, assign
 
-CONTROLLER_ID = 0
 DEV_FILE = "dev.json"
 SUPERVISOR = "up"
 READY_TIMEOUT_S = 20.0
@@ -60,47 +59,6 @@ class DevFile(msgspec.Struct):
     overrides: list[str] = []
     more_controllers: list[int] = []
     etcd_ports: list[int] = []
-
-
-@dataclass(frozen=True)
-class Member:
-    """One process of the cluster. ``id`` is CONTROLLER_ID for the controller, and 2 and up for
-    more of them."""
-
-    role: Role
-    id: int
-    port: int
-    data_dir: Path
-    log_file: Path
-    pid_file: Path
-
-    @property
-    def name(self) -> str:
-        if self.role == "controller":
-            return "controller" if self.id == CONTROLLER_ID else f"controller-{self.id}"
-        return f"broker {self.id}"
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """What people call it."""
-        return (self.name, str(self.id)) if self.role == "broker" or self.id == CONTROLLER_ID else (self.name,)
-
-    @property
-    def url(self) -> str:
-        return f"http://{HOST}:{self.port}"
-
-    def known(self) -> process.PidFile | None:
-        return process.read_pid_file(self.pid_file)
-
-    def state(self) -> process.State:
-        return process.state(self.known())
-
-    def pid(self) -> int | None:
-        known = self.known()
-        return known.pid if known is not None and process.state(known) != "dead" else None
-
-    def ready(self) -> bool:
-        return http_ok(f"{self.url}/readyz")
 
 
 def default_folder() -> Path:
@@ -398,14 +356,6 @@ class DevCluster:
             key, _, value = pair.partition("=")
             pairs[key] = value
         return [part for key, value in pairs.items() for part in ("--set", f"{key}={value}")]
-
-
-def http_ok(url: str, timeout_s: float = 1.0) -> bool:
-    try:
-        send(url, "GET", timeout_s)
-    except (MinilogError, Unanswered):
-        return False
-    return True
 
 
 def last_words(member: Member) -> str:

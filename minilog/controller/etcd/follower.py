@@ -113,7 +113,7 @@ class Follower:
             self._runtime.core.replay(self._runtime.core.metadata_offset + 1, record)
         await self._runtime.begin()
         assert self._journal.term is not None
-        self._runtime.nonce = self._journal.term.nonce
+        self._runtime.nonce, self._runtime.url = self._journal.term.nonce, self._url
         self._runtime.standing_by = None
         loop = asyncio.get_running_loop()
 

@@ -32,9 +32,12 @@ from minilog.core.controller.shared.reading import Gap, Look, Stored, look_of, l
 from minilog.core.controller.shared.snapshots import Snapshotting, generations
 from minilog.core.controller.shared.transaction import (
     Answer,
+    Compare,
+    Delete,
     Entry,
     Get,
     NotSent,
+    Put,
     Refused,
     Transaction,
     Unsure,
@@ -188,6 +191,33 @@ class EtcdJournal:
                 self._snap = making.on_done(step, answer) or self._snap
             self._snapshot_index = index
             self._compact(revision)
+
+    def begin_with(self, index: int, records: Sequence[MetadataRecord]) -> None:
+        """Let an empty journal begin behind ``records``, which stand for everything up to
+        ``index``."""
+        with self._busy:
+            assert self._fence is not None, "no term was taken"
+            assert self._last_index == 0, "only an empty journal can begin anew"
+            making = Snapshotting(self._fence, index, frame(SNAPSHOT, index, records), self._snap)
+            *pieces, last = making.steps()
+            last = last._replace(then=(*last.then, Put(self.places.end, b"%d" % index)))
+            for step in (*pieces, last):
+                making.on_done(step, self._until_known(step))
+
+    def resign(self) -> None:
+        """Nobody holds the term now."""
+        self._leave(Delete(self.places.term), Delete(self.places.active))
+
+    def clear(self) -> None:
+        """The journal is somewhere else now: nothing stays below the prefix."""
+        self._leave(Delete(self.places.prefix, self.places.behind))
+
+    def _leave(self, *deletions: Delete) -> None:
+        with self._busy:
+            assert self._fence is not None, "no term was taken"
+            held = (Compare(self.places.term, self._fence.term_mod),)
+            self._until_known(Transaction(held, deletions))
+            self._fence = None
 
     def give_up(self) -> None:
         """Nobody waits for etcd any more: the process ends."""

@@ -15,7 +15,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from minilog.wire.group_messages import CommittedOffset, GroupInfo, GroupMember, MissingGroups, TopicPartitions
 from minilog.wire.journal.events import Event
 from minilog.wire.json.json_records import JsonRecordOut, UnreadableRecords
-from minilog.wire.messages import BrokerInfo, Candidate, FailoverInfo, TopicInfo
+from minilog.wire.messages import BrokerInfo, Candidate, ControllerInfo, FailoverInfo, TopicInfo
 
 
 class ProblemDocument(Struct):
@@ -119,6 +119,8 @@ class Health(Struct, frozen=True):
     findings: list[Finding] = []
     controller_heard_ms_ago: int | None = None
     answered_by: int | None = None
+    controllers: list[ControllerInfo] = []
+    """Where there are several: the active one first."""
 
 
 class BrokerList(Struct):

@@ -23,12 +23,14 @@ def main() -> int:
     parser.add_argument("--etcd", type=int, default=3, help="members")
     words = parser.parse_args()
     rounds: list[Round] = []
-    with tempfile.TemporaryDirectory() as folder:
-        with stage(Path(folder) / "dev", words.controllers, words.etcd) as played:
-            for number, nemesis in zip(range(words.rounds), itertools.cycle(words.nemesis or NEMESES), strict=False):
-                rounds.append(played.play(nemesis))
-                print(f"{number + 1:>4}  {rounds[-1]}", flush=True)
-            lost = played.lost()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        stage(Path(folder) / "dev", words.controllers, words.etcd) as played,
+    ):
+        for number, nemesis in zip(range(words.rounds), itertools.cycle(words.nemesis or NEMESES), strict=False):
+            rounds.append(played.play(nemesis))
+            print(f"{number + 1:>4}  {rounds[-1]}", flush=True)
+        lost = played.lost()
     print(table(rounds))
     acknowledged = sum(one.acknowledged for one in rounds)
     print(f"{len(rounds)} rounds, {acknowledged} writes acknowledged, {len(lost)} of them lost")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 
 
 class Relay:
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
         self._listener = socket.create_server(("127.0.0.1", 0))
+        self._port = self._listener.getsockname()[1]
+        self._is_refusing = self._is_closed = False
         self._cut = threading.Event()
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -18,7 +21,7 @@ class Relay:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        return f"http://127.0.0.1:{self._port}"
 
     def cut(self) -> None:
         self._cut.set()
@@ -30,6 +33,7 @@ class Relay:
             self._drop()
 
     def close(self) -> None:
+        self._is_closed = True
         self._listener.close()
         self._drop()
 
@@ -38,6 +42,24 @@ class Relay:
             for one in self._open:
                 with contextlib.suppress(OSError):
                     one.shutdown(socket.SHUT_RDWR)
+
+    def _refuse(self) -> None:
+        with self._lock:
+            if self._is_refusing or self._is_closed:
+                return
+            self._is_refusing = True
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+        while not self._is_closed:
+            with contextlib.suppress(OSError):
+                socket.create_connection(self._target, 2.0).close()
+                break
+            time.sleep(0.02)
+        with self._lock:
+            if not self._is_closed:
+                self._listener = socket.create_server(("127.0.0.1", self._port))
+                self._is_refusing = False
+                threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
         while True:
@@ -48,11 +70,12 @@ class Relay:
             threading.Thread(target=self._serve, args=(near,), daemon=True).start()
 
     def _serve(self, near: socket.socket) -> None:
-        """A refusal there is one here: the connection ends at once."""
+        """Where nobody listens there, nobody listens here, until somebody does there again."""
         try:
             far = socket.create_connection(self._target, 2.0)
         except OSError:
             near.close()
+            self._refuse()
             return
         far.settimeout(None)
         with self._lock:

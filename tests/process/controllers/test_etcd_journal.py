@@ -10,9 +10,10 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from minilog.cli.local.etcd import EtcdMember, start_etcd
@@ -21,8 +22,10 @@ from minilog.config import ControllerSettings
 from minilog.controller.etcd.access import Access
 from minilog.controller.etcd.gateway import Gateway, Pin
 from minilog.controller.etcd.journal import FRAME_BYTES_MAX, EtcdJournal
+from minilog.controller.journal import FileJournal
+from minilog.controller.migrate import to_etcd, to_file
 from minilog.core.controller.shared.transaction import Delete, Put, Transaction
-from minilog.errors import Deposed, RefusesToStart, StorageFailed
+from minilog.errors import Deposed, InvalidRequest, RefusesToStart, StorageFailed
 from minilog.wire.journal.metadata_records import ControllerStarted, MetadataRecord, ProducerIdsAllocated, TopicCreated
 from tests.process.controllers.conftest import Settings
 
@@ -425,3 +428,40 @@ def test_etcd_is_reached_by_tls_alone(own_etcd: EtcdMember, tmp_path: Path) -> N
     assert sentence in refusal(ControllerSettings(**base, **shown))  # type: ignore[arg-type]
     missing = ControllerSettings(**base, etcd_ca_file=str(tmp_path / "none"))  # type: ignore[arg-type]
     assert "etcd_ca_file" in refusal(missing)
+
+
+def test_a_journal_moves_to_etcd_and_back(settings_of: Settings, tmp_path: Path) -> None:
+    """With its indexes and its terms, and the one it comes from is out of use."""
+    settings = msgspec.structs.replace(settings_of(), data_dir=str(tmp_path / "controller"))
+    with closing(FileJournal(settings.data_dir)) as source:
+        source.open()
+        source.append([ControllerStarted("c", 3, "t3", 1), TopicCreated("t", "id", {})])
+        source.append(records(1, 4))
+    image, kept = to_etcd(settings)
+    assert (image.metadata_offset, image.cluster_id, image.term_id) == (5, "c", "t3")
+    assert not Path(settings.data_dir).exists()
+    assert Path(kept).is_dir()
+    with pytest.raises(InvalidRequest, match="does not exist"):
+        to_etcd(settings)
+    with ExitStack() as stack:
+        journal, _ = opened(stack, settings)
+        assert journal.last_index == 5
+        journal.append([ControllerStarted("c", 4, "t4", 6)])
+    back = to_file(settings)
+    assert (back.metadata_offset, back.controller_epoch, back.term_id) == (6, 4, "t4")
+    assert back.topics.keys() == {"t"}
+    with pytest.raises(InvalidRequest, match="nothing to move"):
+        to_file(settings)
+    with closing(FileJournal(settings.data_dir)) as found:
+        assert found.open().snapshot_index == 6
+
+
+def test_a_journal_does_not_move_from_under_who_decides_by_it(settings_of: Settings) -> None:
+    settings = settings_of()
+    with ExitStack() as stack:
+        journal, _ = opened(stack, settings)
+        journal.append(records(1, 2))
+        journal.tend(1, lambda _: None)
+        wait_until(lambda: journal.look(0).active is not None)
+        with pytest.raises(InvalidRequest, match="stop all controllers first"):
+            to_file(settings)

@@ -23,6 +23,11 @@ class Places(NamedTuple):
     prefix: str
 
     @property
+    def behind(self) -> str:
+        """Behind every key below the prefix."""
+        return self.prefix[:-1] + "0"
+
+    @property
     def term(self) -> str:
         return f"{self.prefix}term"
 
@@ -68,7 +73,6 @@ class Places(NamedTuple):
             (self.snap, f"{self.snap}\0"),
             (self.term, f"{self.term}\0"),
         ]
-        after = self.prefix[:-1] + "0"
         starts = [self.prefix, *(end for _, end in known)]
-        ends = [*(begin for begin, _ in known), after]
+        ends = [*(begin for begin, _ in known), self.behind]
         return tuple(Get(start, end, 1, keys_only=True) for start, end in zip(starts, ends, strict=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from minilog.wire.messages import StandBy
+from minilog.wire.messages import ControllerInfo, StandBy
 
 FORGOTTEN_MS: Final = 5000
 KNOWN_MAX: Final = 32
@@ -28,3 +28,11 @@ class Standbys:
         """Those that have asked lately."""
         self._by_url = {url: heard for url, heard in self._by_url.items() if now_ms - heard.heard_ms < FORGOTTEN_MS}
         return sorted(self._by_url.values())
+
+
+def controllers_of(url: str, metadata_offset: int, standbys: Standbys, now_ms: int) -> list[ControllerInfo]:
+    """All of them as the active one, at ``url``, knows them."""
+    heard = [
+        ControllerInfo(one.url, "standby", one.metadata_offset, now_ms - one.heard_ms) for one in standbys.known(now_ms)
+    ]
+    return [ControllerInfo(url, "active", metadata_offset), *heard]
