@@ -12,10 +12,11 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from minilog.wire.admin_messages import ControllerInfo
 from minilog.wire.group_messages import CommittedOffset, GroupInfo, GroupMember, MissingGroups, TopicPartitions
 from minilog.wire.journal.events import Event
 from minilog.wire.json.json_records import JsonRecordOut, UnreadableRecords
-from minilog.wire.messages import BrokerInfo, Candidate, ControllerInfo, FailoverInfo, TopicInfo
+from minilog.wire.messages import BrokerInfo, Candidate, FailoverInfo, TopicInfo
 
 
 class ProblemDocument(Struct):

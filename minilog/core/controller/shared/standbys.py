@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from minilog.wire.messages import ControllerInfo, StandBy
+from minilog.wire.admin_messages import ControllerInfo
+from minilog.wire.messages import StandBy
 
 FORGOTTEN_MS: Final = 5000
 KNOWN_MAX: Final = 32
