@@ -76,6 +76,7 @@ OPERATOR_FILES = (
     "config/*.toml",
     "config/prometheus.yml",
     "config/alerts.yml",
+    "config/alertmanager.yml",
     "config/systemd/*.service",
     "config/container/Containerfile",
     "config/kubernetes/*.yml",

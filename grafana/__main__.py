@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from grafana import cluster, lag
+from grafana import cluster, durability, lag
 from grafana.panels import as_json
 
 FOLDER = Path(__file__).parent / "dashboards"
 
 
 def built() -> dict[Path, str]:
-    return {FOLDER / "cluster.json": as_json(cluster.build()), FOLDER / "lag.json": as_json(lag.build())}
+    return {
+        FOLDER / f"{name}.json": as_json(board.build())
+        for name, board in {"cluster": cluster, "durability": durability, "lag": lag}.items()
+    }
 
 
 if __name__ == "__main__":

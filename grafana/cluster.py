@@ -32,9 +32,20 @@ def build() -> Any:
     return board
 
 
+def _known(metric: str, state: str = "") -> str:
+    """As the active controller tells it; without one as the brokers have last heard."""
+    of = f'{metric}{{state="{state}"}}' if state else metric
+    return f"({of} and on (instance) (minilog_active_controller == 1)) or {of}"
+
+
+def _worst(state: str) -> str:
+    """Of all topics: the controller knows it also of partitions that nobody leads."""
+    return f'sum(max by (state) (minilog_cluster_partitions{{state=~"{state}"}}))'
+
+
 def _now() -> list[Any]:
     return [
-        number("Brokers running", 'max(minilog_brokers{state="running"})', "As the controller knows them."),
+        number("Brokers running", f"max({_known('minilog_brokers', 'running')})", "As the controller knows them."),
         number(
             "Active controllers",
             "sum(minilog_active_controller) or vector(0)",
@@ -43,19 +54,19 @@ def _now() -> list[Any]:
         ),
         number(
             "Offline",
-            f"count(max by (topic, partition) (minilog_partition_offline{{{TOPIC}}}) == 1) or vector(0)",
+            f"{_worst('offline|lost')} or count(max by (topic, partition) (minilog_partition_offline{{{TOPIC}}}) == 1) or vector(0)",
             "Partitions without a leader: nobody can read or write them.",
             limits=[Limit(1, RED)],
         ),
         number(
             "Under min ISR",
-            f"sum(minilog_partition_under_min_isr{{{TOPIC}}})",
+            f"{_worst('under_min_isr')} or sum(minilog_partition_under_min_isr{{{TOPIC}}})",
             "Partitions whose ISR is smaller than min.insync.replicas: acks=all is refused.",
             limits=[Limit(1, RED)],
         ),
         number(
             "Under-replicated",
-            f"sum(minilog_partition_under_replicated{{{TOPIC}}})",
+            f"{_worst('under_replicated')} or sum(minilog_partition_under_replicated{{{TOPIC}}})",
             "Partitions with replicas missing from the ISR: the next failure costs more than this one.",
             limits=[Limit(1, ORANGE)],
         ),
@@ -66,8 +77,8 @@ def _now() -> list[Any]:
             "Leaders that took over, also after clean stops.",
         ),
         number(
-            "Unclean elections",
-            'sum(minilog_leader_elections_total{kind="unclean"})',
+            "Unclean elections in 24 h",
+            'round(sum(increase(minilog_leader_elections_total{kind="unclean"}[24h])))',
             "Leaders taken from outside ISR and ELR: acknowledged records may be gone.",
             limits=[Limit(1, RED)],
         ),
@@ -157,7 +168,12 @@ def _brokers() -> list[Any]:
     return [
         lines(
             "Brokers by state",
-            [Query("max by (state) (minilog_brokers)", "{{state}}")],
+            [
+                Query(
+                    "max by (state) ((minilog_brokers and on (instance) (minilog_active_controller == 1)) or on () minilog_brokers)",
+                    "{{state}}",
+                )
+            ],
             "fenced: the controller has not heard of them in time, or they are about to start.",
             steps=True,
         ),

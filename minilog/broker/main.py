@@ -17,6 +17,7 @@ from minilog.broker.recovering import Recovering
 from minilog.broker.runtime import Runtime
 from minilog.config import BrokerSettings
 from minilog.core.broker.broker import BrokerCore
+from minilog.core.broker.standing.ailment import SLUGGISH_MS
 from minilog.errors import DiskFull, RefusesToStart
 from minilog.server import process
 from minilog.server.background import Shared, Stop, Stopped, first_of, in_daemon_thread
@@ -164,7 +165,7 @@ class Broker:
             self.listening.set()
             loops.append(tasks.create_task(runtime.tick(), name="tick"))
             loops.append(tasks.create_task(self._on_registered(runtime, background), name="registration"))
-            tasks.create_task(self._keep_checkpoints(background), name="checkpoint")
+            tasks.create_task(self._keep_checkpoints(runtime, background), name="checkpoint")
             tasks.create_task(self._keep_quarantine(runtime, background), name="quarantine")
             tasks.create_task(cleaner.run(), name="compaction")
             await stop.wait()
@@ -214,10 +215,13 @@ class Broker:
             return False
         return True
 
-    async def _keep_checkpoints(self, stop: Stop) -> None:
+    async def _keep_checkpoints(self, runtime: Runtime, stop: Stop) -> None:
+        """Not while the disk is stuck: the loop would wait for its syncs, and the broker be taken
+        for dead. An older checkpoint costs a restart time, and nothing else."""
         while not await stop.pause(self.settings.checkpoint_interval_ms / 1000):
             try:
-                self._store.checkpoint()
+                if not _is_disk_slow(runtime):
+                    self._store.checkpoint()
             except DiskFull as error:
                 log.warning("no checkpoint: %s", error)
             freed = await stop.in_thread(lambda: self._store.purge_trash(lambda: stop.is_set))
@@ -242,6 +246,11 @@ class Broker:
                 runtime.note_dropped(tail.cut.partition, tail.name, tail.cut.records, tail.unwritten)
             if await stop.pause(settings.checkpoint_interval_ms / 1000):
                 return
+
+
+def _is_disk_slow(runtime: Runtime) -> bool:
+    """A sync takes long just now, or one was stuck a moment ago."""
+    return runtime.flusher.oldest_ms() >= SLUGGISH_MS or runtime.core.is_disk_slow(runtime.clock.now_ms())
 
 
 async def _main(settings: BrokerSettings) -> int:

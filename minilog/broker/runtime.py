@@ -51,6 +51,8 @@ class Core(Protocol):
     wall_ahead_ms: int
     flush_age_ms: int
 
+    def is_disk_slow(self, now_ms: int) -> bool: ...
+
     @property
     def image(self) -> ClusterImage: ...
 

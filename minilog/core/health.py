@@ -64,6 +64,7 @@ def health_of(image: ClusterImage, known: Knowledge) -> Health:
         *_of_metadata(image, known),
         *_of_versions(image),
         *_of_brokers(image, known),
+        *_of_replicas(image),
         *_of_partitions(image),
         *_of_losses(image, known),
     ]
@@ -197,7 +198,7 @@ def _not_running(broker: BrokerState, age_ms: int) -> Finding:
     return Finding(
         "broker_not_running",
         f"broker {broker.broker_id} at {broker.url} {state}",
-        "start it",
+        "start it; if it does not stay up, the end of its log says why",
         broker_id=broker.broker_id,
         is_warning=True,
     )
@@ -205,6 +206,29 @@ def _not_running(broker: BrokerState, age_ms: int) -> Finding:
 
 def _lags(image: ClusterImage, broker_id: int) -> bool:
     return any(broker_id in state.replicas and broker_id not in state.isr for _, state in image.partitions())
+
+
+def _of_replicas(image: ClusterImage) -> Iterator[Finding]:
+    """Replicas out of the ISR whose brokers run. A broker that is away, or has lost its disk, is a
+    finding of its own."""
+    for broker in image.brokers.values():
+        if not broker.eligible or broker.disk is DiskState.OTHER:
+            continue
+        behind = [
+            f"{state.topic}-{state.partition}"
+            for _, state in image.partitions()
+            if broker.broker_id in state.replicas and broker.broker_id not in state.isr
+        ]
+        if behind:
+            named = f"{', '.join(behind[:NAMED_MAX])}{', ...' if len(behind) > NAMED_MAX else ''}"
+            yield Finding(
+                "replicas_behind",
+                f"broker {broker.broker_id} runs, and is not in sync for {_partitions(len(behind))} ({named})",
+                "wait while it catches up: `minilog partition list --under-replicated`; if that does not become shorter, "
+                "look at its disk, its log, and the network to the leaders",
+                broker_id=broker.broker_id,
+                is_warning=True,
+            )
 
 
 def _of_partitions(image: ClusterImage) -> Iterator[Finding]:
@@ -261,6 +285,10 @@ def _of_losses(image: ClusterImage, known: Knowledge) -> Iterator[Finding]:
             partition=election.partition,
             is_warning=True,
         )
+
+
+def _partitions(count: int) -> str:
+    return f"{count} partition{'' if count == 1 else 's'}"
 
 
 def _seconds(ms: int) -> str:

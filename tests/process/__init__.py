@@ -9,7 +9,7 @@ can be read back.
 
     nemesis/   the faults                          rig/       processes, networks, disks, and the machine's load
     load/      clients that take notes             checker/   was there any way that this was a correct log?
-    campaign/  rounds of faults, tables, pictures  test_*     what `make test` runs
+    campaign/  rounds of faults, tables, pictures  incidents/ what minilog says of each fault, rated
 
 Networks and disks need root, iproute2, e2fsprogs, mount and util-linux. Without them those faults
 are left out.

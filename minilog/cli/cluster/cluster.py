@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -16,7 +18,7 @@ from minilog.cli.cluster.what_if import ok_to_stop, what_if
 from minilog.cli.output import CliError, Column, ExitCode, Format, OutputOption, note, show_rows, show_value
 from minilog.errors import MinilogError
 from minilog.wire.journal.failovers import FailoverInfo
-from minilog.wire.json.json_answers import ClusterInfo, FailoverList, Health
+from minilog.wire.json.json_answers import ClusterInfo, FailoverList, Finding, Health
 
 app = typer.Typer(no_args_is_help=True, help="The brokers, and whether everything is as it should be.")
 
@@ -225,6 +227,14 @@ def sentence(health: Health | None) -> str:
     return ("healthy, but " if health.healthy else "unhealthy: ") + "; ".join(counts)
 
 
+def _by_next_step(findings: Sequence[Finding]) -> list[tuple[Finding, int]]:
+    """The first of those that want the same, and how many more there are: a broker that is away is
+    missed by a thousand partitions."""
+    alike = Counter((finding.kind, finding.next_step) for finding in findings)
+    firsts = {(finding.kind, finding.next_step): finding for finding in reversed(findings)}
+    return [(firsts[key], count - 1) for key, count in alike.items()]
+
+
 def _ask(api: Api, patient: bool) -> Health | None:
     """None when nobody answers and the caller goes on asking."""
     try:
@@ -241,9 +251,9 @@ def _show(seen: Health, output: Format) -> None:
         show_value(msgspec.to_builtins(seen), output)
         return
     print(sentence(seen), flush=True)
-    for finding in seen.findings:
-        if finding.kind not in COUNTED or finding.kind in ("offline", "lost"):
-            print(f"* {finding.sentence}\n  -> {finding.next_step}", flush=True)
+    for finding, more in _by_next_step(seen.findings):
+        others = f" (and {more} more)" if more else ""
+        print(f"* {finding.sentence}{others}\n  -> {finding.next_step}", flush=True)
     rows = [
         {"problem": problem.replace("_", "-"), **msgspec.to_builtins(row)}
         for problem in PROBLEMS

@@ -164,6 +164,9 @@ class BrokerCore:
     def flush_age_ms(self, age_ms: int) -> None:
         self.ailment.flush_age_ms = age_ms
 
+    def is_disk_slow(self, now_ms: int) -> bool:
+        return self.ailment.is_slow(now_ms)
+
     @property
     def may_exit(self) -> bool:
         return self.registration.may_exit

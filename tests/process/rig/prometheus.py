@@ -26,6 +26,13 @@ START_S = 15.0
 POLL_S = 0.2
 ASK_TIMEOUT_S = 5.0
 
+ALERTING = """
+alerting:
+  alertmanagers:
+    - static_configs:
+        - targets: ["{}"]
+"""
+
 Series = dict[str, list[float]]
 """Labels as text -> values over time."""
 
@@ -72,11 +79,14 @@ def _labels(series: dict[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def prometheus(cluster: ProcessCluster, folder: Path) -> Iterator[Prometheus]:
-    config = _config(cluster)
+def prometheus(
+    cluster: ProcessCluster, folder: Path, *, scrape_s: int = SCRAPE_S, alertmanager: str = ""
+) -> Iterator[Prometheus]:
+    """``alertmanager``: host and port of one that is to hear of alerts."""
+    config = _config(cluster, scrape_s) + (ALERTING.format(alertmanager) if alertmanager else "")
     (folder / "prometheus.yml").write_text(config)
     shutil.copy(ROOT / "config" / "alerts.yml", folder / "alerts.yml")
-    port = _free_port()
+    port = free_port()
     command = [
         "prometheus",
         f"--config.file={folder / 'prometheus.yml'}",
@@ -87,33 +97,36 @@ def prometheus(cluster: ProcessCluster, folder: Path) -> Iterator[Prometheus]:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     found = Prometheus(f"http://127.0.0.1:{port}")
     try:
-        found.wait(lambda p: _is_ready(p, process), "Prometheus to start", START_S)
+        wait_ready(found.url, process)
         yield found
     finally:
         process.terminate()
         process.wait(10)
 
 
-def _config(cluster: ProcessCluster) -> str:
-    """The example, with this cluster's addresses and a shorter interval."""
+def _config(cluster: ProcessCluster, scrape_s: int) -> str:
+    """The example, with this cluster's addresses and another interval."""
     text = (ROOT / "config" / "prometheus.yml").read_text()
     assert EXAMPLE_BROKERS in text
     assert EXAMPLE_CONTROLLER in text
     brokers = [member.url.removeprefix("http://") for member in cluster.dev.brokers]
     controllers = [cluster.dev.controller.url.removeprefix("http://")]
     text = text.replace(EXAMPLE_BROKERS, json.dumps(brokers)).replace(EXAMPLE_CONTROLLER, json.dumps(controllers))
-    return text.replace("_interval: 5s", f"_interval: {SCRAPE_S}s")
+    return text.replace("_interval: 5s", f"_interval: {scrape_s}s")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _is_ready(prometheus: Prometheus, process: subprocess.Popen[bytes]) -> bool:
-    assert process.poll() is None, "Prometheus ended by itself"
-    with contextlib.suppress(OSError):
-        urllib.request.urlopen(f"{prometheus.url}/-/ready", timeout=1).close()
-        return True
-    return False
+def wait_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+    deadline_s = time.monotonic() + START_S
+    while True:
+        assert process.poll() is None, f"{url} ended by itself"
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(f"{url}/-/ready", timeout=1).close()
+            return
+        assert time.monotonic() < deadline_s, f"{url} is not ready after {START_S:.0f} s"
+        time.sleep(POLL_S)

@@ -54,6 +54,9 @@ class FakeBrokerCore:
         self.plan: dict[str, list[list[Effect]]] = {}
         self.on_event: Callable[[tuple[Any, ...]], None] = lambda event: None
 
+    def is_disk_slow(self, now_ms: int) -> bool:
+        return False
+
     def statistics(self, now_ms: int) -> BrokerStatistics:
         return BrokerStatistics(1, self.ready, "active", "", 0, 0, 0, 0, 0)
 

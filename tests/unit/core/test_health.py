@@ -182,3 +182,11 @@ def test_processes_of_several_versions_are_named_and_those_that_are_away_are_not
     copy = ClusterImage()
     copy.load(image.metadata_offset, image.snapshot())
     assert (copy.brokers, copy.controller_version) == (image.brokers, "1.0")
+
+
+def test_a_replica_that_is_behind_although_its_broker_runs_is_a_finding_of_its_broker() -> None:
+    found = health(image_with(isr=[1, 2]))
+    finding = one(found, "replicas_behind")
+    assert (found.healthy, finding.broker_id, f"1 partition ({TOPIC}-0)" in finding.sentence) == (True, 3, True)
+    away = health(image_with(BrokerFenced(3, image_with().brokers[3].epoch), isr=[1, 2]))
+    assert "replicas_behind" not in kinds(away)

@@ -20,6 +20,11 @@ ROOM_MS = 2000
 """So long after the last refusal there may be no room yet."""
 REMEMBERED_MS = 10_000
 HELD_MS = 1000
+SLUGGISH_MS = 200
+"""A sync that is seen to have taken so long makes its disk a slow one, when that is seen again and
+again: at least every STREAK_GAP_MS, for STREAK_MS."""
+STREAK_GAP_MS = 3000
+STREAK_MS = 10_000
 
 
 class Ailment:
@@ -31,6 +36,8 @@ class Ailment:
         self._full_ms: int | None = None
         self._slow_ms: int | None = None
         self._held_ms: int | None = None
+        self._sluggish_ms: tuple[int, int] | None = None
+        """When such syncs were first and last seen, of those that follow one another."""
         self.holds_writes = False
 
     def look(self, now_ms: int) -> None:
@@ -38,6 +45,10 @@ class Ailment:
             self._lacks, self._full_ms = self._store.lacks, now_ms
         if self.flush_age_ms >= self._settings.flush_slow_ms:
             self._slow_ms = now_ms
+        if self.flush_age_ms >= SLUGGISH_MS:
+            first_ms, last_ms = self._sluggish_ms or (now_ms, now_ms)
+            gap_ms = REMEMBERED_MS if self.is_sluggish(now_ms) else STREAK_GAP_MS
+            self._sluggish_ms = (first_ms if now_ms - last_ms < gap_ms else now_ms, now_ms)
         if not self.is_slow(now_ms):
             self._held_ms, self.holds_writes = None, False
             return
@@ -50,6 +61,13 @@ class Ailment:
 
     def is_slow(self, now_ms: int) -> bool:
         return self._slow_ms is not None and now_ms - self._slow_ms < REMEMBERED_MS
+
+    def is_sluggish(self, now_ms: int) -> bool:
+        """Not slow enough to hand over what it leads: the others may have the same disk."""
+        if self._sluggish_ms is None:
+            return False
+        first_ms, last_ms = self._sluggish_ms
+        return last_ms - first_ms >= STREAK_MS and now_ms - last_ms < REMEMBERED_MS
 
     def ails(self, now_ms: int) -> bool:
         return self.is_full(now_ms) or self.is_slow(now_ms)
@@ -70,6 +88,15 @@ class Ailment:
                     "disk_slow",
                     f"a sync of its disk took longer than flush_slow_ms, {self._settings.flush_slow_ms} ms",
                     "look at the disk and at what else uses it; writes with acks=all wait for the slowest replica",
+                )
+            )
+        elif self.is_sluggish(now_ms):
+            found.append(
+                Condition(
+                    "sync_slow",
+                    f"syncs of its disk take {SLUGGISH_MS} ms and more, again and again",
+                    "find out what else writes to that disk; writes with acks=all wait for the slowest replica in sync",
+                    is_warning=True,
                 )
             )
         if self._store.strays:
