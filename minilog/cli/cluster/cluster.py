@@ -228,10 +228,10 @@ def sentence(health: Health | None) -> str:
 
 
 def _by_next_step(findings: Sequence[Finding]) -> list[tuple[Finding, int]]:
-    """The first of those that want the same, and how many more there are: a broker that is away is
-    missed by a thousand partitions."""
-    alike = Counter((finding.kind, finding.next_step) for finding in findings)
-    firsts = {(finding.kind, finding.next_step): finding for finding in reversed(findings)}
+    """The first of those that want the same of the same broker, and how many more there are: a
+    broker that is away is missed by a thousand partitions."""
+    alike = Counter((finding.kind, finding.broker_id, finding.next_step) for finding in findings)
+    firsts = {(finding.kind, finding.broker_id, finding.next_step): finding for finding in reversed(findings)}
     return [(firsts[key], count - 1) for key, count in alike.items()]
 
 
