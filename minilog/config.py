@@ -29,6 +29,7 @@ Bytes = Annotated[int, Meta(ge=1, le=2**53)]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 FlushPolicy = Literal["commit", "interval", "never"]
+PeerTls = Literal["optional", "required"]
 RetentionBy = Literal["written", "timestamp"]
 CleanupPolicy = Literal["delete", "compact", "compact,delete", "delete,compact"]
 MillisecondsOrNever = Annotated[int, Meta(ge=-1, le=2**53)]
@@ -121,9 +122,12 @@ def url_fault(url: str) -> str | None:
         parts = urlsplit(url)
     except ValueError:  # brackets without an IPv6 address between them, letters that normalize to : or /
         return unlike
-    if parts.scheme == "https":
-        return "brokers and controllers speak http only, no TLS"
-    plain = parts.scheme == "http" and parts.hostname and parts.path in ("", "/") and not parts.query + parts.fragment
+    plain = (
+        parts.scheme in ("http", "https")
+        and parts.hostname
+        and parts.path in ("", "/")
+        and not parts.query + parts.fragment
+    )
     if not plain or not re.fullmatch(r"[^@\s]+", parts.netloc):
         return unlike
     try:
@@ -337,6 +341,21 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     group_offsets_retention_ms: Milliseconds = 7 * 24 * 3_600_000
     """How long a group without members keeps its offsets: time that coordinators have watched
     through, no wall clock's."""
+    security_file: str = ""
+    """Who is known, and what each may do. Empty: whoever connects may do everything."""
+    insecure: bool = False
+    """Said to listen for other machines without a security file."""
+    host_names: Annotated[str, Meta(max_length=4096)] = ""
+    """Names, separated by commas, by which this process may be asked besides its own; * is any."""
+    token_file: str = ""
+    """Holds the token that this process shows the others of the cluster."""
+    tls_cert_file: str = ""
+    """The certificate chain, in PEM. The listener speaks TLS when it is given."""
+    tls_key_file: str = ""
+    tls_ca_file: str = ""
+    """Who must have signed the certificates of the cluster's processes and of clients."""
+    peer_tls: PeerTls = "optional"
+    """required: processes of the cluster are known by certificates only."""
     limits: Limits = Limits()
 
     @property
@@ -419,6 +438,21 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     partitions_max: PositiveInt = 100_000
     new_partitions_max: PositiveInt = 10_000
     """Partitions that one request makes: they are one decision, and brokers open a log for each."""
+    security_file: str = ""
+    """Who is known, and what each may do. Empty: whoever connects may do everything."""
+    insecure: bool = False
+    """Said to listen for other machines without a security file."""
+    host_names: Annotated[str, Meta(max_length=4096)] = ""
+    """Names, separated by commas, by which this process may be asked besides its own; * is any."""
+    token_file: str = ""
+    """Holds the token that this process shows the others of the cluster."""
+    tls_cert_file: str = ""
+    """The certificate chain, in PEM. The listener speaks TLS when it is given."""
+    tls_key_file: str = ""
+    tls_ca_file: str = ""
+    """Who must have signed the certificates of the cluster's processes and of clients."""
+    peer_tls: PeerTls = "optional"
+    """required: processes of the cluster are known by certificates only."""
     limits: Limits = Limits()
 
     @property

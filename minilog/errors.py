@@ -15,52 +15,15 @@ on the wire, ``http_status`` the status of a whole-request error.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
+from minilog.error_base import FatalError as FatalError
+from minilog.error_base import MinilogError as MinilogError
+from minilog.error_base import RetriableError as RetriableError
 from minilog.failures import Deposed as Deposed
 from minilog.failures import NameRefused as NameRefused
 from minilog.failures import RefusesToStart as RefusesToStart
 from minilog.failures import StorageFailed as StorageFailed
-
-
-class MinilogError(Exception):
-    """Base of all errors.
-
-    ``detail`` is one sentence: what was wrong, what was seen, what is allowed, what to do. ``info``
-    holds machine-readable extras (JSON values), for example ``leader_url`` or ``lost_from``.
-    """
-
-    code: ClassVar[str] = "INTERNAL"
-    http_status: ClassVar[int] = 500
-    retriable: ClassVar[bool] = False
-    definite: bool = False
-
-    def __init__(self, detail: str, *, definite: bool | None = None, **info: Any) -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.info: dict[str, Any] = info
-        if definite is not None:
-            self.definite = definite
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.detail!r}, definite={self.definite}, info={self.info})"
-
-
-class RetriableError(MinilogError):
-    """The same request may succeed later; wait a little, or ask the broker that the error names."""
-
-    code = "RETRIABLE"
-    http_status = 503
-    retriable = True
-    definite = True
-
-
-class FatalError(MinilogError):
-    """Repeating the same request cannot help."""
-
-    code = "FATAL"
-    http_status = 400
-    definite = True
 
 
 class InconsistentTopicId(RetriableError):
@@ -222,6 +185,21 @@ class IneligibleReplica(RetriableError):
 
     code = "INELIGIBLE_REPLICA"
     http_status = 409
+
+
+class Unauthenticated(FatalError):
+    """Nobody is known by what the request shows, or it shows nothing: present a token, or a client
+    certificate."""
+
+    code = "UNAUTHENTICATED"
+    http_status = 401
+
+
+class Forbidden(FatalError):
+    """Who asks may not do this: an operator must allow it in the security file."""
+
+    code = "FORBIDDEN"
+    http_status = 403
 
 
 class UnknownTopic(FatalError):

@@ -34,9 +34,22 @@ from minilog.settings_checks import check_apart, check_broker, check_controller,
 
 Role = Literal["broker", "controller"]
 ROLES: tuple[Role, Role] = ("broker", "controller")
-SHARED_KEYS = frozenset({"session_timeout_ms", "heartbeat_interval_ms", "peer_timeout_ms"})
+SHARED_KEYS = frozenset(
+    {"session_timeout_ms", "heartbeat_interval_ms", "peer_timeout_ms", "security_file", "insecure", "host_names"}
+    | {"tls_ca_file", "peer_tls"}
+)
 """Both roles have these and want the same value, so a bare key sets both in one go (``assign``)."""
-ENVIRONMENT_OTHER = frozenset({"MINILOG_URL", "MINILOG_DEBUG", "MINILOG_PURE", "MINILOG_COMPILED", "MINILOG_SIM_SEEDS"})
+ENVIRONMENT_OTHER = frozenset(
+    {
+        "MINILOG_URL",
+        "MINILOG_CA_FILE",
+        "MINILOG_CERT_FILE",
+        "MINILOG_DEBUG",
+        "MINILOG_PURE",
+        "MINILOG_COMPILED",
+        "MINILOG_SIM_SEEDS",
+    }
+)
 """``MINILOG_*`` variables that are not settings."""
 SERVICE_LINK = re.compile(
     r"MINILOG_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)", re.ASCII

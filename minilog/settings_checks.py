@@ -147,6 +147,7 @@ def check_apart(broker: BrokerSettings, of_broker: Origins, controller: Controll
 
 def _check_both(settings: BrokerSettings | ControllerSettings, origins: Origins) -> None:
     _check_folder(settings.data_dir, origins["data_dir"])
+    _check_security(settings, origins)
     _check_half(
         settings, origins, "heartbeat_interval_ms", "session_timeout_ms", "a late heartbeat would end a session"
     )
@@ -156,6 +157,23 @@ def _check_both(settings: BrokerSettings | ControllerSettings, origins: Origins)
         ("fetch_bytes_max", "inflight_bytes_max"),
     ):
         _check_order(settings.limits, origins, small, large, "limits.")
+
+
+def _check_security(settings: BrokerSettings | ControllerSettings, origins: Origins) -> None:
+    for one, other in (("tls_cert_file", "tls_key_file"), ("tls_key_file", "tls_cert_file")):
+        if getattr(settings, one) and not getattr(settings, other):
+            raise BadSettings(f"{_told(settings, origins, one)} needs {other} as well")
+    if settings.security_file and settings.insecure:
+        raise BadSettings(
+            f"{_told(settings, origins, 'insecure')} and {_told(settings, origins, 'security_file')} contradict each "
+            "other; leave one out"
+        )
+    if settings.peer_tls == "required" and not (
+        settings.security_file and settings.tls_cert_file and settings.tls_ca_file
+    ):
+        raise BadSettings(
+            f"{_told(settings, origins, 'peer_tls')} needs security_file, tls_cert_file, tls_key_file and tls_ca_file"
+        )
 
 
 def _told(settings: object, origins: Origins, key: str, prefix: str = "") -> str:

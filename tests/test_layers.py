@@ -24,6 +24,7 @@ WIRE_SHARED = {"minilog.wire.bounded", "minilog.wire.message_base", "minilog.wir
 CORE_SHARED = {"minilog.wire"} | {
     f"minilog.core.{name}"
     for name in (
+        "access",
         "bounds",
         "deadlines",
         "effects",
@@ -42,7 +43,8 @@ CORE_SHARED = {"minilog.wire"} | {
 CLIENT_SHARED = {"minilog.wire", "minilog_client.settings", "minilog_client.values", "minilog_client.connection"}
 MAY_IMPORT: dict[str, set[str]] = {
     "minilog.failures": set(),
-    "minilog.errors": {"minilog.failures"},
+    "minilog.error_base": set(),
+    "minilog.errors": {"minilog.error_base", "minilog.failures"},
     "minilog.config": set(),
     "minilog.machine": set(),
     "minilog.settings_checks": set(),
@@ -51,6 +53,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "minilog.wire.codec": {"minilog.wire.codec", "minilog.wire.bounded"},
     "minilog.wire.journal": {"minilog.wire.journal", "minilog.wire.records", "minilog.wire.batch", *WIRE_SHARED},
     "minilog.core": CORE_SHARED,
+    "minilog.core.access": {"minilog.core.access", "minilog.wire"},
+    "minilog.security_file": {"minilog.core.access", "minilog.settings_checks", "minilog.wire"},
     "minilog.core.replication": {"minilog.core.replication", *CORE_SHARED},
     "minilog.core.groups": {"minilog.core.groups", "minilog.wire"},
     "minilog.core.controller": {"minilog.core.controller", *CORE_SHARED},
@@ -72,7 +76,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "minilog.storage.log": {"minilog.storage.log", "minilog.storage.segment", *DISK, "minilog.wire"},
     "minilog.storage.compaction": {"minilog.storage.compaction", *LOG, *DISK, "minilog.wire"},
     "minilog.storage.recovery": {"minilog.storage.recovery", *LOG, *DISK, "minilog.wire"},
-    "minilog.server": {"minilog.server", "minilog.machine", *CORE_SHARED},
+    "minilog.server": {
+        "minilog.server",
+        "minilog.machine",
+        "minilog.security_file",
+        "minilog.settings_checks",
+        *CORE_SHARED,
+    },
     "minilog.console": {"minilog.console", "minilog.server", *CORE_SHARED},
     "minilog.broker": {
         "minilog.broker",
@@ -107,6 +117,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "minilog.cli",
         "minilog.machine",
         "minilog.settings",
+        "minilog.security_file",
         "minilog.wire",
         "minilog.storage.inspect",
         "minilog.broker.main",

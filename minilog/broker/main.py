@@ -23,6 +23,7 @@ from minilog.server import process
 from minilog.server.background import Shared, Stop, Stopped, first_of, in_daemon_thread
 from minilog.server.clock import Clock
 from minilog.server.event_log import start_logging
+from minilog.server.security.gate import Gate, check_listener
 from minilog.storage.disk import OsDisk
 from minilog.storage.store import Store
 
@@ -45,6 +46,7 @@ class Broker:
         self.url = settings.advertised_url
         self.listening = asyncio.Event()
         self.registered = asyncio.Event()
+        self._gate = Gate(settings)
         self._clock = Clock()
         self._store = Store(OsDisk(), settings.data_dir, settings.broker_id, self._clock.wall_ms)
         self._incarnation = uuid.uuid4().hex
@@ -54,10 +56,12 @@ class Broker:
         """Serve until ``stop`` is set. Raises RefusesToStart, FailStop or StorageFailed, alone or
         in a group."""
         bound = self._bind()
+        settings = self.settings
         recovering = Recovering(
-            self.settings.broker_id, self._incarnation, self.settings.limits, lambda: self._store.checked
+            settings.broker_id, self._incarnation, settings.limits, lambda: self._store.checked, self._gate
         )
-        runner = Runner(self.settings.limits, SHUTDOWN_TIMEOUT_S, recovering.handle)
+        runner = Runner(settings.limits, SHUTDOWN_TIMEOUT_S, recovering.handle)
+        watching = asyncio.create_task(self._gate.watch(), name="watch credentials")
         try:
             await self._listen(runner, bound)
             clean = await self._recover(stop)
@@ -68,6 +72,7 @@ class Broker:
                 self._store.distrust()
             raise
         finally:
+            watching.cancel()
             self._use.done()
             await runner.cleanup()
             bound.close()
@@ -75,7 +80,8 @@ class Broker:
     async def _listen(self, runner: Runner, bound: process.Socket) -> None:
         await runner.setup()
         process.listen(bound, "the broker")
-        await web.SockSite(runner, bound, backlog=process.LISTEN_BACKLOG).start()
+        ssl_context = self._gate.tls.server
+        await web.SockSite(runner, bound, ssl_context=ssl_context, backlog=process.LISTEN_BACKLOG).start()
 
     async def _recover(self, stop: asyncio.Event) -> bool | None:
         """Start the store and check its logs. Whether the start is clean; None when told to stop
@@ -135,7 +141,13 @@ class Broker:
                 "set advertised_url to the http://host:port they can reach"
             )
         bound = process.bind(settings.host, settings.port, "the broker")
-        self.url = self.url or process.url_of(bound, settings.host)
+        try:
+            check_listener(settings, bound.getsockname()[0], "the broker")
+        except BaseException:
+            bound.close()
+            raise
+        is_tls = self._gate.tls.server is not None
+        self.url = self.url or process.url_of(bound, settings.host, is_tls=is_tls)
         return bound
 
     def _runtime(self, tasks: asyncio.TaskGroup, *, clean: bool) -> Runtime:
@@ -149,7 +161,7 @@ class Broker:
         )
         failure = process.Failure()
         failure.watch_loop()
-        return Runtime(core, self._store, self.settings, self._clock, failure, tasks)
+        return Runtime(core, self._store, self.settings, self._clock, failure, tasks, self._gate.as_peer)
 
     async def _serve(self, runtime: Runtime, tasks: asyncio.TaskGroup, runner: Runner, stop: asyncio.Event) -> None:
         """Listen first and tick second: the controller probes this address before it takes the
@@ -160,7 +172,7 @@ class Broker:
         )
         loops: list[asyncio.Task[None]] = [tasks.create_task(runtime.failure.wait(), name="watch for failure")]
         try:
-            runner.serve(Server(runtime))
+            runner.serve(Server(runtime, self._gate))
             log.info("broker %d listening on %s, data in %s", self.settings.broker_id, self.url, self.settings.data_dir)
             self.listening.set()
             loops.append(tasks.create_task(runtime.tick(), name="tick"))

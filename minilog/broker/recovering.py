@@ -18,14 +18,17 @@ from aiohttp import web
 
 from minilog.broker.http.exchange import json_answer, message_answer, problem_answer
 from minilog.config import Limits
+from minilog.core.access.principal import Principal
 from minilog.errors import LeaderNotAvailable, MinilogError
 from minilog.server.inbound.answer_delivery import Answers, Delivery
 from minilog.server.inbound.request_body import RequestBody, Requests
+from minilog.server.security.credential import refuse_token_in
+from minilog.server.security.gate import Gate
 from minilog.storage.store import Checked
 from minilog.wire.http import MSGPACK
 from minilog.wire.json.json_answers import Alive, LogsChecked, Readiness
 from minilog.wire.messages import Message, NotAMessage, Probe, ProbeReply, Problem, decode
-from minilog.wire.routes import Match, match
+from minilog.wire.routes import ROUTE_NEEDS, Match, match
 
 PROBE_BYTES_MAX: Final = 16 * 1024
 
@@ -33,11 +36,14 @@ PROBE_BYTES_MAX: Final = 16 * 1024
 class Recovering:
     """``handle`` is the handler of the whole HTTP server for so long."""
 
-    def __init__(self, broker_id: int, incarnation: str, limits: Limits, progress: Callable[[], Checked]) -> None:
+    def __init__(
+        self, broker_id: int, incarnation: str, limits: Limits, progress: Callable[[], Checked], gate: Gate
+    ) -> None:
         self._broker_id = broker_id
         self._incarnation = incarnation
         self._limits = limits
         self._progress = progress
+        self._gate = gate
         self._requests = Requests("request bodies", limits.inflight_bytes_max)
         self._answers = Answers(limits.inflight_bytes_max)
 
@@ -46,21 +52,26 @@ class Recovering:
         try:
             return await delivery.send(await self._answer(request))
         finally:
+            self._gate.leave(request, None)
             delivery.release()
 
     async def _answer(self, request: web.BaseRequest) -> web.Response:
         try:
-            return await self._found(request, match(request.method, request.raw_path))
+            refuse_token_in(request.raw_path)
+            found = match(request.method, request.raw_path)
+            known = self._gate.admit(request, ROUTE_NEEDS[found.route.name], found.values)
+            return await self._found(request, found, known.principal)
         except MinilogError as error:
             return problem_answer(error)
 
-    async def _found(self, request: web.BaseRequest, found: Match) -> web.Response:
+    async def _found(self, request: web.BaseRequest, found: Match, principal: Principal) -> web.Response:
         match found.route.name:
             case "healthz":
                 return json_answer(Alive("alive", self._broker_id))
             case "readyz":
                 return json_answer(self._readiness(), 503)
-            case "rpc" if isinstance(await self._message(request), Probe):
+            case "rpc" if isinstance(message := await self._message(request), Probe):
+                self._gate.permit(request, principal, message)
                 return message_answer(ProbeReply(self._broker_id, self._incarnation))
         refusal = LeaderNotAvailable(f"{self._state()}; retry later or ask another")
         return message_answer(Problem.of(refusal)) if found.route.offers == (MSGPACK,) else problem_answer(refusal)

@@ -31,6 +31,7 @@ from minilog.server.clock import Clock
 from minilog.server.inbound.parked_requests import ParkedRequests
 from minilog.server.inbound.request_gate import CLIENT, RequestGate
 from minilog.server.loop_lag import LoopLag
+from minilog.server.outbound.peer_credential import NOTHING_SHOWN, AsPeer
 from minilog.server.outbound.peers import Peers, Response
 from minilog.server.process import Failure
 from minilog.server.turn_watch import TurnWatch
@@ -125,6 +126,7 @@ class Runtime:
         clock: Clock,
         failure: Failure,
         tasks: asyncio.TaskGroup,
+        as_peer: AsPeer = NOTHING_SHOWN,
     ) -> None:
         self.core = core
         self.settings = settings
@@ -136,7 +138,7 @@ class Runtime:
         self.metadata_changed = asyncio.Event()
         """Set, and another one from then on, when there is news in the image."""
         self.peers = Peers(
-            tasks, settings.peer_timeout_ms, settings.heartbeat_interval_ms, settings.controller_patience_ms
+            tasks, settings.peer_timeout_ms, settings.heartbeat_interval_ms, settings.controller_patience_ms, as_peer
         )
         self.flusher = Flusher(store, failure, self._on_flushed)
         self.cleaning = CleaningFigures()

@@ -19,6 +19,7 @@ from minilog.core.health import Knowledge
 from minilog.core.image import BrokerState, ClusterImage
 from minilog.server.inbound.answer_delivery import Delivery
 from minilog.server.inbound.event_stream import EventStream
+from minilog.server.security.answer_headers import SAFE
 from minilog.wire.figure_messages import DescribeBroker, DescribeBrokerReply
 from minilog.wire.http import EVENTS, HTML, JSON, accepted
 from minilog.wire.messages import DescribeClusterReply
@@ -73,7 +74,7 @@ class Console:
     async def live(self, request: web.BaseRequest, delivery: Delivery) -> web.StreamResponse:
         if accepted(request.headers.get("Accept"), (JSON, EVENTS)) != EVENTS:
             return web.Response(body=await self._live.once(), content_type=JSON)
-        stream = EventStream(request, delivery, {})
+        stream = EventStream(request, delivery, SAFE)
         async with self._live.watching() as watcher:
             await stream.open()
             while stream.is_open:

@@ -23,6 +23,7 @@ from minilog.server import process
 from minilog.server.background import first_of
 from minilog.server.clock import Clock
 from minilog.server.event_log import start_logging
+from minilog.server.security.gate import Gate, check_listener
 
 log = logging.getLogger("minilog.controller")
 
@@ -41,19 +42,28 @@ class Controller:
         self.listening = asyncio.Event()
         self._make_core = make_core
         self._journal = journal
+        self._gate = Gate(settings)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set. Raises RefusesToStart or FailStop, in an ExceptionGroup."""
         settings = self.settings
         bound = process.bind(settings.host, settings.port, "the controller")
-        self.url = process.url_of(bound, settings.host)
+        try:
+            check_listener(settings, bound.getsockname()[0], "the controller")
+        except BaseException:
+            bound.close()
+            self._journal.close()
+            raise
+        self.url = process.url_of(bound, settings.host, is_tls=self._gate.tls.server is not None)
         failure = process.Failure()
         failure.watch_loop()
         starting: asyncio.Task[None] | None = None
         close_journal = self._journal.close
         try:
             async with asyncio.TaskGroup() as tasks:
-                runtime = Runtime(self._make_core(), self._journal, settings, Clock(), failure, tasks)
+                runtime = Runtime(
+                    self._make_core(), self._journal, settings, Clock(), failure, tasks, self._gate.as_peer
+                )
                 close_journal = runtime.close_journal
                 if isinstance(self._journal, EtcdJournal):
                     await self._share(runtime, self._journal, tasks, bound, stop)
@@ -86,15 +96,17 @@ class Controller:
         stop: asyncio.Event,
     ) -> None:
         """As one of several: it listens while it stands by, and decides once it has the term."""
-        runner = Server(runtime).runner(SHUTDOWN_TIMEOUT_S)
+        runner = Server(runtime, self._gate).runner(SHUTDOWN_TIMEOUT_S)
         url = self.settings.advertised_url or self.url
         follower = Follower(runtime, journal, self._make_core, url)
         failing = tasks.create_task(runtime.failure.wait(), name="watch for failure")
+        watching = tasks.create_task(self._gate.watch(), name="watch credentials")
         leading = tasks.create_task(self._lead(follower, runtime), name="lead")
         try:
             await runner.setup()
             process.listen(bound, "the controller")
-            await web.SockSite(runner, bound, backlog=process.LISTEN_BACKLOG).start()
+            ssl_context = self._gate.tls.server
+            await web.SockSite(runner, bound, ssl_context=ssl_context, backlog=process.LISTEN_BACKLOG).start()
             log.info("controller listening on %s, journal in %s; it stands by", url, journal.place)
             self.listening.set()
             await stop.wait()
@@ -104,6 +116,7 @@ class Controller:
             leading.cancel()
             await asyncio.wait([leading])
             failing.cancel()
+            watching.cancel()
 
     async def _lead(self, follower: Follower, runtime: Runtime) -> None:
         ticking: asyncio.Task[None] | None = None
@@ -127,10 +140,11 @@ class Controller:
     async def _serve(
         self, runtime: Runtime, tasks: asyncio.TaskGroup, bound: process.Socket, stop: asyncio.Event
     ) -> None:
-        runner = Server(runtime).runner(SHUTDOWN_TIMEOUT_S)
+        runner = Server(runtime, self._gate).runner(SHUTDOWN_TIMEOUT_S)
         loops: list[asyncio.Task[None]] = [
             tasks.create_task(runtime.failure.wait(), name="watch for failure"),
             tasks.create_task(runtime.tick(), name="tick"),
+            tasks.create_task(self._gate.watch(), name="watch credentials"),
         ]
         tasks.create_task(runtime.work(), name="decide")  # ends by itself, when what it writes is written
         try:
@@ -145,7 +159,8 @@ class Controller:
     async def _listen(self, runner: web.ServerRunner, bound: process.Socket, runtime: Runtime) -> None:
         await runner.setup()
         process.listen(bound, "the controller")
-        await web.SockSite(runner, bound, backlog=process.LISTEN_BACKLOG).start()
+        ssl_context = self._gate.tls.server
+        await web.SockSite(runner, bound, ssl_context=ssl_context, backlog=process.LISTEN_BACKLOG).start()
         log.info(
             "controller listening on %s, data in %s, cluster %s, epoch %d, record %d",
             self.url,

@@ -38,6 +38,7 @@ from minilog.server.inbound.parked_requests import ParkedRequests
 from minilog.server.inbound.request_gate import CLIENT, no_turn
 from minilog.server.latency import DISK_BUCKETS_S
 from minilog.server.loop_lag import LoopLag
+from minilog.server.outbound.peer_credential import NOTHING_SHOWN, AsPeer
 from minilog.server.outbound.peers import Peers, Response
 from minilog.server.process import Failure
 from minilog.server.turn_watch import TurnWatch
@@ -91,12 +92,13 @@ class Runtime:
         clock: Clock,
         failure: Failure,
         tasks: asyncio.TaskGroup,
+        as_peer: AsPeer = NOTHING_SHOWN,
     ) -> None:
         self.core = core
         self.settings = settings
         self.clock = clock
         self.failure = failure
-        self.peers = Peers(tasks, settings.peer_timeout_ms)
+        self.peers = Peers(tasks, settings.peer_timeout_ms, as_peer=as_peer)
         self.started = False
         self.standing_by: Callable[[], NotController] | None = None
         """What is answered while another controller decides."""

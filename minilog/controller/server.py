@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 import msgspec
 from aiohttp import web
@@ -18,7 +19,9 @@ from minilog.errors import (
     InvalidRequest,
     MethodNotAllowed,
     MinilogError,
+    Throttled,
     TimedOut,
+    Unauthenticated,
     UnknownRoute,
     UnsupportedMediaType,
 )
@@ -28,6 +31,9 @@ from minilog.server.inbound.answer_delivery import Answers, Delivery
 from minilog.server.inbound.listener import Listener
 from minilog.server.inbound.request_body import RequestBody, Requests, refuse_body
 from minilog.server.log_level import LOG_LEVEL_BYTES_MAX, changed_level, shown_level
+from minilog.server.security.answer_headers import ASK_FOR_TOKEN, make_safe, retry_after_s
+from minilog.server.security.credential import refuse_token_in
+from minilog.server.security.gate import Gate
 from minilog.wire.http import EVENTS, HTML, JSON, MSGPACK, PROBLEM, TEXT, accepted, origin_form, problem_body, shown
 from minilog.wire.messages import (
     CLUSTER_MESSAGES,
@@ -46,6 +52,7 @@ from minilog.wire.messages import (
     decode,
     encode,
 )
+from minilog.wire.needs import Need, need_of
 from minilog.wire.sizes import check_size
 
 log = logging.getLogger("minilog.http")
@@ -63,10 +70,24 @@ ANSWERED = (
 Handler = Callable[[web.BaseRequest, Delivery], Awaitable[web.StreamResponse]]
 
 
+class Place(NamedTuple):
+    """What one method of a path needs (wire/needs.py), offers, and is answered by."""
+
+    needs: str
+    offers: tuple[str, ...]
+    handler: Handler
+
+    @property
+    def need(self) -> Need:
+        return Need.of_text(self.needs)
+
+
 class Server:
     """``handle`` is the handler of the whole HTTP server, ``runner`` what listens."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, gate: Gate | None = None) -> None:
+        """``gate``: the process's own, that of the runtime's settings otherwise."""
+        self.gate = gate or Gate(runtime.settings)
         limits = runtime.settings.limits
         self._runtime = runtime
         self._limits = limits
@@ -77,17 +98,20 @@ class Server:
         self.listener = Listener(self.handle, limits, handler_cancellation=True)
         self._metrics = Metrics(runtime, self.listener)
         self._console = Console(runtime, self._describe)
-        self._handlers: dict[str, dict[str, tuple[tuple[str, ...], Handler]]] = {
-            "/internal/rpc": {"POST": ((MSGPACK,), self._rpc)},
-            "/": {"GET": ((JSON, HTML), self._console.root)},
-            "/healthz": {"GET": ((TEXT,), self._healthz)},
-            "/readyz": {"GET": ((TEXT,), self._readyz)},
-            "/metrics": {"GET": ((TEXT,), self._exposition)},
-            "/metrics/kafka": {"GET": ((TEXT,), self._kafka_exposition)},
-            "/v1/cluster": {"GET": ((JSON,), self._cluster)},
-            "/v1/cluster/live": {"GET": ((JSON, EVENTS), self._console.live)},
-            "/v1/loglevel": {"GET": ((JSON,), self._log_level), "PUT": ((JSON,), self._set_log_level)},
-            "/openapi.json": {"GET": ((JSON,), self._openapi)},
+        self.places: dict[str, dict[str, Place]] = {
+            "/internal/rpc": {"POST": Place("message", (MSGPACK,), self._rpc)},
+            "/": {"GET": Place("describe", (JSON, HTML), self._console.root)},
+            "/healthz": {"GET": Place("public", (TEXT,), self._healthz)},
+            "/readyz": {"GET": Place("public", (TEXT,), self._readyz)},
+            "/metrics": {"GET": Place("metrics", (TEXT,), self._exposition)},
+            "/metrics/kafka": {"GET": Place("metrics", (TEXT,), self._kafka_exposition)},
+            "/v1/cluster": {"GET": Place("describe", (JSON,), self._cluster)},
+            "/v1/cluster/live": {"GET": Place("describe", (JSON, EVENTS), self._console.live)},
+            "/v1/loglevel": {
+                "GET": Place("describe", (JSON,), self._log_level),
+                "PUT": Place("admin", (JSON,), self._set_log_level),
+            },
+            "/openapi.json": {"GET": Place("public", (JSON,), self._openapi)},
         }
 
     def runner(self, shutdown_timeout_s: float) -> web.ServerRunner:
@@ -96,17 +120,27 @@ class Server:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Every failure leaves as a problem document. Of a bug only its existence."""
         delivery = Delivery(request, self._answers, self._limits)
+        answer: web.StreamResponse | None = None
         try:
-            return await delivery.send(await self._answer(request, delivery))
+            answer = await self._answer(request, delivery)
+            if not answer.prepared:
+                answer.headers.update(self.gate.headers(request))
+                make_safe(answer)
+            return await delivery.send(answer)
         finally:
+            self.gate.leave(request, answer)
             delivery.release()
 
     async def _answer(self, request: web.BaseRequest, delivery: Delivery) -> web.StreamResponse:
         try:
-            handler = self._handler(request)
+            refuse_token_in(request.raw_path)
+            place = self._place(request)
+            known = self.gate.admit(request, place.need, {})
+            self.gate.note_act(request, known.principal, place.need.operation, place.needs)
+            accepted(request.headers.get("Accept"), place.offers)
             if request.method in ("GET", "HEAD"):
                 refuse_body(request)
-            return await handler(request, delivery)
+            return await place.handler(request, delivery)
         except MinilogError as error:
             _check_not_begun(request)
             return _problem(error)
@@ -117,21 +151,19 @@ class Server:
             _check_not_begun(request)
             return _problem(InternalError("the controller failed at this request; its log says why"))
 
-    def _handler(self, request: web.BaseRequest) -> Handler:
+    def _place(self, request: web.BaseRequest) -> Place:
         path = origin_form(request.raw_path).partition("?")[0]
         if path == "*":
             allow = "GET, HEAD, POST, PUT"
             raise MethodNotAllowed(f"{shown(request.method)} * is not allowed; ask for a path", allow=allow)
-        if path not in self._handlers:
-            raise UnknownRoute(f"there is nothing at {shown(path)} on a controller; see {', '.join(self._handlers)}")
-        methods = self._handlers[path]
+        if path not in self.places:
+            raise UnknownRoute(f"there is nothing at {shown(path)} on a controller; see {', '.join(self.places)}")
+        methods = self.places[path]
         found = methods.get("GET" if request.method == "HEAD" else request.method)
         if found is None:
             allow = ", ".join(sorted({*methods, *(("HEAD",) if "GET" in methods else ())}))
             raise MethodNotAllowed(f"{shown(request.method)} is not for {path}; allowed: {allow}", allow=allow)
-        offered, handler = found
-        accepted(request.headers.get("Accept"), offered)
-        return handler
+        return found
 
     def _body(self, request: web.BaseRequest, media: str, bytes_max: int) -> RequestBody:
         if request.content_type != media:
@@ -144,6 +176,8 @@ class Server:
             content = await body.read()
             check_size(content)
             message = decode(content)
+            principal = self.gate.principal_of(request)
+            self.gate.permit(request, principal, message)
             connection = request.protocol
             assert isinstance(connection, Connection)
             connection.vouch(is_clusters=isinstance(message, CLUSTER_MESSAGES))
@@ -151,8 +185,12 @@ class Server:
                 return web.Response(body=encode(await self._runtime.hold(message)), content_type=MSGPACK)
             if not isinstance(message, ANSWERED):
                 raise InvalidRequest(f"a controller does not answer {type(message).__name__}; send it to a broker")
-            if isinstance(message, PersonsChange) and not message.asked_by:
-                message = replace(message, asked_by=f"{request.remote or 'an unknown address'} without any broker")
+            if isinstance(message, PersonsChange):
+                need = need_of(message)
+                assert need is not None, "it was permitted"
+                self.gate.note_act(request, principal, need.operation, type(message).__name__)
+                if not message.asked_by:
+                    message = replace(message, asked_by=f"{request.remote or 'an unknown address'} without any broker")
             return web.Response(body=encode(await self._runtime.submit(message)), content_type=MSGPACK)
         except NotAMessage as error:
             raise InvalidRequest(f"the body is not one message in msgpack: {error}") from None
@@ -214,5 +252,9 @@ def _check_not_begun(request: web.BaseRequest) -> None:
 def _problem(error: MinilogError) -> web.Response:
     late_body = isinstance(error, TimedOut) and error.definite
     headers = {"Allow": error.info["allow"]} if isinstance(error, MethodNotAllowed) else {}
+    if isinstance(error, Unauthenticated):
+        headers |= ASK_FOR_TOKEN
+    if isinstance(error, Throttled):
+        headers["Retry-After"] = str(retry_after_s(error.info))
     status = 408 if late_body else error.http_status
     return web.Response(status=status, body=problem_body(error, status), content_type=PROBLEM, headers=headers)

@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, NoReturn
 
 from minilog import machine
@@ -31,6 +31,8 @@ parent passes it on."""
 OTHER_SIGNALS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """A process that nobody told what to do about them would end, without a clean marker."""
 Socket = socket.socket
+on_hangup: set[Callable[[], None]] = set()
+"""Called at SIGHUP: what looks at its files again."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 LARGE_BLOCK_BYTES = 16 * 1024 * 1024
 """Above what a usual fetch or produce takes: a block of its own costs a page fault for every page
@@ -230,12 +232,13 @@ def _cannot_listen(error: OSError, host: str, port: int, setting: str) -> str:
     return f"cannot listen on {host!r} port {port}: {error.strerror}; set {setting}'s host and port"
 
 
-def url_of(bound: socket.socket, host: str) -> str:
+def url_of(bound: socket.socket, host: str, *, is_tls: bool = False) -> str:
     """The URL of a bound socket, under the host name that was configured. Without one under the
     address it has."""
+    scheme = "https" if is_tls else "http"
     address, port = bound.getsockname()[:2]
     host = host or address
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def is_wildcard(host: str) -> bool:
@@ -261,6 +264,11 @@ def stop_on_signals(stop: asyncio.Event) -> Iterator[None]:
     def on_other(name: str) -> None:
         if name == "SIGUSR2":
             turn_level()
+            return
+        if name == "SIGHUP" and on_hangup:
+            log.info("SIGHUP: credentials and certificates are looked at again")
+            for look in list(on_hangup):
+                look()
             return
         log.info("%s: nothing is done; settings are read at the start, and SIGTERM stops this process", name)
 

@@ -45,7 +45,8 @@ class TopicInfo(msgspec.Struct, omit_defaults=True):
 class CreateTopic(Message):
     """0 partitions or replicas: the cluster's default. ``assignment`` fixes the replicas of each
     partition. ``asked_by``, here and elsewhere: for people, from where the broker that passes it on
-    was asked. It says an address and no name, and nobody has proved it."""
+    was asked. ``principal``: who asked that broker, "" where it asks by itself. It is believed of
+    brokers only."""
 
     topic: Name
     partitions: Int64 = 0
@@ -53,6 +54,7 @@ class CreateTopic(Message):
     config: Config = {}
     assignment: Many[Many[Int64]] = []
     asked_by: Name = ""
+    principal: Name = ""
 
 
 class CreateTopicReply(Message):
@@ -67,6 +69,7 @@ class DeleteTopic(Message):
     topic: Name
     topic_id: Id = ""
     asked_by: Name = ""
+    principal: Name = ""
 
 
 class AddPartitions(Message):
@@ -76,6 +79,7 @@ class AddPartitions(Message):
     partitions: Int64
     topic_id: Id = ""
     asked_by: Name = ""
+    principal: Name = ""
 
 
 class ConfigureTopic(Message):
@@ -88,6 +92,7 @@ class ConfigureTopic(Message):
     topic_id: Id = ""
     dry_run: bool = False
     asked_by: Name = ""
+    principal: Name = ""
 
 
 class ConfigureTopicReply(Message):
@@ -109,6 +114,7 @@ class BalanceLeaders(Message):
     topics: Few[Name] = []
     dry_run: bool = False
     asked_by: Name = ""
+    principal: Name = ""
 
 
 class LeaderMove(msgspec.Struct, omit_defaults=True):
@@ -149,6 +155,7 @@ class ElectLeader(Message):
     dry_run: bool = False
     expected: Int64 = ANY_REPLICA
     asked_by: Name = ""
+    principal: Name = ""
 
 
 class Candidate(msgspec.Struct, omit_defaults=True):

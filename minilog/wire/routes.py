@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 from minilog.errors import InvalidRequest, MethodNotAllowed, UnknownRoute
 from minilog.wire import http
 from minilog.wire.http import BATCH, EVENTS, HTML, INT32_MAX, JSON, MSGPACK, NDJSON, OCTETS, TEXT
+from minilog.wire.needs import Need
 
 FORMATS: Final = ("json", "text", "base64")
 Schema = dict[str, Any]
@@ -31,12 +32,13 @@ class Parameter(NamedTuple):
 
 
 class Route(NamedTuple):
-    """``accepts`` are the media types of the request body, ``offers`` those of the answer, the
-    default first."""
+    """``needs`` says what whoever asks must be allowed (needs.py). ``accepts`` are the media types
+    of the request body, ``offers`` those of the answer, the default first."""
 
     name: str
     method: str
     path: str
+    needs: str
     summary: str
     query: tuple[Parameter, ...] = ()
     accepts: tuple[str, ...] = ()
@@ -197,75 +199,76 @@ _TOPICS = Parameter(
 )
 
 ROUTES: Final[tuple[Route, ...]] = (
-    Route("root", "GET", "/", "What this is and where to look; the console for a browser", offers=(JSON, HTML)),
-    Route("healthz", "GET", "/healthz", "The process is alive"),
-    Route("readyz", "GET", "/readyz", "Registered with the controller and caught up with the metadata"),
-    Route("metrics", "GET", "/metrics", "Prometheus metrics", offers=(TEXT,)),
-    Route("metrics_kafka", "GET", "/metrics/kafka", "The same under the names of Kafka's exporters", offers=(TEXT,)),
-    Route("openapi", "GET", "/openapi.json", "This description"),
-    Route("log_level", "GET", "/v1/loglevel", "What this process writes to its log, and what its settings say"),
-    Route("set_log_level", "PUT", "/v1/loglevel",
+    Route("root", "GET", "/", "describe", "What this is and where to look; the console for a browser", offers=(JSON, HTML)),
+    Route("healthz", "GET", "/healthz", "public", "The process is alive"),
+    Route("readyz", "GET", "/readyz", "public", "Registered with the controller and caught up with the metadata"),
+    Route("metrics", "GET", "/metrics", "metrics", "Prometheus metrics", offers=(TEXT,)),
+    Route("metrics_kafka", "GET", "/metrics/kafka", "metrics", "The same under the names of Kafka's exporters", offers=(TEXT,)),
+    Route("openapi", "GET", "/openapi.json", "public", "This description"),
+    Route("log_level", "GET", "/v1/loglevel", "describe", "What this process writes to its log, and what its settings say"),
+    Route("set_log_level", "PUT", "/v1/loglevel", "admin",
           'Change what this process writes to its log, until it ends: {"level": "debug", "info", "warning" or "error"}',
           (), (JSON,)),
-    Route("produce", "POST", "/v1/produce", "Native produce: a Produce message", (), (MSGPACK,), (MSGPACK,)),
-    Route("fetch", "POST", "/v1/fetch", "Native fetch: a Fetch message", (), (MSGPACK,), (MSGPACK,)),
-    Route("rpc", "POST", "/internal/rpc", "Any native message", (), (MSGPACK,), (MSGPACK,)),
-    Route("metadata", "GET", "/v1/metadata", "Brokers, topics and partitions as this broker knows them",
+    Route("produce", "POST", "/v1/produce", "message", "Native produce: a Produce message", (), (MSGPACK,), (MSGPACK,)),
+    Route("fetch", "POST", "/v1/fetch", "message", "Native fetch: a Fetch message", (), (MSGPACK,), (MSGPACK,)),
+    Route("rpc", "POST", "/internal/rpc", "message", "Any native message", (), (MSGPACK,), (MSGPACK,)),
+    Route("metadata", "GET", "/v1/metadata", "describe", "Brokers, topics and partitions as this broker knows them",
           (_TOPICS,), (), (JSON, MSGPACK)),
-    Route("metadata_copy", "GET", "/v1/metadata/copy",
+    Route("metadata_copy", "GET", "/v1/metadata/copy", "admin",
           "What this broker has applied of the controller's journal, to make a journal from"),
-    Route("list_topics", "GET", "/v1/topics", "All topics"),
-    Route("create_topic", "POST", "/v1/topics", "Create a topic", (), (JSON,)),
-    Route("describe_topic", "GET", _TOPIC_PATH, "One topic with its partitions"),
-    Route("alter_topic", "PATCH", _TOPIC_PATH,
+    Route("list_topics", "GET", "/v1/topics", "describe", "All topics"),
+    Route("create_topic", "POST", "/v1/topics", "alter", "Create a topic", (), (JSON,)),
+    Route("describe_topic", "GET", _TOPIC_PATH, "describe", "One topic with its partitions"),
+    Route("alter_topic", "PATCH", _TOPIC_PATH, "alter topic",
           'Add partitions, {"partitions": how many in all}, or change settings: {"config": {name: value, or null to reset}, "dry_run"?}',
           (_TOPIC_ID,), (JSON,)),
-    Route("delete_topic", "DELETE", _TOPIC_PATH,
+    Route("delete_topic", "DELETE", _TOPIC_PATH, "alter topic",
           "Delete a topic and its records; with topic_id a request that a proxy repeats deletes no successor", (_TOPIC_ID,)),
-    Route("produce_topic", "POST", f"{_TOPIC_PATH}/records", "Produce; any broker partitions and forwards",
+    Route("produce_topic", "POST", f"{_TOPIC_PATH}/records", "write topic", "Produce; any broker partitions and forwards",
           (*_PRODUCE, _KEY), (JSON, NDJSON, OCTETS)),
-    Route("produce_partition", "POST", _RECORDS_PATH, "Produce to one partition; elsewhere 307 to its leader",
+    Route("produce_partition", "POST", _RECORDS_PATH, "write topic", "Produce to one partition; elsewhere 307 to its leader",
           _PRODUCE, (JSON, NDJSON, BATCH), headers=(*NUMBERS, IF_MATCH)),
-    Route("create_producer", "POST", "/v1/producers", "A producer id: with it a request sent twice is written once"),
-    Route("fetch_partition", "GET", _RECORDS_PATH, "Read committed records, long poll or live tail",
+    Route("create_producer", "POST", "/v1/producers", "write", "A producer id: with it a request sent twice is written once"),
+    Route("fetch_partition", "GET", _RECORDS_PATH, "read topic", "Read committed records, long poll or live tail",
           _FETCH, (), (JSON, NDJSON, BATCH, EVENTS)),
-    Route("offsets", "GET", "/v1/topics/{topic}/partitions/{partition}/offsets", "The offset at a time",
+    Route("offsets", "GET", "/v1/topics/{topic}/partitions/{partition}/offsets", "describe", "The offset at a time",
           (_AT, _ELSEWHERE, _TOPIC_ID)),
-    Route("topic_offsets", "GET", f"{_TOPIC_PATH}/offsets", "Where each partition begins and ends, as its leader says"),
-    Route("describe_election", "GET", _ELECTION_PATH, "Who leads, and who could: how far each replica reaches", (_TOPIC_ID,)),
-    Route("elect_leader", "POST", _ELECTION_PATH,
+    Route("topic_offsets", "GET", f"{_TOPIC_PATH}/offsets", "describe", "Where each partition begins and ends, as its leader says"),
+    Route("describe_election", "GET", _ELECTION_PATH, "describe", "Who leads, and who could: how far each replica reaches", (_TOPIC_ID,)),
+    Route("elect_leader", "POST", _ELECTION_PATH, "admin",
           'Let a partition go on that has lost its last complete copy: {"unclean": true, "leader"?}', (_TOPIC_ID,), (JSON,)),
-    Route("balance_leaders", "POST", "/v1/cluster/leaders/balance",
+    Route("balance_leaders", "POST", "/v1/cluster/leaders/balance", "admin",
           'Let the first replica of each partition lead it again, where it is in sync: {"topics"?, "dry_run"?}', (), (JSON,)),
-    Route("brokers", "GET", "/v1/brokers", "All brokers"),
-    Route("cluster", "GET", "/v1/cluster", "Identity and size of the cluster"),
-    Route("health", "GET", "/v1/cluster/health", "Healthy, or what is wrong"),
-    Route("failovers", "GET", "/v1/cluster/failovers", "Losses of brokers as timelines"),
-    Route("events", "GET", "/v1/cluster/events", "What happened, oldest first; as text/event-stream it goes on",
+    Route("brokers", "GET", "/v1/brokers", "describe", "All brokers"),
+    Route("cluster", "GET", "/v1/cluster", "describe", "Identity and size of the cluster"),
+    Route("health", "GET", "/v1/cluster/health", "describe", "Healthy, or what is wrong"),
+    Route("failovers", "GET", "/v1/cluster/failovers", "describe", "Losses of brokers as timelines"),
+    Route("events", "GET", "/v1/cluster/events", "describe", "What happened, oldest first; as text/event-stream it goes on",
           _EVENTS, (), (JSON, EVENTS)),
-    Route("live", "GET", "/v1/cluster/live", "What the console shows; as text/event-stream it goes on with what changes",
+    Route("live", "GET", "/v1/cluster/live", "describe", "What the console shows; as text/event-stream it goes on with what changes",
           (), (), (JSON, EVENTS)),
-    Route("check_receipts", "POST", "/v1/receipts/check",
+    Route("check_receipts", "POST", "/v1/receipts/check", "describe",
           'What became of acknowledged records: {"receipts": [{"topic", "partition", "offset", "leader_epoch"}, ...]}',
           (), (JSON,)),
-    Route("list_lost", "GET", "/v1/lost", "Records that this broker has cut from the ends of its logs, and keeps"),
-    Route("describe_lost", "GET", _TAIL_PATH, "One tail of lost records"),
-    Route("read_lost", "GET", f"{_TAIL_PATH}/records", "Read lost records", _LOST, (), (JSON, NDJSON, BATCH)),
-    Route("replay_lost", "POST", f"{_TAIL_PATH}/replay",
+    Route("list_lost", "GET", "/v1/lost", "admin", "Records that this broker has cut from the ends of its logs, and keeps"),
+    Route("describe_lost", "GET", _TAIL_PATH, "admin", "One tail of lost records"),
+    Route("read_lost", "GET", f"{_TAIL_PATH}/records", "admin", "Read lost records", _LOST, (), (JSON, NDJSON, BATCH)),
+    Route("replay_lost", "POST", f"{_TAIL_PATH}/replay", "admin",
           'Write more of the tail again, each record once; ask again until it is "finished": {"into"?, "partition"?, "overwrites"?}',
           (), (JSON,)),
-    Route("discard_lost", "DELETE", _TAIL_PATH, "Remove a tail of lost records for good"),
-    Route("list_groups", "GET", "/v1/groups", "All consumer groups"),
-    Route("describe_group", "GET", _GROUP_PATH, "One group with its members"),
-    Route("delete_group", "DELETE", _GROUP_PATH, "Delete a group without members, and its offsets", (_GROUP_EPOCH,)),
-    Route("group_heartbeat", "PUT", f"{_GROUP_PATH}/members/{{member}}",
+    Route("discard_lost", "DELETE", _TAIL_PATH, "admin", "Remove a tail of lost records for good"),
+    Route("list_groups", "GET", "/v1/groups", "describe", "All consumer groups"),
+    Route("describe_group", "GET", _GROUP_PATH, "group group", "One group with its members"),
+    Route("delete_group", "DELETE", _GROUP_PATH, "group group", "Delete a group without members, and its offsets", (_GROUP_EPOCH,)),
+    Route("group_heartbeat", "PUT", f"{_GROUP_PATH}/members/{{member}}", "group group",
           "Join, or stay: says what you own, tells what you are to own", (), (JSON,)),
-    Route("leave_group", "DELETE", f"{_GROUP_PATH}/members/{{member}}", "Leave; frees the member's partitions at once",
+    Route("leave_group", "DELETE", f"{_GROUP_PATH}/members/{{member}}", "group group", "Leave; frees the member's partitions at once",
           (_MEMBER_EPOCH,)),
-    Route("committed_offsets", "GET", f"{_GROUP_PATH}/offsets", "What the group has committed"),
-    Route("commit_offsets", "PUT", f"{_GROUP_PATH}/offsets", "Commit: all of the request or nothing", (), (JSON,)),
-    Route("group_lag", "GET", f"{_GROUP_PATH}/lag", "How far the group is behind, in records and seconds"),
+    Route("committed_offsets", "GET", f"{_GROUP_PATH}/offsets", "group group", "What the group has committed"),
+    Route("commit_offsets", "PUT", f"{_GROUP_PATH}/offsets", "group group", "Commit: all of the request or nothing", (), (JSON,)),
+    Route("group_lag", "GET", f"{_GROUP_PATH}/lag", "group group", "How far the group is behind, in records and seconds"),
 )  # fmt: skip
+ROUTE_NEEDS: Final[Mapping[str, Need]] = {route.name: Need.of_text(route.needs) for route in ROUTES}
 BY_NAME: Final[Mapping[str, Route]] = {route.name: route for route in ROUTES}
 
 

@@ -16,6 +16,8 @@ from minilog.broker.lost_replays import LostReplays
 from minilog.broker.metrics.metrics import Metrics
 from minilog.broker.ports import Runtime
 from minilog.console.live import Live
+from minilog.core.access.policy import Known
+from minilog.core.access.principal import Principal
 from minilog.core.image import ClusterImage, TopicImage, check_topic_id
 from minilog.errors import (
     ERRORS_BY_CODE,
@@ -28,6 +30,7 @@ from minilog.errors import (
     OffsetNotAvailable,
     Overloaded,
     Throttled,
+    Unauthenticated,
     UnknownPartition,
     UnknownTopic,
 )
@@ -35,11 +38,14 @@ from minilog.server.inbound.accepted_connection import Connection
 from minilog.server.inbound.answer_delivery import Answers, Delivery
 from minilog.server.inbound.event_stream import EventStream
 from minilog.server.inbound.request_body import RequestBody, Requests
+from minilog.server.security.answer_headers import ASK_FOR_TOKEN, SAFE, retry_after_s
+from minilog.server.security.gate import Gate
 from minilog.wire import http
-from minilog.wire.http import JSON, MSGPACK, PROBLEM, RETRY_AFTER_S, problem_body
+from minilog.wire.http import JSON, MSGPACK, PROBLEM, problem_body
 from minilog.wire.journal.metadata_records import NO_LEADER, PartitionChanged
 from minilog.wire.json.json_answers import plain
 from minilog.wire.messages import Message, Problem, encode
+from minilog.wire.needs import Operation
 from minilog.wire.routes import Match, parse_query
 
 T = TypeVar("T")
@@ -59,9 +65,10 @@ class HttpContext:
     live: Live
     """These are set by the server, for they need this."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, gate: Gate) -> None:
         limits = runtime.settings.limits
         self.runtime = runtime
+        self.gate = gate
         self.limits = limits
         self.broker_id = runtime.settings.broker_id
         self.metrics = Metrics(runtime)
@@ -141,7 +148,7 @@ class Exchange:
     """One request. ``values`` are from the path, ``query`` from the query string: both parsed and
     checked."""
 
-    __slots__ = ("body", "cors_headers", "delivery", "is_counted", "match", "query", "request")
+    __slots__ = ("_gate", "body", "cors_headers", "delivery", "is_counted", "known", "match", "query", "request")
 
     def __init__(
         self,
@@ -150,8 +157,12 @@ class Exchange:
         body: RequestBody,
         delivery: Delivery,
         cors_headers: Mapping[str, str],
+        gate: Gate,
+        known: Known,
     ) -> None:
         self.request = request
+        self._gate = gate
+        self.known = known
         self.cors_headers = cors_headers
         self.match = match
         self.query = parse_query(match.route, match.query)
@@ -175,6 +186,18 @@ class Exchange:
         connection = self.request.protocol
         if isinstance(connection, Connection):
             connection.vouch(is_clusters=is_clusters)
+
+    @property
+    def principal(self) -> Principal:
+        """Who asks."""
+        return self.known.principal
+
+    def permit(self, message: Message) -> None:
+        """Raises Forbidden. For every message that was made of what a client has sent."""
+        self._gate.permit(self.request, self.principal, message)
+
+    def note_act(self, operation: Operation, what: str) -> None:
+        self._gate.note_act(self.request, self.principal, operation, what)
 
     @property
     def values(self) -> dict[str, Any]:
@@ -201,7 +224,7 @@ class Exchange:
         return http.accepted(self.request.headers.get("Accept"), self.match.route.offers)
 
     def event_stream(self) -> EventStream:
-        return EventStream(self.request, self.delivery, {"Server": SERVER, **self.cors_headers})
+        return EventStream(self.request, self.delivery, {"Server": SERVER, **SAFE, **self.cors_headers})
 
 
 Handler = Callable[[HttpContext, Exchange], Awaitable[web.StreamResponse]]
@@ -225,7 +248,9 @@ def message_answer(message: Message) -> web.Response:
     if not isinstance(message, Problem):
         return answer(encode(message), MSGPACK)
     cls = ERRORS_BY_CODE.get(message.code, InternalError)
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if issubclass(cls, RETRY_LATER) else None
+    headers = {"Retry-After": str(retry_after_s(message.info))} if issubclass(cls, RETRY_LATER) else {}
+    if issubclass(cls, Unauthenticated):
+        headers |= ASK_FOR_TOKEN
     return answer(encode(message), MSGPACK, cls.http_status, headers)
 
 
@@ -238,7 +263,9 @@ def problem_answer(
     """``body``: the error's document, when it is already made."""
     names = dict(headers or {})
     if isinstance(error, RETRY_LATER):
-        names["Retry-After"] = str(RETRY_AFTER_S)
+        names["Retry-After"] = str(retry_after_s(error.info))
+    if isinstance(error, Unauthenticated):
+        names |= ASK_FOR_TOKEN
     if isinstance(error, MethodNotAllowed):
         names["Allow"] = ", ".join(error.info.get("allow", ()))
     if body is None:

@@ -33,9 +33,12 @@ from minilog.server.inbound.answer_delivery import Delivery
 from minilog.server.inbound.listener import Listener
 from minilog.server.inbound.request_body import RequestBody, refuse_body
 from minilog.server.log_level import LOG_LEVEL_BYTES_MAX
+from minilog.server.security.answer_headers import make_safe
+from minilog.server.security.credential import refuse_token_in
+from minilog.server.security.gate import Gate
 from minilog.wire.http import MSGPACK
 from minilog.wire.messages import CreateTopic, Problem
-from minilog.wire.routes import ROUTES, Match, match
+from minilog.wire.routes import ROUTE_NEEDS, ROUTES, Match, match
 from minilog.wire.sizes import MESSAGE_BYTES_MAX, SMALLER
 
 log = logging.getLogger("minilog.http")
@@ -70,8 +73,9 @@ assert set(HANDLERS) == {route.name for route in ROUTES}, "every route has its h
 class Server:
     """Dispatches requests. ``handle`` is the handler of the whole HTTP server."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        self.context = HttpContext(runtime)
+    def __init__(self, runtime: Runtime, gate: Gate | None = None) -> None:
+        """``gate``: the process's own, that of the runtime's settings otherwise."""
+        self.context = HttpContext(runtime, gate or Gate(runtime.settings))
         self._origins = Origins(runtime.settings.cors_origins)
         self.context.lost = LostReplays(
             self.context.broker_id,
@@ -93,9 +97,12 @@ class Server:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         delivery = Delivery(request, self.context.answers, self.context.limits)
+        answer: web.StreamResponse | None = None
         try:
-            return await delivery.send(await self._cross_origin(request, delivery))
+            answer = await self._cross_origin(request, delivery)
+            return await delivery.send(answer)
         finally:
+            self.context.gate.leave(request, answer)
             delivery.release()
             connection = request.protocol
             if isinstance(connection, Connection):
@@ -109,6 +116,8 @@ class Server:
         response = await self._answer(request, delivery)
         if not response.prepared:
             response.headers.update(self._origins.headers(request))
+            response.headers.update(self.context.gate.headers(request))
+            make_safe(response)
         return response
 
     async def _answer(self, request: web.BaseRequest, delivery: Delivery) -> web.StreamResponse:
@@ -116,10 +125,13 @@ class Server:
         body: RequestBody | None = None
         exchange: Exchange | None = None
         try:
+            refuse_token_in(request.raw_path)
             found = match(request.method, request.raw_path)
+            route, gate = found.route, self.context.gate
+            known = gate.admit(request, ROUTE_NEEDS[route.name], found.values)
             body = self._body(request, found)
-            exchange = Exchange(request, found, body, delivery, self._origins.headers(request))
-            route = found.route
+            exchange = Exchange(request, found, body, delivery, self._origins.headers(request), gate, known)
+            exchange.note_act(ROUTE_NEEDS[route.name].operation, route.name)
             if len(route.offers) == 1 and "Accept" in request.headers:
                 exchange.media_out()  # where there is a choice, the handler asks
             if route.method == "GET":

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -29,6 +30,7 @@ from minilog.errors import BrokerUnavailable, MinilogError, Overloaded, TimedOut
 from minilog.server.outbound.connection import Answer, Connection, Outcome
 from minilog.server.outbound.dial import Unreached, dial
 from minilog.server.outbound.host_names import Names, is_numeric
+from minilog.server.outbound.peer_credential import NOTHING_SHOWN, AsPeer
 from minilog.wire.http import MSGPACK
 from minilog.wire.peer_messages import RPC_PATH, NoAnswer
 
@@ -46,15 +48,17 @@ QUEUE_MAX = 1024
 class Address(NamedTuple):
     host: str
     port: int
+    is_tls: bool = False
 
     @classmethod
     def of(cls, url: str) -> Address:
-        """Raises ValueError for anything but ``http://host[:port]``. A host beyond ASCII becomes
+        """Raises ValueError for anything but ``http[s]://host[:port]``. A host beyond ASCII becomes
         IDNA."""
         parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname or parts.port == 0:
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
             raise ValueError(f"{url!r} is no http://host:port")
-        return cls(ascii_host(parts.hostname), parts.port or 80)
+        is_tls = parts.scheme == "https"
+        return cls(ascii_host(parts.hostname), parts.port or (443 if is_tls else 80), is_tls)
 
     @property
     def is_name(self) -> bool:
@@ -96,12 +100,14 @@ class PeerLane:
         *,
         fresh: bool = False,
         names: Names | None = None,
+        as_peer: AsPeer = NOTHING_SHOWN,
         on_start: Callable[[float], None] = lambda seconds: None,
         on_idle: Callable[[PeerLane], None] = lambda lane: None,
     ) -> None:
         """``on_idle`` is told when the lane has closed itself for want of use."""
         self.name = name
         self._names = names or Names()
+        self._as_peer = as_peer
         self._on_start = on_start
         self._on_idle = on_idle
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -170,7 +176,8 @@ class PeerLane:
         try:
             address, timeout_s = call.address, min(CONNECT_TIMEOUT_MS, call.timeout_ms) / 1000
             connected = await dial(self._names, address.host, address.port, timeout_s)
-            await self._adopt(connected, connection)
+            async with asyncio.timeout(timeout_s):
+                await self._adopt(connected, connection, address)
         except Exception as error:  # also what nobody has thought of: it is this address's, not this process's end
             if call is self._current:
                 self._settle(call, connect_error(error, call.address))
@@ -182,16 +189,23 @@ class PeerLane:
         self._connection, self._address = connection, call.address
         self._post(connection, call)
 
-    async def _adopt(self, connected: socket.socket, connection: Connection) -> None:
+    async def _adopt(self, connected: socket.socket, connection: Connection, address: Address) -> None:
+        """With TLS the peer's certificate must name the host that was asked for."""
+        context = self._as_peer().context if address.is_tls else None
+        if address.is_tls and context is None:
+            context = ssl.create_default_context()
+        name = address.host if context is not None else None
         try:
-            await self._loop.create_connection(lambda: connection, sock=connected)
+            await self._loop.create_connection(lambda: connection, sock=connected, ssl=context, server_hostname=name)
         except BaseException:
             connected.close()
             raise
 
     def _post(self, connection: Connection, call: Call) -> None:
+        token = self._as_peer().token
+        shown = f"Authorization: Bearer {token}\r\n" if token else ""
         head = (
-            f"POST {RPC_PATH} HTTP/1.1\r\nHost: {call.address}\r\n"
+            f"POST {RPC_PATH} HTTP/1.1\r\nHost: {call.address}\r\n{shown}"
             f"Content-Type: {MSGPACK}\r\nContent-Length: {len(call.body)}\r\n\r\n"
         )
         connection.post(head.encode("ascii"), call.body, lambda outcome: self._settle(call, outcome))

@@ -29,6 +29,7 @@ from minilog.errors import BrokerUnavailable, MinilogError
 from minilog.server.outbound.connection import Answer, Outcome
 from minilog.server.outbound.dial import dial
 from minilog.server.outbound.host_names import Names
+from minilog.server.outbound.peer_credential import NOTHING_SHOWN, AsPeer
 from minilog.server.outbound.peer_lane import Address, Call, PeerLane
 from minilog.server.outbound.peer_pool import Errand, PeerPool
 from minilog.wire.group_messages import ForwardedGroupRequest
@@ -101,7 +102,12 @@ POOLS: Final[dict[type[Message], PoolLimits]] = {
 
 class Peers:
     def __init__(
-        self, tasks: asyncio.TaskGroup, timeout_ms: int, heartbeat_ms: int = 0, patience_ms: int | None = None
+        self,
+        tasks: asyncio.TaskGroup,
+        timeout_ms: int,
+        heartbeat_ms: int = 0,
+        patience_ms: int | None = None,
+        as_peer: AsPeer = NOTHING_SHOWN,
     ) -> None:
         """``timeout_ms``: for an answer to begin, on top of what the request asks the peer to
         wait. ``patience_ms``: the same for heartbeats, where it is another."""
@@ -111,6 +117,7 @@ class Peers:
         self._heartbeat_ms = heartbeat_ms
         self._patience_ms = timeout_ms if patience_ms is None else patience_ms
         self._names = Names()
+        self._as_peer = as_peer
         self._meetings: set[asyncio.Task[None]] = set()
         self._lanes: dict[tuple[int, str], PeerLane] = {}
         self._complained: set[tuple[int, str]] = set()
@@ -170,7 +177,7 @@ class Peers:
         """Nodes that are new, or have come back: where they are is looked up before it is
         needed."""
         for address in filter(None, map(_address, urls)):
-            self._names.forget_reached(*address)
+            self._names.forget_reached(address.host, address.port)
             self._names.expect(address.host)
             if address.is_name:
                 meeting = self._tasks.create_task(self._meet(address), name=f"meet {address}")
@@ -186,7 +193,7 @@ class Peers:
     def has_met(self, url: str) -> bool:
         """Whether a connection to it has been made since it was expected last."""
         address = _address(url)
-        return address is not None and self._names.reached_at(*address) is not None
+        return address is not None and self._names.reached_at(address.host, address.port) is not None
 
     @property
     def remembered(self) -> int:
@@ -217,6 +224,7 @@ class Peers:
                 ANSWER_BYTES_MAX,
                 fresh=purpose == "probe",
                 names=self._names,
+                as_peer=self._as_peer,
                 on_start=self.queue_latency.labels(purpose).observe,
                 on_idle=lambda _: self._forget_lane(node_id, purpose),
             )
@@ -241,7 +249,7 @@ class Peers:
         return pool
 
     def _pool_lane(self, name: str, on_idle: Callable[[PeerLane], None]) -> PeerLane:
-        return PeerLane(self._tasks, name, ANSWER_BYTES_MAX, names=self._names, on_idle=on_idle)
+        return PeerLane(self._tasks, name, ANSWER_BYTES_MAX, names=self._names, as_peer=self._as_peer, on_idle=on_idle)
 
     def _forget_pool(self, key: tuple[Address, str]) -> None:
         del self._pools[key]

@@ -115,7 +115,7 @@ class Serving(Process):
 
     def open_request(self, path: str, accept: str = "*/*") -> socket.socket:
         client = socket.create_connection(("127.0.0.1", self.port), WAIT_S)
-        client.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\nAccept: {accept}\r\n\r\n".encode())
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\n\r\n".encode())
         return client
 
     @property
@@ -211,7 +211,7 @@ def a_body_that_does_not_come(serving: Serving) -> None:
     serving.create()
     client = socket.create_connection(("127.0.0.1", serving.port), WAIT_S)
     client.sendall(
-        b"POST /v1/topics/t/records HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+        b"POST /v1/topics/t/records HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
     )
     serving.clients = [client]
     time.sleep(0.2)

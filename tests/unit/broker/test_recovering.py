@@ -159,7 +159,7 @@ def test_who_takes_no_answer_is_cut_off_also_then(
                 stranger.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                 stranger.connect((host, int(port)))
                 stranger.setblocking(False)
-                assert await is_cut_off(stranger, b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n", 7)
+                assert await is_cut_off(stranger, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", 7)
 
     asyncio.run(main())
 

@@ -44,7 +44,7 @@ async def idle_reader(broker: Broker, media: str = JSON) -> AsyncIterator[socket
         client.setblocking(False)
         loop = asyncio.get_running_loop()
         await loop.sock_connect(client, ("127.0.0.1", broker.port))
-        head = f"GET {P0}?offset=0&max_bytes=16000000 HTTP/1.1\r\nHost: a\r\nAccept: {media}\r\n\r\n"
+        head = f"GET {P0}?offset=0&max_bytes=16000000 HTTP/1.1\r\nHost: localhost\r\nAccept: {media}\r\n\r\n"
         await loop.sock_sendall(client, head.encode())
         yield client
 
@@ -134,7 +134,7 @@ FAILING = b'{"records":[' + b",".join([b'{"value":1}'] * MANY) + b"]}"
 
 
 def post(target: str, body: bytes) -> bytes:
-    head = f"POST {target} HTTP/1.1\r\nHost: a\r\nContent-Type: {JSON}\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {JSON}\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 
@@ -143,7 +143,7 @@ def post(target: str, body: bytes) -> bytes:
     [
         post("/v1/topics/orders/records", REFUSED),
         post(P0 + "?acks=3", FAILING),
-        b"GET /v1/topics HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /v1/topics HTTP/1.1\r\nHost: localhost\r\n\r\n",
     ],
     ids=["refused records", "failed records", "topics"],
 )
@@ -269,7 +269,7 @@ def test_an_answer_larger_than_the_bound_is_given_when_there_is_no_other(media: 
         limits = Limits(inflight_bytes_max=4 * 1024 * 1024, request_bytes_max=1024 * 1024)
         async with serving(large(), limits=limits) as broker, broker.connect() as connection:
             assert await ask(connection) == 200
-            request = f"GET {P0}?max_bytes=16000000 HTTP/1.1\r\nHost: a\r\n\r\n"
+            request = f"GET {P0}?max_bytes=16000000 HTTP/1.1\r\nHost: localhost\r\n\r\n"
             async with silent_client(broker, request.encode()) as client:
                 await until_readable(client)
                 assert await ask(connection) == 503
@@ -331,7 +331,7 @@ def test_the_end_of_an_answer_has_a_deadline_too() -> None:
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         with socket.create_connection(runner.addresses[0][:2]) as client:
-            client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
             async with asyncio.timeout(3):
                 await ended.wait()
         await runner.cleanup()

@@ -450,7 +450,7 @@ def test_a_moved_node_is_followed_to_its_new_address() -> None:
     with_peer(ok, check)
 
 
-@pytest.mark.parametrize("url", [None, "", "https://h:1", "http://h:x", "h:1"])
+@pytest.mark.parametrize("url", [None, "", "ftp://h:1", "http://h:x", "h:1"])
 def test_no_usable_address_is_definite_and_told_later(url: str | None) -> None:
     async def main() -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -509,7 +509,12 @@ def test_a_forwarded_call_that_fails_is_a_problem() -> None:
 
 @pytest.mark.parametrize(
     ("url", "address"),
-    [("http://h:1", Address("h", 1)), ("http://[::1]:2", Address("::1", 2)), ("http://h", Address("h", 80))],
+    [
+        ("http://h:1", Address("h", 1)),
+        ("http://[::1]:2", Address("::1", 2)),
+        ("http://h", Address("h", 80)),
+        ("https://h", Address("h", 443, True)),
+    ],
 )
 def test_addresses(url: str, address: Address) -> None:
     assert Address.of(url) == address

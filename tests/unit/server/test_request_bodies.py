@@ -24,7 +24,9 @@ MIB = 1024 * 1024
 
 
 def announce(target: str, size: int, media: str) -> bytes:
-    return f"POST {target} HTTP/1.1\r\nHost: a\r\nContent-Type: {media}\r\nContent-Length: {size}\r\n\r\n".encode()
+    return (
+        f"POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {media}\r\nContent-Length: {size}\r\n\r\n".encode()
+    )
 
 
 async def idle(port: int, count: int, head: bytes) -> list[asyncio.StreamWriter]:
@@ -136,7 +138,7 @@ def test_a_body_in_chunks_of_all_sizes_is_taken_whole() -> None:
     async def check(broker: Broker, connection: Connection) -> None:
         record = b'{"records": [{"value": "' + b"x" * 100_000 + b'"}]}'
         connection.send(
-            b"POST /v1/topics/orders/records HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+            b"POST /v1/topics/orders/records HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n"
         )
         at = 0

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 import msgspec
 from aiohttp import web
 from msgspec import Meta
+from msgspec.structs import replace
 
 from minilog.broker.http.cluster.controller_forward import asked_by, to_controller
 from minilog.broker.http.exchange import Exchange, Handler, HttpContext, checked, json_answer
@@ -97,7 +98,9 @@ async def create_topic(context: HttpContext, exchange: Exchange) -> web.Response
         config,
         wanted.assignment,
         asked_by(context, exchange),
+        exchange.principal.name,
     )
+    exchange.permit(replace(message, principal=""))
     reply = checked(await to_controller(context, message), CreateTopicReply)
     location = path_of("describe_topic", topic=wanted.topic)
     return json_answer(reply.topic, 201, {"Location": location})
@@ -111,17 +114,18 @@ async def alter_topic(context: HttpContext, exchange: Exchange) -> web.Response:
         wanted = _alter_decoder.decode(body)
     except DECODE_ERRORS as error:
         raise InvalidRequest(f"the body must be {_ALTER_BODY}: {reason(error)}") from None
-    topic_id, asker = _topic_id(context, exchange), asked_by(context, exchange)
+    asker = asked_by(context, exchange), exchange.principal.name
+    topic_id = _topic_id(context, exchange)
     match wanted:
         case AlterTopicBody(partitions=int(partitions), config=None, dry_run=False):
-            checked(await to_controller(context, AddPartitions(topic, partitions, topic_id, asker)), Ok)
+            checked(await to_controller(context, AddPartitions(topic, partitions, topic_id, *asker)), Ok)
             known = context.image.topics.get(topic)
             config = {} if known is None else known.config
             return json_answer(TopicAltered(topic, partitions, config, config))
         case AlterTopicBody(partitions=None, config=dict(config), dry_run=dry_run):
             given = {name: _setting(value) for name, value in config.items() if value is not None}
             reset = [name for name, value in config.items() if value is None]
-            message = ConfigureTopic(topic, given, reset, topic_id, dry_run, asker)
+            message = ConfigureTopic(topic, given, reset, topic_id, dry_run, *asker)
             return _configured(context, checked(await to_controller(context, message), ConfigureTopicReply), dry_run)
     raise InvalidRequest(f"the body must be {_ALTER_BODY}: one of both, and dry_run for settings only")
 
@@ -138,14 +142,18 @@ def _configured(context: HttpContext, reply: ConfigureTopicReply, dry_run: bool)
 
 async def delete_topic(context: HttpContext, exchange: Exchange) -> web.Response:
     topic = exchange.values["topic"]
-    about = _topic_id(context, exchange), asked_by(context, exchange)
+    about = _topic_id(context, exchange), asked_by(context, exchange), exchange.principal.name
     checked(await to_controller(context, DeleteTopic(topic, *about)), Ok)
     return json_answer(TopicDeleted(topic))
 
 
 async def describe_election(context: HttpContext, exchange: Exchange) -> web.Response:
     message = ElectLeader(
-        exchange.values["topic"], exchange.values["partition"], _topic_id(context, exchange), dry_run=True
+        exchange.values["topic"],
+        exchange.values["partition"],
+        _topic_id(context, exchange),
+        dry_run=True,
+        principal=exchange.principal.name,
     )
     return await _election(context, message)
 
@@ -165,6 +173,7 @@ async def elect_leader(context: HttpContext, exchange: Exchange) -> web.Response
         wanted.unclean,
         expected=ANY_REPLICA if wanted.expected is None else wanted.expected,
         asked_by=asked_by(context, exchange),
+        principal=exchange.principal.name,
     )
     return await _election(context, message)
 
@@ -193,7 +202,7 @@ async def balance_leaders(context: HttpContext, exchange: Exchange) -> web.Respo
     except DECODE_ERRORS as error:
         raise InvalidRequest(f'the body must be {{"topics"?: [names], "dry_run"?: true}}: {reason(error)}') from None
     topics = [topic_name(topic) for topic in wanted.topics]
-    message = BalanceLeaders(topics, wanted.dry_run, asked_by(context, exchange))
+    message = BalanceLeaders(topics, wanted.dry_run, asked_by(context, exchange), exchange.principal.name)
     reply = checked(await to_controller(context, message), BalanceLeadersReply)
     return json_answer(LeadersBalanced(reply.moves, wanted.dry_run))
 

@@ -17,8 +17,10 @@ STARTED_POLL_MS: Final = 50
 
 
 def asked_by(context: HttpContext, exchange: Exchange) -> str:
-    """From where a change is asked for, for people: an address, for nobody has to say who he is."""
-    return f"{exchange.request.remote or 'an unknown address'} by way of broker {context.broker_id}"
+    """From where a change is asked for, and by whom where that is known, for people."""
+    name = exchange.principal.name
+    address = exchange.request.remote or "an unknown address"
+    return f"{f'{name} at ' if name else ''}{address} by way of broker {context.broker_id}"
 
 
 async def to_controller(context: HttpContext, message: Message) -> Message:

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from minilog.broker.http.cluster.controller_forward import asked_by, to_controller
 from minilog.broker.http.exchange import Exchange, Handler, HttpContext, message_answer
 from minilog.broker.http.groups.group_forward import answer_forwarded, group_call
+from minilog.core.access.partitions import divided, joined
 from minilog.errors import InvalidRequest
 from minilog.server.inbound.answer_delivery import Delivery
 from minilog.wire.figure_messages import DescribeBroker
@@ -39,6 +40,7 @@ from minilog.wire.messages import (
     Positions,
     Probe,
     Produce,
+    ProduceReply,
     ReplicaFetch,
     ReplicaFetchReply,
     decode,
@@ -62,7 +64,7 @@ async def produce(context: HttpContext, exchange: Exchange) -> web.Response:
     message = await _message(exchange)
     if not isinstance(message, Produce):
         raise _wrong_message(message, (Produce,))
-    return message_answer(await run_produce(context, message))
+    return message_answer(await _produce(context, exchange, message))
 
 
 async def fetch(context: HttpContext, exchange: Exchange) -> web.Response:
@@ -72,7 +74,7 @@ async def fetch(context: HttpContext, exchange: Exchange) -> web.Response:
         return _answer_read(exchange.delivery, await context.runtime.submit(message))
     if not isinstance(message, Fetch):
         raise _wrong_message(message, (Fetch, Offsets))
-    return message_answer(await run_fetch(context, exchange.delivery, message))
+    return message_answer(await _fetch(context, exchange, message))
 
 
 async def rpc(context: HttpContext, exchange: Exchange) -> web.Response:
@@ -80,10 +82,10 @@ async def rpc(context: HttpContext, exchange: Exchange) -> web.Response:
     exchange.vouch(is_clusters=isinstance(message, CLUSTER_MESSAGES))
     match message:
         case Produce():
-            return message_answer(await run_produce(context, message))
+            return message_answer(await _produce(context, exchange, message))
         case Fetch():
             exchange.end_with_client()
-            return message_answer(await run_fetch(context, exchange.delivery, message))
+            return message_answer(await _fetch(context, exchange, message))
         case ReplicaFetch():
             reply = await context.runtime.submit(message)
             context.metrics.requests.on_replica_fetch(_size_of(reply), reply)
@@ -103,7 +105,8 @@ async def rpc(context: HttpContext, exchange: Exchange) -> web.Response:
         case DescribeCluster():
             return _answer_read(exchange.delivery, await to_controller(context, message))
         case _ if isinstance(message, PersonsChange):
-            return message_answer(await to_controller(context, replace(message, asked_by=asked_by(context, exchange))))
+            named = replace(message, asked_by=asked_by(context, exchange), principal=exchange.principal.name)
+            return message_answer(await to_controller(context, named))
         case AllocateProducerIds():
             return message_answer(await to_controller(context, message))
         case ForwardedGroupRequest():
@@ -115,6 +118,22 @@ async def rpc(context: HttpContext, exchange: Exchange) -> web.Response:
             return _answer_read(exchange.delivery, reply) if isinstance(message, READS) else message_answer(reply)
         case _:
             raise _wrong_message(message, (*CLIENT_MESSAGES, *PEER_MESSAGES, *CONTROLLER_MESSAGES))
+
+
+async def _produce(context: HttpContext, exchange: Exchange, message: Produce) -> Message:
+    """Of the partitions that may be written."""
+    message, refused = divided(exchange.principal, message)
+    if refused and not message.partitions:
+        return joined(ProduceReply([]), refused)
+    return joined(await run_produce(context, message), refused)
+
+
+async def _fetch(context: HttpContext, exchange: Exchange, message: Fetch) -> Message:
+    """Of the partitions that may be read."""
+    message, refused = divided(exchange.principal, message)
+    if refused and not message.partitions:
+        return joined(FetchReply([]), refused)
+    return joined(await run_fetch(context, exchange.delivery, message), refused)
 
 
 async def run_produce(context: HttpContext, message: Produce) -> Message:
@@ -161,9 +180,11 @@ async def _message(exchange: Exchange) -> Message:
     body = await exchange.body.read()
     try:
         check_size(body)
-        return decode(body)
+        message = decode(body)
     except NotAMessage as error:
         raise InvalidRequest(f"the body is not one message in msgpack: {error}") from None
+    exchange.permit(message)
+    return message
 
 
 def _wrong_message(message: Message, allowed: tuple[type[Message], ...]) -> InvalidRequest:

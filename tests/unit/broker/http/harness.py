@@ -47,7 +47,7 @@ class Connection:
     async def request(
         self, method: str, target: str, body: bytes = b"", content_type: str | None = None, **headers: str
     ) -> Answer:
-        lines = [f"{method} {target} HTTP/1.1", "Host: any.test", f"Content-Length: {len(body)}"]
+        lines = [f"{method} {target} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}"]
         if content_type is not None:
             lines.append(f"Content-Type: {content_type}")
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
@@ -184,7 +184,7 @@ class Events:
 
 
 async def open_tail(connection: Connection, target: str, *headers: str) -> Events:
-    lines = [f"GET {target} HTTP/1.1", "Host: a", f"Accept: {EVENTS}", *headers]
+    lines = [f"GET {target} HTTP/1.1", "Host: localhost", f"Accept: {EVENTS}", *headers]
     connection.send("\r\n".join(lines).encode() + b"\r\n\r\n")
     head = await connection.reader.readuntil(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200"), head

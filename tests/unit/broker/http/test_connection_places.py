@@ -20,7 +20,7 @@ from tests.unit.broker.http.test_leaving import request, until
 LIMITS = Limits(connections_max=4)
 """One of them is reserved."""
 HALF_A_BODY = (
-    b"POST /v1/produce HTTP/1.1\r\nHost: a\r\nContent-Type: application/msgpack\r\nContent-Length: 90\r\n\r\nx"
+    b"POST /v1/produce HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/msgpack\r\nContent-Length: 90\r\n\r\nx"
 )
 
 POLLS = request("GET", P0 + "?offset=latest", accept=EVENTS)
@@ -58,7 +58,7 @@ def test_who_rests_gives_way_to_who_comes() -> None:
             assert await crowd[0].closed()
             assert (await crowd[1].request("GET", "/healthz")).status == 200
 
-    crowded(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", 3, test)
+    crowded(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", 3, test)
 
 
 @pytest.mark.usefixtures("rested")

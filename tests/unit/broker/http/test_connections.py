@@ -15,7 +15,7 @@ from minilog.wire.http import JSON, PROBLEM
 from tests.unit.broker.http.harness import Answer, Broker, Connection, orders, serving, with_broker
 
 P0 = "/v1/topics/orders/partitions/0/records"
-HEAD = f"POST {P0} HTTP/1.1\r\nHost: a\r\nContent-Type: {JSON}\r\n"
+HEAD = f"POST {P0} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {JSON}\r\n"
 BODY = b'{"records": [{"value": 1}]}'
 QUICK = Limits(header_read_ms=40, body_read_ms=40, response_write_ms=40, connections_max=3, request_bytes_max=1_000_000)
 
@@ -39,19 +39,19 @@ def refused(answer: Answer, status: int, code: str) -> str:
     [
         b"garbage\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 40 + b"\r\n\r\n",
-        b"GET / HTTP/9.9\r\nHost: a\r\n\r\n",
-        b"BREW / HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET / HTTP/9.9\r\nHost: localhost\r\n\r\n",
+        b"BREW / HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"GET / HTTP/1.1\r\nbad header\r\n\r\n",
         b"GET / HTTP/1.1\r\nX: \x00\r\n\r\n",
-        b"GET /\x00 HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /\x00 HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"GET / HTTP/1.1\r\nX: " + b"a" * 20_000 + b"\r\n\r\n",
-        b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: 1\r\n" % n for n in range(200_000)) + b"\r\n",
-        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n",
-        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1e3\r\n\r\n",
-        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: " + b"9" * 40 + b"\r\n\r\n",
-        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
-        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1e3\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + b"9" * 40 + b"\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ],
     ids=lambda sent: repr(sent[:30]),
@@ -109,7 +109,7 @@ def test_half_a_head_that_comes_while_a_request_is_answered_gets_408_after_that_
 
 def test_requests_one_behind_the_other_are_all_answered_and_the_connection_stays() -> None:
     async def test(broker: Broker, connection: Connection) -> None:
-        one = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+        one = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
         for _ in range(3):
             connection.send(3 * one)
             assert [(await connection.answer()).status for _ in range(3)] == [200] * 3
@@ -195,7 +195,7 @@ def test_expect_continue_is_granted_after_admission() -> None:
     [
         (f"{HEAD}Content-Length: 99999999\r\nExpect: 100-continue\r\n\r\n", 413),
         (f"{HEAD}Content-Length: 10\r\nExpect: the-unexpected\r\n\r\n", 400),
-        ("POST /nope HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n", 404),
+        ("POST /nope HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n", 404),
     ],
 )
 def test_expect_continue_is_refused_before_the_body_and_the_connection_closed(head: str, status: int) -> None:
@@ -221,7 +221,7 @@ def test_chunked_bodies_work() -> None:
 def test_pipelined_requests_are_answered_in_order() -> None:
     async def test(broker: Broker, connection: Connection) -> None:
         one = f"{HEAD}Content-Length: {len(BODY)}\r\n\r\n".encode() + BODY
-        connection.send(one + b"GET /nope HTTP/1.1\r\nHost: a\r\n\r\n" + one)
+        connection.send(one + b"GET /nope HTTP/1.1\r\nHost: localhost\r\n\r\n" + one)
         answers = [await connection.answer() for _ in range(3)]
         assert [answer.status for answer in answers] == [200, 404, 200]
         assert [answers[n].json()["results"][0]["offset"] for n in (0, 2)] == [0, 1]
@@ -268,7 +268,7 @@ def test_an_answer_that_is_not_taken_in_time_costs_the_connection() -> None:
                 assert (await connection.request("POST", P0, value, JSON)).status == 200
             lazy = socket.create_connection(("127.0.0.1", broker.port))
             lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            lazy.sendall(f"GET {P0}?max_bytes=16000000 HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            lazy.sendall(f"GET {P0}?max_bytes=16000000 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             await _until(connection, b"minilog_http_connections 2\n")
             await _until(connection, b"minilog_http_connections 1\n")
             lazy.close()
@@ -302,7 +302,7 @@ def _fail(request: object) -> None:
 
 def test_problem_documents_are_json_even_for_bytes_nobody_can_read() -> None:
     async def test(broker: Broker, connection: Connection) -> None:
-        connection.send(b"GET /\xff\xfe%ff HTTP/1.1\r\nHost: a\r\n\r\n")
+        connection.send(b"GET /\xff\xfe%ff HTTP/1.1\r\nHost: localhost\r\n\r\n")
         answer = await connection.answer()
         assert answer.status in (400, 404)
         assert json.loads(answer.body)["definite"] is True
@@ -312,7 +312,7 @@ def test_problem_documents_are_json_even_for_bytes_nobody_can_read() -> None:
 
 # --- what comes ahead -----------------------------------------------------------------------------
 
-POLL = f"GET {P0}?offset=latest&wait_ms=60000 HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+POLL = f"GET {P0}?offset=latest&wait_ms=60000 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 AHEAD = 40
 AHEAD_BODY = b'{"records": [{"value": "' + b"x" * 900_000 + b'"}]}'
 AHEAD_REQUEST = f"{HEAD}Content-Length: {len(AHEAD_BODY)}\r\n\r\n".encode() + AHEAD_BODY
@@ -358,7 +358,7 @@ def test_many_small_requests_one_behind_the_other_are_all_answered() -> None:
     """More than is taken ahead at a time."""
 
     async def test(broker: Broker, connection: Connection) -> None:
-        one = b"GET /healthz HTTP/1.1\r\nHost: a\r\nX: %s\r\n\r\n" % (b"x" * 1000)
+        one = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: %s\r\n\r\n" % (b"x" * 1000)
         post = f"{HEAD}Content-Length: {len(BODY)}\r\n\r\n".encode() + BODY
         connection.send((post + one) * 300)
         assert {(await connection.answer()).status for _ in range(600)} == {200}
@@ -374,7 +374,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("ahead", [AHEAD_REQUEST, b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n" * 3000])
+@pytest.mark.parametrize("ahead", [AHEAD_REQUEST, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3000])
 def test_a_poll_is_ended_when_so_much_comes_behind_it_that_its_client_could_leave_unseen(ahead: bytes) -> None:
     async def test(broker: Broker, connection: Connection) -> None:
         connection.send(POLL)
@@ -399,7 +399,7 @@ def test_a_poll_with_small_requests_behind_it_ends_with_its_client(count: int) -
             other.send(POLL)
             await when(lambda: broker.runtime.waiting)
             for _ in range(count):
-                other.send(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+                other.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await when(lambda: not broker.runtime.waiting)
         await alive(broker)
 
@@ -412,7 +412,7 @@ def test_what_is_asked_for_with_a_body_is_refused(target: str, framing: str) -> 
     """Nobody would read it, and behind it nobody would see the client leave."""
 
     async def test(broker: Broker, connection: Connection) -> None:
-        connection.send(f"GET {target} HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n".encode())
+        connection.send(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n".encode())
         assert "has no body" in refused(await connection.answer(), 400, "INVALID_REQUEST")
         assert not broker.runtime.waiting
         await alive(broker)

@@ -11,31 +11,31 @@ from minilog.wire.http import JSON, PROBLEM
 from tests.unit.broker.http.harness import Broker, Connection, with_broker
 from tests.unit.broker.http.test_connections import when
 
-GET = b"GET /healthz HTTP/1.1\r\nHost: a\r\n"
+GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 P0 = b"/v1/topics/orders/partitions/0/records"
-POLL = b"GET " + P0 + b"?offset=latest&wait_ms=60000 HTTP/1.1\r\nHost: a\r\n\r\n"
+POLL = b"GET " + P0 + b"?offset=latest&wait_ms=60000 HTTP/1.1\r\nHost: localhost\r\n\r\n"
 BODY = b'{"records": [{"value": 1}]}'
-POST = b"POST " + P0 + b" HTTP/1.1\r\nHost: a\r\nContent-Type: " + JSON.encode() + b"\r\n"
+POST = b"POST " + P0 + b" HTTP/1.1\r\nHost: localhost\r\nContent-Type: " + JSON.encode() + b"\r\n"
 LENGTH = b"Content-Length: %d\r\n" % len(BODY)
 
 
 @pytest.mark.parametrize(
     ("sent", "status"),
     [
-        (b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414),
+        (b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414),
         (GET + b"X: " + b"a" * 20_000 + b"\r\n\r\n", 431),
-        (b"BREW /healthz HTTP/1.1\r\nHost: a\r\n\r\n", 501),
-        (b"get /healthz HTTP/1.1\r\nHost: a\r\n\r\n", 501),
+        (b"BREW /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", 501),
+        (b"get /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", 501),
         (POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
         (b"GET /healthz\r\n\r\n", 505),
-        (b"GET /healthz HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+        (b"GET /healthz HTTP/2.0\r\nHost: localhost\r\n\r\n", 505),
         (b"GET /healthz HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
         (b"GET /healthz HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
         (b"GET /healthz HTTP/1.1\r\nHost: user@a\r\n\r\n", 400),
         (b"GET /healthz HTTP/1.1\r\nHost: a:b\r\n\r\n", 400),
         (b"GET /healthz HTTP/1.1\r\nHost: [::1\r\n\r\n", 400),
         (b"GET /healthz HTTP/1.1\r\n\r\n", 400),
-        (b"GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: b\r\n\r\n", 400),
     ],
     ids=lambda value: repr(value[:60]) if isinstance(value, bytes) else str(value),
 )

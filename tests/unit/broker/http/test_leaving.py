@@ -20,7 +20,7 @@ GOOD = b'{"records": [{"value": 1}]}'
 
 
 def request(method: str, target: str, body: bytes = b"", media: str = JSON, accept: str = "*/*") -> bytes:
-    head = f"{method} {target} HTTP/1.1\r\nHost: a\r\nAccept: {accept}\r\nContent-Type: {media}\r\n"
+    head = f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nContent-Type: {media}\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
@@ -124,7 +124,7 @@ def test_a_client_that_leaves_in_the_middle_of_a_body_is_no_error_of_ours(
 ) -> None:
     async def check(broker: Broker, connection: Connection) -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", broker.port)
-        head = b"POST /v1/topics/orders/records HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+        head = b"POST /v1/topics/orders/records HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
         writer.write(head + b'{"rec')
         await writer.drain()
         await asyncio.sleep(pause_s)

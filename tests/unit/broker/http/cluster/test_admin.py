@@ -78,7 +78,7 @@ def test_an_admin_change_is_answered_once_this_broker_has_applied_it() -> None:
         broker.runtime.call = call  # type: ignore[method-assign]
         async with broker.connect() as other:
             other.send(
-                b'POST /v1/topics HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 16\r\n\r\n{"topic": "new"}'
+                b'POST /v1/topics HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 16\r\n\r\n{"topic": "new"}'
             )
             for _ in range(20):
                 assert (await connection.request("GET", "/healthz")).status == 200

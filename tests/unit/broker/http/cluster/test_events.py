@@ -53,7 +53,9 @@ def test_a_stream_goes_on_as_things_happen_and_where_a_client_left() -> None:
         async def stream(last: str = "") -> asyncio.StreamReader:
             reader, writer = await asyncio.open_connection("127.0.0.1", broker.port)
             more = f"Last-Event-ID: {last}\r\n" if last else ""
-            writer.write(f"GET /v1/cluster/events HTTP/1.1\r\nHost: a\r\nAccept: {EVENTS}\r\n{more}\r\n".encode())
+            writer.write(
+                f"GET /v1/cluster/events HTTP/1.1\r\nHost: localhost\r\nAccept: {EVENTS}\r\n{more}\r\n".encode()
+            )
             await reader.readuntil(b"\r\n\r\n")
             writers.append(writer)
             return reader

@@ -315,7 +315,7 @@ def test_a_tail_that_is_not_read_is_cut_off() -> None:
     fill(cluster, 0, *[[b'"%0900000d"' % n] for n in range(20)])
 
     async def test(broker: Broker, connection: Connection) -> None:
-        connection.send(f"GET {P0}?offset=earliest HTTP/1.1\r\nHost: a\r\nAccept: {EVENTS}\r\n\r\n".encode())
+        connection.send(f"GET {P0}?offset=earliest HTTP/1.1\r\nHost: localhost\r\nAccept: {EVENTS}\r\n\r\n".encode())
         connection.writer.transport.pause_reading()  # type: ignore[attr-defined]
         async with asyncio.timeout(5):
             async with broker.connect() as other:

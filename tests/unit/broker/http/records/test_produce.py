@@ -238,7 +238,7 @@ def test_one_indefinite_failure_makes_the_whole_answer_indefinite() -> None:
 def test_a_partition_led_elsewhere_redirects_to_the_configured_url_before_the_body() -> None:
     async def test(broker: Broker, connection: Connection) -> None:
         connection.send(
-            f"POST {P1}?acks=1&format=text HTTP/1.1\r\nHost: evil.test\r\nContent-Type: {JSON}\r\n"
+            f"POST {P1}?acks=1&format=text HTTP/1.1\r\nHost: localhost\r\nContent-Type: {JSON}\r\n"
             "Content-Length: 1000\r\nExpect: 100-continue\r\n\r\n".encode()
         )
         answer = await connection.answer()
@@ -362,7 +362,7 @@ def test_a_client_that_leaves_does_not_stop_its_produce() -> None:
         async with broker.connect() as other:
             content = body({"value": 1})
             other.send(
-                f"POST {P0} HTTP/1.1\r\nHost: a\r\nContent-Type: {JSON}\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+                f"POST {P0} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {JSON}\r\nContent-Length: {len(content)}\r\n\r\n".encode()
                 + content
             )
             await other.writer.drain()
@@ -391,13 +391,13 @@ def test_the_budget_for_bytes_in_flight_refuses_before_the_body_and_recovers() -
         async with broker.connect() as first:
             content = body({"value": "x" * 600})
             first.send(
-                f"POST {P0} HTTP/1.1\r\nHost: a\r\nContent-Type: {JSON}\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+                f"POST {P0} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {JSON}\r\nContent-Length: {len(content)}\r\n\r\n".encode()
                 + content
             )
             while not broker.runtime.submitted:
                 assert (await connection.request("GET", "/healthz")).status == 200
             connection.send(
-                f"POST {P0} HTTP/1.1\r\nHost: a\r\nContent-Type: {JSON}\r\nContent-Length: 700\r\n\r\n".encode()
+                f"POST {P0} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {JSON}\r\nContent-Length: 700\r\n\r\n".encode()
             )
             answer = await connection.answer()
             assert (answer.status, answer.json()["code"], answer.json()["definite"]) == (503, "OVERLOADED", True)

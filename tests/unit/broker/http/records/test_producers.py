@@ -144,7 +144,7 @@ def test_a_numbered_request_is_one_batch_or_refused() -> None:
 def test_a_header_given_twice_is_refused() -> None:
     async def test(broker: Broker, connection: Connection) -> None:
         data = body("a")
-        head = f"POST {P0} HTTP/1.1\r\nHost: a\r\nContent-Type: {JSON}\r\nContent-Length: {len(data)}\r\n"
+        head = f"POST {P0} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {JSON}\r\nContent-Length: {len(data)}\r\n"
         connection.send(head.encode() + b"Minilog-Sequence: 0\r\nminilog-sequence: 1\r\n\r\n" + data)
         answer = await connection.answer()
         assert (answer.status, answer.json()["code"]) == (400, "INVALID_REQUEST")

@@ -1,0 +1,54 @@
+"""Requests about several partitions: each is decided for itself, so that one topic that is refused
+costs no other its answer. The core sees what is allowed. The answer has every partition, in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from msgspec.structs import replace
+
+from minilog.core.access.policy import refusal
+from minilog.core.access.principal import Principal
+from minilog.wire.messages import (
+    Fetch,
+    FetchReply,
+    FetchResult,
+    Message,
+    Problem,
+    Produce,
+    ProduceReply,
+    ProduceResult,
+)
+from minilog.wire.needs import NEEDS
+
+M = TypeVar("M", Produce, Fetch)
+Refused = Mapping[int, ProduceResult | FetchResult]
+"""By their place in the request."""
+
+
+def divided(principal: Principal, message: M) -> tuple[M, Refused]:
+    """What of it the core may see, and the answers to the rest."""
+    if principal.is_open:
+        return message, {}
+    operation = NEEDS[type(message)].operation
+    kind = ProduceResult if isinstance(message, Produce) else FetchResult
+    refused = {
+        place: kind(entry.topic, entry.partition, Problem.of(refusal(principal, operation, entry.topic)))
+        for place, entry in enumerate(message.partitions)
+        if not principal.may(operation, entry.topic)
+    }
+    if not refused:
+        return message, {}
+    allowed = [entry for place, entry in enumerate(message.partitions) if place not in refused]
+    return replace(message, partitions=allowed), refused
+
+
+def joined(reply: Message, refused: Refused) -> Message:
+    """A Problem is one of the whole request."""
+    if not refused or not isinstance(reply, ProduceReply | FetchReply):
+        return reply
+    answered = iter(reply.partitions)
+    every = [refused.get(place) or next(answered) for place in range(len(reply.partitions) + len(refused))]
+    return replace(reply, partitions=every)
