@@ -25,6 +25,7 @@ from minilog.cli.group import group
 from minilog.cli.lost import lost
 from minilog.cli.output import CliError, ExitCode, note
 from minilog.cli.settings import config
+from minilog.cli.token import token
 from minilog.cli.topic import topic
 from minilog.errors import BrokerUnavailable, MinilogError, RefusesToStart, TimedOut
 from minilog.settings import BadSettings
@@ -49,6 +50,7 @@ app.add_typer(receipt.app, name="receipt")
 app.add_typer(log.app, name="log")
 app.add_typer(bench.app, name="bench")
 app.add_typer(config.app, name="config")
+app.add_typer(token.app, name="token")
 app.add_typer(serve.broker_app, name="broker")
 app.add_typer(serve.controller_app, name="controller")
 app.command("loglevel")(loglevel)

@@ -133,6 +133,8 @@ class PlacedDevCluster(DevCluster):
     def _flags(self, member: Member) -> list[str]:
         assert isinstance(member, PlacedMember)
         flags = [f"host={member.host}" if flag == f"host={HOST}" else flag for flag in super()._flags(member)]
+        if member.host != HOST:
+            flags += ["--set", "insecure=true"]
         return [*flags, "--set", f"advertised_url={member.url}"] if member.role == "broker" else flags
 
 

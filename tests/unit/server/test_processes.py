@@ -205,7 +205,7 @@ def test_serve_finds_a_controller_that_listens_on_every_address(
         stop = asyncio.Event()
         broker, controller = both(tmp_path)
         async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
-            tasks.create_task(serve_both(broker, replace(controller, host=host), stop))
+            tasks.create_task(serve_both(broker, replace(controller, host=host, insecure=True), stop))
             await until(lambda: "broker 1 registered, epoch" in caplog.text)
             stop.set()
 

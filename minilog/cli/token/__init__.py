@@ -1,0 +1,1 @@
+"""``minilog token``: credentials of who may use a cluster."""
