@@ -46,7 +46,7 @@ def read_private(path: str | Path) -> bytes:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise BadSettings(f"{path} cannot be read: {error.strerror}") from None
-    with open(handle, "rb") as file:
+    try:
         seen = os.fstat(handle)
         mode = stat.S_IMODE(seen.st_mode)
         if not stat.S_ISREG(seen.st_mode):
@@ -57,10 +57,12 @@ def read_private(path: str | Path) -> bytes:
             )
         if seen.st_uid not in (os.geteuid(), 0):
             raise BadSettings(f"{path} belongs to user {seen.st_uid}; it must be this process's own, or root's")
-        content = file.read(BYTES_MAX + 1)
-    if len(content) > BYTES_MAX:
-        raise BadSettings(f"{path} is larger than {BYTES_MAX} bytes")
-    return content
+        if seen.st_size > BYTES_MAX:
+            raise BadSettings(f"{path} is larger than {BYTES_MAX} bytes")
+        with open(handle, "rb", closefd=False) as file:
+            return file.read(BYTES_MAX)
+    finally:
+        os.close(handle)
 
 
 def read_security(path: str | Path) -> Read:

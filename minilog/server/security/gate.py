@@ -231,8 +231,9 @@ class Gate:
             return
         for warning in read.warnings:
             log.warning("%s", warning)
-        for act, name, digest in changes(self.policy, read.policy):
-            self._audit.note(act, principal=name, sha256=digest)
+        if self.policy is not OPEN_POLICY:
+            for act, name, digest in changes(self.policy, read.policy):
+                self._audit.note(act, principal=name, sha256=digest)
         self.policy = read.policy
 
     def _end(self, request: web.BaseRequest, known: Known) -> None:

@@ -48,7 +48,7 @@ from minilog.wire.messages import (
     ReplicaFetch,
     StandBy,
 )
-from minilog.wire.needs import NEEDS, Operation
+from minilog.wire.needs import NEEDS, Need, Operation
 from minilog.wire.routes import ROUTE_NEEDS, ROUTES
 
 NOW_MS: Final = 1_800_000_000_000
@@ -181,6 +181,10 @@ def outcome(asking: str, ask: Any) -> str:
     return "in"
 
 
+def admitted(asking: str, need: Need, values: Mapping[str, Any]) -> str:
+    return outcome(asking, lambda: POLICY.admit(shown(asking), need, values, NOW_MS))
+
+
 def expected(asking: str, allowed: set[str]) -> str:
     if asking in allowed:
         return "in"
@@ -195,13 +199,10 @@ def test_every_route_has_its_row() -> None:
 @pytest.mark.parametrize("asking", ASKING)
 def test_each_route_lets_in_whom_the_table_says(asking: str) -> None:
     for route in ROUTES:
-        need = ROUTE_NEEDS[route.name]
-        ask = lambda need=need, values=MINE: POLICY.admit(shown(asking), need, values, NOW_MS)  # noqa: E731
-        assert outcome(asking, ask) == expected(asking, ALLOWED[ROUTE_TABLE[route.name]]), route.name
-        if not need.of:
-            continue
-        ask = lambda need=need: POLICY.admit(shown(asking), need, OTHERS, NOW_MS)  # noqa: E731
-        assert outcome(asking, ask) == expected(asking, {"admin"} | {"peer"} & ALLOWED[ROUTE_TABLE[route.name]])
+        need, allowed = ROUTE_NEEDS[route.name], ALLOWED[ROUTE_TABLE[route.name]]
+        assert admitted(asking, need, MINE) == expected(asking, allowed), route.name
+        if need.of:
+            assert admitted(asking, need, OTHERS) == expected(asking, allowed & {"admin", "peer"}), route.name
 
 
 @pytest.mark.parametrize("asking", [*ROLES, *CLIENTS])
