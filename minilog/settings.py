@@ -42,6 +42,7 @@ SHARED_KEYS = frozenset(
 ENVIRONMENT_OTHER = frozenset(
     {
         "MINILOG_URL",
+        "MINILOG_KEY_FILE",
         "MINILOG_CA_FILE",
         "MINILOG_CERT_FILE",
         "MINILOG_DEBUG",

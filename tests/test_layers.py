@@ -40,7 +40,13 @@ CORE_SHARED = {"minilog.wire"} | {
         "turns",
     )
 }
-CLIENT_SHARED = {"minilog.wire", "minilog_client.settings", "minilog_client.values", "minilog_client.connection"}
+CLIENT_SHARED = {
+    "minilog.wire",
+    "minilog_client.credential",
+    "minilog_client.settings",
+    "minilog_client.values",
+    "minilog_client.connection",
+}
 MAY_IMPORT: dict[str, set[str]] = {
     "minilog.failures": set(),
     "minilog.error_base": set(),
@@ -130,6 +136,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "minilog.__main__": {"minilog.cli"},
     "minilog.testing": {"minilog.cli", "minilog.settings", "minilog.wire", "minilog_client"},
     "minilog_client": {"minilog_client", "minilog.wire"},
+    "minilog_client.credential": set(),
     "minilog_client.settings": {"minilog.wire"},
     "minilog_client.values": {"minilog.wire"},
     "minilog_client.connection": CLIENT_SHARED,

@@ -22,6 +22,7 @@ from minilog_client.consumer.consumer import AnyConsumer, Consumer
 from minilog_client.consumer.decoding import decoding_of
 from minilog_client.consumer.start import StartLike
 from minilog_client.consumer.topics import TopicsLike, parse_topics
+from minilog_client.credential import Files
 from minilog_client.group.callbacks import Callback, Callbacks
 from minilog_client.group.group_consumer import GroupConsumer
 from minilog_client.group.heartbeats import Heart, LoopHeart, ThreadHeart
@@ -67,12 +68,15 @@ class AsyncClient(GroupAdmin):
         settings = settings_from(ClientSettings, options)
         urls = broker_urls(bootstrap)
         is_own = transport is not None
-        transport = HttpTransport(settings.connect_timeout_ms) if transport is None else transport
+        shown = Files(settings.token_file, settings.ca_file, settings.cert_file, settings.key_file)
+        transport = HttpTransport(settings.connect_timeout_ms, shown) if transport is None else transport
         self._cluster = Cluster(urls, transport, settings, Random())
         heart: Heart = (
             LoopHeart(self._cluster)
             if is_own
-            else ThreadHeart(lambda: Cluster(urls, HttpTransport(settings.connect_timeout_ms), settings, Random()))
+            else ThreadHeart(
+                lambda: Cluster(urls, HttpTransport(settings.connect_timeout_ms, shown), settings, Random())
+            )
         )
         self._hearts = [heart]
         """One, which may be replaced."""

@@ -29,6 +29,10 @@ class ClientOptions(TypedDict, total=False):
     metadata_hedge_ms: int
     suspect_ms: int
     topic_wait_ms: int
+    token_file: str
+    ca_file: str
+    cert_file: str
+    key_file: str
     client_id: str
     rack: str
 

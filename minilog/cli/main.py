@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from minilog import __version__
-from minilog.cli import serve
+from minilog.cli import access, serve
 from minilog.cli.bench import bench
 from minilog.cli.cluster import cluster, partition, receipt
 from minilog.cli.cluster.loglevel import loglevel
@@ -69,8 +69,15 @@ def root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
     ] = False,
+    token_file: Annotated[
+        str | None, typer.Option("--token-file", help="Holds your token, mode 0600; or MINILOG_TOKEN_FILE.")
+    ] = None,
+    ca_file: Annotated[
+        str | None, typer.Option("--ca-file", help="Who has signed the brokers' certificates; or MINILOG_CA_FILE.")
+    ] = None,
 ) -> None:
-    pass
+    access.use(access.TOKEN_FILE, token_file)
+    access.use(access.CA_FILE, ca_file)
 
 
 @cache

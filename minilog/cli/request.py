@@ -10,10 +10,18 @@ import http.client
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
+from urllib.parse import urlsplit
 
+import msgspec
+
+from minilog.cli.access import credential
 from minilog.errors import MinilogError
-from minilog.wire.http import error_from_response
+from minilog.wire.http import JSON, error_from_response
+from minilog.wire.routes import path_of
+from minilog_client.credential import Credential
+
+METADATA_TIMEOUT_S: Final = 3.0
 
 
 class Unanswered(Exception):
@@ -41,10 +49,13 @@ def send(
 
     With ``media``, a success of another media type is the answer of somebody else, a proxy's page
     perhaps: Unanswered."""
+    shown = credential()
     request = urllib.request.Request(url, data, dict(headers or {}), method=method)
+    for name, value in shown.headers().items():
+        request.add_unredirected_header(name, value)  # a redirect shows it to hosts that are known, and to no other
     trace = _Trace()
     try:
-        with _opener(trace, url).open(request, timeout=timeout_s) as answer:
+        with _opener(trace, url, shown).open(request, timeout=timeout_s) as answer:
             body, kind = bytes(answer.read()), answer.headers.get_content_type()
     except urllib.error.HTTPError as error:
         raise _answered(error, trace, timeout_s) from None
@@ -94,6 +105,33 @@ class _SecureConnection(http.client.HTTPSConnection):
     send = _Connection.send
 
 
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """A broker sends on to the leader. The token goes along to a process of the cluster, never from
+    TLS to plain HTTP."""
+
+    def __init__(self, shown: Credential) -> None:
+        self._shown = shown
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        there = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if there is not None and self._is_of_cluster(req.full_url, newurl):
+            for name, value in self._shown.headers().items():
+                there.add_unredirected_header(name, value)
+        return there
+
+    def _is_of_cluster(self, from_url: str, to_url: str) -> bool:
+        """As the broker's metadata says."""
+        before, after = urlsplit(from_url), urlsplit(to_url)
+        if not self._shown.headers() or (before.scheme == "https" and after.scheme != "https"):
+            return False
+        base = f"{before.scheme}://{before.netloc}"
+        known = msgspec.json.decode(send(base + path_of("brokers"), "GET", METADATA_TIMEOUT_S, media=JSON))
+        named = {urlsplit(broker["url"]).netloc for broker in known["brokers"]}
+        return after.netloc in named
+
+
 def _traced(kind: type[Any], trace: _Trace) -> Callable[..., Any]:
     def make(host: str, **options: Any) -> Any:
         connection = kind(host, **options)
@@ -103,17 +141,17 @@ def _traced(kind: type[Any], trace: _Trace) -> Callable[..., Any]:
     return make
 
 
-def _opener(trace: _Trace, url: str) -> urllib.request.OpenerDirector:
+def _opener(trace: _Trace, url: str, shown: Credential) -> urllib.request.OpenerDirector:
     class Handler(urllib.request.HTTPHandler):
         def http_open(self, request: urllib.request.Request) -> Any:
             return self.do_open(_traced(_Connection, trace), request)
 
-    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({}), Handler()]
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({}), Handler(), _Redirects(shown)]
     if url.startswith("https:"):
 
         class SecureHandler(urllib.request.HTTPSHandler):
             def https_open(self, request: urllib.request.Request) -> Any:
-                return self.do_open(_traced(_SecureConnection, trace), request)
+                return self.do_open(_traced(_SecureConnection, trace), request, context=shown.context())
 
         handlers.append(SecureHandler())
     return urllib.request.build_opener(*handlers)

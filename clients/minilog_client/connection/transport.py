@@ -22,6 +22,7 @@ from aiohttp.abc import AbstractStreamWriter
 from minilog.errors import BrokerUnavailable, ClientClosed, InvalidRequest, MinilogError, TimedOut
 from minilog.wire.http import shown
 from minilog_client.connection.strangers import marked, speaks_tls
+from minilog_client.credential import Credential, Files
 
 RESPONSE_BYTES_MAX: Final = 128 * 1024 * 1024
 _READ_BUFFER_BYTES: Final = 1024 * 1024
@@ -91,7 +92,9 @@ class _Body(aiohttp.Payload):
 class HttpTransport:
     """HTTP/1.1 with keep-alive over aiohttp; connections to one broker are made as needed."""
 
-    def __init__(self, connect_timeout_ms: int) -> None:
+    def __init__(self, connect_timeout_ms: int, shown: Files | None = None) -> None:
+        """Raises InvalidRequest when a file of ``shown`` cannot be used."""
+        self._credential = Credential(shown or Files())
         self._connect_timeout_ms = connect_timeout_ms
         self._session: aiohttp.ClientSession | None = None
         self._has_answered = False
@@ -109,7 +112,12 @@ class HttpTransport:
         data = _Body(body) if body else None
         try:
             async with self._open().request(
-                method, url, headers=headers, data=data, timeout=timeout, allow_redirects=False
+                method,
+                url,
+                headers={**headers, **self._credential.headers()},
+                data=data,
+                timeout=timeout,
+                allow_redirects=False,
             ) as response:
                 content = await _bounded(response, url)
                 self._has_answered = True
@@ -144,7 +152,8 @@ class HttpTransport:
         if self._closed:
             raise ClientClosed("the client is closed; make a new one")
         if self._session is None:
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
+            context = self._credential.context()
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30, ssl=True if context is None else context)
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 auto_decompress=False,
@@ -184,7 +193,7 @@ def _say(error: BaseException) -> str:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"TLS failed: {cause.verify_message}"
         if isinstance(cause, ssl.SSLError):
-            return f"TLS failed ({cause.reason or cause}); brokers speak http:// without TLS"
+            return f"TLS failed ({cause.reason or cause}); does this broker speak http:// without TLS?"
         if isinstance(cause, socket.gaierror):
             return f"its host cannot be resolved: {cause.strerror}"
         if cause.errno:

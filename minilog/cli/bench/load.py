@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, cast
 
+from minilog.cli.access import client_options
 from minilog.errors import BufferFull
 from minilog_client import AsyncClient, Consumer, Producer, Receipt
 from minilog_client.settings import Codec
@@ -82,7 +83,7 @@ async def produce(url: str, load: Load, progress: Progress) -> Measured:
             result.records += count
             progress(result.records)
 
-    async with AsyncClient(url) as client, _producer(client, load) as producer:
+    async with AsyncClient(url, **client_options()) as client, _producer(client, load) as producer:
         async with asyncio.TaskGroup() as tasks:
             for _ in range(CHUNKS_IN_FLIGHT):
                 tasks.create_task(worker(producer))
@@ -96,7 +97,10 @@ async def consume(url: str, load: Load, progress: Progress) -> Measured:
     """Read ``load.records`` records that are there already, from the first offset; latency is one
     ``batch`` call."""
     result = Measured(measured="one batch call")
-    async with AsyncClient(url) as client, client.consumer(load.topic, start="earliest") as consumer:
+    async with (
+        AsyncClient(url, **client_options()) as client,
+        client.consumer(load.topic, start="earliest") as consumer,
+    ):
         began_s = time.monotonic()
         while result.records < load.records:
             asked_s = time.monotonic()
@@ -133,7 +137,7 @@ async def latency(url: str, load: Load, progress: Progress) -> Measured:
         acknowledged.append((time.monotonic_ns() - sent_ns) / 1e6)
 
     async with (
-        AsyncClient(url) as client,
+        AsyncClient(url, **client_options()) as client,
         _producer(client, load) as producer,
         client.consumer(load.topic, start="latest") as consumer,
     ):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 import typer
 
+from minilog.cli.access import client_options
 from minilog.cli.api import Api, UrlOption
 from minilog.cli.output import CliError, ExitCode, note
 from minilog.cli.times import WAYS, time_ms
@@ -207,7 +208,7 @@ async def _consume(url: str, reading: Reading, printer: RecordPrinter[Record], s
     begin: str | int = start.word or (f"@{start.at_ms}" if start.at_ms is not None else start.offset or 0)
     assigned = [(topic, part) for part in reading.partitions]
     async with (
-        AsyncClient(url) as client,
+        AsyncClient(url, **client_options()) as client,
         client.consumer(
             assigned, start=begin, read_from=reading.read_from, errors_tolerance=reading.tolerance.value
         ) as consumer,

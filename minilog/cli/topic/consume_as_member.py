@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from minilog.cli.access import client_options
 from minilog.cli.output import CliError, ExitCode, note
 from minilog.cli.topic.record_printer import RecordPrinter, run_until_signal
 from minilog.errors import CorruptBatch
@@ -62,7 +63,7 @@ async def _consume(url: str, membership: Membership, printer: RecordPrinter[Reco
     from minilog_client import AsyncClient
 
     async with (
-        AsyncClient(url) as client,
+        AsyncClient(url, **client_options()) as client,
         client.consumer(
             membership.topic,
             group=membership.group,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
 import msgspec
 import typer
 
+from minilog.cli.access import client_options
 from minilog.cli.api import Api, UrlOption
 from minilog.cli.output import CliError, ExitCode, note
 from minilog.cli.topic.lines import chunks
@@ -268,7 +269,7 @@ def _opened(file: Path | None) -> Iterator[BinaryIO]:
 def _client(url: str) -> AsyncClient:
     from minilog_client import AsyncClient
 
-    return AsyncClient(url)
+    return AsyncClient(url, **client_options())
 
 
 async def account(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
+from minilog.cli.access import client_options
 from minilog.cli.api import Api, UrlOption
 from minilog.cli.topic.consume import (
     BATCH_RECORDS,
@@ -74,7 +75,7 @@ async def _tail(
 
     assigned = [(topic, part) for part in starts]
     async with (
-        AsyncClient(url) as client,
+        AsyncClient(url, **client_options()) as client,
         client.consumer(
             assigned, start="latest", read_from=how.read_from, errors_tolerance=how.tolerance.value
         ) as consumer,

@@ -1,0 +1,32 @@
+"""Which token and which certificates the commands use: files, named by options or the environment.
+A token is never an argument, for other users of the machine can read those."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final
+
+from minilog_client.credential import Credential, Files
+
+TOKEN_FILE: Final = "MINILOG_TOKEN_FILE"
+CA_FILE: Final = "MINILOG_CA_FILE"
+CERT_FILE: Final = "MINILOG_CERT_FILE"
+KEY_FILE: Final = "MINILOG_KEY_FILE"
+
+
+def use(variable: str, path: str | None) -> None:
+    """What an option says wins over the environment."""
+    if path is not None:
+        os.environ[variable] = path
+
+
+def client_options() -> dict[str, Any]:
+    """For ``minilog_client``."""
+    named = {"token_file": TOKEN_FILE, "ca_file": CA_FILE, "cert_file": CERT_FILE, "key_file": KEY_FILE}
+    return {option: os.environ[name] for option, name in named.items() if os.environ.get(name)}
+
+
+def credential() -> Credential:
+    """Raises InvalidRequest."""
+    named = (os.environ.get(name, "") for name in (TOKEN_FILE, CA_FILE, CERT_FILE, KEY_FILE))
+    return Credential(Files(*named))
