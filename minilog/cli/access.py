@@ -4,9 +4,10 @@ A token is never an argument, for other users of the machine can read those."""
 from __future__ import annotations
 
 import os
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from minilog_client.credential import Credential, Files
+if TYPE_CHECKING:
+    from minilog_client.credential import Credential
 
 TOKEN_FILE: Final = "MINILOG_TOKEN_FILE"
 CA_FILE: Final = "MINILOG_CA_FILE"
@@ -26,7 +27,11 @@ def client_options() -> dict[str, Any]:
     return {option: os.environ[name] for option, name in named.items() if os.environ.get(name)}
 
 
-def credential() -> Credential:
-    """Raises InvalidRequest."""
+def credential() -> Credential | None:
+    """None where nothing is named. Raises InvalidRequest."""
+    if not client_options():
+        return None
+    from minilog_client.credential import Credential, Files  # here, because it costs every start
+
     named = (os.environ.get(name, "") for name in (TOKEN_FILE, CA_FILE, CERT_FILE, KEY_FILE))
     return Credential(Files(*named))

@@ -10,7 +10,7 @@ import http.client
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -19,7 +19,9 @@ from minilog.cli.access import credential
 from minilog.errors import MinilogError
 from minilog.wire.http import JSON, error_from_response
 from minilog.wire.routes import path_of
-from minilog_client.credential import Credential
+
+if TYPE_CHECKING:
+    from minilog_client.credential import Credential
 
 METADATA_TIMEOUT_S: Final = 3.0
 
@@ -51,7 +53,7 @@ def send(
     perhaps: Unanswered."""
     shown = credential()
     request = urllib.request.Request(url, data, dict(headers or {}), method=method)
-    for name, value in shown.headers().items():
+    for name, value in shown.headers().items() if shown is not None else ():
         request.add_unredirected_header(name, value)  # a redirect shows it to hosts that are known, and to no other
     trace = _Trace()
     try:
@@ -141,17 +143,19 @@ def _traced(kind: type[Any], trace: _Trace) -> Callable[..., Any]:
     return make
 
 
-def _opener(trace: _Trace, url: str, shown: Credential) -> urllib.request.OpenerDirector:
+def _opener(trace: _Trace, url: str, shown: Credential | None) -> urllib.request.OpenerDirector:
     class Handler(urllib.request.HTTPHandler):
         def http_open(self, request: urllib.request.Request) -> Any:
             return self.do_open(_traced(_Connection, trace), request)
 
-    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({}), Handler(), _Redirects(shown)]
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({}), Handler()]
+    if shown is not None:
+        handlers.append(_Redirects(shown))
     if url.startswith("https:"):
 
         class SecureHandler(urllib.request.HTTPSHandler):
             def https_open(self, request: urllib.request.Request) -> Any:
-                return self.do_open(_traced(_SecureConnection, trace), request, context=shown.context())
+                return self.do_open(_traced(_SecureConnection, trace), request, context=shown and shown.context())
 
         handlers.append(SecureHandler())
     return urllib.request.build_opener(*handlers)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple, get_args
 
+from minilog.wire.admin_messages import BalanceLeaders
 from minilog.wire.figure_messages import DescribeBroker
 from minilog.wire.group_messages import (
     CommitOffsets,
@@ -28,7 +29,6 @@ from minilog.wire.messages import (
     AllocateProducerIds,
     AlterPartition,
     AnyMessage,
-    BalanceLeaders,
     ClaimLost,
     ConfigureTopic,
     CreateTopic,

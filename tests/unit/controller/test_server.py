@@ -110,7 +110,7 @@ def test_connections_over_the_limit_are_refused_and_counted() -> None:
         more, other = await asyncio.open_connection(f.host, f.port)
         assert (await more.read()).startswith(b"HTTP/1.1 503 ")
         other.close()
-        writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         assert b"minilog_http_connections_refused_total 1\n" in await held.read()
         writer.close()
 
@@ -151,7 +151,7 @@ def test_pages_for_people_and_monitoring() -> None:
 
 def parked_socket(f: Fixture) -> bytes:
     body = encode(PARKED)
-    head = f"POST /internal/rpc HTTP/1.1\r\nHost: c\r\nContent-Type: {MSGPACK}\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST /internal/rpc HTTP/1.1\r\nHost: localhost\r\nContent-Type: {MSGPACK}\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 

@@ -13,6 +13,7 @@ from minilog.core.access.policy import Policy, Shown, digest_of
 from minilog.core.access.principal import Principal
 from minilog.errors import Forbidden, MinilogError, Unauthenticated
 from minilog.security_file import parse_security
+from minilog.wire.admin_messages import BalanceLeaders
 from minilog.wire.figure_messages import DescribeBroker
 from minilog.wire.group_messages import (
     CommitOffsets,
@@ -93,7 +94,9 @@ ROUTE_TABLE: Final[Mapping[str, str]] = {
     **dict.fromkeys(("produce", "fetch", "rpc"), "message"),
     **dict.fromkeys(("produce_topic", "produce_partition"), "write topic"),
     **dict.fromkeys(("alter_topic", "delete_topic"), "alter topic"),
-    **dict.fromkeys(("set_log_level", "metadata_copy", "elect_leader", "list_lost", "describe_lost"), "admin"),
+    **dict.fromkeys(
+        ("set_log_level", "metadata_copy", "elect_leader", "balance_leaders", "list_lost", "describe_lost"), "admin"
+    ),
     **dict.fromkeys(("read_lost", "replay_lost", "discard_lost"), "admin"),
     **dict.fromkeys(("describe_group", "delete_group", "group_heartbeat", "leave_group"), "group group"),
     **dict.fromkeys(("committed_offsets", "commit_offsets", "group_lag"), "group group"),
@@ -125,6 +128,7 @@ MESSAGE_TABLE: Final[list[tuple[Message, set[str]]]] = [
     (DescribeCluster(), SEES),
     (ElectLeader("mine", 0, dry_run=True), SEES),
     (ElectLeader("mine", 0, unclean=True), {"admin"}),
+    (BalanceLeaders(), {"admin"}),
     (InitProducer(), {"admin", "peer", "writer"}),
     (CreateTopic("mine"), {"admin", "maker"}),
     (CreateTopic("foreign"), {"admin"}),
