@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple, get_args
 
-from minilog.wire.admin_messages import BalanceLeaders
+from minilog.wire.admin_messages import BalanceLeaders, ConfigureTopic
 from minilog.wire.figure_messages import DescribeBroker
 from minilog.wire.group_messages import (
     CommitOffsets,
@@ -30,7 +30,6 @@ from minilog.wire.messages import (
     AlterPartition,
     AnyMessage,
     ClaimLost,
-    ConfigureTopic,
     CreateTopic,
     DeleteTopic,
     DescribeCluster,

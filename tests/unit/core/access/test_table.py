@@ -13,7 +13,7 @@ from minilog.core.access.policy import Policy, Shown, digest_of
 from minilog.core.access.principal import Principal
 from minilog.errors import Forbidden, MinilogError, Unauthenticated
 from minilog.security_file import parse_security
-from minilog.wire.admin_messages import BalanceLeaders
+from minilog.wire.admin_messages import BalanceLeaders, ConfigureTopic
 from minilog.wire.figure_messages import DescribeBroker
 from minilog.wire.group_messages import (
     CommitOffsets,
@@ -31,7 +31,6 @@ from minilog.wire.messages import (
     AlterPartition,
     AnyMessage,
     ClaimLost,
-    ConfigureTopic,
     CreateTopic,
     DeleteTopic,
     DescribeCluster,
