@@ -59,6 +59,7 @@ class EtcdMember:
         return process.state(self.known())
 
     def start(self, members: Sequence[EtcdMember], words: Sequence[str] = ()) -> None:
+        self.reap()
         command = [
             find_etcd(), "--name", self.name, "--data-dir", str(self.data_dir),
             "--listen-client-urls", self.url, "--advertise-client-urls", self.url,
@@ -89,6 +90,7 @@ class EtcdMember:
     def stop(self, timeout_s: float = 10.0) -> None:
         known = self.known()
         if known is None or not process.signal_to(known, signal.SIGTERM):
+            self.reap()
             return
         process.signal_to(known, signal.SIGCONT)
         if not process.wait_dead(known, timeout_s):
@@ -103,8 +105,10 @@ class EtcdMember:
         self.reap()
 
     def reap(self) -> None:
-        if self._child is not None:
-            self._child.poll()
+        """A child that has ended is waited for, or it stays a zombie."""
+        if self._child is not None and self.state() == "dead":
+            self._child.wait(5)
+            self._child = None
 
 
 def start_etcd(members: Sequence[EtcdMember], words: Sequence[str] = ()) -> None:
