@@ -221,7 +221,6 @@ class Runtime:
 
     @property
     def controller_url(self) -> str:
-        """Of several the one that is asked now."""
         return self.core.controller_url
 
     async def call(self, url: str, request: Message, timeout_ms: int) -> Message:
