@@ -358,7 +358,7 @@ class Connection(web.RequestHandler):
         any case. What comes until then is thrown away: were it left unread, the kernel would take
         the answer back from who is still sending (RFC 9112, 9.6)."""
         transport = self.transport
-        if transport is None or transport.is_closing():
+        if transport is None or transport.is_closing() or self._is_over:
             return
         self._is_over = True
         self._clock.call_later(REFUSED_S, transport.abort)
@@ -370,6 +370,9 @@ class Connection(web.RequestHandler):
     def _end_with(self, answer: bytes) -> None:
         """The last bytes of the connection. A client that takes nothing keeps it no longer."""
         assert self.transport is not None
+        if self._is_over:  # they are out, and nothing can be written behind the end
+            self.transport.abort()
+            return
         self._clock.call_later(REFUSED_S, self.transport.abort)
         self.transport.write(answer)
         self.force_close()

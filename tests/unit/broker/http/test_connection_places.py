@@ -110,3 +110,20 @@ def test_who_says_nothing_on_trial_is_told_and_closed(monkeypatch: pytest.Monkey
             assert await silent.closed()
 
     crowded(POLLS, 3, test)
+
+
+@pytest.mark.usefixtures("rested")
+def test_who_has_had_a_last_answer_and_stays_gives_way_and_nothing_breaks() -> None:
+    """Nothing can be written behind the end that was sent."""
+    broken: list[object] = []
+
+    async def test(broker: Broker, crowd: list[Connection]) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: broken.append(context))
+        for one in crowd:
+            refused(await one.answer(), 400, "INVALID_REQUEST")
+        async with broker.connect() as newcomer:
+            assert (await newcomer.request("GET", "/v1/topics")).status == 200
+            assert await crowd[0].closed()
+
+    crowded(b"GET /healthz HTTP/1.1\r\nno header\r\n\r\n", 3, test)
+    assert broken == []
