@@ -28,6 +28,7 @@ Milliseconds = Annotated[int, Meta(ge=1, le=2**53)]
 Bytes = Annotated[int, Meta(ge=1, le=2**53)]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+EventLoop = Literal["auto", "asyncio", "uvloop"]
 FlushPolicy = Literal["commit", "interval", "never"]
 PeerTls = Literal["optional", "required"]
 RetentionBy = Literal["written", "timestamp"]
@@ -321,6 +322,8 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     self_fencing: bool = False
     """R30. It is on in any case where several controllers stand ready (controller_urls), so that
     one controller's outage stops no data path."""
+    event_loop: EventLoop = "auto"
+    """``auto``: uvloop where it can be imported (``pip install minilog-broker[fast]``)."""
     log_format: LogFormat = "text"
     log_level: LogLevel = "info"
     """What it begins with. ``minilog loglevel`` and SIGUSR2 change it at run time."""
@@ -382,6 +385,8 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     data_dir: str
     host: str = "127.0.0.1"
     port: Port = 9093
+    event_loop: EventLoop = "auto"
+    """``auto``: uvloop where it can be imported (``pip install minilog-broker[fast]``)."""
     log_format: LogFormat = "text"
     log_level: LogLevel = "info"
     """What it begins with. ``minilog loglevel`` and SIGUSR2 change it at run time."""

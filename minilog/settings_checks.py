@@ -137,7 +137,12 @@ def _check_etcd(settings: ControllerSettings, origins: Origins) -> None:
 
 
 def check_apart(broker: BrokerSettings, of_broker: Origins, controller: ControllerSettings, of_other: Origins) -> None:
-    """Two that run side by side keep their data in different folders."""
+    """Two that run in one process keep their data in different folders, and have one event loop."""
+    if broker.event_loop != controller.event_loop:
+        raise BadSettings(
+            f"broker.event_loop = {broker.event_loop!r} ({of_broker['event_loop']}) and controller.event_loop = "
+            f"{controller.event_loop!r} ({of_other['event_loop']}) differ; both run in this process, so set event_loop alone"
+        )
     if os.path.realpath(broker.data_dir) == os.path.realpath(controller.data_dir):
         raise BadSettings(
             f"broker.data_dir = {broker.data_dir!r} ({of_broker['data_dir']}) and controller.data_dir = "

@@ -63,4 +63,5 @@ def run_both(
     on_serving: Callable[[str], None] | None = None,
 ) -> int:
     """Run both in this process until SIGTERM or SIGINT; returns the exit code."""
-    return process.run(_main(broker_settings, controller_settings, on_serving), "minilog")
+    main = _main(broker_settings, controller_settings, on_serving)
+    return process.run(main, "minilog", broker_settings.event_loop)

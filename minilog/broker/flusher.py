@@ -8,6 +8,7 @@ durable.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -86,7 +87,7 @@ class Flusher:
         """For how long the oldest job under way has run; 0 for none."""
         if not self._flights:
             return 0
-        return int((self._loop.time() - min(flight.started for flight in self._flights.values())) * 1000)
+        return int((time.monotonic() - min(flight.started for flight in self._flights.values())) * 1000)
 
     def statistics(self) -> FlushStatistics:
         return FlushStatistics(self._requests, self._flushes, len(self._flights))
@@ -106,7 +107,7 @@ class Flusher:
         if log is None or self._closed or self._failure.tripped:  # deleted after the core asked: nothing is left to do
             self._forget(partition)
             return
-        flight = _Flight(log, log.flush_job(), self._loop.time())
+        flight = _Flight(log, log.flush_job(), time.monotonic())
         self._flights[partition] = flight
         self._idle.clear()
         running = self._loop.run_in_executor(self._threads, flight.job.run)
@@ -114,7 +115,7 @@ class Flusher:
 
     def _finish(self, partition: TopicPartition, flight: _Flight, done: asyncio.Future[None]) -> None:
         self._flushes += 1
-        self.latency.observe(self._loop.time() - flight.started)
+        self.latency.observe(time.monotonic() - flight.started)
         try:
             done.result()
             if not self._failure.tripped:

@@ -275,4 +275,4 @@ async def _main(settings: BrokerSettings) -> int:
 
 def run_broker(settings: BrokerSettings) -> int:
     """Run a broker in this process until SIGTERM or SIGINT; returns the exit code."""
-    return process.run(_main(settings), f"broker {settings.broker_id}")
+    return process.run(_main(settings), f"broker {settings.broker_id}", settings.event_loop)

@@ -9,6 +9,7 @@ its own time limit, by its client going away, or by the end of this process (R34
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -299,7 +300,7 @@ class Runtime:
         self._turns += 1
         now_ms = self.clock.now_ms()
         self.core.wall_ahead_ms = self.clock.wall_ms() - now_ms
-        began_s = self._loop.time()
+        began_s = time.monotonic()
         try:
             for effect in handler(*event, now_ms):
                 self._perform(effect)
@@ -315,7 +316,7 @@ class Runtime:
             self.close()
         finally:
             self._in_turn = False
-            self.turn_watch.on_turn(handler, event, began_s, self._loop.time())
+            self.turn_watch.on_turn(handler, event, began_s, time.monotonic())
 
     def _look_at_metadata(self) -> None:
         """The brokers the metadata has told of since the last look will be connected to sooner or

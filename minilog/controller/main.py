@@ -194,4 +194,4 @@ async def _main(settings: ControllerSettings) -> int:
 
 def run_controller(settings: ControllerSettings) -> int:
     """Run a controller in this process until SIGTERM or SIGINT; returns the exit code."""
-    return process.run(_main(settings), "the controller")
+    return process.run(_main(settings), "the controller", settings.event_loop)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -304,9 +305,9 @@ class Runtime:
         try:
             self._decisions += 1
             self.core.wall_ahead_ms = self.clock.offset_ms
-            began_s = self._loop.time()
+            began_s = time.monotonic()
             decision = event.handler(*event.arguments, event.received_ms or self.clock.now_ms())
-            self.turn_watch.on_turn(event.handler, event.arguments, began_s, self._loop.time())
+            self.turn_watch.on_turn(event.handler, event.arguments, began_s, time.monotonic())
             await self._carry_out(decision)
         except GivenUp:
             assert self._closed, "a write is given up because the process ends"
@@ -314,8 +315,7 @@ class Runtime:
             self.end(error)
 
     async def _carry_out(self, decision: Decision) -> None:
-        """What follows a decision happens when that one is durable: what begins then has its time
-        from then on."""
+        """What follows a decision happens, and has its time, from when that one is durable on."""
         while decision.records:
             await self._commit(decision.records)
             self._perform(decision.effects)
@@ -331,10 +331,10 @@ class Runtime:
         self._tail_records_max = self._journal.tail_records + self.settings.snapshot_records
 
     async def _commit(self, records: Sequence[MetadataRecord]) -> None:
-        started = self._loop.time()
+        started = time.monotonic()
         first = self.core.metadata_offset + 1
         last = await self._writing.in_thread(lambda: self._journal.append(records), self._journal_thread)
-        self._on_appended(self._loop.time() - started)
+        self._on_appended(time.monotonic() - started)
         assert last == first + len(records) - 1, f"the journal ends at {last}, not at {first + len(records) - 1}"
         for index, record in enumerate(records, first):
             self._tell(record)

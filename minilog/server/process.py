@@ -17,8 +17,10 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, NoReturn
 
 from minilog import machine
+from minilog.config import EventLoop
 from minilog.errors import Deposed, DiskFull, RefusesToStart, StorageFailed
 from minilog.server.event_log import start_logging, turn_level
+from minilog.server.event_loop import loop_factory
 
 log = logging.getLogger("minilog")
 
@@ -133,7 +135,7 @@ class Failure:
         raise await asyncio.shield(self._reason)
 
 
-def run(main: Coroutine[Any, Any, int], name: str) -> int:
+def run(main: Coroutine[Any, Any, int], name: str, event_loop: EventLoop = "asyncio") -> int:
     """Run ``main`` in a fresh event loop to its exit code. A refusal or failure becomes one logged
     line and 1."""
     start_logging()
@@ -144,7 +146,8 @@ def run(main: Coroutine[Any, Any, int], name: str) -> int:
         _tune_gc()
         _tune_malloc()
         machine.raise_descriptors()
-        return asyncio.run(main)
+        with asyncio.Runner(loop_factory=loop_factory(event_loop)) as runner:
+            return runner.run(main)
     except* RefusesToStart as refusals:
         for refusal in leaves(refusals):
             log.error("%s refuses to start: %s", name, refusal)

@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiohttp import StreamReader, web
 
@@ -119,7 +119,7 @@ class Connection(web.RequestHandler):
         """What ``end_with_client`` was told. Nobody waits for what it reads."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)  # uvloop's is one by what it does
         self._client = client_of(transport.get_extra_info("peername"))
         entry, leaver = self._admissions.places.enter(self, self._client, self._now_ms)
         if leaver is not None:

@@ -7,6 +7,7 @@ nobody comes there is none, so an idle loop is not woken.
 from __future__ import annotations
 
 import asyncio
+import time
 from contextvars import ContextVar
 from typing import Final
 
@@ -40,7 +41,7 @@ class RequestGate:
 
     def knock(self, kind: str) -> asyncio.Future[None] | None:
         """What the request has to wait for. None: it goes on now. Raises Overloaded."""
-        now_ms = self._loop.time() * 1000
+        now_ms = time.monotonic() * 1000
         self._has_come = True
         if not self._is_watching:
             self._is_watching = True
@@ -60,6 +61,6 @@ class RequestGate:
         if not self._is_watching:
             return
         self._loop.call_soon(self._begin)
-        for turn in self._gate.begin(self._loop.time() * 1000):
+        for turn in self._gate.begin(time.monotonic() * 1000):
             if not turn.done():
                 turn.set_result(None)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from minilog.errors import BrokerUnavailable, MinilogError
 from minilog.wire.peer_messages import NoAnswer
@@ -84,8 +84,7 @@ class Connection(asyncio.BufferedProtocol):
     # --- asyncio calls these ----------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by what it does
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._finish(BrokerUnavailable("the peer closed the connection before it had answered", reason=NoAnswer.RESET))

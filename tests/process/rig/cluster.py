@@ -27,6 +27,7 @@ from minilog.cli.local import process
 from minilog.cli.local.cluster import DevCluster, DevFile, Member
 from minilog.cli.local.ports import HOST
 from minilog.cli.output import CliError
+from minilog.config import EventLoop
 from minilog.settings import Role
 from tests.process.nursery.newborn import Wanted
 from tests.process.nursery.nursery import nursery
@@ -419,10 +420,12 @@ def process_cluster(
     volume_bytes: int = 0,
     clocks: bool = False,
     slow_syncs: bool = False,
+    event_loop: EventLoop = "asyncio",
 ) -> Iterator[ProcessCluster]:
     """``volume_bytes``: size of each broker's volume, 0 for plain folders. ``clocks``: each process
     has a wall clock of its own, ``set_clock`` sets it. ``slow_syncs``: those of brokers can be made
-    slow."""
+    slow. All processes have the loop that is named, whatever is installed."""
+    overrides = [*overrides, f"event_loop={event_loop}"]
     dev = PlacedDevCluster.create(folder, brokers, port=0, controller_port=0, overrides=overrides)
     assert isinstance(dev, PlacedDevCluster)
     cluster = ProcessCluster(dev)

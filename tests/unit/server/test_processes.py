@@ -28,6 +28,7 @@ from minilog.controller.journal import FileJournal
 from minilog.controller.main import make_controller
 from minilog.errors import DiskFull, RefusesToStart, StorageFailed
 from minilog.server import process
+from minilog.server.event_loop import loop_factory
 from minilog.standalone import serve_both
 from minilog.storage.disk import OsDisk
 from minilog.storage.store import Store
@@ -285,6 +286,25 @@ def test_a_real_process_stops_on_sigterm_with_exit_code_0(tmp_path: Path) -> Non
     assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z [A-Z]+ minilog", line) for line in lines), lines
 
 
+def test_a_loop_that_is_wanted_and_not_installed_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)  # the import system's word for: not there
+    monkeypatch.setattr(process, "_tune_gc", lambda: None)
+    assert loop_factory("asyncio") is None
+    assert loop_factory("auto") is None
+    with pytest.raises(RefusesToStart, match=r'event_loop is "uvloop", .*pip install "minilog-broker\[fast\]"'):
+        loop_factory("uvloop")
+    assert process.run(raising(RefusesToStart("never asked")), "broker 1", "uvloop") == 1
+    assert "broker 1 refuses to start: event_loop" in caplog.text
+
+
+def test_auto_takes_the_loop_that_is_installed() -> None:
+    uvloop = pytest.importorskip("uvloop")
+    assert loop_factory("auto") is uvloop.new_event_loop
+    assert loop_factory("uvloop") is uvloop.new_event_loop
+
+
 def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=10, check=False)
 
@@ -300,6 +320,7 @@ TWICE = """
 import asyncio, os, signal
 from minilog.broker import main
 from minilog.server import process
+from minilog.server.event_loop import loop_factory
 
 async def main():
     stop = asyncio.Event()

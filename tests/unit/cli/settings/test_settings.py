@@ -9,7 +9,17 @@ import pytest
 from minilog.config import MESSAGE_BYTES_MAX, REPLICA_FETCH_BYTES_MAX, BrokerSettings, ControllerSettings
 from minilog.server.outbound.peer_lane import Address
 from minilog.server.outbound.peers import ANSWER_BYTES_MAX
-from minilog.settings import BadSettings, assign, load_broker, load_controller, role_of, variable
+from minilog.settings import (
+    BadSettings,
+    Given,
+    Role,
+    assign,
+    load_both,
+    load_broker,
+    load_controller,
+    role_of,
+    variable,
+)
 
 MINIMAL = ["broker_id=1", "data_dir=d"]
 CONFIG = Path(__file__).parents[4] / "config"
@@ -120,6 +130,18 @@ def test_flags_of_a_whole_cluster_are_dealt_out() -> None:
 
 def test_the_patience_with_peers_is_set_for_both_roles_at_once() -> None:
     assert assign(["peer_timeout_ms=500"]) == {"broker": ["peer_timeout_ms=500"], "controller": ["peer_timeout_ms=500"]}
+
+
+def test_a_process_that_is_both_has_one_event_loop() -> None:
+    assert assign(["event_loop=asyncio"]) == {"broker": ["event_loop=asyncio"], "controller": ["event_loop=asyncio"]}
+    flags: dict[Role, dict[str, Given]] = {
+        "controller": {},
+        "broker": {"event_loop": Given("asyncio", "--set broker.event_loop", text=True)},
+    }
+    with pytest.raises(
+        BadSettings, match=r"broker.event_loop = 'asyncio' \(--set broker.event_loop\) .* set event_loop alone"
+    ):
+        load_both(None, {}, flags, {"data_dir": "d", "broker_id": "1"})
 
 
 def test_no_follower_is_made_to_ask_for_more_than_it_would_take() -> None:
