@@ -175,6 +175,25 @@ def cpu_seconds(pid: int) -> float | None:
     return None if fields is None else (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+class CpuSpent(NamedTuple):
+    """Seconds of all cores since the machine started. ``steal_s``: what a hypervisor gave to
+    others."""
+
+    busy_s: float
+    steal_s: float
+
+
+def cpu_spent() -> CpuSpent | None:
+    """By whatever runs here; None where the kernel does not tell."""
+    try:
+        words = Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]
+    except OSError:
+        return None
+    user, nice, system, _, _, irq, softirq, steal = map(int, words)
+    tick = os.sysconf("SC_CLK_TCK")
+    return CpuSpent((user + nice + system + irq + softirq) / tick, steal / tick)
+
+
 def _proc_fields(pid: int) -> list[str] | None:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -4,31 +4,23 @@ that runs."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import time
-from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from minilog.cli.api import Api, resolve_url
+from minilog.cli.api import Api
+from minilog.cli.bench.matrix import counts, loads, matrix
 from minilog.cli.bench.report import (
-    CpuMeter,
     latency_figures,
     plot_latencies,
     refuse_plot_without_matplotlib,
     show_results,
-    throughput_figures,
 )
-from minilog.cli.local.cluster import DevCluster
 from minilog.cli.local.temporary import temporary_cluster
-from minilog.cli.output import CliError, Column, ExitCode, Format, OutputOption, note, show_value
+from minilog.cli.output import Column, ExitCode, Format, OutputOption, show_value
 from minilog.cli.progress import progress_bar
-
-if TYPE_CHECKING:
-    from minilog.cli.bench.load import Load, Measured
 
 app = typer.Typer(
     no_args_is_help=True, help="Throughput, latency and failover, measured on a cluster of its own or on one that runs."
@@ -45,6 +37,12 @@ Partitions = Annotated[int, typer.Option("--partitions", "-p", min=1)]
 Replicas = Annotated[int, typer.Option("--replicas", "-r", min=1)]
 Compression = Annotated[str, typer.Option("--compression", help="none, gzip, snappy, lz4 or zstd.")]
 BatchBytes = Annotated[int, typer.Option("--batch-bytes", min=1024)]
+Runs = Annotated[
+    int, typer.Option("--runs", min=1, max=1000, help="How often, combinations in turn; medians and ranges are shown.")
+]
+WarmUp = Annotated[
+    float, typer.Option("--warm-up", min=0.0, help="Seconds of the same load before, which are not measured.")
+]
 LingerMs = Annotated[int, typer.Option("--linger-ms", min=0)]
 Plot = Annotated[Path | None, typer.Option("--plot", help="Write a PNG of the distributions (needs matplotlib).")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", "-s", help="key=value for the temporary cluster.")]
@@ -62,15 +60,6 @@ FAILOVER_COLUMNS = [
 ]
 
 
-@dataclass(frozen=True)
-class Target:
-    """``cluster`` is there when the processes run on this machine and are known."""
-
-    url: str
-    cluster: DevCluster | None
-    own: bool
-
-
 @app.command()
 def produce(
     record_bytes: RecordBytes = 1024,
@@ -83,6 +72,8 @@ def produce(
     compression: Compression = "none",
     batch_bytes: BatchBytes = 256 * 1024,
     linger_ms: LingerMs = 5,
+    runs: Runs = 1,
+    warm_up: WarmUp = 1.0,
     url: UrlOption = None,
     data: DataOption = None,
     set_: SetOption = None,
@@ -94,9 +85,29 @@ def produce(
     from minilog.cli.bench.load import produce as load_produce
 
     load = Load(
-        "", record_bytes, records, seconds, compression=compression, batch_bytes=batch_bytes, linger_ms=linger_ms
+        "",
+        record_bytes,
+        records,
+        seconds,
+        compression=compression,
+        batch_bytes=batch_bytes,
+        linger_ms=linger_ms,
+        warm_up_s=warm_up,
     )
-    _matrix("produce", load_produce, load, acks, flush_policy, partitions, replicas, url, data, set_, output, plot)
+    matrix(
+        "produce",
+        load_produce,
+        loads(load, acks),
+        flush_policy,
+        partitions,
+        replicas,
+        url,
+        data,
+        set_,
+        output,
+        plot,
+        runs,
+    )
 
 
 @app.command()
@@ -108,18 +119,33 @@ def consume(
     flush_policy: Policy = "commit",
     compression: Compression = "none",
     batch_bytes: BatchBytes = 256 * 1024,
+    runs: Runs = 1,
     url: UrlOption = None,
     data: DataOption = None,
     set_: SetOption = None,
     output: OutputOption = Format.table,
     plot: Plot = None,
 ) -> None:
-    """How fast one consumer process can read and decode what was written before."""
+    """How fast one consumer process can read and decode what was written just before, which is in
+    the page cache."""
     from minilog.cli.bench.load import Load
     from minilog.cli.bench.load import consume as load_consume
 
     load = Load("", record_bytes, max(1, records), compression=compression, batch_bytes=batch_bytes)
-    _matrix("consume", load_consume, load, "all", flush_policy, partitions, replicas, url, data, set_, output, plot)
+    matrix(
+        "consume",
+        load_consume,
+        loads(load, "all"),
+        flush_policy,
+        partitions,
+        replicas,
+        url,
+        data,
+        set_,
+        output,
+        plot,
+        runs,
+    )
 
 
 @app.command()
@@ -133,6 +159,8 @@ def latency(
     replicas: Replicas = 3,
     flush_policy: Policy = "commit",
     linger_ms: LingerMs = 0,
+    runs: Runs = 1,
+    warm_up: WarmUp = 1.0,
     url: UrlOption = None,
     data: DataOption = None,
     set_: SetOption = None,
@@ -144,8 +172,50 @@ def latency(
     from minilog.cli.bench.load import Load
     from minilog.cli.bench.load import latency as load_latency
 
-    load = Load("", record_bytes, records, seconds, rate=rate, linger_ms=linger_ms)
-    _matrix("latency", load_latency, load, acks, flush_policy, partitions, replicas, url, data, set_, output, plot)
+    load = Load("", record_bytes, records, seconds, rate=rate, linger_ms=linger_ms, warm_up_s=warm_up)
+    matrix(
+        "latency",
+        load_latency,
+        loads(load, acks),
+        flush_policy,
+        partitions,
+        replicas,
+        url,
+        data,
+        set_,
+        output,
+        plot,
+        runs,
+    )
+
+
+@app.command()
+def http(
+    record_bytes: RecordBytes = 100,
+    request_records: Annotated[int, typer.Option("--request-records", min=1, help="JSON records a request.")] = 1,
+    connections: Annotated[str, typer.Option("--connections", help="Several with commas are run in turn.")] = "1,16,64",
+    records: Records = 0,
+    seconds: Seconds = 5.0,
+    acks: Acks = "all",
+    partitions: Partitions = 1,
+    replicas: Replicas = 3,
+    flush_policy: Policy = "commit",
+    runs: Runs = 1,
+    warm_up: WarmUp = 1.0,
+    url: UrlOption = None,
+    data: DataOption = None,
+    set_: SetOption = None,
+    output: OutputOption = Format.table,
+    plot: Plot = None,
+) -> None:
+    """JSON over plain HTTP, each request answered before the next: what a web backend or a script
+    does."""
+    from minilog.cli.bench.http_load import requests
+    from minilog.cli.bench.load import Load
+
+    load = Load("", record_bytes, records, seconds, request_records=request_records, warm_up_s=warm_up)
+    combined = [replace(each, connections=count) for count in counts(connections) for each in loads(load, acks)]
+    matrix("http", requests, combined, flush_policy, partitions, replicas, url, data, set_, output, plot, runs)
 
 
 @app.command()
@@ -201,109 +271,3 @@ def bench_client(
     from minilog.cli.bench.client_cost import bench_client as run_client
 
     run_client(runs, output)
-
-
-def _matrix(
-    bench: str,
-    run: Callable[..., Coroutine[Any, Any, Measured]],
-    load: Load,
-    acks: str,
-    flush_policy: str,
-    partitions: int,
-    replicas: int,
-    url: str | None,
-    data: Path | None,
-    set_: list[str] | None,
-    output: Format,
-    plot: Path | None,
-) -> None:
-    """Run the benchmark for every combination of acks and flush policy, and show a row for each."""
-    refuse_plot_without_matplotlib(plot)
-    combinations = [(a, policy) for policy in _words(flush_policy) for a in _acks_words(acks)]
-    results: list[dict[str, Any]] = []
-    series: dict[str, list[float]] = {}
-    with _target(url, data, set_ or []) as target:
-        for each, policy in combinations:
-            with _topic(target, partitions, replicas, policy) as topic:
-                measured, figures = _one(bench, run, replace(load, topic=topic, acks=each), target)
-            row = {
-                "bench": bench,
-                "acks": each,
-                "flush_policy": policy,
-                "record_bytes": load.record_bytes,
-                "partitions": partitions,
-                "replicas": replicas,
-                "batch_bytes": load.batch_bytes,
-                **figures,
-            }
-            results.append(row)
-            series[f"acks={each} {policy}"] = measured.latencies_ms
-    show_results(results, output)
-    plot_latencies(plot, series, f"minilog bench {bench}")
-
-
-def _one(
-    bench: str, run: Callable[..., Coroutine[Any, Any, Measured]], load: Load, target: Target
-) -> tuple[Measured, dict[str, Any]]:
-    if bench == "consume":
-        from minilog.cli.bench.load import produce as fill
-
-        with progress_bar("writing what is to be read", load.records, "records") as advance:
-            asyncio.run(fill(target.url, load, advance))
-    total = load.records or (int(load.rate * load.seconds) if bench == "latency" else None)
-    with progress_bar(f"{bench} acks={load.acks}", total, "records") as advance:
-        meter = CpuMeter(target.cluster)
-        measured = asyncio.run(run(target.url, load, advance))
-        cpu = meter.figures(measured.bytes_total)
-    return measured, {
-        **throughput_figures(measured.records, measured.bytes_total, measured.seconds),
-        **latency_figures(measured.latencies_ms),
-        **{
-            f"{name}_{key}": value
-            for name, each in measured.series.items()
-            for key, value in latency_figures(each).items()
-        },
-        **cpu,
-        "measured": measured.measured,
-    }
-
-
-@contextlib.contextmanager
-def _target(url: str | None, data: Path | None, overrides: list[str]) -> Iterator[Target]:
-    if url is not None or data is not None:
-        if overrides:
-            raise CliError("--set is for the temporary cluster, not with --url or --data", ExitCode.USAGE)
-        cluster = DevCluster.open(data) if data is not None else None
-        yield Target(cluster.url if cluster is not None else resolve_url(url), cluster, own=False)
-        return
-    note("starting a temporary cluster of 3 brokers")
-    with temporary_cluster(3, overrides) as cluster:
-        yield Target(cluster.url, cluster, own=True)
-
-
-@contextlib.contextmanager
-def _topic(target: Target, partitions: int, replicas: int, flush_policy: str) -> Iterator[str]:
-    api = Api(target.url)
-    name = f"bench-{int(time.time() * 1000)}"
-    config = {"flush.policy": flush_policy}
-    if replicas > 1:
-        config["min.insync.replicas"] = "2"
-    api.create_topic(name, partitions, replicas, config)
-    try:
-        yield name
-    finally:
-        api.delete_topic(name)
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def _acks_words(text: str) -> list[str]:
-    words = _words(text)
-    for word in words:
-        if word != "all" and not word.isdecimal():
-            raise CliError(f"--acks {word!r}: allowed are all, 0, 1, or how many copies", ExitCode.USAGE)
-    if not words:
-        raise CliError("--acks is empty; allowed are all, 0, 1, or how many copies", ExitCode.USAGE)
-    return words

@@ -198,5 +198,8 @@ def test_figures() -> None:
     assert percentile([1.0, 2.0, 3.0, 4.0], 0.5) == 2.0
     assert percentile([1.0, 2.0, 3.0, 4.0], 0.99) == 4.0
     assert percentile([], 0.5) == 0.0
-    assert latency_figures([3.0, 1.0]) == {"p50_ms": 1.0, "p99_ms": 3.0, "max_ms": 3.0}
+    few = latency_figures([3.0, 1.0])
+    assert few == {"p50_ms": 1.0, "p99_ms": None, "p999_ms": None, "max_ms": 3.0, "n": 2}
+    many = latency_figures([float(value) for value in range(1, 1001)])
+    assert many == {"p50_ms": 500.0, "p99_ms": 990.0, "p999_ms": 999.0, "max_ms": 1000.0, "n": 1000}
     assert throughput_figures(1000, 2_000_000, 2.0)["mb_per_second"] == 1.0
