@@ -379,8 +379,7 @@ class Runtime:
 
     def _expire(self, request_id: int, timeout_ms: int) -> None:
         """The caller's own limit, for requests that the core would park without one."""
-        late = TimedOut(f"no answer within {timeout_ms} ms")
-        if self._parked.resolve(request_id, Problem.of(late)):
+        if self._parked.resolve(request_id, Problem.of(TimedOut(f"no answer within {timeout_ms} ms"))):
             self._on_left(request_id)
 
     def _on_left(self, request_id: int) -> None:

@@ -15,7 +15,7 @@ from tests.process.rig.cluster import ProcessCluster, process_cluster
 
 RECORDS = "/v1/topics/t/records"
 PAGE = "/v1/topics/t/partitions/0/records"
-HEALTH = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def wire(cluster: ProcessCluster) -> Iterator[socket.socket]:
 
 
 def post(path: str, *more: str) -> bytes:
-    lines = [f"POST {path} HTTP/1.1", "Host: a", "Content-Type: application/json", *more]
+    lines = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json", *more]
     return "\r\n".join(lines).encode() + b"\r\n\r\n"
 
 
@@ -89,7 +89,7 @@ def test_long_bodies_and_chunks_of_one_byte(wire: socket.socket) -> None:
 
 def test_reading_pauses_behind_a_poll_and_goes_on(wire: socket.socket) -> None:
     end = produced(wire, 1) + 1
-    wire.sendall(f"GET {PAGE}?offset={end}&wait_ms=700 HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    wire.sendall(f"GET {PAGE}?offset={end}&wait_ms=700 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
     ahead = HEALTH * 1500
     wire.sendall(ahead)
     assert len(ahead) > 64 * 1024 - 20_000
@@ -102,7 +102,7 @@ def test_a_reader_that_takes_its_time_has_a_whole_answer(wire: socket.socket) ->
     for _ in range(9):
         last = produced(wire, "y" * 900_000)
     wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
-    wire.sendall(f"GET {PAGE}?offset={first}&max_bytes=16000000 HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    wire.sendall(f"GET {PAGE}?offset={first}&max_bytes=16000000 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
     time.sleep(1.0)
     status, body = answered(wire)
     assert (status, json.loads(body)["next_offset"]) == (200, last + 1)
@@ -112,7 +112,9 @@ def test_a_tail_is_told_of_what_comes(cluster: ProcessCluster, wire: socket.sock
     end = produced(wire, 1) + 1
     host, port = wire.getpeername()[:2]
     with socket.create_connection((host, port), timeout=20) as tail, tail.makefile("rb") as events:
-        tail.sendall(f"GET {PAGE}?offset={end} HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n".encode())
+        tail.sendall(
+            f"GET {PAGE}?offset={end} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n".encode()
+        )
         assert b"200" in events.readline()
         for value in range(3):
             assert produced(wire, value) == end + value
