@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from importlib.metadata import version
 
 from minilog.config import EventLoop
 from minilog.errors import RefusesToStart
@@ -32,6 +33,6 @@ def loop_factory(wanted: EventLoop) -> LoopFactory | None:
             f'event_loop is "uvloop", and uvloop cannot be imported ({error}); '
             'install it (pip install "minilog-broker[fast]"), or set event_loop to auto or asyncio'
         ) from None
-    log.info("the event loop is that of uvloop %s", uvloop.__version__)
+    log.info("the event loop is that of uvloop %s", version("uvloop"))
     make: LoopFactory = uvloop.new_event_loop
     return make
