@@ -141,7 +141,7 @@ def test_so_is_one_that_speaks_none(call: str) -> None:
     with serving(page) as port:
         told = told_at_once(f"https://127.0.0.1:{port}", call)
     assert f"https://127.0.0.1:{port}" in told
-    assert "brokers speak http:// without TLS" in told
+    assert "does this broker speak http:// without TLS?" in told
 
 
 def test_a_certificate_that_nobody_knows_is_the_cause_that_is_told(tls: ssl.SSLContext) -> None:
