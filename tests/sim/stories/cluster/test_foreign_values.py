@@ -30,7 +30,6 @@ def tell(c: SimCluster, message: Message) -> Response:
         "http://broker-4..internal:8082",
         "http://" + "a" * 2000,
         "http://" + "a" * 64 + ".internal:8082",
-        "https://broker-4:8082",
         "http://broker-4:99999",
         "http://broker 4:8082",
         "ftp://x",
