@@ -92,7 +92,7 @@ class _Trace:
     was_sent = False
 
 
-class _Connection(http.client.HTTPConnection):
+class _Traced(http.client.HTTPConnection):
     trace: _Trace
 
     def send(self, data: Any) -> None:
@@ -102,9 +102,8 @@ class _Connection(http.client.HTTPConnection):
         super().send(data)
 
 
-class _SecureConnection(http.client.HTTPSConnection):
-    trace: _Trace
-    send = _Connection.send
+class _TracedSecure(_Traced, http.client.HTTPSConnection):
+    """The same over TLS."""
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -146,7 +145,7 @@ def _traced(kind: type[Any], trace: _Trace) -> Callable[..., Any]:
 def _opener(trace: _Trace, url: str, shown: Credential | None) -> urllib.request.OpenerDirector:
     class Handler(urllib.request.HTTPHandler):
         def http_open(self, request: urllib.request.Request) -> Any:
-            return self.do_open(_traced(_Connection, trace), request)
+            return self.do_open(_traced(_Traced, trace), request)
 
     handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({}), Handler()]
     if shown is not None:
@@ -155,7 +154,7 @@ def _opener(trace: _Trace, url: str, shown: Credential | None) -> urllib.request
 
         class SecureHandler(urllib.request.HTTPSHandler):
             def https_open(self, request: urllib.request.Request) -> Any:
-                return self.do_open(_traced(_SecureConnection, trace), request, context=shown and shown.context())
+                return self.do_open(_traced(_TracedSecure, trace), request, context=shown and shown.context())
 
         handlers.append(SecureHandler())
     return urllib.request.build_opener(*handlers)

@@ -182,14 +182,15 @@ class Connection(web.RequestHandler):
         """The client sends nothing more. It may still read: what it has asked for whole is
         answered (RFC 9112, 9.6), if that comes soon, because nobody would see it leave.
 
-        Where a client that leaves has to be noticed at once, it has left."""
+        Where a client that leaves has to be noticed at once, it has left. TLS knows no half of a
+        connection."""
         body_is_whole = self._body is None or self._body.is_eof()
         if self._refused or self._is_over or not (self._is_busy or self._head_bytes) or not body_is_whole:
             return None
         if self._is_busy and self._leaves_with_eof():
             return None
         self._restart_eof(UNSEEN_S)
-        return True
+        return self.transport is not None and self.transport.get_extra_info("sslcontext") is None
 
     def _leaves_with_eof(self) -> bool:
         """A peer that dies is to be noticed at once, and so is a client of what only waits. Reads

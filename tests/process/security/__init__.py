@@ -1,0 +1,1 @@
+"""A cluster that knows who asks: tokens, rules and TLS between real processes."""
