@@ -41,7 +41,7 @@ BOUNDS_ABLATIONS = (
     Ablation(
         "R44",
         "a setting is journalled however it was written",
-        ((topics, "_check_lengths", stand_ins.nothing),),
+        ((topics, "check_lengths", stand_ins.nothing),),
         story=test_foreign_values.test_a_setting_is_as_long_as_its_value_can_be,
     ),
     Ablation(
