@@ -52,7 +52,7 @@ def run(serving: Serving, *words: str, shell: str = "") -> subprocess.CompletedP
 @pytest.mark.parametrize(
     ("number", "said"),
     [
-        (signal.SIGHUP, "SIGHUP: nothing is done"),
+        (signal.SIGHUP, "SIGHUP: credentials and certificates are looked at again"),
         (signal.SIGUSR1, "SIGUSR1: nothing is done"),
         (signal.SIGUSR2, "SIGUSR2: the log level is debug now"),
         (signal.SIGUSR2, "SIGUSR2: the log level is info now"),
@@ -159,5 +159,5 @@ def test_a_controller_and_a_broker_stop_after_signals_that_mean_nothing(tmp_path
     with ended(Process(tmp_path, (), *words)) as process:
         process.wait_for_log("listening on")
         process.child.send_signal(signal.SIGHUP)
-        process.wait_for_log("SIGHUP: nothing is done")
+        process.wait_for_log("SIGHUP: credentials and certificates are looked at again")
         stopped_cleanly(process)
