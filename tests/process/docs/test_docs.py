@@ -3,6 +3,7 @@ the page says."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import closing
@@ -36,7 +37,16 @@ def test_a_page_does_what_it_says(page: Path, with_cluster: Session) -> None:
     blocks = blocks_of(page)
     if any(block.language in RUN and not block.is_test for block in blocks):
         assert "`minilog dev up --detach`" in page.read_text(), "say what cluster the snippets need"
+    without_topics(with_cluster)
     check_page(with_cluster, page)
+
+
+def without_topics(session: Session) -> None:
+    """What a page has made is no business of the next one."""
+    session.begin()
+    for topic in json.loads(session.sh("minilog topic list -o json")):
+        if not topic["topic"].startswith("__"):
+            session.sh(f"minilog topic delete {topic['topic']} --yes")
 
 
 def test_a_snippet_that_fails_is_told_with_its_place(session: Session, tmp_path: Path) -> None:
