@@ -113,6 +113,7 @@ def _break_things(cluster: ProcessCluster, seen: Prometheus, load: Traffic) -> N
     seen.wait(
         lambda p: max(p.now("sum(minilog_partition_under_replicated)").values(), default=0) > 0, "a smaller ISR", SEEN_S
     )
+    seen.wait(lambda p: panels.has_moved(p, "Brokers running"), "the controller to count one less", SEEN_S)
     cluster.start(dead)
     cluster.wait_in_sync(TOPIC)
     shrinks = "sum(minilog_isr_shrinks_total)"

@@ -20,6 +20,12 @@ def judge(seen: Prometheus) -> tuple[list[str], set[str]]:
     return empty, moved
 
 
+def has_moved(seen: Prometheus, title: str) -> bool:
+    """Whether the panel with this title would show that something has changed."""
+    templates = (template for text in built().values() for found, template in expressions(text) if found == title)
+    return any(len(set(values)) > 1 for one in templates for values in seen.so_far(_expr(one)).values())
+
+
 def _expr(template: str) -> str:
     """As Grafana would fill it in, with every topic and group chosen."""
     return template.replace("$__rate_interval", "15s").replace("$topic", ".*").replace("$group", ".*")
