@@ -175,8 +175,9 @@ class ReceiptFuture(Future[Receipt]):
         self._invoke_callbacks()
 
     def _invoke_callbacks(self) -> None:
-        """Nothing that an application's callback raises goes further: others are to be told yet."""
-        for callback in self._done_callbacks:
+        """Nothing that an application's callback raises goes further: others are to be told yet.
+        Who gives up waiting meanwhile takes his callback out, and nobody else's turn."""
+        for callback in tuple(self._done_callbacks):
             try:
                 callback(self)
             except BaseException:

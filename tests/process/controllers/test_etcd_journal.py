@@ -27,6 +27,7 @@ from minilog.controller.migrate import to_etcd, to_file
 from minilog.core.controller.shared.transaction import Delete, Put, Transaction
 from minilog.errors import Deposed, InvalidRequest, RefusesToStart, StorageFailed
 from minilog.wire.journal.metadata_records import ControllerStarted, MetadataRecord, ProducerIdsAllocated, TopicCreated
+from tests.process.conftest import leave_out
 from tests.process.controllers.conftest import Settings
 
 
@@ -212,7 +213,7 @@ def wait_until(condition: object, within_s: float = 10.0) -> None:
 
 def test_an_append_waits_for_etcd_and_is_there_once(tmp_path: Path) -> None:
     if shutil.which("etcd") is None:
-        pytest.skip("etcd is not installed")
+        leave_out("etcd is not installed")
     member = EtcdMember(tmp_path, 1, free_ports(2)[0])
     settings = ControllerSettings(data_dir=str(tmp_path), journal="etcd", etcd_urls=member.url, etcd_timeout_ms=300)
     start_etcd([member])
@@ -311,7 +312,7 @@ def test_a_term_that_is_none_of_ours_is_not_taken(settings_of: Settings) -> None
 @pytest.fixture
 def own_etcd(tmp_path: Path) -> Iterator[EtcdMember]:
     if shutil.which("etcd") is None:
-        pytest.skip("etcd is not installed")
+        leave_out("etcd is not installed")
     member = EtcdMember(tmp_path, 1, free_ports(2)[0])
     yield member
     member.stop()

@@ -90,6 +90,18 @@ def test_a_callback_is_called_once_whatever_another_one_raises(
     assert "a callback of a record's future has raised" in caplog.text
 
 
+def test_who_gives_up_while_others_are_told_takes_nobodys_turn(thread: LoopThread) -> None:
+    future, seen = ReceiptFuture(thread), list[Future[Any]]()
+
+    def give_up(_: object) -> None:
+        future._done_callbacks.remove(give_up)
+
+    future.add_done_callback(give_up)
+    future.add_done_callback(seen.append)
+    future.acknowledge(BATCH, 0)
+    assert seen == [future]
+
+
 def test_a_loop_of_the_application_may_await_it(thread: LoopThread) -> None:
     async def work() -> int | None:
         future = ReceiptFuture(thread)
