@@ -14,6 +14,7 @@ def test_orders_survive_a_broker(minilog_cluster):
 Fixtures, each with processes, a folder and free ports of its own, gone with its test:
 ``minilog_cluster``   a controller and three brokers, one process each, up in about a second
 ``minilog_broker``    controller and broker in one process, for tests that need no replicas
+``minilog_secured``   the same with TLS, tokens and a security file
 ``minilog_clusters``  a function that starts clusters of other sizes and settings
 
 Nothing is simulated: the processes are the ones of production, ``kill`` is SIGKILL and ``pause`` is
@@ -23,25 +24,31 @@ SIGSTOP.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar, Unpack
 
+import msgspec
 import pytest
 
 from minilog.cli.local import process
-from minilog.cli.local.cluster import DevCluster, Member, http_ok
-from minilog.cli.local.ports import HOST, free_ports
+from minilog.cli.local.broker_process import MinilogBroker as MinilogBroker
+from minilog.cli.local.broker_process import close_all
+from minilog.cli.local.cluster import DevCluster, Member
+from minilog.cli.local.etcd import find_etcd
+from minilog.cli.local.keyring import ADMIN
 from minilog.cli.output import CliError
-from minilog.errors import MinilogError
+from minilog.errors import MinilogError, Unauthenticated
+from minilog.wire.admin_messages import ControllerInfo
 from minilog.wire.messages import MetadataReply, PartitionInfo, TopicInfo
 from minilog_client import Client
+from minilog_client.credential import Credential
 from minilog_client.options import ClientOptions
 
 CONTROLLER = "controller"
@@ -50,10 +57,16 @@ _POLL_S = 0.02
 _STOP_S = 20.0
 
 Target = int | str
-"""A broker id, counted from 1, or ``CONTROLLER``."""
+"""A broker id, counted from 1, or ``CONTROLLER``, or one more of them such as ``controller-2``."""
 Clusters = Callable[..., "MinilogCluster"]
 
 T = TypeVar("T")
+
+
+class _Told(msgspec.Struct):
+    """What is of interest here of a controller's account."""
+
+    controllers: list[ControllerInfo] = []
 
 
 class MinilogCluster:
@@ -78,11 +91,37 @@ class MinilogCluster:
     def url_of(self, target: Target) -> str:
         return self._dev.member(str(target)).url
 
-    def client(self, **options: Unpack[ClientOptions]) -> Client:
-        """A new client, closed with the cluster; options as for ``minilog_client.Client``."""
-        client = Client(self.url, **options)
+    def client(self, who: str = ADMIN, **options: Unpack[ClientOptions]) -> Client:
+        """A new client, closed with the cluster; options as for ``minilog_client.Client``. ``who``
+        it is matters in a secured cluster."""
+        shown = self._shown(who)
+        shown.update(options)
+        client = Client(self.url, **shown)
         self._clients.append(client)
         return client
+
+    def add_principal(self, name: str, allow: Sequence[str] = (), roles: Sequence[str] = ()) -> Path:
+        """Somebody who may do so much, such as ``["read orders.*"]``, and the file of their token.
+        Returns when every process knows them. For secured clusters."""
+        keyring = self._dev.keyring
+        assert keyring is not None, "nobody is asked who they are here; start the cluster with secure=True"
+        token_file = keyring.make_principal(name, allow, roles)
+        shown = keyring.credential_of(name)
+        self._wait(
+            lambda: all(_is_known(member, shown) for member in self._dev.members if member.state() == "running"),
+            f"{name} to be known everywhere",
+        )
+        return token_file
+
+    @property
+    def ca_file(self) -> Path:
+        """Who has signed the certificates of a secured cluster."""
+        assert self._dev.keyring is not None, "the cluster is not secured; start it with secure=True"
+        return self._dev.keyring.ca_file
+
+    def active_controller(self) -> str:
+        """The one that decides, as ``kill`` takes it; waits while there is none."""
+        return self._wait(self._active_controller, "a controller to decide")
 
     def log(self, target: Target) -> str:
         """What the process has printed so far."""
@@ -95,7 +134,7 @@ class MinilogCluster:
     ) -> TopicInfo:
         """0 replicas: three, or as many as there are brokers. Returns when every broker knows
         it."""
-        with Client(self.url) as client:
+        with Client(self.url, **self._shown(ADMIN)) as client:
             return client.create_topic(topic, partitions, replication_factor, dict(config or {}))
 
     def leader(self, topic: str, partition: int = 0) -> int:
@@ -160,17 +199,38 @@ class MinilogCluster:
 
     def close(self) -> None:
         try:
-            _close_all(self._clients)
+            close_all(self._clients)
         finally:
             self._dev.kill_all()
 
     # --- inside -----------------------------------------------------------------------------------
+
+    def _shown(self, who: str) -> ClientOptions:
+        keyring = self._dev.keyring
+        if keyring is None:
+            return {}
+        return {"token_file": str(keyring.token_file(who)), "ca_file": str(keyring.ca_file)}
 
     def _signal(self, target: Target, number: signal.Signals) -> None:
         member: Member = self._dev.member(str(target))
         known = member.known()
         running = known is not None and process.signal_to(known, number)
         assert running, f"{target} does not run: {self.log(target)[-2000:]}"
+
+    def _active_controller(self) -> str | None:
+        """Only the active one tells of others."""
+        from minilog.cli.api import Api
+
+        controllers = self._dev.controllers
+        if len(controllers) == 1:
+            return controllers[0].name
+        for member in controllers:
+            if member.state() == "running":
+                with contextlib.suppress(MinilogError):
+                    told = Api(member.url, 1, self._dev.credential).get("cluster", _Told)
+                    if any(one.url == member.url and one.role == "active" for one in told.controllers):
+                        return member.name
+        return None
 
     def _metadata(self, topic: str) -> MetadataReply | None:
         """From the broker that knows most; None while nobody answers."""
@@ -180,7 +240,7 @@ class MinilogCluster:
         for member in self._dev.brokers:
             if member.state() == "running":
                 with contextlib.suppress(MinilogError):
-                    found.append(Api(member.url, timeout_s=1).metadata([topic]))
+                    found.append(Api(member.url, 1, self._dev.credential).metadata([topic]))
         return max(found, key=lambda reply: reply.metadata_offset, default=None)
 
     def _state(self, topic: str, partition: int, look: Callable[[PartitionInfo], T]) -> T | None:
@@ -204,115 +264,36 @@ class MinilogCluster:
         return found
 
 
-class MinilogBroker:
-    """Controller and broker in one process: topics have one replica, and there is nothing to fail
-    over to."""
+def _is_known(member: Member, shown: Credential) -> bool:
+    """Also one whose rights end elsewhere."""
+    from minilog.cli.request import Unanswered, send
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._ports = free_ports(2)
-        self._child: subprocess.Popen[bytes] | None = None
-        self._clients: list[Client] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://{HOST}:{self._ports[0]}"
-
-    def client(self, **options: Unpack[ClientOptions]) -> Client:
-        """A new client, closed with the broker."""
-        client = Client(self.url, **options)
-        self._clients.append(client)
-        return client
-
-    def create_topic(self, topic: str, partitions: int = 1, config: Mapping[str, str] | None = None) -> TopicInfo:
-        with Client(self.url) as client:
-            return client.create_topic(topic, partitions, 1, dict(config or {}))
-
-    def log(self) -> str:
-        """What the process has printed so far."""
-        return (self._folder / "log").read_text(errors="replace")
-
-    def start(self) -> None:
-        """Start it unless it runs, with the data it had, and wait until it serves."""
-        if self._child is not None and self._child.poll() is None:
-            return
-        broker, controller = map(str, self._ports)
-        command = [sys.executable, "-m", "minilog", "serve", "--data", str(self._folder / "data"), "--port", broker]
-        with (self._folder / "log").open("ab") as log:
-            self._child = subprocess.Popen(
-                [*command, "--controller-port", controller, "--exit-with-parent"],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-            )
-        deadline_s = time.monotonic() + WAIT_MS / 1000
-        while not http_ok(f"{self.url}/readyz"):
-            assert self._child.poll() is None, f"minilog ended while starting: {self.log()[-2000:]}"
-            assert time.monotonic() < deadline_s, f"minilog does not serve: {self.log()[-2000:]}"
-            time.sleep(_POLL_S)
-
-    def kill(self) -> None:
-        """SIGKILL: nothing is flushed, nobody is told."""
-        self._running.kill()
-        _ended(self._running)
-
-    def stop(self) -> None:
-        """SIGTERM, and wait for the clean end."""
-        self._running.terminate()
-        status = _ended(self._running)
-        assert status == 0, f"minilog ended with status {status}: {self.log()[-2000:]}"
-
-    def pause(self) -> None:
-        self._running.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        self._running.send_signal(signal.SIGCONT)
-
-    def close(self) -> None:
-        try:
-            _close_all(self._clients)
-        finally:
-            if self._child is not None and self._child.poll() is None:
-                self.kill()
-
-    @property
-    def _running(self) -> subprocess.Popen[bytes]:
-        assert self._child is not None, "start() it first"
-        return self._child
-
-
-def _ended(child: subprocess.Popen[bytes]) -> int:
-    """Its exit status, once it has ended; and our end of its pipe is closed."""
     try:
-        status = child.wait(_STOP_S)
-    except subprocess.TimeoutExpired:
-        raise AssertionError(f"minilog did not end in {_STOP_S:.0f} s") from None
-    if child.stdin is not None:
-        child.stdin.close()
-    return status
-
-
-def _close_all(clients: Sequence[Client]) -> None:
-    """Each of them, also when a callback of the test raises in one. Such an error is raised at the
-    end."""
-    with contextlib.ExitStack() as closing:
-        for client in reversed(clients):
-            closing.callback(_close, client)
-
-
-def _close(client: Client) -> None:
-    with contextlib.suppress(MinilogError):
-        client.close()
+        send(f"{member.url}/v1/cluster", "GET", 1, credential=shown)
+    except (Unauthenticated, Unanswered):
+        return False
+    except MinilogError:
+        return True
+    return True
 
 
 @contextlib.contextmanager
-def cluster(brokers: int = 3, settings: Sequence[str] = (), controllers: int = 1) -> Iterator[MinilogCluster]:
+def cluster(
+    brokers: int = 3, settings: Sequence[str] = (), controllers: int = 1, secure: bool = False
+) -> Iterator[MinilogCluster]:
     """A cluster for the length of a ``with``, for other test runners. ``settings``: key=value of
-    brokers and controller. More than one of ``controllers`` need etcd to be installed."""
+    brokers and controller. More than one of ``controllers`` need etcd to be installed. ``secure``:
+    with TLS, tokens and a security file, which need openssl."""
     folder = Path(tempfile.mkdtemp(prefix="minilog-test-"))
     try:
         dev = DevCluster.create(
-            folder / "cluster", brokers, port=0, controller_port=0, overrides=settings, controllers=controllers
+            folder / "cluster",
+            brokers,
+            port=0,
+            controller_port=0,
+            overrides=settings,
+            controllers=controllers,
+            secure=secure,
         )
         with contextlib.closing(MinilogCluster(dev)) as found:
             dev.start_all(exit_with_parent=True)
@@ -321,10 +302,28 @@ def cluster(brokers: int = 3, settings: Sequence[str] = (), controllers: int = 1
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _leave_out_without_etcd() -> None:
+    """A test that cannot run is left out, and says why. In continuous integration it fails, so that
+    nobody takes it for one that has passed."""
+    try:
+        find_etcd()
+    except CliError as error:
+        if os.environ.get("CI"):
+            pytest.fail(f"{error.sentence}. CI is set, so the test is not left out")
+        pytest.skip(error.sentence)
+
+
 @pytest.fixture
 def minilog_cluster() -> Iterator[MinilogCluster]:
     """A controller and three brokers as real processes, new for every test."""
     with cluster() as found:
+        yield found
+
+
+@pytest.fixture
+def minilog_secured() -> Iterator[MinilogCluster]:
+    """A controller and three brokers that know who asks, by TLS and tokens; new for every test."""
+    with cluster(secure=True) as found:
         yield found
 
 
@@ -346,7 +345,11 @@ def minilog_clusters() -> Iterator[Clusters]:
     the test wants."""
     with contextlib.ExitStack() as stack:
 
-        def make(brokers: int = 3, settings: Sequence[str] = (), controllers: int = 1) -> MinilogCluster:
-            return stack.enter_context(cluster(brokers, settings, controllers))
+        def make(
+            brokers: int = 3, settings: Sequence[str] = (), controllers: int = 1, secure: bool = False
+        ) -> MinilogCluster:
+            if controllers > 1:
+                _leave_out_without_etcd()
+            return stack.enter_context(cluster(brokers, settings, controllers, secure))
 
         yield make

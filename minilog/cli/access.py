@@ -4,6 +4,7 @@ A token is never an argument, for other users of the machine can read those."""
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -19,6 +20,12 @@ def use(variable: str, path: str | None) -> None:
     """What an option says wins over the environment."""
     if path is not None:
         os.environ[variable] = path
+
+
+def use_by_default(named: Mapping[str, str]) -> None:
+    """For this process and its children, unless somebody has named a token or an authority."""
+    if TOKEN_FILE not in os.environ and CA_FILE not in os.environ:
+        os.environ.update(named)
 
 
 def client_options() -> dict[str, Any]:

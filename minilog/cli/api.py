@@ -14,12 +14,13 @@ is not the one to ask now, and that nothing was done, is answered by asking the 
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
 import typer
 
+from minilog.cli import access
 from minilog.cli.output import CliError, ExitCode
 from minilog.cli.request import Unanswered, send
 from minilog.config import ascii_url
@@ -29,6 +30,9 @@ from minilog.wire.json.json_answers import ElectionInfo, FailoverList, OffsetFou
 from minilog.wire.json.lever_answers import LeadersBalanced, TopicAltered
 from minilog.wire.messages import FailoverInfo, MetadataReply, TopicInfo
 from minilog.wire.routes import BY_NAME, path_of
+
+if TYPE_CHECKING:
+    from minilog_client.credential import Credential
 
 DEFAULT_URL = "http://127.0.0.1:8082"
 TIMEOUT_S = 10.0
@@ -47,8 +51,8 @@ T = TypeVar("T")
 
 
 def resolve_url(url: str | None) -> str:
-    """What was given, or the brokers of the default dev cluster, or the default port. Raises
-    CliError (usage)."""
+    """What was given, or the brokers of the default dev cluster, with its keys unless others are
+    named, or the default port. Raises CliError (usage)."""
     if url is None:
         return _dev_url() or DEFAULT_URL
     return ",".join(_checked(one) for one in url.split(","))
@@ -71,7 +75,10 @@ def _dev_url() -> str | None:
     if "MINILOG_URL" in os.environ or not (default_folder() / DEV_FILE).exists():
         return None
     cluster = DevCluster.open(default_folder())
-    return cluster.url if cluster.alive() else None
+    if not cluster.alive():
+        return None
+    access.use_by_default(cluster.keyring.environment if cluster.keyring is not None else {})
+    return cluster.url
 
 
 class _Done(msgspec.Struct):
@@ -81,8 +88,10 @@ class _Done(msgspec.Struct):
 class Api:
     """One cluster, named by the URLs of one or more of its brokers."""
 
-    def __init__(self, url: str | None, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, url: str | None, timeout_s: float = TIMEOUT_S, credential: Credential | None = None) -> None:
+        """``credential`` None: what options and the environment name."""
         self.url = resolve_url(url)
+        self._credential = credential
         self.timeout_s = timeout_s
         self._urls = [ascii_url(one.strip()).rstrip("/") for one in self.url.split(",")]
         self._answered = ""
@@ -199,7 +208,7 @@ class Api:
     ) -> bytes:
         """As ``send``. A refusal is an answer, too, but for one that sends to another."""
         try:
-            answer = send(base + path, method, timeout_s, data, headers, JSON)
+            answer = send(base + path, method, timeout_s, data, headers, JSON, self._credential)
         except ASK_ANOTHER:
             if self._answered == base:
                 self._answered = ""
@@ -230,7 +239,8 @@ class Api:
     def _answers(self, base: str, failures: list[str]) -> bool:
         """Whether somebody is there. One that is ready becomes the one that answered last."""
         try:
-            send(base + path_of("readyz"), "GET", min(self.timeout_s, SHORT_TIMEOUT_S), media=JSON)
+            timeout_s = min(self.timeout_s, SHORT_TIMEOUT_S)
+            send(base + path_of("readyz"), "GET", timeout_s, media=JSON, credential=self._credential)
         except Unanswered as failure:
             failures.append(f"{base}: {failure.reason}")
             return False

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from minilog.cli.access import credential
+from minilog.cli.access import credential as own_credential
 from minilog.errors import MinilogError
 from minilog.wire.http import JSON, error_from_response
 from minilog.wire.routes import path_of
@@ -45,13 +45,14 @@ def send(
     data: bytes | None = None,
     headers: Mapping[str, str] | None = None,
     media: str | None = None,
+    credential: Credential | None = None,
 ) -> bytes:
     """The body of a success. Raises the MinilogError that was answered, or Unanswered; redirects of
     a GET are followed.
 
     With ``media``, a success of another media type is the answer of somebody else, a proxy's page
-    perhaps: Unanswered."""
-    shown = credential()
+    perhaps: Unanswered. ``credential`` None: what options and the environment name."""
+    shown = credential or own_credential()
     request = urllib.request.Request(url, data, dict(headers or {}), method=method)
     for name, value in shown.headers().items() if shown is not None else ():
         request.add_unredirected_header(name, value)  # a redirect shows it to hosts that are known, and to no other

@@ -15,6 +15,7 @@ import typer
 from minilog.cli.dev.supervise import supervise
 from minilog.cli.local import process
 from minilog.cli.local.cluster import READY_TIMEOUT_S, DevCluster, Member, default_folder
+from minilog.cli.local.keyring import export_line
 from minilog.cli.output import CliError, Column, ExitCode, Format, OutputOption, note, show_rows
 
 app = typer.Typer(
@@ -51,6 +52,10 @@ def up(
     controllers: Annotated[
         int | None, typer.Option(min=1, max=9, help="How many; default 1. More than one share a journal in etcd.")
     ] = None,
+    secure: Annotated[
+        bool | None,
+        typer.Option("--secure/--no-secure", help="With TLS, tokens and a security file, made in DATA/keys."),
+    ] = None,
     topics: Annotated[str, typer.Option(help="Topics to create: orders:6,clicks (name:partitions:replicas).")] = "",
     set_: Annotated[list[str] | None, typer.Option("--set", "-s", help="key=value for any setting.")] = None,
     timeout_s: Annotated[
@@ -65,7 +70,7 @@ def up(
     if brokers is None:
         known = (folder / "dev.json").exists()
         brokers = len(DevCluster.open(folder).spec.ports) if known else 3
-    cluster = _prepare(folder, brokers, port, controller_port, set_ or [], controllers)
+    cluster = _prepare(folder, brokers, port, controller_port, set_ or [], controllers, secure)
     with cluster.locked():
         _refuse_running(cluster)
         process.write_pid_file(cluster.supervisor_file, os.getpid())
@@ -73,6 +78,8 @@ def up(
             cluster.start_all(exit_with_parent=not detach, timeout_s=timeout_s)
             _create_topics(cluster, wanted)
             show_rows(status_rows(cluster), COLUMNS, Format.table)
+            if cluster.keyring is not None:
+                note(f"every command is the administrator's with: {export_line(cluster.environment)}")
         except BaseException:
             cluster.stop_all()
             cluster.supervisor_file.unlink(missing_ok=True)
@@ -122,6 +129,12 @@ def status(data: DataOption = None, output: OutputOption = Format.table) -> None
     """Every process: role, id, url, pid, state (running, paused, dead) and data folder."""
     cluster = DevCluster.open(data or default_folder())
     show_rows(status_rows(cluster), COLUMNS, output)
+
+
+@app.command()
+def env(data: DataOption = None) -> None:
+    """The line that makes every command one about this cluster: eval "$(minilog dev env)"."""
+    print(export_line(DevCluster.open(data or default_folder()).environment))
 
 
 @app.command()
@@ -205,11 +218,17 @@ def topic_specs(text: str) -> list[tuple[str, int, int | None]]:
 
 
 def _prepare(
-    folder: Path, brokers: int, port: int | None, controller_port: int | None, set_: list[str], controllers: int | None
+    folder: Path,
+    brokers: int,
+    port: int | None,
+    controller_port: int | None,
+    set_: list[str],
+    controllers: int | None,
+    secure: bool | None,
 ) -> DevCluster:
     if (folder / "dev.json").exists():
         _refuse_running(DevCluster.open(folder))
-    return DevCluster.create(folder, brokers, port, controller_port, set_, controllers)
+    return DevCluster.create(folder, brokers, port, controller_port, set_, controllers, secure=secure)
 
 
 def _refuse_running(cluster: DevCluster) -> None:
@@ -228,7 +247,7 @@ def _create_topics(cluster: DevCluster, wanted: list[tuple[str, int, int | None]
     from minilog.cli.api import Api
     from minilog.errors import TopicExists
 
-    api = Api(cluster.url)
+    api = Api(cluster.url, credential=cluster.credential)
     for name, partitions, replicas in wanted:
         factor = replicas or min(3, len(cluster.spec.ports))
         try:

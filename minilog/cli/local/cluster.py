@@ -6,6 +6,7 @@ folder.
     <data>/logs/<name>.log        what the process printed
     <data>/controller, broker-<n> the data folders
     <data>/controller-<n>, etcd-1 of more controllers, and of the etcd that they share
+    <data>/keys                   of a secured cluster: certificates and tokens (keyring.py)
 
 The folder is the only state: whichever command comes next, from whichever terminal, reads it anew.
 Commands that change something hold ``run/lock``. A process is only ever signalled through its pid
@@ -25,11 +26,17 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from minilog.cli.local import process
+from minilog.cli.local.dev_file import DEV_FILE as DEV_FILE
+from minilog.cli.local.dev_file import DevFile as DevFile
+from minilog.cli.local.dev_file import default_folder as default_folder
+from minilog.cli.local.dev_file import refuse_foreign
 from minilog.cli.local.etcd import EtcdMember, find_etcd, start_etcd
+from minilog.cli.local.keyring import Keyring
 from minilog.cli.local.member import CONTROLLER_ID as CONTROLLER_ID
 from minilog.cli.local.member import Member as Member
 from minilog.cli.local.member import http_ok as http_ok
@@ -37,7 +44,9 @@ from minilog.cli.local.ports import HOST, choose_ports, free_ports, more_ports, 
 from minilog.cli.output import CliError
 from minilog.settings import Role, assign
 
-DEV_FILE = "dev.json"
+if TYPE_CHECKING:
+    from minilog_client.credential import Credential
+
 SUPERVISOR = "up"
 READY_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 15.0
@@ -49,23 +58,6 @@ LOG_PREFIX = re.compile(r"^\d{4}-\d\d-\d\dT\S+ (?P<level>[A-Z]+) (?P<logger>\S+)
 """What precedes the sentence in a log line of brokers and controllers."""
 
 
-class DevFile(msgspec.Struct):
-    """``ports[i]`` is broker i+1's. ``overrides`` are ``--set`` pairs for the whole cluster.
-    ``more_controllers[i]`` is controller i+2's. ``etcd_ports``: of the journal that several share,
-    each member's first."""
-
-    ports: list[int]
-    controller_port: int
-    overrides: list[str] = []
-    more_controllers: list[int] = []
-    etcd_ports: list[int] = []
-
-
-def default_folder() -> Path:
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base) / "minilog" / "dev"
-
-
 class DevCluster:
     """``children`` are the processes this very process started, so that it can reap them."""
 
@@ -74,6 +66,7 @@ class DevCluster:
         self.spec = spec
         self.children: dict[str, process.Child] = {}
         self.etcd = [EtcdMember(folder, number, port) for number, port in enumerate(spec.etcd_ports, 1)]
+        self.keyring = Keyring(folder / "keys") if spec.secure else None
 
     @property
     def data_words(self) -> str:
@@ -107,12 +100,13 @@ class DevCluster:
         overrides: Sequence[str] = (),
         controllers: int | None = None,
         etcd_members: int = 1,
+        secure: bool | None = None,
     ) -> DevCluster:
         """A new cluster, or the one that lies in ``folder``, with what is given changed. Starts
         nothing.
 
-        A port of 0 means free ports. Raises CliError (a foreign folder, fewer brokers than before)
-        and BadSettings."""
+        A port of 0 means free ports. ``secure`` None leaves it as it is. Raises CliError (a foreign
+        folder, fewer brokers than before) and BadSettings."""
         assign(overrides)
         old = None
         if (folder / DEV_FILE).exists():
@@ -123,7 +117,7 @@ class DevCluster:
                     f"use -n {len(old.ports)}, or another folder with --data"
                 )
         else:
-            _refuse_foreign(folder)
+            refuse_foreign(folder)
         old_ports, old_controller_port = (old.ports, old.controller_port) if old is not None else ([], None)
         known = None if old is None else 1 + len(old.more_controllers)
         if known is not None and controllers not in (None, known):
@@ -138,6 +132,7 @@ class DevCluster:
             overrides=list(overrides) or (old.overrides if old else []),
             more_controllers=old.more_controllers if old else [],
             etcd_ports=old.etcd_ports if old else [],
+            secure=(old is not None and old.secure) if secure is None else secure,
         )
         if old is None and controllers is not None and controllers > 1:
             find_etcd()
@@ -189,6 +184,16 @@ class DevCluster:
         return ",".join(broker.url for broker in self.brokers)
 
     @property
+    def credential(self) -> Credential | None:
+        """Of the administrator of a secured cluster."""
+        return None if self.keyring is None else self.keyring.credential
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes every command one about this cluster."""
+        return {"MINILOG_URL": self.url} | ({} if self.keyring is None else self.keyring.environment)
+
+    @property
     def supervisor_file(self) -> Path:
         return self.folder / "run" / f"{SUPERVISOR}.json"
 
@@ -233,6 +238,8 @@ class DevCluster:
         dead = [member for member in self.members if member.state() == "dead"]
         for member in dead:
             refuse_port_in_use(member)
+        if self.keyring is not None:
+            self.keyring.make({member.key_name: member.key_role for member in self.members})
         self.save()
         for member in dead:
             self.start(member, exit_with_parent)
@@ -338,6 +345,7 @@ class DevCluster:
             data_dir=self.folder / name,
             log_file=self.folder / "logs" / f"{name}.log",
             pid_file=self.folder / "run" / f"{name}.json",
+            keyring=self.keyring,
         )
 
     def _flags(self, member: Member) -> list[str]:
@@ -352,6 +360,8 @@ class DevCluster:
             pairs["default_replication_factor"] = str(min(3, len(self.spec.ports)))
             if self.spec.etcd_ports:
                 pairs |= {"journal": "etcd", "etcd_urls": ",".join(etcd.url for etcd in self.etcd)}
+        if self.keyring is not None:
+            pairs |= self.keyring.settings(member.key_name)
         for pair in assign(self.spec.overrides)[member.role]:
             key, _, value = pair.partition("=")
             pairs[key] = value
@@ -374,18 +384,4 @@ def refuse_port_in_use(member: Member) -> None:
         raise CliError(
             f"port {member.port}, which the {member.name} needs, is in use by another process; "
             f"choose another with {option}, or {option} 0 for a free one"
-        )
-
-
-def _refuse_foreign(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise CliError(f"{folder} is not a folder; name a folder with --data")
-    try:
-        inside = sorted(path.name for path in folder.iterdir())[:3] if folder.exists() else []
-    except OSError as error:
-        raise CliError(f"{folder} cannot be read ({error.strerror}); name another folder with --data") from None
-    if set(inside) - {"run", "logs"}:
-        raise CliError(
-            f"{folder} is not the folder of a dev cluster: it has no {DEV_FILE} but holds {', '.join(inside)}; "
-            "name an empty or new folder with --data"
         )

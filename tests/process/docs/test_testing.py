@@ -8,7 +8,8 @@ import time
 import pytest
 
 import minilog.testing
-from minilog.errors import BrokerUnavailable, MinilogError, TimedOut
+from minilog.cli.local import broker_process
+from minilog.errors import BrokerUnavailable, Forbidden, MinilogError, TimedOut, Unauthenticated
 from minilog.testing import Clusters, MinilogBroker, MinilogCluster
 from minilog_client import Client
 
@@ -62,11 +63,46 @@ def test_clusters_of_other_sizes_and_settings(minilog_clusters: Clusters) -> Non
         two.create_topic("orders", replication_factor=3)
 
 
+def test_each_may_do_what_a_rule_allows(minilog_secured: MinilogCluster) -> None:
+    minilog_secured.create_topic("orders")
+    minilog_secured.add_principal("shop", allow=["write orders"])
+    shop = minilog_secured.client("shop")
+    assert shop.producer().send("orders", b"paid").result().offset == 0
+    with shop.consumer("orders", start="earliest") as consumer, pytest.raises(Forbidden):
+        consumer.batch(max_wait_ms=5000)
+    minilog_secured.kill(minilog_secured.leader("orders"))
+    with minilog_secured.client().consumer("orders", start="earliest") as consumer:
+        assert [record.value for record in consumer.batch(max_wait_ms=5000)] == [b"paid"]
+    with pytest.raises(Unauthenticated), Client(minilog_secured.url, ca_file=str(minilog_secured.ca_file)) as nobody:
+        nobody.create_topic("stolen")
+
+
+def test_a_controller_is_followed_by_another(minilog_clusters: Clusters) -> None:
+    cluster = minilog_clusters(controllers=3, settings=["session_timeout_ms=2000"], secure=True)
+    cluster.create_topic("orders")
+    active = cluster.active_controller()
+    cluster.kill(active)
+    assert cluster.active_controller() != active
+    cluster.create_topic("clicks")
+    cluster.start(active)
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("", pytest.skip.Exception), ("true", pytest.fail.Exception)])
+def test_without_etcd_a_test_is_left_out_and_fails_in_continuous_integration(
+    minilog_clusters: Clusters, monkeypatch: pytest.MonkeyPatch, ci: str, outcome: type[BaseException]
+) -> None:
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(outcome, match="etcd, which is not installed here"):
+        minilog_clusters(controllers=3)
+
+
 def test_what_is_waited_for_in_vain_is_an_assertion_error(
     minilog_clusters: Clusters, minilog_broker: MinilogBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster = minilog_clusters(brokers=1)
     monkeypatch.setattr(minilog.testing, "_STOP_S", 0.3)
+    monkeypatch.setattr(broker_process, "STOP_S", 0.3)
     cluster.pause(1)
     with pytest.raises(AssertionError, match="1 did not stop"):
         cluster.stop(1)

@@ -55,7 +55,7 @@ class NotRunning(AssertionError):
 
 @dataclass(frozen=True)
 class PlacedMember(Member):
-    host: str
+    host: str = HOST
 
     @property
     def url(self) -> str:
