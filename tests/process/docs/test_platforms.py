@@ -77,7 +77,11 @@ def test_a_cluster_fails_over_where_nothing_is_that_only_linux_has() -> None:
 
 @pytest.mark.parametrize(
     "tests",
-    ["tests/unit/storage/test_disk.py", "tests/unit/storage/test_disk_contract.py", "tests/unit/storage/test_store.py"],
+    [
+        "tests/unit/storage/test_disk.py",
+        "tests/unit/storage/test_disk_contract.py",
+        "tests/unit/storage/store/test_store.py",
+    ],
 )
 def test_storage_keeps_its_contract_there(tests: str, tmp_path: Path) -> None:
     done = python(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from minilog_client import AsyncClient
-from tests.unit.client.consumer.test_consumer import now
+from tests.unit.client.consumer.consumer_bench import now
 from tests.unit.client.fake_cluster import FakeCluster
 from tests.unit.client.group.fake_coordinator import FakeCoordinator
 from tests.unit.client.virtual_time import run

@@ -14,7 +14,7 @@ import pytest
 
 from minilog_client import AsyncClient, ClientClosed, Consumer, GroupConsumer, MinilogError, Producer, Record
 from minilog_client.consumer.read_ahead import ReadAhead
-from tests.unit.client.consumer.test_consumer import fill
+from tests.unit.client.consumer.consumer_bench import fill
 from tests.unit.client.fake_cluster import FakeCluster
 from tests.unit.client.group.fake_coordinator import FakeCoordinator
 from tests.unit.client.group.group_rig import scenario

@@ -20,7 +20,7 @@ from aiohttp import web
 
 from minilog_client import AsyncClient, Client, GroupConsumer, Record
 from tests.unit.client.blocking.test_groups import until
-from tests.unit.client.consumer.test_consumer import fill
+from tests.unit.client.consumer.consumer_bench import fill
 from tests.unit.client.fake_cluster import FakeCluster
 from tests.unit.client.group.fake_coordinator import FakeCoordinator
 from tests.unit.client.virtual_time import run

@@ -23,7 +23,7 @@ from minilog_client.connection.loop_thread import LoopThread
 from minilog_client.connection.tasks import TaskScope
 from minilog_client.connection.work import Work
 from tests.unit.client.blocking.test_client import connected
-from tests.unit.client.consumer.test_consumer import fill
+from tests.unit.client.consumer.consumer_bench import fill
 from tests.unit.client.fake_cluster import FakeCluster
 from tests.unit.client.virtual_time import run
 

@@ -14,7 +14,7 @@ from minilog.storage.store import Store
 from tests.unit.storage.batches import NOW_MS
 from tests.unit.storage.memory_disk import Crash, MemoryDisk
 from tests.unit.storage.small_file_system import small_file_system
-from tests.unit.storage.test_store import refusal, started
+from tests.unit.storage.store.store_bench import refusal, started
 
 
 def test_a_controller_epoch_is_noted_on_a_full_disk() -> None:

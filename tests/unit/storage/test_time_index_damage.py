@@ -13,7 +13,7 @@ from minilog.storage.log.log import PartitionLog
 from minilog.storage.segment.sparse_index import TIME_ENTRY_BYTES
 from tests.unit.storage.batches import NOW_MS, flush, make_timed
 from tests.unit.storage.memory_disk import MemoryDisk
-from tests.unit.storage.test_store import started, store_on
+from tests.unit.storage.store.store_bench import started, store_on
 
 DAY_MS = 24 * 3600 * 1000
 RECORDS = 600

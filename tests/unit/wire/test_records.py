@@ -3,13 +3,10 @@ refused."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import random
 import tracemalloc
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -20,58 +17,20 @@ from hypothesis import strategies as st
 from minilog.errors import CorruptBatch, InvalidRecord, RecordTooLarge
 from minilog.wire import cleaned_batch
 from minilog.wire import records as wire
-from minilog.wire.batch import ACKS_MANY, HEADER_BYTES, LOG_APPEND_TIME, Batch, peek, split, stamp
+from minilog.wire.batch import ACKS_MANY, HEADER_BYTES, LOG_APPEND_TIME, Batch, split, stamp
 from minilog.wire.cleaned_batch import retain
 from minilog.wire.codec import codec as imported_codec
-from minilog.wire.codec.codec import OBJECTS_MAX
 from minilog.wire.codec.compression import CODECS
 from minilog.wire.records import (
     BatchBuilder,
-    Inside,
     Record,
     decode_batch,
     encode_values,
     first_timestamp,
-    look_inside,
 )
 from tests.unit.wire import oracles
 from tests.unit.wire.batches import decode_all, encode_batch
-
-MAX = 1 << 20
-SOURCE = Path(wire.__file__).with_name("codec") / "codec.py"
-BUILD = "build it with: python setup.py build_ext --inplace"
-
-
-def pure_codec() -> ModuleType:
-    """The source itself, even where the compiled module hides it."""
-    spec = importlib.util.spec_from_file_location("pure_codec", SOURCE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-PURE = pure_codec()
-COMPILED = imported_codec if imported_codec.COMPILED else None
-VARIANTS = [
-    pytest.param(PURE, id="pure"),
-    pytest.param(COMPILED, id="compiled", marks=pytest.mark.skipif(COMPILED is None, reason=f"not compiled; {BUILD}")),
-]
-both = pytest.mark.parametrize("variant", VARIANTS)
-
-
-@contextmanager
-def using(variant: ModuleType | None) -> Iterator[None]:
-    """``records`` on one variant of its codec."""
-    assert variant is not None
-    names = vars(wire)
-    before = names["codec"]
-    names["codec"] = variant
-    try:
-        yield
-    finally:
-        names["codec"] = before
+from tests.unit.wire.codecs import BUILD, COMPILED, MAX, PURE, SOURCE, both, stored, using, with_headers
 
 
 def test_the_pure_variant_is_pure() -> None:
@@ -87,9 +46,6 @@ def test_the_compiled_variant_exists_where_it_must_and_is_not_stale() -> None:
         assert library.stat().st_mtime >= SOURCE.stat().st_mtime, (
             f"the compiled codec is older than its source; {BUILD}"
         )
-
-
-# --- against the oracles --------------------------------------------------------------------------
 
 
 def codecs_of(names: Sequence[str]) -> list[tuple[str, str]]:
@@ -160,9 +116,6 @@ def test_varints_survive_as_timestamps(variant: Any, value: int) -> None:
     (record,) = variant.decode_records(Record, b"".join(parts), 1, 0, base, 0, None)
     assert record.timestamp == value
     assert oracles.decode(oracles.KAFKA_PYTHON, oracles.raw_batch(b"".join(parts), 1, base_timestamp=base)) == [record]
-
-
-# --- building -------------------------------------------------------------------------------------
 
 
 @both
@@ -251,14 +204,6 @@ def test_values_with_keys() -> None:
         encode_values([b"1", b"2"], 3, keys=[b"a"])
 
 
-# --- reading --------------------------------------------------------------------------------------
-
-
-def stored(values: Sequence[bytes], base_offset: int, **options: Any) -> Batch:
-    (batch,) = split(encode_values(values, 1000, **options), MAX)
-    return stamp(batch, base_offset, 3, ACKS_MANY)
-
-
 @pytest.mark.parametrize(("from_offset", "first"), [(0, 0), (100, 0), (101, 1), (102, 2), (103, 3), (999, 3)])
 def test_reading_from_an_offset(from_offset: int, first: int) -> None:
     batch = stored([b"a", b"b", b"c"], 100)
@@ -297,6 +242,8 @@ def test_retain_may_leave_no_record(compression: str) -> None:
 
 
 LOWEST, HIGHEST = -(2**63), 2**63 - 1
+
+
 TIMES = st.one_of(
     st.integers(LOWEST, HIGHEST),
     st.sampled_from([LOWEST, LOWEST + 1, LOWEST + 63, LOWEST + 64, -1, 0, 1, HIGHEST - 64, HIGHEST - 63, HIGHEST]),
@@ -386,16 +333,6 @@ def test_the_first_time_of_a_batch_is_that_of_a_record_whatever_cleaning_has_don
     assert first_timestamp(unreadable) == cleaned.max_timestamp
 
 
-# --- bounds on what is made of a batch ------------------------------------------------------------
-
-
-def with_headers(record: int, count: int, claimed: int | None = None) -> bytes:
-    """A record with ``count`` empty headers."""
-    inside = b"\x00\x00" + imported_codec.varint(record) + b"\x01\x01"
-    inside += imported_codec.varint(count if claimed is None else claimed) + b"\x00\x01" * count
-    return imported_codec.varint(len(inside)) + inside
-
-
 @both
 def test_headers_are_counted_before_they_are_made(variant: ModuleType) -> None:
     """33 million empty headers are 6 KB of a compressed batch, and gigabytes as objects."""
@@ -443,194 +380,3 @@ def test_no_batch_is_built_that_its_readers_refuse(variant: ModuleType, monkeypa
         for keys in (None, [None] * 7):
             with pytest.raises(RecordTooLarge, match="at most 6 records and headers"):
                 encode_values([b""] * 7, 0, keys=keys)
-
-
-@pytest.mark.parametrize("compression", list(CODECS)[1:])
-def test_a_payload_that_expands_beyond_the_cap_is_corrupt(compression: str) -> None:
-    batch = stored([bytes(100_000)], 0, compression=compression)
-    assert len(decode_batch(batch, expanded_bytes_max=100_020)) == 1
-    with pytest.raises(CorruptBatch):
-        decode_batch(batch, expanded_bytes_max=100_000)
-
-
-# --- hostile bytes --------------------------------------------------------------------------------
-
-
-def body(content: str) -> bytes:
-    """A record of these bytes, given in hex, with the length they have."""
-    data = bytes.fromhex(content)
-    return bytes(PURE.varint(len(data))) + data
-
-
-FINE = body("00 00 00 01 01 00")
-WITH_HEADER = body("00 00 00 01 01 02 02 61 01")
-SECOND = body("00 00 02 01 01 00")
-HOSTILE = [
-    (1, "", "1 records cannot fit into 0 bytes"),
-    (2, FINE + bytes.fromhex("0c00"), "2 records cannot fit into 9 bytes"),
-    (2, FINE + bytes.fromhex("0c 00 00 02 01 01 00")[:-1] + b"", "cannot fit"),
-    (1, FINE + SECOND, "7 bytes follow the last of 1 records"),
-    (2, FINE + FINE, "offset delta 0 after 0"),
-    (2, SECOND + FINE, "offset delta 0 after 1"),
-    (1, body("00 00 04 01 01 00"), "offset delta 2 after -1"),
-    (1, body("00 00 01 01 01 00"), "offset delta 0 after -1"),
-    (1, body("00 00 feffffff0f 01 01 00"), "offset delta 2147483647"),
-    (1, bytes.fromhex("0b 00 00 00 01 01 00"), "length that is negative or beyond"),
-    (1, bytes.fromhex("0e 00 00 00 01 01 00"), "length that is negative or beyond"),
-    (1, bytes.fromhex("feffffff0f 00 00 00 01 01 00"), "length that is negative or beyond"),
-    (1, bytes.fromhex("8080808010 00 00 00 01 01 00"), "longer than 32 bits"),
-    (1, bytes.fromhex("808080808000 00 00 00 01 01 00"), "longer than 32 bits"),
-    (1, bytes.fromhex("ffffffffffffffffffffffff"), "longer than 32 bits"),
-    (1, bytes.fromhex("0a 00 00 00 01 01 00"), "should end at byte 6 ends at byte 7"),
-    (1, body("00 00 00 03 01 00"), "negative and not -1"),
-    (1, body("00 00 00 01 ffffffff0f 00"), "negative and not -1"),
-    (1, body("00 00 00 04 61 01 00"), "ends inside a record"),
-    (1, body("00 00 00 01 04 61 00"), "ends inside a record"),
-    (1, body("00 00 00 01 feffffff0f 00"), "ends inside a record"),
-    (1, body("00 00 00 01 01 00 00"), "should end at byte 8 ends at byte 7"),
-    (1, body("00 00 00 01 01 01"), "header count before byte 7 is negative or beyond"),
-    (1, body("00 00 00 01 01 02"), "header count before byte 7 is negative or beyond"),
-    (1, body("00 00 00 01 01 feffffff0f"), "header count before byte 11 is negative or beyond"),
-    (1, body("00 00 00 01 01 02 01 00"), "header name before byte 8 is null"),
-    (1, body("00 00 00 01 01 02 02 ff 00"), "name is not UTF-8"),
-    (1, body("00 00 00 01 01 02 06 eda080 00"), "name is not UTF-8"),
-    (1, body("00 00 00 01 01 02 03 00"), "negative and not -1"),
-    (1, body("00 00 00 01 01 02 08 61 00"), "ends inside a record"),
-    (1, body("00 ffffffffffffffffffff01 00 01 01 00"), "longer than 64 bits"),
-    (1, body("00 ffffffffffffffffff03 00 01 01 00"), "longer than 64 bits"),
-    (1, body("00 feffffffffffffffff01 00 01 01 00"), "longer than 64 bits"),
-]
-
-
-@both
-@pytest.mark.parametrize(("count", "payload", "words"), HOSTILE)
-def test_hostile_payloads(variant: ModuleType, count: int, payload: bytes | str, words: str) -> None:
-    data = payload if isinstance(payload, bytes) else payload.encode()
-    # A tail of whole records behind must not lend its bytes to a record that claims too much.
-    batch = Batch(0, 61 + len(data), 0, 0, 0, 1, 1000, 1000, -1, -1, -1, count, (b"", data))
-    with using(variant), pytest.raises(CorruptBatch, match=words):
-        decode_batch(batch)
-
-
-def test_padded_varints_are_read_as_kafka_reads_them() -> None:
-    data = bytes.fromhex("9c80808000 00 808000 8000 81808000 8100 8000")
-    batch = oracles.raw_batch(data, 1)
-    assert decode_all(batch) == oracles.decode(oracles.KAFKA_PYTHON, batch) == [Record(0, 1000)]
-
-
-def outcome(variant: Any, data: bytes, count: int, objects_max: int) -> Any:
-    try:
-        return variant.decode_records(Record, data, count, 5, 1000, count + 2, None, objects_max)
-    except CorruptBatch as error:
-        return str(error)
-
-
-PIECES = st.sampled_from(
-    [FINE, WITH_HEADER, SECOND, body("00 80 02 04 6161 01 02 02 61 01"), b"\x0c", b"\x00", b"\x01", b"\xff", b"\x80"]
-)
-
-
-@pytest.mark.skipif(COMPILED is None, reason=f"not compiled; {BUILD}")
-@given(
-    pieces=st.lists(PIECES | st.binary(max_size=4), max_size=8), count=st.integers(1, 4), objects_max=st.integers(1, 6)
-)
-@settings(max_examples=120)
-def test_pure_and_compiled_agree_on_anything(pieces: list[bytes], count: int, objects_max: int) -> None:
-    data = b"".join(pieces)
-    assert outcome(COMPILED, data, count, objects_max) == outcome(PURE, data, count, objects_max)
-
-
-@pytest.mark.parametrize("compression", CODECS)
-@given(data=st.data())
-@settings(max_examples=16, deadline=None)
-def test_mutated_batches_decode_or_are_corrupt(compression: str, data: st.DataObject) -> None:
-    records = oracles.records_of(data.draw(oracles.contents))
-    batch = bytearray(encode_batch(records, compression=compression))
-    for _ in range(data.draw(st.integers(1, 5))):
-        batch[data.draw(st.integers(0, len(batch) - 1))] = data.draw(st.integers(0, 255))
-    mutated = bytes(batch) if data.draw(st.booleans()) else oracles.sealed(bytes(batch))
-    try:
-        found = decode_all(mutated, batch_bytes_max=MAX, expanded_bytes_max=MAX)
-    except (CorruptBatch, RecordTooLarge):
-        return
-    offsets = [record.offset for record in found]
-    assert offsets == sorted(set(offsets))
-
-
-# --- a look inside ---------------------------------------------------------------------------------
-
-
-def looked(variant: Any, data: bytes, count: int, objects_max: int, times: tuple[int, int]) -> Any:
-    batch = peek(oracles.raw_batch(data, count, base_timestamp=times[0], max_timestamp=times[1]))
-    with using(variant):
-        try:
-            return look_inside(batch, data, objects_max)
-        except CorruptBatch:
-            return None
-
-
-def decoded(variant: Any, data: bytes, count: int, objects_max: int, times: tuple[int, int]) -> Any:
-    """What a look inside has to find, worked out from the records."""
-    try:
-        found = variant.decode_records(Record, data, count, 0, times[0], count - 1, None, objects_max)
-    except CorruptBatch:
-        return None
-    if any(record.timestamp > times[1] for record in found):
-        return None
-    objects = sum(1 + len(record.headers) for record in found)
-    return Inside(objects, next((record.offset for record in found if record.key is None), None))
-
-
-@both
-@given(
-    pieces=st.lists(PIECES | st.binary(max_size=4), max_size=8),
-    count=st.integers(1, 4),
-    objects_max=st.integers(1, 6),
-    times=st.sampled_from([(1000, 1000), (-1, -1), (999, 1500), (2**63 - 1, 2**63 - 1), (2**63 - 40, 2**63 - 1)]),
-)
-@settings(max_examples=150)
-def test_a_look_inside_takes_what_can_be_decoded_and_nothing_else(
-    variant: Any, pieces: list[bytes], count: int, objects_max: int, times: tuple[int, int]
-) -> None:
-    data = b"".join(pieces)
-    assert looked(variant, data, count, objects_max, times) == decoded(variant, data, count, objects_max, times)
-
-
-@both
-def test_a_look_inside_counts_the_records_behind_the_headers(variant: Any) -> None:
-    """Records that come after many headers count as those before them do. Else readers refuse what
-    was acknowledged."""
-    payload = with_headers(0, 3) + SECOND
-    for objects_max, objects in [(5, 5), (4, None), (3, None)]:
-        found = None if objects is None else Inside(objects, 0)
-        assert looked(variant, payload, 2, objects_max, (1000, 1000)) == found
-        assert decoded(variant, payload, 2, objects_max, (1000, 1000)) == found
-
-
-@both
-@given(data=st.data())
-@settings(max_examples=60, deadline=None)
-def test_so_it_is_with_what_producers_send_and_with_what_was_mutated(variant: Any, data: st.DataObject) -> None:
-    records = oracles.records_of(data.draw(oracles.contents))
-    (batch,) = split(encode_batch(records), MAX)
-    payload = bytearray(batch.payload)
-    times = batch.base_timestamp, batch.max_timestamp
-    count = batch.record_count
-    fine = decoded(variant, bytes(payload), count, OBJECTS_MAX, times)
-    assert fine is not None
-    assert looked(variant, bytes(payload), count, OBJECTS_MAX, times) == fine
-    for _ in range(data.draw(st.integers(1, 3))):
-        payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
-    mutated = bytes(payload)
-    assert looked(variant, mutated, count, OBJECTS_MAX, times) == decoded(variant, mutated, count, OBJECTS_MAX, times)
-
-
-@both
-def test_a_look_inside_lets_other_threads_go_on(variant: Any) -> None:
-    (batch,) = split(encode_values([b""] * 20_000, 1000), MAX)
-    payload, place, calls = bytes(batch.payload), (0, 0, -1, OBJECTS_MAX), 0
-    while place[1] < batch.record_count:
-        place = variant.check_records(payload, *place[:2], batch.record_count, 1000, 1000, *place[2:])
-        calls += 1
-    assert calls == 5
-    assert place == (len(payload), 20_000, 0, OBJECTS_MAX - 20_000)

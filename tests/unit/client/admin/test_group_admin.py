@@ -31,7 +31,7 @@ from minilog_client import (
     UnknownPartition,
     UnknownTopic,
 )
-from tests.unit.client.consumer.test_consumer import fill, now, write
+from tests.unit.client.consumer.consumer_bench import fill, now, write
 from tests.unit.client.fake_cluster import FakeCluster, Fault
 from tests.unit.client.group.fake_coordinator import FakeCoordinator
 from tests.unit.client.group.group_rig import read, scenario

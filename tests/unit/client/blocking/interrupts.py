@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from minilog_client import Record, SyncConsumer
 from tests.unit.client.blocking.test_groups import connected
-from tests.unit.client.consumer.test_consumer import fill
+from tests.unit.client.consumer.consumer_bench import fill
 from tests.unit.client.fake_cluster import FakeCluster
 from tests.unit.client.group.fake_coordinator import FakeCoordinator
 

@@ -19,7 +19,7 @@ import pytest
 from minilog.errors import BufferFull, ClientClosed, InvalidRequest, LogTruncated, NotLeader, TimedOut, UnknownTopic
 from minilog_client import Client, Receipt, SyncProducer
 from minilog_client.connection.transport import Response
-from tests.unit.client.consumer.test_consumer import fill, lose_tail
+from tests.unit.client.consumer.consumer_bench import fill, lose_tail
 from tests.unit.client.fake_cluster import FakeCluster, Fault
 
 

@@ -17,7 +17,7 @@ import pytest
 from minilog_client import Client
 from tests.unit.client.blocking.test_client import connected as plain
 from tests.unit.client.blocking.test_groups import connected, until
-from tests.unit.client.consumer.test_consumer import fill
+from tests.unit.client.consumer.consumer_bench import fill
 
 
 def first_offset(client: Client) -> int:

@@ -27,7 +27,7 @@ from minilog_client import (
 )
 from minilog_client.connection.cluster import Cluster
 from minilog_client.group.heartbeats import ThreadHeart
-from tests.unit.client.consumer.test_consumer import fill
+from tests.unit.client.consumer.consumer_bench import fill
 from tests.unit.client.fake_cluster import FakeCluster
 from tests.unit.client.group.fake_coordinator import FakeCoordinator
 

@@ -15,7 +15,7 @@ from minilog_client.connection import work as module
 from tests.unit.client.blocking import interrupts
 from tests.unit.client.blocking.test_client import connected as plain
 from tests.unit.client.blocking.test_groups import connected
-from tests.unit.client.consumer.test_consumer import fill
+from tests.unit.client.consumer.consumer_bench import fill
 from tests.unit.client.fake_cluster import FakeCluster
 from tests.unit.client.group.fake_coordinator import FakeCoordinator
 

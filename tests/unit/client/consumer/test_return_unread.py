@@ -14,7 +14,7 @@ from minilog.wire.group_messages import CommitOffsets, GroupHeartbeat
 from minilog.wire.messages import Fetch
 from minilog.wire.records import encode_values
 from minilog_client import AsyncClient
-from tests.unit.client.consumer.test_consumer import fill, lose_tail, read, scenario, write
+from tests.unit.client.consumer.consumer_bench import fill, lose_tail, read, scenario, write
 from tests.unit.client.fake_cluster import FakeCluster, Fault, Log
 from tests.unit.client.group.fake_coordinator import FakeCoordinator
 from tests.unit.client.group.group_rig import scenario as group_scenario

@@ -10,7 +10,7 @@ import pytest
 
 from minilog_client import AsyncClient, BrokerUnavailable, MinilogError, UnknownTopic
 from minilog_client.group.heartbeats import LoopHeart
-from tests.unit.client.consumer.test_consumer import fill
+from tests.unit.client.consumer.consumer_bench import fill
 from tests.unit.client.fake_cluster import FakeCluster, Fault
 from tests.unit.client.group.fake_coordinator import FakeCoordinator
 from tests.unit.client.group.group_rig import scenario

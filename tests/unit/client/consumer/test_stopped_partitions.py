@@ -8,7 +8,7 @@ import asyncio
 import pytest
 
 from minilog_client import AsyncClient, BrokerUnavailable, MinilogError, UnknownTopic
-from tests.unit.client.consumer.test_consumer import fill, now, read, scenario
+from tests.unit.client.consumer.consumer_bench import fill, now, read, scenario
 from tests.unit.client.fake_cluster import FakeCluster
 
 

@@ -12,7 +12,7 @@ import pytest
 from minilog.errors import CorruptRange, MinilogError
 from minilog.wire.messages import OffsetsResult, Problem
 from minilog_client import AsyncClient, Consumer
-from tests.unit.client.consumer.test_consumer import fill
+from tests.unit.client.consumer.consumer_bench import fill
 from tests.unit.client.fake_cluster import FakeCluster
 from tests.unit.client.group.fake_coordinator import FakeCoordinator
 from tests.unit.client.virtual_time import run

@@ -11,7 +11,7 @@ import pytest
 from minilog.errors import GroupChanged, InconsistentTopicId, MinilogError, NotAssigned, StaleMemberEpoch, UnknownTopic
 from minilog.wire.group_messages import CommitOffsets
 from minilog_client import AsyncClient
-from tests.unit.client.consumer.test_consumer import fill
+from tests.unit.client.consumer.consumer_bench import fill
 from tests.unit.client.fake_cluster import FakeCluster, Fault
 from tests.unit.client.group.fake_coordinator import FakeCoordinator
 from tests.unit.client.group.group_rig import read, scenario

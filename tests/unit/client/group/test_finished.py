@@ -15,7 +15,7 @@ import pytest
 
 from minilog_client import AsyncClient, GroupConsumer, InvalidRequest, MinilogError, SyncGroupConsumer
 from tests.unit.client.blocking.test_groups import connected
-from tests.unit.client.consumer.test_consumer import fill
+from tests.unit.client.consumer.consumer_bench import fill
 from tests.unit.client.fake_cluster import FakeCluster
 from tests.unit.client.group.fake_coordinator import FakeCoordinator
 from tests.unit.client.group.group_rig import scenario

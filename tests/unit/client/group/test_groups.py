@@ -16,19 +16,15 @@ from minilog_client import (
     GroupConsumer,
     InconsistentGroup,
     InstanceInUse,
-    InvalidGroup,
     InvalidRequest,
     LogTruncated,
-    NotAssigned,
     OffsetOutOfRange,
     Record,
-    StaleMemberEpoch,
     TimedOut,
     UnknownMember,
-    UnknownTopic,
 )
 from minilog_client.consumer.read_ahead import ReadAhead
-from tests.unit.client.consumer.test_consumer import fill, later, now
+from tests.unit.client.consumer.consumer_bench import fill, later, now
 from tests.unit.client.fake_cluster import FakeCluster, Fault
 from tests.unit.client.group.fake_coordinator import FakeCoordinator
 from tests.unit.client.group.group_rig import read, scenario
@@ -49,9 +45,6 @@ def test_a_member_reads_commits_and_goes_on_where_it_was() -> None:
             assert sorted((r.partition, r.offset) for r in records + rest) == [
                 (p, o) for p in (0, 1) for o in range(20)
             ]
-
-
-# --- sharing --------------------------------------------------------------------------------------
 
 
 def test_partitions_move_to_a_second_member_and_back() -> None:
@@ -143,9 +136,6 @@ def test_a_partition_added_to_a_topic_is_read_from_its_beginning_even_with_start
             fill(cluster.logs["t"][1], 5)
             assert [record.partition for record in await read(consumer, 5)] == [1] * 5
         assert coordinator.committed("g") == {0: 5, 1: 0}
-
-
-# --- nothing resets silently ----------------------------------------------------------------------
 
 
 def test_a_committed_offset_out_of_range_raises_unless_told_otherwise() -> None:
@@ -250,9 +240,6 @@ def test_a_group_that_cannot_be_reached_for_long_is_an_error_and_reading_on_trie
             cluster.chaos = lambda kind, broker: None
             fill(cluster.logs["t"][0], 1)
             assert (await anext(consumer)).offset == 30
-
-
-# --- staying a member -----------------------------------------------------------------------------
 
 
 def test_a_slow_application_stays_a_member_and_a_dead_one_does_not() -> None:
@@ -412,9 +399,6 @@ def test_an_instance_in_use_is_waited_for_and_then_an_error() -> None:
         assert second.assignment == [("t", 0)]
 
 
-# --- callbacks ------------------------------------------------------------------------------------
-
-
 def test_callbacks_may_seek_commit_and_be_coroutine_functions() -> None:
     @scenario(2)
     async def _(cluster: FakeCluster, coordinator: FakeCoordinator, client: AsyncClient) -> None:
@@ -453,9 +437,6 @@ def test_an_exception_in_a_callback_comes_out_and_the_group_goes_on() -> None:
             await first.close()
         await second.batch(max_wait_ms=2000)
         assert len(second.assignment) == 2
-
-
-# --- the end --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fault", ["refusing", "silent"])
@@ -499,89 +480,6 @@ def test_closing_wakes_a_reader_and_ends_everything() -> None:
         before = len(cluster.requests)
         await asyncio.sleep(60)
         assert {kind for kind, _ in cluster.requests[before:]} <= {"metadata"}
-
-
-# --- misuse ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("make", "error", "said"),
-    [
-        (lambda c: c.consumer("t", group="g", pattern="t.*"), InvalidRequest, "exactly one"),
-        (lambda c: c.consumer(group="g"), InvalidRequest, "exactly one"),
-        (lambda c: c.consumer([("t", 0)], group="g"), InvalidRequest, "assigns the partitions itself"),
-        (lambda c: c.consumer("t", group=""), InvalidGroup, "1 to 249"),
-        (lambda c: c.consumer("t", group=7), InvalidGroup, "1 to 249"),
-        (lambda c: c.consumer("t", group="g", assignor="roundrobin"), InvalidRequest, "sticky, range"),
-        (lambda c: c.consumer("t", group="g", auto_commit="yes"), InvalidRequest, "True and False"),
-        (lambda c: c.consumer("t", group="g", session_timeout_ms=0), InvalidRequest, "session_timeout_ms is 0"),
-        (lambda c: c.consumer("t", group="g", on_lost=3), TypeError, "on_lost must be a function"),
-        (lambda c: c.consumer("t", group="g", sesion_timeout_ms=1), InvalidRequest, "session_timeout_ms"),
-        (lambda c: c.consumer("t", session_timeout_ms=5), InvalidRequest, "consumers with a group"),
-        (lambda c: c.consumer("t", on_lost=print), InvalidRequest, "consumers with a group"),
-        (lambda c: c.consumer(pattern="t"), InvalidRequest, "consumers with a group"),
-        (lambda c: c.consumer(), InvalidRequest, "name at least one"),
-    ],
-)
-def test_misuse_when_made(make: Callable[[AsyncClient], Any], error: type[Exception], said: str) -> None:
-    @scenario(1)
-    async def _(cluster: FakeCluster, coordinator: FakeCoordinator, client: AsyncClient) -> None:
-        with pytest.raises(error, match=said):
-            make(client)
-        assert coordinator.groups == {}
-
-
-@pytest.mark.parametrize(
-    ("what", "error", "said"),
-    [
-        ({("t", 0): -1}, InvalidRequest, "allowed are 0 to 9223372036854775807"),
-        ({("t", 0): 2**63}, InvalidRequest, "allowed are 0 to 9223372036854775807"),
-        ({("t", 0): 2**64}, InvalidRequest, "allowed are 0 to 9223372036854775807"),
-        ({("t", 0): 3, ("t", 7): 1}, NotAssigned, "t-7 is not assigned to this member"),
-        ({("t", 0): 3, ("u", 0): 1}, NotAssigned, "u-0 is not assigned"),
-        ({("t", 0): True}, TypeError, "whole number"),
-        ({"t": 3}, TypeError, "named by"),
-        ("t", TypeError, "commit takes a record"),
-        ([1], TypeError, "must hold records"),
-        (5, TypeError, "got int"),
-        (Record("t", 0, 0, 99, 0, None, None, ()), StaleMemberEpoch, "was not handed out"),
-    ],
-)
-def test_a_wrong_commit_commits_nothing(what: Any, error: type[Exception], said: str) -> None:
-    @scenario(1)
-    async def _(cluster: FakeCluster, coordinator: FakeCoordinator, client: AsyncClient) -> None:
-        fill(cluster.logs["t"][0], 10)
-        async with client.consumer("t", group="g", auto_commit=False) as consumer:
-            await read(consumer, 10)
-            with pytest.raises(error, match=said):
-                await consumer.commit(what)
-        assert coordinator.group("g").commits == []
-
-
-def test_other_misuse() -> None:
-    @scenario(1)
-    async def _(cluster: FakeCluster, coordinator: FakeCoordinator, client: AsyncClient) -> None:
-        async with client.consumer("t") as alone:
-            with pytest.raises(InvalidRequest, match="no group"):
-                await alone.commit()
-            with pytest.raises(InvalidRequest, match="no group"):
-                await alone.committed()
-        with pytest.raises(UnknownTopic):
-            await client.consumer("nowhere", group="g").start()
-        consumer = client.consumer("t", group="g")
-        reader = asyncio.ensure_future(anext(consumer))
-        await asyncio.sleep(1)
-        with pytest.raises(InvalidRequest, match="being read already"):
-            await consumer.batch()
-        reader.cancel()
-        await asyncio.gather(reader, return_exceptions=True)
-        assert await consumer.batch(max_wait_ms=10) == []
-        await client.close()
-        for use in (consumer.batch, consumer.commit, consumer.committed, consumer.start):
-            with pytest.raises(ClientClosed):
-                await use()
-        with pytest.raises(ClientClosed):
-            client.consumer("t", group="g")
 
 
 def test_what_was_read_ahead_may_be_moved_after_a_read_that_brought_nothing() -> None:

@@ -13,7 +13,7 @@ import pytest
 from minilog.errors import CoordinatorNotAvailable, MinilogError, NotCoordinator
 from minilog.wire.group_messages import CommitOffsets, CommitOffsetsReply
 from minilog_client import AsyncClient, GroupConsumer
-from tests.unit.client.consumer.test_consumer import write
+from tests.unit.client.consumer.consumer_bench import write
 from tests.unit.client.fake_cluster import FakeCluster
 from tests.unit.client.group.fake_coordinator import FakeCoordinator
 from tests.unit.client.virtual_time import run

@@ -19,7 +19,7 @@ from minilog_client import (
     UnknownMember,
     UnknownTopic,
 )
-from tests.unit.client.consumer.test_consumer import cut_start, fill, later, lose_tail, now
+from tests.unit.client.consumer.consumer_bench import cut_start, fill, later, lose_tail, now
 from tests.unit.client.fake_cluster import FakeCluster, Fault, Log
 from tests.unit.client.group.fake_coordinator import FakeCoordinator
 from tests.unit.client.group.group_rig import read, scenario

@@ -10,7 +10,7 @@ import pytest
 
 from minilog.wire.group_messages import GroupHeartbeatReply
 from minilog_client import AsyncClient, MinilogError
-from tests.unit.client.consumer.test_consumer import fill, now
+from tests.unit.client.consumer.consumer_bench import fill, now
 from tests.unit.client.fake_cluster import FakeCluster, Fault
 from tests.unit.client.group.fake_coordinator import FakeCoordinator
 from tests.unit.client.group.group_rig import scenario

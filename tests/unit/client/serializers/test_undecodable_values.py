@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from minilog_client import AsyncClient, Client, UndecodableRecord
-from tests.unit.client.consumer.test_consumer import write
+from tests.unit.client.consumer.consumer_bench import write
 from tests.unit.client.fake_cluster import FakeCluster
 from tests.unit.client.group.fake_coordinator import FakeCoordinator
 from tests.unit.client.group.group_rig import scenario

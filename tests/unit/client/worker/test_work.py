@@ -11,7 +11,7 @@ from minilog.errors import UnknownTopic
 from minilog_client import AsyncClient, InvalidRequest, Record, Retries, work, work_blocking
 from minilog_client.worker.dead_letter import PREFIX, dead_letter_headers
 from tests.unit.client.blocking.test_groups import connected
-from tests.unit.client.consumer.test_consumer import write
+from tests.unit.client.consumer.consumer_bench import write
 from tests.unit.client.fake_cluster import FakeCluster
 from tests.unit.client.group.fake_coordinator import FakeCoordinator
 from tests.unit.client.group.group_rig import scenario

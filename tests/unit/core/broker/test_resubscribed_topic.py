@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from minilog.wire.group_messages import LeaveGroup
-from tests.unit.core.groups.test_groups import Bench, parts
+from tests.unit.core.groups.group_bench import Bench, parts
 
 BOTH = {("t", 0), ("t", 1)}
 

@@ -13,7 +13,7 @@ from minilog.core.groups import catalogue as module
 from minilog.core.groups.catalogue import Catalogue
 from minilog.core.groups.pattern import Pattern
 from minilog.errors import InvalidRequest
-from tests.unit.core.groups.test_groups import Bench, parts
+from tests.unit.core.groups.group_bench import Bench, parts
 
 HOSTILE = ("(.*.*.*.*.*.*.*.*){60}", "(.?.?.?.?){70}", "(.*x){100}.*y", ".*[a-z].{90}", "((x?){100}){10}")
 COSTLY = "(.?.?.?.?){70}"

@@ -24,8 +24,8 @@ from minilog.core.replication.replica_fetcher import RETRY_MS, ReplicaFetcher
 from minilog.wire.messages import Problem, ReplicaFetch, ReplicaFetchReply
 from minilog.wire.topic_partition import TopicPartition
 from tests.unit.core.builders import follower_of, leader_of, log_of, memory_log, partition_state, runs_of
+from tests.unit.core.replication.leading_bench import WAIT_MS, Leading
 from tests.unit.core.replication.test_follower import common
-from tests.unit.core.replication.test_follower_sessions import WAIT_MS, Leading
 
 Runs = list[tuple[int, int]]
 LEADER_EPOCH = 5

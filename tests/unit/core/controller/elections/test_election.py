@@ -1,5 +1,4 @@
-"""Elections: who is asked, who wins, and when; recoveries. What a restarted controller finds out by
-itself."""
+"""Elections: who is asked, who wins, and when."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ from msgspec.structs import replace
 
 from minilog.core.controller.elections.election import Elections
 from minilog.core.controller.elections.partition_change import most_up_to_date
-from minilog.core.image import ClusterImage, PartitionState
+from minilog.core.image import PartitionState
 from minilog.errors import BrokerUnavailable
 from minilog.wire.journal.metadata_records import (
     NO_LEADER,
@@ -20,76 +19,13 @@ from minilog.wire.journal.metadata_records import (
     BrokerRegistered,
     BrokerUnfenced,
     MetadataRecord,
-    PartitionChanged,
     TopicDeleted,
     UncleanElection,
 )
-from minilog.wire.messages import LoneEnd, Position, PositionQuery, Positions, PositionsReply, Problem
+from minilog.wire.messages import Position, PositionQuery, Positions, Problem
 from minilog.wire.topic_partition import TopicPartition
-from tests.unit.core.builders import TOPIC, TOPIC_ID, image_of, partition_state, topic_records
-
-TIMEOUT_MS = 300
-EPOCHS = {1: 2, 2: 4, 3: 6}
-LEADERLESS = partition_state(leader=NO_LEADER, leader_epoch=6, isr=[2, 3])
-
-
-class Poll:
-    """An image and its elections, and what the brokers answer."""
-
-    def __init__(self, *states: PartitionState) -> None:
-        self.image: ClusterImage = image_of(*topic_records(*(states or (LEADERLESS,)), min_isr=2))
-        self.unfit: set[int] = set()
-        self.elections = Elections(self.image, TIMEOUT_MS, lambda broker_id, _: broker_id not in self.unfit)
-        for _, state in self.image.partitions():
-            self.elections.on_changed(state)
-        self.asked: dict[int, Positions] = {}
-
-    def write(self, *records: MetadataRecord) -> None:
-        for record in records:
-            self.image.apply(self.image.metadata_offset + 1, record)
-            if isinstance(record, PartitionChanged):
-                self.elections.on_changed(record)
-            if isinstance(record, BrokerRegistered):
-                self.elections.on_registered(record.broker_id)
-            if isinstance(record, TopicDeleted):
-                self.elections.on_deleted(record.topic)
-
-    def ask(self, now_ms: int = 0) -> list[int]:
-        sends = self.elections.ask(now_ms)
-        for send in sends:
-            assert isinstance(send.request, Positions)
-            self.asked[send.node_id] = send.request
-        return [send.node_id for send in sends]
-
-    def answer(self, broker_id: int, last_epoch: int, end_offset: int, *, leader_epoch: int = 6) -> None:
-        found = [
-            Position(TOPIC, TOPIC_ID, q.partition, leader_epoch, last_epoch, end_offset)
-            for q in self.queries(broker_id)
-        ]
-        self.reply(broker_id, *found)
-
-    def reply(self, broker_id: int, /, *found: Position, **more: Any) -> None:
-        """``more``: what the reply says otherwise of itself than the last question did."""
-        asked = self.asked[broker_id]
-        reply = PositionsReply(asked.broker_id, asked.broker_epoch, asked.sequence, list(found))
-        self.elections.on_reply(broker_id, replace(reply, **more))
-
-    def refuse(self, broker_id: int) -> None:
-        problem = Problem.of(BrokerUnavailable("not here"))
-        asked = self.queries(broker_id)
-        self.reply(broker_id, *(Position(TOPIC, TOPIC_ID, q.partition, q.leader_epoch, problem=problem) for q in asked))
-
-    def queries(self, broker_id: int) -> list[PositionQuery]:
-        return self.asked[broker_id].partitions
-
-    def fail(self, broker_id: int) -> None:
-        self.elections.on_ended(self.asked[broker_id])
-
-    def decided(self, now_ms: int = 1) -> list[tuple[int, int | None, bool]]:
-        return [(state.partition, winner, recovery) for state, winner, recovery, *_ in self.elections.decide(now_ms)]
-
-
-# --- asking ---------------------------------------------------------------------------------------
+from tests.unit.core.builders import TOPIC, TOPIC_ID, partition_state
+from tests.unit.core.controller.elections.election_bench import EPOCHS, LEADERLESS, RECOVERING, TIMEOUT_MS, Poll
 
 
 def test_every_candidate_is_asked_once_about_all_its_partitions() -> None:
@@ -124,9 +60,6 @@ def test_without_candidates_nothing_is_asked() -> None:
     poll.write(BrokerFenced(1, EPOCHS[1]))
     assert poll.ask() == []
     assert poll.elections.open_count == 0
-
-
-# --- deciding -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -327,9 +260,6 @@ def test_a_registration_lets_nobody_elses_answer_be_forgotten() -> None:
     assert poll.decided() == [(0, 2, False)]
 
 
-# --- damaged replicas -----------------------------------------------------------------------------
-
-
 def test_a_replica_that_is_unfit_is_not_asked() -> None:
     poll = Poll()
     poll.unfit = {2}
@@ -427,200 +357,9 @@ def test_a_restarted_controller_begins_the_election_again_from_the_image() -> No
     assert after.decide(1) == []
 
 
-# --- recovery (R22 balanced) ----------------------------------------------------------------------
-
-
-RECOVERING = partition_state(leader=NO_LEADER, leader_epoch=6, isr=[], last_known_elr=[1, 2])
-
-
-def test_a_recovery_needs_the_answer_of_all_however_long_it_takes() -> None:
-    poll = Poll(RECOVERING)
-    assert poll.ask() == [1, 2, 3]
-    poll.answer(1, 5, 10)
-    poll.fail(2)
-    poll.fail(3)
-    assert poll.decided(TIMEOUT_MS - 1) == []
-    assert poll.decided(TIMEOUT_MS) == []
-    assert poll.ask(TIMEOUT_MS) == [2, 3], "what the other has told still counts"
-    poll.answer(2, 5, 12)
-    assert poll.decided(TIMEOUT_MS + 1) == []
-    assert poll.decided(2 * TIMEOUT_MS) == [(0, 2, True)], "a witness is waited for, but not for ever"
-
-
-@pytest.mark.parametrize(
-    ("told", "lone_end", "flush_policy", "winner", "lacking"),
-    [
-        (10, 0, "commit", 2, []),
-        (12, 0, "commit", 2, [1]),
-        (11, 12, "commit", 2, [1]),
-        (13, 0, "commit", None, [1, 2, 3]),
-        (13, 0, "never", None, [1, 2, 3]),
-        (0, 13, "commit", None, [1, 2, 3]),
-        (0, 13, "never", 2, []),
-    ],
-)
-def test_a_recovery_elects_nobody_who_lacks_what_is_known_to_be_committed(
-    told: int, lone_end: int, flush_policy: str, winner: int | None, lacking: list[int]
-) -> None:
-    """R37: by another replica that is there, or by what the last leader has told. What a power cut
-    may take from a log by its topic's settings is no proof of an older copy."""
-    poll = Poll(RECOVERING)
-    topic = poll.image.topics[TOPIC]
-    topic.settings = replace(topic.settings, flush_policy=flush_policy)
-    poll.elections.lone_ends.note([LoneEnd(TOPIC, TOPIC_ID, 0, lone_end)])
-    poll.ask()
-    poll.answer(1, 5, 10)
-    poll.answer(2, 5, 12)
-    poll.reply(3, Position(TOPIC, TOPIC_ID, 0, 6, 5, 12, high_watermark=told))
-    [verdict] = poll.elections.decide(1)
-    assert (verdict.winner, verdict.lacking) == (winner, lacking)
-
-
-@pytest.mark.parametrize(
-    ("position", "start_offset", "epoch_ends", "winner"),
-    [
-        ((5, 13), 0, [(5, 13), (4, 2)], 3),
-        ((5, 13), 0, [], 3),  # a broker of before tells no epochs
-        ((5, 12), 0, [], 2),
-        ((4, 99), 0, [(4, 99)], 2),
-        ((6, 20), 0, [(6, 20), (5, 12)], 3),
-        ((6, 20), 0, [(6, 20), (5, 11)], 2),
-        ((6, 20), 0, [(6, 20), (4, 11)], 2),
-        ((6, 20), 0, [(6, 20)], 2),
-        ((6, 20), 0, [], 2),
-        ((6, 20), 11, [(6, 20)], 2),
-        ((6, 20), 12, [(6, 20)], 3),  # retention has let go what they hold
-    ],
-)
-def test_a_recovery_elects_a_witness_that_holds_all_of_the_longest_log_and_more(
-    position: tuple[int, int], start_offset: int, epoch_ends: list[tuple[int, int]], winner: int
-) -> None:
-    """R22: where their epoch ends in its log it must have as much. A later epoch may be of a leader
-    that was alone with it."""
-    poll = Poll(RECOVERING)
-    poll.ask()
-    poll.answer(1, 5, 10)
-    poll.answer(2, 5, 12)
-    assert poll.decided() == []
-    told = Position(TOPIC, TOPIC_ID, 0, 6, *position, start_offset=start_offset, epoch_ends=epoch_ends)
-    poll.reply(3, told)
-    assert poll.decided() == [(0, winner, True)]
-
-
-def test_what_is_told_of_an_epoch_before_an_unclean_election_is_given_up() -> None:
-    """R37: a heartbeat of the leader of before comes late."""
-    poll = Poll(RECOVERING)
-    poll.write(UncleanElection(TOPIC, TOPIC_ID, 0, 1, 6, [], 3, "operator", 0))
-    known = poll.elections.lone_ends
-    known.note([LoneEnd(TOPIC, TOPIC_ID, 0, 13, 5)])
-    assert known.of(RECOVERING) == 0
-    known.note([LoneEnd(TOPIC, TOPIC_ID, 0, 9, 6), LoneEnd(TOPIC, TOPIC_ID, 0, 7, 6)])
-    assert known.of(RECOVERING) == 9
-
-
-@pytest.mark.parametrize(("last_epoch", "lacking"), [(5, []), (6, [1, 2, 3])])
-def test_a_replica_that_has_not_heard_of_an_unclean_election_tells_what_was_given_up(
-    last_epoch: int, lacking: list[int]
-) -> None:
-    """R37: it was away. The records that its high watermark speaks of were counted as lost."""
-    poll = Poll(RECOVERING)
-    poll.write(UncleanElection(TOPIC, TOPIC_ID, 0, 1, 6, [], 3, "operator", 0))
-    poll.ask()
-    poll.answer(1, 6, 10)
-    poll.answer(2, 6, 12)
-    poll.reply(3, Position(TOPIC, TOPIC_ID, 0, 6, last_epoch, 11, high_watermark=13))
-    [verdict] = poll.elections.decide(1)
-    assert verdict.lacking == lacking
-    assert verdict.winner == (None if lacking else 2)
-
-
-def test_who_was_away_while_records_were_given_up_proves_no_older_copy_to_another_controller() -> None:
-    """R22: nobody has journalled which recovery gave them up. Whoever holds records of a later epoch
-    has held all that was committed before, and nothing that is told of an earlier one says more."""
-    poll = Poll(RECOVERING)
-    poll.ask()
-    poll.answer(1, 6, 10)
-    poll.answer(2, 6, 12)
-    poll.reply(3, Position(TOPIC, TOPIC_ID, 0, 6, 5, 13, high_watermark=13))
-    [verdict] = poll.elections.decide(1)
-    assert (verdict.winner, verdict.lacking) == (2, [])
-
-
-def test_what_a_power_cut_took_from_all_is_known_to_be_committed_no_more() -> None:
-    """R37: the topic does not sync what it acknowledges. The recovery knows that, and so does each
-    election behind it."""
-    poll = Poll(RECOVERING)
-    topic = poll.image.topics[TOPIC]
-    topic.settings = replace(topic.settings, flush_policy="never")
-    known = poll.elections.lone_ends
-    known.note([LoneEnd(TOPIC, TOPIC_ID, 0, 13, 5, 2)])
-    poll.ask()
-    poll.answer(1, 5, 10)
-    poll.answer(2, 5, 12)
-    poll.answer(3, 5, 11)
-    [verdict] = poll.elections.decide(1)
-    assert (verdict.winner, verdict.missing) == (2, 1)
-    assert (known.of(RECOVERING), known.missing(RECOVERING, 6, 12)) == (0, 0)
-    known.note([LoneEnd(TOPIC, TOPIC_ID, 0, 13, 5, 2)])
-    assert known.of(RECOVERING) == 0, "a late word of the leader before"
-    known.note([LoneEnd(TOPIC, TOPIC_ID, 0, 12, 6, 12)])
-    assert known.of(RECOVERING) == 12
-
-
-def test_what_is_told_of_a_topic_that_was_deleted_is_not_kept() -> None:
-    poll = Poll(RECOVERING)
-    known = poll.elections.lone_ends
-    known.note([LoneEnd(TOPIC, "deleted", 0, 13, 5), LoneEnd("gone", "deleted", 0, 13, 5)])
-    assert known.of(replace(RECOVERING, topic_id="deleted")) == 0
-
-
-@pytest.mark.parametrize(
-    ("last_epoch", "end_offset", "missing"),
-    [(6, 110, 0), (6, 104, 6), (5, 100, 10), (5, 120, 10), (5, 90, 20), (7, 120, 0)],
-)
-def test_a_longer_log_of_an_older_epoch_holds_nothing_of_a_newer_one(
-    last_epoch: int, end_offset: int, missing: int
-) -> None:
-    """R37: epoch 6 began at 100, and 110 records are committed."""
-    poll = Poll(RECOVERING)
-    known = poll.elections.lone_ends
-    known.note([LoneEnd(TOPIC, TOPIC_ID, 0, 110, 6, 100), LoneEnd(TOPIC, TOPIC_ID, 0, 100, 5, 0)])
-    assert known.missing(RECOVERING, last_epoch, end_offset) == missing
-
-
-def test_a_recovery_does_not_begin_before_all_are_back() -> None:
-    poll = Poll(RECOVERING)
-    poll.write(BrokerFenced(2, EPOCHS[2]))
-    assert poll.ask() == []
-    poll.write(BrokerUnfenced(2, EPOCHS[2]))
-    assert poll.ask() == [1, 2, 3]
-
-
-def test_one_who_is_lost_during_a_recovery_stops_it() -> None:
-    poll = Poll(RECOVERING)
-    poll.ask()
-    poll.answer(1, 5, 10)
-    poll.answer(2, 5, 12)
-    poll.write(BrokerFenced(2, EPOCHS[2]))
-    assert poll.decided() == []
-
-
-def test_a_complete_replica_that_comes_back_turns_a_recovery_into_an_election() -> None:
-    poll = Poll(partition_state(leader=NO_LEADER, leader_epoch=6, isr=[], elr=[3], last_known_elr=[1, 2]))
-    poll.write(BrokerFenced(3, EPOCHS[3]))
-    assert poll.ask() == [], "the one that is known to be complete is waited for"
-    poll.write(BrokerUnfenced(3, EPOCHS[3]))
-    assert poll.ask() == [3]
-    poll.answer(3, 5, 10)
-    assert poll.decided() == [(0, 3, False)]
-
-
 def test_leaderless_partitions_are_told_apart() -> None:
     poll = Poll(RECOVERING, partition_state(partition=1))
     assert list(poll.elections.leaderless) == [TopicPartition(TOPIC, 0)]
-
-
-# --- any order of answers -------------------------------------------------------------------------
 
 
 @given(
@@ -658,9 +397,6 @@ def test_the_winner_is_the_best_of_those_that_answered(steps: list[tuple[str, in
             assert poll.ask(now_ms) == sorted(silent), "the others may still answer what they were asked"
             deadline_ms = now_ms + TIMEOUT_MS
             silent.clear()
-
-
-# --- counting -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

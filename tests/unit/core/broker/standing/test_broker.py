@@ -1,5 +1,4 @@
-"""One broker and its controller: registration, metadata, roles and their epochs, ISR proposals,
-leaving in order."""
+"""One broker and its controller: registration, heartbeats, metadata and roles."""
 
 from __future__ import annotations
 
@@ -8,8 +7,6 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from minilog.core.broker.standing.registration import DRAIN_POLL_MS
-from minilog.core.controller.elections.partition_change import most_up_to_date
 from minilog.core.effects import CONTROLLER_ID
 from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.leader import LeaderState
@@ -24,14 +21,12 @@ from minilog.errors import (
 from minilog.errors import InvalidRequest as InvalidRequestError
 from minilog.wire.journal.metadata_copy import MetadataCopy
 from minilog.wire.journal.metadata_records import (
-    NO_LEADER,
     AnyMetadataRecord,
     BrokerFenced,
     BrokerRegistered,
     BrokerShuttingDown,
     BrokerUnfenced,
     ControllerStarted,
-    PartitionChanged,
     TopicCreated,
     TopicDeleted,
 )
@@ -41,29 +36,16 @@ from minilog.wire.messages import (
     HeartbeatReply,
     Metadata,
     MetadataReply,
-    PositionQuery,
-    Positions,
-    PositionsReply,
     Probe,
     ProbeReply,
     Problem,
     Register,
     RegisterReply,
-    ReplicaFetch,
-    ReplicaFetchReply,
-    ReplicaFetchResult,
-    ReplicaName,
 )
 from minilog.wire.topic_partition import TopicPartition
 from tests.unit.core.broker.broker_bench import BROKER_EPOCHS, BrokerBench
-from tests.unit.core.builders import TOPIC, TOPIC_ID, batch_at, extend, partition_state
-
-FIRST = TopicPartition(TOPIC, 0)
-
-
-def heartbeat(bench: BrokerBench) -> Heartbeat:
-    assert isinstance(bench.to_controller, Heartbeat)
-    return bench.to_controller
+from tests.unit.core.broker.standing.standing_bench import FIRST, asks_to_leave, heartbeat, leaving, positions
+from tests.unit.core.builders import TOPIC, TOPIC_ID, extend, partition_state
 
 
 def news(
@@ -76,17 +58,6 @@ def news(
 ) -> HeartbeatReply:
     heard = asked.broker_epoch, asked.sequence
     return HeartbeatReply(*heard, controller_epoch, base_offset, metadata_offset, list(records), snapshot)
-
-
-def positions(
-    bench: BrokerBench, leader_epoch: int, *, topic_id: str = TOPIC_ID, controller_epoch: int = 1, **more: Any
-) -> Positions:
-    """``more``: what the question says otherwise of whom it is for."""
-    query = PositionQuery(TOPIC, topic_id, 0, leader_epoch)
-    return replace(Positions(1, bench.core.broker_epoch, controller_epoch, 8, [query]), **more)
-
-
-# --- registration ---------------------------------------------------------------------------------
 
 
 def test_a_broker_begins_by_registering() -> None:
@@ -226,9 +197,6 @@ def test_a_second_registration_takes_the_metadata_from_the_start() -> None:
     assert isinstance(bench.core.replicas[FIRST].role, LeaderState | FollowerState)
 
 
-# --- the controller's term (R25) ------------------------------------------------------------------
-
-
 def test_a_newer_controller_is_obeyed_and_remembered_first() -> None:
     bench = BrokerBench.started(partition_state())
     bench.metadata(ControllerStarted("cluster", 4))
@@ -261,9 +229,6 @@ def test_an_older_controller_gets_no_positions() -> None:
     sent = bench.send(positions(bench, 6, controller_epoch=3))
     assert bench.refusal(sent).code == NotController.code
     assert isinstance(bench.core.replicas[FIRST].role, LeaderState), "and ends no role"
-
-
-# --- metadata (R29) -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("base_offset", [-1, 1])
@@ -420,249 +385,6 @@ def test_a_log_of_a_later_epoch_than_there_has_been_stops_the_broker_instead_of_
         bench.metadata()
 
 
-# --- damaged replicas (R20) -----------------------------------------------------------------------
-
-
-UNFIT = [ReplicaName(TOPIC, TOPIC_ID, 0)]
-
-
-def next_heartbeat(bench: BrokerBench) -> Heartbeat:
-    bench.metadata()
-    return heartbeat(bench)
-
-
-def damaged(*states: PartitionChanged) -> BrokerBench:
-    """The log of the first partition is found damaged while it is in use."""
-    bench = BrokerBench.started(*states)
-    assert heartbeat(bench).unfit == []
-    bench.log().is_damaged = True
-    bench.tick(500)
-    return bench
-
-
-def test_damage_is_noted_before_the_controller_is_told_and_again_when_there_was_no_room() -> None:
-    bench = BrokerBench.started(partition_state())
-    bench.log().is_damaged, bench.log().room = True, 0
-    bench.tick(500)
-    assert next_heartbeat(bench).unfit == UNFIT, "it cannot be noted, and is told all the same"
-    assert not bench.log().damage_noted
-    bench.log().room = None
-    bench.tick(500)
-    assert bench.log().damage_noted
-
-
-@pytest.mark.parametrize("leader", [1, 2, NO_LEADER])
-def test_a_damaged_replica_is_told_to_the_controller_with_every_heartbeat(leader: int) -> None:
-    bench = damaged(partition_state(leader=leader), partition_state(partition=1))
-    assert [next_heartbeat(bench).unfit for _ in range(2)] == [UNFIT, UNFIT]
-
-
-def test_a_damaged_follower_takes_nothing_more_over() -> None:
-    bench = damaged(partition_state(leader=2), partition_state(partition=1, leader=2))
-    ((_, request),) = bench.fetches
-    bench.respond(2, request, ReplicaFetchReply(request.session_id, request.sequence, []))
-    assert bench.fetches[-1][1].forgotten == [FIRST]
-    bench.metadata(partition_state(leader=3, leader_epoch=6, partition_epoch=11, isr=[2, 3]))
-    assert [node for node, _ in bench.fetches] == [2, 2], "nor does it from the next leader"
-
-
-def test_a_damaged_leader_serves_on_until_another_leads() -> None:
-    bench = damaged(partition_state())
-    assert bench.leader().leader_epoch == 5
-    bench.metadata(partition_state(leader=2, leader_epoch=6, partition_epoch=11, isr=[2, 3]))
-    assert bench.follower().leader == 2
-    assert bench.fetches == []
-
-
-def test_a_damaged_replica_does_not_stand_for_election() -> None:
-    bench = damaged(partition_state())
-    (position,) = ask_positions(bench, 6).partitions
-    assert position.problem is not None
-    assert "damaged log" in position.problem.detail
-    assert bench.follower().leader_epoch == 6, "and the older epoch ends all the same"
-
-
-def test_a_damaged_replica_of_a_topic_that_is_gone_is_told_no_more() -> None:
-    bench = damaged(partition_state())
-    again = replace(partition_state(partition_epoch=0, leader_epoch=0), topic_id="second")
-    bench.metadata(TopicDeleted(TOPIC, TOPIC_ID), TopicCreated(TOPIC, "second", {}), again)
-    bench.tick(500)
-    assert next_heartbeat(bench).unfit == []
-
-
-def test_a_replica_that_found_no_room_is_unfit_until_it_is_open() -> None:
-    bench = BrokerBench(partition_state())
-    bench.store.is_full = True
-    bench.tick()
-    bench.register()
-    bench.metadata()
-    assert heartbeat(bench).unfit == UNFIT
-    bench.store.is_full = False
-    bench.tick(500)
-    assert next_heartbeat(bench).unfit == []
-
-
-# --- roles and epochs (R4) ------------------------------------------------------------------------
-
-
-def ask_positions(bench: BrokerBench, leader_epoch: int, *, topic_id: str = TOPIC_ID) -> PositionsReply:
-    reply = bench.replies[bench.send(positions(bench, leader_epoch, topic_id=topic_id))]
-    assert isinstance(reply, PositionsReply)
-    assert reply.sequence == 8
-    return reply
-
-
-@pytest.mark.parametrize("more", [{"broker_id": 2}, {"broker_epoch": 1}, {"broker_epoch": 3}, {"broker_epoch": -1}])
-def test_a_question_for_another_process_is_not_answered_and_ends_nothing(more: dict[str, Any]) -> None:
-    """Another broker has its address by now, or another process its id: its log is not the one that
-    was meant."""
-    bench = BrokerBench.started(partition_state())
-    sent = bench.send(positions(bench, 6, **more, controller_epoch=9))
-    assert bench.refusal(sent).code == StaleBrokerEpoch.code
-    assert bench.store.controller_epoch == 1
-    assert bench.leader().leader_epoch == 5
-
-
-def test_a_position_says_whose_it_is_and_of_what() -> None:
-    bench = BrokerBench.started(partition_state())
-    reply = ask_positions(bench, 6)
-    assert (reply.broker_id, reply.broker_epoch) == (1, 2)
-    assert [(p.topic, p.topic_id, p.partition) for p in reply.partitions] == [(TOPIC, TOPIC_ID, 0)]
-
-
-def test_a_log_that_retention_has_emptied_stands_for_election_with_the_epoch_of_what_has_gone() -> None:
-    """Else one that lost its end would win, and offsets that were committed would be given a second
-    time."""
-    bench = BrokerBench.started(partition_state(leader=2))
-    bench.log().reset(9, start_epoch=3)
-    (position,) = ask_positions(bench, 6).partitions
-    assert (position.last_epoch, position.end_offset) == (3, 9)
-    assert most_up_to_date({1: (position.last_epoch, position.end_offset), 2: (3, 7)}, [2, 1]) == 1
-
-
-def test_a_position_says_where_the_last_epochs_end_in_the_log() -> None:
-    bench = BrokerBench.started(partition_state(leader=2))
-    for epoch in range(10):
-        extend(bench.log(), epoch, epoch + 1)
-    (position,) = ask_positions(bench, 20).partitions
-    assert position.epoch_ends == [(9, 55), (8, 45), (7, 36), (6, 28), (5, 21), (4, 15), (3, 10), (2, 6)]
-    bench.log().truncate(1)
-    (position,) = ask_positions(bench, 20).partitions
-    assert (position.start_offset, position.epoch_ends) == (0, [(0, 1)])
-
-
-def test_answering_a_position_query_ends_the_older_epoch() -> None:
-    bench = BrokerBench.started(partition_state())
-    sent = bench.produce(b"a", b"b")
-    (position,) = ask_positions(bench, 6).partitions
-    assert (position.problem, position.leader_epoch, position.last_epoch, position.end_offset) == (None, 6, 5, 2)
-    (result,) = bench.produced(sent)
-    assert result.problem is not None
-    assert result.problem.code == "LEADERSHIP_LOST"
-    assert (bench.follower().leader_epoch, bench.follower().leader) == (6, NO_LEADER)
-    refused = bench.produced(bench.produce(b"c"))[0].problem
-    assert refused is not None
-    assert (refused.code, refused.definite) == ("LEADER_NOT_AVAILABLE", True)
-
-
-def test_a_fenced_follower_stops_fetching_from_the_old_leader() -> None:
-    bench = BrokerBench.started(partition_state(leader=2))
-    ((_, request),) = bench.fetches
-    ask_positions(bench, 6)
-    bench.respond(2, request, BrokerUnavailable("gone"))
-    bench.tick(1000)
-    assert len(bench.fetches) == 1
-
-
-@pytest.mark.parametrize("epoch", [5, 6])
-def test_metadata_of_an_epoch_that_was_fenced_brings_no_role_back(epoch: int) -> None:
-    bench = BrokerBench.started(partition_state(leader=2))
-    ask_positions(bench, 7)
-    bench.metadata(partition_state(leader=1, leader_epoch=epoch, partition_epoch=11))
-    assert bench.follower().leader_epoch == 7
-    bench.metadata(partition_state(leader=1, leader_epoch=7, partition_epoch=12))
-    assert bench.leader().leader_epoch == 7
-
-
-@pytest.mark.parametrize(("leader_epoch", "topic_id"), [(4, TOPIC_ID), (6, "another")])
-def test_a_position_that_cannot_be_told_is_a_problem_and_ends_nothing(leader_epoch: int, topic_id: str) -> None:
-    bench = BrokerBench.started(partition_state())
-    (position,) = ask_positions(bench, leader_epoch, topic_id=topic_id).partitions
-    assert position.problem is not None
-    assert isinstance(bench.core.replicas[FIRST].role, LeaderState)
-
-
-def test_asking_in_the_current_epoch_ends_nothing() -> None:
-    bench = BrokerBench.started(partition_state(leader=NO_LEADER))
-    (position,) = ask_positions(bench, 5).partitions
-    assert position.problem is None
-
-
-def test_a_leader_that_steps_down_makes_its_tail_durable_before_it_fetches() -> None:
-    bench = BrokerBench.started(partition_state())
-    bench.produce(b"a", acks=0)
-    bench.flushes.clear()
-    bench.metadata(partition_state(leader=2, leader_epoch=6, partition_epoch=11, isr=[2, 3]))
-    assert [f.end_offset for f in bench.flushes] == [1]
-    assert bench.fetches == []
-    bench.flush()
-    ((node_id, request),) = bench.fetches
-    assert (node_id, request.partitions[0].fetch_offset, request.partitions[0].last_epoch) == (2, 1, 5)
-
-
-def test_a_flush_that_was_under_way_at_the_change_is_not_taken_for_the_whole_tail() -> None:
-    bench = BrokerBench.started(partition_state())
-    bench.produce(b"a", acks=0)
-    bench.produce(b"b", acks=0)
-    bench.metadata(partition_state(leader=2, leader_epoch=6, partition_epoch=11, isr=[2, 3]))
-    bench.flush(end_offset=1)
-    assert bench.fetches == []
-    bench.flush()
-    assert [request.partitions[0].fetch_offset for _, request in bench.fetches] == [2]
-
-
-def test_a_fetch_of_an_earlier_process_is_refused() -> None:
-    bench = BrokerBench.started(partition_state())
-    sent = bench.acknowledge(2, 0, broker_epoch=3)
-    assert bench.refusal(sent).code == StaleBrokerEpoch.code
-    assert bench.leader().followers[2].position is None
-
-
-def test_a_fetch_for_another_broker_is_refused_and_leaves_the_followers_session_alone() -> None:
-    """That broker had this address, or says it has."""
-    bench = BrokerBench.started(partition_state())
-    bench.acknowledge(2, 0)
-    session = bench.core.sessions.of(2)
-    sent = bench.send(ReplicaFetch(2, 4, 3, 99, 0, 500, 1000, []))
-    assert bench.refusal(sent).code == "BROKER_UNAVAILABLE"
-    assert bench.core.sessions.of(2) is session
-    assert bench.leader().followers[2].position == 0
-
-
-def test_the_answer_of_a_leader_that_is_followed_no_more_changes_nothing() -> None:
-    bench = BrokerBench.started(partition_state(leader=2))
-    ((node_id, request),) = bench.fetches
-    bench.metadata(TopicDeleted(TOPIC, TOPIC_ID))
-    batches = memoryview(batch_at(0, 5, b"late").tobytes())
-    result = ReplicaFetchResult(TOPIC, TOPIC_ID, 0, 5, 0, 1, 0, batches=batches)
-    bench.respond(node_id, request, ReplicaFetchReply(request.session_id, request.sequence, [result]))
-    bench.respond(3, request, ReplicaFetchReply(request.session_id, request.sequence, [result]))
-    assert bench.core.replicas == {}
-    assert bench.store.logs == {}
-
-
-def test_a_follower_under_flush_policy_interval_flushes_later() -> None:
-    bench = BrokerBench.started(partition_state(leader=2), config={"flush.policy": "interval", "flush.ms": "100"})
-    ((node_id, request),) = bench.fetches
-    batches = memoryview(batch_at(0, 5, b"v").tobytes())
-    result = ReplicaFetchResult(TOPIC, TOPIC_ID, 0, 5, 0, 1, 0, batches=batches)
-    bench.respond(node_id, request, ReplicaFetchReply(request.session_id, request.sequence, [result]))
-    assert [r.partitions[0].fetch_offset for _, r in bench.fetches] == [0, 1], "it acknowledges what is written"
-    assert bench.flushes == []
-    bench.tick(100)
-    assert [f.end_offset for f in bench.flushes] == [1]
-
-
 def test_it_answers_probes_with_its_own_name() -> None:
     bench = BrokerBench.started()
     sent = bench.send(Probe(1, "somebody"))
@@ -687,116 +409,6 @@ def test_metadata_for_clients() -> None:
     assert everything.topics == reply.topics
 
 
-# --- leaving in order (R28) -----------------------------------------------------------------------
-
-
-def leaving(bench: BrokerBench) -> BrokerBench:
-    bench.perform(bench.core.begin_shutdown(bench.now_ms))
-    bench.metadata()
-    return bench
-
-
-def asks_to_leave(bench: BrokerBench) -> bool:
-    """If nothing else is under way to the controller."""
-    if isinstance(bench.to_controller, Heartbeat) and not bench.to_controller.shutting_down:
-        bench.metadata()
-    return isinstance(bench.to_controller, Heartbeat) and bench.to_controller.shutting_down
-
-
-def test_a_broker_leaves_when_its_followers_hold_everything() -> None:
-    bench = BrokerBench.started(partition_state())
-    bench.produce(b"a", acks=1)
-    leaving(bench)
-    assert not asks_to_leave(bench), "it waits for its followers"
-    bench.flush()
-    bench.acknowledge(2, 1)
-    assert not asks_to_leave(bench)
-    bench.acknowledge(3, 1)
-    assert asks_to_leave(bench)
-    assert heartbeat(bench).drained
-    assert not bench.core.may_exit
-    moved = partition_state(leader=2, leader_epoch=6, partition_epoch=11, isr=[2, 3])
-    bench.metadata(BrokerShuttingDown(1, bench.core.broker_epoch), moved)
-    assert not bench.core.may_exit
-    bench.metadata(may_exit=True)
-    assert bench.core.may_exit
-    bench.tick(1000)
-    assert bench.to_controller is None
-
-
-def test_it_does_not_wait_for_followers_longer_than_allowed() -> None:
-    bench = leaving(BrokerBench.started(partition_state(), drain_timeout_ms=1000))
-    bench.metadata()
-    bench.tick(999)
-    assert not asks_to_leave(bench)
-    bench.tick(1)
-    assert asks_to_leave(bench)
-    assert not heartbeat(bench).drained
-
-
-def test_while_it_drains_it_asks_for_news_without_waiting() -> None:
-    """What becomes of its ISR proposals decides whether it is drained."""
-    bench = leaving(BrokerBench.started(partition_state()))
-    first = heartbeat(bench)
-    assert (first.shutting_down, first.waits) == (False, False)
-    bench.metadata()
-    assert bench.to_controller is None
-    bench.tick(DRAIN_POLL_MS)
-    assert heartbeat(bench).sequence == first.sequence + 1
-
-
-def test_one_that_is_given_a_leadership_while_it_leaves_drains_that_too() -> None:
-    """The controller does not let it go before it has heard of that: it says nothing of shutting
-    down yet."""
-    bench = leaving(BrokerBench.started(partition_state(leader=2)))
-    assert asks_to_leave(bench), "it leads nothing"
-    bench.metadata(partition_state(leader=1, leader_epoch=6, partition_epoch=11))
-    bench.tick(DRAIN_POLL_MS)
-    assert not asks_to_leave(bench), "its followers have not been heard"
-    for follower in (2, 3):
-        bench.acknowledge(follower, 0)
-    assert asks_to_leave(bench)
-
-
-def test_a_broker_that_never_registered_may_leave_at_once() -> None:
-    bench = BrokerBench()
-    bench.perform(bench.core.begin_shutdown(0))
-    assert bench.core.may_exit
-
-
-def test_a_broker_that_the_controller_forgot_while_it_leaves_may_go() -> None:
-    bench = leaving(BrokerBench.started())
-    bench.answer(StaleBrokerEpoch("unknown", cluster_id="cluster"))
-    assert bench.core.may_exit
-
-
-def test_a_broker_leaves_without_a_controller_after_a_while() -> None:
-    bench = leaving(BrokerBench.started())
-    for _ in range(100):
-        if isinstance(bench.to_controller, Heartbeat):
-            bench.answer(BrokerUnavailable("gone"))
-        bench.tick(100)
-    assert bench.core.may_exit
-
-
-def test_asking_to_leave_twice_is_asking_once() -> None:
-    bench = leaving(BrokerBench.started())
-    bench.perform(bench.core.begin_shutdown(bench.now_ms))
-    assert heartbeat(bench).shutting_down
-
-
-def test_a_follower_goes_on_following_while_it_leaves() -> None:
-    bench = leaving(BrokerBench.started(partition_state(leader=2)))
-    ((_, request),) = bench.fetches
-    assert heartbeat(bench).shutting_down
-    bench.respond(2, request, BrokerUnavailable("later"))
-    bench.tick(1000)
-    assert len(bench.fetches) == 2
-
-
-# --- numbers --------------------------------------------------------------------------------------
-
-
 def test_statistics_are_plain_numbers() -> None:
     bench = BrokerBench.started(partition_state(isr=[1, 2]), partition_state(partition=1, leader=2), min_isr=3)
     extend(bench.log(), 5, 3)
@@ -808,14 +420,6 @@ def test_statistics_are_plain_numbers() -> None:
     assert (led.log_end_offset, led.replica_lag) == (3, {2: (2, 30), 3: (None, 30)})
     assert (followed.is_leader, followed.leader, followed.replica_lag) == (False, 2, {})
     assert BROKER_EPOCHS[1] == bench.core.broker_epoch
-
-
-def test_a_leader_counts_how_often_its_isr_shrank_and_grew() -> None:
-    bench = BrokerBench.started(partition_state(isr=[1, 2, 3]), min_isr=1)
-    for epoch, isr in enumerate(([1, 2], [1, 2], [1], [1, 3], [1, 2, 3]), 11):
-        bench.metadata(partition_state(isr=isr, partition_epoch=epoch))
-    led = bench.core.replica_statistics(bench.core.hosted(), bench.now_ms)[0]
-    assert (led.isr_shrinks, led.isr_expands) == (2, 2)
 
 
 @pytest.mark.parametrize(
@@ -852,38 +456,7 @@ def test_one_that_may_have_been_replaced_at_its_own_wish_is_not_sure() -> None:
     assert bench.core.state.unsure_ms(bench.now_ms) <= bench.now_ms - asked_ms - 300
 
 
-def test_a_replica_that_is_unfit_makes_no_leader_of_others_unsure() -> None:
-    """The controller is told of it with every heartbeat. What this broker leads with a whole log
-    stays here."""
-    bench = damaged(partition_state(leader=2), partition_state(partition=1))
-    assert next_heartbeat(bench).unfit == UNFIT
-    bench.tick(150)
-    assert bench.core.state.unsure_ms(bench.now_ms) == 0
-
-
-def test_who_leads_with_a_damaged_log_is_not_sure_while_the_controller_has_not_answered() -> None:
-    bench = damaged(partition_state())
-    assert next_heartbeat(bench).unfit == UNFIT
-    asked_ms = bench.now_ms
-    bench.tick(150)
-    assert bench.core.state.unsure_ms(bench.now_ms) == bench.now_ms - asked_ms == 150
-    bench.metadata(partition_state(leader=2, leader_epoch=6, partition_epoch=11, isr=[2, 3]))
-    bench.tick(150)
-    assert bench.core.state.unsure_ms(bench.now_ms) == 0
-
-
 def test_a_session_is_as_long_as_the_controller_says_if_that_is_shorter() -> None:
     bench = BrokerBench.started(partition_state(), session_timeout_ms=60_000)
     bench.now_ms += 3000
     assert bench.core.state.session_over_ms(bench.now_ms) > 0
-
-
-def test_writes_are_refused_soon_when_a_stop_meets_no_controller() -> None:
-    """Draining needs no controller: what is acknowledged until the end is on the followers, too."""
-    bench = BrokerBench.started(partition_state())
-    bench.perform(bench.core.begin_shutdown(bench.now_ms))
-    assert bench.core.state.accepts_writes
-    bench.tick(499)
-    assert bench.core.state.accepts_writes
-    bench.tick(1)
-    assert not bench.core.state.accepts_writes
