@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 CLIENTS = ROOT / "clients"
 FUNCTION_LINES_MAX = 60
 MODULE_LINES_MAX = 500
+TEST_LINES_MAX = 600
 ROOM_MODULES_MAX = 15
 
 EVERYTHING_MAY_IMPORT = {"minilog", "minilog.errors", "minilog.config"}
@@ -321,6 +322,12 @@ def test_sizes(module: str) -> None:
 def test_long_modules_are_few_and_have_a_reason() -> None:
     long = {name for name, path in MODULES.items() if len(path.read_text(encoding="utf-8").splitlines()) > LONG_FROM}
     assert long == set(LONG_MODULES)
+
+
+def test_tests_are_cut_by_subject_too() -> None:
+    found = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in (ROOT / "tests").rglob("*.py")}
+    long = {path: lines for path, lines in found.items() if lines > TEST_LINES_MAX}
+    assert not long, f"these files have more than {TEST_LINES_MAX} lines, split them by subject: {long}"
 
 
 def test_every_room_has_a_sign() -> None:
