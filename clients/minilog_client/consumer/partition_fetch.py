@@ -40,8 +40,8 @@ from minilog.wire.messages import (
     OffsetsResult,
 )
 from minilog_client.connection.backoff import DELAY_MAX_MS, Attempts
-from minilog_client.consumer.decoding import Decoding
-from minilog_client.consumer.records import AnyRecord, Record, decode, undecodable
+from minilog_client.consumer.decoding import Decoding, UndecodableRecord
+from minilog_client.consumer.records import AnyRecord, decode, undecodable
 from minilog_client.consumer.start import Start, StartLike, parse_start
 from minilog_client.settings import ErrorsTolerance
 from minilog_client.values import PartitionKey
@@ -166,7 +166,9 @@ class PartitionFetch:
             self._stop_if_used(error)
 
     def _go_back(self, offset: int) -> None:
-        """Drop everything from ``offset`` on. What comes before it was read here."""
+        """Drop everything from ``offset`` on, also what is under way: it begins beyond that. What
+        comes before it was read here."""
+        self.request = None
         epochs = [each for each in self._epochs if each[0] < offset]
         self._stand_at(offset, epochs[-1][1] if epochs else -1)
         self._epochs = epochs or self._epochs
@@ -292,11 +294,10 @@ class PartitionFetch:
             if not self.fetched:
                 return False
             assert self.position is not None, "batches are fetched for a known position"
-            batch = self.fetched.popleft()
-            self.fetched_bytes -= batch.bytes_total
+            batch = self.fetched[0]
             self.position = max(self.position, self._records_end)
             try:
-                records = decode(self.topic, self.partition, batch, self.position)
+                raw = decode(self.topic, self.partition, batch, self.position)
             except CorruptBatch as error:
                 unreadable = undecodable(self.topic, self.partition, batch, self.position, error)
                 if not self._skips_unreadable:
@@ -304,28 +305,25 @@ class PartitionFetch:
                     self.on_failed(unreadable)
                     return False
                 _log.warning("skipped: %s", unreadable.detail)
-                records = []
+                raw = []
+            records, unwanted = (raw, None) if self._decoding is None else self._decoding.decode(raw)
+            if unwanted is not None:
+                return self._stop_behind(records, unwanted)
+            self.fetched.popleft()
+            self.fetched_bytes -= batch.bytes_total
             self.records, self.index, self._records_end = records, 0, batch.end_offset
-            if not self._reads_as_wanted(records):
-                return False
-            if not self.records:
+            if not records:
                 self.position = batch.end_offset
         return True
 
-    def _reads_as_wanted(self, records: Sequence[Record]) -> bool:
-        """Have ``records`` as the application reads them. One that cannot be read so stops the
-        partition, unless such are skipped. False: there is nothing to hand out before it."""
-        if self._decoding is None:
-            return True
-        self.records, unreadable = self._decoding.decode(records)
-        if unreadable is None:
-            return True
-        before, offset = self.records, unreadable.info["offset"]
-        self._go_back(offset)
+    def _stop_behind(self, records: Sequence[AnyRecord], unreadable: UndecodableRecord) -> bool:
+        """Hand out ``records``, and nothing behind them. False: there are none."""
+        self._go_back(unreadable.info["offset"])
         self.on_failed(unreadable)
-        self.records = before
-        self.position = before[0].offset if before else offset
-        return bool(before)
+        self.records = records
+        if records:
+            self.position = records[0].offset
+        return bool(records)
 
     def take(self, count_max: int) -> Sequence[AnyRecord]:
         """The next records, all of one batch. The position moves past them."""

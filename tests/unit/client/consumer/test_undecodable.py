@@ -3,6 +3,7 @@ can go on, or goes on behind them when it was told to."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import pytest
@@ -11,6 +12,7 @@ from minilog.errors import CorruptBatch
 from minilog.wire.batch import split
 from minilog.wire.records import encode_values
 from minilog_client import AsyncClient, Consumer
+from tests.unit.client.consumer.consumer_bench import write
 from tests.unit.client.fake_cluster import FakeCluster, Log
 from tests.unit.client.virtual_time import run
 from tests.unit.wire.batches import unreadable
@@ -45,6 +47,29 @@ def test_reading_stops_before_them_again_and_again_and_goes_on_where_the_error_s
             assert (info["topic"], info["partition"], info["offset"], info["end_offset"]) == ("t", 0, 2, 5)
             consumer.seek("t", 0, info["end_offset"])
             assert await values(consumer, 1) == [b"5"]
+
+    run(main())
+
+
+def test_what_comes_while_reading_stands_before_them_is_not_handed_out() -> None:
+    """A poll is under way that was begun behind them."""
+
+    async def main() -> None:
+        cluster = FakeCluster()
+        log = cluster.create("t", 1)[0]
+        fill(log)
+        async with AsyncClient(cluster.bootstrap, transport=cluster) as client, client.consumer("t") as consumer:
+            await asyncio.sleep(0.1)
+            assert await values(consumer, 2) == [b"0", b"1"]
+            with pytest.raises(CorruptBatch, match="from 2 up to 5"):
+                await consumer.batch()
+            write(log, b"6")
+            cluster._wake()
+            await asyncio.sleep(0.1)
+            with pytest.raises(CorruptBatch, match="from 2 up to 5"):
+                await consumer.batch()
+            consumer.seek("t", 0, 5)
+            assert await values(consumer, 2) == [b"5", b"6"]
 
     run(main())
 

@@ -3,6 +3,7 @@ read, and nothing is committed past it unseen."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from contextlib import suppress
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from minilog_client import AsyncClient, Client, UndecodableRecord
+from minilog_client import AsyncClient, Client, Serializer, UndecodableRecord
 from tests.unit.client.consumer.consumer_bench import write
 from tests.unit.client.fake_cluster import FakeCluster
 from tests.unit.client.group.fake_coordinator import FakeCoordinator
@@ -121,6 +122,46 @@ def test_a_group_commits_up_to_it_and_the_next_member_meets_it_too() -> None:
                 with pytest.raises(UndecodableRecord, match="the record at 2 "):
                     [record async for record in consumer]
             assert coordinator.committed("g") == {0: 2}
+
+
+def test_what_comes_while_reading_stands_before_it_is_neither_handed_out_nor_committed() -> None:
+    @scenario(1)
+    async def _(cluster: FakeCluster, coordinator: FakeCoordinator, client: AsyncClient) -> None:
+        log = cluster.logs["t"][0]
+        write(log, order(0), order(1), BAD, order(3))
+        async with client.consumer("t", group="g", value=Order) as consumer:
+            await asyncio.sleep(0.1)
+            assert await read(consumer, 2) == [0, 1]
+            write(log, order(4))
+            cluster._wake()
+            await asyncio.sleep(0.1)
+            for _ in range(2):
+                with pytest.raises(UndecodableRecord, match="the record at 2 "):
+                    await consumer.batch()
+        assert coordinator.committed("g") == {0: 2}
+
+
+def test_a_read_that_is_interrupted_while_it_decodes_leaves_nothing_out() -> None:
+    class TooLate(BaseException):
+        """As a signal's handler raises it."""
+
+    late = [TooLate()]
+
+    def decode(data: bytes) -> int:
+        if data == b"2" and late:
+            raise late.pop()
+        return int(data)
+
+    async def main() -> None:
+        cluster = FakeCluster()
+        write(cluster.create("t", 1)[0], b"0", b"1", b"2", b"3")
+        async with AsyncClient(cluster.bootstrap, transport=cluster) as client:
+            consumer = client.consumer("t", value=Serializer(lambda value: b"%d" % value, decode))
+            with pytest.raises(TooLate):
+                await consumer.batch()
+            assert [record.value for record in await consumer.batch()] == [0, 1, 2, 3]
+
+    run(main())
 
 
 def test_without_await() -> None:
