@@ -10,14 +10,16 @@ never made proves that nothing was written. Anything that goes wrong afterwards 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import ssl
 from collections.abc import Mapping
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.resolver import DefaultResolver, ThreadedResolver
 
 from minilog.errors import BrokerUnavailable, ClientClosed, InvalidRequest, MinilogError, TimedOut
 from minilog.wire.http import shown
@@ -153,7 +155,9 @@ class HttpTransport:
             raise ClientClosed("the client is closed; make a new one")
         if self._session is None:
             context = self._credential.context()
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30, ssl=True if context is None else context)
+            connector = aiohttp.TCPConnector(
+                limit=0, keepalive_timeout=30, ssl=True if context is None else context, resolver=_resolver()
+            )
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 auto_decompress=False,
@@ -163,6 +167,33 @@ class HttpTransport:
             )
             self._session._retry_connection = False  # it would send a DELETE, or a GET, twice
         return self._session
+
+
+class _Names:
+    """The names of hosts as ``loop`` looks them up, in its threads. Where no thread is to be had,
+    because the process ends or has as many as it may, everything waits for the answer."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    async def getaddrinfo(self, host: str, port: int, **options: Any) -> Any:
+        try:
+            return await self._loop.getaddrinfo(host, port, **options)
+        except RuntimeError:
+            return socket.getaddrinfo(host, port, **options)
+
+    async def getnameinfo(self, address: Any, flags: int = 0) -> Any:
+        try:
+            return await self._loop.getnameinfo(address, flags)
+        except RuntimeError:
+            return socket.getnameinfo(address, flags)
+
+
+def _resolver() -> ThreadedResolver | None:
+    """None: aiohttp has one that takes no threads."""
+    if DefaultResolver is not ThreadedResolver:
+        return None
+    return ThreadedResolver(_Names(asyncio.get_running_loop()))  # type: ignore[arg-type]  # all that it asks of a loop
 
 
 async def _bounded(response: aiohttp.ClientResponse, url: str) -> bytes:

@@ -24,7 +24,7 @@ import sys
 from minilog_client import Client
 
 def main():
-    producer = Client("http://127.0.0.1:9").producer(close_timeout_ms=300)
+    producer = Client(sys.argv[1]).producer(close_timeout_ms=300)
     for number in range(1000):
         producer.send("orders", b"x")
 
@@ -32,10 +32,14 @@ main()
 """
 
 
-def test_a_process_that_ends_says_what_it_could_not_send() -> None:
-    done = subprocess.run([sys.executable, "-c", EXITS], capture_output=True, text=True, timeout=30)
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_process_that_ends_says_what_it_could_not_send(host: str) -> None:
+    """It has tried to the end, also where the name of the host was not looked up before: there are
+    no threads for that any more."""
+    script = [sys.executable, "-c", EXITS, f"http://{host}:9"]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=30)
     assert "1000 of orders" in done.stderr
-    assert "127.0.0.1:9" in done.stderr
+    assert f"no connection to http://{host}:9" in done.stderr
 
 
 def test_a_process_that_ends_sends_what_was_accepted(capsys: pytest.CaptureFixture[str]) -> None:
