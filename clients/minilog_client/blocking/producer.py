@@ -185,17 +185,17 @@ class SyncProducer:
                 self._wait = self._thread.loop.create_task(self._wait_for_first())
                 return
             except Exception as error:
-                future.set_exception(error)
+                self._producer._refuse(future, entry.topic, error)
             self._drop_first(size)
 
     async def _wait_for_first(self) -> None:
         """Its time is counted from when it was sent, so all that wait do so beside each other."""
-        future, size, deadline_s = self._queue[0][:3]
+        future, size, deadline_s, topic = self._queue[0][:4]
         try:
             left_ms = max(0, int((deadline_s - self._thread.loop.time()) * 1000))
             await self._producer._wait_room(size, left_ms)
         except Exception as error:
-            future.set_exception(error)
+            self._producer._refuse(future, topic, error)
             self._drop_first(size)
         finally:
             self._waiting = False
@@ -260,7 +260,7 @@ class SyncProducer:
             self._take()
         if untaken:
             raise TimedOut(f"close took longer than {limit_ms} ms; {_without_room(untaken)}", definite=False)
-        return failed
+        return failed + self._producer._take_failures()
 
     async def _flush_at_exit(self) -> None:
         await self._flush(self._producer.settings.close_timeout_ms)

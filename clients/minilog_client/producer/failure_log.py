@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from logging import Logger
 from typing import Any, Final, Protocol
 
-from minilog.errors import MinilogError
 from minilog_client.values import counted
 
 LOOK_S: Final = 1.0
@@ -25,6 +24,8 @@ class Look(Protocol):
 
     is_looked_at: bool
 
+    def set_exception(self, exception: BaseException | None) -> None: ...
+
 
 class FailureLog:
     """The first failures of a topic are told soon, those that follow now and then, the last ones
@@ -33,14 +34,14 @@ class FailureLog:
     def __init__(self, log: Logger, loop: asyncio.AbstractEventLoop) -> None:
         self._log = log
         self._loop = loop
-        self._fresh: list[tuple[str, int, MinilogError, asyncio.Future[Any] | Look | None]] = []
-        self._untold: dict[str, tuple[int, MinilogError]] = {}
+        self._fresh: list[tuple[str, int, Exception, asyncio.Future[Any] | Look | None]] = []
+        self._untold: dict[str, tuple[int, Exception]] = {}
         """By topic: how many, and why the first of them."""
         self._again_s: dict[str, float] = {}
         self._uncounted = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, topic: str, count: int, error: MinilogError, future: asyncio.Future[Any] | Look | None) -> None:
+    def add(self, topic: str, count: int, error: Exception, future: asyncio.Future[Any] | Look | None) -> None:
         """``future`` None: whoever waited has given up."""
         self._uncounted += count
         self._fresh.append((topic, count, error, future))
@@ -80,7 +81,7 @@ class FailureLog:
         for topic in topics:
             count, first = self._untold.pop(topic)
             said = counted(count, "record", f"of topic {topic} was", f"of topic {topic} were")
-            self._log.warning("%s not acknowledged, the first because: %s", said, first.detail)
+            self._log.warning("%s not acknowledged, the first because: %s", said, getattr(first, "detail", first))
 
 
 def _is_looked_at(future: asyncio.Future[Any] | Look) -> bool:

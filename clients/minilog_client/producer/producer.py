@@ -165,6 +165,10 @@ class Producer:
             if due_ms is not None:
                 self._sender.wake(due_ms)
 
+    def _refuse(self, token: Any, topic: str, error: Exception) -> None:
+        """See ``Sender.refuse``."""
+        self._sender.refuse(token, topic, error)
+
     async def send_many(
         self,
         topic: str,
@@ -328,7 +332,7 @@ class Producer:
         check_loop(self._loop)
         await asyncio.sleep(0)  # whoever has nothing to flush lets others run
         await self._sender.flush(left_ms, f"flush took longer than {limit_ms} ms")
-        return self._sender.failures.take_count()
+        return self._take_failures()
 
     async def _close(self, left_ms: int, limit_ms: int) -> int:
         if self._sender.closed:
@@ -339,6 +343,10 @@ class Producer:
         finally:
             self._on_closed(self)
             await self._sender.stop()
+        return self._take_failures()
+
+    def _take_failures(self) -> int:
+        """How many records have failed since this was asked last."""
         return self._sender.failures.take_count()
 
     async def _wait_room(self, size_bytes: int, limit_ms: int) -> None:

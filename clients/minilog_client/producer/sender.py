@@ -25,7 +25,7 @@ from minilog_client.connection.own_loop import check_loop
 from minilog_client.connection.tasks import TaskScope
 from minilog_client.producer.accumulator import Accumulator
 from minilog_client.producer.failed_tries import Failure
-from minilog_client.producer.failure_log import FailureLog
+from minilog_client.producer.failure_log import FailureLog, Look
 from minilog_client.producer.identification import Identification
 from minilog_client.producer.new_partitions import NewPartitions
 from minilog_client.producer.packing import Dispatch, in_flight
@@ -380,6 +380,13 @@ class Sender:
                     self.failures.add(topic, count, error, token)
         if failures:
             self._after_settling()
+
+    def refuse(self, token: Look, topic: str, error: Exception) -> None:
+        """A record that a thread was told was accepted, and that cannot be taken, has failed as any
+        other."""
+        self._failed += 1
+        token.set_exception(error)
+        self.failures.add(str(topic), 1, error, token)
 
     def _after_settling(self) -> None:
         """Records were settled: let those go on who wait for room, or for the last of them."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from minilog_client import Client, ClientClosed, UnknownTopic
+from minilog_client import BufferFull, Client, ClientClosed, UnknownTopic
 from minilog_client.producer import at_exit
 from tests.unit.client.blocking.test_client import connected
 from tests.unit.client.fake_cluster import FakeCluster
@@ -152,6 +152,30 @@ def test_flush_and_close_count_what_failed_unseen(caplog: pytest.LogCaptureFixtu
         assert producer.close() == 1
     told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert any("6 records of topic missing were not acknowledged, the first because" in line for line in told)
+
+
+def test_what_was_never_taken_counts_as_well(caplog: pytest.LogCaptureFixture) -> None:
+    """Too large, for no partition, no topic, and without room for too long."""
+    with connected() as (cluster, client):
+        producer = client.producer(batch_bytes=50_000, buffer_bytes=100_000, block_timeout_ms=100, try_timeout_ms=200)
+        producer.send("t", b"x").result(5)
+        refused = [
+            producer.send("t", b"x" * 2**21),
+            producer.send("t", b"x", partition=-1),
+            producer.send(7, b"x"),  # type: ignore[arg-type]
+        ]
+        assert producer.flush() == 3
+        cluster.silent = {1, 2, 3}
+        producer.send("t", b"x" * 60_000)
+        with pytest.raises(BufferFull):
+            producer.send("t", b"x" * 60_000).result(5)
+        cluster.silent = set()
+        assert producer.close() == 1
+        assert producer.statistics().records_failed == 4
+        assert [future.done() for future in refused] == [True] * 3
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "2 records of topic t were not acknowledged, the first because: a record of" in told[0]
+    assert "1 record of topic 7 was not acknowledged, the first because: topic must be a string, got int" in told[1]
 
 
 def test_a_failure_that_somebody_looks_at_is_not_told_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
