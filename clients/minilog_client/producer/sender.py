@@ -14,11 +14,7 @@ from typing import Final, NamedTuple
 
 from minilog.errors import BufferFull, ClientClosed, InternalError, MinilogError, TimedOut, UnknownTopic
 from minilog.wire.http import topic_name
-from minilog.wire.messages import (
-    Produce,
-    ProduceReply,
-    ProduceResult,
-)
+from minilog.wire.messages import Produce, ProduceReply, ProduceResult
 from minilog_client.connection.backoff import is_hunting
 from minilog_client.connection.cluster import Cluster, led_no_longer, now_ms
 from minilog_client.connection.own_loop import check_loop
