@@ -33,6 +33,7 @@ _KEYS: Final = ("tokens", "allow", "roles", "requests_per_second", "bytes_per_se
 _TOKEN_KEYS: Final = ("sha256", "not_after")
 _RULES: Final = (*RESOURCES, Operation.DESCRIBE)
 QUOTA_MAX: Final = 2**53
+SHOWN_MAX: Final = 200
 
 
 class Read(NamedTuple):
@@ -61,6 +62,8 @@ def read_private(path: str | Path) -> bytes:
             raise BadSettings(f"{path} is larger than {BYTES_MAX} bytes")
         with open(handle, "rb", closefd=False) as file:
             return file.read(BYTES_MAX)
+    except OSError as error:
+        raise BadSettings(f"{path} cannot be read: {error.strerror}") from None
     finally:
         os.close(handle)
 
@@ -77,7 +80,7 @@ def parse_security(text: str, origin: str) -> Read:
     """``origin`` names the file in sentences. Raises BadSettings."""
     try:
         table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is a ValueError of its own
         raise BadSettings(f"{origin} is not valid TOML: {error}") from None
     _check_keys(table, ("principals",), origin)
     named = table.get("principals", {})
@@ -117,7 +120,7 @@ def _check_keys(table: Mapping[str, Any], allowed: Iterable[str], where: str) ->
 def _texts(row: Mapping[str, Any], key: str, where: str) -> list[str]:
     value = row.get(key, [])
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise BadSettings(f"{where}: {key} = {value!r} is not allowed; it must be a list of texts")
+        raise BadSettings(f"{where}: {key} = {_shown(value)} is not allowed; it must be a list of texts")
     return value
 
 
@@ -164,9 +167,16 @@ def _number(row: Mapping[str, Any], key: str, where: str) -> int:
     value = row.get(key, 0)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= QUOTA_MAX:
         raise BadSettings(
-            f"{where}: {key} = {value!r} is not allowed; it must be a whole number from 0 (no bound) to 2^53"
+            f"{where}: {key} = {_shown(value)} is not allowed; it must be a whole number from 0 (no bound) to 2^53"
         )
     return value
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)[:SHOWN_MAX]
+    except ValueError:
+        return "a number of thousands of digits"
 
 
 def _tokens(name: str, rows: object, where: str) -> Iterable[tuple[bytes, Credential]]:
@@ -186,7 +196,9 @@ def _not_after(value: object, where: str) -> int | None:
     if value is None:
         return None
     if not isinstance(value, datetime):
-        raise BadSettings(f"{where}: not_after = {value!r} is not allowed; write a time such as 2027-01-31T12:00:00Z")
+        raise BadSettings(
+            f"{where}: not_after = {_shown(value)} is not allowed; write a time such as 2027-01-31T12:00:00Z"
+        )
     if value.tzinfo is None:
         value = value.replace(tzinfo=UTC)
     try:

@@ -339,7 +339,7 @@ def _read_toml(file: Path) -> dict[str, Given]:
         raise BadSettings(f"{file} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise BadSettings(f"{file} is not UTF-8 text: bad byte at position {error.start}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is a ValueError of its own
         raise BadSettings(f"{file} is not valid TOML: {error}") from None
     return {key: Given(value, str(file), text=False) for key, value in _flatten("", table)}
 

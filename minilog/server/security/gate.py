@@ -40,6 +40,8 @@ from minilog.wire.needs import Need, Operation
 log = logging.getLogger("minilog.security")
 Settings = BrokerSettings | ControllerSettings
 BEAT_S: Final = 1.0
+BEATS_TO_RETRY: Final = 10
+"""Until files are read again of which one could not be read. It may be the same file as before."""
 REMEMBERED_HOSTS_MAX: Final = 256
 _ACTS: Final = (Operation.ALTER, Operation.ADMIN)
 """What the audit log tells also when it is allowed."""
@@ -64,8 +66,10 @@ class Gate:
         self.refusals: Counter[str] = Counter({"UNAUTHENTICATED": 0, "FORBIDDEN": 0, "THROTTLED": 0})
         self.file_errors = 0
         self._hangup = asyncio.Event()
-        self._read()
         self._signs = self._look()
+        self._beats_left = 0
+        """Until what could not be read is tried again; 0: all was read."""
+        self._read()
 
     @property
     def is_open(self) -> bool:
@@ -193,25 +197,37 @@ class Gate:
                 except TimeoutError:
                     pass
                 self._hangup.clear()
-                self.beat(is_asked=is_asked)
+                try:
+                    self.beat(is_asked=is_asked)
+                except Exception:  # a watcher that has ended withdraws nothing any more
+                    self.file_errors += 1
+                    log.exception("the look at credentials and certificates has failed; the next one is in a second")
         finally:
             process.on_hangup.discard(self._hangup.set)
 
     def beat(self, *, is_asked: bool = False) -> None:
         """Look at the files, and end what is withdrawn or expired."""
         signs = self._look()
-        if is_asked or signs != self._signs:
+        self._beats_left = max(0, self._beats_left - 1)
+        if is_asked or signs != self._signs or self._beats_left == 1:
             self._signs = signs
-            try:
-                self._read()
-                log.info("credentials and certificates are read again")
-            except RefusesToStart as error:
-                self.file_errors += 1
-                log.error("what was read before stays in force: %s", error)
+            self._read_again()
         now_ms = _now_ms()
         for request, known in list(self._present.values()):
             if not self.policy.holds(known, now_ms):
                 self._end(request, known)
+
+    def _read_again(self) -> None:
+        """What was withdrawn while it could not be read is withdrawn as soon as it can be."""
+        self._beats_left = BEATS_TO_RETRY + 1
+        try:
+            self._read()
+        except RefusesToStart as error:
+            self.file_errors += 1
+            log.error("what was read before stays in force: %s", error)
+            return
+        self._beats_left = 0
+        log.info("credentials and certificates are read again")
 
     def _look(self) -> Signs:
         settings = self._settings

@@ -95,6 +95,7 @@ def test_what_is_wrong_is_refused_in_a_sentence(flags: list[str], said: str) -> 
     [
         (b"port = ", "is not valid TOML"),
         (b"port = 1\nport = 2", "is not valid TOML"),
+        (b"port = " + b"1" * 5000, "is not valid TOML"),
         (b"port = '8082'", "port = '8082' is not allowed"),
         (b"rack = 3", "it must be a text"),
         (b"host = '\xff'", "is not UTF-8"),
