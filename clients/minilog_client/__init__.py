@@ -76,6 +76,7 @@ from minilog_client.blocking.producer import SyncProducer
 from minilog_client.blocking.typed_producer import SyncTypedProducer
 from minilog_client.blocking.work import work_blocking
 from minilog_client.client import AsyncClient
+from minilog_client.consumer.columns import Columns
 from minilog_client.consumer.consumer import Consumer
 from minilog_client.consumer.decoding import UndecodableRecord
 from minilog_client.consumer.partition_fetch import Lag
@@ -104,6 +105,7 @@ __all__ = [
     "ClientOptions",
     "ClientSettings",
     "ClusterInfo",
+    "Columns",
     "Consumer",
     "ConsumerOptions",
     "ConsumerSettings",

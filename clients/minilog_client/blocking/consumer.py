@@ -17,12 +17,13 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final, Generic, Self, TypeVar
 
 from minilog.errors import ClientClosed, InvalidRequest
 from minilog_client.blocking.callbacks import WaitingCalls, is_calling_back, run_with_callbacks, waiting_calls
 from minilog_client.connection.loop_thread import LoopThread
+from minilog_client.consumer.columns import Columns, columns_of
 from minilog_client.consumer.consumer import CONSUMER_CLOSED, CommitLike, Consumer
 from minilog_client.consumer.partition_fetch import Lag
 from minilog_client.consumer.read_ahead import ReadAhead
@@ -91,16 +92,25 @@ class SyncConsumer(Generic[V, K]):
 
     def batch(self, max_records: int = 1000, max_wait_ms: int = 1000) -> list[Record[V, K]]:
         """See ``Consumer.batch``."""
+        return self._many(max_records, max_wait_ms, False, list)
+
+    def batch_columns(self, max_records: int = 10_000, max_wait_ms: int = 1000) -> Columns[V, K]:
+        """See ``Consumer.batch_columns``."""
+        return self._many(max_records, max_wait_ms, True, columns_of)
+
+    def _many(
+        self, max_records: int, max_wait_ms: int, as_columns: bool, make: Callable[[Sequence[Record[V, K]]], T]
+    ) -> T:
         check_count(max_records)
         ahead = self._ahead
         if self._is_stopping and self._consumer.is_closed:
             raise ClientClosed(CONSUMER_CLOSED)
         if not self._is_stopping and (not self._is_at_hand or ahead.end >= len(ahead.records)):
-            self._read(max_records, max_wait_ms)
+            self._read(max_records, max_wait_ms, as_columns)
         if self._is_stopping:
             self._end()
-            return []
-        return ahead.take(max_records)
+            return make([])
+        return ahead.take(max_records, make)
 
     def _end(self) -> None:
         """After ``stop``. Asking once more says that what was handed out is finished, and closes.
@@ -109,19 +119,19 @@ class SyncConsumer(Generic[V, K]):
             self._read(1, 1)
         self.close()
 
-    def _read(self, max_records: int, max_wait_ms: int) -> None:
+    def _read(self, max_records: int, max_wait_ms: int, as_columns: bool = False) -> None:
         """Have something at hand to take."""
         reader = threading.get_ident()
         self._is_at_hand = False
-        self._run(lambda: self._read_ahead(reader, max_records, max_wait_ms))
+        self._run(lambda: self._read_ahead(reader, max_records, max_wait_ms, as_columns))
         self._is_at_hand = True
 
-    async def _read_ahead(self, reader: int, max_records: int, max_wait_ms: int) -> None:
+    async def _read_ahead(self, reader: int, max_records: int, max_wait_ms: int, as_columns: bool) -> None:
         self._check_not_inside()
         await self._end_interrupted(reader)
         self._reader, self._reading = reader, asyncio.current_task()
         try:
-            await self._consumer.read_ahead(self._ahead, max_records, max_wait_ms)
+            await self._consumer.read_ahead(self._ahead, max_records, max_wait_ms, as_columns)
         finally:
             self._reading = None
 
@@ -254,10 +264,11 @@ class SyncGroupConsumer(SyncConsumer[V, K]):
         self._look_up()
         return super().__next__()
 
-    def batch(self, max_records: int = 1000, max_wait_ms: int = 1000) -> list[Record[V, K]]:
-        """See ``GroupConsumer.batch``."""
+    def _many(
+        self, max_records: int, max_wait_ms: int, as_columns: bool, make: Callable[[Sequence[Record[V, K]]], T]
+    ) -> T:
         self._look_up()
-        return super().batch(max_records, max_wait_ms)
+        return super()._many(max_records, max_wait_ms, as_columns, make)
 
     def _look_up(self) -> None:
         """The application asks for more. When the group wants something, that must not wait until

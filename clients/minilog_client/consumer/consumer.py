@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, Generic, Self
+from typing import Any, Final, Self
 
 from minilog.errors import ClientClosed, InvalidRequest, UnknownPartition
 from minilog_client.connection.cluster import Cluster, now_ms
@@ -17,11 +17,11 @@ from minilog_client.connection.forgotten import GivenBack, Remains, weakly
 from minilog_client.connection.news import News
 from minilog_client.connection.own_loop import check_loop, is_cancelled
 from minilog_client.connection.tasks import TaskScope
+from minilog_client.consumer.batches import Batches
+from minilog_client.consumer.columns import joined
 from minilog_client.consumer.fetch_plan import FetchPlan
 from minilog_client.consumer.partition_fetch import PartitionFetch
-from minilog_client.consumer.positions import Positions
 from minilog_client.consumer.pump import Pump, end_of_reading
-from minilog_client.consumer.read_ahead import ReadAhead
 from minilog_client.consumer.records import AnyRecord, Record
 from minilog_client.consumer.start import Start, StartLike, parse_start
 from minilog_client.consumer.topics import TopicsLike, parse_topics
@@ -30,14 +30,13 @@ from minilog_client.settings import ConsumerSettings
 from minilog_client.values import PartitionKey, check_count, checked_wait
 
 CommitLike = AnyRecord | Sequence[AnyRecord] | Mapping[PartitionKey, int] | None
-_BATCH_RECORDS: Final = 1000
 _IDLE_WAIT_MS: Final = 1000
 _ERROR_WAIT_MS: Final = 50
 START_WAIT_MS: Final = 10_000
 CONSUMER_CLOSED: Final = "the consumer is closed; make a new one"
 
 
-class Consumer(Positions, Generic[V, K]):
+class Consumer(Batches[V, K]):
     """Reads the partitions it was given; made by ``client.consumer(...)``.
 
     ```python
@@ -172,9 +171,7 @@ class Consumer(Positions, Generic[V, K]):
             self._raise_unreachable(now_ms())
             await self._wait_news(deadline_ms)
 
-    async def batch(self, max_records: int = _BATCH_RECORDS, max_wait_ms: int = _IDLE_WAIT_MS) -> list[Record[V, K]]:
-        """Up to ``max_records`` records as soon as there are any; empty when none came within
-        ``max_wait_ms``, and after ``stop``."""
+    async def _read(self, max_records: int, max_wait_ms: int, as_columns: bool = False) -> Sequence[AnyRecord]:
         check_count(max_records)
         checked_wait("max_wait_ms", max_wait_ms)
         if not self._has_begun:
@@ -186,8 +183,8 @@ class Consumer(Positions, Generic[V, K]):
             self._current = None
             if self._is_stopping:
                 await self.close()
-                return []
-            if await self._settled() and (records := self._take(max_records)):
+                return joined([]) if as_columns else []
+            if await self._settled() and (records := self._take(max_records, as_columns)):
                 return records
             if self._is_stopping:
                 continue
@@ -195,7 +192,7 @@ class Consumer(Positions, Generic[V, K]):
             self._raise_errors(now)
             if now >= deadline_ms:
                 await asyncio.sleep(0)  # whoever asks again and again without waiting lets others run
-                return []
+                return joined([]) if as_columns else []
             await self._wait_news(deadline_ms)
 
     async def _let_others_answer(self, deadline_ms: int) -> None:
@@ -205,13 +202,13 @@ class Consumer(Positions, Generic[V, K]):
         if any(state.is_stopped for state in states) and not any(state.has_records for state in states):
             await self._wait_news(min(deadline_ms, now_ms() + _ERROR_WAIT_MS))
 
-    def _take(self, max_records: int) -> list[AnyRecord]:
+    def _take(self, max_records: int, as_columns: bool) -> Sequence[AnyRecord]:
         """Whatever comes of it, there may be something to ask for next: room, or a partition whose
         error was told."""
         now = now_ms()
         try:
             self._raise_unreachable(now)
-            return self._plan.take(max_records, now)
+            return self._plan.take(max_records, now, as_columns)
         finally:
             self._pump.wake(0)
 
@@ -265,48 +262,6 @@ class Consumer(Positions, Generic[V, K]):
         """Do what is to be done before records may be handed out; False when they may not be
         yet."""
         return self._is_settled()
-
-    # --- for the synchronous face, which reads ahead ----------------------------------------------
-
-    async def read_ahead(self, ahead: ReadAhead, max_records: int, max_wait_ms: int) -> None:
-        """``batch``, into ``ahead``. What is unread there comes again."""
-        self.check_may_read()
-        self._hand_back(ahead)
-        records = await self.batch(max_records, max_wait_ms)
-        ahead.fill(records, self._plan.taken if records else ())
-
-    def check_may_read(self) -> None:
-        """Raises ClientClosed; and InvalidRequest where reading would wait for itself."""
-        self._check_open()
-
-    def _hand_back(self, ahead: ReadAhead) -> None:
-        self.return_unread(ahead.unread)
-        ahead.clear()
-
-    def pause_ahead(self, ahead: ReadAhead, topic: str, partition: int) -> None:
-        """``pause``. What was read ahead of the partition comes after ``resume``."""
-        self._plan.state(topic, partition)
-        self.return_unread(ahead.drop_unread((topic, partition)))
-        self.pause(topic, partition)
-
-    def seek_ahead(self, ahead: ReadAhead, partitions: Iterable[PartitionKey], to: StartLike) -> None:
-        """``seek``. What was read ahead is dropped only when it is sure that reading goes on
-        elsewhere."""
-        parse_start(to)
-        for topic, partition in partitions:
-            self._plan.state(topic, partition)
-            self.seek(topic, partition, to)
-            ahead.leave((topic, partition))
-
-    def return_unread(self, unread: Iterable[AnyRecord]) -> None:
-        """These were handed out last, and have not reached the application."""
-        for state in self._plan.put_back(unread):
-            self._on_put_back(state)
-        self._pump.wake(0)
-
-    def _on_put_back(self, state: PartitionFetch) -> None:
-        if self._current is state:
-            self._current = None
 
     # --- committing, and the end ------------------------------------------------------------------
 

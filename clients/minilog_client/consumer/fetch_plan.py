@@ -21,6 +21,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from random import Random
 from typing import Final, NamedTuple
 
@@ -35,6 +36,7 @@ from minilog.errors import (
 )
 from minilog.wire.messages import Fetch, FetchReply, FetchResult, Offsets, OffsetsReply, OffsetsResult
 from minilog_client.connection.routing import Leader, Routing
+from minilog_client.consumer.columns import joined
 from minilog_client.consumer.decoding import Decoding
 from minilog_client.consumer.partition_fetch import PartitionFetch, Taken, is_final, owned_batches, unreachable
 from minilog_client.consumer.records import AnyRecord
@@ -292,45 +294,45 @@ class FetchPlan:
 
     # --- handing out ------------------------------------------------------------------------------
 
-    def next_state(self, now_ms: int) -> PartitionFetch | None:
+    def next_state(self, now_ms: int, as_columns: bool = False) -> PartitionFetch | None:
         """The partition whose turn it is to hand out records, None when none has any.
 
         Raises what has stopped a partition whose turn it is, once all that came before has been
         handed out."""
         for key, state in self._in_turn():
-            if state.has_records and state.fill():
+            if state.has_records and state.fill(as_columns):
                 return state
             if state.is_stopped:
                 self._to_the_end(key)
                 state.raise_error(now_ms)
         return None
 
-    def take(self, count_max: int, now_ms: int) -> list[AnyRecord]:
-        """Up to ``count_max`` records. What one partition hands out is in order. ``taken`` says how
-        far each came.
+    def take(self, count_max: int, now_ms: int, as_columns: bool = False) -> Sequence[AnyRecord]:
+        """Up to ``count_max`` records, as a list or as columns. What one partition hands out is in
+        order. ``taken`` says how far each came.
 
         Raises what ``next_state`` does, instead of the first record only: nothing that was taken is
         dropped for it."""
-        records: list[AnyRecord] = []
+        parts: list[Sequence[AnyRecord]] = []
+        count = 0
         self.taken = []
-        state = self.next_state(now_ms)
+        state = self.next_state(now_ms, as_columns)
         while state is not None:
-            handed = state.take(count_max - len(records))
+            handed = state.take(count_max - count)
             self._note_taken(state, handed)
             self.end_turn(state)
-            if not records and len(handed) == count_max:
-                return list(handed)
-            records += handed
-            state = self._next_with_records() if len(records) < count_max else None
-        return records
+            parts.append(handed)
+            count += len(handed)
+            state = self._next_with_records(as_columns) if count < count_max else None
+        return joined(parts) if as_columns else list(chain.from_iterable(parts))
 
     def _note_taken(self, state: PartitionFetch, handed: Sequence[AnyRecord]) -> None:
         last = handed[-1]
         offset = last.offset + 1 if state.position is None else state.position
         self.taken.append(Taken(state, offset, last.leader_epoch, state.generation, last.offset, len(handed)))
 
-    def _next_with_records(self) -> PartitionFetch | None:
-        return next((state for _, state in self._in_turn() if state.has_records and state.fill()), None)
+    def _next_with_records(self, as_columns: bool) -> PartitionFetch | None:
+        return next((state for _, state in self._in_turn() if state.has_records and state.fill(as_columns)), None)
 
     def _in_turn(self) -> Iterator[tuple[PartitionKey, PartitionFetch]]:
         return ((key, self.states[key]) for key in self._turn)

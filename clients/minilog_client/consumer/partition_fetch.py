@@ -40,8 +40,9 @@ from minilog.wire.messages import (
     OffsetsResult,
 )
 from minilog_client.connection.backoff import DELAY_MAX_MS, Attempts
+from minilog_client.consumer.columns import decode_columns
 from minilog_client.consumer.decoding import Decoding, UndecodableRecord
-from minilog_client.consumer.records import AnyRecord, decode, undecodable
+from minilog_client.consumer.records import AnyRecord, Record, decode, undecodable
 from minilog_client.consumer.start import Start, StartLike, parse_start
 from minilog_client.settings import ErrorsTolerance
 from minilog_client.values import PartitionKey
@@ -287,9 +288,10 @@ class PartitionFetch:
         """Nothing is left to hand out before the error."""
         return self.error is not None and not self.paused and not self.has_records
 
-    def fill(self) -> bool:
+    def fill(self, as_columns: bool = False) -> bool:
         """Have decoded records at hand, if there are any. A batch that cannot be decoded stops the
         partition, unless such are skipped."""
+        decoded = decode_columns if as_columns and self._decoding is None else decode
         while self.index >= len(self.records):
             if not self.fetched:
                 return False
@@ -297,7 +299,7 @@ class PartitionFetch:
             batch = self.fetched[0]
             self.position = max(self.position, self._records_end)
             try:
-                raw = decode(self.topic, self.partition, batch, self.position)
+                raw: Sequence[Record] = decoded(self.topic, self.partition, batch, self.position)
             except CorruptBatch as error:
                 unreadable = undecodable(self.topic, self.partition, batch, self.position, error)
                 if not self._skips_unreadable:

@@ -12,11 +12,13 @@ waits. The application's thread moves ``begin`` and ``end`` while the loop's onl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from minilog_client.consumer.partition_fetch import Taken
 from minilog_client.consumer.records import AnyRecord
 from minilog_client.values import PartitionKey
+
+T = TypeVar("T")
 
 
 class Slice(NamedTuple):
@@ -44,11 +46,11 @@ class ReadAhead:
         self.clear()
 
     def clear(self) -> None:
-        self.records: list[AnyRecord] = []
+        self.records: Sequence[AnyRecord] = []
         self.slices: list[Slice] = []
         self.begin = self.end = 0
 
-    def fill(self, records: list[AnyRecord], taken: Sequence[Taken]) -> None:
+    def fill(self, records: Sequence[AnyRecord], taken: Sequence[Taken]) -> None:
         """``records`` belong to the consumer until the application's thread has moved ``end``."""
         self.clear()
         start = 0
@@ -59,22 +61,23 @@ class ReadAhead:
 
     # --- in the application's thread --------------------------------------------------------------
 
-    def take(self, count_max: int) -> list[AnyRecord]:
-        """The next records. Whoever asks for them is done with those before.
+    def take(self, count_max: int, make: Callable[[Sequence[AnyRecord]], T]) -> T:
+        """What ``make`` makes of the next records. Whoever asks for them is done with those before.
 
         Nothing that may raise comes after ``end`` was moved, no signal's handler either: a handler
         runs when a function begins or has been called, and not at a plain assignment."""
         begin = self.end
         records = self.records[begin : begin + count_max]
         end = begin + len(records)
+        made = make(records)
         self.begin = begin
         self.end = end
-        return records
+        return made
 
     # --- in the loop's thread ---------------------------------------------------------------------
 
     @property
-    def unread(self) -> list[AnyRecord]:
+    def unread(self) -> Sequence[AnyRecord]:
         return self.records[self.end :]
 
     def first_unread(self) -> dict[PartitionKey, int]:

@@ -44,8 +44,15 @@ def decode(topic: str, partition: int, batch: Batch, from_offset: int) -> list[R
     """The records of ``batch`` at ``from_offset`` and after; raises CorruptBatch."""
     if batch.record_count == 0 or batch.is_control:
         return []
-    records = codec.decode_records(
-        partial(Record, topic, partition, batch.leader_epoch),
+    records = codec.decode_records(partial(Record, topic, partition, batch.leader_epoch), *inside(batch))
+    if from_offset > batch.base_offset:
+        return records[bisect_left(records, from_offset, key=_offset_of) :]
+    return records
+
+
+def inside(batch: Batch) -> tuple[bytes, int, int, int, int, int | None]:
+    """What the codec is to know of a batch, to decode its records; raises CorruptBatch."""
+    return (
         decompress(batch.codec, batch.payload, EXPANDED_BYTES_MAX),
         batch.record_count,
         batch.base_offset,
@@ -53,9 +60,6 @@ def decode(topic: str, partition: int, batch: Batch, from_offset: int) -> list[R
         batch.last_offset_delta,
         batch.max_timestamp if batch.timestamp_type else None,
     )
-    if from_offset > batch.base_offset:
-        return records[bisect_left(records, from_offset, key=_offset_of) :]
-    return records
 
 
 def undecodable(topic: str, partition: int, batch: Batch, position: int, error: CorruptBatch) -> CorruptBatch:

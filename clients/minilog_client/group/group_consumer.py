@@ -9,7 +9,7 @@ own processing."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final
 
@@ -21,7 +21,7 @@ from minilog_client.connection.forgotten import GivenBack, weakly
 from minilog_client.consumer.consumer import CONSUMER_CLOSED, START_WAIT_MS, AnyConsumer, CommitLike, Consumer
 from minilog_client.consumer.partition_fetch import PartitionFetch
 from minilog_client.consumer.read_ahead import ReadAhead
-from minilog_client.consumer.records import Record
+from minilog_client.consumer.records import AnyRecord, Record
 from minilog_client.consumer.start import StartLike
 from minilog_client.group.callbacks import Callbacks
 from minilog_client.group.committer import Committer
@@ -193,15 +193,11 @@ class GroupConsumer(Consumer[V, K]):
 
     # --- reading ----------------------------------------------------------------------------------
 
-    async def batch(self, max_records: int = 1000, max_wait_ms: int = 1000) -> list[Record[V, K]]:
-        """Up to ``max_records`` records as soon as there are any; empty when none came within
-        ``max_wait_ms``, and after ``stop``.
-
-        Asking again says that these are finished with."""
+    async def _read(self, max_records: int, max_wait_ms: int, as_columns: bool = False) -> Sequence[AnyRecord]:
         check_count(max_records)
         self._enter()
         try:
-            records = await super().batch(max_records, max_wait_ms)
+            records = await super()._read(max_records, max_wait_ms, as_columns)
             if records:
                 self._progress.on_batch(self._plan.taken)
             return records
@@ -276,10 +272,9 @@ class GroupConsumer(Consumer[V, K]):
         """The application has taken a record that was read ahead. From any thread."""
         self._clock.touch(self._loop.time())
 
-    async def read_ahead(self, ahead: ReadAhead, max_records: int, max_wait_ms: int) -> None:
-        check_count(max_records)
+    async def read_ahead(self, ahead: ReadAhead, max_records: int, max_wait_ms: int, as_columns: bool = False) -> None:
         self._progress.read_ahead = ahead
-        await super().read_ahead(ahead, max_records, max_wait_ms)
+        await super().read_ahead(ahead, max_records, max_wait_ms, as_columns)
 
     def _hand_back(self, ahead: ReadAhead) -> None:
         self._progress.finish_all()

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Headers = tuple[tuple[str, bytes | None], ...]
+Columns = tuple[list[int], list[int], list[bytes | None], list[bytes | None], list[Headers]]
+"""Offsets, timestamps, keys, values, headers."""
 
 COMPILED: Final = not __file__.endswith(".py")
 RECORD_BYTES_MIN: Final = 7
@@ -178,13 +180,52 @@ def decode_records(
     is exactly ``count`` well-formed records with growing offset deltas up to ``last_offset_delta``,
     and at most ``objects_max`` records and headers.
     """
+    records: list[T] = []
+    none: Columns = ([], [], [], [], [])
+    _decode_all(
+        none, records, make, data, count, base_offset, base_timestamp, last_offset_delta, append_timestamp, objects_max
+    )
+    return records
+
+
+def decode_columns(
+    data: bytes,
+    count: int,
+    base_offset: int,
+    base_timestamp: int,
+    last_offset_delta: int,
+    append_timestamp: int | None,
+    objects_max: int = OBJECTS_MAX,
+) -> Columns:
+    """What ``decode_records`` finds, as columns: nothing is made for each record."""
+    columns: Columns = ([], [], [], [], [])
+    _decode_all(
+        columns, [], None, data, count, base_offset, base_timestamp, last_offset_delta, append_timestamp, objects_max
+    )
+    return columns
+
+
+def _decode_all(
+    columns: Columns,
+    records: list[T],
+    make: Callable[[int, int, bytes | None, bytes | None, Headers], T] | None,
+    data: bytes,
+    count: int,
+    base_offset: int,
+    base_timestamp: int,
+    last_offset_delta: int,
+    append_timestamp: int | None,
+    objects_max: int,
+) -> None:
+    """Into ``records`` with ``make``, into ``columns`` without."""
     if count > objects_max:
         raise CorruptBatch(f"it claims {count} records; allowed are {objects_max} records and headers together")
     if count * RECORD_BYTES_MIN > len(data):
         raise CorruptBatch(f"{count} records cannot fit into {len(data)} bytes")
+    spare = objects_max - count
     try:
-        return _decode(
-            make, data, count, base_offset, base_timestamp, last_offset_delta, append_timestamp, objects_max - count
+        _decode(
+            columns, records, make, data, count, base_offset, base_timestamp, last_offset_delta, append_timestamp, spare
         )
     except IndexError:
         raise CorruptBatch(f"the payload of {len(data)} bytes ends inside a record") from None
@@ -193,7 +234,9 @@ def decode_records(
 
 
 def _decode(
-    make: Callable[[int, int, bytes | None, bytes | None, Headers], T],
+    columns: Columns,
+    records: list[T],
+    make: Callable[[int, int, bytes | None, bytes | None, Headers], T] | None,
     data: bytes,
     count: int,
     base_offset: int,
@@ -201,8 +244,8 @@ def _decode(
     delta_max: i64,
     append_timestamp: int | None,
     spare: i64,
-) -> list[T]:
-    records: list[T] = []
+) -> None:
+    offsets, timestamps, keys, values, all_headers = columns
     position: i64 = 0
     limit: i64 = len(data)
     previous: i64 = -1
@@ -229,16 +272,8 @@ def _decode(
         if zigzag & 1 or not previous < delta <= delta_max:
             raise CorruptBatch(f"the record at byte {position} has offset delta {delta} after {previous}")
         previous = delta
-        zigzag = data[position]
-        position += 1
-        key: bytes | None = None
-        if zigzag != 1:
-            key, position = _sized_bytes(data, position, zigzag)
-        zigzag = data[position]
-        position += 1
-        value: bytes | None = None
-        if zigzag != 1:
-            value, position = _sized_bytes(data, position, zigzag)
+        key, position = _sized_bytes(data, position + 1, data[position])
+        value, position = _sized_bytes(data, position + 1, data[position])
         zigzag = data[position]
         position += 1
         headers: Headers = ()
@@ -248,10 +283,16 @@ def _decode(
         if position != record_end:
             raise CorruptBatch(f"the record that should end at byte {record_end} ends at byte {position}")
         made_ms = timestamp if append_timestamp is None else append_timestamp
-        records.append(make(base_offset + delta, made_ms, key, value, headers))
+        if make is not None:
+            records.append(make(base_offset + delta, made_ms, key, value, headers))
+            continue
+        offsets.append(base_offset + delta)
+        timestamps.append(made_ms)
+        keys.append(key)
+        values.append(value)
+        all_headers.append(headers)
     if position != limit:
         raise CorruptBatch(f"{limit - position} bytes follow the last of {count} records")
-    return records
 
 
 def check_records(

@@ -91,12 +91,13 @@ class Reader(NamedTuple):
 
 async def read_ahead(reader: Reader) -> list[Record]:
     await reader.consumer.read_ahead(reader.ahead, 4, 1000)
-    return reader.ahead.take(4)
+    return reader.ahead.take(4, list)
 
 
 READS: Final[dict[str, Callable[[Reader], Coroutine[Any, Any, Any]]]] = {
     "start": lambda reader: reader.consumer.start(),
     "batch": lambda reader: reader.consumer.batch(4, 1000),
+    "batch_columns": lambda reader: reader.consumer.batch_columns(4, 1000),
     "batch of nothing": lambda reader: reader.consumer.batch(4, 0),
     "__anext__": lambda reader: reader.consumer.__anext__(),
     "read_ahead": read_ahead,

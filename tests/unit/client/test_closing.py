@@ -178,6 +178,7 @@ def test_a_time_limit_that_cannot_be_closes_nothing(limit: Any) -> None:
 Make = Callable[[AsyncClient, GroupConsumer, Any, Producer], Any]
 IDLE: Final[dict[str, Make]] = {
     "consumer.batch": lambda client, member, plain, producer: member.batch(max_wait_ms=0),
+    "consumer.batch_columns": lambda client, member, plain, producer: member.batch_columns(max_wait_ms=0),
     "consumer.batch without a group": lambda client, member, plain, producer: plain.batch(max_wait_ms=0),
     "consumer.start": lambda client, member, plain, producer: member.start(),
     "consumer.commit": lambda client, member, plain, producer: member.commit({}),

@@ -11,7 +11,7 @@ import argparse
 import asyncio
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, Final, NamedTuple
 
@@ -22,6 +22,7 @@ from tests.unit.client.fake_cluster import FakeCluster
 from tests.unit.client.group.fake_coordinator import FakeCoordinator
 
 _LIMIT_S: Final = 0.002
+WAYS: Final = ("next", "batch", "columns")
 _AHEAD: Final = 300
 """How many records the log has more than were read."""
 
@@ -39,13 +40,14 @@ class Result(NamedTuple):
 
 
 class Reading:
-    """Reads record by record or in batches, and is interrupted after a random time."""
+    """Reads record by record, in batches or in columns, and is interrupted after a random time."""
 
-    def __init__(self, consumer: SyncConsumer, coordinator: FakeCoordinator, random: Random, iterates: bool) -> None:
+    def __init__(self, consumer: SyncConsumer, coordinator: FakeCoordinator, random: Random, way: str) -> None:
         self._consumer = consumer
         self._coordinator = coordinator
         self._random = random
-        self._iterates = iterates
+        self._iterates = way == "next"
+        self._read = consumer.batch_columns if way == "columns" else consumer.batch
         self._is_armed = False
         self.next_offset = 0
         self.interrupts = self.skipped = self.repeated = self.committed_unseen = 0
@@ -57,7 +59,7 @@ class Reading:
 
     def until_interrupted(self) -> None:
         """The names are bound in the step in which the call returns."""
-        records: list[Record] = []
+        records: Sequence[Record] = ()
         record: Record | None = None
         received = self._received
         try:
@@ -67,7 +69,7 @@ class Reading:
                 record = self._consumer.__next__()
                 received(record.offset, record.offset)
             while self._is_armed:  # Python drops an exception that is raised in a destructor
-                if records := self._consumer.batch(self._random.randrange(1, 20), 1000):
+                if records := self._read(self._random.randrange(1, 20), 1000):
                     received(records[0].offset, records[-1].offset)
         except Interrupted:
             self.interrupts += 1
@@ -99,12 +101,12 @@ async def feed(cluster: FakeCluster, read: Callable[[], int], random: Random) ->
         await asyncio.sleep(random.uniform(0, 0.002))
 
 
-def run(count: int, *, group: bool, iterates: bool, seed: int = 1) -> Result:
+def run(count: int, *, group: bool, way: str, seed: int = 1) -> Result:
     options: dict[str, Any] = {"group": "g", "auto_commit_interval_ms": 2} if group else {}
     random = Random(seed)
     with connected(1) as (cluster, coordinator, client):
         consumer = client.consumer("t", **options)
-        reading = Reading(consumer, coordinator, random, iterates)
+        reading = Reading(consumer, coordinator, random, way)
         client._thread.submit(feed(cluster, lambda: reading.next_offset, Random(seed)))
         before, hook = signal.signal(signal.SIGALRM, reading.strike), sys.unraisablehook
         sys.unraisablehook = lambda _: None  # it struck in a destructor, where Python drops it
@@ -127,9 +129,9 @@ def main() -> int:
     arguments = parser.parse_args()
     bad = 0
     for group in (False, True):
-        for iterates in (True, False):
-            result = run(arguments.count // 4, group=group, iterates=iterates, seed=arguments.seed)
-            print(f"{'a group' if group else 'no group'}, {'next' if iterates else 'batch'}: {result}", flush=True)
+        for way in WAYS:
+            result = run(arguments.count // (2 * len(WAYS)), group=group, way=way, seed=arguments.seed)
+            print(f"{'a group' if group else 'no group'}, {way}: {result}", flush=True)
             bad += result.skipped + result.repeated + result.committed_unseen
     return 1 if bad else 0
 

@@ -60,10 +60,10 @@ def test_an_interrupted_read_loses_nothing(group: str | None, iterates: bool, mo
         assert seen == list(range(30))
 
 
-@pytest.mark.parametrize("iterates", [True, False])
+@pytest.mark.parametrize("way", interrupts.WAYS)
 @pytest.mark.parametrize("group", [True, False])
-def test_a_thread_that_is_interrupted_at_any_line_skips_nothing(group: bool, iterates: bool) -> None:
-    result = interrupts.run(60, group=group, iterates=iterates)
+def test_a_thread_that_is_interrupted_at_any_line_skips_nothing(group: bool, way: str) -> None:
+    result = interrupts.run(60, group=group, way=way)
     assert (result.skipped, result.repeated, result.committed_unseen) == (0, 0, 0)
     assert result.received > 0
 

@@ -27,6 +27,7 @@ Call = Callable[[Any], Any]
 CALLS: Final[dict[str, list[Call]]] = {
     "assignment": [lambda c: c.assignment],
     "batch": [lambda c: c.batch(0), lambda c: c.batch(max_records=True), lambda c: c.batch("1")],
+    "batch_columns": [lambda c: c.batch_columns(0), lambda c: c.batch_columns("1")],
     "close": [lambda c: c.close(), lambda c: c.close(timeout_ms=500)],
     "commit": [lambda c: c.commit({("t", 1): 0}), lambda c: c.commit(["no record"]), lambda c: c.commit(metadata="x" * 9999)],
     "committed": [lambda c: c.committed(), lambda c: c.committed([("t", 0)])],
@@ -54,6 +55,7 @@ NOT_CALLS: Final = {
 }  # fmt: skip
 """Names, and what the synchronous face uses."""
 ROWS: Final = [(name, index) for name, calls in CALLS.items() for index in range(len(calls))]
+WAYS: Final = ["iteration", "batch", "batch_columns"]
 MAY_BE_SAID: Final = (MinilogError, TypeError)
 
 
@@ -62,16 +64,17 @@ def test_every_public_method_has_its_row() -> None:
     assert public - NOT_CALLS == CALLS.keys()
 
 
-@pytest.mark.parametrize("in_batch", [False, True])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("name", "index"), ROWS)
-def test_nothing_but_asking_finishes_a_record(name: str, index: int, in_batch: bool) -> None:
+def test_nothing_but_asking_finishes_a_record(name: str, index: int, way: str) -> None:
     @scenario(2)
     async def _(cluster: FakeCluster, coordinator: FakeCoordinator, client: AsyncClient) -> None:
         fill(cluster.logs["t"][0], 40, each=40)
         consumer = client.consumer("t", group="g", auto_commit_interval_ms=50)
-        if in_batch:
-            await consumer.batch(N)
-            await consumer.batch(1)
+        if way != "iteration":
+            read = getattr(consumer, way)
+            await read(N)
+            await read(1)
         else:
             for _ in range(N + 1):
                 await anext(consumer)
@@ -83,15 +86,15 @@ def test_nothing_but_asking_finishes_a_record(name: str, index: int, in_batch: b
         assert coordinator.committed("g")[0] == N, "what was finished before stays so, and no more is"
 
 
-@pytest.mark.parametrize("in_batch", [False, True])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("name", "index"), [row for row in ROWS if hasattr(SyncGroupConsumer, row[0])])
-def test_nor_at_the_synchronous_face(name: str, index: int, in_batch: bool) -> None:
+def test_nor_at_the_synchronous_face(name: str, index: int, way: str) -> None:
     with connected(2) as (cluster, coordinator, client):
         fill(cluster.logs["t"][0], 40, each=40)
         consumer = client.consumer("t", group="g", auto_commit_interval_ms=5)
-        if in_batch:
-            consumer.batch(N)
-            consumer.batch(1)
+        if way != "iteration":
+            getattr(consumer, way)(N)
+            getattr(consumer, way)(1)
         else:
             for _ in range(N + 1):
                 next(consumer)

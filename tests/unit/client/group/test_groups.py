@@ -492,11 +492,11 @@ def test_what_was_read_ahead_may_be_moved_after_a_read_that_brought_nothing() ->
         consumer, ahead = client.consumer("t", group="g"), ReadAhead()
         while len(consumer.positions()) < 2 or set(consumer.positions().values()) != {20}:
             await consumer.read_ahead(ahead, 1000, 1000)
-            ahead.take(1000)
+            ahead.take(1000, list)
         cluster.faults.append(Fault("groupheartbeat", "refuse", times=10**6))
         await asyncio.sleep(30)
         await consumer.read_ahead(ahead, 1000, 1000)
-        assert ahead.take(1000) == []
+        assert ahead.take(1000, list) == []
         consumer.pause_ahead(ahead, "t", 0)
         consumer.seek_ahead(ahead, [("t", 1)], 0)
         assert consumer.positions() == {("t", 0): 20, ("t", 1): 0}
