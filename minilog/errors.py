@@ -236,6 +236,14 @@ class TopicExists(FatalError):
     http_status = 409
 
 
+class ReplicasMoving(FatalError):
+    """The replicas of a partition are on the move, or have changed since a move was planned.
+    Nothing was done."""
+
+    code = "REPLICAS_MOVING"
+    http_status = 409
+
+
 class InvalidRequest(FatalError):
     """The request says something that is not allowed. The sentence names what, and what is."""
 

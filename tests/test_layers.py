@@ -34,6 +34,7 @@ CORE_SHARED = {"minilog.wire"} | {
         "image",
         "lost_replay",
         "metadata_view",
+        "moves",
         "places",
         "ports",
         "stamps",

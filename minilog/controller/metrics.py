@@ -24,6 +24,7 @@ from prometheus_client import (
 from minilog.controller.kafka_names import write_kafka_cluster, write_kafka_counts, write_kafka_journal
 from minilog.controller.runtime import Runtime
 from minilog.core.image import ClusterImage, PartitionState, TopicImage, min_isr
+from minilog.core.moves.moving import is_moving, missing
 from minilog.server.disk_space import DiskSpace
 from minilog.server.exposition import Exposition, labels
 from minilog.server.inbound.listener import Listener
@@ -59,13 +60,13 @@ class Standing:
         if state.leader == NO_LEADER:
             is_lost = not (state.isr or state.elr or state.last_known_elr)
             self._name("lost" if is_lost else "offline", state)
-        elif state.leader != state.replicas[0]:
+        elif state.leader != state.replicas[0] and not is_moving(state):
             self.counts["not_preferred"] += 1
         if len(state.isr) < min_isr(topic, state):
             self._name("under_min_isr", state)
-        if len(state.isr) < len(state.replicas):
+        if missed := missing(state):
             self._name("under_replicated", state)
-            self.behind.update(replica for replica in state.replicas if replica not in state.isr)
+            self.behind.update(missed)
 
     def _name(self, what: str, state: PartitionState) -> None:
         self.counts[what] += 1

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from minilog.core.image import BrokerState, ClusterImage, PartitionState, TopicImage, min_isr
+from minilog.core.moves.moving import is_moving, missing
 from minilog.wire.journal.metadata_records import NO_LEADER, DiskState
 from minilog.wire.json.json_answers import Finding, Health, PartitionHealth
 from minilog.wire.messages import DescribeClusterReply
@@ -53,11 +54,11 @@ def health_of(image: ClusterImage, known: Knowledge) -> Health:
         about = PartitionHealth(state.topic, state.partition, state.leader, state.replicas, state.isr, needed)
         if state.leader == NO_LEADER:
             offline.append(about)
-        elif state.leader != state.replicas[0]:
+        elif state.leader != state.replicas[0] and not is_moving(state):
             not_preferred.append(about)
         if len(state.isr) < needed:
             under_min_isr.append(about)
-        if len(state.isr) < len(state.replicas):
+        if missing(state):
             under_replicated.append(about)
     findings = [
         *_of_controller(known),
@@ -205,7 +206,7 @@ def _not_running(broker: BrokerState, age_ms: int) -> Finding:
 
 
 def _lags(image: ClusterImage, broker_id: int) -> bool:
-    return any(broker_id in state.replicas and broker_id not in state.isr for _, state in image.partitions())
+    return any(broker_id in missing(state) for _, state in image.partitions())
 
 
 def _of_replicas(image: ClusterImage) -> Iterator[Finding]:
@@ -215,9 +216,7 @@ def _of_replicas(image: ClusterImage) -> Iterator[Finding]:
         if not broker.eligible or broker.disk is DiskState.OTHER:
             continue
         behind = [
-            f"{state.topic}-{state.partition}"
-            for _, state in image.partitions()
-            if broker.broker_id in state.replicas and broker.broker_id not in state.isr
+            f"{state.topic}-{state.partition}" for _, state in image.partitions() if broker.broker_id in missing(state)
         ]
         if behind:
             named = f"{', '.join(behind[:NAMED_MAX])}{', ...' if len(behind) > NAMED_MAX else ''}"
@@ -261,11 +260,10 @@ def _offline(image: ClusterImage, state: PartitionState, name: str) -> Finding:
 
 
 def _under_min_isr(topic: TopicImage, state: PartitionState, name: str) -> Finding:
-    missing = [r for r in state.replicas if r not in state.isr]
     return Finding(
         "under_min_isr",
         f"{name} has {len(state.isr)} replicas in sync and needs {min_isr(topic, state)}: acks=all is refused",
-        f"bring back broker {_list(missing)}",
+        f"bring back broker {_list(missing(state))}",
         topic=state.topic,
         partition=state.partition,
     )

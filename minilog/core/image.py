@@ -380,6 +380,10 @@ def check_partition(state: PartitionState) -> None:
     assert set(state.elr) <= set(state.replicas), f"ELR outside the replicas: {state!r}"
     assert not set(state.isr) & set(state.elr), f"ISR and ELR overlap: {state!r}"
     assert state.leader == NO_LEADER or state.leader in state.isr, f"leader outside the ISR: {state!r}"
+    if state.target or state.former:
+        assert set(state.replicas) >= {*state.target, *state.former}, f"a move outside the replicas: {state!r}"
+        assert state.target, f"a move that leads nowhere: {state!r}"
+        assert state.former, f"a move from nowhere: {state!r}"
     if state.successor != NO_LEADER:
         assert state.successor in state.isr, f"successor outside the ISR: {state!r}"
         assert state.leader not in (NO_LEADER, state.successor), f"nobody to succeed: {state!r}"

@@ -135,6 +135,44 @@ class BalanceLeadersReply(Message):
     metadata_offset: Count
 
 
+class ReplicaMove(msgspec.Struct, omit_defaults=True):
+    """Let a partition have these ``replicas``, the preferred leader first. None: let a move that is
+    under way go back. ``partition_epoch``: as of which the partition is meant, -1: as it is."""
+
+    topic: Name
+    partition: Int64
+    replicas: Few[BrokerId] = []
+    topic_id: Id = ""
+    partition_epoch: Int64 = -1
+
+
+class MoveReplicas(Message):
+    """Begin or cancel all of these moves, or none of them. ``dry_run``: say what that would be, and
+    change nothing."""
+
+    moves: Many[ReplicaMove]
+    dry_run: bool = False
+    asked_by: Name = ""
+    principal: Name = ""
+
+
+class MovedReplicas(msgspec.Struct, omit_defaults=True):
+    """A partition goes from ``before`` to ``replicas``. Those that are ``adding`` have to catch up
+    first."""
+
+    topic: Name
+    topic_id: Id
+    partition: Int64
+    before: Few[Int64]
+    replicas: Few[Int64]
+    adding: Few[Int64] = []
+
+
+class MoveReplicasReply(Message):
+    moves: Many[MovedReplicas]
+    metadata_offset: Count
+
+
 ANY_REPLICA = -1
 
 
@@ -293,7 +331,7 @@ class DescribeClusterReply(Message):
     controllers: Few[ControllerInfo] = []
 
 
-PersonsChange = CreateTopic | DeleteTopic | AddPartitions | ElectLeader | ConfigureTopic | BalanceLeaders
+PersonsChange = CreateTopic | DeleteTopic | AddPartitions | ElectLeader | ConfigureTopic | BalanceLeaders | MoveReplicas
 """What people ask the controller to change. A broker that passes it on says from where
 (``asked_by``)."""
 AdminMessage = (
@@ -302,6 +340,7 @@ AdminMessage = (
     | ElectLeaderReply
     | ConfigureTopicReply
     | BalanceLeadersReply
+    | MoveReplicasReply
     | ClaimLost
     | ClaimLostReply
     | InitProducer

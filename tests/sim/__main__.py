@@ -26,6 +26,7 @@ from tests.sim.removals.clocks import CLOCK_ABLATIONS
 from tests.sim.removals.disks import DISK_ABLATIONS
 from tests.sim.removals.evidence import EVIDENCE_ABLATIONS
 from tests.sim.removals.groups import GROUP_ABLATIONS
+from tests.sim.removals.moves import MOVE_ABLATIONS
 from tests.sim.removals.storage import STORAGE_ABLATIONS
 from tests.sim.removals.told import TOLD_ABLATIONS
 from tests.sim.schedules.campaign import lines_of, run_missing, summed
@@ -47,6 +48,7 @@ ABLATIONS = (
     *DISK_ABLATIONS,
     *TOLD_ABLATIONS,
     *GROUP_ABLATIONS,
+    *MOVE_ABLATIONS,
     *STORAGE_ABLATIONS,
 )
 

@@ -17,6 +17,7 @@ from tests.sim.removals.disks import DISK_ABLATIONS
 from tests.sim.removals.evidence import EVIDENCE_ABLATIONS
 from tests.sim.removals.groups import GROUP_ABLATIONS
 from tests.sim.removals.levers import LEVER_ABLATIONS
+from tests.sim.removals.moves import MOVE_ABLATIONS
 from tests.sim.removals.reading import READING_ABLATIONS
 from tests.sim.removals.storage import STORAGE_ABLATIONS
 from tests.sim.removals.told import TOLD_ABLATIONS
@@ -46,6 +47,7 @@ ALL = (
     *TOLD_ABLATIONS,
     *GROUP_ABLATIONS,
     *LEVER_ABLATIONS,
+    *MOVE_ABLATIONS,
     *READING_ABLATIONS,
     *STORAGE_ABLATIONS,
 )

@@ -4,7 +4,8 @@ Owns the transitions between LeaderState and FollowerState and the opening and c
 
 Invariants: a replica's role never goes back to an older leader epoch, also when an election's
 position query arrived before the metadata did (R4). A role that ends fails its waiters (R10). Files
-are deleted only when their topic is known to be deleted, and never because nobody knows it (R39).
+are deleted only when their topic is known to be deleted, or when the replica is known to have been
+taken from this broker (R116), and never because nobody knows them (R39).
 """
 
 from __future__ import annotations
@@ -161,7 +162,10 @@ class Roles:
             replica.isr_shrinks += not set(state.isr) >= set(role.state.isr)
             replica.isr_expands += not set(state.isr) <= set(role.state.isr)
         if isinstance(role, LeaderState) and same and state.leader == self._state.broker_id:
+            followers = len(role.followers)
             self._turn.add_outcomes(role.on_state_changed(state, topic.settings))
+            if len(role.followers) > followers:
+                self._replication.count_positions_of_added(replica.partition, now_ms)
             self._turn.advance(replica.partition)
             return self._turn.appended(replica, now_ms) if must_flush else []
         if isinstance(role, FollowerState) and same and state.leader == role.leader != own and not must_flush:
@@ -241,6 +245,34 @@ class Roles:
             if files[:2] == (topic, topic_id):
                 effects += self._drop(files, now_ms, was_deleted=True)
         return effects
+
+    def leave(self, left: Iterable[ReplicaName], now_ms: int) -> list[Effect]:
+        """R116: records have taken these replicas from this broker. One that a later record gives
+        back stays."""
+        names, effects = set(left), list[Effect]()
+        for files in self._state.store.partitions() if names else ():
+            if ReplicaName(*files) in names and self._is_left(files):
+                effects += self._drop(files, now_ms, was_deleted=True)
+        return effects
+
+    def sort_out_left(self, now_ms: int) -> list[Effect]:
+        """R116: what was not told record by record. This broker's own copy of the metadata says
+        that it had a replica, and its journal, as it is now, that it has none. What the copy does
+        not know is put aside."""
+        image, copy = self._state.image, self._state.store.metadata
+        is_same = image.holds(copy.term_id, copy.metadata_offset)
+        had = set(copy.replicas_of(self._state.broker_id)) if is_same else set()
+        effects: list[Effect] = []
+        for files in self._state.store.partitions():
+            if self._is_left(files):
+                effects += self._drop(files, now_ms, was_deleted=tuple(files) in had)
+        return effects
+
+    def _is_left(self, files: tuple[str, str, int]) -> bool:
+        """The partition is known, and this broker is to have no replica of it."""
+        topic, topic_id, number = files
+        state = self._state.image.partition(topic, number)
+        return state is not None and state.topic_id == topic_id and self._state.broker_id not in state.replicas
 
     def sort_out(self, now_ms: int) -> list[Effect]:
         """R39: a snapshot came, which does not tell what was deleted.

@@ -11,6 +11,7 @@ from minilog.core.broker.replicate import Replication
 from minilog.core.broker.requests.fetch import FetchRequests
 from minilog.core.broker.requests.produce import ProduceRequests
 from minilog.core.broker.state import LocalState
+from minilog.core.moves.moving import missing
 from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.replica import Replica
 from minilog.core.replication.replica_fetcher import ReplicaFetcher
@@ -93,7 +94,7 @@ def partition_statistics(replica: Replica, now_ms: int) -> PartitionStatistics:
         leader_epoch=role.leader_epoch,
         isr_size=len(state.isr),
         replicas=len(state.replicas),
-        under_replicated=is_leader and len(state.isr) < len(state.replicas),
+        under_replicated=is_leader and bool(missing(state)),
         under_min_isr=isinstance(role, LeaderState) and len(state.isr) < role.min_isr,
         at_min_isr=isinstance(role, LeaderState) and len(state.isr) == role.min_isr,
         isr=state.isr,

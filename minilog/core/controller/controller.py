@@ -35,6 +35,7 @@ from minilog.core.controller.journal.changes import ChangeRequest, change
 from minilog.core.controller.journal.foreign_values import check_heartbeat, check_register
 from minilog.core.controller.journal.journal_check import JournalCheck
 from minilog.core.controller.journal.metadata_draft import MetadataDraft
+from minilog.core.controller.moves.moves import Moves
 from minilog.core.controller.told.description import describe_cluster
 from minilog.core.controller.told.events import lost_by_all, restored, untold, with_events
 from minilog.core.controller.told.failovers import FailoverKind, Failovers
@@ -85,6 +86,7 @@ class ControllerCore:
         self.failovers = Failovers(self.image)
         self.fencing = Fencing(self.image, self.sessions, self.failovers)
         self.balance = LeaderBalance(settings, self.image, self.sessions)
+        self.moves = Moves(self.image, self.sessions)
         self.registrations = BrokerRegistrations(settings, self.image, self.sessions)
         self.feed = MetadataFeed(settings, self.image, self.sessions)
         self.journal_check = JournalCheck(self.image)
@@ -221,8 +223,7 @@ class ControllerCore:
         return Decision([], [])
 
     def on_disconnect(self, request_id: int, now_ms: int) -> Decision:
-        """The connection of a parked heartbeat dropped: ask the broker's listener whether the
-        process is still there."""
+        """A parked heartbeat's connection dropped: ask the listener if the process lives."""
         session = self.sessions.parked_as(request_id)
         if session is None:
             return Decision([], [])
@@ -254,12 +255,12 @@ class ControllerCore:
         effects += self.elections.ask(now_ms)
         effects += self.unclean_elections.look(now_ms)
         if not decision.records:
+            self.moves.tick(draft, now_ms)
             self.balance.tick(draft, now_ms)
         return Decision(decision.records + draft.records(), effects + decision.effects)
 
     def on_committed(self, now_ms: int) -> Decision:
-        """After the records of a decision are durable and replayed: tell everybody, and go on where
-        it leads."""
+        """After the records of a decision are durable and replayed: tell everybody, and go on."""
         asked: list[Effect] = [*self.elections.ask(now_ms)] if self.journal_check.is_done else []
         return Decision([], asked + self._tell(now_ms))
 
@@ -286,8 +287,7 @@ class ControllerCore:
         return Decision(draft.records(), effects)
 
     def _challenge(self, request_id: int, request: Register, known: BrokerState, now_ms: int) -> Decision:
-        """R26: a live registration blocks another process with its id, unless a probe shows that it
-        is gone."""
+        """R26: a live registration blocks another process, unless a probe shows that it is gone."""
         effects = self.registrations.wait(request_id, request)
         session = self.sessions.by_broker[known.broker_id]
         return Decision([], effects + self.probes.send(session, now_ms))
@@ -396,5 +396,5 @@ class ControllerCore:
         self.registrations.check_process(request.broker_id, request.broker_epoch, request.incarnation)
         first = self.image.next_producer_id
         end = first + PRODUCER_IDS_BLOCK
-        records: list[MetadataRecord] = [ProducerIdsAllocated(request.broker_id, end)]
-        return Decision(records, [Reply(request_id, AllocateProducerIdsReply(first, end))])
+        reply = Reply(request_id, AllocateProducerIdsReply(first, end))
+        return Decision([ProducerIdsAllocated(request.broker_id, end)], [reply])

@@ -15,6 +15,7 @@ from minilog.config import TopicSettings, check_topic_keys, topic_settings
 from minilog.core.controller.elections.partition_change import with_isr
 from minilog.core.controller.topics import check_lengths, check_min_isr, known_topic, with_min_isr
 from minilog.core.image import ClusterImage, TopicImage
+from minilog.core.moves.moving import least_factor
 from minilog.core.topic_names import check_not_internal
 from minilog.errors import InvalidConfig
 from minilog.wire.admin_messages import ConfigureTopic, ConfigureTopicReply
@@ -30,7 +31,7 @@ def configure_topic(request: ConfigureTopic, image: ClusterImage) -> tuple[list[
     config = _config(request, topic)
     settings = topic_settings(config)
     for state in topic.partitions.values():
-        check_min_isr(settings, len(state.replicas))
+        check_min_isr(settings, least_factor(state))
     records: list[MetadataRecord] = []
     if config != topic.config and not request.dry_run:
         records.append(TopicConfigured(topic.topic, topic.topic_id, config))
@@ -48,7 +49,7 @@ def _config(request: ConfigureTopic, topic: TopicImage) -> dict[str, str]:
     if twice:
         raise InvalidConfig(f"topic setting {twice[0]} is to be set and to be reset; ask for one of both")
     kept = {key: value for key, value in topic.config.items() if key not in request.reset}
-    factor = min((len(state.replicas) for state in topic.partitions.values()), default=1)
+    factor = min((least_factor(state) for state in topic.partitions.values()), default=1)
     return with_min_isr({**kept, **request.config}, factor)
 
 

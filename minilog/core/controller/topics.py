@@ -9,6 +9,7 @@ from typing import Final
 from minilog.config import FILE_NAME_BYTES_MAX, MIB, VALUE_CHARS_MAX, ControllerSettings, TopicSettings, topic_settings
 from minilog.core.controller.placement import place, with_absent
 from minilog.core.image import ClusterImage, TopicImage
+from minilog.core.moves.moving import settled_replicas
 from minilog.core.topic_names import check_not_internal, check_topic_name
 from minilog.errors import (
     CoordinatorNotAvailable,
@@ -114,7 +115,7 @@ def add_partitions(request: AddPartitions, image: ClusterImage, settings: Contro
     if request.partitions - there > _new_max(settings):
         raise InvalidRequest(_too_many(request.partitions - there, settings))
     _check_directories(request.topic, request.partitions)
-    factor = len(topic.partitions[0].replicas)
+    factor = len(settled_replicas(topic.partitions[0]))
     replicas = _placed(request.partitions - there, factor, image, may_be_absent=True)
     _check_limits(len(replicas), image, settings, topics=0)
     return _new_partitions(request.topic, topic.topic_id, there, replicas, image)

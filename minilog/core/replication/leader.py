@@ -276,6 +276,7 @@ class LeaderState(LeaderIsr):
         if state.partition_epoch > self.state.partition_epoch:
             self.state = state
             self.proposal = None
+            self._follow_moves()
         return self._fail_unreachable()
 
     def _fail_unreachable(self) -> list[Outcome]:

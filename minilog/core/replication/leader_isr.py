@@ -21,6 +21,7 @@ from typing import Any
 
 from minilog.config import TopicSettings
 from minilog.core.image import PartitionState
+from minilog.core.moves.moving import parting_isr
 from minilog.core.ports import ReplicaLog
 from minilog.core.replication.isr import is_lagging, may_join
 from minilog.core.replication.log_start import LogStart
@@ -35,6 +36,8 @@ LACKS_MAX_MS = 60_000
 ``lacks_max_ms`` says otherwise: two rounds of retention usually even that out."""
 
 
+NEVER_MS = 2**40
+"""Longer ago than anything."""
 QUIET_MS = 1000
 """So long a leader takes no writes, so that all of the ISR can hold all that it has."""
 REFUSED_MS = 500
@@ -72,9 +75,11 @@ class LeaderIsr:
         self._succession_ms: int | None = None
         """Since when a successor is named."""
         self._is_quiet = False
+        self._parts_at: int | None = None
+        """Where this log ended when those who are to go were counted last (R115)."""
         self.proposal: Proposal | None = None
         self.followers = {
-            r: Progress(now_ms if r in state.isr else now_ms - 2**40) for r in state.replicas if r != broker_id
+            r: Progress(now_ms if r in state.isr else now_ms - NEVER_MS) for r in state.replicas if r != broker_id
         }
 
     @property
@@ -94,9 +99,11 @@ class LeaderIsr:
     @property
     def minimal_isr(self) -> list[int]:
         """Members by the committed ISR and by the proposed one: whichever the controller goes by,
-        these are in it."""
-        proposal = self.proposal
-        return self.state.isr if proposal is None else [r for r in self.state.isr if r in proposal.isr]
+        these are in it. And without those who are about to go (R115)."""
+        proposal, members = self.proposal, self.state.isr
+        if self._parts_at is not None:
+            members = [r for r in members if r in self.state.target]
+        return members if proposal is None else [r for r in members if r in proposal.isr]
 
     def position_of(self, broker_id: int) -> int | None:
         return self.position if broker_id == self.broker_id else self.followers[broker_id].position
@@ -109,6 +116,13 @@ class LeaderIsr:
             in_sync = not is_lagging(progress.caught_up_ms, now_ms, replica_lag_max_ms)
             if in_sync and progress.lacks_since_ms is None and self._catches_up(progress, broker_id):
                 yield broker_id
+
+    def _follow_moves(self) -> None:
+        """Who was added to the replicas follows from now on. Nobody goes within a leader epoch
+        (R114)."""
+        for broker_id in self.state.replicas:
+            if broker_id not in (self.broker_id, *self.followers):
+                self.followers[broker_id] = Progress(self.began_ms - NEVER_MS)
 
     # --- followers --------------------------------------------------------------------------------
 
@@ -251,7 +265,10 @@ class LeaderIsr:
         if self._is_quiet and self.drained:
             return self._hand_over()
         isr = [r for r in self.state.isr if not (shrink and self._should_leave(r, now_ms, replica_lag_max_ms))]
-        if now_ms >= self._grows_ms:
+        parting = self._parting_isr()
+        if parting is not None and set(parting) <= {*isr}:
+            isr = parting
+        elif now_ms >= self._grows_ms:
             others = [r for r in self.followers if r not in self.state.isr]
             isr += [r for r in others if self._should_join(r, now_ms, replica_lag_max_ms)]
         if set(isr) == set(self.state.isr):
@@ -265,6 +282,16 @@ class LeaderIsr:
         leaving = tuple(self._leaver(r, now_ms) for r in self.state.isr if r not in isr)
         self.proposal = Proposal(members, self.state.partition_epoch, -1, leaving)
         return True
+
+    def _parting_isr(self) -> list[int] | None:
+        """R115: the ISR without those who are to go, when those who stay hold all that was
+        acknowledged because those held it."""
+        parting = parting_isr(self.state, self.min_isr)
+        if parting is None:
+            self._parts_at = None
+        elif self._parts_at is None:
+            self._parts_at = self.log.end_offset
+        return parting if self._parts_at is not None and self.high_watermark >= self._parts_at else None
 
     # --- a successor ------------------------------------------------------------------------------
 

@@ -142,7 +142,8 @@ class PartitionChanged(MetadataRecord, frozen=True):
     ``leader`` is NO_LEADER while an election asks for positions or nobody eligible is alive. The
     ``leader_epoch`` of the coming leader is already taken then. ``isr`` and ``elr`` are disjoint
     (R20). ``successor``: the member of the ISR that the leader is to hand over to, NO_LEADER for
-    nobody (R111).
+    nobody (R111). ``target``: the replicas it is to have, while it moves to them from ``former``.
+    Then ``replicas`` are all of both, those of the target first (R113).
     """
 
     topic: str
@@ -156,6 +157,8 @@ class PartitionChanged(MetadataRecord, frozen=True):
     elr: list[int] = []
     last_known_elr: list[int] = []
     successor: int = NO_LEADER
+    former: list[int] = []
+    target: list[int] = []
 
 
 class ReplicaEnd(msgspec.Struct, array_like=True, frozen=True):

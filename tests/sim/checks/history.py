@@ -15,7 +15,7 @@ The checks are incremental, so each costs a few look-ups per append or commit:
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from minilog.config import TopicSettings
@@ -233,6 +233,8 @@ class History:
     def __init__(self) -> None:
         self.partitions: dict[tuple[str, int], PartitionHistory] = {}
         self.checks = 0
+        self.check_deletion: Callable[[int, str, str, int], None] = lambda *_: None
+        """A broker deletes its copy of (topic, topic id, partition)."""
 
     def of(self, topic: str, topic_id: str, partition: int) -> PartitionHistory:
         key = (topic_id, partition)
@@ -466,6 +468,7 @@ class WatchedStore:
     def delete(self, topic: str, topic_id: str, partition: int) -> None:
         self._left.pop((topic, topic_id, partition), None)
         self._durable.pop((topic, topic_id, partition), None)
+        self.history.check_deletion(self.inner.broker_id, topic, topic_id, partition)
         self.inner.delete(topic, topic_id, partition)
         self._drop(topic, topic_id, partition)
 

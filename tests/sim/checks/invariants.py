@@ -18,6 +18,8 @@ CopiesAtAck                  acks=N was answered when N members of the ISR held 
 WeakAcksSurvive              acks=1, acks=N: lost only where no holder could answer. At no planned stop     weak_acks.py
 ProducerStateOfLog           (R32) what a replica knows of producers is what its batches say: at recovery, cuts, the end
 ProducerIdsNeverReused       (R33) ProducerSequences, in order and once: numbered.py, schedule.py
+CompleteCopies               replicas go by a move, when all of its target hold the committed log and the ISR is no smaller
+RemovedCopiesOnly            no broker deletes the copy of a partition that counts on it, or may do so again
 WaitersEndOnce               no request is answered twice (broker_node.py) or later than it may be
 """
 
@@ -99,6 +101,7 @@ class Invariants:
         self.figures: Counter[str] = Counter()
         self.producer_ids: set[int] = set()
         """Every one ever given away (R33)."""
+        history.check_deletion = self._check_deletion
         self._seen: dict[tuple[int, int, TopicPartition], Seen] = {}
 
     # --- brokers ----------------------------------------------------------------------------------
@@ -383,6 +386,7 @@ class Invariants:
         for index, record in enumerate(records, first):
             self.figures["checks"] += 1
             if isinstance(record, PartitionChanged):
+                self._check_move(self.truth.partition(record.topic, record.partition), record)
                 self._check_transition(self.truth.partition(record.topic, record.partition), record, leaving)
             if isinstance(record, BrokerUnfenced):
                 self._on_unfenced(record)
@@ -432,6 +436,34 @@ class Invariants:
         self.history.of(*_names(TopicPartition(new.topic, new.partition), new.topic_id)).weak.on_elected(
             new.leader_epoch, witnesses
         )
+
+    def _check_move(self, old: PartitionState | None, new: PartitionState) -> None:
+        """Replicas go when those who stay are complete, and enough."""
+        if old is None or old.topic_id != new.topic_id:
+            return
+        self.figures["moves begun"] += not old.target and bool(new.target)
+        self.figures["moves cancelled"] += old.target != new.target == new.former != []
+        if set(old.replicas) <= {*new.replicas}:
+            self.figures["moves completed"] += bool(old.target) and not new.target
+            return
+        self.figures["moves completed"] += 1
+        minimum = min(self.truth.topics[old.topic].settings.min_insync_replicas, len(new.replicas))
+        if new.replicas == old.former:
+            is_whole = len(new.isr) >= minimum and {*new.isr} >= {*old.isr} & {*old.former}
+        else:
+            is_whole = {*new.isr} == {*new.replicas}
+        if not (is_whole and new.leader in new.isr):
+            raise Violation("CompleteCopies", f"{new} after {old}, and min.insync.replicas is {minimum}")
+
+    def _check_deletion(self, broker_id: int, topic: str, topic_id: str, partition: int) -> None:
+        state = self.truth.partition(topic, partition)
+        if state is None or state.topic_id != topic_id:
+            return
+        self.figures["copies removed"] += 1
+        counts = {*state.isr, *state.elr, *state.last_known_elr}
+        counts |= {r for r in state.replicas if r in state.former or not state.target}
+        if broker_id in counts:
+            raise Violation("RemovedCopiesOnly", f"broker {broker_id} deletes its copy of {state}")
 
     def _check_holds_most(self, old: PartitionState, new: PartitionState) -> None:
         """Who is elected in a recovery holds at least what each of the last known members holds.

@@ -42,6 +42,7 @@ class Faults:
         self.losses = 0
         """Machines that have lost more than unsynced writes nobody relies on."""
         self._controllers = ControllerFaults(cluster, options, self.rng, self._later)
+        levers = Levers(cluster, options)
         self._kinds: list[tuple[str, float, Callable[[], None]]] = [
             ("kill", options.kills, self._kill),
             ("crash", options.crashes, self._crash),
@@ -63,7 +64,8 @@ class Faults:
             ("topic churn", options.topic_churn, self._churn),
             ("recreation", options.recreations, recreation.delete),
             ("power cut", options.power_cuts, self._cut_power),
-            ("lever", options.levers, Levers(cluster, options).pull),
+            ("lever", options.levers, levers.pull),
+            ("move", options.moves, levers.move),
             *self._controllers.kinds,
         ]
 

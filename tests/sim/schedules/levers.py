@@ -4,7 +4,8 @@ Nothing here loosens a promise: minimums never go below that of the schedule."""
 
 from __future__ import annotations
 
-from minilog.wire.admin_messages import BalanceLeaders, ConfigureTopic
+from minilog.core.image import PartitionState
+from minilog.wire.admin_messages import BalanceLeaders, ConfigureTopic, MoveReplicas, ReplicaMove
 from minilog.wire.messages import PersonsChange
 from tests.sim.cluster import SimCluster
 from tests.sim.schedules.options import Options
@@ -19,6 +20,21 @@ class Levers:
         topics = [t for t in self.cluster.invariants.truth.topics if t.startswith("t")]
         if topics:
             self.cluster.admin.request(self._request(self.rng.choice(topics)))
+
+    def move(self) -> None:
+        """Some partitions of one topic, to any brokers, or back to where they were."""
+        topics = [t for t in self.cluster.invariants.truth.topics.values() if t.topic.startswith("t")]
+        if topics:
+            topic = self.rng.choice(topics)
+            chosen = self.rng.sample(sorted(topic.partitions), self.rng.randint(1, len(topic.partitions)))
+            self.cluster.admin.request(MoveReplicas([self._move(topic.partitions[number]) for number in chosen]))
+
+    def _move(self, state: PartitionState) -> ReplicaMove:
+        brokers = sorted(self.cluster.brokers)
+        count = self.rng.randint(min(self.options.min_isr, len(brokers)), len(brokers))
+        target = [] if state.target and self.rng.random() < 0.5 else self.rng.sample(brokers, count)
+        epoch = self.rng.choice((-1, state.partition_epoch))
+        return ReplicaMove(state.topic, state.partition, target, state.topic_id, epoch)
 
     def _request(self, topic: str) -> PersonsChange:
         return self.rng.choice((self._configure(topic), BalanceLeaders([topic]), BalanceLeaders()))

@@ -113,6 +113,8 @@ class Options:
     """What a consumer that reads from anybody accepts; -1: anything."""
     levers: float = 0.0
     """Operators change something (levers.py)."""
+    moves: float = 0.0
+    """Operators move replicas, and let moves go back."""
 
     @property
     def retains(self) -> bool:
@@ -259,6 +261,7 @@ def draw(seed: int) -> Options:
         **_draw_history(seed),
         **_draw_disks(seed),
         levers=_draw_levers(seed),
+        moves=_draw_moves(seed),
         **_draw_controllers(seed),
     )
 
@@ -342,6 +345,12 @@ def _draw_levers(seed: int) -> float:
     rng = Random(f"{seed}/levers")
     pulls = rng.random() < 0.3
     return round(0.3 * 20 ** rng.random(), 4) if pulls else 0.0
+
+
+def _draw_moves(seed: int) -> float:
+    rng = Random(f"{seed}/moves")
+    moves = rng.random() < 0.35
+    return round(0.3 * 20 ** rng.random(), 4) if moves else 0.0
 
 
 def _draw_controllers(seed: int) -> dict[str, Any]:

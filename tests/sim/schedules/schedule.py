@@ -173,6 +173,7 @@ class Schedule:
         if self.options.retains:
             cluster.until(self._starts_settled, "what was to go has gone", SETTLE_MS)
         cluster.until(self._metadata_converged, "brokers know all metadata", SETTLE_MS)
+        cluster.until(self._removed_are_gone, "what was moved away has gone", SETTLE_MS)
         cluster.until(self._is_settled, "all of this at once", SETTLE_MS)
 
     def _is_settled(self) -> bool:
@@ -209,6 +210,7 @@ class Schedule:
         state = self.cluster.state(*name)
         return (
             state.leader >= 0
+            and not state.target
             and sorted(state.isr) == sorted(state.replicas)
             and self.cluster.leads(state.leader, *name)
         )
@@ -238,6 +240,14 @@ class Schedule:
         truth = sorted(map(repr, self.cluster.invariants.truth.snapshot()))
         cores = [node.core for node in self.cluster.brokers.values()]
         return all(core is not None and sorted(map(repr, core.image.snapshot())) == truth for core in cores)
+
+    def _removed_are_gone(self) -> bool:
+        for node in self.cluster.brokers.values():
+            for topic, topic_id, partition in node.store.partitions():
+                state = self.cluster.invariants.truth.partition(topic, partition)
+                if state is not None and state.topic_id == topic_id and node.node_id not in state.replicas:
+                    return False
+        return True
 
     # --- the whole history ------------------------------------------------------------------------
 

@@ -8,11 +8,20 @@ from typing import Final
 from minilog.broker.http.exchange import Exchange, HttpContext
 from minilog.config import CONTROLLER_PATIENCE_MS
 from minilog.errors import NotController
-from minilog.wire.admin_messages import BalanceLeadersReply, ConfigureTopicReply
+from minilog.wire.admin_messages import BalanceLeadersReply, ConfigureTopicReply, MoveReplicasReply
 from minilog.wire.messages import ClaimLost, CreateTopicReply, ElectLeaderReply, Message, Ok, PersonsChange, Problem
 
 APPLY_WAIT_MS: Final = 2000
 POLL_MS: Final = 5
+CHANGED: Final = (
+    CreateTopicReply,
+    ElectLeaderReply,
+    ConfigureTopicReply,
+    BalanceLeadersReply,
+    MoveReplicasReply,
+    Ok,
+)
+"""Answers that name the record up to which a change reaches."""
 STARTED_POLL_MS: Final = 50
 
 
@@ -32,10 +41,7 @@ async def to_controller(context: HttpContext, message: Message) -> Message:
     settings = context.runtime.settings
     patience_ms = CONTROLLER_PATIENCE_MS if isinstance(message, PersonsChange | ClaimLost) else settings.peer_timeout_ms
     reply = await _answer(context, message, patience_ms)
-    if (
-        isinstance(reply, CreateTopicReply | ElectLeaderReply | ConfigureTopicReply | BalanceLeadersReply | Ok)
-        and reply.metadata_offset
-    ):
+    if isinstance(reply, CHANGED) and reply.metadata_offset:
         await _wait_applied(context, reply.metadata_offset)
     return reply
 

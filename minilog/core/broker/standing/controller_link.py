@@ -9,6 +9,7 @@ and this request.
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import TypeGuard
 
 from msgspec.structs import replace
 
@@ -21,7 +22,13 @@ from minilog.core.ports import ReplicaLog
 from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.log_start import end_epoch
 from minilog.errors import BrokerUnavailable, DiskFull, MinilogError, NotController, RefusesToStart, StaleBrokerEpoch
-from minilog.wire.journal.metadata_records import BrokerRecord, TopicDeleted
+from minilog.wire.journal.metadata_records import (
+    BrokerRecord,
+    MetadataRecord,
+    PartitionChanged,
+    ReplicaName,
+    TopicDeleted,
+)
 from minilog.wire.messages import (
     HeartbeatReply,
     Message,
@@ -108,10 +115,13 @@ class ControllerLink:
 
     def _on_metadata(self, reply: HeartbeatReply, effects: list[Effect], now_ms: int) -> None:
         """Apply in order, then react to the net change (R29)."""
+        was_informed, left = self._state.informed, list[ReplicaName]()
         if reply.snapshot and reply.metadata_offset >= self._state.image.metadata_offset:
             self._state.image.load(reply.metadata_offset, reply.records)
         elif reply.base_offset == self._state.image.metadata_offset:
             for index, record in enumerate(reply.records, reply.base_offset + 1):
+                if self._takes_replica(record):
+                    left.append(ReplicaName(record.topic, record.topic_id, record.partition))
                 self._state.image.apply(index, record)
         else:
             return
@@ -120,9 +130,21 @@ class ControllerLink:
         for record in reply.records:
             if isinstance(record, TopicDeleted):
                 effects += self._roles.delete_topic(record.topic, record.topic_id, now_ms)
+        if self._state.informed and was_informed and not reply.snapshot:
+            effects += self._roles.leave(left, now_ms)
+        elif self._state.informed:
+            effects += self._roles.sort_out_left(now_ms)
         effects += self._roles.apply(reply.records, now_ms, everything=reply.snapshot)
         if any(isinstance(record, BrokerRecord) for record in reply.records):
             self._advance_all()
+
+    def _takes_replica(self, record: MetadataRecord) -> TypeGuard[PartitionChanged]:
+        """This broker had a replica until now."""
+        own = self._state.broker_id
+        if not isinstance(record, PartitionChanged) or own in record.replicas:
+            return False
+        before = self._state.image.partition(record.topic, record.partition)
+        return before is not None and before.topic_id == record.topic_id and own in before.replicas
 
     def _advance_all(self) -> None:
         """A broker came or went: leaders that waited for it to join need not any more, others may

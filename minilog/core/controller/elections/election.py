@@ -137,7 +137,7 @@ class Elections:
         """``after`` is about to replace ``before``."""
         if before is None or before.topic_id != after.topic_id or after.leader == NO_LEADER:
             return
-        if (before.leader, before.leader_epoch) == (after.leader, after.leader_epoch):
+        if before.leader == after.leader:  # the same leader goes on, be it in another epoch
             return
         if after.leader in (*before.isr, *before.elr):
             self.held[ElectionKind.CLEAN] += 1

@@ -10,6 +10,7 @@ long a succession is open.
 
 Invariants
 * Nobody is named who is not in the ISR, not eligible, unfit, or ails.
+* A partition on the move has no preferred replica: who leads it next follows from where it goes.
 * By itself the controller moves nothing to a broker that was not steady for ``steady_ms``, moves no
   partition twice within ``pause_ms``, and moves nothing while a broker leads nearly all that it is
   preferred for.
@@ -30,6 +31,7 @@ from minilog.core.controller.decision import Decision
 from minilog.core.controller.journal.metadata_draft import MetadataDraft
 from minilog.core.effects import Reply
 from minilog.core.image import ClusterImage, PartitionState
+from minilog.core.moves.moving import is_moving
 from minilog.errors import UnknownTopic
 from minilog.wire.admin_messages import BalanceLeaders, BalanceLeadersReply, LeaderMove
 from minilog.wire.journal.metadata_records import NO_LEADER
@@ -75,7 +77,7 @@ class LeaderBalance:
 
     def _misplaced(self, topics: Collection[str] = ()) -> Iterator[PartitionState]:
         for topic, state in self._image.partitions():
-            if state.leader != state.replicas[0] and (not topics or topic.topic in topics):
+            if state.leader != state.replicas[0] and not is_moving(state) and (not topics or topic.topic in topics):
                 yield state
 
     def _problem(self, state: PartitionState) -> str:

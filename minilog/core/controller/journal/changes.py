@@ -1,4 +1,4 @@
-"""Changes that are asked for: of topics, and claims of lost records. Pure."""
+"""Changes that are asked for: of topics and replicas, and claims of lost records. Pure."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from random import Random
 from typing import NamedTuple
 
 from minilog.config import ControllerSettings
+from minilog.core.controller.moves.requests import move_replicas
 from minilog.core.controller.told.lost_claims import claim_lost
 from minilog.core.controller.topic_config import configure_topic
 from minilog.core.controller.topics import add_partitions, create_topic, created_info, delete_topic
 from minilog.core.image import ClusterImage
-from minilog.wire.admin_messages import ConfigureTopic
+from minilog.wire.admin_messages import ConfigureTopic, MoveReplicas
 from minilog.wire.journal.metadata_records import MetadataRecord
 from minilog.wire.messages import AddPartitions, ClaimLost, CreateTopic, CreateTopicReply, DeleteTopic, Message, Ok
 
-ChangeRequest = CreateTopic | DeleteTopic | AddPartitions | ConfigureTopic | ClaimLost
+ChangeRequest = CreateTopic | DeleteTopic | AddPartitions | ConfigureTopic | MoveReplicas | ClaimLost
 
 
 class Change(NamedTuple):
@@ -39,6 +40,9 @@ def change(request: ChangeRequest, image: ClusterImage, settings: ControllerSett
         case ConfigureTopic():
             configured, answer = configure_topic(request, image)
             return Change(configured, answer, until_known=bool(configured))
+        case MoveReplicas():
+            moved, told = move_replicas(request, image)
+            return Change(moved, told, until_known=bool(moved))
         case ClaimLost():
             claimed, reply = claim_lost(request, image)
             return Change([*claimed], reply, until_known=False)

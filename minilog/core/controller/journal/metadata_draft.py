@@ -1,9 +1,9 @@
 """One journal step in the making: changes laid over the image, turned into records at the end.
 
 Owns the overlay only. The image is not touched until the records are durable and replayed. However
-often a partition is changed within a step, it yields one record with ``partition_epoch`` + 1 (R16),
-and records of a step come in the order broker changes, topics, partitions, so that replaying never
-meets a forward reference.
+often a partition is changed in a step, it yields one record with ``partition_epoch`` + 1 (R16). A
+move that can be completed is complete in it (R113). Records of a step come in the order broker
+changes, topics, partitions, so that replaying never meets a forward reference.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from minilog.core.image import ClusterImage, PartitionState, TopicImage, min_isr
+from minilog.core.moves.moving import completed
 from minilog.wire.journal.metadata_records import NO_LEADER, MetadataRecord
 
 
@@ -54,7 +55,8 @@ class MetadataDraft:
         changed: list[MetadataRecord] = []
         for state in self._partitions.values():
             stored = self._stored(state)
-            settled = _settled(state, stored)
+            moved = completed(state, min_isr(self.image.topics[state.topic], state))
+            settled = _settled(_in_new_epoch(moved, stored), stored)
             if settled != stored:
                 changed.append(replace(settled, partition_epoch=stored.partition_epoch + 1))
         return [*self._first, *changed]
@@ -62,6 +64,14 @@ class MetadataDraft:
     def _stored(self, state: PartitionState) -> PartitionState:
         topic: TopicImage = self.image.topics[state.topic]
         return topic.partitions[state.partition]
+
+
+def _in_new_epoch(state: PartitionState, stored: PartitionState) -> PartitionState:
+    """R114: a replica that goes opens a new leader epoch, so nothing it has said before counts when
+    it is a replica again."""
+    goes = not set(stored.replicas) <= {*state.replicas}
+    is_new = state.leader_epoch > stored.leader_epoch
+    return replace(state, leader_epoch=stored.leader_epoch + 1) if goes and not is_new else state
 
 
 def _settled(state: PartitionState, stored: PartitionState) -> PartitionState:

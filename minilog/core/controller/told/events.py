@@ -6,12 +6,14 @@ one event with a count, however many partitions they concern. Nothing is decided
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from msgspec.structs import replace
 
 from minilog.core.controller.decision import Decision, Leaving
 from minilog.core.controller.told.failovers import FailoverKind
+from minilog.core.controller.told.move_events import move_events
+from minilog.core.controller.told.names import LISTED_MAX, asked_from, named
 from minilog.core.image import ClusterImage, PartitionState, min_isr
 from minilog.wire.journal.events import ERROR, INFO, WARNING, Event, EventKind, Facts
 from minilog.wire.journal.metadata_records import (
@@ -33,9 +35,6 @@ from minilog.wire.journal.metadata_records import (
     UncleanElection,
 )
 from minilog.wire.messages import FailoverInfo, Heartbeat, IsrLeaver
-
-NAMED_MAX = 3
-LISTED_MAX = 20
 
 _WHY = {
     FailoverKind.REFUSED: "its address refuses connections, so its process is dead",
@@ -126,14 +125,14 @@ def _of_cluster(image: ClusterImage, decision: Decision, at_ms: int) -> Iterator
                 yield _of_broker(image, record, at_ms)
             case TopicCreated():
                 sentence = (
-                    f"topic {record.topic} was created with {partitions} partitions{_asked_by(decision.asked_by)}"
+                    f"topic {record.topic} was created with {partitions} partitions{asked_from(decision.asked_by)}"
                 )
                 facts: Facts = {"topic_id": record.topic_id, "partitions": partitions, "asked_by": decision.asked_by}
                 yield Event(at_ms, EventKind.TOPIC_CREATED, INFO, sentence, topic=record.topic, facts=facts)
             case TopicConfigured():
                 yield _of_settings(image, record, decision.asked_by, at_ms)
             case TopicDeleted():
-                sentence = f"topic {record.topic} was deleted, and its records with it{_asked_by(decision.asked_by)}"
+                sentence = f"topic {record.topic} was deleted, and its records with it{asked_from(decision.asked_by)}"
                 facts = {"topic_id": record.topic_id, "asked_by": decision.asked_by}
                 yield Event(at_ms, EventKind.TOPIC_DELETED, INFO, sentence, topic=record.topic, facts=facts)
             case UncleanElection():
@@ -146,15 +145,9 @@ def _of_settings(image: ClusterImage, record: TopicConfigured, asked_by: str, at
     before, after = image.topics[record.topic].config, record.config
     keys = sorted(key for key in {*before, *after} if before.get(key) != after.get(key))
     changes = [f"{key}={after[key]}" if key in after else f"{key} as by default" for key in keys]
-    sentence = f"topic {record.topic} has other settings: {', '.join(changes)}{_asked_by(asked_by)}"
+    sentence = f"topic {record.topic} has other settings: {', '.join(changes)}{asked_from(asked_by)}"
     facts: Facts = {"topic_id": record.topic_id, "changes": changes, "asked_by": asked_by}
     return Event(at_ms, EventKind.TOPIC_CONFIGURED, INFO, sentence, topic=record.topic, facts=facts)
-
-
-def _asked_by(asked_by: str) -> str:
-    """Addresses only: nobody has to prove who he is. What does not read as one is not repeated."""
-    is_known = asked_by and asked_by.isprintable()
-    return f", asked for from {asked_by}" if is_known else ", from where it was asked for is not known"
 
 
 def _of_broker(
@@ -192,7 +185,7 @@ def _of_unclean(record: UncleanElection) -> Event:
     reaches = ", ".join(f"broker {c.broker_id} to {c.end_offset}" for c in record.candidates)
     decided = "unclean.leader.election.enable of the topic"
     if record.decided_by == "operator":
-        decided = f"an operator{_asked_by(record.asked_by)}"
+        decided = f"an operator{asked_from(record.asked_by)}"
     sentence = (
         f"broker {record.leader} was made the leader of {record.topic}-{record.partition} by {decided}, although nobody "
         f"was known to hold all of it (logs reach: {reaches}): at least {record.missing} committed records are lost"
@@ -258,6 +251,7 @@ def _of_partitions(image: ClusterImage, decision: Decision, at_ms: int) -> Itera
     unclean = {(r.topic, r.partition) for r in records if isinstance(r, UncleanElection)}
     groups = _Groups()
     added: dict[str, list[PartitionState]] = {}
+    changes: list[tuple[PartitionState, PartitionState]] = []
     for record in records:
         if not isinstance(record, PartitionChanged) or record.topic not in image.topics:
             continue
@@ -266,12 +260,14 @@ def _of_partitions(image: ClusterImage, decision: Decision, at_ms: int) -> Itera
         if before is None:
             added.setdefault(record.topic, []).append(record)
             continue
+        changes.append((before, record))
         _sort_leader(image, groups, before, record, leaving, is_unclean=(record.topic, record.partition) in unclean)
         _sort_isr(groups, before, record, min_isr(topic, record))
     for topic_name, states in added.items():
-        sentence = f"{len(states)} partitions were added to topic {topic_name}{_asked_by(decision.asked_by)}"
+        sentence = f"{len(states)} partitions were added to topic {topic_name}{asked_from(decision.asked_by)}"
         facts: Facts = {"asked_by": decision.asked_by}
         yield Event(at_ms, EventKind.PARTITIONS_ADDED, INFO, sentence, topic=topic_name, count=len(states), facts=facts)
+    yield from move_events(changes, decision.asked_by, at_ms)
     for (kind, broker_id, other), states in groups.of.items():
         yield _grouped(kind, broker_id, other, states, decision.leaving, at_ms)
 
@@ -288,7 +284,7 @@ def _sort_leader(
     if is_unclean:
         return
     if after.leader != NO_LEADER:
-        if (before.leader, before.leader_epoch) != (after.leader, after.leader_epoch):
+        if before.leader != after.leader:
             groups.add(EventKind.LEADERS_ELECTED, after, after.leader, before.leader)
         return
     is_open = any(image.is_eligible(r) and r not in leaving for r in after.isr or after.elr)
@@ -301,7 +297,7 @@ def _sort_leader(
 
 def _sort_isr(groups: _Groups, before: PartitionState, after: PartitionState, minimum: int) -> None:
     for broker_id in before.isr:
-        if broker_id not in after.isr:
+        if broker_id in after.replicas and broker_id not in after.isr:
             groups.add(EventKind.ISR_SHRUNK, after, broker_id)
     for broker_id in after.isr:
         if broker_id not in before.isr:
@@ -370,12 +366,3 @@ def _behind(broker_id: int, states: list[PartitionState], leaving: Leaving) -> s
 def _behind_facts(broker_id: int, states: list[PartitionState], leaving: Leaving) -> Facts:
     left = _left(broker_id, states, leaving)[:LISTED_MAX]
     return {"behind": [f"{name} {one.behind_records} records {one.behind_ms} ms" for name, one in left]} if left else {}
-
-
-def named(names: Iterable[str]) -> str:
-    """``a-0``, or ``14 partitions (a-0, a-1, a-2 and 11 more)``."""
-    listed = list(names)
-    if len(listed) == 1:
-        return listed[0]
-    more = f" and {len(listed) - NAMED_MAX} more" if len(listed) > NAMED_MAX else ""
-    return f"{len(listed)} partitions ({', '.join(listed[:NAMED_MAX])}{more})"

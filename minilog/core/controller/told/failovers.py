@@ -20,6 +20,7 @@ from enum import StrEnum
 from msgspec.structs import replace
 
 from minilog.core.image import FAILOVERS_MAX, ClusterImage
+from minilog.core.moves.moving import missing
 from minilog.wire.journal.events import Event, EventKind
 from minilog.wire.journal.failovers import FailoverInfo
 from minilog.wire.journal.metadata_records import (
@@ -156,7 +157,7 @@ class Failovers:
         for topic in self._image.topics.values():
             for state in topic.partitions.values():
                 stands = after.get((state.topic, state.partition), state)
-                if broker_id in stands.replicas and broker_id not in stands.isr:
+                if broker_id in missing(stands):
                     return False
         return True
 
