@@ -69,15 +69,6 @@ class Replication:
     def count_positions_of_new_epoch(self, partition: TopicPartition, now_ms: int) -> None:
         """A role began: positions that arrived for its epoch before the metadata did count now."""
         self._followers.on_role_changed(partition)
-        self._count_waiting(partition, now_ms)
-
-    def count_positions_of_added(self, partition: TopicPartition, now_ms: int) -> None:
-        """A role goes on with more followers: positions that they named before it was known here
-        count now."""
-        self._followers.on_followers_added(partition)
-        self._count_waiting(partition, now_ms)
-
-    def _count_waiting(self, partition: TopicPartition, now_ms: int) -> None:
         for broker_id in self._state.image.brokers:
             session = self._followers.of(broker_id)
             if session is not None:

@@ -162,10 +162,7 @@ class Roles:
             replica.isr_shrinks += not set(state.isr) >= set(role.state.isr)
             replica.isr_expands += not set(state.isr) <= set(role.state.isr)
         if isinstance(role, LeaderState) and same and state.leader == self._state.broker_id:
-            followers = len(role.followers)
             self._turn.add_outcomes(role.on_state_changed(state, topic.settings))
-            if len(role.followers) > followers:
-                self._replication.count_positions_of_added(replica.partition, now_ms)
             self._turn.advance(replica.partition)
             return self._turn.appended(replica, now_ms) if must_flush else []
         if isinstance(role, FollowerState) and same and state.leader == role.leader != own and not must_flush:

@@ -104,17 +104,9 @@ class FollowerSessions:
             if partition in session.partitions:
                 session.fresh[partition] = None
                 session.dirty.pop(partition, None)
-            self._expect(session, partition)
-
-    def on_followers_added(self, partition: TopicPartition) -> None:
-        """The role goes on, and others are to follow it as well."""
-        for session in self._by_broker.values():
-            self._expect(session, partition)
-
-    def _expect(self, session: FollowerSession, partition: TopicPartition) -> None:
-        if self._is_unnamed(session, partition):
-            session.expected_partitions[partition] = EARLY_ENDS_MAX
-            session.ends_early = True
+            if self._is_unnamed(session, partition):
+                session.expected_partitions[partition] = EARLY_ENDS_MAX
+                session.ends_early = True
 
     def _is_unnamed(self, session: FollowerSession, partition: TopicPartition) -> bool:
         """This broker leads the partition to that follower, which has not asked for it in this
@@ -211,7 +203,7 @@ class FollowerSessions:
         for partition in list(session.fresh) if only is None else [only] if only in session.fresh else []:
             entry = session.partitions[partition]
             replica = self._replicas.get(partition)
-            if replica is None or replica.topic_id != entry.topic_id or _is_to_come(session, replica, entry):
+            if replica is None or replica.topic_id != entry.topic_id or _is_to_come(replica, entry):
                 continue
             del session.fresh[partition]
             leader = self._count(session, replica, entry, now_ms)
@@ -354,13 +346,11 @@ def _result(
     )
 
 
-def _is_to_come(session: FollowerSession, replica: Replica, entry: ReplicaFetchPartition) -> bool:
+def _is_to_come(replica: Replica, entry: ReplicaFetchPartition) -> bool:
     """The epoch the follower names has not begun here yet, or its election is not over as far as is
-    known here, or it was added to the replicas and this broker has not heard of that."""
+    known here."""
     if replica.leader_epoch < entry.leader_epoch:
         return True
-    if isinstance(replica.role, LeaderState) and replica.leader_epoch == entry.leader_epoch:
-        return session.broker_id not in replica.role.followers
     is_open = isinstance(replica.role, FollowerState) and replica.role.leader == NO_LEADER
     return is_open and replica.leader_epoch == entry.leader_epoch
 

@@ -49,8 +49,8 @@ def _event(kind: str, changes: list[Change], asked_by: str, at_ms: int) -> Event
     facts: Facts = {"partitions": names[:LISTED_MAX], "asked_by": asked_by}
     if single:
         facts |= {"from": _ids(_from(before)), "to": _ids(settled_replicas(after))}
-    where = (after.topic, after.partition) if single else (None, None)
-    return Event(at_ms, kind, INFO, sentence, None, *where, len(changes), facts)
+    topic, partition = (after.topic, after.partition) if single else (None, None)
+    return Event(at_ms, kind, INFO, sentence, None, topic, partition, len(changes), facts)
 
 
 def _from(before: PartitionState) -> list[int]:

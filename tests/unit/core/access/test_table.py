@@ -13,7 +13,7 @@ from minilog.core.access.policy import Policy, Shown, digest_of
 from minilog.core.access.principal import Principal
 from minilog.errors import Forbidden, MinilogError, Unauthenticated
 from minilog.security_file import parse_security
-from minilog.wire.admin_messages import BalanceLeaders, ConfigureTopic
+from minilog.wire.admin_messages import BalanceLeaders, ConfigureTopic, MoveReplicas
 from minilog.wire.figure_messages import DescribeBroker
 from minilog.wire.group_messages import (
     CommitOffsets,
@@ -128,6 +128,7 @@ MESSAGE_TABLE: Final[list[tuple[Message, set[str]]]] = [
     (ElectLeader("mine", 0, dry_run=True), SEES),
     (ElectLeader("mine", 0, unclean=True), {"admin"}),
     (BalanceLeaders(), {"admin"}),
+    (MoveReplicas([]), {"admin"}),
     (InitProducer(), {"admin", "peer", "writer"}),
     (CreateTopic("mine"), {"admin", "maker"}),
     (CreateTopic("foreign"), {"admin"}),
