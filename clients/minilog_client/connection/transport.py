@@ -214,11 +214,18 @@ async def _bounded(response: aiohttp.ClientResponse, url: str) -> bytes:
 
 def _is_no_tls(error: aiohttp.ClientError) -> bool:
     """Somebody is there, who does not speak TLS."""
-    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else None
+    if isinstance(error, aiohttp.ClientConnectorCertificateError) or not isinstance(
+        error, aiohttp.ClientConnectorError
+    ):
+        return False
+    cause = error.os_error
     return isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLCertVerificationError)
 
 
 def _say(error: BaseException) -> str:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        refused = error.certificate_error
+        return f"TLS failed: {getattr(refused, 'verify_message', refused)}"
     if isinstance(error, aiohttp.ClientConnectorError):
         cause = error.os_error
         if isinstance(cause, ssl.SSLCertVerificationError):

@@ -13,8 +13,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final
 
-from aiohttp import HttpVersion11, web
-from aiohttp.http_exceptions import BadHttpMethod, LineTooLong
+from aiohttp import HttpVersion11, http_exceptions, web
 
 from minilog.errors import InvalidRequest, MinilogError, Overloaded, TimedOut
 from minilog.wire.http import PROBLEM, problem_body, shown
@@ -23,6 +22,8 @@ _HOST: Final = re.compile(
     r"(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*(?::[0-9]*)?|\[[0-9A-Fa-fVv:.%A-Za-z_~-]+\](?::[0-9]*)?"
 )
 """``uri-host [ ":" port ]``. It may be empty."""
+UNKNOWN_METHOD: Final = getattr(http_exceptions, "BadHttpMethod", http_exceptions.BadStatusLine)
+"""What aiohttp calls a method that it does not know; before 3.11 it had no name of its own."""
 LINE_BYTES: Final = 16
 """Of a line of the head, beside what it says, at most."""
 Refusal = tuple[HTTPStatus, MinilogError]
@@ -31,7 +32,10 @@ Refusal = tuple[HTTPStatus, MinilogError]
 def refusal_of(request: web.BaseRequest) -> Refusal | None:
     """Why the head of a request is one that must not be served, or None."""
     headers = request.headers
-    host = headers.get("Host")
+    hosts = headers.getall("Host", [])
+    if len(hosts) > 1 or (not hosts and request.version == HttpVersion11):  # newer versions of aiohttp look themselves
+        return HTTPStatus.BAD_REQUEST, InvalidRequest(f"{len(hosts)} Host headers came; HTTP/1.1 wants one")
+    host = hosts[0] if hosts else None
     if host is not None and _HOST.fullmatch(host.strip(" \t")) is None:
         return HTTPStatus.BAD_REQUEST, InvalidRequest(f"Host is {shown(host)}; it must be a host, or host:port")
     if not (1, 0) <= request.version <= HttpVersion11:
@@ -51,9 +55,9 @@ def refusal_of_bytes(error: BaseException | None, message: str | None, *, is_tar
     yet."""
     reason = (message or str(error)).strip().split("\n")[0].rstrip(":. ")
     status = HTTPStatus.BAD_REQUEST
-    if isinstance(error, LineTooLong):
+    if isinstance(error, http_exceptions.LineTooLong):
         status = HTTPStatus.REQUEST_URI_TOO_LONG if is_target else HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-    elif isinstance(error, BadHttpMethod):
+    elif isinstance(error, UNKNOWN_METHOD):
         status = HTTPStatus.NOT_IMPLEMENTED
     return status, InvalidRequest(f"this is not a valid HTTP/1.1 request: {shown(reason)}; the connection is closed")
 
