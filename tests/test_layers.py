@@ -48,6 +48,7 @@ CLIENT_SHARED = {
     "minilog_client.settings",
     "minilog_client.values",
     "minilog_client.connection",
+    "minilog_client.observing",
 }
 MAY_IMPORT: dict[str, set[str]] = {
     "minilog.failures": set(),
@@ -142,6 +143,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "minilog_client.settings": {"minilog.wire"},
     "minilog_client.values": {"minilog.wire"},
     "minilog_client.connection": CLIENT_SHARED,
+    "minilog_client.observing": {
+        "minilog_client.observing",
+        "minilog_client.settings",
+        "minilog_client.values",
+        "minilog.wire",
+    },
     "minilog_client.producer": {"minilog_client.producer", *CLIENT_SHARED},
     "minilog_client.serializers": {"minilog_client.serializers"},
     "minilog_client.consumer": {"minilog_client.consumer", "minilog_client.serializers", *CLIENT_SHARED},

@@ -82,6 +82,11 @@ from minilog_client.consumer.decoding import UndecodableRecord
 from minilog_client.consumer.partition_fetch import Lag
 from minilog_client.consumer.records import Record
 from minilog_client.group.group_consumer import GroupConsumer
+from minilog_client.observing.events import (
+    ClientEvent,
+    ClientObserver,
+)
+from minilog_client.observing.figures import ClientFigures, ConsumerFigures, ProducerFigures
 from minilog_client.options import ClientOptions, ConsumerOptions, GroupOptions, ProducerOptions
 from minilog_client.producer.producer import Producer
 from minilog_client.producer.receipts import BatchReceipt, Receipt
@@ -102,11 +107,15 @@ __all__ = [
     "CheckedReceipt",
     "Client",
     "ClientClosed",
+    "ClientEvent",
+    "ClientFigures",
+    "ClientObserver",
     "ClientOptions",
     "ClientSettings",
     "ClusterInfo",
     "Columns",
     "Consumer",
+    "ConsumerFigures",
     "ConsumerOptions",
     "ConsumerSettings",
     "CoordinatorNotAvailable",
@@ -163,6 +172,7 @@ __all__ = [
     "PartitionHealth",
     "Producer",
     "ProducerFenced",
+    "ProducerFigures",
     "ProducerOptions",
     "ProducerSettings",
     "Receipt",

@@ -28,6 +28,8 @@ from minilog_client.group.group_consumer import GroupConsumer
 from minilog_client.group.heartbeats import Heart, LoopHeart, ThreadHeart
 from minilog_client.group.membership import Subscription
 from minilog_client.meant import meant
+from minilog_client.observing.events import ClientObserver, Closed
+from minilog_client.observing.figures import ClientFigures
 from minilog_client.options import ClientOptions, ConsumerOptions, GroupOptions, ProducerOptions
 from minilog_client.producer import at_exit
 from minilog_client.producer.producer import Producer
@@ -63,7 +65,12 @@ class AsyncClient(GroupAdmin):
     """
 
     def __init__(
-        self, bootstrap: str | Sequence[str], *, transport: Transport | None = None, **options: Unpack[ClientOptions]
+        self,
+        bootstrap: str | Sequence[str],
+        *,
+        transport: Transport | None = None,
+        observer: ClientObserver | None = None,
+        **options: Unpack[ClientOptions],
     ) -> None:
         settings = settings_from(ClientSettings, options)
         urls = broker_urls(bootstrap)
@@ -71,6 +78,7 @@ class AsyncClient(GroupAdmin):
         shown = Files(settings.token_file, settings.ca_file, settings.cert_file, settings.key_file)
         transport = HttpTransport(settings.connect_timeout_ms, shown) if transport is None else transport
         self._cluster = Cluster(urls, transport, settings, Random())
+        self._cluster.teller.begin(observer)
         heart: Heart = (
             LoopHeart(self._cluster)
             if is_own
@@ -121,10 +129,10 @@ class AsyncClient(GroupAdmin):
         return [*self._producers, *self._consumers]
 
     @classmethod
-    def from_env(cls, **options: Unpack[ClientOptions]) -> Self:
+    def from_env(cls, *, observer: ClientObserver | None = None, **options: Unpack[ClientOptions]) -> Self:
         """A client of the brokers that ``MINILOG_URL`` names, as for the command ``minilog``.
         Raises InvalidRequest when it is not set."""
-        return cls(urls_of_environment(), **options)
+        return cls(urls_of_environment(), observer=observer, **options)
 
     async def __aenter__(self) -> Self:
         return self
@@ -264,14 +272,26 @@ class AsyncClient(GroupAdmin):
         finally:
             self._remains.settle()
             await _end_connections(self._hearts, self._cluster)
+            self._cluster.teller.tell(Closed(repr(self)))
         if failure is not None:
             raise failure
 
     def _forget(self, owned: Producer | AnyConsumer) -> None:
+        self._cluster.teller.tell(Closed(repr(owned)))
         if isinstance(owned, Producer):
             self._producers.pop(owned, None)
         else:
             self._consumers.discard(owned)
+
+    def figures(self) -> ClientFigures:
+        """What producers and consumers have done since this client was made, and what they have at
+        hand."""
+        senders = [sender for sender in list(self._senders) if not sender.closed]
+        lags = [consumer.lag() for consumer in list(self._consumers)]
+        return self._cluster.teller.counts.figures(
+            sum(sender.accumulator.buffered_bytes for sender in senders),
+            [{key: lag.records for key, lag in each.items()} for each in lags],
+        )
 
     def _check_open(self) -> None:
         if self._closed:

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Iterable
 from typing import Generic, Self
 
+from minilog_client.observing.figures import ProducerStatistics
 from minilog_client.producer.producer import Producer
 from minilog_client.producer.receipts import BatchReceipt, Receipt
-from minilog_client.producer.sender import ProducerStatistics
 from minilog_client.serializers.encoding import Encoding
 from minilog_client.serializers.type_variables import K, V
 from minilog_client.values import HeadersLike

@@ -43,7 +43,7 @@ from minilog_client.admin.admin import TIMEOUT_MS, Admin
 from minilog_client.connection.backoff import Attempts, History, wait_s
 from minilog_client.connection.cluster import now_ms
 from minilog_client.connection.http_messages import Reply
-from minilog_client.consumer.partition_fetch import BATCH_BYTES_MAX
+from minilog_client.consumer.fetched import BATCH_BYTES_MAX
 from minilog_client.consumer.records import decode
 from minilog_client.consumer.start import StartLike, parse_start
 from minilog_client.consumer.topics import parse_topics

@@ -34,6 +34,8 @@ from minilog_client.consumer.consumer import AnyConsumer
 from minilog_client.consumer.start import StartLike
 from minilog_client.consumer.topics import TopicsLike
 from minilog_client.group.group_consumer import GroupConsumer
+from minilog_client.observing.events import ClientObserver
+from minilog_client.observing.figures import ClientFigures
 from minilog_client.options import ClientOptions, ConsumerOptions, GroupOptions, ProducerOptions
 from minilog_client.producer import at_exit
 from minilog_client.producer.receipts import BatchReceipt, Receipt
@@ -59,7 +61,12 @@ class Client:
     """
 
     def __init__(
-        self, bootstrap: str | Sequence[str], *, transport: Transport | None = None, **options: Unpack[ClientOptions]
+        self,
+        bootstrap: str | Sequence[str],
+        *,
+        transport: Transport | None = None,
+        observer: ClientObserver | None = None,
+        **options: Unpack[ClientOptions],
     ) -> None:
         self._thread = LoopThread("minilog_client")
         self._producers: dict[SyncProducer, None] = {}
@@ -67,7 +74,9 @@ class Client:
         """Those that are not closed. One that the application has forgotten is given up."""
         try:
             with made_at(caller()):
-                self._client = self._thread.call(lambda: AsyncClient(bootstrap, transport=transport, **options))
+                self._client = self._thread.call(
+                    lambda: AsyncClient(bootstrap, transport=transport, observer=observer, **options)
+                )
             self._client._remains.settle()
             self._thread.call(self._client._use_own_loop_for_heartbeats)
         except BaseException:
@@ -105,9 +114,9 @@ class Client:
         return flushing.wait
 
     @classmethod
-    def from_env(cls, **options: Unpack[ClientOptions]) -> Self:
+    def from_env(cls, *, observer: ClientObserver | None = None, **options: Unpack[ClientOptions]) -> Self:
         """See ``AsyncClient.from_env``."""
-        return cls(urls_of_environment(), **options)
+        return cls(urls_of_environment(), observer=observer, **options)
 
     def __enter__(self) -> Self:
         return self
@@ -192,6 +201,10 @@ class Client:
             consumer = SyncConsumer(self._thread, made, self._forget)
         self._consumers.add(consumer)
         return consumer
+
+    def figures(self) -> ClientFigures:
+        """See ``AsyncClient.figures``. Also when this is closed."""
+        return self._thread.call(self._client.figures) if self._thread.is_open else self._client.figures()
 
     def _forget(self, closed: AnySyncConsumer) -> None:
         self._consumers.discard(closed)

@@ -24,9 +24,9 @@ from minilog_client.blocking.receipt_future import ReceiptFuture
 from minilog_client.connection.cluster import now_ms
 from minilog_client.connection.loop_thread import CLIENT_CLOSED, LoopThread
 from minilog_client.connection.work import Work
+from minilog_client.observing.figures import ProducerStatistics
 from minilog_client.producer.producer import Producer, size_of
 from minilog_client.producer.receipts import BatchReceipt, Receipt
-from minilog_client.producer.sender import ProducerStatistics
 from minilog_client.settings import MIB
 from minilog_client.values import HeadersLike, RecordLike, checked_bytes, checked_headers, checked_timeout, counted
 

@@ -7,8 +7,8 @@ from concurrent.futures import Future
 from typing import Generic, Self
 
 from minilog_client.blocking.producer import SyncProducer
+from minilog_client.observing.figures import ProducerStatistics
 from minilog_client.producer.receipts import BatchReceipt, Receipt
-from minilog_client.producer.sender import ProducerStatistics
 from minilog_client.serializers.encoding import Encoding
 from minilog_client.serializers.type_variables import K, V
 from minilog_client.values import HeadersLike

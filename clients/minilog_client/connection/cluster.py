@@ -34,6 +34,7 @@ from minilog_client.connection.strangers import is_of_stranger, nobody
 from minilog_client.connection.tasks import TaskScope
 from minilog_client.connection.time_units import TimeUnits
 from minilog_client.connection.transport import Border, Transport
+from minilog_client.observing.teller import Teller
 from minilog_client.settings import ClientSettings
 
 T = TypeVar("T")
@@ -63,9 +64,9 @@ class Cluster:
     """Shared by the producers, consumers and the admin of one client."""
 
     def __init__(self, urls: list[str], transport: Transport, settings: ClientSettings, random: Random) -> None:
-        self.routing = Routing(urls)
-        self.settings = settings
-        self.random = random
+        self.teller = Teller()
+        self.routing = Routing(urls, self.teller.tell)
+        self.settings, self.random = settings, random
         self.transport = Border(transport)
         self.last_error: MinilogError | None = None
         """Why the last question for the layout had no answer, if it had none."""

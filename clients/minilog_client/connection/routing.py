@@ -12,13 +12,14 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from minilog.errors import InvalidRequest
 from minilog.wire.journal.metadata_records import NO_LEADER
 from minilog.wire.messages import BrokerInfo, MetadataReply, PartitionInfo, TopicInfo
+from minilog_client.observing.events import ClientEvent, Connected, LeaderMoved
 
 DEFAULT_MESSAGE_BYTES_MAX: Final = 1024 * 1024
 _SUSPECT_MS: Final = 2000
@@ -68,10 +69,11 @@ class Topic:
 class Routing:
     """The cache. ``version`` grows whenever an answer changed something."""
 
-    def __init__(self, bootstrap: Sequence[str]) -> None:
+    def __init__(self, bootstrap: Sequence[str], tell: Callable[[ClientEvent], None] = lambda _: None) -> None:
         if not bootstrap:
             raise InvalidRequest("no broker to start from; give at least one URL such as http://127.0.0.1:8082")
         self.bootstrap = list(bootstrap)
+        self._tell = tell
         self.cluster_id: str | None = None
         self.metadata_offset = 0
         self.version = 0
@@ -157,7 +159,7 @@ class Routing:
         topics that somebody wants to know of. ``is_all``: ``reply`` tells of all there are.
 
         Raises InvalidRequest when the answer comes from another cluster."""
-        self._check_cluster(reply.cluster_id)
+        self._check_cluster(reply)
         before = self.version
         if reply.metadata_offset >= self.metadata_offset:
             self._take_brokers(reply)
@@ -185,6 +187,7 @@ class Routing:
             return False
         entry.leader, entry.leader_epoch = leader, epoch
         self.version += 1
+        self._tell(LeaderMoved(topic, partition, leader, epoch))
         return True
 
     def require(self, metadata_offset: int) -> None:
@@ -192,9 +195,11 @@ class Routing:
         truth."""
         self.metadata_offset = max(self.metadata_offset, metadata_offset)
 
-    def _check_cluster(self, cluster_id: str) -> None:
+    def _check_cluster(self, reply: MetadataReply) -> None:
+        cluster_id = reply.cluster_id
         if self.cluster_id is None:
             self.cluster_id = cluster_id
+            self._tell(Connected(cluster_id, tuple(broker.url for broker in reply.brokers)))
         if cluster_id != self.cluster_id:
             raise InvalidRequest(
                 f"a broker of cluster {cluster_id} answered, this client belongs to cluster {self.cluster_id}; "
@@ -233,6 +238,9 @@ class Routing:
             info.leader, info.leader_epoch, info.partition_epoch, info.replicas, info.isr
         )
         self.version += 1
+        if entry is not None and entry.leader != info.leader:
+            leader = None if info.leader == NO_LEADER else info.leader
+            self._tell(LeaderMoved(topic.topic, info.partition, leader, info.leader_epoch))
 
     def _take_absence(self, topic: str, metadata_offset: int, now_ms: int) -> None:
         if metadata_offset < self.metadata_offset:

@@ -34,11 +34,12 @@ from minilog.errors import (
     OffsetOutOfRange,
     UnknownTopic,
 )
-from minilog.wire.messages import Fetch, FetchReply, FetchResult, Offsets, OffsetsReply, OffsetsResult
+from minilog.wire.messages import Fetch, FetchReply, FetchResult, Offsets, OffsetsReply
 from minilog_client.connection.routing import Leader, Routing
 from minilog_client.consumer.columns import joined
 from minilog_client.consumer.decoding import Decoding
-from minilog_client.consumer.partition_fetch import PartitionFetch, Taken, is_final, owned_batches, unreachable
+from minilog_client.consumer.fetched import Arrived, arrived, owned_batches, resolved
+from minilog_client.consumer.partition_fetch import PartitionFetch, Taken, is_final, unreachable
 from minilog_client.consumer.records import AnyRecord
 from minilog_client.consumer.start import StartLike
 from minilog_client.settings import MIB, ConsumerSettings
@@ -103,6 +104,8 @@ class FetchPlan:
         self._polls: dict[str, _Polls] = {}
         self._turn: dict[PartitionKey, None] = {}
         self.taken: list[Taken] = []
+        self.arrived: list[Arrived] = []
+        """What the last reply brought."""
         self._unreachable_told_ms = 0
         self.decoding: Decoding | None = None
         """How values and keys are read; None: as bytes. Set before anything is added."""
@@ -227,6 +230,7 @@ class FetchPlan:
     def on_fetched(self, request: Request, reply: FetchReply, now_ms: int) -> list[tuple[PartitionFetch, MinilogError]]:
         """Take over a reply; returns the partitions that failed, for the caller to look after the
         metadata."""
+        self.arrived = []
         results = {(result.topic, result.partition): result for result in reply.partitions}
         full = [result for result in reply.partitions if len(result.batches)]
         is_empty_early = not full and now_ms - request.sent_ms < request.wait_ms // 2
@@ -248,7 +252,10 @@ class FetchPlan:
             raise InternalError(f"the broker said nothing about {state.topic}-{state.partition}")
         if result.problem is not None:
             raise result.problem.error()
-        state.on_fetched(result, owned_batches(result, is_alone))
+        batches = owned_batches(result, is_alone)
+        state.on_fetched(result, batches)
+        if batches:
+            self.arrived.append(arrived(state, batches))
 
     def on_offsets(
         self, request: Request, reply: OffsetsReply, now_ms: int
@@ -259,7 +266,7 @@ class FetchPlan:
         for entry in self.on_done(request):
             state = entry.state
             try:
-                state.on_offsets(_resolved(results.get((state.topic, state.partition)), state))
+                state.on_offsets(resolved(results.get((state.topic, state.partition)), state))
             except MinilogError as error:
                 self.on_failure(entry, error, now_ms)
                 failed.append((state, error))
@@ -379,13 +386,3 @@ class FetchPlan:
             if state.is_stopped:
                 self._to_the_end(key)
                 state.raise_error(now_ms)
-
-
-def _resolved(result: OffsetsResult | None, state: PartitionFetch) -> OffsetsResult:
-    if result is None:
-        raise InternalError(f"the broker said nothing about {state.topic}-{state.partition}")
-    if result.problem is not None:
-        raise result.problem.error()
-    if result.offset is None:
-        raise InternalError(f"the broker named no offset for {state.topic}-{state.partition}")
-    return result

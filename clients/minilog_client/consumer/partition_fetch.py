@@ -32,7 +32,7 @@ from minilog.errors import (
     OffsetOutOfRange,
     UnknownTopic,
 )
-from minilog.wire.batch import Batch, split
+from minilog.wire.batch import Batch
 from minilog.wire.messages import (
     FetchPartition,
     FetchResult,
@@ -47,7 +47,6 @@ from minilog_client.consumer.start import Start, StartLike, parse_start
 from minilog_client.settings import ErrorsTolerance
 from minilog_client.values import PartitionKey
 
-BATCH_BYTES_MAX: Final = 64 * 1024 * 1024
 TOPIC_GRACE_MS: Final = 2000
 CORRUPT_TRIES_MAX: Final = 3
 """A reply may be damaged on its way. A log that answers damaged bytes so often is damaged
@@ -375,14 +374,6 @@ def unreachable(state: PartitionFetch, limit_ms: int) -> BrokerUnavailable:
         f"{error.detail if error else 'no answer'}; reading on tries again",
         definite=True,
     )
-
-
-def owned_batches(result: FetchResult, is_alone: bool) -> list[Batch]:
-    """The validated batches of ``result``; copied out of the reply unless they are all of it, so
-    that one slow partition does not keep the bytes of the others alive. Raises CorruptBatch."""
-    if not len(result.batches):
-        return []
-    return split(result.batches if is_alone else bytes(result.batches), BATCH_BYTES_MAX, stored=True)
 
 
 def is_final(error: MinilogError, attempts: Attempts, now_ms: int) -> bool:

@@ -40,7 +40,7 @@ class Positions:
         """Per partition, as of the last answer of its leader (at most ``max_wait_ms`` old while it
         answers)."""
         now_s = time.time()
-        return {key: state.lag(now_s) for key, state in self._plan.states.items()}
+        return {key: state.lag(now_s) for key, state in list(self._plan.states.items())}
 
     @property
     def skipped(self) -> int:

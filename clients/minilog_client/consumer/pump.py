@@ -18,6 +18,7 @@ from minilog_client.connection.cluster import Cluster, led_no_longer, now_ms
 from minilog_client.connection.tasks import TaskScope
 from minilog_client.consumer.fetch_plan import FetchPlan, Request
 from minilog_client.consumer.partition_fetch import PartitionFetch
+from minilog_client.observing.events import Received, Retried
 
 
 class Pump:
@@ -82,6 +83,8 @@ class Pump:
             if isinstance(request.message, Fetch):
                 fetched = await self._call(request, FetchReply)
                 failed = self._plan.on_fetched(request, fetched, now_ms())
+                for each in self._plan.arrived:
+                    self._cluster.teller.tell(Received(*each, now_ms() - request.sent_ms))
             else:
                 offsets = await self._call(request, OffsetsReply)
                 failed = self._plan.on_offsets(request, offsets, now_ms())
@@ -129,10 +132,16 @@ class Pump:
     def _on_failed_request(self, request: Request, error: MinilogError) -> None:
         for entry in self._plan.on_done(request):
             self._plan.on_failure(entry, error, now_ms())
+            self._tell_retried(entry.state, error)
         if is_hunting(error):
             self._cluster.request_refresh()
 
+    def _tell_retried(self, state: PartitionFetch, error: MinilogError) -> None:
+        if state.error is None:
+            self._cluster.teller.tell(Retried("fetch", state.topic, state.partition, error))
+
     def _look_after(self, state: PartitionFetch, error: MinilogError) -> None:
+        self._tell_retried(state, error)
         hinted = self._cluster.routing.on_leader_hint(state.topic, state.partition, error.info)
         if is_hunting(error) and not hinted:
             self._cluster.request_refresh()

@@ -28,6 +28,7 @@ from minilog_client.group.coordinator import Coordinator
 from minilog_client.group.heartbeats import Heart, MemberTask
 from minilog_client.group.holdings import Held, Holdings, Mark, Wanted
 from minilog_client.group.membership import MemberView, by_topic
+from minilog_client.observing.events import ClientEvent, CommitFailed, Committed
 from minilog_client.settings import GroupSettings
 from minilog_client.values import PartitionKey, checked_timeout
 
@@ -48,6 +49,7 @@ class Committer:
         random: Random,
         wait_news: Callable[[int], Awaitable[None]],
         note_finished: Callable[[], None],
+        tell: Callable[[ClientEvent], None],
     ) -> None:
         self._session = session
         self._heart = heart
@@ -57,6 +59,7 @@ class Committer:
         self._random = random
         self._wait_news = wait_news
         self._note_finished = note_finished
+        self._tell = tell
         self._group = session.subscription.group
         self._lock = asyncio.Lock()
         self._made = 0
@@ -121,6 +124,7 @@ class Committer:
                 self._on_refused(wanted, error)
 
     def _on_refused(self, wanted: list[Wanted], error: MinilogError) -> None:
+        self._tell(CommitFailed(self._group, error))
         for each in wanted:
             each.held.attempts.on_failure(error, now_ms(), self._random)
         if any(each.held.attempts.tries == 1 for each in wanted):
@@ -135,7 +139,12 @@ class Committer:
             async with asyncio.timeout(limit_ms / 1000), self._lock:
                 yield deadline_ms
         except TimeoutError:
-            raise TimedOut(f"the commit to group {self._group} took more than {limit_ms} ms", definite=False) from None
+            late = TimedOut(f"the commit to group {self._group} took more than {limit_ms} ms", definite=False)
+            self._tell(CommitFailed(self._group, late))
+            raise late from None
+        except MinilogError as error:
+            self._tell(CommitFailed(self._group, error))
+            raise
 
     async def _send(self, wanted: list[Wanted], may_drop: bool, metadata: str, deadline_ms: int) -> None:
         """A commit that crosses a change of the group is repeated with the new epoch, as far as the
@@ -163,6 +172,7 @@ class Committer:
                     raise history.told(error) from None
         for each in wanted:
             each.held.on_committed(each.mark, each.covered, each.generation)
+        self._tell(Committed(self._group, {each.key: each.mark.offset for each in wanted}))
 
     async def _may_repeat(self, error: MinilogError, view: MemberView, deadline_ms: int) -> bool:
         """The coordinator knows the member, at another epoch than ``view`` has, and by now this

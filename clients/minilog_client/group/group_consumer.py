@@ -105,11 +105,12 @@ class GroupConsumer(Consumer[V, K]):
         self._standing = Standing(self._session, heart, self._lookup, settings.unreachable_limit_ms)
         self._committer = Committer(
             self._session, heart, self._coordinator, self._held, group_settings, cluster.random, self._wait_news,
-            self._progress.note,
+            self._progress.note, cluster.teller.tell,
         )  # fmt: skip
         self._share = Share(
             self._session, heart, self._held, self._layouts, self._lookup, self._committer, callbacks,
             group_settings.auto_commit, start, self._begin_reading, self._end_reading,
+            cluster.teller.tell,
         )  # fmt: skip
         self._following = Following(self._follow)
         self._leaving = Leaving(self._session, heart, self._following, self._share)

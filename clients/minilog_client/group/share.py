@@ -23,6 +23,7 @@ from minilog_client.group.holdings import Held, Holdings, Mark
 from minilog_client.group.layouts import Layouts
 from minilog_client.group.membership import MemberView
 from minilog_client.group.start_offsets import StartOffsets
+from minilog_client.observing.events import Assigned, ClientEvent, Joined, Revoked
 from minilog_client.values import PartitionKey
 
 Begin = Callable[[PartitionKey, StartLike, int, str], PartitionFetch]
@@ -49,6 +50,7 @@ class Share:
         start: StartLike,
         begin: Begin,
         end: Callable[[PartitionFetch], None],
+        observed: Callable[[ClientEvent], None],
     ) -> None:
         self._session = session
         self._heart = heart
@@ -61,6 +63,8 @@ class Share:
         self._start = start
         self._begin = begin
         self._end = end
+        self._observed, self._group = observed, session.subscription.group
+        self._joined_as = "", 0
         self._begun: set[PartitionKey] = set()
         """Held, and ``on_assigned`` has not ended well yet."""
         self._revoked: set[PartitionKey] = set()
@@ -73,6 +77,8 @@ class Share:
         lost = [key for key, held in self._held.items() if not view.holds(key, held.grant)]
         self._drop(lost, view.loss)
         self._lost.update(lost)
+        if lost:
+            self._observed(Revoked(self._group, lost, is_lost=True))
         untold = sorted(self._lost)
         if untold:
             telling = self._callbacks.on_lost(untold)
@@ -102,6 +108,7 @@ class Share:
         except Exception as error:
             failure = error
         self._drop(revoked, None)
+        self._observed(Revoked(self._group, revoked, is_lost=False))
         self._heart.post(self._session.give_back, grants)
         if failure is not None:
             raise failure
@@ -121,6 +128,9 @@ class Share:
 
     async def take_up(self, view: MemberView) -> None:
         """Ask how far the group is with what is new, and begin where that is known by now."""
+        if view.is_member and self._joined_as != (view.member_id, view.member_epoch):
+            self._joined_as = view.member_id, view.member_epoch
+            self._observed(Joined(self._group, *self._joined_as))
         self._lookup.ask(view, [key for key in view.granted if key not in view.revoking and key not in self._held])
         self._begin_found(self._session.view)
         begun = sorted(self._begun)
@@ -130,11 +140,17 @@ class Share:
 
     def _begin_found(self, view: MemberView) -> None:
         """Begin reading where the group is, as far as it is still this member's to read."""
-        for key, (grant, committed) in self._lookup.take(view).items():
-            if key not in view.revoking and key not in self._held:
-                self._held[key] = self._begin_at(key, grant, committed, view.topic_ids.get(key, ""))
-                self._held.lost.pop(key, None)
-                self._begun.add(key)
+        found = {
+            key: place
+            for key, place in self._lookup.take(view).items()
+            if key not in view.revoking and key not in self._held
+        }
+        for key, (grant, committed) in found.items():
+            self._held[key] = self._begin_at(key, grant, committed, view.topic_ids.get(key, ""))
+            self._held.lost.pop(key, None)
+            self._begun.add(key)
+        if found:
+            self._observed(Assigned(self._group, sorted(found)))
 
     def _begin_at(self, key: PartitionKey, grant: int, found: CommittedOffset, topic_id: str) -> Held:
         read_id = topic_id or self._layouts.topic_id(key[0])
@@ -165,3 +181,5 @@ class Share:
                 await tell(self._callbacks.on_revoked(revoked))
         finally:
             await self._committer.commit_quietly(self._auto_commit, kept, max(0, deadline_ms - now_ms()))
+            if kept:
+                self._observed(Revoked(self._group, kept, is_lost=False))

@@ -24,6 +24,7 @@ class Dispatch(NamedTuple):
     leader: Leader
     queues: list[PartitionQueue]
     is_retry: bool
+    sent_ms: int
 
 
 class Packing:
@@ -32,7 +33,7 @@ class Packing:
 
     def __init__(self, now_ms: int, urgent_ms: int) -> None:
         self.dispatches: list[Dispatch] = []
-        self._urgent_until_ms = now_ms + urgent_ms
+        self._now_ms, self._urgent_until_ms = now_ms, now_ms + urgent_ms
         self._open: dict[tuple[str, bool, bool], tuple[Dispatch, int]] = {}
         """Requests that may still take more queues, with their sizes so far, by (leader, is a
         retry, is urgent)."""
@@ -45,7 +46,7 @@ class Packing:
         kind = (leader.url, is_retry, batches[0].deadline_ms < self._urgent_until_ms)
         dispatch, filled = self._open.get(kind, (None, 0))
         if dispatch is None or filled + size > REQUEST_BYTES:
-            dispatch, filled = Dispatch(leader, [], is_retry), 0
+            dispatch, filled = Dispatch(leader, [], is_retry, self._now_ms), 0
             self.dispatches.append(dispatch)
         dispatch.queues.append(queue)
         self._open[kind] = (dispatch, filled + size)

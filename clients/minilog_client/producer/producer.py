@@ -12,10 +12,11 @@ from minilog.errors import MinilogError, RecordTooLarge, TimedOut
 from minilog.wire.codec.codec import Headers
 from minilog_client.connection.cluster import now_ms
 from minilog_client.connection.own_loop import check_loop
+from minilog_client.observing.figures import ProducerStatistics
 from minilog_client.producer.conditional import check_condition
 from minilog_client.producer.partition_queue import RECORD_OVERHEAD_BYTES, TopicQueues
 from minilog_client.producer.receipts import BatchReceipt, ManyCall, Receipt
-from minilog_client.producer.sender import ProducerStatistics, Sender
+from minilog_client.producer.sender import Sender
 from minilog_client.settings import MIB
 from minilog_client.values import (
     HeadersLike,
@@ -78,6 +79,9 @@ class Producer:
         self._buffer_bytes = sender.settings.buffer_bytes
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
+
+    def __repr__(self) -> str:
+        return f"Producer({', '.join(sorted(self._topics)) or 'nothing sent'})"
 
     async def __aenter__(self) -> Self:
         return self

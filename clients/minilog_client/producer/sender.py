@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from minilog.errors import BufferFull, ClientClosed, InternalError, MinilogError, TimedOut, UnknownTopic
 from minilog.wire.http import topic_name
@@ -19,6 +19,8 @@ from minilog_client.connection.backoff import is_hunting
 from minilog_client.connection.cluster import Cluster, led_no_longer, now_ms
 from minilog_client.connection.own_loop import check_loop
 from minilog_client.connection.tasks import TaskScope
+from minilog_client.observing.events import Delivered, GivenUp, Retried
+from minilog_client.observing.figures import ProducerStatistics
 from minilog_client.producer.accumulator import Accumulator
 from minilog_client.producer.failed_tries import Failure
 from minilog_client.producer.failure_log import FailureLog, Look
@@ -37,20 +39,6 @@ _new: Final = tuple.__new__
 _log: Final = logging.getLogger("minilog_client.producer.producer")
 
 
-class ProducerStatistics(NamedTuple):
-    """A snapshot; counts are since the start."""
-
-    buffered_bytes: int
-    requests_in_flight: int
-    records_acknowledged: int
-    records_failed: int
-    requests: int
-    retries: int
-    restarts: int
-    """How often a partition went on in a new producer epoch, because numbered records had been
-    given up."""
-
-
 class Sender:
     """Owns the accumulator of one producer. Tokens are futures of receipts, of this loop or (with
     ``acknowledge``) of a thread, or the ``ManyCall`` of a ``send_many``."""
@@ -59,14 +47,13 @@ class Sender:
         self.settings = settings
         self.accumulator = Accumulator(settings, cluster.random)
         self._acks = acks_number(settings.acks)
-        self._cluster, self.time_units = cluster, cluster.time_units
+        self._cluster, self.time_units, self._tell = cluster, cluster.time_units, cluster.teller.tell
         self._loop = asyncio.get_running_loop()
         self._tasks = TaskScope("minilog_client producer")
         self._busy: Counter[str] = Counter()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_ms = 0
-        self._pumping = False
-        self._seen_version = -1
+        self._pumping, self._seen_version = False, -1
         self._unplaced: set[str] = set()
         """Topics whose partitions are not known, or no longer."""
         self._line = asyncio.Lock()
@@ -274,7 +261,7 @@ class Sender:
             reply = await self._request(dispatch)
             results = {(result.topic, result.partition): result for result in reply.partitions}
             for queue in dispatch.queues:
-                self._on_result(queue, leader.url, results.get((queue.topic, queue.partition)))
+                self._on_result(queue, dispatch, results.get((queue.topic, queue.partition)))
         except MinilogError as error:
             self._on_failed_request(dispatch, error)
         except Exception as fault:
@@ -317,15 +304,18 @@ class Sender:
 
     # --- outcomes ---------------------------------------------------------------------------------
 
-    def _on_result(self, queue: PartitionQueue, url: str, result: ProduceResult | None) -> None:
+    def _on_result(self, queue: PartitionQueue, dispatch: Dispatch, result: ProduceResult | None) -> None:
         if result is None:
-            self._on_error(queue, InternalError(f"{url} said nothing about {queue.topic}-{queue.partition}"))
+            self._on_error(
+                queue, InternalError(f"{dispatch.leader.url} said nothing about {queue.topic}-{queue.partition}")
+            )
         elif result.problem is not None:
             self._on_error(queue, result.problem.error())
         else:
             start = 0
             for batch in self.accumulator.on_success(queue):
                 self._acknowledge(batch, result, start)
+                self._tell_delivered(batch, dispatch.sent_ms, result, start)
                 start += batch.record_count
 
     def _on_failed_request(self, dispatch: Dispatch, error: MinilogError) -> None:
@@ -338,7 +328,10 @@ class Sender:
         hinted = self._cluster.routing.on_leader_hint(queue.topic, queue.partition, error.info)
         if is_hunting(error) and not hinted:
             self._cluster.request_refresh()
-        self._settle(self.accumulator.on_failure(queue, error, now_ms()))
+        failures = self.accumulator.on_failure(queue, error, now_ms())
+        if not failures:
+            self._tell(Retried("produce", queue.topic, queue.partition, error))
+        self._settle(failures)
 
     def _acknowledge(self, batch: ProducerBatch, result: ProduceResult, start: int) -> None:
         self._acknowledged += batch.record_count
@@ -360,9 +353,16 @@ class Sender:
             first = end
         self._after_settling()
 
+    def _tell_delivered(self, batch: ProducerBatch, sent_ms: int, result: ProduceResult, start: int) -> None:
+        size = len(batch.head) + len(batch.sealed.payload)
+        base = None if result.base_offset is None else result.base_offset + start
+        times = sent_ms - batch.created_ms, now_ms() - batch.created_ms, self.accumulator.buffered_bytes
+        self._tell(Delivered(result.topic, result.partition, batch.record_count, size, base, *times))
+
     def _settle(self, failures: Sequence[Failure]) -> None:
         for failure in failures:
             topic, error = failure.topic, failure.error
+            self._tell(GivenUp(topic, sum(count for _, count, _ in failure.spans), error))
             for _, count, token in failure.spans:
                 self._failed += count
                 if type(token) is ManyCall:
