@@ -7,8 +7,6 @@ import logging
 import uuid
 from functools import partial
 
-from aiohttp import web
-
 import minilog
 from minilog import machine
 from minilog.broker.cleaner import Cleaner
@@ -23,6 +21,7 @@ from minilog.server import process
 from minilog.server.background import Shared, Stop, Stopped, first_of, in_daemon_thread
 from minilog.server.clock import Clock
 from minilog.server.event_log import start_logging
+from minilog.server.inbound.tls_site import site
 from minilog.server.security.gate import Gate, check_listener
 from minilog.storage.disk import OsDisk
 from minilog.storage.store import Store
@@ -80,8 +79,7 @@ class Broker:
     async def _listen(self, runner: Runner, bound: process.Socket) -> None:
         await runner.setup()
         process.listen(bound, "the broker")
-        ssl_context = self._gate.tls.server
-        await web.SockSite(runner, bound, ssl_context=ssl_context, backlog=process.LISTEN_BACKLOG).start()
+        await site(runner, bound, self._gate.tls.server).start()
 
     async def _recover(self, stop: asyncio.Event) -> bool | None:
         """Start the store and check its logs. Whether the start is clean; None when told to stop

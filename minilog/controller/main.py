@@ -23,6 +23,7 @@ from minilog.server import process
 from minilog.server.background import first_of
 from minilog.server.clock import Clock
 from minilog.server.event_log import start_logging
+from minilog.server.inbound.tls_site import site
 from minilog.server.security.gate import Gate, check_listener
 
 log = logging.getLogger("minilog.controller")
@@ -105,8 +106,7 @@ class Controller:
         try:
             await runner.setup()
             process.listen(bound, "the controller")
-            ssl_context = self._gate.tls.server
-            await web.SockSite(runner, bound, ssl_context=ssl_context, backlog=process.LISTEN_BACKLOG).start()
+            await site(runner, bound, self._gate.tls.server).start()
             log.info("controller listening on %s, journal in %s; it stands by", url, journal.place)
             self.listening.set()
             await stop.wait()
@@ -159,8 +159,7 @@ class Controller:
     async def _listen(self, runner: web.ServerRunner, bound: process.Socket, runtime: Runtime) -> None:
         await runner.setup()
         process.listen(bound, "the controller")
-        ssl_context = self._gate.tls.server
-        await web.SockSite(runner, bound, ssl_context=ssl_context, backlog=process.LISTEN_BACKLOG).start()
+        await site(runner, bound, self._gate.tls.server).start()
         log.info(
             "controller listening on %s, data in %s, cluster %s, epoch %d, record %d",
             self.url,

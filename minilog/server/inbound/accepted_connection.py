@@ -27,7 +27,7 @@ from aiohttp import StreamReader, web
 from minilog.config import KIB, Limits
 from minilog.core.places import Entry, client_of
 from minilog.errors import InternalError, InvalidRequest, TimedOut
-from minilog.server.inbound.admissions import Admissions
+from minilog.server.inbound.admissions import Admissions, Occupant
 from minilog.server.inbound.http_rules import LastAnswer, last_answer, refusal_of_bytes, size_of
 from minilog.server.inbound.request_gate import CLIENT
 
@@ -78,9 +78,10 @@ class Connection(web.RequestHandler):
         "_request",
         "_unseen_timer",
         "ends_with_it",
+        "follows",
     )
 
-    def __init__(self, server: web.Server, admissions: Admissions[Connection], limits: Limits) -> None:
+    def __init__(self, server: web.Server, admissions: Admissions, limits: Limits) -> None:
         self._clock = asyncio.get_running_loop()
         super().__init__(
             server,
@@ -117,10 +118,13 @@ class Connection(web.RequestHandler):
         """Of the last request: what of it has not come yet is no new head."""
         self.ends_with_it: asyncio.Task[Any] | None = None
         """What ``end_with_client`` was told. Nobody waits for what it reads."""
+        self.follows: Occupant | None = None  # the handshake whose place it takes over
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast(asyncio.Transport, transport)  # uvloop's is one by what it does
         self._client = client_of(transport.get_extra_info("peername"))
+        if self.follows is not None:
+            self._admissions.places.leave(self.follows)
         entry, leaver = self._admissions.places.enter(self, self._client, self._now_ms)
         if leaver is not None:
             leaver.give_way()
@@ -153,8 +157,11 @@ class Connection(web.RequestHandler):
             raise self._admissions.refusal[1]
 
     def give_way(self) -> None:
-        """Its place is another's now, and nothing is carried out for it."""
-        if self.transport is None or self.transport.is_closing():
+        """Its place is another's now. Nothing is done for it. If it closes, it is cut off."""
+        if self.transport is None:
+            return
+        if self.transport.is_closing():
+            self.transport.abort()
             return
         self._admissions.displaced += 1
         told = self._body is None or self._is_busy or self._head_bytes > 0  # else it asks for nothing
@@ -163,8 +170,7 @@ class Connection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         if self._refused or self._is_over:
             return
-        is_head = self._body is None or self._body.is_eof()
-        if is_head:
+        if is_head := self._body is None or self._body.is_eof():
             self._has_line = (self._head_bytes > 0 and self._has_line) or data.find(b"\n", 0, LINE_BYTES_MAX) >= 0
         super().data_received(data)
         if not (is_head and data):
@@ -195,8 +201,8 @@ class Connection(web.RequestHandler):
     def _leaves_with_eof(self) -> bool:
         """A peer that dies is to be noticed at once, and so is a client of what only waits. Reads
         end by themselves, all but some, and have UNSEEN_S."""
-        ends_with_client = self._admissions.ends_with_clients or self.ends_with_it is not None
-        return ends_with_client and self._request is not None and self._request.method not in READS
+        ends = self._admissions.ends_with_clients or self.ends_with_it is not None
+        return ends and self._request is not None and self._request.method not in READS
 
     def _restart_eof(self, delay_s: float) -> None:
         _cancel(self._eof_timer)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from http import HTTPStatus
-from typing import Final, Generic
+from typing import Final, Protocol
 
 from aiohttp import web
 
 from minilog import machine
 from minilog.config import Limits
-from minilog.core.places import H, Places
+from minilog.core.places import Holder, Places
 from minilog.errors import Overloaded
 from minilog.server.inbound.http_rules import Refusal
 from minilog.wire.http import origin_form
@@ -31,17 +31,23 @@ ANSWERED_ON_TRIAL: Final = (RPC_PATH, "/healthz", "/readyz")
 the cluster asks."""
 
 
-class Admissions(Generic[H]):
+class Occupant(Holder, Protocol):
+    """A connection, or one that is about to be."""
+
+    def give_way(self) -> None: ...
+
+
+class Admissions:
     def __init__(self, limits: Limits, *, ends_with_clients: bool) -> None:
         self.connections_max = bearable_connections(limits)
-        self.places: Places[H] = Places(self.connections_max, limits.connections_reserved)
+        self.places: Places[Occupant] = Places(self.connections_max, limits.connections_reserved)
         self.ends_with_clients = ends_with_clients
         """Every handler is cancelled when its client leaves."""
         self.refused = 0
         self.displaced = 0
         self._refused: deque[asyncio.Transport] = deque()
 
-    def trial_refusal(self, holder: H, request: web.BaseRequest) -> Refusal | None:
+    def trial_refusal(self, holder: Occupant, request: web.BaseRequest) -> Refusal | None:
         """Why a request gets no answer here that came without a place, or None."""
         path = origin_form(request.raw_path).partition("?")[0]
         return self.refusal if self.places.is_on_trial(holder) and path not in ANSWERED_ON_TRIAL else None

@@ -27,7 +27,7 @@ class Listener(web.Server):
     def __init__(self, handler: Handler, limits: Limits, *, handler_cancellation: bool = False) -> None:
         super().__init__(self._serve, handler_cancellation=handler_cancellation)
         self.limits = limits
-        self.admissions: Admissions[Connection] = Admissions(limits, ends_with_clients=handler_cancellation)
+        self.admissions = Admissions(limits, ends_with_clients=handler_cancellation)
         self.open_connections = 0
         self._handler = handler
 
@@ -46,7 +46,7 @@ class Listener(web.Server):
         finally:
             connection.end()
 
-    def __call__(self) -> web.RequestHandler:
+    def __call__(self) -> Connection:
         return Connection(self, self.admissions, self.limits)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:

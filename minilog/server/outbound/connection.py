@@ -61,6 +61,10 @@ class Connection(asyncio.BufferedProtocol):
         return min(self._heard_s, steady_s) + patience_s
 
     @property
+    def is_made(self) -> bool:
+        return self._transport is not None
+
+    @property
     def is_open(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 

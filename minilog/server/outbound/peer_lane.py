@@ -198,7 +198,10 @@ class PeerLane:
         try:
             await self._loop.create_connection(lambda: connection, sock=connected, ssl=context, server_hostname=name)
         except BaseException:
-            connected.close()
+            if connection.is_made:  # then the socket is its transport's to close
+                connection.abort()
+            else:
+                connected.close()
             raise
 
     def _post(self, connection: Connection, call: Call) -> None:
