@@ -22,7 +22,7 @@ from minilog.errors import BufferFull, ClientClosed, TimedOut
 from minilog.wire.codec.codec import Headers
 from minilog_client.blocking.receipt_future import ReceiptFuture
 from minilog_client.connection.cluster import now_ms
-from minilog_client.connection.loop_thread import CLIENT_CLOSED, LoopThread
+from minilog_client.connection.loop_thread import LoopThread
 from minilog_client.connection.work import Work
 from minilog_client.observing.figures import ProducerStatistics
 from minilog_client.producer.producer import Producer, size_of
@@ -57,13 +57,18 @@ class SyncProducer:
         self._on_closed = on_closed
         self._producer = producer
         self._queue: deque[_Queued] = deque()
-        self._queued_bytes = 0
+        self._given_bytes = self._left_bytes = 0
+        """Of all that came into the queue, and of all that has left it: each is counted by one side
+        of it."""
         self._taken = 0
         """Records that have left the queue, whatever became of them."""
-        self._counting = threading.Lock()
+        self._giving = threading.RLock()
+        """For the threads that send. The loop's never waits for it: a signal's handler may call
+        this within any line, and wait for the loop."""
         self._is_over = False
-        """The loop runs no more, so nothing may be queued."""
-        self._scheduled = False
+        """The loop runs no more, so whoever queues something has to fail it himself."""
+        self._asked = self._came = 0
+        """How often the loop was asked to take the queue, and how often it has come for that."""
         self._waiting = False
         thread.before_end(_weakly(producer._abandon))
         thread.at_end(_weakly(self._on_end))
@@ -90,31 +95,28 @@ class SyncProducer:
         value, key = checked_bytes("value", value), checked_bytes("key", key)
         pairs = checked_headers(headers) if headers else ()
         size = size_of(value, key)
-        if self._queued_bytes > _QUEUE_BYTES:
+        if self._given_bytes - self._left_bytes > _QUEUE_BYTES:
             self._thread.perform(Work(self._wait_taken))
         future = ReceiptFuture(self._thread)
         entry = _Queued(future, size, self._deadline_s(), topic, value, key, pairs, partition, timestamp_ms)
         if not self._thread.is_open:
             self._thread.check_open()
-        with self._counting:
-            if self._is_over:
-                raise ClientClosed(CLIENT_CLOSED)
-            self._queued_bytes += size
+        with self._giving:
+            self._given_bytes += size
             self._queue.append(entry)
-        if not self._scheduled:
+        if self._is_over:
+            self._on_end()
+        elif self._asked <= self._came:
             self._schedule()
         return future
 
     def _schedule(self) -> None:
-        """Have the queue taken. Whoever is interrupted here leaves that to the next one."""
-        try:
-            self._scheduled = True
-            self._thread.post(self._take)
-        except ClientClosed:
-            pass  # it is queued, so the end tells its future
-        except BaseException:
-            self._scheduled = False
-            raise
+        """Have the queue taken. Who interrupts this before it is noted asks once more, and waits
+        for nobody."""
+        with contextlib.suppress(ClientClosed):  # it is queued, so the end tells its future
+            self._thread.post(self._come)
+            with self._giving:
+                self._asked += 1
 
     def send_many(
         self,
@@ -168,10 +170,13 @@ class SyncProducer:
 
     # --- in the loop's thread ---------------------------------------------------------------------
 
+    def _come(self) -> None:
+        self._came += 1
+        self._take()
+
     def _take(self) -> None:
         """Hand the queue to the producer, in order. What does not fit makes the rest wait for
         room."""
-        self._scheduled = False
         while self._queue and not self._waiting:
             entry = self._queue[0]
             future, size = entry[:2]
@@ -204,24 +209,24 @@ class SyncProducer:
     def _drop_first(self, size: int) -> None:
         self._queue.popleft()
         self._taken += 1
-        with self._counting:
-            self._queued_bytes -= size
+        self._left_bytes += size
 
     def _on_end(self) -> None:
-        """The loop runs no more: what is queued still goes nowhere."""
-        with self._counting:
-            self._is_over = True
-        while self._queue:
-            future, size = self._queue[0][:2]
-            if future.take():
-                future.set_exception(ClientClosed("the client was closed before the record was taken"))
-            self._drop_first(size)
+        """The loop runs no more: what is queued still goes nowhere. In any thread: each record is
+        failed by whoever takes it out."""
+        self._is_over = True
+        with contextlib.suppress(IndexError):
+            while True:
+                future = self._queue.popleft().future
+                if future.take():
+                    future.set_exception(ClientClosed("the client was closed before the record was taken"))
 
     async def _wait_taken(self) -> None:
         """Until the producer has taken all that is queued. Raises BufferFull after
         ``block_timeout_ms``."""
         if await self._untaken(self._producer.settings.block_timeout_ms):
-            raise BufferFull(f"{self._queued_bytes} bytes wait for room in the producer's buffer")
+            waiting = self._given_bytes - self._left_bytes
+            raise BufferFull(f"{waiting} bytes wait for room in the producer's buffer")
 
     async def _untaken(self, limit_ms: int) -> int:
         """Let the producer take what is queued now. Returns how many of these records it has not

@@ -2,7 +2,8 @@
 
 A ``concurrent.futures.Future`` that lasts: whoever is interrupted while he asks it leaves no lock
 behind at which the loop's thread would stand still, and whoever asks in a process that was forked
-off, where nobody is left to settle it, is told so.
+off, where nobody is left to settle it, is told so. A signal's handler may interrupt him and wait
+for the loop's thread: so he holds no lock that it takes, but for steps that nothing interrupts.
 
 It is light, because there is one for every record on its way. There are no lock, no lists and no
 receipt until somebody asks for them, and nothing but the future itself that the garbage collector
@@ -10,7 +11,10 @@ has to walk. Half of the cost of sending was its walking.
 
 Invariants:
 * ``_condition`` is made under ``_making``, and so is every step from one state to the next as long
-  as there is none. So whoever has made it sees each later step under it, and misses none.
+  as there is none. So whoever has made it sees each later step under it, and misses none. It is
+  for ``concurrent.futures.wait`` and its like alone.
+* A step out of ``_PENDING`` is made under ``_making``. Nothing is called while that is held.
+* A callback is called once, by whoever takes it out of ``_done_callbacks``.
 * A receipt is the ``_index``th of ``_batch``, which all records of a batch share."""
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Final
@@ -30,7 +34,8 @@ from minilog_client.producer.receipts import BatchReceipt, Receipt
 _PENDING: Final = "PENDING"
 _RUNNING: Final = "RUNNING"
 _FINISHED: Final = "FINISHED"
-_CANCELLED: Final = ("CANCELLED", "CANCELLED_AND_NOTIFIED")
+_CANCELLED: Final = "CANCELLED"
+_ALL_CANCELLED: Final = (_CANCELLED, "CANCELLED_AND_NOTIFIED")
 _making = threading.Lock()
 _log: Final = logging.getLogger("minilog_client")
 
@@ -106,33 +111,52 @@ class ReceiptFuture(Future[Receipt]):
     # --- in the application's threads -------------------------------------------------------------
 
     def done(self) -> bool:
-        return self._state == _FINISHED or self._state in _CANCELLED
+        return self._state == _FINISHED or self._state in _ALL_CANCELLED
 
     def running(self) -> bool:
         return self._state == _RUNNING
 
     def cancelled(self) -> bool:
-        return self._state in _CANCELLED
+        return self._state in _ALL_CANCELLED
 
     def result(self, timeout: float | None = None) -> Receipt:
+        """An error is that of all records of its batch: without the lines where others raised
+        it."""
         self._wait(timeout)
         if self._batch is not None:
             return self._batch.receipt(self._index)
-        return super().result(0)
+        error = self.exception()
+        assert error is not None, "what is done has a receipt or an error"
+        raise error.with_traceback(None)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         self._wait(timeout)
-        return super().exception(0)
+        if self.cancelled():
+            raise CancelledError
+        return self._exception
+
+    def cancel(self) -> bool:
+        is_mine = False
+        with _making:
+            if self._state == _PENDING:
+                self._state, is_mine = _CANCELLED, True
+        if is_mine and self._made is not None:
+            self._invoke_callbacks()
+        return self.cancelled()
 
     def add_done_callback(self, fn: Callable[[Future[Receipt]], object]) -> None:
         self.is_looked_at = True
-        super().add_done_callback(fn)
+        _ = self._condition  # so there is a list of them
+        self._done_callbacks.append(fn)
+        if self.done():  # whoever has settled it meanwhile may not have seen this one
+            self._invoke_callbacks()
 
     def _wait(self, timeout_s: float | None) -> None:
         self.is_looked_at = True
         if self.done():
             return
         self._thread.check_own()
+        self._thread.check_not_inside()
         told: SimpleQueue[object] = SimpleQueue()
         self.add_done_callback(told.put)
         try:
@@ -147,9 +171,8 @@ class ReceiptFuture(Future[Receipt]):
     def take(self) -> bool:
         """From now on it cannot be cancelled. False: it was."""
         with _making:
-            if self._made is None:
+            if self._state == _PENDING:
                 self._state = _RUNNING
-                return True
         return self._state == _RUNNING or self.set_running_or_notify_cancel()
 
     def acknowledge(self, batch: BatchReceipt, index: int) -> None:
@@ -171,14 +194,15 @@ class ReceiptFuture(Future[Receipt]):
             self._state = _FINISHED
             for waiter in self._waiters:
                 (waiter.add_result if self._exception is None else waiter.add_exception)(self)
-            self._made.notify_all()
-        self._invoke_callbacks()
+        self._invoke_callbacks(BaseException)
 
-    def _invoke_callbacks(self) -> None:
-        """Nothing that an application's callback raises goes further: others are to be told yet.
-        Who gives up waiting meanwhile takes his callback out, and nobody else's turn."""
-        for callback in tuple(self._done_callbacks):
-            try:
-                callback(self)
-            except BaseException:
-                _log.exception("a callback of a record's future has raised")
+    def _invoke_callbacks(self, caught: type[BaseException] = Exception) -> None:
+        """In any thread. Nothing that an application's callback raises goes further: others are to
+        be told yet. The loop's thread does not end for any of it."""
+        while self._done_callbacks:
+            with suppress(IndexError):  # another thread, or who gives up waiting, has taken the last
+                callback = self._done_callbacks.pop(0)
+                try:
+                    callback(self)
+                except caught:
+                    _log.exception("a callback of a record's future has raised")

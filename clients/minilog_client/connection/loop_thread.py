@@ -1,5 +1,9 @@
 """A thread that owns an event loop, and the only way into it.
 
+A waiting thread may be interrupted at any line by a signal's handler, and the handler may wait for
+this thread as well. So whoever waits for this thread holds no lock that this thread takes. What
+comes in is noted first, and then it is looked whether the loop is ending.
+
 Invariants:
 * What came in before the end begins has begun when tasks are cancelled. What comes later is refused
   with ClientClosed. So no caller waits for a loop that runs no more.
@@ -13,6 +17,7 @@ import contextlib
 import logging
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from typing import Any, Final, TypeVar
@@ -42,8 +47,8 @@ class LoopThread:
 
     def __init__(self, name: str) -> None:
         self.loop = asyncio.new_event_loop()
-        self._entry = threading.Lock()
-        """Held to enter, and to end: no one enters a loop that is ending."""
+        self._submitting = threading.Lock()
+        """Held to submit, and to end: nothing is submitted to a loop that has ended."""
         self._is_open = True
         self._has_ended = False
         self._ending: asyncio.Task[None] | None = None
@@ -53,7 +58,7 @@ class LoopThread:
         self._submitted: set[Future[Any]] = set()
         self._works: set[Work[Any]] = set()
         self._before_end: list[Callable[[], None]] = []
-        self._at_end: list[Callable[[], None]] = []
+        self._at_end: deque[Callable[[], None]] = deque()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         try:
             self._thread.start()
@@ -73,7 +78,7 @@ class LoopThread:
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Carry out ``coroutine`` and wait for it."""
         try:
-            self._check_not_inside()
+            self.check_not_inside()
             self.check_open()
         except MinilogError:
             coroutine.close()
@@ -102,13 +107,22 @@ class LoopThread:
             self.post(work.give_up)
 
     def begin(self, work: Work[Any]) -> None:
-        self._check_not_inside()
-        self.check_open()
-        with self._entry:
-            if not self._is_open:
-                raise ClientClosed(CLIENT_CLOSED)
-            self._works.add(work)
-            self.loop.call_soon_threadsafe(work.begin, self._on_end)
+        self.check_not_inside()
+        self.check_own()
+        self._works.add(work)  # from now on the end settles it
+        try:
+            self.post(self._begin, work)
+        except ClientClosed:
+            self._works.discard(work)
+            raise
+
+    def _begin(self, work: Work[Any]) -> None:
+        """In the thread."""
+        if self._ending is None:
+            work.begin(self._on_end)
+        else:
+            self._works.discard(work)
+            work.fail(ClientClosed(CLIENT_CLOSED))
 
     def _on_end(self, work: Work[Any]) -> None:
         """In the thread. What is cancelled by the end is told so."""
@@ -120,27 +134,33 @@ class LoopThread:
         """Begin ``work``, for a loop that waits for the future. It runs in the context this is
         called in."""
         try:
-            self._check_not_inside()
+            self.check_not_inside()
             self.check_open()
         except MinilogError:
             work.close()
             raise
-        with self._entry:
+        with self._submitting:
             if not self._is_open:
                 work.close()
                 raise ClientClosed(CLIENT_CLOSED)
-            future = asyncio.run_coroutine_threadsafe(work, self.loop)
+            future = asyncio.run_coroutine_threadsafe(self._before_the_end(work), self.loop)
             self._submitted.add(future)
         future.add_done_callback(self._submitted.discard)
         return future
 
+    async def _before_the_end(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._ending is not None:
+            work.close()
+            raise ClientClosed(CLIENT_CLOSED)
+        return await work
+
     def post(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Have ``function`` called there, and wait for nothing."""
+        """Have ``function`` called there, unless the loop ends first, and wait for nothing."""
         self.check_open()
-        with self._entry:
-            if not self._is_open:
-                raise ClientClosed(CLIENT_CLOSED)
+        try:
             self.loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:  # it was closed just now
+            raise ClientClosed(CLIENT_CLOSED) from None
 
     def result(self, future: Future[T]) -> T:
         """Wait for what was submitted; interrupting the wait cancels the work."""
@@ -167,11 +187,9 @@ class LoopThread:
 
     def at_end(self, function: Callable[[], None]) -> None:
         """Have ``function`` called when the loop runs no more: at once if that is so already."""
-        with self._entry:
-            if not self._has_ended:
-                self._at_end.append(function)
-                return
-        function()
+        self._at_end.append(function)
+        if self._has_ended:
+            self._call_at_end()
 
     def check_open(self) -> None:
         """Before any lock: in a process that was forked off it may be held for ever."""
@@ -179,7 +197,8 @@ class LoopThread:
         if not self._is_open:
             raise ClientClosed(CLIENT_CLOSED)
 
-    def _check_not_inside(self) -> None:
+    def check_not_inside(self) -> None:
+        """Raises InvalidRequest in the thread itself."""
         if threading.current_thread() is self._thread:
             raise InvalidRequest(
                 "this is a callback, in the client's own thread: a call that waits would wait for itself; "
@@ -194,10 +213,9 @@ class LoopThread:
 
     def end(self) -> None:
         """The same without waiting. Also for the thread itself."""
-        with self._entry:
-            if self._is_open:
-                self._is_open = False
-                self.loop.call_soon_threadsafe(self._begin_end)
+        self._is_open = False
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self.loop.call_soon_threadsafe(self._begin_end)
 
     # --- in the thread ----------------------------------------------------------------------------
 
@@ -206,17 +224,21 @@ class LoopThread:
         try:
             self.loop.run_forever()
         finally:
-            with self._entry:
+            with self._submitting:
                 self._is_open = False
             if self._ending is None:  # nobody has asked for the end
                 self.loop.call_soon(self._begin_end)
                 self.loop.run_forever()
             self._settle_all()
-            with self._entry:
-                self._has_ended = True
-            for function in self._at_end:
-                function()
+            self._has_ended = True
+            self._call_at_end()
             self.loop.close()
+
+    def _call_at_end(self) -> None:
+        """Also in another thread, after the end. Each is called once, by whoever takes it out."""
+        with contextlib.suppress(IndexError):
+            while True:
+                _carry_out(self._at_end.popleft())
 
     def _settle_all(self) -> None:
         for future in list(self._submitted):
@@ -226,9 +248,11 @@ class LoopThread:
             work.fail(ClientClosed(CLOSED_MEANWHILE))
 
     def _begin_end(self) -> None:
-        for function in self._before_end:
-            function()
+        if self._ending is not None:
+            return
         self._ending = self.loop.create_task(self._cancel_others())
+        for function in self._before_end:
+            _carry_out(function)
 
     async def _cancel_others(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -239,3 +263,11 @@ class LoopThread:
             for task in left:
                 _log.error("a task does not end when it is cancelled, and is left behind: %r", task)
         self.loop.stop()
+
+
+def _carry_out(function: Callable[[], None]) -> None:
+    """The end comes, whatever ``function`` raises."""
+    try:
+        function()
+    except Exception:
+        _log.exception("something that belongs to the end of a thread has failed")

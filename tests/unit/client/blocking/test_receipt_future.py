@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import ALL_COMPLETED, FIRST_EXCEPTION, CancelledError, Future, as_completed, wait
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from minilog.errors import ClientClosed, MinilogError
+from minilog.errors import ClientClosed, InvalidRequest, MinilogError
 from minilog_client.blocking.receipt_future import ReceiptFuture
 from minilog_client.connection.loop_thread import LoopThread
 from minilog_client.producer.receipts import BatchReceipt
@@ -50,6 +51,28 @@ def test_an_error_is_raised_to_whoever_asks(thread: LoopThread) -> None:
     for _ in range(2):
         with pytest.raises(ClientClosed):
             future.result()
+
+
+def test_an_error_that_many_records_share_does_not_grow(thread: LoopThread) -> None:
+    """Each line where it is raised would be added to it, and none would be let go."""
+    error = ClientClosed("gone")
+    for _ in range(3):
+        future = ReceiptFuture(thread)
+        future.set_exception(error)
+        with pytest.raises(ClientClosed):
+            future.result()
+        assert len(traceback.extract_tb(error.__traceback__)) == 2
+
+
+def test_a_callback_that_would_wait_for_itself_is_told_so(thread: LoopThread) -> None:
+    future = ReceiptFuture(thread)
+
+    def waits() -> str:
+        with pytest.raises(InvalidRequest, match="wait for itself"):
+            future.result()
+        return "told"
+
+    assert thread.call(waits) == "told"
 
 
 def test_who_waits_longer_than_he_wants_to_may_ask_again(thread: LoopThread) -> None:

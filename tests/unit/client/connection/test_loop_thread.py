@@ -80,6 +80,23 @@ def test_a_task_that_does_not_let_itself_be_cancelled_does_not_hold_up_the_end(
     assert "left behind" in caplog.text
 
 
+def test_the_end_comes_whatever_belongs_to_it_raises(caplog: pytest.LogCaptureFixture) -> None:
+    thread, ends = LoopThread("ending"), list[str]()
+
+    def fails() -> None:
+        raise ValueError("a fault")
+
+    thread.before_end(fails)
+    thread.before_end(lambda: ends.append("before"))
+    thread.at_end(fails)
+    thread.at_end(lambda: ends.append("after"))
+    stopping = threading.Thread(target=thread.stop, daemon=True)
+    stopping.start()
+    stopping.join(5)
+    assert (stopping.is_alive(), ends, thread.loop.is_closed()) == (False, ["before", "after"], True)
+    assert caplog.text.count("ValueError: a fault") == 2
+
+
 def test_stopping_twice_is_well_and_what_is_for_the_end_happens_once() -> None:
     thread = LoopThread("ending")
     ends: list[str] = []
