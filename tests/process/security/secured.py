@@ -1,5 +1,5 @@
-"""A controller and two brokers with TLS, tokens and a security file, as the page about security
-says. A CA made by openssl signs for all of them."""
+"""A controller and two brokers with TLS, tokens and a security file, as ``dev up --secure`` makes
+them, and people who may do more and less."""
 
 from __future__ import annotations
 
@@ -11,21 +11,19 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from minilog.cli.local.ports import free_ports
+from minilog.cli.local import process
+from minilog.cli.local.cluster import DevCluster, Member
 from minilog_client import Client
 
-BROKERS: Final = (1, 2)
+BROKERS: Final = 2
 WAIT_S: Final = 30.0
 ALLOWED: Final = {
-    "controller": ["--role", "controller"],
-    "broker-1": ["--role", "peer:1"],
-    "broker-2": ["--role", "peer:2"],
     "ann": ["--role", "admin"],
     "shop": ["--allow", "write orders.*", "--allow", "group billing"],
 }
@@ -39,93 +37,84 @@ def until(is_so: Callable[[], bool], what: str) -> None:
 
 
 class Secured:
-    def __init__(self, folder: Path, event_loop: str) -> None:
-        self.folder = folder
-        controller, *brokers = free_ports(1 + len(BROKERS))
-        self.ports = {
-            "controller": controller,
-            **{f"broker-{n}": port for n, port in zip(BROKERS, brokers, strict=True)},
-        }
-        self._loop = event_loop
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
-        self._make_certificates()
+    def __init__(self, folder: Path, settings: list[str]) -> None:
+        self.dev = DevCluster.create(folder, BROKERS, 0, 0, settings, secure=True)
+        assert self.dev.keyring is not None
+        self.folder = self.dev.keyring.folder
+        self.members: Mapping[str, Member] = {member.key_name: member for member in self.dev.members}
+
+    def begin(self) -> None:
+        self.dev.start_all(exit_with_parent=True)
         for name, rights in ALLOWED.items():
-            (folder / f"{name}.token").write_text(self.token(name, *rights))
-            (folder / f"{name}.token").chmod(0o600)
+            (self.folder / f"{name}.token").write_text(self.token(name, *rights))
+            (self.folder / f"{name}.token").chmod(0o600)
+        for name in self.members:
+            until(partial(self.knows, name, "shop"), "the tokens to be known")
 
     def url(self, name: str = "broker-1") -> str:
-        return f"https://127.0.0.1:{self.ports[name]}"
+        return self.members[name].url
 
-    @property
-    def urls(self) -> str:
-        return ",".join(self.url(f"broker-{n}") for n in BROKERS)
+    def port(self, name: str = "broker-1") -> int:
+        return self.members[name].port
 
     def token(self, name: str, *rights: str) -> str:
         done = self._minilog("token", "create", name, *rights, "--file", "security.toml")
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def token_of(self, who: str) -> str:
+        return (self.folder / f"{who}.token").read_text().strip()
+
     def command(self, who: str, *words: str) -> subprocess.CompletedProcess[str]:
         """``minilog`` as ``who`` writes it."""
         return self._minilog("--token-file", f"{who}.token", "--ca-file", "ca.pem", *words)
 
     def client(self, who: str) -> Client:
-        return Client(self.urls, token_file=str(self.folder / f"{who}.token"), ca_file=str(self.folder / "ca.pem"))
+        return Client(self.dev.url, token_file=str(self.folder / f"{who}.token"), ca_file=str(self.folder / "ca.pem"))
 
     def ask(
-        self, url: str, token: str = "", body: bytes | None = None, media: str = "application/json"
+        self,
+        url: str,
+        token: str = "",
+        body: bytes | None = None,
+        media: str = "application/json",
+        method: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> tuple[int, bytes]:
-        headers = {"Content-Type": media} | ({"Authorization": f"Bearer {token}"} if token else {})
-        request = urllib.request.Request(url, body, headers)
+        shown = {"Content-Type": media, **(headers or {})} | ({"Authorization": f"Bearer {token}"} if token else {})
+        request = urllib.request.Request(url, body, shown, method=method)
         try:
             with urllib.request.urlopen(request, timeout=10, context=self.trust()) as answer:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as refused:
             return refused.code, refused.read()
 
+    def knows(self, name: str, who: str) -> bool:
+        return self.ask(self.url(name) + "/v1/cluster", self.token_of(who))[0] == 200
+
     def trust(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=self.folder / "ca.pem")
 
     def log(self, name: str) -> str:
-        return (self.folder / f"{name}.log").read_text()
-
-    def listens(self, name: str) -> bool:
-        return "listening on https" in self.log(name)
-
-    def is_ready(self, name: str) -> bool:
-        return self.ask(self.url(name) + "/readyz")[0] == 200
+        return self.members[name].log_file.read_text()
 
     def start(self, name: str) -> None:
-        more = [] if name == "controller" else [
-            f"broker_id={name[-1]}", f"controller_url={self.url('controller')}", f"advertised_url={self.url(name)}",
-        ]  # fmt: skip
-        settings = [
-            f"data_dir={name}", f"port={self.ports[name]}", "security_file=security.toml", "tls_ca_file=ca.pem",
-            f"token_file={name}.token", f"tls_cert_file={name}.pem", f"tls_key_file={name}.key",
-            f"event_loop={self._loop}", *more,
-        ]  # fmt: skip
-        flags = [part for setting in settings for part in ("--set", setting)]
-        command = [sys.executable, "-m", "minilog", name.partition("-")[0], "run", *flags, "--exit-with-parent"]
-        with (self.folder / f"{name}.log").open("ab") as log:
-            self._children[name] = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=self.folder
-            )
+        self.dev.start(self.members[name], exit_with_parent=True)
 
     def kill(self, name: str) -> None:
-        child = self._children.pop(name)
-        child.kill()
-        _close(child)
+        known = self.members[name].known()
+        assert known is not None
+        assert process.signal_to(known, signal.SIGKILL)
+        self.dev.wait_ended(self.members[name].name)
 
     def stop(self) -> None:
-        for child in reversed(self._children.values()):
-            child.send_signal(signal.SIGTERM)
-        for child in self._children.values():
-            _close(child)
+        self.dev.stop_all()
+        self.dev.kill_all()
 
     def _minilog(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "minilog", *words],
-            env=os.environ | {"MINILOG_URL": self.urls},
+            env=os.environ | {"MINILOG_URL": self.dev.url},
             cwd=self.folder,
             capture_output=True,
             text=True,
@@ -133,40 +122,12 @@ class Secured:
             check=False,
         )
 
-    def _make_certificates(self) -> None:
-        self._openssl(
-            "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=ca "
-            "-addext basicConstraints=critical,CA:TRUE -addext keyUsage=keyCertSign"
-        )
-        for name in self.ports:
-            self._openssl(f"req -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.csr -subj /CN={name}")
-            (self.folder / "names").write_text(f"subjectAltName=IP:127.0.0.1,URI:minilog://{name}\n")
-            self._openssl(
-                f"x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out {name}.pem"
-            )
-            (self.folder / f"{name}.key").chmod(0o600)
-
-    def _openssl(self, words: str) -> None:
-        done = subprocess.run(["openssl", *words.split()], cwd=self.folder, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-
-
-def _close(child: subprocess.Popen[bytes]) -> None:
-    child.wait(WAIT_S)
-    assert child.stdin is not None
-    child.stdin.close()
-
 
 @contextmanager
-def secured(folder: Path, event_loop: str) -> Iterator[Secured]:
-    made = Secured(folder, event_loop)
+def secured(folder: Path, *settings: str) -> Iterator[Secured]:
+    made = Secured(folder / "dev", list(settings))
     try:
-        for name in made.ports:
-            made.start(name)
-        for name in made.ports:
-            until(partial(made.listens, name), f"{name} to listen")
-        for n in BROKERS:
-            until(partial(made.is_ready, f"broker-{n}"), f"broker {n} to be ready")
+        made.begin()
         yield made
     finally:
         made.stop()

@@ -24,24 +24,20 @@ PEERS_WORDS = [
 
 @pytest.fixture(scope="module", params=["asyncio", "uvloop"])
 def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
-    with secured(tmp_path_factory.mktemp("secured"), request.param) as made:
+    with secured(tmp_path_factory.mktemp("secured"), f"event_loop={request.param}") as made:
         done = made.command(
             "ann", "topic", "create", "orders.eu", "-p", "2", "-r", "2", "--config", "min.insync.replicas=1"
         )
         assert done.returncode == 0, done.stderr
         yield made
-        for name in made.ports:
+        for name in made.members:
             assert "this is a bug" not in made.log(name)
             assert "Traceback" not in made.log(name)
             assert "has no effect" not in made.log(name), "asyncio has nothing to warn of"
 
 
-def token_of(cluster: Secured, who: str) -> str:
-    return (cluster.folder / f"{who}.token").read_text().strip()
-
-
 def metadata_offset(cluster: Secured) -> int:
-    status, body = cluster.ask(cluster.url("controller") + "/v1/cluster", token_of(cluster, "ann"))
+    status, body = cluster.ask(cluster.url("controller") + "/v1/cluster", cluster.token_of("ann"))
     assert status == 200, body
     return int(json.loads(body)["metadata_offset"])
 
@@ -49,7 +45,7 @@ def metadata_offset(cluster: Secured) -> int:
 @pytest.mark.parametrize("token", ["", "wrong"], ids=["nobody", "a wrong token"])
 def test_a_stranger_is_answered_401_everywhere_and_nothing_is_written(cluster: Secured, token: str) -> None:
     before = metadata_offset(cluster)
-    for name in cluster.ports:
+    for name in cluster.members:
         for message in PEERS_WORDS:
             assert cluster.ask(cluster.url(name) + "/internal/rpc", token, encode(message), MSGPACK)[0] == 401
         assert cluster.ask(cluster.url(name) + "/v1/cluster", token)[0] == 401
@@ -70,7 +66,7 @@ def test_a_principal_with_few_rights_does_what_a_rule_allows(cluster: Secured) -
     for message in (Register(1, "shop", "", "https://127.0.0.1:1", "", True, 0), DescribeBroker()):
         assert (
             cluster.ask(
-                cluster.url("controller") + "/internal/rpc", token_of(cluster, "shop"), encode(message), MSGPACK
+                cluster.url("controller") + "/internal/rpc", cluster.token_of("shop"), encode(message), MSGPACK
             )[0]
             == 403
         )
@@ -80,7 +76,7 @@ def test_a_broker_speaks_for_itself_only(cluster: Secured) -> None:
     before = metadata_offset(cluster)
     told = encode(Register(2, "impostor", "", "https://127.0.0.1:1", "", True, 0))
     assert (
-        cluster.ask(cluster.url("controller") + "/internal/rpc", token_of(cluster, "broker-1"), told, MSGPACK)[0] == 403
+        cluster.ask(cluster.url("controller") + "/internal/rpc", cluster.token_of("broker-1"), told, MSGPACK)[0] == 403
     )
     assert metadata_offset(cluster) == before
 
@@ -96,7 +92,7 @@ def test_the_command_works_over_tls_and_says_who_may_what(cluster: Secured) -> N
 
 
 def test_http_on_a_port_that_speaks_tls_is_no_way_in(cluster: Secured) -> None:
-    with socket.create_connection(("127.0.0.1", cluster.ports["broker-1"]), timeout=10) as plain:
+    with socket.create_connection(("127.0.0.1", cluster.port()), timeout=10) as plain:
         plain.sendall(b"GET /v1/topics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         assert not plain.recv(4096).startswith(b"HTTP/1.1 2")
 
@@ -108,17 +104,17 @@ def test_a_token_that_is_withdrawn_is_refused_within_a_second_or_two(cluster: Se
     whole = file.read_text()
     file.write_text(whole[: whole.index('[principals."guest"]')])
     until(lambda: cluster.ask(cluster.url() + "/v1/topics", token)[0] == 401, "the token to be refused")
-    assert cluster.ask(cluster.url() + "/v1/topics", token_of(cluster, "ann"))[0] == 200
+    assert cluster.ask(cluster.url() + "/v1/topics", cluster.token_of("ann"))[0] == 200
     file.write_text("this is no security file")
     until(lambda: "security.toml" in cluster.log("broker-1").split("guest")[-1], "the broken file to be told of")
-    assert cluster.ask(cluster.url() + "/v1/topics", token_of(cluster, "ann"))[0] == 200, "the last good one is kept"
+    assert cluster.ask(cluster.url() + "/v1/topics", cluster.token_of("ann"))[0] == 200, "the last good one is kept"
     file.write_text(whole)
 
 
 def test_a_leader_that_dies_is_followed_by_another_with_the_same_token(cluster: Secured) -> None:
     with cluster.client("shop") as shop, shop.producer() as producer:
         assert producer.send("orders.eu", b"before", partition=0).result().offset is not None
-        status, body = cluster.ask(cluster.url() + "/v1/topics/orders.eu", token_of(cluster, "ann"))
+        status, body = cluster.ask(cluster.url() + "/v1/topics/orders.eu", cluster.token_of("ann"))
         assert status == 200
         leader = f"broker-{json.loads(body)['partitions'][0]['leader']}"
         cluster.kill(leader)
