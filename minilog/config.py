@@ -31,6 +31,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 EventLoop = Literal["auto", "asyncio", "uvloop"]
 FlushPolicy = Literal["commit", "interval", "never"]
 PeerTls = Literal["optional", "required"]
+TokensWithoutTls = Literal["never", "loopback", "always"]
 RetentionBy = Literal["written", "timestamp"]
 CleanupPolicy = Literal["delete", "compact", "compact,delete", "delete,compact"]
 MillisecondsOrNever = Annotated[int, Meta(ge=-1, le=2**53)]
@@ -111,6 +112,14 @@ def is_nobodys(host: str) -> bool:
     except ValueError:
         return False
     return address.is_unspecified or address.is_multicast or host == "255.255.255.255"
+
+
+_SECRET: Final = re.compile(r"(?<=//)[^/?#]*@|\bmlt_[\w-]+|(?<=token=)[^&\s]+")
+
+
+def without_secrets(url: str) -> str:
+    """A URL for a sentence: without a password before its host, and without tokens."""
+    return _SECRET.sub("...", url)
 
 
 def url_fault(url: str) -> str | None:
@@ -359,6 +368,10 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Who must have signed the certificates of the cluster's processes and of clients."""
     peer_tls: PeerTls = "optional"
     """required: processes of the cluster are known by certificates only."""
+    tokens_without_tls: TokensWithoutTls = "loopback"
+    """From where a token is taken over a connection without TLS."""
+    failed_logins_per_minute_max: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 60
+    """Of one address. Beyond them comes 429; 0: no bound."""
     limits: Limits = Limits()
 
     @property
@@ -458,6 +471,10 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     """Who must have signed the certificates of the cluster's processes and of clients."""
     peer_tls: PeerTls = "optional"
     """required: processes of the cluster are known by certificates only."""
+    tokens_without_tls: TokensWithoutTls = "loopback"
+    """From where a token is taken over a connection without TLS."""
+    failed_logins_per_minute_max: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 60
+    """Of one address. Beyond them comes 429; 0: no bound."""
     limits: Limits = Limits()
 
     @property

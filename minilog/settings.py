@@ -36,7 +36,7 @@ Role = Literal["broker", "controller"]
 ROLES: tuple[Role, Role] = ("broker", "controller")
 SHARED_KEYS = frozenset(
     {"session_timeout_ms", "heartbeat_interval_ms", "peer_timeout_ms", "security_file", "insecure", "host_names"}
-    | {"tls_ca_file", "peer_tls", "event_loop"}
+    | {"tls_ca_file", "peer_tls", "tokens_without_tls", "failed_logins_per_minute_max", "event_loop"}
 )
 """Both roles have these and want the same value, so a bare key sets both in one go (``assign``)."""
 ENVIRONMENT_OTHER = frozenset(

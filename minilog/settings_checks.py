@@ -22,6 +22,7 @@ from minilog.config import (
     Limits,
     cors_origins,
     url_fault,
+    without_secrets,
 )
 from minilog.errors import RefusesToStart
 
@@ -231,4 +232,4 @@ def reason(error: ValueError) -> str:
 def _check_url(key: str, url: str, origins: Origins) -> None:
     fault = url_fault(url)
     if fault is not None:
-        raise BadSettings(f"{origins[key]}: {key} = {url[:URL_CHARS_MAX]!r} is not allowed: {fault}")
+        raise BadSettings(f"{origins[key]}: {key} = {without_secrets(url[:URL_CHARS_MAX])!r} is not allowed: {fault}")

@@ -22,7 +22,8 @@ from minilog.server.background import Shared, Stop, Stopped, first_of, in_daemon
 from minilog.server.clock import Clock
 from minilog.server.event_log import start_logging
 from minilog.server.inbound.tls_site import site
-from minilog.server.security.gate import Gate, check_listener
+from minilog.server.security.exposure import check_listener
+from minilog.server.security.gate import Gate
 from minilog.storage.disk import OsDisk
 from minilog.storage.store import Store
 
@@ -157,6 +158,7 @@ class Broker:
             url=self.url,
             version=minilog.__version__,
         )
+        self._gate.on_conditions = core.ailment.see_credentials
         failure = process.Failure()
         failure.watch_loop()
         return Runtime(core, self._store, self.settings, self._clock, failure, tasks, self._gate.as_peer)

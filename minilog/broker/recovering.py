@@ -22,7 +22,6 @@ from minilog.core.access.principal import Principal
 from minilog.errors import LeaderNotAvailable, MinilogError
 from minilog.server.inbound.answer_delivery import Answers, Delivery
 from minilog.server.inbound.request_body import RequestBody, Requests
-from minilog.server.security.credential import refuse_token_in
 from minilog.server.security.gate import Gate
 from minilog.storage.store import Checked
 from minilog.wire.http import MSGPACK
@@ -57,7 +56,7 @@ class Recovering:
 
     async def _answer(self, request: web.BaseRequest) -> web.Response:
         try:
-            refuse_token_in(request.raw_path)
+            self._gate.check_target(request)
             found = match(request.method, request.raw_path)
             known = self._gate.admit(request, ROUTE_NEEDS[found.route.name], found.values)
             return await self._found(request, found, known.principal)

@@ -25,7 +25,7 @@ from minilog.cli.output import CliError, ExitCode
 from minilog.cli.request import Unanswered, send
 from minilog.config import ascii_url
 from minilog.errors import BrokerUnavailable, LeaderNotAvailable, MinilogError, Overloaded, TimedOut
-from minilog.wire.http import JSON
+from minilog.wire.http import JSON, without_secrets
 from minilog.wire.json.json_answers import ElectionInfo, FailoverList, OffsetFound
 from minilog.wire.json.lever_answers import LeadersBalanced, TopicAltered
 from minilog.wire.messages import FailoverInfo, MetadataReply, TopicInfo
@@ -59,13 +59,19 @@ def resolve_url(url: str | None) -> str:
 
 
 def _checked(url: str) -> str:
+    seen = without_secrets(url)
     try:
         parts = urlsplit(url.strip())
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-            raise CliError(f"--url {url!r} is not a URL; write http://host:port", ExitCode.USAGE)
+            raise CliError(f"--url {seen!r} is not a URL; write http://host:port", ExitCode.USAGE)
+        if "@" in parts.netloc or parts.query or parts.fragment:
+            raise CliError(
+                f"--url {seen!r} has more in it than an address; write http://host:port. --token-file names your token",
+                ExitCode.USAGE,
+            )
         ascii_url(url.strip())
     except ValueError as error:
-        raise CliError(f"--url {url!r} is not a URL: {error}; write http://host:port", ExitCode.USAGE) from None
+        raise CliError(f"--url {seen!r} is not a URL: {error}; write http://host:port", ExitCode.USAGE) from None
     return url
 
 

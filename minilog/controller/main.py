@@ -24,7 +24,8 @@ from minilog.server.background import first_of
 from minilog.server.clock import Clock
 from minilog.server.event_log import start_logging
 from minilog.server.inbound.tls_site import site
-from minilog.server.security.gate import Gate, check_listener
+from minilog.server.security.exposure import check_listener
+from minilog.server.security.gate import Gate
 
 log = logging.getLogger("minilog.controller")
 

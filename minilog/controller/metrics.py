@@ -28,7 +28,15 @@ from minilog.core.moves.moving import is_moving, missing
 from minilog.server.disk_space import DiskSpace
 from minilog.server.exposition import Exposition, labels
 from minilog.server.inbound.listener import Listener
-from minilog.server.process_facts import write_build, write_listener, write_peers, write_turns, write_wall_clock
+from minilog.server.process_facts import (
+    write_access,
+    write_build,
+    write_listener,
+    write_peers,
+    write_turns,
+    write_wall_clock,
+)
+from minilog.server.security.gate import Gate
 from minilog.wire.journal.metadata_records import NO_LEADER, DiskState
 from minilog.wire.messages import DescribeClusterReply
 
@@ -94,9 +102,9 @@ async def standing_of(image: ClusterImage) -> Standing:
 
 
 class Metrics:
-    def __init__(self, runtime: Runtime, listener: Listener) -> None:
+    def __init__(self, runtime: Runtime, listener: Listener, gate: Gate) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
-        self._runtime, self._listener = runtime, listener
+        self._runtime, self._listener, self._gate = runtime, listener, gate
         self._disk = DiskSpace(runtime.settings.data_dir)
         self._registry = CollectorRegistry()
         self._registry.register(runtime.append_latency)
@@ -150,6 +158,7 @@ class Metrics:
         write_turns(page, now.loop_lag_seconds, now.loop_lag_seconds_max, self._runtime.turn_watch)
         write_wall_clock(page, self._runtime.clock.offset_ms, self._runtime.clock.steps)
         write_listener(page, self._listener)
+        write_access(page, self._gate)
         write_peers(page, self._runtime.peers.failures)
         page.counter("minilog_controller_decisions", "Events decided.", now.decisions)
         page.counter("minilog_controller_disconnects", "Parked requests whose connection dropped.", now.disconnects)

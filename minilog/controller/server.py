@@ -32,7 +32,6 @@ from minilog.server.inbound.listener import Listener
 from minilog.server.inbound.request_body import RequestBody, Requests, refuse_body
 from minilog.server.log_level import LOG_LEVEL_BYTES_MAX, changed_level, shown_level
 from minilog.server.security.answer_headers import ASK_FOR_TOKEN, make_safe, retry_after_s
-from minilog.server.security.credential import refuse_token_in
 from minilog.server.security.gate import Gate
 from minilog.wire.http import EVENTS, HTML, JSON, MSGPACK, PROBLEM, TEXT, accepted, origin_form, problem_body, shown
 from minilog.wire.messages import (
@@ -96,7 +95,7 @@ class Server:
         # A dropped connection must reach ``runtime.submit`` at once, so handlers are cancelled with
         # it.
         self.listener = Listener(self.handle, limits, handler_cancellation=True)
-        self._metrics = Metrics(runtime, self.listener)
+        self._metrics = Metrics(runtime, self.listener, self.gate)
         self._console = Console(runtime, self._describe)
         self.places: dict[str, dict[str, Place]] = {
             "/internal/rpc": {"POST": Place("message", (MSGPACK,), self._rpc)},
@@ -133,7 +132,7 @@ class Server:
 
     async def _answer(self, request: web.BaseRequest, delivery: Delivery) -> web.StreamResponse:
         try:
-            refuse_token_in(request.raw_path)
+            self.gate.check_target(request)
             place = self._place(request)
             known = self.gate.admit(request, place.need, {})
             self.gate.note_act(request, known.principal, place.need.operation, place.needs)

@@ -3,12 +3,16 @@ connections and its peers."""
 
 from __future__ import annotations
 
+import math
 import platform
+import time
 from collections.abc import Mapping
 
 import minilog
 from minilog.server.exposition import Exposition, labels
 from minilog.server.inbound.listener import Listener
+from minilog.server.security.gate import Gate
+from minilog.server.security.own_credentials import KINDS
 from minilog.server.turn_watch import LONG_TURN_MS, TurnWatch
 
 
@@ -60,6 +64,39 @@ def write_listener(page: Exposition, listener: Listener) -> None:
     page.counter("minilog_http_connections_refused", "Connections over the limit", admissions.refused)
     page.counter(
         "minilog_http_connections_displaced", "Idle connections closed to make room for others", admissions.displaced
+    )
+
+
+def write_access(page: Exposition, gate: Gate) -> None:
+    page.counter(
+        "minilog_access_refused",
+        "Requests that were refused because of who asked, by reason",
+        [(labels(reason=reason), count) for reason, count in gate.refusals.items()],
+    )
+    page.counter(
+        "minilog_security_file_errors",
+        "Reads of changed credentials that failed: what was in force stays",
+        gate.file_errors,
+    )
+    page.gauge(
+        "minilog_security_files_broken",
+        "1 while the security file, the token or a certificate on disk cannot be used",
+        int(gate.is_file_broken),
+    )
+    now_ms = time.time() * 1000
+    held = {kind: gate.held.get(kind) for kind in KINDS}
+    page.gauge(
+        "minilog_credential_seconds_left",
+        "How long the certificate, the authority and the token of this process hold; +Inf: without an end, or none",
+        [(labels(kind=kind), math.inf if one is None else (one.ends_ms - now_ms) / 1000) for kind, one in held.items()],
+    )
+    page.gauge(
+        "minilog_credential_lifetime_seconds",
+        "From the beginning of a certificate to its end; +Inf where nobody knows",
+        [
+            (labels(kind=kind), math.inf if one is None or one.lifetime_ms is None else one.lifetime_ms / 1000)
+            for kind, one in held.items()
+        ],
     )
 
 

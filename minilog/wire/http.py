@@ -17,6 +17,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
+from minilog.config import without_secrets as without_secrets
 from minilog.errors import (
     BrokerUnavailable,
     InternalError,

@@ -14,7 +14,7 @@ import msgspec
 
 from minilog.errors import InternalError, InvalidRequest, MinilogError
 from minilog.wire.group_messages import GroupRequest
-from minilog.wire.http import JSON, MSGPACK, PROBLEM, SHOWN_MAX, error_from_response, shown
+from minilog.wire.http import JSON, MSGPACK, PROBLEM, SHOWN_MAX, error_from_response, shown, without_secrets
 from minilog.wire.messages import (
     AddPartitions,
     Fetch,
@@ -58,7 +58,11 @@ def _broker_url(part: object) -> str:
     except ValueError:
         valid = False
     if not valid:
-        raise InvalidRequest(f"{part!r} is not a broker URL; write it like http://127.0.0.1:8082")
+        raise InvalidRequest(f"{without_secrets(part)!r} is not a broker URL; write it like http://127.0.0.1:8082")
+    if "@" in pieces.netloc:
+        raise InvalidRequest(
+            f"{without_secrets(part)!r} has a user or a password in it; token_file names a token's file"
+        )
     return url
 
 

@@ -16,6 +16,7 @@ from minilog.broker.lost_replays import LostReplays
 from minilog.broker.metrics.metrics import Metrics
 from minilog.broker.ports import Runtime
 from minilog.console.live import Live
+from minilog.core.access.partitions import Refused
 from minilog.core.access.policy import Known
 from minilog.core.access.principal import Principal
 from minilog.core.image import ClusterImage, TopicImage, check_topic_id
@@ -71,7 +72,7 @@ class HttpContext:
         self.gate = gate
         self.limits = limits
         self.broker_id = runtime.settings.broker_id
-        self.metrics = Metrics(runtime)
+        self.metrics = Metrics(runtime, gate)
         self.requests = Requests("request bodies", limits.inflight_bytes_max)
         self.peer_requests = Requests("request bodies of peers", limits.inflight_bytes_max)
         self.answers = Answers(limits.inflight_bytes_max)
@@ -195,6 +196,9 @@ class Exchange:
     def permit(self, message: Message) -> None:
         """Raises Forbidden. For every message that was made of what a client has sent."""
         self._gate.permit(self.request, self.principal, message)
+
+    def note_refusals(self, message: Message, refused: Refused) -> None:
+        self._gate.note_refusals(self.request, message, refused)
 
     def note_act(self, operation: Operation, what: str) -> None:
         self._gate.note_act(self.request, self.principal, operation, what)

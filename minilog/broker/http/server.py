@@ -34,7 +34,6 @@ from minilog.server.inbound.listener import Listener
 from minilog.server.inbound.request_body import RequestBody, refuse_body
 from minilog.server.log_level import LOG_LEVEL_BYTES_MAX
 from minilog.server.security.answer_headers import make_safe
-from minilog.server.security.credential import refuse_token_in
 from minilog.server.security.gate import Gate
 from minilog.wire.http import MSGPACK
 from minilog.wire.messages import CreateTopic, Problem
@@ -125,7 +124,7 @@ class Server:
         body: RequestBody | None = None
         exchange: Exchange | None = None
         try:
-            refuse_token_in(request.raw_path)
+            self.context.gate.check_target(request)
             found = match(request.method, request.raw_path)
             route, gate = found.route, self.context.gate
             known = gate.admit(request, ROUTE_NEEDS[route.name], found.values)

@@ -23,17 +23,18 @@ from minilog.broker.ports import Runtime
 from minilog.core.broker.statistics import PartitionStatistics
 from minilog.server.disk_space import DiskSpace
 from minilog.server.exposition import Exposition
-from minilog.server.process_facts import write_build, write_peers
+from minilog.server.process_facts import write_access, write_build, write_peers
+from minilog.server.security.gate import Gate
 
 
 class Metrics:
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, gate: Gate) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self.requests = RequestCounters(self.registry, lambda: runtime.image)
         self.listener: Any = None
         """Set by the server that has one."""
-        self._runtime = runtime
+        self._runtime, self._gate = runtime, gate
         self._partitions = PartitionSeries(runtime)
         self._groups = GroupSeries(runtime)
         self._disk = DiskSpace(runtime.settings.data_dir)
@@ -58,6 +59,7 @@ class Metrics:
         write_build(page, "broker", runtime.settings.broker_id, runtime.image.cluster_id)
         write_cluster(page, runtime)
         write_process(page, runtime, self.listener)
+        write_access(page, self._gate)
         if self._peers is not None:
             write_peers(page, self._peers.failures)
         write_standing(page, runtime, runtime.core.statistics(runtime.clock.now_ms()))

@@ -13,6 +13,7 @@ from minilog.cli.output import Column, Format, OutputOption, note, show_rows
 from minilog.cli.settings.config_files import write_files
 from minilog.cli.settings.settings_options import note_service_links
 from minilog.config import BrokerSettings, ControllerSettings
+from minilog.security_file import read_private, read_security
 from minilog.settings import Loaded, load_broker, load_controller, role_of, variable
 
 app = typer.Typer(
@@ -54,10 +55,16 @@ def check(
     file: Annotated[Path, typer.Argument(help="TOML file.")],
     role: RoleOption = None,
 ) -> None:
-    """Whether a file would be accepted. The environment is left out of it."""
+    """Whether a file would be accepted, and the security file, the token and the key that it names.
+    The environment is left out of it."""
     role = role or role_of(file)
     load = load_broker if role == "broker" else load_controller
-    load(file)
+    settings = load(file).settings
+    if settings.security_file:
+        for warning in read_security(settings.security_file).warnings:
+            note(f"warning: {warning}")
+    for private in filter(None, (settings.token_file, settings.tls_key_file)):
+        read_private(private)
     note(f"{file} is a complete and valid {role} configuration")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 from typing import Final, NamedTuple
 
+from minilog.core.access.reason import Reason
 from minilog.errors import Forbidden
 from minilog.wire.http import shown
 
@@ -30,11 +31,13 @@ class OwnNames(NamedTuple):
         if host and not self._is_own(host):
             raise Forbidden(
                 f"Host is {shown(host)}, which is no name of this process; ask by an address of numbers, by "
-                "localhost, or by a name in its settings: host, advertised_url, host_names"
+                "localhost, or by a name in its settings: host, advertised_url, host_names",
+                reason=Reason.FOREIGN_NAME,
             )
         if origin and not self._may_ask(origin, host or ""):
             raise Forbidden(
-                f"Origin is {shown(origin)}: pages from elsewhere may not ask here; cors_origins names those that may"
+                f"Origin is {shown(origin)}: pages from elsewhere may not ask here; cors_origins names those that may",
+                reason=Reason.FOREIGN_ORIGIN,
             )
 
     def _is_own(self, host: str) -> bool:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from minilog.core.access.principal import NOBODY, OPEN, Principal, Role
+from minilog.core.access.reason import Reason
 from minilog.errors import Forbidden, Unauthenticated
 from minilog.wire.group_messages import GROUPS_TOPIC
 from minilog.wire.messages import CreateTopic, Message
@@ -68,7 +69,8 @@ class Policy(NamedTuple):
         if shown.certificate:
             raise Unauthenticated(
                 "the client certificate names nobody of the security file; its alternative name must be "
-                "one URI, minilog://NAME, with the name of one principal"
+                "one URI, minilog://NAME, with the name of one principal",
+                reason=Reason.UNKNOWN_CREDENTIAL,
             )
         return None
 
@@ -76,9 +78,14 @@ class Policy(NamedTuple):
         digest = digest_of(token)
         found = self.credentials.get(digest)
         if found is None:
-            raise Unauthenticated("the token is nobody's: it is mistyped, or it was withdrawn; ask for a new one")
+            raise Unauthenticated(
+                "the token is nobody's: it is mistyped, or it was withdrawn; ask for a new one",
+                reason=Reason.UNKNOWN_CREDENTIAL,
+            )
         if found.not_after_ms is not None and now_ms >= found.not_after_ms:
-            raise Unauthenticated(f"the token of {found.principal} has expired; ask for a new one")
+            raise Unauthenticated(
+                f"the token of {found.principal} has expired; ask for a new one", reason=Reason.EXPIRED
+            )
         return Known(self.principals[found.principal], found.not_after_ms, digest)
 
     def holds(self, known: Known, now_ms: int) -> bool:
@@ -98,7 +105,8 @@ class Policy(NamedTuple):
         if known is None:
             raise Unauthenticated(
                 "this needs a token: send it as 'Authorization: Bearer TOKEN', or as the password of basic "
-                "authentication; `minilog token create` makes one"
+                "authentication; `minilog token create` makes one",
+                reason=Reason.NO_CREDENTIAL,
             )
         _check(known.principal, need.operation, str(values[need.of]) if need.of else "")
         return known

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from minilog.core.access.rates import Standing
 from minilog.wire.http import RETRY_AFTER_S
 
 SAFE: Final[Mapping[str, str]] = {
@@ -29,3 +30,12 @@ def retry_after_s(info: Mapping[str, Any]) -> int:
     """Of an error that says how long to wait, in whole seconds."""
     wait_ms = info.get("retry_after_ms")
     return -(-wait_ms // 1000) if isinstance(wait_ms, int) and wait_ms > 0 else RETRY_AFTER_S
+
+
+def rate_headers(standing: Standing) -> dict[str, str]:
+    """As the IETF's draft on RateLimit headers has them."""
+    reset_s = -(-standing.wait_ms // 1000) or 1
+    return {
+        "RateLimit-Policy": f'"{standing.unit}";q={standing.limit};w=1',
+        "RateLimit": f'"{standing.unit}";r={standing.left};t={reset_s}',
+    }

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from minilog.core.access.policy import Shown
+from minilog.core.access.reason import Reason
 from minilog.errors import InvalidRequest, Unauthenticated
 
 TOKEN_CHARS_MAX: Final = 512
@@ -27,7 +28,10 @@ def refuse_token_in(target: str) -> None:
     """A URL is written into logs, histories and proxies. Raises InvalidRequest, which does not say
     the token again."""
     if _IN_TARGET.search(target):
-        raise InvalidRequest(f"a token is in the URL, where others can read it: withdraw that token, and {_HOW}")
+        raise InvalidRequest(
+            f"a token is in the URL, where others can read it: withdraw that token, and {_HOW}",
+            reason=Reason.TOKEN_IN_URL,
+        )
 
 
 def shown_token(header: str | None) -> str:
@@ -43,9 +47,9 @@ def shown_token(header: str | None) -> str:
         case "basic":
             token = _password(rest)
         case _:
-            raise Unauthenticated(f"Authorization must be Bearer or Basic; {_HOW}")
+            raise _malformed("Authorization must be Bearer or Basic")
     if len(token) > TOKEN_CHARS_MAX or not _TOKEN.fullmatch(token):
-        raise Unauthenticated(f"what Authorization holds is no token; {_HOW}")
+        raise _malformed("what Authorization holds is no token")
     return token
 
 
@@ -54,8 +58,12 @@ def _password(encoded: str) -> str:
     try:
         decoded = base64.b64decode(encoded, validate=True).decode("ascii")
     except (binascii.Error, ValueError):
-        raise Unauthenticated(f"the basic authentication cannot be read; {_HOW}") from None
+        raise _malformed("the basic authentication cannot be read") from None
     return decoded.partition(":")[2]
+
+
+def _malformed(what: str) -> Unauthenticated:
+    return Unauthenticated(f"{what}; {_HOW}", reason=Reason.MALFORMED_CREDENTIAL)
 
 
 def certificate_names(certificate: Mapping[str, Any] | None) -> tuple[str, ...]:

@@ -9,33 +9,37 @@ an editor's half-written file must not lock everybody out, nor let anybody in.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
-import socket
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from minilog.config import BrokerSettings, ControllerSettings, cors_origins
+from minilog.core.access.failed_logins import FailedLogins
 from minilog.core.access.own_names import OwnNames
-from minilog.core.access.policy import OPEN_POLICY, OPEN_TO_ALL, Known, Policy, Shown
+from minilog.core.access.partitions import Refused
+from minilog.core.access.policy import OPEN_POLICY, OPEN_TO_ALL, Known, Policy, Shown, digest_of
 from minilog.core.access.principal import NOBODY, OPEN, Principal, Role
-from minilog.core.access.rates import Rates, Standing
-from minilog.errors import MinilogError, RefusesToStart, Throttled, Unauthenticated
+from minilog.core.access.rates import Rates
+from minilog.core.access.reason import OF_LOGINS, Reason
+from minilog.errors import Forbidden, InvalidRequest, MinilogError, RefusesToStart, Throttled, Unauthenticated
 from minilog.security_file import read_private, read_security
 from minilog.server import process
 from minilog.server.inbound.accepted_connection import Connection
 from minilog.server.outbound.peer_credential import PeerCredential
+from minilog.server.security.answer_headers import rate_headers
 from minilog.server.security.audit import Audit
-from minilog.server.security.credential import certificate_names, shown_token
+from minilog.server.security.credential import certificate_names, refuse_token_in, shown_token
+from minilog.server.security.exposure import is_loopback, own_names
+from minilog.server.security.own_credentials import Lasting, conditions, held_by
 from minilog.server.security.tls import Tls, TlsFiles
 from minilog.server.security.watched_files import Signs, signs_of
 from minilog.wire.message_base import Message
 from minilog.wire.needs import Need, Operation
+from minilog.wire.peer_messages import Condition
 
 log = logging.getLogger("minilog.security")
 Settings = BrokerSettings | ControllerSettings
@@ -63,8 +67,16 @@ class Gate:
         self._audit = Audit(time.monotonic)
         self._present: dict[int, tuple[web.BaseRequest, Known]] = {}
         """By the identity of the request, which has no hash."""
-        self.refusals: Counter[str] = Counter({"UNAUTHENTICATED": 0, "FORBIDDEN": 0, "THROTTLED": 0})
+        self._failed_logins = FailedLogins(settings.failed_logins_per_minute_max)
+        self.refusals = Counter[str](dict.fromkeys(Reason, 0))
         self.file_errors = 0
+        self.is_file_broken = False
+        """What was read last could not be used, and the one before it is in force."""
+        self.held: dict[str, Lasting] = {}
+        """What this process shows of itself, by kind."""
+        self._told_conditions: set[str] = set()
+        self.on_conditions: Callable[[list[Condition]], None] = lambda found: None
+        """Is told every second what is wrong with them."""
         self._hangup = asyncio.Event()
         self._signs = self._look()
         self._beats_left = 0
@@ -78,6 +90,14 @@ class Gate:
 
     # --- one request ------------------------------------------------------------------------------
 
+    def check_target(self, request: web.BaseRequest) -> None:
+        """Before it is looked up, or written anywhere. Raises InvalidRequest."""
+        try:
+            refuse_token_in(request.raw_path)
+        except InvalidRequest as error:
+            self._refused(error, request, path="(left out)")
+            raise
+
     def admit(self, request: web.BaseRequest, need: Need, values: Mapping[str, Any]) -> Known:
         """Who asks. Raises Unauthenticated, Forbidden or Throttled. Call ``leave`` when the request
         is over."""
@@ -87,7 +107,7 @@ class Gate:
             self._check_names(request)
             if self.is_open:
                 return OPEN_TO_ALL
-            known = self.policy.admit(self._shown(request), need, values, _now_ms())
+            known = self._known_by(request, need, values)
             self._check_peer(known)
             self._check_rate(known.principal, request)
         except MinilogError as error:
@@ -149,10 +169,46 @@ class Gate:
             self._own.clear()
         self._own.add(seen)
 
+    def _known_by(self, request: web.BaseRequest, need: Need, values: Mapping[str, Any]) -> Known:
+        try:
+            shown = self._shown(request)
+            self._check_line(request, shown)
+            return self.policy.admit(shown, need, values, _now_ms())
+        except Unauthenticated as error:
+            if error.info.get("reason") in OF_LOGINS:
+                self._note_failed_login(request)
+            raise
+
     def _shown(self, request: web.BaseRequest) -> Shown:
         transport = request.transport
         certificate = None if transport is None else transport.get_extra_info("peercert")
         return Shown(shown_token(request.headers.get("Authorization")), certificate_names(certificate))
+
+    def _check_line(self, request: web.BaseRequest, shown: Shown) -> None:
+        """A token that came in plain text was read by whoever sees the network."""
+        allowed = self._settings.tokens_without_tls
+        if not shown.token or allowed == "always":
+            return
+        transport = request.transport
+        if transport is not None and transport.get_extra_info("sslcontext") is not None:
+            return
+        if allowed == "never" or not is_loopback(request.remote or ""):
+            raise Forbidden(
+                "a token came over a connection without TLS, where others can read it: withdraw that token, and use "
+                f"https:// (tokens_without_tls = {allowed})",
+                reason=Reason.WITHOUT_TLS,
+            )
+
+    def _note_failed_login(self, request: web.BaseRequest) -> None:
+        """Raises Throttled where there were too many."""
+        wait_ms = self._failed_logins.fail(request.remote or "", _steady_ms())
+        if wait_ms:
+            raise Throttled(
+                f"too many credentials that are nobody's came from {_from(request)}; wait {-(-wait_ms // 1000)} s; one "
+                "that is somebody's is taken at any time",
+                retry_after_ms=wait_ms,
+                reason=Reason.FAILED_LOGINS,
+            )
 
     def _check_peer(self, known: Known) -> None:
         if self._settings.peer_tls != "required" or known.digest is None:
@@ -160,7 +216,8 @@ class Gate:
         if known.principal.roles & {Role.PEER, Role.CONTROLLER}:
             raise Unauthenticated(
                 f"{known.principal.name} is a process of the cluster and shows a token; this process takes certificates "
-                "of such only (peer_tls = required)"
+                "of such only (peer_tls = required)",
+                reason=Reason.NEEDS_CERTIFICATE,
             )
 
     def _check_rate(self, principal: Principal, request: web.BaseRequest) -> None:
@@ -174,14 +231,23 @@ class Gate:
                 retry_after_ms=standing.wait_ms,
                 limit=standing.limit,
                 unit=standing.unit,
+                reason=Reason.QUOTA,
             )
 
-    def _refused(self, error: MinilogError, request: web.BaseRequest, message: str = "") -> None:
-        self.refusals[error.code] += 1
-        facts = {"at": _from(request), "code": error.code, "why": error.detail}
+    def note_refusals(self, request: web.BaseRequest, message: Message, refused: Refused) -> None:
+        """Of a message's partitions, each of which is answered for itself."""
+        first = next((one.problem for one in refused.values() if one.problem is not None), None)
+        if first is not None:
+            self.refusals[Reason.NOT_ALLOWED] += len(refused) - 1
+            self._refused(first.error(), request, type(message).__name__)
+
+    def _refused(self, error: MinilogError, request: web.BaseRequest, message: str = "", path: str = "") -> None:
+        reason = str(error.info.get("reason", Reason.NOT_ALLOWED))
+        self.refusals[reason] += 1
+        facts = {"at": _from(request), "code": error.code, "reason": reason, "why": error.detail}
         if message:
             facts["message"] = message
-        self._audit.note("refused", method=request.method, path=request.path, **facts)
+        self._audit.note("refused", method=request.method, path=path or request.path, **facts)
 
     # --- what changes meanwhile -------------------------------------------------------------------
 
@@ -201,6 +267,7 @@ class Gate:
                     self.beat(is_asked=is_asked)
                 except Exception:  # a watcher that has ended withdraws nothing any more
                     self.file_errors += 1
+                    self.is_file_broken = True
                     log.exception("the look at credentials and certificates has failed; the next one is in a second")
         finally:
             process.on_hangup.discard(self._hangup.set)
@@ -213,6 +280,7 @@ class Gate:
             self._signs = signs
             self._read_again()
         now_ms = _now_ms()
+        self._tell_conditions(now_ms)
         for request, known in list(self._present.values()):
             if not self.policy.holds(known, now_ms):
                 self._end(request, known)
@@ -224,10 +292,21 @@ class Gate:
             self._read()
         except RefusesToStart as error:
             self.file_errors += 1
+            self.is_file_broken = True
             log.error("what was read before stays in force: %s", error)
             return
         self._beats_left = 0
+        self.is_file_broken = False
         log.info("credentials and certificates are read again")
+
+    def _tell_conditions(self, now_ms: int) -> None:
+        found = conditions(self.held, now_ms)
+        for condition in found:
+            if condition.kind not in self._told_conditions:
+                level = logging.WARNING if condition.is_warning else logging.ERROR
+                log.log(level, "%s; %s", condition.sentence, condition.next_step)
+        self._told_conditions = {condition.kind for condition in found}
+        self.on_conditions(found)
 
     def _look(self) -> Signs:
         settings = self._settings
@@ -243,6 +322,8 @@ class Gate:
             read_private(settings.tls_key_file)
         self.tls.load_again()
         self.token = token
+        policy = self.policy if read is None else read.policy
+        self.held = held_by(self.tls.files, settings.token_file, policy.credentials.get(digest_of(token)))
         if read is None:
             return
         for warning in read.warnings:
@@ -270,15 +351,6 @@ def read_token(path: str) -> str:
         raise RefusesToStart(f"{path} holds no token; it must hold one, on one line") from None
 
 
-def own_names(settings: Settings) -> frozenset[str]:
-    """By which this process may be asked."""
-    named = [settings.host, socket.gethostname(), *(name.strip() for name in settings.host_names.split(","))]
-    told = getattr(settings, "advertised_url", "")
-    if told:
-        named.append(urlsplit(told).hostname or "")
-    return frozenset(name.lower().rstrip(".") for name in named if name)
-
-
 def changes(old: Policy, new: Policy) -> list[tuple[str, str, str]]:
     """(what, whose, beginning of the digest) of credentials that have come and gone, and of
     principals whose rights are others. Pure."""
@@ -290,41 +362,6 @@ def changes(old: Policy, new: Policy) -> list[tuple[str, str, str]]:
     ]
     both = [name for name in old.principals if name in new.principals and old.principals[name] != new.principals[name]]
     return [*sorted(come), *sorted(gone), *(("changed", name, "") for name in sorted(both))]
-
-
-def rate_headers(standing: Standing) -> dict[str, str]:
-    """As the IETF's draft on RateLimit headers has them."""
-    reset_s = -(-standing.wait_ms // 1000) or 1
-    return {
-        "RateLimit-Policy": f'"{standing.unit}";q={standing.limit};w=1',
-        "RateLimit": f'"{standing.unit}";r={standing.left};t={reset_s}',
-    }
-
-
-def check_listener(settings: Settings, address: str, role: str) -> None:
-    """Raises RefusesToStart where strangers could do everything and nobody has said that they
-    may."""
-    if settings.security_file or is_loopback(address):
-        return
-    if not settings.insecure:
-        raise RefusesToStart(
-            f"{role} would listen on {address}, which other machines reach, and there is no security file: whoever "
-            "connects could read, change and delete everything. `minilog token create NAME --file security.toml "
-            "--allow ...` begins one, and security_file names it. On a network where everybody may do everything "
-            "say insecure = true"
-        )
-    log.warning(
-        "%s listens on %s without a security file (insecure = true): whoever connects can read, change and delete everything",
-        role,
-        address,
-    )
-
-
-def is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
-    except ValueError:
-        return False
 
 
 def _now_ms() -> int:

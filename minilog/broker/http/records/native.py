@@ -123,6 +123,7 @@ async def rpc(context: HttpContext, exchange: Exchange) -> web.Response:
 async def _produce(context: HttpContext, exchange: Exchange, message: Produce) -> Message:
     """Of the partitions that may be written."""
     message, refused = divided(exchange.principal, message)
+    exchange.note_refusals(message, refused)
     if refused and not message.partitions:
         return joined(ProduceReply([]), refused)
     return joined(await run_produce(context, message), refused)
@@ -131,6 +132,7 @@ async def _produce(context: HttpContext, exchange: Exchange, message: Produce) -
 async def _fetch(context: HttpContext, exchange: Exchange, message: Fetch) -> Message:
     """Of the partitions that may be read."""
     message, refused = divided(exchange.principal, message)
+    exchange.note_refusals(message, refused)
     if refused and not message.partitions:
         return joined(FetchReply([]), refused)
     return joined(await run_fetch(context, exchange.delivery, message), refused)

@@ -32,6 +32,7 @@ class Ailment:
         self._settings, self._store = settings, store
         self.flush_age_ms = 0
         """How long the oldest sync under way has taken. The shell says so before each tick."""
+        self._credentials: list[Condition] = []
         self._lacks = store.lacks
         self._full_ms: int | None = None
         self._slow_ms: int | None = None
@@ -39,6 +40,10 @@ class Ailment:
         self._sluggish_ms: tuple[int, int] | None = None
         """When such syncs were first and last seen, of those that follow one another."""
         self.holds_writes = False
+
+    def see_credentials(self, conditions: list[Condition]) -> None:
+        """All that is wrong with this broker's certificate and token now."""
+        self._credentials = conditions
 
     def look(self, now_ms: int) -> None:
         if self._store.lacks != self._lacks:
@@ -73,7 +78,7 @@ class Ailment:
         return self.is_full(now_ms) or self.is_slow(now_ms)
 
     def conditions(self, now_ms: int) -> list[Condition]:
-        found = []
+        found = list(self._credentials)
         if self.is_full(now_ms):
             found.append(
                 Condition(

@@ -10,6 +10,7 @@ import pytest
 from minilog.broker.metrics.metrics import Metrics
 from minilog.controller.kafka_names import write_kafka_cluster, write_kafka_counts, write_kafka_journal
 from minilog.server.exposition import Exposition
+from minilog.server.security.gate import Gate
 from minilog.wire.group_messages import GroupInfo
 from minilog.wire.messages import BrokerHealth, DescribeClusterReply, ProduceReply, ProduceResult
 from tests.unit.broker.http.fake_runtime import FakeRuntime
@@ -24,7 +25,7 @@ class Listener:
 
 def of_broker(runtime: FakeRuntime) -> Samples:
     async def work() -> bytes:
-        metrics = Metrics(runtime)
+        metrics = Metrics(runtime, Gate(runtime.settings))
         metrics.listener = Listener()
         metrics.requests.on_produce(1, 10, 0.1, ProduceReply([ProduceResult("orders", 0)]))
         return await metrics.render_kafka()

@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from minilog.cli.api import resolve_url
 from minilog.cli.main import run
+from minilog.cli.output import CliError
+from minilog.cli.settings.config import check
+from minilog.errors import InvalidRequest
 from minilog.settings import BadSettings, load_broker, load_controller, service_links
+from minilog_client.connection.http_messages import broker_urls
 
 BROKER = ("broker_id=1", "data_dir=d")
 THERE = "controller_url=http://10.0.0.9:9093"
@@ -150,3 +155,34 @@ def test_who_runs_it_is_told_what_was_ignored(
     told = capsys.readouterr().err
     assert "MINILOG_PORT, MINILOG_PORT_53_UDP, MINILOG_PORT_8082_TCP and 6 more" in told
     assert "enableServiceLinks" in told
+
+
+SECRET = "mlt_" + "w" * 43
+
+
+@pytest.mark.parametrize("url", [f"http://x:{SECRET}@a:1", f"http://a:1/?token={SECRET}", f"http://a:1/{SECRET}"])
+def test_a_url_with_a_token_in_it_is_refused_and_the_token_is_not_said(url: str) -> None:
+    with pytest.raises(BadSettings) as refused:
+        load_broker(None, {}, ["broker_id=1", "data_dir=d", f"advertised_url={url}"])
+    assert "w" * 8 not in str(refused.value)
+    with pytest.raises(CliError) as shown:
+        resolve_url(url.replace(f"/{SECRET}", f"?x={SECRET}"))
+    assert "w" * 8 not in shown.value.sentence
+    with pytest.raises(InvalidRequest) as told:
+        broker_urls(url)
+    assert "w" * 8 not in told.value.detail
+
+
+def test_config_check_reads_what_the_file_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, security = tmp_path / "controller.toml", tmp_path / "security.toml"
+    file.write_text(f'data_dir = "d"\nsecurity_file = "{security}"\n')
+    security.write_text('[principals.shop]\nallow = ["read orders events", "read orders.*", "read orders.eu"]\n')
+    security.chmod(0o644)
+    with pytest.raises(BadSettings, match="chmod 600"):
+        check(file, "controller")
+    security.chmod(0o600)
+    check(file, "controller")
+    told = capsys.readouterr().err
+    assert "rule 'read orders events' can never match" in told
+    assert "rule 'read orders.eu' adds nothing" in told
+    assert "nobody is controller" in told
