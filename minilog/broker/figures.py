@@ -81,7 +81,7 @@ class Figures:
 def _behind(led: list[PartitionStatistics]) -> Iterator[ReplicaBehind]:
     for replica in led:
         for follower, (records, behind_ms) in replica.replica_lag.items():
-            if replica.under_replicated and records != 0:
+            if (replica.under_replicated or replica.is_moving) and records != 0:
                 yield ReplicaBehind(replica.topic, replica.partition, follower, records, behind_ms)
 
 

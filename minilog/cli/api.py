@@ -27,7 +27,7 @@ from minilog.config import ascii_url
 from minilog.errors import BrokerUnavailable, LeaderNotAvailable, MinilogError, Overloaded, TimedOut
 from minilog.wire.http import JSON, without_secrets
 from minilog.wire.json.json_answers import ElectionInfo, FailoverList, OffsetFound
-from minilog.wire.json.lever_answers import LeadersBalanced, TopicAltered
+from minilog.wire.json.lever_answers import LeadersBalanced, MovesBegun, MovesPlanned, MovesUnderWay, TopicAltered
 from minilog.wire.messages import FailoverInfo, MetadataReply, TopicInfo
 from minilog.wire.routes import BY_NAME, path_of
 
@@ -127,6 +127,18 @@ class Api:
     def balance_leaders(self, topics: list[str], *, dry_run: bool) -> LeadersBalanced:
         body = {"topics": topics, "dry_run": dry_run}
         return self._understood(self.call("balance_leaders", body=body), LeadersBalanced, definite=dry_run)
+
+    def move_replicas(self, moves: list[dict[str, Any]], *, dry_run: bool) -> MovesBegun:
+        """All of them, or none."""
+        body = {"moves": moves, "dry_run": dry_run}
+        return self._understood(self.call("move_replicas", body=body), MovesBegun, definite=dry_run)
+
+    def plan_moves(self, wanted: dict[str, Any]) -> MovesPlanned:
+        """What would have to move. Nothing does."""
+        return self._understood(self.call("plan_moves", body=wanted), MovesPlanned, definite=True)
+
+    def list_moves(self) -> MovesUnderWay:
+        return self.get("list_moves", MovesUnderWay)
 
     def election(self, topic: str, partition: int) -> ElectionInfo:
         return self.get("describe_election", ElectionInfo, topic=topic, partition=partition)

@@ -23,6 +23,7 @@ from minilog.cli.dev import dev
 from minilog.cli.files import log
 from minilog.cli.group import group
 from minilog.cli.lost import lost
+from minilog.cli.moves import broker_moves
 from minilog.cli.output import CliError, ExitCode, note
 from minilog.cli.settings import config
 from minilog.cli.token import token
@@ -52,6 +53,9 @@ app.add_typer(bench.app, name="bench")
 app.add_typer(config.app, name="config")
 app.add_typer(token.app, name="token")
 app.add_typer(serve.broker_app, name="broker")
+serve.broker_app.command("drain")(broker_moves.drain)
+serve.broker_app.command("replace")(broker_moves.replace)
+serve.broker_app.command("spread")(broker_moves.spread)
 app.add_typer(serve.controller_app, name="controller")
 app.command("loglevel")(loglevel)
 app.command("serve")(serve.serve)

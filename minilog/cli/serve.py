@@ -31,7 +31,7 @@ from minilog.settings import (
     parse_flags,
 )
 
-broker_app = typer.Typer(no_args_is_help=True, help="Run one broker process.")
+broker_app = typer.Typer(no_args_is_help=True, help="Run one broker process, and move what brokers hold.")
 controller_app = typer.Typer(no_args_is_help=True, help="Run one controller process, or make or move its journal.")
 controller_app.command("recover")(recover)
 controller_app.command("migrate")(migrate)

@@ -33,6 +33,7 @@ from minilog.server.inbound.request_body import RequestBody, Requests, refuse_bo
 from minilog.server.log_level import LOG_LEVEL_BYTES_MAX, changed_level, shown_level
 from minilog.server.security.answer_headers import ASK_FOR_TOKEN, make_safe, retry_after_s
 from minilog.server.security.gate import Gate
+from minilog.wire.admin_messages import PlanReplicas
 from minilog.wire.http import EVENTS, HTML, JSON, MSGPACK, PROBLEM, TEXT, accepted, origin_form, problem_body, shown
 from minilog.wire.messages import (
     CLUSTER_MESSAGES,
@@ -58,6 +59,7 @@ log = logging.getLogger("minilog.http")
 
 ANSWERED = (
     PersonsChange,
+    PlanReplicas,
     ClaimLost,
     Register,
     Heartbeat,

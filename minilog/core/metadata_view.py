@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from minilog.core.image import ClusterImage, TopicImage
+from minilog.core.moves.moving import adding, removing
 from minilog.core.topic_names import is_internal
 from minilog.wire.messages import (
     BrokerInfo,
@@ -16,7 +17,17 @@ from minilog.wire.messages import (
 
 def topic_info(topic: TopicImage) -> TopicInfo:
     partitions = [
-        PartitionInfo(s.partition, s.leader, s.leader_epoch, s.partition_epoch, s.replicas, s.isr, s.elr)
+        PartitionInfo(
+            s.partition,
+            s.leader,
+            s.leader_epoch,
+            s.partition_epoch,
+            s.replicas,
+            s.isr,
+            s.elr,
+            adding(s),
+            removing(s),
+        )
         for _, s in sorted(topic.partitions.items())
     ]
     return TopicInfo(topic.topic, topic.topic_id, partitions, topic.config)

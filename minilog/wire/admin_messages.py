@@ -26,6 +26,9 @@ from minilog.wire.peer_messages import Condition
 
 
 class PartitionInfo(msgspec.Struct, omit_defaults=True):
+    """``adding`` and ``removing``: of the replicas, those that are to come and to go, while they
+    move."""
+
     partition: Int64
     leader: Int64
     leader_epoch: Int64
@@ -33,6 +36,8 @@ class PartitionInfo(msgspec.Struct, omit_defaults=True):
     replicas: Few[Int64]
     isr: Few[Int64]
     elr: Few[Int64] = []
+    adding: Few[Int64] = []
+    removing: Few[Int64] = []
 
 
 class TopicInfo(msgspec.Struct, omit_defaults=True):
@@ -158,7 +163,7 @@ class MoveReplicas(Message):
 
 class MovedReplicas(msgspec.Struct, omit_defaults=True):
     """A partition goes from ``before`` to ``replicas``. Those that are ``adding`` have to catch up
-    first."""
+    first. ``partition_epoch``: as of which that was said."""
 
     topic: Name
     topic_id: Id
@@ -166,11 +171,32 @@ class MovedReplicas(msgspec.Struct, omit_defaults=True):
     before: Few[Int64]
     replicas: Few[Int64]
     adding: Few[Int64] = []
+    partition_epoch: Int64 = -1
 
 
 class MoveReplicasReply(Message):
     moves: Many[MovedReplicas]
     metadata_offset: Count
+
+
+class PlanReplicas(Message):
+    """What would have to move so that the brokers in ``off`` have no replicas, onto those in
+    ``onto`` or any that run, so that ``topic`` has ``replication_factor`` replicas, or so that all
+    brokers have about as many. Nothing is changed."""
+
+    off: Few[BrokerId] = []
+    onto: Few[BrokerId] = []
+    topic: Name = ""
+    replication_factor: Int64 = 0
+    spread: bool = False
+    principal: Name = ""
+
+
+class PlanReplicasReply(Message):
+    """``problems``: what stays as it is although it should not, and why."""
+
+    moves: Many[MovedReplicas]
+    problems: Few[Text] = []
 
 
 ANY_REPLICA = -1
@@ -341,6 +367,8 @@ AdminMessage = (
     | ConfigureTopicReply
     | BalanceLeadersReply
     | MoveReplicasReply
+    | PlanReplicas
+    | PlanReplicasReply
     | ClaimLost
     | ClaimLostReply
     | InitProducer

@@ -18,7 +18,7 @@ from typing import Final
 from aiohttp import web
 
 from minilog.broker.figures import Figures
-from minilog.broker.http.cluster import admin, console, events, log_level, metadata
+from minilog.broker.http.cluster import admin, console, events, log_level, metadata, moves
 from minilog.broker.http.cors import Origins
 from minilog.broker.http.exchange import Exchange, Handler, HttpContext, message_answer, problem_answer, redirect
 from minilog.broker.http.groups import groups
@@ -50,6 +50,7 @@ HANDLERS: Final[Mapping[str, Handler]] = {
     **fetch.HANDLERS,
     **metadata.HANDLERS,
     **admin.HANDLERS,
+    **moves.HANDLERS,
     **events.HANDLERS,
     **log_level.HANDLERS,
     **console.HANDLERS,

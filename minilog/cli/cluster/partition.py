@@ -9,6 +9,7 @@ import typer
 
 from minilog.cli.api import Api, UrlOption
 from minilog.cli.cluster.election import elect
+from minilog.cli.moves.partition_moves import move, moves
 from minilog.cli.output import Column, Format, OutputOption, show_rows
 from minilog.wire.journal.metadata_records import NO_LEADER
 from minilog.wire.messages import MetadataReply
@@ -53,6 +54,8 @@ def list_(
 
 
 app.command("elect")(elect)
+app.command("move")(move)
+app.command("moves")(moves)
 
 
 def partition_rows(metadata: MetadataReply) -> list[dict[str, Any]]:
@@ -65,7 +68,7 @@ def partition_rows(metadata: MetadataReply) -> list[dict[str, Any]]:
                 problems.append("offline")
             if len(part.isr) < min_isr:
                 problems.append("under-min-isr")
-            if len(part.isr) < len(part.replicas):
+            if {*part.replicas} - {*part.adding} - {*part.isr}:
                 problems.append("under-replicated")
             rows.append(
                 {

@@ -11,7 +11,7 @@ from minilog.core.broker.replicate import Replication
 from minilog.core.broker.requests.fetch import FetchRequests
 from minilog.core.broker.requests.produce import ProduceRequests
 from minilog.core.broker.state import LocalState
-from minilog.core.moves.moving import missing
+from minilog.core.moves.moving import is_moving, missing
 from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.replica import Replica
 from minilog.core.replication.replica_fetcher import ReplicaFetcher
@@ -41,6 +41,7 @@ class PartitionStatistics(NamedTuple):
     for how many ms."""
     isr: Sequence[int] = ()
     is_preferred: bool = True
+    is_moving: bool = False
     at_min_isr: bool = False
     records_in: int = 0
     bytes_in: int = 0
@@ -98,6 +99,7 @@ def partition_statistics(replica: Replica, now_ms: int) -> PartitionStatistics:
         under_min_isr=isinstance(role, LeaderState) and len(state.isr) < role.min_isr,
         at_min_isr=isinstance(role, LeaderState) and len(state.isr) == role.min_isr,
         isr=state.isr,
+        is_moving=is_moving(state),
         is_preferred=(role.broker_id if isinstance(role, LeaderState) else role.leader) == state.replicas[0],
         log_start_offset=log.start_offset,
         high_watermark=role.high_watermark,

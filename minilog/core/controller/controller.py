@@ -44,7 +44,7 @@ from minilog.core.effects import Effect, Reply
 from minilog.core.image import BrokerState, ClusterImage
 from minilog.core.metadata_view import metadata_reply
 from minilog.errors import InvalidRequest, InvalidUpdateVersion, MinilogError, NotController
-from minilog.wire.admin_messages import BalanceLeaders
+from minilog.wire.admin_messages import BalanceLeaders, PlanReplicas
 from minilog.wire.journal.metadata_records import (
     BrokerFenced,
     BrokerRegistered,
@@ -390,7 +390,7 @@ class ControllerCore:
         if not asked.until_known:
             return Decision(asked.records, [Reply(request_id, asked.reply)])
         self.feed.wait(request_id, asked.reply, self.metadata_offset + len(asked.records), now_ms)
-        return Decision(asked.records, [], "" if isinstance(request, ClaimLost) else request.asked_by)
+        return Decision(asked.records, [], "" if isinstance(request, ClaimLost | PlanReplicas) else request.asked_by)
 
     def _on_allocate(self, request_id: int, request: AllocateProducerIds) -> Decision:
         self.registrations.check_process(request.broker_id, request.broker_epoch, request.incarnation)

@@ -82,6 +82,11 @@ def test_what_is_served_is_what_is_declared(tmp_path_factory: Any) -> None:
         walk("leave_group", group="g", member="m")
         walk("delete_group", group="g")
         walk("balance_leaders", {"dry_run": True})
+        planned = walk("plan_moves", {"topic": "t", "replication_factor": 1})
+        assert planned == {"moves": [], "problems": []}
+        move = {"topic": "t", "partition": 0, "replicas": [1]}
+        assert walk("move_replicas", {"moves": [move], "dry_run": True})["moves"][0]["replicas"] == [1]
+        walk("list_moves")
         walk("alter_topic", {"partitions": 2}, topic="t")
         changed = walk("alter_topic", {"config": {"retention.ms": 5000, "flush.ms": None}}, topic="t")
         assert changed["config"]["retention.ms"] == "5000"

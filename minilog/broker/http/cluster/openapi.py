@@ -10,6 +10,7 @@ import msgspec
 
 import minilog
 from minilog.broker.http.cluster.admin import AlterTopicBody, BalanceLeadersBody, CreateTopicBody, ElectLeaderBody
+from minilog.broker.http.cluster.moves import MoveReplicasBody, PlanMovesBody
 from minilog.broker.http.groups.groups import CommitBody, HeartbeatBody
 from minilog.broker.http.records.lost import ReplayBody
 from minilog.broker.http.records.receipts import ReceiptsBody
@@ -48,7 +49,7 @@ from minilog.wire.json.json_answers import (
 )
 from minilog.wire.json.json_records import JsonRecord, JsonRecords
 from minilog.wire.json.lag_answers import LagOfGroup, TopicOffsets
-from minilog.wire.json.lever_answers import LeadersBalanced, TopicAltered
+from minilog.wire.json.lever_answers import LeadersBalanced, MovesBegun, MovesPlanned, MovesUnderWay, TopicAltered
 from minilog.wire.json.live_answers import LiveState
 from minilog.wire.json.receipt_answers import CheckedReceipts
 from minilog.wire.messages import Fetch, FetchReply, MetadataReply, Problem, Produce, ProduceReply, TopicInfo
@@ -62,6 +63,8 @@ _REQUESTS: Final[dict[str, Any]] = {
     "alter_topic": AlterTopicBody,
     "elect_leader": ElectLeaderBody,
     "balance_leaders": BalanceLeadersBody,
+    "move_replicas": MoveReplicasBody,
+    "plan_moves": PlanMovesBody,
     "replay_lost": ReplayBody,
     "set_log_level": LogLevelBody,
     "check_receipts": ReceiptsBody,
@@ -98,6 +101,9 @@ ANSWERS: Final[dict[str, Any]] = {
     "metadata_copy": BrokerCopy,
     "elect_leader": ElectionInfo,
     "balance_leaders": LeadersBalanced,
+    "list_moves": MovesUnderWay,
+    "move_replicas": MovesBegun,
+    "plan_moves": MovesPlanned,
     "delete_topic": TopicDeleted,
     "offsets": OffsetFound,
     "topic_offsets": TopicOffsets,

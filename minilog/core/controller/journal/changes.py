@@ -7,16 +7,17 @@ from random import Random
 from typing import NamedTuple
 
 from minilog.config import ControllerSettings
+from minilog.core.controller.moves.plan import plan_replicas
 from minilog.core.controller.moves.requests import move_replicas
 from minilog.core.controller.told.lost_claims import claim_lost
 from minilog.core.controller.topic_config import configure_topic
 from minilog.core.controller.topics import add_partitions, create_topic, created_info, delete_topic
 from minilog.core.image import ClusterImage
-from minilog.wire.admin_messages import ConfigureTopic, MoveReplicas
+from minilog.wire.admin_messages import ConfigureTopic, MoveReplicas, PlanReplicas
 from minilog.wire.journal.metadata_records import MetadataRecord
 from minilog.wire.messages import AddPartitions, ClaimLost, CreateTopic, CreateTopicReply, DeleteTopic, Message, Ok
 
-ChangeRequest = CreateTopic | DeleteTopic | AddPartitions | ConfigureTopic | MoveReplicas | ClaimLost
+ChangeRequest = CreateTopic | DeleteTopic | AddPartitions | ConfigureTopic | MoveReplicas | PlanReplicas | ClaimLost
 
 
 class Change(NamedTuple):
@@ -43,6 +44,8 @@ def change(request: ChangeRequest, image: ClusterImage, settings: ControllerSett
         case MoveReplicas():
             moved, told = move_replicas(request, image)
             return Change(moved, told, until_known=bool(moved))
+        case PlanReplicas():
+            return Change([], plan_replicas(request, image), until_known=False)
         case ClaimLost():
             claimed, reply = claim_lost(request, image)
             return Change([*claimed], reply, until_known=False)

@@ -6,11 +6,13 @@ move (R113). Two things are left. A leader that is to go is given a successor am
 and loses nothing by that (R111). A move that could be completed because something else has changed,
 such as min.insync.replicas, is completed.
 
-Owns, as soft state, when a successor was last named for a partition: a leader that cannot hand over
-takes no writes for a moment each time.
+Owns, as soft state, when a successor may be named next for a partition. A leader that cannot hand
+over takes no writes for a moment each time, so it is asked less and less often.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -22,15 +24,22 @@ from minilog.wire.journal.metadata_records import NO_LEADER
 from minilog.wire.topic_partition import TopicPartition
 
 LOOK_MS = 100
-PAUSE_MS = 15_000
-"""So long after a successor was named for it a leader is not asked again to hand over."""
+PAUSE_MS = 6_000
+"""So long after a successor was named for the first time none is named again. Each time it is twice
+as long as before, up to PAUSE_MS_MAX."""
+PAUSE_MS_MAX = 60_000
+
+
+class Pause(NamedTuple):
+    until_ms: int
+    ms: int
 
 
 class Moves:
     def __init__(self, image: ClusterImage, sessions: BrokerSessions) -> None:
         self._image, self._sessions = image, sessions
         self._look_ms = 0
-        self._named_ms: dict[TopicPartition, int] = {}
+        self._pauses: dict[TopicPartition, Pause] = {}
 
     def tick(self, draft: MetadataDraft, now_ms: int) -> None:
         if now_ms < self._look_ms:
@@ -38,7 +47,7 @@ class Moves:
         self._look_ms = now_ms + LOOK_MS
         moving = [(state, minimum) for state, minimum in draft.partitions() if is_moving(state)]
         names = {TopicPartition(state.topic, state.partition) for state, _ in moving}
-        self._named_ms = {name: at_ms for name, at_ms in self._named_ms.items() if name in names}
+        self._pauses = {name: pause for name, pause in self._pauses.items() if name in names}
         for state, minimum in moving:
             draft.change(completed(state, minimum))
             if must_hand_over(state, minimum) and state.successor == NO_LEADER:
@@ -46,11 +55,12 @@ class Moves:
 
     def _name_successor(self, draft: MetadataDraft, state: PartitionState, now_ms: int) -> None:
         partition = TopicPartition(state.topic, state.partition)
-        named_ms = self._named_ms.get(partition)
+        last = self._pauses.get(partition, Pause(0, PAUSE_MS // 2))
         heir = next((r for r in state.target if r in state.isr and self._may_lead(r, state)), NO_LEADER)
-        if heir == NO_LEADER or (named_ms is not None and now_ms - named_ms < PAUSE_MS):
+        if heir == NO_LEADER or now_ms < last.until_ms:
             return
-        self._named_ms[partition] = now_ms
+        pause_ms = min(2 * last.ms, PAUSE_MS_MAX)
+        self._pauses[partition] = Pause(now_ms + pause_ms, pause_ms)
         draft.change(replace(state, successor=heir))
 
     def _may_lead(self, broker_id: int, state: PartitionState) -> bool:

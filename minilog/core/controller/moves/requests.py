@@ -34,12 +34,9 @@ def move_replicas(request: MoveReplicas, image: ClusterImage) -> tuple[list[Meta
         asked.add((move.topic, move.partition))
         changed = _cancelled(state, move) if not move.replicas else _begun(state, move, image)
         draft.change(changed)
-        replicas = settled_replicas(changed)
-        answers.append(
-            MovedReplicas(
-                state.topic, state.topic_id, state.partition, settled_replicas(state), replicas, adding(changed)
-            )
-        )
+        named, epoch = (state.topic, state.topic_id, state.partition), state.partition_epoch
+        places = settled_replicas(state), settled_replicas(changed)
+        answers.append(MovedReplicas(*named, *places, adding(changed), epoch))
     records = [] if request.dry_run else draft.records()
     return records, MoveReplicasReply(answers, image.metadata_offset + len(records) if records else 0)
 

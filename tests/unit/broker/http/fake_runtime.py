@@ -17,6 +17,8 @@ from minilog.broker.flusher import FlushStatistics
 from minilog.broker.runtime_statistics import RuntimeStatistics
 from minilog.config import BrokerSettings, Limits
 from minilog.core.broker.statistics import BrokerStatistics, PartitionStatistics
+from minilog.core.controller.moves.plan import plan_replicas
+from minilog.core.controller.moves.requests import move_replicas
 from minilog.core.controller.told.lost_claims import claim_lost
 from minilog.core.controller.topic_config import configure_topic
 from minilog.core.image import ClusterImage, check_topic_id
@@ -37,7 +39,14 @@ from minilog.server.turn_watch import TurnWatch
 from minilog.storage.aside.lost_tails import LostTails
 from minilog.storage.compaction.rewrite import CleaningFigures
 from minilog.storage.log.producers import ProducerTable
-from minilog.wire.admin_messages import BalanceLeaders, BalanceLeadersReply, ConfigureTopic, LeaderMove
+from minilog.wire.admin_messages import (
+    BalanceLeaders,
+    BalanceLeadersReply,
+    ConfigureTopic,
+    LeaderMove,
+    MoveReplicas,
+    PlanReplicas,
+)
 from minilog.wire.batch import Batch, acks_level_for, split, stamp
 from minilog.wire.group_messages import (
     CommitOffsets,
@@ -199,6 +208,13 @@ class FakeCluster:
                     for topic, state in self.image.partitions()
                 ]
                 return BalanceLeadersReply(moves, self.image.metadata_offset)
+            case MoveReplicas():
+                moved, told = move_replicas(request, self.image)
+                for record in moved:
+                    self.apply(record)
+                return told
+            case PlanReplicas():
+                return plan_replicas(request, self.image)
             case ConfigureTopic():
                 configured, answer = configure_topic(request, self.image)
                 for record in configured:

@@ -53,6 +53,8 @@ def test_topics_are_created_described_and_deleted() -> None:
             "replicas": [2, 1],
             "isr": [2, 1],
             "elr": [],
+            "adding": [],
+            "removing": [],
         }
         names = [topic["topic"] for topic in (await connection.request("GET", "/v1/topics")).json()["topics"]]
         assert names == ["new", "orders"]

@@ -1,0 +1,1 @@
+"""Commands that move replicas: each shows what would move, asks, begins it, and watches."""
