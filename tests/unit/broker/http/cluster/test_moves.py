@@ -43,14 +43,15 @@ def test_a_slip_cancels_nothing() -> None:
     """What is not named is not taken for null, and nothing that is unknown is looked over."""
 
     async def test(broker: Broker, connection: Connection) -> None:
-        for body in (
+        slips: list[dict[str, Any]] = [
             {},
             {"moves": []},
             {"moves": [{"topic": "orders", "partition": 0}]},
             {"moves": [{"topic": "orders", "partition": 0, "replicas": []}]},
             {"moves": [{"topic": "orders", "partition": 0, "replica": [1]}]},
             {"moves": [{"topic": "orders", "partition": 0, "replicas": [-1]}]},
-        ):
+        ]
+        for body in slips:
             refused = await post(connection, body)
             assert (refused.status, refused.json()["code"]) == (400, "INVALID_REQUEST"), body
         assert (await post(connection, {"of": [1]}, f"{PATH}/plan")).status == 400
