@@ -270,7 +270,17 @@ class _Round:
 
 
 NEVER_MIXED = frozenset(
-    {"quiet", "dead_disk", "wipe", "kill_all", "pause_all", "older_disk", "older_journal", "lost_journal"}
+    {
+        "quiet",
+        "dead_disk",
+        "wipe",
+        "kill_all",
+        "pause_all",
+        "older_disk",
+        "older_journal",
+        "lost_journal",
+        "move_replicas_and_kill",
+    }
 )
 """They need everybody, or everybody else well."""
 
