@@ -115,10 +115,14 @@ class Metrics:
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
 
+    @property
+    def _is_active(self) -> bool:
+        return self._runtime.started and self._runtime.decides
+
     async def exposition(self, cluster: DescribeClusterReply) -> bytes:
         page, image = Exposition(), self._runtime.image
         write_build(page, "controller", "controller", cluster.cluster_id)
-        if self._runtime.standing_by is None:  # what a standby knows of brokers it has not heard itself
+        if self._runtime.decides:  # what a standby knows of brokers it has not heard itself
             _write_cluster(page, cluster)
             write_standing(page, cluster, image, await standing_of(image))
         await self._disk.look()
@@ -133,7 +137,7 @@ class Metrics:
         write_kafka_counts(page, {**counts, "offline": counts["offline"] + counts["lost"]})
         write_kafka_journal(
             page,
-            is_active=runtime.started,
+            is_active=self._is_active,
             epoch=cluster.controller_epoch,
             journal_index=runtime.statistics().journal_index,
         )
@@ -141,7 +145,7 @@ class Metrics:
 
     def _write_process(self, page: Exposition) -> None:
         now = self._runtime.statistics()
-        page.gauge("minilog_active_controller", "1 where metadata is decided.", int(self._runtime.started))
+        page.gauge("minilog_active_controller", "1 where metadata is decided.", int(self._is_active))
         standbys = len(self._runtime.standbys.known(self._runtime.clock.now_ms()))
         page.gauge("minilog_controller_standbys", "Controllers that stand by, as the active one hears them.", standbys)
         page.gauge(

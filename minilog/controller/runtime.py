@@ -19,15 +19,15 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
-from prometheus_client import Histogram
-
 from minilog.config import ControllerSettings
+from minilog.controller import latencies
 from minilog.controller.journal import GivenUp, Journal
 from minilog.controller.ports import Core, Decision
 from minilog.controller.runtime_statistics import RuntimeStatistics
 from minilog.core.controller.event_queue import EventQueue
 from minilog.core.controller.shared.standbys import Standbys, controllers_of
-from minilog.core.controller.told.failovers import PHASES, phases
+from minilog.core.controller.shared.sureness import Sureness
+from minilog.core.controller.told.failovers import phases
 from minilog.core.effects import Effect, Flush, Reply, Send
 from minilog.core.gate import SLICE_MS
 from minilog.core.image import ClusterImage
@@ -37,7 +37,6 @@ from minilog.server.background import Shared, Stop, in_daemon_thread
 from minilog.server.clock import Clock
 from minilog.server.inbound.parked_requests import ParkedRequests
 from minilog.server.inbound.request_gate import CLIENT, no_turn
-from minilog.server.latency import DISK_BUCKETS_S
 from minilog.server.loop_lag import LoopLag
 from minilog.server.outbound.peer_credential import NOTHING_SHOWN, AsPeer
 from minilog.server.outbound.peers import Peers, Response
@@ -60,7 +59,6 @@ from minilog.wire.messages import (
 log = logging.getLogger("minilog.controller")
 T = TypeVar("T")
 
-FAILOVER_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 TICK_MS = 20
 SLOW_MS = 1000
 """So long an append may take before people are told of it."""
@@ -72,6 +70,7 @@ TURNS_TO_READ = 10
 HOLD_MS_MAX = 1000
 QUEUED_MAX = 10_000
 """How many may wait beyond the limit of requests for those below: more than there are brokers."""
+UNSURE = "this controller hears nothing of etcd, so another one may decide by now; look at its connection to etcd"
 UNLIMITED = (Register, Heartbeat, AlterPartition)
 """Requests the cluster itself depends on. Each broker has at most one of a kind under way. All
 others are clients', for whom brokers ask, or who ask themselves."""
@@ -103,27 +102,16 @@ class Runtime:
         self.started = False
         self.standing_by: Callable[[], NotController] | None = None
         """What is answered while another controller decides."""
+        self.sureness: Sureness | None = None
+        """Where there are several: whether this one still decides."""
         self.nonce = ""
         """Of the term under which this one of several decides."""
         self.url = ""
         self.standbys = Standbys()
         self.end_index = 0
         """Where the shared journal ends, as this standby has last seen."""
-        self.append_latency = Histogram(
-            "minilog_journal_append_seconds",
-            "Time to append to the journal and make it durable, thread hand-over included.",
-            buckets=DISK_BUCKETS_S,
-            registry=None,
-        )
-        self.failover_duration = Histogram(
-            "minilog_failover_duration_seconds",
-            "From the last sign of life of a broker to each phase of its failover.",
-            ["phase"],
-            buckets=FAILOVER_BUCKETS_S,
-            registry=None,
-        )
-        for phase in PHASES:
-            self.failover_duration.labels(phase)
+        self.append_latency = latencies.of_appends()
+        self.failover_duration = latencies.of_failovers()
         self._journal = journal
         self._use = Shared(journal.close)
         self._journal_thread = ThreadPoolExecutor(1, "journal")
@@ -147,6 +135,12 @@ class Runtime:
     @property
     def image(self) -> ClusterImage:
         return self.core.image
+
+    @property
+    def decides(self) -> bool:
+        """As far as it knows. Where another one may decide by now, nobody is told anything
+        (R124)."""
+        return self.standing_by is None and (self.sureness is None or self.sureness.is_sure(self.clock.now_ms()))
 
     async def start(self) -> None:
         """Replay the journal and open a new term. Raises RefusesToStart and StorageFailed.
@@ -199,7 +193,10 @@ class Runtime:
         connection."""
         if self.standing_by is not None:
             return Problem.of(self.standing_by())
-        self.standbys.hear(standby, self.clock.now_ms())
+        now_ms = self.clock.now_ms()
+        self.standbys.hear(standby, now_ms)
+        if self.sureness is not None and standby.nonce == self.nonce:
+            self.sureness.on_standby(standby.looked_ms_ago, now_ms)
         await asyncio.sleep(min(standby.wait_ms, HOLD_MS_MAX) / 1000)
         return StandByReply(self.nonce, self.image.controller_epoch, self.core.metadata_offset)
 
@@ -389,6 +386,9 @@ class Runtime:
             return BrokerUnavailable("this controller is stopping", definite=True)
         if self.standing_by is not None:
             return self.standing_by()
+        if not self.decides:
+            log.warning(UNSURE)
+            return NotController(UNSURE, standby=True)
         limit = self.settings.limits.parked_requests_max
         waiting = max(len(self._parked), len(self._events))
         if waiting >= (limit + QUEUED_MAX if isinstance(request, UNLIMITED) else limit):

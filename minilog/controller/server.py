@@ -203,7 +203,8 @@ class Server:
 
     async def _readyz(self, _: web.BaseRequest, __: Delivery) -> web.Response:
         stands_by = self._runtime.standing_by is not None
-        ready = (self._runtime.started or stands_by) and not self._runtime.failure.tripped
+        decides = self._runtime.started and self._runtime.decides
+        ready = (decides or stands_by) and not self._runtime.failure.tripped
         text = "standing by\n" if stands_by else "ready\n"
         return web.Response(text=text if ready else "not ready\n", status=200 if ready else 503)
 
@@ -227,12 +228,20 @@ class Server:
         return web.Response(body=msgspec.json.encode(document()), content_type=JSON)
 
     async def _exposition(self, _: web.BaseRequest, __: Delivery) -> web.Response:
-        body = await self._metrics.exposition(await self._describe())
+        body = await self._metrics.exposition(await self._as_known())
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
     async def _kafka_exposition(self, _: web.BaseRequest, __: Delivery) -> web.Response:
-        body = await self._metrics.kafka_exposition(await self._describe())
+        body = await self._metrics.kafka_exposition(await self._as_known())
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
+
+    async def _as_known(self) -> DescribeClusterReply:
+        """For who watches this process, whether it decides or not."""
+        if self._runtime.decides:
+            return await self._describe()
+        reply = self._runtime.own_view()
+        assert isinstance(reply, DescribeClusterReply)
+        return reply
 
     async def _describe(self) -> DescribeClusterReply:
         runtime = self._runtime

@@ -285,12 +285,13 @@ class StandBy(Message):
     """A controller that does not decide asks the one that does whether it is there. ``nonce`` is
     that of the term it takes to be in force. Long poll: answered after ``wait_ms``, so the end of
     the process shows as the end of the connection. ``metadata_offset``: what the standby has
-    replayed."""
+    replayed. ``looked_ms_ago``: when it has last seen etcd."""
 
     url: Url
     nonce: Name
     metadata_offset: Count
     wait_ms: Milliseconds
+    looked_ms_ago: Milliseconds = 0
 
 
 class StandByReply(Message):

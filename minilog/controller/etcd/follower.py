@@ -18,6 +18,7 @@ from minilog.controller.ports import Core
 from minilog.controller.runtime import Runtime
 from minilog.core.controller.shared.reading import Look
 from minilog.core.controller.shared.standby import Standby
+from minilog.core.controller.shared.sureness import Sureness
 from minilog.core.controller.shared.transaction import NotSent, Unsure
 from minilog.errors import Deposed, NotController
 from minilog.server.background import Stop
@@ -40,6 +41,8 @@ class Follower:
         self._proof = asyncio.Event()
         """The active one is dead: etcd is looked into at once."""
         runtime.standing_by = self.refusal
+        runtime.sureness = Sureness()
+        journal.now_ms, journal.on_held = runtime.clock.now_ms, runtime.sureness.on_held
 
     def refusal(self) -> NotController:
         look = self._standby.look
@@ -130,7 +133,8 @@ class Follower:
             if not url:
                 await asyncio.sleep(LOOK_S)
                 continue
-            asked = StandBy(self._url, nonce, self._runtime.core.metadata_offset, HOLD_MS)
+            looked_ms_ago = self._standby.looked_ms_ago(self._runtime.clock.now_ms())
+            asked = StandBy(self._url, nonce, self._runtime.core.metadata_offset, HOLD_MS, looked_ms_ago)
             answer = await self._runtime.peers.call(url, asked, HOLD_MS + ANSWER_MS)
             match answer:
                 case StandByReply():

@@ -52,7 +52,7 @@ FRAME_BYTES_MAX: Final = 512 * 1024
 PAUSES_S: Final = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Between attempts."""
 TOLD_EVERY: Final = 10
-TEND_S: Final = 0.5
+TEND_S: Final = 0.25
 
 
 class EtcdJournal:
@@ -73,6 +73,10 @@ class EtcdJournal:
         self._given_up = threading.Event()
         self._busy = threading.Lock()
         self._tender: threading.Thread | None = None
+        self.now_ms: Callable[[], int] = lambda: 0
+        self.on_held: Callable[[int], None] = lambda asked_ms: None
+        """Told from threads when it was asked what etcd has answered to: the term was held
+        (R124)."""
 
     @property
     def place(self) -> str:
@@ -110,6 +114,7 @@ class EtcdJournal:
         if former is not None:
             number = former.number + 1
         term = Term(number, self._holder, url or self._url, uuid.uuid4().hex)
+        asked_ms = self.now_ms()
         with self._busy:
             try:
                 mod = taken(self._until_known(taking(self.places, seen, term)), term)
@@ -119,6 +124,7 @@ class EtcdJournal:
                 return False
             self.term = term
             self._fence = Fence(self.places, mod, None)
+            self.on_held(asked_ms)
             return True
 
     # --- as every journal -------------------------------------------------------------------------
@@ -174,9 +180,11 @@ class EtcdJournal:
         assert records, "nothing to append"
         with self._busy:
             assert self._fence is not None, "no term was taken"
+            asked_ms = self.now_ms()
             for part in parts(self._last_index + 1, _frames(self._last_index + 1, records)):
                 self._fence.on_appended(part, self._until_known(self._fence.appending(part)))
             self._last_index += len(records)
+            self.on_held(asked_ms)
             return self._last_index
 
     def snapshot(self, index: int, records: Sequence[MetadataRecord]) -> None:
@@ -254,9 +262,11 @@ class EtcdJournal:
             try:
                 if not lease or not gateway.keep_alive(lease):
                     lease = gateway.grant(self._lease_s)
+                asked_ms = self.now_ms()
                 answer = gateway.run(fence.saying_active(active), lease)
                 if not answer.succeeded:
                     fence.check_term(answer.only(0))
+                self.on_held(asked_ms)
             except Deposed as deposed:
                 on_deposed(deposed)
                 return

@@ -80,7 +80,7 @@ class ControllerCore:
     def __init__(self, settings: ControllerSettings, rng: Random, version: str = "") -> None:
         self.settings, self.rng, self._version = settings, rng, version
         self.image = ClusterImage()
-        self.sessions = BrokerSessions(settings.session_timeout_ms)
+        self.sessions = BrokerSessions(settings.session_timeout_ms, is_one_of_several=settings.journal == "etcd")
         self.elections = Elections(self.image, settings.election_timeout_ms, self.sessions.is_fit)
         self.unclean_elections = UncleanElections(self.image, self.elections)
         self.failovers = Failovers(self.image)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import signal
 import threading
 import time
@@ -110,6 +111,13 @@ class Stage:
             assert time.monotonic() < began + WAIT_S, f"in vain: {what}"
             time.sleep(0.005)
         return (time.monotonic() - began) * 1000
+
+    def epochs(self) -> set[int]:
+        """Of the controllers that the brokers hear."""
+        return {
+            json.loads(ask(f"{broker.url}/v1/cluster") or "{}").get("controller_epoch", 0)
+            for broker in self.dev.brokers
+        }
 
     def new_active(self, before: Member) -> bool:
         active = self.active()

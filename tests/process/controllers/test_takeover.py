@@ -10,7 +10,7 @@ import pytest
 
 from minilog.server.process import DEPOSED_EXIT_CODE
 from tests.process.conftest import leave_out
-from tests.process.controllers.stage import Stage, stage
+from tests.process.controllers.stage import Stage, ask, stage
 
 
 def test_a_controller_and_a_leader_that_die_together_lose_nothing(tmp_path: Path) -> None:
@@ -31,6 +31,22 @@ def _play(played: Stage, nemesis: str) -> None:
     if nemesis == "stop":
         text = before.log_file.read_text(errors="replace")
         assert "is deposed and ends: the term at" in text
+
+
+def test_a_controller_that_etcd_does_not_reach_is_left_by_all_brokers(tmp_path: Path) -> None:
+    """R124: it hears them well, and has nothing to write."""
+    if shutil.which("etcd") is None:
+        leave_out("etcd is not installed")
+    with stage(tmp_path / "dev") as played:
+        before = played.active()
+        assert before is not None
+        for relay in played.dev.to_etcd[before.name]:
+            relay.cut()
+        played.wait(lambda: played.new_active(before), "another controller decides")
+        played.wait(lambda: played.epochs() == {2}, "brokers hear the other one")
+        assert ask(f"{before.url}/readyz") != "ready\n"
+        assert "\nminilog_active_controller 0\n" in ask(f"{before.url}/metrics")
+        played.repair()
 
 
 def test_the_exit_code_says_that_another_controller_decides() -> None:

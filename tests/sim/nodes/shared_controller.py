@@ -18,6 +18,7 @@ from minilog.core.controller.shared.places import Places
 from minilog.core.controller.shared.reading import look_of, looking, read
 from minilog.core.controller.shared.snapshots import Snapshotting
 from minilog.core.controller.shared.standby import Standby
+from minilog.core.controller.shared.sureness import Sureness
 from minilog.core.controller.shared.transaction import Answer, Entry, Transaction
 from minilog.errors import BrokerUnavailable, Deposed, NotController
 from minilog.wire.journal.metadata_records import AnyMetadataRecord, MetadataRecord
@@ -43,6 +44,7 @@ Landed = Callable[[Answer], None]
 class SharedController(ControllerNode):
     def __init__(self, world: World, network: Network, number: int, etcd: SimEtcd) -> None:
         super().__init__(world, network)
+        self.settings = msgspec.structs.replace(self.settings, journal="etcd")
         self.node_id, self.name = -number, f"ctl{number}"
         self.rng = world.rng(self.name)
         self.url = f"http://{self.name}:80"
@@ -67,7 +69,7 @@ class SharedController(ControllerNode):
         self.requests, self._busy, self._tick_queued = {}, False, False
         self._queue.clear()
         self.core, self.fence, self.is_active = None, None, False
-        self.standby = Standby(self.url, self.now_ms)
+        self.standby, self.sureness = Standby(self.url, self.now_ms), Sureness()
         self._look()
         self._stand_by()
 
@@ -115,13 +117,15 @@ class SharedController(ControllerNode):
                     self.standby.on_replaced(nonce)
             self.later(AGAIN_MS, "poll", self._stand_by)
 
-        self.network.send(self, target, StandBy(self.url, nonce, 0, HOLD_MS), on_response, 4 * HOLD_MS)
+        asked = StandBy(self.url, nonce, 0, HOLD_MS, self.standby.looked_ms_ago(self.now_ms))
+        self.network.send(self, target, asked, on_response, 4 * HOLD_MS)
 
     def _take(self) -> None:
         seen = self.standby.term
         former = None if seen is None else Term.decode(seen.value)
         number = 1 if former is None else former.number + 1
         term = Term(number, self.name, self.url, f"{self.rng.getrandbits(64):016x}")
+        asked_ms = self.now_ms
 
         def on_answer(answer: Answer) -> None:
             mod = taken(answer, term)
@@ -129,6 +133,7 @@ class SharedController(ControllerNode):
                 self.later(LOOK_MS, "poll", self._look)
                 return
             self._term, self.fence = term, Fence(self.places, mod, None)
+            self.sureness.on_held(asked_ms)
             self.figures["terms"] += 1
             self._begin()
 
@@ -179,7 +184,11 @@ class SharedController(ControllerNode):
         elif isinstance(request, StandBy):
             assert self._term is not None
             reply = StandByReply(self._term.nonce, 0, 0)
+            if request.nonce == self._term.nonce:
+                self.sureness.on_standby(request.looked_ms_ago, self.now_ms)
             self.later(request.wait_ms, "poll", lambda: self.network.reply(inbound, reply))
+        elif not self.sureness.is_sure(self.now_ms):
+            self.network.reply(inbound, Problem.of(NotController("it hears nothing of etcd", standby=True)))
         else:
             super().receive(inbound)
 
@@ -204,11 +213,12 @@ class SharedController(ControllerNode):
         self._append(todo, decision)
 
     def _append(self, todo: list[Part], decision: Decision) -> None:
-        fence, part = self.fence, todo[0]
+        fence, part, asked_ms = self.fence, todo[0], self.now_ms
         assert fence is not None
 
         def on_answer(answer: Answer) -> None:
             fence.on_appended(part, answer)
+            self.sureness.on_held(asked_ms)
             if len(todo) > 1:
                 self._append(todo[1:], decision)
             elif not self._dies():
@@ -279,7 +289,7 @@ class SharedController(ControllerNode):
         self.etcd.ask(self, transaction, on_answer)
 
     def _tend(self) -> None:
-        fence, term = self.fence, self._term
+        fence, term, asked_ms = self.fence, self._term, self.now_ms
         assert fence is not None
         assert term is not None
 
@@ -290,6 +300,8 @@ class SharedController(ControllerNode):
                 except Deposed as why:
                     self._deposed(why)
                     return
+            if answer is not None:
+                self.sureness.on_held(asked_ms)
             self.later(TEND_MS, "poll", self._tend)
 
         self.etcd.ask(self, fence.saying_active(Active(self.url, 0, term.nonce)), on_answer)

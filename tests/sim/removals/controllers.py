@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from minilog.core.controller.brokers import broker_sessions
 from minilog.core.controller.shared.fence import Fence, Term
 from minilog.core.controller.shared.places import Places
+from minilog.core.controller.shared.sureness import Sureness
 from minilog.core.controller.shared.transaction import Answer, Compare, Delete, Entry, Get, Put, Transaction
 from tests.sim.nodes import shared_controller
 from tests.sim.nodes.shared_controller import Landed, SharedController
@@ -44,6 +46,10 @@ def try_again_anyhow(self: SharedController, transaction: Transaction, on_landed
     self.etcd.ask(self, transaction, on_answer)
 
 
+def sure_for_ever(self: Sureness, now_ms: int) -> bool:
+    return True
+
+
 CONTROLLER_ABLATIONS = (
     Ablation(
         "R120",
@@ -74,5 +80,17 @@ CONTROLLER_ABLATIONS = (
         "what got no answer is written again anyhow",
         ((SharedController, "_write", try_again_anyhow),),
         story=test_controllers.test_an_append_without_an_answer_is_there_once,
+    ),
+    Ablation(
+        "R124",
+        "who hears nothing of etcd goes on answering",
+        ((Sureness, "is_sure", sure_for_ever),),
+        story=test_controllers.test_a_controller_that_etcd_does_not_reach_keeps_no_broker,
+    ),
+    Ablation(
+        "R124",
+        "who begins to decide gives brokers no more than a session",
+        ((broker_sessions, "SURE_MS", 0),),
+        story=test_controllers.test_a_leader_beside_a_controller_that_was_deposed_takes_no_writes,
     ),
 )

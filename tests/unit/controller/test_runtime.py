@@ -20,6 +20,7 @@ from minilog.controller import runtime
 from minilog.controller.journal import FileJournal, Journal
 from minilog.controller.runtime import Runtime
 from minilog.core.controller.controller import ControllerCore
+from minilog.core.controller.shared.sureness import DEAF_MS, SURE_MS, Sureness
 from minilog.core.controller.told.own_events import WAITING_MAX, OwnEvents
 from minilog.core.effects import Reply, Send
 from minilog.core.image import BrokerState
@@ -49,6 +50,7 @@ from minilog.wire.messages import (
     PositionsReply,
     Probe,
     Problem,
+    StandBy,
     decode,
     encode,
 )
@@ -126,6 +128,21 @@ def test_nobody_is_told_before_the_records_are_durable_and_replayed() -> None:
         assert f.names() == ["request", "replay", "committed", "request"]
 
     run(check, journal)
+
+
+def test_who_may_be_deposed_tells_nobody_anything() -> None:
+    async def check(f: Fixture) -> None:
+        sureness = f.runtime.sureness = Sureness()
+        sureness.on_held(f.clock.now_ms())
+        assert await f.submit(CHANGE) == Ok(2)
+        f.clock.time_ms += SURE_MS
+        refused = await f.submit(Metadata())
+        assert isinstance(refused, Problem)
+        assert (refused.code, refused.info) == ("NOT_CONTROLLER", {"standby": True})
+        await f.runtime.hold(StandBy("http://b:1", "", 0, 0, DEAF_MS))
+        assert await f.submit(CHANGE) == Ok(3)
+
+    run(check)
 
 
 def test_what_on_committed_decides_is_carried_out_before_the_next_event() -> None:

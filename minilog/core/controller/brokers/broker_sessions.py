@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from minilog.core.controller.shared.sureness import SURE_MS
 from minilog.core.image import PartitionState
 from minilog.wire.messages import Condition, Heartbeat
 
@@ -67,8 +68,11 @@ class BrokerSession:
 
 
 class BrokerSessions:
-    def __init__(self, session_timeout_ms: int) -> None:
+    def __init__(self, session_timeout_ms: int, *, is_one_of_several: bool = False) -> None:
+        """``is_one_of_several``: the controller before may go on answering for a moment after this
+        one has begun (R124)."""
         self.session_timeout_ms = session_timeout_ms
+        self._doubt_ms = SURE_MS if is_one_of_several else 0
         self.by_broker: dict[int, BrokerSession] = {}
         self._tick_ms: int | None = None
         self._closed: dict[int, BrokerSession] = {}
@@ -86,7 +90,8 @@ class BrokerSessions:
 
     def expect(self, broker_id: int, broker_epoch: int, now_ms: int, told_ms: int) -> None:
         """An earlier controller has heard it. It gets the time of a whole session."""
-        self.open(broker_id, broker_epoch, now_ms, told_ms).is_heard = False
+        whole_ms = max(self.session_timeout_ms, told_ms)
+        self.open(broker_id, broker_epoch, now_ms, whole_ms + self._doubt_ms).is_heard = False
 
     def close(self, broker_id: int) -> None:
         closed = self.by_broker.pop(broker_id, None)

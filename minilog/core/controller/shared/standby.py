@@ -60,6 +60,9 @@ class Standby:
         holder = None if self.look is None else self.look.holder
         return "" if holder is None else holder.nonce
 
+    def looked_ms_ago(self, now_ms: int) -> int:
+        return max(0, now_ms - self._looked_ms)
+
     def on_look(self, look: Look, now_ms: int) -> None:
         before = None if self.look is None or self.look.term is None else self.look.term.mod
         now = None if look.term is None else look.term.mod

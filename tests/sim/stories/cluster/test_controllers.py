@@ -254,3 +254,53 @@ def test_a_controller_that_takes_long_keeps_its_term() -> None:
     create(c, "u")
     assert terms(c) == 1
     settled(c)
+
+
+def test_a_controller_that_etcd_does_not_reach_keeps_no_broker() -> None:
+    """R124: brokers hear it well. Nothing is to be written, so nothing tells it that it is
+    deposed."""
+    c = cluster()
+    first = active(c)
+    c.produce("t")
+    c.network.cut(ETCD_ID, first.node_id)
+    c.until(lambda: decides(c, first), "another decides", 10_000)
+    c.run(5000)
+    heard = [core.image.controller_epoch for node in c.brokers.values() if (core := node.core) is not None]
+    if set(heard) != {2}:
+        raise Violation("Deposed", f"brokers obey the controllers of epochs {heard}, and {active(c).name} decides")
+    create(c, "u")
+    c.network.heal()
+    settled(c)
+
+
+def test_a_leader_beside_a_controller_that_was_deposed_takes_no_writes() -> None:
+    """R124: a rack is cut off, with a controller and a leader that hear each other."""
+    c = cluster()
+    first, leader = active(c), c.leader("t")
+    inside = {first.node_id, leader}
+    outside = {node.node_id for node in c.controllers} | {*c.brokers} | {ETCD_ID}
+    for one in inside:
+        for other in outside - inside:
+            c.network.cut(one, other)
+    c.until(lambda: c.leader("t") not in (leader, -1), "another leads", 15_000)
+    core = c.broker(leader).core
+    assert core is not None
+    if not core.state.is_isolated(c.broker(leader).now_ms):
+        raise Violation("Deposed", f"broker {leader} takes writes as a leader, and broker {c.leader('t')} leads")
+    c.network.heal()
+    settled(c)
+
+
+def test_an_outage_of_etcd_is_none_of_the_controller_that_decides() -> None:
+    """R124: those that stand by hear nothing of etcd either, so none of them has taken the term."""
+    c = cluster()
+    etcd(c).is_up = False
+    c.run(10_000)
+    cores = [node.core for node in c.brokers.values()]
+    if any(
+        core is None or core.state.is_isolated(node.now_ms)
+        for core, node in zip(cores, c.brokers.values(), strict=True)
+    ):
+        raise Violation("Progress", "leaders take no writes, because etcd is away")
+    etcd(c).is_up = True
+    settled(c)
