@@ -37,6 +37,7 @@ CORE_SHARED = {"minilog.wire"} | {
         "moves",
         "places",
         "ports",
+        "shares",
         "stamps",
         "topic_names",
         "turns",

@@ -25,6 +25,7 @@ from minilog import machine
 from minilog.config import Limits
 from minilog.errors import Overloaded
 from minilog.server.inbound.request_body import SMALL_BYTES, Budget
+from minilog.server.inbound.request_gate import CLIENT
 from minilog.wire.http import shown
 
 log = logging.getLogger("minilog.http")
@@ -40,9 +41,10 @@ class Answers(Budget):
     def __init__(self, bytes_max: int) -> None:
         super().__init__("answers", bytes_max)
 
-    def check(self, count: int) -> None:
-        """Raises Overloaded when ``count`` is more than half of what the others leave free. One
-        alone is never refused, however large: it would be so at any later time.
+    def check(self, client: str, count: int) -> None:
+        """Raises Overloaded when ``count`` is more than half of what the others leave free, or more
+        than the share of its client. One alone is never refused, however large: it would be so at
+        any later time.
 
         A small answer, as health and an empty poll are, is never refused: connections_max bounds
         how many there are."""
@@ -53,48 +55,46 @@ class Answers(Budget):
                 f"this broker holds {self.used_bytes} bytes of answers that are not taken yet; {count} more would be more "
                 f"than half of what is left of {self.bytes_max} (limits.inflight_bytes_max); retry later, or ask for less"
             )
+        self.check_share(client, count)
 
-    @property
-    def room_bytes(self) -> int:
-        """The most that one more answer may hold now."""
+    def room_bytes(self, client: str) -> int:
+        """The most that one more answer of ``client`` may hold now."""
         free = self.bytes_max - self.used_bytes
-        return max(SMALL_BYTES, free // 2 if self.used_bytes else free)
-
-    @property
-    def is_full(self) -> bool:
-        """No more than small ones are taken."""
-        return self.room_bytes <= SMALL_BYTES
+        return max(SMALL_BYTES, min(free // 2, self.share_bytes(client)) if self.used_bytes else free)
 
 
 class Delivery:
     """``expect`` while refusing is still possible, then ``send``, or ``write`` piece by piece and
     ``end``. ``release`` always."""
 
-    __slots__ = ("_answers", "_held_bytes", "_limits", "_request")
+    __slots__ = ("_answers", "_client", "_held_bytes", "_limits", "_request")
 
     def __init__(self, request: web.BaseRequest, answers: Answers, limits: Limits) -> None:
         self._request = request
         self._answers = answers
+        self._client = CLIENT.get()
         self._limits = limits
         self._held_bytes = 0
 
     def room_bytes(self) -> int:
         """How large this answer may become. Raises Overloaded when there is hardly any room: then
         nothing needs to be read."""
-        if self._answers.is_full:
-            self._answers.check(SMALL_BYTES + 1)
-        return self._answers.room_bytes
+        room = self._answers.room_bytes(self._client)
+        if room <= SMALL_BYTES:
+            self._answers.check(self._client, SMALL_BYTES + 1)
+        return room
 
     def expect(self, count: int) -> None:
         """So much will be held for this answer, instead of what was said before. Raises
         Overloaded."""
         self.release()
-        self._answers.take(count)
+        self._answers.check(self._client, count)
+        self._answers.hold(self._client, count)
         self._held_bytes = count
 
     def release(self) -> None:
         if self._held_bytes:
-            self._answers.give_back(self._held_bytes)
+            self._answers.hold(self._client, 0, self._held_bytes)
             self._held_bytes = 0
 
     async def send(self, response: web.StreamResponse) -> web.StreamResponse:
@@ -108,7 +108,7 @@ class Delivery:
             response.force_close()  # not all versions of aiohttp read on behind an upgrade that was declined
         size = response.content_length or 0
         held_bytes = _held(size)  # whether there is room was asked where refusing was still possible
-        self._answers.used_bytes += held_bytes - self._held_bytes
+        self._answers.hold(self._client, held_bytes, self._held_bytes)
         self._held_bytes = held_bytes
         watch = _watch(self._request, transport, self._limits, size)
         try:

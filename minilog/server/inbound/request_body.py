@@ -2,10 +2,11 @@
 once.
 
 What is charged is what has arrived, not what was announced: who announces much and sends nothing
-holds nothing. A body gets at most half of what others leave, so large ones leave room. A small one,
-as heartbeats and probes are, is never refused because of others, and connections_max bounds how
-many there are. Progress is what keeps a body coming: nothing within body_read_ms, or less than
-body_bytes_per_second_min on the whole after that, ends the request.
+holds nothing. A body gets at most half of what others leave, so large ones leave room, and all of a
+client together, where others have some, as much as they leave to them (R45). A small one, as heartbeats and probes
+are, is never refused because of others, and connections_max bounds how many there are. Progress is
+what keeps a body coming: nothing within body_read_ms, or less than body_bytes_per_second_min on the
+whole after that, ends the request.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from typing import Final
 from aiohttp import HttpVersion11, StreamReader, web
 
 from minilog.config import KIB, Limits
+from minilog.core.shares import Shares
 from minilog.errors import InvalidRequest, Overloaded, RequestTooLarge, TimedOut, UnsupportedMediaType
+from minilog.server.inbound.request_gate import CLIENT
 from minilog.wire.http import shown
 
 EXPECT_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -41,28 +44,40 @@ def refuse_body(request: web.BaseRequest) -> None:
 
 
 class Budget:
-    """Bytes that may be held at the same time. It refuses, it never makes anybody wait."""
+    """Bytes that may be held at the same time, shared by clients (R45). It refuses, it never makes
+    anybody wait."""
 
     def __init__(self, name: str, bytes_max: int) -> None:
         self._name = name
         self.bytes_max = bytes_max
-        self.used_bytes = 0
+        self._shares = Shares(bytes_max)
 
-    def check(self, count: int) -> None:
-        """Raises Overloaded when ``count`` more would be too much."""
-        if self.used_bytes + count > self.bytes_max:
+    @property
+    def used_bytes(self) -> int:
+        return self._shares.total
+
+    def hold(self, client: str, count: int, instead_of: int = 0) -> None:
+        """``client`` holds ``count`` from now on for what held ``instead_of``. Nobody is asked."""
+        if count > instead_of:
+            self._shares.take(client, count - instead_of)
+        elif count < instead_of:
+            self._shares.give_back(client, instead_of - count)
+
+    def share_bytes(self, client: str) -> int:
+        """How much more ``client`` may hold: as much as all hold nothing of, less what it holds.
+        One that is alone leaves nobody waiting, and has all."""
+        free = self.bytes_max - self.used_bytes
+        held = self._shares.held[client]
+        return free - held if held < self.used_bytes else free
+
+    def check_share(self, client: str, count: int) -> None:
+        """Raises Overloaded when ``client`` would hold more than it leaves to others."""
+        if count > self.share_bytes(client):
             raise Overloaded(
-                f"this broker holds {self.used_bytes} bytes of {self._name}; {count} more would pass its limit of "
-                f"{self.bytes_max} (limits.inflight_bytes_max); retry later"
+                f"this client holds {self._shares.held[client]} bytes of {self._name} here, and others hold some too; "
+                f"{count} more would be more than it leaves to them of {self.bytes_max} (limits.inflight_bytes_max); "
+                "retry later, or ask for and send less at a time"
             )
-
-    def take(self, count: int) -> None:
-        self.check(count)
-        self.used_bytes += count
-
-    def give_back(self, count: int) -> None:
-        self.used_bytes -= count
-        assert self.used_bytes >= 0, "more given back than taken"
 
 
 class Requests(Budget):
@@ -72,9 +87,9 @@ class Requests(Budget):
         super().__init__(name, bytes_max)
         self.small_bytes = min(SMALL_BYTES, bytes_max // 16)
 
-    def check_body(self, size: int, held: int = 0) -> None:
+    def check_body(self, client: str, size: int, held: int = 0) -> None:
         """Raises Overloaded when a body of ``size``, of which ``held`` are charged, is more than
-        half of what others leave."""
+        half of what others leave, or more than the share of its client."""
         if size <= self.small_bytes:
             return
         others = self.used_bytes - held
@@ -84,17 +99,19 @@ class Requests(Budget):
                 f"{others} bytes of other {self._name} are held here; {size} more would be more than half of what is left of "
                 f"{self.bytes_max} (limits.inflight_bytes_max); retry later, or send less at a time"
             )
+        self.check_share(client, size - held)
 
 
 class RequestBody:
     """The body of one request. ``read`` once. ``release`` always."""
 
-    __slots__ = ("_bytes_max", "_limits", "_request", "_requests", "_taken", "size_bytes")
+    __slots__ = ("_bytes_max", "_client", "_limits", "_request", "_requests", "_taken", "size_bytes")
 
     def __init__(self, request: web.BaseRequest, limits: Limits, requests: Requests, bytes_max: int) -> None:
         self._request = request
         self._limits = limits
         self._requests = requests
+        self._client = CLIENT.get()
         self._bytes_max = bytes_max
         self._taken = 0
         self.size_bytes = 0
@@ -110,7 +127,7 @@ class RequestBody:
         if length is not None:
             self._check_size(length)
             if not is_here:
-                self._requests.check_body(length)
+                self._requests.check_body(self._client, length)
         if "Expect" in request.headers:
             await self._continue(request.headers["Expect"])
         if is_here:
@@ -125,7 +142,7 @@ class RequestBody:
 
     def release(self) -> None:
         if self._taken:
-            self._requests.give_back(self._taken)
+            self._requests.hold(self._client, 0, self._taken)
             self._taken = 0
 
     async def _receive(self, length: int | None) -> bytes:
@@ -163,8 +180,8 @@ class RequestBody:
     def _charge(self, count: int) -> None:
         """From now on the body holds ``count``. Raises Overloaded. Then it holds what it held."""
         if count > self._taken:
-            self._requests.check_body(count, self._taken)
-        self._requests.used_bytes += count - self._taken
+            self._requests.check_body(self._client, count, self._taken)
+        self._requests.hold(self._client, count, self._taken)
         self._taken = count
 
     def _check_size(self, count: int) -> None:

@@ -243,16 +243,33 @@ def test_a_large_answer_comes_whole_and_its_connection_goes_on() -> None:
 
 def test_an_answer_gets_half_of_what_is_free_and_one_alone_all() -> None:
     answers = Answers(100 * SMALL_BYTES)
-    answers.check(100 * SMALL_BYTES)
-    answers.take(50 * SMALL_BYTES)
-    answers.take(25 * SMALL_BYTES)
+    answers.check("a", 100 * SMALL_BYTES)
+    answers.hold("a", 50 * SMALL_BYTES)
+    answers.check("a", 25 * SMALL_BYTES)
+    answers.hold("a", 25 * SMALL_BYTES)
     with pytest.raises(Overloaded, match="half"):
-        answers.check(13 * SMALL_BYTES)
-    answers.take(12 * SMALL_BYTES)
-    answers.give_back(87 * SMALL_BYTES)
-    answers.check(100 * SMALL_BYTES)
-    answers.check(1000 * SMALL_BYTES)
+        answers.check("a", 13 * SMALL_BYTES)
+    answers.hold("a", 0, 75 * SMALL_BYTES)
+    answers.check("a", 100 * SMALL_BYTES)
+    answers.check("a", 1000 * SMALL_BYTES)
     assert isinstance(answers, Budget)
+
+
+def test_answers_of_a_client_leave_room_for_those_of_others() -> None:
+    """R45: it comes again and again, and takes nothing of what it is given."""
+    answers = Answers(100 * SMALL_BYTES)
+    piece = 2 * SMALL_BYTES
+    answers.hold("little", piece)
+    for _ in range(24):
+        answers.check("much", piece)
+        answers.hold("much", piece)
+    with pytest.raises(Overloaded, match="this client holds"):
+        answers.check("much", 2 * piece)
+    assert answers.room_bytes("much") == piece
+    assert answers.room_bytes("little") == 25 * SMALL_BYTES
+    answers.check("little", 25 * SMALL_BYTES)
+    answers.hold("little", 0, piece)
+    assert answers.room_bytes("much") == 26 * SMALL_BYTES, "it is alone"
 
 
 @pytest.mark.parametrize("media", [JSON, BATCH, MSGPACK])

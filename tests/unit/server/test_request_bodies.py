@@ -172,16 +172,32 @@ def test_what_is_charged_is_what_has_come_and_all_of_it_is_given_back() -> None:
 
 def test_a_body_gets_half_of_what_others_leave_and_a_small_one_always_gets_in() -> None:
     requests = Requests("request bodies", 10 * MIB)
-    requests.check_body(10 * MIB)
-    requests.used_bytes = 6 * MIB
-    requests.check_body(2 * MIB)
+    requests.check_body("a", 10 * MIB)
+    requests.hold("a", 6 * MIB)
+    requests.check_body("b", 2 * MIB)
     with pytest.raises(Overloaded, match="half"):
-        requests.check_body(2 * MIB + 1)
-    requests.check_body(5 * MIB, held=6 * MIB)  # nobody else holds anything
-    requests.used_bytes = 11 * MIB
-    requests.check_body(SMALL_BYTES)
+        requests.check_body("b", 2 * MIB + 1)
+    requests.check_body("a", 5 * MIB, held=6 * MIB)  # nobody else holds anything
+    requests.hold("a", 11 * MIB, 6 * MIB)
+    requests.check_body("b", SMALL_BYTES)
     with pytest.raises(Overloaded):
-        requests.check_body(SMALL_BYTES + 1)
+        requests.check_body("b", SMALL_BYTES + 1)
+
+
+def test_bodies_of_a_client_leave_room_for_those_of_others() -> None:
+    """R45: as many at once as may be, and one more that grows."""
+    requests = Requests("request bodies", 10 * MIB)
+    for _ in range(6):
+        requests.check_body("much", MIB)
+        requests.hold("much", MIB)
+    requests.hold("little", 1)
+    with pytest.raises(Overloaded, match="this client holds"):
+        requests.check_body("much", MIB)
+    with pytest.raises(Overloaded, match="this client holds"):
+        requests.check_body("much", 2 * MIB, held=MIB)
+    requests.check_body("little", MIB)
+    requests.hold("much", 3 * MIB, 6 * MIB)
+    requests.check_body("much", MIB)
 
 
 LISTS = b'{"topic":"t","assignment":[' + b"[1]," * 300_000 + b"[1]]}"

@@ -68,6 +68,8 @@ def test_who_waits_in_great_numbers_leaves_room_for_others() -> None:
     for _ in range(400):
         shares.give_back("stranger")
     assert shares.may_take("guest")
+    assert shares.may_take("friend", 250)
+    assert not shares.may_take("friend", 600)
 
 
 def test_who_sends_much_waits_behind_itself() -> None:
