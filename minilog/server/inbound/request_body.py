@@ -3,10 +3,10 @@ once.
 
 What is charged is what has arrived, not what was announced: who announces much and sends nothing
 holds nothing. A body gets at most half of what others leave, so large ones leave room, and all of a
-client together, where others have some, as much as they leave to them (R45). A small one, as heartbeats and probes
-are, is never refused because of others, and connections_max bounds how many there are. Progress is
-what keeps a body coming: nothing within body_read_ms, or less than body_bytes_per_second_min on the
-whole after that, ends the request.
+client together, where others have some, as much as they leave to them (R45). A small one, as
+heartbeats and probes are, is never refused because of others, and connections_max bounds how many
+there are. Progress is what keeps a body coming: nothing within body_read_ms, or less than
+body_bytes_per_second_min on the whole after that, ends the request.
 """
 
 from __future__ import annotations
