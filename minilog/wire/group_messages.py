@@ -220,6 +220,7 @@ class ForwardedGroupRequest(Message):
     answers for itself and sends it on to nobody."""
 
     message: memoryview
+    principal: Name = ""
 
 
 GroupRequest = GroupHeartbeat | LeaveGroup | CommitOffsets | CommittedOffsets | ListGroups | DescribeGroup | DeleteGroup

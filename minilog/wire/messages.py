@@ -168,11 +168,12 @@ class ProducePartition(msgspec.Struct, omit_defaults=True):
 
 class Produce(Message):
     """Append to partitions led by the receiver, each named once. ``acks``: 0, 1, N copies, or
-    ACKS_ALL."""
+    ACKS_ALL. ``principal``: for whom a broker passes it on."""
 
     acks: Int64
     timeout_ms: Milliseconds
     partitions: Many[ProducePartition]
+    principal: Name = ""
 
 
 class ProduceResult(msgspec.Struct, omit_defaults=True):
@@ -218,10 +219,10 @@ class FetchPartition(msgspec.Struct, omit_defaults=True):
 
 
 class Fetch(Message):
-    """Read committed records; long-polls on the high watermark up to ``max_wait_ms`` for
-    ``min_bytes``.
+    """Read committed records; waits on the high watermark up to ``max_wait_ms`` for ``min_bytes``.
 
-    ``any_replica`` reads from a follower too, no staler than ``max_lag_ms`` (-1: any staleness)."""
+    ``any_replica`` reads from a follower too, no staler than ``max_lag_ms`` (-1: any staleness).
+    ``principal``: for whom a broker passes it on. ``of_receipt``: to look whether that is there."""
 
     partitions: Many[FetchPartition]
     max_wait_ms: Milliseconds = 0
@@ -229,6 +230,8 @@ class Fetch(Message):
     max_bytes: Int64 = 16 * 1024 * 1024
     any_replica: bool = False
     max_lag_ms: Milliseconds = -1
+    principal: Name = ""
+    of_receipt: bool = False
 
 
 class FetchResult(msgspec.Struct, omit_defaults=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 
 from tests.sim.removals.ablation import ABLATIONS, Ablation, detect, told
+from tests.sim.removals.access import ACCESS_ABLATIONS
 from tests.sim.removals.bounds import BOUNDS_ABLATIONS
 from tests.sim.removals.cleaning import CLEANING_ABLATIONS
 from tests.sim.removals.clocks import CLOCK_ABLATIONS
@@ -39,6 +40,7 @@ QUICK = [
 ALL = (
     *ABLATIONS,
     *EVIDENCE_ABLATIONS,
+    *ACCESS_ABLATIONS,
     *BOUNDS_ABLATIONS,
     *CLEANING_ABLATIONS,
     *CLOCK_ABLATIONS,

@@ -197,6 +197,14 @@ class Exchange:
         """Raises Forbidden. For every message that was made of what a client has sent."""
         self._gate.permit(self.request, self.principal, message)
 
+    def permit_inner(self, envelope: Message, inner: Message) -> None:
+        """Of what a broker has passed on: with the rights of who has asked. Raises Forbidden."""
+        self._gate.permit(self.request, self.asker(envelope), inner)
+
+    def asker(self, message: Message) -> Principal:
+        """Whose rights count for a message: a broker passes on what others have asked."""
+        return self._gate.asker(self.request, self.principal, message)
+
     def note_refusals(self, message: Message, refused: Refused) -> None:
         self._gate.note_refusals(self.request, message, refused)
 

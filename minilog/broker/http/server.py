@@ -33,6 +33,7 @@ from minilog.server.inbound.answer_delivery import Delivery
 from minilog.server.inbound.listener import Listener
 from minilog.server.inbound.request_body import RequestBody, refuse_body
 from minilog.server.log_level import LOG_LEVEL_BYTES_MAX
+from minilog.server.outbound.asker import ASKER
 from minilog.server.security.answer_headers import make_safe
 from minilog.server.security.gate import Gate
 from minilog.wire.http import MSGPACK
@@ -129,6 +130,7 @@ class Server:
             found = match(request.method, request.raw_path)
             route, gate = found.route, self.context.gate
             known = gate.admit(request, ROUTE_NEEDS[route.name], found.values)
+            ASKER.set(known.principal.name)
             body = self._body(request, found)
             exchange = Exchange(request, found, body, delivery, self._origins.headers(request), gate, known)
             exchange.note_act(ROUTE_NEEDS[route.name].operation, route.name)

@@ -10,7 +10,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from minilog.core.access.policy import refusal
-from minilog.core.access.principal import Principal
+from minilog.core.access.principal import Principal, Role
 from minilog.wire.messages import (
     Fetch,
     FetchReply,
@@ -21,28 +21,35 @@ from minilog.wire.messages import (
     ProduceReply,
     ProduceResult,
 )
-from minilog.wire.needs import NEEDS
+from minilog.wire.needs import NEEDS, Operation
 
 M = TypeVar("M", Produce, Fetch)
 Refused = Mapping[int, ProduceResult | FetchResult]
 """By their place in the request."""
 
 
-def divided(principal: Principal, message: M) -> tuple[M, Refused]:
-    """What of it the core may see, and the answers to the rest."""
-    if principal.is_open:
+def divided(sender: Principal, asker: Principal, message: M) -> tuple[M, Refused]:
+    """What of it the core may see, and the answers to the rest. ``asker``: whose rights count."""
+    if sender.is_open:
         return message, {}
-    operation = NEEDS[type(message)].operation
+    operation = _operation(sender, asker, message)
     kind = ProduceResult if isinstance(message, Produce) else FetchResult
     refused = {
-        place: kind(entry.topic, entry.partition, Problem.of(refusal(principal, operation, entry.topic)))
+        place: kind(entry.topic, entry.partition, Problem.of(refusal(asker, operation, entry.topic)))
         for place, entry in enumerate(message.partitions)
-        if not principal.may(operation, entry.topic)
+        if not asker.may(operation, entry.topic)
     }
     if not refused:
         return message, {}
     allowed = [entry for place, entry in enumerate(message.partitions) if place not in refused]
     return replace(message, partitions=allowed), refused
+
+
+def _operation(sender: Principal, asker: Principal, message: Produce | Fetch) -> Operation:
+    """Whoever knows the cluster may ask about a receipt, so the broker that looks needs no more."""
+    if isinstance(message, Fetch) and message.of_receipt and Role.PEER in sender.roles and asker is not sender:
+        return Operation.DESCRIBE
+    return NEEDS[type(message)].operation
 
 
 def joined(reply: Message, refused: Refused) -> Message:

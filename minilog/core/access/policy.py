@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from minilog.core.access.principal import NOBODY, OPEN, Principal, Role
+from minilog.core.access.principal import NOBODY, OF_PROCESSES, OPEN, Principal, Role
 from minilog.core.access.reason import Reason
 from minilog.errors import Forbidden, Unauthenticated
 from minilog.wire.group_messages import GROUPS_TOPIC
@@ -118,9 +118,9 @@ class Policy(NamedTuple):
         need = need_of(message)
         if need is None:
             raise Forbidden(f"a {type(message).__name__} is an answer, and nobody may ask one")
-        behalf = getattr(message, "principal", "")
-        if behalf:
-            principal = self._spoken_for(principal, behalf)
+        asker = self.asker(principal, message)
+        if asker is not principal:
+            principal = principal if need.operation in OF_PROCESSES else asker
         elif need.operation is Operation.ALTER and Role.PEER in principal.roles and _is_own_topic(message):
             return
         if need.own and principal.broker_id != getattr(message, "broker_id", None):
@@ -130,6 +130,12 @@ class Policy(NamedTuple):
             )
         if not need.partitions:
             _check(principal, need.operation, str(getattr(message, need.of)) if need.of else "")
+
+    def asker(self, sender: Principal, message: Message) -> Principal:
+        """Whose rights count for it: who has sent it, or for whom a broker passes it on (R127).
+        Raises Forbidden."""
+        name = getattr(message, "principal", "")
+        return self._spoken_for(sender, name) if name and not sender.is_open else sender
 
     def _spoken_for(self, peer: Principal, name: str) -> Principal:
         """A broker says on whose behalf it asks. That one's rights count."""

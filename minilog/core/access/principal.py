@@ -19,7 +19,7 @@ class Role(StrEnum):
     """People who look after the cluster: everything but to speak as one of its processes."""
     METRICS = "metrics"
     PEER = "peer"
-    """A broker. What it passes on was decided where it came in."""
+    """A broker, in its own name. What it passes on is done with the rights of who has asked."""
     CONTROLLER = "controller"
 
 
@@ -40,11 +40,9 @@ class Rule(NamedTuple):
         return f"{self.operation} {self.name}".strip()
 
 
-_OF_PEERS: Final = frozenset(
-    (Operation.PEER, Operation.CLUSTER, Operation.READ, Operation.WRITE, Operation.GROUP, Operation.DESCRIBE)
-)
+_OF_PEERS: Final = frozenset((Operation.PEER, Operation.CLUSTER, Operation.DESCRIBE))
 _OF_CONTROLLERS: Final = frozenset((Operation.CONTROLLER, Operation.CLUSTER))
-_OF_PROCESSES: Final = frozenset((Operation.PEER, Operation.CONTROLLER, Operation.CLUSTER))
+OF_PROCESSES: Final = frozenset((Operation.PEER, Operation.CONTROLLER, Operation.CLUSTER))
 
 
 class Quota(NamedTuple):
@@ -72,7 +70,7 @@ class Principal(NamedTuple):
         return self._by_role(operation) or self._by_rule(operation, name)
 
     def _by_role(self, operation: Operation) -> bool:
-        if Role.ADMIN in self.roles and operation not in _OF_PROCESSES:
+        if Role.ADMIN in self.roles and operation not in OF_PROCESSES:
             return True
         if Role.PEER in self.roles and operation in _OF_PEERS:
             return True

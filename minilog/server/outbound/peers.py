@@ -26,6 +26,7 @@ from prometheus_client import Histogram
 
 from minilog.config import MESSAGE_BYTES_MAX, MIB, REPLICA_FETCH_BYTES_MAX
 from minilog.errors import BrokerUnavailable, MinilogError
+from minilog.server.outbound.asker import in_the_name_of_its_asker
 from minilog.server.outbound.connection import Answer, Outcome
 from minilog.server.outbound.dial import dial
 from minilog.server.outbound.host_names import Names
@@ -163,7 +164,9 @@ class Peers:
                 BrokerUnavailable(f"{url!r} is no http://host:port", definite=True, reason=NoAnswer.NO_ADDRESS)
             )
         answered: asyncio.Future[Outcome] = self._loop.create_future()
-        errand = Errand(encode(request), timeout_ms, lambda outcome: _resolve(answered, outcome))
+        errand = Errand(
+            encode(in_the_name_of_its_asker(request)), timeout_ms, lambda outcome: _resolve(answered, outcome)
+        )
         pool = self._pool(address, POOLS.get(type(request), QUESTIONS))
         pool.send(errand)
         try:

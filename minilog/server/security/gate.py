@@ -147,6 +147,14 @@ class Gate:
             self._refused(error, request, type(message).__name__)
             raise
 
+    def asker(self, request: web.BaseRequest, sender: Principal, message: Message) -> Principal:
+        """Whose rights count. Raises Forbidden."""
+        try:
+            return self.policy.asker(sender, message)
+        except MinilogError as error:
+            self._refused(error, request, type(message).__name__)
+            raise
+
     def note_act(self, request: web.BaseRequest, principal: Principal, operation: Operation, what: str) -> None:
         """Something was asked for, and allowed. What changes the cluster is told."""
         if operation in _ACTS and request.method != "GET" and not principal.is_open:

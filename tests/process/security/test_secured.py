@@ -10,7 +10,17 @@ from collections.abc import Iterator
 import pytest
 
 from minilog.wire.figure_messages import DescribeBroker
-from minilog.wire.messages import CreateTopic, Metadata, Register, encode
+from minilog.wire.messages import (
+    CreateTopic,
+    Metadata,
+    Produce,
+    ProducePartition,
+    ProduceReply,
+    Register,
+    decode,
+    encode,
+)
+from minilog.wire.records import encode_values
 from minilog_client import Forbidden
 from tests.process.security.secured import Secured, secured, until
 
@@ -79,6 +89,51 @@ def test_a_broker_speaks_for_itself_only(cluster: Secured) -> None:
         cluster.ask(cluster.url("controller") + "/internal/rpc", cluster.token_of("broker-1"), told, MSGPACK)[0] == 403
     )
     assert metadata_offset(cluster) == before
+
+
+def test_what_brokers_pass_on_is_done_with_the_rights_of_who_has_asked(cluster: Secured) -> None:
+    """Each broker is asked about each partition, so half of it is passed on."""
+    token = cluster.token_of("shop")
+    for name in ("broker-1", "broker-2"):
+        for partition in (0, 1):
+            path = f"{cluster.url(name)}/v1/topics/orders.eu/records"
+            body = json.dumps({"records": [{"value": "tea", "partition": partition}]}).encode()
+            status, told = cluster.ask(path, token, body)
+            assert status == 200, told
+            receipt = json.loads(told)["receipts"][0]
+            check = json.dumps({"receipts": [receipt]}).encode()
+            for other in ("broker-1", "broker-2"):
+                status, found = cluster.ask(cluster.url(other) + "/v1/receipts/check", token, check)
+                assert (status, json.loads(found)["receipts"][0]["status"]) == (200, "committed"), found
+        group = cluster.url(name) + "/v1/groups/billing/offsets"
+        body = json.dumps({"offsets": [{"topic": "orders.eu", "partition": 0, "offset": 1}]}).encode()
+        assert cluster.ask(group, token, body, method="PUT")[0] == 200
+        assert cluster.ask(group, token)[0] == 200
+        assert cluster.ask(cluster.url(name) + "/v1/groups/other/offsets", token)[0] == 403
+
+
+@pytest.mark.parametrize("who", ["broker-1", "controller"])
+def test_a_token_of_a_process_opens_no_topic_and_no_group(cluster: Secured, who: str) -> None:
+    token = cluster.token_of(who)
+    for name in ("broker-1", "broker-2"):
+        for method, path in (
+            ("GET", "/v1/topics/orders.eu/partitions/0/records?offset=0"),
+            ("POST", "/v1/topics/orders.eu/records"),
+            ("DELETE", "/v1/topics/orders.eu"),
+            ("GET", "/v1/groups/billing/offsets"),
+            ("DELETE", "/v1/groups/billing"),
+            ("GET", "/metrics"),
+        ):
+            body = b'{"records": [{"value": "x"}]}' if method == "POST" else None
+            assert cluster.ask(cluster.url(name) + path, token, body, method=method)[0] == 403, path
+    message = encode(Produce(-1, 1000, [ProducePartition("orders.eu", 0, memoryview(encode_values([b"x"], 1)))]))
+    status, answer = cluster.ask(cluster.url() + "/internal/rpc", token, message, MSGPACK)
+    if status == 200:
+        reply = decode(answer)
+        assert isinstance(reply, ProduceReply)
+        assert [one.problem and one.problem.code for one in reply.partitions] == ["FORBIDDEN"]
+    else:
+        assert status == 403
 
 
 def test_the_command_works_over_tls_and_says_who_may_what(cluster: Secured) -> None:

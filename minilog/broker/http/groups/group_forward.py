@@ -8,7 +8,7 @@ would ask again in just the same way.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from minilog.broker.http.exchange import HttpContext
@@ -45,8 +45,11 @@ async def group_call(context: HttpContext, message: GroupRequest) -> Message:
         await asyncio.sleep(PAUSE_MS / 1000)
 
 
-async def answer_forwarded(context: HttpContext, message: ForwardedGroupRequest) -> Message:
-    """A group message that another broker has sent on: answered here or nowhere."""
+async def answer_forwarded(
+    context: HttpContext, message: ForwardedGroupRequest, permit: Callable[[Message], None]
+) -> Message:
+    """A group message that another broker has sent on: answered here or nowhere. ``permit`` raises
+    Forbidden where who has asked may not (R127)."""
     try:
         check_size(message.message)
         inner = decode(message.message)
@@ -54,6 +57,7 @@ async def answer_forwarded(context: HttpContext, message: ForwardedGroupRequest)
         raise InvalidRequest(f"what was forwarded is not one message in msgpack: {error}") from None
     if not isinstance(inner, GroupRequest):
         raise InvalidRequest(f"what was forwarded is a {type(inner).__name__}; only group messages are")
+    permit(inner)
     return await context.runtime.submit(inner)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Final, get_args
 
 from aiohttp import web
@@ -110,7 +111,7 @@ async def rpc(context: HttpContext, exchange: Exchange) -> web.Response:
         case AllocateProducerIds():
             return message_answer(await to_controller(context, message))
         case ForwardedGroupRequest():
-            return message_answer(await answer_forwarded(context, message))
+            return message_answer(await answer_forwarded(context, message, partial(exchange.permit_inner, message)))
         case _ if isinstance(message, GroupRequest):
             if isinstance(message, REPEATED):
                 exchange.end_with_client()
@@ -122,7 +123,7 @@ async def rpc(context: HttpContext, exchange: Exchange) -> web.Response:
 
 async def _produce(context: HttpContext, exchange: Exchange, message: Produce) -> Message:
     """Of the partitions that may be written."""
-    message, refused = divided(exchange.principal, message)
+    message, refused = divided(exchange.principal, exchange.asker(message), message)
     exchange.note_refusals(message, refused)
     if refused and not message.partitions:
         return joined(ProduceReply([]), refused)
@@ -131,7 +132,7 @@ async def _produce(context: HttpContext, exchange: Exchange, message: Produce) -
 
 async def _fetch(context: HttpContext, exchange: Exchange, message: Fetch) -> Message:
     """Of the partitions that may be read."""
-    message, refused = divided(exchange.principal, message)
+    message, refused = divided(exchange.principal, exchange.asker(message), message)
     exchange.note_refusals(message, refused)
     if refused and not message.partitions:
         return joined(FetchReply([]), refused)

@@ -164,7 +164,7 @@ async def _ask(context: HttpContext, receipt: ReceiptToCheck, offset: int, last_
     """One fetch from the leader; raises the error it met."""
     state = context.partition(receipt.topic, receipt.partition, receipt.topic_id)
     entry = FetchPartition(receipt.topic, receipt.partition, offset, LOOK_BYTES, -1, last_epoch, state.topic_id)
-    message = Fetch([entry], 0, 0, LOOK_BYTES)
+    message = Fetch([entry], 0, 0, LOOK_BYTES, of_receipt=True)
     if state.leader == context.broker_id:
         reply = checked(await context.runtime.submit(message), FetchReply)
     else:

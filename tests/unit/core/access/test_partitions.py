@@ -26,7 +26,7 @@ def produce() -> Produce:
 
 
 def test_what_is_refused_is_answered_in_its_place_and_never_seen_by_the_core() -> None:
-    allowed, refused = divided(PRINCIPAL, produce())
+    allowed, refused = divided(PRINCIPAL, PRINCIPAL, produce())
     assert [entry.topic for entry in allowed.partitions] == ["mine", "mine.too"]
     reply = joined(
         ProduceReply([ProduceResult(entry.topic, 0, base_offset=7) for entry in allowed.partitions]), refused
@@ -38,7 +38,7 @@ def test_what_is_refused_is_answered_in_its_place_and_never_seen_by_the_core() -
 
 
 def test_so_are_reads() -> None:
-    allowed, refused = divided(PRINCIPAL, Fetch([FetchPartition(topic, 0, 0) for topic in TOPICS]))
+    allowed, refused = divided(PRINCIPAL, PRINCIPAL, Fetch([FetchPartition(topic, 0, 0) for topic in TOPICS]))
     reply = joined(FetchReply([FetchResult(entry.topic, 0) for entry in allowed.partitions]), refused)
     assert isinstance(reply, FetchReply)
     assert [(result.topic, result.problem is None) for result in reply.partitions] == [
@@ -50,11 +50,11 @@ def test_so_are_reads() -> None:
 
 
 def test_a_failure_of_the_whole_request_stays_one() -> None:
-    _, refused = divided(PRINCIPAL, produce())
+    _, refused = divided(PRINCIPAL, PRINCIPAL, produce())
     problem = Problem("OVERLOADED", "no room", True)
     assert joined(problem, refused) is problem
 
 
 def test_where_nothing_is_secured_nothing_is_copied() -> None:
     message = produce()
-    assert divided(OPEN, message)[0] is message
+    assert divided(OPEN, OPEN, message)[0] is message

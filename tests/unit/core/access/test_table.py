@@ -78,12 +78,12 @@ ALLOWED: Final[Mapping[str, set[str]]] = {
     "public": set(ASKING),
     "metrics": {"admin", "metrics"},
     "describe": SEES,
-    "read topic": {"admin", "peer", "reader"},
-    "write topic": {"admin", "peer", "writer"},
-    "write": {"admin", "peer", "writer"},
+    "read topic": {"admin", "reader"},
+    "write topic": {"admin", "writer"},
+    "write": {"admin", "writer"},
     "alter topic": {"admin", "maker"},
     "alter": {"admin", "maker"},
-    "group group": {"admin", "peer", "member"},
+    "group group": {"admin", "member"},
     "admin": {"admin"},
     "message": {"admin", "peer", "controller", *CLIENTS},
 }
@@ -130,7 +130,7 @@ MESSAGE_TABLE: Final[list[tuple[Message, set[str]]]] = [
     (BalanceLeaders(), {"admin"}),
     (MoveReplicas([]), {"admin"}),
     (PlanReplicas(), {"admin"}),
-    (InitProducer(), {"admin", "peer", "writer"}),
+    (InitProducer(), {"admin", "writer"}),
     (CreateTopic("mine"), {"admin", "maker"}),
     (CreateTopic("foreign"), {"admin"}),
     (CreateTopic("__groups"), {"admin", "peer"}),
@@ -157,13 +157,13 @@ MESSAGE_TABLE: Final[list[tuple[Message, set[str]]]] = [
     (DescribeBroker(), {"peer", "controller"}),
     (ForwardedGroupRequest(memoryview(b"")), {"peer"}),
     (ListGroups(), SEES),
-    (DescribeGroup("ours"), {"admin", "peer", "member"}),
-    (DescribeGroup("theirs"), {"admin", "peer"}),
-    (CommittedOffsets("ours"), {"admin", "peer", "member"}),
-    (DeleteGroup("theirs"), {"admin", "peer"}),
-    (CommitOffsets("theirs", []), {"admin", "peer"}),
-    (LeaveGroup("ours", "m"), {"admin", "peer", "member"}),
-    (GroupHeartbeat("theirs", "m", 0), {"admin", "peer"}),
+    (DescribeGroup("ours"), {"admin", "member"}),
+    (DescribeGroup("theirs"), {"admin"}),
+    (CommittedOffsets("ours"), {"admin", "member"}),
+    (DeleteGroup("theirs"), {"admin"}),
+    (CommitOffsets("theirs", []), {"admin"}),
+    (LeaveGroup("ours", "m"), {"admin", "member"}),
+    (GroupHeartbeat("theirs", "m", 0), {"admin"}),
     (CreateTopic("mine", principal="maker"), {"peer"}),
     (CreateTopic("mine", principal="reader"), set()),
     (DeleteTopic("mine", principal="admin"), {"peer"}),
@@ -207,7 +207,7 @@ def test_each_route_lets_in_whom_the_table_says(asking: str) -> None:
         need, allowed = ROUTE_NEEDS[route.name], ALLOWED[ROUTE_TABLE[route.name]]
         assert admitted(asking, need, MINE) == expected(asking, allowed), route.name
         if need.of:
-            assert admitted(asking, need, OTHERS) == expected(asking, allowed & {"admin", "peer"}), route.name
+            assert admitted(asking, need, OTHERS) == expected(asking, allowed & {"admin"}), route.name
 
 
 @pytest.mark.parametrize("asking", [*ROLES, *CLIENTS])

@@ -39,6 +39,10 @@ URLS = {1: "http://b1:1", 2: "http://b2:1", 3: "http://b3:1"}
 LEAVE = LeaveGroup("g", "m")
 
 
+async def forwarded(context: Any, message: Any) -> Message:
+    return await answer_forwarded(context, message, lambda inner: None)
+
+
 class FakeRuntime:
     """``here``: what the local core answers, one after the other, the last for ever. ``there``:
     what others do, by URL."""
@@ -127,7 +131,7 @@ def test_an_answer_that_got_lost_is_not_asked_for_again() -> None:
 
 def test_who_is_asked_by_a_broker_asks_nobody_else() -> None:
     runtime = FakeRuntime(elsewhere(2))
-    answer = call(runtime, ForwardedGroupRequest(memoryview(encode(DescribeGroup("g")))), answer_forwarded)
+    answer = call(runtime, ForwardedGroupRequest(memoryview(encode(DescribeGroup("g")))), forwarded)
     assert isinstance(answer, Problem)
     assert answer.code == "NOT_COORDINATOR"
     assert runtime.asked == [DescribeGroup("g")]
@@ -137,7 +141,7 @@ def test_who_is_asked_by_a_broker_asks_nobody_else() -> None:
 @pytest.mark.parametrize("body", [b"\x00", b"", encode(Metadata())])
 def test_only_group_messages_are_forwarded(body: bytes) -> None:
     with pytest.raises(InvalidRequest, match="forwarded"):
-        call(FakeRuntime(Ok()), ForwardedGroupRequest(memoryview(body)), answer_forwarded)
+        call(FakeRuntime(Ok()), ForwardedGroupRequest(memoryview(body)), forwarded)
 
 
 def with_groups_topic(runtime: FakeRuntime, *leaders: int) -> FakeRuntime:
