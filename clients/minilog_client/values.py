@@ -92,6 +92,14 @@ def counted(count: int, noun: str, one: str = "", many: str = "") -> str:
     return f"{count} {noun} {one}".rstrip() if count == 1 else f"{count} {noun}s {many}".rstrip()
 
 
+def text_of(error: BaseException) -> str:
+    """What an application's exception says. One that cannot say it raises nothing here."""
+    try:
+        return str(error)
+    except Exception as failure:
+        return f"its text cannot be told, {type(failure).__name__}"
+
+
 def check_count(max_records: Any) -> None:
     if isinstance(max_records, bool) or not isinstance(max_records, int):
         raise TypeError(f"max_records must be a whole number, got {max_records!r}")

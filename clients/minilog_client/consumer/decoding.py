@@ -13,7 +13,7 @@ from minilog.errors import CorruptBatch
 from minilog_client.consumer.records import AnyRecord, Record
 from minilog_client.serializers.serializer import Serializer, serializer_of
 from minilog_client.settings import Undecodable
-from minilog_client.values import counted
+from minilog_client.values import counted, text_of
 
 _log: Final = logging.getLogger("minilog_client")
 
@@ -89,7 +89,7 @@ def _undecodable(record: Record, cause: Exception, is_told: bool) -> Undecodable
     hint = f'; seek to {record.offset + 1} to go on behind it, or read with undecodable="skip"' if is_told else ""
     error = UndecodableRecord(
         f"{place}: the record at {record.offset} is not what this consumer reads "
-        f"({type(cause).__name__}: {cause})" + hint,
+        f"({type(cause).__name__}: {text_of(cause)})" + hint,
         topic=record.topic,
         partition=record.partition,
         offset=record.offset,

@@ -306,9 +306,8 @@ class Sender:
 
     def _on_result(self, queue: PartitionQueue, dispatch: Dispatch, result: ProduceResult | None) -> None:
         if result is None:
-            self._on_error(
-                queue, InternalError(f"{dispatch.leader.url} said nothing about {queue.topic}-{queue.partition}")
-            )
+            silence = f"{dispatch.leader.url} said nothing about {queue.topic}-{queue.partition}"
+            self._on_error(queue, InternalError(silence))
         elif result.problem is not None:
             self._on_error(queue, result.problem.error())
         else:
@@ -378,11 +377,12 @@ class Sender:
             self._after_settling()
 
     def refuse(self, token: Look, topic: str, error: Exception) -> None:
-        """A record that a thread was told was accepted, and that cannot be taken, has failed as any
-        other."""
+        """A record that was accepted for a thread has failed before it could be taken."""
         self._failed += 1
         token.set_exception(error)
         self.failures.add(str(topic), 1, error, token)
+        if isinstance(error, MinilogError):
+            self._tell(GivenUp(topic, 1, error))
 
     def _after_settling(self) -> None:
         """Records were settled: let those go on who wait for room, or for the last of them."""

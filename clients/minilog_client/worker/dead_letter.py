@@ -7,12 +7,13 @@ from typing import Final
 
 from minilog.wire.codec.codec import Headers
 from minilog_client.consumer.records import Record
+from minilog_client.values import text_of
 
 PREFIX: Final = "minilog-dead-letter-"
 _CAUSE_CHARS_MAX: Final = 1000
 
 
-def dead_letter_headers(record: Record, error: Exception, attempts: int) -> Headers:
+def dead_letter_headers(record: Record, error: BaseException, attempts: int) -> Headers:
     """Those of the record, and ours in the place of any that it has from being put aside before."""
     said = {
         "topic": record.topic,
@@ -20,7 +21,7 @@ def dead_letter_headers(record: Record, error: Exception, attempts: int) -> Head
         "offset": record.offset,
         "timestamp": record.timestamp,
         "attempts": attempts,
-        "cause": f"{type(error).__name__}: {error}"[:_CAUSE_CHARS_MAX],
+        "cause": f"{type(error).__name__}: {text_of(error)}"[:_CAUSE_CHARS_MAX],
     }
     own = [(name, value) for name, value in record.headers if not name.startswith(PREFIX)]
     return (*own, *((PREFIX + name, str(value).encode(errors="replace")) for name, value in said.items()))

@@ -10,6 +10,7 @@ from minilog.wire.codec.codec import Headers
 from minilog_client.consumer.decoding import Decoding
 from minilog_client.consumer.records import AnyRecord, Record
 from minilog_client.serializers.serializer import serializer_of
+from minilog_client.values import text_of
 from minilog_client.worker.dead_letter import dead_letter_headers
 from minilog_client.worker.retries import Retries
 
@@ -24,7 +25,7 @@ class Tries:
         self._retries = retries
         self._attempts = 0
         found, unreadable = decoding.decode([raw])
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         if unreadable is not None:
             self.failure = unreadable.cause
             _log.warning(
@@ -37,7 +38,7 @@ class Tries:
     def on_handled(self) -> None:
         self.is_due, self.failure = False, None
 
-    def on_failed(self, error: Exception) -> float:
+    def on_failed(self, error: BaseException) -> float:
         """After how many seconds it is tried again, if it is."""
         self._attempts += 1
         self.failure = error
@@ -46,7 +47,7 @@ class Tries:
         _log.warning(
             "%s-%d: handling the record at %d has failed (try %d of %d): %s: %s",
             self._raw.topic, self._raw.partition, self._raw.offset,
-            self._attempts, self._retries.attempts_max, type(error).__name__, error,
+            self._attempts, self._retries.attempts_max, type(error).__name__, text_of(error),
         )  # fmt: skip
         return delay_s or 0.0
 

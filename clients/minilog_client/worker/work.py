@@ -5,9 +5,11 @@ record was handled, or its dead letter acknowledged."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from minilog_client.connection.cluster import now_ms
+from minilog_client.connection.own_loop import is_cancelled
 from minilog_client.consumer.consumer import Consumer
 from minilog_client.consumer.records import Record
 from minilog_client.producer.producer import Producer
@@ -41,7 +43,9 @@ async def work(
             try:
                 await handle(tries.record)
                 tries.on_handled()
-            except Exception as error:  # whatever the application raises
+            except (Exception, asyncio.CancelledError) as error:  # whatever the application raises
+                if isinstance(error, asyncio.CancelledError) and is_cancelled():
+                    raise
                 await _wait(consumer, tries.on_failed(error))
                 if tries.is_due and consumer._is_stopping:
                     await consumer.close()

@@ -3,6 +3,7 @@ it was handled or its dead letter acknowledged."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -95,6 +96,51 @@ def test_whoever_is_stopped_between_two_tries_leaves_the_record_to_the_next() ->
         assert (handler.seen, consumer.is_closed) == ([0, 1], True)
         assert coordinator.committed("g") == {0: 1}
         assert await dead(client) == []
+
+
+def test_a_handler_that_raises_anything_ends_no_worker() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise ValueError("cannot say it")
+
+    class Muddled(Handler):
+        async def coroutine(self, record: Record[int]) -> None:
+            self(record)
+            if record.value == 1:
+                raise asyncio.CancelledError  # what it waited for was cancelled, and not the worker
+            if record.value == 2:
+                raise Mute
+
+    @scenario(1)
+    async def _(cluster: FakeCluster, coordinator: FakeCoordinator, client: AsyncClient) -> None:
+        cluster.create("dead", 1)
+        write(cluster.logs["t"][0], b"0", b"1", b"2", b"3")
+        consumer = client.consumer("t", group="g")
+        handler = Muddled(consumer, 3, {})
+        await work(
+            consumer, handler.coroutine, producer=client.producer(), dead_letters="dead", retries=QUICK, value=int
+        )
+        assert (handler.seen, coordinator.committed("g")) == ([0, 1, 1, 1, 2, 2, 2, 3], {0: 4})
+        causes = [dict(record.headers)[PREFIX + "cause"] for record in await dead(client)]
+        assert causes == [b"CancelledError: ", b"Mute: its text cannot be told, ValueError"]
+
+
+def test_who_is_cancelled_in_a_handler_ends_and_leaves_the_record() -> None:
+    @scenario(1)
+    async def _(cluster: FakeCluster, coordinator: FakeCoordinator, client: AsyncClient) -> None:
+        cluster.create("dead", 1)
+        write(cluster.logs["t"][0], b"0", b"1")
+
+        async def handle(record: Record[int]) -> None:
+            if record.value == 1:
+                await asyncio.sleep(1000)
+
+        consumer = client.consumer("t", group="g")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(5):
+                await work(consumer, handle, producer=client.producer(), dead_letters="dead", value=int)
+        await consumer.close()
+        assert (coordinator.committed("g"), await dead(client)) == ({0: 1}, [])
 
 
 def test_without_await() -> None:
