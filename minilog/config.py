@@ -26,6 +26,7 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 PositiveInt = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Milliseconds = Annotated[int, Meta(ge=1, le=2**53)]
 Bytes = Annotated[int, Meta(ge=1, le=2**53)]
+BytesOrNone = Annotated[int, Meta(ge=0, le=2**53)]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 EventLoop = Literal["auto", "asyncio", "uvloop"]
@@ -308,6 +309,8 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     replica_lag_max_ms: Milliseconds = 4000
     replica_fetch_wait_ms: Milliseconds = 500
     replica_fetch_bytes_max: Annotated[int, Meta(ge=1, le=REPLICA_FETCH_BYTES_MAX)] = 8 * MIB
+    move_bytes_per_second: BytesOrNone = 0
+    """What this broker copies at most of partitions that move to it; 0: as fast as it comes."""
     peer_timeout_ms: Milliseconds = 2000
     checkpoint_interval_ms: Milliseconds = 10_000
     retention_check_ms: Milliseconds = 30_000

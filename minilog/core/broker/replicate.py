@@ -14,6 +14,7 @@ from minilog.core.broker.requests.fetch import FetchRequests
 from minilog.core.broker.state import LocalState
 from minilog.core.broker.turn import Turn
 from minilog.core.effects import Effect
+from minilog.core.replication.budget import Budget
 from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.follower_sessions import FollowerSessions
 from minilog.core.replication.isr_proposals import IsrProposals
@@ -46,6 +47,7 @@ class Replication:
         self._state, self._turn, self._followers = state, turn, followers
         self._proposals, self._fetches = proposals, fetches
         self.fetchers: dict[int, ReplicaFetcher] = {}
+        self._budget = Budget(state.settings.move_bytes_per_second)
         self._next_look_ms = 0
         self._unlooked: dict[TopicPartition, None] = {}
 
@@ -119,6 +121,7 @@ class Replication:
                 settings.replica_fetch_wait_ms,
                 settings.replica_fetch_bytes_max,
                 settings.peer_timeout_ms,
+                self._budget,
             )
         return self.fetchers[leader]
 

@@ -32,6 +32,8 @@ from typing import Final
 from msgspec.structs import replace
 
 from minilog.core.effects import Flush
+from minilog.core.moves.moving import adding
+from minilog.core.replication.budget import Budget
 from minilog.core.replication.follower import FollowerState
 from minilog.errors import CorruptBatch, CorruptRange, DiskFull, OffsetOutOfRange, RecordTooLarge
 from minilog.wire.batch import first_batches
@@ -48,8 +50,20 @@ APPEND_WORK: Final = 16
 
 
 class ReplicaFetcher:
-    def __init__(self, broker_id: int, leader: int, max_wait_ms: int, max_bytes: int, peer_timeout_ms: int) -> None:
+    def __init__(
+        self,
+        broker_id: int,
+        leader: int,
+        max_wait_ms: int,
+        max_bytes: int,
+        peer_timeout_ms: int,
+        budget: Budget | None = None,
+    ) -> None:
         self.broker_id, self.leader = broker_id, leader
+        self._budget = budget or Budget()
+        """Of what moves here."""
+        self._coming: dict[TopicPartition, int] = {}
+        """Partitions that move here of which the last answer had something, and how much."""
         self.max_wait_ms, self.max_bytes = max_wait_ms, max_bytes
         self.peer_timeout_ms = peer_timeout_ms
         self.portion_bytes = max_bytes
@@ -129,7 +143,7 @@ class ReplicaFetcher:
             self.session_id,
             self.sequence,
             self.max_wait_ms,
-            self.portion_bytes,
+            self._portion(),
             partitions,
             list(self._forgotten),
         )
@@ -138,6 +152,13 @@ class ReplicaFetcher:
         self.inflight = request
         self._sent_ms = now_ms
         return request
+
+    def _portion(self) -> int:
+        """No more at once than the budget has for a second, while something moves here."""
+        rate = self._budget.bytes_per_second
+        if rate and any(self._is_coming(follower) for follower in self.followers.values()):
+            return min(self.portion_bytes, max(rate, BYTES_MIN))
+        return self.portion_bytes
 
     def _next_fetch(self, partition: TopicPartition, now_ms: int) -> ReplicaFetchPartition | None:
         try:
@@ -156,6 +177,7 @@ class ReplicaFetcher:
     def _wake(self, now_ms: int) -> None:
         for partition in [p for p, until_ms in self._asleep.items() if until_ms <= now_ms]:
             del self._asleep[partition]
+            self._forgotten.pop(partition, None)
             self._changed[partition] = None
 
     def _matches(self, request: ReplicaFetch) -> bool:
@@ -212,6 +234,8 @@ class ReplicaFetcher:
                 self._results.appendleft(replace(result, batches=result.batches[end:], fetch_offset=end_offset))
                 result = replace(result, batches=result.batches[:end], written=None)
             self.fetched_bytes += len(result.batches)
+            if self._is_coming(follower):
+                self._coming[follower.partition] = self._coming.get(follower.partition, 0) + len(result.batches)
             self._apply(follower, result, seen_ms, now_ms)
             self.taken.append(follower.partition)
             flush = self._flush(follower)
@@ -220,7 +244,23 @@ class ReplicaFetcher:
         if not self._results:
             self.answered_ms, self._untold = seen_ms, untold
             self._named.clear()
+            self._rest(now_ms)
         return flushes
+
+    def _is_coming(self, follower: FollowerState) -> bool:
+        """Its replicas move, it is to come here, and is not in sync yet."""
+        state = follower.state
+        return self.broker_id in adding(state) and self.broker_id not in state.isr
+
+    def _rest(self, now_ms: int) -> None:
+        """What moves here waits while the budget is spent. The leader forgets it meanwhile, or it
+        would send more with every append."""
+        for partition, count in self._coming.items():
+            until_ms = self._budget.spend(count, now_ms)
+            if until_ms > now_ms and partition in self.followers:
+                self._sleep(partition, until_ms)
+                self._forgotten[partition] = None
+        self._coming.clear()
 
     def _suit_portion(self, under_way_ms: int) -> None:
         """An answer that comes, but slowly, keeps every other partition of this leader waiting."""

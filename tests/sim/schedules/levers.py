@@ -22,8 +22,9 @@ class Levers:
             self.cluster.admin.request(self._request(self.rng.choice(topics)))
 
     def move(self) -> None:
-        """Some partitions of one topic, to any brokers, or back to where they were."""
-        topics = [t for t in self.cluster.invariants.truth.topics.values() if t.topic.startswith("t")]
+        """Some partitions of one topic, be it that of the groups, to any brokers, or back to where
+        they were."""
+        topics = list(self.cluster.invariants.truth.topics.values())
         if topics:
             topic = self.rng.choice(topics)
             chosen = self.rng.sample(sorted(topic.partitions), self.rng.randint(1, len(topic.partitions)))

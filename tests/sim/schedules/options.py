@@ -167,9 +167,11 @@ class Options:
         if self.trial == "busy neighbour":
             cleaning = {"retention_check_ms": 100}
         balance = {"leader_balance_steady_ms": 500, "leader_balance_pause_ms": 1000} if self.levers else {}
+        moving = {"move_bytes_per_second": (0, 0, 50_000)[self.seed % 3]} if self.moves else {}
         return (
             cleaning
             | balance
+            | moving
             | {
                 "session_timeout_ms": self.session_timeout_ms,
                 "replica_lag_max_ms": self.replica_lag_max_ms,

@@ -290,3 +290,22 @@ def test_a_broker_that_knows_nothing_of_before_keeps_what_it_finds() -> None:
     c.until(lambda: is_there(c, 1, 2, 3))
     c.settle("t")
     assert c.broker(3).store.strays == 0
+
+
+def test_what_moves_takes_no_more_than_its_budget() -> None:
+    """R113: who is to come copies in its own time. Others are in sync meanwhile, and writes go on."""
+    c = cluster(move_bytes_per_second=10_000, replica_fetch_bytes_max=16_384)
+    for _ in range(40):
+        c.produce("t", 100)
+    c.settle("t", within_ms=60_000)
+    size = c.log(1, "t").inner.size_bytes
+    assert size > 50_000
+    began_ms = c.world.now_ms
+    move(c, 1, 2, 4)
+    c.until(lambda: c.log(4, "t").end_offset > 0)
+    for _ in range(5):
+        c.produce("t")
+    assert c.isr("t") == [1, 2, 3]
+    c.until(lambda: is_there(c, 1, 2, 4), within_ms=60_000)
+    assert c.world.now_ms - began_ms > 1000 * (size - 30_000) / 10_000
+    c.settle("t")
