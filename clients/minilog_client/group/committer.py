@@ -66,16 +66,19 @@ class Committer:
         """Commits so far: each has its number, so that a copy that is late takes nothing back."""
 
     async def commit(
-        self, marks: Mapping[PartitionKey, Mark], metadata: str = "", timeout_ms: int | None = None
+        self,
+        marks: Mapping[PartitionKey, Mark],
+        helds: Mapping[PartitionKey, Held],
+        metadata: str = "",
+        timeout_ms: int | None = None,
     ) -> None:
-        """What the application asks to commit, all of it. Raises what ``GroupConsumer.commit``
-        says."""
+        """What the application asks to commit, all of it, under the grants that it was asked for:
+        those of ``helds``. Raises what ``GroupConsumer.commit`` says."""
         if not marks:
             await asyncio.sleep(0)  # whoever commits nothing again and again lets others run
             return
         self._note_finished()
-        helds = {key: self._holdings.require(key) for key in marks}
-        wanted = [_wanted(key, held, marks[key]) for key, held in sorted(helds.items(), key=_by_key)]
+        wanted = [_wanted(key, helds[key], marks[key]) for key in sorted(marks)]
         async with self._turn(timeout_ms) as deadline_ms:
             await self._send(wanted, False, metadata, deadline_ms)
 
@@ -217,10 +220,6 @@ def _wanted(key: PartitionKey, held: Held, mark: Mark) -> Wanted:
 def _may_be_of_some(error: MinilogError) -> bool:
     """A refusal that is perhaps about some of the partitions only."""
     return isinstance(error, InconsistentTopicId) or not (error.retriable or isinstance(error, UnknownMember))
-
-
-def _by_key(item: tuple[PartitionKey, object]) -> PartitionKey:
-    return item[0]
 
 
 def _lost_of(wanted: list[Wanted], view: MemberView, group: str) -> dict[PartitionKey, MinilogError]:

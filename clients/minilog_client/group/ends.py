@@ -8,16 +8,18 @@ from contextlib import suppress
 from minilog.errors import MinilogError, OffsetOutOfRange
 from minilog.wire.messages import LATEST, Offsets, OffsetsPartition, OffsetsReply
 from minilog_client.connection.cluster import Cluster
-from minilog_client.group.holdings import Holdings, Mark
+from minilog_client.group.holdings import Held, Mark
 from minilog_client.values import PartitionKey
 
 
-async def refuse_beyond_ends(cluster: Cluster, marks: Mapping[PartitionKey, Mark], held: Holdings) -> None:
+async def refuse_beyond_ends(
+    cluster: Cluster, marks: Mapping[PartitionKey, Mark], helds: Mapping[PartitionKey, Held]
+) -> None:
     """Raises OffsetOutOfRange for an offset that is beyond the end of its partition. Its leader is
     asked only where what is known here does not reach so far."""
     for key, mark in marks.items():
-        state = held[key].state
-        if mark.offset <= max(state.high_watermark or 0, state.position or 0, held[key].high):
+        held, state = helds[key], helds[key].state
+        if mark.offset <= max(state.high_watermark or 0, state.position or 0, held.high):
             continue
         end = await _end(cluster, key, state.topic_id)
         if end is not None and mark.offset > end:

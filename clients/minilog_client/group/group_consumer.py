@@ -341,11 +341,13 @@ class GroupConsumer(Consumer[V, K]):
         if what is None:
             self._progress.finish_all()
             marks = {key: held.finished for key, held in self._held.items() if held.finished is not None}
-            await self._committer.commit(marks, metadata, timeout_ms)
         else:
             self._progress.note()
-            await refuse_beyond_ends(self._cluster, marks := self._held.parse(what), self._held)
-            await self._committer.commit(marks, metadata, timeout_ms)
+            marks = self._held.parse(what)
+        helds = {key: self._held[key] for key in marks}
+        if what is not None:
+            await refuse_beyond_ends(self._cluster, marks, helds)
+        await self._committer.commit(marks, helds, metadata, timeout_ms)
 
     async def committed(
         self, partitions: Iterable[PartitionKey] | None = None, timeout_ms: int | None = None

@@ -4,11 +4,20 @@ what the application has committed. Time is virtual."""
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
 
-from minilog.errors import GroupChanged, InconsistentTopicId, MinilogError, NotAssigned, StaleMemberEpoch, UnknownTopic
+from minilog.errors import (
+    GroupChanged,
+    InconsistentTopicId,
+    MinilogError,
+    NotAssigned,
+    OffsetOutOfRange,
+    StaleMemberEpoch,
+    UnknownTopic,
+)
 from minilog.wire.group_messages import CommitOffsets
 from minilog_client import AsyncClient
 from tests.unit.client.consumer.consumer_bench import fill
@@ -146,3 +155,31 @@ def test_a_commit_is_not_undone_by_giving_back() -> None:
         await asyncio.gather(own, closing)
         offsets = [entry.offset for commit in coordinator.group("g").commits for entry in commit.offsets]
         assert offsets[-1] == 40, offsets
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_what_is_given_back_while_the_ends_are_asked_for_is_refused_like_any_other(first: int) -> None:
+    """The leader of the first does not answer. Meanwhile another member is given one of both."""
+
+    @scenario(2)
+    async def _(cluster: FakeCluster, coordinator: FakeCoordinator, client: AsyncClient) -> None:
+        async with client.consumer("t", group="g") as consumer, asyncio.TaskGroup() as tasks:
+            await consumer.batch(max_wait_ms=100)
+            cluster.faults.append(Fault("offsets", "hang"))
+            offsets = {("t", partition): 50 for partition in (first, 1 - first)}
+            committing = tasks.create_task(raised(consumer.commit(offsets, timeout_ms=60_000)))
+            await asyncio.sleep(0.1)
+            async with client.consumer("t", group="g") as other:
+                while len(consumer.assignment) == 2 or not other.assignment:
+                    await consumer.batch(max_wait_ms=50)
+                    await other.batch(max_wait_ms=50)
+                assert isinstance(await committing, StaleMemberEpoch | NotAssigned | OffsetOutOfRange)
+        assert coordinator.committed("g") == {}
+
+
+async def raised(work: Awaitable[None]) -> Exception | None:
+    try:
+        await work
+    except Exception as error:
+        return error
+    return None
