@@ -199,4 +199,20 @@ def _brokers() -> list[Any]:
             ],
             "What producers have written.",
         ),
+        lines(
+            "Controllers",
+            [
+                Query("sum(minilog_active_controller) or vector(0)", "active"),
+                Query("max(minilog_controller_standbys)", "standing by"),
+                Query("max(minilog_controller_standby_lag_records)", "records behind"),
+                Query("changes(max(minilog_controller_epoch)[1h:15s])", "moves in 1 h"),
+            ],
+            "One decides. Others, where there are several, replay what it writes, and take over when it is gone.",
+            steps=True,
+        ),
+        lines(
+            "Refused per minute",
+            [Query(f"sum by (reason) (rate(minilog_access_refused_total[{RATE}])) * 60", "{{reason}}")],
+            "Requests that were refused because of who asked. The logger minilog.audit says from where.",
+        ),
     ]

@@ -13,12 +13,13 @@ import typer
 
 from minilog.cli.api import Api, UrlOption
 from minilog.cli.cluster.balance import balance_leaders
-from minilog.cli.cluster.events import events
+from minilog.cli.cluster.events import AT_ONCE, events
 from minilog.cli.cluster.what_if import ok_to_stop, what_if
 from minilog.cli.output import CliError, Column, ExitCode, Format, OutputOption, note, show_rows, show_value
 from minilog.errors import MinilogError
+from minilog.wire.journal.events import EventKind
 from minilog.wire.journal.failovers import FailoverInfo
-from minilog.wire.json.json_answers import ClusterInfo, FailoverList, Finding, Health
+from minilog.wire.json.json_answers import ClusterInfo, EventList, FailoverList, Finding, Health
 
 app = typer.Typer(no_args_is_help=True, help="The brokers, and whether everything is as it should be.")
 
@@ -53,6 +54,14 @@ PROBLEM_COLUMNS = [
     Column("replicas", "REPLICAS"),
     Column("isr", "ISR"),
     Column("min_isr", "MIN ISR", right=True),
+]
+MOVE_COLUMNS = [
+    Column("at", "AT (UTC)"),
+    Column("url", "CONTROLLER"),
+    Column("controller_epoch", "EPOCH", right=True),
+    Column("from_url", "TOOK OVER FROM"),
+    Column("absent_ms", "ABSENT (MS)", right=True),
+    Column("why", "WHY"),
 ]
 FAILOVER_COLUMNS = [
     Column("at", "AT (UTC)"),
@@ -172,19 +181,30 @@ def failovers(url: UrlOption = None, output: OutputOption = Format.table) -> Non
     LED: so many partitions. SERVED: the new leaders could take writes. WRITTEN: one of them has
     acknowledged its first. RESTORED: the broker was in sync again everywhere. CUT: so
     many records were cut from its logs since; `minilog lost list` has them. "unknown": an earlier
-    controller saw the beginning, and nobody the rest."""
+    controller saw the beginning, and nobody the rest. Where there are several controllers, who took
+    over from whom stands below."""
     found = Api(url).get("failovers", FailoverList)
     rows = [
         _failover(told, found.controller_epoch, for_people=output in (Format.table, Format.wide))
         for told in found.failovers
     ]
     show_rows(rows, FAILOVER_COLUMNS, output, empty="no broker was lost")
+    if output in (Format.table, Format.wide):
+        _show_moves(url)
+
+
+def _show_moves(url: str | None) -> None:
+    """Of the controller, where there are several. Others find them among the events."""
+    found = Api(url).get("events", EventList, {"limit": str(AT_ONCE), "since_ms": "0"})
+    moves = [noted.event for noted in found.events if noted.event.kind == EventKind.CONTROLLER_MOVED]
+    if moves:
+        print()
+        show_rows([{**event.facts, "at": _time(event.at_ms)} for event in moves], MOVE_COLUMNS, Format.table)
 
 
 def _failover(told: FailoverInfo, controller_epoch: int, *, for_people: bool) -> dict[str, object]:
     row: dict[str, object] = msgspec.to_builtins(told)
-    at = datetime.fromtimestamp(told.detected_ms / 1000, UTC).replace(tzinfo=None)
-    row["at"] = at.isoformat(timespec="milliseconds")
+    row["at"] = _time(told.detected_ms)
     is_over = told.controller_epoch < controller_epoch
     for step in ("detected", "fenced", "elected", "served", "first_write", "published", "restored"):
         at_ms = getattr(told, f"{step}_ms")
@@ -200,6 +220,10 @@ def _failover(told: FailoverInfo, controller_epoch: int, *, for_people: bool) ->
     row["unwritten_ms"] = dict(told.first_writes) if told.is_heard else {}
     row["cut_by_acks"] = f"{acks_0 + unknown} / {acks_1} / {many}"
     return row
+
+
+def _time(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).replace(tzinfo=None).isoformat(timespec="milliseconds")
 
 
 app.command()(events)

@@ -20,6 +20,7 @@ from minilog.core.controller.shared.reading import Look
 from minilog.core.controller.shared.standby import Standby
 from minilog.core.controller.shared.sureness import Sureness
 from minilog.core.controller.shared.transaction import NotSent, Unsure
+from minilog.core.controller.told.controller_moves import Move, moved
 from minilog.errors import Deposed, NotController
 from minilog.server.background import Stop
 from minilog.wire.messages import Problem, StandBy, StandByReply
@@ -37,6 +38,8 @@ class Follower:
     def __init__(self, runtime: Runtime, journal: EtcdJournal, make_core: Callable[[], Core], url: str) -> None:
         self._runtime, self._journal, self._make_core, self._url = runtime, journal, make_core, url
         self._standby = Standby(url, runtime.clock.now_ms())
+        self._move: Move | None = None
+        """How this controller has come to decide."""
         self._stop = Stop()
         self._proof = asyncio.Event()
         """The active one is dead: etcd is looked into at once."""
@@ -89,7 +92,7 @@ class Follower:
         self._runtime.end_index = look.end_index
         if not self._standby.takes(now_ms):
             return False
-        term = self._standby.term
+        term, self._move = self._standby.term, self._standby.move()
         taken = await self._stop.in_thread(lambda: self._journal.take(term, self._url))
         if taken:
             log.warning("this controller takes the term: %s", self._standby.why)
@@ -115,6 +118,7 @@ class Follower:
         for record in records:
             self._runtime.core.replay(self._runtime.core.metadata_offset + 1, record)
         await self._runtime.begin()
+        self._tell_of_move()
         assert self._journal.term is not None
         self._runtime.nonce, self._runtime.url = self._journal.term.nonce, self._url
         self._runtime.standing_by = None
@@ -125,6 +129,12 @@ class Follower:
                 loop.call_soon_threadsafe(self._runtime.end, why)
 
         self._journal.tend(self._runtime.image.controller_epoch, on_deposed)
+
+    def _tell_of_move(self) -> None:
+        if self._move is not None:
+            clock, epoch = self._runtime.clock, self._runtime.image.controller_epoch
+            event = moved(self._move, self._url, epoch, clock.now_ms(), clock.wall_ms())
+            self._runtime.core.own_events.add(event)
 
     async def _ask_active(self) -> None:
         """A connection that ends at once when the process does."""

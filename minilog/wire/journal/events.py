@@ -27,6 +27,7 @@ class EventKind:
     """What can happen. The controller sees the first half, the brokers the second."""
 
     CONTROLLER_STARTED: Final = "controller_started"
+    CONTROLLER_MOVED: Final = "controller_moved"
     BROKER_REGISTERED: Final = "broker_registered"
     BROKER_UNFENCED: Final = "broker_unfenced"
     BROKER_FENCED: Final = "broker_fenced"

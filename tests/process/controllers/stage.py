@@ -19,6 +19,8 @@ from minilog.cli.api import Api
 from minilog.cli.local import process
 from minilog.cli.local.cluster import DevCluster, DevFile, Member
 from minilog.cli.local.etcd import EtcdMember, start_etcd
+from minilog.wire.journal.events import EventKind
+from minilog.wire.json.json_answers import EventList
 from minilog.wire.messages import PartitionInfo
 from minilog_client import Client
 from tests.process.controllers.relay import Relay
@@ -222,6 +224,11 @@ class Stage:
         self.wait(self.is_healthy, "all replicas are in sync")
 
     # --- the end ----------------------------------------------------------------------------------
+
+    def moves(self) -> list[dict[str, object]]:
+        """Of the controller, as its events tell of them."""
+        found = Api(self.dev.url).get("events", EventList, {"limit": "1000", "since_ms": "0"})
+        return [dict(noted.event.facts) for noted in found.events if noted.event.kind == EventKind.CONTROLLER_MOVED]
 
     def lost(self) -> list[bytes]:
         """What was acknowledged and is not there."""

@@ -20,6 +20,11 @@ def test_a_controller_and_a_leader_that_die_together_lose_nothing(tmp_path: Path
         for nemesis in ("kill", "stop"):
             _play(played, nemesis)
         assert played.lost() == []
+        moves = played.moves()
+        assert [move["controller_epoch"] for move in moves] == [2, 3]
+        assert moves[0]["why"] == "its port refuses connections"
+        assert moves[1]["from_url"] == moves[0]["url"]
+        assert 0 < int(moves[0]["absent_ms"]) < 10_000  # type: ignore[call-overload]
 
 
 def _play(played: Stage, nemesis: str) -> None:

@@ -23,6 +23,7 @@ from typing import Final
 
 from minilog.core.controller.shared.reading import Look
 from minilog.core.controller.shared.transaction import Entry
+from minilog.core.controller.told.controller_moves import Move
 
 SILENT_MS: Final = 1000
 GRACE_MS: Final = 3000
@@ -99,6 +100,11 @@ class Standby:
         its time."""
         if nonce == self.holder_nonce and self._was_active:
             self.why = self.why or "another process answers in its place"
+
+    def move(self) -> Move | None:
+        """What taking the term now is for people. None where nobody has decided before."""
+        holder = None if self.look is None else self.look.holder
+        return None if holder is None or not holder.url else Move(holder.url, self.why, self._heard_ms)
 
     def takes(self, now_ms: int) -> bool:
         return self.look is not None and bool(self.why) and now_ms >= self._since_ms + self._pause_ms(now_ms)

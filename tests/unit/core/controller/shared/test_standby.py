@@ -6,6 +6,7 @@ from minilog.core.controller.shared.fence import Active, Term
 from minilog.core.controller.shared.reading import Look
 from minilog.core.controller.shared.standby import CHANGES_FREE, GRACE_MS, SILENT_MS, Standby
 from minilog.core.controller.shared.transaction import Entry
+from minilog.core.controller.told.controller_moves import moved
 
 ME, OTHER = "http://me:1", "http://other:1"
 
@@ -117,3 +118,23 @@ def test_those_that_fight_pause_longer_and_longer() -> None:
         now_ms += 10
     assert pauses[:CHANGES_FREE] == [0] * CHANGES_FREE
     assert pauses[-1] > pauses[-2] > 0
+
+
+def test_what_a_move_is_for_people() -> None:
+    one = standby()
+    assert one.move() is None
+    one.on_look(Look(None, 0, None, 0, [], False), 10)
+    assert one.move() is None, "nobody has decided before"
+    one.on_look(look(1), 100)
+    one.on_answer("n1", 250)
+    one.on_refused(one.holder_nonce)
+    move = one.move()
+    assert move is not None
+    told = moved(move, "http://two:1", 7, 900, 5_000)
+    assert told.at_ms == 5_000
+    assert told.sentence == (
+        f"the controller at http://two:1 decides now, in controller epoch 7, {900 - move.heard_ms} ms after it had last "
+        f"heard the one at {OTHER}: its port refuses connections"
+    )
+    assert told.facts["from_url"] == OTHER
+    assert moved(move, "http://two:1", 7, 0, 0).facts["absent_ms"] == 0
