@@ -30,6 +30,12 @@ _SET_LOG_LEVEL = "Change what this process writes to its log, until it ends"
 
 
 @functools.cache
+def encoded_document() -> bytes:
+    """Anybody may ask for it, as often as he likes."""
+    return msgspec.json.encode(document())
+
+
+@functools.cache
 def document() -> dict[str, Any]:
     """The OpenAPI 3.1 description of every route but /internal."""
     kinds = [DescribeClusterReply, ProblemDocument, LogLevelNow, LogLevelBody, LiveState]

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from minilog.controller.console import Console
 from minilog.controller.metrics import Metrics
-from minilog.controller.openapi import document
+from minilog.controller.openapi import encoded_document
 from minilog.controller.runtime import Runtime
 from minilog.errors import (
     InternalError,
@@ -225,7 +225,7 @@ class Server:
         return web.Response(body=msgspec.json.encode(level), content_type=JSON)
 
     async def _openapi(self, _: web.BaseRequest, __: Delivery) -> web.Response:
-        return web.Response(body=msgspec.json.encode(document()), content_type=JSON)
+        return web.Response(body=encoded_document(), content_type=JSON)
 
     async def _exposition(self, _: web.BaseRequest, __: Delivery) -> web.Response:
         body = await self._metrics.exposition(await self._as_known())

@@ -27,9 +27,10 @@ class DiskSpace:
         if self._asking is None:
             used = Shared(lambda: None)
             self._asking = in_daemon_thread(lambda: machine.space(self._path), "disk space", used)
-        done, _ = await asyncio.wait([self._asking], timeout=PATIENCE_S)
-        if done and self._asking is not None:
-            self._known, self._asking = self._asking.result(), None
+        asking = self._asking
+        done, _ = await asyncio.wait([asking], timeout=PATIENCE_S)
+        if done and self._asking is asking:  # several look at a time, and one may have asked again
+            self._known, self._asking = asking.result(), None
 
     def write(self, page: Exposition) -> None:
         known = self._known

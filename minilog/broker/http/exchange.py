@@ -20,6 +20,7 @@ from minilog.core.access.partitions import Refused
 from minilog.core.access.policy import Known
 from minilog.core.access.principal import Principal
 from minilog.core.image import ClusterImage, TopicImage, check_topic_id
+from minilog.core.shares import Shares
 from minilog.errors import (
     ERRORS_BY_CODE,
     CoordinatorNotAvailable,
@@ -39,6 +40,7 @@ from minilog.server.inbound.accepted_connection import Connection
 from minilog.server.inbound.answer_delivery import Answers, Delivery
 from minilog.server.inbound.event_stream import EventStream
 from minilog.server.inbound.request_body import RequestBody, Requests
+from minilog.server.inbound.request_gate import RequestGate
 from minilog.server.security.answer_headers import ASK_FOR_TOKEN, SAFE, retry_after_s
 from minilog.server.security.gate import Gate
 from minilog.wire import http
@@ -52,6 +54,8 @@ from minilog.wire.routes import Match, parse_query
 T = TypeVar("T")
 Reply = TypeVar("Reply", bound=Message)
 SERVER: Final = "minilog"
+EVENT_STREAMS_MAX: Final = 200
+"""As many followers of events as one broker has. A client has as many as are free."""
 THREAD_BYTES_MIN: Final = 32 * 1024
 """The worst JSON of this size, all tiny records, keeps the event loop for some 15 ms. Of batches
 only when they are not compressed."""
@@ -81,7 +85,18 @@ class HttpContext:
         """Where the next unkeyed request looks for a partition first."""
         self.pages = SharedPages()
         """Of live tails."""
+        self.streams = Shares(EVENT_STREAMS_MAX)
+        """Of events: each wakes with every change of the metadata."""
         self._pages = ThreadPoolExecutor(1, thread_name_prefix="pages")
+        self._gate = RequestGate(limits.turn_wait_ms_max)
+
+    async def turn(self) -> None:
+        """Wait until this round of the loop, or a later one, has time for what is answered without
+        the core (R45): a list of many partitions takes as long as a hundred reads. Raises
+        Overloaded."""
+        turn = self._gate.knock("metadata")
+        if turn is not None:
+            await turn
 
     async def compute(self, work: Callable[[], T], *, is_long: bool) -> T:
         """Run pure ``work``. In a thread, one at a time, when it is long, so that heartbeats go on

@@ -68,6 +68,26 @@ JSON_BYTES_MAX: Final = {
 }
 """Of bodies that hold no records, for the reason that bounds messages: nothing else goes on while
 JSON is decoded."""
+OF_METADATA: Final = frozenset(
+    [
+        "metadata",
+        "metadata_copy",
+        "list_topics",
+        "describe_topic",
+        "brokers",
+        "cluster",
+        "health",
+        "failovers",
+        "events",
+        "live",
+        "metrics",
+        "metrics_kafka",
+        "list_moves",
+        "plan_moves",
+    ]
+)
+"""What is answered without the core, which has a gate of its own."""
+assert set(HANDLERS) >= OF_METADATA
 assert set(HANDLERS) == {route.name for route in ROUTES}, "every route has its handler"
 
 
@@ -139,6 +159,8 @@ class Server:
             if route.method == "GET":
                 refuse_body(request)
                 exchange.end_with_client()
+            if route.name in OF_METADATA:
+                await self.context.turn()
             response = await HANDLERS[found.route.name](self.context, exchange)
             if route.method == "GET" and isinstance(response, web.Response):
                 delivery.expect(response.content_length or 0)  # what only reads can still be refused

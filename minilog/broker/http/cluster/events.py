@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
+from itertools import takewhile
 from typing import Final
 
 import msgspec
@@ -19,6 +20,9 @@ from aiohttp import web
 from minilog.broker.http.cluster.event_stream import KEEP_ALIVE_MS
 from minilog.broker.http.exchange import Exchange, Handler, HttpContext, json_answer
 from minilog.core.image import ClusterImage
+from minilog.errors import Overloaded
+from minilog.server.inbound.event_stream import EventStream
+from minilog.server.inbound.request_gate import CLIENT
 from minilog.wire.http import EVENTS, integer
 from minilog.wire.json.json_answers import EventList, NotedEvent
 
@@ -38,21 +42,31 @@ async def events(context: HttpContext, exchange: Exchange) -> web.StreamResponse
 
 
 def _behind(image: ClusterImage, after: int, since_ms: int) -> list[NotedEvent]:
-    return [
-        NotedEvent(noted.number, noted.event)
-        for noted in image.events
-        if noted.number > after and noted.event.at_ms >= since_ms
-    ]
+    """From the newest on: most have seen all but the last one."""
+    new = takewhile(lambda noted: noted.number > after, reversed(image.events))
+    return [NotedEvent(noted.number, noted.event) for noted in new if noted.event.at_ms >= since_ms][::-1]
 
 
 async def _stream(context: HttpContext, exchange: Exchange, after: int, since_ms: int) -> web.StreamResponse:
     header = exchange.request.headers.get("Last-Event-ID")
     if header:
         after = integer("Last-Event-ID", header.encode(), 0, 2**63 - 1)
-    image = context.image
+    image, client = context.image, CLIENT.get()
     if after < 0 and not since_ms:
         after = image.metadata_offset
-    stream = exchange.event_stream()
+    if not context.streams.may_take(client):
+        raise Overloaded(
+            f"{context.streams.total} streams of events are open here, of which this client has its share; close others, "
+            "or ask another broker"
+        )
+    context.streams.take(client)
+    try:
+        return await _follow(context, exchange.event_stream(), after, since_ms)
+    finally:
+        context.streams.give_back(client)
+
+
+async def _follow(context: HttpContext, stream: EventStream, after: int, since_ms: int) -> web.StreamResponse:
     await stream.open()
     while not context.closing and stream.is_open:
         changed = context.runtime.metadata_changed

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from minilog.broker.http.cluster.openapi import document
+from minilog.broker.http.cluster.openapi import encoded_document
 from minilog.broker.http.exchange import Exchange, Handler, HttpContext, answer, json_answer, message_answer
 from minilog.core.health import Knowledge, health_of
 from minilog.core.metadata_view import listed_topics, metadata_reply, topic_info
@@ -47,7 +47,7 @@ async def metrics_kafka(context: HttpContext, exchange: Exchange) -> web.Respons
 
 
 async def openapi(context: HttpContext, exchange: Exchange) -> web.Response:
-    return json_answer(document())
+    return answer(encoded_document(), JSON)
 
 
 async def metadata(context: HttpContext, exchange: Exchange) -> web.Response:

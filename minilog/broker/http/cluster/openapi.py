@@ -138,6 +138,12 @@ _MORE_STATUS: Final = {
 
 
 @functools.cache
+def encoded_document() -> bytes:
+    """Anybody may ask for it, as often as he likes."""
+    return msgspec.json.encode(document())
+
+
+@functools.cache
 def document() -> dict[str, Any]:
     """The OpenAPI 3.1 description of every route but /internal."""
     kinds = [*dict.fromkeys([*_REQUESTS.values(), *ANSWERS.values(), JsonRecord, Problem, ProblemDocument])]
