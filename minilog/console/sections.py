@@ -10,7 +10,8 @@ from typing import Final, NamedTuple
 
 import minilog
 from minilog.core.health import Knowledge, health_of
-from minilog.core.image import ClusterImage, TopicImage
+from minilog.core.image import ClusterImage, PartitionState, TopicImage
+from minilog.core.moves.moving import adding
 from minilog.core.topic_names import is_internal
 from minilog.wire.figure_messages import DescribeBrokerReply, ReplicaBehind
 from minilog.wire.json.json_answers import NotedEvent
@@ -106,10 +107,16 @@ def _topic(topic: TopicImage, room: int) -> LiveTopic:
         topic.settings.min_insync_replicas,
         topic.config,
         [
-            LivePartition(state.partition, state.leader, state.leader_epoch, state.replicas, state.isr)
+            LivePartition(state.partition, state.leader, state.leader_epoch, _here(state), state.isr)
             for _, state in sorted(topic.partitions.items())[:room]
         ],
     )
+
+
+def _here(state: PartitionState) -> list[int]:
+    """Its replicas, without those that are only to come: nobody misses them."""
+    coming = adding(state)
+    return [r for r in state.replicas if r in state.isr or r not in coming]
 
 
 def behind(told: Told) -> list[ReplicaBehind]:

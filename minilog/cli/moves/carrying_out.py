@@ -16,6 +16,8 @@ from minilog.wire.json.lever_answers import Moving
 
 POLL_S = 0.5
 TELL_S = 5.0
+NAMED_MAX = 20
+"""Topics that a question names. Else it is about all that are no internal ones."""
 PLAN = [
     Column("topic", "TOPIC"),
     Column("partition", "PARTITION", right=True),
@@ -63,21 +65,38 @@ def move_by_plan(
         ],
         dry_run=False,
     )
-    return begun(api, [(move.topic, move.partition) for move in moves], no_wait=no_wait)
+    return begun(api, {(move.topic, move.partition): move.replicas for move in moves}, no_wait=no_wait)
 
 
-def begun(api: Api, names: list[tuple[str, int]], *, no_wait: bool) -> int:
-    """Wait for the end of these moves, unless nobody wants that."""
+def begun(api: Api, wanted: dict[tuple[str, int], list[int]], *, no_wait: bool) -> int:
+    """Wait for the end of these moves, unless nobody wants that. ``wanted``: where they lead."""
     if no_wait:
         note("begun; see `minilog partition moves`")
         return ExitCode.FINE
     try:
-        _watch(api, set(names))
+        _watch(api, set(wanted))
     except KeyboardInterrupt:
         note("the moves go on; see `minilog partition moves`, and take them back with `--cancel TOPIC PARTITION`")
         return ExitCode.REFUSED
-    note("all is where it was to be")
-    return ExitCode.FINE
+    elsewhere = _elsewhere(api, wanted)
+    for name in elsewhere:
+        note(f"{name} is not where it was to be: somebody has taken its move back, or has moved it since")
+    if not elsewhere:
+        note("all is where it was to be")
+    return ExitCode.REFUSED if elsewhere else ExitCode.FINE
+
+
+def _elsewhere(api: Api, wanted: dict[tuple[str, int], list[int]]) -> list[str]:
+    """Partitions that are there, with other replicas."""
+    topics: list[str] | None = sorted({topic for topic, _ in wanted})
+    if topics is not None and len(topics) > NAMED_MAX:
+        topics = None
+    found = {
+        (topic.topic, part.partition): part.replicas
+        for topic in api.metadata(topics).topics
+        for part in topic.partitions
+    }
+    return [f"{name[0]}-{name[1]}" for name, replicas in wanted.items() if found.get(name, replicas) != replicas]
 
 
 def _ask(moves: Sequence[MovedReplicas]) -> None:

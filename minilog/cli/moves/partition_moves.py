@@ -56,14 +56,14 @@ def moves(
     if cancel is None and not cancel_all:
         show_rows([row_of(one) for one in under_way], UNDER_WAY, output, empty="nothing is on the move")
         return ExitCode.FINE
-    names = [(one.topic, one.partition) for one in under_way]
+    former = {(one.topic, one.partition): one.before for one in under_way}
     if cancel is not None:
-        names = [name for name in names if name == tuple(cancel)]
-    if not names:
+        former = {name: replicas for name, replicas in former.items() if name == tuple(cancel)}
+    if not former:
         note("nothing is on the move" if cancel is None else f"{cancel[0]}-{cancel[1]} is not on the move")
         return ExitCode.FINE
-    api.move_replicas([_back(name) for name in names], dry_run=False)
-    return begun(api, names, no_wait=no_wait)
+    api.move_replicas([_back(name) for name in former], dry_run=False)
+    return begun(api, former, no_wait=no_wait)
 
 
 def _back(name: tuple[str, int]) -> dict[str, Any]:

@@ -438,7 +438,8 @@ class Invariants:
         )
 
     def _check_move(self, old: PartitionState | None, new: PartitionState) -> None:
-        """Replicas go when those who stay are complete, and enough."""
+        """Replicas go when those who stay are complete: all of a target, and of the former replicas,
+        where a move goes back, as many as acks=all asks for."""
         if old is None or old.topic_id != new.topic_id:
             return
         self.figures["moves begun"] += not old.target and bool(new.target)
@@ -449,7 +450,7 @@ class Invariants:
         self.figures["moves completed"] += 1
         minimum = min(self.truth.topics[old.topic].settings.min_insync_replicas, len(new.replicas))
         if new.replicas == old.former:
-            is_whole = len(new.isr) >= minimum and {*new.isr} >= {*old.isr} & {*old.former}
+            is_whole = len(new.isr) >= minimum
         else:
             is_whole = {*new.isr} == {*new.replicas}
         if not (is_whole and new.leader in new.isr):

@@ -23,7 +23,7 @@ from minilog.core.moves.moving import completed, is_moving, must_hand_over
 from minilog.wire.journal.metadata_records import NO_LEADER
 from minilog.wire.topic_partition import TopicPartition
 
-LOOK_MS = 100
+LOOK_MS = 1000
 PAUSE_MS = 6_000
 """So long after a successor was named for the first time none is named again. Each time it is twice
 as long as before, up to PAUSE_MS_MAX."""

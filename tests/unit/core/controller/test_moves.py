@@ -70,7 +70,7 @@ def test_a_leader_that_goes_is_given_a_successor_and_hands_over() -> None:
     made.run(1000)
     assert made.state().successor == -1
     in_sync(made, 1, 2, 3, 4)
-    made.run(200)
+    made.run(1200)
     assert (made.state().leader, made.state().successor) == (1, 4)
     proposal = made.proposal((1, 2, 3, 4))
     proposal.leader = 4
@@ -90,7 +90,7 @@ def test_a_minimum_that_becomes_lower_lets_a_move_go_back() -> None:
     in_sync(made, 1, 3)
     assert made.state().target == [1, 2, 3]
     change(made, ConfigureTopic(TOPIC, {"min.insync.replicas": "2"}))
-    made.run(200)
+    made.run(1200)
     assert (made.state().replicas, made.state().target) == ([1, 2, 3], [])
     assert sentences(made, "move_cancelled")[0].startswith("replicas of orders-0 go back to brokers 1, 2, 3")
 
