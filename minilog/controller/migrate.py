@@ -9,14 +9,14 @@ before the journal it comes from is put out of use.
 from __future__ import annotations
 
 import os
-from contextlib import closing
+from contextlib import closing, suppress
 
 from minilog.config import ControllerSettings
 from minilog.controller.etcd.journal import EtcdJournal
 from minilog.controller.journal import FileJournal, Replayed
 from minilog.core.controller.shared.transaction import NotSent, Unsure
 from minilog.core.image import ClusterImage
-from minilog.errors import InvalidRequest, RefusesToStart
+from minilog.errors import Deposed, InvalidRequest, RefusesToStart
 from minilog.storage.disk import OsDisk
 
 
@@ -38,10 +38,12 @@ def to_etcd(settings: ControllerSettings) -> tuple[ClusterImage, str]:
                     "etcd_prefix, or remove what lies below that one"
                 )
             target.begin_with(image.metadata_offset, image.snapshot())
-            target.resign()
-        with closing(_opened(settings)) as again:
-            _check(image, _image(again.read_all()[0]), again.place)
-        return image, _put_away(data_dir)
+            with closing(_opened(settings)) as again:  # one that stands by may have begun to decide behind the snapshot
+                _check(image, _image(again.read_all()[0]._replace(tail=[])), again.place)
+            kept = _put_away(data_dir, "migrated")
+            with suppress(Deposed):
+                target.resign()
+        return image, kept
 
 
 def to_file(settings: ControllerSettings) -> ClusterImage:
@@ -67,7 +69,14 @@ def to_file(settings: ControllerSettings) -> ClusterImage:
             target.begin_with(image.metadata_offset, image.snapshot())
         with closing(FileJournal(data_dir)) as again:
             _check(image, _image(again.open()), data_dir)
-        source.clear()
+        try:
+            source.clear()
+        except Deposed as error:
+            kept = _put_away(data_dir, "unused")
+            raise InvalidRequest(
+                f"a controller has begun to decide by {source.place} meanwhile, so the journal stays there: stop all "
+                f"controllers first, and whoever starts them again. What was copied lies in {kept}"
+            ) from error
         return image
 
 
@@ -89,12 +98,12 @@ def _check(image: ClusterImage, copied: ClusterImage, place: str) -> None:
         raise RefusesToStart(f"what was written to {place} is not what was read; the journal before is in use still")
 
 
-def _put_away(data_dir: str) -> str:
+def _put_away(data_dir: str, why: str) -> str:
     """A controller that is started by mistake with the old settings finds no journal there."""
     number = 1
-    while os.path.exists(f"{data_dir}.migrated-{number}"):
+    while os.path.exists(f"{data_dir}.{why}-{number}"):
         number += 1
-    kept, disk = f"{data_dir}.migrated-{number}", OsDisk()
+    kept, disk = f"{data_dir}.{why}-{number}", OsDisk()
     disk.rename(data_dir, kept)
     disk.fsync_dir(os.path.dirname(data_dir))
     return kept

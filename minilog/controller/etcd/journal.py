@@ -213,19 +213,22 @@ class EtcdJournal:
                 making.on_done(step, self._until_known(step))
 
     def resign(self) -> None:
-        """Nobody holds the term now."""
+        """Nobody holds the term now. Raises Deposed."""
         self._leave(Delete(self.places.term), Delete(self.places.active))
 
     def clear(self) -> None:
-        """The journal is somewhere else now: nothing stays below the prefix."""
+        """The journal is somewhere else now: nothing stays below the prefix. Raises Deposed, and
+        then all stays."""
         self._leave(Delete(self.places.prefix, self.places.behind))
 
     def _leave(self, *deletions: Delete) -> None:
         with self._busy:
             assert self._fence is not None, "no term was taken"
             held = (Compare(self.places.term, self._fence.term_mod),)
-            self._until_known(Transaction(held, deletions))
-            self._fence = None
+            answer = self._until_known(Transaction(held, deletions, (Get(self.places.term),)))
+            fence, self._fence = self._fence, None
+            if not answer.succeeded and answer.only(0) is not None:  # else an earlier attempt was carried out
+                fence.check_term(answer.only(0))
 
     def give_up(self) -> None:
         """Nobody waits for etcd any more: the process ends."""

@@ -19,6 +19,7 @@ import pytest
 from minilog.cli.local.etcd import EtcdMember, start_etcd
 from minilog.cli.local.ports import free_ports
 from minilog.config import ControllerSettings
+from minilog.controller import migrate
 from minilog.controller.etcd.access import Access
 from minilog.controller.etcd.gateway import Gateway, Pin
 from minilog.controller.etcd.journal import FRAME_BYTES_MAX, EtcdJournal
@@ -466,3 +467,23 @@ def test_a_journal_does_not_move_from_under_who_decides_by_it(settings_of: Setti
         wait_until(lambda: journal.look(0).active is not None)
         with pytest.raises(InvalidRequest, match="stop all controllers first"):
             to_file(settings)
+
+
+def test_a_journal_does_not_leave_from_under_who_begins_to_decide_meanwhile(
+    settings_of: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody supervises the controllers, and starts one again. There would be two journals."""
+    settings = msgspec.structs.replace(settings_of(), data_dir=str(tmp_path / "controller"))
+    with ExitStack() as stack:
+        opened(stack, settings)[0].append([ControllerStarted("c", 3, "t3", 1)])
+
+    def begin(*_: object) -> None:
+        with ExitStack() as stack:
+            opened(stack, settings)[0].append([ControllerStarted("c", 4, "t4", 2)])
+
+    with monkeypatch.context() as patched:
+        patched.setattr(migrate, "_check", begin)
+        with pytest.raises(InvalidRequest, match="has begun to decide"):
+            to_file(settings)
+    assert not Path(settings.data_dir).exists()
+    assert to_file(settings).controller_epoch == 4
