@@ -3,8 +3,9 @@ A token is never an argument, for other users of the machine can read those."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -26,6 +27,20 @@ def use_by_default(named: Mapping[str, str]) -> None:
     """For this process and its children, unless somebody has named a token or an authority."""
     if TOKEN_FILE not in os.environ and CA_FILE not in os.environ:
         os.environ.update(named)
+
+
+@contextlib.contextmanager
+def adopted(named: Mapping[str, str]) -> Iterator[None]:
+    """Whatever options and the environment say: what is asked is a cluster of one's own."""
+    before = dict(os.environ)
+    os.environ.update(named)
+    try:
+        yield
+    finally:
+        for name in named:
+            os.environ.pop(name)
+            if name in before:
+                os.environ[name] = before[name]
 
 
 def client_options() -> dict[str, Any]:

@@ -44,6 +44,7 @@ WarmUp = Annotated[
     float, typer.Option("--warm-up", min=0.0, help="Seconds of the same load before, which are not measured.")
 ]
 LingerMs = Annotated[int, typer.Option("--linger-ms", min=0)]
+Secure = Annotated[bool, typer.Option("--secure", help="The temporary cluster speaks TLS and asks for tokens.")]
 Plot = Annotated[Path | None, typer.Option("--plot", help="Write a PNG of the distributions (needs matplotlib).")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", "-s", help="key=value for the temporary cluster.")]
 
@@ -194,6 +195,7 @@ def http(
     record_bytes: RecordBytes = 100,
     request_records: Annotated[int, typer.Option("--request-records", min=1, help="JSON records a request.")] = 1,
     connections: Annotated[str, typer.Option("--connections", help="Several with commas are run in turn.")] = "1,16,64",
+    secure: Secure = False,
     records: Records = 0,
     seconds: Seconds = 5.0,
     acks: Acks = "all",
@@ -215,7 +217,21 @@ def http(
 
     load = Load("", record_bytes, records, seconds, request_records=request_records, warm_up_s=warm_up)
     combined = [replace(each, connections=count) for count in counts(connections) for each in loads(load, acks)]
-    matrix("http", requests, combined, flush_policy, partitions, replicas, url, data, set_, output, plot, runs)
+    matrix(
+        "http",
+        requests,
+        combined,
+        flush_policy,
+        partitions,
+        replicas,
+        url,
+        data,
+        set_,
+        output,
+        plot,
+        runs,
+        secure=secure,
+    )
 
 
 @app.command()
@@ -225,6 +241,7 @@ def failover(
     rate: Annotated[int, typer.Option("--rate", min=10, help="Records per second.")] = 2000,
     partitions: Partitions = 6,
     flush_policy: Policy = "commit",
+    secure: Secure = False,
     set_: SetOption = None,
     output: OutputOption = Format.table,
     plot: Plot = None,
@@ -234,7 +251,7 @@ def failover(
     from minilog.cli.bench.failover import FailoverBench, rows
 
     refuse_plot_without_matplotlib(plot)
-    with temporary_cluster(3, set_ or ()) as cluster:
+    with temporary_cluster(3, set_ or (), secure=secure) as cluster:
         config = {"min.insync.replicas": "2", "flush.policy": flush_policy}
         topic = Api(cluster.url).create_topic("bench-failover", partitions, 3, config).topic
         bench = FailoverBench(cluster, topic, record_bytes, rate)

@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from minilog.cli.access import client_options
 from minilog.cli.api import Api
 from minilog.cli.local import process
 from minilog.cli.local.cluster import DevCluster, Member
@@ -88,7 +89,7 @@ class FailoverBench:
 
     async def measure(self, runs: int, progress: Callable[[Run], None]) -> tuple[list[Run], Proof]:
         results: list[Run] = []
-        async with AsyncClient(self.cluster.url) as client:
+        async with AsyncClient(self.cluster.url, **client_options()) as client:
             async with client.producer(acks="all", delivery_timeout_ms=60_000) as producer:
                 stop = asyncio.Event()
                 async with asyncio.TaskGroup() as tasks:

@@ -1,4 +1,4 @@
-"""The load of ``bench http``: JSON over plain HTTP, as a web backend or a script sends it.
+"""The load of ``bench http``: JSON over HTTP, as a web backend or a script sends it.
 
 The client is sockets and little else, so that what is measured is the cluster.
 """
@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
+from minilog.cli.access import credential
 from minilog.cli.api import Api
 from minilog.cli.bench.load import Load, Measured, Progress
 from minilog.cli.output import CliError
@@ -25,8 +27,9 @@ REFUSED_PAUSE_S: Final = 0.01
 async def requests(url: str, load: Load, progress: Progress, begin: Callable[[], None]) -> Measured:
     """``load.connections`` clients, each with one request after the other to the leader of the
     topic's first partition. Refusals that may be repeated are counted, and not measured."""
-    host, port = _leader(url, load.topic)
-    request = _request(load, host)
+    shown = credential()
+    leader = _leader(url, load.topic)
+    request = _request(load, leader.hostname or "", shown.headers() if shown is not None else {})
     result = Measured(measured=f"one request of {load.request_records} JSON records")
     refused = 0
     warm_until_s = time.monotonic() + load.warm_up_s
@@ -52,7 +55,12 @@ async def requests(url: str, load: Load, progress: Progress, begin: Callable[[],
         began_s = time.monotonic()
         ends_s = ends_s if load.records else began_s + load.seconds
 
-    opened = [await asyncio.open_connection(host, port, limit=ANSWER_HEAD_MAX) for _ in range(load.connections)]
+    secure = (shown and shown.context()) or ssl.create_default_context() if leader.scheme == "https" else None
+    port = leader.port or (443 if secure else 80)
+    opened = [
+        await asyncio.open_connection(leader.hostname, port, limit=ANSWER_HEAD_MAX, ssl=secure)
+        for _ in range(load.connections)
+    ]
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(measure())
@@ -68,22 +76,22 @@ async def requests(url: str, load: Load, progress: Progress, begin: Callable[[],
     return result
 
 
-def _leader(url: str, topic: str) -> tuple[str, int]:
+def _leader(url: str, topic: str) -> SplitResult:
     api = Api(url)
     leader = api.metadata([topic]).topics[0].partitions[0].leader
     for broker in api.metadata([topic]).brokers:
         if broker.broker_id == leader:
-            parts = urlsplit(broker.url)
-            return parts.hostname or "", parts.port or 80
+            return urlsplit(broker.url)
     raise CliError(f"{topic}-0 has no leader that is known; `minilog topic describe {topic}` says more")
 
 
-def _request(load: Load, host: str) -> bytes:
+def _request(load: Load, host: str, shown: Mapping[str, str]) -> bytes:
     record = {"value": "x" * max(1, load.record_bytes - 2)}
     body = json.dumps({"records": [record] * load.request_records}).encode()
     head = (
         f"POST /v1/topics/{load.topic}/partitions/0/records?acks={load.acks} HTTP/1.1\r\nHost: {host}\r\n"
-        f"Content-Type: {JSON}\r\nContent-Length: {len(body)}\r\n\r\n"
+        + "".join(f"{name}: {value}\r\n" for name, value in shown.items())
+        + f"Content-Type: {JSON}\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from minilog.cli.access import adopted
 from minilog.cli.api import Api, resolve_url
 from minilog.cli.bench.report import (
     COLUMNS,
@@ -59,6 +60,8 @@ def matrix(
     output: Format,
     plot: Path | None,
     runs: int,
+    *,
+    secure: bool = False,
 ) -> None:
     """Run every load with every flush policy, and show a row for each. Each of several runs goes
     through all of them, every other one backwards, so that what else the machine does meets all."""
@@ -69,7 +72,7 @@ def matrix(
     note(_shape(bench, loads[0], partitions, replicas))
     rows: dict[int, list[dict[str, Any]]] = {number: [] for number in range(len(combinations))}
     series: dict[str, list[float]] = {}
-    with _target(url, data, set_ or []) as target:
+    with _target(url, data, set_ or [], secure) as target:
         for round_ in range(runs):
             for number in sorted(rows, reverse=round_ % 2 == 1):
                 load, policy = combinations[number]
@@ -157,15 +160,16 @@ def _one(
 
 
 @contextlib.contextmanager
-def _target(url: str | None, data: Path | None, overrides: list[str]) -> Iterator[Target]:
+def _target(url: str | None, data: Path | None, overrides: list[str], secure: bool) -> Iterator[Target]:
     if url is not None or data is not None:
-        if overrides:
-            raise CliError("--set is for the temporary cluster, not with --url or --data", ExitCode.USAGE)
+        if overrides or secure:
+            raise CliError("--set and --secure are for the temporary cluster, not with --url or --data", ExitCode.USAGE)
         cluster = DevCluster.open(data) if data is not None else None
-        yield Target(cluster.url if cluster is not None else resolve_url(url), cluster, own=False)
+        with adopted(cluster.keyring.environment if cluster is not None and cluster.keyring is not None else {}):
+            yield Target(cluster.url if cluster is not None else resolve_url(url), cluster, own=False)
         return
     note("starting a temporary cluster of 3 brokers")
-    with temporary_cluster(3, overrides) as cluster:
+    with temporary_cluster(3, overrides, secure=secure) as cluster:
         yield Target(cluster.url, cluster, own=True)
 
 

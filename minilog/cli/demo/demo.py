@@ -22,6 +22,7 @@ def demo(
     rate: Annotated[int, typer.Option("--rate", help="Records per second.", min=100, max=200_000)] = 10_000,
     plain: Annotated[bool, typer.Option("--plain", help="Plain lines, also on a terminal.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the folder with data and logs.")] = False,
+    secure: Annotated[bool, typer.Option("--secure", help="With TLS, tokens and a security file.")] = False,
 ) -> int:
     """Start a controller and three brokers, stream real events with acks=all, kill -9 the leader of
     the busiest partition, let it come back, read everything back and prove that nothing
@@ -36,7 +37,7 @@ def demo(
     plan = Plan("flights" if file is None else "events", rate, seconds / 3, seconds * 0.55, seconds)
     began_s = time.monotonic()
     print(f"minilog demo: {source.name}", flush=True)
-    with temporary_cluster(3, keep=keep, prefix="minilog-demo-") as cluster:
+    with temporary_cluster(3, keep=keep, prefix="minilog-demo-", secure=secure) as cluster:
         state = DemoState(began=began_s)
         state.say(f"controller and three brokers serve, data in {cluster.folder}")
         run = Demo(cluster, source, state, plan)

@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from minilog.cli.access import client_options
 from minilog.cli.api import Api
 from minilog.cli.demo.events import EventSource
 from minilog.cli.demo.report import Failover
@@ -78,7 +79,7 @@ class Demo:
             await stack.enter_async_context(_repeating(self._watch, WATCH_S))
             await self._until(self._all_in_sync, "all partitions in sync")
             self.state.say(f"topic {self.plan.topic}: {PARTITIONS} partitions, {REPLICAS} replicas, all in sync")
-            client = await stack.enter_async_context(AsyncClient(self.cluster.url))
+            client = await stack.enter_async_context(AsyncClient(self.cluster.url, **client_options()))
             await self._stream_and_break(client)
             await self._until(self._all_in_sync, "every replica back in sync")
             self.state.phase = "reading everything back"

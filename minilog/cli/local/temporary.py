@@ -11,23 +11,29 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
+from minilog.cli.access import adopted
 from minilog.cli.local.cluster import DevCluster
 
 
 @contextlib.contextmanager
 def temporary_cluster(
-    brokers: int = 3, overrides: Sequence[str] = (), keep: bool = False, prefix: str = "minilog-"
+    brokers: int = 3,
+    overrides: Sequence[str] = (),
+    keep: bool = False,
+    prefix: str = "minilog-",
+    secure: bool = False,
 ) -> Iterator[DevCluster]:
     """Running and ready, on free ports. SIGTERM and SIGHUP end the ``with`` as Ctrl-C does. After a
     SIGKILL of this process the cluster's processes stop by themselves. ``keep`` leaves the folder
-    with data and logs."""
+    with data and logs. Of a ``secure`` one this process is the administrator meanwhile."""
     with _signals_interrupt():
         folder = Path(tempfile.mkdtemp(prefix=prefix))
         try:
-            cluster = DevCluster.create(folder, brokers, port=0, controller_port=0, overrides=overrides)
+            cluster = DevCluster.create(folder, brokers, port=0, controller_port=0, overrides=overrides, secure=secure)
             try:
                 cluster.start_all(exit_with_parent=True)
-                yield cluster
+                with adopted({} if cluster.keyring is None else cluster.keyring.environment):
+                    yield cluster
             finally:
                 cluster.kill_all()
         finally:
