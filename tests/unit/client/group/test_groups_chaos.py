@@ -25,6 +25,8 @@ _GROUP_KINDS = ("groupheartbeat", "commitoffsets", "committedoffsets", "leavegro
 
 
 class Story:
+    patience_s = 120
+
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
         self.cluster = FakeCluster()
@@ -88,11 +90,14 @@ class Story:
             return False
         return all(set(self.seen[log.partition]) >= set(range(log.end_offset)) for log in self.cluster.logs["t"])
 
+    def values(self) -> list[bytes]:
+        return [b"x"] * self.random.randrange(1, 4)
+
     async def attack(self) -> None:
         for _ in range(CHAOS_S):
             await asyncio.sleep(1)
             for log in self.cluster.logs["t"]:
-                write(log, *[b"x"] * self.random.randrange(1, 4))
+                write(log, *self.values())
             self.cluster._wake()
             event = self.random.random()
             if event < 0.05:
@@ -111,7 +116,7 @@ class Story:
         async with AsyncClient(self.cluster.bootstrap, transport=self.cluster) as client, asyncio.TaskGroup() as tasks:
             tasks.create_task(self.attack())
             readers = [tasks.create_task(self.consume(client, number)) for number in range(3)]
-            _, left = await asyncio.wait(readers, timeout=CHAOS_S + 120)
+            _, left = await asyncio.wait(readers, timeout=CHAOS_S + self.patience_s)
             for reader in left:
                 reader.cancel()
         if left:
