@@ -16,12 +16,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
 from typing import Final, NamedTuple, Self, TypeVar
-from weakref import WeakMethod
+from weakref import finalize
 
 from minilog.errors import BufferFull, ClientClosed, TimedOut
 from minilog.wire.codec.codec import Headers
 from minilog_client.blocking.receipt_future import ReceiptFuture
 from minilog_client.connection.cluster import now_ms
+from minilog_client.connection.forgotten import weakly
 from minilog_client.connection.loop_thread import LoopThread
 from minilog_client.connection.work import Work
 from minilog_client.observing.figures import ProducerStatistics
@@ -70,8 +71,10 @@ class SyncProducer:
         self._asked = self._came = 0
         """How often the loop was asked to take the queue, and how often it has come for that."""
         self._waiting = False
-        thread.before_end(_weakly(producer._abandon))
-        thread.at_end(_weakly(self._on_end))
+        before_end, at_end = weakly(producer._abandon), weakly(self._on_end)
+        thread.before_end(before_end)
+        thread.at_end(at_end)
+        finalize(self, thread.forget, before_end, at_end).atexit = False
 
     def __enter__(self) -> Self:
         return self
@@ -273,18 +276,6 @@ class SyncProducer:
     async def _after_queue(self, work: Callable[[], Awaitable[T]]) -> T:
         await self._wait_taken()
         return await work()
-
-
-def _weakly(method: Callable[[], None]) -> Callable[[], None]:
-    """``method``, which keeps its object not alive and does nothing without it."""
-    found = WeakMethod(method)
-
-    def call() -> None:
-        alive = found()
-        if alive is not None:
-            alive()
-
-    return call
 
 
 def _without_room(records: int) -> str:

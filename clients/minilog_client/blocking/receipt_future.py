@@ -173,7 +173,12 @@ class ReceiptFuture(Future[Receipt]):
         with _making:
             if self._state == _PENDING:
                 self._state = _RUNNING
-        return self._state == _RUNNING or self.set_running_or_notify_cancel()
+        if self._state == _RUNNING:
+            return True
+        self.set_running_or_notify_cancel()
+        if self._made is not None:  # whoever has cancelled it may have been interrupted before he told
+            self._invoke_callbacks(BaseException)
+        return False
 
     def acknowledge(self, batch: BatchReceipt, index: int) -> None:
         """Its record is the ``index``th of ``batch``."""

@@ -191,6 +191,13 @@ class LoopThread:
         if self._has_ended:
             self._call_at_end()
 
+    def forget(self, *functions: Callable[[], None]) -> None:
+        """Call these no more at the end. In any thread, within any line."""
+        for function in functions:
+            for known in (self._before_end, self._at_end):
+                with contextlib.suppress(ValueError):
+                    known.remove(function)
+
     def check_open(self) -> None:
         """Before any lock: in a process that was forked off it may be held for ever."""
         self.check_own()
@@ -251,7 +258,7 @@ class LoopThread:
         if self._ending is not None:
             return
         self._ending = self.loop.create_task(self._cancel_others())
-        for function in self._before_end:
+        for function in list(self._before_end):
             _carry_out(function)
 
     async def _cancel_others(self) -> None:

@@ -68,6 +68,18 @@ def _held() -> dict[str, int]:
     }
 
 
+def test_producers_that_were_closed_leave_nothing_for_the_end() -> None:
+    with plain() as (_, client):
+        thread = client._thread
+        before = len(thread._before_end), len(thread._at_end)
+        for _ in range(20):
+            with client.producer() as producer:
+                assert producer.send("t", b"x").result(5).topic == "t"
+        del producer
+        gc.collect()
+        assert (len(thread._before_end), len(thread._at_end)) == before
+
+
 @pytest.mark.filterwarnings("ignore:.*was not closed:ResourceWarning")
 def test_consumers_that_were_made_used_and_forgotten_leave_nothing_behind() -> None:
     assert soak(100) == {"consumers": 0, "listeners": 0, "threads": 0, "descriptors": 0}

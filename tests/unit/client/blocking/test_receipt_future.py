@@ -175,6 +175,23 @@ def test_whoever_waits_for_many_misses_none_and_counts_none_twice(thread: LoopTh
             assert isinstance(future.exception(), MinilogError) if fails else future.result() == BATCH.receipt(0)
 
 
+def test_who_is_interrupted_while_he_cancels_leaves_nobody_waiting(
+    thread: LoopThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    future, told = ReceiptFuture(thread), list[Future[Any]]()
+    future.add_done_callback(told.append)
+
+    def interrupted(self: ReceiptFuture, caught: type[BaseException] = Exception) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patching:
+        patching.setattr(ReceiptFuture, "_invoke_callbacks", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            future.cancel()
+    assert not future.take()
+    assert told == [future]
+
+
 def test_a_race_to_cancel_has_one_winner(thread: LoopThread) -> None:
     for _ in range(ROUNDS):
         future = ReceiptFuture(thread)
