@@ -7,6 +7,7 @@ ended before, so of its records there is only something to say."""
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +17,16 @@ from minilog_client.producer.sender import Sender
 
 _senders: WeakSet[Sender] = WeakSet()
 _flushers: dict[object, Callable[[], Callable[[], object]]] = {}
+
+
+def _on_forked() -> None:
+    """The records are those of the process that this was forked off."""
+    _senders.clear()
+    _flushers.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_on_forked)
 
 
 def watch(sender: Sender) -> None:

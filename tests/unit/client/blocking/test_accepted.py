@@ -42,6 +42,25 @@ def test_a_process_that_ends_says_what_it_could_not_send(host: str) -> None:
     assert f"no connection to http://{host}:9" in done.stderr
 
 
+FORKS = """
+import os, sys
+from minilog_client import Client
+
+producer = Client("http://127.0.0.1:9").producer()
+producer.send("orders", b"x")
+assert producer.statistics().buffered_bytes
+if child := os.fork():
+    os.waitpid(child, 0)
+    os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_process_that_was_forked_off_says_nothing_of_its_parents_records() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_process_that_ends_sends_what_was_accepted(capsys: pytest.CaptureFixture[str]) -> None:
     with connected() as (cluster, client):
         producer = client.producer(linger_ms=60_000, batch_bytes=1000, buffer_bytes=2000)
