@@ -225,7 +225,8 @@ class ElectLeader(Message):
 class Candidate(msgspec.Struct, omit_defaults=True):
     """A replica of a partition without a leader. ``end_offset`` and ``last_epoch`` are None when
     its broker did not answer, and ``problem`` says why. ``is_complete``: it is known to hold all
-    that was committed. ``is_next``: an unclean election takes it, unless somebody names another."""
+    that was committed. ``is_next``: an unclean election takes it, unless somebody names another.
+    ``missing``: at least so many committed records it does not hold."""
 
     broker_id: BrokerId
     last_epoch: Int64 | None = None
@@ -233,12 +234,13 @@ class Candidate(msgspec.Struct, omit_defaults=True):
     is_complete: bool = False
     problem: Text = ""
     is_next: bool = False
+    missing: Int64 = 0
 
 
 class ElectLeaderReply(Message):
     """``leader`` is None where nobody leads yet. ``kind``: clean, recovery, unclean, or "" while
-    there is no election to be held. ``missing``: at least so many committed records are on no
-    candidate, by what the candidates know."""
+    there is no election to be held. ``missing``: at least so many committed records the leader does
+    not hold, and where there is none yet no candidate, by what the candidates know."""
 
     topic: Name
     topic_id: Id

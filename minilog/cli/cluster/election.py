@@ -85,7 +85,7 @@ def _chosen(found: ElectionInfo, leader: int | None) -> Candidate:
 
 def _loss(found: ElectionInfo, chosen: Candidate) -> str:
     assert chosen.end_offset is not None
-    lacks = _longest(found) - chosen.end_offset
+    lacks = _lacks(found, chosen, chosen.end_offset)
     parts = ["What was on the lost copies alone is lost for good"]
     if found.missing:
         parts[0] += f": {found.missing} committed records, or more"
@@ -104,17 +104,23 @@ def _show(found: ElectionInfo, output: Format) -> None:
         return
     print(sentence(found), flush=True)
     if found.leader is None or found.kind:
-        rows = [_row(candidate, _longest(found)) for candidate in found.candidates]
+        rows = [_row(candidate, found) for candidate in found.candidates]
         show_rows(rows, COLUMNS, output)
 
 
-def _row(candidate: Candidate, longest: int) -> dict[str, object]:
+def _lacks(found: ElectionInfo, candidate: Candidate, end_offset: int) -> int:
+    """Of what another candidate holds. One that reaches as far may hold other records."""
+    on_none = found.missing if found.leader is None else 0
+    return max(_longest(found) - end_offset, candidate.missing - on_none)
+
+
+def _row(candidate: Candidate, found: ElectionInfo) -> dict[str, object]:
     end_offset = candidate.end_offset
     return {
         "broker_id": candidate.broker_id,
         "end_offset": end_offset,
         "last_epoch": candidate.last_epoch,
-        "lacks": None if end_offset is None else longest - end_offset,
+        "lacks": None if end_offset is None else _lacks(found, candidate, end_offset),
         "problem": candidate.problem or ("complete" if candidate.is_complete else ""),
     }
 

@@ -155,7 +155,8 @@ class ElectionInfo(Struct):
     """An election of one partition: one that was held, or, with ``leader`` null, one that could be.
 
     ``kind``: "clean", "recovery" or "unclean", "" while the partition has a leader. ``missing``: at
-    least so many committed records are on none of the candidates."""
+    least so many committed records the leader does not hold, and without one none of the
+    candidates."""
 
     topic: str
     topic_id: str

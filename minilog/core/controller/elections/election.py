@@ -24,13 +24,13 @@ Model: KIP-966's unclean recovery manager, used here for every election of two o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
 from minilog.core.controller.elections.lone_ends import LoneEnds
-from minilog.core.controller.elections.partition_change import candidates, longest, recovery_candidates
+from minilog.core.controller.elections.partition_change import candidates, held_end, longest, recovery_candidates
 from minilog.core.effects import Send
 from minilog.core.image import ClusterImage, PartitionState
 from minilog.wire.journal.metadata_records import NO_LEADER
@@ -295,7 +295,13 @@ class Elections:
         least = 0
         if not election.is_recovery or self.image.topics[state.topic].settings.flush_policy == "commit":
             least = self.lone_ends.of(state)
-        return [r for r, log in known.items() if log.end_offset < max(least, election.committed_end(log.last_epoch))]
+        counts_from = self.lone_ends.counts_from().get((state.topic_id, state.partition), 0)
+        later = [log for log in known.values() if log.last_epoch >= counts_from]
+        return [
+            r
+            for r, log in known.items()
+            if log.end_offset < max(least, election.committed_end(log.last_epoch)) or _has_parted(log, later)
+        ]
 
     @property
     def open_count(self) -> int:
@@ -304,6 +310,11 @@ class Elections:
 
 def _is_about(election: Election, it: PartitionState | Position) -> bool:
     return (election.topic_id, election.leader_epoch) == (it.topic_id, it.leader_epoch)
+
+
+def _has_parted(log: Position, others: Iterable[Position]) -> bool:
+    """Somebody who has gone on without it tells that more is committed than both hold."""
+    return any(held_end(log, one) < one.high_watermark for one in others if one.last_epoch > log.last_epoch)
 
 
 def _named(state: PartitionState) -> tuple[str, str, int]:

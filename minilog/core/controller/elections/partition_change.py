@@ -163,6 +163,14 @@ def extends(log: Position, other: Position) -> bool:
     return ends.get(other.last_epoch, -1) >= other.end_offset
 
 
+def held_end(log: Position, other: Position) -> int:
+    """Nothing of ``other`` from there on is in ``log``: it has gone on in epochs that ``log`` does
+    not know. Where that is not told, ``log`` may hold as much as it reaches."""
+    ends = other.epoch_ends or [(other.last_epoch, other.end_offset)]
+    common = next((end for epoch, end in ends if epoch <= log.last_epoch), log.end_offset)
+    return min(log.end_offset, common)
+
+
 def most_up_to_date(positions: Mapping[int, tuple[int, int]], preference: Iterable[int]) -> int | None:
     """The candidate with the highest (last epoch, end offset); among equals the first in
     ``preference`` order."""

@@ -24,7 +24,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from minilog.core.controller.elections.election import Asked, ElectionKind, Elections
-from minilog.core.controller.elections.partition_change import longest, with_unclean_leader
+from minilog.core.controller.elections.partition_change import held_end, longest, with_unclean_leader
 from minilog.core.controller.journal.metadata_draft import MetadataDraft
 from minilog.core.effects import Effect, Reply, Send
 from minilog.core.image import ClusterImage, PartitionState, check_topic_id
@@ -255,7 +255,7 @@ class UncleanElections:
         state = inquiry.state
         ends = {r: (logs[r].last_epoch, logs[r].end_offset) for r in state.replicas if r in logs}
         candidates = [ReplicaEnd(r, *end) for r, end in ends.items()]
-        missing = self._missing(state, inquiry.told, ends[leader])
+        missing = self._missing(state, inquiry.told, logs[leader])
         self._since.pop(inquiry.partition, None)
         self._elections.lone_ends.on_unclean(state.topic_id, state.partition)
         draft.add(
@@ -285,7 +285,9 @@ class UncleanElections:
         taken = self._winner(state, logs, ANY_REPLICA) if kind is ElectionKind.UNCLEAN else None
         for candidate in candidates:
             candidate.is_next = candidate.broker_id == taken
-        best = max(((log.last_epoch, log.end_offset) for log in logs.values()), default=(-1, 0))
+            if candidate.broker_id in logs:
+                candidate.missing = self._missing(state, told, logs[candidate.broker_id])
+        best = max(logs.values(), key=lambda log: (log.last_epoch, log.end_offset), default=None)
         return ElectLeaderReply(
             state.topic,
             state.topic_id,
@@ -294,17 +296,19 @@ class UncleanElections:
             state.leader_epoch,
             "" if kind is None else kind.value,
             candidates,
-            self._missing(state, told, best),
+            self._missing(state, told, best if leader is None else logs.get(leader, best)),
             metadata_offset,
         )
 
-    def _missing(self, state: PartitionState, told: dict[int, Position], end: tuple[int, int]) -> int:
-        """At least so many committed records are not in a log that ends there, in that epoch."""
-        last_epoch, end_offset = end
+    def _missing(self, state: PartitionState, told: dict[int, Position], log: Position | None) -> int:
+        """At least so many committed records are not in ``log``, by what all of them tell. None: in
+        no log at all."""
+        last_epoch, end_offset = (-1, 0) if log is None else (log.last_epoch, log.end_offset)
         counts_from = self._elections.lone_ends.counts_from().get((state.topic_id, state.partition), -1)
-        committed = (p.high_watermark for p in told.values() if p.last_epoch >= max(counts_from, last_epoch))
-        committed_end = max(committed, default=0)
-        return max(committed_end - end_offset, self._elections.lone_ends.missing(state, last_epoch, end_offset))
+        later = (one for one in told.values() if one.last_epoch >= max(counts_from, last_epoch))
+        lacking = (one.high_watermark - (0 if log is None else held_end(log, one)) for one in later)
+        by_leader = self._elections.lone_ends.missing(state, last_epoch, end_offset)
+        return max(0, by_leader, max(lacking, default=0))
 
     def _candidate(self, state: PartitionState, broker_id: int, told: Position | None) -> Candidate:
         candidate = Candidate(broker_id, is_complete=broker_id in (*state.isr, *state.elr))

@@ -90,6 +90,21 @@ def test_a_recovery_elects_a_witness_that_holds_all_of_the_longest_log_and_more(
     assert poll.decided() == [(0, winner, True)]
 
 
+@pytest.mark.parametrize(("told", "winner", "lacking"), [(8, 2, []), (9, None, [1, 2])])
+def test_a_log_that_parts_before_what_is_committed_lacks_it_however_far_it_reaches(
+    told: int, winner: int | None, lacking: list[int]
+) -> None:
+    """R37: by a journal made anew from an older copy 3 was never complete. It has led since, alone,
+    while the others kept an end that nobody had committed."""
+    poll = Poll(RECOVERING)
+    poll.ask()
+    poll.answer(1, 4, 10)
+    poll.answer(2, 4, 12)
+    poll.reply(3, Position(TOPIC, TOPIC_ID, 0, 6, 5, 11, high_watermark=told, epoch_ends=[(5, 11), (4, 8)]))
+    [verdict] = poll.elections.decide(1)
+    assert (verdict.winner, verdict.lacking) == (winner, lacking)
+
+
 def test_what_is_told_of_an_epoch_before_an_unclean_election_is_given_up() -> None:
     """R37: a heartbeat of the leader of before comes late."""
     poll = Poll(RECOVERING)

@@ -11,8 +11,10 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from minilog.core.controller.elections import partition_change as change
+from minilog.core.controller.elections.partition_change import held_end
 from minilog.core.image import PartitionState, check_partition
 from minilog.wire.journal.metadata_records import NO_LEADER
+from minilog.wire.messages import Position
 from tests.unit.core.builders import partition_state
 
 
@@ -356,3 +358,21 @@ def test_whoever_may_be_elected_has_held_everything_committed(min_isr: int, step
         getattr(life, name)(broker_id)
         for candidate in {*life.state.isr, *life.state.elr}:
             assert held[candidate] >= committed
+
+
+@pytest.mark.parametrize(
+    ("log", "ends", "held"),
+    [
+        ((4, 12), [(5, 11), (4, 8)], 8),
+        ((4, 6), [(5, 11), (4, 8)], 6),
+        ((4, 12), [(5, 11), (3, 7)], 7),
+        ((5, 9), [(5, 11), (4, 8)], 9),
+        ((4, 12), [(7, 11), (6, 8)], 12),  # how far the other one goes back is not told
+    ],
+)
+def test_what_a_log_holds_of_another_ends_where_the_other_went_on_without_it(
+    log: tuple[int, int], ends: list[tuple[int, int]], held: int
+) -> None:
+    one = Position("t", "id", 0, 8, *log)
+    other = Position("t", "id", 0, 8, *ends[0], epoch_ends=ends)
+    assert held_end(one, other) == held
