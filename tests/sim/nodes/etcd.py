@@ -53,8 +53,10 @@ class SimEtcd:
     # --- the way to it ----------------------------------------------------------------------------
 
     def ask(self, process: Process, transaction: Transaction, on_answer: Callable[[Answer | None], None]) -> None:
-        """``on_answer`` is called once: None when no answer came in time."""
+        """``on_answer`` is called once: None when no answer came in time. Who has ended meanwhile, and
+        was started again, has not asked."""
         done: list[bool] = []
+        life = process.life
 
         def finish(answer: Answer | None) -> None:
             if not done:
@@ -67,7 +69,7 @@ class SimEtcd:
                 return
             self.figures["after their time"] += bool(done)
             answer = self.run(transaction, process.name)
-            if not self._is_lost(process, inward=False):
+            if process.life == life and not self._is_lost(process, inward=False):
                 process.later(self._delay_ms(), "etcd answers", lambda: finish(answer))
 
         copies = 2 if self._rng.random() < self.weather.twice else 1
