@@ -30,6 +30,7 @@ from minilog.wire.journal.metadata_records import (
     NO_LEADER,
     BrokerFenced,
     BrokerRegistered,
+    BrokerRemoved,
     BrokerShuttingDown,
     BrokerUnfenced,
     ControllerStarted,
@@ -275,7 +276,7 @@ class ClusterImage:
                     unused=tuple(record.unused),
                     version=record.version,
                 )
-            case BrokerFenced() | BrokerUnfenced() | BrokerShuttingDown():
+            case BrokerFenced() | BrokerUnfenced() | BrokerShuttingDown() | BrokerRemoved():
                 self._apply_broker_change(record)
             case TopicCreated():
                 assert record.topic not in self.topics, f"topic {record.topic} created twice"
@@ -311,10 +312,15 @@ class ClusterImage:
             case _:
                 raise AssertionError(f"unknown metadata record {record!r}")
 
-    def _apply_broker_change(self, record: BrokerFenced | BrokerUnfenced | BrokerShuttingDown) -> None:
+    def _apply_broker_change(self, record: BrokerFenced | BrokerUnfenced | BrokerShuttingDown | BrokerRemoved) -> None:
         broker = self.brokers[record.broker_id]
         assert broker.epoch == record.broker_epoch, f"{record!r} is about another process than {broker!r}"
         match record:
+            case BrokerRemoved():
+                assert broker.fenced, f"{broker!r} runs"
+                del self.brokers[record.broker_id]
+                self.noted.pop(broker.incarnation, None)
+                return
             case BrokerFenced():
                 broker = replace(broker, fenced=True)
             case BrokerUnfenced():

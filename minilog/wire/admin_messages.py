@@ -179,6 +179,14 @@ class MoveReplicasReply(Message):
     metadata_offset: Count
 
 
+class RemoveBroker(Message):
+    """Forget a broker that has no replicas and does not run."""
+
+    broker_id: BrokerId
+    asked_by: Name = ""
+    principal: Name = ""
+
+
 class PlanReplicas(Message):
     """What would have to move so that the brokers in ``off`` have no replicas, onto those in
     ``onto`` or any that run, so that ``topic`` has ``replication_factor`` replicas, or so that all
@@ -359,7 +367,16 @@ class DescribeClusterReply(Message):
     controllers: Few[ControllerInfo] = []
 
 
-PersonsChange = CreateTopic | DeleteTopic | AddPartitions | ElectLeader | ConfigureTopic | BalanceLeaders | MoveReplicas
+PersonsChange = (
+    CreateTopic
+    | DeleteTopic
+    | AddPartitions
+    | ElectLeader
+    | ConfigureTopic
+    | BalanceLeaders
+    | MoveReplicas
+    | RemoveBroker
+)
 """What people ask the controller to change. A broker that passes it on says from where
 (``asked_by``)."""
 AdminMessage = (

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple, get_args
 
-from minilog.wire.admin_messages import BalanceLeaders, ConfigureTopic, MoveReplicas, PlanReplicas
+from minilog.wire.admin_messages import BalanceLeaders, ConfigureTopic, MoveReplicas, PlanReplicas, RemoveBroker
 from minilog.wire.figure_messages import DescribeBroker
 from minilog.wire.group_messages import (
     CommitOffsets,
@@ -115,6 +115,7 @@ NEEDS: Final[Mapping[type[Message], Need]] = {
     BalanceLeaders: Need(Operation.ADMIN),
     MoveReplicas: Need(Operation.ADMIN),
     PlanReplicas: Need(Operation.ADMIN),
+    RemoveBroker: Need(Operation.ADMIN),
     DescribeCluster: Need(Operation.DESCRIBE),
     GroupHeartbeat: Need(Operation.GROUP, "group"),
     LeaveGroup: Need(Operation.GROUP, "group"),

@@ -247,6 +247,7 @@ ROUTES: Final[tuple[Route, ...]] = (
           'What would have to move: {"off"?: [brokers to empty], "onto"?: [brokers], "topic"?, "replication_factor"?, "spread"?}',
           (), (JSON,)),
     Route("brokers", "GET", "/v1/brokers", "describe", "All brokers"),
+    Route("remove_broker", "DELETE", "/v1/brokers/{broker}", "admin", "Forget a broker that has no replicas and does not run"),
     Route("cluster", "GET", "/v1/cluster", "describe", "Identity and size of the cluster"),
     Route("health", "GET", "/v1/cluster/health", "describe", "Healthy, or what is wrong"),
     Route("failovers", "GET", "/v1/cluster/failovers", "describe", "Losses of brokers as timelines"),
@@ -342,7 +343,7 @@ def _matched(template: _Template, method: str, path: str, segments: list[str], q
 
 def _path_value(name: str, raw: str) -> Any:
     value = http.percent_decoded(name, raw)
-    if name == "partition":
+    if name in ("partition", "broker"):
         return http.integer(name, value, 0, INT32_MAX)
     text = value.decode("utf-8", "backslashreplace")
     return _NAMES[name](text)

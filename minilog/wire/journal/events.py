@@ -32,6 +32,7 @@ class EventKind:
     BROKER_UNFENCED: Final = "broker_unfenced"
     BROKER_FENCED: Final = "broker_fenced"
     BROKER_SHUTTING_DOWN: Final = "broker_shutting_down"
+    BROKER_REMOVED: Final = "broker_removed"
     BROKER_RESTORED: Final = "broker_restored"
     LEADERS_LOST: Final = "leaders_lost"
     PARTITIONS_OFFLINE: Final = "partitions_offline"

@@ -115,6 +115,13 @@ class BrokerShuttingDown(MetadataRecord, frozen=True):
     broker_epoch: int
 
 
+class BrokerRemoved(MetadataRecord, frozen=True):
+    """It was fenced, has no replicas, and is forgotten."""
+
+    broker_id: int
+    broker_epoch: int
+
+
 class TopicCreated(MetadataRecord, frozen=True):
     topic: str
     topic_id: str
@@ -231,7 +238,7 @@ class FailoverNoted(MetadataRecord, frozen=True):
     info: FailoverInfo
 
 
-BrokerRecord = BrokerRegistered | BrokerFenced | BrokerUnfenced | BrokerShuttingDown
+BrokerRecord = BrokerRegistered | BrokerFenced | BrokerUnfenced | BrokerShuttingDown | BrokerRemoved
 """A broker came, went, or is about to."""
 AnyMetadataRecord = (
     ControllerStarted
@@ -239,6 +246,7 @@ AnyMetadataRecord = (
     | BrokerFenced
     | BrokerUnfenced
     | BrokerShuttingDown
+    | BrokerRemoved
     | TopicCreated
     | TopicConfigured
     | TopicDeleted

@@ -71,3 +71,8 @@ class MovesPlanned(Struct):
 
     moves: list[MovedReplicas]
     problems: list[str]
+
+
+class BrokerGone(Struct):
+    broker_id: int
+    removed: bool = True

@@ -18,8 +18,8 @@ NATIVE = {"produce", "fetch"}
 """Speak msgpack."""
 TAGGED = {"metadata_copy"}
 """Says of each record of which type it is."""
-ELSEWHERE = {"elect_leader", "describe_lost", "read_lost", "replay_lost", "discard_lost"}
-"""Answer when something is lost (test_disks.py, test_lost.py)."""
+ELSEWHERE = {"elect_leader", "describe_lost", "read_lost", "replay_lost", "discard_lost", "remove_broker"}
+"""Answer when something is lost (test_disks.py, test_lost.py), or a broker is (test_move_cli.py)."""
 LEAVES_OUT = {"produce_topic", "produce_partition", "fetch_partition", "live", *TAGGED}
 """Say of a record, or of an event, only what is known of it."""
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -80,6 +81,24 @@ def test_a_move_is_shown_and_goes_back(cluster: ProcessCluster) -> None:
     assert replicas(cluster)[0] == before
     assert "nothing is on the move" in run(cluster, "partition moves")
     cluster.wait(lambda: "t-0" not in directories(cluster, comes), "the copy that was begun has gone")
+
+
+def test_a_broker_leaves_for_good(cluster: ProcessCluster) -> None:
+    """Its process is stopped when it holds nothing, and its id is free then."""
+    leaves = threading.Thread(target=run, args=(cluster, "broker decommission 4 --yes"))
+    leaves.start()
+    cluster.wait(lambda: not any(4 in members for members in replicas(cluster)), "broker 4 holds nothing")
+    cluster.wait(lambda: Api(cluster.url).list_moves().moves == [], "nothing is on the move")
+    assert leaves.is_alive()
+    cluster.terminate(4)
+    leaves.join(timeout=30)
+    assert not leaves.is_alive()
+    assert [one["broker_id"] for one in cluster.ask(1, "/v1/brokers")["brokers"]] == [1, 2, 3]
+    assert "there is no broker 4" in run(cluster, "broker drain 4 --yes", expected=1)
+    cluster.start(4)
+    assert directories(cluster, 4) == []
+    run(cluster, "broker spread --yes")
+    assert any(4 in members for members in replicas(cluster))
 
 
 def test_nothing_was_lost_by_all_that(cluster: ProcessCluster) -> None:

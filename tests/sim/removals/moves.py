@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from minilog.core.broker.roles import Roles
-from minilog.core.controller.journal import metadata_draft
+from minilog.core.controller.journal import changes, metadata_draft
 from minilog.core.controller.moves.moves import Moves
 from minilog.core.effects import Effect
-from minilog.core.image import PartitionState
+from minilog.core.image import ClusterImage, PartitionState
 from minilog.core.moves import moving
 from minilog.core.replication.leader_isr import LeaderIsr
+from minilog.wire.admin_messages import RemoveBroker
+from minilog.wire.journal.metadata_records import BrokerRemoved, MetadataRecord
 from tests.sim.removals.ablation import Ablation
 from tests.sim.stories.replication import test_moves
 
@@ -42,6 +44,10 @@ def _deleted(self: Roles, now_ms: int) -> list[Effect]:
         if self._is_left(files):
             effects += self._drop(files, now_ms, was_deleted=True)
     return effects
+
+
+def _forgotten(request: RemoveBroker, image: ClusterImage) -> list[MetadataRecord]:
+    return [BrokerRemoved(request.broker_id, image.brokers[request.broker_id].epoch)]
 
 
 MOVE_ABLATIONS = (
@@ -86,5 +92,11 @@ MOVE_ABLATIONS = (
         "what a broker has no replica of is deleted",
         ((Roles, "sort_out_left", _deleted),),
         story=test_moves.test_a_broker_that_knows_nothing_of_before_keeps_what_it_finds,
+    ),
+    Ablation(
+        "R117",
+        "a broker is forgotten whatever it holds",
+        ((changes, "remove_broker", _forgotten),),
+        story=test_moves.test_a_broker_is_forgotten_when_it_holds_nothing_and_does_not_run,
     ),
 )

@@ -1,4 +1,5 @@
-"""Moving replicas over HTTP: plans, moves that are begun or cancelled, and how far they are.
+"""Moving replicas over HTTP: plans, moves that are begun or cancelled, how far they are, and the
+end of a broker that has none any more.
 
 The controller decides and plans. How far a replica has caught up is the word of its leader.
 """
@@ -25,13 +26,15 @@ from minilog.wire.admin_messages import (
     MoveReplicasReply,
     PlanReplicas,
     PlanReplicasReply,
+    RemoveBroker,
     ReplicaMove,
 )
 from minilog.wire.bounded import BrokerId, Few, Id, Int64, Many, Name
 from minilog.wire.figure_messages import DescribeBroker, DescribeBrokerReply
 from minilog.wire.http import topic_name
 from minilog.wire.json.json_records import DECODE_ERRORS, reason
-from minilog.wire.json.lever_answers import MovesBegun, MovesPlanned, MovesUnderWay, Moving, ReplicaProgress
+from minilog.wire.json.lever_answers import BrokerGone, MovesBegun, MovesPlanned, MovesUnderWay, Moving, ReplicaProgress
+from minilog.wire.messages import Ok
 
 Behind = dict[tuple[str, int, int], int | None]
 """By topic, partition and follower: records that it lacks."""
@@ -103,6 +106,13 @@ async def plan_moves(context: HttpContext, exchange: Exchange) -> web.Response:
     return json_answer(MovesPlanned(reply.moves, reply.problems))
 
 
+async def remove_broker(context: HttpContext, exchange: Exchange) -> web.Response:
+    broker_id = exchange.values["broker"]
+    message = RemoveBroker(broker_id, asked_by(context, exchange), exchange.principal.name)
+    checked(await to_controller(context, message), Ok)
+    return json_answer(BrokerGone(broker_id))
+
+
 async def list_moves(context: HttpContext, exchange: Exchange) -> web.Response:
     """As this broker knows them. A leader that does not answer soon leaves progress unknown."""
     states = sorted(
@@ -155,4 +165,5 @@ HANDLERS: Final[Mapping[str, Handler]] = {
     "list_moves": list_moves,
     "move_replicas": move_replicas,
     "plan_moves": plan_moves,
+    "remove_broker": remove_broker,
 }

@@ -49,7 +49,14 @@ from minilog.wire.json.json_answers import (
 )
 from minilog.wire.json.json_records import JsonRecord, JsonRecords
 from minilog.wire.json.lag_answers import LagOfGroup, TopicOffsets
-from minilog.wire.json.lever_answers import LeadersBalanced, MovesBegun, MovesPlanned, MovesUnderWay, TopicAltered
+from minilog.wire.json.lever_answers import (
+    BrokerGone,
+    LeadersBalanced,
+    MovesBegun,
+    MovesPlanned,
+    MovesUnderWay,
+    TopicAltered,
+)
 from minilog.wire.json.live_answers import LiveState
 from minilog.wire.json.receipt_answers import CheckedReceipts
 from minilog.wire.messages import Fetch, FetchReply, MetadataReply, Problem, Produce, ProduceReply, TopicInfo
@@ -104,6 +111,7 @@ ANSWERS: Final[dict[str, Any]] = {
     "list_moves": MovesUnderWay,
     "move_replicas": MovesBegun,
     "plan_moves": MovesPlanned,
+    "remove_broker": BrokerGone,
     "delete_topic": TopicDeleted,
     "offsets": OffsetFound,
     "topic_offsets": TopicOffsets,
@@ -217,6 +225,7 @@ def _path_parameters(route: Route) -> list[dict[str, Any]]:
     schemas = {
         "topic": NAME_SCHEMA,
         "partition": {"type": "integer", "minimum": 0, "maximum": INT32_MAX},
+        "broker": {"type": "integer", "minimum": 0, "maximum": INT32_MAX},
         "group": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,249}$"},
         "member": {"type": "string", "minLength": 1, "maxLength": 249},
         "tail": {"type": "string", "pattern": f"^({TAIL_PATTERN})$"},

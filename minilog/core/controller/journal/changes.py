@@ -7,17 +7,20 @@ from random import Random
 from typing import NamedTuple
 
 from minilog.config import ControllerSettings
+from minilog.core.controller.brokers.removal import remove_broker
 from minilog.core.controller.moves.plan import plan_replicas
 from minilog.core.controller.moves.requests import move_replicas
 from minilog.core.controller.told.lost_claims import claim_lost
 from minilog.core.controller.topic_config import configure_topic
 from minilog.core.controller.topics import add_partitions, create_topic, created_info, delete_topic
 from minilog.core.image import ClusterImage
-from minilog.wire.admin_messages import ConfigureTopic, MoveReplicas, PlanReplicas
+from minilog.wire.admin_messages import ConfigureTopic, MoveReplicas, PlanReplicas, RemoveBroker
 from minilog.wire.journal.metadata_records import MetadataRecord
 from minilog.wire.messages import AddPartitions, ClaimLost, CreateTopic, CreateTopicReply, DeleteTopic, Message, Ok
 
-ChangeRequest = CreateTopic | DeleteTopic | AddPartitions | ConfigureTopic | MoveReplicas | PlanReplicas | ClaimLost
+ChangeRequest = (
+    CreateTopic | DeleteTopic | AddPartitions | ConfigureTopic | MoveReplicas | RemoveBroker | PlanReplicas | ClaimLost
+)
 
 
 class Change(NamedTuple):
@@ -38,6 +41,8 @@ def change(request: ChangeRequest, image: ClusterImage, settings: ControllerSett
             records = delete_topic(request, image)
         case AddPartitions():
             records = add_partitions(request, image, settings)
+        case RemoveBroker():
+            records = remove_broker(request, image)
         case ConfigureTopic():
             configured, answer = configure_topic(request, image)
             return Change(configured, answer, until_known=bool(configured))

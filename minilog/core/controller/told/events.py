@@ -20,6 +20,7 @@ from minilog.wire.journal.metadata_records import (
     NO_LEADER,
     BrokerFenced,
     BrokerRegistered,
+    BrokerRemoved,
     BrokerShuttingDown,
     BrokerUnfenced,
     ControllerStarted,
@@ -123,6 +124,9 @@ def _of_cluster(image: ClusterImage, decision: Decision, at_ms: int) -> Iterator
                 )
             case BrokerRegistered() | BrokerUnfenced() | BrokerFenced() | BrokerShuttingDown():
                 yield _of_broker(image, record, at_ms)
+            case BrokerRemoved():
+                sentence = f"broker {record.broker_id} was removed from the cluster{asked_from(decision.asked_by)}"
+                yield Event(at_ms, EventKind.BROKER_REMOVED, INFO, sentence, broker_id=record.broker_id)
             case TopicCreated():
                 sentence = (
                     f"topic {record.topic} was created with {partitions} partitions{asked_from(decision.asked_by)}"

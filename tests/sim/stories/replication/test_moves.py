@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minilog.wire.admin_messages import ConfigureTopic, MoveReplicas, MoveReplicasReply, ReplicaMove
+from minilog.wire.admin_messages import ConfigureTopic, MoveReplicas, MoveReplicasReply, RemoveBroker, ReplicaMove
 from minilog.wire.messages import AddPartitions, AlterPartition, HeartbeatReply, ReplicaFetch
 from tests.sim.cluster import SimCluster
 from tests.sim.nodes.disk_store import DATA_DIR
@@ -290,6 +290,25 @@ def test_a_broker_that_knows_nothing_of_before_keeps_what_it_finds() -> None:
     c.until(lambda: is_there(c, 1, 2, 3))
     c.settle("t")
     assert c.broker(3).store.strays == 0
+
+
+def test_a_broker_is_forgotten_when_it_holds_nothing_and_does_not_run() -> None:
+    """R117: and whoever comes with its id later is a new broker, also with its old directory."""
+    c = cluster()
+    assert "has replicas of t-0" in getattr(c.change(RemoveBroker(3)), "detail", "")
+    move(c, 1, 2, 4)
+    c.until(lambda: is_there(c, 1, 2, 4))
+    assert "runs at" in getattr(c.change(RemoveBroker(3)), "detail", "")
+    c.broker(3).kill()
+    c.until(lambda: c.invariants.truth.brokers[3].fenced)
+    assert not hasattr(c.change(RemoveBroker(3)), "code")
+    assert 3 not in c.invariants.truth.brokers
+    assert "there is no broker 3" in getattr(c.change(RemoveBroker(3)), "detail", "")
+    c.broker(3).start()
+    c.until(c.all_ready)
+    move(c, 1, 2, 3)
+    c.until(lambda: is_there(c, 1, 2, 3))
+    c.settle("t")
 
 
 def test_what_moves_takes_no_more_than_its_budget() -> None:

@@ -13,7 +13,7 @@ from minilog.core.access.policy import Policy, Shown, digest_of
 from minilog.core.access.principal import Principal
 from minilog.errors import Forbidden, MinilogError, Unauthenticated
 from minilog.security_file import parse_security
-from minilog.wire.admin_messages import BalanceLeaders, ConfigureTopic, MoveReplicas, PlanReplicas
+from minilog.wire.admin_messages import BalanceLeaders, ConfigureTopic, MoveReplicas, PlanReplicas, RemoveBroker
 from minilog.wire.figure_messages import DescribeBroker
 from minilog.wire.group_messages import (
     CommitOffsets,
@@ -96,7 +96,9 @@ ROUTE_TABLE: Final[Mapping[str, str]] = {
     **dict.fromkeys(
         ("set_log_level", "metadata_copy", "elect_leader", "balance_leaders", "list_lost", "describe_lost"), "admin"
     ),
-    **dict.fromkeys(("read_lost", "replay_lost", "discard_lost", "move_replicas", "plan_moves"), "admin"),
+    **dict.fromkeys(
+        ("read_lost", "replay_lost", "discard_lost", "move_replicas", "plan_moves", "remove_broker"), "admin"
+    ),
     **dict.fromkeys(("describe_group", "delete_group", "group_heartbeat", "leave_group"), "group group"),
     **dict.fromkeys(("committed_offsets", "commit_offsets", "group_lag"), "group group"),
     "fetch_partition": "read topic",
@@ -130,6 +132,7 @@ MESSAGE_TABLE: Final[list[tuple[Message, set[str]]]] = [
     (BalanceLeaders(), {"admin"}),
     (MoveReplicas([]), {"admin"}),
     (PlanReplicas(), {"admin"}),
+    (RemoveBroker(1), {"admin"}),
     (InitProducer(), {"admin", "writer"}),
     (CreateTopic("mine"), {"admin", "maker"}),
     (CreateTopic("foreign"), {"admin"}),
