@@ -18,6 +18,8 @@ import http.client
 import logging
 import ssl
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final, NoReturn
 
 import msgspec
@@ -86,23 +88,37 @@ class Gateway:
             "success": [_operation(one, lease) for one in transaction.then],
             "failure": [_operation(one, lease) for one in transaction.otherwise],
         }
-        return self._read(transaction, self.call("/v3/kv/txn", body))
+        with self._understanding():
+            return self._read(transaction, self.call("/v3/kv/txn", body))
 
     def grant(self, ttl_s: int) -> int:
-        return int(self.call("/v3/lease/grant", {"TTL": ttl_s})["ID"])
+        with self._understanding():
+            return int(self.call("/v3/lease/grant", {"TTL": ttl_s})["ID"])
 
     def keep_alive(self, lease: int) -> bool:
         """False when the lease is over."""
-        answer = self.call("/v3/lease/keepalive", {"ID": lease})
-        return int(answer.get("result", {}).get("TTL", 0)) > 0
+        with self._understanding():
+            answer = self.call("/v3/lease/keepalive", {"ID": lease})
+            return int(answer.get("result", {}).get("TTL", 0)) > 0
 
     def compact(self, revision: int) -> None:
-        self.call("/v3/kv/compaction", {"revision": revision})
+        with self._understanding():
+            self.call("/v3/kv/compaction", {"revision": revision})
 
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    @contextmanager
+    def _understanding(self) -> Iterator[None]:
+        """What stands between here and etcd may answer anything. Raises Unsure."""
+        endpoint = self.endpoint
+        try:
+            yield
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            self._give_up()
+            raise Unsure(f"{endpoint} answers what etcd never does: {error!r}") from error
 
     # --- one call ---------------------------------------------------------------------------------
 
@@ -228,15 +244,12 @@ class Gateway:
         succeeded = bool(answer.get("succeeded", False))
         asked = transaction.then if succeeded else transaction.otherwise
         told = answer.get("responses", [])
-        try:
-            found = [
-                [_entry(kv) for kv in one.get("response_range", {}).get("kvs", [])]
-                for operation, one in zip(asked, told, strict=True)
-                if isinstance(operation, Get)
-            ]
-            return Answer(succeeded, int(header["revision"]), found)
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
-            raise Unsure(f"{self.endpoint} answers what is no answer to a transaction: {error!r}") from error
+        found = [
+            [_entry(kv) for kv in one.get("response_range", {}).get("kvs", [])]
+            for operation, one in zip(asked, told, strict=True)
+            if isinstance(operation, Get)
+        ]
+        return Answer(succeeded, int(header["revision"]), found)
 
 
 def _operation(operation: Operation, lease: int) -> dict[str, Any]:

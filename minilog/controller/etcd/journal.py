@@ -276,6 +276,8 @@ class EtcdJournal:
             except (NotSent, Unsure, Refused) as error:
                 log.debug("etcd was not told that this controller decides: %s", error)
                 lease = 0 if isinstance(error, Refused) else lease
+            except Exception:  # without this thread the controller is sure of nothing, and answers nobody
+                log.exception("etcd was not told that this controller decides; the next try follows")
             self._given_up.wait(TEND_S)
 
     # --- transactions -----------------------------------------------------------------------------
