@@ -70,6 +70,10 @@ def _topics(name: str, value: bytes) -> list[str]:
     return [http.topic_name(topic) for topic in http.text(name, value).split(",")]
 
 
+def _group(name: str, value: bytes) -> str:
+    return http.group_name(http.text(name, value))
+
+
 _STRING: Final[Schema] = {"type": "string"}
 
 
@@ -119,6 +123,11 @@ _ELSEWHERE = _choice(
     ("redirect", "ask"),
     "where another broker leads: redirect (default) sends you there, ask has this broker ask it for you",
 )
+_TOLERANCE = _choice(
+    "errors_tolerance",
+    ("none", "all"),
+    "records that cannot be read: none (default) puts a mark with their offsets in their place, all skips them",
+)
 _FETCH = (
     Parameter(
         "offset",
@@ -137,17 +146,33 @@ _FETCH = (
     _integer("wait_ms", 0, INT32_MAX, "long poll: how long to wait for min_bytes"),
     _FORMAT,
     _KEY_FORMAT,
-    _choice(
-        "errors_tolerance",
-        ("none", "all"),
-        "records that cannot be read: none (default) puts a mark with their offsets in their place, all skips them",
-    ),
+    _TOLERANCE,
     _choice("replica", ("leader", "any"), "any: a follower may answer, up to its high watermark"),
     _integer("max_lag_ms", 0, INT32_MAX, "replica=any: redirect to the leader when staler than this"),
     _integer(
         "leader_epoch", 0, INT32_MAX, "leader_epoch of your last answer; detects that what you read was truncated"
     ),
     _ELSEWHERE,
+    _TOPIC_ID,
+)
+_TOPIC_FETCH: Final = (
+    Parameter(
+        "offset",
+        http.start,
+        _pattern(f"earliest|latest|@({_NUMBER})"),
+        "where each partition begins: earliest (default), latest (default for text/event-stream), or @ms",
+    ),
+    Parameter(
+        "cursor", http.text, _pattern(rf"[0-9a-f]{{32}}(\.({_NUMBER})){{1,64}}"), "go on behind the record that has it"
+    ),
+    Parameter(
+        "group", _group, _pattern("[A-Za-z0-9._-]{1,249}"), "begin where it is; commits the cursor you come back with"
+    ),
+    _choice("follow", ("false", "true"), "NDJSON: true goes on at the end of the topic; events always do"),
+    _integer("max_bytes", 1, INT32_MAX, "about how much to read at a time"),
+    _FORMAT,
+    _KEY_FORMAT,
+    _TOLERANCE,
     _TOPIC_ID,
 )
 _EVENTS: Final = (
@@ -231,6 +256,8 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("create_producer", "POST", "/v1/producers", "write", "A producer id: with it a request sent twice is written once"),
     Route("fetch_partition", "GET", _RECORDS_PATH, "read topic", "Read committed records, long poll or live tail",
           _FETCH, (), (JSON, NDJSON, BATCH, EVENTS)),
+    Route("fetch_topic", "GET", f"{_TOPIC_PATH}/records", "read topic", "Read all partitions of a topic, up to its end or as a live tail",
+          _TOPIC_FETCH, (), (NDJSON, EVENTS)),
     Route("offsets", "GET", "/v1/topics/{topic}/partitions/{partition}/offsets", "describe", "The offset at a time",
           (_AT, _ELSEWHERE, _TOPIC_ID)),
     Route("topic_offsets", "GET", f"{_TOPIC_PATH}/offsets", "describe", "Where each partition begins and ends, as its leader says"),

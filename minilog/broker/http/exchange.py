@@ -250,8 +250,8 @@ class Exchange:
         """The media type of the answer; raises NotAcceptable."""
         return http.accepted(self.request.headers.get("Accept"), self.match.route.offers)
 
-    def event_stream(self) -> EventStream:
-        return EventStream(self.request, self.delivery, {"Server": SERVER, **SAFE, **self.cors_headers})
+    def event_stream(self, media: str = http.EVENTS) -> EventStream:
+        return EventStream(self.request, self.delivery, {"Server": SERVER, **SAFE, **self.cors_headers}, media)
 
 
 Handler = Callable[[HttpContext, Exchange], Awaitable[web.StreamResponse]]

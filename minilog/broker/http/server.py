@@ -22,7 +22,7 @@ from minilog.broker.http.cluster import admin, console, events, log_level, metad
 from minilog.broker.http.cors import Origins
 from minilog.broker.http.exchange import Exchange, Handler, HttpContext, message_answer, problem_answer, redirect
 from minilog.broker.http.groups import groups
-from minilog.broker.http.records import fetch, lost, native, produce, producer_ids, receipts
+from minilog.broker.http.records import fetch, lost, native, produce, producer_ids, receipts, topic_tail
 from minilog.broker.lost_replays import LostReplays
 from minilog.broker.ports import Runtime
 from minilog.config import Limits
@@ -49,6 +49,7 @@ HANDLERS: Final[Mapping[str, Handler]] = {
     **produce.HANDLERS,
     **producer_ids.HANDLERS,
     **fetch.HANDLERS,
+    **topic_tail.HANDLERS,
     **metadata.HANDLERS,
     **admin.HANDLERS,
     **moves.HANDLERS,

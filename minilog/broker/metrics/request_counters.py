@@ -55,6 +55,7 @@ ROUTES: Final = {
     "produce_partition": "produce",
     "fetch": "fetch",
     "fetch_partition": "fetch",
+    "fetch_topic": "fetch",
 }
 
 

@@ -1,5 +1,5 @@
-"""A stream of server-sent events: an answer that goes out piece by piece, each within the write
-deadline."""
+"""A stream of server-sent events, or of lines: an answer that goes out piece by piece, each within
+the write deadline."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from minilog.wire.http import EVENTS
 
 
 class EventStream:
-    def __init__(self, request: web.BaseRequest, delivery: Delivery, headers: Mapping[str, str]) -> None:
-        own = {"Content-Type": EVENTS, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    def __init__(
+        self, request: web.BaseRequest, delivery: Delivery, headers: Mapping[str, str], media: str = EVENTS
+    ) -> None:
+        own = {"Content-Type": media, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         self.response = web.StreamResponse(headers={**own, **headers})
         self._request = request
         self._delivery = delivery

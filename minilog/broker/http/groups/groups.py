@@ -21,10 +21,12 @@ from typing import Final, TypeVar
 
 import msgspec
 from aiohttp import web
+from msgspec import UNSET, UnsetType
 
 from minilog.broker.group_lag import measure, with_assigned
 from minilog.broker.http.exchange import Exchange, Handler, HttpContext, Reply, checked, json_answer
 from minilog.broker.http.groups.group_forward import group_call
+from minilog.broker.http.records.cursor import commits_of, cursor_of
 from minilog.errors import InvalidRequest, UnknownGroup
 from minilog.wire.bounded import Int64
 from minilog.wire.group_messages import (
@@ -47,6 +49,7 @@ from minilog.wire.group_messages import (
     OffsetCommit,
     TopicPartitions,
 )
+from minilog.wire.http import topic_name
 from minilog.wire.json.json_answers import (
     GroupDeleted,
     GroupDescription,
@@ -79,14 +82,17 @@ class HeartbeatBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class CommitBody(msgspec.Struct, forbid_unknown_fields=True):
-    """``offset`` is the next record to read. Without ``member_id``: only while the group has no
+    """``offset`` is the next record to read. In the place of ``offsets``: a ``cursor`` of a whole
+    ``topic``, as its records have it. Without ``member_id``: only while the group has no
     members, and ``member_epoch`` may name the group epoch that was seen (0: no group).
 
     ``sequence``: count the commits of a member id, and keep the number when a request is repeated:
     then a copy that a proxy delivers late takes no offset back. Without it whatever arrives last
     counts."""
 
-    offsets: list[OffsetCommit]
+    offsets: list[OffsetCommit] | UnsetType = UNSET
+    topic: str = ""
+    cursor: str = ""
     member_id: str = ""
     member_epoch: Int64 = -1
     sequence: Int64 = -1
@@ -95,7 +101,9 @@ class CommitBody(msgspec.Struct, forbid_unknown_fields=True):
 _heartbeats = msgspec.json.Decoder(HeartbeatBody)
 _commits = msgspec.json.Decoder(CommitBody)
 _HEARTBEAT_SHAPE: Final = '{"member_epoch", "topics" or "pattern", "owned"?, "session_timeout_ms"?, ...}'
-_COMMIT_SHAPE: Final = '{"offsets": [{"topic", "partition", "offset"}], "member_id"?, "member_epoch"?}'
+_COMMIT_SHAPE: Final = (
+    '{"offsets": [{"topic", "partition", "offset"}] or "topic" and "cursor", "member_id"?, "member_epoch"?}'
+)
 
 
 async def heartbeat(context: HttpContext, exchange: Exchange) -> web.Response:
@@ -143,9 +151,16 @@ async def committed_offsets(context: HttpContext, exchange: Exchange) -> web.Res
 
 async def commit_offsets(context: HttpContext, exchange: Exchange) -> web.Response:
     body = await _body(exchange, _commits, _COMMIT_SHAPE)
-    message = CommitOffsets(exchange.values["group"], body.offsets, body.member_id, body.member_epoch, body.sequence)
+    offsets = _of_cursor(context, body) if isinstance(body.offsets, UnsetType) else body.offsets
+    message = CommitOffsets(exchange.values["group"], offsets, body.member_id, body.member_epoch, body.sequence)
     await _call(context, message, CommitOffsetsReply)
-    return json_answer(OffsetsCommitted(message.group, len(body.offsets)))
+    return json_answer(OffsetsCommitted(message.group, len(offsets)))
+
+
+def _of_cursor(context: HttpContext, body: CommitBody) -> list[OffsetCommit]:
+    if not (body.cursor and body.topic):
+        raise InvalidRequest(f"the body must be {_COMMIT_SHAPE}: it has neither offsets, nor a cursor and its topic")
+    return commits_of(context, topic_name(body.topic), cursor_of("cursor", body.cursor))
 
 
 async def group_lag(context: HttpContext, exchange: Exchange) -> web.Response:

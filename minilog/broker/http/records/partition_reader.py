@@ -6,8 +6,8 @@ before that.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from minilog.broker.http.exchange import THREAD_BYTES_MIN, Exchange, HttpContext
 from minilog.broker.http.records.native import run_fetch
@@ -48,16 +48,7 @@ class Reader:
         meanwhile."""
         self.any_replica = query.get("replica") == "any"
         self.max_lag_ms: int = query.get("max_lag_ms", -1)
-        self.max_bytes: int = query.get("max_bytes", min(MAX_BYTES, context.limits.fetch_bytes_max))
-        value_format: str = query.get("format", "json")
-        self.wanted = Wanted(
-            query.get("max_records"),
-            value_format,
-            query.get("key_format", key_format_of(value_format)),
-            max(self.max_bytes, PAGE_BYTES_MIN),
-            context.limits.fetch_bytes_max,
-            query.get("errors_tolerance") == "all",
-        )
+        self.max_bytes, self.wanted = wanted_of(context, query)
         self.last_epoch: int = query.get("leader_epoch", -1)
         self.offset = 0
         self._leader_url = ""
@@ -123,6 +114,21 @@ class Reader:
         page, body = made
         self.offset, self.last_epoch = page.next_offset, page.last_epoch
         return page, body
+
+
+def wanted_of(context: HttpContext, query: Mapping[str, Any]) -> tuple[int, Wanted]:
+    """How much is read at a time, and how records are shown."""
+    max_bytes: int = query.get("max_bytes", min(MAX_BYTES, context.limits.fetch_bytes_max))
+    value_format: str = query.get("format", "json")
+    wanted = Wanted(
+        query.get("max_records"),
+        value_format,
+        query.get("key_format", key_format_of(value_format)),
+        max(max_bytes, PAGE_BYTES_MIN),
+        context.limits.fetch_bytes_max,
+        query.get("errors_tolerance") == "all",
+    )
+    return max_bytes, wanted
 
 
 async def find_offset(

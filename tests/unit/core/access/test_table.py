@@ -102,6 +102,7 @@ ROUTE_TABLE: Final[Mapping[str, str]] = {
     **dict.fromkeys(("describe_group", "delete_group", "group_heartbeat", "leave_group"), "group group"),
     **dict.fromkeys(("committed_offsets", "commit_offsets", "group_lag"), "group group"),
     "fetch_partition": "read topic",
+    "fetch_topic": "read topic",
     "create_topic": "alter",
     "create_producer": "write",
     **dict.fromkeys(
