@@ -138,7 +138,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "minilog_client",
     },
     "minilog.__main__": {"minilog.cli"},
-    "minilog.testing": {"minilog.cli", "minilog.settings", "minilog.wire", "minilog_client"},
+    "minilog.testing": {"minilog.testing", "minilog.cli", "minilog.settings", "minilog.wire", "minilog_client"},
     "minilog_client": {"minilog_client", "minilog.wire"},
     "minilog_client.credential": set(),
     "minilog_client.settings": {"minilog.wire"},

@@ -18,8 +18,7 @@ from minilog.wire.messages import TopicInfo
 from minilog_client import Client
 from minilog_client.options import ClientOptions
 
-WAIT_S: Final = 20.0
-STOP_S = 20.0
+DEADLINE_S: Final = 20.0
 _POLL_S: Final = 0.02
 
 
@@ -27,7 +26,9 @@ class MinilogBroker:
     """Controller and broker in one process: topics have one replica, and there is nothing to fail
     over to."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, deadline_s: float = DEADLINE_S) -> None:
+        """``deadline_s``: how long its start and its end may take."""
+        self.deadline_s = deadline_s
         self._folder = folder
         self._ports = free_ports(2)
         self._child: subprocess.Popen[bytes] | None = None
@@ -64,7 +65,7 @@ class MinilogBroker:
                 stdout=log,
                 stderr=log,
             )
-        deadline_s = time.monotonic() + WAIT_S
+        deadline_s = time.monotonic() + self.deadline_s
         while not http_ok(f"{self.url}/readyz"):
             assert self._child.poll() is None, f"minilog ended while starting: {self.log()[-2000:]}"
             assert time.monotonic() < deadline_s, f"minilog does not serve: {self.log()[-2000:]}"
@@ -73,12 +74,12 @@ class MinilogBroker:
     def kill(self) -> None:
         """SIGKILL: nothing is flushed, nobody is told."""
         self._running.kill()
-        _ended(self._running)
+        _ended(self._running, self.deadline_s)
 
     def stop(self) -> None:
         """SIGTERM, and wait for the clean end."""
         self._running.terminate()
-        status = _ended(self._running)
+        status = _ended(self._running, self.deadline_s)
         assert status == 0, f"minilog ended with status {status}: {self.log()[-2000:]}"
 
     def pause(self) -> None:
@@ -100,12 +101,12 @@ class MinilogBroker:
         return self._child
 
 
-def _ended(child: subprocess.Popen[bytes]) -> int:
+def _ended(child: subprocess.Popen[bytes], deadline_s: float) -> int:
     """Its exit status, once it has ended; and our end of its pipe is closed."""
     try:
-        status = child.wait(STOP_S)
+        status = child.wait(deadline_s)
     except subprocess.TimeoutExpired:
-        raise AssertionError(f"minilog did not end in {STOP_S:.0f} s") from None
+        raise AssertionError(f"minilog did not end in {deadline_s:g} s") from None
     if child.stdin is not None:
         child.stdin.close()
     return status

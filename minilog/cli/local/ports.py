@@ -14,6 +14,9 @@ FREE_PORTS = range(20_000, 32_000)
 """Below the kernel's ephemeral range, so that no outgoing connection takes a killed broker's
 port."""
 
+_random = random.SystemRandom()
+"""Not the one that tests seed alike in several processes: they would all choose the same ports."""
+
 
 def port_free(port: int) -> bool:
     with socket.socket() as probe:
@@ -29,7 +32,7 @@ def port_free(port: int) -> bool:
 def free_ports(count: int) -> list[int]:
     """Neighbouring ports nobody listens on now."""
     for _ in range(200):
-        first = random.choice(FREE_PORTS[: -count - 1])
+        first = _random.choice(FREE_PORTS[: -count - 1])
         ports = list(range(first, first + count))
         if all(map(port_free, ports)):
             return ports

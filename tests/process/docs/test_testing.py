@@ -8,7 +8,6 @@ import time
 import pytest
 
 import minilog.testing
-from minilog.cli.local import broker_process
 from minilog.errors import BrokerUnavailable, Forbidden, MinilogError, TimedOut, Unauthenticated
 from minilog.testing import Clusters, MinilogBroker, MinilogCluster
 from minilog_client import Client
@@ -98,18 +97,17 @@ def test_without_etcd_a_test_is_left_out_and_fails_in_continuous_integration(
 
 
 def test_what_is_waited_for_in_vain_is_an_assertion_error(
-    minilog_clusters: Clusters, minilog_broker: MinilogBroker, monkeypatch: pytest.MonkeyPatch
+    minilog_clusters: Clusters, minilog_broker: MinilogBroker
 ) -> None:
     cluster = minilog_clusters(brokers=1)
-    monkeypatch.setattr(minilog.testing, "_STOP_S", 0.3)
-    monkeypatch.setattr(broker_process, "STOP_S", 0.3)
+    cluster.deadline_ms, minilog_broker.deadline_s = 300, 0.3
     cluster.pause(1)
     with pytest.raises(AssertionError, match="1 did not stop"):
         cluster.stop(1)
     minilog_broker.pause()
     with pytest.raises(AssertionError, match="did not end"):
         minilog_broker.stop()
-    monkeypatch.undo()
+    cluster.deadline_ms = 20_000
     cluster.kill(1)
     (cluster._dev.folder / "broker-1" / "meta.json").write_bytes(b"{}")
     with pytest.raises(AssertionError, match="broker 1 stopped while starting"):

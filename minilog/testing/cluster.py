@@ -1,30 +1,9 @@
-"""Real minilog clusters for pytest: installed with minilog, found by pytest through its plugin
-entry point.
-
-```python
-def test_orders_survive_a_broker(minilog_cluster):
-    minilog_cluster.create_topic("orders", partitions=3, config={"min.insync.replicas": "2"})
-    client = minilog_cluster.client()
-    client.producer().send("orders", b"paid").result()
-    minilog_cluster.kill(minilog_cluster.leader("orders"))
-    records = client.consumer("orders", start="earliest").batch()
-    assert [record.value for record in records] == [b"paid"]
-```
-
-Fixtures, each with processes, a folder and free ports of its own, gone with its test:
-``minilog_cluster``   a controller and three brokers, one process each, up in about a second
-``minilog_broker``    controller and broker in one process, for tests that need no replicas
-``minilog_secured``   the same with TLS, tokens and a security file
-``minilog_clusters``  a function that starts clusters of other sizes and settings
-
-Nothing is simulated: the processes are the ones of production, ``kill`` is SIGKILL and ``pause`` is
-SIGSTOP.
-"""
+"""A real cluster for tests: one process for each broker and controller, and how they are broken and
+mended."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
 import subprocess
@@ -35,13 +14,10 @@ from pathlib import Path
 from typing import TypeVar, Unpack
 
 import msgspec
-import pytest
 
 from minilog.cli.local import process
-from minilog.cli.local.broker_process import MinilogBroker as MinilogBroker
 from minilog.cli.local.broker_process import close_all
 from minilog.cli.local.cluster import DevCluster, Member
-from minilog.cli.local.etcd import find_etcd
 from minilog.cli.local.keyring import ADMIN
 from minilog.cli.output import CliError
 from minilog.errors import MinilogError, Unauthenticated
@@ -52,13 +28,11 @@ from minilog_client.credential import Credential
 from minilog_client.options import ClientOptions
 
 CONTROLLER = "controller"
-WAIT_MS = 20_000
+DEADLINE_MS = 20_000
 _POLL_S = 0.02
-_STOP_S = 20.0
 
 Target = int | str
 """A broker id, counted from 1, or ``CONTROLLER``, or one more of them such as ``controller-2``."""
-Clusters = Callable[..., "MinilogCluster"]
 
 T = TypeVar("T")
 
@@ -70,10 +44,11 @@ class _Told(msgspec.Struct):
 
 
 class MinilogCluster:
-    """A running cluster. Every call that waits does so for a bounded time and then raises
+    """A running cluster. Every call that waits does so for ``deadline_ms`` at most, and then raises
     AssertionError."""
 
-    def __init__(self, dev: DevCluster) -> None:
+    def __init__(self, dev: DevCluster, deadline_ms: int = DEADLINE_MS) -> None:
+        self.deadline_ms = deadline_ms
         self._dev = dev
         self._clients: list[Client] = []
 
@@ -151,7 +126,7 @@ class MinilogCluster:
             lambda: self._state(topic, partition, lambda state: sorted(state.isr)), f"{topic} to be known"
         )
 
-    def wait_in_sync(self, topic: str, timeout_ms: int = WAIT_MS) -> None:
+    def wait_in_sync(self, topic: str, timeout_ms: int | None = None) -> None:
         """Every partition is led and all its replicas are in sync."""
         self._wait(lambda: self._is_in_sync(topic), f"all replicas of {topic} to be in sync", timeout_ms)
 
@@ -162,7 +137,7 @@ class MinilogCluster:
         self._signal(target, signal.SIGKILL)
         known = self._dev.member(str(target)).known()
         assert known is not None
-        assert process.wait_dead(known, _STOP_S), f"{target} is still there after SIGKILL"
+        assert process.wait_dead(known, self._deadline_s), f"{target} is still there after SIGKILL"
         self._dev.reap()
 
     def pause(self, target: Target) -> None:
@@ -177,9 +152,11 @@ class MinilogCluster:
         member = self._dev.member(str(target))
         self._signal(target, signal.SIGTERM)
         try:
-            status = self._dev.wait_ended(member.name, _STOP_S)
+            status = self._dev.wait_ended(member.name, self._deadline_s)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"{target} did not stop in {_STOP_S:.0f} s: {self.log(target)[-2000:]}") from None
+            raise AssertionError(
+                f"{target} did not stop in {self._deadline_s:g} s: {self.log(target)[-2000:]}"
+            ) from None
         assert status == 0, f"{target} ended with status {status}: {self.log(target)[-2000:]}"
 
     def start(self, target: Target) -> None:
@@ -189,13 +166,22 @@ class MinilogCluster:
         try:
             if member.state() == "dead":
                 self._dev.start(member, exit_with_parent=True)
-            self._dev.wait_ready([member])
+            self._dev.wait_ready([member], self._deadline_s)
         except (CliError, subprocess.TimeoutExpired) as error:
             raise AssertionError(f"{target} does not serve: {error}") from None
 
     def restart(self, target: Target) -> None:
         self.stop(target)
         self.start(target)
+
+    def heal(self) -> None:
+        """Resume what is paused and start what is dead, so that the next test of a cluster that
+        several share finds it whole."""
+        for member in self._dev.members:
+            if member.state() == "paused":
+                self.resume(member.name)
+        for member in sorted(self._dev.members, key=lambda member: member.role == "broker"):
+            self.start(member.name)
 
     def close(self) -> None:
         try:
@@ -204,6 +190,10 @@ class MinilogCluster:
             self._dev.kill_all()
 
     # --- inside -----------------------------------------------------------------------------------
+
+    @property
+    def _deadline_s(self) -> float:
+        return self.deadline_ms / 1000
 
     def _shown(self, who: str) -> ClientOptions:
         keyring = self._dev.keyring
@@ -256,7 +246,8 @@ class MinilogCluster:
             return False
         return all(p.leader >= 0 and len(p.isr) == len(p.replicas) for p in metadata.topics[0].partitions)
 
-    def _wait(self, ask: Callable[[], T | None], what: str, timeout_ms: int = WAIT_MS) -> T:
+    def _wait(self, ask: Callable[[], T | None], what: str, timeout_ms: int | None = None) -> T:
+        timeout_ms = self.deadline_ms if timeout_ms is None else timeout_ms
         deadline_s = time.monotonic() + timeout_ms / 1000
         while not (found := ask()):
             assert time.monotonic() < deadline_s, f"waited {timeout_ms} ms in vain for {what}"
@@ -279,11 +270,16 @@ def _is_known(member: Member, shown: Credential) -> bool:
 
 @contextlib.contextmanager
 def cluster(
-    brokers: int = 3, settings: Sequence[str] = (), controllers: int = 1, secure: bool = False
+    brokers: int = 3,
+    settings: Sequence[str] = (),
+    controllers: int = 1,
+    secure: bool = False,
+    deadline_ms: int = DEADLINE_MS,
 ) -> Iterator[MinilogCluster]:
     """A cluster for the length of a ``with``, for other test runners. ``settings``: key=value of
     brokers and controller. More than one of ``controllers`` need etcd to be installed. ``secure``:
-    with TLS, tokens and a security file, which need openssl."""
+    with TLS, tokens and a security file, which need openssl. ``deadline_ms``: how long what is waited
+    for may take."""
     folder = Path(tempfile.mkdtemp(prefix="minilog-test-"))
     try:
         dev = DevCluster.create(
@@ -295,61 +291,8 @@ def cluster(
             controllers=controllers,
             secure=secure,
         )
-        with contextlib.closing(MinilogCluster(dev)) as found:
-            dev.start_all(exit_with_parent=True)
+        with contextlib.closing(MinilogCluster(dev, deadline_ms)) as found:
+            dev.start_all(exit_with_parent=True, timeout_s=deadline_ms / 1000)
             yield found
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _leave_out_without_etcd() -> None:
-    """A test that cannot run is left out, and says why. In continuous integration it fails, so that
-    nobody takes it for one that has passed."""
-    try:
-        find_etcd()
-    except CliError as error:
-        if os.environ.get("CI"):
-            pytest.fail(f"{error.sentence}. CI is set, so the test is not left out")
-        pytest.skip(error.sentence)
-
-
-@pytest.fixture
-def minilog_cluster() -> Iterator[MinilogCluster]:
-    """A controller and three brokers as real processes, new for every test."""
-    with cluster() as found:
-        yield found
-
-
-@pytest.fixture
-def minilog_secured() -> Iterator[MinilogCluster]:
-    """A controller and three brokers that know who asks, by TLS and tokens; new for every test."""
-    with cluster(secure=True) as found:
-        yield found
-
-
-@pytest.fixture
-def minilog_broker() -> Iterator[MinilogBroker]:
-    """Controller and broker in one process, new for every test."""
-    with tempfile.TemporaryDirectory(prefix="minilog-test-") as folder:
-        found = MinilogBroker(Path(folder))
-        try:
-            found.start()
-            yield found
-        finally:
-            found.close()
-
-
-@pytest.fixture
-def minilog_clusters() -> Iterator[Clusters]:
-    """``minilog_clusters(brokers=5, settings=["session_timeout_ms=1000"])``: as many clusters as
-    the test wants."""
-    with contextlib.ExitStack() as stack:
-
-        def make(
-            brokers: int = 3, settings: Sequence[str] = (), controllers: int = 1, secure: bool = False
-        ) -> MinilogCluster:
-            if controllers > 1:
-                _leave_out_without_etcd()
-            return stack.enter_context(cluster(brokers, settings, controllers, secure))
-
-        yield make
