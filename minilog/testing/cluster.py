@@ -278,8 +278,8 @@ def cluster(
 ) -> Iterator[MinilogCluster]:
     """A cluster for the length of a ``with``, for other test runners. ``settings``: key=value of
     brokers and controller. More than one of ``controllers`` need etcd to be installed. ``secure``:
-    with TLS, tokens and a security file, which need openssl. ``deadline_ms``: how long what is waited
-    for may take."""
+    with TLS, tokens and a security file, which need openssl. ``deadline_ms``: how long any wait
+    may take."""
     folder = Path(tempfile.mkdtemp(prefix="minilog-test-"))
     try:
         dev = DevCluster.create(

@@ -123,11 +123,7 @@ _ELSEWHERE = _choice(
     ("redirect", "ask"),
     "where another broker leads: redirect (default) sends you there, ask has this broker ask it for you",
 )
-_TOLERANCE = _choice(
-    "errors_tolerance",
-    ("none", "all"),
-    "records that cannot be read: none (default) puts a mark with their offsets in their place, all skips them",
-)
+_TOLERANCE = _choice("errors_tolerance", ("none", "all"), "what cannot be read: none (default) marks it, all skips it")
 _FETCH = (
     Parameter(
         "offset",
@@ -163,7 +159,7 @@ _TOPIC_FETCH: Final = (
         "where each partition begins: earliest (default), latest (default for text/event-stream), or @ms",
     ),
     Parameter(
-        "cursor", http.text, _pattern(rf"[0-9a-f]{{32}}(\.({_NUMBER})){{1,64}}"), "go on behind the record that has it"
+        "cursor", http.text, _pattern(rf"[0-9a-f]{{32}}(\.({_NUMBER})){{1,64}}"), "go on behind the record of it"
     ),
     Parameter(
         "group", _group, _pattern("[A-Za-z0-9._-]{1,249}"), "begin where it is; commits the cursor you come back with"
