@@ -192,6 +192,7 @@ TOP_LEVEL_UNTRACKED = {".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache", "
 LONG_FROM = 400
 LONG_MODULES = {
     "minilog.config": "every setting with its bounds, in the one place that files, variables and flags are held against",
+    "minilog.wire.routes": "one table: every route with its parameters, as the server, clients and /openapi.json read it",
     "minilog.wire.codec.codec": "one compiled module: who encodes, decodes and checks records shares its varints",
     "minilog.storage.segment.segment": "one file pair: what is written, cut and sealed keeps the same state whole",
     "minilog.storage.store": "one data directory: what a start, a stop and a deletion do keeps one order",
