@@ -28,7 +28,7 @@ from minilog.core.controller.elections.partition_change import held_end, longest
 from minilog.core.controller.journal.metadata_draft import MetadataDraft
 from minilog.core.effects import Effect, Reply, Send
 from minilog.core.image import ClusterImage, PartitionState, check_topic_id
-from minilog.errors import InvalidRequest, UnknownPartition, UnknownTopic
+from minilog.errors import InvalidRequest, Overloaded, UnknownPartition, UnknownTopic
 from minilog.wire.journal.metadata_records import NO_LEADER, ReplicaEnd, UncleanElection
 from minilog.wire.messages import (
     ANY_REPLICA,
@@ -46,6 +46,11 @@ from minilog.wire.topic_partition import TopicPartition
 PATIENCE = 10
 """For so many election timeouts a topic that has decided beforehand asks replicas that are there
 and do not answer."""
+
+
+ASKED_MAX = 64
+"""Persons that wait at a time. Whoever may describe the cluster may ask, every replica is asked
+for each, and each answer looks at all."""
 
 
 @dataclass(slots=True)
@@ -80,11 +85,13 @@ class UncleanElections:
 
     def request(self, request_id: int, request: ElectLeader, now_ms: int) -> list[Effect]:
         """What a person asks for. Answered when the replicas have told. Raises UnknownTopic,
-        UnknownPartition, InvalidRequest."""
+        UnknownPartition, InvalidRequest, Overloaded."""
         state = self._state(request)
         self._check(state, request)
         if state.leader != NO_LEADER:
             return [Reply(request_id, self._description(state, {}, state.leader))]
+        if sum(inquiry.request is not None for inquiry in self._inquiries) >= ASKED_MAX:
+            raise Overloaded(f"{ASKED_MAX} others have asked who could lead, and are not answered yet; retry later")
         return [*self._ask(self._open(state, now_ms, (request_id, request)))]
 
     def look(self, now_ms: int) -> list[Effect]:

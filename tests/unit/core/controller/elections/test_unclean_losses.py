@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+from minilog.core.controller.elections.unclean_election import ASKED_MAX
 from minilog.wire.journal.metadata_records import UncleanElection
-from minilog.wire.messages import ElectLeader, ElectLeaderReply, Position, Positions, PositionsReply
+from minilog.wire.messages import ElectLeader, ElectLeaderReply, Position, Positions, PositionsReply, Problem
 from tests.unit.core.controller.controller_bench import ControllerBench
 
 PARTED = {2: (4, 12, 8, [(4, 12)]), 3: (5, 11, 9, [(5, 11), (4, 8)])}
@@ -52,3 +53,15 @@ def test_what_the_one_that_is_named_does_not_hold_is_counted_although_it_reaches
     assert elect(bench, unclean=True, leader=2).missing == 1
     [election] = [record for record in bench.journal if isinstance(record, UncleanElection)]
     assert (election.leader, election.missing) == (2, 1)
+
+
+def test_those_who_ask_who_could_lead_are_as_many_as_a_turn_bears() -> None:
+    bench = waiting()
+    asked = [bench.handle(ElectLeader("orders", 0, dry_run=True)) for _ in range(ASKED_MAX + 1)]
+    refused = bench.replies[asked[-1]]
+    assert isinstance(refused, Problem)
+    assert refused.code == "OVERLOADED"
+    assert not set(asked[:-1]) & bench.replies.keys()
+    bench.run(1000)
+    assert set(asked) <= bench.replies.keys(), "a look ends, whoever answers"
+    bench.handle(ElectLeader("orders", 0, dry_run=True))
