@@ -75,6 +75,7 @@ class AllOrNothing(build_ext):
 OPERATOR_FILES = (
     "config/*.toml",
     "config/prometheus.yml",
+    "config/prometheus-secured.yml",
     "config/alerts.yml",
     "config/alertmanager.yml",
     "config/systemd/*.service",

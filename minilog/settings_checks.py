@@ -174,12 +174,27 @@ def _check_security(settings: BrokerSettings | ControllerSettings, origins: Orig
             f"{_told(settings, origins, 'insecure')} and {_told(settings, origins, 'security_file')} contradict each "
             "other; leave one out"
         )
+    for url in getattr(settings, "controllers", []):
+        if settings.token_file and settings.tokens_without_tls != "always" and _is_in_plain_sight(url):
+            raise BadSettings(
+                f"token_file is shown to the controller at {url}, without TLS, where others can read it on the way; "
+                'write https://, or say tokens_without_tls = "always" on a network that is yours alone'
+            )
     if settings.peer_tls == "required" and not (
         settings.security_file and settings.tls_cert_file and settings.tls_ca_file
     ):
         raise BadSettings(
             f"{_told(settings, origins, 'peer_tls')} needs security_file, tls_cert_file, tls_key_file and tls_ca_file"
         )
+
+
+def _is_in_plain_sight(url: str) -> bool:
+    """What is sent there leaves this machine, and is not encrypted."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme == "http" and not _is_loopback(parts.hostname or "")
+    except ValueError:
+        return False  # it is refused as an address
 
 
 def _told(settings: object, origins: Origins, key: str, prefix: str = "") -> str:

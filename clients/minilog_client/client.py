@@ -75,7 +75,8 @@ class AsyncClient(GroupAdmin):
         settings = settings_from(ClientSettings, options)
         urls = broker_urls(bootstrap)
         is_own = transport is not None
-        shown = Files(settings.token_file, settings.ca_file, settings.cert_file, settings.key_file)
+        paths = settings.token_file, settings.ca_file, settings.cert_file, settings.key_file
+        shown = Files(*paths, token_without_tls=settings.token_without_tls)
         transport = HttpTransport(settings.connect_timeout_ms, shown) if transport is None else transport
         self._cluster = Cluster(urls, transport, settings, Random())
         self._cluster.teller.begin(observer)

@@ -8,13 +8,16 @@ is read again when its file changes, so a new token needs no restart.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import ssl
 import stat
 import time
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 
+from minilog.config import without_secrets
 from minilog.errors import InvalidRequest
 
 LOOK_EVERY_S: Final = 1.0
@@ -23,12 +26,14 @@ TOKEN_BYTES_MAX: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Paths, "" for none."""
+    """Paths, "" for none. ``token_without_tls``: the token may go to other machines in plain
+    text."""
 
     token: str = ""
     ca: str = ""
     cert: str = ""
     key: str = ""
+    token_without_tls: bool = False
 
 
 class Credential:
@@ -39,9 +44,14 @@ class Credential:
         self._looked_s = time.monotonic()
         self._context: ssl.SSLContext | None = None
 
-    def headers(self) -> dict[str, str]:
-        """What goes with every request. A token file that cannot be used any more leaves the last
-        token in force."""
+    def headers(self, url: str) -> dict[str, str]:
+        """What goes with a request to ``url``. A token file that cannot be used any more leaves the
+        last token in force. Raises InvalidRequest where others could read the token on its way."""
+        if self._token and not self._files.token_without_tls and _is_in_plain_sight(url):
+            raise InvalidRequest(
+                f"the token is not sent to {without_secrets(url)}: without TLS others can read it on the way; write "
+                "https://, or say token_without_tls where the network is yours alone"
+            )
         if self._files.token and time.monotonic() - self._looked_s >= LOOK_EVERY_S:
             self._looked_s = time.monotonic()
             with contextlib.suppress(InvalidRequest):
@@ -60,6 +70,17 @@ class Credential:
                 self._context = None
                 raise InvalidRequest(f"{files.ca or files.cert} cannot be used for TLS: {error}") from None
         return self._context
+
+
+def _is_in_plain_sight(url: str) -> bool:
+    """What is sent there leaves this machine, and is not encrypted."""
+    parts = urlsplit(url)
+    if parts.scheme == "https":
+        return False
+    try:
+        return not ipaddress.ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return parts.hostname != "localhost"
 
 
 def _read_token(path: str) -> str:

@@ -33,6 +33,7 @@ class ClientOptions(TypedDict, total=False):
     ca_file: str
     cert_file: str
     key_file: str
+    token_without_tls: bool
     client_id: str
     rack: str
 

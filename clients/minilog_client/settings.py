@@ -97,6 +97,8 @@ class ClientSettings(_Checked):
     """A certificate that this client shows."""
     key_file: str = ""
     """Its key, if it is not in the same file."""
+    token_without_tls: bool = False
+    """The token may go to other machines over http://, where others can read it on the way."""
     client_id: str = ""
     """A name for people: whoever looks at a group sees it with its members."""
     rack: str = ""

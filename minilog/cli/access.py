@@ -15,6 +15,8 @@ TOKEN_FILE: Final = "MINILOG_TOKEN_FILE"
 CA_FILE: Final = "MINILOG_CA_FILE"
 CERT_FILE: Final = "MINILOG_CERT_FILE"
 KEY_FILE: Final = "MINILOG_KEY_FILE"
+WITHOUT_TLS: Final = "MINILOG_TOKEN_WITHOUT_TLS"
+"""Set: the token may go to other machines in plain text."""
 
 
 def use(variable: str, path: str | None) -> None:
@@ -46,7 +48,8 @@ def adopted(named: Mapping[str, str]) -> Iterator[None]:
 def client_options() -> dict[str, Any]:
     """For ``minilog_client``."""
     named = {"token_file": TOKEN_FILE, "ca_file": CA_FILE, "cert_file": CERT_FILE, "key_file": KEY_FILE}
-    return {option: os.environ[name] for option, name in named.items() if os.environ.get(name)}
+    found: dict[str, Any] = {option: os.environ[name] for option, name in named.items() if os.environ.get(name)}
+    return found | {"token_without_tls": True} if os.environ.get(WITHOUT_TLS) else found
 
 
 def credential() -> Credential | None:
@@ -55,5 +58,5 @@ def credential() -> Credential | None:
         return None
     from minilog_client.credential import Credential, Files  # here, because it costs every start
 
-    named = (os.environ.get(name, "") for name in (TOKEN_FILE, CA_FILE, CERT_FILE, KEY_FILE))
-    return Credential(Files(*named))
+    token, ca, cert, key = (os.environ.get(name, "") for name in (TOKEN_FILE, CA_FILE, CERT_FILE, KEY_FILE))
+    return Credential(Files(token, ca, cert, key, token_without_tls=bool(os.environ.get(WITHOUT_TLS))))

@@ -54,7 +54,7 @@ def send(
     perhaps: Unanswered. ``credential`` None: what options and the environment name."""
     shown = credential or own_credential()
     request = urllib.request.Request(url, data, dict(headers or {}), method=method)
-    for name, value in shown.headers().items() if shown is not None else ():
+    for name, value in shown.headers(url).items() if shown is not None else ():
         request.add_unredirected_header(name, value)  # a redirect shows it to hosts that are known, and to no other
     trace = _Trace()
     try:
@@ -119,14 +119,14 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         there = super().redirect_request(req, fp, code, msg, headers, newurl)
         if there is not None and self._is_of_cluster(req.full_url, newurl):
-            for name, value in self._shown.headers().items():
+            for name, value in self._shown.headers(newurl).items():
                 there.add_unredirected_header(name, value)
         return there
 
     def _is_of_cluster(self, from_url: str, to_url: str) -> bool:
         """As the broker's metadata says."""
         before, after = urlsplit(from_url), urlsplit(to_url)
-        if not self._shown.headers() or (before.scheme == "https" and after.scheme != "https"):
+        if not self._shown.headers(from_url) or (before.scheme == "https" and after.scheme != "https"):
             return False
         base = f"{before.scheme}://{before.netloc}"
         known = msgspec.json.decode(send(base + path_of("brokers"), "GET", METADATA_TIMEOUT_S, media=JSON))

@@ -116,7 +116,7 @@ class HttpTransport:
             async with self._open().request(
                 method,
                 url,
-                headers={**headers, **self._credential.headers()},
+                headers={**headers, **self._credential.headers(url)},
                 data=data,
                 timeout=timeout,
                 allow_redirects=False,

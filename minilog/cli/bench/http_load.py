@@ -29,7 +29,7 @@ async def requests(url: str, load: Load, progress: Progress, begin: Callable[[],
     topic's first partition. Refusals that may be repeated are counted, and not measured."""
     shown = credential()
     leader = _leader(url, load.topic)
-    request = _request(load, leader.hostname or "", shown.headers() if shown is not None else {})
+    request = _request(load, leader.hostname or "", shown.headers(leader.geturl()) if shown is not None else {})
     result = Measured(measured=f"one request of {load.request_records} JSON records")
     refused = 0
     warm_until_s = time.monotonic() + load.warm_up_s

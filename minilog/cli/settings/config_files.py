@@ -19,6 +19,7 @@ FILES: Final = {
     "config/broker.toml": "every setting of a broker, with its default",
     "config/controller.toml": "every setting of the controller",
     "config/prometheus.yml": "Prometheus: what to scrape",
+    "config/prometheus-secured.yml": "Prometheus: the same where there is a security file",
     "config/alerts.yml": "Prometheus: alert rules with runbooks",
     "config/alertmanager.yml": "Alertmanager: one page for what belongs together",
     "config/systemd/minilog-broker@.service": "systemd: a broker, by its number",

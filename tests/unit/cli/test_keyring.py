@@ -41,7 +41,7 @@ def test_each_process_and_the_administrator_are_known_without_a_warning(keyring:
         "admin": {Role.ADMIN},
         "metrics": {Role.METRICS},
     }
-    assert keyring.credential.headers()["Authorization"].startswith("Bearer mlt_")
+    assert keyring.credential.headers("https://127.0.0.1:1")["Authorization"].startswith("Bearer mlt_")
 
 
 def test_what_is_there_is_kept(keyring: Keyring) -> None:

@@ -173,6 +173,14 @@ def test_a_url_with_a_token_in_it_is_refused_and_the_token_is_not_said(url: str)
     assert "w" * 8 not in told.value.detail
 
 
+def test_no_token_is_shown_to_a_controller_in_plain_sight() -> None:
+    there = [*BROKER, "token_file=t", "advertised_url=http://10.0.0.2:1", "controller_url=http://10.0.0.9:9093"]
+    with pytest.raises(BadSettings, match=r"http://10\.0\.0\.9:9093, without TLS"):
+        load_broker(None, {}, there)
+    assert load_broker(None, {}, [*there, "tokens_without_tls=always"])
+    assert load_broker(None, {}, [*BROKER, "token_file=t", "controller_url=http://127.0.0.1:9093"])
+
+
 def test_config_check_reads_what_the_file_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, security = tmp_path / "controller.toml", tmp_path / "security.toml"
     file.write_text(f'data_dir = "d"\nsecurity_file = "{security}"\n')
