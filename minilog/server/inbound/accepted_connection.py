@@ -132,7 +132,7 @@ class Connection(web.RequestHandler):
             self._refuse(transport)
             return
         super().connection_made(transport)
-        transport.set_write_buffer_limits(high=0)
+        transport.set_write_buffer_limits(high=1, low=0)  # with TLS 0 would be reached by an empty buffer, for ever
         self._await_head()
 
     @property

@@ -22,6 +22,7 @@ from minilog.server.security.tls import Tls, TlsFiles
 
 LIMITS = Limits(connections_max=8, header_read_ms=400)
 """Two of them are reserved."""
+PIECES, PIECE = 5, b"x" * 1000
 ASK = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 LAST = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
@@ -104,8 +105,15 @@ class Served:
 
 @contextlib.asynccontextmanager
 async def serving(tls: Tls) -> AsyncIterator[Served]:
-    async def answer(_: web.BaseRequest) -> web.Response:
-        return web.Response(text="yes")
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        if request.path != "/pieces":
+            return web.Response(text="yes")
+        stream = web.StreamResponse()
+        await stream.prepare(request)
+        for _ in range(PIECES):
+            await stream.write(PIECE)
+            await request.writer.drain()
+        return stream
 
     listener = Listener(answer, LIMITS)
     runner = web.ServerRunner(listener, shutdown_timeout=0.1)
@@ -200,5 +208,17 @@ def test_a_site_that_stops_waits_for_nobody(loops: Callable[[], asyncio.Abstract
         await until(lambda: served.held == 1)
         assert descriptors() == before + 2
         made.close()
+
+    run(loops, tls, test)
+
+
+def test_an_answer_of_several_pieces_comes_to_its_end(loops: Callable[[], asyncio.AbstractEventLoop], tls: Tls) -> None:
+    """Each piece waits until the one before it is on its way."""
+
+    async def test(served: Served) -> None:
+        reader, writer = await served.client()
+        writer.write(LAST.replace(b"GET /", b"GET /pieces"))
+        async with asyncio.timeout(5):
+            assert (await reader.read()).count(b"x") == PIECES * len(PIECE)
 
     run(loops, tls, test)

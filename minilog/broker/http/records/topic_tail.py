@@ -243,21 +243,30 @@ class _TopicTail:
         results = [] if reply is None else [each for each in reply.partitions if each.partition in places]
         waiting: list[_Place] = []
         for result in results:
+            place = places[result.partition]
             if result.problem is not None:
                 error = result.problem.error()
                 if not error.retriable:
                     raise error
-                waiting.append(places[result.partition])
+                waiting.append(place)
+            elif not self._goes_on and not len(result.batches):
+                self._on_nothing(place, result.high_watermark, waiting)
         if waiting:
             pending[asyncio.create_task(self._pause())] = waiting
         return [result for result in results if result.problem is None]
+
+    def _on_nothing(self, place: _Place, high_watermark: int | None, waiting: list[_Place]) -> None:
+        """It is at its end, or others have filled the answer, or a new leader does not know the
+        end yet."""
+        if high_watermark is None:
+            waiting.append(place)
+        elif place.offset >= high_watermark:
+            self._at_end.add(place.partition)
 
     async def _taken(self, result: FetchResult) -> bytes:
         """The records of ``result``, shown; and move on behind them."""
         place, batches = self._places[result.partition], result.batches
         if not len(batches):
-            if not self._goes_on:
-                self._at_end.add(place.partition)
             return b""
         self._pauses = 0
         self._exchange.delivery.expect(len(batches))

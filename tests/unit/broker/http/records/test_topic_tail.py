@@ -250,3 +250,22 @@ def test_a_client_that_leaves_leaves_no_poll_behind() -> None:
                 await connection.request("GET", "/healthz")
 
     with_two(test, filled())
+
+
+def test_a_partition_for_which_an_answer_had_no_room_is_not_at_its_end() -> None:
+    async def test(broker: Broker, connection: Connection) -> None:
+        def intercept(request: Message) -> Message | None:
+            """Brokers fill an answer from the front."""
+            if not isinstance(request, Fetch) or len(request.partitions) < 2:
+                return None
+            results, _ = broker.runtime._read(request)
+            for result in results[1:] if len(results[0].batches) else []:
+                result.batches = memoryview(b"")
+            return FetchReply(results)
+
+        broker.runtime.intercept = intercept
+        assert len(await lines(connection, TOPIC)) == 8
+
+    cluster = filled()
+    fill(cluster, 2, [b"20"])
+    with_two(test, cluster)
