@@ -185,6 +185,7 @@ class Roles:
             now_ms,
         )
         replica.role.seen_ms = seen_ms
+        replica.role.is_eligible = self._state.image.is_eligible
         replica.role.lacks_max_ms = 2 * self._state.settings.retention_check_ms
         self._replication.count_positions_of_new_epoch(replica.partition, now_ms)
         self._coordinator.on_lead(replica, now_ms)

@@ -386,7 +386,7 @@ class ControllerCore:
     # --- admin ------------------------------------------------------------------------------------
 
     def _on_change(self, request_id: int, request: ChangeRequest, now_ms: int) -> Decision:
-        asked = change(request, self.image, self.settings, self.rng)
+        asked = change(request, self.image, self.settings, self.rng, self.sessions.by_broker)
         if not asked.until_known:
             return Decision(asked.records, [Reply(request_id, asked.reply)])
         self.feed.wait(request_id, asked.reply, self.metadata_offset + len(asked.records), now_ms)

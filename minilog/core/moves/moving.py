@@ -8,8 +8,9 @@ Invariants
 * A move is complete when all of its target are in the ISR, its leader is one of them, and nobody
   else is in the ISR any more. So no complete copy goes before another one has taken its place, and
   the removed brokers count for nothing when they hear of it (R113).
-* A cancelled one is over when min.insync.replicas of the former replicas are in the ISR. Until then
-  what is committed may need an added one.
+* A cancelled one is over when all of the former replicas that run are in the ISR, and these are at
+  least min.insync.replicas. Until then what is committed may need an added one. Where no added one
+  is known to be complete, it is over at once.
 * Nothing here changes an epoch. The draft that makes the record does (R114).
 
 Source: KIP-455.
@@ -17,12 +18,14 @@ Source: KIP-455.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
 from minilog.core.image import PartitionState
 from minilog.wire.journal.metadata_records import NO_LEADER
+
+IsEligible = Callable[[int], bool]
 
 
 def is_moving(state: PartitionState) -> bool:
@@ -72,30 +75,44 @@ def cancelled(state: PartitionState) -> PartitionState:
     return replace(state, target=state.former)
 
 
-def is_ready(state: PartitionState, minimum: int) -> bool:
+def redirected(state: PartitionState, target: Sequence[int]) -> PartitionState:
+    """What goes back goes elsewhere among the replicas that it has: those of before may be gone for
+    good."""
+    assert is_cancelled(state), f"{state!r} does not go back"
+    return replace(state, target=list(target))
+
+
+def is_ready(state: PartitionState, minimum: int, is_eligible: IsEligible) -> bool:
     """Those who stay hold all, and are enough."""
-    if is_cancelled(state):
-        return not removing(state) or len(_staying(state)) >= minimum
-    return is_moving(state) and (set(state.target) <= {*state.isr} or set(state.target) == {*state.former})
+    if not is_moving(state):
+        return False
+    if set(state.target) <= {*state.isr}:
+        return True
+    if set(state.target) != {*state.former}:
+        return False
+    if {*state.isr, *state.elr, *state.last_known_elr} <= {*state.target}:
+        return True
+    coming_back = [r for r in state.former if r not in state.isr and is_eligible(r)]
+    return not coming_back and len(_staying(state)) >= minimum
 
 
-def parting_isr(state: PartitionState, minimum: int) -> list[int] | None:
+def parting_isr(state: PartitionState, minimum: int, is_eligible: IsEligible) -> list[int] | None:
     """The ISR without those who are to go, when it may be asked for; None when not, or when they
     are out of it already."""
     staying = _staying(state)
     is_led = state.leader in state.target
-    return staying if is_led and len(staying) < len(state.isr) and is_ready(state, minimum) else None
+    return staying if is_led and len(staying) < len(state.isr) and is_ready(state, minimum, is_eligible) else None
 
 
-def must_hand_over(state: PartitionState, minimum: int) -> bool:
+def must_hand_over(state: PartitionState, minimum: int, is_eligible: IsEligible) -> bool:
     """Its leader is to go, and somebody else may lead."""
     leads = state.leader != NO_LEADER and is_moving(state) and state.leader not in state.target
-    return leads and is_ready(state, minimum)
+    return leads and is_ready(state, minimum, is_eligible)
 
 
-def completed(state: PartitionState, minimum: int) -> PartitionState:
+def completed(state: PartitionState, minimum: int, is_eligible: IsEligible) -> PartitionState:
     """The last step, when it may be done; else the state as it is."""
-    if not is_ready(state, minimum):
+    if not is_ready(state, minimum, is_eligible):
         return state
     if removing(state) and not (state.leader in state.target and {*state.isr} <= {*state.target}):
         return state

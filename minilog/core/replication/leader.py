@@ -274,9 +274,9 @@ class LeaderState(LeaderIsr):
         assert state.leader == self.broker_id
         self.settings = settings
         if state.partition_epoch > self.state.partition_epoch:
-            self.state = state
+            before, self.state = self.state, state
             self.proposal = None
-            self._follow_moves()
+            self._follow_moves(before)
         return self._fail_unreachable()
 
     def _fail_unreachable(self) -> list[Outcome]:

@@ -71,6 +71,8 @@ class LeaderIsr:
         self.lacks_max_ms = LACKS_MAX_MS
         self.high_watermark = log.high_watermark
         self.log_start = LogStart(log)
+        self.is_eligible: Callable[[int], bool] = lambda broker_id: True
+        """May this broker be in an ISR, whichever process it is?"""
         self._grows_ms = 0
         self._succession_ms: int | None = None
         """Since when a successor is named."""
@@ -117,9 +119,12 @@ class LeaderIsr:
             if in_sync and progress.lacks_since_ms is None and self._catches_up(progress, broker_id):
                 yield broker_id
 
-    def _follow_moves(self) -> None:
+    def _follow_moves(self, before: PartitionState) -> None:
         """Who was added to the replicas follows from now on. Nobody goes within a leader epoch
-        (R114)."""
+        (R114). Others may be to go, where it was sent elsewhere: what was promised by them counts
+        anew (R115)."""
+        if self.state.target != before.target:
+            self._parts_at = None
         for broker_id in self.state.replicas:
             if broker_id not in (self.broker_id, *self.followers):
                 self.followers[broker_id] = Progress(self.began_ms - NEVER_MS)
@@ -286,7 +291,7 @@ class LeaderIsr:
     def _parting_isr(self) -> list[int] | None:
         """R115: the ISR without those who are to go, when those who stay hold all that was
         acknowledged because those held it."""
-        parting = parting_isr(self.state, self.min_isr)
+        parting = parting_isr(self.state, self.min_isr, self.is_eligible)
         if parting is None:
             self._parts_at = None
         elif self._parts_at is None:

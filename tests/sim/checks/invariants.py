@@ -439,7 +439,8 @@ class Invariants:
 
     def _check_move(self, old: PartitionState | None, new: PartitionState) -> None:
         """Replicas go when those who stay are complete: all of a target, and of the former replicas,
-        where a move goes back, as many as acks=all asks for."""
+        where a move goes back and complete ones go, all that run, and as many as acks=all asks
+        for."""
         if old is None or old.topic_id != new.topic_id:
             return
         self.figures["moves begun"] += not old.target and bool(new.target)
@@ -449,8 +450,11 @@ class Invariants:
             return
         self.figures["moves completed"] += 1
         minimum = min(self.truth.topics[old.topic].settings.min_insync_replicas, len(new.replicas))
-        if new.replicas == old.former:
-            is_whole = len(new.isr) >= minimum
+        if {*new.replicas} == {*old.former}:
+            going = {*old.replicas} - {*new.replicas}
+            coming_back = [r for r in new.replicas if r not in new.isr and self.truth.is_eligible(r)]
+            counted = going & {*old.isr, *old.elr, *old.last_known_elr}
+            is_whole = not counted or (len(new.isr) >= minimum and not coming_back)
         else:
             is_whole = {*new.isr} == {*new.replicas}
         if not (is_whole and new.leader in new.isr):

@@ -17,17 +17,25 @@ from tests.sim.stories.replication import test_moves
 _is_ready = moving.is_ready
 
 
-def _when_added(state: PartitionState, minimum: int) -> bool:
+def _when_added(state: PartitionState, minimum: int, is_eligible: moving.IsEligible) -> bool:
     is_back = moving.is_cancelled(state)
-    return _is_ready(state, minimum) if is_back else moving.is_moving(state) and {*moving.adding(state)} <= {*state.isr}
+    return (
+        _is_ready(state, minimum, is_eligible)
+        if is_back
+        else moving.is_moving(state) and {*moving.adding(state)} <= {*state.isr}
+    )
 
 
-def _back_at_once(state: PartitionState, minimum: int) -> bool:
-    return moving.is_cancelled(state) or _is_ready(state, minimum)
+def _back_at_once(state: PartitionState, minimum: int, is_eligible: moving.IsEligible) -> bool:
+    return moving.is_cancelled(state) or _is_ready(state, minimum, is_eligible)
+
+
+def _back_with_enough(state: PartitionState, minimum: int, is_eligible: moving.IsEligible) -> bool:
+    return _is_ready(state, minimum, lambda broker_id: False)
 
 
 def _without_waiting(self: LeaderIsr) -> list[int] | None:
-    return moving.parting_isr(self.state, self.min_isr)
+    return moving.parting_isr(self.state, self.min_isr, self.is_eligible)
 
 
 def _same_epoch(state: PartitionState, stored: PartitionState) -> PartitionState:
@@ -46,7 +54,7 @@ def _deleted(self: Roles, now_ms: int) -> list[Effect]:
     return effects
 
 
-def _forgotten(request: RemoveBroker, image: ClusterImage) -> list[MetadataRecord]:
+def _forgotten(request: RemoveBroker, image: ClusterImage, heard: object) -> list[MetadataRecord]:
     return [BrokerRemoved(request.broker_id, image.brokers[request.broker_id].epoch)]
 
 
@@ -62,6 +70,12 @@ MOVE_ABLATIONS = (
         "a move that is cancelled goes back whoever is in sync",
         ((moving, "is_ready", _back_at_once),),
         story=test_moves.test_a_cancelled_move_goes_back_and_the_added_copies_go,
+    ),
+    Ablation(
+        "R113",
+        "a move that is cancelled goes back when enough are in sync",
+        ((moving, "is_ready", _back_with_enough),),
+        story=test_moves.test_a_cancelled_move_waits_for_who_comes_back,
     ),
     Ablation(
         "R113",

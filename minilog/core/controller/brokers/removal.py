@@ -6,6 +6,8 @@ any more. A process that comes with its id later is a new broker.
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from minilog.core.controller.told.names import named
 from minilog.core.image import ClusterImage
 from minilog.errors import InvalidRequest
@@ -13,8 +15,9 @@ from minilog.wire.admin_messages import RemoveBroker
 from minilog.wire.journal.metadata_records import BrokerRemoved, MetadataRecord
 
 
-def remove_broker(request: RemoveBroker, image: ClusterImage) -> list[MetadataRecord]:
-    """Raises InvalidRequest."""
+def remove_broker(request: RemoveBroker, image: ClusterImage, heard: Container[int]) -> list[MetadataRecord]:
+    """``heard``: brokers with a session. One that has registered is fenced until it is heard, and
+    runs. Raises InvalidRequest."""
     broker_id = request.broker_id
     broker = image.brokers.get(broker_id)
     if broker is None:
@@ -27,4 +30,8 @@ def remove_broker(request: RemoveBroker, image: ClusterImage) -> list[MetadataRe
         )
     if not broker.fenced:
         raise InvalidRequest(f"broker {broker_id} runs at {broker.url}; stop it first")
+    if broker_id in heard:
+        raise InvalidRequest(
+            f"broker {broker_id} has registered and is starting; stop it, and ask again when its session is over"
+        )
     return [BrokerRemoved(broker_id, broker.epoch)]

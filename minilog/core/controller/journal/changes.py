@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from random import Random
 from typing import NamedTuple
 
@@ -31,8 +31,10 @@ class Change(NamedTuple):
     until_known: bool = True
 
 
-def change(request: ChangeRequest, image: ClusterImage, settings: ControllerSettings, rng: Random) -> Change:
-    """Raises the MinilogError that says why not."""
+def change(
+    request: ChangeRequest, image: ClusterImage, settings: ControllerSettings, rng: Random, heard: Container[int] = ()
+) -> Change:
+    """``heard``: brokers with a session. Raises the MinilogError that says why not."""
     match request:
         case CreateTopic():
             records = create_topic(request, image, settings, rng)
@@ -42,7 +44,7 @@ def change(request: ChangeRequest, image: ClusterImage, settings: ControllerSett
         case AddPartitions():
             records = add_partitions(request, image, settings)
         case RemoveBroker():
-            records = remove_broker(request, image)
+            records = remove_broker(request, image, heard)
         case ConfigureTopic():
             configured, answer = configure_topic(request, image)
             return Change(configured, answer, until_known=bool(configured))

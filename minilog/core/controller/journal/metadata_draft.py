@@ -55,7 +55,7 @@ class MetadataDraft:
         changed: list[MetadataRecord] = []
         for state in self._partitions.values():
             stored = self._stored(state)
-            moved = completed(state, min_isr(self.image.topics[state.topic], state))
+            moved = completed(state, min_isr(self.image.topics[state.topic], state), self.is_eligible)
             settled = _settled(_in_new_epoch(moved, stored), stored)
             if settled != stored:
                 changed.append(replace(settled, partition_epoch=stored.partition_epoch + 1))

@@ -49,8 +49,8 @@ class Moves:
         names = {TopicPartition(state.topic, state.partition) for state, _ in moving}
         self._pauses = {name: pause for name, pause in self._pauses.items() if name in names}
         for state, minimum in moving:
-            draft.change(completed(state, minimum))
-            if must_hand_over(state, minimum) and state.successor == NO_LEADER:
+            draft.change(completed(state, minimum, draft.is_eligible))
+            if must_hand_over(state, minimum, draft.is_eligible) and state.successor == NO_LEADER:
                 self._name_successor(draft, state, now_ms)
 
     def _name_successor(self, draft: MetadataDraft, state: PartitionState, now_ms: int) -> None:

@@ -12,7 +12,15 @@ from minilog.config import TopicSettings
 from minilog.core.controller.journal.metadata_draft import MetadataDraft
 from minilog.core.controller.topics import check_min_isr, known_topic
 from minilog.core.image import ClusterImage, PartitionState
-from minilog.core.moves.moving import adding, begun, cancelled, is_cancelled, is_moving, settled_replicas
+from minilog.core.moves.moving import (
+    adding,
+    begun,
+    cancelled,
+    is_cancelled,
+    is_moving,
+    redirected,
+    settled_replicas,
+)
 from minilog.errors import InvalidReplication, InvalidRequest, ReplicasMoving, UnknownPartition
 from minilog.wire.admin_messages import MovedReplicas, MoveReplicas, MoveReplicasReply, ReplicaMove
 from minilog.wire.journal.metadata_records import MetadataRecord
@@ -63,6 +71,10 @@ def _begun(state: PartitionState, move: ReplicaMove, image: ClusterImage) -> Par
     if move.replicas == settled_replicas(state) and not is_cancelled(state):
         return state
     _check_epoch(state, move)
+    if is_cancelled(state) and {*move.replicas} <= {*state.replicas}:
+        _check_replicas(state, move.replicas, image)
+        _check_factor(image.topics[state.topic].settings, state, move.replicas)
+        return redirected(state, move.replicas)
     if is_moving(state):
         goes = "back " if is_cancelled(state) else ""
         raise ReplicasMoving(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from minilog.core.controller.told.names import LISTED_MAX, asked_from, named
 from minilog.core.image import PartitionState
-from minilog.core.moves.moving import settled_replicas
+from minilog.core.moves.moving import is_cancelled, settled_replicas
 from minilog.wire.journal.events import INFO, Event, EventKind, Facts
 
 Change = tuple[PartitionState, PartitionState]
@@ -29,7 +29,7 @@ def _kind(before: PartitionState, after: PartitionState) -> str | None:
         return EventKind.REPLICAS_MOVED if before.target or before.replicas != after.replicas else None
     if before.target == after.target:
         return None
-    return EventKind.MOVE_CANCELLED if before.target else EventKind.REPLICAS_MOVING
+    return EventKind.MOVE_CANCELLED if is_cancelled(after) else EventKind.REPLICAS_MOVING
 
 
 def _event(kind: str, changes: list[Change], asked_by: str, at_ms: int) -> Event:

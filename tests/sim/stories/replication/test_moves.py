@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minilog.wire.admin_messages import ConfigureTopic, MoveReplicas, MoveReplicasReply, RemoveBroker, ReplicaMove
-from minilog.wire.messages import AddPartitions, AlterPartition, HeartbeatReply, ReplicaFetch
+from minilog.wire.messages import AddPartitions, AlterPartition, Heartbeat, HeartbeatReply, ReplicaFetch
 from tests.sim.cluster import SimCluster
 from tests.sim.nodes.disk_store import DATA_DIR
 
@@ -116,7 +116,7 @@ def test_a_cancelled_move_goes_back_and_the_added_copies_go() -> None:
     move(c)
     c.run(2000)
     assert c.leader("t") in (4, 5), "nobody else holds what is committed"
-    assert refusal(c, 1, 2, 6)[0] == "REPLICAS_MOVING"
+    assert refusal(c, 1, 2, 9)[0] == "REPLICAS_MOVING"
     c.network.heal()
     c.broker(1).start()
     c.until(lambda: c.isr("t")[:1] == [1])
@@ -129,6 +129,49 @@ def test_a_cancelled_move_goes_back_and_the_added_copies_go() -> None:
     assert c.ends("t") == [4, 4, 4]
     c.until(lambda: not any(has_copy(c, b) for b in (4, 5, 6)), "the added copies have gone")
     assert move(c).metadata_offset == 0
+
+
+def test_a_cancelled_move_waits_for_who_comes_back() -> None:
+    """R113: three are complete. With min.insync.replicas=1 one of them would be enough, and then it
+    would be the only one."""
+    c = cluster(brokers=5, min_isr=1)
+    c.network.cut(1, 5)
+    move(c, 1, 4, 5)
+    c.until(lambda: {*c.isr("t")} == {1, 2, 3, 4}, "broker 4 is in sync")
+    c.network.cut(1, 2)
+    c.network.cut(1, 3)
+    c.until(lambda: {*c.isr("t")} == {1, 4})
+    move(c)
+    c.run(3000)
+    assert {*c.isr("t")} == {1, 4}
+    assert has_copy(c, 4)
+    c.broker(3).kill()
+    c.network.heal()
+    c.until(lambda: is_there(c, 1, 2, 3), "who does not run is not waited for")
+    assert c.isr("t") == [1, 2]
+    c.broker(3).start()
+    c.settle("t")
+    c.until(lambda: not has_copy(c, 4))
+
+
+def test_a_cancelled_move_whose_former_replicas_are_gone_goes_elsewhere() -> None:
+    """R113: no cancel holds a partition for ever."""
+    c = cluster(brokers=6)
+    c.network.cut(4, 6)
+    c.network.cut(1, 6)
+    move(c, 4, 5, 6)
+    c.until(lambda: {4, 5} <= {*c.isr("t")})
+    for broker_id in (1, 2, 3):
+        c.broker(broker_id).kill()
+    c.until(lambda: c.leader("t") in (4, 5))
+    move(c)
+    c.run(3000)
+    assert c.state("t").target == [1, 2, 3]
+    assert refusal(c, 4, 9)[0] == "REPLICAS_MOVING"
+    move(c, 4, 5)
+    c.until(lambda: is_there(c, 4, 5), "it is where its complete replicas are")
+    c.produce("t")
+    c.settle("t")
 
 
 def test_what_was_asked_for_twice_is_done_once_and_what_contradicts_is_refused() -> None:
@@ -328,3 +371,22 @@ def test_what_moves_takes_no_more_than_its_budget() -> None:
     c.until(lambda: is_there(c, 1, 2, 4), within_ms=60_000)
     assert c.world.now_ms - began_ms > 1000 * (size - 30_000) / 10_000
     c.settle("t")
+
+
+def test_a_broker_that_is_about_to_join_is_not_forgotten() -> None:
+    """R117: it has registered, and is fenced until it is heard. So it runs."""
+    c = cluster()
+    c.broker(4).kill()
+    c.until(lambda: c.invariants.truth.brokers[4].fenced)
+    before = c.invariants.truth.brokers[4].epoch
+    c.network.hold(Heartbeat, when=lambda m: m.broker_id == 4)  # type: ignore[attr-defined]
+    c.broker(4).start()
+    c.until(lambda: c.invariants.truth.brokers[4].epoch > before, "it has registered")
+    c.run(1000)
+    assert "is starting" in getattr(c.change(RemoveBroker(4)), "detail", "")
+    c.broker(4).kill()
+    c.run(c.controller.settings.session_timeout_ms + 1000)
+    assert not hasattr(c.change(RemoveBroker(4)), "code")
+    c.run(c.controller.settings.session_timeout_ms + 1000)
+    assert 4 not in c.invariants.truth.brokers
+    c.produce("t")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from minilog.core.image import PartitionState
+from minilog.core.moves.moving import begun, cancelled
 from minilog.core.replication.leader import LeaderState
 from minilog.core.replication.leader_isr import LACKS_MAX_MS
 from minilog.core.replication.progress import Progress
@@ -26,6 +27,7 @@ from tests.unit.core.builders import (
     memory_log,
     partition_state,
     position,
+    produce,
 )
 
 
@@ -480,3 +482,43 @@ def test_of_who_was_never_heard_nobody_says_how_much_it_lacks() -> None:
     assert shrink(leader, 1 + LAG_MAX_MS)
     (told,) = leader.send_proposal(1).leaving
     assert (told.broker_id, told.behind_records, told.behind_ms) == (3, -1, 1 + LAG_MAX_MS)
+
+
+# --- moves (R115) ---------------------------------------------------------------------------------
+
+
+def test_a_move_that_is_cancelled_counts_anew_what_was_promised() -> None:
+    """Brokers 1 and 4 hold what acks=2 was answered for while 3 was to go. Now 4 is to go: it counts
+    until the others hold that."""
+    state = replace(begun(partition_state(), [1, 2, 4]), isr=[1, 2, 3, 4])
+    leader = leader_of(state, log_of((5, 3)))
+    for broker_id in (2, 3, 4):
+        fetched(leader, broker_id, 2)
+    assert not grow(leader), "the others do not hold all"
+    leader.advance(0, LAG_MAX_MS)
+    produce(leader, b"a", acks=2)
+    fetched(leader, 4, 4)
+    assert len(leader.advance(0, LAG_MAX_MS)) == 1
+    leader.on_state_changed(replace(cancelled(state), partition_epoch=11), leader.settings)
+    for broker_id in (2, 3):
+        fetched(leader, broker_id, 3)
+    leader.advance(0, LAG_MAX_MS)
+    assert not grow(leader), "only 1 and 4 hold it"
+    for broker_id in (2, 3):
+        fetched(leader, broker_id, 4)
+    leader.advance(0, LAG_MAX_MS)
+    assert grow(leader)
+    assert proposed(leader) == {1, 2, 3}
+
+
+def test_a_leader_goes_back_when_all_of_the_former_replicas_that_run_are_in_sync() -> None:
+    state = cancelled(replace(begun(partition_state(), [1, 4, 5]), isr=[1, 2, 4]))
+    leader = leader_of(state, min_isr=2)
+    away = set[int]()
+    leader.is_eligible = lambda broker_id: broker_id not in away
+    for broker_id in (2, 4):
+        fetched(leader, broker_id, 0)
+    assert not grow(leader)
+    away.add(3)
+    assert grow(leader)
+    assert proposed(leader) == {1, 2}
