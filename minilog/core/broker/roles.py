@@ -94,7 +94,7 @@ class Roles:
         replica = self._state.replicas.get(partition)
         self._state.unopened.pop(partition, None)
         if topic is None or state is None or self._state.broker_id not in state.replicas:
-            return self._close(replica, now_ms) if replica else []
+            return self._close(replica, now_ms) if replica and not self._was_asked_since(state, replica) else []
         if replica is not None and replica.topic_id != state.topic_id:
             effects = self._close(replica, now_ms)
             return effects + self._open(partition, topic, state, now_ms)
@@ -270,7 +270,16 @@ class Roles:
         """The partition is known, and this broker is to have no replica of it."""
         topic, topic_id, number = files
         state = self._state.image.partition(topic, number)
-        return state is not None and state.topic_id == topic_id and self._state.broker_id not in state.replicas
+        if state is None or state.topic_id != topic_id or self._state.broker_id in state.replicas:
+            return False
+        return not self._was_asked_since(state, self._state.replicas.get(TopicPartition(topic, number)))
+
+    def _was_asked_since(self, state: PartitionState | None, replica: Replica | None) -> bool:
+        """An election of a later epoch has asked what this replica holds, so it is one again. It
+        may lead by what it has told."""
+        if state is None or replica is None or replica.topic_id != state.topic_id:
+            return False
+        return replica.leader_epoch > state.leader_epoch
 
     def sort_out(self, now_ms: int) -> list[Effect]:
         """R39: a snapshot came, which does not tell what was deleted.

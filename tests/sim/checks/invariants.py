@@ -444,7 +444,8 @@ class Invariants:
         if old is None or old.topic_id != new.topic_id:
             return
         self.figures["moves begun"] += not old.target and bool(new.target)
-        self.figures["moves cancelled"] += old.target != new.target == new.former != []
+        goes_back = new.target == old.former if new.target else new.replicas == old.former
+        self.figures["moves cancelled"] += [] != old.target != old.former and goes_back
         if set(old.replicas) <= {*new.replicas}:
             self.figures["moves completed"] += bool(old.target) and not new.target
             return

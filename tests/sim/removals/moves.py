@@ -108,6 +108,12 @@ MOVE_ABLATIONS = (
         story=test_moves.test_a_broker_that_knows_nothing_of_before_keeps_what_it_finds,
     ),
     Ablation(
+        "R116",
+        "what was taken away is deleted whatever an election was told of it",
+        ((Roles, "_was_asked_since", lambda self, state, replica: False),),
+        story=test_moves.test_a_copy_by_which_a_broker_was_elected_is_not_deleted_by_an_older_record,
+    ),
+    Ablation(
         "R117",
         "a broker is forgotten whatever it holds",
         ((changes, "remove_broker", _forgotten),),

@@ -390,3 +390,33 @@ def test_a_broker_that_is_about_to_join_is_not_forgotten() -> None:
     c.run(c.controller.settings.session_timeout_ms + 1000)
     assert 4 not in c.invariants.truth.brokers
     c.produce("t")
+
+
+def test_a_copy_by_which_a_broker_was_elected_is_not_deleted_by_an_older_record() -> None:
+    """R116: broker 3 hears late that it was taken away, and has told meanwhile what it holds, because
+    it is a replica again. It leads by that."""
+    c = cluster(session_timeout_ms=20_000, peer_timeout_ms=20_000)
+    parting = c.network.hold(AlterPartition)
+    move(c, 1, 2)
+    c.until(lambda: bool(parting.messages), "the leader asks for the ISR without broker 3")
+    c.network.pass_all()
+    told = c.network.hold(HeartbeatReply, when=lambda m: m.broker_epoch == c.invariants.truth.brokers[3].epoch)  # type: ignore[attr-defined]
+    parting.release()
+    c.until(lambda: is_there(c, 1, 2))
+    c.until(lambda: bool(told.messages), "the answer that says so is on its way")
+    c.admin.request(MoveReplicas([ReplicaMove("t", 0, [1, 2, 3])]))
+    c.run(500)
+    c.broker(1).kill()
+    c.broker(2).kill()
+    c.until(lambda: c.leader("t") == -1)
+    c.elect(unclean=True)
+    assert c.leader("t") == 3
+    c.network.pass_all()
+    told.release()
+    c.run(2000)
+    assert c.log(3, "t").end_offset == 3
+    c.broker(1).start()
+    c.broker(2).start()
+    c.until(lambda: is_there(c, 1, 2, 3), within_ms=40_000)
+    c.settle("t")
+    assert c.ends("t") == [3, 3, 3]
