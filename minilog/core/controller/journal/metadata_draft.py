@@ -2,8 +2,9 @@
 
 Owns the overlay only. The image is not touched until the records are durable and replayed. However
 often a partition is changed in a step, it yields one record with ``partition_epoch`` + 1 (R16). A
-move that can be completed is complete in it (R113). Records of a step come in the order broker
-changes, topics, partitions, so that replaying never meets a forward reference.
+move that can be completed is complete in it (R113), unless it is an election. Records of a step
+come in the order broker changes, topics, partitions, so that replaying never meets a forward
+reference.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ class MetadataDraft:
         changed: list[MetadataRecord] = []
         for state in self._partitions.values():
             stored = self._stored(state)
-            moved = completed(state, min_isr(self.image.topics[state.topic], state), self.is_eligible)
+            minimum = min_isr(self.image.topics[state.topic], state)
+            moved = state if _is_elected(state, stored) else completed(state, minimum, self.is_eligible)
             settled = _settled(_in_new_epoch(moved, stored), stored)
             if settled != stored:
                 changed.append(replace(settled, partition_epoch=stored.partition_epoch + 1))
@@ -64,6 +66,12 @@ class MetadataDraft:
     def _stored(self, state: PartitionState) -> PartitionState:
         topic: TopicImage = self.image.topics[state.topic]
         return topic.partitions[state.partition]
+
+
+def _is_elected(state: PartitionState, stored: PartitionState) -> bool:
+    """Its leader takes the epoch that was opened for the election, and no later one: the journal
+    may say that it was an unclean one."""
+    return stored.leader == NO_LEADER != state.leader
 
 
 def _in_new_epoch(state: PartitionState, stored: PartitionState) -> PartitionState:

@@ -420,3 +420,24 @@ def test_a_copy_by_which_a_broker_was_elected_is_not_deleted_by_an_older_record(
     c.until(lambda: is_there(c, 1, 2, 3), within_ms=40_000)
     c.settle("t")
     assert c.ends("t") == [3, 3, 3]
+
+
+def test_an_unclean_election_does_not_end_a_move_in_the_same_step() -> None:
+    """R113: the epoch that the journal calls unclean is the one in which its leader leads."""
+    c = cluster(min_isr=1, brokers=5)
+    c.network.cut(1, 5)
+    c.network.cut(4, 5)
+    move(c, 4, 5)
+    c.until(lambda: 4 in c.isr("t"), "broker 4 is in sync")
+    for broker_id in (1, 2, 3):
+        c.broker(broker_id).kill()
+    c.until(lambda: c.isr("t") == [4])
+    move(c)
+    c.broker(4).kill()
+    c.until(lambda: c.leader("t") == -1)
+    c.broker(1).start()
+    c.until(lambda: c.invariants.truth.is_eligible(1))
+    c.elect(unclean=True)
+    (unclean,) = c.invariants.truth.unclean_elections
+    assert (c.leader("t"), c.state("t").leader_epoch) == (1, unclean.leader_epoch)
+    c.until(lambda: is_there(c, 1, 2, 3), "it is back")
