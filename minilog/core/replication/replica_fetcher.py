@@ -81,6 +81,8 @@ class ReplicaFetcher:
         self._changed: dict[TopicPartition, None] = {}
         self._forgotten: dict[TopicPartition, None] = {}
         self._asleep: dict[TopicPartition, int] = {}
+        self._resting: set[TopicPartition] = set()
+        """Of these: what rests for the budget, until it is in sync."""
         self._named: set[TopicPartition] = set()
         """Partitions that the request in flight names."""
         self._untold: set[tuple[str, int]] = set()
@@ -101,12 +103,14 @@ class ReplicaFetcher:
         self._changed[partition] = None
         self._forgotten.pop(partition, None)
         self._asleep.pop(partition, None)
+        self._resting.discard(partition)
         return self._flush(follower)
 
     def remove(self, partition: TopicPartition) -> None:
         if self.followers.pop(partition, None) is not None:
             for waiting in (self._changed, self._asleep, self.flushing):
                 waiting.pop(partition, None)
+            self._resting.discard(partition)
             self._forgotten[partition] = None
 
     def on_flushed(self, partition: TopicPartition) -> Flush | None:
@@ -175,8 +179,9 @@ class ReplicaFetcher:
         self._changed = {p: None for p in self.followers if p not in self._asleep}
 
     def _wake(self, now_ms: int) -> None:
-        for partition in [p for p, until_ms in self._asleep.items() if until_ms <= now_ms]:
+        for partition in [p for p, until_ms in self._asleep.items() if until_ms <= now_ms or self._is_awaited(p)]:
             del self._asleep[partition]
+            self._resting.discard(partition)
             self._forgotten.pop(partition, None)
             self._changed[partition] = None
 
@@ -252,6 +257,10 @@ class ReplicaFetcher:
         state = follower.state
         return self.broker_id in adding(state) and self.broker_id not in state.isr
 
+    def _is_awaited(self, partition: TopicPartition) -> bool:
+        """It rests for the budget, and is in sync by now: writes wait for it."""
+        return partition in self._resting and not self._is_coming(self.followers[partition])
+
     def _rest(self, now_ms: int) -> None:
         """What moves here waits while the budget is spent. The leader forgets it meanwhile, or it
         would send more with every append."""
@@ -259,6 +268,7 @@ class ReplicaFetcher:
             until_ms = self._budget.spend(count, now_ms)
             if until_ms > now_ms and partition in self.followers:
                 self._sleep(partition, until_ms)
+                self._resting.add(partition)
                 self._forgotten[partition] = None
         self._coming.clear()
 
@@ -328,4 +338,5 @@ class ReplicaFetcher:
 
     def _sleep(self, partition: TopicPartition, until_ms: int) -> None:
         self._changed.pop(partition, None)
+        self._resting.discard(partition)
         self._asleep[partition] = until_ms

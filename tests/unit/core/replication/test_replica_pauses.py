@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from minilog.config import MIB
+from minilog.core.replication.budget import Budget
 from minilog.core.replication.follower import FollowerState
 from minilog.core.replication.replica_fetcher import (
     BYTES_MIN,
@@ -257,3 +258,19 @@ def test_who_asks_for_less_than_the_least_portion_goes_on_asking_for_that() -> N
     made = ReplicaFetcher(2, 1, 500, 1000, 2000)
     made.add(follower())
     assert portions(made, 3, None) == [1000, 1000, 1000]
+
+
+def test_what_rests_for_the_budget_goes_on_when_it_is_in_sync() -> None:
+    """R113: its leader has counted the position that it named last. Writes wait for it from then on."""
+    coming = replace(partition_state(isr=(1, 3)), former=[1, 3], target=[1, 2])
+    made = ReplicaFetcher(2, 1, 500, MIB, 2000, budget=Budget(10))
+    role = follower_of(coming, log_of((4, 3)))
+    made.add(role)
+    request = ask(made)
+    made.on_reply(request, answer(request, result(0, values=4)), 1000)
+    settle(made)
+    request = ask(made, 1100)
+    assert (named(request), request.forgotten) == ({}, [FIRST]), "the budget is spent for a long time"
+    made.on_reply(request, answer(request), 1600)
+    role.state = replace(coming, isr=[1, 2, 3], partition_epoch=11)
+    assert named(ask(made, 1700)) == {0: 7}
