@@ -107,6 +107,7 @@ def test_a(shop, note):
     note(shop)
 def test_b(minilog_clusters, note):
     note(minilog_clusters(brokers=1))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs in the background may have inherited none
     os.kill(os.getpid(), signal.SIGINT)
 """
     done, notes = run(tmp_path, tests=tests)
