@@ -18,18 +18,19 @@ SOAK_MINUTES ?= 30
 # Where compiled modules are not kept, each process of a test compiles half a second's worth of them anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check unit coverage sim process faults unharmed soak lock test-latest test-oldest wheels fmt clean
+.PHONY: demo test check unit coverage sim process faults unharmed secured soak lock test-latest test-oldest wheels fmt clean
 .DEFAULT_GOAL := test
+SECURED := tests/process/controllers tests/process/routes tests/process/security
 
 demo: $(VENV)/demo.done
 	$(BIN)/minilog demo
 
 # Faults wait more than they work. The simulator, which needs no clock, takes the time that they leave, and then
-# the tests of processes that are harmed by nobody.
+# the tests of processes that are harmed by nobody: those of pages, and those of routes, rights and controllers.
 # What was installed a moment ago is on the disk first, so that no broker's fsync has to wait for it.
 test: check
 	sync
-	$(MAKE) --jobs=2 faults unharmed
+	$(MAKE) --jobs=3 faults unharmed secured
 
 check: $(VENV)/dev.done
 	$(BIN)/ruff format --check .
@@ -54,7 +55,10 @@ faults: $(VENV)/dev.done
 	$(BIN)/python -m pytest -q tests/process/faults
 
 unharmed: sim
-	$(BIN)/python -m pytest -q tests/process --ignore=tests/process/faults
+	$(BIN)/python -m pytest -q tests/process $(addprefix --ignore=,tests/process/faults $(SECURED))
+
+secured: sim
+	$(BIN)/python -m pytest -q $(SECURED)
 
 # Long: every fault again and again for SOAK_MINUTES, always with the same seeds, then a table and soak.json, which
 # tests/process/campaign/report.py and plot.py make the figures of in the documents.
